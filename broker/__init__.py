@@ -1,0 +1,1 @@
+"""Equabot broker: leases on credentials for AI agents in containers."""

@@ -1,0 +1,1 @@
+"""What the broker knows and decides, without doing anything: standard library only, synchronous, `now` comes in."""

@@ -1,0 +1,103 @@
+"""Everything the broker can refuse, with whose fault it is.
+
+    BrokerError                     reason              retryable  whose
+    ├── InvalidArgument             INVALID_ARGUMENT    no         the caller's request is malformed
+    ├── ProviderUnknown             PROVIDER_UNKNOWN    no         the caller, or a missing `providers` entry
+    ├── ProfileNotFound             PROFILE_NOT_FOUND   no         the caller, or a source lost it
+    ├── NoUsableProfile             NO_USABLE_PROFILE   yes        the operator: no candidate can serve
+    ├── PolicyDenied                POLICY_DENIED       no         the operator's policy says no
+    ├── DeliveryNotAllowed          DELIVERY_NOT_ALLOWED no        the operator's policy says no to this delivery
+    ├── LeaseNotFound               LEASE_NOT_FOUND     no         the caller: acquire another
+    ├── LeaseExpired                LEASE_EXPIRED       no         the caller came too late: acquire another
+    ├── LeaseLimit                  LEASE_LIMIT         yes        the caller holds too many
+    ├── RateLimited                 RATE_LIMITED        yes        the caller asks too often
+    ├── SourceNotSynced             SOURCE_NOT_SYNCED   yes        a source has not been read yet
+    ├── RefreshFailed               REFRESH_FAILED      yes        the provider's token endpoint
+    ├── ReauthRequired              REAUTH_REQUIRED     no         a person must log in again
+    └── ShuttingDown                SHUTTING_DOWN       yes        the broker is draining
+
+A message says what is wrong, where, and what to do. It never holds a secret or a piece of one.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class BrokerError(Exception):
+    """A refusal with a reason the outside can rely on.
+
+    `metadata` holds short texts by name, for the wire: candidate ids and why each was not used, for instance.
+    """
+
+    reason: ClassVar[str]
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self, message: str, *, metadata: Mapping[str, str] | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata: Mapping[str, str] = dict(metadata or {})
+        self.retry_after = retry_after
+
+
+class InvalidArgument(BrokerError):
+    reason = "INVALID_ARGUMENT"
+
+
+class ProviderUnknown(BrokerError):
+    reason = "PROVIDER_UNKNOWN"
+
+
+class ProfileNotFound(BrokerError):
+    reason = "PROFILE_NOT_FOUND"
+
+
+class NoUsableProfile(BrokerError):
+    reason = "NO_USABLE_PROFILE"
+    retryable = True
+
+
+class PolicyDenied(BrokerError):
+    reason = "POLICY_DENIED"
+
+
+class DeliveryNotAllowed(BrokerError):
+    reason = "DELIVERY_NOT_ALLOWED"
+
+
+class LeaseNotFound(BrokerError):
+    reason = "LEASE_NOT_FOUND"
+
+
+class LeaseExpired(BrokerError):
+    reason = "LEASE_EXPIRED"
+
+
+class LeaseLimit(BrokerError):
+    reason = "LEASE_LIMIT"
+    retryable = True
+
+
+class RateLimited(BrokerError):
+    reason = "RATE_LIMITED"
+    retryable = True
+
+
+class SourceNotSynced(BrokerError):
+    reason = "SOURCE_NOT_SYNCED"
+    retryable = True
+
+
+class RefreshFailed(BrokerError):
+    reason = "REFRESH_FAILED"
+    retryable = True
+
+
+class ReauthRequired(BrokerError):
+    reason = "REAUTH_REQUIRED"
+
+
+class ShuttingDown(BrokerError):
+    reason = "SHUTTING_DOWN"
+    retryable = True

@@ -1,0 +1,85 @@
+"""Leases: bounded rights to credentials. Instants here are *steady* seconds, which no change of the wall clock moves."""
+
+from dataclasses import dataclass, replace
+
+from broker.domain.errors import InvalidArgument, LeaseExpired
+from broker.domain.policies import Delivery
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseOptions:
+    """Durations in seconds."""
+
+    default_ttl: float = 900.0
+    max_ttl: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One grant. `automatic` tells whether the broker chose the profile, so that another may take over; `asked` is the time to
+    live that renewals keep to; `streaming` whether a stream holds it, in which case it ends with that stream."""
+
+    id: str
+    agent: str
+    session: str
+    provider: str
+    profile: str
+    automatic: bool
+    delivery: Delivery
+    asked: float
+    issued_at: float
+    expires_at: float
+    max_expires_at: float
+    streaming: bool = False
+
+    def renewable(self) -> bool:
+        """Whether a renewal would still extend it."""
+        return self.expires_at < self.max_expires_at
+
+
+def check_ttl(ttl: float | None, *, default: float) -> float:
+    """The time to live asked for, in seconds. Raises InvalidArgument for zero and negative ones."""
+    if ttl is None:
+        return default
+    if not ttl > 0:
+        raise InvalidArgument(f"ttl must be longer than zero, not {ttl:g} s")
+    return ttl
+
+
+def grant(
+    lease_id: str,
+    *,
+    agent: str,
+    session: str,
+    provider: str,
+    profile: str,
+    automatic: bool,
+    delivery: Delivery,
+    ttl: float,
+    max_ttl: float,
+    credential_left: float | None,
+    now: float,
+    streaming: bool,
+) -> Lease:
+    """A new lease: as long as the least of what was asked, what policy allows and what is left of the credential.
+
+    `now` is steady; `credential_left` is in seconds, None for a credential that does not say when it ends.
+    """
+    life = min(ttl, max_ttl) if credential_left is None else min(ttl, max_ttl, credential_left)
+    return Lease(
+        lease_id, agent, session, provider, profile, automatic, delivery, ttl, now, now + life, now + max_ttl, streaming
+    )  # fmt: skip
+
+
+def renew(lease: Lease, *, ttl: float | None, credential_left: float | None, now: float) -> Lease:
+    """The lease, living `ttl` (or as long as first asked) from now, never past its maximum or its credential's end.
+
+    Raises LeaseExpired, InvalidArgument.
+    """
+    asked = check_ttl(ttl, default=lease.asked)
+    if lease.expires_at <= now:
+        raise LeaseExpired(f"lease expired {now - lease.expires_at:.0f} s ago: acquire another")
+    until = min(now + asked, lease.max_expires_at)
+    if credential_left is not None:
+        until = min(until, now + credential_left)
+    return replace(lease, expires_at=until, asked=asked)

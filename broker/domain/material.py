@@ -1,0 +1,167 @@
+"""Material: what the sources hold now. The unit of an update is a whole bundle: what vanished from it is gone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from broker.domain.profiles import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something wrong in a unit that leaves the rest of it usable: where, what, and what to do. Never a secret's bytes."""
+
+    where: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A bundle that changes as a whole: a file, a directory, a Secret, the environment."""
+
+    name: str
+    profiles: tuple[Profile, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The source in full. Units in `failed` (name → why) could not be read: their last good content stays, as stale."""
+
+    units: tuple[Unit, ...]
+    failed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """One unit, new or replaced."""
+
+    unit: Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """One unit is gone, and its profiles with it."""
+
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """The source cannot be read: what, where, what to do. Its last good content stays, as stale."""
+
+    fault: str
+
+
+Event = Listed | Changed | Removed | Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """What one source holds and how sure we are of it.
+
+    `synced_at` is when it was last read in full (None: never). `stale_since` is set while the source is down, and
+    `stale_units` names the units that alone could not be read, each with its fault and since when.
+    """
+
+    name: str
+    units: Mapping[str, Unit] = field(default_factory=lambda: MappingProxyType({}))
+    synced_at: float | None = None
+    stale_since: float | None = None
+    fault: str = ""
+    stale_units: Mapping[str, tuple[str, float]] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def settled(self) -> bool:
+        """Whether the source has been read, or is known to be unreadable: there is nothing to wait for."""
+        return self.synced_at is not None or bool(self.fault)
+
+    def faults(self) -> list[Fault]:
+        """Everything wrong in it now."""
+        found = [Fault(self.name, self.fault)] if self.fault else []
+        found += [Fault(f"{self.name} {unit}".rstrip(), fault) for unit, (fault, _) in self.stale_units.items()]
+        return found + [fault for unit in self.units.values() for fault in unit.faults]
+
+
+def apply(state: SourceState, event: Event, *, now: float) -> SourceState:
+    """The source after the event."""
+    match event:
+        case Listed(units, failed):
+            held = {name: state.units[name] for name in failed if name in state.units}
+            stale = {name: (why, state.stale_units.get(name, ("", now))[1]) for name, why in failed.items()}
+            fresh = {unit.name: unit for unit in units}
+            return SourceState(name=state.name, units=held | fresh, synced_at=now, stale_units=stale)
+        case Changed(unit):
+            stale = {name: fault for name, fault in state.stale_units.items() if name != unit.name}
+            return replace(state, units={**state.units, unit.name: unit}, stale_units=stale)
+        case Removed(name):
+            units = {key: unit for key, unit in state.units.items() if key != name}
+            stale = {key: fault for key, fault in state.stale_units.items() if key != name}
+            return replace(state, units=units, stale_units=stale)
+        case Unavailable(fault):
+            since = state.stale_since if state.stale_since is not None else now
+            return replace(state, stale_since=since, fault=fault)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A profile in effect. `rank` is its source's place in the order of sources, `tail` whether that source belongs to the
+    last tier of a choice (the environment and `.env`); `version` grows when its material changes; after `stale_until`
+    its source has been away for too long.
+    """
+
+    profile: Profile
+    rank: int
+    version: int
+    tail: bool = False
+    stale_until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shadowed:
+    """A profile that another one of the same id hides, from a source that comes first."""
+
+    profile: Profile
+    by: Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """All profiles in effect, by agent ("" holds those of every agent) and id."""
+
+    held: Mapping[tuple[str, str], Held] = field(default_factory=lambda: MappingProxyType({}))
+    shadowed: tuple[Shadowed, ...] = ()
+
+
+def merge(
+    sources: Sequence[SourceState], *, versions: Mapping[tuple[str, str], int], stale_budget: float, tail: frozenset[str]
+) -> Material:
+    """The profiles in effect: the first source in the order wins an id.
+
+    `versions` are the known versions; a profile that has none gets 0, for the caller to number. Sources in `tail` belong to
+    the last tier of a choice.
+    """
+    held: dict[tuple[str, str], Held] = {}
+    shadowed: list[Shadowed] = []
+    for rank, source in enumerate(sources):
+        last = source.name in tail
+        for unit in source.units.values():
+            since = source.stale_since if source.stale_since is not None else source.stale_units.get(unit.name, ("", None))[1]
+            until = None if since is None else since + stale_budget
+            for profile in unit.profiles:
+                key = (profile.agent, profile.id)
+                if key in held:
+                    shadowed.append(Shadowed(profile, held[key].profile))
+                else:
+                    held[key] = Held(profile, rank, versions.get(key, 0), last, until)
+    return Material(held, tuple(shadowed))
+
+
+def changed(before: Material, after: Material) -> set[tuple[str, str]]:
+    """Which profiles came, went or differ, by agent and id. Only names: values stay where they are."""
+    keys = before.held.keys() | after.held.keys()
+    return {key for key in keys if _visible(before.held.get(key)) != _visible(after.held.get(key))}
+
+
+def _visible(held: Held | None) -> tuple[Profile, int, float | None] | None:
+    return None if held is None else (held.profile, held.rank, held.stale_until)

@@ -1,0 +1,90 @@
+"""What an agent may have. Deny by default: an agent that no policy names does not exist."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+from broker.domain.errors import DeliveryNotAllowed, PolicyDenied
+
+
+class Delivery(StrEnum):
+    """What an agent is handed: the secret itself, or an opaque token that only the gateway can use."""
+
+    RAW = "raw"
+    BROKERED = "brokered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentPolicy:
+    """One agent's bounds. `"*"` in `providers` and `profiles` means any; durations in seconds; `rate` is acquires a second
+    on average with `burst` at once, None: unlimited."""
+
+    providers: frozenset[str] = frozenset()
+    profiles: frozenset[str] = frozenset({"*"})
+    deliveries: tuple[Delivery, ...] = (Delivery.RAW, Delivery.BROKERED)
+    max_ttl: float = 3600.0
+    max_leases: int = 100
+    rate: float | None = None
+    burst: int = 20
+
+    def allows_provider(self, provider: str) -> bool:
+        """Whether the agent may have credentials of this provider."""
+        return "*" in self.providers or provider in self.providers
+
+    def allows_profile(self, provider: str, profile: str) -> bool:
+        """Whether the agent may have this profile."""
+        return self.allows_provider(provider) and ("*" in self.profiles or profile in self.profiles)
+
+    def check_provider(self, agent: str, provider: str) -> None:
+        """Raises PolicyDenied unless the agent may have credentials of this provider."""
+        if not self.allows_provider(provider):
+            raise PolicyDenied(f"agent {agent!r} may not use provider {provider!r}: add it to agents.{agent}.providers")
+
+    def check_profile(self, agent: str, provider: str, profile: str) -> None:
+        """Raises PolicyDenied unless the agent may have this profile."""
+        self.check_provider(agent, provider)
+        if not self.allows_profile(provider, profile):
+            raise PolicyDenied(f"agent {agent!r} may not use profile {profile!r}: add it to agents.{agent}.profiles")
+
+    def choose_delivery(self, agent: str, asked: str, *, available: frozenset[Delivery]) -> Delivery:
+        """The delivery to use: the one asked for, or the first that is allowed and available.
+
+        Raises DeliveryNotAllowed.
+        """
+        allowed = [d for d in self.deliveries if d in available]
+        if not asked:
+            if allowed:
+                return allowed[0]
+            raise DeliveryNotAllowed(f"agent {agent!r} is allowed no delivery that this broker has: {_words(available)}")
+        try:
+            delivery = Delivery(asked)
+        except ValueError:
+            raise DeliveryNotAllowed(f"delivery {asked[:40]!r} is unknown: use {_words(frozenset(Delivery))}") from None
+        if delivery not in self.deliveries:
+            raise DeliveryNotAllowed(
+                f"agent {agent!r} may not have delivery {delivery.value!r}: add it to agents.{agent}.deliveries"
+            )
+        if delivery not in available:
+            raise DeliveryNotAllowed(f"delivery {delivery.value!r} is not available: no gateway runs beside this broker")
+        return delivery
+
+
+def _words(deliveries: frozenset[Delivery]) -> str:
+    return ", ".join(sorted(d.value for d in deliveries)) or "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policies:
+    """Every agent that exists, and its bounds."""
+
+    agents: Mapping[str, AgentPolicy] = field(
+        default_factory=lambda: MappingProxyType({"main": AgentPolicy(providers=frozenset({"*"}))})
+    )
+
+    def of(self, agent: str) -> AgentPolicy:
+        """The agent's bounds. Raises PolicyDenied for an agent that is not configured."""
+        policy = self.agents.get(agent)
+        if policy is None:
+            raise PolicyDenied(f"agent {agent[:80]!r} is not configured: add it to agents")
+        return policy

@@ -1,0 +1,59 @@
+"""Profiles: named credentials, as a source delivered them."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from broker.domain.errors import InvalidArgument
+from broker.domain.provider import Mode
+from broker.domain.secret_value import SecretValue
+
+
+class State(StrEnum):
+    """What a profile's credential is worth now. Cooldowns and disables stand beside it, not in it."""
+
+    OK = "ok"
+    EXPIRING = "expiring"
+    EXPIRED = "expired"
+    MISSING = "missing"
+    INVALID = "invalid"
+    REJECTED = "rejected"
+    REAUTH_REQUIRED = "reauth_required"
+
+
+SERVING_STATES = frozenset({State.OK, State.EXPIRING})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """One named credential of a provider.
+
+    `secret` is absent exactly when `fault` says why. `expires_at` is in seconds since the epoch. `source` names the source,
+    `unit` the bundle inside it (a directory, a file, a Secret), `origin` the place a person would look at.
+    `agent` is empty for a profile every agent may be given, else the one agent it belongs to.
+    """
+
+    id: str
+    provider: str
+    mode: Mode
+    source: str
+    unit: str
+    origin: str
+    secret: SecretValue | None = None
+    fault: str = ""
+    expires_at: float | None = None
+    refresh: SecretValue | None = None
+    client_id: str = ""
+    account: str = ""
+    email: str = ""
+    agent: str = ""
+
+
+def split_id(profile_id: str) -> tuple[str, str]:
+    """`provider` and `name` of `provider:name`.
+
+    Raises InvalidArgument when there is no colon, or nothing on one side of it.
+    """
+    provider, colon, name = profile_id.partition(":")
+    if not colon or not provider or not name:
+        raise InvalidArgument(f"profile id {profile_id[:80]!r} is not of the form provider:name")
+    return provider, name

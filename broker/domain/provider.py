@@ -1,0 +1,90 @@
+"""What there is to know of a vendor. The facts themselves are data, in `broker.providers`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Mode(StrEnum):
+    """How a credential is meant to be used. The first three are stored, `WIF` is derived from a workload's identity."""
+
+    API_KEY = "api_key"
+    TOKEN = "token"
+    OAUTH = "oauth"
+    WIF = "wif"
+
+
+@dataclass(frozen=True, slots=True)
+class EnvName:
+    """An environment variable in which people keep a credential, and what it then is."""
+
+    name: str
+    mode: Mode = Mode.API_KEY
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderForm:
+    """How a request carries a credential: the header's name, what stands before the secret, and fixed headers beside it."""
+
+    name: str = "Authorization"
+    prefix: str = "Bearer "
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+BEARER = HeaderForm()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """A vendor.
+
+    `env_names` are in order of preference: the first that holds a usable value makes the profile.
+    `list_env_names` hold several keys at once, split on space, comma and semicolon; a name `<P>_API_KEY` also has
+    siblings `<P>_API_KEY_<suffix>`.
+    `headers` and `sdk_env` say by mode how a request carries the secret and which variable the vendor's SDK reads;
+    a mode that is not listed is used like `api_key`.
+    `key_prefixes` start every key of this vendor that is long enough to tell (used to recognise a key that belongs to
+    another vendor); `token_prefixes` start OAuth access and setup tokens.
+    """
+
+    id: str
+    aliases: tuple[str, ...] = ()
+    env_names: tuple[EnvName, ...] = ()
+    list_env_names: tuple[str, ...] = ()
+    headers: Mapping[Mode, HeaderForm] = field(default_factory=lambda: MappingProxyType({}))
+    sdk_env: Mapping[Mode, str] = field(default_factory=lambda: MappingProxyType({}))
+    base_url: str = ""
+    base_url_env: str = ""
+    key_prefixes: tuple[str, ...] = ()
+    token_prefixes: tuple[str, ...] = ()
+    token_url: str = ""
+    token_encoding: str = "json"
+    client_id: str = ""
+
+    def header_form(self, mode: Mode) -> HeaderForm:
+        """How a request carries a credential of this mode."""
+        return self.headers.get(mode) or self.headers.get(Mode.API_KEY) or BEARER
+
+    def sdk_env_name(self, mode: Mode) -> str:
+        """The variable in which the vendor's SDK expects a credential of this mode; empty where none is known."""
+        return self.sdk_env.get(mode) or self.sdk_env.get(Mode.API_KEY) or ""
+
+
+class Catalog:
+    """All known providers, by id and by every other spelling."""
+
+    __slots__ = ("_by_name", "providers")
+
+    def __init__(self, providers: Mapping[str, Provider]) -> None:
+        self.providers = MappingProxyType(dict(providers))
+        self._by_name = {name: p.id for p in providers.values() for name in (p.id, *p.aliases)}
+
+    def normalise(self, name: str) -> str | None:
+        """The provider's id for any spelling of it, or None."""
+        return self._by_name.get(name) or self._by_name.get(name.strip().lower())
+
+    def get(self, name: str) -> Provider | None:
+        """The provider for any spelling of its id, or None."""
+        known = self.normalise(name)
+        return self.providers[known] if known is not None else None

@@ -1,0 +1,57 @@
+"""A secret is a type that cannot show itself."""
+
+import hashlib
+import hmac
+from typing import Final, NoReturn
+
+_HIDDEN: Final = "SecretValue(hidden)"
+_LABEL_MIN: Final = 24
+
+
+class SecretValue:
+    """Text that `repr`, `str`, `format`, `%`, pickling and tracebacks with locals cannot print.
+
+    `.reveal()` is the only way out; a test asserts which files call it.
+    """
+
+    __slots__ = ("__value",)
+
+    def __init__(self, value: str) -> None:
+        self.__value = value
+
+    def reveal(self) -> str:
+        """The text itself. Hand it on at once; never keep it in a variable that a log or an error could meet."""
+        return self.__value
+
+    def label(self) -> str:
+        """At most the first and last four characters, and only of a value with 24 or more; else only dots."""
+        if len(self.__value) < _LABEL_MIN:
+            return "…"
+        return f"{self.__value[:4]}…{self.__value[-4:]}"
+
+    def digest(self, key: bytes) -> bytes:
+        """A keyed fingerprint (HMAC-SHA256, 16 bytes): tells equal from different, and nothing else, to the key's holder."""
+        return hmac.digest(key, self.__value.encode(), hashlib.sha256)[:16]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SecretValue):
+            return NotImplemented
+        return hmac.compare_digest(self.__value.encode(), other.__value.encode())
+
+    def __hash__(self) -> int:
+        return hash(self.__value)
+
+    def __repr__(self) -> str:
+        return _HIDDEN
+
+    def __format__(self, spec: str) -> str:
+        return _HIDDEN
+
+    def __copy__(self) -> "SecretValue":
+        return self
+
+    def __deepcopy__(self, memo: object) -> "SecretValue":
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a SecretValue does not pickle")

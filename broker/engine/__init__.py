@@ -1,0 +1,1 @@
+"""The moving parts: asyncio, no protocol and no format."""

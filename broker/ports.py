@@ -1,0 +1,99 @@
+"""What the engine asks of the world. Small protocols, owned by who needs them; the rooms above the engine fulfil them."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
+
+from broker.domain.cooldowns import Usage
+from broker.domain.leases import Lease
+from broker.domain.material import Event
+
+
+class Clock(Protocol):
+    """The only place that knows the time."""
+
+    def now(self) -> float:
+        """Wall clock, seconds since the epoch. It may jump."""
+
+    def steady(self) -> float:
+        """Seconds since some fixed instant. It never jumps, counts through suspension, and goes on across a restart of the
+        process (not of the machine)."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Returns after so many steady seconds."""
+
+
+class Source(Protocol):
+    """A place where people keep credentials."""
+
+    @property
+    def name(self) -> str:
+        """Unique among the sources, and readable: `env`, `dotenv /home/me/.equabot/.env`, `mounted /run/secrets/equabot`."""
+
+    def events(self) -> AsyncIterator[Event]:
+        """What the source holds, forever: first `Listed` or `Unavailable`, then every change as it happens.
+
+        It retries by itself and ends only by cancellation. Nothing is read before the first `anext`.
+        """
+
+    def reread(self) -> None:
+        """Asks for a fresh `Listed` (or `Unavailable`) soon, whether or not something seems to have changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredVersion:
+    """How a profile's version outlives a restart: the number, and a keyed digest of the material it stands for."""
+
+    version: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredState:
+    """What a restart of the broker must not lose. No secret in it.
+
+    Leases are in steady seconds of the running machine: a store that was written before a reboot converts them by the wall
+    clock when it loads. Keys: `pins` by (agent, session, provider) → (profile, strict); `orders` by (agent, provider);
+    `usage` and `versions` by (agent, profile id), agent "" for profiles of every agent.
+    """
+
+    leases: Sequence[Lease] = ()
+    pins: Mapping[tuple[str, str, str], tuple[str, bool]] = field(default_factory=lambda: MappingProxyType({}))
+    orders: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    usage: Mapping[tuple[str, str], Usage] = field(default_factory=lambda: MappingProxyType({}))
+    versions: Mapping[tuple[str, str], StoredVersion] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class StateStore(Protocol):
+    """Where that state lives. Puts are buffered and reach the operating system with `flush`, which is one transaction.
+
+    A store that cannot write (disk full) does not raise: it keeps what it has in memory, says so in `fault`, and the caller
+    tries again. None as a value deletes.
+    """
+
+    @property
+    def fault(self) -> str:
+        """Why it cannot write, and what to do. Empty: it can."""
+
+    @property
+    def digest_key(self) -> bytes:
+        """Random bytes that stay with the store, for `SecretValue.digest`."""
+
+    def load(self) -> StoredState:
+        """What was stored. A corrupt store is moved aside, said in the log, and begun anew."""
+
+    def put_lease(self, lease_id: str, lease: Lease | None) -> None: ...
+
+    def put_pin(self, key: tuple[str, str, str], pin: tuple[str, bool] | None) -> None: ...
+
+    def put_order(self, key: tuple[str, str], order: tuple[str, ...] | None) -> None: ...
+
+    def put_usage(self, key: tuple[str, str], usage: Usage | None) -> None: ...
+
+    def put_version(self, key: tuple[str, str], version: StoredVersion | None) -> None: ...
+
+    def flush(self) -> None:
+        """Writes what was put. Fast: no fsync."""
+
+    def close(self) -> None: ...

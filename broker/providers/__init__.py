@@ -1,0 +1,1 @@
+"""Facts about vendors, as data. Adding a vendor touches one file."""

@@ -1,0 +1,1 @@
+"""Where credentials come from. One module a kind; kinds do not know each other."""
