@@ -1,0 +1,1 @@
+"""Root of the generated stubs: the directory is the proto package."""
