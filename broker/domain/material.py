@@ -1,6 +1,6 @@
 """Material: what the sources hold now. The unit of an update is a whole bundle: what vanished from it is gone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -134,12 +134,12 @@ class Material:
 
 
 def merge(
-    sources: Sequence[SourceState], *, versions: Mapping[tuple[str, str], int], stale_budget: float, tail: frozenset[str]
+    sources: Sequence[SourceState], *, version: Callable[[Profile], int], stale_budget: float, tail: frozenset[str]
 ) -> Material:
     """The profiles in effect: the first source in the order wins an id.
 
-    `versions` are the known versions; a profile that has none gets 0, for the caller to number. Sources in `tail` belong to
-    the last tier of a choice.
+    `version` numbers a profile's material: equal numbers for equal material, greater ones for newer. Sources whose name is in
+    `tail` belong to the last tier of a choice.
     """
     held: dict[tuple[str, str], Held] = {}
     shadowed: list[Shadowed] = []
@@ -153,7 +153,7 @@ def merge(
                 if key in held:
                     shadowed.append(Shadowed(profile, held[key].profile))
                 else:
-                    held[key] = Held(profile, rank, versions.get(key, 0), last, until)
+                    held[key] = Held(profile, rank, version(profile), last, until)
     return Material(held, tuple(shadowed))
 
 
@@ -163,5 +163,5 @@ def changed(before: Material, after: Material) -> set[tuple[str, str]]:
     return {key for key in keys if _visible(before.held.get(key)) != _visible(after.held.get(key))}
 
 
-def _visible(held: Held | None) -> tuple[Profile, int, float | None] | None:
-    return None if held is None else (held.profile, held.rank, held.stale_until)
+def _visible(held: Held | None) -> tuple[Profile, int, int, float | None] | None:
+    return None if held is None else (held.profile, held.version, held.rank, held.stale_until)

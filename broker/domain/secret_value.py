@@ -29,9 +29,10 @@ class SecretValue:
             return "…"
         return f"{self.__value[:4]}…{self.__value[-4:]}"
 
-    def digest(self, key: bytes) -> bytes:
-        """A keyed fingerprint (HMAC-SHA256, 16 bytes): tells equal from different, and nothing else, to the key's holder."""
-        return hmac.digest(key, self.__value.encode(), hashlib.sha256)[:16]
+    def digest(self, key: bytes, context: str = "") -> bytes:
+        """A keyed fingerprint of the text in a context (HMAC-SHA256, 16 bytes): to the key's holder it tells equal from
+        different, and nothing else."""
+        return hmac.digest(key, f"{context}\0{self.__value}".encode(), hashlib.sha256)[:16]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SecretValue):

@@ -1,0 +1,59 @@
+"""What may be told of a profile: names, states and instants, never material."""
+
+from dataclasses import dataclass
+
+from broker.domain.cooldowns import Usage
+from broker.domain.material import Held
+from broker.domain.profiles import State
+from broker.domain.selection import Candidate
+
+
+@dataclass(frozen=True, slots=True, kw_only)
+class ProfileStatus:
+    """One candidate of an agent. Instants in seconds since the epoch, 0 for none; fields as in the wire's message."""
+
+    id: str
+    provider: str
+    mode: str = ""
+    source: str = ""
+    state: str = State.MISSING.value
+    reason: str = ""
+    next: bool = False
+    usable: bool = False
+    pinned: bool = False
+    label: str = ""
+    expires_at: float = 0.0
+    cooldown_until: float = 0.0
+    disabled_until: float = 0.0
+    disabled_reason: str = ""
+    last_used_at: float = 0.0
+    base_url: str = ""
+    version: int = 0
+
+
+def describe(
+    candidate: Candidate, *, reason: str, next: bool, usable: bool, pinned: bool, base_url: str, now: float
+) -> ProfileStatus:
+    """The status of a profile that a source holds."""
+    held: Held = candidate.held
+    usage: Usage = candidate.usage
+    profile = held.profile
+    return ProfileStatus(
+        id=profile.id,
+        provider=profile.provider,
+        mode=profile.mode.value,
+        source=profile.source,
+        state=candidate.standing.state.value,
+        reason=reason,
+        next=next,
+        usable=usable,
+        pinned=pinned,
+        label="" if profile.secret is None else profile.secret.label(),
+        expires_at=profile.expires_at or 0.0,
+        cooldown_until=usage.cooldown_until if usage.cooldown_until > now else 0.0,
+        disabled_until=usage.disabled_until if usage.disabled_until > now else 0.0,
+        disabled_reason=usage.disabled_reason if usage.disabled_until > now else "",
+        last_used_at=usage.last_used,
+        base_url=base_url,
+        version=held.version,
+    )

@@ -1,0 +1,70 @@
+"""The passing of time: leases end, credentials expire, cooldowns lapse, stale sources run out of budget. One loop."""
+
+import asyncio
+from typing import Final
+
+from broker.engine.leasing import Leasing
+from broker.engine.standing import Standings
+from broker.ports import Clock, StateStore
+from broker.telemetry.events import ClockJumped, Events, StoreFault, StoreRecovered
+
+_LONGEST: Final = 5.0
+"""Also with nothing due the loop looks this often (seconds): for a jump of the wall clock, and to store what was used."""
+_JUMP: Final = 2.0
+
+
+class Expiring:
+    """Comes when something is due, and at least every few seconds."""
+
+    def __init__(
+        self, *, clock: Clock, store: StateStore, events: Events, leasing: Leasing, standings: Standings
+    ) -> None:
+        self._clock = clock
+        self._store = store
+        self._events = events
+        self._leasing = leasing
+        self._standings = standings
+        self._offset = leasing.offset()
+        self._sooner = asyncio.Event()
+        self._fault = ""
+        leasing.wake = self._sooner.set
+        standings.wake = self._sooner.set
+
+    async def run(self) -> None:
+        """Works forever."""
+        while True:
+            delay = self.turn()
+            self._sooner.clear()
+            if delay > 0:
+                await self._pause(min(delay, _LONGEST))
+
+    def turn(self) -> float:
+        """Does what is due. Returns how many seconds until something else is."""
+        offset = self._leasing.offset()
+        if abs(offset - self._offset) > _JUMP:
+            self._events.emit(ClockJumped(seconds=offset - self._offset))
+            self._offset = offset
+            self._standings.reassess_all()
+            self._leasing.wall_moved()
+        credentials = self._standings.tick() - self._clock.now()
+        leases = self._leasing.tick() - self._clock.steady()
+        self._standings.flush_used()
+        self._store.flush()
+        self._tell_store()
+        return max(min(credentials, leases), 0.0)
+
+    async def _pause(self, seconds: float) -> None:
+        async with asyncio.TaskGroup() as group:
+            sleeping = group.create_task(self._clock.sleep(seconds))
+            waking = group.create_task(self._sooner.wait())
+            await asyncio.wait({sleeping, waking}, return_when=asyncio.FIRST_COMPLETED)
+            sleeping.cancel()
+            waking.cancel()
+
+    def _tell_store(self) -> None:
+        fault = self._store.fault
+        if fault and fault != self._fault:
+            self._events.emit(StoreFault(fault=fault))
+        elif self._fault and not fault:
+            self._events.emit(StoreRecovered())
+        self._fault = fault

@@ -1,0 +1,131 @@
+"""Taking in what the sources hold: event → material → who is affected. One task a source; they do not wait for each other."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from broker.domain.material import Event, Shadowed, SourceState, apply, merge
+from broker.domain.profiles import Profile
+from broker.engine.standing import Key, Standings
+from broker.ports import Clock, Source, StateStore, StoredVersion
+from broker.telemetry.events import Events, ProfilesChanged, SourceRecovered, SourceStale, SourceSynced
+
+_REREAD_WITHIN: Final = 10.0
+
+
+class Ingesting:
+    """Keeps the material equal to the sources, in the order of precedence in which they are given."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        *,
+        tail: frozenset[str],
+        clock: Clock,
+        store: StateStore,
+        events: Events,
+        standings: Standings,
+        stale_budget: float,
+        versions: Mapping[Key, StoredVersion],
+    ) -> None:
+        self._sources = tuple(sources)
+        self._tail = tail
+        self._clock = clock
+        self._store = store
+        self._events = events
+        self._standings = standings
+        self._versions = dict(versions)
+        self._numbered: dict[Key, tuple[Profile, int]] = {}
+        self._heard = asyncio.Condition()
+        self._counts = [0] * len(self._sources)
+        self.stale_budget = stale_budget
+        self.states = [SourceState(source.name) for source in self._sources]
+
+    async def run(self) -> None:
+        """Follows every source, forever."""
+        async with asyncio.TaskGroup() as group:
+            for index, source in enumerate(self._sources):
+                group.create_task(self._follow(index, source), name=f"source {source.name}")
+
+    @property
+    def settled(self) -> bool:
+        """Whether every source has been read, or is known to be unreadable."""
+        return all(state.settled for state in self.states)
+
+    @property
+    def synced(self) -> bool:
+        """Whether every source has been read in full at least once."""
+        return all(state.synced_at is not None for state in self.states)
+
+    @property
+    def shadowed(self) -> tuple[Shadowed, ...]:
+        """Profiles that another source hides."""
+        return self._standings.material.shadowed
+
+    async def wait_settled(self) -> None:
+        """Returns once `settled`."""
+        async with self._heard:
+            await self._heard.wait_for(lambda: self.settled)
+
+    async def reread(self) -> bool:
+        """Makes every source read again. Returns whether all of them did within ten seconds."""
+        before = list(self._counts)
+        for source in self._sources:
+            source.reread()
+        try:
+            async with asyncio.timeout(_REREAD_WITHIN), self._heard:
+                await self._heard.wait_for(lambda: all(n > b for n, b in zip(self._counts, before, strict=True)))
+        except TimeoutError:
+            return False
+        return True
+
+    async def _follow(self, index: int, source: Source) -> None:
+        async for event in source.events():
+            self._take(index, event)
+            self._counts[index] += 1
+            async with self._heard:
+                self._heard.notify_all()
+
+    def _take(self, index: int, event: Event) -> None:
+        began = self._clock.steady()
+        now = self._clock.now()
+        before = self.states[index]
+        after = self.states[index] = apply(before, event, now=now)
+        material = merge(self.states, version=self._number, stale_budget=self.stale_budget, tail=self._tail)
+        keys = self._standings.replace_material(material)
+        self._store.flush()
+        self._tell(before, after)
+        if keys:
+            names = tuple(sorted(profile for _, profile in keys))
+            self._events.emit(ProfilesChanged(profiles=names, source=after.name, seconds=self._clock.steady() - began))
+
+    def _number(self, profile: Profile) -> int:
+        """Equal material keeps its number, also across a restart; anything new gets a greater one."""
+        key = (profile.agent, profile.id)
+        known = self._numbered.get(key)
+        if known is not None and known[0] == profile:
+            return known[1]
+        stored = self._versions.get(key)
+        digest = b"" if profile.secret is None else profile.secret.digest(
+            self._store.digest_key, f"{profile.mode} {profile.expires_at}"
+        )  # fmt: skip
+        if stored is None or stored.digest != digest:
+            number = max(int(self._clock.now() * 1000), stored.version + 1 if stored else 1)
+            stored = self._versions[key] = StoredVersion(version=number, digest=digest)
+            self._store.put_version(key, stored)
+        self._numbered[key] = (profile, stored.version)
+        return stored.version
+
+    def _tell(self, before: SourceState, after: SourceState) -> None:
+        old, new = _trouble(before), _trouble(after)
+        if new and new != old:
+            self._events.emit(SourceStale(source=after.name, fault=new))
+        elif old and not new:
+            self._events.emit(SourceRecovered(source=after.name))
+        if after.synced_at is not None and (before.synced_at is None or (old and not new)):
+            profiles = sum(len(unit.profiles) for unit in after.units.values())
+            self._events.emit(SourceSynced(source=after.name, profiles=profiles))
+
+
+def _trouble(state: SourceState) -> str:
+    return state.fault or "; ".join(f"{unit}: {fault}" for unit, (fault, _) in state.stale_units.items())

@@ -1,0 +1,94 @@
+"""What health says: about the broker, about each provider, about each profile.
+
+`""` and `readiness`: every required provider has a profile that serves and every source has been read. `liveness`: the loop turns.
+`provider/<id>` and `profile/<id>`: that one serves. A name that means nothing is None.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from broker.domain.provider import Catalog
+from broker.engine.ingesting import Ingesting
+from broker.engine.standing import Key, Standings
+
+_WHOLE: Final = ("", "readiness")
+_PROVIDER: Final = "provider/"
+_PROFILE: Final = "profile/"
+
+
+class Readiness:
+    """Answers from what is true now; wakes those who watch when it may have changed."""
+
+    def __init__(
+        self, *, catalog: Catalog, standings: Standings, ingesting: Ingesting, required: Sequence[str]
+    ) -> None:
+        self._catalog = catalog
+        self._standings = standings
+        self._ingesting = ingesting
+        self._required = tuple(required)
+        self._watchers: set[asyncio.Event] = set()
+        self._draining = False
+        standings.listeners.append(self._changed)
+
+    def status(self, service: str) -> bool | None:
+        """Whether the service serves; None for a name that is not known (now)."""
+        if service == "liveness":
+            return True
+        if service in _WHOLE:
+            return not self._draining and self._ingesting.synced and all(map(self._provider, self._required))
+        if service.startswith(_PROVIDER):
+            known = self._catalog.normalise(service.removeprefix(_PROVIDER))
+            return None if known is None else self._provider(known) and not self._draining
+        if service.startswith(_PROFILE):
+            return self._profile(service.removeprefix(_PROFILE))
+        return None
+
+    def statuses(self) -> dict[str, bool]:
+        """Every known name. Providers without a profile are known as well."""
+        profiles = sorted({candidate.id for _, candidate in self._standings.all()})
+        names = [*_WHOLE, "liveness", *(_PROVIDER + p for p in sorted(self._catalog.providers))]
+        names += [_PROFILE + profile for profile in profiles]
+        found = ((name, self.status(name)) for name in names)
+        return {name: status for name, status in found if status is not None}
+
+    async def watch(self, service: str) -> AsyncIterator[bool | None]:
+        """The status now, and each time it differs from the last."""
+        news = asyncio.Event()
+        self._watchers.add(news)
+        try:
+            last = self.status(service)
+            yield last
+            while True:
+                await news.wait()
+                news.clear()
+                now = self.status(service)
+                if now is not last:
+                    last = now
+                    yield now
+        finally:
+            self._watchers.discard(news)
+
+    def drain(self) -> None:
+        """From now on nothing serves, but the loop still turns."""
+        self._draining = True
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Something outside the profiles may have changed what health says."""
+        for news in self._watchers:
+            news.set()
+
+    def unmet(self) -> list[str]:
+        """The required providers that have nothing to serve."""
+        return [provider for provider in self._required if not self._provider(provider)]
+
+    def _provider(self, provider: str) -> bool:
+        return self._standings.serves(provider)
+
+    def _profile(self, profile: str) -> bool | None:
+        found = [candidate for _, candidate in self._standings.all() if candidate.id == profile]
+        return any(c.standing.serving for c in found) and not self._draining if found else None
+
+    def _changed(self, keys: frozenset[Key]) -> None:
+        self.look_again()
