@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 IMAGE  ?= equabot-broker:dev
-BASE_IMAGE ?=
+-include build/image.mk   # this machine's BASE_IMAGE, if deploy/ci/docker made one
 
 STUBS      := clients/python
 PROTO      := $(wildcard proto/equabot/broker/v1/*.proto)
@@ -21,7 +21,7 @@ LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --uni
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(VENV)/.stamp ## the virtual environment, from requirements/dev.txt
+install: $(VENV)/.installed ## the virtual environment, from requirements/dev.txt
 
 run: install ## a broker and an agent that uses it, in this terminal
 	$(BIN)/python deploy/demo.py
@@ -39,11 +39,11 @@ fmt: install ## format, and fix what ruff can fix
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
-proto: $(PROTO_VENV)/.stamp ## the stubs, from proto/
+proto: $(PROTO_VENV)/.locked ## the stubs, from proto/
 	rm -f $(STUBS)/equabot/broker/v1/*_pb2*.py*
 	$(call PROTOC,$(STUBS))
 
-proto-check: $(PROTO_VENV)/.stamp
+proto-check: $(PROTO_VENV)/.locked
 	@rm -rf build/stubs && mkdir -p build/stubs
 	@$(call PROTOC,build/stubs) 2>build/stubs.log || { cat build/stubs.log; exit 1; }
 	@diff -r -x __pycache__ -x __init__.py build/stubs/equabot/broker $(STUBS)/equabot/broker \
@@ -52,10 +52,11 @@ proto-check: $(PROTO_VENV)/.stamp
 lock: install ## requirements/*.txt anew; LOCK_FLAGS=--upgrade for newer versions
 	$(LOCK) pyproject.toml --output-file requirements/runtime.txt
 	$(LOCK) pyproject.toml --group dev --constraint requirements/runtime.txt --output-file requirements/dev.txt
+	$(LOCK) --group build --constraint requirements/dev.txt --output-file requirements/build.txt
 	$(LOCK) --group proto --output-file requirements/proto.txt
 
-image: ## the container image: IMAGE=name:tag BASE_IMAGE=any image with python3
-	docker build --tag $(IMAGE) $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) .
+image: ## the container image; takes IMAGE=name:tag, BASE_IMAGE=, PIP_NO_INDEX=1 (see Dockerfile)
+	docker build --tag $(IMAGE) $(foreach arg,BASE_IMAGE PIP_NO_INDEX,$(if $($(arg)),--build-arg $(arg)=$($(arg)))) .
 
 bench: install ## the benchmarks: JSON and a table
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -72,13 +73,15 @@ define make_venv
 		|| { echo "This Python cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
 endef
 
-$(VENV)/.stamp: requirements/dev.txt pyproject.toml clients/python/pyproject.toml
+$(VENV)/.locked: requirements/dev.txt
 	$(make_venv)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e clients/python
-	@touch $@
 
-$(PROTO_VENV)/.stamp: requirements/proto.txt
+$(PROTO_VENV)/.locked: requirements/proto.txt
 	$(make_venv)
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml clients/python/pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e clients/python
 	@touch $@

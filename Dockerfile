@@ -1,0 +1,44 @@
+# Any image whose python3 is 3.11 or newer and can make virtual environments: an official slim one, or Debian's own
+# (CI imports one made by debootstrap).
+ARG BASE_IMAGE=python:3.13-slim-bookworm
+
+FROM ${BASE_IMAGE} AS builder
+# Wheels in deploy/wheelhouse are preferred to an index. With PIP_NO_INDEX=1 they are all there is, and the build needs
+# no network. Hashes are checked either way.
+ARG PIP_NO_INDEX
+ENV PIP_FIND_LINKS=/src/wheelhouse PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_CACHE_DIR=1
+WORKDIR /src
+COPY deploy/wheelhouse/ wheelhouse/
+COPY requirements/ requirements/
+# pip lives in the builder's environment and never reaches the image.
+RUN python3 -m venv /opt/build \
+    && /opt/build/bin/pip install --require-hashes --requirement requirements/build.txt
+RUN python3 -m venv --without-pip /opt/equabot \
+    && /opt/build/bin/pip --python /opt/equabot/bin/python install --require-hashes --requirement requirements/runtime.txt
+COPY LICENSE pyproject.toml ./
+COPY clients/python/ clients/python/
+COPY broker/ broker/
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . clients/python \
+    && /opt/build/bin/pip --python /opt/equabot/bin/python install --no-deps dist/*.whl
+
+FROM ${BASE_IMAGE}
+LABEL org.opencontainers.image.title="equabot-broker" \
+    org.opencontainers.image.description="A credential broker for AI agents in containers" \
+    org.opencontainers.image.licenses="Apache-2.0"
+# A container has an address of its own, so kubelet and Prometheus ask from outside; the agents' API stays on Unix sockets.
+ENV PATH=/opt/equabot/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    EQUABOT_HOME=/var/lib/equabot \
+    EQUABOT_RUN_DIR=/run/equabot \
+    EQUABOT_LISTEN_HEALTH=0.0.0.0:8686 \
+    EQUABOT_LISTEN_METRICS=0.0.0.0:9464
+RUN install --directory --owner=65532 --group=65532 --mode=0755 /var/lib/equabot /run/equabot
+COPY --from=builder /opt/equabot /opt/equabot
+# Slim images ship the standard library without bytecode and a read-only root never gets it: what a start imports is
+# compiled here, once.
+RUN ["equabot", "--help"]
+USER 65532:65532
+WORKDIR /var/lib/equabot
+EXPOSE 8686 9464
+ENTRYPOINT ["equabot"]
+CMD ["serve"]
