@@ -1,0 +1,164 @@
+"""What happens in the broker, as typed events. They carry names, counts and durations; never a secret.
+
+The engine emits, the sinks (metrics, the log, later the audit log) listen. A sink is called in line with the work it hears of, so
+it returns at once and does not raise.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened."""
+
+
+Sink = Callable[[Event], None]
+
+
+class Events:
+    """Where events are emitted. `sinks` may grow and shrink at any time."""
+
+    __slots__ = ("sinks",)
+
+    def __init__(self, *sinks: Sink) -> None:
+        self.sinks = list(sinks)
+
+    def emit(self, event: Event) -> None:
+        """Tells every sink, in order."""
+        for sink in self.sinks:
+            sink(event)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started(Event):
+    """The broker serves. `seconds` since its process began to start it."""
+
+    version: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draining(Event):
+    """The broker has begun to stop: why (`SIGTERM`, say)."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseGranted(Event):
+    """`seconds` is how long the lease lives unless it is renewed."""
+
+    agent: str
+    provider: str
+    profile: str
+    delivery: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRenewed(Event):
+    """A lease lives longer."""
+
+    agent: str
+    provider: str
+    profile: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRevoked(Event):
+    """A lease ended: `reason` as on the wire."""
+
+    agent: str
+    provider: str
+    profile: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseDenied(Event):
+    """A request was refused: `reason` as in `BrokerError.reason`; `provider` is empty where none was named."""
+
+    agent: str
+    provider: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcquireAnswered(Event):
+    """A request for a lease was answered, granted or not, after so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeReported(Event):
+    """An agent (or the gateway) said how a provider answered: `outcome` as in `Outcome`."""
+
+    agent: str
+    provider: str
+    profile: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfilesChanged(Event):
+    """Profiles came, went or have new material, because of what `source` holds now."""
+
+    ids: tuple[str, ...]
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotationDelivered(Event):
+    """The streams that hold these profiles were told, so many seconds after the source said so."""
+
+    ids: tuple[str, ...]
+    streams: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialStateChanged(Event):
+    """States as in `State`; `before` is empty for a profile that is new."""
+
+    profile: str
+    provider: str
+    before: str
+    after: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSynced(Event):
+    """A source was read in full: how many profiles it holds."""
+
+    source: str
+    profiles: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceStale(Event):
+    """A source cannot be read; its last good values are served for as long as the stale budget lasts."""
+
+    source: str
+    fault: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRecovered(Event):
+    """A source that was stale is read again."""
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFault(Event):
+    """State cannot be stored; it is kept in memory meanwhile."""
+
+    fault: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreRecovered(Event):
+    """State is stored again, what had piled up included."""
