@@ -8,7 +8,7 @@ from broker.domain.profiles import State
 from broker.domain.selection import Candidate
 
 
-@dataclass(frozen=True, slots=True, kw_only)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileStatus:
     """One candidate of an agent. Instants in seconds since the epoch, 0 for none; fields as in the wire's message."""
 
