@@ -2,7 +2,9 @@
 # (CI imports one made by debootstrap).
 ARG BASE_IMAGE=python:3.13-slim-bookworm
 
-FROM ${BASE_IMAGE} AS builder
+FROM ${BASE_IMAGE} AS base
+
+FROM base AS builder
 # Wheels in deploy/wheelhouse are preferred to an index. With PIP_NO_INDEX=1 they are all there is, and the build needs
 # no network. Hashes are checked either way.
 ARG PIP_NO_INDEX
@@ -21,7 +23,7 @@ COPY broker/ broker/
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . clients/python \
     && /opt/build/bin/pip --python /opt/equabot/bin/python install --no-deps dist/*.whl
 
-FROM ${BASE_IMAGE}
+FROM base
 LABEL org.opencontainers.image.title="equabot-broker" \
     org.opencontainers.image.description="A credential broker for AI agents in containers" \
     org.opencontainers.image.licenses="Apache-2.0"

@@ -56,7 +56,7 @@ lock: install ## requirements/*.txt anew; LOCK_FLAGS=--upgrade for newer version
 	$(LOCK) --group proto --output-file requirements/proto.txt
 
 image: ## the container image; takes IMAGE=name:tag, BASE_IMAGE=, PIP_NO_INDEX=1 (see Dockerfile)
-	docker build --tag $(IMAGE) $(foreach arg,BASE_IMAGE PIP_NO_INDEX,$(if $($(arg)),--build-arg $(arg)=$($(arg)))) .
+	docker build $(BUILD_FLAGS) --tag $(IMAGE) $(foreach arg,BASE_IMAGE PIP_NO_INDEX,$(if $($(arg)),--build-arg $(arg)=$($(arg)))) .
 
 bench: install ## the benchmarks: JSON and a table
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -1,0 +1,33 @@
+"""The image, built by the door everyone uses."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.tiers import absent, require
+
+_ROOT = Path(__file__).parents[2]
+_IMAGE = "equabot-broker:test"
+
+
+def _make_image(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", "--no-print-directory", "image", *arguments], cwd=_ROOT, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="session")
+def docker_image() -> str:
+    """The image of this working tree, as `name:tag`. `EQUABOT_TEST_IMAGE` names one to test in its place."""
+    require("docker")
+    if given := os.environ.get("EQUABOT_TEST_IMAGE"):
+        return given
+    # A base image that cannot be had is the machine's lack; any other failure of the build is ours.
+    if _make_image("IMAGE=equabot-base:probe", "BUILD_FLAGS=--target=base").returncode:
+        absent("docker", "the base image cannot be pulled; deploy/ci/docker makes one")
+    built = _make_image(f"IMAGE={_IMAGE}")
+    if built.returncode:
+        pytest.fail(f"`make image` failed:\n{built.stdout[-4000:]}{built.stderr[-4000:]}", pytrace=False)
+    return _IMAGE
