@@ -1,7 +1,7 @@
 """What happens in the broker, as typed events. They carry names, counts and durations; never a secret.
 
-The engine emits, the sinks (metrics, the log, later the audit log) listen. A sink is called in line with the work it hears of, so
-it returns at once and does not raise.
+The engine emits, the sinks (metrics, the log, later the audit log) listen. A sink is called in line with the work it hears
+of, so it returns at once and does not raise.
 """
 
 from collections.abc import Callable
@@ -103,18 +103,10 @@ class OutcomeReported(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfilesChanged(Event):
-    """Profiles came, went or have new material, because of what `source` holds now."""
+    """Profiles came, went or have new material. `seconds` from when the source said so until every stream was told."""
 
-    ids: tuple[str, ...]
+    profiles: tuple[str, ...]
     source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RotationDelivered(Event):
-    """The streams that hold these profiles were told, so many seconds after the source said so."""
-
-    ids: tuple[str, ...]
-    streams: int
     seconds: float
 
 
@@ -162,3 +154,10 @@ class StoreFault(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreRecovered(Event):
     """State is stored again, what had piled up included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockJumped(Event):
+    """The wall clock moved by so many seconds against the steady one; forward is positive."""
+
+    seconds: float
