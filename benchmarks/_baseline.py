@@ -9,7 +9,7 @@ import grpc
 async def main(path: str) -> None:
     """Serves `/baseline/Empty` on a Unix socket until killed."""
 
-    async def empty(request: bytes, context: object) -> bytes:
+    async def empty(_request: bytes, _context: object) -> bytes:
         return b""
 
     server = grpc.aio.server()

@@ -28,7 +28,7 @@ class Row:
     @property
     def aim(self) -> str:
         """The aim for a person."""
-        return "–" if self.limit is None else f"{'≥' if self.at_least else '≤'} {self.limit:g} {self.unit}"
+        return "-" if self.limit is None else f"{'≥' if self.at_least else '≤'} {self.limit:g} {self.unit}"
 
     def as_json(self) -> dict[str, object]:
         """For the record."""

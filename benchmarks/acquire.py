@@ -44,13 +44,13 @@ def rows() -> list[Row]:
                 Row(
                     f"acquire p50 / empty handler, {in_flight} in flight",
                     load.p50 / base.p50,
-                    "×",
+                    "x",
                     1.25 if in_flight == 1 else None,
                 ),
                 Row(
                     f"acquire throughput / empty handler, {in_flight} in flight",
                     load.throughput / base.throughput,
-                    "×",
+                    "x",
                     0.8,
                     at_least=True,
                 ),

@@ -21,7 +21,7 @@ def rows() -> list[Row]:
         credential.close()
     return [
         Row("credential.headers()", cached / 1000, "µs", 2),
-        Row("reading a mounted file / credential.headers()", file / cached, "×", 5, at_least=True),
+        Row("reading a mounted file / credential.headers()", file / cached, "x", 5, at_least=True),
         Row("os.environ", environment / 1000, "µs"),
     ]
 

@@ -16,8 +16,8 @@ def rows() -> list[Row]:
     few, many = (_with_profiles(count) for count in (10, 10_000))
     light, heavy = (_with_leases(count) for count in (100, 100_000))
     return [
-        Row("acquire p50, 10,000 profiles / 10", many / few, "×", 1.5),
-        Row("acquire p50, 100,000 leases / 100", heavy / light, "×", 1.5),
+        Row("acquire p50, 10,000 profiles / 10", many / few, "x", 1.5),
+        Row("acquire p50, 100,000 leases / 100", heavy / light, "x", 1.5),
     ]
 
 

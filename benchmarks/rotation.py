@@ -1,6 +1,5 @@
 """From the swap of a file to the new secret in the client."""
 
-import os
 import time
 from pathlib import Path
 
@@ -30,7 +29,7 @@ def _rotate(path: Path, credential: "equabot_client.Credential", index: int) -> 
     fresh = path.with_suffix(".new")
     fresh.write_text(f"ANTHROPIC_API_KEY={secret}\n")
     began = time.perf_counter()
-    os.replace(fresh, path)
+    fresh.replace(path)
     while credential.headers()["x-api-key"] != secret:
         if time.perf_counter() - began > 5:
             raise RuntimeError("the rotation never arrived")
