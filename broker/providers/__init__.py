@@ -1,1 +1,5 @@
-"""Facts about vendors, as data. Adding a vendor touches one file."""
+"""Facts about vendors, as data."""
+
+from broker.providers.catalog import BUILT_IN, PROVIDERS, list_names
+
+__all__ = ["BUILT_IN", "PROVIDERS", "list_names"]

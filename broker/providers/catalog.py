@@ -1,0 +1,190 @@
+"""The vendors that are known without configuration. Adding one is adding it to the table, and nothing else.
+
+Only prefixes that no other vendor's key can have are listed: many vendors hand out plain `sk-…`, which tells nothing. A prefix
+that stands among both kinds says whose a credential is, but not what it is. Header forms, names and addresses are those of
+the vendors' own documentation.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from broker.domain.provider import BEARER, Catalog, EnvName, HeaderForm, Mode, Provider
+
+_TOKEN_WORDS: Final = ("OAUTH_TOKEN", "AUTH_TOKEN")
+_GITHUB: Final = ("github_pat_", "ghp_", "gho_", "ghu_", "ghs_")
+
+
+def list_names(env_names: tuple[EnvName, ...]) -> tuple[str, ...]:
+    """The variables that hold several keys at once: `<P>_API_KEYS` for every `<P>_API_KEY`."""
+    return tuple(f"{env.name}S" for env in env_names if env.name.endswith("_API_KEY"))
+
+
+def _vendor(
+    id: str,  # noqa: A002  (what it is called everywhere else)
+    env: str,
+    base_url: str = "",
+    *,
+    base_url_env: str = "",
+    also: tuple[str, ...] = (),
+    header: HeaderForm = BEARER,
+    token_header: HeaderForm | None = None,
+    sdk_env: str = "",
+    sdk_token_env: str = "",
+    prefixes: tuple[str, ...] = (),
+    token_prefixes: tuple[str, ...] = (),
+    oauth: tuple[str, str, str] = ("", "json", ""),
+) -> Provider:
+    """`env`: the variables, in order of preference. `oauth`: token endpoint, its encoding, public client id."""
+    names = tuple(
+        EnvName(name, Mode.TOKEN if any(word in name for word in _TOKEN_WORDS) else Mode.API_KEY) for name in env.split()
+    )
+    keys = (name.name for name in names if name.mode is Mode.API_KEY)
+    headers, variables = {Mode.API_KEY: header}, {Mode.API_KEY: sdk_env or next(keys, "")}
+    for mode in (Mode.TOKEN, Mode.OAUTH, Mode.WIF):
+        headers[mode] = token_header or header
+        variables[mode] = sdk_token_env or variables[Mode.API_KEY]
+    token_url, token_encoding, client_id = oauth
+    return Provider(
+        id=id,
+        aliases=also,
+        env_names=names,
+        list_env_names=list_names(names),
+        headers=MappingProxyType(headers),
+        sdk_env=MappingProxyType(variables),
+        base_url=base_url,
+        base_url_env=base_url_env,
+        key_prefixes=prefixes,
+        token_prefixes=token_prefixes,
+        token_url=token_url,
+        token_encoding=token_encoding,
+        client_id=client_id,
+    )
+
+
+_ALL: Final = (
+    _vendor(
+        "anthropic",
+        "ANTHROPIC_OAUTH_TOKEN CLAUDE_CODE_OAUTH_TOKEN ANTHROPIC_AUTH_TOKEN ANTHROPIC_API_KEY",
+        "https://api.anthropic.com",
+        base_url_env="ANTHROPIC_BASE_URL",
+        also=("claude",),
+        header=HeaderForm("x-api-key", ""),
+        token_header=HeaderForm("Authorization", "Bearer ", MappingProxyType({"anthropic-beta": "oauth-2025-04-20"})),
+        sdk_token_env="ANTHROPIC_AUTH_TOKEN",
+        prefixes=("sk-ant-", "sk-ant-api", "sk-ant-admin"),
+        # A refresh token (ort) is no key either, and no request can be made with it.
+        token_prefixes=("sk-ant-", "sk-ant-oat", "sk-ant-ort"),
+        oauth=("https://platform.claude.com/v1/oauth/token", "json", "9d1c250a-e61b-44d9-88ed-5944d1962f5e"),
+    ),
+    _vendor(
+        "openai",
+        "OPENAI_API_KEY",
+        "https://api.openai.com/v1",
+        base_url_env="OPENAI_BASE_URL",
+        prefixes=("sk-proj-", "sk-svcacct-", "sk-admin-"),
+        oauth=("https://auth.openai.com/oauth/token", "form", ""),
+    ),
+    _vendor(
+        "openai-codex",
+        "",
+        "https://chatgpt.com/backend-api",
+        also=("codex",),
+        oauth=("https://auth.openai.com/oauth/token", "form", "app_EMoamEEZ73f0CkXaXp7hrann"),
+    ),
+    _vendor(
+        "openrouter",
+        "OPENROUTER_API_KEY",
+        "https://openrouter.ai/api/v1",
+        prefixes=("sk-or-",),
+        oauth=("https://openrouter.ai/api/v1/oauth/token", "form", ""),
+    ),
+    _vendor(
+        "google",
+        "GEMINI_API_KEY GOOGLE_API_KEY",
+        "https://generativelanguage.googleapis.com",
+        base_url_env="GOOGLE_GEMINI_BASE_URL",
+        also=("gemini",),
+        header=HeaderForm("x-goog-api-key", ""),
+        token_header=BEARER,
+        prefixes=("AIza",),
+        token_prefixes=("ya29.",),
+    ),
+    _vendor(
+        "github-copilot",
+        "COPILOT_GITHUB_TOKEN GH_TOKEN GITHUB_TOKEN",
+        "https://api.githubcopilot.com",
+        also=("copilot",),
+        prefixes=_GITHUB,
+        token_prefixes=_GITHUB,
+    ),
+    _vendor("zai", "ZAI_API_KEY Z_AI_API_KEY", "https://api.z.ai/api/paas/v4", also=("z.ai", "z-ai")),
+    _vendor("opencode", "OPENCODE_API_KEY OPENCODE_ZEN_API_KEY", "https://opencode.ai/zen/v1", also=("opencode-zen",)),
+    _vendor(
+        "qwen-portal",
+        "QWEN_OAUTH_TOKEN QWEN_PORTAL_API_KEY",
+        "https://portal.qwen.ai/v1",
+        also=("qwen",),
+        sdk_token_env="QWEN_OAUTH_TOKEN",
+        oauth=("https://chat.qwen.ai/api/v1/oauth2/token", "form", "f0304373b74a44d2b584a3fb70ca9e56"),
+    ),
+    _vendor("vercel-ai-gateway", "AI_GATEWAY_API_KEY", "https://ai-gateway.vercel.sh/v1", also=("vercel",), prefixes=("vck_",)),
+    _vendor("kimi-code", "KIMICODE_API_KEY", "https://api.kimi.com/coding/v1", also=("kimi-coding",), prefixes=("sk-kimi-",)),
+    _vendor(
+        "huggingface",
+        "HUGGINGFACE_HUB_TOKEN HF_TOKEN",
+        "https://router.huggingface.co/v1",
+        also=("hf",),
+        sdk_env="HF_TOKEN",
+        prefixes=("hf_",),
+        token_prefixes=("hf_",),
+    ),
+    _vendor(
+        "chutes",
+        "CHUTES_OAUTH_TOKEN CHUTES_API_KEY",
+        "https://llm.chutes.ai/v1",
+        prefixes=("cpk_",),
+        oauth=("https://api.chutes.ai/idp/token", "form", ""),
+    ),
+    _vendor(
+        "microsoft-foundry",
+        "AZURE_OPENAI_API_KEY",
+        base_url_env="AZURE_OPENAI_ENDPOINT",  # every resource has an address of its own
+        also=("azure", "azure-openai"),
+        header=HeaderForm("api-key", ""),
+        token_header=BEARER,
+    ),
+    _vendor("groq", "GROQ_API_KEY", "https://api.groq.com/openai/v1", prefixes=("gsk_",)),
+    _vendor(
+        "deepgram",
+        "DEEPGRAM_API_KEY",
+        "https://api.deepgram.com",
+        header=HeaderForm("Authorization", "Token "),
+        token_header=BEARER,
+    ),
+    _vendor("cerebras", "CEREBRAS_API_KEY", "https://api.cerebras.ai/v1", prefixes=("csk-",)),
+    _vendor("xai", "XAI_API_KEY", "https://api.x.ai/v1", also=("x.ai", "grok"), prefixes=("xai-",)),
+    _vendor("moonshot", "MOONSHOT_API_KEY", "https://api.moonshot.ai/v1", also=("kimi",)),
+    _vendor("minimax", "MINIMAX_API_KEY", "https://api.minimax.io/v1"),
+    _vendor("synthetic", "SYNTHETIC_API_KEY", "https://api.synthetic.new/openai/v1", prefixes=("syn_",)),
+    _vendor("venice", "VENICE_API_KEY", "https://api.venice.ai/api/v1"),
+    _vendor("mistral", "MISTRAL_API_KEY", "https://api.mistral.ai/v1"),
+    _vendor("deepseek", "DEEPSEEK_API_KEY", "https://api.deepseek.com"),
+    _vendor("fireworks", "FIREWORKS_API_KEY", "https://api.fireworks.ai/inference/v1"),
+    _vendor("together", "TOGETHER_API_KEY", "https://api.together.xyz/v1", base_url_env="TOGETHER_BASE_URL"),
+    _vendor("perplexity", "PERPLEXITY_API_KEY", "https://api.perplexity.ai", prefixes=("pplx-",)),
+    _vendor("nvidia", "NVIDIA_API_KEY", "https://integrate.api.nvidia.com/v1", prefixes=("nvapi-",)),
+    _vendor("litellm", "LITELLM_API_KEY"),  # a proxy that people run themselves
+    _vendor("voyage", "VOYAGE_API_KEY", "https://api.voyageai.com/v1"),
+    _vendor("exa", "EXA_API_KEY", "https://api.exa.ai"),
+    _vendor("tavily", "TAVILY_API_KEY", "https://api.tavily.com", prefixes=("tvly-",)),
+    _vendor("firecrawl", "FIRECRAWL_API_KEY", "https://api.firecrawl.dev"),
+    _vendor("brave", "BRAVE_API_KEY", "https://api.search.brave.com", header=HeaderForm("X-Subscription-Token", "")),
+    _vendor("elevenlabs", "ELEVENLABS_API_KEY", "https://api.elevenlabs.io", header=HeaderForm("xi-api-key", "")),
+)
+
+PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType({provider.id: provider for provider in _ALL})
+"""Every built-in vendor by its id."""
+
+BUILT_IN: Final = Catalog(PROVIDERS)
+"""The same, to be asked by any spelling."""
