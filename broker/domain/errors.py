@@ -101,3 +101,8 @@ class ReauthRequired(BrokerError):
 class ShuttingDown(BrokerError):
     reason = "SHUTTING_DOWN"
     retryable = True
+
+
+class CannotStart(Exception):
+    """Why a broker does not start: what is wrong, where, and what to do. For the one who starts it; it never travels, and it
+    holds no secret."""

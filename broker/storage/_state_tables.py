@@ -1,0 +1,236 @@
+"""The tables of the state database: schema, migrations, and how a value becomes a row and back. No decision is made here."""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, Generic, TypeVar
+
+from broker.domain.cooldowns import Usage
+from broker.domain.leases import Lease
+from broker.domain.policies import Delivery
+from broker.ports import StoredState, StoredVersion
+
+K = TypeVar("K")
+V = TypeVar("V")
+Row = tuple[Any, ...]
+
+APPLICATION_ID: Final = 0x45515542
+"""`EQUB`: tells our database from somebody else's."""
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        f"PRAGMA application_id = {APPLICATION_ID}",
+        "CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+        """CREATE TABLE leases (
+            id TEXT PRIMARY KEY, agent TEXT NOT NULL, session TEXT NOT NULL, provider TEXT NOT NULL, profile TEXT NOT NULL,
+            automatic INTEGER NOT NULL, delivery TEXT NOT NULL, asked REAL NOT NULL, issued_at REAL NOT NULL,
+            expires_at REAL NOT NULL, max_expires_at REAL NOT NULL, expires_wall REAL NOT NULL, boot TEXT NOT NULL
+        ) WITHOUT ROWID""",
+        """CREATE TABLE pins (
+            agent TEXT, session TEXT, provider TEXT, profile TEXT NOT NULL, strict INTEGER NOT NULL,
+            PRIMARY KEY (agent, session, provider)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE orders (
+            agent TEXT, provider TEXT, profiles TEXT NOT NULL, PRIMARY KEY (agent, provider)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE usage (
+            agent TEXT, profile TEXT, last_used REAL NOT NULL, cooldown_until REAL NOT NULL, disabled_until REAL NOT NULL,
+            disabled_reason TEXT NOT NULL, error_count INTEGER NOT NULL, failure_counts TEXT NOT NULL,
+            last_failure REAL NOT NULL, rejected TEXT NOT NULL, rejected_version INTEGER NOT NULL,
+            PRIMARY KEY (agent, profile)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE versions (
+            agent TEXT, profile TEXT, version INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (agent, profile)
+        ) WITHOUT ROWID""",
+    ),
+)
+"""Each step leads to the schema version of its place, counted from one. Steps are added at the end and never changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One instant on both clocks, and the machine's run that the steady one belongs to; no `boot` is like no other."""
+
+    wall: float
+    steady: float
+    boot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table(Generic[K, V]):
+    """How one kind of state is stored. A row begins with its key."""
+
+    upsert: str
+    delete: str
+    select: str
+    key_row: Callable[[K], Row]
+    value_row: Callable[[V, Moment], Row]
+    read: Callable[[Row, Moment], tuple[K, V]]
+
+
+def _table(
+    name: str,
+    columns: str,
+    *,
+    key: str,
+    key_row: Callable[[K], Row],
+    value_row: Callable[[V, Moment], Row],
+    read: Callable[[Row, Moment], tuple[K, V]],
+) -> Table[K, V]:
+    marks = ", ".join("?" * len(columns.split(",")))
+    where = " AND ".join(f"{column.strip()} = ?" for column in key.split(","))
+    # Constants of this module, all of them: nothing from outside becomes SQL.
+    return Table(
+        upsert=f"INSERT OR REPLACE INTO {name} ({columns}) VALUES ({marks})",  # noqa: S608
+        delete=f"DELETE FROM {name} WHERE {where}",  # noqa: S608
+        select=f"SELECT {columns} FROM {name}",  # noqa: S608
+        key_row=key_row,
+        value_row=value_row,
+        read=read,
+    )
+
+
+def _lease_row(lease: Lease, moment: Moment) -> Row:
+    return (
+        lease.agent, lease.session, lease.provider, lease.profile, lease.automatic, lease.delivery.value, lease.asked,
+        lease.issued_at, lease.expires_at, lease.max_expires_at, moment.wall + lease.expires_at - moment.steady, moment.boot,
+    )  # fmt: skip
+
+
+def _read_lease(row: Row, moment: Moment) -> tuple[str, Lease]:
+    lease_id, agent, session, provider, profile, automatic, delivery, asked, issued, expires, max_expires, wall, boot = row
+    shift = 0.0
+    if not boot or boot != moment.boot:
+        # A clock that was set back must not lengthen a lease beyond what it was to live.
+        left = min(wall - moment.wall, expires - issued)
+        shift = moment.steady + left - expires
+    return lease_id, Lease(
+        lease_id, agent, session, provider, profile, bool(automatic), Delivery(delivery), asked,
+        issued + shift, expires + shift, max_expires + shift,
+    )  # fmt: skip
+
+
+def _usage_row(usage: Usage, _: Moment) -> Row:
+    return (
+        usage.last_used, usage.cooldown_until, usage.disabled_until, usage.disabled_reason, usage.error_count,
+        json.dumps(dict(usage.failure_counts)) if usage.failure_counts else "{}",
+        usage.last_failure, usage.rejected, usage.rejected_version,
+    )  # fmt: skip
+
+
+def _read_usage(row: Row, _: Moment) -> tuple[tuple[str, str], Usage]:
+    agent, profile, last_used, cooldown, disabled, why, errors, counts, last_failure, rejected, rejected_version = row
+    return (agent, profile), Usage(
+        last_used=last_used,
+        cooldown_until=cooldown,
+        disabled_until=disabled,
+        disabled_reason=why,
+        error_count=errors,
+        failure_counts=MappingProxyType({str(name): int(count) for name, count in json.loads(counts).items()}),
+        last_failure=last_failure,
+        rejected=rejected,
+        rejected_version=rejected_version,
+    )
+
+
+LEASES: Final[Table[str, Lease]] = _table(
+    "leases",
+    "id, agent, session, provider, profile, automatic, delivery, asked, issued_at, expires_at, max_expires_at, "
+    "expires_wall, boot",
+    key="id",
+    key_row=lambda key: (key,),
+    value_row=_lease_row,
+    read=_read_lease,
+)
+PINS: Final[Table[tuple[str, str, str], tuple[str, bool]]] = _table(
+    "pins",
+    "agent, session, provider, profile, strict",
+    key="agent, session, provider",
+    key_row=lambda key: key,
+    value_row=lambda pin, _: pin,
+    read=lambda row, _: ((row[0], row[1], row[2]), (row[3], bool(row[4]))),
+)
+ORDERS: Final[Table[tuple[str, str], tuple[str, ...]]] = _table(
+    "orders",
+    "agent, provider, profiles",
+    key="agent, provider",
+    key_row=lambda key: key,
+    value_row=lambda order, _: (json.dumps(order),),
+    read=lambda row, _: ((row[0], row[1]), tuple(str(profile) for profile in json.loads(row[2]))),
+)
+USAGE: Final[Table[tuple[str, str], Usage]] = _table(
+    "usage",
+    "agent, profile, last_used, cooldown_until, disabled_until, disabled_reason, error_count, failure_counts, last_failure, "
+    "rejected, rejected_version",
+    key="agent, profile",
+    key_row=lambda key: key,
+    value_row=_usage_row,
+    read=_read_usage,
+)
+VERSIONS: Final[Table[tuple[str, str], StoredVersion]] = _table(
+    "versions",
+    "agent, profile, version, digest",
+    key="agent, profile",
+    key_row=lambda key: key,
+    value_row=lambda stored, _: (stored.version, stored.digest),
+    read=lambda row, _: ((row[0], row[1]), StoredVersion(version=row[2], digest=bytes(row[3]))),
+)
+
+
+class Changes(Generic[K, V]):
+    """Changes to one table that the disk has not seen: by key, the newest wins. None deletes."""
+
+    __slots__ = ("_put", "_table")
+
+    def __init__(self, table: Table[K, V]) -> None:
+        self._table = table
+        self._put: dict[K, V | None] = {}
+
+    def __len__(self) -> int:
+        return len(self._put)
+
+    def put(self, key: K, value: V | None) -> None:
+        """Remembers the value."""
+        self._put[key] = value
+
+    def forget(self, key: K) -> None:
+        """As if it had never been put."""
+        self._put.pop(key, None)
+
+    def clear(self) -> None:
+        """The disk has seen them all."""
+        self._put.clear()
+
+    def write(self, db: sqlite3.Connection, moment: Moment) -> None:
+        """Writes them all, inside the caller's transaction."""
+        table, gone, kept = self._table, [], []
+        for key, value in self._put.items():
+            if value is None:
+                gone.append(table.key_row(key))
+            else:
+                kept.append(table.key_row(key) + table.value_row(value, moment))
+        if gone:
+            db.executemany(table.delete, gone)
+        if kept:
+            db.executemany(table.upsert, kept)
+
+
+def read_state(db: sqlite3.Connection, moment: Moment) -> tuple[StoredState, list[str]]:
+    """What is stored, leases oldest first, and the ids of those that have expired, which are not part of it.
+
+    Raises sqlite3.Error, and ValueError or TypeError for rows that no broker wrote.
+    """
+    leases = sorted((lease for _, lease in _rows(db, LEASES, moment)), key=lambda lease: lease.issued_at)
+    return StoredState(
+        leases=tuple(lease for lease in leases if lease.expires_at > moment.steady),
+        pins=dict(_rows(db, PINS, moment)),
+        orders=dict(_rows(db, ORDERS, moment)),
+        usage=dict(_rows(db, USAGE, moment)),
+        versions=dict(_rows(db, VERSIONS, moment)),
+    ), [lease.id for lease in leases if lease.expires_at <= moment.steady]
+
+
+def _rows(db: sqlite3.Connection, table: Table[K, V], moment: Moment) -> list[tuple[K, V]]:
+    return [table.read(row, moment) for row in db.execute(table.select)]

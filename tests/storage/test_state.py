@@ -1,0 +1,728 @@
+"""State in SQLite: what is put comes back, whatever happens to the process, the machine, the disk or the file."""
+
+import asyncio
+import logging
+import os
+import random
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.domain.cooldowns import Usage
+from broker.domain.leases import Lease
+from broker.domain.policies import Delivery
+from broker.ports import StateStore, StoredState, StoredVersion
+from broker.storage._state_tables import MIGRATIONS
+from broker.storage.state import SqliteStateStore, StateTooNew, boot_id
+
+
+@dataclass
+class Hands:
+    """A clock whose two hands the test moves."""
+
+    wall: float = 1_800_000_000.0
+    running: float = 1000.0
+
+    def now(self) -> float:
+        return self.wall
+
+    def steady(self) -> float:
+        return self.running
+
+    def both(self, seconds: float) -> None:
+        self.wall += seconds
+        self.running += seconds
+
+    async def sleep(self, seconds: float) -> None:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def clock() -> Hands:
+    return Hands()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "state.db"
+
+
+Opener = Callable[..., SqliteStateStore]
+
+
+@pytest.fixture
+def opened(path: Path, clock: Hands) -> Iterator[Opener]:
+    """Opens the store at `path`, in the run of the machine that `boot` names; closes every one at the end."""
+    stores = []
+
+    def opened(boot: str = "this-boot", at: Path = path) -> SqliteStateStore:
+        stores.append(SqliteStateStore(at, clock=clock, boot_id=lambda: boot))
+        return stores[-1]
+
+    yield opened
+    for store in stores:
+        store.close()
+
+
+def lease(name: str = "l1", *, issued: float = 1000.0, life: float = 900.0) -> Lease:
+    instants = (issued, issued + life, issued + 3600.0)
+    return Lease(name, "main", "talk", "anthropic", "anthropic:env", True, Delivery.RAW, 900.0, *instants)
+
+
+def put(store: SqliteStateStore, *leases: Lease) -> None:
+    for one in leases:
+        store.put_lease(one.id, one)
+    store.flush()
+
+
+def ids(state: StoredState) -> set[str]:
+    return {found.id for found in state.leases}
+
+
+# -- what is put comes back --------------------------------------------------------------------------------------------
+
+
+def test_it_is_the_store_the_engine_asks_for(path: Path, clock: Hands) -> None:
+    """SqliteStateStore fulfils ports.StateStore; and constructing it touches nothing."""
+    store: StateStore = SqliteStateStore(path, clock=clock)
+    assert not path.parent.exists()
+    store.close()
+    assert not path.parent.exists()
+
+
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+instants = st.floats(min_value=0, max_value=1e10)
+
+
+@given(
+    one=st.builds(
+        Lease, words, words, words, words, words, st.booleans(), st.sampled_from(Delivery), instants, instants,
+        st.floats(min_value=1001, max_value=1e10), instants,
+    ),
+    pin=st.tuples(words, st.booleans()),
+    order=st.lists(words).map(tuple),
+    usage=st.builds(
+        Usage, last_used=instants, cooldown_until=instants, disabled_until=instants, disabled_reason=words,
+        error_count=st.integers(0, 1000), failure_counts=st.dictionaries(words, st.integers(0, 99), max_size=3),
+        last_failure=instants, rejected=words, rejected_version=st.integers(0, 2**62),
+    ),
+    version=st.builds(StoredVersion, version=st.integers(0, 2**62), digest=st.binary(min_size=16, max_size=16)),
+    names=st.tuples(words, words, words),
+)  # fmt: skip
+def test_everything_comes_back_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, *,
+    one: Lease, pin: tuple[str, bool], order: tuple[str, ...], usage: Usage, version: StoredVersion, names: tuple[str, str, str]
+) -> None:  # fmt: skip
+    """A restart in the same run of the machine changes no byte of the state, whatever names people choose."""
+    path = tmp_path_factory.mktemp("state") / "state.db"
+    first = SqliteStateStore(path, clock=Hands(), boot_id=lambda: "boot")
+    assert first.load() == StoredState()
+    first.put_lease(one.id, one)
+    first.put_pin(names, pin)
+    first.put_order(names[:2], order)
+    first.put_usage(names[:2], usage)
+    first.put_version(names[:2], version)
+    first.close()
+    again = SqliteStateStore(path, clock=Hands(), boot_id=lambda: "boot")
+    assert again.load() == StoredState(
+        leases=(one,),
+        pins={names: pin},
+        orders={names[:2]: order},
+        usage={names[:2]: usage},
+        versions={names[:2]: version},
+    )
+    again.close()
+
+
+def test_the_newest_put_wins_and_none_deletes(opened: Opener) -> None:
+    """Puts are by key, inside one flush as across flushes."""
+    store = opened()
+    put(store, lease("kept"), lease("gone"), lease("never"))
+    later = replace(lease("kept"), expires_at=2500.0)
+    store.put_lease("kept", later)
+    store.put_lease("gone", None)
+    store.put_lease("unknown", None)
+    store.put_pin(("main", "talk", "anthropic"), ("anthropic:a", False))
+    store.put_pin(("main", "talk", "anthropic"), ("anthropic:b", True))
+    store.put_order(("main", "anthropic"), ("anthropic:b",))
+    store.put_order(("main", "anthropic"), None)
+    store.put_lease("never", None)
+    store.close()
+    state = opened().load()
+    assert state == StoredState(leases=(later,), pins={("main", "talk", "anthropic"): ("anthropic:b", True)})
+
+
+def test_leases_come_back_oldest_first(opened: Opener) -> None:
+    """The order of issue outlives the process, though ids are random."""
+    put(opened(), *(lease(f"{n * 7919 % 10}", issued=900.0 + n) for n in range(10)))
+    assert [found.issued_at for found in opened().load().leases] == [900.0 + n for n in range(10)]
+
+
+def test_puts_reach_the_file_with_flush_and_as_one(opened: Opener, path: Path) -> None:
+    """Another reader sees nothing of a flush, or all of it."""
+    store = opened()
+    store.load()
+    with closing(sqlite3.connect(path)) as other:
+        store.put_lease("a", lease("a"))
+        store.put_lease("b", lease("b"))
+        store.put_version(("", "anthropic:env"), StoredVersion(version=1, digest=b"d" * 16))
+        count = "SELECT (SELECT count(*) FROM leases) + (SELECT count(*) FROM versions)"
+        assert other.execute(count).fetchone() == (0,)
+        store.flush()
+        assert other.execute(count).fetchone() == (3,)
+
+
+# -- time --------------------------------------------------------------------------------------------------------------
+
+
+def test_after_a_reboot_leases_end_when_the_wall_clock_says(opened: Opener, clock: Hands) -> None:
+    """Steady time starts anew with the machine: what is left of a lease is converted, instant by instant."""
+    put(opened(), lease(issued=1000.0, life=900.0))
+    clock.wall += 300.0
+    clock.running = 7.0
+    assert opened("other-boot").load().leases == (replace(lease(), issued_at=-293.0, expires_at=607.0, max_expires_at=3307.0),)
+
+
+def test_in_the_same_run_the_wall_clock_does_not_count(opened: Opener, clock: Hands) -> None:
+    """An hour's jump of the wall clock, either way, moves no lease across a restart of the broker."""
+    put(opened(), lease())
+    for jump in (3600.0, -7200.0):
+        clock.wall += jump
+        assert opened().load().leases == (lease(),)
+
+
+def test_without_a_boot_id_the_wall_clock_decides(opened: Opener, clock: Hands) -> None:
+    """Where the system does not name its runs, no run is like another."""
+    put(opened(""), lease())
+    clock.both(100.0)
+    clock.running += 5000.0
+    assert opened("").load().leases[0].expires_at == clock.running + 800.0
+
+
+def test_a_clock_that_was_set_back_lengthens_no_lease(opened: Opener, clock: Hands) -> None:
+    """After a reboot into 1970 a lease still has no more than its whole life before it."""
+    put(opened(), lease(life=900.0))
+    clock.wall, clock.running = 0.0, 5.0
+    assert opened("other-boot").load().leases[0].expires_at == 905.0
+
+
+@pytest.mark.parametrize("boot", ["this-boot", "other-boot"])
+def test_expired_leases_are_dropped_and_forgotten(opened: Opener, clock: Hands, path: Path, boot: str) -> None:
+    """They are neither loaded nor kept in the file."""
+    first = opened()
+    put(first, lease("short", life=60.0), lease("long"))
+    first.close()
+    clock.both(60.0)
+    store = opened(boot)
+    assert ids(store.load()) == {"long"}
+    store.flush()
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT id FROM leases").fetchall() == [("long",)]
+
+
+def test_the_system_names_its_run() -> None:
+    """The kernel's boot id is stable within a run; a system without one gets the empty name."""
+    assert boot_id() == boot_id()
+    assert len(boot_id()) == 36
+    assert boot_id(Path("/nonexistent")) == ""
+
+
+# -- the file ----------------------------------------------------------------------------------------------------------
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_the_file_is_for_its_owner_alone(opened: Opener, path: Path) -> None:
+    """0600 with its companions, in a directory that is made 0700; whatever the umask."""
+    before = os.umask(0)
+    try:
+        put(opened(), lease())
+    finally:
+        os.umask(before)
+    assert mode(path.parent) == 0o700
+    assert {found.name: mode(found) for found in path.parent.iterdir()} == {
+        "state.db": 0o600, "state.db-wal": 0o600, "state.db-shm": 0o600,
+    }  # fmt: skip
+
+
+def test_an_existing_directory_stays_as_it_is_and_a_wide_file_is_narrowed(opened: Opener, path: Path) -> None:
+    """The directory belongs to somebody else; the file is ours."""
+    path.parent.mkdir(mode=0o755)
+    path.touch(mode=0o644)
+    put(opened(), lease())
+    assert (mode(path.parent), mode(path)) == (0o755, 0o600)
+
+
+def test_the_digest_key_stays_with_the_store(opened: Opener) -> None:
+    """32 random bytes, equal after a restart, different in another store, and there without `load`."""
+    first = opened()
+    key = first.digest_key
+    first.close()
+    assert len(key) == 32
+    assert opened().digest_key == key
+    other = opened(at=first._path.with_name("other.db"))
+    assert other.digest_key != key
+
+
+def test_a_newer_state_is_refused_and_not_touched(opened: Opener, path: Path) -> None:
+    """A downgrade says what to do and destroys nothing."""
+    opened().open()
+    opened().close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    closed = opened()
+    before = path.read_bytes()
+    for _ in range(2):
+        with pytest.raises(StateTooNew, match=r"newer broker .* run that version again, or move the file away"):
+            closed.load()
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob("*corrupt*"))
+
+
+def test_an_empty_file_is_an_empty_store(opened: Opener, path: Path) -> None:
+    """What a crash right after creation leaves."""
+    path.parent.mkdir()
+    path.touch()
+    put(opened(), lease())
+    assert ids(opened().load()) == {"l1"}
+
+
+# -- corruption --------------------------------------------------------------------------------------------------------
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(random.Random(1).randbytes(50_000))
+
+
+def few_bytes(path: Path) -> None:
+    path.write_bytes(b"not a database")
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+
+def wrong_magic(path: Path) -> None:
+    path.write_bytes(b"SQLite format 9\0" + path.read_bytes()[16:])
+
+
+def page_overwritten(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[8192:12288] = b"\xa5" * 4096
+    path.write_bytes(content)
+
+
+def foreign(path: Path) -> None:
+    path.unlink()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE cookies (name TEXT)")
+        db.execute("PRAGMA user_version = 99")
+
+
+def changed(statement: str) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute(statement)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        garbage, few_bytes, truncated, wrong_magic, page_overwritten, foreign,
+        pytest.param(changed("DROP TABLE leases"), id="table-missing"),
+        pytest.param(changed("ALTER TABLE pins RENAME COLUMN strict TO lax"), id="column-missing"),
+        pytest.param(changed("UPDATE leases SET delivery = 'pigeon'"), id="strange-word"),
+        pytest.param(changed("UPDATE leases SET expires_at = 'soon'"), id="strange-type"),
+        pytest.param(changed("UPDATE usage SET failure_counts = '{'"), id="strange-json"),
+        pytest.param(changed("DROP TABLE meta"), id="no-meta"),
+    ],
+)  # fmt: skip
+def test_a_corrupt_store_is_moved_aside_and_begun_anew(
+    opened: Opener, path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its bytes stay, under a name that says what and when; the log says so; the new store works."""
+    first = opened()
+    for n in range(200):
+        first.put_lease(f"old{n}", lease(f"old{n}"))
+    first.put_usage(("", "anthropic:env"), Usage())
+    first.flush()
+    first.close()
+    damage(path)
+    damaged = path.read_bytes()
+
+    store = opened()
+    assert store.load() == StoredState()
+    assert store.fault == ""
+    assert len(store.digest_key) == 32
+    aside = path.with_name("state.db.corrupt-20270115T080000Z")
+    assert aside.read_bytes() == damaged
+    assert "moved to state.db.corrupt-20270115T080000Z" in caplog.text
+    put(store, lease("new"))
+    store.close()
+    assert ids(opened().load()) == {"new"}
+
+
+def test_two_corruptions_in_one_second_lose_neither(opened: Opener, path: Path) -> None:
+    """A moved file never replaces an earlier one."""
+    path.parent.mkdir()
+    for content in (b"first", b"second"):
+        path.write_bytes(content)
+        store = opened()
+        store.load()
+        store.close()
+    assert sorted(found.read_bytes() for found in path.parent.glob("*corrupt*")) == [b"first", b"second"]
+
+
+@pytest.mark.parametrize("damage", [page_overwritten, wrong_magic])
+async def test_the_log_of_a_corrupt_database_does_not_reach_the_new_one(
+    opened: Opener, path: Path, damage: Callable[[Path], None]
+) -> None:
+    """Neither is its content replayed, nor does it vanish: it is moved along, or its pages are in the file that was moved."""
+    first = opened()
+    put(first, *(lease(f"old{n}") for n in range(500)))
+    await first.checkpoint()
+    put(first, replace(lease("old77"), session="only-in-the-log"))
+    log = path.with_name("state.db-wal").read_bytes()
+    first.close()
+    damage(path)
+    path.with_name("state.db-wal").write_bytes(log)
+    store = opened()
+    assert store.load() == StoredState()
+    put(store, lease("new"))
+    assert ids(opened().load()) == {"new"}
+    assert any(b"only-in-the-log" in found.read_bytes() for found in path.parent.glob("state.db.corrupt-*"))
+
+
+def test_a_store_that_breaks_while_open_is_begun_anew(opened: Opener, path: Path, clock: Hands) -> None:
+    """What is put from then on is stored again; what the file held is kept aside."""
+    store = opened()
+    put(store, *(lease(f"old{n}") for n in range(2000)))
+    asyncio.run(store.checkpoint())
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xa5" * (path.stat().st_size - 4096))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        other.execute("PRAGMA user_version = 1")  # makes the store drop its cached pages
+    for n in range(50):
+        put(store, lease(f"new{n}"))
+        clock.both(0.2)
+    assert store.fault == ""
+    assert "new49" in ids(opened().load())
+    assert list(path.parent.glob("state.db.corrupt-*"))
+
+
+# -- a disk that does not take it --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 512 KiB of its own."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k,mode=700", "tmpfs", mount], check=False, capture_output=True, text=True
+    )
+    if made.returncode:
+        pytest.skip(f"needs the right to mount a tmpfs: {made.stderr.strip()}")
+    yield mount
+    subprocess.run(["umount", "--lazy", mount], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """A file that takes all the space there is."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * 4096)
+        except OSError:
+            return ballast
+
+
+def test_a_full_disk_is_said_and_survived(
+    small_disk: Path, opened: Opener, clock: Hands, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing raises; nothing put is lost once there is space again; the log says it once."""
+    store = opened(at=small_disk / "state.db")
+    put(store, lease("before"))
+    ballast = fill(small_disk)
+    for n in range(300):
+        put(store, lease(f"during{n}"))
+        clock.both(0.05)
+    assert "full" in store.fault
+    assert "free space on its volume" in store.fault
+    assert len([r for r in caplog.records if r.levelno == logging.ERROR]) == 1
+    asyncio.run(store.checkpoint())
+
+    ballast.unlink()
+    clock.both(6.0)
+    asyncio.run(store.checkpoint())
+    assert store.fault == ""
+    names = ids(opened(at=small_disk / "state.db").load())
+    assert names == {"before"} | {f"during{n}" for n in range(300)}
+
+
+def test_a_disk_that_is_full_at_the_start_still_gives_its_leases(small_disk: Path, opened: Opener, clock: Hands) -> None:
+    """Also those in the write-ahead log of a broker that was killed; and what is put meanwhile is stored later."""
+    first, path = opened(at=small_disk / "state.db"), small_disk / "state.db"
+    put(first, lease("before"))
+    key = first.digest_key
+    left = {name: path.with_name(name).read_bytes() for name in ("state.db", "state.db-wal")}
+    first.close()
+    for name, content in left.items():
+        path.with_name(name).write_bytes(content)
+    ballast = fill(small_disk)
+
+    store = opened(at=path)
+    assert ids(store.load()) == {"before"}
+    assert store.digest_key == key
+    assert "cannot write" in store.fault
+    put(store, lease("during"))
+    store.put_lease("before", None)
+    ballast.unlink()
+    clock.both(6.0)
+    store.flush()
+    assert store.fault == ""
+    assert ids(opened(at=path).load()) == {"during"}
+
+
+def test_a_store_that_cannot_be_made_is_made_later(small_disk: Path, opened: Opener, clock: Hands) -> None:
+    """A disk that is full before there is a file: everything works from memory, with a key that then stays."""
+    ballast = fill(small_disk)
+    path = small_disk / "state.db"
+    store = opened(at=path)
+    assert store.load() == StoredState()
+    key = store.digest_key
+    put(store, lease())
+    store.put_version(("", "anthropic:env"), StoredVersion(version=3, digest=b"d" * 16))
+    assert store.fault
+    ballast.unlink()
+    clock.both(6.0)
+    store.flush()
+    assert store.fault == ""
+    again = opened(at=path)
+    assert again.load() == StoredState(
+        leases=(lease(),), versions={("", "anthropic:env"): StoredVersion(version=3, digest=b"d" * 16)}
+    )
+    assert again.digest_key == key
+
+
+def test_a_read_only_disk_is_said_and_survived(small_disk: Path, opened: Opener, clock: Hands) -> None:
+    """Leases of before are served, new ones kept in memory until it is writable."""
+    path = small_disk / "state.db"
+    first = opened(at=path)
+    put(first, lease("before"))
+    first.close()
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    store = opened(at=path)
+    assert ids(store.load()) == {"before"}
+    put(store, lease("during"))
+    assert store.fault
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    clock.both(6.0)
+    store.flush()
+    assert store.fault == ""
+    assert ids(opened(at=path).load()) == {"before", "during"}
+
+
+def test_what_comes_and_goes_while_nothing_can_be_written_is_not_piled_up(
+    small_disk: Path, opened: Opener, clock: Hands
+) -> None:
+    """Memory is bounded by what lives and what the disk holds, however long it lasts; ends of stored leases are kept."""
+    store = opened(at=small_disk / "state.db")
+    put(store, lease("stored"))
+    ballast = fill(small_disk)
+    for n in range(3000):
+        put(store, lease(f"passing{n}"))
+        clock.both(0.01)
+        store.put_lease(f"passing{n}", None)
+    store.put_lease("stored", None)
+    assert store.fault
+    assert len(store._leases) < 100
+    ballast.unlink()
+    clock.both(6.0)
+    store.flush()
+    assert (store.fault, ids(opened(at=small_disk / "state.db").load())) == ("", set())
+
+
+def test_a_recovered_disk_is_noticed_with_nothing_left_to_write(small_disk: Path, opened: Opener, clock: Hands) -> None:
+    """The fault goes when writing works, and not before."""
+    store = opened(at=small_disk / "state.db")
+    put(store, lease("stored"))
+    ballast = fill(small_disk)
+    n = 0
+    while not store.fault:
+        n += 1
+        put(store, lease(f"more{n}"))
+    for gone in range(1, n + 1):
+        store.put_lease(f"more{gone}", None)
+    ballast.unlink()
+    clock.both(6.0)
+    store.flush()
+    assert store.fault == ""
+
+
+def test_retries_are_spaced(path: Path, opened: Opener, clock: Hands) -> None:
+    """A broken disk is not tried with every acquire: at most every five seconds, and soon again after the first failure."""
+    path.parent.write_text("in the way")
+    store = opened()
+    store.load()
+    tries = 0
+    path.parent.unlink()
+    path.parent.symlink_to("/dev/null/nowhere")
+    while clock.running < 1060.0:
+        before = store._retry_at
+        put(store, lease())
+        tries += store._retry_at != before
+        clock.both(0.01)
+    assert 12 <= tries <= 40
+    path.parent.unlink()
+    clock.both(5.0)
+    store.flush()
+    assert (store.fault, ids(opened().load())) == ("", {"l1"})
+
+
+def test_another_writer_is_not_waited_for(opened: Opener, path: Path, clock: Hands) -> None:
+    """The event loop does not stand still for a stranger's lock; what was put is written once it is gone."""
+    store = opened()
+    store.load()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        put(store, lease())
+        assert "let one broker alone use it" in store.fault
+        other.execute("COMMIT")
+    clock.both(1.0)
+    store.flush()
+    assert (store.fault, ids(opened().load())) == ("", {"l1"})
+
+
+def test_a_file_size_limit_is_survived(tmp_path: Path) -> None:
+    """Disk trouble without the right to mount: writes past a limit fail, later ones work, nothing is lost."""
+    script = """
+import resource, sys
+from pathlib import Path
+from broker.engine.clock import SystemClock
+from broker.domain.leases import Lease
+from broker.domain.policies import Delivery
+from broker.storage.state import SqliteStateStore
+clock = SystemClock()
+store = SqliteStateStore(Path(sys.argv[1]), clock=clock)
+store.load()
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+def put(name):
+    now = clock.steady()
+    store.put_lease(name, Lease(name, "main", "", "p", "p:n", True, Delivery.RAW, 900., now, now + 900., now + 3600.))
+    store.flush()
+number = 0
+while not store.fault:
+    put(f"l{number}")
+    number += 1
+put("last")
+print(store.fault)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+store.close()
+again = SqliteStateStore(Path(sys.argv[1]), clock=clock)
+assert {l.id for l in again.load().leases} == {f"l{n}" for n in range(number)} | {"last"}
+again.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "state.db"], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cannot write" in done.stdout
+
+
+# -- crashes and checkpoints -------------------------------------------------------------------------------------------
+
+
+def test_a_writer_killed_at_any_instant_loses_nothing_it_has_flushed(tmp_path: Path) -> None:
+    """Hundred kills -9, at random instants of opening, flushing and checkpointing: readable, complete, whole transactions."""
+    seed = random.randrange(2**32)
+    program = Path(__file__).with_name("crashing.py")
+    done = subprocess.run(
+        [sys.executable, program, tmp_path, "100", str(seed)],
+        check=False, capture_output=True, text=True, timeout=60, env={"PYTHONPATH": str(program.parents[2])},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "100 rounds\n"), f"seed {seed}: {done.stderr}"
+
+
+async def test_checkpoints_keep_the_log_short_while_writing_goes_on(opened: Opener, path: Path) -> None:
+    """The log would grow for ever without them; they disturb no flush, and lose nothing."""
+    store, log = opened(), path.with_name("state.db-wal")
+    highest = 0
+    for n in range(2000):
+        put(store, lease(f"l{n}"))
+        if n % 100 == 0:
+            await store.checkpoint()
+            highest = max(highest, log.stat().st_size)
+    assert highest < 6_000_000
+    assert store.fault == ""
+    assert len(opened().load().leases) == 2000
+
+
+async def test_a_burst_leaves_no_large_log_behind(opened: Opener, path: Path) -> None:
+    """After a checkpoint the next writes shorten the log to a few megabytes."""
+    store, log = opened(), path.with_name("state.db-wal")
+    for n in range(2500):
+        put(store, lease(f"l{n:08}{n * 7919 % 2500}"))
+    assert log.stat().st_size > 8_000_000
+    await store.checkpoint()
+    put(store, lease("next"))
+    assert log.stat().st_size <= 4 * 1024 * 1024
+
+
+async def test_a_checkpoint_makes_the_database_whole_without_its_log(opened: Opener, path: Path, tmp_path: Path) -> None:
+    """What was flushed before it is in the file itself."""
+    store = opened()
+    put(store, lease())
+    await store.checkpoint()
+    copy = tmp_path / "copy.db"
+    shutil.copy(path, copy)
+    assert ids(opened(at=copy).load()) == {"l1"}
+
+
+def test_a_checkpoint_with_nothing_written_does_nothing(opened: Opener, path: Path) -> None:
+    """An idle broker leaves the disk alone."""
+    store = opened()
+    asyncio.run(store.checkpoint())
+    assert not path.exists()
+    store.load()
+    asyncio.run(store.checkpoint())
+    before = path.stat().st_mtime_ns
+    asyncio.run(store.checkpoint())
+    assert path.stat().st_mtime_ns == before
+
+
+def test_a_checkpoint_that_fails_says_so(opened: Opener, path: Path) -> None:
+    """A file that somebody removed is a fault, not silence."""
+    store = opened()
+    put(store, lease())
+    path.unlink()
+    asyncio.run(store.checkpoint())
+    assert "cannot bring" in store.fault
+
+
+def test_after_close_nothing_is_written(opened: Opener) -> None:
+    """A late put of a task that is being cancelled neither raises nor reopens the file."""
+    store = opened()
+    put(store, lease("before"))
+    store.close()
+    put(store, lease("after"))
+    store.close()
+    assert ids(opened().load()) == {"before"}
