@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,32 +24,12 @@ from broker.domain.policies import Delivery
 from broker.ports import StateStore, StoredState, StoredVersion
 from broker.storage._state_tables import MIGRATIONS
 from broker.storage.state import SqliteStateStore, StateTooNew, boot_id
-
-
-@dataclass
-class Hands:
-    """A clock whose two hands the test moves."""
-
-    wall: float = 1_800_000_000.0
-    running: float = 1000.0
-
-    def now(self) -> float:
-        return self.wall
-
-    def steady(self) -> float:
-        return self.running
-
-    def both(self, seconds: float) -> None:
-        self.wall += seconds
-        self.running += seconds
-
-    async def sleep(self, seconds: float) -> None:
-        raise NotImplementedError
+from tests.fakes.clock import FakeClock
 
 
 @pytest.fixture
-def clock() -> Hands:
-    return Hands()
+def clock() -> FakeClock:
+    return FakeClock(now=1_800_000_000.0, steady=1000.0)
 
 
 @pytest.fixture
@@ -61,12 +41,12 @@ Opener = Callable[..., SqliteStateStore]
 
 
 @pytest.fixture
-def opened(path: Path, clock: Hands) -> Iterator[Opener]:
+def opened(path: Path, clock: FakeClock) -> Iterator[Opener]:
     """Opens the store at `path`, in the run of the machine that `boot` names; closes every one at the end."""
     stores = []
 
-    def opened(boot: str = "this-boot", at: Path = path) -> SqliteStateStore:
-        stores.append(SqliteStateStore(at, clock=clock, boot_id=lambda: boot))
+    def opened(boot: str = "this-boot", at: Path = path, now: FakeClock = clock) -> SqliteStateStore:
+        stores.append(SqliteStateStore(at, clock=now, boot_id=lambda: boot))
         return stores[-1]
 
     yield opened
@@ -92,7 +72,7 @@ def ids(state: StoredState) -> set[str]:
 # -- what is put comes back --------------------------------------------------------------------------------------------
 
 
-def test_it_is_the_store_the_engine_asks_for(path: Path, clock: Hands) -> None:
+def test_it_is_the_store_the_engine_asks_for(path: Path, clock: FakeClock) -> None:
     """SqliteStateStore fulfils ports.StateStore; and constructing it touches nothing."""
     store: StateStore = SqliteStateStore(path, clock=clock)
     assert not path.parent.exists()
@@ -124,8 +104,8 @@ def test_everything_comes_back_as_it_was(
     one: Lease, pin: tuple[str, bool], order: tuple[str, ...], usage: Usage, version: StoredVersion, names: tuple[str, str, str]
 ) -> None:  # fmt: skip
     """A restart in the same run of the machine changes no byte of the state, whatever names people choose."""
-    path = tmp_path_factory.mktemp("state") / "state.db"
-    first = SqliteStateStore(path, clock=Hands(), boot_id=lambda: "boot")
+    path, clock = tmp_path_factory.mktemp("state") / "state.db", FakeClock(steady=1000.0)
+    first = SqliteStateStore(path, clock=clock, boot_id=lambda: "boot")
     assert first.load() == StoredState()
     first.put_lease(one.id, one)
     first.put_pin(names, pin)
@@ -133,7 +113,7 @@ def test_everything_comes_back_as_it_was(
     first.put_usage(names[:2], usage)
     first.put_version(names[:2], version)
     first.close()
-    again = SqliteStateStore(path, clock=Hands(), boot_id=lambda: "boot")
+    again = SqliteStateStore(path, clock=clock, boot_id=lambda: "boot")
     assert again.load() == StoredState(
         leases=(one,),
         pins={names: pin},
@@ -185,44 +165,43 @@ def test_puts_reach_the_file_with_flush_and_as_one(opened: Opener, path: Path) -
 # -- time --------------------------------------------------------------------------------------------------------------
 
 
-def test_after_a_reboot_leases_end_when_the_wall_clock_says(opened: Opener, clock: Hands) -> None:
+def test_after_a_reboot_leases_end_when_the_wall_clock_says(opened: Opener) -> None:
     """Steady time starts anew with the machine: what is left of a lease is converted, instant by instant."""
     put(opened(), lease(issued=1000.0, life=900.0))
-    clock.wall += 300.0
-    clock.running = 7.0
-    assert opened("other-boot").load().leases == (replace(lease(), issued_at=-293.0, expires_at=607.0, max_expires_at=3307.0),)
+    rebooted = FakeClock(now=1_800_000_300.0, steady=7.0)
+    assert opened("other-boot", now=rebooted).load().leases == (
+        replace(lease(), issued_at=-293.0, expires_at=607.0, max_expires_at=3307.0),
+    )
 
 
-def test_in_the_same_run_the_wall_clock_does_not_count(opened: Opener, clock: Hands) -> None:
+def test_in_the_same_run_the_wall_clock_does_not_count(opened: Opener, clock: FakeClock) -> None:
     """An hour's jump of the wall clock, either way, moves no lease across a restart of the broker."""
     put(opened(), lease())
     for jump in (3600.0, -7200.0):
-        clock.wall += jump
+        clock.jump_wall(jump)
         assert opened().load().leases == (lease(),)
 
 
-def test_without_a_boot_id_the_wall_clock_decides(opened: Opener, clock: Hands) -> None:
+def test_without_a_boot_id_the_wall_clock_decides(opened: Opener) -> None:
     """Where the system does not name its runs, no run is like another."""
     put(opened(""), lease())
-    clock.both(100.0)
-    clock.running += 5000.0
-    assert opened("").load().leases[0].expires_at == clock.running + 800.0
+    later = FakeClock(now=1_800_000_100.0, steady=6000.0)
+    assert opened("", now=later).load().leases[0].expires_at == 6800.0
 
 
-def test_a_clock_that_was_set_back_lengthens_no_lease(opened: Opener, clock: Hands) -> None:
+def test_a_clock_that_was_set_back_lengthens_no_lease(opened: Opener) -> None:
     """After a reboot into 1970 a lease still has no more than its whole life before it."""
     put(opened(), lease(life=900.0))
-    clock.wall, clock.running = 0.0, 5.0
-    assert opened("other-boot").load().leases[0].expires_at == 905.0
+    assert opened("other-boot", now=FakeClock(now=0.0, steady=5.0)).load().leases[0].expires_at == 905.0
 
 
 @pytest.mark.parametrize("boot", ["this-boot", "other-boot"])
-def test_expired_leases_are_dropped_and_forgotten(opened: Opener, clock: Hands, path: Path, boot: str) -> None:
+def test_expired_leases_are_dropped_and_forgotten(opened: Opener, clock: FakeClock, path: Path, boot: str) -> None:
     """They are neither loaded nor kept in the file."""
     first = opened()
     put(first, lease("short", life=60.0), lease("long"))
     first.close()
-    clock.both(60.0)
+    clock.advance(60.0)
     store = opened(boot)
     assert ids(store.load()) == {"long"}
     store.flush()
@@ -408,7 +387,7 @@ async def test_the_log_of_a_corrupt_database_does_not_reach_the_new_one(
     assert any(b"only-in-the-log" in found.read_bytes() for found in path.parent.glob("state.db.corrupt-*"))
 
 
-def test_a_store_that_breaks_while_open_is_begun_anew(opened: Opener, path: Path, clock: Hands) -> None:
+def test_a_store_that_breaks_while_open_is_begun_anew(opened: Opener, path: Path, clock: FakeClock) -> None:
     """What is put from then on is stored again; what the file held is kept aside."""
     store = opened()
     put(store, *(lease(f"old{n}") for n in range(2000)))
@@ -421,7 +400,7 @@ def test_a_store_that_breaks_while_open_is_begun_anew(opened: Opener, path: Path
         other.execute("PRAGMA user_version = 1")  # makes the store drop its cached pages
     for n in range(50):
         put(store, lease(f"new{n}"))
-        clock.both(0.2)
+        clock.advance(0.2)
     assert store.fault == ""
     assert "new49" in ids(opened().load())
     assert list(path.parent.glob("state.db.corrupt-*"))
@@ -456,7 +435,7 @@ def fill(disk: Path) -> Path:
 
 
 def test_a_full_disk_is_said_and_survived(
-    small_disk: Path, opened: Opener, clock: Hands, caplog: pytest.LogCaptureFixture
+    small_disk: Path, opened: Opener, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing raises; nothing put is lost once there is space again; the log says it once."""
     store = opened(at=small_disk / "state.db")
@@ -464,21 +443,21 @@ def test_a_full_disk_is_said_and_survived(
     ballast = fill(small_disk)
     for n in range(300):
         put(store, lease(f"during{n}"))
-        clock.both(0.05)
+        clock.advance(0.05)
     assert "full" in store.fault
     assert "free space on its volume" in store.fault
     assert len([r for r in caplog.records if r.levelno == logging.ERROR]) == 1
     asyncio.run(store.checkpoint())
 
     ballast.unlink()
-    clock.both(6.0)
+    clock.advance(6.0)
     asyncio.run(store.checkpoint())
     assert store.fault == ""
     names = ids(opened(at=small_disk / "state.db").load())
     assert names == {"before"} | {f"during{n}" for n in range(300)}
 
 
-def test_a_disk_that_is_full_at_the_start_still_gives_its_leases(small_disk: Path, opened: Opener, clock: Hands) -> None:
+def test_a_disk_that_is_full_at_the_start_still_gives_its_leases(small_disk: Path, opened: Opener, clock: FakeClock) -> None:
     """Also those in the write-ahead log of a broker that was killed; and what is put meanwhile is stored later."""
     first, path = opened(at=small_disk / "state.db"), small_disk / "state.db"
     put(first, lease("before"))
@@ -496,13 +475,13 @@ def test_a_disk_that_is_full_at_the_start_still_gives_its_leases(small_disk: Pat
     put(store, lease("during"))
     store.put_lease("before", None)
     ballast.unlink()
-    clock.both(6.0)
+    clock.advance(6.0)
     store.flush()
     assert store.fault == ""
     assert ids(opened(at=path).load()) == {"during"}
 
 
-def test_a_store_that_cannot_be_made_is_made_later(small_disk: Path, opened: Opener, clock: Hands) -> None:
+def test_a_store_that_cannot_be_made_is_made_later(small_disk: Path, opened: Opener, clock: FakeClock) -> None:
     """A disk that is full before there is a file: everything works from memory, with a key that then stays."""
     ballast = fill(small_disk)
     path = small_disk / "state.db"
@@ -513,7 +492,7 @@ def test_a_store_that_cannot_be_made_is_made_later(small_disk: Path, opened: Ope
     store.put_version(("", "anthropic:env"), StoredVersion(version=3, digest=b"d" * 16))
     assert store.fault
     ballast.unlink()
-    clock.both(6.0)
+    clock.advance(6.0)
     store.flush()
     assert store.fault == ""
     again = opened(at=path)
@@ -523,7 +502,7 @@ def test_a_store_that_cannot_be_made_is_made_later(small_disk: Path, opened: Ope
     assert again.digest_key == key
 
 
-def test_a_read_only_disk_is_said_and_survived(small_disk: Path, opened: Opener, clock: Hands) -> None:
+def test_a_read_only_disk_is_said_and_survived(small_disk: Path, opened: Opener, clock: FakeClock) -> None:
     """Leases of before are served, new ones kept in memory until it is writable."""
     path = small_disk / "state.db"
     first = opened(at=path)
@@ -535,14 +514,14 @@ def test_a_read_only_disk_is_said_and_survived(small_disk: Path, opened: Opener,
     put(store, lease("during"))
     assert store.fault
     subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
-    clock.both(6.0)
+    clock.advance(6.0)
     store.flush()
     assert store.fault == ""
     assert ids(opened(at=path).load()) == {"before", "during"}
 
 
 def test_what_comes_and_goes_while_nothing_can_be_written_is_not_piled_up(
-    small_disk: Path, opened: Opener, clock: Hands
+    small_disk: Path, opened: Opener, clock: FakeClock
 ) -> None:
     """Memory is bounded by what lives and what the disk holds, however long it lasts; ends of stored leases are kept."""
     store = opened(at=small_disk / "state.db")
@@ -550,18 +529,18 @@ def test_what_comes_and_goes_while_nothing_can_be_written_is_not_piled_up(
     ballast = fill(small_disk)
     for n in range(3000):
         put(store, lease(f"passing{n}"))
-        clock.both(0.01)
+        clock.advance(0.01)
         store.put_lease(f"passing{n}", None)
     store.put_lease("stored", None)
     assert store.fault
     assert len(store._leases) < 100
     ballast.unlink()
-    clock.both(6.0)
+    clock.advance(6.0)
     store.flush()
     assert (store.fault, ids(opened(at=small_disk / "state.db").load())) == ("", set())
 
 
-def test_a_recovered_disk_is_noticed_with_nothing_left_to_write(small_disk: Path, opened: Opener, clock: Hands) -> None:
+def test_a_recovered_disk_is_noticed_with_nothing_left_to_write(small_disk: Path, opened: Opener, clock: FakeClock) -> None:
     """The fault goes when writing works, and not before."""
     store = opened(at=small_disk / "state.db")
     put(store, lease("stored"))
@@ -573,12 +552,12 @@ def test_a_recovered_disk_is_noticed_with_nothing_left_to_write(small_disk: Path
     for gone in range(1, n + 1):
         store.put_lease(f"more{gone}", None)
     ballast.unlink()
-    clock.both(6.0)
+    clock.advance(6.0)
     store.flush()
     assert store.fault == ""
 
 
-def test_retries_are_spaced(path: Path, opened: Opener, clock: Hands) -> None:
+def test_retries_are_spaced(path: Path, opened: Opener, clock: FakeClock) -> None:
     """A broken disk is not tried with every acquire: at most every five seconds, and soon again after the first failure."""
     path.parent.write_text("in the way")
     store = opened()
@@ -586,19 +565,19 @@ def test_retries_are_spaced(path: Path, opened: Opener, clock: Hands) -> None:
     tries = 0
     path.parent.unlink()
     path.parent.symlink_to("/dev/null/nowhere")
-    while clock.running < 1060.0:
+    while clock.steady() < 1060.0:
         before = store._retry_at
         put(store, lease())
         tries += store._retry_at != before
-        clock.both(0.01)
+        clock.advance(0.01)
     assert 12 <= tries <= 40
     path.parent.unlink()
-    clock.both(5.0)
+    clock.advance(5.0)
     store.flush()
     assert (store.fault, ids(opened().load())) == ("", {"l1"})
 
 
-def test_another_writer_is_not_waited_for(opened: Opener, path: Path, clock: Hands) -> None:
+def test_another_writer_is_not_waited_for(opened: Opener, path: Path, clock: FakeClock) -> None:
     """The event loop does not stand still for a stranger's lock; what was put is written once it is gone."""
     store = opened()
     store.load()
@@ -607,7 +586,7 @@ def test_another_writer_is_not_waited_for(opened: Opener, path: Path, clock: Han
         put(store, lease())
         assert "let one broker alone use it" in store.fault
         other.execute("COMMIT")
-    clock.both(1.0)
+    clock.advance(1.0)
     store.flush()
     assert (store.fault, ids(opened().load())) == ("", {"l1"})
 
