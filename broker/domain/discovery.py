@@ -1,0 +1,209 @@
+"""From the names and texts of a bundle to profiles: the same for the environment, a file, a directory and a Secret.
+
+For every provider the first usable value among its names makes the profile `<provider>:<name>`. Lists make
+`<provider>:<name>-keys-1…`, names with a suffix `<provider>:<name>-<suffix>`; of equal values one is enough. A key that the
+configuration names makes the configured profile instead.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from broker.domain.hygiene import Unclean, clean, split_list
+from broker.domain.material import Fault, Unit
+from broker.domain.profiles import Profile, split_id
+from broker.domain.provider import Catalog, Mode, Provider
+
+_STEM: Final = "_API_KEY"
+# `OPENAI_API_KEY_FILE` and its like say where a key is, or something else about it.
+_NO_KEYS: Final = frozenset({"FILE", "PATH", "HELPER", "ID", "NAME", "URL", "COMMAND", "CMD"})
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9._@+-]+")
+_NAME_MAX: Final = 100
+
+Texts = Mapping[str, str | bytes]
+
+
+class Place(NamedTuple):
+    """Where a configured profile's value is: the kind of source, the unit in it ("" for its only or topmost one), the key."""
+
+    kind: str
+    unit: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """What the configuration says of a profile, whatever its source says. `expires_at` in seconds since the epoch."""
+
+    mode: Mode | None = None
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What makes a profile. `bindings` are profile ids by the place of their value, `overrides` stand by profile id."""
+
+    catalog: Catalog
+    bindings: Mapping[Place, str] = field(default_factory=lambda: MappingProxyType({}))
+    overrides: Mapping[str, Override] = field(default_factory=lambda: MappingProxyType({}))
+
+    def wants(self, key: str, *, kind: str, unit: str = "") -> bool:
+        """Whether this key of a bundle could make a profile, so that it is worth reading. Costs the same for any catalog."""
+        return (kind, unit, key) in self.bindings or bool(self._index.uses(key))
+
+    def discover(self, values: Texts, *, kind: str, source: str, unit: str, name: str, origin: Callable[[str], str]) -> Unit:
+        """The bundle's profiles, and what is wrong with the rest.
+
+        `name` is what discovered profiles are named after; `origin` tells where a person finds a key. A value that cannot be
+        used makes a profile without secret, or a fault where another value makes the profile.
+        """
+        found = _Finding(self, _Bundle(values, source, unit, safe_name(name) or kind, origin))
+        uses: defaultdict[str, list[_Use]] = defaultdict(list)
+        for key in values:
+            if bound := self.bindings.get(Place(kind, unit, key)):
+                found.bound(bound, key)
+                continue
+            for use in self._index.uses(key):
+                uses[use.provider].append(use)
+        for provider in self.catalog.providers.values():
+            if provider.id in uses:
+                found.provider(provider, sorted(uses[provider.id]))
+        return Unit(unit, tuple(found.profiles.values()), tuple(found.faults))
+
+    @cached_property
+    def _index(self) -> "_Index":
+        return _Index(self.catalog)
+
+
+def safe_name(name: str) -> str:
+    """The name as the second half of a profile id may have it; empty where nothing of it may stand there."""
+    return _UNSAFE.sub("-", name).lstrip("-._@+")[:_NAME_MAX]
+
+
+class _Use(NamedTuple):
+    """What a key is to a provider. In the order in which they are looked at."""
+
+    provider: str
+    order: int
+    rank: int
+    suffix: str
+    key: str
+    mode: Mode = Mode.API_KEY
+
+
+_SINGLE, _SIBLING, _LIST = range(3)
+
+
+class _Index:
+    """Which keys mean anything, and to whom: a lookup a key, however many providers there are."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._names: defaultdict[str, list[_Use]] = defaultdict(list)
+        self._stems: defaultdict[str, list[str]] = defaultdict(list)
+        for provider in catalog.providers.values():
+            for rank, env in enumerate(provider.env_names):
+                self._names[env.name].append(_Use(provider.id, _SINGLE, rank, "", env.name, env.mode))
+                if env.name.endswith(_STEM):
+                    self._stems[env.name].append(provider.id)
+            for rank, name in enumerate(provider.list_env_names):
+                self._names[name].append(_Use(provider.id, _LIST, rank, "", name))
+
+    def uses(self, key: str) -> Sequence[_Use]:
+        named = self._names.get(key)
+        if named is not None:
+            return named
+        head, stem, rest = key.partition(_STEM + "_")
+        if not stem or rest.upper() in _NO_KEYS or not (suffix := safe_name(rest.lower())):
+            return ()
+        return [_Use(provider, _SIBLING, 0, suffix, key) for provider in self._stems.get(head + _STEM, ())]
+
+
+class _Bundle(NamedTuple):
+    values: Texts
+    source: str
+    unit: str
+    name: str
+    origin: Callable[[str], str]
+
+
+class _Finding:
+    """One pass over a bundle."""
+
+    def __init__(self, rules: Rules, bundle: _Bundle) -> None:
+        self._rules = rules
+        self._bundle = bundle
+        self.profiles: dict[str, Profile] = {}
+        self.faults: list[Fault] = []
+
+    def bound(self, profile_id: str, key: str) -> None:
+        """A configured profile."""
+        provider = self._rules.catalog.get(split_id(profile_id)[0])
+        if provider is None:
+            self._fault(key, f"is meant for {profile_id}, whose provider is unknown: add it to providers")
+            return
+        mode = next((env.mode for env in provider.env_names if env.name == key), Mode.API_KEY)
+        self._keep(self._profile(profile_id, provider, key, self._bundle.values[key], mode))
+
+    def provider(self, provider: Provider, uses: Sequence[_Use]) -> None:
+        """What the bundle holds for one provider."""
+        name = f"{provider.id}:{self._bundle.name}"
+        singles = [use for use in uses if use.order == _SINGLE]
+        made = [self._profile(name, provider, use.key, self._bundle.values[use.key], use.mode) for use in singles]
+        chosen = next((profile for profile in made if profile.secret is not None), made[0] if made else None)
+        if chosen is not None:
+            self._keep(chosen)
+            refused = (profile for profile in made if profile.secret is None and profile is not chosen)
+            self.faults += [Fault(profile.origin, profile.fault) for profile in refused]
+        known = {profile.secret for profile in self.profiles.values() if profile.provider == provider.id}
+        for profile_id, key, text in self._further(name, uses):
+            further = self._profile(profile_id, provider, key, text, Mode.API_KEY)
+            if further.secret is None or further.secret not in known:
+                self._keep(further)
+                known.add(further.secret)
+
+    def _further(self, name: str, uses: Sequence[_Use]) -> Iterator[tuple[str, str, str | bytes]]:
+        number = 0
+        for use in uses:
+            text = self._bundle.values[use.key]
+            if use.order == _SIBLING:
+                yield f"{name}-{use.suffix}", use.key, text
+            elif use.order == _LIST:
+                try:
+                    parts = split_list(text)
+                except Unclean as unclean:
+                    self._fault(use.key, unclean.reason)
+                    continue
+                for part in parts:
+                    number += 1
+                    yield f"{name}-keys-{number}", use.key, part
+
+    def _profile(self, profile_id: str, provider: Provider, key: str, text: str | bytes, mode: Mode) -> Profile:
+        override = self._rules.overrides.get(profile_id, Override())
+        mode = override.mode or mode
+        secret, fault, origin = None, "", self._bundle.origin(key)
+        try:
+            secret = clean(text, provider=provider, mode=mode, catalog=self._rules.catalog)
+        except Unclean as unclean:
+            fault = f"{origin} {unclean.reason}"
+        return Profile(
+            id=profile_id,
+            provider=provider.id,
+            mode=mode,
+            source=self._bundle.source,
+            unit=self._bundle.unit,
+            origin=origin,
+            secret=secret,
+            fault=fault,
+            expires_at=override.expires_at,
+        )
+
+    def _keep(self, profile: Profile) -> None:
+        self.profiles.setdefault(profile.id, profile)
+
+    def _fault(self, key: str, reason: str) -> None:
+        origin = self._bundle.origin(key)
+        self.faults.append(Fault(origin, f"{origin} {reason}"))

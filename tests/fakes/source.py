@@ -1,0 +1,43 @@
+"""A source whose contents a test decides."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from broker.domain.material import Event, Listed, Unavailable
+
+
+class FakeSource:
+    """Fulfils `broker.ports.Source`. What is pushed is delivered, in order.
+
+    `reread` delivers the last `Listed` or `Unavailable` once more, and `rereads` counts it; while `deaf`, it only counts.
+    """
+
+    def __init__(self, name: str = "fake", *events: Event) -> None:
+        self._name = name
+        self._queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._whole: Event = Listed(())
+        self.rereads = 0
+        self.deaf = False
+        for event in events:
+            self.push(event)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def push(self, event: Event) -> None:
+        """Delivers an event."""
+        if isinstance(event, Listed | Unavailable):
+            self._whole = event
+        self._queue.put_nowait(event)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What was pushed, forever."""
+        while True:
+            yield await self._queue.get()
+
+    def reread(self) -> None:
+        """Counts, and delivers the whole again."""
+        self.rereads += 1
+        if not self.deaf:
+            self._queue.put_nowait(self._whole)
