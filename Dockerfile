@@ -1,6 +1,6 @@
 # Any image whose python3 is 3.11 or newer and can make virtual environments: an official slim one, or Debian's own
 # (CI imports one made by debootstrap).
-ARG BASE_IMAGE=python:3.13-slim-bookworm
+ARG BASE_IMAGE=python:3.13-slim-trixie
 
 FROM ${BASE_IMAGE} AS base
 
