@@ -1,0 +1,58 @@
+"""Where the broker is."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+_SCHEME: Final = "unix:"
+_LONGEST: Final = 107  # sun_path holds 108 bytes, the last of which is zero
+_LOOPBACK: Final = ("127.0.0.1:", "[::1]:", "localhost:")
+
+
+def resolve(address: str | None, *, agent: str, environ: Mapping[str, str]) -> str:
+    """A gRPC target: the address given, else `EQUABOT_BROKER_ADDRESS`, else the agent's socket in the run directory.
+
+    A path may stand for `unix:` and itself. Raises ValueError for what cannot be an address.
+    """
+    given = address or environ.get("EQUABOT_BROKER_ADDRESS")
+    return _target(given) if given else _target(str(_default_socket(agent, environ)))
+
+
+def _target(text: str) -> str:
+    text = text.strip()
+    if text.startswith(_LOOPBACK):
+        return text
+    if not text.startswith(_SCHEME) and "/" not in text:
+        raise ValueError(
+            f"broker address {text!r}: expected unix:/path/broker.sock, a path, or a loopback host:port"
+            " (other hosts would be spoken to without encryption)"
+        )
+    path = Path(text.removeprefix(_SCHEME).replace("//", "/", 1)).expanduser().absolute()
+    if len(os.fsencode(path)) > _LONGEST:
+        raise ValueError(f"broker address {text!r}: a socket's path has at most {_LONGEST} bytes")
+    return f"{_SCHEME}{path}"
+
+
+def _default_socket(agent: str, environ: Mapping[str, str]) -> Path:
+    """The first socket there is; while there is none, the one that a broker started now would make."""
+    if "/" in agent or agent in {"", ".", ".."}:
+        raise ValueError(f"agent {agent!r}: not a name")
+    sockets = [(run_dir, run_dir / agent / "broker.sock") for run_dir in _run_dirs(environ)]
+    for _, socket in sockets:
+        if socket.exists():
+            return socket
+    for run_dir, socket in sockets:
+        if run_dir.exists() or os.access(run_dir.parent, os.W_OK):
+            return socket
+    return sockets[-1][1]
+
+
+def _run_dirs(environ: Mapping[str, str]) -> Iterator[Path]:
+    if chosen := environ.get("EQUABOT_RUN_DIR"):
+        yield Path(chosen)
+        return
+    yield Path("/run/equabot")
+    if runtime := environ.get("XDG_RUNTIME_DIR"):
+        yield Path(runtime) / "equabot"
+    yield Path(environ.get("EQUABOT_HOME") or "~/.equabot").expanduser() / "run"

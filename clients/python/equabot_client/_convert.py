@@ -1,0 +1,188 @@
+"""The one place that translates between the wire and Python's types.
+
+Protobuf messages print their secrets, so none is kept in a variable longer than it takes to read it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Generic, TypeVar
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from equabot.broker.v1 import broker_pb2 as pb
+from equabot_client import errors
+from equabot_client._lease import EventKind, Lease, LeaseEvent, LeaseRequest, Outcome, Profile
+from equabot_client._secret import Secret, SecretMap
+from equabot_client._status import TRAILER, error_info
+
+_DOMAIN: Final = "equabot.dev"
+_KINDS: Final = {kind.value: kind for kind in EventKind}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask(Generic[T]):
+    """One unary call: which, with what, and how its answer reads."""
+
+    method: str
+    request: object = field(repr=False)
+    read: Callable[[Any], T] = field(repr=False)
+
+
+def acquire(request: LeaseRequest) -> Ask[Lease]:
+    return Ask("AcquireLease", acquire_request(request), lease)
+
+
+def renew(lease_id: str, ttl: timedelta | None = None) -> Ask[Lease]:
+    return Ask("RenewLease", pb.RenewLeaseRequest(lease_id=lease_id, ttl=_duration(ttl)), lease)
+
+
+def revoke(lease_id: str) -> Ask[None]:
+    return Ask("RevokeLease", pb.RevokeLeaseRequest(lease_id=lease_id), _nothing)
+
+
+def report(lease_id: str, outcome: Outcome, *, retry_after: timedelta | None, version: int) -> Ask[bool]:
+    request = pb.ReportOutcomeRequest(
+        lease_id=lease_id,
+        outcome=pb.Outcome.Value(outcome.name),
+        retry_after=_duration(retry_after),
+        version=version,
+    )
+    return Ask("ReportOutcome", request, _changed)
+
+
+def list_profiles(provider: str | None, session: str | None) -> Ask[tuple[Profile, ...]]:
+    request = pb.ListProfilesRequest(provider=provider or "", session=session or "")
+    return Ask("ListProfiles", request, profiles)
+
+
+def pin(session: str, provider: str, profile: str, *, strict: bool) -> Ask[None]:
+    request = pb.PinProfileRequest(session=session, provider=provider, profile=profile, strict=strict)
+    return Ask("PinProfile", request, _nothing)
+
+
+def unpin(session: str, provider: str) -> Ask[None]:
+    return Ask("UnpinProfile", pb.UnpinProfileRequest(session=session, provider=provider), _nothing)
+
+
+def acquire_request(request: LeaseRequest) -> pb.AcquireLeaseRequest:
+    """A provider with a colon in it is a profile id, which may stand alone."""
+    provider, profile = request.provider, request.profile
+    if profile is None and ":" in provider:
+        provider, profile = "", provider
+    return pb.AcquireLeaseRequest(
+        provider=provider,
+        profile=profile or "",
+        session=request.session or "",
+        model=request.model or "",
+        ttl=_duration(request.ttl),
+        delivery=request.delivery or "",
+    )
+
+
+def lease(message: pb.Lease) -> Lease:
+    """Raises Unexpected for instants that no calendar has."""
+    try:
+        return Lease(
+            id=message.id,
+            provider=message.provider,
+            profile=message.profile,
+            mode=message.mode,
+            delivery=message.delivery,
+            secret=Secret(message.secret),
+            headers=SecretMap(message.headers),
+            env=SecretMap(message.env),
+            base_url=message.base_url,
+            issued_at=_instant(message.issued_at),
+            expires_at=_instant(message.expires_at),
+            max_expires_at=_instant(message.max_expires_at),
+            credential_expires_at=_optional(message, "credential_expires_at"),
+            renewable=message.renewable,
+            version=message.version,
+        )
+    except (ValueError, OverflowError):
+        del message  # a traceback with locals would print it
+        raise errors.Unexpected("the broker's lease holds an instant that is none") from None
+
+
+def event(message: pb.LeaseEvent) -> LeaseEvent:
+    return LeaseEvent(
+        kind=_KINDS.get(message.kind, EventKind.UNKNOWN),
+        lease=lease(message.lease) if message.HasField("lease") else None,
+        reason=message.reason,
+        lease_id=message.lease_id,
+    )
+
+
+def profiles(message: pb.ListProfilesResponse) -> tuple[Profile, ...]:
+    return tuple(map(_profile, message.profiles))
+
+
+def error(raised: grpc.RpcError, address: str) -> errors.EquabotError:
+    """The failure of a call, as the error of its reason."""
+    code, details = raised.code(), raised.details() or ""
+    trailers: Any = raised.trailing_metadata() or ()
+    reason, metadata, wait = error_info(dict(trailers).get(TRAILER, b""), domain=_DOMAIN)
+    if reason:
+        return errors.by_reason(reason, details, metadata=metadata, retry_after=wait)
+    match code:
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+            return errors.BrokerUnavailable(
+                f"no broker answers at {address}: is one running, and is its socket mounted here? ({details})"
+            )
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return errors.DeadlineExceeded(f"the broker at {address} did not answer in time")
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return errors.Unsupported(f"what answers at {address} does not know this call: {details}")
+        case _:
+            return errors.Unexpected(f"{address} answered {code.name}: {details}")
+
+
+def _profile(message: pb.ProfileStatus) -> Profile:
+    return Profile(
+        id=message.id,
+        provider=message.provider,
+        mode=message.mode,
+        source=message.source,
+        state=message.state,
+        reason=message.reason,
+        next=message.next,
+        usable=message.usable,
+        pinned=message.pinned,
+        label=message.label,
+        expires_at=_optional(message, "expires_at"),
+        cooldown_until=_optional(message, "cooldown_until"),
+        disabled_until=_optional(message, "disabled_until"),
+        disabled_reason=message.disabled_reason,
+        last_used_at=_optional(message, "last_used_at"),
+        base_url=message.base_url,
+        version=message.version,
+    )
+
+
+def _instant(stamp: Timestamp) -> datetime:
+    return stamp.ToDatetime(tzinfo=UTC)
+
+
+def _optional(message: pb.Lease | pb.ProfileStatus, field: str) -> datetime | None:
+    return _instant(getattr(message, field)) if message.HasField(field) else None  # type: ignore[arg-type]
+
+
+def _duration(span: timedelta | None) -> Duration | None:
+    if span is None:
+        return None
+    duration = Duration()
+    duration.FromTimedelta(span)
+    return duration
+
+
+def _changed(message: pb.ReportOutcomeResponse) -> bool:
+    return message.changed
+
+
+def _nothing(message: object) -> None:
+    """For answers that say nothing."""

@@ -1,0 +1,133 @@
+"""What a broker says, in Python's types. Instants are aware and UTC; optional ones are None."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum, StrEnum
+from typing import TypedDict
+
+from equabot_client._secret import Secret, SecretMap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """A bounded right to a credential. It can be printed and logged: what is secret hides itself."""
+
+    id: str
+    provider: str
+    profile: str
+    """The profile chosen, `provider:name`."""
+    mode: str
+    """`api_key`, `token`, `oauth` or `wif`."""
+    delivery: str
+    """`raw`: `secret` is the provider's; `brokered`: it is a token that only the gateway at `base_url` understands."""
+    secret: Secret
+    headers: SecretMap = field(hash=False)
+    """What a request to the provider must carry."""
+    env: SecretMap = field(hash=False)
+    """What a process must be given so that the vendor's SDK works."""
+    base_url: str
+    """Where requests go. Empty: the provider has no fixed address."""
+    issued_at: datetime
+    expires_at: datetime
+    max_expires_at: datetime
+    credential_expires_at: datetime | None
+    renewable: bool
+    version: int
+    """Grows whenever the material behind the lease changes."""
+
+    def same_material(self, other: "Lease | None") -> bool:
+        """Whether a request would carry and mean the same with either."""
+        return other is not None and (
+            (self.profile, self.version, self.secret, self.base_url)
+            == (other.profile, other.version, other.secret, other.base_url)
+            and self.headers == other.headers
+            and self.env == other.env
+        )
+
+
+class EventKind(Enum):
+    """What happened to a streamed lease. `UNKNOWN` is what a newer broker says and this client does not know."""
+
+    UNKNOWN = 0
+    GRANTED = 1
+    ROTATED = 2
+    RENEWED = 3
+    EXPIRING = 4
+    REVOKED = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseEvent:
+    """One event of a stream. `lease` is None on REVOKED; `reason` says why on REVOKED and what ends on EXPIRING."""
+
+    kind: EventKind
+    lease: Lease | None
+    reason: str
+    lease_id: str
+
+
+class Outcome(StrEnum):
+    """How a provider answered a request."""
+
+    OK = "ok"
+    AUTH = "auth"
+    """401 or 403."""
+    RATE_LIMIT = "rate_limit"
+    """429 or 529."""
+    BILLING = "billing"
+    """402."""
+    TIMEOUT = "timeout"
+    """408, or the network gave up."""
+    FORMAT = "format"
+    """400: another credential would not help, so nothing changes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What may be known of a profile. It holds no secret."""
+
+    id: str
+    provider: str
+    mode: str
+    source: str
+    state: str
+    """`ok`, `expiring`, `expired`, `missing`, `invalid`, `rejected` or `reauth_required`."""
+    reason: str
+    next: bool
+    """Whether a request now would be served by it."""
+    usable: bool
+    pinned: bool
+    label: str
+    expires_at: datetime | None
+    cooldown_until: datetime | None
+    disabled_until: datetime | None
+    disabled_reason: str
+    last_used_at: datetime | None
+    base_url: str
+    version: int
+
+
+class Wanted(TypedDict, total=False):
+    """What a request for a lease may say beside the provider. What it leaves out is the broker's choice."""
+
+    profile: str | None
+    """A profile id: only this one will do."""
+    session: str | None
+    """One conversation of the agent, within which a choice of profile stays."""
+    model: str | None
+    """What the request is for. Informative."""
+    ttl: timedelta | None
+    delivery: str | None
+    """`raw` or `brokered`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRequest:
+    """What an agent asks for. `provider` may also be a profile id, `anthropic:work`: then only that one will do."""
+
+    provider: str
+    profile: str | None = None
+    session: str | None = None
+    model: str | None = None
+    ttl: timedelta | None = None
+    delivery: str | None = None

@@ -1,0 +1,38 @@
+"""A credential for every client built on `httpx`, and so for the SDKs that are. Those on `httpx2`: `equabot_client.httpx2`.
+
+httpx.Client(auth=EquabotAuth(credential))
+"""
+
+from collections.abc import Mapping
+
+import httpx
+
+from equabot_client._auth import AuthFlow
+
+__all__ = ["EquabotAuth"]
+
+
+class _Carrying(httpx.Headers):
+    """Headers, and beside them what only the wire gets to see. A copy, as a redirect makes one, does not have the latter."""
+
+    def __init__(self, shown: httpx.Headers, hidden: Mapping[str, str]) -> None:
+        super().__init__(shown)
+        self._hidden = httpx.Headers(hidden)
+
+    @property
+    def raw(self) -> list[tuple[bytes, bytes]]:
+        return [*super().raw, *self._hidden.raw]
+
+    def __repr__(self) -> str:
+        return repr(httpx.Headers(self))
+
+
+class EquabotAuth(AuthFlow, httpx.Auth):
+    """Gives requests to the lease's `base_url` its headers in place of the SDK's own, tells the broker of 401, 402, 403, 408,
+    429 and 529, and tries once more when the broker answers with other material. A request to any other place is left as it
+    is, unless its origin is among `origins`.
+
+    An `httpx.Client` takes a credential of `equabot_client.connect()`, an `AsyncClient` one of `equabot_client.aio.connect()`.
+    """
+
+    carrying = _Carrying
