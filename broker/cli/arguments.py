@@ -1,0 +1,46 @@
+"""Arguments that several commands take, and how their texts are read."""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from broker.cli.exits import Exit, Failure
+from broker.cli.surroundings import environment
+
+if TYPE_CHECKING:
+    from broker.config.model import Config
+
+
+def add_places(parser: ArgumentParser) -> None:
+    """Where configuration and sockets are, and how much to say."""
+    parser.add_argument("--config", metavar="FILE", help="the configuration (default: $EQUABOT_HOME/equabot.yaml)")
+    parser.add_argument("--run-dir", metavar="DIR", help="the directory of the sockets")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice: still more")
+
+
+def add_agent(parser: ArgumentParser) -> None:
+    """Which agent to be."""
+    parser.add_argument("--agent", metavar="NAME", help="the agent to speak as (default: main)")
+
+
+def duration(written: str) -> timedelta:
+    """`15m`, `1h30m`. Raises ArgumentTypeError."""
+    from broker.config.faults import Refused  # noqa: PLC0415
+    from broker.config.values import duration as seconds  # noqa: PLC0415
+
+    try:
+        return timedelta(seconds=seconds(written))
+    except Refused as refused:
+        message = str(refused)
+    raise ArgumentTypeError(message)
+
+
+def configuration(args: Namespace) -> "Config":
+    """The configuration that the arguments and the environment name. Raises Failure with every fault in it."""
+    from broker.config.faults import ConfigurationFaults  # noqa: PLC0415
+    from broker.config.load import load  # noqa: PLC0415
+
+    try:
+        return load(config_path=args.config, run_dir=args.run_dir, environ=environment())
+    except ConfigurationFaults as faults:
+        raise Failure(str(faults), code=Exit.USAGE) from None

@@ -1,0 +1,85 @@
+"""How a command finds a broker, and what its refusals become."""
+
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from broker.cli.arguments import configuration
+from broker.cli.exits import Exit, Failure
+from broker.cli.surroundings import environment
+
+if TYPE_CHECKING:
+    from equabot_client import Broker
+    from equabot_client.admin import Admin
+
+_TIMEOUT = 10.0
+
+
+@contextmanager
+def broker(args: Namespace) -> Iterator["Broker"]:
+    """The broker as the agent that the arguments name. Errors of the client that are raised inside become Failures."""
+    from equabot_client import connect  # noqa: PLC0415
+
+    with refusals(), connect(_agent_address(args), agent=args.agent or "main", timeout=_TIMEOUT) as connected:
+        yield connected
+
+
+@contextmanager
+def admin(args: Namespace) -> Iterator["Admin"]:
+    """The broker as its operator. Errors as with `broker`."""
+    from equabot_client.admin import connect  # noqa: PLC0415
+
+    with refusals(), connect(_admin_address(args), timeout=_TIMEOUT) as connected:
+        yield connected
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What the client library raises inside, as Failures: 3 when no broker answers, 1 for what it refuses."""
+    from equabot_client.errors import BrokerUnavailable, EquabotError  # noqa: PLC0415
+
+    try:
+        yield
+    except BrokerUnavailable as away:
+        failure = Failure(away.message, code=Exit.NO_BROKER)
+    except EquabotError as refused:
+        failure = Failure(f"{refused.reason}: {refused.message}")
+    except ValueError as misnamed:  # an address that is none
+        failure = Failure(str(misnamed), code=Exit.USAGE)
+    else:
+        return
+    raise failure
+
+
+def addressed(args: Namespace) -> bool:
+    """Whether the environment says which socket to use, and no argument says otherwise."""
+    return args.agent is None and args.run_dir is None and bool(environment().get("EQUABOT_BROKER_ADDRESS"))
+
+
+def _agent_address(args: Namespace) -> str | None:
+    """None leaves it to the client library, which knows the environment and the usual places, but no configuration."""
+    if addressed(args) or not _configured(args):
+        return None
+    config = configuration(args)
+    agent = args.agent or "main"
+    return str(config.listen.agents.get(agent, config.run_dir / agent / "broker.sock"))
+
+
+def _admin_address(args: Namespace) -> str | None:
+    if not _configured(args):
+        return None
+    config = configuration(args)
+    return str(config.listen.admin or config.run_dir / "admin" / "broker.sock")
+
+
+def _configured(args: Namespace) -> bool:
+    """Whether it takes a configuration to tell where the sockets are. Reading it costs `equabot key` time."""
+    known = environment()
+    if args.run_dir or args.config or known.get("EQUABOT_CONFIG"):
+        return True
+    if args.agent is not None and known.get("EQUABOT_BROKER_ADDRESS"):
+        return True  # the client library would take the address
+    home = known.get("EQUABOT_HOME") or "~/.equabot"
+    return (Path(home).expanduser() / "equabot.yaml").exists()

@@ -1,0 +1,72 @@
+"""`equabot exec`: a command with leases in its environment, which live exactly as long as it does."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from broker.cli import child
+from broker.cli.arguments import add_agent, add_places
+from broker.cli.connecting import broker
+from broker.cli.exits import Failure
+from broker.cli.output import complain
+from broker.cli.surroundings import environment
+
+if TYPE_CHECKING:
+    from equabot_client import Broker, Credential, Lease
+
+
+def add_parser(subparsers: Any, **described: str) -> None:
+    """`exec PROVIDER… [--delivery D] [--agent A] -- CMD…`."""
+    parser: ArgumentParser = subparsers.add_parser(
+        "exec",
+        usage="equabot exec [options] PROVIDER|PROFILE_ID ... -- COMMAND ...",
+        description="The leases are renewed while COMMAND runs and given back when it ends. Signals go on to it; its exit code"
+        " is handed on. What it was started with stays in its environment: after a rotation, start it again.",
+        **described,
+    )
+    parser.add_argument("providers", metavar="PROVIDER|PROFILE_ID", nargs="+")
+    parser.add_argument("--delivery", metavar="raw|brokered", help="what to be given (default: the agent's first)")
+    add_agent(parser)
+    add_places(parser)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: Namespace) -> int:
+    """Returns the command's exit code; 127 when there is no such command, 126 when it cannot be run."""
+    if not args.command:
+        args.parser.error("nothing to run: put the command behind --")
+    program = child.find(args.command[0], path=environment().get("PATH"))
+    # Signals are held before the client library starts threads, which inherit that.
+    with child.held_signals(), broker(args) as connected:
+        credentials = [_credential(connected, provider, args) for provider in args.providers]
+        given = _environment([credential.lease() for credential in credentials])
+        stopped_by = child.told_to_stop()
+        if stopped_by is not None:
+            return 128 + stopped_by
+        return child.run(program, args.command, environment=given)
+
+
+def _credential(connected: "Broker", provider: str, args: Namespace) -> "Credential":
+    # A credential waits for a broker that is away; whoever has just typed a command wants to be told.
+    connected.list_profiles(provider.partition(":")[0])
+    return connected.credential(provider, delivery=args.delivery, on_rotate=_tell_rotation if args.verbose else None)
+
+
+def _environment(leases: Sequence["Lease"]) -> Mapping[str, str]:
+    """This process's environment with what the leases bring, and without what would be used beside or before it."""
+    from broker.providers import PROVIDERS  # noqa: PLC0415
+
+    given = dict(environment())
+    for lease in leases:
+        if not lease.env:
+            raise Failure(f"{lease.provider}: no environment variable is known for it; `equabot key` prints its secret")
+        known = PROVIDERS.get(lease.provider)
+        for name in known.sdk_env.values() if known else ():
+            given.pop(name, None)
+    for lease in leases:
+        given.update(lease.env)
+    return given
+
+
+def _tell_rotation(lease: "Lease") -> None:
+    complain(f"{lease.profile} was rotated; the command keeps what it was started with")

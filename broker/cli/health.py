@@ -1,0 +1,46 @@
+"""`equabot health`: what a probe asks, for people, scripts and `exec` probes."""
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from broker.cli import output
+from broker.cli.arguments import add_places, configuration
+from broker.cli.connecting import refusals
+from broker.cli.exits import Exit, Failure
+
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
+
+
+def add_parser(subparsers: Any, **described: str) -> None:
+    """`health [SERVICE] [--address host:port]`."""
+    parser: ArgumentParser = subparsers.add_parser(
+        "health", description="Exits with 0 when the service serves, 1 when it does not, 3 when no broker answers.", **described
+    )
+    parser.add_argument(
+        "service",
+        metavar="SERVICE",
+        nargs="?",
+        default="",
+        help="readiness, liveness, provider/NAME or profile/ID (default: the broker as a whole)",
+    )
+    parser.add_argument("--address", metavar="HOST:PORT", help="where health is served (default: as configured)")
+    add_places(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> int:
+    """Prints SERVING, or raises Failure."""
+    from equabot_client.health import check  # noqa: PLC0415
+
+    with refusals():
+        serving = check(args.service, address=args.address or _configured(args))
+    if serving:
+        output.say("SERVING")
+        return Exit.DONE
+    name = args.service or "the broker"
+    raise Failure(f"{name}: NOT_SERVING" if serving is False else f"{name}: NOT_FOUND: no such service")
+
+
+def _configured(args: Namespace) -> str:
+    address = configuration(args).listen.health
+    return str(address._replace(host=_EVERYWHERE.get(address.host, address.host)))

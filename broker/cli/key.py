@@ -1,0 +1,36 @@
+"""`equabot key`: a secret alone on standard output, for `apiKeyHelper` and scripts.
+
+A raw lease is given back as soon as its secret is written: nobody would renew or revoke it, the secret cannot be taken back,
+and a script that asks in a loop would otherwise use up its agent's leases. The broker's log keeps that it was granted.
+A brokered token is worth as much as its lease, which is therefore left to run out.
+"""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from broker.cli.arguments import add_agent, add_places
+from broker.cli.connecting import broker
+from broker.cli.exits import Exit
+
+
+def add_parser(subparsers: Any, **described: str) -> None:
+    """`key PROVIDER|PROFILE_ID [--agent A]`."""
+    parser: ArgumentParser = subparsers.add_parser("key", **described)
+    parser.add_argument("what", metavar="PROVIDER|PROFILE_ID")
+    add_agent(parser)
+    add_places(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> int:
+    """Prints the secret and a newline."""
+    with broker(args) as connected:
+        lease = connected.acquire(args.what)
+        try:
+            sys.stdout.write(f"{lease.secret.reveal()}\n")
+            sys.stdout.flush()
+        finally:
+            if lease.delivery == "raw":
+                connected.revoke(lease)
+    return Exit.DONE

@@ -1,0 +1,32 @@
+"""`equabot serve`: the broker itself."""
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from broker.cli.arguments import add_places, configuration
+from broker.cli.exits import Exit, Failure
+
+
+def add_parser(subparsers: Any, **described: str) -> None:
+    """`serve [--config F] [--run-dir D] [-v]`."""
+    parser: ArgumentParser = subparsers.add_parser("serve", **described)
+    add_places(parser)
+    parser.add_argument("--gateway", action="store_true", help="run the gateway too (not in this version)")
+    parser.set_defaults(run=run, serving=True)
+
+
+def run(args: Namespace) -> int:
+    """Runs until it is told to stop. Raises Failure for a configuration that is refused and for what keeps it from starting."""
+    if args.gateway:
+        raise Failure("--gateway is not in this version: the broker serves leases, and no gateway yet", code=Exit.USAGE)
+    config = configuration(args)
+
+    import asyncio  # noqa: PLC0415
+
+    from broker.bootstrap import CannotStart, serve  # noqa: PLC0415
+
+    try:
+        asyncio.run(serve(config))
+    except CannotStart as reason:
+        raise Failure(str(reason)) from None
+    return Exit.DONE

@@ -1,0 +1,165 @@
+"""The operator's side of a broker: every agent's leases and profiles. Served on the admin socket alone."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, Final, Self
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from equabot.broker.v1 import admin_pb2 as pb
+from equabot.broker.v1.admin_pb2_grpc import AdminStub
+from equabot.broker.v1.broker_pb2 import ListProfilesResponse
+from equabot_client import _convert
+from equabot_client._address import resolve
+from equabot_client._client import Channel
+from equabot_client._convert import Ask
+from equabot_client._lease import Profile
+
+_ADMIN: Final = "admin"
+_PAGE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseSummary:
+    """A lease without its material, and whose it is. `streaming`: a stream holds it."""
+
+    id: str
+    agent: str
+    session: str
+    provider: str
+    profile: str
+    delivery: str
+    streaming: bool
+    issued_at: datetime
+    expires_at: datetime
+    max_expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceStatus:
+    """A place where the broker finds credentials. `state`: `synced`, `stale` or `pending`; `fault`: what is wrong there and
+    what to do, empty for nothing."""
+
+    name: str
+    state: str
+    fault: str
+    synced_at: datetime | None
+    profiles: int
+
+
+def connect(address: str | None = None, *, timeout: float = 10.0) -> "Admin":
+    """The admin API, which is spoken to when it is first asked something.
+
+    `address`: `unix:/path/broker.sock` or a path; default the admin socket in the run directory (`EQUABOT_BROKER_ADDRESS` is
+    an agent's). Raises ValueError for what cannot be an address.
+    """
+    return Admin(_AdminChannel(address, agent=_ADMIN), timeout=timeout)
+
+
+class Admin:
+    """The admin API. Any thread may use it. Every method raises EquabotError, by reason, and answers within the timeout."""
+
+    def __init__(self, channel: Channel, *, timeout: float) -> None:
+        self._channel = channel
+        self._timeout = timeout
+
+    @property
+    def address(self) -> str:
+        """Where the broker is."""
+        return self._channel.target
+
+    def list_leases(self, *, agent: str = "", provider: str = "", profile: str = "") -> list[LeaseSummary]:
+        """The living leases that match all that is given, oldest first."""
+        found: list[LeaseSummary] = []
+        token = ""
+        while True:
+            request = pb.ListLeasesRequest(agent=agent, provider=provider, profile=profile, page_size=_PAGE, page_token=token)
+            page, token = self._channel.ask(Ask("ListLeases", request, _leases), timeout=self._timeout)
+            found += page
+            if not token:
+                return found
+
+    def revoke_leases(self, *, lease_id: str = "", agent: str = "", provider: str = "", profile: str = "") -> int:
+        """Ends every lease that matches all that is given, which is at least one thing. Returns how many there were."""
+        request = pb.RevokeLeasesRequest(lease_id=lease_id, agent=agent, provider=provider, profile=profile)
+        return self._channel.ask(Ask("RevokeLeases", request, _revoked), timeout=self._timeout)
+
+    def list_profiles(self, *, agent: str = "", provider: str = "") -> Mapping[str, tuple[Profile, ...]]:
+        """The candidates of every agent, or of one, in the order in which it would try them."""
+        request = pb.ListAllProfilesRequest(agent=agent, provider=provider)
+        return self._channel.ask(Ask("ListAllProfiles", request, _by_agent), timeout=self._timeout)
+
+    def sources(self) -> tuple[SourceStatus, ...]:
+        """Every source, and how it fares."""
+        return self._channel.ask(Ask("Diagnose", pb.DiagnoseRequest(), _sources), timeout=self._timeout)
+
+    def close(self) -> None:
+        """Closes the connection. Idempotent."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {self.address}>"
+
+
+class _AdminChannel(Channel):
+    @cached_property
+    def target(self) -> str:
+        environ = {name: value for name, value in os.environ.items() if name != "EQUABOT_BROKER_ADDRESS"}
+        return resolve(self._given, agent=_ADMIN, environ=environ)
+
+    @cached_property
+    def _stub(self) -> Any:
+        return AdminStub(self._channel)
+
+
+def _leases(message: pb.ListLeasesResponse) -> tuple[list[LeaseSummary], str]:
+    return [_summary(lease) for lease in message.leases], message.next_page_token
+
+
+def _summary(message: pb.LeaseSummary) -> LeaseSummary:
+    return LeaseSummary(
+        id=message.id,
+        agent=message.agent,
+        session=message.session,
+        provider=message.provider,
+        profile=message.profile,
+        delivery=message.delivery,
+        streaming=message.streaming,
+        issued_at=_instant(message.issued_at),
+        expires_at=_instant(message.expires_at),
+        max_expires_at=_instant(message.max_expires_at),
+    )
+
+
+def _revoked(message: pb.RevokeLeasesResponse) -> int:
+    return message.revoked
+
+
+def _by_agent(message: pb.ListAllProfilesResponse) -> Mapping[str, tuple[Profile, ...]]:
+    return {found.agent: _convert.profiles(ListProfilesResponse(profiles=found.profiles)) for found in message.agents}
+
+
+def _sources(message: pb.DiagnoseResponse) -> tuple[SourceStatus, ...]:
+    return tuple(
+        SourceStatus(
+            name=source.name,
+            state=source.state,
+            fault=source.fault,
+            synced_at=_instant(source.synced_at) if source.HasField("synced_at") else None,
+            profiles=source.profiles,
+        )
+        for source in message.sources
+    )
+
+
+def _instant(stamp: Timestamp) -> datetime:
+    return stamp.ToDatetime(tzinfo=UTC)
