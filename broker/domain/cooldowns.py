@@ -2,7 +2,8 @@
 
 A failure cools a profile down for 1, 5, 25, 60 minutes by count; a billing failure disables it for 5 hours, doubling to 24.
 The provider's own `retry-after` overrides the table. Success clears everything. Counters start anew after a day without
-failure, and when a cooldown has lapsed: one 429 after a quiet hour costs a minute, not an hour.
+failure, and when a cooldown has lapsed: one 429 after a quiet hour costs a minute, not an hour. Only the count of billing
+failures outlives the disable that they caused: without it there would be no doubling.
 """
 
 from collections.abc import Mapping
@@ -83,25 +84,29 @@ def failed(
     counted = _count(usage, outcome, now=now, window=options.failure_window)
     if outcome is Outcome.BILLING:
         first = options.billing_backoff_by_provider.get(provider, options.billing_backoff)
-        doubled = first * 2.0 ** min(counted.failure_counts[outcome] - 1, 16)
-        wait = min(doubled, options.billing_max) if retry_after is None else retry_after
-        return replace(counted, disabled_until=now + min(wait, options.retry_after_max), disabled_reason=outcome.value)
-    wait = _table(counted.error_count) if retry_after is None else min(retry_after, options.retry_after_max)
-    return replace(counted, cooldown_until=now + wait)
+        table = min(first * 2.0 ** min(counted.failure_counts[outcome] - 1, 16), options.billing_max)
+        until = now + _wait(table, retry_after, options)
+        return replace(counted, disabled_until=until, disabled_reason=outcome.value)
+    table = min(MINUTE * 5.0 ** min(counted.error_count - 1, 3), HOUR)
+    return replace(counted, cooldown_until=now + _wait(table, retry_after, options))
 
 
-def _table(count: int) -> float:
-    return min(MINUTE * 5.0 ** min(max(count, 1) - 1, 3), HOUR)
+def shifted(usage: Usage, by: float, *, now: float) -> Usage:
+    """After the wall clock moved `by` seconds to `now`: what was under way lasts as long as before."""
+    before = now - by
+    cooldown, disabled = (at + by if at > before else at for at in (usage.cooldown_until, usage.disabled_until))
+    return replace(usage, cooldown_until=cooldown, disabled_until=disabled)
+
+
+def _wait(table: float, retry_after: float | None, options: CooldownOptions) -> float:
+    return table if retry_after is None else min(max(retry_after, 0.0), options.retry_after_max)
 
 
 def _count(usage: Usage, outcome: Outcome, *, now: float, window: float) -> Usage:
-    lapsed = max(usage.cooldown_until, usage.disabled_until)
-    # A billing disable keeps its count past its end: the doubling is the point. A cooldown's count ends with it.
-    quiet = usage.last_failure and now - usage.last_failure > window
-    healed = 0.0 < usage.cooldown_until <= now and usage.disabled_until <= now
-    counts = {} if quiet else dict(usage.failure_counts)
-    if healed:
-        counts = {name: n for name, n in counts.items() if name == Outcome.BILLING}
-    counts[outcome.value] = counts.get(outcome.value, 0) + 1
-    errors = 1 if quiet or healed or lapsed == 0.0 else usage.error_count + 1
-    return replace(usage, error_count=errors, failure_counts=counts, last_failure=now)
+    if usage.last_failure and now - usage.last_failure > window:
+        usage = replace(usage, error_count=0, failure_counts={})
+    elif not usage.cooling(now):
+        billing = usage.failure_counts.get(Outcome.BILLING, 0)
+        usage = replace(usage, error_count=0, failure_counts={Outcome.BILLING.value: billing} if billing else {})
+    counts = {**usage.failure_counts, outcome.value: usage.failure_counts.get(outcome, 0) + 1}
+    return replace(usage, error_count=usage.error_count + 1, failure_counts=counts, last_failure=now)

@@ -1,6 +1,6 @@
 """Credentials: the usable form of a profile now. What it is worth, and how a request or a process carries it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from broker.domain.cooldowns import Usage
@@ -14,22 +14,18 @@ NEVER: Final = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a profile is worth: its state, why, and until when that judgement holds (seconds since the epoch).
+    """What a profile is worth: its state, why, and until when that judgement holds (seconds since the epoch). The words of
+    `reason` age sooner, and do not count when two are compared.
 
-    `usable`: it can serve a request now. `serving`: it counts for health. They differ for a cooldown, which passes, so that
-    neither touches; and for a billing disable, which takes both.
+    `usable`: it can serve a request, and health may count on it. A cooldown leaves it so, for others only come first; a billing
+    disable does not. `cooling_until` is when either ends, 0 for now.
     """
 
     state: State
-    reason: str
+    reason: str = field(compare=False)
     usable: bool
     cooling_until: float
     valid_until: float
-
-    @property
-    def serving(self) -> bool:
-        """Whether health may count on it."""
-        return self.usable and self.state in SERVING_STATES
 
 
 def assess(held: Held, usage: Usage, *, now: float, warn_within: float) -> Standing:
@@ -52,14 +48,14 @@ def _state(held: Held, usage: Usage, *, now: float, warn_within: float) -> tuple
         return State.INVALID, profile.fault or "malformed", NEVER
     if held.stale_until is not None and now >= held.stale_until:
         return State.MISSING, f"{profile.source} has been unreadable for longer than the stale budget", NEVER
-    if usage.rejected and usage.rejected_version == held.version:
-        return State.REJECTED, usage.rejected, NEVER
     stale_end = NEVER if held.stale_until is None else held.stale_until
+    if usage.rejected and usage.rejected_version == held.version:
+        return State.REJECTED, usage.rejected, stale_end
     if profile.expires_at is None:
         return State.OK, "", stale_end
     left = profile.expires_at - now
     if left <= 0:
-        return State.EXPIRED, f"expired {_span(-left)} ago", NEVER
+        return State.EXPIRED, f"expired {_span(-left)} ago", stale_end
     if left <= warn_within:
         return State.EXPIRING, f"expires in {_span(left)}", min(profile.expires_at, stale_end)
     return State.OK, "", min(profile.expires_at - warn_within, stale_end)

@@ -17,7 +17,7 @@ class LeaseOptions:
 @dataclass(frozen=True, slots=True)
 class Lease:
     """One grant. `automatic` tells whether the broker chose the profile, so that another may take over; `asked` is the time to
-    live that renewals keep to; `streaming` whether a stream holds it, in which case it ends with that stream."""
+    live first asked for, which renewals keep to; `streaming` whether a stream holds it: then it ends with that stream."""
 
     id: str
     agent: str
@@ -65,7 +65,7 @@ def grant(
 
     `now` is steady; `credential_left` is in seconds, None for a credential that does not say when it ends.
     """
-    life = min(ttl, max_ttl) if credential_left is None else min(ttl, max_ttl, credential_left)
+    life = min(ttl, max_ttl) if credential_left is None else min(ttl, max_ttl, max(credential_left, 0.0))
     return Lease(
         lease_id, agent, session, provider, profile, automatic, delivery, ttl, now, now + life, now + max_ttl, streaming
     )  # fmt: skip
@@ -82,4 +82,4 @@ def renew(lease: Lease, *, ttl: float | None, credential_left: float | None, now
     until = min(now + asked, lease.max_expires_at)
     if credential_left is not None:
         until = min(until, now + credential_left)
-    return replace(lease, expires_at=until, asked=asked)
+    return replace(lease, expires_at=until)

@@ -95,9 +95,9 @@ def apply(state: SourceState, event: Event, *, now: float) -> SourceState:
             stale = {name: fault for name, fault in state.stale_units.items() if name != unit.name}
             return replace(state, units={**state.units, unit.name: unit}, stale_units=stale)
         case Removed(name):
-            units = {key: unit for key, unit in state.units.items() if key != name}
+            kept = {key: unit for key, unit in state.units.items() if key != name}
             stale = {key: fault for key, fault in state.stale_units.items() if key != name}
-            return replace(state, units=units, stale_units=stale)
+            return replace(state, units=kept, stale_units=stale)
         case Unavailable(fault):
             since = state.stale_since if state.stale_since is not None else now
             return replace(state, stale_since=since, fault=fault)
@@ -127,16 +127,18 @@ class Shadowed:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """All profiles in effect, by agent ("" holds those of every agent) and id."""
+    """All profiles in effect, by agent ("" holds those of every agent) and id. `unread` names the sources that have never been
+    read in full: a profile that is not here may be there."""
 
     held: Mapping[tuple[str, str], Held] = field(default_factory=lambda: MappingProxyType({}))
     shadowed: tuple[Shadowed, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 def merge(
     sources: Sequence[SourceState], *, version: Callable[[Profile], int], stale_budget: float, tail: frozenset[str]
 ) -> Material:
-    """The profiles in effect: the first source in the order wins an id.
+    """The profiles in effect: the first source in the order wins an id, and in one source the first unit by name.
 
     `version` numbers a profile's material: equal numbers for equal material, greater ones for newer. Sources whose name is in
     `tail` belong to the last tier of a choice.
@@ -145,7 +147,7 @@ def merge(
     shadowed: list[Shadowed] = []
     for rank, source in enumerate(sources):
         last = source.name in tail
-        for unit in source.units.values():
+        for _, unit in sorted(source.units.items()):
             since = source.stale_since if source.stale_since is not None else source.stale_units.get(unit.name, ("", None))[1]
             until = None if since is None else since + stale_budget
             for profile in unit.profiles:
@@ -154,14 +156,11 @@ def merge(
                     shadowed.append(Shadowed(profile, held[key].profile))
                 else:
                     held[key] = Held(profile, rank, version(profile), last, until)
-    return Material(held, tuple(shadowed))
+    unread = tuple(source.name for source in sources if source.synced_at is None)
+    return Material(held, tuple(shadowed), unread)
 
 
 def changed(before: Material, after: Material) -> set[tuple[str, str]]:
     """Which profiles came, went or differ, by agent and id. Only names: values stay where they are."""
     keys = before.held.keys() | after.held.keys()
-    return {key for key in keys if _visible(before.held.get(key)) != _visible(after.held.get(key))}
-
-
-def _visible(held: Held | None) -> tuple[Profile, int, int, float | None] | None:
-    return None if held is None else (held.profile, held.version, held.rank, held.stale_until)
+    return {key for key in keys if before.held.get(key) != after.held.get(key)}

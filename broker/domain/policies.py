@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-from broker.domain.errors import DeliveryNotAllowed, PolicyDenied
+from broker.domain.errors import DeliveryNotAllowed, PolicyDenied, RateLimited
 
 
 class Delivery(StrEnum):
@@ -13,6 +13,14 @@ class Delivery(StrEnum):
 
     RAW = "raw"
     BROKERED = "brokered"
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What was left of an agent's rate at a steady instant, in requests."""
+
+    left: float
+    at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +76,21 @@ class AgentPolicy:
         if delivery not in available:
             raise DeliveryNotAllowed(f"delivery {delivery.value!r} is not available: no gateway runs beside this broker")
         return delivery
+
+    def spend(self, agent: str, allowance: Allowance | None, *, now: float) -> Allowance | None:
+        """What is left after one more request at `now` (steady); None: unlimited, or untouched so far.
+
+        Raises RateLimited, saying when to come again.
+        """
+        if self.rate is None:
+            return None
+        full = float(self.burst)
+        left = full if allowance is None else min(full, allowance.left + (now - allowance.at) * self.rate)
+        if left < 1.0:
+            raise RateLimited(
+                f"agent {agent!r} asks more often than agents.{agent}.rate allows", retry_after=(1.0 - left) / self.rate
+            )
+        return Allowance(left - 1.0, now)
 
 
 def _words(deliveries: frozenset[Delivery]) -> str:

@@ -32,15 +32,19 @@ class SecretValue:
     def digest(self, key: bytes, context: str = "") -> bytes:
         """A keyed fingerprint of the text in a context (HMAC-SHA256, 16 bytes): to the key's holder it tells equal from
         different, and nothing else."""
-        return hmac.digest(key, f"{context}\0{self.__value}".encode(), hashlib.sha256)[:16]
+        return hmac.digest(key, context.encode() + b"\0" + self.__bytes(), hashlib.sha256)[:16]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SecretValue):
             return NotImplemented
-        return hmac.compare_digest(self.__value.encode(), other.__value.encode())
+        return hmac.compare_digest(self.__bytes(), other.__bytes())
 
     def __hash__(self) -> int:
         return hash(self.__value)
+
+    def __bytes(self) -> bytes:
+        # Text that is no Unicode would otherwise raise an error that holds it whole.
+        return self.__value.encode("utf-8", "surrogatepass")
 
     def __repr__(self) -> str:
         return _HIDDEN
@@ -55,4 +59,7 @@ class SecretValue:
         return self
 
     def __reduce__(self) -> NoReturn:
+        raise TypeError("a SecretValue does not pickle")
+
+    def __getstate__(self) -> NoReturn:
         raise TypeError("a SecretValue does not pickle")

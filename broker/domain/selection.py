@@ -2,7 +2,7 @@
 
 An explicit order is exclusive and kept. Without one: oauth, then token, then api_key; inside a kind the least recently used
 first; profiles from the environment and `.env` form a last tier, in the order of the sources. Those in cooldown come last,
-by soonest end. What cannot serve is refused with its reason.
+by soonest end. What cannot serve is never tried.
 """
 
 from collections import OrderedDict
@@ -35,73 +35,80 @@ class Plan:
     """The candidates of one agent and provider, ready to be taken from in O(1).
 
     Groups are tried in order and taken from in rotation, which is what "least recently used first" comes to while nothing
-    else changes; `cooling` come after them; `refused` never. The plan holds until `valid_until` or until anything about its
-    candidates changes, whichever is first.
+    else changes; `cooling` come after them; `unusable` and `excluded` (id → why) never. The plan holds until `valid_until` or
+    until anything about its candidates changes, whichever is first.
     """
 
-    __slots__ = ("_groups", "_places", "cooling", "refused", "valid_until")
+    __slots__ = ("_groups", "_places", "cooling", "excluded", "unusable", "valid_until")
 
     def __init__(
-        self, groups: Iterable[Iterable[Candidate]], cooling: Sequence[Candidate], refused: Sequence[tuple[str, str]]
+        self,
+        groups: Iterable[Iterable[Candidate]],
+        *,
+        cooling: Sequence[Candidate],
+        unusable: Sequence[Candidate],
+        excluded: Mapping[str, str],
     ) -> None:
         self._groups = [OrderedDict((c.id, c) for c in group) for group in groups]
         self.cooling = tuple(cooling)
-        self.refused = tuple(refused)
+        self.unusable = tuple(unusable)
+        self.excluded = excluded
         last = OrderedDict((c.id, c) for c in cooling)
         self._places = {profile: group for group in (*self._groups, last) for profile in group}
-        self.valid_until = min((group[i].standing.valid_until for i, group in self._places.items()), default=NEVER)
+        everyone = (*self.ordered(), *self.unusable)
+        self.valid_until = min((c.standing.valid_until for c in everyone), default=NEVER)
 
     def find(self, profile_id: str) -> Candidate | None:
         """The candidate of that id, if it can serve."""
         group = self._places.get(profile_id)
         return None if group is None else group[profile_id]
 
-    def take(self) -> Candidate | None:
-        """The next candidate, which thereby becomes the most recently used of its group."""
-        for group in self._groups:
-            candidate = next(iter(group.values()))
-            group.move_to_end(candidate.id)
-            return candidate
+    def first(self) -> Candidate | None:
+        """The candidate whose turn it is."""
+        if self._groups:
+            return next(iter(self._groups[0].values()))
         return self.cooling[0] if self.cooling else None
 
     def used(self, profile_id: str) -> None:
-        """Notes that a candidate was used without being taken."""
+        """Notes that a candidate was used: it becomes the most recently used of its group."""
         group = self._places.get(profile_id)
         if group is not None:
             group.move_to_end(profile_id)
+
+    def take(self) -> Candidate | None:
+        """The candidate whose turn it is, noted as used."""
+        candidate = self.first()
+        if candidate is not None:
+            self.used(candidate.id)
+        return candidate
 
     def ordered(self) -> list[Candidate]:
         """All that can serve, in the order in which they would be tried."""
         return [c for group in self._groups for c in group.values()] + list(self.cooling)
 
-    def reasons(self) -> dict[str, str]:
-        """Why each of the others cannot serve, by id."""
-        return dict(self.refused)
+
+def plan(candidates: Iterable[Candidate], *, order: Sequence[str] | None, now: float) -> Plan:
+    """Ranks the candidates. `order` is the explicit one, or None; ids in it that no candidate has are excluded as missing."""
+    if order is None:
+        ready, cooling, unusable = _split(sorted(candidates, key=lambda c: (c.usage.last_used, c.id)), now=now)
+        groups: dict[tuple[int, int, int], list[Candidate]] = {}
+        for candidate in ready:
+            groups.setdefault(_group(candidate), []).append(candidate)
+        return Plan([groups[key] for key in sorted(groups)], cooling=cooling, unusable=unusable, excluded={})
+    known = {c.id: c for c in candidates}
+    wanted = dict.fromkeys(order)
+    ready, cooling, unusable = _split([known[i] for i in wanted if i in known], now=now)
+    excluded = {i: "no source holds it" for i in wanted if i not in known}
+    excluded |= {i: "not in the order, which is exclusive" for i in sorted(known) if i not in wanted}
+    return Plan([[c] for c in ready], cooling=cooling, unusable=unusable, excluded=excluded)
 
 
-def plan(candidates: Sequence[Candidate], *, order: Sequence[str] | None, now: float) -> Plan:
-    """Ranks the candidates. `order` is the explicit one, or None; ids in it that no candidate has are refused as missing."""
-    if order is not None:
-        known = {c.id: c for c in candidates}
-        listed = [known[i] for i in dict.fromkeys(order) if i in known]
-        refused = [(i, "no source holds it") for i in order if i not in known]
-        refused += [(c.id, "not in the order, which is exclusive") for c in candidates if c.id not in set(order)]
-        ready, cooling, unusable = _split(listed, now=now)
-        return Plan([[c] for c in ready], cooling, refused + unusable)
-    ready, cooling, refused = _split(candidates, now=now)
-    groups: dict[tuple[int, int, int], list[Candidate]] = {}
-    for candidate in ready:
-        groups.setdefault(_group(candidate), []).append(candidate)
-    return Plan(
-        [sorted(groups[key], key=lambda c: (c.usage.last_used, c.id)) for key in sorted(groups)], cooling, refused
-    )
-
-
-def _split(candidates: Sequence[Candidate], *, now: float) -> tuple[list[Candidate], list[Candidate], list[tuple[str, str]]]:
-    ready = [c for c in candidates if c.standing.usable and c.standing.cooling_until <= now]
-    cooling = [c for c in candidates if c.standing.usable and c.standing.cooling_until > now]
-    refused = [(c.id, c.standing.reason or c.standing.state.value) for c in candidates if not c.standing.usable]
-    return ready, sorted(cooling, key=lambda c: c.standing.cooling_until), refused
+def _split(ranked: Sequence[Candidate], *, now: float) -> tuple[list[Candidate], list[Candidate], list[Candidate]]:
+    """Those that serve, those in cooldown by soonest end, and those that cannot serve; else in the order given."""
+    usable = [c for c in ranked if c.standing.usable]
+    cooling = sorted((c for c in usable if c.standing.cooling_until > now), key=lambda c: c.standing.cooling_until)
+    ready = [c for c in usable if c.standing.cooling_until <= now]
+    return ready, cooling, [c for c in ranked if not c.standing.usable]
 
 
 def _group(candidate: Candidate) -> tuple[int, int, int]:
@@ -114,4 +121,4 @@ def explicit_order(
     provider: str, *, stored: Sequence[str] | None, configured: Mapping[str, Sequence[str]]
 ) -> Sequence[str] | None:
     """The order that applies: the agent's stored one, else the configured one, else None."""
-    return stored if stored else configured.get(provider)
+    return stored or configured.get(provider)

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from broker.domain.cooldowns import Usage
-from broker.domain.material import Held
 from broker.domain.profiles import State
 from broker.domain.selection import Candidate
 
@@ -32,12 +30,11 @@ class ProfileStatus:
 
 
 def describe(
-    candidate: Candidate, *, reason: str, next: bool, usable: bool, pinned: bool, base_url: str, now: float
+    candidate: Candidate, *, reason: str, is_next: bool, usable: bool, pinned: bool, base_url: str, now: float
 ) -> ProfileStatus:
     """The status of a profile that a source holds."""
-    held: Held = candidate.held
-    usage: Usage = candidate.usage
-    profile = held.profile
+    usage = candidate.usage
+    profile = candidate.held.profile
     return ProfileStatus(
         id=profile.id,
         provider=profile.provider,
@@ -45,7 +42,7 @@ def describe(
         source=profile.source,
         state=candidate.standing.state.value,
         reason=reason,
-        next=next,
+        next=is_next,
         usable=usable,
         pinned=pinned,
         label="" if profile.secret is None else profile.secret.label(),
@@ -55,5 +52,5 @@ def describe(
         disabled_reason=usage.disabled_reason if usage.disabled_until > now else "",
         last_used_at=usage.last_used,
         base_url=base_url,
-        version=held.version,
+        version=candidate.held.version,
     )

@@ -1,24 +1,25 @@
 """Choosing the profile for a request: orders, pins, sessions, and the plan they come to."""
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar
 
-from broker.domain.errors import InvalidArgument, NoUsableProfile, ProfileNotFound, ProviderUnknown, ReauthRequired
+from broker.domain.errors import (
+    BrokerError,
+    InvalidArgument,
+    NoUsableProfile,
+    ProfileNotFound,
+    ProviderUnknown,
+    ReauthRequired,
+    SourceNotSynced,
+)
 from broker.domain.policies import Policies
 from broker.domain.profiles import State, split_id
 from broker.domain.provider import Catalog
 from broker.domain.selection import Candidate, Plan, explicit_order, plan
 from broker.domain.statuses import ProfileStatus, describe
-from broker.engine.standing import Key, Standings
+from broker.engine.sessions import SessionKey, Sessions
+from broker.engine.standing import Standings
 from broker.ports import Clock, StateStore
-
-_SESSIONS_KEPT: Final = 10_000
-
-V = TypeVar("V")
-
-SessionKey = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Choice:
 
 
 class Choosing:
-    """Decides, synchronously and in O(1) while nothing changes. Its plans are thrown away whenever a profile changes."""
+    """Decides, synchronously and in O(1) while nothing changes. A plan is thrown away when a profile changes."""
 
     def __init__(
         self,
@@ -50,14 +51,11 @@ class Choosing:
         self._standings = standings
         self._configured = configured_order
         self._orders = dict(orders)
-        self._pins = OrderedDict(pins)
-        self._sticky: OrderedDict[SessionKey, str] = OrderedDict()
-        self._plans: dict[tuple[str, str], Plan] = {}
+        self._sessions = Sessions(store=store, pins=pins)
+        self._plans: dict[str, dict[str, tuple[int, Plan]]] = {}
         self.catalog = catalog
-        standings.listeners.append(self._changed)
 
-    def _changed(self, keys: frozenset[Key]) -> None:
-        self._plans.clear()
+    # -- names ---------------------------------------------------------------------------------------------------------
 
     def resolve_names(self, provider: str, profile: str) -> tuple[str, str]:
         """The normalised provider and the full profile id (or "") of a request that names at least one of them.
@@ -66,11 +64,12 @@ class Choosing:
         """
         if not provider and not profile:
             raise InvalidArgument("name a provider or a profile")
-        if profile and ":" in profile:
-            of_profile = self._known(split_id(profile)[0])
+        if ":" in profile:
+            prefix, name = split_id(profile)
+            of_profile = self._known(prefix)
             if provider and self._known(provider) != of_profile:
                 raise InvalidArgument(f"profile {profile[:80]!r} is for another provider than {provider[:80]!r}")
-            return of_profile, f"{of_profile}:{split_id(profile)[1]}"
+            return of_profile, f"{of_profile}:{name}"
         known = self._known(provider)
         return known, f"{known}:{profile}" if profile else ""
 
@@ -81,169 +80,207 @@ class Choosing:
             raise ProviderUnknown(f"provider {shown!r} is unknown: see `equabot models status`, or add it to providers")
         return known
 
+    # -- the choice ----------------------------------------------------------------------------------------------------
+
     def choose(self, agent: str, provider: str, *, profile: str = "", session: str = "") -> Choice:
         """The profile that serves a request of the agent now.
 
-        `provider` and `profile` are normalised. Raises PolicyDenied, ProfileNotFound, NoUsableProfile, ReauthRequired.
+        `provider` and `profile` are normalised. Raises PolicyDenied, ProfileNotFound, NoUsableProfile, ReauthRequired,
+        SourceNotSynced.
         """
         policy = self._policies.of(agent)
         if profile:
             policy.check_profile(agent, provider, profile)
-            return Choice(self._named(agent, provider, profile), automatic=False)
-        policy.check_provider(agent, provider)
-        current = self.plan(agent, provider)
-        candidate = self._of_session(current, (agent, session, provider)) if session else current.take()
-        if candidate is None:
-            raise self._nothing_usable(current, agent, provider)
-        self._standings.touch((candidate.held.profile.agent, candidate.id), candidate)
-        return Choice(candidate, automatic=True)
+            candidate = self._named(agent, provider, profile)
+        else:
+            policy.check_provider(agent, provider)
+            candidate = self._automatic((agent, session, provider))
+        self._standings.touch((candidate.held.profile.agent, candidate.id))
+        for _, known in self._plans.get(provider, {}).values():
+            known.used(candidate.id)
+        return Choice(candidate, automatic=not profile)
 
     def plan(self, agent: str, provider: str) -> Plan:
         """The agent's candidates of the provider, ranked."""
         now = self._clock.now()
-        known = self._plans.get((agent, provider))
-        if known is not None:
-            if known.valid_until > now:
-                return known
-            self._standings.tick()
+        generation, known = self._plans.setdefault(provider, {}).get(agent, (-1, None))
+        if known is not None and generation == self._standings.generation and known.valid_until > now:
+            return known
         policy = self._policies.of(agent)
-        candidates = [
-            candidate
-            for _, candidate in self._standings.of(agent, provider)
-            if policy.allows_profile(provider, candidate.id)
-        ]
+        found = (candidate for _, candidate in self._standings.of(agent, provider))
+        candidates = [candidate for candidate in found if policy.allows_profile(provider, candidate.id)]
         order = explicit_order(provider, stored=self._orders.get((agent, provider)), configured=self._configured)
-        made = self._plans[agent, provider] = plan(candidates, order=order, now=now)
+        if order is not None:
+            order = [profile for profile in order if policy.allows_profile(provider, profile)]
+        made = plan(candidates, order=order, now=now)
+        self._plans[provider][agent] = (self._standings.generation, made)
         return made
 
-    def _named(self, agent: str, provider: str, profile: str) -> Candidate:
-        found = self._standings.find(agent, profile)
-        if found is None:
-            known = sorted(candidate.id for _, candidate in self._standings.of(agent, provider))[:10]
-            raise ProfileNotFound(f"no profile {profile[:80]!r}; there is {', '.join(known) or 'none of this provider'}")
-        key, candidate = found
-        if not candidate.standing.usable:
-            raise _unusable(f"profile {profile!r} cannot be used", [candidate], {profile: _why(candidate)})
-        self._standings.touch(key, candidate)
-        self.plan(agent, provider).used(profile)
+    def _automatic(self, key: SessionKey) -> Candidate:
+        agent, session, provider = key
+        current = self.plan(agent, provider)
+        candidate = (self._of_session(current, key) if session else None) or current.first()
+        if candidate is None:
+            raise self._nothing_usable(current, agent, provider)
+        if session:
+            self._sessions.serve(key, candidate.id, now=self._clock.now())
         return candidate
 
     def _of_session(self, current: Plan, key: SessionKey) -> Candidate | None:
+        """The session's own profile, where it has one that can serve now: the pinned one, then the one that served before.
+
+        Raises NoUsableProfile for a strict pin that cannot serve.
+        """
+        agent, _, provider = key
         now = self._clock.now()
-        pinned, strict = self._pins.get(key, ("", False))
+        pinned, strict = self._sessions.pinned(key)
         if pinned:
-            candidate = current.find(pinned)
-            if candidate is not None and (strict or candidate.standing.cooling_until <= now):
-                current.used(pinned)
+            candidate = self._find(agent, provider, pinned)
+            if candidate is not None and _serves(candidate, now):
                 return candidate
             if strict:
+                why = "no source holds it" if candidate is None else self._why(candidate)
                 raise NoUsableProfile(
-                    f"session is pinned to {pinned!r}, which cannot be used: unpin it",
-                    metadata={pinned: current.reasons().get(pinned, "no source holds it")},
+                    f"the session is pinned to {pinned!r}, which cannot serve ({why}): wait, or unpin it",
+                    metadata={pinned: why},
                 )
-        stuck = current.find(self._sticky.get(key, ""))
-        if stuck is not None and stuck.standing.cooling_until <= now:
-            current.used(stuck.id)
-            return stuck
-        candidate = current.take()
-        if candidate is not None:
-            _remember(self._sticky, key, candidate.id)
+        # An automatic choice stays until a cooldown, also one that has lapsed since.
+        profile, since = self._sessions.served(key)
+        candidate = current.find(profile)
+        stays = candidate is not None and _serves(candidate, now) and candidate.usage.cooldown_until <= since
+        return candidate if stays else None
+
+    def _find(self, agent: str, provider: str, profile: str) -> Candidate | None:
+        """The named profile, in an order or not, if the agent may have it and it is of this provider."""
+        found = self._standings.find(agent, profile)
+        if found is None or found[1].held.profile.provider != provider:
+            return None
+        return found[1] if self._policies.of(agent).allows_profile(provider, profile) else None
+
+    def _named(self, agent: str, provider: str, profile: str) -> Candidate:
+        candidate = self._find(agent, provider, profile)
+        if candidate is None:
+            raise self._not_found(agent, provider, profile)
+        if not candidate.standing.usable:
+            why = self._why(candidate)
+            raise _unusable(f"profile {profile!r} cannot be used: {why}", [candidate], {profile: why})
         return candidate
 
-    def _nothing_usable(self, current: Plan, agent: str, provider: str) -> NoUsableProfile | ReauthRequired:
-        candidates = [candidate for _, candidate in self._standings.of(agent, provider)]
-        reasons = current.reasons()
-        if not reasons:
-            facts = self.catalog.providers[provider]
-            names = ", ".join(name.name for name in facts.env_names[:2])
-            hint = f"set {names} in the environment or in .env" if names else "add a profile"
-            return NoUsableProfile(f"no credential for provider {provider!r}: {hint}")
-        told = "; ".join(f"{profile}: {why}" for profile, why in list(reasons.items())[:5])
-        return _unusable(f"no usable profile for provider {provider!r} ({told})", candidates, reasons)
+    # -- what cannot be chosen, and why --------------------------------------------------------------------------------
+
+    def _why(self, candidate: Candidate) -> str:
+        """Why a profile that a source holds is in its state, in words of now."""
+        standing = self._standings.judge((candidate.held.profile.agent, candidate.id)).standing
+        return standing.reason or standing.state.value
+
+    def _reasons(self, current: Plan) -> dict[str, str]:
+        return {c.id: self._why(c) for c in current.unusable} | dict(current.excluded)
+
+    def _not_found(self, agent: str, provider: str, profile: str) -> ProfileNotFound | SourceNotSynced:
+        unread = self._unread()
+        if unread is not None:
+            return unread
+        policy = self._policies.of(agent)
+        ids = sorted(c.id for _, c in self._standings.of(agent, provider) if policy.allows_profile(provider, c.id))
+        return ProfileNotFound(f"no profile {profile[:80]!r}; there is {', '.join(ids[:10]) or 'none of this provider'}")
+
+    def _nothing_usable(self, current: Plan, agent: str, provider: str) -> BrokerError:
+        reasons = self._reasons(current)
+        if reasons:
+            told = "; ".join(f"{profile}: {why}" for profile, why in list(reasons.items())[:5])
+            return _unusable(f"no usable profile for provider {provider!r} ({told})", current.unusable, reasons)
+        unread = self._unread()
+        if unread is not None:
+            return unread
+        names = ", ".join(name.name for name in self.catalog.providers[provider].env_names[:2])
+        hint = f"set {names} in the environment or in .env" if names else "add a profile"
+        return NoUsableProfile(f"no credential for provider {provider!r}: {hint}")
+
+    def _unread(self) -> SourceNotSynced | None:
+        unread = self._standings.material.unread
+        if not unread:
+            return None
+        return SourceNotSynced(f"it may be in a source that has not been read yet: {', '.join(unread[:5])}")
+
+    # -- what is told --------------------------------------------------------------------------------------------------
 
     def statuses(self, agent: str, provider: str = "", *, session: str = "") -> list[ProfileStatus]:
         """The agent's candidates of one provider (or of every one it may use), in the order they would be tried, then those
         that cannot serve. Takes nothing. Raises ProviderUnknown, PolicyDenied."""
         policy = self._policies.of(agent)
+        self._standings.tick()
         if provider:
             known = self._known(provider)
             policy.check_provider(agent, known)
-            return self._statuses(agent, known, session)
-        ordered = {ordered for of_agent, ordered in self._orders if of_agent == agent}
+            return self._statuses((agent, session, known))
+        ordered = {of_provider for of_agent, of_provider in self._orders if of_agent == agent} | self._configured.keys()
         allowed = sorted(p for p in self._standings.providers() | ordered if policy.allows_provider(p))
-        return [status for p in allowed for status in self._statuses(agent, p, session)]
+        return [status for p in allowed if p in self.catalog.providers for status in self._statuses((agent, session, p))]
 
-    def _statuses(self, agent: str, provider: str, session: str) -> list[ProfileStatus]:
+    def _statuses(self, key: SessionKey) -> list[ProfileStatus]:
+        agent, session, provider = key
         current = self.plan(agent, provider)
-        now = self._clock.now()
-        key = (agent, session, provider)
-        pinned = self._pins.get(key, ("", False))[0] if session else ""
-        wanted = [current.find(i) for i in (pinned, self._sticky.get(key, "") if session else "") if i]
-        lead = next((c for c in wanted if c is not None and c.standing.cooling_until <= now), None)
-        ordered = current.ordered()
-        if lead is not None:
-            ordered = [lead, *(c for c in ordered if c.id != lead.id)]
-        reasons = {c.id: _why(c) for c in ordered} | current.reasons()
+        try:
+            lead = (self._of_session(current, key) if session else None) or current.first()
+        except NoUsableProfile:
+            lead = None
+        usable = dict.fromkeys([*([] if lead is None else [lead.id]), *(c.id for c in current.ordered())])
+        rest = {profile: why for profile, why in self._reasons(current).items() if profile not in usable}
+        pinned = self._sessions.pinned(key)[0] if session else ""
         url = self.catalog.providers[provider].base_url
         rows: list[ProfileStatus] = []
-        for profile, why in reasons.items():
+        for profile in (*usable, *rest):
             found = self._standings.find(agent, profile)
-            usable = profile not in current.reasons()
             if found is None:
-                rows.append(ProfileStatus(id=profile, provider=provider, reason=why, base_url=url))
+                rows.append(ProfileStatus(id=profile, provider=provider, reason=rest[profile], base_url=url))
                 continue
-            rows.append(
-                describe(
-                    found[1],
-                    reason=why,
-                    next=usable and not rows,
-                    usable=usable,
-                    pinned=profile == pinned,
-                    base_url=url,
-                    now=now,
-                )
+            row = describe(
+                self._standings.judge(found[0]),
+                reason=rest.get(profile) or self._why(found[1]),
+                is_next=lead is not None and profile == lead.id,
+                usable=profile not in rest,
+                pinned=profile == pinned,
+                base_url=url,
+                now=self._clock.now(),
             )
+            rows.append(row)
         return rows
 
-    def forget_choices(self, profile: str) -> None:
-        """Automatic choices of this profile end: it cools down, or is gone."""
-        for key in [key for key, stuck in self._sticky.items() if stuck == profile]:
-            del self._sticky[key]
+    # -- pins and orders -----------------------------------------------------------------------------------------------
 
     def pin(self, agent: str, session: str, provider: str, profile: str, *, strict: bool) -> None:
         """Makes the session try one profile first. Raises InvalidArgument, ProfileNotFound, PolicyDenied."""
         if not session:
             raise InvalidArgument("a pin needs a session")
-        provider, profile = self.resolve_names(provider, profile)
         if not profile:
             raise InvalidArgument("a pin needs a profile")
+        provider, profile = self.resolve_names(provider, profile)
         self._policies.of(agent).check_profile(agent, provider, profile)
-        if self._standings.find(agent, profile) is None:
-            raise ProfileNotFound(f"no profile {profile[:80]!r} to pin")
-        key = (agent, session, provider)
-        dropped = _remember(self._pins, key, (profile, strict))
-        self._store.put_pin(key, (profile, strict))
-        if dropped is not None:
-            self._store.put_pin(dropped, None)
+        if self._find(agent, provider, profile) is None:
+            raise self._not_found(agent, provider, profile)
+        self._sessions.pin((agent, session, provider), profile, strict=strict)
 
     def unpin(self, agent: str, session: str, provider: str) -> None:
         """Takes the session's pin away. Raises ProviderUnknown."""
-        key = (agent, session, self._known(provider))
-        if self._pins.pop(key, None) is not None:
-            self._store.put_pin(key, None)
+        self._sessions.unpin((agent, session, self._known(provider)))
 
     def order(self, agent: str, provider: str) -> tuple[str, ...]:
-        """The stored order override; empty for none."""
+        """The stored order override; empty for none. Raises PolicyDenied for an unknown agent, ProviderUnknown."""
         self._policies.of(agent)
         return self._orders.get((agent, self._known(provider)), ())
 
     def set_order(self, agent: str, provider: str, profiles: Iterable[str]) -> tuple[str, ...]:
         """Stores (or, given none, clears) the override. Raises InvalidArgument for a profile of another provider,
-        ProfileNotFound for one that no source holds."""
-        self._policies.of(agent)
+        PolicyDenied for one that the agent may not have, ProfileNotFound for one that no source holds."""
+        policy = self._policies.of(agent)
         provider = self._known(provider)
+        profiles = list(profiles)
+        if not all(profiles):
+            raise InvalidArgument("a profile id in the order is empty")
         wanted = tuple(dict.fromkeys(self.resolve_names(provider, profile)[1] for profile in profiles))
-        missing = [profile for profile in wanted if self._standings.find(agent, profile) is None]
+        for profile in wanted:
+            policy.check_profile(agent, provider, profile)
+        missing = [profile for profile in wanted if self._find(agent, provider, profile) is None]
         if missing:
             raise ProfileNotFound(f"no profile {', '.join(repr(m[:80]) for m in missing)}: nothing was stored")
         if wanted:
@@ -251,8 +288,13 @@ class Choosing:
         else:
             self._orders.pop((agent, provider), None)
         self._store.put_order((agent, provider), wanted or None)
-        self._plans.clear()
+        self._store.flush()
+        self._plans.pop(provider, None)
         return wanted
+
+
+def _serves(candidate: Candidate, now: float) -> bool:
+    return candidate.standing.usable and candidate.standing.cooling_until <= now
 
 
 def _unusable(
@@ -262,14 +304,3 @@ def _unusable(
     if states == {State.REAUTH_REQUIRED}:
         return ReauthRequired(message, metadata=reasons)
     return NoUsableProfile(message, metadata=reasons)
-
-
-def _why(candidate: Candidate) -> str:
-    return candidate.standing.reason or candidate.standing.state.value
-
-
-def _remember(known: "OrderedDict[SessionKey, V]", key: SessionKey, value: V) -> SessionKey | None:
-    """Keeps the newest; returns the key that had to go for it."""
-    known[key] = value
-    known.move_to_end(key)
-    return known.popitem(last=False)[0] if len(known) > _SESSIONS_KEPT else None

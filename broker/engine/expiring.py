@@ -10,7 +10,10 @@ from broker.telemetry.events import ClockJumped, Events, StoreFault, StoreRecove
 
 _LONGEST: Final = 5.0
 """Also with nothing due the loop looks this often (seconds): for a jump of the wall clock, and to store what was used."""
+_SHORTEST: Final = 0.001
+"""However much is due, the others get their turn."""
 _JUMP: Final = 2.0
+"""What the wall clock may move by (seconds) without anybody having set it."""
 
 
 class Expiring:
@@ -27,24 +30,23 @@ class Expiring:
         self._offset = leasing.offset()
         self._sooner = asyncio.Event()
         self._fault = ""
-        leasing.wake = self._sooner.set
-        standings.wake = self._sooner.set
+        leasing.agenda.wake = self._sooner.set
+        standings.agenda.wake = self._sooner.set
 
     async def run(self) -> None:
         """Works forever."""
         while True:
             delay = self.turn()
             self._sooner.clear()
-            if delay > 0:
-                await self._pause(min(delay, _LONGEST))
+            await self._pause(min(max(delay, _SHORTEST), _LONGEST))
 
     def turn(self) -> float:
         """Does what is due. Returns how many seconds until something else is."""
         offset = self._leasing.offset()
         if abs(offset - self._offset) > _JUMP:
-            self._events.emit(ClockJumped(seconds=offset - self._offset))
-            self._offset = offset
-            self._standings.reassess_all()
+            by, self._offset = offset - self._offset, offset
+            self._events.emit(ClockJumped(seconds=by))
+            self._standings.wall_moved(by)
             self._leasing.wall_moved()
         credentials = self._standings.tick() - self._clock.now()
         leases = self._leasing.tick() - self._clock.steady()

@@ -1,10 +1,10 @@
 """Taking in what the sources hold: event → material → who is affected. One task a source; they do not wait for each other."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from broker.domain.material import Event, Shadowed, SourceState, apply, merge
+from broker.domain.material import Event, Listed, Material, Shadowed, SourceState, Unavailable, apply, merge
 from broker.domain.profiles import Profile
 from broker.engine.standing import Key, Standings
 from broker.ports import Clock, Source, StateStore, StoredVersion
@@ -35,11 +35,13 @@ class Ingesting:
         self._events = events
         self._standings = standings
         self._versions = dict(versions)
-        self._numbered: dict[Key, tuple[Profile, int]] = {}
+        self._last_version = max((stored.version for stored in versions.values()), default=0)
         self._heard = asyncio.Condition()
         self._counts = [0] * len(self._sources)
         self.stale_budget = stale_budget
         self.states = [SourceState(source.name) for source in self._sources]
+        self.listeners: list[Callable[[], None]] = []
+        standings.replace_material(self._merged())
 
     async def run(self) -> None:
         """Follows every source, forever."""
@@ -67,13 +69,13 @@ class Ingesting:
         async with self._heard:
             await self._heard.wait_for(lambda: self.settled)
 
-    async def reread(self) -> bool:
-        """Makes every source read again. Returns whether all of them did within ten seconds."""
+    async def reread(self, *, within: float = _REREAD_WITHIN) -> bool:
+        """Makes every source read again. Returns whether all of them did within so many seconds."""
         before = list(self._counts)
         for source in self._sources:
             source.reread()
         try:
-            async with asyncio.timeout(_REREAD_WITHIN), self._heard:
+            async with asyncio.timeout(within), self._heard:
                 await self._heard.wait_for(lambda: all(n > b for n, b in zip(self._counts, before, strict=True)))
         except TimeoutError:
             return False
@@ -82,38 +84,44 @@ class Ingesting:
     async def _follow(self, index: int, source: Source) -> None:
         async for event in source.events():
             self._take(index, event)
-            self._counts[index] += 1
+            # What a source says of one unit is not yet an answer to `reread`.
+            self._counts[index] += isinstance(event, Listed | Unavailable)
             async with self._heard:
                 self._heard.notify_all()
+        raise RuntimeError(f"source {source.name} has ended, which it never should")
 
     def _take(self, index: int, event: Event) -> None:
         began = self._clock.steady()
         now = self._clock.now()
         before = self.states[index]
         after = self.states[index] = apply(before, event, now=now)
-        material = merge(self.states, version=self._number, stale_budget=self.stale_budget, tail=self._tail)
-        keys = self._standings.replace_material(material)
+        keys = self._standings.replace_material(self._merged())
         self._store.flush()
         self._tell(before, after)
+        for listener in self.listeners:
+            listener()
         if keys:
             names = tuple(sorted(profile for _, profile in keys))
             self._events.emit(ProfilesChanged(profiles=names, source=after.name, seconds=self._clock.steady() - began))
 
+    def _merged(self) -> Material:
+        return merge(self.states, version=self._number, stale_budget=self.stale_budget, tail=self._tail)
+
     def _number(self, profile: Profile) -> int:
-        """Equal material keeps its number, also across a restart; anything new gets a greater one."""
+        """Equal material keeps its number, also across a restart; anything new gets one greater than all before, so that a
+        number also tells whose material it is."""
         key = (profile.agent, profile.id)
-        known = self._numbered.get(key)
-        if known is not None and known[0] == profile:
-            return known[1]
+        held = self._standings.material.held.get(key)
+        if held is not None and held.profile == profile:
+            return held.version
         stored = self._versions.get(key)
         digest = b"" if profile.secret is None else profile.secret.digest(
             self._store.digest_key, f"{profile.mode} {profile.expires_at}"
         )  # fmt: skip
         if stored is None or stored.digest != digest:
-            number = max(int(self._clock.now() * 1000), stored.version + 1 if stored else 1)
-            stored = self._versions[key] = StoredVersion(version=number, digest=digest)
+            self._last_version = max(int(self._clock.now() * 1000), self._last_version + 1)
+            stored = self._versions[key] = StoredVersion(version=self._last_version, digest=digest)
             self._store.put_version(key, stored)
-        self._numbered[key] = (profile, stored.version)
         return stored.version
 
     def _tell(self, before: SourceState, after: SourceState) -> None:

@@ -12,7 +12,7 @@ class News(Flag):
 
     NOTHING = 0
     ROTATED = auto()
-    RENEWED = auto()
+    MOVED = auto()
     DUE = auto()
     ENDED = auto()
 
@@ -31,7 +31,8 @@ class Mailbox:
         """Adds to what the waiter will find. `reason` goes with ENDED; the first one stays."""
         self._news |= news
         self.reason = self.reason or reason
-        self._event.set()
+        if self._news:
+            self._event.set()
 
     async def take(self) -> News:
         """Waits until there is news, and takes all of it."""

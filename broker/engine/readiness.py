@@ -1,11 +1,11 @@
 """What health says: about the broker, about each provider, about each profile.
 
-`""` and `readiness`: every required provider has a profile that serves and every source has been read. `liveness`: the loop turns.
-`provider/<id>` and `profile/<id>`: that one serves. A name that means nothing is None.
+`""` and `readiness`: every required provider has a profile that serves and every source has been read. `liveness`: the loop
+turns. `provider/<id>` and `profile/<id>`: that one serves. A name that means nothing is None.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 from broker.domain.provider import Catalog
@@ -30,6 +30,7 @@ class Readiness:
         self._watchers: set[asyncio.Event] = set()
         self._draining = False
         standings.listeners.append(self._changed)
+        ingesting.listeners.append(self.look_again)
 
     def status(self, service: str) -> bool | None:
         """Whether the service serves; None for a name that is not known (now)."""
@@ -52,7 +53,7 @@ class Readiness:
         found = ((name, self.status(name)) for name in names)
         return {name: status for name, status in found if status is not None}
 
-    async def watch(self, service: str) -> AsyncIterator[bool | None]:
+    async def watch(self, service: str) -> AsyncGenerator[bool | None, None]:
         """The status now, and each time it differs from the last."""
         news = asyncio.Event()
         self._watchers.add(news)
@@ -87,8 +88,8 @@ class Readiness:
         return self._standings.serves(provider)
 
     def _profile(self, profile: str) -> bool | None:
-        found = [candidate for _, candidate in self._standings.all() if candidate.id == profile]
-        return any(c.standing.serving for c in found) and not self._draining if found else None
+        found = self._standings.holders(profile)
+        return any(candidate.standing.usable for candidate in found) and not self._draining if found else None
 
     def _changed(self, keys: frozenset[Key]) -> None:
         self.look_again()

@@ -3,15 +3,15 @@
 Everything that can change a profile's worth comes through here, and every change leaves through `listeners`: names only.
 """
 
-import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from broker.domain.cooldowns import Usage
-from broker.domain.credentials import NEVER, Standing, assess
+from broker.domain.cooldowns import Usage, shifted
+from broker.domain.credentials import assess
 from broker.domain.material import Held, Material, changed
 from broker.domain.profiles import State
 from broker.domain.selection import Candidate
+from broker.engine.agenda import Agenda
 from broker.ports import Clock, StateStore
 from broker.telemetry.events import CredentialStateChanged, Events
 
@@ -22,7 +22,11 @@ _FRESH = Usage()
 
 
 class Standings:
-    """The board. Keys are (agent, profile id), agent "" for a profile every agent may be given."""
+    """The board. Keys are (agent, profile id), agent "" for a profile every agent may be given.
+
+    `listeners` hear of one change after the other, also when one of them causes the next: the board is ahead of what they have
+    heard, never behind. `generation` grows with every change.
+    """
 
     def __init__(
         self, *, clock: Clock, store: StateStore, events: Events, warn_within: float, usage: Mapping[Key, Usage]
@@ -32,17 +36,20 @@ class Standings:
         self._events = events
         self._warn_within = warn_within
         self._usage = dict(usage)
-        self._used: set[Key] = set()
+        self._used_at: dict[Key, float] = {}
         self._board: dict[Key, Candidate] = {}
         self._by_provider: dict[Key, set[Key]] = {}
-        self._deadlines: list[tuple[float, Key]] = []
-        self._due: dict[Key, float] = {}
+        self._untold: set[Key] = set()
+        self._telling = False
+        self.agenda: Agenda[Key] = Agenda()
         self.material = Material()
         self.listeners: list[Listener] = []
-        self.wake: Callable[[], None] = lambda: None
+        self.generation = 0
+
+    # -- what is true --------------------------------------------------------------------------------------------------
 
     def find(self, agent: str, profile_id: str) -> tuple[Key, Candidate] | None:
-        """The profile as the agent would see it: its own before everybody's."""
+        """The profile as the agent would see it: its own before everybody's. When it was last used may be a few seconds old."""
         for key in ((agent, profile_id), ("", profile_id)):
             candidate = self._board.get(key)
             if candidate is not None:
@@ -51,19 +58,29 @@ class Standings:
 
     def of(self, agent: str, provider: str) -> list[tuple[Key, Candidate]]:
         """The provider's profiles that the agent could be given, its own hiding everybody's of the same id."""
-        own = self._by_provider.get((agent, provider), set()) if agent else set()
-        ids = {profile_id for _, profile_id in own}
-        shared = (key for key in self._by_provider.get(("", provider), ()) if key[1] not in ids)
-        return [(key, self._board[key]) for key in (*own, *shared)]
+        own = self._by_provider.get((agent, provider), set())
+        shared = self._by_provider.get(("", provider), set())
+        seen = own | {key for key in shared if (agent, key[1]) not in self._board}
+        return [(key, self._remembering(key)) for key in seen]
 
     def all(self) -> Iterator[tuple[Key, Candidate]]:
         """Every profile."""
         yield from self._board.items()
 
+    def judge(self, key: Key) -> Candidate:
+        """The profile as it is at this moment, in words that are not older. Raises KeyError."""
+        held, usage = self._board[key].held, self.usage(key)
+        return Candidate(held, assess(held, usage, now=self._clock.now(), warn_within=self._warn_within), usage)
+
+    def holders(self, profile_id: str) -> list[Candidate]:
+        """Everything of that id, whoever it belongs to."""
+        agents = {agent for agent, _ in self._by_provider}
+        return [self._board[agent, profile_id] for agent in agents if (agent, profile_id) in self._board]
+
     def serves(self, provider: str) -> bool:
         """Whether health may count on a profile of the provider, whoever it belongs to."""
         return any(
-            self._board[key].standing.serving
+            self._board[key].standing.usable
             for (_, of_provider), keys in self._by_provider.items()
             if of_provider == provider
             for key in keys
@@ -73,111 +90,122 @@ class Standings:
         """Every provider that has a profile, usable or not."""
         return {provider for _, provider in self._by_provider}
 
+    def usage(self, key: Key) -> Usage:
+        """What is remembered of the profile's use."""
+        usage = self._usage.get(key, _FRESH)
+        used_at = self._used_at.get(key)
+        return usage if used_at is None else replace(usage, last_used=used_at)
+
+    # -- what changes it -----------------------------------------------------------------------------------------------
+
     def replace_material(self, material: Material) -> frozenset[Key]:
         """New material is in effect. Returns what changed, after telling the listeners."""
         before, self.material = self.material, material
-        keys = changed(before, material)
-        for key in keys:
-            if key in before.held and key not in material.held:
-                self._drop(key)
-        return self._reassess(keys)
-
-    def usage(self, key: Key) -> Usage:
-        """What is remembered of the profile's use."""
-        return self._usage.get(key, _FRESH)
+        keys = frozenset(changed(before, material))
+        gone = {key for key in keys if key not in material.held}
+        for key in gone:
+            self._drop(key)
+        self._reassess(keys - gone, also=gone)
+        return keys
 
     def replace_usage(self, key: Key, usage: Usage) -> None:
         """Something worth remembering happened to the profile."""
         self._usage[key] = usage
+        self._used_at.pop(key, None)
         self._store.put_usage(key, usage)
         self._reassess([key])
 
-    def touch(self, key: Key, candidate: Candidate) -> None:
-        """The profile was handed out. Moves nothing but the memory of when; stored with `flush_used`."""
-        usage = replace(candidate.usage, last_used=self._clock.now())
-        self._usage[key] = usage
-        self._board[key] = Candidate(candidate.held, candidate.standing, usage)
-        self._used.add(key)
+    def touch(self, key: Key) -> None:
+        """The profile was handed out. Changes nothing but the memory of when; stored with `flush_used`."""
+        self._used_at[key] = self._clock.now()
 
     def flush_used(self) -> None:
         """Stores when profiles were last used."""
-        for key in self._used:
-            self._store.put_usage(key, self._usage[key])
-        self._used.clear()
+        for key in self._used_at:
+            usage = self._usage[key] = self.usage(key)
+            self._store.put_usage(key, usage)
+            if key in self._board:
+                self._remembering(key)
+        self._used_at.clear()
 
     def tick(self) -> float:
         """Takes the passing of time into account. Returns when to come again, in seconds since the epoch."""
-        now = self._clock.now()
-        due: set[Key] = set()
-        while self._deadlines and self._deadlines[0][0] <= now:
-            key = heapq.heappop(self._deadlines)[1]
-            self._due.pop(key, None)
-            due.add(key)
-        self._reassess(due)
-        return self._deadlines[0][0] if self._deadlines else NEVER
+        self._reassess(self.agenda.due(self._clock.now()))
+        return self.agenda.next()
 
-    def reassess_all(self) -> None:
-        """After a jump of the wall clock every judgement is stale, also those whose time had not come."""
-        self._deadlines.clear()
-        self._due.clear()
+    def wall_moved(self, by: float) -> None:
+        """The wall clock jumped: all judgements are stale, also those whose time had not come. Cooldowns last as before."""
+        now = self._clock.now()
+        for key, usage in self._usage.items():
+            moved = shifted(usage, by, now=now)
+            if moved != usage:
+                self._usage[key] = moved
+                self._store.put_usage(key, moved)
+        self.agenda.clear()
         self._reassess(list(self._board))
 
-    def _reassess(self, keys: Iterable[Key]) -> frozenset[Key]:
-        now = self._clock.now()
-        seen = frozenset(keys)
-        for key in seen:
-            held = self.material.held.get(key)
-            if held is not None:
-                self._place(key, held, now)
-        if seen:
-            for listener in self.listeners:
-                listener(seen)
-        return seen
+    # -- within --------------------------------------------------------------------------------------------------------
 
-    def _place(self, key: Key, held: Held, now: float) -> None:
+    def _reassess(self, keys: Iterable[Key], *, also: Iterable[Key] = ()) -> None:
+        now = self._clock.now()
+        told = [key for key in keys if key in self.material.held and self._place(key, self.material.held[key], now)]
+        self._untold.update(told, also)
+        if not self._untold:
+            return
+        self.generation += 1
+        if not self._telling:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._telling = True
+        try:
+            while self._untold:
+                keys = frozenset(self._untold)
+                self._untold.clear()
+                for listener in self.listeners:
+                    listener(keys)
+        finally:
+            self._telling = False
+
+    def _place(self, key: Key, held: Held, now: float) -> bool:
+        """Puts the profile on the board as it is now. Returns whether that differs from before."""
         usage = self.usage(key)
         standing = assess(held, usage, now=now, warn_within=self._warn_within)
         before = self._board.get(key)
+        if before is not None and before.held.profile.provider != held.profile.provider:
+            self._unlist(key, before)
         self._board[key] = Candidate(held, standing, usage)
         self._by_provider.setdefault((key[0], held.profile.provider), set()).add(key)
-        if standing.valid_until < NEVER and self._due.get(key) != standing.valid_until:
-            self._due[key] = standing.valid_until
-            sooner = not self._deadlines or standing.valid_until < self._deadlines[0][0]
-            heapq.heappush(self._deadlines, (standing.valid_until, key))
-            if sooner:
-                self.wake()
-        self._announce(held, None if before is None else before.standing, standing)
+        self.agenda.plan(key, standing.valid_until)
+        if before is None or before.standing.state is not standing.state:
+            known = "" if before is None else before.standing.state.value
+            self._announce(held, known, standing.state, standing.reason or held.profile.origin)
+        return before is None or (before.held, before.standing) != (held, standing)
+
+    def _remembering(self, key: Key) -> Candidate:
+        candidate = self._board[key]
+        if key in self._used_at:
+            candidate = self._board[key] = replace(candidate, usage=self.usage(key))
+        return candidate
 
     def _drop(self, key: Key) -> None:
-        gone = self._board.pop(key, None)
-        if gone is None:
-            return
-        profile = gone.held.profile
-        keys = self._by_provider[key[0], profile.provider]
-        keys.discard(key)
-        if not keys:
-            del self._by_provider[key[0], profile.provider]
-        self._events.emit(
-            CredentialStateChanged(
-                profile=profile.id,
-                provider=profile.provider,
-                before=gone.standing.state.value,
-                after=State.MISSING.value,
-                reason=f"{profile.source} no longer holds it",
-            )
+        gone = self._board.pop(key)
+        self._unlist(key, gone)
+        self.agenda.forget(key)
+        self._announce(
+            gone.held, gone.standing.state.value, State.MISSING, f"{gone.held.profile.source} no longer holds it"
         )
 
-    def _announce(self, held: Held, before: Standing | None, after: Standing) -> None:
-        old = None if before is None else before.state
-        if old is after.state:
-            return
+    def _unlist(self, key: Key, candidate: Candidate) -> None:
+        of_provider = (key[0], candidate.held.profile.provider)
+        self._by_provider[of_provider].discard(key)
+        if not self._by_provider[of_provider]:
+            del self._by_provider[of_provider]
+
+    def _announce(self, held: Held, before: str, after: State, reason: str) -> None:
         profile = held.profile
         self._events.emit(
             CredentialStateChanged(
-                profile=profile.id,
-                provider=profile.provider,
-                before="" if old is None else old.value,
-                after=after.state.value,
-                reason=after.reason or profile.origin,
+                profile=profile.id, provider=profile.provider, before=before, after=after.value, reason=reason
             )
         )

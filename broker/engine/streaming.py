@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from broker.domain.errors import BrokerError
 from broker.engine.grants import Grant
 from broker.engine.notifying import Mailbox, News
+
+_LONGER: Final = 0.001
+"""A renewal that gains less than this (seconds) is not told."""
+_TO_SAY_GOODBYE: Final = 5.0
 
 
 class NoticeKind(StrEnum):
@@ -77,26 +81,27 @@ class LeaseStream:
     def _heed(self, news: News) -> Notice | None:
         lease_id = self._granted.lease.id
         if News.ENDED in news:
-            return Notice(NoticeKind.REVOKED, lease_id, None, self._mailbox.reason, patience=5.0)
+            return Notice(NoticeKind.REVOKED, lease_id, None, self._mailbox.reason, patience=_TO_SAY_GOODBYE)
         try:
             if News.ROTATED in news:
-                if News.DUE in news:
-                    self._mailbox.post(News.DUE)
-                return self._looked(NoticeKind.ROTATED)
-            return self._due() if News.DUE in news else self._looked(NoticeKind.RENEWED)
+                # What is new may live longer than what was about to end.
+                self._mailbox.post((news | (News.DUE if self._warned else News.NOTHING)) & ~News.ROTATED)
+                return self._rotated()
+            if News.DUE in news:
+                self._mailbox.post(news & ~News.DUE)
+                return self._due()
+            return self._notice(NoticeKind.RENEWED, self._leasing.look(lease_id))
         except BrokerError:
             return None  # it ended meanwhile: the mailbox says so next
 
-    def _looked(self, kind: NoticeKind) -> Notice | None:
+    def _rotated(self) -> Notice | None:
         before, now = self._granted, self._leasing.look(self._granted.lease.id)
-        self._granted = now
         same = (before.held.version, before.lease.profile) == (now.held.version, now.lease.profile)
-        return None if kind == NoticeKind.ROTATED and same else self._notice(kind, now)
+        return None if same else self._notice(NoticeKind.ROTATED, now)
 
     def _due(self) -> Notice | None:
-        before = self._granted
-        self._granted = now = self._leasing.extend(before.lease.id)
-        if now.lease.expires_at > before.lease.expires_at + 0.001:
+        before, now = self._granted, self._leasing.extend(self._granted.lease.id)
+        if now.lease.expires_at > before.lease.expires_at + _LONGER:
             self._warned = False
             return self._notice(NoticeKind.RENEWED, now)
         if self._warned:
@@ -105,5 +110,6 @@ class LeaseStream:
         return self._notice(NoticeKind.EXPIRING, now, "credential" if now.lease.renewable() else "max_ttl")
 
     def _notice(self, kind: NoticeKind, granted: Grant, reason: str = "") -> Notice:
+        self._granted = granted
         patience = granted.lease.expires_at - self._leasing.steady()
         return Notice(kind, granted.lease.id, granted, reason, patience=max(patience, 0.0))

@@ -1,0 +1,127 @@
+"""The living leases: kept, stored, planned, and told of what happens to them."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from broker.domain.leases import Lease
+from broker.engine.agenda import Agenda
+from broker.engine.notifying import Mailbox, News
+from broker.ports import Clock, StateStore
+from broker.telemetry.events import Events, LeaseRevoked
+
+_RENEW_AT: Final = 2 / 3
+"""Where in its life a streamed lease is renewed."""
+
+
+class Ledger:
+    """Leases by id. What is put here is stored with the next `flush` of the store, which is the caller's to call.
+
+    A lease that a stream holds ends with its connection: a restart has nothing to remember of it, so it is not stored.
+    """
+
+    def __init__(self, *, clock: Clock, store: StateStore, events: Events) -> None:
+        self._clock = clock
+        self._store = store
+        self._events = events
+        self._leases: dict[str, Lease] = {}
+        self._mailboxes: dict[str, Mailbox] = {}
+        self._streams_on: dict[str, dict[str, None]] = {}
+        self._held_by: Counter[str] = Counter()
+        self.agenda: Agenda[str] = Agenda()
+
+    def get(self, lease_id: str) -> Lease | None:
+        """The lease, if it has not ended."""
+        return self._leases.get(lease_id)
+
+    def all(self) -> Iterator[Lease]:
+        """Every lease, oldest first. Leases may end and come meanwhile."""
+        return iter(list(self._leases.values()))
+
+    def held_by(self, agent: str) -> int:
+        """How many leases the agent has."""
+        return self._held_by[agent]
+
+    def count(self) -> tuple[int, int]:
+        """How many leases there are, and how many of them are streams."""
+        return len(self._leases), len(self._mailboxes)
+
+    def streams(self, profile: str) -> list[Lease]:
+        """The leases on the profile that are held by streams."""
+        return [self._leases[lease_id] for lease_id in self._streams_on.get(profile, ())]
+
+    def keep(self, lease: Lease) -> None:
+        """A new lease."""
+        self.adopt(lease)
+        self._put(lease)
+
+    def adopt(self, lease: Lease) -> None:
+        """A lease that is stored already."""
+        self._held_by[lease.agent] += 1
+        if lease.streaming:
+            self._mailboxes[lease.id] = Mailbox()
+        self._enter(lease)
+
+    def replace(self, lease: Lease) -> None:
+        """The lease has changed: it lives longer, or is on another profile."""
+        self._leave(self._leases[lease.id])
+        self._enter(lease)
+        self._put(lease)
+
+    def mailbox(self, lease_id: str) -> Mailbox:
+        """Where a stream finds what happens to its lease. Raises KeyError."""
+        return self._mailboxes[lease_id]
+
+    def end(self, lease_id: str, reason: str) -> None:
+        """The lease is over: why, in a word of the wire. One that has ended already is no error."""
+        lease = self._leases.pop(lease_id, None)
+        if lease is None:
+            return
+        self._leave(lease)
+        self.agenda.forget(lease_id)
+        self._held_by[lease.agent] -= 1
+        if lease.streaming:
+            self._mailboxes.pop(lease_id).post(News.ENDED, reason)
+        else:
+            self._store.put_lease(lease_id, None)
+        self._events.emit(LeaseRevoked(agent=lease.agent, provider=lease.provider, profile=lease.profile, reason=reason))
+
+    def tick(self) -> float:
+        """Ends what is over and wakes the streams that are due. Returns the next steady instant at which to come again."""
+        now = self._clock.steady()
+        for lease_id in self.agenda.due(now):
+            lease = self._leases[lease_id]
+            if lease.expires_at <= now:
+                self.end(lease_id, "expired" if lease.renewable() else "max_ttl")
+                continue
+            self.agenda.plan(lease_id, lease.expires_at)
+            self._mailboxes[lease_id].post(News.DUE)
+        return self.agenda.next()
+
+    def wall_moved(self) -> None:
+        """The wall clock jumped: leases last as long as before, but end at other instants. Streams are told, the store too."""
+        for lease in self._leases.values():
+            self._put(lease)
+        for mailbox in self._mailboxes.values():
+            mailbox.post(News.MOVED)
+
+    def _put(self, lease: Lease) -> None:
+        if not lease.streaming:
+            self._store.put_lease(lease.id, lease)
+
+    def _enter(self, lease: Lease) -> None:
+        self._leases[lease.id] = lease
+        if not lease.streaming:
+            self.agenda.plan(lease.id, lease.expires_at)
+            return
+        self._streams_on.setdefault(lease.profile, {})[lease.id] = None
+        now = self._clock.steady()
+        self.agenda.plan(lease.id, now + (lease.expires_at - now) * _RENEW_AT)
+
+    def _leave(self, lease: Lease) -> None:
+        if not lease.streaming:
+            return
+        on_profile = self._streams_on[lease.profile]
+        del on_profile[lease.id]
+        if not on_profile:
+            del self._streams_on[lease.profile]

@@ -1,0 +1,86 @@
+"""Failover: a lease whose profile cannot serve (well) is moved to the next one.
+
+Streams are moved, or ended, as soon as it happens, for their holder is told. Any other lease keeps its profile until its holder
+asks: until then the holder works with what it was given, and what it reports of that must not be counted against another.
+"""
+
+from dataclasses import replace
+
+from broker.domain.credentials import left
+from broker.domain.errors import BrokerError, LeaseNotFound
+from broker.domain.leases import Lease
+from broker.domain.material import Held
+from broker.domain.selection import Candidate
+from broker.engine.choosing import Choosing
+from broker.engine.ledger import Ledger
+from broker.engine.notifying import News
+from broker.engine.standing import Key, Standings
+from broker.ports import Clock
+
+
+class Rehoming:
+    """Listens to what changes of the profiles."""
+
+    def __init__(
+        self, *, clock: Clock, choosing: Choosing, standings: Standings, ledger: Ledger
+    ) -> None:
+        self._clock = clock
+        self._choosing = choosing
+        self._standings = standings
+        self._ledger = ledger
+        standings.listeners.append(self._profiles_changed)
+
+    def home(self, lease: Lease) -> Candidate | None:
+        """The lease's profile, if a source holds it; serving or not."""
+        found = self._standings.find(lease.agent, lease.profile)
+        # A profile may have become one of another provider, whose secret must not go where this lease's requests go.
+        return None if found is None or found[1].held.profile.provider != lease.provider else found[1]
+
+    def look(self, lease: Lease) -> Held:
+        """What the lease's profile holds. Raises LeaseNotFound where no source holds it."""
+        home = self.home(lease)
+        if home is None:
+            raise LeaseNotFound(f"profile {lease.profile!r} is gone: acquire another lease")
+        return home.held
+
+    def settle(self, lease: Lease) -> Lease:
+        """The lease on a profile that can serve: its own; else, unless the request named it, the next. One in cooldown only
+        where no other would do.
+
+        Raises as `Choosing.choose` does where there is none.
+        """
+        home = self.home(lease)
+        if home is not None and home.standing.usable and home.standing.cooling_until <= self._clock.now():
+            return lease
+        named = "" if lease.automatic else lease.profile
+        try:
+            choice = self._choosing.choose(lease.agent, lease.provider, profile=named, session=lease.session)
+        except BrokerError:
+            if home is not None and home.standing.usable:
+                return lease
+            raise
+        return self._move(lease, choice.candidate.held)
+
+    def _move(self, lease: Lease, held: Held) -> Lease:
+        if held.profile.id == lease.profile:
+            return lease
+        rest = left(held, now=self._clock.now())
+        until = lease.expires_at if rest is None else min(lease.expires_at, self._clock.steady() + rest)
+        moved = replace(lease, profile=held.profile.id, expires_at=until)
+        self._ledger.replace(moved)
+        return moved
+
+    def _profiles_changed(self, keys: frozenset[Key]) -> None:
+        for agent, profile in keys:
+            for lease in self._ledger.streams(profile):
+                if agent in ("", lease.agent) and self._stays(lease):
+                    self._ledger.mailbox(lease.id).post(News.ROTATED)
+
+    def _stays(self, lease: Lease) -> bool:
+        """Finds the lease a profile that serves, or ends it."""
+        try:
+            self.settle(lease)
+        except BrokerError:
+            self._ledger.end(lease.id, "no_usable_profile")
+            return False
+        return True
