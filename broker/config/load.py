@@ -1,0 +1,140 @@
+"""Where the configuration is, and what the environment has to say. With `sources/env`, the server's only reader of either.
+
+A flag goes before a variable, a variable before the file, the file before the default; but `EQUABOT_LISTEN_…` only moves
+the default, so that an image may set it and a file mounted into its containers still has the last word.
+"""
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from broker.config import values
+from broker.config.assemble import Surroundings, assemble
+from broker.config.document import Document, read
+from broker.config.faults import ConfigurationFaults, Refused
+from broker.config.model import Config
+from broker.config.reading import Report
+
+_SIZE_MAX: Final = 1024 * 1024
+
+
+def load(
+    *,
+    config_path: str | None = None,
+    run_dir: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    home: Path | None = None,
+) -> Config:
+    """The configuration: from `--config`, `EQUABOT_CONFIG` or `$EQUABOT_HOME/equabot.yaml`, which alone may be missing.
+
+    `environ` is the environment, by default the process's own; `home` the user's home directory, by default what `~` is.
+    Nothing is created. Raises ConfigurationFaults, with all that is wrong.
+    """
+    environ = os.environ if environ is None else environ
+    report = Report()
+    outside = _Outside(environ, home, report)
+    own_home = outside.path("EQUABOT_HOME") or outside.user_home / ".equabot"
+    named = outside.path("--config", config_path) or outside.path("EQUABOT_CONFIG")
+    report.file = str(named or own_home / "equabot.yaml")
+    text = _text(Path(report.file), needed=named is not None, report=report)
+    around = Surroundings(
+        file=None if text is None else Path(report.file),
+        user_home=outside.user_home,
+        home=own_home,
+        run_dir=outside.path("--run-dir", run_dir) or outside.path("EQUABOT_RUN_DIR"),
+        default_run_dir=_default_run_dir(environ, own_home),
+        listen=outside.addresses(),
+    )
+    config = assemble(Document() if text is None else read(text, report), around, report)
+    if faults := report.faults():
+        raise ConfigurationFaults(faults)
+    return config
+
+
+class _Outside:
+    """Flags and variables. What is wrong with one goes to the report, and it counts as not given."""
+
+    def __init__(self, environ: Mapping[str, str], home: Path | None, report: Report) -> None:
+        self._environ = environ
+        self._report = report
+        # `expanduser` gives back `~` for a user whom the system does not know, as in a container; `/` is what runtimes say.
+        known = str(home or environ.get("HOME") or os.path.expanduser("~"))  # noqa: PTH111
+        self.user_home = Path(known if known.startswith("/") else "/")
+
+    def path(self, name: str, written: str | None = None) -> Path | None:
+        """The flag's value, or else the variable's; None when it is not set or empty."""
+        written = written or self._environ.get(name)
+        if not written:
+            return None
+        try:
+            plain = values.path(written)
+            return (self.user_home / plain[2:] if plain.startswith("~") else Path(plain)).absolute()
+        except Refused as refused:
+            message = str(refused)
+        except FileNotFoundError:
+            message = "is relative to a working directory that is gone; write the whole path"
+        self._report.refuse_outside(name, message)
+        return None
+
+    def addresses(self) -> Mapping[str, values.Address]:
+        """What `EQUABOT_LISTEN_…` say."""
+        found = {}
+        for name in ("health", "metrics", "gateway"):
+            variable = f"EQUABOT_LISTEN_{name.upper()}"
+            if written := self._environ.get(variable):
+                try:
+                    found[name] = values.address(written)
+                except Refused as refused:
+                    self._report.refuse_outside(variable, str(refused))
+        return MappingProxyType(found)
+
+
+def _text(file: Path, *, needed: bool, report: Report) -> str | None:
+    """What the file holds; None when there is none, or none that can be used, which the report then says."""
+    content = b""
+    try:
+        content = _content(file)
+        return content.decode("utf-8-sig")
+    except FileNotFoundError:
+        message = "does not exist; create it, or do not name it" if needed else ""
+    except IsADirectoryError:
+        message = "is a directory; name the file in it"
+    except UnicodeDecodeError as undecodable:
+        line = content.count(b"\n", 0, undecodable.start) + 1
+        message = f"is not UTF-8 text (line {line}); save it as UTF-8"
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}; make it readable for the broker's user ({os.getuid()})"
+    except Refused as refused:
+        message = str(refused)
+    if message:
+        report.refuse("", message)
+    return None
+
+
+def _content(file: Path) -> bytes:
+    with open(file, "rb", opener=_open_at_once) as opened:
+        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+            raise Refused("is no regular file; name the configuration file itself")
+        content = opened.read(_SIZE_MAX + 1)
+    if len(content) > _SIZE_MAX:
+        raise Refused("is larger than 1 MiB, so it is no configuration; name the right file")
+    return content
+
+
+def _open_at_once(file: str, flags: int) -> int:
+    """A named pipe would otherwise be waited for."""
+    return os.open(file, flags | os.O_NONBLOCK)
+
+
+def _default_run_dir(environ: Mapping[str, str], own_home: Path) -> Path:
+    """The first place that is there or can be made."""
+    runtime = environ.get("XDG_RUNTIME_DIR") or ""
+    places = [Path("/run/equabot"), *([Path(runtime) / "equabot"] if runtime.startswith("/") else [])]
+    return next((place for place in places if _usable(place)), own_home / "run")
+
+
+def _usable(place: Path) -> bool:
+    return os.access(place if place.exists() else place.parent, os.W_OK | os.X_OK)

@@ -1,0 +1,116 @@
+"""The configuration: the sum of the rooms' options, checked and ready. Durations are in seconds, instants since the epoch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from broker.config.values import Address
+from broker.domain.cooldowns import CooldownOptions
+from broker.domain.discovery import Rules
+from broker.domain.leases import LeaseOptions
+from broker.domain.policies import Policies
+from broker.domain.provider import Catalog, Mode
+from broker.domain.secret_value import SecretValue
+
+_HEALTH: Final = Address("127.0.0.1", 8686)
+_METRICS: Final = Address("127.0.0.1", 9464)
+_GATEWAY: Final = Address("127.0.0.1", 8787)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    """TCP addresses, and the Unix sockets that do not lie where they would by default.
+
+    `admin` and `control` are None for `<run_dir>/admin/broker.sock` and `<run_dir>/gateway/control.sock`; `agents` holds
+    those that are not `<run_dir>/<agent>/broker.sock`.
+    """
+
+    health: Address = _HEALTH
+    metrics: Address = _METRICS
+    gateway: Address = _GATEWAY
+    admin: Path | None = None
+    control: Path | None = None
+    agents: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """A source to build: its kind in the registry, and those of its options that are given, paths in full."""
+
+    kind: str
+    options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpiryOptions:
+    """How long before its end a credential is `expiring`, and how long the last good values of a source that is down are
+    served."""
+
+    warn_within: float = 24 * 3600.0
+    stale_budget: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditOptions:
+    """Where the audit log goes, None being standard output; and whether nothing is granted while it cannot be written."""
+
+    path: Path | None = None
+    fail_closed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Models:
+    """Which models are in use, as `provider/model`; `aliases` by short name."""
+
+    default: str = ""
+    fallbacks: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfiguredProfile:
+    """What `auth.profiles` says of a profile."""
+
+    provider: str = ""
+    mode: Mode | None = None
+    email: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShellEnv:
+    """Whether a login shell is asked for variables that are missing, and for how long (seconds)."""
+
+    enabled: bool = False
+    timeout: float = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything a broker needs to know. `file` is what was read, None when there was nothing to read.
+
+    `order` is by provider id and exclusive; `required` holds provider ids; `profiles` are by profile id, `profile_aliases`
+    profile ids by alias.
+    """
+
+    file: Path | None
+    home: Path
+    run_dir: Path
+    state_path: Path
+    listen: Listen = field(default_factory=Listen)
+    policies: Policies = field(default_factory=Policies)
+    required: tuple[str, ...] = ()
+    sources: tuple[SourceSpec, ...] = ()
+    catalog: Catalog
+    rules: Rules
+    order: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    cooldowns: CooldownOptions = field(default_factory=CooldownOptions)
+    leases: LeaseOptions = field(default_factory=LeaseOptions)
+    expiry: ExpiryOptions = field(default_factory=ExpiryOptions)
+    audit: AuditOptions = field(default_factory=AuditOptions)
+    models: Models = field(default_factory=Models)
+    profiles: Mapping[str, ConfiguredProfile] = field(default_factory=lambda: MappingProxyType({}))
+    profile_aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    env: Mapping[str, SecretValue] = field(default_factory=lambda: MappingProxyType({}))
+    shell_env: ShellEnv = field(default_factory=ShellEnv)

@@ -1,0 +1,81 @@
+"""The built-in facts about providers, with what the configuration changes and adds."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from broker.config.faults import quote
+from broker.config.reading import Report, closest, under
+from broker.domain.provider import Catalog, EnvName, Mode, Provider
+from broker.providers import BUILT_IN, PROVIDERS, list_names
+
+
+class Known:
+    """The providers that there are, and the ids of their profiles. What it does not know goes to the report."""
+
+    def __init__(self, sections: Mapping[str, Mapping[str, Any]], report: Report) -> None:
+        self._report = report
+        self.catalog = _merge(sections, report)
+
+    def provider(self, written: str, path: str) -> str:
+        """The id of a provider in any spelling; what was written when there is none of that name."""
+        known = self.catalog.normalise(written)
+        if known is None:
+            hint = closest(written, self.catalog.providers)
+            self._report.refuse(path, f"no provider {quote(written)} is known{hint or '; describe it under providers'}")
+        return known or written
+
+    def profile(self, written: tuple[str, str], path: str) -> str:
+        """A profile's id, under its provider's own name."""
+        return f"{self.provider(written[0], path)}:{written[1]}"
+
+
+def _merge(sections: Mapping[str, Mapping[str, Any]], report: Report) -> Catalog:
+    merged = dict(PROVIDERS)
+    changed: dict[str, str] = {}
+    for written, given in sections.items():
+        path = under("providers", written)
+        known = BUILT_IN.normalise(written) or written
+        if known in changed:
+            report.refuse(path, f"is another spelling of {known}, which stands above; keep one")
+            continue
+        changed[known] = path
+        merged[known] = _provider(merged.get(known) or Provider(id=known), given)
+    _refuse_shared(merged, changed, report)
+    return Catalog(merged)
+
+
+def _provider(known: Provider, given: Mapping[str, Any]) -> Provider:
+    """What is given stands instead of what was known; headers and SDK variables by mode."""
+    told = dict(given)
+    if "env_names" in given:
+        names = tuple(EnvName(name, mode) for name, mode in given["env_names"].items())
+        told["env_names"] = names
+        told.setdefault("list_env_names", list_names(names))
+        if not known.sdk_env:
+            told.setdefault("sdk_env", {env.mode: env.name for env in reversed(names)})
+    for by_mode in ("headers", "sdk_env"):
+        if by_mode in told:
+            before: Mapping[Mode, Any] = getattr(known, by_mode)
+            told[by_mode] = MappingProxyType({**before, **told[by_mode]})
+    return replace(known, **told)
+
+
+def _refuse_shared(merged: Mapping[str, Provider], changed: Mapping[str, str], report: Report) -> None:
+    """A spelling or a variable that two providers claim would make one of them unreachable, or both out of one key."""
+    for known, path in changed.items():
+        mine = merged[known]
+        for other in merged.values():
+            if other.id == known or (other.id in changed and other.id < known):
+                continue
+            names = {mine.id, *mine.aliases} & {other.id, *other.aliases}
+            variables = _variables(mine) & _variables(other)
+            for taken in sorted(names):
+                report.refuse(f"{path}.aliases", f"{quote(taken)} is also a name of {other.id}; each name has one provider")
+            for taken in sorted(variables):
+                report.refuse(f"{path}.env", f"{taken} is also a variable of {other.id}; each has one provider")
+
+
+def _variables(provider: Provider) -> set[str]:
+    return {env.name for env in provider.env_names} | set(provider.list_env_names)
