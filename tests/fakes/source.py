@@ -1,7 +1,7 @@
 """A source whose contents a test decides."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from broker.domain.material import Event, Listed, Unavailable
 
@@ -31,7 +31,7 @@ class FakeSource:
             self._whole = event
         self._queue.put_nowait(event)
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         """What was pushed, forever."""
         while True:
             yield await self._queue.get()

@@ -1,0 +1,191 @@
+"""Reading files that somebody else writes: regular files only, never more than is asked for, never blocking on a device."""
+
+import errno
+import io
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from dotenv.parser import Binding, parse_stream
+
+from broker.domain.hygiene import SIZE_MAX
+
+T = TypeVar("T")
+
+DOTENV_MAX: Final = 1024 * 1024
+"""Bytes a `.env` may have."""
+
+_DATA: Final = "..data"
+_SWAPS_MAX: Final = 20
+_NEWLINE: Final = re.compile(r"\r\n|\n|\r")
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_REMEDIES: Final = {
+    errno.EACCES: "let the user of the broker read it",
+    errno.EPERM: "let the user of the broker read it",
+    errno.ELOOP: "its links lead in a circle; remove or mend them",
+    errno.ENOTDIR: "a part of the path is a file; mend the path",
+}
+
+
+class Unreadable(Exception):
+    """Why something cannot be read: what, where, and what to do. It holds nothing of a file's contents."""
+
+
+def unreadable(path: object, error: OSError) -> Unreadable:
+    """The same for an error of the operating system."""
+    return Unreadable(f"{path} cannot be read ({error.strerror}): {_REMEDIES.get(error.errno or 0, 'see what is wrong there')}")
+
+
+def read_file(name: str | Path, *, shown: object, limit: int, within: int | None = None) -> bytes:
+    """The file's bytes, at most one more than the limit. `within` is an open directory that a relative name is in.
+
+    Raises FileNotFoundError where there is nothing, Unreadable for anything else that is wrong.
+    """
+    try:
+        _refuse_special(os.stat(name, dir_fd=within), shown)  # before opening: to open a device may do something
+        with os.fdopen(os.open(name, _OPEN, dir_fd=within), "rb") as file:
+            _refuse_special(os.fstat(file.fileno()), shown)
+            return file.read(limit + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise unreadable(shown, error) from None
+
+
+def _refuse_special(found: os.stat_result, shown: object) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise Unreadable(f"{shown} is a directory, not a file: remove it or name another path")
+    if not stat.S_ISREG(found.st_mode):
+        raise Unreadable(f"{shown} is not a regular file: put a plain file in its place")
+
+
+def parse_dotenv(raw: bytes, *, shown: object) -> dict[str, str]:
+    """The variables of a `.env`, as written: nothing is interpolated. The last of equal names wins.
+
+    Raises Unreadable for more than 1 MiB, for what is not text, and, naming the line's number alone, for what is no assignment.
+    """
+    if len(raw) > DOTENV_MAX:
+        raise Unreadable(f"{shown} is larger than 1 MiB: keep nothing but assignments in it")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"  # and the error goes: it holds the bytes
+    if "\0" in text:
+        raise Unreadable(f"{shown} is binary, not UTF-8 text: write NAME=value lines")
+    values: dict[str, str] = {}
+    for binding in parse_stream(io.StringIO(text)):
+        if _malformed(binding):
+            line = _line(binding)
+            raise Unreadable(f"{shown} line {line} is malformed: write NAME=value, and close every quote that is opened")
+        if binding.key is not None and binding.value is not None:
+            values[binding.key] = binding.value
+    return values
+
+
+def _malformed(binding: Binding) -> bool:
+    # A bare word may stand for `export NAME`; anything else without `=` is a mistake, maybe a key without its name.
+    return binding.error or (binding.value is None and binding.key is not None and not _NAME.fullmatch(binding.key))
+
+
+def _line(binding: Binding) -> int:
+    text = binding.original.string
+    return binding.original.line + len(_NEWLINE.findall(text[: len(text) - len(text.lstrip())]))
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The texts in a directory by key, and where each is."""
+
+    texts: dict[str, str | bytes]
+    origins: dict[str, str]
+
+
+def read_bundle(folder: int, *, shown: Path, wants: Callable[[str], bool]) -> Bundle:
+    """What an open directory holds: a file for each wanted key, and beneath them the variables of its `.env`.
+
+    No other file is opened. Raises Unreadable when one of these cannot be read: nothing is half read.
+    """
+    texts: dict[str, str | bytes] = {}
+    origins: dict[str, str] = {}
+    names = set(os.listdir(folder))
+    if ".env" in names and (raw := _read_entry(".env", folder, shown=shown, limit=DOTENV_MAX)) is not None:
+        texts |= parse_dotenv(raw, shown=shown / ".env")
+        origins |= {key: f"{shown / '.env'} {key}" for key in texts}
+    for key in sorted(name for name in names if not name.startswith(".") and wants(name)):
+        if (value := _read_entry(key, folder, shown=shown, limit=SIZE_MAX)) is not None:
+            texts[key] = value
+            origins[key] = str(shown / key)
+    return Bundle(texts, origins)
+
+
+def _read_entry(name: str, folder: int, *, shown: Path, limit: int) -> bytes | None:
+    """None for a directory, and for a file that has gone since the names were listed."""
+    try:
+        if stat.S_ISDIR(os.stat(name, dir_fd=folder).st_mode):
+            return None
+        return read_file(name, shown=shown / name, limit=limit, within=folder)
+    except FileNotFoundError:
+        linked = is_link(name, folder)
+    except OSError as error:
+        raise unreadable(shown / name, error) from None
+    if linked:
+        raise Unreadable(f"{shown / name} is a link to nothing: remove it or mend it")
+    return None
+
+
+def is_link(name: str, folder: int) -> bool:
+    """Whether an entry of an open directory is a symbolic link, whatever it leads to."""
+    try:
+        return stat.S_ISLNK(os.lstat(name, dir_fd=folder).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def subdirectories(folder: int, *, links: bool) -> set[str]:
+    """The visible directories in an open directory; with `links`, also links to directories."""
+    found = set()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=links):
+                    found.add(entry.name)
+            except OSError:  # a link in a circle
+                continue
+    return found
+
+
+@contextmanager
+def opened(path: str | Path, *, within: int | None = None) -> Iterator[int]:
+    """A directory, open for as long as the context. Raises OSError."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=within)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def consistently(path: Path, read: Callable[[int, int], T]) -> T:
+    """What `read` finds in a directory, given its descriptor and that of the directory with its present contents.
+
+    They differ where the kubelet keeps a volume: there `..data` leads to the contents and is exchanged as a whole. A reading
+    during which that happened is thrown away. Raises OSError when the directory cannot be opened, and Unreadable.
+    """
+    with opened(path) as folder:
+        for _ in range(_SWAPS_MAX):
+            try:
+                with opened(_DATA, within=folder) as data:
+                    found = read(folder, data)
+                    if os.path.samestat(os.fstat(data), os.stat(_DATA, dir_fd=folder)):
+                        return found
+            except FileNotFoundError:
+                if not is_link(_DATA, folder):
+                    return read(folder, folder)
+            except OSError as error:
+                raise unreadable(path / _DATA, error) from None
+    raise Unreadable(f"{path / _DATA} leads nowhere, or elsewhere whenever it is read: see what writes there")

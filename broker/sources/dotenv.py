@@ -1,0 +1,60 @@
+"""One `.env` file, followed wherever its name leads: replaced, rewritten, created later, deleted."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.domain.discovery import Rules
+from broker.domain.material import Event, Listed, Unavailable
+from broker.sources._reading import DOTENV_MAX, Unreadable, parse_dotenv, read_file
+from broker.sources._watching import Changes, Watch
+
+
+@dataclass(frozen=True, slots=True)
+class DotenvOptions:
+    """`path` is absolute."""
+
+    path: Path
+
+
+class Dotenv:
+    """The source `dotenv <path>`. One unit, named "". A file that is not there holds nothing; one that cannot be read or
+    understood makes the source unavailable."""
+
+    def __init__(self, options: DotenvOptions, *, rules: Rules, watch: Watch) -> None:
+        self.name = f"dotenv {options.path}"
+        self._path = options.path
+        self._rules = rules
+        self._watch = watch
+        self._found: Event = Listed(())
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """What the file holds, and then every other thing it comes to hold."""
+        served: Event | None = None
+        async with aclosing(self._watch.rounds(self._read)) as rounds:
+            async for changes in rounds:
+                if changes.asked or self._found != served:
+                    served = self._found
+                    yield served
+
+    def reread(self) -> None:
+        """Reads it again."""
+        self._watch.ask()
+
+    def _read(self, _: Changes) -> None:
+        with self._watch.interests(""):
+            self._watch.path("", self._path)
+            try:
+                self._found = self._parse(read_file(self._path, shown=self._path, limit=DOTENV_MAX))
+            except FileNotFoundError:
+                self._found = Listed(())
+            except Unreadable as fault:
+                self._found = Unavailable(str(fault))
+
+    def _parse(self, raw: bytes) -> Listed:
+        values = parse_dotenv(raw, shown=self._path)
+        unit = self._rules.discover(
+            values, kind="dotenv", source=self.name, unit="", name="dotenv", origin=lambda key: f"{self._path} {key}"
+        )
+        return Listed((unit,))

@@ -1,0 +1,184 @@
+"""A directory of secrets, as the kubelet or an operator mounts it: a file a key, `.env` inside, a subdirectory a Secret of its
+own.
+
+The unit of an update is the directory, or the subdirectory. Where `..data` stands, the whole of it is exchanged at once, and
+is read at once.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from broker.domain.discovery import Rules
+from broker.domain.material import Changed, Event, Listed, Removed, Unavailable, Unit
+from broker.sources._reading import Unreadable, consistently, opened, read_bundle, subdirectories, unreadable
+from broker.sources._watching import Changes, Watch
+
+KIND: Final = "mounted"
+_ROOT: Final = ""
+_WATCHED: Final = frozenset({".env", "..data"})
+_NOBODYS: Final = frozenset({"lost+found"})
+
+Found = Unit | str
+"""A unit, or why it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountedOptions:
+    """`path` is absolute."""
+
+    path: Path
+
+
+class Mounted:
+    """The source `mounted <path>`. Units: "" for the directory itself, and its subdirectories by name.
+
+    A directory that has never been there holds nothing; one that was and is gone, or cannot be read, makes the source
+    unavailable. A unit of which anything cannot be read is failed as a whole.
+    """
+
+    def __init__(self, options: MountedOptions, *, rules: Rules, watch: Watch) -> None:
+        self.name = f"mounted {options.path}"
+        self._path = options.path
+        self._rules = rules
+        self._watch = watch
+        self._seen = False
+        self._down = ""
+        self._found: dict[str, Found] = {}
+        self._touched: set[str] = set()
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """What the directory holds, and then what changes: one event an exchange, however much it touched."""
+        served: dict[str, Found] | None = None
+        fault = ""
+        async with aclosing(self._watch.rounds(self._read)) as rounds:
+            async for changes in rounds:
+                touched, self._touched = self._touched, set()
+                if self._down:
+                    if changes.asked or self._down != fault:
+                        served, fault = None, self._down
+                        yield Unavailable(fault)
+                elif (event := self._event(None if changes.asked else served, touched)) is not None:
+                    served, fault = dict(self._found), ""
+                    yield event
+
+    def reread(self) -> None:
+        """Reads all of it again."""
+        self._watch.ask()
+
+    def _event(self, served: dict[str, Found] | None, touched: set[str]) -> Event | None:
+        changed = [] if served is None else [name for name in touched if self._found.get(name) != served.get(name)]
+        if served is not None and not changed:
+            return None
+        if len(changed) == 1:
+            match self._found.get(changed[0]):
+                case Unit() as unit:
+                    return Changed(unit)
+                case None:
+                    return Removed(changed[0])
+        units = tuple(found for found in self._found.values() if isinstance(found, Unit))
+        return Listed(units, {name: found for name, found in self._found.items() if isinstance(found, str)})
+
+    # --- in a thread --------------------------------------------------------------------------------------------
+
+    def _read(self, changes: Changes) -> None:
+        if not (changes.everything or _ROOT in changes.names):
+            for name in changes.names:
+                self._read_subdirectory(name)
+            return
+        names = self._read_root()
+        for name in names:
+            if changes.everything or name in changes.names or name not in self._found:
+                self._read_subdirectory(name)
+
+    def _read_root(self) -> set[str]:
+        """Reads the directory and all that is exchanged together with it. Returns its independent subdirectories."""
+        with self._watch.interests(_ROOT):
+            self._watch.path(_ROOT, self._path)
+            self._listen(_ROOT, self._path)
+            try:
+                units, names = consistently(self._path, self._read_contents)
+            except FileNotFoundError:
+                gone = f"{self._path} has disappeared: mount or create it again; until then what it held is served"
+                self._lose(gone if self._seen else "")
+                return set()
+            except (Unreadable, OSError) as error:
+                self._lose(_why(self._path, error))
+                return set()
+        self._seen, self._down = True, ""
+        for name in self._found.keys() - units.keys() - names:
+            self._forget(name)
+        for name, unit in units.items():
+            if name != _ROOT:
+                self._watch.drop(name)
+            self._keep(name, unit)
+        return names
+
+    def _read_contents(self, folder: int, data: int) -> tuple[dict[str, Found], set[str]]:
+        units = {_ROOT: self._read_unit(_ROOT, data)}
+        names = subdirectories(folder, links=folder == data) - _NOBODYS
+        if folder != data:
+            for name in subdirectories(data, links=True):
+                with opened(name, within=data) as subdirectory:
+                    units[name] = self._read_unit(name, subdirectory)
+        return units, names - units.keys()
+
+    def _read_subdirectory(self, name: str) -> None:
+        path = self._path / name
+        found: Found | None
+        with self._watch.interests(name):
+            self._watch.path(name, path, below=self._path)
+            self._listen(name, path)
+            try:
+                found = consistently(path, lambda _, data: self._read_unit(name, data))
+            except (FileNotFoundError, NotADirectoryError):
+                found = None
+            except (Unreadable, OSError) as error:
+                found = _why(path, error)
+        if found is None:
+            self._forget(name)
+        else:
+            self._keep(name, found)
+
+    def _listen(self, name: str, directory: Path) -> None:
+        self._watch.listing(name, directory, self._matters(name))
+        self._watch.listing(name, directory / "..data", self._matters(name))
+
+    def _matters(self, unit: str) -> Callable[[str], bool]:
+        return lambda entry: entry in _WATCHED or self._wants(unit, entry)
+
+    def _wants(self, unit: str, key: str) -> bool:
+        return self._rules.wants(key, kind=KIND, unit=unit)
+
+    def _read_unit(self, name: str, folder: int) -> Found:
+        path = self._path / name
+        try:
+            bundle = read_bundle(folder, shown=path, wants=lambda key: self._wants(name, key))
+        except (Unreadable, OSError) as error:
+            return _why(path, error)
+        return self._rules.discover(
+            bundle.texts, kind=KIND, source=self.name, unit=name, name=name or KIND, origin=bundle.origins.__getitem__
+        )
+
+    def _keep(self, name: str, found: Found) -> None:
+        self._found[name] = found
+        self._touched.add(name)
+
+    def _forget(self, name: str) -> None:
+        self._watch.drop(name)
+        self._found.pop(name, None)
+        self._touched.add(name)
+
+    def _lose(self, fault: str) -> None:
+        for name in list(self._found):
+            if name != _ROOT:
+                self._forget(name)
+        self._found.clear()
+        self._touched.add(_ROOT)
+        self._down = fault
+
+
+def _why(path: Path, error: Unreadable | OSError) -> str:
+    return str(unreadable(path, error) if isinstance(error, OSError) else error)
