@@ -1,0 +1,48 @@
+"""Events in the log: what an operator wants to read, at the level at which they want to read it."""
+
+import logging
+import re
+from dataclasses import fields
+from typing import Final
+
+from broker.telemetry.events import (
+    AcquireAnswered,
+    ClockJumped,
+    CredentialStateChanged,
+    Event,
+    LeaseGranted,
+    LeaseRenewed,
+    OutcomeReported,
+    SourceStale,
+    StoreFault,
+)
+
+_log: Final = logging.getLogger("broker.events")
+
+_LEVELS: Final[dict[type[Event], int]] = {
+    AcquireAnswered: logging.NOTSET,  # a number, for metrics
+    LeaseGranted: logging.DEBUG,
+    LeaseRenewed: logging.DEBUG,
+    OutcomeReported: logging.DEBUG,
+    ClockJumped: logging.WARNING,
+    SourceStale: logging.WARNING,
+    StoreFault: logging.ERROR,
+}
+_WELL: Final = frozenset({"ok", ""})
+
+_TOLD: Final[dict[type[Event], tuple[str, tuple[str, ...]]]] = {
+    kind: (re.sub(r"(?<!^)(?=[A-Z])", " ", kind.__name__).lower(), tuple(field.name for field in fields(kind)))
+    for kind in Event.__subclasses__()
+}
+"""`LeaseGranted` → "lease granted", and the names of its fields."""
+
+
+def log_event(event: Event) -> None:
+    """Writes the event with its fields. A sink for `Events`."""
+    kind = type(event)
+    level = _LEVELS.get(kind, logging.INFO)
+    if isinstance(event, CredentialStateChanged) and event.after not in _WELL:
+        level = logging.WARNING
+    if level and _log.isEnabledFor(level):
+        words, names = _TOLD[kind]
+        _log.log(level, words, extra={name: getattr(event, name) for name in names})

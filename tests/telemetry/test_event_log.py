@@ -1,0 +1,71 @@
+"""Events in the log: named in words, with their fields, loud where somebody should act."""
+
+import logging
+
+import pytest
+
+from broker.telemetry.event_log import log_event
+from broker.telemetry.events import (
+    AcquireAnswered,
+    CredentialStateChanged,
+    Event,
+    LeaseDenied,
+    LeaseGranted,
+    SourceStale,
+    StoreFault,
+)
+
+GRANTED = LeaseGranted(agent="main", provider="anthropic", profile="anthropic:env", delivery="raw", seconds=900.0)
+
+
+def state(after: str) -> CredentialStateChanged:
+    return CredentialStateChanged(profile="anthropic:env", provider="anthropic", before="ok", after=after, reason="it says so")
+
+
+def test_an_event_is_a_line_with_its_fields(caplog: pytest.LogCaptureFixture) -> None:
+    """The class's name in words is the message, its fields are the record's."""
+    with caplog.at_level(logging.DEBUG, "broker.events"):
+        log_event(GRANTED)
+    record = caplog.records[0]
+    assert (record.name, record.getMessage()) == ("broker.events", "lease granted")
+    assert {name: vars(record)[name] for name in ("agent", "provider", "profile", "delivery", "seconds")} == {
+        "agent": "main", "provider": "anthropic", "profile": "anthropic:env", "delivery": "raw", "seconds": 900.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("event", "level"),
+    [
+        (GRANTED, logging.DEBUG),
+        (LeaseDenied(agent="main", provider="anthropic", reason="POLICY_DENIED"), logging.INFO),
+        (SourceStale(source="env", fault="gone"), logging.WARNING),
+        (StoreFault(fault="full"), logging.ERROR),
+        (state("ok"), logging.INFO),
+        (state("expiring"), logging.WARNING),
+        (state("rejected"), logging.WARNING),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Event) else None,
+)
+def test_the_level_says_whether_somebody_should_act(event: Event, level: int, caplog: pytest.LogCaptureFixture) -> None:
+    """What happens with every request is for debugging, what an operator has to mend is a warning."""
+    with caplog.at_level(logging.DEBUG, "broker.events"):
+        log_event(event)
+    assert [record.levelno for record in caplog.records] == [level]
+
+
+def test_what_is_only_a_number_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Durations of single requests belong to the metrics."""
+    with caplog.at_level(logging.DEBUG, "broker.events"):
+        log_event(AcquireAnswered(seconds=0.001))
+    assert caplog.records == []
+
+
+def test_every_kind_of_event_can_be_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """No field of an event collides with what a log record already has."""
+    with caplog.at_level(logging.DEBUG, "broker.events"):
+        for kind in Event.__subclasses__():
+            samples = {"str": "x", "int": 1, "float": 1.0}
+            log_event(
+                kind(**{name: samples.get(getattr(typ, "__name__", ""), ("x",)) for name, typ in kind.__annotations__.items()})
+            )
+    assert len(caplog.records) == len(Event.__subclasses__()) - 1
