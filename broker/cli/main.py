@@ -25,7 +25,7 @@ _COMMANDS: Final = {
     "exec": ("exec_command", "run a command with leases in its environment"),
     "health": ("health", "ask whether the broker, a provider or a profile serves"),
     "models": ("models", "which credentials there are, and how they fare"),
-    "config": ("config", "check a configuration"),
+    "config": ("config_check", "check a configuration"),
 }
 _EPILOG: Final = """\
 exit codes: 0 done, 1 refused or failed, 3 no broker, 64 usage or configuration

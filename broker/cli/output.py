@@ -85,12 +85,12 @@ def document(value: Mapping[str, Any] | list[dict[str, Any]], *, indent: int | N
 def span(seconds: float) -> str:
     """A duration in its largest two units: `3h 12m`, `45s`."""
     whole = max(round(seconds), 0)
-    parts: list[str] = []
+    counts = []
     for size, unit in _UNITS:
-        if whole >= size or (unit == "s" and not parts):
-            parts.append(f"{whole // size}{unit}")
-            whole %= size
-    return " ".join(parts[:2])
+        counts.append((whole // size, unit))
+        whole %= size
+    first = next((i for i, (count, _) in enumerate(counts) if count), len(counts) - 1)
+    return " ".join(f"{count}{unit}" for i, (count, unit) in enumerate(counts[first : first + 2]) if count or not i)
 
 
 def relative(instant: float, now: float) -> str:

@@ -49,9 +49,9 @@ def _provider(report: Report, provider: str) -> dict[str, Any]:
             "labels": [f"{p.id}={label(p)} {_marks(p, report.now)}".rstrip() for p in held],
         },
     }
-    from_environment = next((profile for profile in held if from_environment(profile)), None)
-    if from_environment is not None:
-        entry["env"] = {"value": label(from_environment), "source": from_environment.source}
+    variable = next((profile for profile in held if from_environment(profile)), None)
+    if variable is not None:
+        entry["env"] = {"value": label(variable), "source": variable.source}
     return entry
 
 

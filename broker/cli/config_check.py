@@ -1,0 +1,53 @@
+"""`equabot config check`: whether a broker would accept its configuration, without starting one."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
+
+from broker.cli import output
+from broker.cli.arguments import add_places
+from broker.cli.exits import Exit
+from broker.cli.surroundings import environment
+
+if TYPE_CHECKING:
+    from broker.config.model import Config
+
+
+def add_parser(subparsers: Any, **described: str) -> None:
+    """`config check [--config F] [--run-dir D]`."""
+    parser: ArgumentParser = subparsers.add_parser("config", **described)
+    check: ArgumentParser = parser.add_subparsers(metavar="COMMAND", required=True).add_parser(
+        "check",
+        help="tell every fault of a configuration, or what it comes to",
+        description="Exits with 0 for a configuration that a broker would accept, 64 for one that it would refuse.",
+    )
+    add_places(check)
+    check.set_defaults(run=run)
+
+
+def run(args: Namespace) -> int:
+    """Prints a summary, or every fault on a line of its own to standard error."""
+    from broker.config.faults import ConfigurationFaults  # noqa: PLC0415
+    from broker.config.load import load  # noqa: PLC0415
+
+    try:
+        config = load(config_path=args.config, run_dir=args.run_dir, environ=environment())
+    except ConfigurationFaults as refused:
+        for fault in refused.faults:
+            print(fault, file=sys.stderr)
+        return Exit.USAGE
+    output.say(f"{config.file}: sound" if config.file else "no configuration file: every default applies")
+    output.table(_summary(config), indent=2)
+    return Exit.DONE
+
+
+def _summary(config: "Config") -> list[tuple[str, str]]:
+    listen = config.listen
+    return [
+        ("run_dir", str(config.run_dir)),
+        ("state_path", str(config.state_path)),
+        ("listen", f"health {listen.health}, metrics {listen.metrics}, gateway {listen.gateway}"),
+        ("agents", ", ".join(config.policies.agents)),
+        ("sources", ", ".join(" ".join((spec.kind, *map(str, spec.options.values()))) for spec in config.sources)),
+        ("required", ", ".join(config.required) or "nothing"),
+    ]

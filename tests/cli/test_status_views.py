@@ -1,0 +1,223 @@
+"""How `models status` is written."""
+
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from broker.cli import status_views
+from broker.cli.status_report import Report, Trouble
+from broker.config.load import load
+from broker.domain.statuses import ProfileStatus
+from tests.fakes.terminal import Terminal
+
+NOW = 1_795_000_000.0
+DOTENV = "dotenv /home/me/.equabot/.env"
+LOGIN = ProfileStatus(
+    id="anthropic:claude-cli",
+    provider="anthropic",
+    mode="oauth",
+    source="claude_cli",
+    state="expiring",
+    usable=True,
+    next=True,
+    label="sk-a…1234",
+    expires_at=NOW + 3 * 3600,
+)
+KEY = ProfileStatus(
+    id="anthropic:env",
+    provider="anthropic",
+    mode="api_key",
+    source="env",
+    state="ok",
+    usable=True,
+    label="sk-a…wxyz",
+    cooldown_until=NOW + 300,
+    disabled_until=NOW + 4 * 3600,
+    disabled_reason="billing",
+)
+BROKEN = ProfileStatus(
+    id="openai:dotenv", provider="openai", mode="api_key", source=DOTENV, state="invalid", reason="holds a placeholder"
+)
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    (tmp_path / "equabot.yaml").write_text("models: {default: anthropic/claude-sonnet-4-5, fallbacks: [groq/llama]}")
+    config = load(environ={"EQUABOT_HOME": str(tmp_path)}, home=tmp_path)
+    return Report(config=config, agent="main", profiles=(LOGIN, KEY, BROKEN), troubles=(), broker="", now=NOW)
+
+
+def test_the_document_has_the_shape_that_monitoring_reads(report: Report, tmp_path: Path) -> None:
+    """Keys as in the seed's system; instants RFC 3339, durations in milliseconds, what is not known null."""
+    assert status_views.document(report) == {
+        "configPath": str(tmp_path / "equabot.yaml"),
+        "agentDir": str(tmp_path / "agents/main/agent"),
+        "defaultModel": "anthropic/claude-sonnet-4-5",
+        "fallbacks": ["groq/llama"],
+        "auth": {
+            "storePath": str(tmp_path / "agents/main/agent/auth-profiles.json"),
+            "shellEnvFallback": {"enabled": False, "appliedKeys": []},
+            "missingProvidersInUse": ["groq"],
+            "providers": [
+                {
+                    "provider": "anthropic",
+                    "effective": {"kind": "profiles", "detail": "anthropic:claude-cli (claude_cli)"},
+                    "profiles": {
+                        "count": 2,
+                        "oauth": 1,
+                        "token": 0,
+                        "apiKey": 1,
+                        "labels": [
+                            "anthropic:claude-cli=sk-a…1234",
+                            "anthropic:env=sk-a…wxyz [cooldown 5m] [disabled:billing 4h]",
+                        ],
+                    },
+                    "env": {"value": "sk-a…wxyz", "source": "env"},
+                },
+                {
+                    "provider": "groq",
+                    "effective": {"kind": "missing", "detail": "missing"},
+                    "profiles": {"count": 0, "oauth": 0, "token": 0, "apiKey": 0, "labels": []},
+                },
+                {
+                    "provider": "openai",
+                    "effective": {"kind": "env", "detail": f"(hidden) ({DOTENV})"},
+                    "profiles": {"count": 1, "oauth": 0, "token": 0, "apiKey": 1, "labels": ["openai:dotenv=(hidden)"]},
+                    "env": {"value": "(hidden)", "source": DOTENV},
+                },
+            ],
+            "unusableProfiles": [
+                {
+                    "profileId": "anthropic:env",
+                    "provider": "anthropic",
+                    "kind": "cooldown",
+                    "until": "2026-11-18T11:11:40.000Z",
+                    "remainingMs": 300_000,
+                },
+                {
+                    "profileId": "anthropic:env",
+                    "provider": "anthropic",
+                    "kind": "disabled",
+                    "reason": "billing",
+                    "until": "2026-11-18T15:06:40.000Z",
+                    "remainingMs": 14_400_000,
+                },
+            ],
+            "oauth": {
+                "warnAfterMs": 86_400_000,
+                "profiles": [
+                    {
+                        "profileId": "anthropic:claude-cli",
+                        "provider": "anthropic",
+                        "type": "oauth",
+                        "status": "expiring",
+                        "expiresAt": "2026-11-18T14:06:40.000Z",
+                        "remainingMs": 10_800_000,
+                        "source": "claude_cli",
+                        "label": "sk-a…1234",
+                        "reason": "",
+                        "next": True,
+                    },
+                    {
+                        "profileId": "anthropic:env",
+                        "provider": "anthropic",
+                        "type": "api_key",
+                        "status": "static",
+                        "expiresAt": None,
+                        "remainingMs": None,
+                        "source": "env",
+                        "label": "sk-a…wxyz",
+                        "reason": "",
+                        "next": False,
+                    },
+                    {
+                        "profileId": "openai:dotenv",
+                        "provider": "openai",
+                        "type": "api_key",
+                        "status": "invalid",
+                        "expiresAt": None,
+                        "remainingMs": None,
+                        "source": DOTENV,
+                        "label": "(hidden)",
+                        "reason": "holds a placeholder",
+                        "next": False,
+                    },
+                ],
+                "providers": [
+                    {
+                        "provider": "anthropic",
+                        "status": "expiring",
+                        "expiresAt": "2026-11-18T14:06:40.000Z",
+                        "remainingMs": 10_800_000,
+                        "profiles": ["anthropic:claude-cli", "anthropic:env"],
+                    },
+                    {"provider": "groq", "status": "missing", "expiresAt": None, "remainingMs": None, "profiles": []},
+                    {
+                        "provider": "openai",
+                        "status": "invalid",
+                        "expiresAt": None,
+                        "remainingMs": None,
+                        "profiles": ["openai:dotenv"],
+                    },
+                ],
+            },
+        },
+    }
+
+
+def test_plain_is_a_line_a_profile(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
+    """Four columns, always, also for a provider that lacks a profile."""
+    status_views.show_plain(report)
+    assert capsys.readouterr().out.splitlines() == [
+        "anthropic:claude-cli\texpiring\texpires in 3h\tclaude_cli",
+        "anthropic:env\tstatic\t-\tenv",
+        f"openai:dotenv\tinvalid\t-\t{DOTENV}",
+        "groq:\tmissing\t-\t-",
+    ]
+
+
+def test_people_read_sections(report: Report, tmp_path: Path) -> None:
+    """What is in use, what is missing with the step to take, how each profile fares, and what is wrong with a source."""
+    seen = replace(report, troubles=(Trouble(DOTENV, "line 3 has no ="),), broker="unix:/run/equabot/admin/broker.sock")
+    terminal = Terminal()
+    with redirect_stdout(terminal):
+        status_views.show(seen)
+    text = "".join(part.split("m", 1)[-1] if i else part for i, part in enumerate(terminal.getvalue().split("\x1b[")))
+    assert (
+        text
+        == f"""\
+Agent              main
+Default model      anthropic/claude-sonnet-4-5
+Fallbacks          groq/llama
+Profile store      {tmp_path}/agents/main/agent/auth-profiles.json
+Shell environment  off
+Broker             unix:/run/equabot/admin/broker.sock
+
+Providers
+  anthropic  profiles: anthropic:claude-cli (claude_cli)    1 api_key, 1 oauth
+  groq       missing
+  openai     env: (hidden) ({DOTENV})  1 api_key
+
+Missing auth
+  groq  no credential: set GROQ_API_KEY in the environment or in {tmp_path}/.env
+
+OAuth/token status
+  anthropic:claude-cli  expiring  expires in 3h                        (claude_cli)                     next
+  anthropic:env         static    [cooldown 5m] [disabled:billing 4h]  (env)
+  openai:dotenv         invalid   holds a placeholder                  ({DOTENV})
+
+Sources
+  {DOTENV}  line 3 has no =
+"""
+    )
+
+
+def test_nothing_at_all_says_what_to_do(report: Report, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The first thing a newcomer sees."""
+    (tmp_path / "equabot.yaml").unlink()
+    config = load(environ={"EQUABOT_HOME": str(tmp_path)}, home=tmp_path)
+    status_views.show(replace(report, config=config, profiles=()))
+    out = capsys.readouterr().out
+    assert f"any provider\tno credential: set ANTHROPIC_API_KEY in the environment or in {tmp_path}/.env" in out

@@ -1,0 +1,139 @@
+"""A real broker process in a home of its own, and the real command line beside it."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Self
+
+from equabot_client import Broker, EquabotError, connect, health
+
+EQUABOT: Final = (sys.executable, "-m", "broker")
+KEY: Final = "sk-ant-api03-" + "journey0" * 11 + "AA"
+OTHER_KEY: Final = "sk-ant-api03-" + "rotated0" * 11 + "AA"
+_DEADLINE: Final = 20.0
+
+
+class RunningBroker:
+    """`equabot serve`, started as a process; its files lie in `home`, which goes with it.
+
+    `environ` is the whole environment of the broker and of the commands run beside it, which get no credentials from it.
+    """
+
+    def __init__(self, *, credentials: Mapping[str, str], dotenv: str, config: str) -> None:
+        # Not pytest's own directory: a socket's path has at most 107 bytes.
+        self.home = Path(tempfile.mkdtemp(prefix="equabot-"))
+        self.run_dir = self.home / "run"
+        self.dotenv = self.home / ".env"
+        self.log_file = self.home / "log"
+        self.health = f"127.0.0.1:{free_port()}"
+        self.metrics = f"127.0.0.1:{free_port()}"
+        self.environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "LANG": "C.UTF-8",
+            "EQUABOT_HOME": str(self.home),
+            "EQUABOT_RUN_DIR": str(self.run_dir),
+            "EQUABOT_LISTEN_HEALTH": self.health,
+            "EQUABOT_LISTEN_METRICS": self.metrics,
+        }
+        self.credentials = dict(credentials)
+        self.process: subprocess.Popen[bytes] | None = None
+        if dotenv:
+            self.write_dotenv(dotenv)
+        if config:
+            (self.home / "equabot.yaml").write_text(config)
+
+    def start(self, *options: str, service: str = "readiness") -> Self:
+        """Starts it and returns once the service serves."""
+        with self.log_file.open("ab") as log:
+            environ = self.environ | self.credentials
+            self.process = subprocess.Popen([*EQUABOT, "serve", *options], env=environ, stdout=log, stderr=log)
+        self.wait_healthy(service)
+        return self
+
+    def wait_healthy(self, service: str = "readiness", *, serving: bool = True) -> None:
+        """Returns once health says so of the service."""
+        deadline = time.monotonic() + _DEADLINE
+        while time.monotonic() < deadline:
+            assert self.process is not None
+            assert self.process.poll() is None, f"the broker has ended:\n{self.log()}"
+            with suppress(EquabotError):
+                if health.check(service, address=self.health, timeout=1) is serving:
+                    return
+            time.sleep(0.01)
+        raise AssertionError(f"{service} is not {'' if serving else 'not '}serving after {_DEADLINE} s:\n{self.log()}")
+
+    def connect(self, agent: str = "main") -> Broker:
+        """A client of it, speaking as the agent."""
+        return connect(str(self.socket(agent)), timeout=10)
+
+    def socket(self, agent: str = "main") -> Path:
+        """Where the agent speaks to it; `admin` for its operator."""
+        return self.run_dir / agent / "broker.sock"
+
+    def run(self, *arguments: str, stdin: str | None = None, **environ: str) -> "subprocess.CompletedProcess[str]":
+        """A command of `equabot`, to its end."""
+        return subprocess.run(
+            [*EQUABOT, *arguments],
+            env=self.environ | environ,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=_DEADLINE,
+            check=False,
+        )
+
+    def spawn(self, *arguments: str, **environ: str) -> "subprocess.Popen[str]":
+        """A command of `equabot` that lasts."""
+        return subprocess.Popen(
+            [*EQUABOT, *arguments],
+            env=self.environ | environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def write_dotenv(self, text: str) -> None:
+        """Replaces `.env` as an editor would: at once."""
+        written = self.dotenv.with_name(".env.new")
+        written.write_text(text)
+        written.replace(self.dotenv)
+
+    def log(self) -> str:
+        """Everything that it has written."""
+        return self.log_file.read_text() if self.log_file.exists() else ""
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        """SIGTERM; returns its exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(_DEADLINE)
+
+    def close(self) -> None:
+        """Ends it, however it is, and takes its files away."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
