@@ -20,9 +20,11 @@ from broker.domain.discovery import Override, Place, Rules
 from broker.domain.leases import LeaseOptions
 from broker.domain.policies import AgentPolicy, Policies
 from broker.domain.provider import Mode
-from broker.sources.registry import DEFAULT_ORDER, KINDS
+from broker.sources.registry import KINDS
 
 _ANY: Final = "*"
+_PRECEDENCE: Final = ("mounted", "profile_store", "claude_cli", "dotenv", "env")
+"""The sources of a configuration that names none, as far as this version has them."""
 _EVERY_INTERFACE: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 
 
@@ -157,18 +159,23 @@ def _required(document: Document, known: Known, report: Report) -> tuple[str, ..
 
 def _sources(document: Document, around: Surroundings, report: Report) -> tuple[SourceSpec, ...]:
     if document.sources is None:
-        return tuple(SourceSpec(kind) for kind in DEFAULT_ORDER)
+        return tuple(_source(kind, {}, around) for kind in _PRECEDENCE if kind in KINDS)
     found: list[SourceSpec] = []
     for (kind, options), path in _located(document.sources, "sources", report):
         if kind not in KINDS:
             report.refuse(path, f"this version of the broker has no source {kind}; remove it (it has {', '.join(KINDS)})")
             continue
-        paths = {key: str(around.path(written)) for key, written in options.items() if key == "path"}
-        spec = SourceSpec(kind, MappingProxyType({**options, **paths}))
+        spec = _source(kind, options, around)
         if spec in found:
             report.refuse(path, "reads the same place as a source above; keep one")
         found.append(spec)
     return tuple(found)
+
+
+def _source(kind: str, given: Mapping[str, Any], around: Surroundings) -> SourceSpec:
+    usual = {"mounted": Path("/run/secrets/equabot"), "dotenv": around.home / ".env"}
+    paths = {"path": around.path(given["path"]) if "path" in given else usual[kind]} if kind in usual else {}
+    return SourceSpec(kind, MappingProxyType({**given, **paths}))
 
 
 def _rules(document: Document, sources: tuple[SourceSpec, ...], known: Known, report: Report) -> Rules:

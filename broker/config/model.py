@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from broker.config.values import Address
 from broker.domain.cooldowns import CooldownOptions
@@ -37,10 +37,10 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """A source to build: its kind in the registry, and those of its options that are given, paths in full."""
+    """A source to build: its kind in the registry, and its options there, paths in full."""
 
     kind: str
-    options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
