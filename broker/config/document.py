@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from broker.config import values
 from broker.config.model import ConfiguredProfile, ExpiryOptions, Models, ShellEnv
-from broker.config.reading import Many, Named, OneOf, Place, Report, Section, Text
+from broker.config.reading import Many, Named, OneOf, Place, Report, Section, Text, under
 from broker.config.tree import Unreadable, parse
 from broker.domain.cooldowns import CooldownOptions
 from broker.domain.leases import LeaseOptions
@@ -109,7 +109,7 @@ def _wild(parse: Callable[[str], T]) -> Callable[[str], T | str]:
 
 def _env(place: Place) -> EnvSection:
     """The seed's `env` section: variables as keys or under `vars`, beside `shellEnv`."""
-    given: dict[str, Any] = {}
+    given: dict[str, Any] = {"variables": NOTHING}
     variables: dict[str, SecretValue] = {}
     for key, child in place.pairs():
         with child.refusing():
@@ -118,7 +118,9 @@ def _env(place: Place) -> EnvSection:
                 given[argument] = reader(child)
             else:
                 variables[values.variable(key)] = SecretValue(child.text())
-    return EnvSection(**{**given, "variables": MappingProxyType({**given.get("variables", {}), **variables})})
+    for name in sorted(variables.keys() & given["variables"].keys()):
+        place.report.refuse(under(place.path, name), "is under vars as well; keep one")
+    return EnvSection(**{**given, "variables": MappingProxyType({**given["variables"], **variables})})
 
 
 def _header_form(*, name: str = "Authorization", prefix: str | None = None, extra: Mapping[str, str] = NOTHING) -> HeaderForm:

@@ -164,13 +164,14 @@ class Named(Generic[K, T]):
     def __call__(self, place: Place) -> Dict[K, T]:
         found: dict[K, T] = {}
         for key, child in place.pairs():
+            values: list[T] = []
             with child.refusing():
-                value = self.of(child)
+                values.append(self.of(child))
             with child.refusing():
                 name = self.name(key)
                 if name in found:
                     raise Refused("is another spelling of a name above; keep one")
-                found[name] = value
+                found.update((name, value) for value in values)
         return MappingProxyType(found)
 
 
