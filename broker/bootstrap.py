@@ -1,0 +1,267 @@
+"""The composition root: configuration → a running broker. Everything is built here, and everything is taken down here."""
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+from broker.config.model import Config
+from broker.domain.material import Shadowed, SourceState
+from broker.domain.policies import Delivery
+from broker.domain.statuses import ProfileStatus
+from broker.engine.choosing import Choosing
+from broker.engine.clock import SystemClock
+from broker.engine.expiring import Expiring
+from broker.engine.ingesting import Ingesting
+from broker.engine.leasing import Leasing
+from broker.engine.readiness import Readiness
+from broker.engine.standing import Standings
+from broker.identity.agent_socket import Claim, claim
+from broker.ports import Source, StateStore
+from broker.providers.catalog import PROVIDERS
+from broker.rpc.admin import AdminServicer
+from broker.rpc.convert import LeaseMessages
+from broker.rpc.server import admin_server, agent_server, health_server
+from broker.rpc.servicer import BrokerServicer
+from broker.sources.registry import TAIL, Context, build
+from broker.storage.glimpse import Glimpse
+from broker.storage.state import SqliteStateStore
+from broker.telemetry.event_log import log_event
+from broker.telemetry.events import AcquireAnswered, Draining, Events, Started
+from broker.telemetry.log import loop_exception_handler
+from broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot, SourceGauge
+
+_GRACE: Final = 2.0
+"""Seconds that calls under way have to end once the broker stops."""
+_CHECKPOINT_EVERY: Final = 5.0
+_SETTLE_WITHIN: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a broker would have to offer, read once without one running. `statuses` by agent."""
+
+    statuses: Mapping[str, list[ProfileStatus]]
+    sources: tuple[SourceState, ...]
+    shadowed: tuple[Shadowed, ...]
+
+
+class Engine:
+    """The moving parts, wired. Building them reads the state store and nothing else."""
+
+    def __init__(self, config: Config, *, clock: SystemClock, store: StateStore, events: Events) -> None:
+        stored = store.load()
+        self.standings = Standings(
+            clock=clock, store=store, events=events, warn_within=config.expiry.warn_within, usage=stored.usage
+        )
+        self.choosing = Choosing(
+            clock=clock,
+            store=store,
+            catalog=config.catalog,
+            policies=config.policies,
+            standings=self.standings,
+            configured_order=config.order,
+            orders=stored.orders,
+            pins=stored.pins,
+        )
+        self.leasing = Leasing(
+            clock=clock,
+            store=store,
+            events=events,
+            policies=config.policies,
+            choosing=self.choosing,
+            standings=self.standings,
+            options=config.leases,
+            cooldowns=config.cooldowns,
+            deliveries=frozenset({Delivery.RAW}),
+            leases=stored.leases,
+        )
+        sources, tail = _sources(config, clock)
+        self.ingesting = Ingesting(
+            sources,
+            tail=tail,
+            clock=clock,
+            store=store,
+            events=events,
+            standings=self.standings,
+            stale_budget=config.expiry.stale_budget,
+            versions=stored.versions,
+        )
+        self.expiring = Expiring(clock=clock, store=store, events=events, leasing=self.leasing, standings=self.standings)
+        self.readiness = Readiness(
+            catalog=config.catalog, standings=self.standings, ingesting=self.ingesting, required=config.required
+        )
+
+
+def _sources(config: Config, clock: SystemClock) -> tuple[Sequence[Source], frozenset[str]]:
+    context = Context(home=config.home, rules=config.rules, clock=clock)
+    built = [(spec.kind, build(spec.kind, spec.options, context)) for spec in config.sources]
+    return [source for _, source in built], frozenset(source.name for kind, source in built if kind in TAIL)
+
+
+async def survey(config: Config) -> Survey:
+    """Reads every source once, in this process: needs no broker and disturbs none. What is wrong stands in `sources`."""
+    clock = SystemClock()
+    engine = Engine(config, clock=clock, store=Glimpse(config.state_path, clock=clock), events=Events())
+    async with _beside(engine.ingesting.run()):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_WITHIN):
+                await engine.ingesting.wait_settled()
+    return Survey(
+        {agent: engine.choosing.statuses(agent) for agent in config.policies.agents},
+        tuple(engine.ingesting.states),
+        engine.ingesting.shadowed,
+    )
+
+
+async def serve(config: Config) -> None:
+    """Runs a broker until SIGTERM or SIGINT, then drains it. Raises CannotStart.
+
+    Anything else that comes out of it is a defect, which has taken the whole broker down: half of one is worse than none.
+    """
+    asyncio.get_running_loop().set_exception_handler(loop_exception_handler)
+    clock = SystemClock()
+    began = clock.steady()
+    stopping = _stop_signals()
+    metrics = Metrics(version=_version())
+    events = Events(metrics.record, log_event)
+    with claim(config.run_dir, config.policies.agents, admin=config.listen.admin, agent_paths=config.listen.agents) as claimed:
+        store = SqliteStateStore(config.state_path, clock=clock)
+        try:
+            engine = Engine(config, clock=clock, store=store, events=events)
+            async with AsyncExitStack() as stack:
+                await _listen(config, engine, claimed, store=store, events=events, clock=clock, stack=stack)
+                address = config.listen.metrics
+                served = metrics.serve(address.host, address.port, snapshot=lambda: _snapshot(engine, store, clock))
+                stack.callback(served.close)
+                await stack.enter_async_context(
+                    _beside(engine.ingesting.run(), engine.expiring.run(), _checkpoints(store, clock))
+                )
+                events.emit(Started(version=metrics.version, seconds=clock.steady() - began))
+                reason = await stopping
+                events.emit(Draining(reason=reason))
+                engine.readiness.drain()
+                engine.leasing.drain()
+        finally:
+            store.close()
+
+
+async def _listen(
+    config: Config,
+    engine: Engine,
+    claimed: Claim,
+    *,
+    store: StateStore,
+    events: Events,
+    clock: SystemClock,
+    stack: AsyncExitStack,
+) -> None:
+    """Starts the servers. When the stack unwinds they stop: agents and operator first, health last."""
+    messages = LeaseMessages({provider.id: provider.base_url for provider in PROVIDERS.values()})
+    engine.standings.listeners.append(messages.forget)
+    health = health_server(config.listen.health.host, config.listen.health.port, engine.readiness)
+    servers = [health]
+    for socket in claimed.agents:
+        servicer = BrokerServicer(
+            socket.agent,
+            leasing=engine.leasing,
+            choosing=engine.choosing,
+            ingesting=engine.ingesting,
+            messages=messages,
+            observe=lambda seconds: events.emit(AcquireAnswered(seconds=seconds)),
+        )
+        servers.append(agent_server(socket.path, servicer, engine.readiness))
+    operator = AdminServicer(
+        leasing=engine.leasing,
+        choosing=engine.choosing,
+        standings=engine.standings,
+        ingesting=engine.ingesting,
+        readiness=engine.readiness,
+        policies=config.policies,
+        store=store,
+        started_at=clock.now(),
+    )
+    servers.append(admin_server(claimed.admin, operator, engine.readiness))
+    claimed.settle()
+    for server in servers:
+        await server.start()
+    stack.push_async_callback(health.stop, None)
+
+    async def stop_others() -> None:
+        async with asyncio.TaskGroup() as group:
+            for server in servers[1:]:
+                group.create_task(server.stop(_GRACE))
+
+    stack.push_async_callback(stop_others)
+
+
+@asynccontextmanager
+async def _beside(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Runs them while the block runs. One that fails takes the block down with it; when the block ends, so do they."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(coroutine) for coroutine in coroutines]
+        yield
+        for task in tasks:
+            task.cancel()
+
+
+async def _checkpoints(store: SqliteStateStore, clock: SystemClock) -> None:
+    while True:
+        await clock.sleep(_CHECKPOINT_EVERY)
+        await store.checkpoint()
+
+
+def _stop_signals() -> "asyncio.Future[str]":
+    loop = asyncio.get_running_loop()
+    stopping: asyncio.Future[str] = loop.create_future()
+
+    def stop(name: str) -> None:
+        if not stopping.done():
+            stopping.set_result(name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number.name)
+    return stopping
+
+
+def _snapshot(engine: Engine, store: StateStore, clock: SystemClock) -> Snapshot:
+    now = clock.now()
+    leases: Counter[tuple[str, str]] = Counter()
+    streams: Counter[str] = Counter()
+    for lease in engine.leasing.living():
+        leases[lease.agent, lease.provider] += 1
+        streams[lease.agent] += lease.streaming
+    return Snapshot(
+        credentials=[
+            CredentialGauge(
+                profile=candidate.id,
+                provider=candidate.held.profile.provider,
+                state=candidate.standing.state.value,
+                expires_at=candidate.held.profile.expires_at,
+                agent=agent,
+            )
+            for (agent, _), candidate in engine.standings.all()
+        ],
+        sources=[
+            SourceGauge(
+                source=state.name,
+                sync_age=None if state.synced_at is None else max(now - state.synced_at, 0.0),
+                stale=bool(state.fault or state.stale_units),
+            )
+            for state in engine.ingesting.states
+        ],
+        leases=leases,
+        streams=streams,
+        store_fault=bool(store.fault),
+    )
+
+
+def _version() -> str:
+    try:
+        return version("equabot-broker")
+    except PackageNotFoundError:
+        return "unknown"

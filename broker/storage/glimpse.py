@@ -1,0 +1,50 @@
+"""A look at the state of a broker that does not run: read if it is there, never created, never written."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from broker.domain.cooldowns import Usage
+from broker.domain.leases import Lease
+from broker.ports import Clock, StoredState, StoredVersion
+from broker.storage import _state_tables as tables
+from broker.storage._state_file import open_for_reading
+from broker.storage.state import boot_id
+
+
+class Glimpse:
+    """Fulfils `broker.ports.StateStore` for somebody who only wants to know. What is put goes nowhere."""
+
+    fault = ""
+    digest_key = bytes(32)
+
+    def __init__(self, path: Path, *, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+
+    def load(self) -> StoredState:
+        """What is stored; nothing where there is no state, or none that can be read."""
+        if not self._path.is_file():
+            return StoredState()
+        try:
+            with closing(open_for_reading(self._path)) as db:
+                state, _ = tables.read_state(db, tables.Moment(self._clock.now(), self._clock.steady(), boot_id()))
+        except (sqlite3.Error, OSError, ValueError, TypeError):
+            return StoredState()
+        # Versions are numbered by a key that this one does not have.
+        return StoredState(pins=state.pins, orders=state.orders, usage=state.usage)
+
+    def put_lease(self, lease_id: str, lease: Lease | None) -> None:
+        """Goes nowhere, as do the other puts."""
+
+    def put_pin(self, key: tuple[str, str, str], pin: tuple[str, bool] | None) -> None: ...
+
+    def put_order(self, key: tuple[str, str], order: tuple[str, ...] | None) -> None: ...
+
+    def put_usage(self, key: tuple[str, str], usage: Usage | None) -> None: ...
+
+    def put_version(self, key: tuple[str, str], version: StoredVersion | None) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
