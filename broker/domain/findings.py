@@ -1,0 +1,108 @@
+"""What an operator should know: faults of sources, credentials that need a hand, providers nobody serves."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from itertools import chain, islice
+
+from broker.domain.material import Shadowed, SourceState
+from broker.domain.profiles import State
+from broker.domain.selection import Candidate
+
+_SHOWN = 500
+
+
+class Severity(Enum):
+    """How much it matters."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing: what it is about (a profile id, a source, a file), what is the matter, and the step to take."""
+
+    severity: Severity
+    subject: str
+    message: str
+    remedy: str = ""
+
+
+_REMEDIES = {
+    State.EXPIRING: "replace it before it expires",
+    State.EXPIRED: "replace it",
+    State.REJECTED: "replace it; if the provider was wrong, clear the rejection",
+    State.INVALID: "correct the value where it is kept",
+    State.MISSING: "bring its source back",
+    State.REAUTH_REQUIRED: "log in again",
+}
+
+
+def findings(
+    *,
+    sources: Iterable[SourceState],
+    candidates: Iterable[Candidate],
+    shadowed: Iterable[Shadowed],
+    unmet: Iterable[str],
+    store_fault: str,
+) -> list[Finding]:
+    """Everything worth knowing, the gravest kinds first; after 500 of them, how many more there are."""
+    found = chain(
+        _of_store(store_fault), _of_providers(unmet), _of_sources(sources), _of_profiles(candidates), _of_shadows(shadowed)
+    )
+    shown = list(islice(found, _SHOWN))
+    rest = sum(1 for _ in found)
+    if rest:
+        shown.append(Finding(severity=Severity.INFO, subject="findings", message=f"{rest} more are not shown"))
+    return shown
+
+
+def _of_store(fault: str) -> Iterator[Finding]:
+    if fault:
+        yield Finding(severity=Severity.ERROR, subject="state", message=fault)
+
+
+def _of_providers(unmet: Iterable[str]) -> Iterator[Finding]:
+    for provider in unmet:
+        yield Finding(
+            severity=Severity.ERROR,
+            subject=provider,
+            message="the provider is required, and none of its profiles serves",
+            remedy="add a credential, or take the provider out of `required`",
+        )
+
+
+def _of_sources(sources: Iterable[SourceState]) -> Iterator[Finding]:
+    for source in sources:
+        if not source.settled:
+            yield Finding(severity=Severity.WARNING, subject=source.name, message="it has not been read yet")
+        for fault in source.faults():
+            severity = Severity.ERROR if fault.where == source.name else Severity.WARNING
+            yield Finding(severity=severity, subject=fault.where, message=fault.message)
+
+
+def _of_profiles(candidates: Iterable[Candidate]) -> Iterator[Finding]:
+    for candidate in candidates:
+        state = candidate.standing.state
+        if state is not State.OK:
+            yield Finding(
+                severity=Severity.WARNING,
+                subject=candidate.id,
+                message=f"{state.value}: {candidate.standing.reason} ({candidate.held.profile.origin})",
+                remedy=_REMEDIES[state],
+            )
+        elif not candidate.standing.usable:
+            yield Finding(severity=Severity.WARNING, subject=candidate.id, message=candidate.standing.reason)
+
+
+def _of_shadows(shadowed: Iterable[Shadowed]) -> Iterator[Finding]:
+    for shadow in shadowed:
+        if shadow.profile.secret != shadow.by.secret:
+            yield Finding(
+                severity=Severity.INFO,
+                subject=shadow.profile.id,
+                message=f"{shadow.by.origin} hides another value in {shadow.profile.origin}",
+                remedy="remove the one that is not meant, or change the order of `sources`",
+            )

@@ -1,0 +1,164 @@
+"""The `Admin` service: every agent, for whoever can reach the admin socket."""
+
+import heapq
+from typing import Final
+
+from broker.domain.cooldowns import Usage
+from broker.domain.errors import ProfileNotFound, SourceNotSynced
+from broker.domain.findings import findings
+from broker.domain.policies import Policies
+from broker.engine.choosing import Choosing
+from broker.engine.ingesting import Ingesting
+from broker.engine.leasing import Leasing
+from broker.engine.readiness import Readiness
+from broker.engine.standing import Standings
+from broker.ports import StateStore
+from broker.rpc import requests
+from broker.rpc.calls import Call, Service
+from broker.rpc.convert import finding, lease_summary, profile_status, source_status, timestamp
+from equabot.broker.v1 import admin_pb2 as pb
+
+_PAGE: Final = 1000
+
+
+class AdminServicer:
+    """Answers the operator. `started_at` in seconds since the epoch."""
+
+    def __init__(
+        self,
+        *,
+        leasing: Leasing,
+        choosing: Choosing,
+        standings: Standings,
+        ingesting: Ingesting,
+        readiness: Readiness,
+        policies: Policies,
+        store: StateStore,
+        started_at: float,
+    ) -> None:
+        self._leasing = leasing
+        self._choosing = choosing
+        self._standings = standings
+        self._ingesting = ingesting
+        self._readiness = readiness
+        self._policies = policies
+        self._store = store
+        self._started_at = started_at
+
+    def service(self) -> Service:
+        """What a server serves."""
+        return Service(
+            pb.DESCRIPTOR.services_by_name["Admin"],
+            {
+                "ListLeases": self.list_leases,
+                "RevokeLeases": self.revoke_leases,
+                "ListAllProfiles": self.list_all_profiles,
+                "GetOrder": self.get_order,
+                "SetOrder": self.set_order,
+                "ClearOrder": self.clear_order,
+                "ClearCooldown": self.clear_cooldown,
+                "Reload": self.reload,
+                "Diagnose": self.diagnose,
+            },
+        )
+
+    async def list_leases(self, request: pb.ListLeasesRequest, call: Call) -> pb.ListLeasesResponse:
+        """A page of the living leases. Those that come or end between two pages are neither lost nor doubled for the others."""
+        size, after = requests.page(request, largest=_PAGE)
+        agent, provider, profile = self._filter(request)
+        rest = (
+            lease
+            for lease in self._leasing.living(agent=agent, provider=provider, profile=profile)
+            if (lease.issued_at, lease.id) > after
+        )
+        page = heapq.nsmallest(size + 1, rest, key=lambda lease: (lease.issued_at, lease.id))
+        more = requests.page_token(page[size - 1].issued_at, page[size - 1].id) if len(page) > size else ""
+        offset = self._leasing.offset()
+        return pb.ListLeasesResponse(
+            leases=(lease_summary(lease, offset=offset) for lease in page[:size]), next_page_token=more
+        )
+
+    async def revoke_leases(self, request: pb.RevokeLeasesRequest, call: Call) -> pb.RevokeLeasesResponse:
+        """Ends what matches."""
+        agent, provider, profile = self._filter(request)
+        lease_id = requests.text(request.lease_id, "lease_id")
+        revoked = self._leasing.revoke_matching(lease_id=lease_id, agent=agent, provider=provider, profile=profile)
+        return pb.RevokeLeasesResponse(revoked=revoked)
+
+    async def list_all_profiles(self, request: pb.ListAllProfilesRequest, call: Call) -> pb.ListAllProfilesResponse:
+        """The candidates as each agent would see them; agents that may not use the provider asked for are left out."""
+        asked, provider = requests.text(request.agent, "agent"), self._provider(request.provider)
+        if asked:
+            self._policies.of(asked)
+        answer = pb.ListAllProfilesResponse()
+        for agent in [asked] if asked else sorted(self._policies.agents):
+            if not provider or self._policies.of(agent).allows_provider(provider):
+                statuses = self._choosing.statuses(agent, provider)
+                answer.agents.add(agent=agent, profiles=map(profile_status, statuses))
+        return answer
+
+    async def get_order(self, request: pb.GetOrderRequest, call: Call) -> pb.Order:
+        """The override."""
+        agent, provider = self._agent_and_provider(request)
+        return pb.Order(agent=agent, provider=provider, profiles=self._choosing.order(agent, provider))
+
+    async def set_order(self, request: pb.SetOrderRequest, call: Call) -> pb.Order:
+        """Stores an override."""
+        agent, provider = self._agent_and_provider(request)
+        stored = self._choosing.set_order(agent, provider, requests.order(request))
+        return pb.Order(agent=agent, provider=provider, profiles=stored)
+
+    async def clear_order(self, request: pb.ClearOrderRequest, call: Call) -> pb.Order:
+        """Takes an override away."""
+        agent, provider = self._agent_and_provider(request)
+        self._choosing.set_order(agent, provider, ())
+        return pb.Order(agent=agent, provider=provider)
+
+    async def clear_cooldown(self, request: pb.ClearCooldownRequest, call: Call) -> pb.ClearCooldownResponse:
+        """Forgives."""
+        _, profile = self._choosing.resolve_names("", requests.required(request.profile, "profile"))
+        keys = [key for key, candidate in self._standings.all() if candidate.id == profile]
+        if not keys:
+            raise ProfileNotFound(f"no source holds a profile {profile[:80]!r}")
+        for key in keys:
+            self._standings.replace_usage(key, Usage(last_used=self._standings.usage(key).last_used))
+        self._store.flush()
+        return pb.ClearCooldownResponse()
+
+    async def reload(self, request: pb.ReloadRequest, call: Call) -> pb.ReloadResponse:
+        """Reads every source again."""
+        if not await self._ingesting.reread():
+            raise SourceNotSynced("not every source was read again in time: diagnose tells which")
+        return pb.ReloadResponse(sources=self._sources())
+
+    async def diagnose(self, request: pb.DiagnoseRequest, call: Call) -> pb.DiagnoseResponse:
+        """Sources, findings, counts."""
+        found = findings(
+            sources=self._ingesting.states,
+            candidates=(candidate for _, candidate in self._standings.all()),
+            shadowed=self._ingesting.shadowed,
+            unmet=self._readiness.unmet(),
+            store_fault=self._store.fault,
+        )
+        leases, streams = self._leasing.count()
+        return pb.DiagnoseResponse(
+            sources=self._sources(),
+            findings=map(finding, found),
+            leases=leases,
+            streams=streams,
+            started_at=timestamp(self._started_at),
+        )
+
+    def _sources(self) -> list[pb.SourceStatus]:
+        return [source_status(state, stale_budget=self._ingesting.stale_budget) for state in self._ingesting.states]
+
+    def _provider(self, name: str) -> str:
+        return self._choosing.resolve_names(requests.text(name, "provider"), "")[0] if name else ""
+
+    def _filter(self, request: pb.ListLeasesRequest | pb.RevokeLeasesRequest) -> tuple[str, str, str]:
+        agent, profile = requests.text(request.agent, "agent"), requests.text(request.profile, "profile")
+        return agent, self._provider(request.provider), profile
+
+    def _agent_and_provider(self, request: pb.GetOrderRequest | pb.SetOrderRequest | pb.ClearOrderRequest) -> tuple[str, str]:
+        agent = requests.required(request.agent, "agent")
+        return agent, self._provider(requests.required(request.provider, "provider"))

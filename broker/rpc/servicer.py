@@ -1,0 +1,137 @@
+"""The `Broker` service of one agent: read the request, ask the engine, convert the answer."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from broker.engine.choosing import Choosing
+from broker.engine.ingesting import Ingesting
+from broker.engine.leasing import Leasing
+from broker.engine.streaming import NoticeKind
+from broker.rpc import requests
+from broker.rpc.calls import Call, Service
+from broker.rpc.convert import LeaseMessages, profile_status
+from equabot.broker.v1 import broker_pb2 as pb
+
+_SETTLE_WITHIN: Final = 5.0
+_OF_THE_DEADLINE: Final = 0.8
+"""How much of a caller's time may go by before it is told why it has to wait."""
+
+
+class BrokerServicer:
+    """Answers one agent: whoever can reach its socket. `observe` hears how many seconds each request for a lease took."""
+
+    def __init__(
+        self,
+        agent: str,
+        *,
+        leasing: Leasing,
+        choosing: Choosing,
+        ingesting: Ingesting,
+        messages: LeaseMessages,
+        observe: Callable[[float], None],
+    ) -> None:
+        self._agent = agent
+        self._leasing = leasing
+        self._choosing = choosing
+        self._ingesting = ingesting
+        self._messages = messages
+        self._observe = observe
+
+    def service(self) -> Service:
+        """What a server serves."""
+        return Service(
+            pb.DESCRIPTOR.services_by_name["Broker"],
+            {
+                "AcquireLease": self.acquire_lease,
+                "StreamLease": self.stream_lease,
+                "RenewLease": self.renew_lease,
+                "RevokeLease": self.revoke_lease,
+                "ReportOutcome": self.report_outcome,
+                "ListProfiles": self.list_profiles,
+                "PinProfile": self.pin_profile,
+                "UnpinProfile": self.unpin_profile,
+            },
+        )
+
+    async def acquire_lease(self, request: pb.AcquireLeaseRequest, call: Call) -> pb.Lease:
+        """Grants."""
+        began = self._leasing.steady()
+        try:
+            if not self._ingesting.settled:
+                await self._settle(call)
+            return self._messages.lease(self._leasing.acquire(self._agent, requests.acquire(request)))
+        finally:
+            self._observe(self._leasing.steady() - began)
+
+    async def stream_lease(self, request: pb.AcquireLeaseRequest, call: Call) -> None:
+        """Grants, and tells of the lease until it or the stream ends.
+
+        A client that does not read holds up its own stream alone: without asking for the next event a lease is not renewed.
+        """
+        began = self._leasing.steady()
+        try:
+            if not self._ingesting.settled:
+                await self._settle(call)
+            stream = self._leasing.stream(self._agent, requests.acquire(request))
+        finally:
+            self._observe(self._leasing.steady() - began)
+        with stream:
+            while True:
+                notice = await stream.next()
+                await call.write(self._messages.event(notice))
+                if notice.kind is NoticeKind.REVOKED:
+                    return
+
+    async def renew_lease(self, request: pb.RenewLeaseRequest, call: Call) -> pb.Lease:
+        """Extends. While a source has not been read, a lease from before a restart might look as if its profile were gone."""
+        lease_id, ttl = requests.renew(request)
+        if not self._ingesting.settled:
+            await self._settle(call)
+        return self._messages.lease(self._leasing.renew(self._agent, lease_id, ttl))
+
+    async def revoke_lease(self, request: pb.RevokeLeaseRequest, call: Call) -> pb.RevokeLeaseResponse:
+        """Ends."""
+        self._leasing.revoke(self._agent, requests.required(request.lease_id, "lease_id"))
+        return pb.RevokeLeaseResponse()
+
+    async def report_outcome(self, request: pb.ReportOutcomeRequest, call: Call) -> pb.ReportOutcomeResponse:
+        """Takes note of a provider's answer."""
+        lease_id = requests.required(request.lease_id, "lease_id")
+        outcome, wait = requests.outcome(request)
+        changed = self._leasing.report(self._agent, lease_id, outcome, retry_after=wait, version=request.version)
+        return pb.ReportOutcomeResponse(changed=changed)
+
+    async def list_profiles(self, request: pb.ListProfilesRequest, call: Call) -> pb.ListProfilesResponse:
+        """The candidates, in order."""
+        provider, session = requests.text(request.provider, "provider"), requests.text(request.session, "session")
+        await self._settle(call)
+        statuses = self._choosing.statuses(self._agent, provider, session=session)
+        return pb.ListProfilesResponse(profiles=map(profile_status, statuses))
+
+    async def pin_profile(self, request: pb.PinProfileRequest, call: Call) -> pb.PinProfileResponse:
+        """Pins."""
+        session = requests.required(request.session, "session")
+        provider = requests.text(request.provider, "provider")
+        profile = requests.required(request.profile, "profile")
+        await self._settle(call)
+        self._choosing.pin(self._agent, session, provider, profile, strict=request.strict)
+        return pb.PinProfileResponse()
+
+    async def unpin_profile(self, request: pb.UnpinProfileRequest, call: Call) -> pb.UnpinProfileResponse:
+        """Unpins."""
+        session, provider = requests.required(request.session, "session"), requests.required(request.provider, "provider")
+        self._choosing.unpin(self._agent, session, provider)
+        return pb.UnpinProfileResponse()
+
+    async def _settle(self, call: Call) -> None:
+        """Waits for the sources, for as long as the caller has time to be told that they are not there yet."""
+        if self._ingesting.settled:
+            return
+        left = call.time_remaining()
+        wait = _SETTLE_WITHIN if left is None else min(_SETTLE_WITHIN, left * _OF_THE_DEADLINE)
+        try:
+            async with asyncio.timeout(wait):
+                await self._ingesting.wait_settled()
+        except TimeoutError:
+            pass

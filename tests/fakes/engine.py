@@ -1,0 +1,114 @@
+"""The real engine, wired as the composition root wires it, on a clock that stands still and sources that a test fills."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from broker.domain.cooldowns import CooldownOptions
+from broker.domain.leases import LeaseOptions
+from broker.domain.material import Listed, Unit
+from broker.domain.policies import AgentPolicy, Delivery, Policies
+from broker.domain.profiles import Profile
+from broker.domain.provider import Catalog, Mode, Provider
+from broker.domain.secret_value import SecretValue
+from broker.engine.choosing import Choosing
+from broker.engine.expiring import Expiring
+from broker.engine.ingesting import Ingesting
+from broker.engine.leasing import Leasing
+from broker.engine.readiness import Readiness
+from broker.engine.standing import Standings
+from broker.providers import PROVIDERS
+from broker.telemetry.events import Event, Events
+from tests.fakes.clock import FakeClock
+from tests.fakes.source import FakeSource
+from tests.fakes.state import MemoryStateStore
+
+ANYTHING = AgentPolicy(providers=frozenset({"*"}), max_leases=10_000)
+
+
+def profile(
+    profile_id: str, secret: str | None = "secret-of-a-profile", *, mode: Mode = Mode.API_KEY, expires_at: float | None = None,
+    source: str = "fake", agent: str = "", fault: str = "",
+) -> Profile:  # fmt: skip
+    """A profile as a source would deliver it."""
+    return Profile(
+        id=profile_id,
+        provider=profile_id.partition(":")[0],
+        mode=mode,
+        source=source,
+        unit="unit",
+        origin=f"{source} {profile_id}",
+        secret=None if secret is None else SecretValue(secret),
+        fault=fault or ("malformed" if secret is None else ""),
+        expires_at=expires_at,
+        agent=agent,
+    )
+
+
+class Engine:
+    """The moving parts of a broker. `running` makes them move."""
+
+    def __init__(
+        self,
+        *,
+        agents: Mapping[str, AgentPolicy] | None = None,
+        sources: tuple[FakeSource, ...] | None = None,
+        providers: Mapping[str, Provider] | None = None,
+        order: Mapping[str, tuple[str, ...]] | None = None,
+        required: tuple[str, ...] = (),
+        store: MemoryStateStore | None = None,
+        clock: FakeClock | None = None,
+        lease_options: LeaseOptions | None = None,
+    ) -> None:
+        self.clock = clock or FakeClock()
+        self.store = store or MemoryStateStore()
+        self.sources = (FakeSource(),) if sources is None else sources
+        self.emitted: list[Event] = []
+        self.events = Events(self.emitted.append)
+        self.policies = Policies(agents={"main": ANYTHING} if agents is None else agents)
+        self.catalog = Catalog(PROVIDERS if providers is None else providers)
+        stored = self.store.load()
+        self.standings = Standings(
+            clock=self.clock, store=self.store, events=self.events, warn_within=86400.0, usage=stored.usage
+        )
+        self.choosing = Choosing(
+            clock=self.clock, store=self.store, catalog=self.catalog, policies=self.policies, standings=self.standings,
+            configured_order=order or {}, orders=stored.orders, pins=stored.pins,
+        )  # fmt: skip
+        self.leasing = Leasing(
+            clock=self.clock, store=self.store, events=self.events, policies=self.policies, choosing=self.choosing,
+            standings=self.standings, options=lease_options or LeaseOptions(), cooldowns=CooldownOptions(),
+            deliveries=frozenset({Delivery.RAW}), leases=stored.leases,
+        )  # fmt: skip
+        self.ingesting = Ingesting(
+            self.sources, tail=frozenset(), clock=self.clock, store=self.store, events=self.events,
+            standings=self.standings, stale_budget=600.0, versions=stored.versions,
+        )  # fmt: skip
+        self.readiness = Readiness(catalog=self.catalog, standings=self.standings, ingesting=self.ingesting, required=required)
+        self.expiring = Expiring(
+            clock=self.clock, store=self.store, events=self.events, leasing=self.leasing, standings=self.standings
+        )
+
+    def hold(self, *profiles: Profile, source: int = 0) -> None:
+        """From now on the source holds these profiles and no others."""
+        self.sources[source].push(Listed((Unit("unit", profiles),)))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follows the sources and the clock."""
+        async with asyncio.TaskGroup() as group:
+            loops = [group.create_task(self.ingesting.run()), group.create_task(self.expiring.run())]
+            try:
+                yield
+            finally:
+                for loop in loops:
+                    loop.cancel()
+
+    async def settle(self) -> None:
+        """Waits until what was pushed before is in effect."""
+        async with asyncio.timeout(5):
+            await self.ingesting.wait_settled()
+            while not all(source._queue.empty() for source in self.sources):  # noqa: ASYNC110 - a queue has no such event
+                await asyncio.sleep(0)
+            for _ in range(5):
+                await asyncio.sleep(0)
