@@ -1,0 +1,216 @@
+"""Reading what others write: nothing blocks, nothing is read in excess, and no error tells of contents."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.sources._reading import (
+    DOTENV_MAX,
+    Unreadable,
+    consistently,
+    opened,
+    parse_dotenv,
+    read_bundle,
+    read_file,
+    subdirectories,
+)
+from tests.fakes.volume import Volume
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(Unreadable) as caught:
+        read_file(path, shown=path, limit=10)
+    return str(caught.value)
+
+
+def test_a_file_is_read_up_to_its_limit_and_one_byte(tmp_path: Path) -> None:
+    """One more tells that it is too long, without reading ten megabytes to know it."""
+    path = tmp_path / "file"
+    for size, read in ((0, 0), (10, 10), (11, 11), (10_000_000, 11)):
+        path.write_bytes(b"k" * size)
+        assert len(read_file(path, shown=path, limit=10)) == read
+
+
+def test_nothing_there_is_no_fault(tmp_path: Path) -> None:
+    """The caller decides what absence means."""
+    with pytest.raises(FileNotFoundError):
+        read_file(tmp_path / "none", shown="none", limit=10)
+
+
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    """To open a pipe would wait for a writer, to open a device may do something."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "directory").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        for name in ("pipe", "socket"):
+            assert refusal(tmp_path / name) == f"{tmp_path / name} is not a regular file: put a plain file in its place"
+    assert "not a regular file" in refusal(Path("/dev/zero"))
+    assert "is a directory, not a file" in refusal(tmp_path / "directory")
+
+
+def test_a_circle_of_links_is_named(tmp_path: Path) -> None:
+    """It ends at once, and says what is wrong."""
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert refusal(tmp_path / "a").endswith("its links lead in a circle; remove or mend them")
+
+
+def test_what_is_forbidden_says_whom_to_allow(as_nobody: Path) -> None:
+    """The remedy, and nothing else."""
+    path = as_nobody / "key"
+    path.write_text("secret")
+    path.chmod(0)
+    assert refusal(path) == f"{path} cannot be read (Permission denied): let the user of the broker read it"
+
+
+def test_a_dotenv_is_read_as_written() -> None:
+    """The parser of python-dotenv, with interpolation off: a `$` in a key is a `$`."""
+    lines = [
+        "# comment",
+        "",
+        "export A=1",
+        "B = two  # comment",
+        "C='single # quoted'",
+        'D="double\\n"',
+        "E=${A}$A",
+        "F=",
+        "export G",
+    ]
+    text = "\ufeff" + "\n".join([*lines, "A=last"])
+    assert parse_dotenv(text.encode(), shown="x") == {
+        "A": "last", "B": "two", "C": "single # quoted", "D": "double\n", "E": "${A}$A", "F": "",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('A=1\nB="open\nC=2\n', 2),
+        ("A=1\n\n\n\nB='open\n", 5),
+        ('A=1\r\n\r\nB="x" y\r\n', 3),
+        ("=novalue\n", 1),
+        ("A=1\nsk-ant-api03-pasted-without-a-name\n", 2),
+        ("A=1\nthis is prose\n", 2),
+        ("\n\n  {\n", 3),
+    ],
+)
+def test_a_malformed_line_is_named_by_its_number(text: str, line: int) -> None:
+    """The number, never the line: it may be a key."""
+    with pytest.raises(Unreadable) as caught:
+        parse_dotenv(text.encode(), shown="/x/.env")
+    assert str(caught.value) == f"/x/.env line {line} is malformed: write NAME=value, and close every quote that is opened"
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("raw", [b"\x7fELF\x00\x00", b"\xff\xfeA\x00=\x00", bytes(range(256)), b"A=\xe9"])
+def test_binary_garbage_is_refused(raw: bytes) -> None:
+    """Whole: nothing of it may be a key by accident."""
+    with pytest.raises(Unreadable, match="x is binary, not UTF-8 text") as caught:
+        parse_dotenv(raw, shown="x")
+    assert caught.value.__context__ is None
+
+
+def test_a_large_dotenv_is_refused() -> None:
+    """One MiB is more than any has; more is something else."""
+    assert parse_dotenv(b"A=" + b"x" * (DOTENV_MAX - 2), shown="x").keys() == {"A"}
+    with pytest.raises(Unreadable, match="larger than 1 MiB"):
+        parse_dotenv(b"A" * (DOTENV_MAX + 1), shown="x")
+
+
+@given(st.one_of(st.binary(max_size=80), st.text(alphabet="A=\"'\n\r\\# $x\t", max_size=40).map(str.encode)))
+def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
+    """No other exception comes out, and no piece of the bytes with it."""
+    try:
+        values = parse_dotenv(raw, shown="x")
+    except Unreadable as refused:
+        told = str(refused)
+    else:
+        told = "x " * all(isinstance(value, str) for value in values.values())
+    assert told.startswith("x ")
+
+
+def bundle(folder: Path) -> dict[str, str | bytes]:
+    with opened(folder) as descriptor:
+        return read_bundle(descriptor, shown=folder, wants=lambda key: key.startswith("KEY")).texts
+
+
+def test_a_file_goes_before_a_line(tmp_path: Path) -> None:
+    """`.env` inside a directory lies beneath its files."""
+    (tmp_path / ".env").write_text("KEY_A=line\nKEY_B=line\n")
+    (tmp_path / "KEY_A").write_text("file")
+    assert bundle(tmp_path) == {"KEY_A": b"file", "KEY_B": "line"}
+    with opened(tmp_path) as descriptor:
+        origins = read_bundle(descriptor, shown=tmp_path, wants=lambda _: True).origins
+    assert origins == {"KEY_A": f"{tmp_path}/KEY_A", "KEY_B": f"{tmp_path}/.env KEY_B"}
+
+
+def test_what_is_not_wanted_is_not_opened(tmp_path: Path) -> None:
+    """A pipe among the extra files would block, a forbidden one would fail."""
+    os.mkfifo(tmp_path / "extra")
+    (tmp_path / ".hidden").symlink_to(".hidden")
+    (tmp_path / "KEY_DIR").mkdir()
+    (tmp_path / "KEY").write_text("k")
+    assert bundle(tmp_path) == {"KEY": b"k"}
+
+
+@pytest.mark.parametrize("broken", ["circle", "pipe", "nothing", ".env"])
+def test_one_unreadable_key_fails_the_bundle(tmp_path: Path, broken: str) -> None:
+    """Nothing is half read: who serves the rest would have lost one key without a word."""
+    (tmp_path / "KEY_GOOD").write_text("k")
+    match broken:
+        case "circle":
+            (tmp_path / "KEY_BAD").symlink_to("KEY_BAD")
+        case "pipe":
+            os.mkfifo(tmp_path / "KEY_BAD")
+        case "nothing":
+            (tmp_path / "KEY_BAD").symlink_to("nowhere")
+        case _:
+            (tmp_path / ".env").write_text("A='")
+    with pytest.raises(Unreadable, match=rf"{tmp_path}/(KEY_BAD|\.env)"):
+        bundle(tmp_path)
+
+
+def test_subdirectories_are_the_visible_ones(tmp_path: Path) -> None:
+    """Links count where they are wanted; a link in a circle is no directory."""
+    for name in ("a", "..2026", ".git"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("a")
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "file").write_text("")
+    with opened(tmp_path) as folder:
+        assert subdirectories(folder, links=True) == {"a", "link"}
+        assert subdirectories(folder, links=False) == {"a"}
+
+
+def test_a_swap_during_the_reading_throws_it_away(tmp_path: Path) -> None:
+    """What is returned was read from one state of the volume."""
+    volume = Volume(tmp_path, {"KEY_A": "old", "KEY_B": "old"})
+    tries = []
+
+    def read(_: int, data: int) -> dict[str, str | bytes]:
+        tries.append(data)
+        if len(tries) == 1:
+            volume.swap({"KEY_A": "new", "KEY_B": "new"})
+        return read_bundle(data, shown=tmp_path, wants=lambda key: key.startswith("KEY")).texts
+
+    assert consistently(tmp_path, read) == {"KEY_A": b"new", "KEY_B": b"new"}
+    assert len(tries) == 2
+
+
+def test_a_volume_that_never_holds_still_is_a_fault(tmp_path: Path) -> None:
+    """It ends, and says where to look."""
+    volume = Volume(tmp_path, {})
+    with pytest.raises(Unreadable, match="leads nowhere, or elsewhere whenever it is read"):
+        consistently(tmp_path, lambda _, __: volume.swap({}))
+
+
+def test_contents_that_lead_nowhere_are_a_fault(tmp_path: Path) -> None:
+    """Not an empty directory: there was something."""
+    (tmp_path / "..data").symlink_to("..gone")
+    with pytest.raises(Unreadable, match=r"\.\.data leads nowhere"):
+        consistently(tmp_path, lambda _, __: None)

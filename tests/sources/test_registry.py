@@ -1,0 +1,40 @@
+"""How an entry of the configuration becomes a source."""
+
+from pathlib import Path
+
+import pytest
+
+from broker.sources.registry import KINDS, TAIL, Context, build
+from tests.fakes.clock import FakeClock
+from tests.fakes.following import RULES
+
+CONTEXT = Context(home=Path("/home/me/.equabot"), rules=RULES, clock=FakeClock())
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "name"),
+    [
+        ("env", {}, "env"),
+        ("dotenv", {}, "dotenv /home/me/.equabot/.env"),
+        ("dotenv", {"path": Path("/etc/x.env")}, "dotenv /etc/x.env"),
+        ("mounted", {}, "mounted /run/secrets/equabot"),
+        ("mounted", {"path": "/mnt"}, "mounted /mnt"),
+    ],
+)
+def test_a_source_is_named_after_its_place(kind: str, options: dict[str, object], name: str) -> None:
+    """The name is what a person reads and what tells sources of a kind apart. Nothing is read to make one."""
+    assert build(kind, options, CONTEXT).name == name
+
+
+def test_what_cannot_be_built_is_refused() -> None:
+    """An unknown kind, and a path that depends on where the broker was started."""
+    with pytest.raises(ValueError, match="unknown kind of source 'vault': known are mounted, dotenv, env"):
+        build("vault", {}, CONTEXT)
+    with pytest.raises(ValueError, match="must be absolute"):
+        build("dotenv", {"path": ".env"}, CONTEXT)
+
+
+def test_the_last_tier_is_the_environment_and_the_file() -> None:
+    """Of kinds that there are."""
+    assert {"env", "dotenv"} == TAIL
+    assert KINDS.keys() >= TAIL
