@@ -56,9 +56,11 @@ def _state(held: Held, usage: Usage, *, now: float, warn_within: float) -> tuple
     left = profile.expires_at - now
     if left <= 0:
         return State.EXPIRED, f"expired {_span(-left)} ago", stale_end
-    if left <= warn_within:
+    # The very instant that ends the judgement is compared, so that no rounding brings the same one back at its end.
+    warned_at = profile.expires_at - warn_within
+    if now >= warned_at:
         return State.EXPIRING, f"expires in {_span(left)}", min(profile.expires_at, stale_end)
-    return State.OK, "", min(profile.expires_at - warn_within, stale_end)
+    return State.OK, "", min(warned_at, stale_end)
 
 
 def left(held: Held, *, now: float) -> float | None:

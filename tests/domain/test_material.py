@@ -1,0 +1,238 @@
+"""Material: whole bundles, the first source wins, stale is kept for a while, and what vanished is gone."""
+
+from dataclasses import dataclass, field
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.domain.material import (
+    Changed,
+    Event,
+    Fault,
+    Held,
+    Listed,
+    Material,
+    Removed,
+    Shadowed,
+    SourceState,
+    Unavailable,
+    Unit,
+    apply,
+    changed,
+    merge,
+)
+from broker.domain.profiles import Profile
+from broker.domain.provider import Mode
+from broker.domain.secret_value import SecretValue
+
+BUDGET = 600.0
+
+
+def profile(profile_id: str, secret: str = "s", *, source: str = "a", unit: str = "u", agent: str = "") -> Profile:
+    return Profile(
+        id=profile_id, provider=profile_id.partition(":")[0], mode=Mode.API_KEY, source=source, unit=unit, origin=source,
+        secret=SecretValue(secret), agent=agent,
+    )  # fmt: skip
+
+
+unit_names = st.sampled_from(["", "one", "two", "three"])
+profiles = st.builds(
+    profile, st.sampled_from(["p:1", "p:2", "q:1"]), st.sampled_from(["s", "t"]), agent=st.sampled_from(["", "main"])
+)
+units = st.builds(Unit, unit_names, st.lists(profiles, max_size=3).map(tuple))
+listings = st.builds(
+    Listed,
+    st.lists(units, max_size=4, unique_by=lambda u: u.name).map(tuple),
+    st.dictionaries(unit_names, st.just("unreadable"), max_size=2),
+).map(lambda e: Listed(tuple(u for u in e.units if u.name not in e.failed), e.failed))
+events = st.one_of(
+    listings, st.builds(Changed, units), st.builds(Removed, unit_names), st.builds(Unavailable, st.just("no route"))
+)
+histories = st.lists(events, max_size=12)
+
+
+def number(_: Profile) -> int:
+    return 1
+
+
+def lived(history: list[Event], name: str = "a", *, start: float = 100.0) -> SourceState:
+    """A source after these events, a second apart."""
+    state = SourceState(name)
+    for n, event in enumerate(history):
+        state = apply(state, event, now=start + n)
+    return state
+
+
+def merged(*states: SourceState, tail: frozenset[str] = frozenset()) -> Material:
+    return merge(states, version=number, stale_budget=BUDGET, tail=tail)
+
+
+@dataclass
+class Model:
+    """What a source holds, in the plainest words there are."""
+
+    units: dict[str, Unit] = field(default_factory=dict)
+    down: bool = False
+    unreadable: set[str] = field(default_factory=set)
+    ever: bool = False
+
+    def hear(self, event: Event) -> None:
+        match event:
+            case Listed(listed, failed):
+                self.units = {n: u for n, u in self.units.items() if n in failed} | {u.name: u for u in listed}
+                self.down, self.unreadable, self.ever = False, set(failed), True
+            case Changed(unit):
+                self.units[unit.name] = unit
+                self.unreadable.discard(unit.name)
+            case Removed(name):
+                self.units.pop(name, None)
+                self.unreadable.discard(name)
+            case Unavailable():
+                self.down = True
+
+
+@given(histories)
+def test_a_source_holds_what_its_events_say(history: list[Event]) -> None:
+    """A listing is the whole; what vanished is gone; what cannot be read now stays as it was read last."""
+    model = Model()
+    for event in history:
+        model.hear(event)
+    state = lived(history)
+    assert dict(state.units) == model.units
+    assert (state.stale_since is not None) == bool(state.fault) == model.down
+    assert set(state.stale_units) == model.unreadable
+    assert (state.synced_at is not None) == model.ever
+    assert state.settled == (model.ever or model.down)
+
+
+@given(histories, histories)
+def test_stale_begins_with_the_first_failure_and_ends_with_the_next_reading(before: list[Event], after: list[Event]) -> None:
+    """Failing on does not prolong the budget."""
+    state = lived([*before, Listed(()), Unavailable("first"), *(e for e in after if not isinstance(e, Listed))])
+    began = 100.0 + len(before) + 1
+    assert state.stale_since == began
+    again = apply(state, Unavailable("still"), now=10_000)
+    assert (again.stale_since, again.fault) == (began, "still")
+    fresh = apply(again, Listed(()), now=10_001)
+    assert fresh == SourceState("a", {}, 10_001)
+
+
+def test_a_unit_that_cannot_be_read_is_stale_alone() -> None:
+    """Since it failed first; the rest of the listing is fresh; a unit never read is only a fault."""
+    one, two = Unit("one", (profile("p:1"),)), Unit("two", (profile("p:2"),))
+    state = apply(SourceState("a"), Listed((one, two)), now=1)
+    state = apply(state, Listed((two,), {"one": "permission denied", "new": "binary"}), now=2)
+    state = apply(state, Listed((two,), {"one": "still denied"}), now=3)
+    assert dict(state.units) == {"one": one, "two": two}
+    assert dict(state.stale_units) == {"one": ("still denied", 2)}
+    material = merged(state)
+    assert material.held["", "p:1"].stale_until == 2 + BUDGET
+    assert material.held["", "p:2"].stale_until is None
+    assert apply(state, Changed(one), now=4).stale_units == {}
+    assert merged(apply(state, Listed((two,)), now=4)).held.keys() == {("", "p:2")}
+
+
+def test_a_source_that_is_down_keeps_its_last_good_content_until_the_budget_ends() -> None:
+    """All of it, marked with the end of the budget; the judgement is the engine's."""
+    state = apply(SourceState("a"), Listed((Unit("one", (profile("p:1"),)),)), now=1)
+    state = apply(state, Unavailable("no route to host"), now=50)
+    assert merged(state).held["", "p:1"] == Held(profile("p:1"), 0, 1, False, 50 + BUDGET)
+    assert state.faults() == [Fault("a", "no route to host")]
+
+
+def test_every_fault_is_told() -> None:
+    """Of the source, of units that cannot be read, and inside units that can."""
+    inside = Fault("/f:3", "a line without =")
+    state = apply(SourceState("a"), Listed((Unit("one", (), (inside,)),), {"two": "too large"}), now=1)
+    state = apply(state, Unavailable("gone"), now=2)
+    assert state.faults() == [Fault("a", "gone"), Fault("a two", "too large"), inside]
+
+
+@given(st.lists(histories, min_size=1, max_size=4))
+def test_the_first_source_wins_and_the_others_are_reported(stories: list[list[Event]]) -> None:
+    """Nothing is lost: every profile that a source holds is either in effect or reported as shadowed, by whom."""
+    states = [lived(story, f"source {n}") for n, story in enumerate(stories)]
+    material = merged(*states)
+    seen: dict[tuple[str, str], tuple[int, Profile]] = {}
+    shadowed: list[Shadowed] = []
+    for rank, state in enumerate(states):
+        for name in sorted(state.units):
+            for found in state.units[name].profiles:
+                key = (found.agent, found.id)
+                if key in seen:
+                    shadowed.append(Shadowed(found, seen[key][1]))
+                else:
+                    seen[key] = (rank, found)
+    assert {key: (held.rank, held.profile) for key, held in material.held.items()} == seen
+    assert list(material.shadowed) == shadowed
+    assert material.unread == tuple(state.name for state in states if state.synced_at is None)
+
+
+@given(histories, st.randoms(use_true_random=False))
+def test_an_equal_listing_changes_nothing(history: list[Event], random: Random) -> None:
+    """In whatever order it comes; a copy of the same secrets is the same material."""
+    state = lived([*history, Listed(())])
+    again = list(state.units.values()) or [Unit("one", (profile("p:1"),))]
+    before = merged(apply(state, Listed(tuple(again)), now=500))
+    random.shuffle(again)
+    copies = tuple(
+        Unit(u.name, tuple(profile(p.id, p.secret.reveal(), agent=p.agent) for p in u.profiles if p.secret)) for u in again
+    )
+    after = merged(apply(state, Listed(copies), now=600))
+    assert changed(before, after) == set()
+    assert before.held == after.held
+
+
+@given(histories, histories)
+def test_changed_names_exactly_what_differs(one: list[Event], other: list[Event]) -> None:
+    """Both ways, and nothing between equals."""
+    before, after = merged(lived(one)), merged(lived(other))
+    names = changed(before, after)
+    assert names == changed(after, before)
+    for key in before.held.keys() | after.held.keys():
+        assert (key in names) == (before.held.get(key) != after.held.get(key))
+    assert changed(before, before) == set()
+
+
+def test_a_profile_of_an_agent_and_one_of_everybody_are_two() -> None:
+    """The same id does not shadow across that line."""
+    shared, own = profile("p:1"), profile("p:1", agent="main")
+    material = merged(apply(SourceState("a"), Listed((Unit("one", (shared, own)),)), now=1))
+    assert set(material.held) == {("", "p:1"), ("main", "p:1")}
+    assert material.shadowed == ()
+
+
+def test_the_last_tier_is_named_by_source() -> None:
+    """`tail` marks what comes from the environment and `.env`."""
+    def one(name: str) -> SourceState:
+        return apply(SourceState(name), Listed((Unit("u", (profile(f"p:{name}"),)),)), now=1)
+
+    material = merged(one("mounted"), one("dotenv"), one("env"), tail=frozenset({"dotenv", "env"}))
+    assert [(held.profile.id, held.rank, held.tail) for held in material.held.values()] == [
+        ("p:mounted", 0, False), ("p:dotenv", 1, True), ("p:env", 2, True)
+    ]  # fmt: skip
+
+
+def test_the_version_comes_from_whoever_numbers() -> None:
+    """Asked once for each profile in effect, never for one that is shadowed."""
+    asked: list[str] = []
+
+    def count(found: Profile) -> int:
+        asked.append(found.id)
+        return len(asked) * 10
+
+    state = apply(SourceState("a"), Listed((Unit("1", (profile("p:1"),)), Unit("2", (profile("p:1"), profile("p:2"))))), now=1)
+    material = merge([state], version=count, stale_budget=BUDGET, tail=frozenset())
+    assert asked == ["p:1", "p:2"]
+    assert [held.version for held in material.held.values()] == [10, 20]
+
+
+@pytest.mark.parametrize("event", [Listed(()), Changed(Unit("one")), Removed("one"), Unavailable("x")])
+def test_applying_an_event_leaves_the_state_before_as_it_was(event: Event) -> None:
+    """Whoever still holds it sees no half of a change."""
+    before = apply(SourceState("a"), Listed((Unit("one", (profile("p:1"),)),)), now=1)
+    kept = (dict(before.units), before.synced_at, before.stale_since, before.fault)
+    apply(before, event, now=2)
+    assert (dict(before.units), before.synced_at, before.stale_since, before.fault) == kept
