@@ -10,7 +10,7 @@ from broker.providers import PROVIDERS
 _SHOWN_MAX: Final = 40
 _WORDS: Final = re.compile(r"[\s=:;,'\"]+")
 _OPAQUE: Final = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9_+=-]{16,}")
-_COMMON_PREFIXES: Final = ("sk-", "sk_", "pk-", "ghp_", "gho_", "github_pat_", "xox", "hf_", "eyJ", "Bearer ")
+_COMMON_PREFIXES: Final = ("sk-", "sk_", "pk-", "ghp_", "gho_", "github_pat_", "xox", "hf_", "eyJ", "Bearer", "bearer")
 
 
 class Refused(ValueError):

@@ -19,6 +19,7 @@ from broker.config.model import Config
 from broker.config.reading import Report
 
 _SIZE_MAX: Final = 1024 * 1024
+_SYSTEM_RUN_DIR: Final = Path("/run/equabot")
 
 
 def load(
@@ -129,10 +130,10 @@ def _open_at_once(file: str, flags: int) -> int:
     return os.open(file, flags | os.O_NONBLOCK)
 
 
-def _default_run_dir(environ: Mapping[str, str], own_home: Path) -> Path:
+def _default_run_dir(environ: Mapping[str, str], own_home: Path, *, system: Path = _SYSTEM_RUN_DIR) -> Path:
     """The first place that is there or can be made."""
     runtime = environ.get("XDG_RUNTIME_DIR") or ""
-    places = [Path("/run/equabot"), *([Path(runtime) / "equabot"] if runtime.startswith("/") else [])]
+    places = [system, *([Path(runtime) / "equabot"] if runtime.startswith("/") else [])]
     return next((place for place in places if _usable(place)), own_home / "run")
 
 

@@ -228,7 +228,7 @@ class Section(Generic[T]):
                     raise Refused("says again what another key of this section says; keep one")
                 given[argument] = reader(child)
         if missing:
-            raise Refused(f"lacks {' and '.join(missing)}")
+            raise Refused(f"lacks {' and '.join(missing)}; add it")
         return self.build(**given)
 
 

@@ -102,7 +102,7 @@ def test_every_fault_is_found_at_once_by_line() -> None:
         ("zzz: 1\n", "f.yaml:1: zzz: unknown key; known here: count, many, some, named, inner, kind"),
         ("kind: with\n", "f.yaml:1: kind: has no value; give it one, or remove the key"),
         ("kind: wiht\n", "f.yaml:1: kind: unknown key; did you mean 'with'?"),
-        ("kind: needy\n", "f.yaml:1: kind: lacks a"),
+        ("kind: needy\n", "f.yaml:1: kind: lacks a; add it"),
         ("kind: {}\n", "f.yaml:1: kind: must name exactly one of alone, with, needy, not 0"),
     ],
 )

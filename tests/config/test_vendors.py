@@ -1,0 +1,106 @@
+"""How `providers` changes and adds to the built-in facts."""
+
+from dataclasses import replace
+
+from broker.config.document import read
+from broker.config.reading import Report
+from broker.config.vendors import Known
+from broker.domain.provider import EnvName, HeaderForm, Mode, Provider
+from broker.providers import PROVIDERS
+
+
+def known(text: str) -> tuple[Known, list[str]]:
+    report = Report("f.yaml")
+    found = Known(read(text, report).providers, report)
+    return found, [str(fault) for fault in report.faults()]
+
+
+def test_nothing_said_is_the_built_in_facts() -> None:
+    """Without the section the catalogue is what ships."""
+    assert known("")[0].catalog.providers == PROVIDERS
+
+
+def test_an_override_changes_only_what_it_says() -> None:
+    """In any spelling of the provider; the rest stays built in."""
+    found, faults = known("providers: {claude: {base_url: 'http://10.0.0.1:4000/v1', headers: {api_key: {name: X-Key}}}}")
+    built_in = PROVIDERS["anthropic"]
+    assert faults == []
+    assert found.catalog.providers["anthropic"] == replace(
+        built_in,
+        base_url="http://10.0.0.1:4000/v1",
+        headers={**built_in.headers, Mode.API_KEY: HeaderForm("X-Key", "", {})},
+    )
+
+
+def test_a_new_provider_needs_little() -> None:
+    """A variable is enough: its lists, its SDK's variable and a bearer header follow."""
+    found, faults = known("providers: {acme: {env: {ACME_API_KEY: api_key, ACME_TOKEN: token, ACME_OLD: token}}}")
+    assert faults == []
+    assert found.catalog.get("acme") == Provider(
+        id="acme",
+        env_names=(EnvName("ACME_API_KEY"), EnvName("ACME_TOKEN", Mode.TOKEN), EnvName("ACME_OLD", Mode.TOKEN)),
+        list_env_names=("ACME_API_KEYS",),
+        sdk_env={Mode.API_KEY: "ACME_API_KEY", Mode.TOKEN: "ACME_TOKEN"},
+    )
+
+
+def test_every_fact_can_be_given() -> None:
+    """All keys of the section arrive."""
+    found, faults = known("""
+providers:
+  acme:
+    base_url: https://api.acme.example
+    base_url_env: ACME_BASE_URL
+    env: {ACME_TOKEN: token}
+    env_lists: [ACME_KEYS]
+    headers: {token: {prefix: "Token ", extra: {X-V: "2"}}}
+    sdk_env: {token: ACME_SDK}
+    key_prefixes: [acme_]
+    token_prefixes: [acmet_]
+    aliases: [acme-ai]
+    token_url: https://login.acme.example/token
+    token_encoding: form
+    client_id: me
+""")
+    assert faults == []
+    assert found.catalog.get("acme-ai") == Provider(
+        id="acme",
+        aliases=("acme-ai",),
+        env_names=(EnvName("ACME_TOKEN", Mode.TOKEN),),
+        list_env_names=("ACME_KEYS",),
+        headers={Mode.TOKEN: HeaderForm("Authorization", "Token ", {"X-V": "2"})},
+        sdk_env={Mode.TOKEN: "ACME_SDK"},
+        base_url="https://api.acme.example",
+        base_url_env="ACME_BASE_URL",
+        key_prefixes=("acme_",),
+        token_prefixes=("acmet_",),
+        token_url="https://login.acme.example/token",
+        token_encoding="form",
+        client_id="me",
+    )
+
+
+def test_names_and_variables_have_one_owner() -> None:
+    """A second owner would hide the first, or make two profiles of one key."""
+    text = """
+providers:
+  acme:
+    aliases: [anthropic, other]
+    env: {OPENAI_API_KEY: api_key}
+  other: {env: {X: api_key}}
+  more: {env: {X: api_key}}
+"""
+    assert known(text)[1] == [
+        "f.yaml:4: providers.acme.aliases: 'anthropic' is also a name of anthropic; each name has one provider",
+        "f.yaml:4: providers.acme.aliases: 'other' is also a name of other; each name has one provider",
+        "f.yaml:5: providers.acme.env: OPENAI_API_KEY is also a variable of openai; each has one provider",
+        "f.yaml:5: providers.acme.env: OPENAI_API_KEYS is also a variable of openai; each has one provider",
+        "f.yaml:7: providers.more.env: X is also a variable of other; each has one provider",
+    ]
+
+
+def test_a_provider_is_changed_once() -> None:
+    """Two sections for one provider would contradict each other silently."""
+    assert known("providers:\n  zai: {client_id: a}\n  z.ai: {client_id: b}\n")[1] == [
+        "f.yaml:3: providers.z.ai: is another spelling of zai, which stands above; keep one"
+    ]
