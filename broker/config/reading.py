@@ -17,6 +17,7 @@ from broker.config.tree import Listing, Mapping, Node, Scalar
 
 T = TypeVar("T")
 K = TypeVar("K")
+_VARIABLE: Final = re.compile("[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 _PLAIN_KEY: Final = re.compile(r"[\w.:@/+*-]{1,64}", re.ASCII)
 
 
@@ -243,6 +244,8 @@ def closest(name: str, known: Iterator[str] | Dict[str, Any]) -> str:
 def _unknown(key: str, known: Dict[str, Any]) -> str:
     if key == "<<":
         return "is a merge key, and those are not used here; write the keys out"
+    if _VARIABLE.fullmatch(key):
+        return "unknown key; a credential belongs in the environment or in a .env file, not here"
     hint = closest(key, known) or f"; known here: {', '.join(known) or 'none'}"
     return f"unknown key{hint}"
 

@@ -100,6 +100,10 @@ def test_every_fault_is_found_at_once_by_line() -> None:
             "f.yaml:2: inner.(hidden): is a merge key, and those are not used here; write the keys out",
         ),
         ("zzz: 1\n", "f.yaml:1: zzz: unknown key; known here: count, many, some, named, inner, kind"),
+        (
+            "A_KEY: 1\n",
+            "f.yaml:1: A_KEY: unknown key; a credential belongs in the environment or in a .env file, not here",
+        ),
         ("kind: with\n", "f.yaml:1: kind: has no value; give it one, or remove the key"),
         ("kind: wiht\n", "f.yaml:1: kind: unknown key; did you mean 'with'?"),
         ("kind: needy\n", "f.yaml:1: kind: lacks a; add it"),
