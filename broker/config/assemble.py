@@ -20,6 +20,7 @@ from broker.domain.discovery import Override, Place, Rules
 from broker.domain.leases import LeaseOptions
 from broker.domain.policies import AgentPolicy, Policies
 from broker.domain.provider import Mode
+from broker.identity.agent_socket import plan
 from broker.sources.registry import KINDS
 
 _ANY: Final = "*"
@@ -55,6 +56,7 @@ def assemble(document: Document, around: Surroundings, report: Report) -> Config
     sources = _sources(document, around, report)
     policies = _policies(document, leases, known, report)
     listen = _listen(document, around, report)
+    _refuse_sockets(run_dir, policies, listen, around, report)
     return Config(
         file=around.file,
         home=around.home,
@@ -92,7 +94,8 @@ def _leases(given: LeaseOptions, report: Report) -> LeaseOptions:
 
 def _policies(document: Document, leases: LeaseOptions, known: Known, report: Report) -> Policies:
     if document.agents is None:
-        return Policies(agents={"main": AgentPolicy(providers=frozenset({_ANY}), max_ttl=leases.max_ttl)})
+        alone = AgentPolicy(providers=frozenset({_ANY}), max_ttl=leases.max_ttl)
+        return Policies(agents=MappingProxyType({"main": alone}))
     if not document.agents and report.sound("agents"):
         report.refuse("agents", "lists no agent, so nobody could ask; name one, or remove the section for `main` alone")
     return Policies(
@@ -150,6 +153,19 @@ def _clash(one: Address, other: Address) -> bool:
         return False
     hosts = {"127.0.0.1" if address.host == "localhost" else address.host for address in (one, other)}
     return len(hosts) == 1 or not hosts.isdisjoint(_EVERY_INTERFACE)
+
+
+def _refuse_sockets(run_dir: Path, policies: Policies, listen: Listen, around: Surroundings, report: Report) -> None:
+    """Paths too long for a socket, shared ones, and directories in which one agent would reach another."""
+    planned = plan(run_dir, policies.agents, admin=listen.admin, control=listen.control, agent_paths=listen.agents)
+    chosen = {f"{under('agents', name)}.socket": path for name, path in listen.agents.items()}
+    chosen |= {"listen.admin": listen.admin or Path(), "listen.control": listen.control or Path()}
+    for fault in planned.faults():
+        path = next((key for key, path in chosen.items() if report.given(key) and str(path) in fault), "run_dir")
+        if path == "run_dir" and (around.run_dir or not report.given("run_dir")):
+            report.refuse_outside("run directory", fault)
+        else:
+            report.refuse(path, fault)
 
 
 def _required(document: Document, known: Known, report: Report) -> tuple[str, ...]:

@@ -40,16 +40,16 @@ def load(
     own_home = outside.path("EQUABOT_HOME") or outside.user_home / ".equabot"
     named = outside.path("--config", config_path) or outside.path("EQUABOT_CONFIG")
     report.file = str(named or own_home / "equabot.yaml")
-    text = _text(Path(report.file), needed=named is not None, report=report)
+    document = _document(Path(report.file), needed=named is not None, report=report)
     around = Surroundings(
-        file=None if text is None else Path(report.file),
+        file=None if document is None else Path(report.file),
         user_home=outside.user_home,
         home=own_home,
         run_dir=outside.path("--run-dir", run_dir) or outside.path("EQUABOT_RUN_DIR"),
         default_run_dir=_default_run_dir(environ, own_home),
         listen=outside.addresses(),
     )
-    config = assemble(Document() if text is None else read(text, report), around, report)
+    config = assemble(document or Document(), around, report)
     if faults := report.faults():
         raise ConfigurationFaults(faults)
     return config
@@ -93,12 +93,12 @@ class _Outside:
         return MappingProxyType(found)
 
 
-def _text(file: Path, *, needed: bool, report: Report) -> str | None:
-    """What the file holds; None when there is none, or none that can be used, which the report then says."""
+def _document(file: Path, *, needed: bool, report: Report) -> Document | None:
+    """What the file says; None when there is none, or none that can be used, which the report then says."""
     content = b""
     try:
         content = _content(file)
-        return content.decode("utf-8-sig")
+        return read(content.decode("utf-8-sig"), report)
     except FileNotFoundError:
         message = "does not exist; create it, or do not name it" if needed else ""
     except IsADirectoryError:

@@ -129,6 +129,26 @@ def test_addresses_do_not_share_a_port(text: str, found: list[str]) -> None:
     assert faults(text) == found
 
 
+LONG = "/" + "x" * 100
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "begins"),
+    [
+        (f"run_dir: {LONG}", {}, "1: run_dir: the socket of agent 'main' has a path of"),
+        ("", {"run_dir": Path(LONG)}, "run directory: the socket of agent 'main' has a path of"),
+        (f"listen:\n  admin: {LONG}/y.sock", {}, "2: listen.admin: the admin socket has a path of"),
+        (f"agents:\n  a:\n    socket: {LONG}/y.sock", {}, "3: agents.a.socket: the socket of agent 'a' has a path of"),
+        ("agents:\n  a: {socket: /x/s}\n  b:\n    socket: /x/s", {}, "2: agents.a.socket: "),
+        ("listen:\n  control: /run/equabot/main/c.sock", {}, "2: listen.control: "),
+    ],
+)
+def test_sockets_that_could_not_be_are_faults(text: str, told: dict[str, Any], begins: str) -> None:
+    """Too long for the system, at one path, or in the reach of an agent that has no right to it: told before a start."""
+    found = faults(text, **told)
+    assert found[0].startswith(begins)
+
+
 # --- agents -----------------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,8 @@
 """Where the configuration is found, what the environment says, and what cannot be read."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +35,16 @@ def test_no_file_is_every_default(home: Path) -> None:
     """Nothing has to be configured."""
     config = load(environ={}, home=home)
     assert (config.file, config.home) == (None, home / ".equabot")
+
+
+@pytest.mark.parametrize("text", [None, "run_dir: /x"])
+def test_the_parser_is_loaded_only_for_a_file(home: Path, text: str | None) -> None:
+    """A broker without a configuration file does not carry PyYAML in its memory."""
+    if text is not None:
+        (home / ".equabot/equabot.yaml").write_text(text)
+    script = "import sys; from broker.config.load import load; load(); sys.exit('yaml' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], env={"HOME": str(home)}, check=False)
+    assert done.returncode == (text is not None)
 
 
 def test_flag_goes_before_variable_and_variable_before_home(home: Path) -> None:

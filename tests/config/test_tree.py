@@ -1,7 +1,5 @@
 """YAML becomes a tree with lines; what is malformed, hostile or unwanted is refused at once, with its line, unquoted."""
 
-import subprocess
-import sys
 from contextlib import suppress
 from time import perf_counter
 
@@ -144,9 +142,3 @@ def test_any_text_gives_a_tree_or_one_error(text: str) -> None:
     """Nothing else gets out, whatever the text."""
     with suppress(Unreadable):
         parse(text)
-
-
-def test_yaml_is_loaded_when_it_is_needed() -> None:
-    """A broker without a configuration file does not pay for the parser."""
-    script = "import sys, broker.config.tree; sys.exit('yaml' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from broker.config import values
 from broker.config.faults import Refused
 from broker.domain.provider import Mode
+from broker.identity.agent_socket import plan
 
 CANARY = "sk-ant-api03-CANARYcanary0123456789"
 EVERY: list[Callable[[str], Any]] = [
@@ -177,6 +179,13 @@ def test_refusal_shows_no_key(parse: Callable[[str], Any], text: str) -> None:
     except Refused as refused:
         message = repr(refused)
     assert "CANARY" not in message
+
+
+@given(st.from_regex("[a-z0-9_-]{1,70}", fullmatch=True))
+def test_an_agents_name_is_one_for_its_socket(name: str) -> None:
+    """Configuration and sockets agree on what an agent may be called."""
+    with suppress(Refused):
+        assert plan(Path("/r"), [values.agent(name)]).faults() == []
 
 
 @given(st.integers(min_value=1, max_value=3650 * 86_400_000))
