@@ -128,7 +128,8 @@ class FakeBroker(BrokerServicer):
             if kind == pb.LeaseEvent.REVOKED:
                 self._leases.pop(lease_id, None)
             else:
-                lease = self._renewed(lease_id)
+                renew = kind != pb.LeaseEvent.EXPIRING
+                lease = self._renewed(lease_id) if renew else self._material(self._leases[lease_id])
             events.put(pb.LeaseEvent(kind=kind, lease=lease, reason=reason, lease_id=lease_id))
             if kind == pb.LeaseEvent.REVOKED:
                 events.put(None)
@@ -149,12 +150,10 @@ class FakeBroker(BrokerServicer):
         with self.news:
             self.streams[lease.id] = events
             self.news.notify_all()
-        context.add_callback(lambda: events.put(None))
+        context.add_callback(lambda: self._end_stream(lease.id))  # however it ends
         yield pb.LeaseEvent(kind=pb.LeaseEvent.GRANTED, lease=lease, lease_id=lease.id)
         while (event := events.get()) is not None:
             yield event
-        self.streams.pop(lease.id)
-        self._end(lease.id)
 
     def RenewLease(self, request: pb.RenewLeaseRequest, context: grpc.ServicerContext) -> pb.Lease:
         self._begin("RenewLease", request, context)
@@ -212,6 +211,10 @@ class FakeBroker(BrokerServicer):
             context.set_trailing_metadata(refusal.trailers())
         context.abort(refusal.code, refusal.message)
 
+    def _end_stream(self, lease_id: str) -> None:
+        self.streams.pop(lease_id).put(None)
+        self._end(lease_id)
+
     def _end(self, lease_id: str) -> None:
         with self.news:
             self._leases.pop(lease_id, None)
@@ -238,13 +241,14 @@ class FakeBroker(BrokerServicer):
         return self._material(lease)
 
     def _material(self, lease: pb.Lease) -> pb.Lease:
+        secret = self.secret if self.delivery == "raw" else f"token-of-{lease.id}"
         name, _, value = self.header_form.partition(": ")
-        lease.profile, lease.version, lease.secret = self.profile, self.version, self.secret
+        lease.profile, lease.version, lease.secret = self.profile, self.version, secret
         lease.renewable = lease.expires_at.ToDatetime() < lease.max_expires_at.ToDatetime()
         lease.headers.clear()
-        lease.headers.update({name: value.format(self.secret), **self.more_headers})
+        lease.headers.update({name: value.format(secret), **self.more_headers})
         lease.env.clear()
-        lease.env.update({"ANTHROPIC_API_KEY": self.secret})
+        lease.env.update({"ANTHROPIC_API_KEY": secret})
         copy = pb.Lease()
         copy.CopyFrom(lease)
         return copy

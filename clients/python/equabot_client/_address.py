@@ -1,6 +1,7 @@
 """Where the broker is."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -28,7 +29,7 @@ def _target(text: str) -> str:
             f"broker address {text!r}: expected unix:/path/broker.sock, a path, or a loopback host:port"
             " (other hosts would be spoken to without encryption)"
         )
-    path = Path(text.removeprefix(_SCHEME).replace("//", "/", 1)).expanduser().absolute()
+    path = Path(re.sub("^/+", "/", text.removeprefix(_SCHEME))).expanduser().absolute()
     if len(os.fsencode(path)) > _LONGEST:
         raise ValueError(f"broker address {text!r}: a socket's path has at most {_LONGEST} bytes")
     return f"{_SCHEME}{path}"

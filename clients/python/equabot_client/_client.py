@@ -4,7 +4,9 @@ Whoever calls owns the retries: gRPC's own are off, and a channel whose connecti
 that a broker that comes back on the same socket is noticed at once. Nothing but EquabotError is raised here.
 """
 
+import asyncio
 import os
+import threading
 from functools import cached_property
 from typing import Any, Final, TypeVar
 
@@ -75,6 +77,25 @@ class Stream:
         except grpc.RpcError as raised:
             raise _convert.error(raised, self._target) from None
 
+    def read_first(self, *, timeout: float) -> LeaseEvent | None:
+        """As `read`, within so many seconds."""
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            self.cancel()
+
+        alarm = threading.Timer(timeout, give_up)
+        alarm.start()
+        try:
+            return self.read()
+        except errors.BrokerUnavailable:
+            if not late.is_set():
+                raise
+            raise errors.DeadlineExceeded(f"the broker at {self._target} did not answer within {timeout:g} s") from None
+        finally:
+            alarm.cancel()
+
     def cancel(self) -> None:
         """Ends the stream, and with it its lease. From any thread, any number of times."""
         self._call.cancel()
@@ -124,11 +145,14 @@ class AsyncStream:
     def __init__(self, call: Any, target: str) -> None:
         self._call, self._target = call, target
 
-    async def read(self) -> LeaseEvent | None:
-        """The next event, None after the last. Cancelling the wait cancels the stream."""
+    async def read(self, *, timeout: float | None = None) -> LeaseEvent | None:
+        """The next event, None after the last. Where it does not come in time the stream is cancelled: DeadlineExceeded."""
         try:
-            message = await self._call.read()
+            async with asyncio.timeout(timeout):
+                message = await self._call.read()
             return None if message is grpc.aio.EOF else _convert.event(message)
+        except TimeoutError:
+            raise errors.DeadlineExceeded(f"the broker at {self._target} said nothing for {timeout:g} s") from None
         except grpc.RpcError as raised:
             raise _convert.error(raised, self._target) from None
 

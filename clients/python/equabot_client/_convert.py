@@ -110,12 +110,17 @@ def lease(message: pb.Lease) -> Lease:
 
 
 def event(message: pb.LeaseEvent) -> LeaseEvent:
-    return LeaseEvent(
-        kind=_KINDS.get(message.kind, EventKind.UNKNOWN),
-        lease=lease(message.lease) if message.HasField("lease") else None,
-        reason=message.reason,
-        lease_id=message.lease_id,
-    )
+    """Raises Unexpected as `lease` does."""
+    try:
+        return LeaseEvent(
+            kind=_KINDS.get(message.kind, EventKind.UNKNOWN),
+            lease=lease(message.lease) if message.HasField("lease") else None,
+            reason=message.reason,
+            lease_id=message.lease_id,
+        )
+    except errors.Unexpected:
+        del message
+        raise
 
 
 def profiles(message: pb.ListProfilesResponse) -> tuple[Profile, ...]:

@@ -1,7 +1,6 @@
 """A broker, for threads."""
 
 import logging
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,14 +75,12 @@ class Broker:
         """A lease that lives as long as the iterator, and what happens to it, to the event that says that it has ended.
         The first event has to come within the timeout; the others take as long as they take. Most want `credential`."""
         stream = self._channel.stream(LeaseRequest(provider=provider, **wanted))
-        alarm = threading.Timer(self._timeout, stream.cancel)
-        alarm.start()
         try:
-            while (event := stream.read()) is not None:
-                alarm.cancel()
+            event = stream.read_first(timeout=self._timeout)
+            while event is not None:
                 yield event
+                event = stream.read()
         finally:
-            alarm.cancel()
             stream.cancel()
 
     def renew(self, lease: Lease | str, *, ttl: timedelta | None = None) -> Lease:

@@ -202,6 +202,7 @@ class _Keeper:
         if self.forked:
             return
         with self._news:
+            self.held = None
             self._stopping.set()
             self._needed.set()
             self._news.notify_all()
@@ -210,6 +211,11 @@ class _Keeper:
             stream.cancel()
         if thread is not None and thread is not threading.current_thread():
             thread.join(_LEAVES_WITHIN)
+
+    def orphan(self) -> None:
+        """In the child of a fork: the thread is the parent's, and so may be the lock."""
+        if self._thread is not None:
+            self.forked, self.held = True, None
 
     def _start(self) -> None:
         if self._thread is None:
@@ -286,6 +292,7 @@ class _Keeper:
     def hold(self, held: Held) -> None:
         before, self._last = self._last, held.lease
         with self._news:
+            self._go_on()
             self.held, self._error = held, None
             self._news.notify_all()
         if self._on_rotate is not None and before is not None and not held.lease.same_material(before):
@@ -322,7 +329,7 @@ _keepers: Final[weakref.WeakSet[_Keeper]] = weakref.WeakSet()
 
 def _forget_after_fork() -> None:
     for keeper in _keepers:
-        keeper.forked, keeper.held = True, None
+        keeper.orphan()
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,6 +1,5 @@
 """A broker, for event loops."""
 
-import asyncio
 import logging
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -77,13 +76,10 @@ class AsyncBroker:
         The first event has to come within the timeout; the others take as long as they take. Most want `credential`."""
         stream = self._channel.stream(LeaseRequest(provider=provider, **wanted))
         try:
-            async with asyncio.timeout(self._timeout):
-                event = await stream.read()
+            event = await stream.read(timeout=self._timeout)
             while event is not None:
                 yield event
                 event = await stream.read()
-        except TimeoutError:
-            raise errors.DeadlineExceeded(f"the broker at {self.address} did not answer in time") from None
         finally:
             stream.cancel()
 

@@ -165,7 +165,7 @@ class _Keeper:
 
     async def stop(self) -> None:
         """Ends the task, and tells those who wait."""
-        self._closed = True
+        self._closed, self.held = True, None
         self._tell()
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
@@ -213,6 +213,7 @@ class _Keeper:
         try:
             await keep(self, rng=random.Random())  # noqa: S311 - jitter
         except asyncio.CancelledError:
+            self.held = None
             await self._give_back()
             raise
         except Exception:  # noqa: BLE001 - a loop that dies silently would serve what is stale
@@ -228,11 +229,7 @@ class _Keeper:
         self._streams = (*self._streams[-1:], self._channel.stream(self._request))
 
     async def read(self, *, until: float) -> LeaseEvent | None:
-        try:
-            async with asyncio.timeout(max(until - steady(), 0.0)):
-                return await self._streams[-1].read()
-        except TimeoutError:
-            raise errors.DeadlineExceeded("the broker's stream fell silent") from None
+        return await self._streams[-1].read(timeout=max(until - steady(), 0.0))
 
     async def acquire(self) -> Lease:
         lease = await self._channel.ask(_convert.acquire(self._request), timeout=self._timeout)

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+
+from equabot_client._address import resolve
+
+HERE = {"EQUABOT_RUN_DIR": "/elsewhere"}
+
+
+@pytest.mark.parametrize(
+    ("given", "target"),
+    [
+        ("unix:/run/equabot/main/broker.sock", "unix:/run/equabot/main/broker.sock"),
+        ("unix:///run/equabot/main/broker.sock", "unix:/run/equabot/main/broker.sock"),
+        ("/run/equabot/main/broker.sock", "unix:/run/equabot/main/broker.sock"),
+        (" /run/broker.sock\n", "unix:/run/broker.sock"),
+        ("127.0.0.1:9000", "127.0.0.1:9000"),
+        ("localhost:9000", "localhost:9000"),
+        ("[::1]:9000", "[::1]:9000"),
+    ],
+)
+def test_every_way_to_write_an_address_becomes_one_target(given: str, target: str) -> None:
+    """`unix:` with and without slashes, a bare path, and loopback TCP."""
+    assert resolve(given, agent="main", environ={}) == target
+
+
+@pytest.mark.parametrize("given", ["broker.example:443", "10.0.0.1:9000", "broker"])
+def test_another_host_is_refused(given: str) -> None:
+    """Secrets are not sent across a network without encryption."""
+    with pytest.raises(ValueError, match="loopback"):
+        resolve(given, agent="main", environ={})
+
+
+def test_a_path_too_long_for_a_socket_is_refused() -> None:
+    """It would otherwise fail later and less clearly."""
+    with pytest.raises(ValueError, match="at most 107 bytes"):
+        resolve("/" + "x" * 107, agent="main", environ={})
+
+
+def test_the_environment_says_where_when_the_caller_does_not() -> None:
+    """Explicit before EQUABOT_BROKER_ADDRESS before the run directory."""
+    environ = HERE | {"EQUABOT_BROKER_ADDRESS": "/from/env.sock"}
+    assert resolve("/explicit.sock", agent="main", environ=environ) == "unix:/explicit.sock"
+    assert resolve(None, agent="main", environ=environ) == "unix:/from/env.sock"
+    assert resolve(None, agent="reviewer", environ=HERE) == "unix:/elsewhere/reviewer/broker.sock"
+
+
+def test_of_several_run_directories_the_one_with_a_socket_is_meant(tmp_path: Path) -> None:
+    """A host may have an XDG directory that its broker does not use."""
+    environ = {"XDG_RUNTIME_DIR": str(tmp_path / "xdg"), "EQUABOT_HOME": str(tmp_path / "home")}
+    socket = tmp_path / "home" / "run" / "no-such-agent-elsewhere" / "broker.sock"
+    socket.parent.mkdir(parents=True)
+    socket.touch()
+    assert resolve(None, agent="no-such-agent-elsewhere", environ=environ) == f"unix:{socket}"
+
+
+@pytest.mark.parametrize("agent", ["", "..", "a/b"])
+def test_an_agent_is_a_name_and_not_a_path(agent: str) -> None:
+    """It becomes part of a path."""
+    with pytest.raises(ValueError, match="not a name"):
+        resolve(None, agent=agent, environ=HERE)
