@@ -150,7 +150,7 @@ class _JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        entry = _fields(record) | entry
+        entry |= {name: value for name, value in _fields(record).items() if name not in entry}
         if "failure" in vars(record):
             entry["exception"] = vars(record)["failure"]
         return dumps(entry, ensure_ascii=False, separators=(",", ":"))
