@@ -63,7 +63,7 @@ class Agenda(Generic[K]):
     def due(self, now: float) -> list[K]:
         """Takes the keys whose instant has come, soonest first."""
         found: list[K] = []
-        while self.next() <= now:
+        while self.next() <= now and self._heap:
             key = heapq.heappop(self._heap)[1]
             del self._at[key]
             found.append(key)

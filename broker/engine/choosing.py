@@ -122,7 +122,7 @@ class Choosing:
         candidate = (self._of_session(current, key) if session else None) or current.first()
         if candidate is None:
             raise self._nothing_usable(current, agent, provider)
-        if session:
+        if session and candidate.id != self._sessions.pinned(key)[0]:
             self._sessions.serve(key, candidate.id, now=self._clock.now())
         return candidate
 

@@ -93,6 +93,10 @@ class Engine:
         """From now on the source holds these profiles and no others."""
         self.sources[source].push(Listed((Unit("unit", profiles),)))
 
+    def put(self, *profiles: Profile, source: int = 0) -> None:
+        """As `hold`, but in effect when this returns: for tests in which nothing moves by itself."""
+        self.ingesting._take(source, Listed((Unit("unit", profiles),)))
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Follows the sources and the clock."""
