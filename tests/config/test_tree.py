@@ -1,7 +1,6 @@
 """YAML becomes a tree with lines; what is malformed, hostile or unwanted is refused at once, with its line, unquoted."""
 
 from contextlib import suppress
-from time import perf_counter
 
 import pytest
 from hypothesis import given
@@ -124,11 +123,9 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     ],
     ids=["aliases", "brackets", "dashes", "questions", "pairs", "items", "steps"],
 )
-def test_floods_are_refused_in_time(text: str) -> None:
-    """No text of a mebibyte keeps the broker busy for long (the bound is generous: machines differ, minutes do not)."""
-    began = perf_counter()
-    unreadable(text)
-    assert perf_counter() - began < 20
+def test_floods_are_refused(text: str) -> None:
+    """No text of a mebibyte keeps the broker busy: unbounded, these would take until the test runner's patience ends."""
+    assert "no configuration needs that" in str(unreadable(text))
 
 
 PIECES = (
