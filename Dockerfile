@@ -17,7 +17,7 @@ RUN python3 -m venv /opt/build \
     && /opt/build/bin/pip install --require-hashes --requirement requirements/build.txt
 RUN python3 -m venv --without-pip /opt/equabot \
     && /opt/build/bin/pip --python /opt/equabot/bin/python install --require-hashes --requirement requirements/runtime.txt
-COPY LICENSE pyproject.toml ./
+COPY LICENSE README.md pyproject.toml ./
 COPY clients/python/ clients/python/
 COPY broker/ broker/
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . clients/python \

@@ -64,10 +64,9 @@ def test_metrics_hold_no_secret(running: Pod) -> None:
 
 def test_no_path_leads_to_a_socket_that_is_not_the_agents_own(running: Pod) -> None:
     """The socket is the identity: neither the other agent's nor the admin's is anywhere to be found."""
-    sockets = running.run("beta", "find", "/", "-xdev", "-path", "/proc", "-prune", "-o", "-type", "s", "-print")
-    mounted = running.run("beta", "find", "/run/equabot", "-type", "s")
-    assert sockets.output.split() == []
-    assert mounted.output.split() == ["/run/equabot/beta/broker.sock"]
+    found = running.run("beta", "find", "/", "-path", "/proc", "-prune", "-o", "-type", "s", "-print").output
+    sockets = [line for line in found.splitlines() if line.startswith("/")]  # the rest tells which directories it may not read
+    assert sockets == ["/run/equabot/beta/broker.sock"]
     # The namespace is shared, and an abstract socket would be reachable in all of it.
     assert "@" not in running.run("beta", "cat", "/proc/net/unix").output
     other = running.run(
