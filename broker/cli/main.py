@@ -43,24 +43,21 @@ class Parser(ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command that `argv` (default: the process's arguments) asks for and returns its exit code. Never raises."""
-    asked = list(sys.argv[1:] if argv is None else argv)
-    verbose = 0
+    args = Namespace(verbose=0)
     try:
-        args = parse(asked)
-        verbose = args.verbose
+        args = parse(list(sys.argv[1:] if argv is None else argv))
         _lead_log(args)
         code: int = args.run(args)
         sys.stdout.flush()
     except SystemExit as leave:  # argparse has said why
-        return leave.code if isinstance(leave.code, int) else Exit.USAGE
+        code = leave.code if isinstance(leave.code, int) else Exit.USAGE
     except KeyboardInterrupt:
-        return Exit.INTERRUPTED
+        code = Exit.INTERRUPTED
     except BrokenPipeError:
-        _forget_stdout()
-        return Exit.BROKEN_PIPE
+        code = Exit.BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the last door: a traceback could show what no one may see
-        return _told(error, verbose=bool(verbose or environment().get("EQUABOT_DEBUG")))
-    return code
+        code = _told(error, verbose=bool(args.verbose or environment().get("EQUABOT_DEBUG")))
+    return code if _flushed() else code or Exit.BROKEN_PIPE
 
 
 def parse(argv: Sequence[str]) -> Namespace:
@@ -99,7 +96,8 @@ class _Version(Action):
     def __call__(self, parser: ArgumentParser, *_: object) -> None:
         from importlib.metadata import version  # noqa: PLC0415
 
-        parser.exit(message=f"equabot {version('equabot-broker')}\n")
+        print(f"equabot {version('equabot-broker')}")
+        parser.exit()
 
 
 def _told(error: Exception, *, verbose: bool) -> int:
@@ -116,7 +114,12 @@ def _told(error: Exception, *, verbose: bool) -> int:
     return Exit.FAILED
 
 
-def _forget_stdout() -> None:
-    """Nobody reads any more: keeps the interpreter from saying so when it flushes at its end."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _flushed() -> bool:
+    """Whether standard output took everything. If not, it is forgotten: the interpreter would complain of it at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True

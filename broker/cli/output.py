@@ -6,6 +6,7 @@ Nothing that comes from outside reaches a terminal with control characters in it
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TextIO
 
@@ -47,7 +48,8 @@ def say(text: str = "") -> None:
 
 def complain(text: str) -> None:
     """One line on standard error, under the program's name."""
-    print(f"equabot: {_clean(text)}", file=sys.stderr)
+    with suppress(OSError):  # nobody listens
+        print(f"equabot: {_clean(text)}", file=sys.stderr)
 
 
 def heading(text: str) -> None:

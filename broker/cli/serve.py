@@ -23,7 +23,8 @@ def run(args: Namespace) -> int:
 
     import asyncio  # noqa: PLC0415
 
-    from broker.bootstrap import CannotStart, serve  # noqa: PLC0415
+    from broker.bootstrap import serve  # noqa: PLC0415
+    from broker.domain.errors import CannotStart  # noqa: PLC0415
 
     try:
         asyncio.run(serve(config))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
@@ -101,6 +101,12 @@ class RunningBroker:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def wait_output(self, *arguments: str, until: Callable[[str], bool]) -> None:
+        """Returns once the command prints what is waited for."""
+        deadline = time.monotonic() + _DEADLINE
+        while not until(printed := self.run(*arguments).stdout):
+            assert time.monotonic() < deadline, f"equabot {' '.join(arguments)} still prints:\n{printed}"
 
     def write_dotenv(self, text: str) -> None:
         """Replaces `.env` as an editor would: at once."""

@@ -1,0 +1,191 @@
+"""The frame around every command: what it exits with, and what it says when something goes wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from broker.cli.main import main, parse
+
+CANARY = "sk-ant-api03-CANARYcanaryCANARY"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def equabot(home: Path, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    """The command line as a process, with no broker in reach."""
+    return subprocess.run(
+        [sys.executable, "-m", "broker", *arguments], env=alone(home) | environ, capture_output=True, text=True, check=False
+    )
+
+
+def alone(home: Path) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "EQUABOT_HOME": str(home), "EQUABOT_RUN_DIR": str(home / "run")}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["no-such-command"],
+        ["key"],
+        ["key", "anthropic", "extra"],
+        ["lease"],
+        ["lease", "acquire", "anthropic", "--ttl", "15"],
+        ["lease", "acquire", "anthropic", "--ttl", "0s"],
+        ["lease", "acquire", "anthropic", "--ttl", "-5m"],
+        ["models", "status", "--json", "--plain"],
+        ["exec", "--", "env"],
+        ["serve", "--port", "1"],
+    ],
+)
+def test_a_misuse_is_64(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Not argparse's 2, which `models status --check` has another meaning for. Said on standard error."""
+    code = main(arguments)
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (64, "")
+    assert captured.err.startswith("usage: equabot")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["lease", "--help"], ["exec", "--help"], ["models", "status", "-h"]])
+def test_help_is_no_failure(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit 0, on standard output."""
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.startswith("usage: equabot")
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """`equabot --version`."""
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == "equabot 0.1.0\n"
+
+
+def test_what_stands_behind_two_dashes_belongs_to_the_command() -> None:
+    """Whatever it looks like, also like options of our own."""
+    args = parse(["exec", "anthropic", "openai:work", "--delivery", "raw", "--", "cmd", "--agent", "x", "--", "-v"])
+    assert (args.providers, args.delivery, args.agent) == (["anthropic", "openai:work"], "raw", None)
+    assert args.command == ["cmd", "--agent", "x", "--", "-v"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["key", "anthropic"],
+        ["lease", "acquire", "anthropic"],
+        ["lease", "renew", "x"],
+        ["lease", "revoke", "x"],
+        ["lease", "list"],
+        ["lease", "watch", "anthropic"],
+        ["exec", "anthropic", "--", "true"],
+        ["health"],
+    ],
+)
+def test_without_a_broker_it_is_3_and_one_line(home: Path, arguments: list[str]) -> None:
+    """The line says where nobody answered."""
+    done = equabot(home, *arguments, EQUABOT_LISTEN_HEALTH="127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (3, "")
+    where = "127.0.0.1:1" if arguments == ["health"] else f"unix:{home}/run/"
+    assert done.stderr.startswith(f"equabot: no broker answers at {where}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["key", "anthropic"], ["serve"], ["models", "status"], ["lease", "list"], ["health"]])
+def test_a_configuration_that_is_refused_is_64_with_every_fault(home: Path, command: list[str]) -> None:
+    """All of them at once, so that one round of mending is enough."""
+    (home / "equabot.yaml").write_text("requird: [anthropic]\nleases: {default_ttl: soon}\n")
+    done = equabot(home, *command)
+    assert (done.returncode, done.stdout) == (64, "")
+    faults = done.stderr.splitlines()
+    assert len(faults) == 2
+    assert "requird" in faults[0]
+    assert "leases.default_ttl" in faults[1]
+
+
+@pytest.mark.parametrize("arguments", [["serve", "--gateway"], ["models", "status", "--probe"]])
+def test_what_a_later_version_brings_is_refused_clearly(home: Path, arguments: list[str]) -> None:
+    """Rather than being ignored."""
+    done = equabot(home, *arguments)
+    assert done.returncode == 64
+    assert "not in this version" in done.stderr
+
+
+def test_an_address_that_is_none_is_64(home: Path) -> None:
+    """It is said before anybody is asked."""
+    done = equabot(home, "key", "anthropic", EQUABOT_BROKER_ADDRESS="broker.example.com:443")
+    assert done.returncode == 64
+    assert "broker.example.com:443" in done.stderr
+
+
+def test_a_reader_that_leaves_ends_it_quietly(home: Path) -> None:
+    """`equabot … | head -1`: no traceback, and the code that other programs have."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with subprocess.Popen(
+        [sys.executable, "-m", "broker", "--help"], env=alone(home), stdout=writer, stderr=subprocess.PIPE, text=True
+    ) as process:
+        os.close(writer)
+        assert process.stderr is not None
+        assert (process.stderr.read(), process.wait(20)) == ("", 141)
+
+
+def test_a_full_disk_is_one_line(home: Path) -> None:
+    """Nothing that was asked for got out, so it is no success."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "broker", "models", "status"],
+            env=alone(home),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "equabot: No space left on device\n")
+
+
+FAULTY = f"""
+import sys
+from broker.cli import key, main
+def broken(args):
+    secret = "{CANARY}"
+    raise ValueError(secret)
+key.run = broken
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("debug", "lines"), [("", 1), ("1", 3)])
+def test_a_defect_of_ours_shows_no_value(home: Path, debug: str, lines: int) -> None:
+    """Its type, and where it was raised for those who ask; never its text, which may hold anything."""
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTY, "key", "anthropic"],
+        env=alone(home) | {"EQUABOT_DEBUG": debug},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("equabot: internal error: ValueError")
+    assert len(done.stderr.splitlines()) == lines
+    assert "canary" not in done.stderr.lower()
+
+
+INTERRUPTED = """
+import os, signal, sys
+from broker.cli import key, main
+key.run = lambda args: os.kill(os.getpid(), signal.SIGINT)
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_is_130_without_a_word(home: Path) -> None:
+    """128 and the number of the signal, as shells have it."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, "key", "x"], env=alone(home), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGINT, "", "")
