@@ -117,7 +117,8 @@ class _Index:
         if named is not None:
             return named
         head, stem, rest = key.partition(_STEM + "_")
-        if not stem or rest.upper() in _NO_KEYS or not (suffix := safe_name(rest.lower())):
+        suffix = safe_name(rest.lower()) if stem and rest.isprintable() else ""
+        if not suffix or rest.upper() in _NO_KEYS:
             return ()
         return [_Use(provider, _SIBLING, 0, suffix, key) for provider in self._stems.get(head + _STEM, ())]
 

@@ -147,13 +147,13 @@ def is_link(name: str, folder: int) -> bool:
         return False
 
 
-def subdirectories(folder: int, *, links: bool) -> set[str]:
-    """The visible directories in an open directory; with `links`, also links to directories."""
+def subdirectories(folder: int) -> set[str]:
+    """The directories in an open directory, and links to directories; none that is hidden, or whose name cannot be shown."""
     found = set()
     with os.scandir(folder) as entries:
         for entry in entries:
             try:
-                if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=links):
+                if not entry.name.startswith(".") and entry.name.isprintable() and entry.is_dir():
                     found.add(entry.name)
             except OSError:  # a link in a circle
                 continue

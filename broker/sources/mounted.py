@@ -118,9 +118,9 @@ class Mounted:
 
     def _read_contents(self, folder: int, data: int) -> tuple[dict[str, Found], set[str]]:
         units = {_ROOT: self._read_unit(_ROOT, data)}
-        names = subdirectories(folder, links=folder == data) - _NOBODYS
+        names = subdirectories(folder) - _NOBODYS
         if folder != data:
-            for name in subdirectories(data, links=True):
+            for name in subdirectories(data):
                 with opened(name, within=data) as subdirectory:
                     units[name] = self._read_unit(name, subdirectory)
         return units, names - units.keys()

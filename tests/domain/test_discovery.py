@@ -106,11 +106,19 @@ def test_a_list_that_is_none_is_a_fault() -> None:
     assert unit == Unit("", (), (Fault("variable OPENAI_API_KEYS", "variable OPENAI_API_KEYS is binary, not UTF-8 text"),))
 
 
-@pytest.mark.parametrize("name", ["OPENAI_API_KEY_FILE", "OPENAI_API_KEY_PATH", "ANTHROPIC_API_KEY_HELPER", "OPENAI_API_KEY_"])
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY_FILE", "OPENAI_API_KEY_PATH", "ANTHROPIC_API_KEY_HELPER"])
 def test_a_name_that_says_where_the_key_is_holds_none(name: str) -> None:
     """`_FILE` is a convention for a path: it must not be served as a key."""
     assert found({name: "/run/secrets/openai"}) == {}
     assert not RULES.wants(name, kind="env")
+
+
+@pytest.mark.parametrize(
+    "name", ["OPENAI_API_KEY_", "OPENAI_API_KEY_é", "OPENAI_API_KEY_a\n", "OPENAI_API_KEY_a\udcff", "OPENAI_API_KEY_a\x1b"]
+)
+def test_a_suffix_that_cannot_be_shown_is_none(name: str) -> None:
+    """It would stand in logs and in the profile's id."""
+    assert found({name: "a"}) == {}
 
 
 def test_what_is_worth_reading() -> None:

@@ -16,8 +16,8 @@ class Volume:
         path.mkdir(parents=True, exist_ok=True)
         self.swap(contents)
 
-    def swap(self, contents: Mapping[str, str]) -> None:
-        """Exchanges everything. Names may have one directory before them."""
+    def swap(self, contents: Mapping[str, str], *, dies: bool = False) -> None:
+        """Exchanges everything. Names may have one directory before them. `dies`: once it has, and before it tidies up."""
         data = self.path / "..data"
         before = data.resolve() if data.is_symlink() else None
         dated = self.path / f"..2026_11_22_10_00_00.{next(_NUMBER)}"
@@ -28,6 +28,8 @@ class Volume:
         pending = self.path / "..data_tmp"
         pending.symlink_to(dated.name)
         pending.rename(data)
+        if dies:
+            return
         visible = {name.partition("/")[0] for name in contents}
         for name in visible:
             if not (self.path / name).is_symlink():

@@ -176,15 +176,14 @@ def test_one_unreadable_key_fails_the_bundle(tmp_path: Path, broken: str) -> Non
 
 
 def test_subdirectories_are_the_visible_ones(tmp_path: Path) -> None:
-    """Links count where they are wanted; a link in a circle is no directory."""
-    for name in ("a", "..2026", ".git"):
+    """Links to directories count; a link in a circle is no directory."""
+    for name in ("a", "..2026", ".git", "new\nline", "latin\udce9"):
         (tmp_path / name).mkdir()
     (tmp_path / "link").symlink_to("a")
     (tmp_path / "circle").symlink_to("circle")
     (tmp_path / "file").write_text("")
     with opened(tmp_path) as folder:
-        assert subdirectories(folder, links=True) == {"a", "link"}
-        assert subdirectories(folder, links=False) == {"a"}
+        assert subdirectories(folder) == {"a", "link"}
 
 
 def test_a_swap_during_the_reading_throws_it_away(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from broker.domain.discovery import Rules
 from broker.domain.material import Unit
 from broker.engine.clock import SystemClock
 from broker.providers import BUILT_IN
-from broker.sources._watching import Changes, Watch
+from broker.sources._watching import Changes, Watch, _being_written
 from broker.sources.dotenv import Dotenv, DotenvOptions
 from broker.sources.mounted import Mounted, MountedOptions
 from tests.fakes.clock import FakeClock
@@ -107,6 +107,27 @@ async def test_a_unit_that_is_being_written_does_not_hold_up_the_others(tmp_path
             assert events.silent
             file.write("w")
         assert await events.next() == ("slow", {"openai:slow": "new"})
+
+
+async def test_a_unit_that_is_never_closed_is_read_in_the_end(tmp_path: Path) -> None:
+    """A writer that hangs holds its unit up for a moment, and no longer."""
+    source = Mounted(MountedOptions(tmp_path), rules=RULES, watch=live_watch())
+    async with following(source) as events:
+        assert await events.next() == {}
+        with (tmp_path / "OPENAI_API_KEY").open("w") as file:
+            file.write("open")
+            file.flush()
+            assert await events.next() == ("", {"openai:mounted": "open"})
+
+
+def test_a_file_that_is_linked_into_place_is_complete(tmp_path: Path) -> None:
+    """Nobody will close it, so nobody waits for that; the same goes for links and for what has gone already."""
+    (tmp_path / "new").touch()
+    assert _being_written(tmp_path / "new")
+    (tmp_path / "second").hardlink_to(tmp_path / "new")
+    (tmp_path / "link").symlink_to("new")
+    for name in ("second", "link", "gone"):
+        assert not _being_written(tmp_path / name)
 
 
 async def test_what_changes_during_the_reading_throws_it_away(tmp_path: Path) -> None:
