@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from equabot_client import Lease, LeaseEvent
 
+_SUCCEEDED = ("max_ttl", "shutting_down")
+"""Ends of a lease after which another may be had; when the broker is gone for good, asking for it says so."""
+
 _EVENT_STYLES = {"GRANTED": Style.GOOD, "ROTATED": Style.STRONG, "EXPIRING": Style.WARN, "REVOKED": Style.BAD}
 
 
@@ -116,14 +119,14 @@ def list_all(args: Namespace) -> int:
 
 
 def watch(args: Namespace) -> int:
-    """Holds a lease on a stream and tells what happens to it, opening another when it reaches its maximal life."""
+    """Holds a lease on a stream and tells what happens to it, opening another when it ends by itself."""
     with broker(args) as connected:
         while True:
             reason = ""
             for event in connected.stream(args.what):
                 _tell(event, as_json=args.json)
                 reason = event.reason
-            if reason != "max_ttl":
+            if reason not in _SUCCEEDED:
                 raise Failure(f"the lease has ended: {reason or 'the broker closed the stream'}")
 
 

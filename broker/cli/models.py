@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from broker.domain.statuses import ProfileStatus
     from equabot_client import Profile
 
+_FAULTS_SHOWN = 20
+
 
 def add_parser(subparsers: Any, **described: str) -> None:
     """`models status [--check] [--json] [--plain] [--agent A] [--probe]`."""
@@ -82,7 +84,8 @@ def _surveyed(config: "Config", agent: str) -> "Report":
     from broker.cli.status_report import Report, Trouble  # noqa: PLC0415
 
     found = asyncio.run(survey(config))
-    troubles = [Trouble(fault.where, fault.message) for source in found.sources for fault in source.faults()]
+    faults = ((source.name, source.faults()[:_FAULTS_SHOWN]) for source in found.sources)
+    troubles = [Trouble(name, "; ".join(fault.message for fault in shown)) for name, shown in faults if shown]
     return Report(config=config, agent=agent, profiles=found.statuses.get(agent, []), troubles=troubles, broker="", now=now())
 
 

@@ -37,3 +37,11 @@ def make_broker() -> Iterator[MakeBroker]:
 def running_broker(make_broker: MakeBroker) -> RunningBroker:
     """A broker with an Anthropic key in its `.env` and no configuration, serving."""
     return make_broker(dotenv=f"ANTHROPIC_API_KEY={KEY}\n").start()
+
+
+@pytest.fixture(scope="module")
+def shared_broker() -> Iterator[RunningBroker]:
+    """The same, one for all tests of a module: for those that change nothing and leave no lease behind."""
+    broker = RunningBroker(credentials={}, dotenv=f"ANTHROPIC_API_KEY={KEY}\n", config="")
+    yield broker.start()
+    broker.close()

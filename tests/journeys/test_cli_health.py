@@ -7,27 +7,27 @@ from tests.journeys.running import KEY, RunningBroker
 
 
 @pytest.mark.parametrize("service", ["", "readiness", "liveness", "provider/anthropic", "profile/anthropic:dotenv"])
-def test_what_serves_is_0(running_broker: RunningBroker, service: str) -> None:
+def test_what_serves_is_0(shared_broker: RunningBroker, service: str) -> None:
     """Over the health port, which a kubelet asks too."""
-    done = running_broker.run("health", *([service] if service else []))
+    done = shared_broker.run("health", *([service] if service else []))
     assert (done.returncode, done.stdout, done.stderr) == (0, "SERVING\n", "")
 
 
-def test_a_provider_without_a_usable_profile_is_1(running_broker: RunningBroker) -> None:
+def test_a_provider_without_a_usable_profile_is_1(shared_broker: RunningBroker) -> None:
     """It is known, and does not serve."""
-    done = running_broker.run("health", "provider/openai")
+    done = shared_broker.run("health", "provider/openai")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "equabot: provider/openai: NOT_SERVING\n")
 
 
-def test_an_unknown_name_is_1_and_said_to_be_one(running_broker: RunningBroker) -> None:
+def test_an_unknown_name_is_1_and_said_to_be_one(shared_broker: RunningBroker) -> None:
     """A misspelt probe must not look like an unhealthy broker."""
-    done = running_broker.run("health", "provider/nobody")
+    done = shared_broker.run("health", "provider/nobody")
     assert (done.returncode, done.stderr) == (1, "equabot: provider/nobody: NOT_FOUND: no such service\n")
 
 
-def test_an_address_may_be_given(running_broker: RunningBroker) -> None:
+def test_an_address_may_be_given(shared_broker: RunningBroker) -> None:
     """Where the configuration is not at hand."""
-    done = running_broker.run("health", "--address", running_broker.health, EQUABOT_LISTEN_HEALTH="127.0.0.1:1")
+    done = shared_broker.run("health", "--address", shared_broker.health, EQUABOT_LISTEN_HEALTH="127.0.0.1:1")
     assert done.returncode == 0
 
 

@@ -50,9 +50,9 @@ def test_a_lease_is_listed_renewed_and_revoked(running_broker: RunningBroker) ->
     assert running_broker.run("lease", "list").stdout == ""
 
 
-def test_revoking_what_is_gone_is_no_failure(running_broker: RunningBroker) -> None:
+def test_revoking_what_is_gone_is_no_failure(shared_broker: RunningBroker) -> None:
     """Idempotent."""
-    assert running_broker.run("lease", "revoke", "0" * 32).returncode == 0
+    assert shared_broker.run("lease", "revoke", "0" * 32).returncode == 0
 
 
 def test_an_operator_revokes_any_agents_lease_an_agent_only_its_own(make_broker: MakeBroker) -> None:
@@ -91,19 +91,19 @@ def test_an_agent_is_found_by_name_by_address_and_by_run_dir(make_broker: MakeBr
         (["exec", "openai", "--", "true"], "NO_USABLE_PROFILE"),
     ],
 )
-def test_a_refusal_is_1_and_one_line_with_the_reason(running_broker: RunningBroker, arguments: list[str], reason: str) -> None:
+def test_a_refusal_is_1_and_one_line_with_the_reason(shared_broker: RunningBroker, arguments: list[str], reason: str) -> None:
     """Nothing on standard output."""
-    done = running_broker.run(*arguments)
+    done = shared_broker.run(*arguments)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith(f"equabot: {reason}: ")
 
 
-def test_key_prints_the_secret_alone_and_leaves_no_lease(running_broker: RunningBroker) -> None:
+def test_key_prints_the_secret_alone_and_leaves_no_lease(shared_broker: RunningBroker) -> None:
     """More calls than an agent may hold leases: a script that asks in a loop must not use them up."""
-    done = running_broker.run("key", "anthropic")
+    done = shared_broker.run("key", "anthropic")
     assert (done.returncode, done.stdout, done.stderr) == (0, KEY + "\n", "")
-    assert running_broker.run("lease", "list").stdout == ""
-    assert running_broker.run("key", "anthropic:dotenv").stdout == KEY + "\n"
+    assert shared_broker.run("lease", "list").stdout == ""
+    assert shared_broker.run("key", "anthropic:dotenv").stdout == KEY + "\n"
 
 
 def test_watch_follows_a_rotation_and_ends_with_the_lease(running_broker: RunningBroker) -> None:
@@ -125,13 +125,13 @@ def test_watch_follows_a_rotation_and_ends_with_the_lease(running_broker: Runnin
         assert watching.stderr.read() == "equabot: the lease has ended: revoked\n"
 
 
-def test_watch_for_people_hides_the_secret_and_ends_by_ctrl_c(running_broker: RunningBroker) -> None:
+def test_watch_for_people_hides_the_secret_and_ends_by_ctrl_c(shared_broker: RunningBroker) -> None:
     """The lease ends with it."""
-    with running_broker.spawn("lease", "watch", "anthropic") as watching:
+    with shared_broker.spawn("lease", "watch", "anthropic") as watching:
         assert watching.stdout is not None
         line = watching.stdout.readline()
         assert line.split("\t")[0].strip() == "GRANTED"
         assert KEY[:16] not in line
         watching.send_signal(signal.SIGINT)
         assert watching.wait(10) == 130
-    assert running_broker.run("lease", "list").stdout == ""
+    assert shared_broker.run("lease", "list").stdout == ""
