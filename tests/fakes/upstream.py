@@ -33,6 +33,10 @@ class Answer:
     body: Any = None
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # the default, 5, drops the connections of a burst
+
+
 class Upstream:
     """Answers `/v1/messages` as Anthropic and `/chat/completions` as OpenAI do, streamed where asked.
 
@@ -43,7 +47,7 @@ class Upstream:
         self.received: list[Received] = []
         self.answers: list[Answer] = []
         self.accepted: set[str] | None = None
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
