@@ -73,14 +73,10 @@ def _reflection(names: Iterable[str]) -> list[Service]:
     library = ReflectionServicer([*names, *served])
 
     async def answer(requests: AsyncIterator[Any], call: Call) -> None:
-        async for response in library.ServerReflectionInfo(_parsed(requests), call):
-            await call.write(response)
+        async for request in requests:
+            if request is None:
+                raise InvalidArgument("the request is not a message of this method")
+            for response in library.ServerReflectionInfo(iter([request]), call):
+                await call.write(response)
 
     return [Service(descriptor, {"ServerReflectionInfo": answer}, name=name) for name in served]
-
-
-async def _parsed(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        if request is None:
-            raise InvalidArgument("the request is not a message of this method")
-        yield request

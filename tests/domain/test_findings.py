@@ -1,0 +1,76 @@
+"""What an operator should know."""
+
+from broker.domain.cooldowns import Usage
+from broker.domain.credentials import assess
+from broker.domain.findings import Finding, Severity, findings
+from broker.domain.material import Fault, Held, Shadowed, SourceState, Unit
+from broker.domain.profiles import Profile
+from broker.domain.provider import Mode
+from broker.domain.secret_value import SecretValue
+from broker.domain.selection import Candidate
+
+NOW = 1_000_000.0
+
+
+def profile(name: str, secret: str | None = "a", *, expires_at: float | None = None, source: str = "env") -> Profile:
+    return Profile(
+        id=name, provider="anthropic", mode=Mode.API_KEY, source=source, unit="", origin=f"{source}!{name}",
+        secret=None if secret is None else SecretValue(secret), fault="" if secret else "a placeholder", expires_at=expires_at,
+    )  # fmt: skip
+
+
+def candidate(held: Profile, usage: Usage | None = None) -> Candidate:
+    usage = usage or Usage()
+    in_effect = Held(held, rank=0, version=1)
+    return Candidate(in_effect, assess(in_effect, usage, now=NOW, warn_within=86400.0), usage)
+
+
+def look(**seen: object) -> list[Finding]:
+    nothing = {"sources": (), "candidates": (), "shadowed": (), "unmet": (), "store_fault": ""}
+    return findings(**{**nothing, **seen})  # type: ignore[arg-type]
+
+
+def test_a_broker_in_order_has_nothing_to_tell() -> None:
+    """Synced sources, good keys, equal values twice: no finding."""
+    sources = [SourceState("env", synced_at=1.0)]
+    twice = [Shadowed(profile("anthropic:a", source="dotenv"), profile("anthropic:a"))]
+    assert look(sources=sources, candidates=[candidate(profile("anthropic:a"))], shadowed=twice) == []
+
+
+def test_the_gravest_come_first() -> None:
+    """The store, the required providers, the sources, the profiles, what is hidden; each says what, where, what to do."""
+    sources = [
+        SourceState("k8s"),
+        SourceState("dotenv /x", synced_at=1.0, fault="permission denied: chmod it", units={
+            "": Unit("", faults=(Fault("/x line 3", "no equals sign"),)),
+        }),
+    ]  # fmt: skip
+    candidates = [
+        candidate(profile("anthropic:late", expires_at=NOW - 60)),
+        candidate(profile("anthropic:bad", None)),
+        candidate(profile("anthropic:fine")),
+        candidate(profile("anthropic:poor"), Usage(disabled_until=NOW + 3600, disabled_reason="billing")),
+    ]
+    hidden = [Shadowed(profile("anthropic:a", "other", source="dotenv"), profile("anthropic:a"))]
+    told = look(
+        sources=sources, candidates=candidates, shadowed=hidden, unmet=["openai"], store_fault="the disk is full: make room"
+    )
+    assert [(found.severity.name, found.subject, found.message) for found in told] == [
+        ("ERROR", "state", "the disk is full: make room"),
+        ("ERROR", "openai", "the provider is required, and none of its profiles serves"),
+        ("WARNING", "k8s", "it has not been read yet"),
+        ("ERROR", "dotenv /x", "permission denied: chmod it"),
+        ("WARNING", "/x line 3", "no equals sign"),
+        ("WARNING", "anthropic:late", "expired: expired 1m ago (env!anthropic:late)"),
+        ("WARNING", "anthropic:bad", "invalid: a placeholder (env!anthropic:bad)"),
+        ("WARNING", "anthropic:poor", "disabled (billing) for 1h"),
+        ("INFO", "anthropic:a", "env!anthropic:a hides another value in dotenv!anthropic:a"),
+    ]
+    assert [found.remedy for found in told if found.subject == "anthropic:late"] == ["replace it"]
+
+
+def test_ten_thousand_of_a_kind_are_counted() -> None:
+    """Nobody reads them all, and an answer has to fit."""
+    told = look(candidates=[candidate(profile(f"anthropic:{n}", None)) for n in range(10_000)])
+    assert len(told) == 501
+    assert told[-1] == Finding(severity=Severity.INFO, subject="findings", message="9500 more are not shown")

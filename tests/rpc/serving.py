@@ -1,0 +1,109 @@
+"""Real servers and channels on Unix sockets, with the real engine on fakes behind them."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import grpc.aio
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
+from broker.providers import PROVIDERS
+from broker.rpc.admin import AdminServicer
+from broker.rpc.convert import LeaseMessages
+from broker.rpc.server import admin_server, agent_server
+from broker.rpc.servicer import BrokerServicer
+from equabot.broker.v1.admin_pb2_grpc import AdminStub
+from equabot.broker.v1.broker_pb2_grpc import BrokerStub
+from tests.fakes.engine import Engine
+
+if TYPE_CHECKING:
+    from equabot.broker.v1.admin_pb2_grpc import AdminAsyncStub
+    from equabot.broker.v1.broker_pb2_grpc import BrokerAsyncStub
+
+
+class Served:
+    """A broker that serves: a channel of its own for every stub."""
+
+    def __init__(self, engine: Engine, run_dir: Path, stack: AsyncExitStack) -> None:
+        self.engine = engine
+        self.run_dir = run_dir
+        self.acquires: list[float] = []
+        self.servers: list[grpc.aio.Server] = []
+        self.messages = LeaseMessages({provider.id: provider.base_url for provider in PROVIDERS.values()})
+        self._stack = stack
+
+    async def channel(self, name: str = "main") -> grpc.aio.Channel:
+        """To one of the sockets."""
+        return await self._stack.enter_async_context(grpc.aio.insecure_channel(f"unix:{self.run_dir / name}.sock"))
+
+    async def broker(self, agent: str = "main") -> "BrokerAsyncStub":
+        """As the agent."""
+        return cast("BrokerAsyncStub", BrokerStub(await self.channel(agent)))
+
+    async def admin(self) -> "AdminAsyncStub":
+        """As the operator."""
+        return cast("AdminAsyncStub", AdminStub(await self.channel("admin")))
+
+    async def health(self) -> Any:
+        """As a probe that is let in by the main agent."""
+        return HealthStub(await self.channel("main"))
+
+    async def start(self) -> None:
+        """One server an agent, and the operator's."""
+        engine = self.engine
+        engine.standings.listeners.append(self.messages.forget)
+        servers = [
+            agent_server(
+                self.run_dir / f"{agent}.sock",
+                BrokerServicer(
+                    agent, leasing=engine.leasing, choosing=engine.choosing, ingesting=engine.ingesting,
+                    messages=self.messages, observe=self.acquires.append,
+                ),
+                engine.readiness,
+            )
+            for agent in engine.policies.agents
+        ]  # fmt: skip
+        admin = AdminServicer(
+            leasing=engine.leasing, choosing=engine.choosing, standings=engine.standings, ingesting=engine.ingesting,
+            readiness=engine.readiness, policies=engine.policies, store=engine.store, started_at=1_799_999_000.0,
+        )  # fmt: skip
+        for server in [*servers, admin_server(self.run_dir / "admin.sock", admin, engine.readiness)]:
+            await server.start()
+            self.servers.append(server)
+            self._stack.push_async_callback(server.stop, None)
+
+
+class Refused:
+    """What a call was refused with, as a client reads it."""
+
+    def __init__(self, error: grpc.aio.AioRpcError) -> None:
+        self.code = error.code().name
+        self.details = error.details() or ""
+        trailers = dict(error.trailing_metadata() or ())
+        self.raw = repr(error) + repr(trailers)
+        self.reason, self.domain, self.metadata, self.retry_after = "", "", dict[str, str](), None
+        for detail in Status.FromString(trailers.get("grpc-status-details-bin", b"")).details:
+            info, retry = ErrorInfo(), RetryInfo()
+            if detail.Unpack(info):
+                self.reason, self.domain, self.metadata = info.reason, info.domain, dict(info.metadata)
+            elif detail.Unpack(retry):
+                self.retry_after = retry.retry_delay.ToTimedelta().total_seconds()
+
+
+async def refused(call: Any) -> Refused:
+    """Awaits a call that must not succeed."""
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call
+    return Refused(raised.value)
+
+
+async def eventually(condition: Callable[[], bool], *, within: float = 5.0) -> None:
+    """Returns once the condition holds. Raises TimeoutError."""
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.002)

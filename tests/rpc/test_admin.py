@@ -1,0 +1,256 @@
+"""The `Admin` service over a real socket."""
+
+from typing import Any
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from broker.domain.cooldowns import Usage
+from broker.domain.material import Listed, Unavailable, Unit
+from broker.domain.policies import AgentPolicy
+from equabot.broker.v1 import admin_pb2, broker_pb2
+from tests.fakes.engine import ANYTHING, Engine, profile
+from tests.fakes.source import FakeSource
+from tests.fakes.state import MemoryStateStore
+from tests.rpc.conftest import Serve
+from tests.rpc.serving import Served, eventually, refused
+
+SECRET = "sk-ant-api03-not-for-operators"
+NOW = 1_800_000_000
+AGENTS = {"main": ANYTHING, "other": AgentPolicy(providers=frozenset({"openai"}))}
+
+
+def engine(**options: Any) -> Engine:
+    made = Engine(**{"agents": AGENTS, **options})
+    made.hold(profile("anthropic:a", SECRET), profile("anthropic:b", SECRET), profile("openai:a", SECRET))
+    return made
+
+
+async def acquire(served: Served, provider: str, *, agent: str = "main", session: str = "") -> broker_pb2.Lease:
+    request = broker_pb2.AcquireLeaseRequest(provider=provider, session=session)
+    return await (await served.broker(agent)).AcquireLease(request)
+
+
+# -- leases ------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_living_leases_are_listed_without_their_secrets(serve: Serve) -> None:
+    """Of every agent, oldest first, streams among them, and by whatever is asked for."""
+    async with serve(engine()) as served:
+        admin = await served.admin()
+        first = await acquire(served, "anthropic", session="talk")
+        served.engine.clock.advance(1)
+        second = await acquire(served, "openai", agent="other")
+        served.engine.clock.advance(1)
+        stream: Any = (await served.broker()).StreamLease(broker_pb2.AcquireLeaseRequest(profile="anthropic:b"))
+        third = (await stream.read()).lease
+        listed = await admin.ListLeases(admin_pb2.ListLeasesRequest())
+        assert [(one.id, one.agent, one.session, one.provider, one.streaming) for one in listed.leases] == [
+            (first.id, "main", "talk", "anthropic", False),
+            (second.id, "other", "", "openai", False),
+            (third.id, "main", "", "anthropic", True),
+        ]
+        assert listed.leases[0].expires_at == first.expires_at
+        assert listed.next_page_token == ""
+        assert SECRET not in str(listed)
+        for wanted, found in (
+            ({"agent": "other"}, [second.id]),
+            ({"provider": "Anthropic"}, [first.id, third.id]),
+            ({"profile": "anthropic:b", "agent": "main"}, [third.id]),
+            ({"agent": "nobody"}, []),
+        ):
+            request = admin_pb2.ListLeasesRequest(**wanted)  # type: ignore[arg-type]
+            assert [one.id for one in (await admin.ListLeases(request)).leases] == found
+
+
+async def test_pages_neither_lose_nor_repeat_a_lease(serve: Serve) -> None:
+    """Also of leases granted in one instant, while some come and go, and move to another profile."""
+    async with serve(engine()) as served:
+        admin = await served.admin()
+        ids = {(await acquire(served, "anthropic")).id for _ in range(25)}
+        seen: list[str] = []
+        request = admin_pb2.ListLeasesRequest(page_size=10)
+        while True:
+            page = await admin.ListLeases(request)
+            seen += [one.id for one in page.leases]
+            if not page.next_page_token:
+                break
+            assert len(page.leases) == 10
+            request.page_token = page.next_page_token
+            newest = await acquire(served, "anthropic")
+            served.engine.leasing.revoke("main", seen[0])
+            report = broker_pb2.ReportOutcomeRequest(lease_id=seen[-1], outcome=broker_pb2.RATE_LIMIT)
+            await (await served.broker()).ReportOutcome(report)
+        assert len(seen) == len(set(seen))
+        assert ids <= set(seen) | {newest.id}
+
+
+async def test_a_page_holds_a_thousand_leases_at_most(serve: Serve) -> None:
+    """However many are asked for; what comes next is said."""
+    async with serve(engine()) as served:
+        admin, broker = await served.admin(), await served.broker()
+        for _ in range(1001):
+            await broker.AcquireLease(broker_pb2.AcquireLeaseRequest(provider="openai"))
+        page = await admin.ListLeases(admin_pb2.ListLeasesRequest(page_size=5000))
+        rest = await admin.ListLeases(admin_pb2.ListLeasesRequest(page_token=page.next_page_token))
+        assert (len(page.leases), len(rest.leases), rest.next_page_token) == (1000, 1, "")
+
+
+async def test_leases_are_revoked_by_whatever_they_have_in_common(serve: Serve) -> None:
+    """Every one that matches all that was said, and its stream with it; asking for everything is refused."""
+    async with serve(engine()) as served:
+        admin = await served.admin()
+        by_id, others = await acquire(served, "openai"), await acquire(served, "openai", agent="other")
+        stream: Any = (await served.broker()).StreamLease(broker_pb2.AcquireLeaseRequest(profile="anthropic:b"))
+        await stream.read()
+        assert (await refused(admin.RevokeLeases(admin_pb2.RevokeLeasesRequest()))).reason == "INVALID_ARGUMENT"
+        for wanted, revoked in (
+            ({"lease_id": by_id.id, "agent": "other"}, 0),
+            ({"lease_id": by_id.id}, 1),
+            ({"lease_id": by_id.id}, 0),
+            ({"profile": "anthropic:b"}, 1),
+            ({"provider": "openai"}, 1),
+        ):
+            request = admin_pb2.RevokeLeasesRequest(**wanted)
+            assert (await admin.RevokeLeases(request)).revoked == revoked
+        event = await stream.read()
+        assert (event.kind, event.reason) == (broker_pb2.LeaseEvent.REVOKED, "revoked")
+        renew = broker_pb2.RenewLeaseRequest(lease_id=others.id)
+        assert (await refused((await served.broker("other")).RenewLease(renew))).reason == "LEASE_NOT_FOUND"
+
+
+# -- profiles, orders, cooldowns ---------------------------------------------------------------------------------------
+
+
+async def test_every_agents_candidates_are_listed_as_it_sees_them(serve: Serve) -> None:
+    """An agent that may not use the provider asked for is left out."""
+    async with serve(engine()) as served:
+        admin = await served.admin()
+        await served.engine.settle()
+
+        async def seen(**wanted: str) -> dict[str, list[str]]:
+            answer = await admin.ListAllProfiles(admin_pb2.ListAllProfilesRequest(**wanted))
+            assert SECRET not in str(answer)
+            return {one.agent: [status.id for status in one.profiles] for one in answer.agents}
+
+        everything = {"main": ["anthropic:a", "anthropic:b", "openai:a"], "other": ["openai:a"]}
+        assert await seen() == everything
+        assert await seen(provider="anthropic") == {"main": ["anthropic:a", "anthropic:b"]}
+        assert await seen(agent="other") == {"other": ["openai:a"]}
+
+
+async def test_an_order_is_stored_kept_and_taken_away(serve: Serve) -> None:
+    """It is exclusive, and on disk before the caller hears of it."""
+    store = MemoryStateStore()
+    async with serve(engine(store=store)) as served:
+        admin = await served.admin()
+        await served.engine.settle()
+        stored = await admin.SetOrder(admin_pb2.SetOrderRequest(agent="main", provider="Anthropic", profiles=["b"]))
+        assert stored == admin_pb2.Order(agent="main", provider="anthropic", profiles=["anthropic:b"])
+        store.crash()
+        assert store.load().orders == {("main", "anthropic"): ("anthropic:b",)}
+        assert await admin.GetOrder(admin_pb2.GetOrderRequest(agent="main", provider="anthropic")) == stored
+        assert {(await acquire(served, "anthropic")).profile for _ in range(3)} == {"anthropic:b"}
+        for _ in range(2):
+            cleared = await admin.ClearOrder(admin_pb2.ClearOrderRequest(agent="main", provider="anthropic"))
+            assert cleared == admin_pb2.Order(agent="main", provider="anthropic")
+        assert {(await acquire(served, "anthropic")).profile for _ in range(3)} == {"anthropic:a", "anthropic:b"}
+    assert store.load().orders == {}
+
+
+async def test_a_cooldown_is_forgotten_on_demand(serve: Serve) -> None:
+    """And so are disable, rejection and counters; when it was last used is not."""
+    key = ("", "anthropic:a")
+    async with serve(engine()) as served:
+        admin = await served.admin()
+        await served.engine.settle()
+        was = Usage(
+            last_used=NOW - 5.0, cooldown_until=NOW + 60.0, disabled_until=NOW + 600.0, disabled_reason="billing",
+            error_count=3, failure_counts={"billing": 3}, last_failure=NOW - 5.0, rejected="no", rejected_version=1,
+        )  # fmt: skip
+        served.engine.standings.replace_usage(key, was)
+        await admin.ClearCooldown(admin_pb2.ClearCooldownRequest(profile="anthropic:a"))
+        assert served.engine.standings.usage(key) == Usage(last_used=NOW - 5.0)
+        assert served.engine.store.load().usage[key] == Usage(last_used=NOW - 5.0)
+
+
+# -- the broker itself -------------------------------------------------------------------------------------------------
+
+
+async def test_reload_returns_once_every_source_was_read_again(serve: Serve) -> None:
+    """With what became of each."""
+    sources = (
+        FakeSource("env", Listed((Unit("", (profile("openai:a"),)),))),
+        FakeSource("dotenv /x", Unavailable("no such file")),
+    )
+    async with serve(Engine(sources=sources)) as served:
+        await served.engine.settle()
+        told = (await (await served.admin()).Reload(admin_pb2.ReloadRequest())).sources
+        assert [source.rereads for source in sources] == [1, 1]
+    assert [(one.name, one.state, one.fault, one.profiles) for one in told] == [
+        ("env", "synced", "", 1),
+        ("dotenv /x", "pending", "no such file", 0),
+    ]
+    assert told[0].synced_at.seconds == NOW
+    assert told[0].stale_budget == Duration(seconds=600)
+
+
+async def test_diagnose_tells_what_an_operator_asks_first(serve: Serve) -> None:
+    """Sources, what is wrong and what to do, how much is going on, and since when."""
+    bad = engine(required=("mistral",))
+    bad.hold(profile("anthropic:a", None, fault="a placeholder: put the key there"), profile("openai:a", SECRET))
+    async with serve(bad) as served:
+        admin = await served.admin()
+        await served.engine.settle()
+        await acquire(served, "openai")
+        stream: Any = (await served.broker()).StreamLease(broker_pb2.AcquireLeaseRequest(provider="openai"))
+        await stream.read()
+        served.engine.store.broken = "the disk is full: make room"
+        await served.engine.clock.elapse(6)
+        await eventually(lambda: served.engine.store.fault != "")
+        told = await admin.Diagnose(admin_pb2.DiagnoseRequest())
+    assert (told.leases, told.streams, told.started_at.seconds) == (2, 1, 1_799_999_000)
+    assert [source.name for source in told.sources] == ["fake"]
+    assert [(one.severity, one.subject) for one in told.findings] == [
+        (admin_pb2.Finding.ERROR, "state"),
+        (admin_pb2.Finding.ERROR, "mistral"),
+        (admin_pb2.Finding.WARNING, "anthropic:a"),
+    ]
+    assert told.findings[0].message == "the disk is full: make room"
+    assert SECRET not in str(told)
+
+
+@pytest.mark.parametrize(
+    ("method", "message", "reason"),
+    [
+        ("ListLeases", admin_pb2.ListLeasesRequest(page_size=-1), "INVALID_ARGUMENT"),
+        ("ListLeases", admin_pb2.ListLeasesRequest(page_token="x"), "INVALID_ARGUMENT"),
+        ("ListLeases", admin_pb2.ListLeasesRequest(provider="athropic"), "PROVIDER_UNKNOWN"),
+        ("RevokeLeases", admin_pb2.RevokeLeasesRequest(agent="\n"), "INVALID_ARGUMENT"),
+        ("ListAllProfiles", admin_pb2.ListAllProfilesRequest(agent="nobody"), "POLICY_DENIED"),
+        ("ListAllProfiles", admin_pb2.ListAllProfilesRequest(provider="athropic"), "PROVIDER_UNKNOWN"),
+        ("GetOrder", admin_pb2.GetOrderRequest(agent="main"), "INVALID_ARGUMENT"),
+        ("GetOrder", admin_pb2.GetOrderRequest(provider="openai"), "INVALID_ARGUMENT"),
+        ("GetOrder", admin_pb2.GetOrderRequest(agent="nobody", provider="openai"), "POLICY_DENIED"),
+        ("SetOrder", admin_pb2.SetOrderRequest(agent="main", provider="openai"), "INVALID_ARGUMENT"),
+        ("SetOrder", admin_pb2.SetOrderRequest(agent="main", provider="openai", profiles=["x"]), "PROFILE_NOT_FOUND"),
+        ("SetOrder", admin_pb2.SetOrderRequest(agent="main", provider="openai", profiles=["a:b"]), "PROVIDER_UNKNOWN"),
+        (
+            "SetOrder",
+            admin_pb2.SetOrderRequest(agent="main", provider="openai", profiles=["anthropic:a"]),
+            "INVALID_ARGUMENT",
+        ),
+        ("ClearOrder", admin_pb2.ClearOrderRequest(agent="nobody", provider="openai"), "POLICY_DENIED"),
+        ("ClearCooldown", admin_pb2.ClearCooldownRequest(), "INVALID_ARGUMENT"),
+        ("ClearCooldown", admin_pb2.ClearCooldownRequest(profile="anthropic:nope"), "PROFILE_NOT_FOUND"),
+        ("ClearCooldown", admin_pb2.ClearCooldownRequest(profile="no-id"), "PROVIDER_UNKNOWN"),
+    ],
+    ids=str,
+)
+async def test_every_method_refuses_what_it_cannot_do(serve: Serve, method: str, message: Any, reason: str) -> None:
+    """With a reason, and with nothing stored or lost."""
+    async with serve(engine()) as served:
+        await served.engine.settle()
+        failed = await refused(getattr(await served.admin(), method)(message))
+        assert served.engine.store.load().orders == {}
+    assert failed.reason == reason
