@@ -136,7 +136,7 @@ def _tell(event: "LeaseEvent", *, as_json: bool) -> None:
         shown = {"kind": event.kind.name, "lease_id": event.lease_id, "reason": event.reason}
         output.document(shown | {"lease": None if lease is None else _revealed(lease)}, indent=None)
         return
-    row: list[Cell | str] = [Cell(f"{event.kind.name:8}", _EVENT_STYLES.get(event.kind.name, Style.PLAIN)), event.lease_id]
+    row: list[Cell | str] = [Cell(event.kind.name, _EVENT_STYLES.get(event.kind.name, Style.PLAIN)), event.lease_id]
     if lease is not None:
         ends = output.relative(lease.expires_at.timestamp(), now())
         row += [lease.profile, f"version {lease.version}", f"expires {ends}"]
