@@ -135,7 +135,7 @@ class AdminServicer:
         """Sources, findings, counts."""
         found = findings(
             sources=self._ingesting.states,
-            candidates=(candidate for _, candidate in self._standings.all()),
+            candidates=(self._standings.judge(key) for key, _ in self._standings.all()),
             shadowed=self._ingesting.shadowed,
             unmet=self._readiness.unmet(),
             store_fault=self._store.fault,

@@ -254,3 +254,14 @@ async def test_every_method_refuses_what_it_cannot_do(serve: Serve, method: str,
         failed = await refused(getattr(await served.admin(), method)(message))
         assert served.engine.store.load().orders == {}
     assert failed.reason == reason
+
+
+async def test_diagnose_speaks_of_now(serve: Serve) -> None:
+    """Not of the moment at which the credential's state last changed."""
+    late = Engine()
+    late.hold(profile("anthropic:a", expires_at=NOW - 60.0))
+    async with serve(late) as served:
+        await late.settle()
+        late.clock.advance(3600)
+        told = await (await served.admin()).Diagnose(admin_pb2.DiagnoseRequest())
+    assert [one.message for one in told.findings] == ["expired: expired 1h1m ago (fake anthropic:a)"]
