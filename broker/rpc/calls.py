@@ -19,7 +19,7 @@ from google.protobuf.message_factory import GetMessageClass
 from broker.domain.errors import InvalidArgument
 from broker.rpc.status import Refusal, internal, refusal
 
-_log = logging.getLogger("equabot.rpc")
+_log = logging.getLogger(__name__)
 
 _FRAMES: Final = 12
 
