@@ -1,0 +1,34 @@
+"""The README's examples are programs, and run."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from equabot.broker.v1 import broker_pb2 as pb
+from tests.fakes.broker_servicer import FakeBroker
+from tests.fakes.upstream import Upstream
+
+README = Path(__file__).parents[2] / "clients" / "python" / "README.md"
+EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_an_example_runs(number: int, fake: FakeBroker, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As printed, with a broker at the default address and a provider behind it."""
+    monkeypatch.setenv("EQUABOT_BROKER_ADDRESS", fake.address)
+    fake.base_url = f"{upstream.url}/v1" if "openai" in EXAMPLES[number] else upstream.url
+    fake.profiles = [pb.ProfileStatus(id="anthropic:work", state="ok")]
+    fake.change_on_report = "sk-spare"
+    upstream.accepted = {fake.secret}
+    names: dict[str, object] = {}
+    exec(compile(EXAMPLES[number], f"{README}:{number}", "exec"), names)
+    assert len(upstream.received) == ("EquabotAuth" in EXAMPLES[number])
+    assert fake.calls
+    names.clear()
+    fake.wait_until(lambda: not fake.streams)
+
+
+def test_there_are_examples() -> None:
+    """Else the test above proves nothing."""
+    assert len(EXAMPLES) == 4
