@@ -1,10 +1,12 @@
 """What the engine asks of the world. Small protocols, owned by who needs them; the rooms above the engine fulfil them."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
+from broker.domain.auth_document import Document
 from broker.domain.cooldowns import Usage
 from broker.domain.leases import Lease
 from broker.domain.material import Event
@@ -97,3 +99,36 @@ class StateStore(Protocol):
         """Writes what was put. Fast: no fsync."""
 
     def close(self) -> None: ...
+
+
+class StoreFault(Exception):
+    """Why an agent's profile store cannot be read or written: which file, what is wrong, what to do. Nothing of what is in it,
+    and nothing of it has changed."""
+
+
+class LockedStore(Protocol):
+    """An agent's store while nobody else may write it."""
+
+    @property
+    def document(self) -> Document:
+        """The store as it was read last, under the lock."""
+
+    async def replace(self, document: Document) -> None:
+        """Writes it, safely to the disk. Raises StoreFault, also when one who ignores locks has written since it was read."""
+
+    async def edit(self, change: Callable[[Document], Document]) -> Document:
+        """Reads it again, changes it, writes it, and returns it. For what must not get lost, whoever wrote meanwhile."""
+
+
+class ProfileStore(Protocol):
+    """The agents' profile stores. An agent without a store has an empty one; "" is `main`, whose store everybody reads."""
+
+    def locked(self, agent: str) -> AbstractAsyncContextManager[LockedStore]:
+        """The store, locked against every other writer while the context lasts, however long. Raises StoreFault."""
+
+    async def read(self, agent: str) -> Document:
+        """The store as it is now. Raises StoreFault."""
+
+    async def edit(self, agent: str, change: Callable[[Document], Document]) -> Document:
+        """Reads the store, changes it, writes it, under the lock, and returns it. `change` runs in another thread and touches
+        nothing but its argument, which it leaves as it is. Raises StoreFault."""

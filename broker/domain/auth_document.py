@@ -1,4 +1,4 @@
-"""`auth-profiles.json`, the seed system's store of an agent: what its JSON means, and how it is changed without losing any of it.
+"""`auth-profiles.json`, the seed system's store of an agent: what its JSON means, and how it is changed and nothing of it lost.
 
 Instants in the file are milliseconds since the epoch. Whatever is not understood, entries and fields alike, is kept as it is.
 """
@@ -26,10 +26,10 @@ Json = dict[str, Any]
 
 
 class Malformed(Exception):
-    """The text is not a store: why, and at which byte offset (0 where it has none). Never a byte of the text."""
+    """The text is not a store: why, and at which byte offset where that can be told. Never a byte of the text."""
 
-    def __init__(self, why: str, *, offset: int = 0) -> None:
-        super().__init__(f"{why} (at byte {offset})" if offset else why)
+    def __init__(self, why: str, *, offset: int | None = None) -> None:
+        super().__init__(why if offset is None else f"{why} (at byte {offset})")
         self.offset = offset
 
 
@@ -42,53 +42,96 @@ class Document:
     @property
     def entries(self) -> Mapping[str, Json]:
         """The profile entries by id, as they stand in the file."""
-        found: Mapping[str, Json] = self.raw.get("profiles", {})
+        found: Mapping[str, Json] = self.raw.get("profiles") or {}
         return found
 
     @property
     def order(self) -> Mapping[str, tuple[str, ...]]:
-        """The stored order overrides by provider."""
+        """The stored order overrides by provider, as they stand in the file, without what is no list of texts."""
         stored = self.raw.get("order") or {}
-        return {provider: tuple(ids) for provider, ids in stored.items()}
+        return {provider: tuple(ids) for provider, ids in stored.items() if _is_order(ids)}
 
 
 def parse(text: bytes) -> Document:
-    """The store in the text. A byte order mark is accepted. Raises Malformed."""
+    """The store in the text. A byte order mark is accepted. Raises Malformed, and nothing chained to it holds the text."""
+    return _checked(decode(text))
+
+
+def decode(text: bytes) -> object:
+    """Any JSON of another program, read with suspicion. Raises Malformed, and nothing chained to it holds the text."""
     if len(text) > LARGEST:
-        raise Malformed(f"larger than {LARGEST >> 20} MiB")
-    if not text.strip():
-        raise Malformed("empty: restore it from a backup, or remove it to begin anew")
+        raise Malformed(f"it is larger than {LARGEST >> 20} MiB")
+    if not text.strip(b" \t\r\n\0"):
+        raise Malformed("it is empty: restore it from a backup, or remove it to begin anew")
+    mark = len(_MARK) if text.startswith(_MARK) else 0
     try:
-        raw = json.loads(text.decode("utf-8-sig"))
+        return _DECODER.decode(text[mark:].decode())
+    except Malformed as malformed:
+        fault = malformed
     except UnicodeDecodeError as error:
-        raise Malformed("not UTF-8", offset=error.start) from None
+        fault = Malformed("it is not UTF-8 text", offset=mark + error.start)
     except json.JSONDecodeError as error:
-        raise Malformed(f"not JSON: {error.msg}", offset=len(error.doc[: error.pos].encode())) from None
+        at = mark + len(error.doc[: error.pos].encode())
+        broken_off = not error.doc[error.pos :].strip() or error.msg.startswith("Unterminated string")
+        fault = Malformed("it breaks off in the middle" if broken_off else "it is not JSON", offset=at)
+    except ValueError:
+        fault = Malformed("it holds a number too long to be one")
     except RecursionError:
-        raise Malformed("nested too deeply") from None
-    return _checked(raw)
+        fault = Malformed("it is nested too deeply")
+    raise fault
+
+
+_MARK: Final = b"\xef\xbb\xbf"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Json:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        # Writing it back would lose one of them without a word.
+        raise Malformed("a key comes twice in one object: keep one of the two")
+    return found
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if value - value != 0:  # infinite
+        raise Malformed("it holds a number that is out of range")
+    return value
+
+
+def _no_number(_: str) -> float:
+    raise Malformed("it holds NaN or Infinity, which are not JSON")
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_constant=_no_number)
+
+
+def _is_order(ids: object) -> bool:
+    return isinstance(ids, list) and all(isinstance(i, str) for i in ids)
 
 
 def _checked(raw: object) -> Document:
     if not isinstance(raw, dict):
-        raise Malformed("not a JSON object")
+        raise Malformed("it is not a JSON object")
+    if "sealed" in raw:
+        raise Malformed("it is sealed: name the key's file in the configuration, `seal: {key_file: …}`")
     number = raw.get("version", VERSION)
-    if number != VERSION:
-        shown = number if isinstance(number, int) else "of another type"
-        raise Malformed(f"version {shown}, where this program knows version {VERSION}: use a newer program")
-    shapes: tuple[tuple[str, type], ...] = (("profiles", dict), ("order", dict), ("usageStats", dict), ("lastGood", dict))
-    for name, kind in shapes:
-        if not isinstance(raw.get(name) or {}, kind):
+    if isinstance(number, bool) or number != VERSION:
+        shown = str(number) if isinstance(number, int) and abs(number) < 10**6 else "of another kind"
+        raise Malformed(f"its version is {shown}, where this program knows {VERSION}: use a newer program")
+    for name in ("profiles", "order", "usageStats", "lastGood"):
+        if not isinstance(raw.get(name), dict | None):
             raise Malformed(f"its {name!r} is not an object")
-    for provider, ids in (raw.get("order") or {}).items():
-        if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
-            raise Malformed(f"its order of {provider[:40]!r} is not a list of profile ids")
     return Document(raw)
 
 
 def serialize(document: Document) -> bytes:
     """The text of the store: JSON, two spaces, a newline at the end."""
-    return (json.dumps(document.raw, indent=2, ensure_ascii=False) + "\n").encode()
+    try:
+        return (json.dumps(document.raw, indent=2, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        pass  # half of a character, which only an escape can write; the error is let go: it holds the text
+    return (json.dumps(document.raw, indent=2) + "\n").encode()
 
 
 def profiles(

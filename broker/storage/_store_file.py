@@ -1,0 +1,155 @@
+"""A store as a file: read as a whole and with suspicion, replaced as a whole and safely on the disk."""
+
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+from broker.domain.auth_document import LARGEST, Document, Malformed, parse, serialize
+from broker.ports import StoreFault
+
+_READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_LOOKS: Final = 3
+_BETWEEN_LOOKS: Final = 0.03
+_SEALED_MORE: Final = 2
+"""What sealing may make of a text, in its own sizes."""
+
+
+class Sealing(Protocol):
+    """How a store is encrypted."""
+
+    def seal(self, text: bytes) -> bytes:
+        """The file's content for a store's text."""
+
+    def unseal(self, content: bytes) -> tuple[bytes, bool]:
+        """The store's text in the file's content, and whether it is sealed as `seal` does it now. Raises Malformed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A store as it was read; `content` is None where there is no file. `sound`: it is sealed as it should be."""
+
+    document: Document
+    content: bytes | None = field(default=None, repr=False)
+    sound: bool = True
+
+
+class StoreFile:
+    """The file at a path, which may be a link to it."""
+
+    def __init__(self, path: Path, seal: Sealing | None) -> None:
+        self.path = path
+        self._seal = seal
+
+    def real(self) -> Path:
+        """Where the path leads. Raises StoreFault where that is nowhere."""
+        real = Path(os.path.realpath(self.path))
+        if self.path.is_symlink() and not os.path.lexists(real):
+            raise StoreFault(f"{self.path} is a link to nothing: mend it or remove it")
+        return real
+
+    def load(self) -> Loaded:
+        """What it holds. Raises StoreFault."""
+        fault = ""
+        for look in range(_LOOKS):
+            if look:
+                # The seed's system writes in place: what it is in the midst of looks broken.
+                threading.Event().wait(_BETWEEN_LOOKS)
+            content = self._content()
+            if content is None:
+                return Loaded(Document())
+            try:
+                text, sound = (content, True) if self._seal is None else self._seal.unseal(content)
+                return Loaded(parse(text), content, sound)
+            except Malformed as error:
+                fault = f"{self.path} is not usable: {error}. Nothing of it was changed"
+        raise StoreFault(fault)
+
+    def save(self, document: Document) -> bytes:
+        """Writes the document, and returns the file's content. Raises StoreFault; the file is as it was then."""
+        real = self.real()
+        text = serialize(document)
+        if len(text) > LARGEST:
+            raise StoreFault(f"{self.path} would become larger than {LARGEST >> 20} MiB: remove what is not needed")
+        content = text if self._seal is None else self._seal.seal(text)
+        try:
+            owner = real.stat().st_uid if real.exists() else os.geteuid()
+            if owner != os.geteuid():
+                raise StoreFault(f"{self.path} belongs to user {owner}, so it is not replaced: chown it to {os.geteuid()}")
+            _replace(real, content)
+        except OSError as error:
+            raise self.unusable("written", error) from None
+        return content
+
+    def loose(self) -> bool:
+        """Whether others than its owner may do anything with it."""
+        try:
+            return bool(self.real().stat().st_mode & 0o077)
+        except OSError:
+            return False
+
+    def doubts(self) -> Iterator[str]:
+        """What others may do with it that they should not."""
+        if self.loose():
+            yield f"{self.path} is open to others than its owner: run `equabot doctor --fix`, or chmod 600 it"
+        with suppress(OSError):
+            around = self.real().parent
+            if around.stat().st_mode & 0o022:
+                yield f"{around} may be written to by others, who can put a store in its place: chmod 700 it"
+
+    def unusable(self, done: str, error: OSError) -> StoreFault:
+        """The fault for an error of the operating system; `done` is what it cannot be."""
+        where = self.path.parent
+        remedy = f"let user {os.geteuid()} read and write {where} and what is in it, with space left on its volume"
+        return StoreFault(f"{self.path} cannot be {done} ({error.strerror}): {remedy}")
+
+    def _content(self) -> bytes | None:
+        try:
+            with os.fdopen(os.open(self.real(), _READ), "rb") as file:
+                found = os.fstat(file.fileno())
+                if not stat.S_ISREG(found.st_mode):
+                    raise StoreFault(f"{self.path} is not a regular file: put a plain file in its place")
+                if found.st_uid not in (os.geteuid(), 0):
+                    us = os.geteuid()
+                    raise StoreFault(f"{self.path} belongs to user {found.st_uid}, so it is not used: chown it to {us}")
+                return file.read(LARGEST * _SEALED_MORE + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self.unusable("read", error) from None
+
+
+def make_directory(path: Path) -> None:
+    """Creates the directory and those above it that are missing, each for its owner alone. Raises OSError."""
+    missing = [step for step in (path, *path.parents) if not step.exists()]
+    for step in reversed(missing):
+        with suppress(FileExistsError):
+            step.mkdir(mode=0o700)
+
+
+def _replace(real: Path, content: bytes) -> None:
+    new = real.with_name(f".{real.name}.new")
+    with suppress(FileNotFoundError):
+        new.unlink()  # left by one that died: whoever lives holds the lock
+    try:
+        with os.fdopen(os.open(new, _CREATE, 0o600), "wb") as file:
+            os.fchmod(file.fileno(), 0o600)  # whatever the umask
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        new.rename(real)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink()
+        raise
+    directory = os.open(real.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # some file systems cannot do this, and the file is in place
+            os.fsync(directory)
+    finally:
+        os.close(directory)

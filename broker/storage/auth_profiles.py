@@ -1,0 +1,122 @@
+"""`auth-profiles.json`, the seed system's store of an agent: the one door through which it is read and written.
+
+A write replaces the whole file, and is safely on the disk before it counts. A file that cannot be understood is an error, and
+stays as it is.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from broker.domain.auth_document import Document
+from broker.ports import Clock, StoreFault
+from broker.storage._store_file import Loaded, Sealing, StoreFile, make_directory
+from broker.storage._store_lock import StoreLock
+
+__all__ = ["AuthProfiles", "Locked", "Sealing"]
+
+
+class AuthProfiles:
+    """One agent's store. Blocking: in an event loop, call it in a thread. A store that is not there is empty."""
+
+    def __init__(self, path: Path, *, clock: Clock, seal: Sealing | None = None) -> None:
+        self.path = path
+        self._clock = clock
+        self._file = StoreFile(path, seal)
+
+    def read(self) -> Document:
+        """What the store holds now. Raises StoreFault."""
+        return self._file.load().document
+
+    def inspect(self) -> tuple[Document, tuple[str, ...]]:
+        """What it holds, and what is wrong with the file that does not keep it from being read. Raises StoreFault."""
+        loaded = self._file.load()
+        unsealed = f"{self.path} is not sealed with the present key: run `equabot doctor --fix`"
+        doubts = () if loaded.sound else (unsealed,)
+        return loaded.document, (*doubts, *self._file.doubts())
+
+    def edit(self, change: Callable[[Document], Document], *, abandoned: threading.Event | None = None) -> Document:
+        """Reads, changes and replaces the store under its lock, and returns it. An unchanged one is written only where the file
+        is not as it should be: open to others, or not sealed with the present key.
+
+        Raises StoreFault, and what `change` raises; nothing has changed then.
+        """
+        with self.locked(abandoned=abandoned) as locked:
+            return locked.edit(change)
+
+    @contextmanager
+    def locked(self, *, abandoned: threading.Event | None = None) -> Iterator["Locked"]:
+        """The store, which nobody else writes while the context lasts, however long. Raises StoreFault."""
+        held = self.lock(abandoned=abandoned)
+        try:
+            yield held
+        finally:
+            held.release()
+
+    def lock(self, *, abandoned: threading.Event | None = None) -> "Locked":
+        """The same for those who give the lock back in another place. `abandoned`, once set, makes the waiting for it end.
+        Raises StoreFault."""
+        real = self._file.real()
+        lock = StoreLock(self.path, real, clock=self._clock, abandoned=abandoned or threading.Event())
+        try:
+            make_directory(real.parent)
+            lock.take()
+            return Locked(self._file, lock)
+        except OSError as error:
+            lock.release()
+            raise self._file.unusable("locked for writing", error) from None
+        except BaseException:
+            lock.release()
+            raise
+
+
+class Locked:
+    """A store under its lock. Its methods may be called from any thread."""
+
+    def __init__(self, file: StoreFile, lock: StoreLock) -> None:
+        self._file = file
+        self._lock: StoreLock | None = lock
+        self._mutex = threading.Lock()
+        self._loaded = file.load()
+
+    @property
+    def document(self) -> Document:
+        """The store as it was read or written last."""
+        return self._loaded.document
+
+    def replace(self, document: Document) -> None:
+        """Writes the store. Raises StoreFault, also when somebody who ignores locks has written since it was read."""
+        with self._mutex:
+            before = self._loaded.content
+            self._load()
+            if self._loaded.content != before:
+                raise StoreFault(f"{self._file.path} was changed by a program that ignores its lock: try again")
+            self._save(document)
+
+    def edit(self, change: Callable[[Document], Document]) -> Document:
+        """Reads the store again, changes and writes it, and returns it. Raises StoreFault, and what `change` raises."""
+        with self._mutex:
+            self._load()
+            self._save(change(self.document))
+            return self.document
+
+    def release(self) -> None:
+        """Gives the lock back, once what is being written is written. May be called again."""
+        with self._mutex:
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    def _load(self) -> None:
+        if self._lock is None:
+            raise StoreFault(f"the lock of {self._file.path} was given back before this was written: try again")
+        self._lock.retake()
+        self._loaded = self._file.load()
+
+    def _save(self, document: Document) -> None:
+        loaded = self._loaded
+        well_kept = loaded.content is None or (loaded.sound and not self._file.loose())
+        if document.raw != loaded.document.raw or not well_kept:
+            content = self._file.save(document)
+            self._loaded = Loaded(document, content)

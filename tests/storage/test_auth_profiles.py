@@ -1,0 +1,335 @@
+"""The store of an agent on real files: read with suspicion, written whole, locked against every other writer."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from broker.domain.auth_document import LARGEST, Document, with_order
+from broker.engine.clock import SystemClock
+from broker.ports import StoreFault
+from broker.storage.auth_profiles import AuthProfiles
+
+SECRET = "sk-ant-api03-" + "s3cr3t" * 12
+KEY = {"type": "api_key", "provider": "anthropic", "key": SECRET}
+STORE = {"version": 1, "profiles": {"anthropic:default": KEY}, "somethingNew": {"a": [1, 2.5, None, "é"]}}
+NOBODY = 65534
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "agents" / "main" / "agent" / "auth-profiles.json"
+
+
+@pytest.fixture
+def store(path: Path) -> AuthProfiles:
+    return AuthProfiles(path, clock=SystemClock())
+
+
+def put(path: Path, content: bytes | dict[str, object]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    path.chmod(0o600)
+    return path
+
+
+def ordered(*ids: str) -> Callable[[Document], Document]:
+    return lambda document: with_order(document, "anthropic", ids)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_store_that_is_not_there_is_empty_and_reading_makes_nothing(store: AuthProfiles, path: Path) -> None:
+    """Nothing is created before something is stored."""
+    assert store.read() == Document()
+    assert store.inspect() == (Document(), ())
+    assert not path.parent.exists()
+
+
+def test_the_first_edit_creates_it_for_its_owner_alone(store: AuthProfiles, path: Path, tmp_path: Path) -> None:
+    """0600 in directories of 0700, whatever the umask, two spaces, a newline at the end."""
+    before = os.umask(0)
+    try:
+        store.edit(ordered("anthropic:a"))
+    finally:
+        os.umask(before)
+    assert mode(path) == 0o600
+    assert [mode(step) for step in (path.parent, path.parents[1], path.parents[2])] == [0o700] * 3
+    text = path.read_text()
+    assert text == json.dumps({"version": 1, "profiles": {}, "order": {"anthropic": ["anthropic:a"]}}, indent=2) + "\n"
+    assert store.inspect() == (store.read(), ())
+
+
+def test_an_edit_keeps_all_that_it_does_not_name(store: AuthProfiles, path: Path) -> None:
+    """Fields and entries that this version does not know are written back."""
+    put(path, STORE)
+    written = store.edit(ordered("anthropic:default"))
+    assert written.raw == STORE | {"order": {"anthropic": ["anthropic:default"]}}
+    assert json.loads(path.read_text()) == written.raw
+    assert store.read() == written
+
+
+def test_an_unchanged_store_is_not_written(store: AuthProfiles, path: Path) -> None:
+    """Nobody who follows the file is woken for nothing; a store that is not there stays so."""
+    store.edit(lambda document: document)
+    assert not path.exists()
+    put(path, STORE)
+    before = path.stat()
+    store.edit(lambda document: Document({**document.raw}))
+    assert path.stat() == before
+
+
+def test_a_replaced_file_is_a_new_one_and_leaves_no_other_behind(store: AuthProfiles, path: Path) -> None:
+    """Whoever has the old one open goes on reading that, whole; a rest that a dead writer left is swept."""
+    put(path, STORE)
+    put(path.with_name(".auth-profiles.json.new"), b"half")
+    with path.open("rb") as reading:
+        store.edit(ordered("anthropic:default"))
+        assert json.load(reading) == STORE
+    assert sorted(entry.name for entry in path.parent.iterdir()) == [".auth-profiles.json.guard", "auth-profiles.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "it is empty"),
+        (b"  \n\n", "it is empty"),
+        (b"\0" * 4096, "it is empty"),
+        (json.dumps(STORE).encode()[:-30], r"it breaks off in the middle \(at byte \d+\)"),
+        (json.dumps(STORE).encode()[:-1], r"it breaks off in the middle \(at byte \d+\)"),
+        (b'{"version": 1, "profiles": {} "x"}', r"it is not JSON \(at byte 30\)"),
+        (b"\xef\xbb\xbf{,}", r"it is not JSON \(at byte 4\)"),
+        ('{"a": "é",,}'.encode(), r"it is not JSON \(at byte 11\)"),
+        (SECRET.encode(), r"it is not JSON \(at byte 0\)"),
+        (b'{"key": "\xff' + SECRET.encode() + b'"}', r"it is not UTF-8 text \(at byte 9\)"),
+        (json.dumps(STORE).encode("utf-16"), r"it is not UTF-8 text \(at byte 0\)"),
+        (b"[]", "it is not a JSON object"),
+        (b'"text"', "it is not a JSON object"),
+        (b'{"version": 2, "profiles": {}}', "its version is 2, where this program knows 1: use a newer program"),
+        (b'{"version": "' + SECRET.encode() + b'"}', "its version is of another kind"),
+        (b'{"profiles": []}', "its 'profiles' is not an object"),
+        (b'{"order": ["a"]}', "its 'order' is not an object"),
+        (b'{"usageStats": 1}', "its 'usageStats' is not an object"),
+        (b'{"profiles": {"a:b": {}, "a:b": {}}}', "a key comes twice"),
+        (b'{"expires": 1e999}', "out of range"),
+        (b'{"expires": NaN}', "NaN"),
+        (b'{"expires": ' + b"9" * 5000 + b"}", "a number too long"),
+        (b"[" * 200_000, "nested too deeply"),
+        (b'{"version": 1, "sealed": {}}', "it is sealed"),
+        (b" " * (LARGEST + 1), "larger than 4 MiB"),
+    ],
+)
+def test_what_is_no_store_is_refused_and_left_as_it_is(store: AuthProfiles, path: Path, content: bytes, why: str) -> None:
+    """The file and the place in it are named, nothing of its bytes is, and no edit touches it."""
+    put(path, content)
+    attempts: list[Callable[[], object]] = [store.read, store.inspect, lambda: store.edit(ordered("anthropic:a"))]
+    for attempt in attempts:
+        with pytest.raises(StoreFault, match=why) as raised:
+            attempt()
+        assert str(path) in str(raised.value)
+        assert SECRET not in repr(raised.value)
+        assert raised.value.__context__ is None
+    assert path.read_bytes() == content
+    assert not path.with_name("auth-profiles.json.lock").exists()
+
+
+def test_a_byte_order_mark_is_read_over(store: AuthProfiles, path: Path) -> None:
+    """Some editors write one; the next edit does not."""
+    put(path, b"\xef\xbb\xbf" + json.dumps(STORE).encode())
+    assert store.read().raw == STORE
+    store.edit(ordered("anthropic:default"))
+    assert path.read_bytes().startswith(b"{")
+
+
+def test_half_a_character_survives(store: AuthProfiles, path: Path) -> None:
+    """An escape can write what UTF-8 cannot: it is written back as the escape."""
+    put(path, b'{"note": "\\ud83d"}')
+    store.edit(ordered("anthropic:a"))
+    assert store.read().raw["note"] == "\ud83d"
+
+
+def test_a_store_in_the_midst_of_being_written_is_waited_for(store: AuthProfiles, path: Path) -> None:
+    """The seed's system empties the file, then fills it."""
+    put(path, b"")
+    timer = threading.Timer(0.02, lambda: put(path, STORE))
+    timer.start()
+    assert store.read().raw == STORE
+    timer.join()
+
+
+@pytest.mark.parametrize("loose", [0o644, 0o640, 0o660, 0o606])
+def test_a_store_open_to_others_is_read_said_and_mended_by_the_next_edit(
+    store: AuthProfiles, path: Path, loose: int
+) -> None:
+    """An edit that changes nothing else is enough."""
+    put(path, STORE).chmod(loose)
+    document, doubts = store.inspect()
+    assert document.raw == STORE
+    assert len(doubts) == 1
+    assert "is open to others" in doubts[0]
+    store.edit(lambda document: document)
+    assert mode(path) == 0o600
+    assert store.inspect() == (document, ())
+
+
+def test_a_directory_that_others_may_write_to_is_said(store: AuthProfiles, path: Path) -> None:
+    """Whoever may write there can put another store in its place."""
+    put(path, STORE)
+    path.parent.chmod(0o777)
+    assert ["may be written to by others" in doubt for doubt in store.inspect()[1]] == [True]
+
+
+def test_a_link_is_followed_and_stays_one(store: AuthProfiles, path: Path, tmp_path: Path) -> None:
+    """What it leads to is replaced, in its own directory."""
+    target = put(tmp_path / "elsewhere" / "store.json", STORE)
+    path.parent.mkdir(parents=True)
+    path.symlink_to(target)
+    store.edit(ordered("anthropic:default"))
+    assert path.is_symlink()
+    assert json.loads(target.read_text())["order"] == {"anthropic": ["anthropic:default"]}
+    assert mode(target) == 0o600
+
+
+def test_a_link_to_nothing_is_refused(store: AuthProfiles, path: Path, tmp_path: Path) -> None:
+    """It may be a volume that is not mounted: a store begun anew would hide what is there."""
+    path.parent.mkdir(parents=True)
+    path.symlink_to(tmp_path / "gone" / "store.json")
+    for attempt in (store.read, lambda: store.edit(ordered("anthropic:a"))):
+        with pytest.raises(StoreFault, match="a link to nothing"):
+            attempt()
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_store_of_another_user_is_refused(store: AuthProfiles, path: Path, tmp_path: Path, linked: bool) -> None:
+    """Somebody else may have put it there."""
+    target = put(tmp_path / "store.json" if linked else path, STORE)
+    os.chown(target, NOBODY, NOBODY)
+    if linked:
+        path.parent.mkdir(parents=True)
+        path.symlink_to(target)
+    for attempt in (store.read, lambda: store.edit(ordered("anthropic:a"))):
+        with pytest.raises(StoreFault, match=f"belongs to user {NOBODY}"):
+            attempt()
+    assert json.loads(target.read_text()) == STORE
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_the_administrators_store_is_read_but_not_replaced(as_nobody: Path) -> None:
+    """What root has put there is trusted; that it was root's must not silently change."""
+    path = as_nobody / "auth-profiles.json"
+    put(path, STORE)
+    os.seteuid(0)
+    os.chown(path, 0, 0)
+    path.chmod(0o644)
+    os.seteuid(NOBODY)
+    store = AuthProfiles(path, clock=SystemClock())
+    assert store.read().raw == STORE
+    with pytest.raises(StoreFault, match="belongs to user 0, so it is not replaced"):
+        store.edit(ordered("anthropic:a"))
+    assert json.loads(path.read_text()) == STORE
+
+
+def test_a_directory_that_cannot_be_written_to_is_a_fault_with_its_remedy(as_nobody: Path) -> None:
+    """Nothing has changed, and nothing is left lying about."""
+    path = put(as_nobody / "auth-profiles.json", STORE)
+    as_nobody.chmod(0o500)
+    store = AuthProfiles(path, clock=SystemClock())
+    assert store.read().raw == STORE
+    with pytest.raises(StoreFault, match=r"cannot be locked for writing \(Permission denied\): let user"):
+        store.edit(ordered("anthropic:a"))
+    assert [entry.name for entry in as_nobody.iterdir()] == ["auth-profiles.json"]
+    as_nobody.chmod(0o700)
+    path.chmod(0o000)
+    with pytest.raises(StoreFault, match=r"cannot be read \(Permission denied\): let user"):
+        store.read()
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo"])
+def test_what_is_no_file_is_refused_at_once(store: AuthProfiles, path: Path, kind: str) -> None:
+    """A pipe is not waited for."""
+    path.parent.mkdir(parents=True)
+    path.mkdir() if kind == "directory" else os.mkfifo(path)
+    with pytest.raises(StoreFault, match=str(path)):
+        store.read()
+
+
+def test_a_store_that_would_become_too_large_is_refused(store: AuthProfiles, path: Path) -> None:
+    """Or the next reading would refuse it."""
+    put(path, STORE)
+    with pytest.raises(StoreFault, match="would become larger than 4 MiB"):
+        store.edit(lambda document: Document({**document.raw, "note": "x" * LARGEST}))
+    assert store.read().raw == STORE
+
+
+def test_a_change_that_fails_changes_nothing_and_gives_the_lock_back(store: AuthProfiles, path: Path) -> None:
+    """The error is the change's own."""
+    put(path, STORE)
+
+    def fail(_: Document) -> Document:
+        raise LookupError("no such profile")
+
+    with pytest.raises(LookupError):
+        store.edit(fail)
+    assert store.edit(lambda document: document).raw == STORE
+
+
+def test_several_edits_under_one_lock(store: AuthProfiles, path: Path) -> None:
+    """What was written last is what the next one sees, and so does whoever only reads."""
+    put(path, STORE)
+    with store.locked() as locked:
+        assert locked.document.raw == STORE
+        locked.replace(with_order(locked.document, "anthropic", ["anthropic:a"]))
+        assert store.read() == locked.document
+        locked.edit(lambda document: with_order(document, "openai", ["openai:b"]))
+    assert store.read().order == {"anthropic": ("anthropic:a",), "openai": ("openai:b",)}
+    with pytest.raises(StoreFault, match="was given back"):
+        locked.replace(Document())
+
+
+def test_a_replacement_does_not_overwrite_what_another_wrote_past_the_lock(store: AuthProfiles, path: Path) -> None:
+    """An edit takes it in instead."""
+    put(path, STORE)
+    with store.locked() as locked:
+        put(path, STORE | {"other": True})
+        with pytest.raises(StoreFault, match="ignores its lock"):
+            locked.replace(Document())
+        locked.edit(ordered("anthropic:default"))
+    assert store.read().raw == STORE | {"other": True, "order": {"anthropic": ["anthropic:default"]}}
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from broker.domain.auth_document import with_entry
+from broker.engine.clock import SystemClock
+from broker.storage.auth_profiles import AuthProfiles
+store = AuthProfiles(Path(sys.argv[1]), clock=SystemClock())
+for number in range(int(sys.argv[3])):
+    store.edit(lambda d: with_entry(d, f"openai:{sys.argv[2]}-{number}", {"type": "api_key", "key": "k"}))
+"""
+
+
+def test_writers_of_several_processes_and_threads_lose_nothing(store: AuthProfiles, path: Path) -> None:
+    """Each adds its own entries to one store; in the end all of them are there, and every reading in between was whole."""
+    writers = [subprocess.Popen([sys.executable, "-c", _WRITER, str(path), str(n), "20"]) for n in range(3)]
+    threads = [
+        threading.Thread(target=lambda n=n: [store.edit(ordered(f"anthropic:{n}")) for _ in range(10)]) for n in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    while any(writer.poll() is None for writer in writers):
+        store.read()
+    for thread in threads:
+        thread.join()
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    assert set(store.read().entries) == {f"openai:{n}-{i}" for n in range(3) for i in range(20)}
