@@ -37,12 +37,15 @@ class StoreLock:
     `abandoned`, once set, makes a waiting `take` give up.
     """
 
-    def __init__(self, path: Path, real: Path, *, clock: Clock, abandoned: threading.Event) -> None:
+    def __init__(
+        self, path: Path, real: Path, *, clock: Clock, abandoned: threading.Event, renew_every: float = RENEW_EVERY
+    ) -> None:
         self._store = path
         self._guard_path = real.with_name(f".{real.name}.guard")
         self._path = Path(os.path.realpath(path.parent)) / f"{path.name}.lock"
         self._clock = clock
         self._abandoned = abandoned
+        self._renew_every = renew_every
         self._guard: int | None = None
         self._file: int | None = None
         self._mutex = threading.Lock()
@@ -180,7 +183,7 @@ class StoreLock:
         return body if isinstance(body, dict) else {}
 
     def _renew_later(self) -> None:
-        self._renewing = threading.Timer(RENEW_EVERY, self._renew)
+        self._renewing = threading.Timer(self._renew_every, self._renew)
         self._renewing.daemon = True
         self._renewing.start()
 

@@ -1,0 +1,262 @@
+"""The lock on a store: between our processes, and towards the seed's system, whoever dies holding it."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from broker.ports import StoreFault
+from broker.storage._store_lock import StoreLock, namespace
+from tests.fakes.clock import FakeClock
+
+
+class Patience(threading.Event):
+    """Waits for nothing, and remembers how long it would have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout or 0.0)
+        return self.is_set()
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> FakeClock:
+    """The time of the files."""
+    probe = tmp_path / "probe"
+    probe.touch()
+    return FakeClock(now=probe.stat().st_mtime)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    directory = tmp_path / "agent"
+    directory.mkdir()
+    return directory / "auth-profiles.json"
+
+
+@pytest.fixture
+def patience() -> Patience:
+    return Patience()
+
+
+@pytest.fixture
+def lock(path: Path, clock: FakeClock, patience: Patience) -> Iterator[StoreLock]:
+    made = StoreLock(path, path, clock=clock, abandoned=patience)
+    yield made
+    made.release()
+
+
+def beside(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def dead_pid() -> int:
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    return process.pid
+
+
+def held_by(path: Path, **body: object) -> None:
+    beside(path).write_text(json.dumps(body))
+
+
+def test_its_file_is_what_the_seeds_system_understands(path: Path, clock: FakeClock, lock: StoreLock) -> None:
+    """Who, and since when, as text that its date parser reads; gone with the lock."""
+    lock.take()
+    assert json.loads(beside(path).read_text()) == {"pid": os.getpid(), "createdAt": iso(clock.now()), "ns": namespace()}
+    lock.release()
+    assert not beside(path).exists()
+    lock.release()
+
+
+def test_the_seeds_system_is_waited_for_with_growing_pauses(
+    path: Path, clock: FakeClock, lock: StoreLock, patience: Patience
+) -> None:
+    """Ten tries after the first, from 100 ms doubling to 10 s, in no step with others; then a fault that says what to do."""
+    held_by(path, pid=os.getppid(), createdAt=iso(clock.now()))
+    with pytest.raises(StoreFault, match="held by another program: wait for it, or remove the file") as raised:
+        lock.take()
+    assert str(beside(path)) in str(raised.value)
+    caps = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0, 10.0]
+    assert all(cap / 2 <= wait <= cap for wait, cap in zip(patience.waits, caps, strict=True))
+    assert beside(path).exists(), "somebody else's lock was removed"
+
+
+def test_it_comes_as_soon_as_the_seeds_system_lets_go(path: Path, clock: FakeClock) -> None:
+    """The file's end is all it takes."""
+    held_by(path, pid=os.getppid(), createdAt=iso(clock.now()))
+    lock = StoreLock(path, path, clock=clock, abandoned=threading.Event())
+    threading.Timer(0.05, beside(path).unlink).start()
+    lock.take()
+    lock.release()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"pid": "dead"},
+        {"pid": "dead", "createdAt": iso(4e9)},
+        {"pid": "dead", "ns": namespace()},
+        {"pid": "parent", "createdAt": "31 s ago"},
+        {"pid": "parent", "createdAt": "31 s ago in ms"},
+        {"pid": "parent", "ns": "another machine", "createdAt": "31 s ago"},
+        {"pid": "own", "ns": namespace()},
+    ],
+    ids=str,
+)
+def test_a_lock_that_nobody_can_hold_is_taken_over_at_once(
+    path: Path, clock: FakeClock, lock: StoreLock, patience: Patience, body: dict[str, object]
+) -> None:
+    """Its process is dead, it is older than 30 seconds, or it bears our own number though we hold the guard."""
+    known = {
+        "dead": dead_pid(), "parent": os.getppid(), "own": os.getpid(),
+        "31 s ago": iso(clock.now() - 31), "31 s ago in ms": (clock.now() - 31) * 1000,
+    }  # fmt: skip
+    held_by(path, **{name: known.get(str(value), value) for name, value in body.items()})
+    lock.take()
+    assert patience.waits == []
+    assert json.loads(beside(path).read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[1]",
+        b'{"pid": "x"}',
+        b'{"pid": -1}',
+        b'{"pid": true}',
+        b'{"createdAt": "yesterday"}',
+        b'{"pid": 99999999999999999999}',
+        json.dumps({"pid": 2**22 + 5, "ns": "another machine"}).encode(),
+    ],
+    ids=str,
+)
+def test_a_lock_that_may_be_held_is_left_until_it_is_old(
+    path: Path, clock: FakeClock, lock: StoreLock, patience: Patience, content: bytes
+) -> None:
+    """A process of another machine or container may live though its number is unknown here; a lock without sense may be one
+    that is being written. Thirty seconds end each of them."""
+    beside(path).write_bytes(content)
+    with pytest.raises(StoreFault, match="held by another program"):
+        lock.take()
+    clock.advance(31)
+    patience.waits.clear()
+    lock.take()
+    assert patience.waits == []
+
+
+def test_a_lock_that_is_a_directory_ages_like_any_other(
+    path: Path, clock: FakeClock, lock: StoreLock, patience: Patience
+) -> None:
+    """Earlier versions of the seed's system make one."""
+    beside(path).mkdir()
+    with pytest.raises(StoreFault, match="held by another program"):
+        lock.take()
+    clock.advance(31)
+    lock.take()
+    assert beside(path).is_file()
+
+
+def test_it_is_renewed_while_it_is_held(path: Path, clock: FakeClock) -> None:
+    """However long that is, the seed's system never finds it stale."""
+    lock = StoreLock(path, path, clock=clock, abandoned=threading.Event(), renew_every=0.005)
+    lock.take()
+    for _ in range(3):
+        clock.advance(10)
+        deadline = threading.Event()
+        while json.loads(beside(path).read_text() or "{}").get("createdAt") != iso(clock.now()):
+            assert not deadline.wait(0.002)
+    lock.release()
+    assert not beside(path).exists()
+
+
+def test_what_another_took_over_is_left_to_it(path: Path, clock: FakeClock, lock: StoreLock) -> None:
+    """The machine slept, the lock grew old, the seed's system took it: that one's file is not removed by our end."""
+    lock.take()
+    beside(path).unlink()
+    held_by(path, pid=os.getppid(), createdAt=iso(clock.now()))
+    lock.release()
+    assert json.loads(beside(path).read_text())["pid"] == os.getppid()
+
+
+def test_it_is_taken_anew_before_writing(path: Path, clock: FakeClock, lock: StoreLock, patience: Patience) -> None:
+    """Having lost it unawares, one waits for it like everybody."""
+    lock.take()
+    lock.retake()
+    beside(path).unlink()
+    held_by(path, pid=os.getppid(), createdAt=iso(clock.now()))
+    with pytest.raises(StoreFault, match="held by another program"):
+        lock.retake()
+    assert len(patience.waits) == 10
+
+
+def test_our_own_are_waited_for_but_not_for_ever(path: Path, lock: StoreLock, patience: Patience) -> None:
+    """A process that hangs is named as the remedy."""
+    with (path.parent / ".auth-profiles.json.guard").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        with pytest.raises(StoreFault, match="locked by another process of ours for too long"):
+            lock.take()
+    assert 60 < sum(patience.waits) < 62
+    assert not beside(path).exists()
+
+
+def test_waiting_can_be_given_up(path: Path, lock: StoreLock, patience: Patience) -> None:
+    """A broker that drains does not wait for a lock."""
+    patience.set()
+    held_by(path)
+    with pytest.raises(StoreFault, match="given up"):
+        lock.take()
+    assert len(patience.waits) == 1
+
+
+_HOLDER = """
+import sys, threading
+from pathlib import Path
+from broker.engine.clock import SystemClock
+from broker.storage._store_lock import StoreLock
+path = Path(sys.argv[1])
+StoreLock(path, path, clock=SystemClock(), abandoned=threading.Event()).take()
+print("taken", flush=True)
+threading.Event().wait()
+"""
+
+
+def test_who_is_killed_holding_it_holds_nobody_up(path: Path, lock: StoreLock, patience: Patience) -> None:
+    """The kernel frees the guard, and the number in the file is a dead one's."""
+    with subprocess.Popen([sys.executable, "-c", _HOLDER, str(path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "taken\n"
+        holder.send_signal(signal.SIGKILL)
+    lock.take()
+    assert patience.waits == []
+
+
+def test_a_link_and_its_target_are_one_store(path: Path, clock: FakeClock, lock: StoreLock, tmp_path: Path) -> None:
+    """The guard lies beside the target; the seed's lock beside the name, where that system looks."""
+    link = tmp_path / "auth-profiles.json"
+    link.symlink_to(path)
+    lock.take()
+    other = StoreLock(link, path, clock=clock, abandoned=Patience())
+    with pytest.raises(StoreFault, match="by another process of ours"):
+        other.take()
+    lock.release()
+    other.take()
+    assert beside(link).exists()
+    other.release()
