@@ -5,8 +5,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from testcontainers.core.config import testcontainers_config
 
 from tests.tiers import absent, require
+
+# Our containers end with their context; the reaper would be one more image to pull.
+testcontainers_config.ryuk_disabled = True
 
 _ROOT = Path(__file__).parents[2]
 _IMAGE = "equabot-broker:test"
