@@ -44,7 +44,7 @@ def broker(dotenv: str = f"ANTHROPIC_API_KEY={KEY}\n", config: Mapping[str, obje
         health = home / "run" / "main" / "broker.sock"
         settings = {
             "listen": {"health": f"127.0.0.1:{_free_port()}", "metrics": f"127.0.0.1:{_free_port()}"},
-            "agents": {"main": {"providers": ["*"], "max_leases": 10_000_000, "max_ttl": "24h"}},
+            "agents": {"main": {"providers": ["*"], "max_leases": 1_000_000, "max_ttl": "24h"}},
             "leases": {"max_ttl": "24h"},
             "sources": [{"dotenv": {"path": str(home / ".env")}}],
             **(config or {}),

@@ -12,6 +12,7 @@ from broker.telemetry.events import (
     Event,
     LeaseGranted,
     LeaseRenewed,
+    LeaseRevoked,
     OutcomeReported,
     SourceStale,
     StoreFault,
@@ -23,6 +24,7 @@ _LEVELS: Final[dict[type[Event], int]] = {
     AcquireAnswered: logging.NOTSET,  # a number, for metrics
     LeaseGranted: logging.DEBUG,
     LeaseRenewed: logging.DEBUG,
+    LeaseRevoked: logging.DEBUG,  # as often as grants: the audit log is the place that counts them
     OutcomeReported: logging.DEBUG,
     ClockJumped: logging.WARNING,
     SourceStale: logging.WARNING,
