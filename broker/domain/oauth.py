@@ -1,12 +1,14 @@
 """OAuth refresh without I/O: what to send, what an answer means, and when to ask (RFC 6749, sections 5 and 6).
 
-Refresh tokens are single-use and rotate: an answer that cannot be trusted is never asked for again, because the token that was sent
-may already be spent.
+Refresh tokens are single-use and rotate. So the one question about every failure is whether the token that was sent may be
+spent: that is what `Blame` tells apart.
 """
 
 import json
+from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Final
 
@@ -15,14 +17,27 @@ from broker.domain.secret_value import SecretValue
 
 AHEAD: Final = 300.0
 """Seconds before its expiry at which a token of a long life is refreshed."""
+LARGEST: Final = 256 << 10
+"""Bytes of an answer that are read."""
 _SHARE: Final = 2 / 3
 _SPREAD: Final = 0.2
 _DEFAULT_LIFE: Final = 3600.0
-_LARGEST: Final = 256 << 10
-_PERMANENT: Final = frozenset(
-    {"invalid_grant", "refresh_token_reused", "invalid_client", "unauthorized_client", "unsupported_grant_type", "access_denied"}
+_LONGEST_TOKEN: Final = 64 << 10
+_LONGEST_WAIT: Final = 3600.0
+_REFUSED: Final = frozenset(
+    {"invalid_grant", "invalid_token", "invalid_client", "unauthorized_client", "unsupported_grant_type", "access_denied"}
 )
-_SHAPE: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-.")
+_REFUSED_ENDINGS: Final = ("_reused", "_expired", "_revoked", "_invalidated")
+_PASSING: Final = frozenset(
+    {"temporarily_unavailable", "server_error", "slow_down", "api_error", "overloaded_error", "rate_limit_error",
+     "rate_limit_exceeded"}
+)  # fmt: skip
+_WORDS: Final = frozenset(
+    """access account api authentication client code consent denied disabled down error exceeded expired found grant interaction
+    invalid invalidated limit login not overloaded permission rate refresh request required reused revoked scope server session
+    slow temporarily token type unauthorized unavailable unknown unsupported user""".split()  # noqa: SIM905 - forty pairs of quotes hide the words
+)
+_OTHER: Final = "other_error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +46,16 @@ class TokenRequest:
 
     url: str
     encoding: str
-    fields: Mapping[str, str] = field(repr=False)
+    fields: Mapping[str, str | SecretValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. `retry_after` is the header of that name; a body that is cut off is longer than `LARGEST`."""
+
+    status: int
+    body: bytes = field(repr=False)
+    retry_after: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +64,7 @@ class Tokens:
 
     access: SecretValue
     refresh: SecretValue | None
+    issued_at: float
     expires_at: float
     account: str = ""
     email: str = ""
@@ -51,61 +76,76 @@ class Blame(StrEnum):
     PERMANENT = "permanent"
     """The endpoint refused for good: a person must log in again."""
     TRANSIENT = "transient"
-    """The endpoint certainly did not spend the refresh token: try again."""
+    """It was not reached, or said itself that it did not do it: try again."""
     UNCERTAIN = "uncertain"
-    """Nobody knows whether the refresh token is spent: it must not be sent again."""
+    """It was asked and what it said is lost: nobody knows whether the refresh token is spent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why there are no new tokens. `reason` is made of our own words and of an error code, never of an answer's text."""
+    """Why there are no new tokens: a short `code`, and a sentence. Both are made of our own words and of an OAuth error code,
+    never of an answer's text. `retry_after` in seconds."""
 
     blame: Blame
+    code: str
     reason: str
     retry_after: float | None = None
 
 
 def refresh_request(provider: Provider, refresh: SecretValue, *, client_id: str = "") -> TokenRequest:
     """The request that redeems a refresh token."""
-    fields = {"grant_type": "refresh_token", "refresh_token": refresh.reveal()}
+    fields: dict[str, str | SecretValue] = {"grant_type": "refresh_token", "refresh_token": refresh}
     client = client_id or provider.client_id
     if client:
         fields["client_id"] = client
     return TokenRequest(provider.token_url, provider.token_encoding, fields)
 
 
-def read_answer(status: int, body: bytes, *, now: float, retry_after: float | None = None) -> Tokens | Failure:
-    """What a token endpoint's answer means.
+def read_answer(answer: Answer, *, now: float) -> Tokens | Failure:
+    """What a token endpoint's answer means at `now`.
 
-    A 5xx may come from a proxy in front of an endpoint that has already spent the token: endpoints keep a spent token
-    good for nothing, so only answers that certainly precede redemption (429, 503, 408) are tried again with the same one; other 5xx are
-    retried as well, for a `refresh_token_reused` that follows is then told apart by the caller's intent.
+    A server's error (5xx) counts as the endpoint's own word that it did nothing, also where a proxy in front of it says so.
     """
-    if 200 <= status < 300:
-        return _granted(body, now=now)
-    code = _error_code(body)
-    if status in (408, 425, 429) or status >= 500:
-        return Failure(Blame.TRANSIENT, f"the token endpoint answered {status}", retry_after)
-    if code in _PERMANENT or (status in (400, 401, 403) and code):
-        return Failure(Blame.PERMANENT, f"the token endpoint answered {status} {code}")
-    return Failure(Blame.TRANSIENT, f"the token endpoint answered {status} without an OAuth error", retry_after)
+    content = _object(answer.body)
+    code = _error_code(content)
+    if 200 <= answer.status < 300 and not code:
+        return _granted(content, now=now)
+    told = f"the token endpoint answered {answer.status}{' ' if code else ''}{code}"
+    if answer.status < 500 and _for_good(answer.status, code):
+        return Failure(Blame.PERMANENT, code, told)
+    wait = seconds_to_wait(answer.retry_after, now=now)
+    return Failure(Blame.TRANSIENT, code or f"http_{answer.status}", told, wait)
 
 
-def _granted(body: bytes, *, now: float) -> Tokens | Failure:
-    answer = _object(body)
-    access = answer.get("access_token")
-    if not isinstance(access, str) or not access.isascii() or not access.isprintable() or not access.strip():
-        return Failure(Blame.UNCERTAIN, "the token endpoint answered 200 without a usable access token")
-    refresh = answer.get("refresh_token")
+def _for_good(status: int, code: str) -> bool:
+    if status in (408, 425, 429) or code in _PASSING:
+        return False
+    return code in _REFUSED or code.endswith(_REFUSED_ENDINGS) or (status == 401 and bool(code))
+
+
+def _granted(answer: Mapping[str, object], *, now: float) -> Tokens | Failure:
+    access, refresh = _token(answer.get("access_token")), answer.get("refresh_token")
+    renewed = _token(refresh)
+    if access is None or (refresh and renewed is None):
+        return Failure(Blame.UNCERTAIN, "unusable_answer", "the token endpoint answered without usable tokens")
     account = answer.get("account")
     account = account if isinstance(account, dict) else {}
+    claims = _claims(answer.get("id_token"))
     return Tokens(
-        SecretValue(access.strip()),
-        SecretValue(refresh) if isinstance(refresh, str) and refresh else None,
+        access,
+        renewed,
+        now,
         now + life(answer.get("expires_in")),
         account=_first_text(answer.get("account_id"), account.get("uuid"), account.get("id")),
-        email=_first_text(answer.get("email"), account.get("email_address"), account.get("email")),
+        email=_first_text(answer.get("email"), account.get("email_address"), account.get("email"), claims.get("email")),
     )
+
+
+def _token(value: object) -> SecretValue | None:
+    """A token as it can travel in a header: visible ASCII."""
+    text = value.strip() if isinstance(value, str) else ""
+    good = 0 < len(text) <= _LONGEST_TOKEN and text.isascii() and text.isprintable() and " " not in text
+    return SecretValue(text) if good else None
 
 
 def life(expires_in: object) -> float:
@@ -116,6 +156,18 @@ def life(expires_in: object) -> float:
     if isinstance(expires_in, bool) or not isinstance(expires_in, int | float) or not 0 < expires_in < 10**10:
         return _DEFAULT_LIFE
     return float(expires_in)
+
+
+def seconds_to_wait(retry_after: str, *, now: float) -> float | None:
+    """The seconds a `Retry-After` header asks for, an hour at most: a number, or a date. None: it asks for nothing sensible."""
+    text = retry_after.strip()
+    if text.isascii() and text.isdigit() and len(text) < 12:
+        return min(float(text), _LONGEST_WAIT)
+    try:
+        wait = parsedate_to_datetime(text).timestamp() - now
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None
+    return min(max(wait, 0.0), _LONGEST_WAIT)
 
 
 def refresh_at(*, issued_at: float | None, expires_at: float, chance: float) -> float:
@@ -135,7 +187,7 @@ def same_identity(account: str, email: str, *, other_account: str, other_email: 
 
 
 def _object(body: bytes) -> dict[str, object]:
-    if len(body) > _LARGEST:
+    if len(body) > LARGEST:
         return {}
     try:
         answer = json.loads(body)
@@ -144,12 +196,26 @@ def _object(body: bytes) -> dict[str, object]:
     return answer if isinstance(answer, dict) else {}
 
 
-def _error_code(body: bytes) -> str:
-    answer = _object(body).get("error")
-    if isinstance(answer, dict):
-        answer = answer.get("code") or answer.get("type")
-    # Only what looks like a code is repeated: an endpoint may echo anything, the token included.
-    return answer if isinstance(answer, str) and 0 < len(answer) <= 40 and set(answer) <= _SHAPE else ""
+def _claims(id_token: object) -> Mapping[str, object]:
+    """What an id token says. Its signature needs no look: it came from the endpoint itself, over TLS (OpenID Connect Core,
+    3.1.3.7)."""
+    parts = id_token.split(".") if isinstance(id_token, str) else []
+    if len(parts) != 3:
+        return {}
+    try:
+        return _object(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except ValueError:
+        return {}
+
+
+def _error_code(answer: Mapping[str, object]) -> str:
+    error = answer.get("error")
+    if isinstance(error, dict):
+        error = error.get("code") or error.get("type")
+    if not isinstance(error, str) or not error:
+        return ""
+    # Only a code made of words that codes are made of is repeated: an endpoint may echo anything, the token included.
+    return error if len(error) <= 60 and set(error.split("_")) <= _WORDS else _OTHER
 
 
 def _first_text(*values: object) -> str:

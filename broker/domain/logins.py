@@ -1,0 +1,167 @@
+"""A refreshable login as an entry of a store: which step is next, and what each step leaves in the entry.
+
+Beside the seed system's fields an entry has three of our own. `issuedAt` (ms) is when its access token was given.
+`pendingRefresh {digest, at}` is written before a refresh token is sent, and taken away with the answer: who finds it, holding the
+store's lock, knows that its writer died in between, so that the token may be spent. With `unanswered` in it the writer lived, and
+got no answer. `reauthRequired {code, at, digest}` says that the token is refused for good. Both count only for the refresh token
+that has the digest: whoever logs in anew, with whatever program, is rid of them.
+"""
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Final
+
+from broker.domain.oauth import Tokens, refresh_at
+from broker.domain.profiles import Profile
+from broker.domain.secret_value import SecretValue
+
+INTERRUPTED: Final = "interrupted"
+"""The code of a login whose refresh nobody lived to finish."""
+
+_PENDING: Final = "pendingRefresh"
+_REFUSED: Final = "reauthRequired"
+_ISSUED: Final = "issuedAt"
+_KEY: Final = b"refresh token"
+_OTHERS: Final = {"claude-cli": "claude setup-token", "codex-cli": "codex login", "qwen-cli": "qwen"}
+"""Logins that belong to other tools, and the command with which those log in."""
+
+Entry = Mapping[str, Any]
+Json = dict[str, Any]
+
+
+class Pending(Enum):
+    """What is known of the last time the refresh token was sent."""
+
+    NOTHING = "it was not sent"
+    SENT = "it was sent by a process that died"
+    UNANSWERED = "it was sent, and no answer came"
+
+
+class Step(Enum):
+    """What to do with a login, once its store is locked and read anew."""
+
+    GONE = "there is nothing to refresh any more"
+    ADOPT = "somebody else has refreshed it"
+    REFUSED = "it was refused for good before"
+    INTERRUPT = "a refresh was broken off: it may have spent the token, which is never sent again"
+    HOLD = "the last refresh got no answer, and the access token is still good"
+    REDEEM = "redeem its refresh token"
+
+
+def decide(profile: Profile | None, pending: Pending, *, seen: SecretValue | None, forced: bool, now: float) -> Step:
+    """The next step. `seen` is the access token that is to be replaced: because its time has come, or (`forced`) because the
+    provider refuses it.
+
+    A token whose redemption was left unanswered is sent again only when there is nothing left to lose: if it is spent, the
+    endpoint may take its whole family back, the living access token included.
+    """
+    if profile is None or profile.refresh is None:
+        return Step.GONE
+    if profile.secret is not None and profile.secret != seen and not _due(profile, now):
+        return Step.ADOPT
+    if profile.reauth:
+        return Step.REFUSED
+    if pending is Pending.SENT:
+        return Step.INTERRUPT
+    if pending is Pending.UNANSWERED and not forced and profile.expires_at is not None and now < profile.expires_at:
+        return Step.HOLD
+    return Step.REDEEM
+
+
+def _due(profile: Profile, now: float) -> bool:
+    if profile.expires_at is None:
+        return False
+    return now >= refresh_at(issued_at=profile.issued_at, expires_at=profile.expires_at, chance=0.0)
+
+
+def login_command(profile_id: str, agent: str = "") -> str:
+    """The command with which a person logs in again."""
+    provider, _, name = profile_id.partition(":")
+    agent_flag = f" --agent {agent}" if agent else ""
+    return _OTHERS.get(name) or f"equabot models auth login --provider {provider}{agent_flag}"
+
+
+def belongs_to_another_tool(profile_id: str) -> bool:
+    """Whether a profile of that name is the login of another program, which refreshes it itself: two owners of one single-use
+    refresh token destroy each other."""
+    return profile_id.partition(":")[2] in _OTHERS
+
+
+# -- what an entry says ------------------------------------------------------------------------------------------------
+
+
+def pending(entry: Entry) -> Pending:
+    """What the entry says of its refresh token's last use."""
+    mark = _mark(entry, _PENDING)
+    if mark is None:
+        return Pending.NOTHING
+    return Pending.UNANSWERED if mark.get("unanswered") is True else Pending.SENT
+
+
+def refusal(entry: Entry) -> str:
+    """The code with which the entry's refresh token was refused for good; empty: it was not."""
+    mark = _mark(entry, _REFUSED)
+    if mark is None:
+        return ""
+    code = mark.get("code")
+    return code[:60] if isinstance(code, str) and code.isprintable() and code else "refused"
+
+
+def issued_at(entry: Entry) -> float | None:
+    """When the access token was given, in seconds since the epoch."""
+    value = entry.get(_ISSUED)
+    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 10**15
+    return value / 1000 if known else None  # type: ignore[operator]
+
+
+def digest(entry: Entry) -> str:
+    """What tells the entry's refresh token from others, and nothing else of it."""
+    refresh = entry.get("refresh")
+    return SecretValue(refresh).digest(_KEY).hex() if isinstance(refresh, str) and refresh else ""
+
+
+def _mark(entry: Entry, name: str) -> Json | None:
+    mark = entry.get(name)
+    return mark if isinstance(mark, dict) and mark.get("digest") == digest(entry) != "" else None
+
+
+# -- what each step leaves ---------------------------------------------------------------------------------------------
+
+
+def with_intent(entry: Entry, *, now: float) -> Json:
+    """Before the refresh token is sent."""
+    return _unmarked(entry) | {_PENDING: {"digest": digest(entry), "at": _ms(now)}}
+
+
+def with_doubt(entry: Entry, *, now: float) -> Json:
+    """It was sent, and no answer came."""
+    return _unmarked(entry) | {_PENDING: {"digest": digest(entry), "at": _ms(now), "unanswered": True}}
+
+
+def without_intent(entry: Entry) -> Json:
+    """It was not spent."""
+    return _unmarked(entry)
+
+
+def with_refusal(entry: Entry, code: str, *, now: float) -> Json:
+    """It was refused for good."""
+    return _unmarked(entry) | {_REFUSED: {"code": code, "at": _ms(now), "digest": digest(entry)}}
+
+
+def with_tokens(entry: Entry, tokens: Tokens) -> Json:
+    """It was redeemed. What the entry knew of the account stays."""
+    fields: Json = {"access": tokens.access.reveal(), "expires": _ms(tokens.expires_at), _ISSUED: _ms(tokens.issued_at)}
+    if tokens.refresh is not None:
+        fields["refresh"] = tokens.refresh.reveal()
+    for name, value in (("accountId", tokens.account), ("email", tokens.email)):
+        if value and not entry.get(name):
+            fields[name] = value
+    return _unmarked(entry) | fields
+
+
+def _unmarked(entry: Entry) -> Json:
+    return {name: value for name, value in entry.items() if name not in (_PENDING, _REFUSED)}
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
