@@ -14,7 +14,7 @@ from broker.rpc.convert import LeaseMessages, profile_status
 from equabot.broker.v1 import broker_pb2 as pb
 
 _SETTLE_WITHIN: Final = 5.0
-_OF_THE_DEADLINE: Final = 0.8
+_OF_THE_DEADLINE: Final = 0.5
 """How much of a caller's time may go by before it is told why it has to wait."""
 
 

@@ -1,10 +1,10 @@
 """Real servers and channels on Unix sockets, with the real engine on fakes behind them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import grpc.aio
 import pytest
@@ -24,6 +24,8 @@ from tests.fakes.engine import Engine
 if TYPE_CHECKING:
     from equabot.broker.v1.admin_pb2_grpc import AdminAsyncStub
     from equabot.broker.v1.broker_pb2_grpc import BrokerAsyncStub
+
+T = TypeVar("T")
 
 
 class Served:
@@ -102,8 +104,23 @@ async def refused(call: Any) -> Refused:
     return Refused(raised.value)
 
 
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged. Not that gRPC's poller woke up for nothing, which happens where several event loops follow each other in
+    one process: in tests."""
+    messages = (record.getMessage() for record in caplog.records)
+    return [message for message in messages if "PollerCompletionQueue._handle_events" not in message]
+
+
 async def eventually(condition: Callable[[], bool], *, within: float = 5.0) -> None:
     """Returns once the condition holds. Raises TimeoutError."""
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.002)
+
+
+async def in_time(engine: Engine, awaited: Coroutine[Any, Any, T]) -> T:
+    """What is awaited, which comes once enough time has passed: the clock goes on in steps until then."""
+    pending = asyncio.ensure_future(awaited)
+    while not (await asyncio.wait({pending}, timeout=0.01))[0]:
+        await engine.clock.elapse(5.0)
+    return pending.result()

@@ -13,7 +13,7 @@ from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.source import FakeSource
 from tests.fakes.state import MemoryStateStore
 from tests.rpc.conftest import Serve
-from tests.rpc.serving import Served, eventually, refused
+from tests.rpc.serving import Served, eventually, in_time, refused
 
 SECRET = "sk-ant-api03-not-for-operators"
 NOW = 1_800_000_000
@@ -206,8 +206,7 @@ async def test_diagnose_tells_what_an_operator_asks_first(serve: Serve) -> None:
         stream: Any = (await served.broker()).StreamLease(broker_pb2.AcquireLeaseRequest(provider="openai"))
         await stream.read()
         served.engine.store.broken = "the disk is full: make room"
-        await served.engine.clock.elapse(6)
-        await eventually(lambda: served.engine.store.fault != "")
+        await in_time(served.engine, eventually(lambda: served.engine.store.fault != ""))
         told = await admin.Diagnose(admin_pb2.DiagnoseRequest())
     assert (told.leases, told.streams, told.started_at.seconds) == (2, 1, 1_799_999_000)
     assert [source.name for source in told.sources] == ["fake"]

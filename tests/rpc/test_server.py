@@ -19,7 +19,7 @@ from broker.rpc.server import CannotListen, health_server
 from equabot.broker.v1 import broker_pb2 as pb
 from tests.fakes.engine import Engine, profile
 from tests.rpc.conftest import Serve
-from tests.rpc.serving import refused
+from tests.rpc.serving import refused, said
 
 V1, V1ALPHA = "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"
 
@@ -58,7 +58,7 @@ async def test_reflection_refuses_garbage(serve: Serve, caplog: pytest.LogCaptur
     async with serve(Engine()) as served:
         failed = await refused(reflect(await served.channel(), V1, b"\xff"))
         assert failed.reason == "INVALID_ARGUMENT"
-    assert caplog.records == []
+    assert said(caplog) == []
 
 
 async def test_an_agents_socket_does_not_serve_the_operator(serve: Serve) -> None:
@@ -80,7 +80,7 @@ async def test_a_message_too_large_is_refused_whole(serve: Serve, caplog: pytest
         failed = await refused(broker.AcquireLease(pb.AcquireLeaseRequest(provider="x" * 1_000_000)))
         assert failed.reason == "INVALID_ARGUMENT"
         assert (await broker.AcquireLease(pb.AcquireLeaseRequest(provider="anthropic"))).profile == "anthropic:a"
-    assert caplog.records == []
+    assert said(caplog) == []
 
 
 # -- health on TCP -----------------------------------------------------------------------------------------------------
@@ -161,4 +161,4 @@ async def test_a_stopping_server_ends_what_is_open(serve: Serve, caplog: pytest.
         async with asyncio.timeout(2):
             await stopping
         assert (await refused(broker.AcquireLease(pb.AcquireLeaseRequest(provider="anthropic")))).code == "UNAVAILABLE"
-    assert [record.getMessage() for record in caplog.records] == []
+    assert said(caplog) == []

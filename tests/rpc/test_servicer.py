@@ -378,10 +378,10 @@ async def test_who_has_no_time_to_wait_is_told_what_to_wait_for(serve: Serve) ->
     engine, _ = unread()
     async with serve(engine) as served:
         broker = await served.broker()
-        failed = await refused(broker.AcquireLease(ask(), timeout=0.5))
+        failed = await refused(broker.AcquireLease(ask(), timeout=1.0))
         assert (failed.code, failed.reason) == ("UNAVAILABLE", "SOURCE_NOT_SYNCED")
         assert "slow" in failed.details
-        assert (await broker.AcquireLease(ask("openai"), timeout=0.5)).secret == SECRET
+        assert (await broker.AcquireLease(ask("openai"), timeout=1.0)).secret == SECRET
 
 
 async def test_a_source_that_cannot_be_read_keeps_nobody_waiting(serve: Serve) -> None:
@@ -405,7 +405,7 @@ async def test_a_lease_from_before_a_restart_outlives_a_slow_source(serve: Serve
     async with serve(engine) as served:
         broker = await served.broker()
         renew = pb.RenewLeaseRequest(lease_id=lease.id)
-        assert (await refused(broker.RenewLease(renew, timeout=0.3))).reason == "SOURCE_NOT_SYNCED"
+        assert (await refused(broker.RenewLease(renew, timeout=1.0))).reason == "SOURCE_NOT_SYNCED"
         engine.hold(profile("anthropic:a", "old"))
         again = await broker.RenewLease(renew)
         assert (again.id, again.secret, again.version) == (lease.id, "old", lease.version)
