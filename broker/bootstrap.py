@@ -28,12 +28,14 @@ from broker.rpc.convert import LeaseMessages
 from broker.rpc.server import admin_server, agent_server, health_server
 from broker.rpc.servicer import BrokerServicer
 from broker.sources.registry import TAIL, Context, build
+from broker.storage.agent_stores import AgentStores
 from broker.storage.glimpse import Glimpse
 from broker.storage.state import SqliteStateStore
 from broker.telemetry.event_log import log_event
 from broker.telemetry.events import AcquireAnswered, Draining, Events, Started
 from broker.telemetry.log import loop_exception_handler
 from broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot, SourceGauge
+from broker.telemetry.redaction import Redactor
 
 _GRACE: Final = 2.0
 """Seconds that calls under way have to end once the broker stops."""
@@ -103,6 +105,11 @@ def _sources(config: Config, clock: SystemClock) -> tuple[Sequence[Source], froz
     return [source for _, source in built], frozenset(source.name for kind, source in built if kind in TAIL)
 
 
+def agent_stores(config: Config) -> AgentStores:
+    """The agents' profile stores, for commands that write them, whether or not a broker runs."""
+    return AgentStores(config.home, clock=SystemClock())
+
+
 async def survey(config: Config) -> Survey:
     """Reads every source once, in this process: needs no broker and disturbs none. What is wrong stands in `sources`."""
     clock = SystemClock()
@@ -118,8 +125,8 @@ async def survey(config: Config) -> Survey:
     )
 
 
-async def serve(config: Config) -> None:
-    """Runs a broker until SIGTERM or SIGINT, then drains it. Raises CannotStart.
+async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
+    """Runs a broker until SIGTERM or SIGINT, then drains it. The redactor is told what must not be logged. Raises CannotStart.
 
     Anything else that comes out of it is a defect, which has taken the whole broker down: half of one is worse than none.
     """
@@ -133,6 +140,8 @@ async def serve(config: Config) -> None:
         store = SqliteStateStore(config.state_path, clock=clock)
         try:
             engine = Engine(config, clock=clock, store=store, events=events)
+            if redactor is not None:
+                redactor.watch(engine.standings.secrets)
             async with AsyncExitStack() as stack:
                 await _listen(config, engine, claimed, store=store, events=events, clock=clock, stack=stack)
                 address = config.listen.metrics

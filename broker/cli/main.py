@@ -81,7 +81,7 @@ def _lead_log(args: Namespace) -> None:
 
     levels = ("INFO", "DEBUG") if args.serving else ("WARNING", "INFO", "DEBUG")
     level = levels[min(args.verbose, len(levels) - 1)]
-    configure(level, json=args.serving and not sys.stderr.isatty(), stream=sys.stderr)
+    args.redactor = configure(level, json=args.serving and not sys.stderr.isatty(), stream=sys.stderr)
 
 
 def _split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:

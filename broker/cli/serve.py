@@ -27,7 +27,7 @@ def run(args: Namespace) -> int:
     from broker.domain.errors import CannotStart  # noqa: PLC0415
 
     try:
-        asyncio.run(serve(config))
+        asyncio.run(serve(config, redactor=args.redactor))
     except CannotStart as reason:
         raise Failure(str(reason)) from None
     return Exit.DONE

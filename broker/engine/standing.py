@@ -10,6 +10,7 @@ from broker.domain.cooldowns import Usage, shifted
 from broker.domain.credentials import assess
 from broker.domain.material import Held, Material, changed
 from broker.domain.profiles import State
+from broker.domain.secret_value import SecretValue
 from broker.domain.selection import Candidate
 from broker.engine.agenda import Agenda
 from broker.ports import Clock, StateStore
@@ -43,6 +44,7 @@ class Standings:
         self._telling = False
         self.agenda: Agenda[Key] = Agenda()
         self.material = Material()
+        self._secrets: tuple[Material, tuple[SecretValue, ...]] = (self.material, ())
         self.listeners: list[Listener] = []
         self.generation = 0
 
@@ -95,6 +97,15 @@ class Standings:
         usage = self._usage.get(key, _FRESH)
         used_at = self._used_at.get(key)
         return usage if used_at is None else replace(usage, last_used=used_at)
+
+    def secrets(self) -> tuple[SecretValue, ...]:
+        """Every value that is live now: the same object until the material changes. May be called from any thread."""
+        material, (of, found) = self.material, self._secrets
+        if of is not material:
+            profiles = [*(held.profile for held in material.held.values()), *(hidden.profile for hidden in material.shadowed)]
+            found = tuple(value for profile in profiles for value in (profile.secret, profile.refresh) if value is not None)
+            self._secrets = (material, found)
+        return found
 
     # -- what changes it -----------------------------------------------------------------------------------------------
 

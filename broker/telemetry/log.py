@@ -91,11 +91,15 @@ class _Handler(logging.StreamHandler[TextIO]):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         error = sys.exc_info()[0]
+        why = f"a record of {record.name} could not be written ({error.__name__ if error else 'unknown'})"
+        entry = {
+            "ts": _instant(record),
+            "level": "error",
+            "logger": __name__,
+            "message": f"{why}: see {record.filename}:{record.lineno}",
+        }
         try:
-            self.stream.write(
-                dumps({"level": "error", "logger": __name__, "message": f"a record of {record.name} could not be written"
-                       f" ({error.__name__ if error else 'unknown'}): see {record.filename}:{record.lineno}"}) + self.terminator
-            )  # fmt: skip
+            self.stream.write(dumps(entry) + self.terminator)
         except (OSError, ValueError):
             return  # the stream is gone, and with it the place to say so
 
@@ -142,10 +146,14 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
+def _instant(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, object] = {
-            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "ts": _instant(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
