@@ -1,6 +1,7 @@
 """Leases: bounded rights to credentials. Instants here are *steady* seconds, which no change of the wall clock moves."""
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from broker.domain.errors import InvalidArgument, LeaseExpired
 from broker.domain.policies import Delivery
@@ -35,6 +36,15 @@ class Lease:
     def renewable(self) -> bool:
         """Whether a renewal would still extend it."""
         return self.expires_at < self.max_expires_at
+
+
+_RENEW_AT: Final = 2 / 3
+
+
+def renewal_due(lease: Lease, *, credential_left: float | None, now: float) -> float:
+    """When to renew it: at two thirds of what is left of the lease, or of its credential, whichever is less."""
+    life = lease.expires_at - now if credential_left is None else min(lease.expires_at - now, credential_left)
+    return now + life * _RENEW_AT
 
 
 def check_ttl(ttl: float | None, *, default: float) -> float:

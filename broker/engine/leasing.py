@@ -8,10 +8,11 @@ from typing import Final
 from broker.domain.cooldowns import CooldownOptions, Outcome, failed, rejected, succeeded
 from broker.domain.credentials import left
 from broker.domain.errors import BrokerError, InvalidArgument, LeaseExpired, LeaseLimit, LeaseNotFound, ShuttingDown
-from broker.domain.leases import Lease, LeaseOptions, check_ttl, grant, renew
+from broker.domain.leases import Lease, LeaseOptions, check_ttl, grant, renew, renewal_due
 from broker.domain.material import Held
 from broker.domain.policies import AgentPolicy, Allowance, Delivery, Policies
 from broker.engine.choosing import Choosing
+from broker.engine.flushing import Flushing
 from broker.engine.grants import Grant, Request
 from broker.engine.ledger import Ledger
 from broker.engine.rehoming import Rehoming
@@ -52,6 +53,7 @@ class Leasing:
         self._options = options
         self._cooldowns = cooldowns
         self._deliveries = deliveries
+        self._flushing = Flushing(store)
         self._allowances: dict[str, Allowance | None] = {}
         self._ledger = Ledger(clock=clock, store=store, events=events)
         self._rehoming = Rehoming(clock=clock, choosing=choosing, standings=standings, ledger=self._ledger)
@@ -65,18 +67,19 @@ class Leasing:
     # -- what an agent may ask ---------------------------------------------------------------------------------------
 
     def acquire(self, agent: str, request: Request) -> Grant:
-        """Resolves and grants. The lease is stored when this returns.
+        """Resolves and grants. The lease is stored within milliseconds.
 
         Raises InvalidArgument, ProviderUnknown, ProfileNotFound, NoUsableProfile, ReauthRequired, SourceNotSynced,
         PolicyDenied, DeliveryNotAllowed, LeaseLimit, RateLimited, ShuttingDown.
         """
         granted = self._grant(agent, request, streaming=False)
-        self._store.flush()
+        self._flushing.soon()
         return granted
 
     def stream(self, agent: str, request: Request) -> LeaseStream:
         """Grants a lease that lives as long as the returned stream is entered. Raises as `acquire` does."""
         granted = self._grant(agent, request, streaming=True)
+        self._rehoming.remind(granted.lease, granted.held)
         return LeaseStream(self, granted, self._ledger.mailbox(granted.lease.id))
 
     def renew(self, agent: str, lease_id: str, ttl: float | None = None) -> Grant:
@@ -90,10 +93,11 @@ class Leasing:
         check_ttl(ttl, default=lease.asked)
         lease = self._rehoming.settle(lease)
         held = self._rehoming.look(lease)
-        extended = self._extended(lease, held, ttl)
-        self._replace(extended)
+        renewed = renew(lease, ttl=ttl, credential_left=left(held, now=self._clock.now()), now=self._clock.steady())
+        self._ledger.replace(renewed)
         self._store.flush()
-        return self._with_material(extended, held)
+        self._events.emit(LeaseRenewed(agent=lease.agent, provider=lease.provider, profile=lease.profile))
+        return self._with_material(renewed, held)
 
     def revoke(self, agent: str, lease_id: str) -> None:
         """Ends the lease. An unknown one, or another agent's, is not an error."""
@@ -175,20 +179,26 @@ class Leasing:
     # -- what an open stream may ask -----------------------------------------------------------------------------------
 
     def look(self, lease_id: str) -> Grant:
-        """The lease as it is now. Raises LeaseNotFound."""
+        """The lease as it is now. Raises LeaseNotFound, LeaseExpired."""
         lease = self._living(lease_id)
         return self._with_material(lease, self._rehoming.look(lease))
 
     def extend(self, lease_id: str) -> Grant:
         """The lease, renewed for as long as first asked, if that is any longer. Raises LeaseNotFound, LeaseExpired."""
         self._standings.tick()
-        lease = self._alive(self._living(lease_id))
+        lease = self._living(lease_id)
         held = self._rehoming.look(lease)
-        extended = self._extended(lease, held, None)
-        if extended.expires_at > lease.expires_at + _LONGER:
-            self._replace(extended)
-            lease = extended
-        return self._with_material(lease, held)
+        renewed = renew(lease, ttl=None, credential_left=None, now=self._clock.steady())
+        if renewed.expires_at <= lease.expires_at + _LONGER:
+            return self._with_material(lease, held)
+        before, after = self._with_material(lease, held), self._with_material(renewed, held)
+        self._ledger.replace(renewed)
+        if after.lease.expires_at > before.lease.expires_at + _LONGER:
+            self._rehoming.remind(renewed, held)
+            self._events.emit(LeaseRenewed(agent=lease.agent, provider=lease.provider, profile=lease.profile))
+        else:
+            self._ledger.remind(lease_id, renewal_due(renewed, credential_left=None, now=self._clock.steady()))
+        return after
 
     # -- within --------------------------------------------------------------------------------------------------------
 
@@ -213,8 +223,10 @@ class Leasing:
         self._check_quota(agent, policy, now)
         choice = self._choosing.choose(agent, provider, profile=profile, session=request.session)
         held = choice.candidate.held
+        wall = self._clock.now()
         lease = grant(
-            secrets.token_hex(16),
+            # Ids that grow with time keep the store's tree growing at one end: a random one would touch a page of its own.
+            f"{int(wall * 1000):012x}{secrets.token_hex(10)}",
             agent=agent,
             session=request.session,
             provider=provider,
@@ -223,16 +235,18 @@ class Leasing:
             delivery=delivery,
             ttl=ttl,
             max_ttl=min(policy.max_ttl, self._options.max_ttl),
-            credential_left=left(held, now=self._clock.now()),
+            # A stream outlives its credential: it goes over to the next one.
+            credential_left=None if streaming else left(held, now=self._clock.now()),
             now=now,
             streaming=streaming,
         )
         self._ledger.keep(lease)
-        life = lease.expires_at - now
+        granted = self._with_material(lease, held)
+        life = granted.lease.expires_at - now
         self._events.emit(
             LeaseGranted(agent=agent, provider=provider, profile=lease.profile, delivery=delivery.value, seconds=life)
         )
-        return self._with_material(lease, held)
+        return granted
 
     def _check_quota(self, agent: str, policy: AgentPolicy, now: float) -> None:
         if self._ledger.held_by(agent) >= policy.max_leases:
@@ -250,7 +264,7 @@ class Leasing:
         lease = self._ledger.get(lease_id)
         if lease is None:
             raise LeaseNotFound("the lease has ended")
-        return lease
+        return self._alive(lease)
 
     def _of_agent(self, agent: str, lease_id: str) -> Lease:
         lease = self._ledger.get(lease_id)
@@ -268,13 +282,6 @@ class Leasing:
         for lease in leases:
             self._ledger.end(lease.id, reason)
         self._store.flush()
-
-    def _extended(self, lease: Lease, held: Held, ttl: float | None) -> Lease:
-        return renew(lease, ttl=ttl, credential_left=left(held, now=self._clock.now()), now=self._clock.steady())
-
-    def _replace(self, lease: Lease) -> None:
-        self._ledger.replace(lease)
-        self._events.emit(LeaseRenewed(agent=lease.agent, provider=lease.provider, profile=lease.profile))
 
     def _with_material(self, lease: Lease, held: Held) -> Grant:
         rest = left(held, now=self._clock.now())

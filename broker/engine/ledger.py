@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Final
 
 from broker.domain.leases import Lease
 from broker.engine.agenda import Agenda
@@ -10,13 +9,11 @@ from broker.engine.notifying import Mailbox, News
 from broker.ports import Clock, StateStore
 from broker.telemetry.events import Events, LeaseRevoked
 
-_RENEW_AT: Final = 2 / 3
-"""Where in its life a streamed lease is renewed."""
-
 
 class Ledger:
     """Leases by id. What is put here is stored with the next `flush` of the store, which is the caller's to call.
 
+    Everyone is due at the end of the lease; a stream before that, when its caller says.
     A lease that a stream holds ends with its connection: a restart has nothing to remember of it, so it is not stored.
     """
 
@@ -68,6 +65,11 @@ class Ledger:
         self._enter(lease)
         self._put(lease)
 
+    def remind(self, lease_id: str, at: float) -> None:
+        """The stream is due at this steady instant, if that is sooner than what is planned."""
+        if at < self.agenda.at(lease_id):
+            self.agenda.plan(lease_id, at)
+
     def mailbox(self, lease_id: str) -> Mailbox:
         """Where a stream finds what happens to its lease. Raises KeyError."""
         return self._mailboxes[lease_id]
@@ -111,12 +113,9 @@ class Ledger:
 
     def _enter(self, lease: Lease) -> None:
         self._leases[lease.id] = lease
-        if not lease.streaming:
-            self.agenda.plan(lease.id, lease.expires_at)
-            return
-        self._streams_on.setdefault(lease.profile, {})[lease.id] = None
-        now = self._clock.steady()
-        self.agenda.plan(lease.id, now + (lease.expires_at - now) * _RENEW_AT)
+        self.agenda.plan(lease.id, lease.expires_at)
+        if lease.streaming:
+            self._streams_on.setdefault(lease.profile, {})[lease.id] = None
 
     def _leave(self, lease: Lease) -> None:
         if not lease.streaming:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from broker.domain.credentials import left
 from broker.domain.errors import BrokerError, LeaseNotFound
-from broker.domain.leases import Lease
+from broker.domain.leases import Lease, renewal_due
 from broker.domain.material import Held
 from broker.domain.selection import Candidate
 from broker.engine.choosing import Choosing
@@ -61,10 +61,15 @@ class Rehoming:
             raise
         return self._move(lease, choice.candidate.held)
 
+    def remind(self, lease: Lease, held: Held) -> None:
+        """Plans when the stream is to renew the lease, or to warn that its credential ends."""
+        rest = left(held, now=self._clock.now())
+        self._ledger.remind(lease.id, renewal_due(lease, credential_left=rest, now=self._clock.steady()))
+
     def _move(self, lease: Lease, held: Held) -> Lease:
         if held.profile.id == lease.profile:
             return lease
-        rest = left(held, now=self._clock.now())
+        rest = None if lease.streaming else left(held, now=self._clock.now())
         until = lease.expires_at if rest is None else min(lease.expires_at, self._clock.steady() + rest)
         moved = replace(lease, profile=held.profile.id, expires_at=until)
         self._ledger.replace(moved)
@@ -73,14 +78,15 @@ class Rehoming:
     def _profiles_changed(self, keys: frozenset[Key]) -> None:
         for agent, profile in keys:
             for lease in self._ledger.streams(profile):
-                if agent in ("", lease.agent) and self._stays(lease):
-                    self._ledger.mailbox(lease.id).post(News.ROTATED)
+                if agent in ("", lease.agent):
+                    self._tell(lease)
 
-    def _stays(self, lease: Lease) -> bool:
-        """Finds the lease a profile that serves, or ends it."""
+    def _tell(self, lease: Lease) -> None:
+        """Finds the stream a profile that can serve, or ends it."""
         try:
-            self.settle(lease)
+            settled = self.settle(lease)
         except BrokerError:
             self._ledger.end(lease.id, "no_usable_profile")
-            return False
-        return True
+            return
+        self.remind(settled, self.look(settled))
+        self._ledger.mailbox(lease.id).post(News.ROTATED)

@@ -39,7 +39,7 @@ class Leases(Protocol):
     """What an open stream asks of those who keep the leases."""
 
     def look(self, lease_id: str) -> Grant:
-        """The lease as it is now. Raises LeaseNotFound."""
+        """The lease as it is now. Raises LeaseNotFound, LeaseExpired."""
 
     def extend(self, lease_id: str) -> Grant:
         """The lease, renewed for as long as first asked. Raises LeaseNotFound, LeaseExpired."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.domain.errors import InvalidArgument, LeaseExpired
-from broker.domain.leases import Lease, check_ttl, grant, renew
+from broker.domain.leases import Lease, check_ttl, grant, renew, renewal_due
 from broker.domain.policies import Delivery
 
 NOW = 5000.0
@@ -91,6 +91,15 @@ def test_a_lease_at_its_maximum_gains_nothing() -> None:
     assert last.expires_at == NOW + 100
     assert not last.renewable()
     assert renew(last, ttl=None, credential_left=None, now=NOW + 90) == last
+
+
+@given(durations, lefts)
+def test_a_renewal_is_due_at_two_thirds_of_what_is_left(ttl: float, left: float | None) -> None:
+    """Of the lease or of its credential, whichever ends first; so that a third remains for trying again."""
+    lease = granted(ttl=ttl, max_ttl=1e9)
+    life = lease.expires_at - NOW
+    assert renewal_due(lease, credential_left=None, now=NOW) == NOW + life * (2 / 3)
+    assert renewal_due(lease, credential_left=left, now=NOW) == NOW + min(life, math.inf if left is None else left) * (2 / 3)
 
 
 @given(durations)

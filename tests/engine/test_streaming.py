@@ -1,0 +1,477 @@
+"""A stream is a lease: told of what changes, renewed while it is read, and ended with the connection."""
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from broker.domain.cooldowns import Outcome
+from broker.domain.errors import LeaseNotFound
+from broker.domain.leases import LeaseOptions
+from broker.domain.policies import AgentPolicy
+from broker.domain.secret_value import SecretValue
+from broker.engine.grants import Request
+from broker.engine.streaming import LeaseStream, Notice, NoticeKind
+from broker.telemetry.events import LeaseRevoked
+from tests.fakes.engine import ANYTHING, Engine, profile
+
+A, B = "anthropic:a", "anthropic:b"
+ANY = Request(provider="anthropic")
+GRANTED, ROTATED, RENEWED, EXPIRING, REVOKED = NoticeKind
+
+
+@pytest.fixture
+def engine() -> Engine:
+    made = Engine(agents={"main": ANYTHING, "other": ANYTHING})
+    made.put(profile(A, "secret-a"), profile(B, "secret-b"))
+    return made
+
+
+async def told(stream: LeaseStream) -> Notice:
+    """The next event, which must come without any time passing."""
+    async with asyncio.timeout(5):
+        return await stream.next()
+
+
+async def all_told(stream: LeaseStream) -> list[Notice]:
+    """Every event there is to tell now."""
+    found: list[Notice] = []
+    while True:
+        asking = asyncio.ensure_future(stream.next())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        if not asking.done():
+            asking.cancel()
+            return found
+        found.append(await asking)
+        if found[-1].kind is REVOKED:
+            return found
+
+
+async def begun(engine: Engine, agent: str = "main", **asked: object) -> LeaseStream:
+    stream = engine.leasing.stream(agent, replace(ANY, **asked))  # type: ignore[arg-type]
+    assert (await told(stream)).kind is GRANTED
+    return stream
+
+
+def passes(engine: Engine, seconds: float) -> None:
+    """Time goes on, and the loop that minds it has its turn."""
+    engine.clock.advance(seconds)
+    engine.expiring.turn()
+
+
+def kinds(notices: list[Notice]) -> list[tuple[NoticeKind, str]]:
+    return [(notice.kind, notice.reason) for notice in notices]
+
+
+def ends(engine: Engine) -> list[str]:
+    return [event.reason for event in engine.emitted if isinstance(event, LeaseRevoked)]
+
+
+def secret(notice: Notice) -> SecretValue | None:
+    assert notice.grant is not None
+    return notice.grant.held.profile.secret
+
+
+# -- the course of a stream -------------------------------------------------------------------------------------------------
+
+
+async def test_the_first_event_is_the_lease(engine: Engine) -> None:
+    """As it was granted; there is nothing else to tell then."""
+    with engine.leasing.stream("main", ANY) as stream:
+        notice = await told(stream)
+        assert notice.grant is not None
+        assert notice == Notice(GRANTED, notice.grant.lease.id, notice.grant, "", 900.0)
+        assert notice.grant.lease.streaming
+        assert secret(notice) == SecretValue("secret-a")
+        assert await all_told(stream) == []
+
+
+async def test_it_is_renewed_at_two_thirds_of_its_life(engine: Engine) -> None:
+    """Not before; and from then on again and again."""
+    with await begun(engine) as stream:
+        for _ in range(3):
+            passes(engine, 599.9)
+            assert await all_told(stream) == []
+            passes(engine, 0.1)
+            notice = await told(stream)
+            assert notice.kind is RENEWED
+            assert notice.grant is not None
+            assert notice.grant.lease.expires_at == engine.clock.steady() + 900
+
+
+async def test_at_its_maximum_it_warns_once_and_ends(engine: Engine) -> None:
+    """EXPIRING when a renewal gains nothing any more, REVOKED at the end, and nothing in between."""
+    course: list[tuple[float, NoticeKind, str]] = []
+    with await begun(engine) as stream:
+        began = engine.clock.steady()
+        for _ in range(3700):
+            passes(engine, 1)
+            course += [(engine.clock.steady() - began, n.kind, n.reason) for n in await all_told(stream)]
+            if course and course[-1][1] is REVOKED:
+                break
+    *renewals, warning, end = course
+    assert {kind for _, kind, _ in renewals} == {RENEWED}
+    assert warning[1:] == (EXPIRING, "max_ttl")
+    assert renewals[-1][0] < warning[0] < 3600
+    assert end == (3600, REVOKED, "max_ttl")
+    assert ends(engine) == ["max_ttl"]
+    assert engine.leasing.count() == (0, 0)
+
+
+async def test_a_warning_is_little_work(engine: Engine) -> None:
+    """Between the warning and the end nobody is woken."""
+    engine = Engine(agents={"main": ANYTHING}, lease_options=LeaseOptions(max_ttl=900))
+    engine.put(profile(A))
+    with await begun(engine) as stream:
+        passes(engine, 600)
+        assert kinds(await all_told(stream)) == [(EXPIRING, "max_ttl")]
+        assert engine.leasing.agenda.next() == engine.clock.steady() + 300
+
+
+async def test_leaving_ends_the_lease(engine: Engine) -> None:
+    """However it is left; and what waits in its mailbox is nobody's any more."""
+    for error in (None, RuntimeError("broken pipe"), asyncio.CancelledError()):
+        stream = await begun(engine)
+        try:
+            with stream:
+                engine.put(profile(A, f"new {error}"), profile(B))
+                if error:
+                    raise error
+        except (RuntimeError, asyncio.CancelledError):
+            pass
+        assert engine.leasing.count() == (0, 0)
+    assert ends(engine) == ["revoked"] * 3
+    passes(engine, 1e6)
+    assert len(engine.leasing.agenda) < 10
+
+
+async def test_it_ends_once(engine: Engine) -> None:
+    """A stream that was revoked and is then left says the first reason, once."""
+    with await begun(engine) as stream:
+        assert engine.leasing.revoke_matching(profile=A) == 1
+        assert kinds(await all_told(stream)) == [(REVOKED, "revoked")]
+    assert ends(engine) == ["revoked"]
+
+
+async def test_the_last_event_names_the_lease_and_holds_nothing(engine: Engine) -> None:
+    """No grant, no secret."""
+    with await begun(engine) as stream:
+        (lease,) = engine.leasing.living()
+        engine.leasing.drain()
+        assert await told(stream) == Notice(REVOKED, lease.id, None, "shutting_down", 5.0)
+
+
+async def test_one_who_does_not_read_is_not_renewed(engine: Engine) -> None:
+    """Nobody is there to use it: the lease ends, and a slow reader finds that, alone."""
+    with await begun(engine) as stream:
+        passes(engine, 600)
+        engine.put(profile(A, "new"), profile(B))
+        passes(engine, 300)
+        assert engine.leasing.count() == (0, 0)
+        assert kinds(await all_told(stream)) == [(REVOKED, "expired")]
+
+
+async def test_a_notice_is_read_in_the_time_of_the_lease(engine: Engine) -> None:
+    """`patience`: what is left of the lease it tells of."""
+    with await begun(engine, ttl=300.0) as stream:
+        passes(engine, 100)
+        engine.put(profile(A, "new"), profile(B))
+        assert (await told(stream)).patience == 200
+
+
+# -- rotation ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_new_material_is_told_at_once(engine: Engine) -> None:
+    """To the streams on that profile, and to no other; with a greater version; the lease lasts as long as before."""
+    with await begun(engine, profile=A) as one, await begun(engine, profile=B) as other:
+        (lease, _) = engine.leasing.living()
+        passes(engine, 60)
+        engine.put(profile(A, "rotated"), profile(B, "secret-b"))
+        notice = await told(one)
+        assert notice.grant is not None
+        assert (notice.kind, notice.grant.lease, secret(notice)) == (ROTATED, lease, SecretValue("rotated"))
+        assert await all_told(one) == await all_told(other) == []
+
+
+async def test_a_slow_reader_is_told_the_newest_once(engine: Engine) -> None:
+    """A thousand rotations that nobody read are one; and one that was taken back is none."""
+    with await begun(engine, profile=A) as stream:
+        for n in range(1000):
+            engine.put(profile(A, f"rotated {n}"), profile(B))
+        notices = await all_told(stream)
+        assert kinds(notices) == [(ROTATED, "")]
+        assert secret(notices[0]) == SecretValue("rotated 999")
+
+
+async def test_what_changes_nothing_is_not_told(engine: Engine) -> None:
+    """The same secrets, listed again; another profile; a counter."""
+    with await begun(engine, profile=A) as stream:
+        engine.put(profile(A, "secret-a"), profile(B, "new"), profile("anthropic:c"))
+        engine.leasing.report("main", next(engine.leasing.living()).id, Outcome.FORMAT)
+        passes(engine, 5)
+        assert await all_told(stream) == []
+
+
+async def test_rotation_and_renewal_that_come_together_are_both_told(engine: Engine) -> None:
+    """In that order."""
+    with await begun(engine, profile=A) as stream:
+        passes(engine, 600)
+        engine.put(profile(A, "rotated"), profile(B))
+        notices = await all_told(stream)
+        assert kinds(notices) == [(ROTATED, ""), (RENEWED, "")]
+        assert secret(notices[1]) == SecretValue("rotated")
+
+
+async def test_a_rotation_during_a_cooldown_is_told(engine: Engine) -> None:
+    """Also where the lease stays with a profile that cools, because nothing else would do."""
+    with await begun(engine, profile=A) as stream:
+        engine.leasing.report("main", next(engine.leasing.living()).id, Outcome.RATE_LIMIT)
+        engine.put(profile(A, "rotated"), profile(B))
+        notices = await all_told(stream)
+        assert kinds(notices) == [(ROTATED, "")]
+        assert secret(notices[0]) == SecretValue("rotated")
+
+
+async def test_an_agents_own_profile_takes_over_at_once(engine: Engine) -> None:
+    """For its streams and no others; so does everybody's when its own goes, and then that one's rotations are heard of."""
+    shared, own = profile(A, "secret-a"), profile(A, "own", agent="main")
+    with await begun(engine, profile=A) as mine, await begun(engine, "other", profile=A) as others:
+        engine.put(shared, own, profile(B))
+        assert secret(await told(mine)) == SecretValue("own")
+        engine.put(profile(A, "new"), own, profile(B))
+        assert secret(await told(others)) == SecretValue("new")
+        assert await all_told(mine) == []
+        engine.put(profile(A, "new"), profile(B))
+        assert secret(await told(mine)) == SecretValue("new")
+        engine.put(profile(A, "newer"), profile(B))
+        assert [secret(await told(stream)) for stream in (mine, others)] == [SecretValue("newer")] * 2
+        assert await all_told(mine) == await all_told(others) == []
+
+
+# -- the end of a credential --------------------------------------------------------------------------------------------------
+
+
+async def test_a_credential_that_ends_is_warned_of_and_replaced_in_time(engine: Engine) -> None:
+    """EXPIRING once, `credential`; its replacement is told, and the lease lives on."""
+    engine.put(profile(A, "short", expires_at=engine.clock.now() + 300))
+    with await begun(engine) as stream:
+        passes(engine, 200)
+        assert kinds(await all_told(stream)) == [(EXPIRING, "credential")]
+        passes(engine, 50)
+        assert await all_told(stream) == []
+        engine.put(profile(A, "long", expires_at=engine.clock.now() + 86400))
+        notices = await all_told(stream)
+        assert kinds(notices) == [(ROTATED, ""), (RENEWED, "")]
+        assert notices[1].grant is not None
+        assert notices[1].grant.lease.expires_at == engine.clock.steady() + 900
+        passes(engine, 100)
+        assert engine.leasing.count() == (1, 1)
+        passes(engine, 500)
+        assert kinds(await all_told(stream)) == [(RENEWED, "")]
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_credential_that_ends_moves_or_ends_the_stream(engine: Engine, named: bool) -> None:
+    """To the next profile; where the request named it, it is over."""
+    engine.put(profile(A, "short", expires_at=engine.clock.now() + 300), profile(B, "secret-b"))
+    with await begun(engine, profile=A if named else "") as stream:
+        passes(engine, 200)
+        await all_told(stream)
+        passes(engine, 100)
+        notices = await all_told(stream)
+    if named:
+        assert kinds(notices) == [(REVOKED, "no_usable_profile")]
+    else:
+        assert kinds(notices) == [(ROTATED, ""), (RENEWED, "")]
+        assert secret(notices[0]) == SecretValue("secret-b")
+
+
+async def test_material_that_ends_sooner_is_shown_and_warned_of_as_such(engine: Engine) -> None:
+    """No grant claims to outlive its credential."""
+    with await begun(engine, profile=A) as stream:
+        engine.put(profile(A, "short", expires_at=engine.clock.now() + 60), profile(B))
+        notice = await told(stream)
+        assert notice.grant is not None
+        assert notice.grant.lease.expires_at == engine.clock.steady() + 60
+        passes(engine, 40)
+        assert kinds(await all_told(stream)) == [(EXPIRING, "credential")]
+        passes(engine, 20)
+        assert kinds(await all_told(stream)) == [(REVOKED, "no_usable_profile")]
+
+
+async def test_a_credential_that_lives_longer_than_the_lease_is_warned_of_near_its_end(engine: Engine) -> None:
+    """Renewals reach up to it, and not past it."""
+    engine.put(profile(A, expires_at=engine.clock.now() + 1200))
+    course: list[tuple[float, NoticeKind, str]] = []
+    with await begun(engine) as stream:
+        end = engine.clock.steady() + 1200
+        for _ in range(120):
+            passes(engine, 10)
+            for notice in await all_told(stream):
+                course.append((end - engine.clock.steady(), notice.kind, notice.reason))
+                assert notice.grant is None or notice.grant.lease.expires_at <= end
+    assert course == [(600, RENEWED, ""), (200, EXPIRING, "credential"), (0, REVOKED, "no_usable_profile")]
+
+
+# -- failover -----------------------------------------------------------------------------------------------------------------
+
+
+def fail(engine: Engine, how: str) -> None:
+    """Something happens to profile A."""
+    if how == "vanish":
+        engine.put(profile(B, "secret-b"))
+        return
+    outcome = {"rejection": Outcome.AUTH, "cooldown": Outcome.RATE_LIMIT, "billing": Outcome.BILLING}[how]
+    lease = next(engine.leasing.living(profile=A))
+    engine.leasing.report(lease.agent, lease.id, outcome)
+
+
+@pytest.mark.parametrize("how", ["vanish", "rejection", "cooldown", "billing"])
+async def test_a_stream_moves_at_once(engine: Engine, how: str) -> None:
+    """To the next profile, in the same turn; it stays the same lease, with the same end."""
+    with await begun(engine) as stream:
+        (before,) = engine.leasing.living()
+        fail(engine, how)
+        notices = await all_told(stream)
+        assert kinds(notices) == [(ROTATED, "")]
+        assert notices[0].grant is not None
+        assert notices[0].grant.lease == replace(before, profile=B)
+        assert secret(notices[0]) == SecretValue("secret-b")
+    assert engine.leasing.count() == (0, 0)
+
+
+async def test_the_one_who_reports_is_told_that_it_moved(engine: Engine) -> None:
+    """So that it tries again."""
+    with await begun(engine):
+        (lease,) = engine.leasing.living()
+        assert engine.leasing.report("main", lease.id, Outcome.RATE_LIMIT) is True
+
+
+@pytest.mark.parametrize("how", ["vanish", "rejection", "billing"])
+async def test_a_stream_on_a_named_profile_never_moves(engine: Engine, how: str) -> None:
+    """It ends."""
+    with await begun(engine, profile=A) as stream:
+        fail(engine, how)
+        assert kinds(await all_told(stream)) == [(REVOKED, "no_usable_profile")]
+    assert ends(engine) == ["no_usable_profile"]
+
+
+async def test_a_cooldown_does_not_end_a_stream_on_a_named_profile(engine: Engine) -> None:
+    """It passes."""
+    with await begun(engine, profile=A) as stream:
+        fail(engine, "cooldown")
+        assert await all_told(stream) == []
+        passes(engine, 600)
+        assert kinds(await all_told(stream)) == [(RENEWED, "")]
+
+
+async def test_without_another_profile_a_stream_ends(engine: Engine) -> None:
+    """Unless its own only cools down."""
+    engine.put(profile(A))
+    with await begun(engine) as stream:
+        fail(engine, "cooldown")
+        assert await all_told(stream) == []
+        fail(engine, "rejection")
+        assert kinds(await all_told(stream)) == [(REVOKED, "no_usable_profile")]
+
+
+async def test_a_strict_pin_keeps_a_stream_that_cools_and_ends_one_that_cannot_serve(engine: Engine) -> None:
+    """It does not go to a sibling; one that is not strict does."""
+    engine.choosing.pin("main", "strict", "anthropic", A, strict=True)
+    engine.choosing.pin("main", "loose", "anthropic", A, strict=False)
+    with await begun(engine, session="strict") as strict, await begun(engine, session="loose") as loose:
+        fail(engine, "cooldown")
+        assert await all_told(strict) == []
+        assert secret(await told(loose)) == SecretValue("secret-b")
+        fail(engine, "rejection")
+        assert kinds(await all_told(strict)) == [(REVOKED, "no_usable_profile")]
+        assert await all_told(loose) == []
+
+
+async def test_a_failing_profile_takes_its_session_along(engine: Engine) -> None:
+    """The session's stream and its next request end up on one profile."""
+    with await begun(engine, session="s") as stream:
+        fail(engine, "cooldown")
+        notice = await told(stream)
+        assert notice.grant is not None
+        assert notice.grant.lease.profile == B
+        assert {engine.leasing.acquire("main", replace(ANY, session="s")).lease.profile for _ in range(3)} == {B}
+
+
+async def test_a_crowd_of_streams_spreads(engine: Engine) -> None:
+    """Those of a failing profile take turns on what is left, each told once."""
+    engine.put(*(profile(f"anthropic:{n}") for n in range(4)))
+    streams = [await begun(engine) for _ in range(12)]
+    engine.put(*(profile(f"anthropic:{n}") for n in range(1, 4)))
+    assert [notice for stream in streams for notice in kinds(await all_told(stream))] == [(ROTATED, "")] * 3
+    assert Counter(lease.profile for lease in engine.leasing.living()) == {f"anthropic:{n}": 4 for n in (1, 2, 3)}
+
+
+async def test_a_stream_never_carries_another_providers_secret(engine: Engine) -> None:
+    """Should its profile id come to mean another vendor, the stream moves on or ends."""
+    with await begun(engine) as automatic, await begun(engine, profile=A) as named:
+        engine.put(replace(profile(A, "of-openai"), provider="openai"), profile(B, "secret-b"))
+        assert secret(await told(automatic)) == SecretValue("secret-b")
+        assert kinds(await all_told(named)) == [(REVOKED, "no_usable_profile")]
+
+
+async def test_policy_binds_failover() -> None:
+    """A stream does not move to what its agent may not have."""
+    engine = Engine(agents={"main": AgentPolicy(providers=frozenset({"*"}), profiles=frozenset({A}))})
+    engine.put(profile(A), profile(B))
+    with await begun(engine) as stream:
+        fail(engine, "rejection")
+        assert kinds(await all_told(stream)) == [(REVOKED, "no_usable_profile")]
+
+
+# -- the wall clock -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", [3600.0, -3600.0])
+async def test_a_jump_of_the_wall_clock_is_told_as_new_instants(engine: Engine, by: float) -> None:
+    """RENEWED, so that the holder's idea of the end is right again; what is left of the lease is what was left."""
+    with await begun(engine) as stream:
+        before = engine.leasing.look(next(engine.leasing.living()).id)
+        engine.clock.jump_wall(by)
+        engine.expiring.turn()
+        notices = await all_told(stream)
+        assert kinds(notices) == [(RENEWED, "")]
+        assert notices[0].grant == replace(before, offset=before.offset + by)
+
+
+async def test_a_jump_and_a_rotation_that_come_together_are_both_told(engine: Engine) -> None:
+    """And a rotation that is none does not swallow the jump."""
+    with await begun(engine, profile=A) as stream:
+        engine.put(profile(A, "rotated"), profile(B))
+        engine.put(profile(A, "secret-a"), profile(B))
+        engine.clock.jump_wall(3600)
+        engine.expiring.turn()
+        notices = await all_told(stream)
+        assert (RENEWED, "") in kinds(notices)
+        assert notices[-1].grant is not None
+        assert notices[-1].grant.offset == engine.leasing.offset()
+
+
+async def test_a_jump_past_the_credentials_end_moves_the_stream(engine: Engine) -> None:
+    """The credential's issuer goes by the wall clock."""
+    engine.put(profile(A, expires_at=engine.clock.now() + 1800), profile(B, "secret-b"))
+    with await begun(engine) as stream:
+        engine.clock.jump_wall(3600)
+        engine.expiring.turn()
+        notices = await all_told(stream)
+        assert kinds(notices)[0] == (ROTATED, "")
+        assert secret(notices[0]) == SecretValue("secret-b")
+
+
+async def test_nobody_looks_at_a_lease_that_has_ended(engine: Engine) -> None:
+    """What an open stream may ask is refused then."""
+    stream = await begun(engine)
+    (lease,) = engine.leasing.living()
+    with stream:
+        pass
+    for ask in (engine.leasing.look, engine.leasing.extend):
+        with pytest.raises(LeaseNotFound):
+            ask(lease.id)
