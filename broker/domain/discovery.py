@@ -26,6 +26,9 @@ _NAME_MAX: Final = 100
 
 Texts = Mapping[str, str | bytes]
 
+FOREIGN_LOGINS: Final = frozenset({"anthropic:claude-cli", "openai-codex:codex-cli", "qwen-portal:qwen-cli"})
+"""The logins of other tools. Two programs that redeem one single-use refresh token end each other's login."""
+
 
 class Place(NamedTuple):
     """Where a configured profile's value is: the kind of source, the unit in it ("" for its only or topmost one), the key."""
@@ -45,11 +48,13 @@ class Override:
 
 @dataclass(frozen=True)
 class Rules:
-    """What makes a profile. `bindings` are profile ids by the place of their value, `overrides` stand by profile id."""
+    """What makes a profile. `bindings` are profile ids by the place of their value, `overrides` stand by profile id;
+    `foreign_logins` are the profiles whose refresh token another program redeems."""
 
     catalog: Catalog
     bindings: Mapping[Place, str] = field(default_factory=lambda: MappingProxyType({}))
     overrides: Mapping[str, Override] = field(default_factory=lambda: MappingProxyType({}))
+    foreign_logins: frozenset[str] = FOREIGN_LOGINS
 
     def wants(self, key: str, *, kind: str, unit: str = "") -> bool:
         """Whether this key of a bundle could make a profile, so that it is worth reading. Costs the same for any catalog."""

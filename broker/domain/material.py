@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from broker.domain.cooldowns import Usage
+from broker.domain.policies import MAIN
 from broker.domain.profiles import Profile
 
 
@@ -17,11 +19,18 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A bundle that changes as a whole: a file, a directory, a Secret, the environment."""
+    """A bundle that changes as a whole: a file, a directory, a Secret, the environment.
+
+    An agent's profile store also has an `owner`, the agent, and what it remembers: `usage` by profile id, with every profile of
+    it, and `orders` by provider.
+    """
 
     name: str
     profiles: tuple[Profile, ...] = ()
     faults: tuple[Fault, ...] = ()
+    owner: str = ""
+    usage: Mapping[str, Usage] = field(default_factory=lambda: MappingProxyType({}))
+    orders: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,22 +137,37 @@ class Shadowed:
 @dataclass(frozen=True, slots=True)
 class Material:
     """All profiles in effect, by agent ("" holds those of every agent) and id. `unread` names the sources that have never been
-    read in full: a profile that is not here may be there."""
+    read in full: a profile that is not here may be there.
+
+    `usage` is what the profile stores remember, by the same keys, of every profile that is in one. `orders` are the stored ones
+    by agent and provider; `owners` the agents that have a store.
+    """
 
     held: Mapping[tuple[str, str], Held] = field(default_factory=lambda: MappingProxyType({}))
     shadowed: tuple[Shadowed, ...] = ()
     unread: tuple[str, ...] = ()
+    usage: Mapping[tuple[str, str], Usage] = field(default_factory=lambda: MappingProxyType({}))
+    orders: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    owners: frozenset[str] = frozenset()
+
+    def order(self, agent: str, provider: str) -> tuple[str, ...]:
+        """The order stored for the agent; empty for none. An agent without a store has what is in `main`'s."""
+        return self.orders.get((agent if agent in self.owners else MAIN, provider), ())
 
 
 def merge(
     sources: Sequence[SourceState], *, version: Callable[[Profile], int], stale_budget: float, tail: frozenset[str]
 ) -> Material:
-    """The profiles in effect: the first source in the order wins an id, and in one source the first unit by name.
+    """The profiles in effect: the first source in the order wins an id, and in one source the first unit by name. Of two that
+    both say when they expire, the one that does so later wins: it is the same login, refreshed.
 
     `version` numbers a profile's material: equal numbers for equal material, greater ones for newer. Sources whose name is in
     `tail` belong to the last tier of a choice.
     """
-    held: dict[tuple[str, str], Held] = {}
+    found: dict[tuple[str, str], tuple[Profile, int, bool, float | None]] = {}
+    usage: dict[tuple[str, str], Usage] = {}
+    orders: dict[tuple[str, str], tuple[str, ...]] = {}
+    owners: set[str] = set()
     shadowed: list[Shadowed] = []
     for rank, source in enumerate(sources):
         last = source.name in tail
@@ -152,12 +176,25 @@ def merge(
             until = None if since is None else since + stale_budget
             for profile in unit.profiles:
                 key = (profile.agent, profile.id)
-                if key in held:
-                    shadowed.append(Shadowed(profile, held[key].profile))
-                else:
-                    held[key] = Held(profile, rank, version(profile), last, until)
+                first = found[key][0] if key in found else None
+                if first is None or _outlives(profile, first):
+                    found[key] = (profile, rank, last, until)
+                elif not _outlives(first, profile):
+                    shadowed.append(Shadowed(profile, first))
+            if unit.owner:
+                owners.add(unit.owner)
+                usage |= {("" if unit.owner == MAIN else unit.owner, name): used for name, used in unit.usage.items()}
+                orders |= {(unit.owner, provider): order for provider, order in unit.orders.items()}
+    # Only what is in effect is numbered: whatever has a number was in effect.
+    held = {key: Held(profile, rank, version(profile), last, until) for key, (profile, rank, last, until) in found.items()}
     unread = tuple(source.name for source in sources if source.synced_at is None)
-    return Material(held, tuple(shadowed), unread)
+    return Material(held, tuple(shadowed), unread, usage, orders, frozenset(owners))
+
+
+def _outlives(one: Profile, other: Profile) -> bool:
+    if one.secret is None or other.secret is None or one.expires_at is None or other.expires_at is None:
+        return False
+    return one.expires_at > other.expires_at
 
 
 def changed(before: Material, after: Material) -> set[tuple[str, str]]:

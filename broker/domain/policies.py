@@ -4,8 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Final
 
 from broker.domain.errors import DeliveryNotAllowed, PolicyDenied, RateLimited
+
+MAIN: Final = "main"
+"""The agent that there is by default, and whose profile store everybody reads."""
 
 
 class Delivery(StrEnum):
@@ -102,7 +106,7 @@ class Policies:
     """Every agent that exists, and its bounds."""
 
     agents: Mapping[str, AgentPolicy] = field(
-        default_factory=lambda: MappingProxyType({"main": AgentPolicy(providers=frozenset({"*"}))})
+        default_factory=lambda: MappingProxyType({MAIN: AgentPolicy(providers=frozenset({"*"}))})
     )
 
     def of(self, agent: str) -> AgentPolicy:

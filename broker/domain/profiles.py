@@ -29,7 +29,9 @@ class Profile:
 
     `secret` is absent exactly when `fault` says why. `expires_at` is in seconds since the epoch. `source` names the source,
     `unit` the bundle inside it (a directory, a file, a Secret), `origin` the place a person would look at.
-    `agent` is empty for a profile every agent may be given, else the one agent it belongs to.
+    `agent` is empty for a profile every agent may be given, else the one agent it belongs to. `refresh` is there only where
+    it is the broker's to redeem; `reauth`, when it says anything, why that failed for good, so that a person must log in again.
+    `issued_at` is when the credential was given, where that is known.
     """
 
     id: str
@@ -46,6 +48,8 @@ class Profile:
     account: str = ""
     email: str = ""
     agent: str = ""
+    reauth: str = ""
+    issued_at: float | None = None
 
 
 def split_id(profile_id: str) -> tuple[str, str]:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from broker.domain.auth_document import Document
+from broker.domain.policies import MAIN
 from broker.ports import Clock, LockedStore, StoreFault
 from broker.storage.auth_profiles import AuthProfiles, Locked, Sealing
 
 T = TypeVar("T")
-MAIN: Final = "main"
 _SAFE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 

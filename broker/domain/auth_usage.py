@@ -1,0 +1,73 @@
+"""What a store remembers of each profile's use, for the seed's system to honour as well: `usageStats`, in milliseconds."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from broker.domain.auth_document import Document, Json
+from broker.domain.cooldowns import Usage
+
+_INSTANT_MAX: Final = 253_402_300_799_000  # the end of the year 9999
+_COUNT_MAX: Final = 1_000_000
+_FIELDS: Final = frozenset(
+    {"lastUsed", "cooldownUntil", "disabledUntil", "disabledReason", "errorCount", "failureCounts", "lastFailureAt"}
+)
+
+
+def usage_of(document: Document, entry_id: str) -> Usage:
+    """What is remembered of an entry. Malformed parts count as never."""
+    stats = (document.raw.get("usageStats") or {}).get(entry_id)
+    if not isinstance(stats, dict):
+        return Usage()
+    counts, why = stats.get("failureCounts"), stats.get("disabledReason")
+    return Usage(
+        last_used=_seconds(stats, "lastUsed"),
+        cooldown_until=_seconds(stats, "cooldownUntil"),
+        disabled_until=_seconds(stats, "disabledUntil"),
+        disabled_reason=why[:40] if isinstance(why, str) and why.isprintable() else "",
+        error_count=_count(stats.get("errorCount")),
+        failure_counts={name[:40]: _count(n) for name, n in counts.items()} if isinstance(counts, dict) else {},
+        last_failure=_seconds(stats, "lastFailureAt"),
+    )
+
+
+def with_usage(document: Document, changed: Mapping[str, Usage]) -> Document:
+    """The store with the usage of these entries; other fields of theirs stay."""
+    stats = {**(document.raw.get("usageStats") or {})}
+    for entry_id, usage in changed.items():
+        before = stats.get(entry_id)
+        kept = {name: value for name, value in before.items() if name not in _FIELDS} if isinstance(before, dict) else {}
+        stats[entry_id] = dict(_written(usage)) | kept
+    return Document({**document.raw, "usageStats": stats})
+
+
+def as_stored(usage: Usage) -> Usage:
+    """The usage as it comes back from a store: to the millisecond, and without what a store does not remember."""
+    return usage_of(with_usage(Document(), {"": usage}), "")
+
+
+def _written(usage: Usage) -> Iterator[tuple[str, object]]:
+    for name, seconds in (
+        ("lastUsed", usage.last_used),
+        ("cooldownUntil", usage.cooldown_until),
+        ("disabledUntil", usage.disabled_until),
+        ("lastFailureAt", usage.last_failure),
+    ):
+        if seconds > 0:
+            yield name, round(seconds * 1000)
+    if usage.disabled_until:
+        yield "disabledReason", usage.disabled_reason
+    if usage.error_count:
+        yield "errorCount", usage.error_count
+    if usage.failure_counts:
+        yield "failureCounts", dict(usage.failure_counts)
+
+
+def _seconds(stats: Json, name: str) -> float:
+    value = stats.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _INSTANT_MAX:
+        return 0.0
+    return value / 1000
+
+
+def _count(value: object) -> int:
+    return min(value, _COUNT_MAX) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

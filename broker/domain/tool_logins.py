@@ -1,0 +1,150 @@
+"""Logins of other tools: what their files say, as a profile. They are read, and never written unless the operator says so.
+
+Where a refresh token is not the broker's to redeem the profile has none: the tool keeps the login fresh, and its file is
+followed.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from broker.domain.auth_document import Malformed, decode
+from broker.domain.auth_entries import instant
+from broker.domain.discovery import Override, Rules
+from broker.domain.hygiene import Unclean, clean
+from broker.domain.material import Fault, Unit
+from broker.domain.profiles import Profile, split_id
+from broker.domain.provider import Mode
+from broker.domain.secret_value import SecretValue
+
+SIZE_MAX: Final = 256 << 10
+"""Bytes such a file may have."""
+_LIFE_OF_A_CODEX_TOKEN: Final = 3600.0
+_CLAIMED_MAX: Final = 253_402_300_799  # the end of the year 9999
+
+
+@dataclass(frozen=True, slots=True)
+class _Login:
+    """What a file says, still unchecked. `expires_at` in seconds since the epoch."""
+
+    access: str
+    refresh: str
+    expires_at: float
+    account: str = ""
+    email: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool that keeps a login: the profile that it makes, how its file is read (given its contents and when it was changed
+    last), and how a person mends it."""
+
+    profile_id: str
+    read: Callable[[Mapping[str, object], float], "_Login | str | None"]
+    remedy: str
+
+
+def read_login(
+    tool: Tool, text: bytes, *, changed_at: float, rules: Rules, source: str, unit: str, origin: str, profile_id: str = ""
+) -> Unit:
+    """The unit that the tool's file makes: its login, or none where nobody is logged in, or the reason why it is of no use.
+
+    `profile_id` is what the profile is called where that is not what the tool is known by. Raises Malformed.
+    """
+    contents = decode(text, largest=SIZE_MAX)
+    if not isinstance(contents, dict):
+        raise Malformed("it is not a JSON object")
+    found = tool.read(contents, changed_at)
+    if isinstance(found, str):
+        return Unit(unit, faults=(Fault(origin, f"{origin} {found}: {tool.remedy}"),))
+    if found is None:
+        return Unit(unit)
+    return Unit(unit, (_profile(tool, found, profile_id or tool.profile_id, rules, source=source, unit=unit, origin=origin),))
+
+
+def _profile(tool: Tool, login: _Login, profile_id: str, rules: Rules, *, source: str, unit: str, origin: str) -> Profile:
+    provider = rules.catalog.providers[split_id(tool.profile_id)[0]]
+    override = rules.overrides.get(profile_id, Override())
+    mode = override.mode or (Mode.OAUTH if login.refresh else Mode.TOKEN)
+    secret, fault = None, ""
+    try:
+        secret = clean(login.access, provider=provider, mode=mode, catalog=rules.catalog)
+    except Unclean as unclean:
+        fault = f"{origin} has an access token that {unclean.reason}"
+    ours = login.refresh and mode is Mode.OAUTH and tool.profile_id not in rules.foreign_logins
+    return Profile(
+        id=profile_id,
+        provider=provider.id,
+        mode=mode,
+        source=source,
+        unit=unit,
+        origin=origin,
+        secret=secret,
+        fault=fault,
+        expires_at=override.expires_at or login.expires_at,
+        refresh=SecretValue(login.refresh) if ours else None,
+        account=login.account,
+        email=login.email,
+    )
+
+
+def _claude(contents: Mapping[str, object], _: float) -> _Login | str | None:
+    login = contents.get("claudeAiOauth")
+    if not isinstance(login, dict) or not _text(login, "accessToken"):
+        return None
+    expires_at, doubt = instant(login.get("expiresAt"))
+    if expires_at is None:
+        return f"is ignored, for its expiresAt {doubt or 'is missing'}"
+    return _Login(_text(login, "accessToken"), _text(login, "refreshToken"), expires_at)
+
+
+def _codex(contents: Mapping[str, object], changed_at: float) -> _Login | str | None:
+    tokens = contents.get("tokens")
+    if not isinstance(tokens, dict) or not _text(tokens, "access_token"):
+        return None
+    access = _text(tokens, "access_token")
+    return _Login(
+        access,
+        _text(tokens, "refresh_token"),
+        _expiry(claims(access)) or changed_at + _LIFE_OF_A_CODEX_TOKEN,
+        account=_text(tokens, "account_id"),
+        email=_text(claims(_text(tokens, "id_token")), "email"),
+    )
+
+
+def _qwen(contents: Mapping[str, object], _: float) -> _Login | str | None:
+    if not _text(contents, "access_token"):
+        return None
+    expires_at, doubt = instant(contents.get("expiry_date"))
+    if expires_at is None:
+        return f"is ignored, for its expiry_date {doubt or 'is missing'}"
+    return _Login(_text(contents, "access_token"), _text(contents, "refresh_token"), expires_at)
+
+
+CLAUDE: Final = Tool("anthropic:claude-cli", _claude, "log in with `claude` again, or run `claude setup-token`")
+CODEX: Final = Tool("openai-codex:codex-cli", _codex, "run `codex login`")
+QWEN: Final = Tool("qwen-portal:qwen-cli", _qwen, "log in with `qwen` again")
+
+
+def claims(token: str) -> Mapping[str, object]:
+    """What a JSON Web Token says of itself (RFC 7519), unverified; nothing where it is none."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return {}
+    try:
+        found = decode(base64.b64decode(parts[1] + "=" * (-len(parts[1]) % 4), altchars=b"-_"), largest=SIZE_MAX)
+    except (Malformed, binascii.Error, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _expiry(said: Mapping[str, object]) -> float | None:
+    at = said.get("exp")
+    return float(at) if isinstance(at, int | float) and not isinstance(at, bool) and 0 < at <= _CLAIMED_MAX else None
+
+
+def _text(values: Mapping[str, object], name: str) -> str:
+    value = values.get(name)
+    return value.strip() if isinstance(value, str) else ""

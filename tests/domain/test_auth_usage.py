@@ -1,0 +1,81 @@
+"""What a store remembers of a profile's use, in the seed system's milliseconds."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.domain.auth_document import Document
+from broker.domain.auth_usage import as_stored, usage_of, with_usage
+from broker.domain.cooldowns import Usage
+
+THEIRS = {
+    "lastUsed": 1_769_000_000_123,
+    "cooldownUntil": 1_769_000_060_000,
+    "disabledUntil": 1_769_018_000_000,
+    "disabledReason": "billing",
+    "errorCount": 2,
+    "failureCounts": {"rate_limit": 1, "billing": 1},
+    "lastFailureAt": 1_769_000_000_456,
+}
+
+
+def test_the_seeds_fields_are_read_and_written_alike() -> None:
+    """Milliseconds there, seconds here."""
+    usage = usage_of(Document({"usageStats": {"openai:x": THEIRS}}), "openai:x")
+    assert usage == Usage(
+        last_used=1_769_000_000.123,
+        cooldown_until=1_769_000_060.0,
+        disabled_until=1_769_018_000.0,
+        disabled_reason="billing",
+        error_count=2,
+        failure_counts={"rate_limit": 1, "billing": 1},
+        last_failure=1_769_000_000.456,
+    )
+    assert with_usage(Document(), {"openai:x": usage}).raw["usageStats"] == {"openai:x": THEIRS}
+
+
+def test_what_is_not_known_stays_and_what_ended_goes() -> None:
+    """A success takes the cooldown out of the file."""
+    document = Document({"usageStats": {"openai:x": THEIRS | {"tier": "pro"}, "openai:y": {"lastUsed": 5}, "odd": 7}})
+    written = with_usage(document, {"openai:x": Usage(last_used=1_769_000_100.0), "odd": Usage()})
+    assert written.raw["usageStats"] == {
+        "openai:x": {"lastUsed": 1_769_000_100_000, "tier": "pro"},
+        "openai:y": {"lastUsed": 5},
+        "odd": {},
+    }
+
+
+@pytest.mark.parametrize(
+    "stats",
+    [None, 5, [], {"lastUsed": "yesterday"}, {"lastUsed": True}, {"lastUsed": -1}, {"cooldownUntil": 1e300},
+     {"errorCount": -3}, {"errorCount": 2.5}, {"failureCounts": []}, {"disabledReason": "\x1b[2J"}, {"disabledReason": 4}],
+)  # fmt: skip
+def test_what_makes_no_sense_counts_as_never(stats: object) -> None:
+    """A profile is not locked away for it."""
+    assert usage_of(Document({"usageStats": {"openai:x": stats}}), "openai:x") == Usage()
+
+
+def test_failure_counts_are_bounded() -> None:
+    """Counters are exponents of a backoff elsewhere."""
+    stats = {"errorCount": 10**400, "failureCounts": {"auth": True, "billing": 10**9, "x" * 99: 1}}
+    usage = usage_of(Document({"usageStats": {"openai:x": stats}}), "openai:x")
+    assert (usage.error_count, dict(usage.failure_counts)) == (10**6, {"auth": 0, "billing": 10**6, "x" * 40: 1})
+
+
+INSTANTS = st.just(0.0) | st.floats(1e6, 4e9)
+
+
+@given(
+    usage=st.builds(
+        Usage, last_used=INSTANTS, cooldown_until=INSTANTS, disabled_until=INSTANTS, last_failure=INSTANTS,
+        error_count=st.integers(0, 99), failure_counts=st.dictionaries(st.sampled_from(["auth", "billing"]), st.integers(1, 9)),
+        rejected=st.sampled_from(["", "refused"]), rejected_version=st.integers(0, 9),
+    )
+)  # fmt: skip
+def test_what_is_stored_comes_back_to_the_millisecond(usage: Usage) -> None:
+    """And is stable: what came back is stored as itself. A rejection is not in the file."""
+    stored = as_stored(usage)
+    assert as_stored(stored) == stored
+    assert abs(stored.last_used - usage.last_used) < 0.001
+    assert abs(stored.cooldown_until - usage.cooldown_until) < 0.001
+    assert (stored.rejected, stored.error_count, stored.failure_counts) == ("", usage.error_count, usage.failure_counts)
