@@ -90,7 +90,9 @@ class Plan:
 def plan(candidates: Iterable[Candidate], *, order: Sequence[str] | None, now: float) -> Plan:
     """Ranks the candidates. `order` is the explicit one, or None; ids in it that no candidate has are excluded as missing."""
     if order is None:
-        ready, cooling, unusable = _split(sorted(candidates, key=lambda c: (c.usage.last_used, c.id)), now=now)
+        # Of those that cool down equally long no turns are taken, so that using one does not change the ranking.
+        ready, cooling, unusable = _split(sorted(candidates, key=lambda c: c.id), now=now)
+        ready.sort(key=lambda c: c.usage.last_used)
         groups: dict[tuple[int, int, int], list[Candidate]] = {}
         for candidate in ready:
             groups.setdefault(_group(candidate), []).append(candidate)

@@ -66,10 +66,10 @@ def ranked(found: Sequence[Candidate]) -> list[str]:
         if c.standing.cooling_until > NOW:
             return (1, c.standing.cooling_until)
         kind = KIND[c.held.profile.mode]
-        return (0, 1, c.held.rank, kind) if c.held.tail else (0, 0, kind)
+        used = c.usage.last_used
+        return (0, 1, c.held.rank, kind, used) if c.held.tail else (0, 0, kind, used)
 
-    usable = [c for c in found if c.standing.usable]
-    usable.sort(key=lambda c: (c.usage.last_used, c.id))
+    usable = sorted((c for c in found if c.standing.usable), key=lambda c: c.id)
     return [c.id for c in sorted(usable, key=key)]
 
 
