@@ -1,38 +1,35 @@
 """A refreshable login as an entry of a store: which step is next, and what each step leaves in the entry.
 
 Beside the seed system's fields an entry has three of our own. `issuedAt` (ms) is when its access token was given.
-`pendingRefresh {digest, at}` is written before a refresh token is sent, and taken away with the answer: who finds it, holding the
-store's lock, knows that its writer died in between, so that the token may be spent. With `unanswered` in it the writer lived, and
-got no answer. `reauthRequired {code, at, digest}` says that the token is refused for good. Both count only for the refresh token
-that has the digest: whoever logs in anew, with whatever program, is rid of them.
+`pendingRefresh {digest, at}` is written before a refresh token is sent, and taken away with the answer: who finds it, holding
+the store's lock, knows that its writer died in between, so that the token may be spent. With `unanswered` in it the writer
+lived, and got no answer. `reauthRequired {code, at, digest}` says that the token is refused for good. Both count only for the
+refresh token that has the digest: whoever logs in anew, with whatever program, is rid of them.
 """
 
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
+from broker.domain.auth_document import PENDING, REAUTH, Json, fingerprint
 from broker.domain.oauth import Tokens, refresh_at
 from broker.domain.profiles import Profile
 from broker.domain.secret_value import SecretValue
 
 INTERRUPTED: Final = "interrupted"
 """The code of a login whose refresh nobody lived to finish."""
+ISSUED: Final = "issuedAt"
 
-_PENDING: Final = "pendingRefresh"
-_REFUSED: Final = "reauthRequired"
-_ISSUED: Final = "issuedAt"
-_KEY: Final = b"refresh token"
 _OTHERS: Final = {"claude-cli": "claude setup-token", "codex-cli": "codex login", "qwen-cli": "qwen"}
-"""Logins that belong to other tools, and the command with which those log in."""
+"""Names of logins that are made by other tools, and the command with which those log in."""
 
 Entry = Mapping[str, Any]
-Json = dict[str, Any]
 
 
 class Pending(Enum):
     """What is known of the last time the refresh token was sent."""
 
-    NOTHING = "it was not sent"
+    NOTHING = "it was not sent, or answered"
     SENT = "it was sent by a process that died"
     UNANSWERED = "it was sent, and no answer came"
 
@@ -77,14 +74,8 @@ def _due(profile: Profile, now: float) -> bool:
 def login_command(profile_id: str, agent: str = "") -> str:
     """The command with which a person logs in again."""
     provider, _, name = profile_id.partition(":")
-    agent_flag = f" --agent {agent}" if agent else ""
-    return _OTHERS.get(name) or f"equabot models auth login --provider {provider}{agent_flag}"
-
-
-def belongs_to_another_tool(profile_id: str) -> bool:
-    """Whether a profile of that name is the login of another program, which refreshes it itself: two owners of one single-use
-    refresh token destroy each other."""
-    return profile_id.partition(":")[2] in _OTHERS
+    of_agent = f" --agent {agent}" if agent else ""
+    return _OTHERS.get(name) or f"equabot models auth login --provider {provider}{of_agent}"
 
 
 # -- what an entry says ------------------------------------------------------------------------------------------------
@@ -92,37 +83,24 @@ def belongs_to_another_tool(profile_id: str) -> bool:
 
 def pending(entry: Entry) -> Pending:
     """What the entry says of its refresh token's last use."""
-    mark = _mark(entry, _PENDING)
-    if mark is None:
+    mark = entry.get(PENDING)
+    if not isinstance(mark, dict) or mark.get("digest") != digest(entry):
         return Pending.NOTHING
     return Pending.UNANSWERED if mark.get("unanswered") is True else Pending.SENT
 
 
-def refusal(entry: Entry) -> str:
-    """The code with which the entry's refresh token was refused for good; empty: it was not."""
-    mark = _mark(entry, _REFUSED)
-    if mark is None:
-        return ""
-    code = mark.get("code")
-    return code[:60] if isinstance(code, str) and code.isprintable() and code else "refused"
-
-
 def issued_at(entry: Entry) -> float | None:
     """When the access token was given, in seconds since the epoch."""
-    value = entry.get(_ISSUED)
+    value = entry.get(ISSUED)
     known = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 10**15
     return value / 1000 if known else None  # type: ignore[operator]
 
 
 def digest(entry: Entry) -> str:
-    """What tells the entry's refresh token from others, and nothing else of it."""
+    """What tells the entry's refresh token from others, and nothing else of it; empty where it has none."""
     refresh = entry.get("refresh")
-    return SecretValue(refresh).digest(_KEY).hex() if isinstance(refresh, str) and refresh else ""
-
-
-def _mark(entry: Entry, name: str) -> Json | None:
-    mark = entry.get(name)
-    return mark if isinstance(mark, dict) and mark.get("digest") == digest(entry) != "" else None
+    written = refresh.strip() if isinstance(refresh, str) else ""
+    return fingerprint(SecretValue(written)) if written else ""
 
 
 # -- what each step leaves ---------------------------------------------------------------------------------------------
@@ -130,12 +108,12 @@ def _mark(entry: Entry, name: str) -> Json | None:
 
 def with_intent(entry: Entry, *, now: float) -> Json:
     """Before the refresh token is sent."""
-    return _unmarked(entry) | {_PENDING: {"digest": digest(entry), "at": _ms(now)}}
+    return _unmarked(entry) | {PENDING: {"digest": digest(entry), "at": _ms(now)}}
 
 
 def with_doubt(entry: Entry, *, now: float) -> Json:
     """It was sent, and no answer came."""
-    return _unmarked(entry) | {_PENDING: {"digest": digest(entry), "at": _ms(now), "unanswered": True}}
+    return _unmarked(entry) | {PENDING: {"digest": digest(entry), "at": _ms(now), "unanswered": True}}
 
 
 def without_intent(entry: Entry) -> Json:
@@ -145,12 +123,12 @@ def without_intent(entry: Entry) -> Json:
 
 def with_refusal(entry: Entry, code: str, *, now: float) -> Json:
     """It was refused for good."""
-    return _unmarked(entry) | {_REFUSED: {"code": code, "at": _ms(now), "digest": digest(entry)}}
+    return _unmarked(entry) | {REAUTH: {"code": code, "at": _ms(now), "digest": digest(entry)}}
 
 
 def with_tokens(entry: Entry, tokens: Tokens) -> Json:
     """It was redeemed. What the entry knew of the account stays."""
-    fields: Json = {"access": tokens.access.reveal(), "expires": _ms(tokens.expires_at), _ISSUED: _ms(tokens.issued_at)}
+    fields: Json = {"access": tokens.access.reveal(), "expires": _ms(tokens.expires_at), ISSUED: _ms(tokens.issued_at)}
     if tokens.refresh is not None:
         fields["refresh"] = tokens.refresh.reveal()
     for name, value in (("accountId", tokens.account), ("email", tokens.email)):
@@ -160,7 +138,7 @@ def with_tokens(entry: Entry, tokens: Tokens) -> Json:
 
 
 def _unmarked(entry: Entry) -> Json:
-    return {name: value for name, value in entry.items() if name not in (_PENDING, _REFUSED)}
+    return {name: value for name, value in entry.items() if name not in (PENDING, REAUTH)}
 
 
 def _ms(seconds: float) -> int:
