@@ -17,7 +17,7 @@ from broker.domain.secret_value import SecretValue
 
 _SECRET_FIELD: Final = {Mode.API_KEY: "key", Mode.TOKEN: "token", Mode.OAUTH: "access"}
 _SECONDS_BELOW: Final = 100_000_000_000  # as milliseconds this is March 1973; as seconds, the year 5138
-_YEAR_9999: Final = 253_402_300_799.0
+_YEAR_9999: Final = 253_402_300_799_000
 _ID_MAX: Final = 200
 _SHOWN_MAX: Final = 80
 
@@ -196,10 +196,11 @@ def instant(value: object) -> tuple[float | None, str]:
         return None, "is not a number of milliseconds: treated as unknown"
     if value <= 0:
         return None, "is zero or negative: treated as unknown"
-    seconds = value if value < _SECONDS_BELOW else value / 1000
-    if seconds > _YEAR_9999:
+    if value > _YEAR_9999:
         return None, "lies beyond the calendar: treated as unknown"
-    return float(seconds), "looks like seconds, where milliseconds are meant: read as seconds" if seconds == value else ""
+    if value < _SECONDS_BELOW:
+        return float(value), "looks like seconds, where milliseconds are meant: read as seconds"
+    return value / 1000, ""
 
 
 def _of_text(text: str) -> tuple[float | None, str]:

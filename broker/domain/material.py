@@ -152,7 +152,15 @@ class Material:
 
     def order(self, agent: str, provider: str) -> tuple[str, ...]:
         """The order stored for the agent; empty for none. An agent without a store has what is in `main`'s."""
-        return self.orders.get((agent if agent in self.owners else MAIN, provider), ())
+        return self.orders.get((self._owner(agent), provider), ())
+
+    def ordered(self, agent: str) -> set[str]:
+        """The providers for which an order is stored for the agent."""
+        owner = self._owner(agent)
+        return {provider for of_agent, provider in self.orders if of_agent == owner}
+
+    def _owner(self, agent: str) -> str:
+        return agent if agent in self.owners else MAIN
 
 
 def merge(
@@ -184,7 +192,7 @@ def merge(
             if unit.owner:
                 owners.add(unit.owner)
                 usage |= {("" if unit.owner == MAIN else unit.owner, name): used for name, used in unit.usage.items()}
-                orders |= {(unit.owner, provider): order for provider, order in unit.orders.items()}
+                orders |= {(unit.owner, provider): order for provider, order in unit.orders.items() if order}
     # Only what is in effect is numbered: whatever has a number was in effect.
     held = {key: Held(profile, rank, version(profile), last, until) for key, (profile, rank, last, until) in found.items()}
     unread = tuple(source.name for source in sources if source.synced_at is None)

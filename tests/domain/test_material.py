@@ -1,12 +1,13 @@
 """Material: whole bundles, the first source wins, stale is kept for a while, and what vanished is gone."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.domain.cooldowns import Usage
 from broker.domain.material import (
     Changed,
     Event,
@@ -236,3 +237,54 @@ def test_applying_an_event_leaves_the_state_before_as_it_was(event: Event) -> No
     kept = (dict(before.units), before.synced_at, before.stale_since, before.fault)
     apply(before, event, now=2)
     assert (dict(before.units), before.synced_at, before.stale_since, before.fault) == kept
+
+
+def until(expires_at: float | None, secret: str | None = "s", *, source: str = "a") -> Profile:
+    made = profile("p:1", source=source)
+    kept = None if secret is None else SecretValue(secret)
+    return replace(made, expires_at=expires_at, secret=kept, fault="" if secret else "malformed")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "winner"),
+    [
+        (until(100.0), until(200.0), 1),
+        (until(200.0), until(100.0), 0),
+        (until(100.0), until(100.0), 0),
+        (until(None), until(200.0), 0),
+        (until(100.0), until(None), 0),
+        (until(100.0), until(200.0, None), 0),
+        (until(100.0, None), until(200.0), 0),
+    ],
+)
+def test_of_two_that_say_when_they_expire_the_later_one_wins(one: Profile, other: Profile, winner: int) -> None:
+    """It is the same login, refreshed, wherever it comes from; otherwise precedence decides. An older version of a login is not
+    hidden by another credential, so nobody is told to remove it."""
+    pair = [replace(one, source="a"), replace(other, source="b")]
+    sources = [lived([Listed((Unit("u", (held,)),))], held.source) for held in pair]
+    numbered: list[Profile] = []
+
+    def count(found: Profile) -> int:
+        numbered.append(found)
+        return len(numbered)
+
+    merged = merge(sources, version=count, stale_budget=BUDGET, tail=frozenset())
+    assert merged.held["", "p:1"] == Held(pair[winner], winner, 1)
+    assert numbered == [pair[winner]], "what is not in effect was numbered"
+    by_expiry = None not in (one.secret, other.secret, one.expires_at, other.expires_at) and one.expires_at != other.expires_at
+    assert merged.shadowed == (() if by_expiry else (Shadowed(pair[1 - winner], pair[winner]),))
+
+
+def test_what_stores_remember_is_theirs_by_agent() -> None:
+    """Usage of `main`'s profiles goes with the profiles everybody has; orders go by the agent whose store it is."""
+    main = Unit("main", owner="main", usage={"p:1": Usage(last_used=1.0)}, orders={"p": ("p:1",), "r": ()})
+    coder = Unit("coder", owner="coder", usage={"p:1": Usage(last_used=2.0)}, orders={"q": ("q:1",)})
+    merged = merge([lived([Listed((main, coder))])], version=number, stale_budget=BUDGET, tail=frozenset())
+    assert merged.usage == {("", "p:1"): Usage(last_used=1.0), ("coder", "p:1"): Usage(last_used=2.0)}
+    assert merged.owners == {"main", "coder"}
+    asked = [(agent, p) for agent in ("main", "coder", "other") for p in ("p", "q", "r")]
+    assert {key: order for key in asked if (order := merged.order(*key))} == {
+        ("main", "p"): ("p:1",), ("coder", "q"): ("q:1",), ("other", "p"): ("p:1",),
+    }  # fmt: skip
+    assert merged.ordered("other") == {"p"}
+    assert merged.ordered("coder") == {"q"}

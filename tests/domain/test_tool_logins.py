@@ -1,0 +1,146 @@
+"""The login files of other tools, as they write them and as they should not."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.domain.auth_document import Malformed
+from broker.domain.discovery import Override, Rules
+from broker.domain.material import Unit
+from broker.domain.profiles import Profile
+from broker.domain.provider import Mode
+from broker.domain.secret_value import SecretValue
+from broker.domain.tool_logins import CLAUDE, CODEX, QWEN, SIZE_MAX, Tool, claims, read_login
+from broker.providers import BUILT_IN
+
+RULES = Rules(BUILT_IN)
+OURS = Rules(BUILT_IN, foreign_logins=frozenset())
+ACCESS = "sk-ant-oat01-" + "a" * 95
+REFRESH = "sk-ant-ort01-" + "r" * 95
+AT = 1_900_000_000.0
+CHANGED = 1_800_000_000.0
+
+
+def token(**said: object) -> str:
+    """A JSON Web Token with these claims."""
+    parts = ({"alg": "none"}, said)
+    return ".".join([*(base64.urlsafe_b64encode(json.dumps(p).encode()).rstrip(b"=").decode() for p in parts), "sig"])
+
+
+def read(tool: Tool, contents: object, rules: Rules = RULES, **more: str) -> Unit:
+    text = contents if isinstance(contents, bytes) else json.dumps(contents).encode()
+    return read_login(tool, text, changed_at=CHANGED, rules=rules, source="s", unit="", origin="/f", **more)
+
+
+def login(tool: Tool, contents: object, rules: Rules = RULES) -> Profile:
+    (profile,) = read(tool, contents, rules).profiles
+    return profile
+
+
+def claude(**fields: object) -> dict[str, Any]:
+    known = {"accessToken": ACCESS, "refreshToken": REFRESH, "expiresAt": AT * 1000, "scopes": ["x"], "subscriptionType": "max"}
+    return {"claudeAiOauth": {name: value for name, value in (known | fields).items() if value != "absent"}, "mcpOAuth": {}}
+
+
+def test_the_login_of_the_claude_cli() -> None:
+    """An OAuth login whose refresh token stays Claude's."""
+    assert login(CLAUDE, claude()) == Profile(
+        id="anthropic:claude-cli", provider="anthropic", mode=Mode.OAUTH, source="s", unit="", origin="/f",
+        secret=SecretValue(ACCESS), expires_at=AT,
+    )  # fmt: skip
+    assert login(CLAUDE, claude(), OURS).refresh == SecretValue(REFRESH)
+
+
+@pytest.mark.parametrize("refresh", ["absent", "", None, 5])
+def test_a_login_without_refresh_token_is_a_token(refresh: object) -> None:
+    """Such as `claude setup-token` leaves."""
+    profile = login(CLAUDE, claude(refreshToken=refresh), OURS)
+    assert (profile.mode, profile.refresh) == (Mode.TOKEN, None)
+
+
+@pytest.mark.parametrize(
+    ("expires", "why"),
+    [("absent", "is missing"), (None, "is missing"), (0, "is zero or negative"), (-5, "is zero or"), ("x", "is not a number")],
+)  # fmt: skip
+def test_a_claude_login_that_does_not_say_when_it_ends_is_ignored(expires: object, why: str) -> None:
+    """And that is said, with the way to a better one."""
+    unit = read(CLAUDE, claude(expiresAt=expires))
+    assert unit.profiles == ()
+    assert [why in fault.message and "`claude setup-token`" in fault.message for fault in unit.faults] == [True]
+    assert ACCESS[:14] not in unit.faults[0].message
+
+
+@pytest.mark.parametrize(
+    ("tool", "contents"),
+    [
+        (CLAUDE, {}), (CLAUDE, {"mcpOAuth": {"x": 1}}), (CLAUDE, {"claudeAiOauth": None}), (CLAUDE, claude(accessToken="")),
+        (CODEX, {"OPENAI_API_KEY": "sk-x"}), (CODEX, {"tokens": []}), (CODEX, {"tokens": {"access_token": None}}),
+        (QWEN, {}), (QWEN, {"access_token": " "}),
+    ],
+)  # fmt: skip
+def test_where_nobody_is_logged_in_there_is_nothing(tool: Tool, contents: object) -> None:
+    """Which is no fault."""
+    assert read(tool, contents) == Unit("")
+
+
+def test_a_claude_login_that_holds_an_api_key_is_invalid() -> None:
+    """It would be sent as what it is not."""
+    profile = login(CLAUDE, claude(accessToken="sk-ant-api03-" + "k" * 80))
+    assert profile.secret is None
+    assert profile.fault.startswith("/f has an access token that is an API key, not an OAuth token")
+
+
+def test_the_login_of_the_codex_cli() -> None:
+    """It ends when its token says so; whose it is stands beside it."""
+    access, id_token = token(exp=AT), token(email="me@x.org")
+    contents = {"tokens": {"access_token": access, "refresh_token": "r", "account_id": "acc", "id_token": id_token}}
+    assert login(CODEX, contents) == Profile(
+        id="openai-codex:codex-cli", provider="openai-codex", mode=Mode.OAUTH, source="s", unit="", origin="/f",
+        secret=SecretValue(access), expires_at=AT, account="acc", email="me@x.org",
+    )  # fmt: skip
+    assert login(CODEX, contents, OURS).refresh == SecretValue("r")
+
+
+@pytest.mark.parametrize(
+    "access",
+    ["opaque", "a.b.c", "a.!!!.c", token(), token(exp="soon"), token(exp=True), token(exp=-1), token(exp=10**400)],
+)  # fmt: skip
+def test_a_codex_token_that_does_not_say_when_it_ends_lives_for_an_hour(access: str) -> None:
+    """From the last change of the file on."""
+    assert login(CODEX, {"tokens": {"access_token": access}}).expires_at == CHANGED + 3600
+
+
+def test_the_login_of_qwen() -> None:
+    """Its instants are milliseconds; one without is ignored."""
+    profile = login(QWEN, {"access_token": "q", "refresh_token": "r", "expiry_date": AT * 1000})
+    assert (profile.id, profile.provider, profile.mode) == ("qwen-portal:qwen-cli", "qwen-portal", Mode.OAUTH)
+    assert (profile.secret, profile.expires_at, profile.refresh) == (SecretValue("q"), AT, None)
+    assert "expiry_date is missing" in read(QWEN, {"access_token": "q"}).faults[0].message
+
+
+def test_it_may_be_called_otherwise_and_the_configuration_has_the_last_word() -> None:
+    """A team's Secret is named after itself; its refresh token is no more ours for that."""
+    rules = Rules(BUILT_IN, overrides={"anthropic:team": Override(expires_at=AT + 5)})
+    (profile,) = read(CLAUDE, claude(), rules, profile_id="anthropic:team").profiles
+    assert (profile.id, profile.expires_at, profile.refresh) == ("anthropic:team", AT + 5, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"", "empty"), (b"{", "breaks"), (b"[]", "not a JSON object"), (b" " * (SIZE_MAX + 1), "larger"), (b"\xff", "UTF-8")],
+)  # fmt: skip
+@pytest.mark.parametrize("tool", [CLAUDE, CODEX, QWEN])
+def test_what_is_no_login_file_is_malformed(tool: Tool, content: bytes, why: str) -> None:
+    """So that the last good login goes on being served."""
+    with pytest.raises(Malformed, match=why):
+        read(tool, content)
+
+
+@given(text=st.text(max_size=80) | st.lists(st.text(max_size=20), min_size=3, max_size=3).map(".".join))
+def test_any_text_has_claims_or_none(text: str) -> None:
+    """What is no JSON Web Token claims nothing."""
+    assert isinstance(claims(text), dict)
