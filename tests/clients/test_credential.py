@@ -132,11 +132,12 @@ def test_a_refusal_is_told_at_once_and_forgotten_when_mended(fake: FakeBroker, b
 def test_a_broker_that_never_answers_is_given_up_in_time(fake: FakeBroker) -> None:
     """The caller gets DeadlineExceeded; the thread goes on trying, and ends when told."""
     fake.silent = {"StreamLease", "AcquireLease"}
-    with equabot_client.connect(fake.address, timeout=0.4) as broker:
+    with equabot_client.connect(fake.address, timeout=1) as broker:
         credential = broker.credential("anthropic")
         with pytest.raises(errors.DeadlineExceeded, match=r"did not answer|granted no lease|fell silent"):
             credential.headers()
         fake.silent.clear()
+        fake.wait_until(lambda: fake.streams)
         assert credential.headers()["x-api-key"] == fake.secret
 
 

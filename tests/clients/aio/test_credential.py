@@ -83,11 +83,12 @@ async def test_a_refusal_is_told_at_once_and_forgotten_when_mended(fake: FakeBro
 async def test_a_broker_that_never_answers_is_given_up_in_time(fake: FakeBroker) -> None:
     """The caller gets DeadlineExceeded; the task goes on trying."""
     fake.silent = {"StreamLease", "AcquireLease"}
-    async with equabot_client.aio.connect(fake.address, timeout=0.4) as broker:
+    async with equabot_client.aio.connect(fake.address, timeout=1) as broker:
         credential = broker.credential("anthropic")
         with pytest.raises(errors.DeadlineExceeded):
             await credential.headers()
         fake.silent.clear()
+        await asyncio.to_thread(fake.wait_until, lambda: fake.streams)
         assert (await credential.headers())["x-api-key"] == fake.secret
 
 
