@@ -117,7 +117,9 @@ def _refuse_misplaced(value: str, *, provider: Provider, mode: Mode, catalog: Ca
     is_key, is_token = prefix in provider.key_prefixes, prefix in provider.token_prefixes
     if mode is Mode.API_KEY and not is_key:
         raise Unclean(f"is an OAuth token, not an API key: {_instead(provider, Mode.TOKEN)}")
-    if mode is not Mode.API_KEY and not is_token:
+    # Where a request carries both alike, as with vendors that have keys alone, a key may be kept as a token.
+    alike = mode is Mode.TOKEN and provider.header_form(mode) == provider.header_form(Mode.API_KEY)
+    if mode is not Mode.API_KEY and not is_token and not alike:
         raise Unclean(f"is an API key, not an OAuth token: {_instead(provider, Mode.API_KEY)}")
 
 

@@ -106,8 +106,8 @@ def read_answer(answer: Answer, *, now: float) -> Tokens | Failure:
 
     A server's error (5xx) counts as the endpoint's own word that it did nothing, also where a proxy in front of it says so.
     """
-    content = _object(answer.body)
-    code = _error_code(content)
+    content = decoded(answer.body)
+    code = error_code(content)
     if 200 <= answer.status < 300 and not code:
         return _granted(content, now=now)
     told = f"the token endpoint answered {answer.status}{' ' if code else ''}{code}"
@@ -186,7 +186,8 @@ def same_identity(account: str, email: str, *, other_account: str, other_email: 
     return not accounts_differ and not emails_differ
 
 
-def _object(body: bytes) -> dict[str, object]:
+def decoded(body: bytes) -> dict[str, object]:
+    """The JSON object in an answer; empty where there is none."""
     if len(body) > LARGEST:
         return {}
     try:
@@ -203,12 +204,13 @@ def _claims(id_token: object) -> Mapping[str, object]:
     if len(parts) != 3:
         return {}
     try:
-        return _object(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        return decoded(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
     except ValueError:
         return {}
 
 
-def _error_code(answer: Mapping[str, object]) -> str:
+def error_code(answer: Mapping[str, object]) -> str:
+    """The error that an answer names, where it is one of ours to repeat; empty where it names none."""
     error = answer.get("error")
     if isinstance(error, dict):
         error = error.get("code") or error.get("type")

@@ -46,6 +46,9 @@ class Provider:
     a mode that is not listed is used like `api_key`.
     `key_prefixes` start every key of this vendor that is long enough to tell (used to recognise a key that belongs to
     another vendor); `token_prefixes` start OAuth access and setup tokens.
+    A person logs in at `authorize_url` and comes back to `redirect_url` with a code (a loopback address, port 0 for any; or a
+    page of the vendor that shows the code), or confirms a device login that begins at `device_url`.
+    `api` is the form of a request to a model, `probe_model` a small model to try a credential on; empty where none is known.
     """
 
     id: str
@@ -61,6 +64,18 @@ class Provider:
     token_url: str = ""
     token_encoding: str = "json"
     client_id: str = ""
+    authorize_url: str = ""
+    authorize_extra: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    device_url: str = ""
+    redirect_url: str = ""
+    scopes: tuple[str, ...] = ()
+    api: str = ""
+    probe_model: str = ""
+
+    @property
+    def login(self) -> bool:
+        """Whether a person can log in."""
+        return bool(self.token_url and self.client_id and (self.authorize_url or self.device_url))
 
     def header_form(self, mode: Mode) -> HeaderForm:
         """How a request carries a credential of this mode."""

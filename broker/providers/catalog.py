@@ -7,12 +7,22 @@ the vendors' own documentation.
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from broker.domain.provider import BEARER, Catalog, EnvName, HeaderForm, Mode, Provider
 
 _TOKEN_WORDS: Final = ("OAUTH_TOKEN", "AUTH_TOKEN")
 _GITHUB: Final = ("github_pat_", "ghp_", "gho_", "ghu_", "ghs_")
+
+
+class _Login(NamedTuple):
+    """Where a person logs in: at `authorize`, from which `redirect` comes back with a code, or with a device at `device`."""
+
+    scopes: str
+    authorize: str = ""
+    redirect: str = ""
+    device: str = ""
+    extra: Mapping[str, str] = MappingProxyType({})
 
 
 def list_names(env_names: tuple[EnvName, ...]) -> tuple[str, ...]:
@@ -34,8 +44,12 @@ def _vendor(
     prefixes: tuple[str, ...] = (),
     token_prefixes: tuple[str, ...] = (),
     oauth: tuple[str, str, str] = ("", "json", ""),
+    login: _Login = _Login(""),  # noqa: B008  (a tuple)
+    model: str = "",
+    api: str = "",
 ) -> Provider:
-    """`env`: the variables, in order of preference. `oauth`: token endpoint, its encoding, public client id."""
+    """`env`: the variables, in order of preference. `oauth`: token endpoint, its encoding, public client id. `model`: a small
+    one to try a credential on, with a request in the form `api`, that of OpenAI where nothing else is said."""
     names = tuple(
         EnvName(name, Mode.TOKEN if any(word in name for word in _TOKEN_WORDS) else Mode.API_KEY) for name in env.split()
     )
@@ -59,6 +73,13 @@ def _vendor(
         token_url=token_url,
         token_encoding=token_encoding,
         client_id=client_id,
+        authorize_url=login.authorize,
+        authorize_extra=login.extra,
+        device_url=login.device,
+        redirect_url=login.redirect,
+        scopes=tuple(login.scopes.split()),
+        api=api or ("chat" if model else ""),
+        probe_model=model,
     )
 
 
@@ -76,6 +97,14 @@ _ALL: Final = (
         # A refresh token (ort) is no key either, and no request can be made with it.
         token_prefixes=("sk-ant-", "sk-ant-oat", "sk-ant-ort"),
         oauth=("https://platform.claude.com/v1/oauth/token", "json", "9d1c250a-e61b-44d9-88ed-5944d1962f5e"),
+        login=_Login(
+            "org:create_api_key user:profile user:inference",
+            authorize="https://claude.ai/oauth/authorize",
+            redirect="https://platform.claude.com/oauth/code/callback",  # a page that shows the code
+            extra=MappingProxyType({"code": "true"}),
+        ),
+        model="claude-haiku-4-5",
+        api="messages",
     ),
     _vendor(
         "openai",
@@ -84,6 +113,7 @@ _ALL: Final = (
         base_url_env="OPENAI_BASE_URL",
         prefixes=("sk-proj-", "sk-svcacct-", "sk-admin-"),
         oauth=("https://auth.openai.com/oauth/token", "form", ""),
+        model="gpt-4.1-nano",
     ),
     _vendor(
         "openai-codex",
@@ -91,6 +121,12 @@ _ALL: Final = (
         "https://chatgpt.com/backend-api",
         also=("codex",),
         oauth=("https://auth.openai.com/oauth/token", "form", "app_EMoamEEZ73f0CkXaXp7hrann"),
+        login=_Login(
+            "openid profile email offline_access",
+            authorize="https://auth.openai.com/oauth/authorize",
+            redirect="http://localhost:1455/auth/callback",
+            extra=MappingProxyType({"id_token_add_organizations": "true", "codex_cli_simplified_flow": "true"}),
+        ),
     ),
     _vendor(
         "openrouter",
@@ -98,6 +134,7 @@ _ALL: Final = (
         "https://openrouter.ai/api/v1",
         prefixes=("sk-or-",),
         oauth=("https://openrouter.ai/api/v1/oauth/token", "form", ""),
+        model="openai/gpt-4.1-nano",
     ),
     _vendor(
         "google",
@@ -109,6 +146,8 @@ _ALL: Final = (
         token_header=BEARER,
         prefixes=("AIza",),
         token_prefixes=("ya29.",),
+        model="gemini-2.5-flash-lite",
+        api="gemini",
     ),
     _vendor(
         "github-copilot",
@@ -118,8 +157,14 @@ _ALL: Final = (
         prefixes=_GITHUB,
         token_prefixes=_GITHUB,
     ),
-    _vendor("zai", "ZAI_API_KEY Z_AI_API_KEY", "https://api.z.ai/api/paas/v4", also=("z.ai", "z-ai")),
-    _vendor("opencode", "OPENCODE_API_KEY OPENCODE_ZEN_API_KEY", "https://opencode.ai/zen/v1", also=("opencode-zen",)),
+    _vendor("zai", "ZAI_API_KEY Z_AI_API_KEY", "https://api.z.ai/api/paas/v4", also=("z.ai", "z-ai"), model="glm-4.5-flash"),
+    _vendor(
+        "opencode",
+        "OPENCODE_API_KEY OPENCODE_ZEN_API_KEY",
+        "https://opencode.ai/zen/v1",
+        also=("opencode-zen",),
+        model="gpt-5-nano",
+    ),
     _vendor(
         "qwen-portal",
         "QWEN_OAUTH_TOKEN QWEN_PORTAL_API_KEY",
@@ -127,9 +172,25 @@ _ALL: Final = (
         also=("qwen",),
         sdk_token_env="QWEN_OAUTH_TOKEN",
         oauth=("https://chat.qwen.ai/api/v1/oauth2/token", "form", "f0304373b74a44d2b584a3fb70ca9e56"),
+        login=_Login("openid profile email model.completion", device="https://chat.qwen.ai/api/v1/oauth2/device/code"),
+        model="coder-model",
     ),
-    _vendor("vercel-ai-gateway", "AI_GATEWAY_API_KEY", "https://ai-gateway.vercel.sh/v1", also=("vercel",), prefixes=("vck_",)),
-    _vendor("kimi-code", "KIMICODE_API_KEY", "https://api.kimi.com/coding/v1", also=("kimi-coding",), prefixes=("sk-kimi-",)),
+    _vendor(
+        "vercel-ai-gateway",
+        "AI_GATEWAY_API_KEY",
+        "https://ai-gateway.vercel.sh/v1",
+        also=("vercel",),
+        prefixes=("vck_",),
+        model="openai/gpt-4.1-nano",
+    ),
+    _vendor(
+        "kimi-code",
+        "KIMICODE_API_KEY",
+        "https://api.kimi.com/coding/v1",
+        also=("kimi-coding",),
+        prefixes=("sk-kimi-",),
+        model="kimi-for-coding",
+    ),
     _vendor(
         "huggingface",
         "HUGGINGFACE_HUB_TOKEN HF_TOKEN",
@@ -138,6 +199,7 @@ _ALL: Final = (
         sdk_env="HF_TOKEN",
         prefixes=("hf_",),
         token_prefixes=("hf_",),
+        model="meta-llama/Llama-3.1-8B-Instruct",
     ),
     _vendor(
         "chutes",
@@ -145,6 +207,13 @@ _ALL: Final = (
         "https://llm.chutes.ai/v1",
         prefixes=("cpk_",),
         oauth=("https://api.chutes.ai/idp/token", "form", ""),
+        # Its clients are the operator's own: `client_id` in the configuration makes the login possible.
+        login=_Login(
+            "openid profile chutes:invoke",
+            authorize="https://api.chutes.ai/idp/authorize",
+            redirect="http://127.0.0.1:1456/oauth-callback",
+        ),
+        api="chat",
     ),
     _vendor(
         "microsoft-foundry",
@@ -154,7 +223,7 @@ _ALL: Final = (
         header=HeaderForm("api-key", ""),
         token_header=BEARER,
     ),
-    _vendor("groq", "GROQ_API_KEY", "https://api.groq.com/openai/v1", prefixes=("gsk_",)),
+    _vendor("groq", "GROQ_API_KEY", "https://api.groq.com/openai/v1", prefixes=("gsk_",), model="llama-3.1-8b-instant"),
     _vendor(
         "deepgram",
         "DEEPGRAM_API_KEY",
@@ -162,19 +231,42 @@ _ALL: Final = (
         header=HeaderForm("Authorization", "Token "),
         token_header=BEARER,
     ),
-    _vendor("cerebras", "CEREBRAS_API_KEY", "https://api.cerebras.ai/v1", prefixes=("csk-",)),
-    _vendor("xai", "XAI_API_KEY", "https://api.x.ai/v1", also=("x.ai", "grok"), prefixes=("xai-",)),
-    _vendor("moonshot", "MOONSHOT_API_KEY", "https://api.moonshot.ai/v1", also=("kimi",)),
-    _vendor("minimax", "MINIMAX_API_KEY", "https://api.minimax.io/v1"),
-    _vendor("synthetic", "SYNTHETIC_API_KEY", "https://api.synthetic.new/openai/v1", prefixes=("syn_",)),
-    _vendor("venice", "VENICE_API_KEY", "https://api.venice.ai/api/v1"),
-    _vendor("mistral", "MISTRAL_API_KEY", "https://api.mistral.ai/v1"),
-    _vendor("deepseek", "DEEPSEEK_API_KEY", "https://api.deepseek.com"),
-    _vendor("fireworks", "FIREWORKS_API_KEY", "https://api.fireworks.ai/inference/v1"),
-    _vendor("together", "TOGETHER_API_KEY", "https://api.together.xyz/v1", base_url_env="TOGETHER_BASE_URL"),
-    _vendor("perplexity", "PERPLEXITY_API_KEY", "https://api.perplexity.ai", prefixes=("pplx-",)),
-    _vendor("nvidia", "NVIDIA_API_KEY", "https://integrate.api.nvidia.com/v1", prefixes=("nvapi-",)),
-    _vendor("litellm", "LITELLM_API_KEY"),  # a proxy that people run themselves
+    _vendor("cerebras", "CEREBRAS_API_KEY", "https://api.cerebras.ai/v1", prefixes=("csk-",), model="llama3.1-8b"),
+    _vendor("xai", "XAI_API_KEY", "https://api.x.ai/v1", also=("x.ai", "grok"), prefixes=("xai-",), model="grok-3-mini"),
+    _vendor("moonshot", "MOONSHOT_API_KEY", "https://api.moonshot.ai/v1", also=("kimi",), model="moonshot-v1-8k"),
+    _vendor("minimax", "MINIMAX_API_KEY", "https://api.minimax.io/v1", model="MiniMax-M2"),
+    _vendor(
+        "synthetic",
+        "SYNTHETIC_API_KEY",
+        "https://api.synthetic.new/openai/v1",
+        prefixes=("syn_",),
+        model="hf:meta-llama/Llama-3.1-8B-Instruct",
+    ),
+    _vendor("venice", "VENICE_API_KEY", "https://api.venice.ai/api/v1", model="llama-3.2-3b"),
+    _vendor("mistral", "MISTRAL_API_KEY", "https://api.mistral.ai/v1", model="mistral-small-latest"),
+    _vendor("deepseek", "DEEPSEEK_API_KEY", "https://api.deepseek.com", model="deepseek-chat"),
+    _vendor(
+        "fireworks",
+        "FIREWORKS_API_KEY",
+        "https://api.fireworks.ai/inference/v1",
+        model="accounts/fireworks/models/llama-v3p1-8b-instruct",
+    ),
+    _vendor(
+        "together",
+        "TOGETHER_API_KEY",
+        "https://api.together.xyz/v1",
+        base_url_env="TOGETHER_BASE_URL",
+        model="meta-llama/Llama-3.2-3B-Instruct-Turbo",
+    ),
+    _vendor("perplexity", "PERPLEXITY_API_KEY", "https://api.perplexity.ai", prefixes=("pplx-",), model="sonar"),
+    _vendor(
+        "nvidia",
+        "NVIDIA_API_KEY",
+        "https://integrate.api.nvidia.com/v1",
+        prefixes=("nvapi-",),
+        model="meta/llama-3.1-8b-instruct",
+    ),
+    _vendor("litellm", "LITELLM_API_KEY", api="chat"),  # a proxy that people run themselves
     _vendor("voyage", "VOYAGE_API_KEY", "https://api.voyageai.com/v1"),
     _vendor("exa", "EXA_API_KEY", "https://api.exa.ai"),
     _vendor("tavily", "TAVILY_API_KEY", "https://api.tavily.com", prefixes=("tvly-",)),

@@ -190,6 +190,12 @@ def test_an_api_key_is_no_token() -> None:
     assert cleaned(ANTHROPIC_KEY, "anthropic") == ANTHROPIC_KEY
 
 
+def test_a_vendor_that_has_keys_alone_takes_one_for_a_token() -> None:
+    """A request carries both alike, so nothing goes wrong: the seed's own page pastes an OpenRouter key as a token."""
+    assert cleaned("sk-or-v1-0123456789", "openrouter", Mode.TOKEN) == "sk-or-v1-0123456789"
+    assert refusal("sk-or-v1-0123456789", "openrouter", Mode.OAUTH).startswith("is an API key, not an OAuth token")
+
+
 @pytest.mark.parametrize("mode", [Mode.API_KEY, Mode.TOKEN])
 def test_what_no_prefix_tells_is_accepted(mode: Mode) -> None:
     """A key without a known prefix, or with one that says whose it is but not what, gets the benefit of the doubt."""
