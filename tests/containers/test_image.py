@@ -9,7 +9,7 @@ pytestmark = pytest.mark.timeout(600)  # the first test waits for the image to b
 
 
 def test_it_serves_without_configuration_and_stops_when_asked(docker_image: str) -> None:
-    """`docker run`, hardened, writing nowhere but for the sockets: SERVING, and on SIGTERM a drain that ends with 0, not a kill."""
+    """`docker run`, hardened, with one writable directory: SERVING, and on SIGTERM a drain that ends with 0, no kill."""
     broker = DockerContainer(docker_image).with_exposed_ports(8686)
     broker.with_kwargs(read_only=True, cap_drop=["ALL"], security_opt=["no-new-privileges"])
     broker.tmpfs["/run/equabot"] = "uid=65532,gid=65532,mode=0755"
