@@ -24,10 +24,10 @@ class Sealing(Protocol):
     """How a store is encrypted."""
 
     def seal(self, text: bytes) -> bytes:
-        """The file's content for a store's text."""
+        """The file's content for a store's text. Raises StoreFault."""
 
     def unseal(self, content: bytes) -> tuple[bytes, bool]:
-        """The store's text in the file's content, and whether it is sealed as `seal` does it now. Raises Malformed."""
+        """The store's text in the file's content, and whether it is sealed as `seal` does it now. Raises Malformed, StoreFault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,8 @@ class StoreFile:
                 return Loaded(parse(text), content, sound)
             except Malformed as error:
                 fault = f"{self.path} is not usable: {error}. Nothing of it was changed"
+            except StoreFault as error:
+                raise StoreFault(f"{self.path} is not usable: {error}") from None
         raise StoreFault(fault)
 
     def save(self, document: Document) -> bytes:
@@ -76,7 +78,10 @@ class StoreFile:
         text = serialize(document)
         if len(text) > LARGEST:
             raise StoreFault(f"{self.path} would become larger than {LARGEST >> 20} MiB: remove what is not needed")
-        content = text if self._seal is None else self._seal.seal(text)
+        try:
+            content = text if self._seal is None else self._seal.seal(text)
+        except StoreFault as error:
+            raise StoreFault(f"{self.path} cannot be sealed: {error}") from None
         try:
             owner = real.stat().st_uid if real.exists() else os.geteuid()
             if owner != os.geteuid():
