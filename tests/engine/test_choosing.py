@@ -60,7 +60,7 @@ def rows(engine: Engine, agent: str = "main", **asked: str) -> list[ProfileStatu
     return engine.choosing.statuses(agent, "anthropic", **asked)
 
 
-# -- names ----------------------------------------------------------------------------------------------------------------
+# -- names -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_names_that_mean_nothing_are_refused(
     assert len(caught.value.message) < 250
 
 
-# -- automatic choices ----------------------------------------------------------------------------------------------------
+# -- automatic choices -------------------------------------------------------------------------------------------------
 
 
 def test_profiles_take_turns(engine: Engine) -> None:
@@ -229,7 +229,7 @@ def test_when_only_a_new_login_helps_it_says_so(engine: Engine) -> None:
     assert type(module._unusable("x", [], {})) is NoUsableProfile
 
 
-# -- policy ---------------------------------------------------------------------------------------------------------------
+# -- policy ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -288,7 +288,7 @@ def test_a_pin_from_before_a_stricter_policy_is_not_honoured(engine: Engine) -> 
     assert choose(again, session="s") == A
 
 
-# -- a profile by its name ------------------------------------------------------------------------------------------------
+# -- a profile by its name ---------------------------------------------------------------------------------------------
 
 
 def test_a_named_profile_is_the_only_one_tried(engine: Engine) -> None:
@@ -321,7 +321,7 @@ def test_a_profile_of_another_provider_is_not_found_by_its_name(engine: Engine) 
         choose(engine)
 
 
-# -- orders ---------------------------------------------------------------------------------------------------------------
+# -- orders ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_agents_order_goes_before_the_configured_one() -> None:
@@ -370,7 +370,7 @@ def test_an_order_with_a_fault_is_refused_whole(engine: Engine, profiles: list[s
     assert engine.choosing.order("main", "anthropic") == (C,)
 
 
-# -- sessions and pins ----------------------------------------------------------------------------------------------------
+# -- sessions and pins -------------------------------------------------------------------------------------------------
 
 
 def test_a_session_keeps_its_profile(engine: Engine) -> None:
@@ -478,7 +478,7 @@ def test_a_pin_that_means_nothing_is_refused(
     assert choose(engine, session="s") == C
 
 
-# -- what is told ---------------------------------------------------------------------------------------------------------
+# -- what is told ------------------------------------------------------------------------------------------------------
 
 
 def told(found: list[ProfileStatus]) -> list[tuple[str, bool, bool, str]]:

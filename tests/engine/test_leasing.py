@@ -56,7 +56,7 @@ def restarted(engine: Engine, **changed: object) -> Engine:
     return Engine(**{"agents": agents, "store": engine.store, "clock": engine.clock, **changed})  # type: ignore[arg-type]
 
 
-# -- acquire --------------------------------------------------------------------------------------------------------------
+# -- acquire -----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_grant_is_a_lease_with_what_is_behind_it(engine: Engine) -> None:
@@ -165,7 +165,7 @@ async def test_a_credential_that_expired_a_moment_ago_is_not_leased(engine: Engi
             acquire(engine, **asked)
 
 
-# -- quotas ---------------------------------------------------------------------------------------------------------------
+# -- quotas ------------------------------------------------------------------------------------------------------------
 
 
 async def test_an_agent_holds_no_more_leases_than_its_quota() -> None:
@@ -213,7 +213,7 @@ async def test_an_agent_asks_no_more_often_than_its_rate() -> None:
         acquire(engine)
 
 
-# -- renew ----------------------------------------------------------------------------------------------------------------
+# -- renew -------------------------------------------------------------------------------------------------------------
 
 
 async def test_a_renewal_counts_from_now_up_to_the_maximum(engine: Engine) -> None:
@@ -283,7 +283,7 @@ async def test_a_lease_is_its_agents_alone(engine: Engine) -> None:
     assert engine.leasing.renew("main", lease.id).lease.profile == A
 
 
-# -- failover of leases without a stream --------------------------------------------------------------------------------------
+# -- failover of leases without a stream -------------------------------------------------------------------------------
 
 
 def fail(engine: Engine, profile_id: str, how: str) -> None:
@@ -374,7 +374,7 @@ async def test_an_agents_own_profile_takes_over_from_everybodys(engine: Engine) 
     assert engine.leasing.renew("main", mine.id).held.profile.secret == SecretValue("secret-a")
 
 
-# -- report ---------------------------------------------------------------------------------------------------------------
+# -- report ------------------------------------------------------------------------------------------------------------
 
 
 async def test_a_rate_limit_cools_down_and_the_lease_moves_on(engine: Engine) -> None:
@@ -489,7 +489,7 @@ async def test_an_agents_own_profile_has_its_own_record(engine: Engine) -> None:
         acquire(engine)
 
 
-# -- ends -----------------------------------------------------------------------------------------------------------------
+# -- ends --------------------------------------------------------------------------------------------------------------
 
 
 async def test_revoking_is_idempotent(engine: Engine) -> None:
@@ -587,7 +587,7 @@ async def test_draining_grants_nothing_more_and_keeps_what_is_stored(engine: Eng
     assert again.leasing.renew("main", lease.id).lease.id == lease.id
 
 
-# -- restart --------------------------------------------------------------------------------------------------------------
+# -- restart -----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_restart_ends_no_lease(engine: Engine) -> None:
@@ -608,7 +608,7 @@ async def test_a_lease_is_stored_within_milliseconds(engine: Engine) -> None:
     """Without anything else happening; so `kill -9` loses none that is older. What changes it is stored before the answer."""
     lease = acquire(engine)
     async with asyncio.timeout(5):
-        while not engine.store.load().leases:
+        while not engine.store.load().leases:  # noqa: ASYNC110 - a store tells nobody
             await asyncio.sleep(0.001)
     assert engine.store.load().leases == (lease,)
     engine.clock.advance(10)
@@ -665,7 +665,7 @@ async def test_after_a_restart_a_source_that_is_not_read_yet_costs_no_lease(engi
     assert again.leasing.renew("main", lease.id).held.profile.secret == SecretValue("secret-a")
 
 
-# -- clocks ---------------------------------------------------------------------------------------------------------------
+# -- clocks ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("by", [3600.0, -3600.0])
@@ -686,7 +686,7 @@ async def test_a_jump_of_the_wall_clock_leaves_what_is_left_of_a_lease(engine: E
     assert engine.leasing.count() == (0, 0)
 
 
-# -- bounds ---------------------------------------------------------------------------------------------------------------
+# -- bounds ------------------------------------------------------------------------------------------------------------
 
 
 async def test_leases_by_the_thousand_that_ended_cost_nothing(engine: Engine) -> None:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from broker.domain.cooldowns import Usage
 from broker.domain.credentials import NEVER
-from broker.domain.material import Held, Material
+from broker.domain.material import Held, Material, Shadowed
 from broker.domain.profiles import Profile, State
+from broker.domain.secret_value import SecretValue
 from broker.engine.standing import Key, Standings
 from broker.telemetry.events import CredentialStateChanged
 from tests.fakes.engine import Engine, profile
@@ -169,6 +170,18 @@ def test_words_are_as_old_as_the_question(engine: Engine) -> None:
     engine.clock.advance(3600)
     engine.standings.tick()
     assert engine.standings.judge(("", A)).standing.reason == "expires in 1h"
+
+
+def test_the_live_values_are_known_to_whoever_redacts(engine: Engine) -> None:
+    """All of them, hidden and refresh tokens too, and none that is gone; the same object while nothing changes."""
+    login = replace(profile(A, "access"), refresh=SecretValue("refresh"))
+    hidden = Shadowed(profile(A, "hidden"), login)
+    engine.standings.replace_material(replace(material(login, profile(B, None)), shadowed=(hidden,)))
+    live = engine.standings.secrets()
+    assert {value.reveal() for value in live} == {"access", "refresh", "hidden"}
+    assert engine.standings.secrets() is live
+    engine.standings.replace_material(Material())
+    assert engine.standings.secrets() == ()
 
 
 # -- changes inside changes -----------------------------------------------------------------------------------------------

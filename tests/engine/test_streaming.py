@@ -74,7 +74,7 @@ def secret(notice: Notice) -> SecretValue | None:
     return notice.grant.held.profile.secret
 
 
-# -- the course of a stream -------------------------------------------------------------------------------------------------
+# -- the course of a stream --------------------------------------------------------------------------------------------
 
 
 async def test_the_first_event_is_the_lease(engine: Engine) -> None:
@@ -181,7 +181,7 @@ async def test_a_notice_is_read_in_the_time_of_the_lease(engine: Engine) -> None
         assert (await told(stream)).patience == 200
 
 
-# -- rotation ---------------------------------------------------------------------------------------------------------------
+# -- rotation ----------------------------------------------------------------------------------------------------------
 
 
 async def test_new_material_is_told_at_once(engine: Engine) -> None:
@@ -251,7 +251,7 @@ async def test_an_agents_own_profile_takes_over_at_once(engine: Engine) -> None:
         assert await all_told(mine) == await all_told(others) == []
 
 
-# -- the end of a credential --------------------------------------------------------------------------------------------------
+# -- the end of a credential -------------------------------------------------------------------------------------------
 
 
 async def test_a_credential_that_ends_is_warned_of_and_replaced_in_time(engine: Engine) -> None:
@@ -316,7 +316,7 @@ async def test_a_credential_that_lives_longer_than_the_lease_is_warned_of_near_i
     assert course == [(600, RENEWED, ""), (200, EXPIRING, "credential"), (0, REVOKED, "no_usable_profile")]
 
 
-# -- failover -----------------------------------------------------------------------------------------------------------------
+# -- failover ----------------------------------------------------------------------------------------------------------
 
 
 def fail(engine: Engine, how: str) -> None:
@@ -427,7 +427,7 @@ async def test_policy_binds_failover() -> None:
         assert kinds(await all_told(stream)) == [(REVOKED, "no_usable_profile")]
 
 
-# -- the wall clock -----------------------------------------------------------------------------------------------------------
+# -- the wall clock ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("by", [3600.0, -3600.0])
