@@ -9,7 +9,7 @@ The same for event loops is `equabot_client.aio`; for HTTP clients and SDKs see 
 """
 
 from equabot_client import errors
-from equabot_client._lease import EventKind, Lease, LeaseEvent, Outcome, Profile
+from equabot_client._lease import EventKind, Lease, LeaseEvent, Outcome, Profile, Wanted
 from equabot_client._secret import Secret, SecretMap
 from equabot_client.broker import Broker, connect
 from equabot_client.credential import Credential
@@ -26,6 +26,7 @@ __all__ = [
     "Profile",
     "Secret",
     "SecretMap",
+    "Wanted",
     "connect",
     "errors",
 ]
