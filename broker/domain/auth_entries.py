@@ -164,7 +164,8 @@ class _Entry:
     def _refresh(self, profile_id: str, kind: Mode) -> SecretValue | None:
         written = self._text("refresh").strip()
         ours = kind is Mode.OAUTH and profile_id not in self._rules.foreign_logins
-        return SecretValue(written) if written and ours else None
+        endpoint = self._rules.catalog.providers[split_id(profile_id)[0]].token_url
+        return SecretValue(written) if written and ours and endpoint else None
 
     def _reauth(self, refresh: SecretValue | None) -> str:
         noted = self._entry.get(REAUTH)

@@ -1,15 +1,36 @@
 """Credentials: the usable form of a profile now. What it is worth, and how a request or a process carries it."""
 
 from dataclasses import dataclass, field
-from typing import Final
+from enum import Enum
+from typing import Final, NamedTuple
 
 from broker.domain.cooldowns import Usage
+from broker.domain.logins import INTERRUPTED, login_command
 from broker.domain.material import Held
-from broker.domain.profiles import SERVING_STATES, State
+from broker.domain.profiles import SERVING_STATES, Profile, State
 from broker.domain.provider import Mode, Provider
 from broker.domain.secret_value import SecretValue
 
 NEVER: Final = float("inf")
+
+
+class Revival(Enum):
+    """Whether a login that cannot serve now may serve soon, to those who wait."""
+
+    NONE = "nothing brings it back by itself"
+    COMING = "a refresh is due, or under way"
+    FAILING = "its refreshes fail, and go on"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """What is known of a login that its store does not say, for as long as it has this version: that the provider has
+    `refused` its access token, whatever its expiry says; and why refreshes fail, with the instant of the next one."""
+
+    version: int
+    refused: bool = False
+    failure: str = ""
+    next_try: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +39,7 @@ class Standing:
     `reason` age sooner, and do not count when two are compared.
 
     `usable`: it can serve a request, and health may count on it. A cooldown leaves it so, for others only come first; a billing
-    disable does not. `cooling_until` is when either ends, 0 for now.
+    disable does not. `cooling_until` is when either ends, 0 for now. Where it is not usable, `revival` says whether to wait.
     """
 
     state: State
@@ -26,47 +47,101 @@ class Standing:
     usable: bool
     cooling_until: float
     valid_until: float
+    revival: Revival = Revival.NONE
 
 
-def assess(held: Held, usage: Usage, *, now: float, warn_within: float) -> Standing:
-    """What the profile is worth at `now`."""
-    state, reason, boundary = _state(held, usage, now=now, warn_within=warn_within)
-    usable = state in SERVING_STATES
+def assess(held: Held, usage: Usage, *, now: float, warn_within: float, trouble: Trouble | None = None) -> Standing:
+    """What the profile is worth at `now`. A `trouble` of another version does not count."""
+    if trouble is not None and trouble.version != held.version:
+        trouble = None
+    judged = _judged(held, usage, trouble, now=now, warn_within=warn_within)
+    usable, reason, revival = judged.serves, judged.reason, Revival.NONE
+    if judged.state is State.EXPIRED and held.profile.refresh is not None:
+        revival = Revival.FAILING if trouble is not None and trouble.failure else Revival.COMING
     cooling = usage.cooling_until(now)
     if usage.disabled_until > now:
-        usable = False
+        usable, revival = False, Revival.NONE
         reason = f"disabled ({usage.disabled_reason or 'billing'}) for {_span(usage.disabled_until - now)}"
     elif cooling and usable:
         reason = f"in cooldown for {_span(cooling - now)}"
     ends = (end for end in (usage.cooldown_until, usage.disabled_until) if end > now)
-    return Standing(state, reason, usable, cooling, min(boundary, min(ends, default=NEVER)))
+    return Standing(judged.state, reason, usable, cooling, min(judged.until, min(ends, default=NEVER)), revival)
 
 
-def _state(held: Held, usage: Usage, *, now: float, warn_within: float) -> tuple[State, str, float]:
+class _Judged(NamedTuple):
+    state: State
+    reason: str
+    until: float
+    serves: bool
+
+
+def _judged(held: Held, usage: Usage, trouble: Trouble | None, *, now: float, warn_within: float) -> _Judged:
     profile = held.profile
-    if profile.secret is None:
-        return State.INVALID, profile.fault or "malformed", NEVER
+    if profile.secret is None and profile.refresh is None:
+        return _plain(State.INVALID, profile.fault or "malformed")
     if held.stale_until is not None and now >= held.stale_until:
-        return State.MISSING, f"{profile.source} has been unreadable for longer than the stale budget", NEVER
+        return _plain(State.MISSING, f"{profile.source} has been unreadable for longer than the stale budget")
     stale_end = NEVER if held.stale_until is None else held.stale_until
     if usage.rejected and usage.rejected_version == held.version:
-        return State.REJECTED, usage.rejected, stale_end
+        return _plain(State.REJECTED, usage.rejected, stale_end)
+    if profile.refresh is not None:
+        return _login(profile, trouble, stale_end, now=now, warn_within=warn_within)
     if profile.expires_at is None:
-        return State.OK, "", stale_end
+        return _plain(State.OK, "", stale_end)
     left = profile.expires_at - now
     if left <= 0:
-        return State.EXPIRED, f"expired {_span(-left)} ago", stale_end
+        return _plain(State.EXPIRED, f"expired {_span(-left)} ago", stale_end)
     # The very instant that ends the judgement is compared, so that no rounding brings the same one back at its end.
     warned_at = profile.expires_at - warn_within
     if now >= warned_at:
-        return State.EXPIRING, f"expires in {_span(left)}", min(profile.expires_at, stale_end)
-    return State.OK, "", min(warned_at, stale_end)
+        return _plain(State.EXPIRING, f"expires in {_span(left)}", min(profile.expires_at, stale_end))
+    return _plain(State.OK, "", min(warned_at, stale_end))
+
+
+def _plain(state: State, reason: str, until: float = NEVER) -> _Judged:
+    return _Judged(state, reason, until, state in SERVING_STATES)
+
+
+def _login(profile: Profile, trouble: Trouble | None, stale_end: float, *, now: float, warn_within: float) -> _Judged:
+    """A login that can be refreshed: it is well however soon its access token ends, until a refresh has failed."""
+    end = NEVER if profile.expires_at is None else profile.expires_at
+    over = _over(profile, trouble, now)
+    if profile.reauth:
+        until = stale_end if over else min(end, stale_end)
+        rest = "" if over or end == NEVER else f"; until then it serves for {_span(end - now)}"
+        return _Judged(State.REAUTH_REQUIRED, f"{_ended(profile)}{rest}", until, not over)
+    failing = "" if trouble is None else trouble.failure
+    if over:
+        return _plain(State.EXPIRED, f"{over}; {failing or 'it is refreshed on use'}", stale_end)
+    warned_at = end - warn_within
+    if failing and now >= warned_at:
+        return _plain(State.EXPIRING, f"expires in {_span(end - now)}; {failing}", min(end, stale_end))
+    return _plain(State.OK, failing, min(warned_at if failing else end, stale_end))
+
+
+def _over(profile: Profile, trouble: Trouble | None, now: float) -> str:
+    """Why its access token cannot serve; empty: it can."""
+    if profile.secret is None:
+        return profile.fault or "it has no access token"
+    if profile.expires_at is not None and profile.expires_at <= now:
+        return f"expired {_span(now - profile.expires_at)} ago"
+    return "the provider refused its access token before its end" if trouble is not None and trouble.refused else ""
+
+
+def _ended(profile: Profile) -> str:
+    """Why a person must log in again, and how."""
+    if profile.reauth == INTERRUPTED:
+        why = "a refresh was broken off, so that its refresh token may be spent"
+    else:
+        why = f"its refresh was refused for good ({profile.reauth})"
+    return f"{why}: run `{login_command(profile.id, profile.agent)}`"
 
 
 def left(held: Held, *, now: float) -> float | None:
     """How many seconds the credential will still serve without anybody's help; None: it does not say, or is refreshed."""
     profile = held.profile
-    return None if profile.expires_at is None or profile.refresh is not None else profile.expires_at - now
+    refreshed = profile.refresh is not None and not profile.reauth
+    return None if profile.expires_at is None or refreshed else profile.expires_at - now
 
 
 def _span(seconds: float) -> str:

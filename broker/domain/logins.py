@@ -84,7 +84,7 @@ def login_command(profile_id: str, agent: str = "") -> str:
 def pending(entry: Entry) -> Pending:
     """What the entry says of its refresh token's last use."""
     mark = entry.get(PENDING)
-    if not isinstance(mark, dict) or mark.get("digest") != digest(entry):
+    if not isinstance(mark, dict) or not digest(entry) or mark.get("digest") != digest(entry):
         return Pending.NOTHING
     return Pending.UNANSWERED if mark.get("unanswered") is True else Pending.SENT
 

@@ -2,7 +2,8 @@
 
 An explicit order is exclusive and kept. Without one: oauth, then token, then api_key; inside a kind the least recently used
 first; profiles from the environment and `.env` form a last tier, in the order of the sources. Those in cooldown come last,
-by soonest end. What cannot serve is never tried.
+by soonest end. What cannot serve is never tried. A login that a refresh brings back has its place all the same, and whoever
+takes it waits for that; one whose refreshes fail comes after everything else.
 """
 
 from collections import OrderedDict
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker.domain.cooldowns import Usage
-from broker.domain.credentials import NEVER, Standing
+from broker.domain.credentials import NEVER, Revival, Standing
 from broker.domain.material import Held
 from broker.domain.provider import Mode
 
@@ -106,11 +107,14 @@ def plan(candidates: Iterable[Candidate], *, order: Sequence[str] | None, now: f
 
 
 def _split(ranked: Sequence[Candidate], *, now: float) -> tuple[list[Candidate], list[Candidate], list[Candidate]]:
-    """Those that serve, those in cooldown by soonest end, and those that cannot serve; else in the order given."""
-    usable = [c for c in ranked if c.standing.usable]
-    cooling = sorted((c for c in usable if c.standing.cooling_until > now), key=lambda c: c.standing.cooling_until)
-    ready = [c for c in usable if c.standing.cooling_until <= now]
-    return ready, cooling, [c for c in ranked if not c.standing.usable]
+    """Those that serve, or will; those in cooldown by soonest end, and whose refreshes fail; those that cannot serve. Else in
+    the order given."""
+    coming = [c for c in ranked if c.standing.usable or c.standing.revival is Revival.COMING]
+    cooling = [c for c in coming if c.standing.cooling_until > now]
+    cooling.sort(key=lambda c: (not c.standing.usable, c.standing.cooling_until))
+    failing = [c for c in ranked if c.standing.revival is Revival.FAILING]
+    ready = [c for c in coming if c.standing.cooling_until <= now]
+    return ready, cooling + failing, [c for c in ranked if not c.standing.usable and c.standing.revival is Revival.NONE]
 
 
 def _group(candidate: Candidate) -> tuple[int, int, int]:

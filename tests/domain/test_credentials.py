@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.domain.cooldowns import Usage
-from broker.domain.credentials import NEVER, Standing, assess, headers, left, sdk_env
+from broker.domain.credentials import NEVER, Revival, Standing, Trouble, assess, headers, left, sdk_env
 from broker.domain.material import Held
 from broker.domain.profiles import Profile, State
 from broker.domain.provider import HeaderForm, Mode, Provider
@@ -20,6 +20,9 @@ KEY = Profile(
     id="p:a", provider="p", mode=Mode.API_KEY, source="mounted /run", unit="u", origin="/run/P_KEY", secret=SecretValue("x")
 )  # fmt: skip
 
+LOGIN = replace(KEY, id="acme:me", mode=Mode.OAUTH, refresh=SecretValue("r"))
+AGAIN = "run `equabot models auth login --provider acme`"
+
 instants = st.floats(min_value=NOW - 1e6, max_value=NOW + 1e6)
 usages = st.builds(
     Usage,
@@ -29,17 +32,31 @@ usages = st.builds(
     rejected=st.sampled_from(["", "401"]),
     rejected_version=st.sampled_from([0, 1, 2]),
 )
-helds = st.builds(
-    lambda bad, expires, stale, version: Held(
-        replace(KEY, secret=None if bad else KEY.secret, fault="empty" if bad else "", expires_at=expires),
-        0, version, False, stale,
+materials = st.builds(
+    lambda bad, expires, refresh, reauth: replace(
+        KEY, secret=None if bad else KEY.secret, fault="empty" if bad else "", expires_at=expires,
+        refresh=SecretValue("r") if refresh else None, reauth=reauth if refresh else "",
     ),
-    st.sampled_from([False, False, False, True]), st.none() | instants, st.none() | instants, st.sampled_from([1, 2]),
+    st.sampled_from([False, False, False, True]), st.none() | instants, st.booleans(), st.sampled_from(["", "invalid_grant"]),
 )  # fmt: skip
+helds = st.builds(
+    lambda profile, stale, version: Held(profile, 0, version, False, stale),
+    materials, st.none() | instants, st.sampled_from([1, 2]),
+)  # fmt: skip
+troubles = st.none() | st.builds(
+    Trouble, version=st.sampled_from([1, 2]), refused=st.booleans(), failure=st.sampled_from(["", "503"]), next_try=instants
+)
 
 
-def judged(profile: Profile = KEY, usage: Usage = FRESH, *, now: float = NOW, stale: float | None = None) -> Standing:
-    return assess(Held(profile, 0, 1, False, stale), usage, now=now, warn_within=WARN)
+def judged(
+    profile: Profile = KEY,
+    usage: Usage = FRESH,
+    *,
+    now: float = NOW,
+    stale: float | None = None,
+    trouble: Trouble | None = None,
+) -> Standing:
+    return assess(Held(profile, 0, 1, False, stale), usage, now=now, warn_within=WARN, trouble=trouble)
 
 
 def expiring_in(seconds: float) -> Profile:
@@ -102,30 +119,115 @@ def test_a_billing_disable_does_not() -> None:
     assert judged(usage=usage, now=NOW + 4 * 3600) == Standing(State.OK, "", True, 0.0, NEVER)
 
 
-@given(helds, usages, instants)
-def test_only_ok_and_expiring_can_be_usable(held: Held, usage: Usage, now: float) -> None:
-    """And of those, exactly the ones that are not disabled."""
-    standing = assess(held, usage, now=now, warn_within=WARN)
+def login_ending_in(seconds: float, **fields: str) -> Profile:
+    return replace(LOGIN, expires_at=NOW + seconds, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seconds", [1, 299, WARN - 1, WARN + 1])
+def test_a_login_whose_refresh_works_is_ok(seconds: float) -> None:
+    """However soon its access token ends."""
+    assert judged(login_ending_in(seconds)) == Standing(State.OK, "", True, 0.0, NOW + seconds)
+    assert judged(LOGIN) == Standing(State.OK, "", True, 0.0, NEVER)
+
+
+@pytest.mark.parametrize(
+    ("profile", "reason"),
+    [
+        (login_ending_in(-90), "expired 1m30s ago; it is refreshed on use"),
+        (replace(LOGIN, secret=None, fault="it has no 'access'"), "it has no 'access'; it is refreshed on use"),
+    ],
+)
+def test_a_login_that_has_ended_comes_back(profile: Profile, reason: str) -> None:
+    """It serves nobody, and health does not count on it; who can wait, may."""
+    standing = judged(profile)
+    assert standing == Standing(State.EXPIRED, reason, False, 0.0, NEVER, Revival.COMING)
+    assert standing.reason == reason
+
+
+def test_a_refresh_that_fails_shows() -> None:
+    """First in the words and in the state, then in what others may expect; another version knows nothing of it."""
+    failing = Trouble(version=1, failure="the token endpoint answered 503", next_try=NOW + 30)
+    standing = judged(login_ending_in(240), trouble=failing)
+    assert standing == Standing(State.EXPIRING, "", True, 0.0, NOW + 240)
+    assert standing.reason == "expires in 4m; the token endpoint answered 503"
+    assert judged(login_ending_in(2 * WARN), trouble=failing).state is State.OK
+    over = judged(login_ending_in(-1), trouble=failing)
+    assert over == Standing(State.EXPIRED, "", False, 0.0, NEVER, Revival.FAILING)
+    assert over.reason == "expired 1s ago; the token endpoint answered 503"
+    assert judged(login_ending_in(240), trouble=replace(failing, version=2)).state is State.OK
+
+
+def test_a_refused_access_token_is_over_before_its_end() -> None:
+    """The provider knows better than its expiry."""
+    standing = judged(login_ending_in(7200), trouble=Trouble(version=1, refused=True))
+    assert standing == Standing(State.EXPIRED, "", False, 0.0, NEVER, Revival.COMING)
+    assert standing.reason == "the provider refused its access token before its end; it is refreshed on use"
+
+
+def test_who_must_log_in_again_is_told_how() -> None:
+    """What is left of the access token serves meanwhile; then nothing brings it back."""
+    refused = judged(login_ending_in(240, reauth="invalid_grant"))
+    assert refused == Standing(State.REAUTH_REQUIRED, "", True, 0.0, NOW + 240)
+    assert refused.reason == f"its refresh was refused for good (invalid_grant): {AGAIN}; until then it serves for 4m"
+    over = judged(login_ending_in(-1, reauth="interrupted", agent="coder"))
+    assert over == Standing(State.REAUTH_REQUIRED, "", False, 0.0, NEVER)
+    why = "a refresh was broken off, so that its refresh token may be spent"
+    assert over.reason == f"{why}: run `equabot models auth login --provider acme --agent coder`"
+    assert judged(replace(LOGIN, reauth="invalid_grant")).usable
+    assert not judged(login_ending_in(240, reauth="x"), trouble=Trouble(version=1, refused=True)).usable
+
+
+def test_a_disabled_login_does_not_come_back() -> None:
+    """A refresh changes nothing about an unpaid bill."""
+    standing = judged(login_ending_in(-1), Usage(disabled_until=NOW + 60, disabled_reason="billing"))
+    assert (standing.usable, standing.revival) == (False, Revival.NONE)
+
+
+@given(helds, usages, troubles, instants)
+def test_only_what_is_good_can_be_usable(held: Held, usage: Usage, trouble: Trouble | None, now: float) -> None:
+    """Of that, exactly what is not disabled; and what is not usable says why."""
+    standing = assess(held, usage, now=now, warn_within=WARN, trouble=trouble)
     fine = standing.state in (State.OK, State.EXPIRING)
-    assert standing.usable == (fine and not usage.disabled_until > now)
+    rest = standing.state is State.REAUTH_REQUIRED and (held.profile.expires_at is None or held.profile.expires_at > now)
+    assert standing.usable <= (fine or rest)
+    assert not fine or standing.usable == (not usage.disabled_until > now)
     assert standing.cooling_until == usage.cooling_until(now)
     assert standing.usable or standing.reason
-    assert standing.state is not State.OK or held.profile.secret is not None
+    assert not standing.usable or held.profile.secret is not None
 
 
-@given(helds, usages, instants, st.floats(min_value=0, max_value=1), st.floats(min_value=0, max_value=1e6))
-def test_a_judgement_holds_until_it_says(held: Held, usage: Usage, now: float, part: float, warn_within: float) -> None:
+@given(helds, usages, troubles, instants)
+def test_only_an_expired_login_comes_back(held: Held, usage: Usage, trouble: Trouble | None, now: float) -> None:
+    """One that cannot serve now, is refreshed by us, and has not been refused."""
+    standing = assess(held, usage, now=now, warn_within=WARN, trouble=trouble)
+    assert standing.revival is Revival.NONE or (
+        standing.state is State.EXPIRED
+        and not standing.usable
+        and held.profile.refresh is not None
+        and not held.profile.reauth
+        and not usage.disabled_until > now
+    )
+
+
+@given(helds, usages, troubles, st.tuples(instants, st.floats(min_value=0, max_value=1)), st.floats(0, 1e6))
+def test_a_judgement_holds_until_it_says(
+    held: Held, usage: Usage, trouble: Trouble | None, times: tuple[float, float], warn_within: float
+) -> None:
     """Nothing but the words changes before `valid_until`, which lies ahead; and coming back then brings no endless loop."""
-    standing = assess(held, usage, now=now, warn_within=warn_within)
+    now, part = times
+
+    def at(instant: float) -> Standing:
+        return assess(held, usage, now=instant, warn_within=warn_within, trouble=trouble)
+
+    standing = at(now)
     assert standing.valid_until > now
     if standing.valid_until == NEVER:
-        assert assess(held, usage, now=now + 1e7, warn_within=warn_within) == standing
+        assert at(now + 1e7) == standing
         return
     between = now + (standing.valid_until - now) * part
     if between < standing.valid_until:
-        assert assess(held, usage, now=between, warn_within=warn_within) == standing
-    after = assess(held, usage, now=standing.valid_until, warn_within=warn_within)
-    assert after.valid_until > standing.valid_until
+        assert at(between) == standing
+    assert at(standing.valid_until).valid_until > standing.valid_until
 
 
 def test_what_is_left_is_what_nobody_will_add_to() -> None:
@@ -135,6 +237,7 @@ def test_what_is_left_is_what_nobody_will_add_to() -> None:
     assert left(Held(expiring_in(-60), 0, 1), now=NOW) == -60
     refreshed = replace(expiring_in(60), mode=Mode.OAUTH, refresh=SecretValue("r"))
     assert left(Held(refreshed, 0, 1), now=NOW) is None
+    assert left(Held(replace(refreshed, reauth="invalid_grant"), 0, 1), now=NOW) == 60
 
 
 VENDOR = Provider(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from broker.domain.cooldowns import Usage
-from broker.domain.credentials import NEVER, Standing, assess
+from broker.domain.credentials import NEVER, Revival, Standing, assess
 from broker.domain.material import Held
 from broker.domain.profiles import Profile, State
 from broker.domain.provider import Mode
@@ -29,6 +29,7 @@ def candidate(
     last_used: float = 0.0,
     cooling: float = 0.0,
     usable: bool = True,
+    revival: Revival = Revival.NONE,
     valid_until: float = NEVER,
 ) -> Candidate:
     profile = Profile(
@@ -36,7 +37,7 @@ def candidate(
     )  # fmt: skip
     until = NOW + cooling if cooling else 0.0
     state = State.OK if usable else State.REJECTED
-    standing = Standing(state, "", usable, until, min(valid_until, until or NEVER))
+    standing = Standing(state, "", usable, until, min(valid_until, until or NEVER), revival)
     return Candidate(Held(profile, rank, 1, tail), standing, Usage(last_used=last_used, cooldown_until=until))
 
 
@@ -44,16 +45,17 @@ def candidates(*, cooling: bool = True) -> st.SearchStrategy[list[Candidate]]:
     # A source belongs to the last tier or it does not, and has one rank.
     sources = st.sampled_from([(0, False), (1, False), (2, True), (3, True)])
     one = st.builds(
-        lambda i, mode, source, used, cools, usable: candidate(
-            i, mode=mode, rank=source[0], tail=source[1], last_used=used, cooling=cools, usable=usable
+        lambda i, mode, source, used, cools, worth: candidate(
+            i, mode=mode, rank=source[0], tail=source[1], last_used=used, cooling=cools, usable=worth is None,
+            revival=worth or Revival.NONE,
         ),
         st.sampled_from(IDS),
         st.sampled_from(Mode),
         sources,
         st.integers(0, 3).map(float),
         st.sampled_from([0.0, 0.0, 30.0, 60.0, 300.0]) if cooling else st.just(0.0),
-        st.sampled_from([True, True, True, False]),
-    )
+        st.sampled_from([None, None, None, *Revival]),
+    )  # fmt: skip
     return st.lists(one, max_size=8, unique_by=lambda c: c.id)
 
 
@@ -63,14 +65,20 @@ orders = st.lists(st.sampled_from([*IDS, "p:missing"]), max_size=10)
 def ranked(found: Sequence[Candidate]) -> list[str]:
     """The rules without an order, said once more and as plainly as possible."""
     def key(c: Candidate) -> tuple[float, ...]:
+        if c.standing.revival is Revival.FAILING:
+            return (2,)
         if c.standing.cooling_until > NOW:
-            return (1, c.standing.cooling_until)
+            return (1, not c.standing.usable, c.standing.cooling_until)
         kind = KIND[c.held.profile.mode]
         used = c.usage.last_used
         return (0, 1, c.held.rank, kind, used) if c.held.tail else (0, 0, kind, used)
 
-    usable = sorted((c for c in found if c.standing.usable), key=lambda c: c.id)
-    return [c.id for c in sorted(usable, key=key)]
+    tried = sorted((c for c in found if serves_or_will(c)), key=lambda c: c.id)
+    return [c.id for c in sorted(tried, key=key)]
+
+
+def serves_or_will(c: Candidate) -> bool:
+    return c.standing.usable or c.standing.revival is not Revival.NONE
 
 
 def ids(found: Sequence[Candidate]) -> list[str]:
@@ -79,10 +87,11 @@ def ids(found: Sequence[Candidate]) -> list[str]:
 
 @given(candidates())
 def test_without_an_order_the_rules_rank(found: list[Candidate]) -> None:
-    """oauth, token, api_key; inside a kind the least recently used; environment and `.env` last, by source; then cooling."""
+    """oauth, token, api_key; inside a kind the least recently used; environment and `.env` last, by source; then cooling; then
+    logins whose refreshes fail."""
     made = plan(found, order=None, now=NOW)
     assert ids(made.ordered()) == ranked(found)
-    assert {c.id for c in made.unusable} == {c.id for c in found if not c.standing.usable}
+    assert {c.id for c in made.unusable} == {c.id for c in found if not serves_or_will(c)}
     assert made.excluded == {}
 
 
@@ -97,15 +106,18 @@ def test_the_order_in_which_profiles_are_found_does_not_matter(found: list[Candi
 
 @given(candidates(), orders)
 def test_an_explicit_order_is_exclusive_and_kept(found: list[Candidate], order: list[str]) -> None:
-    """Whatever the modes, tiers and last uses; only those in cooldown move to the end, by soonest end."""
+    """Whatever the modes, tiers and last uses; only those in cooldown move to the end, by soonest end, and behind them logins
+    whose refreshes fail."""
     made = plan(found, order=order, now=NOW)
     known = {c.id: c for c in found}
-    listed = [known[i] for i in dict.fromkeys(order) if i in known and known[i].standing.usable]
-    ready = [c.id for c in listed if c.standing.cooling_until <= NOW]
-    cooling = sorted((c for c in listed if c.standing.cooling_until > NOW), key=lambda c: c.standing.cooling_until)
-    assert ids(made.ordered()) == ready + ids(cooling)
+    listed = [known[i] for i in dict.fromkeys(order) if i in known and serves_or_will(known[i])]
+    failing = [c.id for c in listed if c.standing.revival is Revival.FAILING]
+    ready = [c.id for c in listed if c.standing.cooling_until <= NOW and c.id not in failing]
+    cooling = [c for c in listed if c.standing.cooling_until > NOW and c.id not in failing]
+    cooling.sort(key=lambda c: (not c.standing.usable, c.standing.cooling_until))
+    assert ids(made.ordered()) == ready + ids(cooling) + failing
     assert made.excluded.keys() == (set(order) ^ known.keys())
-    assert {c.id for c in made.unusable} == {i for i in order if i in known and not known[i].standing.usable}
+    assert {c.id for c in made.unusable} == {i for i in order if i in known and not serves_or_will(known[i])}
 
 
 @given(candidates(), st.none() | orders)
@@ -126,9 +138,10 @@ def test_what_cannot_serve_is_never_taken(found: list[Candidate], order: list[st
         taken = made.take()
         assert (taken is None) == (not able)
         if taken is not None:
-            assert taken.standing.usable
+            assert serves_or_will(taken)
             assert order is None or taken.id in order
-            assert taken.standing.cooling_until <= NOW or len(made.cooling) == len(able)
+            last = taken.standing.cooling_until > NOW or taken.standing.revival is Revival.FAILING
+            assert not last or len(made.cooling) == len(able)
     for refused in (*made.unusable, *map(candidate, made.excluded)):
         assert made.find(refused.id) is None
 
