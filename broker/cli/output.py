@@ -47,9 +47,11 @@ def say(text: str = "") -> None:
 
 
 def complain(text: str) -> None:
-    """One line on standard error, under the program's name."""
+    """One line on standard error, under the program's name. An argument that it quotes may be a key in the wrong place."""
+    from broker.telemetry.redaction import Redactor  # noqa: PLC0415
+
     with suppress(OSError):  # nobody listens
-        print(f"equabot: {_clean(text)}", file=sys.stderr)
+        print(f"equabot: {_clean(Redactor().text(text))}", file=sys.stderr)
 
 
 def heading(text: str) -> None:

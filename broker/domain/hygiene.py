@@ -38,6 +38,12 @@ _PLACEHOLDER: Final = re.compile(
 )
 _PLACEHOLDER_MAX: Final = 200
 
+_BEGINS_LIKE_A_KEY: Final = re.compile(
+    r"(?<![A-Za-z0-9])(?:[prs]k[-_]|gsk_|hf_|xai-|nvapi-|pplx-|r8_|tvly-|csk-|vck_|gh[a-z]_|github_pat_|AIza|ya29\.|eyJ)"
+)
+_OPAQUE: Final = re.compile(r"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{12,}")
+_QUOTED_MAX: Final = 80
+
 
 class Unclean(ValueError):
     """A value that cannot be used. `reason` goes on from the value's name ("is empty") and holds nothing of the value."""
@@ -61,6 +67,22 @@ def clean(text: str | bytes, *, provider: Provider, mode: Mode, catalog: Catalog
 def split_list(text: str | bytes) -> list[str]:
     """The values of a list, which space, comma and semicolon part. Raises Unclean where the text is none."""
     return [part for part in _SEPARATORS.split(_unwrap(_decode(text))) if part]
+
+
+def is_misplaced_key(name: str) -> bool:
+    """Whether a credential stands where a name belongs: it begins like one and goes on like nothing that people make up.
+
+    Names have at most a few hundred characters.
+    """
+    return _BEGINS_LIKE_A_KEY.search(name) is not None and _OPAQUE.search(name) is not None
+
+
+def quoted(name: str) -> str:
+    """A name from outside, for a message: in quotes and cut, or described where it might be a credential in the wrong place."""
+    seen = name[: 2 * _QUOTED_MAX]
+    if _BEGINS_LIKE_A_KEY.search(seen) or _OPAQUE.search(seen):
+        return f"of {len(name)} characters (not shown: it might be a key)"
+    return repr(name[:_QUOTED_MAX])
 
 
 def _decode(text: str | bytes) -> str:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from broker.domain.errors import DeliveryNotAllowed, PolicyDenied, RateLimited
+from broker.domain.hygiene import quoted
 
 MAIN: Final = "main"
 """The agent that there is by default, and whose profile store everybody reads."""
@@ -72,7 +73,7 @@ class AgentPolicy:
         try:
             delivery = Delivery(asked)
         except ValueError:
-            raise DeliveryNotAllowed(f"delivery {asked[:40]!r} is unknown: use {_words(frozenset(Delivery))}") from None
+            raise DeliveryNotAllowed(f"delivery {quoted(asked)} is unknown: use {_words(frozenset(Delivery))}") from None
         if delivery not in self.deliveries:
             raise DeliveryNotAllowed(
                 f"agent {agent!r} may not have delivery {delivery.value!r}: add it to agents.{agent}.deliveries"
@@ -113,5 +114,5 @@ class Policies:
         """The agent's bounds. Raises PolicyDenied for an agent that is not configured."""
         policy = self.agents.get(agent)
         if policy is None:
-            raise PolicyDenied(f"agent {agent[:80]!r} is not configured: add it to agents")
+            raise PolicyDenied(f"agent {quoted(agent)} is not configured: add it to agents")
         return policy

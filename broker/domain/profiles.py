@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from broker.domain.errors import InvalidArgument
+from broker.domain.hygiene import quoted
 from broker.domain.provider import Mode
 from broker.domain.secret_value import SecretValue
 
@@ -59,5 +60,5 @@ def split_id(profile_id: str) -> tuple[str, str]:
     """
     provider, colon, name = profile_id.partition(":")
     if not colon or not provider or not name:
-        raise InvalidArgument(f"profile id {profile_id[:80]!r} is not of the form provider:name")
+        raise InvalidArgument(f"profile id {quoted(profile_id)} is not of the form provider:name")
     return provider, name

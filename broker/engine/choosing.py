@@ -12,6 +12,7 @@ from broker.domain.errors import (
     ReauthRequired,
     SourceNotSynced,
 )
+from broker.domain.hygiene import quoted
 from broker.domain.policies import Policies
 from broker.domain.profiles import State, split_id
 from broker.domain.provider import Catalog
@@ -68,7 +69,7 @@ class Choosing:
             prefix, name = split_id(profile)
             of_profile = self._known(prefix)
             if provider and self._known(provider) != of_profile:
-                raise InvalidArgument(f"profile {profile[:80]!r} is for another provider than {provider[:80]!r}")
+                raise InvalidArgument(f"profile {quoted(profile)} is for another provider than {quoted(provider)}")
             return of_profile, f"{of_profile}:{name}"
         known = self._known(provider)
         return known, f"{known}:{profile}" if profile else ""
@@ -76,8 +77,8 @@ class Choosing:
     def _known(self, provider: str) -> str:
         known = self.catalog.normalise(provider)
         if known is None:
-            shown = provider[:80]
-            raise ProviderUnknown(f"provider {shown!r} is unknown: see `equabot models status`, or add it to providers")
+            hint = "see `equabot models status`, or add it to providers"
+            raise ProviderUnknown(f"provider {quoted(provider)} is unknown: {hint}")
         return known
 
     # -- the choice ----------------------------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ class Choosing:
             return unread
         policy = self._policies.of(agent)
         ids = sorted(c.id for _, c in self._standings.of(agent, provider) if policy.allows_profile(provider, c.id))
-        return ProfileNotFound(f"no profile {profile[:80]!r}; there is {', '.join(ids[:10]) or 'none of this provider'}")
+        return ProfileNotFound(f"no profile {quoted(profile)}; there is {', '.join(ids[:10]) or 'none of this provider'}")
 
     def _nothing_usable(self, current: Plan, agent: str, provider: str) -> BrokerError:
         reasons = self._reasons(current)

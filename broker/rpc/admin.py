@@ -6,6 +6,7 @@ from typing import Final
 from broker.domain.cooldowns import Usage
 from broker.domain.errors import ProfileNotFound, SourceNotSynced
 from broker.domain.findings import findings
+from broker.domain.hygiene import quoted
 from broker.domain.policies import Policies
 from broker.engine.choosing import Choosing
 from broker.engine.ingesting import Ingesting
@@ -119,7 +120,7 @@ class AdminServicer:
         _, profile = self._choosing.resolve_names("", requests.required(request.profile, "profile"))
         keys = [key for key, candidate in self._standings.all() if candidate.id == profile]
         if not keys:
-            raise ProfileNotFound(f"no source holds a profile {profile[:80]!r}")
+            raise ProfileNotFound(f"no source holds a profile {quoted(profile)}")
         for key in keys:
             self._standings.replace_usage(key, Usage(last_used=self._standings.usage(key).last_used))
         self._store.flush()

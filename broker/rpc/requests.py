@@ -6,6 +6,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from broker.domain.cooldowns import Outcome
 from broker.domain.errors import InvalidArgument
+from broker.domain.hygiene import is_misplaced_key
 from broker.engine.grants import Request
 from equabot.broker.v1 import admin_pb2, broker_pb2
 
@@ -60,11 +61,13 @@ def order(message: admin_pb2.SetOrderRequest) -> list[str]:
 
 
 def text(value: str, field: str) -> str:
-    """The text, if it is a name: short, and printable. Empty is fine."""
+    """The text, if it is a name: short, printable, and no key: names are logged, listed and stored. Empty is fine."""
     if len(value) > _NAME:
         raise InvalidArgument(f"{field} is longer than {_NAME} characters")
     if not value.isprintable():
         raise InvalidArgument(f"{field} holds characters that cannot be printed")
+    if is_misplaced_key(value):
+        raise InvalidArgument(f"{field} looks like a key: a name belongs there")
     return value
 
 

@@ -69,6 +69,12 @@ def test_complaints_go_to_standard_error_under_the_programs_name(capsys: pytest.
     assert capsys.readouterr() == ("", "equabot: no broker�answers\n")
 
 
+def test_a_complaint_repeats_no_key(capsys: pytest.CaptureFixture[str]) -> None:
+    """It may quote what was typed, and a key may have been typed in the wrong place."""
+    output.complain("agent 'sk-ant-api03-abcDEF012345' is not configured")
+    assert capsys.readouterr().err == "equabot: agent '[redacted]' is not configured\n"
+
+
 def test_a_document_is_json_and_keeps_its_letters(capsys: pytest.CaptureFixture[str]) -> None:
     """Labels hold an ellipsis, and it stays one."""
     output.document({"label": "sk-a…wxyz"})

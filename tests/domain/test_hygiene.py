@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker.domain.hygiene import SIZE_MAX, Unclean, clean, split_list
+from broker.domain.hygiene import SIZE_MAX, Unclean, clean, is_misplaced_key, quoted, split_list
 from broker.domain.provider import Catalog, Mode, Provider
 from broker.providers import BUILT_IN, PROVIDERS
 
@@ -283,6 +283,34 @@ def test_clean_is_idempotent_and_fit_for_a_header(text: str | bytes, provider: s
     assert all("\x21" <= character <= "\x7e" for character in value)
     assert cleaned(value, provider, mode) == value
     assert cleaned(value.encode(), provider, mode) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "is_key", "shown"),
+    [
+        (ANTHROPIC_KEY, True, False),
+        (f"anthropic:{ANTHROPIC_TOKEN}", True, False),
+        ("ghp_" + "a1B2" * 9, True, False),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln", True, False),
+        ("x8KdR2mQ0vTn5LpZ7bHc", False, False),  # no vendor's that we know of, but not a name either
+        ("sk-something", False, False),
+        ("0198c0ffee1234567890abcdef123456", False, False),  # a lease id
+        ("anthropic:me@example.com", False, True),
+        ("task-2026-11-22-retry-7", False, True),
+        ("claude-sonnet-4-5-20250929", False, True),
+        ("my-sk-learn-project", False, False),
+        ("x" * 80, False, True),
+    ],
+)
+def test_a_name_that_may_be_a_key_is_not_repeated(name: str, *, is_key: bool, shown: bool) -> None:
+    """Refused where it surely is one; kept out of messages where it only may be. Ordinary names are quoted."""
+    assert (is_misplaced_key(name), quoted(name) == repr(name)) == (is_key, shown)
+
+
+def test_a_name_that_is_quoted_is_cut_but_never_within_a_key() -> None:
+    """A key that begins before the cut hides the name, however little of it would show."""
+    assert quoted("x" * 1_000_000) == repr("x" * 80)
+    assert "k9" not in quoted("name " * 14 + ANTHROPIC_KEY)
 
 
 # Neither the letters of a sentence nor those of a name: a piece of it in a message would be no accident.
