@@ -131,7 +131,9 @@ def error(raised: grpc.RpcError, address: str) -> errors.EquabotError:
     """The failure of a call, as the error of its reason."""
     code, details = raised.code(), raised.details() or ""
     trailers: Any = raised.trailing_metadata() or ()
-    reason, metadata, wait = error_info(dict(trailers).get(TRAILER, b""), domain=_DOMAIN)
+    # Some releases of grpcio give pairs that `dict` takes for mappings.
+    told = dict(tuple(pair) for pair in trailers)
+    reason, metadata, wait = error_info(told.get(TRAILER, b""), domain=_DOMAIN)
     if reason:
         return errors.by_reason(reason, details, metadata=metadata, retry_after=wait)
     match code:
