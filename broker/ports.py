@@ -10,6 +10,7 @@ from broker.domain.auth_document import Document
 from broker.domain.cooldowns import Usage
 from broker.domain.leases import Lease
 from broker.domain.material import Event
+from broker.domain.oauth import Answer, Failure, TokenRequest
 
 
 class Clock(Protocol):
@@ -132,3 +133,11 @@ class ProfileStore(Protocol):
     async def edit(self, agent: str, change: Callable[[Document], Document]) -> Document:
         """Reads the store, changes it, writes it, under the lock, and returns it. `change` runs in another thread and touches
         nothing but its argument, which it leaves as it is. Raises StoreFault."""
+
+
+class TokenEndpoint(Protocol):
+    """OAuth token endpoints."""
+
+    async def ask(self, request: TokenRequest) -> Answer | Failure:
+        """The answer, or why there is none. One request and no second one, within a deadline; never raises, and nothing of what
+        was sent or answered stands in a failure."""

@@ -1,0 +1,175 @@
+"""One refresh of one login, so that no refresh token is sent twice and none that came is lost.
+
+    lock the store → read it → write the intent → ask the endpoint → write what came of it → unlock
+
+Any of these steps may be a process's last one. While it holds the lock nobody else refreshes; and whoever comes after it sees
+in the entry how far it came (`domain.logins`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+
+from broker.domain.auth_document import Document, Json
+from broker.domain.auth_entries import entry_ids, store_unit
+from broker.domain.discovery import Rules
+from broker.domain.logins import (
+    INTERRUPTED,
+    Entry,
+    Pending,
+    Step,
+    decide,
+    digest,
+    pending,
+    with_doubt,
+    with_intent,
+    with_refusal,
+    with_tokens,
+    without_intent,
+)
+from broker.domain.oauth import Blame, Failure, Tokens, read_answer, refresh_request, same_identity
+from broker.domain.policies import MAIN
+from broker.domain.profiles import Profile
+from broker.domain.secret_value import SecretValue
+from broker.engine.standing import Key
+from broker.ports import Clock, LockedStore, ProfileStore, TokenEndpoint
+
+Change = Callable[[Entry], Json]
+
+_BROKEN_OFF = Failure(Blame.PERMANENT, INTERRUPTED, "an earlier refresh was broken off: its refresh token may be spent")
+_ANOTHER = Failure(Blame.PERMANENT, "different_account", "the token endpoint gave tokens of another account")
+
+
+class Kind(Enum):
+    """How a refresh ended."""
+
+    REFRESHED = "new tokens are in the store"
+    ADOPTED = "new tokens were there already"
+    GONE = "there is no login to refresh any more"
+    HELD = "an earlier one got no answer: not before the access token has ended"
+    FAILED = "there will be another one"
+    ENDED = "a person must log in again, and the store says so"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a refresh ended. `failure` is there when it FAILED, and when this very refresh found that the login ENDED."""
+
+    kind: Kind
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Login:
+    """A login in the store: the name of its entry, the entry, and what profile it makes."""
+
+    name: str
+    entry: Json
+    profile: Profile
+
+
+class Redeeming:
+    """Refreshes logins that stand in the agents' stores. One at a time for each login: the caller's to see to."""
+
+    def __init__(self, *, clock: Clock, store: ProfileStore, endpoint: TokenEndpoint, rules: Rules) -> None:
+        self._clock = clock
+        self._store = store
+        self._endpoint = endpoint
+        self._rules = rules
+        self._unwritten: dict[Key, tuple[str, Change]] = {}
+
+    async def redeem(self, key: Key, *, seen: SecretValue | None, forced: bool = False) -> Outcome:
+        """Replaces the access token `seen` of a login, by agent ("" for everybody's) and profile id; `forced` although its time
+        has not come.
+
+        Raises StoreFault: the store could not be locked, read or written. Tokens that could not be written are kept, and
+        written by the next call for the same login.
+        """
+        async with self._store.locked(key[0]) as store:
+            if key in self._unwritten:
+                await self._leave(key, store, *self._unwritten[key])
+            login = self._find(key, store.document)
+            profile, mark = (None, Pending.NOTHING) if login is None else (login.profile, pending(login.entry))
+            step = decide(profile, mark, seen=seen, forced=forced, now=self._clock.now())
+            if login is None or step is Step.GONE:
+                return Outcome(Kind.GONE)
+            return await self._take(step, key, store, login)
+
+    async def _take(self, step: Step, key: Key, store: LockedStore, login: _Login) -> Outcome:
+        match step:
+            case Step.ADOPT:
+                return Outcome(Kind.ADOPTED)
+            case Step.HOLD:
+                return Outcome(Kind.HELD)
+            case Step.REFUSED:
+                return Outcome(Kind.ENDED)
+            case Step.INTERRUPT:
+                await self._leave(key, store, digest(login.entry), self._refusal(_BROKEN_OFF))
+                return Outcome(Kind.ENDED, _BROKEN_OFF)
+            case _:
+                return await self._redeem(key, store, login)
+
+    async def _redeem(self, key: Key, store: LockedStore, login: _Login) -> Outcome:
+        profile = login.profile
+        if profile.refresh is None:
+            raise ValueError("a login without a refresh token cannot be redeemed")
+        request = refresh_request(self._rules.catalog.providers[profile.provider], profile.refresh, client_id=profile.client_id)
+        now, of = self._clock.now(), digest(login.entry)
+        self._unwritten[key] = (of, without_intent)  # for a write that fails half-way
+        await store.replace(_with_entry(store.document, login.name, with_intent(login.entry, now=now)))
+        self._unwritten[key] = (of, partial(with_doubt, now=now))  # for one who stops waiting
+        answer = await self._endpoint.ask(request)
+        meant = answer if isinstance(answer, Failure) else read_answer(answer, now=now)
+        if isinstance(meant, Tokens) and not _is_of(profile, meant):
+            meant = _ANOTHER
+        await self._leave(key, store, of, self._change(meant))
+        if isinstance(meant, Tokens):
+            return Outcome(Kind.REFRESHED)
+        return Outcome(Kind.ENDED if meant.blame is Blame.PERMANENT else Kind.FAILED, meant)
+
+    def _change(self, meant: Tokens | Failure) -> Change:
+        """What an answer makes of the entry."""
+        if isinstance(meant, Tokens):
+            return partial(with_tokens, tokens=meant)
+        match meant.blame:
+            case Blame.PERMANENT:
+                return self._refusal(meant)
+            case Blame.UNCERTAIN:
+                return partial(with_doubt, now=self._clock.now())
+            case Blame.TRANSIENT:
+                return without_intent
+
+    def _refusal(self, failure: Failure) -> Change:
+        return partial(with_refusal, code=failure.code, now=self._clock.now())
+
+    async def _leave(self, key: Key, store: LockedStore, of: str, change: Change) -> None:
+        """Writes what came of it, whoever has written meanwhile; and keeps it until that is done."""
+        self._unwritten[key] = (of, change)
+        await store.edit(partial(self._changed, profile_id=key[1], of=of, change=change))
+        del self._unwritten[key]
+
+    def _changed(self, document: Document, profile_id: str, of: str, change: Change) -> Document:
+        """The document with the login's entry changed, if it still has the refresh token with that digest: somebody may have
+        logged in anew."""
+        name = entry_ids(document, self._rules.catalog).get(profile_id)
+        if name is None or digest(document.entries[name]) != of:
+            return document
+        return _with_entry(document, name, change(document.entries[name]))
+
+    def _find(self, key: Key, document: Document) -> _Login | None:
+        agent, profile_id = key
+        unit = store_unit(document, rules=self._rules, source="", name="", origin="", owner=agent or MAIN)
+        profile = next((profile for profile in unit.profiles if profile.id == profile_id), None)
+        if profile is None:
+            return None
+        name = entry_ids(document, self._rules.catalog)[profile_id]
+        return _Login(name, document.entries[name], profile)
+
+
+def _is_of(profile: Profile, tokens: Tokens) -> bool:
+    return same_identity(profile.account, profile.email, other_account=tokens.account, other_email=tokens.email)
+
+
+def _with_entry(document: Document, name: str, entry: Json) -> Document:
+    return Document({**document.raw, "profiles": {**document.entries, name: entry}})

@@ -1,0 +1,47 @@
+"""A token endpoint without a network: it answers what a test has written down."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+from broker.domain.oauth import Answer, Blame, Failure, TokenRequest
+from broker.domain.secret_value import SecretValue
+
+LOST = Failure(Blame.UNCERTAIN, "no_answer", "the token endpoint was asked, and its answer is lost")
+UNREACHED = Failure(Blame.TRANSIENT, "unreachable", "cannot connect to login.acme.example")
+
+
+def granted(number: int, **fields: Any) -> Answer:
+    """The tokens `at-<number>` and `rt-<number>`, for ten minutes."""
+    body = {"access_token": f"at-{number}", "refresh_token": f"rt-{number}", "expires_in": 600, **fields}
+    return Answer(200, json.dumps({k: v for k, v in body.items() if v is not None}).encode())
+
+
+def refused(status: int, code: str = "", retry_after: str = "") -> Answer:
+    """An OAuth error."""
+    return Answer(status, json.dumps({"error": code}).encode() if code else b"", retry_after)
+
+
+class ScriptedEndpoint:
+    """Fulfils `broker.ports.TokenEndpoint`: the answers in their order, and the last one forever. `redeemed` are the refresh
+    tokens it was asked with, `meanwhile` is called before each answer, and none comes before `open` is set."""
+
+    def __init__(self, *answers: Answer | Failure) -> None:
+        self.answers = list(answers)
+        self.redeemed: list[str] = []
+        self.requests: list[TokenRequest] = []
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def ask(self, request: TokenRequest) -> Answer | Failure:
+        """The next answer."""
+        token = request.fields["refresh_token"]
+        assert isinstance(token, SecretValue)
+        self.redeemed.append(token.reveal())
+        self.requests.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        self.meanwhile()
+        await self.open.wait()
+        return answer
