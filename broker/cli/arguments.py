@@ -44,3 +44,11 @@ def configuration(args: Namespace) -> "Config":
         return load(config_path=args.config, run_dir=args.run_dir, environ=environment())
     except ConfigurationFaults as faults:
         raise Failure(str(faults), code=Exit.USAGE) from None
+
+
+def chosen_agent(args: Namespace, config: "Config") -> str:
+    """The agent that is meant: `main` unless the arguments name one. Raises Failure where it is not configured."""
+    agent: str = args.agent or "main"
+    if agent not in config.policies.agents:
+        raise Failure(f"agent {agent!r} is not configured: add it to agents", code=Exit.USAGE)
+    return agent

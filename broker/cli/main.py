@@ -27,6 +27,7 @@ _COMMANDS: Final = {
     "models": ("models", "which credentials there are, and how they fare"),
     "config": ("config_check", "check a configuration"),
 }
+_STORING: Final = ("models", "onboard", "doctor")
 _EPILOG: Final = """\
 exit codes: 0 done, 1 refused or failed, 3 no broker, 64 usage or configuration
 environment: EQUABOT_HOME, EQUABOT_CONFIG, EQUABOT_RUN_DIR, EQUABOT_BROKER_ADDRESS, EQUABOT_DEBUG, NO_COLOR
@@ -38,7 +39,18 @@ class Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(Exit.USAGE, f"{self.prog}: {message}\n")
+        self.exit(Exit.USAGE, f"{self.prog}: {_shown(message)}\n")
+
+
+def _shown(message: str) -> str:
+    """What argparse complains of, less what could be a secret: it repeats what it does not understand."""
+    from broker.config.faults import looks_secret  # noqa: PLC0415
+
+    head, unrecognized, words = message.partition("unrecognized arguments: ")
+    if unrecognized:
+        options = [word.partition("=")[0] for word in words.split(" ") if word.startswith("-")]
+        return f"{head}{unrecognized}{' '.join(o for o in options if not looks_secret(o)) or '(not shown)'}"
+    return " ".join("(not shown)" if looks_secret(word.strip("'\"")) else word for word in message.split(" "))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +84,21 @@ def parse(argv: Sequence[str]) -> Namespace:
         else:
             subparsers.add_parser(command, help=about)
     words, after = _split(argv) if name == "exec" else (argv, [])
+    if name in _STORING:
+        _refuse_secrets(words)
     return parser.parse_args(words, Namespace(verbose=0, serving=False, command=after))
+
+
+def _refuse_secrets(words: Sequence[str]) -> None:
+    """A command that stores credentials does not take one as an argument. Raises Failure."""
+    from broker.config.faults import is_credential  # noqa: PLC0415
+
+    if any(is_credential(part) for word in words for part in (word, word.partition("=")[2])):
+        raise Failure(
+            "an argument looks like a credential (not shown). Every user of this machine can read arguments, and the shell"
+            " keeps them: replace that credential, and give the new one at the prompt or on standard input",
+            code=Exit.USAGE,
+        )
 
 
 def _lead_log(args: Namespace) -> None:

@@ -6,7 +6,8 @@ Questions are written to standard error, so that standard output stays for resul
 import os
 import sys
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from broker.cli.exits import Exit, Failure
 from broker.domain.hygiene import SIZE_MAX
@@ -72,25 +73,29 @@ def _piped(question: str) -> SecretValue:
 
 
 def _typed(question: str) -> SecretValue:
-    """A line from the terminal, its echo off.
-
-    Not in the terminal's own line mode, which silently cuts a line off at 4095 characters.
-    """
     keyboard = sys.stdin.fileno()
+    with unseen(keyboard):
+        print(f"{question} (not shown): ", end="", file=sys.stderr, flush=True)
+        typed = _line(keyboard)
+    if not typed.strip():
+        raise Failure("nothing was entered, and nothing was stored")
+    return SecretValue(typed.decode("utf-8", "surrogateescape"))
+
+
+@contextmanager
+def unseen(keyboard: int) -> Iterator[None]:
+    """What is typed meanwhile is not shown, and comes key by key: a terminal's own lines are silently cut off at 4095
+    characters."""
     before = termios.tcgetattr(keyboard)
     silent = termios.tcgetattr(keyboard)
     silent[3] &= ~(termios.ECHO | termios.ICANON)
     try:
         termios.tcsetattr(keyboard, termios.TCSADRAIN, silent)
-        print(f"{question} (not shown): ", end="", file=sys.stderr, flush=True)
-        typed = _line(keyboard)
+        yield
     finally:
         # What was pasted behind the first line is thrown away: a shell would run it.
         termios.tcsetattr(keyboard, termios.TCSAFLUSH, before)
         print(file=sys.stderr)
-    if not typed.strip():
-        raise Failure("nothing was entered, and nothing was stored")
-    return SecretValue(typed.decode("utf-8", "surrogateescape"))
 
 
 def _line(keyboard: int) -> bytes:

@@ -8,6 +8,7 @@ from typing import Final
 from broker.providers import PROVIDERS
 
 _SHOWN_MAX: Final = 40
+_CREDENTIAL_MIN: Final = 16
 _WORDS: Final = re.compile(r"[\s=:;,'\"]+")
 _OPAQUE: Final = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9_+=-]{16,}")
 _COMMON_PREFIXES: Final = ("sk-", "sk_", "pk-", "ghp_", "gho_", "github_pat_", "xox", "hf_", "eyJ", "Bearer", "bearer")
@@ -48,6 +49,12 @@ def looks_secret(text: str) -> bool:
     vendors = (prefix for known in PROVIDERS.values() for prefix in (*known.key_prefixes, *known.token_prefixes))
     prefixes = (*_COMMON_PREFIXES, *vendors)
     return any(word.startswith(prefixes) or _OPAQUE.fullmatch(word) for word in _WORDS.split(text))
+
+
+def is_credential(text: str) -> bool:
+    """Whether the text begins as a vendor's credentials do and is long enough to be one. Rather too rarely than too often."""
+    vendors = (prefix for known in PROVIDERS.values() for prefix in (*known.key_prefixes, *known.token_prefixes))
+    return len(text) >= _CREDENTIAL_MIN and text.startswith((*_COMMON_PREFIXES, *vendors))
 
 
 def quote(text: str) -> str:

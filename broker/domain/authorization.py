@@ -10,7 +10,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, urlencode
 
 from broker.domain.oauth import Answer, TokenRequest, Tokens, decoded, error_code
 from broker.domain.provider import Provider
@@ -93,8 +93,9 @@ def read_returned(text: str, attempt: Attempt) -> Code:
     text = text.strip()
     if not text or len(text) > _LONGEST or not text.isascii() or not text.isprintable() or " " in text:
         raise Refusal("that is neither a code nor the address that the browser was sent to: copy it whole")
-    if "=" in text or "://" in text:
-        return _of_query(parse_qs(urlsplit(text).query or text.lstrip("?")), attempt)
+    if "://" in text or "code=" in text or "error=" in text:
+        query = text.partition("?")[2] or text
+        return _of_query(parse_qs(query.partition("#")[0]), attempt)
     code, mark, state = text.partition("#")
     if not mark:
         return Code(SecretValue(code))

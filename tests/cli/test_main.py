@@ -115,6 +115,26 @@ def test_what_a_later_version_brings_is_refused_clearly(home: Path, arguments: l
     assert "not in this version" in done.stderr
 
 
+@pytest.mark.parametrize("word", [CANARY, f"--token={CANARY}", f"--agent={CANARY}"])
+@pytest.mark.parametrize("command", [["models", "auth", "paste-token", "--provider", "anthropic"], ["models", "status"]])
+def test_a_credential_is_no_argument(command: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Everybody on the machine can read it there. It is refused whatever it stands for, and not repeated."""
+    code = main([*command, word])
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (64, "")
+    assert "standard input" in captured.err
+    assert "canary" not in captured.err.lower()
+
+
+def test_what_is_not_understood_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    """It may be a secret; the names of options are not."""
+    assert main(["lease", "list", "hunter2", "--tokn=hunter2"]) == 64
+    assert main(["lease", "acquire", "anthropic", "--ttl", "hunter2-hunter2-hunter2"]) == 64
+    told = capsys.readouterr().err
+    assert "unrecognized arguments: --tokn\n" in told
+    assert "hunter2" not in told
+
+
 def test_an_address_that_is_none_is_64(home: Path) -> None:
     """It is said before anybody is asked."""
     done = equabot(home, "key", "anthropic", EQUABOT_BROKER_ADDRESS="broker.example.com:443")

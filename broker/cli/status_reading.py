@@ -1,0 +1,68 @@
+"""Where a report on an agent's credentials comes from: a running broker, else the sources themselves."""
+
+from argparse import Namespace
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from broker.cli.connecting import addressed, admin, broker
+from broker.cli.surroundings import now
+
+if TYPE_CHECKING:
+    from broker.cli.status_report import Report
+    from broker.config.model import Config
+    from broker.domain.statuses import ProfileStatus
+    from equabot_client import Profile
+
+_FAULTS_SHOWN = 20
+
+
+def look(args: Namespace, config: "Config", agent: str) -> "Report":
+    """The agent's credentials: as a running broker tells, or as the sources do. Raises Failure."""
+    return _from_broker(args, config, agent) or _surveyed(config, agent)
+
+
+def _from_broker(args: Namespace, config: "Config", agent: str) -> "Report | None":
+    """What a running broker says: through the admin socket, else through the agent's. None when there is none."""
+    from broker.cli.status_report import Report, Trouble  # noqa: PLC0415
+    from equabot_client.errors import BrokerUnavailable  # noqa: PLC0415
+
+    if not addressed(args):
+        with admin(args) as operator, suppress(BrokerUnavailable):
+            found = _told(operator.list_profiles(agent=agent).get(agent, ()))
+            troubles = [Trouble(source.name, source.fault) for source in operator.sources() if source.fault]
+            return Report(config=config, agent=agent, profiles=found, troubles=troubles, broker=operator.address, now=now())
+    with broker(args) as connected, suppress(BrokerUnavailable):
+        found = _told(connected.list_profiles())
+        return Report(config=config, agent=agent, profiles=found, troubles=[], broker=connected.address, now=now())
+    return None
+
+
+def _surveyed(config: "Config", agent: str) -> "Report":
+    """What a broker would say if one ran: every source is read once."""
+    import asyncio  # noqa: PLC0415
+
+    from broker.bootstrap import survey  # noqa: PLC0415
+    from broker.cli.status_report import Report, Trouble  # noqa: PLC0415
+
+    found = asyncio.run(survey(config))
+    faults = ((source.name, source.faults()[:_FAULTS_SHOWN]) for source in found.sources)
+    troubles = [Trouble(name, "; ".join(fault.message for fault in shown)) for name, shown in faults if shown]
+    return Report(config=config, agent=agent, profiles=found.statuses.get(agent, []), troubles=troubles, broker="", now=now())
+
+
+def _told(profiles: Iterable["Profile"]) -> "list[ProfileStatus]":
+    """The client library's profiles in the domain's words."""
+    from dataclasses import fields  # noqa: PLC0415
+
+    from broker.domain.statuses import ProfileStatus  # noqa: PLC0415
+
+    names = [field.name for field in fields(ProfileStatus)]
+    return [ProfileStatus(**{name: _epoch(getattr(profile, name)) for name in names}) for profile in profiles]
+
+
+def _epoch(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.timestamp()
+    return 0.0 if value is None else value
