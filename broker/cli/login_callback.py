@@ -54,14 +54,16 @@ class _Request(BaseHTTPRequestHandler):
         if asked.path != callback.path or callback.attempt is None:
             self._answer(404, "There is nothing here.")
             return
+        # The page first: once the login is found, this process is about to end.
         try:
-            callback.found = read_query(asked.query, callback.attempt)
+            found = read_query(asked.query, callback.attempt)
         except Refusal as refusal:
+            self._answer(400, "This is not the end of the login. The terminal says more.")
             if "error=" in asked.query:
                 callback.refused = str(refusal)
-            self._answer(400, "This is not the end of the login. The terminal says more.")
         else:
             self._answer(200, "Logged in. This page may be closed.")
+            callback.found = found
 
     def _answer(self, status: int, text: str) -> None:
         page = _PAGE.format(text).encode()
