@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from broker.cli.exits import Failure
 from broker.cli.prompting import interactive, unseen
 from broker.cli.surroundings import now
-from broker.domain.authorization import LOOPBACK, Attempt, Code, Refusal, read_query, read_returned
+from broker.domain.authorization import LOOPBACK, Attempt, Code, Denied, Refusal, read_query, read_returned
 
 PATIENCE: Final = 900.0
 """Seconds that a person has."""
@@ -59,7 +59,7 @@ class _Request(BaseHTTPRequestHandler):
             found = read_query(asked.query, callback.attempt)
         except Refusal as refusal:
             self._answer(400, "This is not the end of the login. The terminal says more.")
-            if "error=" in asked.query:
+            if isinstance(refusal, Denied):
                 callback.refused = str(refusal)
         else:
             self._answer(200, "Logged in. This page may be closed.")

@@ -31,6 +31,10 @@ class Refusal(Exception):
     """Why what came back is not the end of this login. Made of our own words and of an OAuth error code."""
 
 
+class Denied(Refusal):
+    """The vendor, or the person there, said no to this very login."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One login under way. `redirect_url` is where the person ends up with a code; empty in the device flow."""
@@ -181,9 +185,9 @@ def identity(tokens: Tokens, claims: Mapping[str, object]) -> tuple[str, str]:
 
 def _of_query(query: Mapping[str, list[str]], attempt: Attempt) -> Code:
     found = {name: values[0] for name, values in query.items() if len(values) == 1}
-    if found.get("error"):
-        raise Refusal(f"the provider refused the login: {error_code(found)}")
     _check(found.get("state", ""), attempt)
+    if found.get("error"):
+        raise Denied(f"the provider refused the login: {error_code(found)}")
     if not found.get("code"):
         raise Refusal("there is no code in it: copy the whole address that the browser was sent to")
     return Code(SecretValue(found["code"]))

@@ -150,6 +150,7 @@ def test_a_stranger_at_the_loopback_address_changes_nothing(ready: Host) -> None
         assert browse(back.replace("/auth/callback", "/favicon.ico"))[0] == 404
         status, page = browse(f"{back}?code=evil&state=wrong")
         assert (status, "evil" in page) == (400, False)
+        assert browse(f"{back}?error=access_denied&state=wrong")[0] == 400
         assert browse(url)[0] == 200
         person.reads("stored openai-codex:default")
         assert person.leaves() == 0
