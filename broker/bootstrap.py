@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from broker.config.model import Config
 from broker.domain.material import Shadowed, SourceState
-from broker.domain.policies import Delivery
+from broker.domain.policies import MAIN, Delivery
 from broker.domain.statuses import ProfileStatus
 from broker.engine.choosing import Choosing
 from broker.engine.clock import SystemClock
@@ -21,7 +21,7 @@ from broker.engine.leasing import Leasing
 from broker.engine.readiness import Readiness
 from broker.engine.standing import Standings
 from broker.identity.agent_socket import Claim, claim
-from broker.ports import Source, StateStore
+from broker.ports import Clock, Source, StateStore
 from broker.providers.catalog import PROVIDERS
 from broker.rpc.admin import AdminServicer
 from broker.rpc.convert import LeaseMessages
@@ -30,6 +30,7 @@ from broker.rpc.servicer import BrokerServicer
 from broker.sources.registry import TAIL, Context, build
 from broker.storage.agent_stores import AgentStores
 from broker.storage.glimpse import Glimpse
+from broker.storage.sealing import Seal
 from broker.storage.state import SqliteStateStore
 from broker.telemetry.event_log import log_event
 from broker.telemetry.events import AcquireAnswered, Draining, Events, Started
@@ -99,15 +100,20 @@ class Engine:
         )
 
 
+def agent_stores(config: Config, clock: Clock | None = None) -> AgentStores:
+    """The agents' profile stores, sealed where the configuration says so. Nothing is read yet."""
+    seal = None if config.seal_key_file is None else Seal(config.seal_key_file)
+    return AgentStores(config.home, clock=clock or SystemClock(), seal=seal)
+
+
 def _sources(config: Config, clock: SystemClock) -> tuple[Sequence[Source], frozenset[str]]:
-    context = Context(home=config.home, rules=config.rules, clock=clock)
+    stores = agent_stores(config, clock)
+    agents = dict.fromkeys((MAIN, *config.policies.agents))
+    context = Context(
+        home=config.home, rules=config.rules, clock=clock, stores={agent: stores.of(agent) for agent in agents}
+    )
     built = [(spec.kind, build(spec.kind, spec.options, context)) for spec in config.sources]
     return [source for _, source in built], frozenset(source.name for kind, source in built if kind in TAIL)
-
-
-def agent_stores(config: Config) -> AgentStores:
-    """The agents' profile stores, for commands that write them, whether or not a broker runs."""
-    return AgentStores(config.home, clock=SystemClock())
 
 
 async def survey(config: Config) -> Survey:

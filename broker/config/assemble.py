@@ -16,23 +16,25 @@ from broker.config.reading import Report, under
 from broker.config.values import Address, shown
 from broker.config.vendors import Known
 from broker.domain.cooldowns import CooldownOptions
-from broker.domain.discovery import Override, Place, Rules
+from broker.domain.discovery import FOREIGN_LOGINS, Override, Place, Rules
 from broker.domain.leases import LeaseOptions
 from broker.domain.policies import AgentPolicy, Policies
 from broker.domain.provider import Mode
+from broker.domain.tool_logins import TOOLS
 from broker.identity.agent_socket import plan
 from broker.sources.registry import KINDS
 
 _ANY: Final = "*"
-_PRECEDENCE: Final = ("mounted", "profile_store", "claude_cli", "dotenv", "env")
-"""The sources of a configuration that names none, as far as this version has them."""
+_PRECEDENCE: Final = ("mounted", "profile_store", *TOOLS, "dotenv", "env")
+"""The sources of a configuration that names none."""
 _EVERY_INTERFACE: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What counts beside the file. `run_dir` is what a flag or a variable says, `default_run_dir` what is taken when nobody
-    says anything; `listen` are addresses from the environment, which the file's own go before."""
+    says anything; `listen` are addresses from the environment, which the file's own go before; `logins` are the files in which
+    other tools keep theirs, by kind of source."""
 
     file: Path | None
     user_home: Path
@@ -40,6 +42,7 @@ class Surroundings:
     run_dir: Path | None
     default_run_dir: Path
     listen: Mapping[str, Address] = field(default_factory=lambda: MappingProxyType({}))
+    logins: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
 
     def path(self, written: str) -> Path:
         """A path from the file: `~` is the user's home, and what is relative starts where the file is."""
@@ -78,6 +81,7 @@ def assemble(document: Document, around: Surroundings, report: Report) -> Config
         profile_aliases=_aliases(document, known, report),
         env=document.env.variables,
         shell_env=document.env.shell,
+        seal_key_file=around.path(document.seal.key_file) if document.seal.key_file else None,
     )
 
 
@@ -175,7 +179,7 @@ def _required(document: Document, known: Known, report: Report) -> tuple[str, ..
 
 def _sources(document: Document, around: Surroundings, report: Report) -> tuple[SourceSpec, ...]:
     if document.sources is None:
-        return tuple(_source(kind, {}, around) for kind in _PRECEDENCE if kind in KINDS)
+        return tuple(_source(kind, {}, around) for kind in _PRECEDENCE)
     found: list[SourceSpec] = []
     for (kind, options), path in _located(document.sources, "sources", report):
         if kind not in KINDS:
@@ -189,9 +193,11 @@ def _sources(document: Document, around: Surroundings, report: Report) -> tuple[
 
 
 def _source(kind: str, given: Mapping[str, Any], around: Surroundings) -> SourceSpec:
-    usual = {"mounted": Path("/run/secrets/equabot"), "dotenv": around.home / ".env"}
+    usual = {"mounted": Path("/run/secrets/equabot"), "dotenv": around.home / ".env", **around.logins}
     paths = {"path": around.path(given["path"]) if "path" in given else usual[kind]} if kind in usual else {}
-    return SourceSpec(kind, MappingProxyType({**given, **paths}))
+    # Whether a tool's login is refreshed is a rule about its profile, wherever that stands.
+    told = {name: value for name, value in given.items() if name != "refresh"}
+    return SourceSpec(kind, MappingProxyType({**told, **paths}))
 
 
 def _rules(document: Document, sources: tuple[SourceSpec, ...], known: Known, report: Report) -> Rules:
@@ -212,7 +218,8 @@ def _rules(document: Document, sources: tuple[SourceSpec, ...], known: Known, re
         if place in bindings:
             report.refuse(f"{path}.from", f"is where {bindings[place]} comes from already; a value makes one profile")
         bindings[place] = profile
-    return Rules(known.catalog, MappingProxyType(bindings), MappingProxyType(overrides))
+    ours = {TOOLS[kind].profile_id for kind, options in document.sources or () if kind in TOOLS and options.get("refresh")}
+    return Rules(known.catalog, MappingProxyType(bindings), MappingProxyType(overrides), FOREIGN_LOGINS - ours)
 
 
 def _aliases(document: Document, known: Known, report: Report) -> Mapping[str, str]:

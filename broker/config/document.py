@@ -18,6 +18,7 @@ from broker.domain.leases import LeaseOptions
 from broker.domain.policies import Delivery
 from broker.domain.provider import HeaderForm, Mode
 from broker.domain.secret_value import SecretValue
+from broker.domain.tool_logins import TOOLS
 
 T = TypeVar("T")
 NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
@@ -62,6 +63,13 @@ class AuditSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SealSection:
+    """How the profile stores are sealed; with nothing said, not at all."""
+
+    key_file: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EnvSection:
     """Variables that stand in for the environment's, and whether a login shell is asked for more."""
 
@@ -88,6 +96,7 @@ class Document:
     expiry: ExpiryOptions = field(default_factory=ExpiryOptions)
     audit: AuditSection = field(default_factory=AuditSection)
     env: EnvSection = field(default_factory=EnvSection)
+    seal: SealSection = field(default_factory=SealSection)
 
 
 def read(text: str, report: Report) -> Document:
@@ -161,8 +170,8 @@ _SOURCE: Final = OneOf(
         "env": Section(dict[str, Any], {}),
         "dotenv": Section(dict[str, Any], {"path": _PATH}),
         "mounted": Section(dict[str, Any], {"path": _PATH}),
-        "claude_cli": Section(dict[str, Any], {"path": _PATH}),
         "profile_store": Section(dict[str, Any], {}),
+        **{tool: Section(dict[str, Any], {"path": _PATH, "refresh": Text(values.boolean)}) for tool in TOOLS},
         "kubernetes": Section(
             dict[str, Any],
             {
@@ -281,6 +290,7 @@ DOCUMENT: Final = Section(
         "expiry": Section(ExpiryOptions, {"warn_within": Text(values.span), "stale_budget": Text(values.span)}),
         "audit": Section(AuditSection, {"path": _PATH, "fail_closed": Text(values.boolean)}),
         "env": _env,
+        "seal": Section(SealSection, {"key_file": _PATH}, needs=("key_file",)),
     },
 )
 """Every key there is."""

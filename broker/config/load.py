@@ -48,6 +48,7 @@ def load(
         run_dir=outside.path("--run-dir", run_dir) or outside.path("EQUABOT_RUN_DIR"),
         default_run_dir=_default_run_dir(environ, own_home),
         listen=outside.addresses(),
+        logins=outside.logins(),
     )
     config = assemble(document or Document(), around, report)
     if faults := report.faults():
@@ -91,6 +92,17 @@ class _Outside:
                 except Refused as refused:
                     self._report.refuse_outside(variable, str(refused))
         return MappingProxyType(found)
+
+
+    def logins(self) -> Mapping[str, Path]:
+        """Where other tools keep their logins, which some let a variable of theirs move."""
+        claude = self.path("CLAUDE_CONFIG_DIR") or self.user_home / ".claude"
+        codex = self.path("CODEX_HOME") or self.user_home / ".codex"
+        return MappingProxyType({
+            "claude_cli": claude / ".credentials.json",
+            "codex_cli": codex / "auth.json",
+            "qwen_cli": self.user_home / ".qwen" / "oauth_creds.json",
+        })  # fmt: skip
 
 
 def _document(file: Path, *, needed: bool, report: Report) -> Document | None:

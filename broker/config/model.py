@@ -91,7 +91,7 @@ class Config:
     """Everything a broker needs to know. `file` is what was read, None when there was nothing to read.
 
     `order` is by provider id and exclusive; `required` holds provider ids; `profiles` are by profile id, `profile_aliases`
-    profile ids by alias.
+    profile ids by alias. `seal_key_file` has the keys that seal the profile stores; None: they are not sealed.
     """
 
     file: Path | None
@@ -114,3 +114,4 @@ class Config:
     profile_aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     env: Mapping[str, SecretValue] = field(default_factory=lambda: MappingProxyType({}))
     shell_env: ShellEnv = field(default_factory=ShellEnv)
+    seal_key_file: Path | None = None

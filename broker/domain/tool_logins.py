@@ -1,7 +1,5 @@
-"""Logins of other tools: what their files say, as a profile. They are read, and never written unless the operator says so.
-
-Where a refresh token is not the broker's to redeem the profile has none: the tool keeps the login fresh, and its file is
-followed.
+"""Logins of other tools: what their files say, as a profile. They are read, never written, and no refresh token of theirs is
+redeemed: the tool keeps its login fresh, and its file is followed.
 """
 
 import base64
@@ -17,7 +15,6 @@ from broker.domain.hygiene import Unclean, clean
 from broker.domain.material import Fault, Unit
 from broker.domain.profiles import Profile, split_id
 from broker.domain.provider import Mode
-from broker.domain.secret_value import SecretValue
 
 SIZE_MAX: Final = 256 << 10
 """Bytes such a file may have."""
@@ -27,10 +24,10 @@ _CLAIMED_MAX: Final = 253_402_300_799  # the end of the year 9999
 
 @dataclass(frozen=True, slots=True)
 class _Login:
-    """What a file says, still unchecked. `expires_at` in seconds since the epoch."""
+    """What a file says, still unchecked. `refreshed`: the tool can; `expires_at` in seconds since the epoch."""
 
     access: str
-    refresh: str
+    refreshed: bool
     expires_at: float
     account: str = ""
     email: str = ""
@@ -67,13 +64,12 @@ def read_login(
 def _profile(tool: Tool, login: _Login, profile_id: str, rules: Rules, *, source: str, unit: str, origin: str) -> Profile:
     provider = rules.catalog.providers[split_id(tool.profile_id)[0]]
     override = rules.overrides.get(profile_id, Override())
-    mode = override.mode or (Mode.OAUTH if login.refresh else Mode.TOKEN)
+    mode = override.mode or (Mode.OAUTH if login.refreshed else Mode.TOKEN)
     secret, fault = None, ""
     try:
         secret = clean(login.access, provider=provider, mode=mode, catalog=rules.catalog)
     except Unclean as unclean:
         fault = f"{origin} has an access token that {unclean.reason}"
-    ours = login.refresh and mode is Mode.OAUTH and tool.profile_id not in rules.foreign_logins
     return Profile(
         id=profile_id,
         provider=provider.id,
@@ -84,7 +80,6 @@ def _profile(tool: Tool, login: _Login, profile_id: str, rules: Rules, *, source
         secret=secret,
         fault=fault,
         expires_at=override.expires_at or login.expires_at,
-        refresh=SecretValue(login.refresh) if ours else None,
         account=login.account,
         email=login.email,
     )
@@ -97,7 +92,7 @@ def _claude(contents: Mapping[str, object], _: float) -> _Login | str | None:
     expires_at, doubt = instant(login.get("expiresAt"))
     if expires_at is None:
         return f"is ignored, for its expiresAt {doubt or 'is missing'}"
-    return _Login(_text(login, "accessToken"), _text(login, "refreshToken"), expires_at)
+    return _Login(_text(login, "accessToken"), bool(_text(login, "refreshToken")), expires_at)
 
 
 def _codex(contents: Mapping[str, object], changed_at: float) -> _Login | str | None:
@@ -107,7 +102,7 @@ def _codex(contents: Mapping[str, object], changed_at: float) -> _Login | str | 
     access = _text(tokens, "access_token")
     return _Login(
         access,
-        _text(tokens, "refresh_token"),
+        bool(_text(tokens, "refresh_token")),
         _expiry(claims(access)) or changed_at + _LIFE_OF_A_CODEX_TOKEN,
         account=_text(tokens, "account_id"),
         email=_text(claims(_text(tokens, "id_token")), "email"),
@@ -120,12 +115,14 @@ def _qwen(contents: Mapping[str, object], _: float) -> _Login | str | None:
     expires_at, doubt = instant(contents.get("expiry_date"))
     if expires_at is None:
         return f"is ignored, for its expiry_date {doubt or 'is missing'}"
-    return _Login(_text(contents, "access_token"), _text(contents, "refresh_token"), expires_at)
+    return _Login(_text(contents, "access_token"), bool(_text(contents, "refresh_token")), expires_at)
 
 
 CLAUDE: Final = Tool("anthropic:claude-cli", _claude, "log in with `claude` again, or run `claude setup-token`")
 CODEX: Final = Tool("openai-codex:codex-cli", _codex, "run `codex login`")
 QWEN: Final = Tool("qwen-portal:qwen-cli", _qwen, "log in with `qwen` again")
+TOOLS: Final[Mapping[str, Tool]] = {"claude_cli": CLAUDE, "codex_cli": CODEX, "qwen_cli": QWEN}
+"""The tools, by the kind of source that reads their files."""
 
 
 def claims(token: str) -> Mapping[str, object]:

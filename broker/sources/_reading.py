@@ -5,10 +5,11 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 from dotenv.parser import Binding, parse_stream
@@ -56,6 +57,19 @@ def read_file(name: str | Path, *, shown: object, limit: int, within: int | None
         raise
     except OSError as error:
         raise unreadable(shown, error) from None
+
+
+def changed_at(path: Path) -> float:
+    """When the file was changed last, in seconds since the epoch. Raises FileNotFoundError, also for a file in a directory that
+    is closed to the broker, and Unreadable."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        raise
+    except PermissionError:
+        raise FileNotFoundError from None
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def _refuse_special(found: os.stat_result, shown: object) -> None:
@@ -106,8 +120,11 @@ class Bundle:
     origins: dict[str, str]
 
 
-def read_bundle(folder: int, *, shown: Path, wants: Callable[[str], bool]) -> Bundle:
-    """What an open directory holds: a file for each wanted key, and beneath them the variables of its `.env`.
+def read_bundle(
+    folder: int, *, shown: Path, wants: Callable[[str], bool], files: Mapping[str, int] = MappingProxyType({})
+) -> Bundle:
+    """What an open directory holds: a file for each wanted key, beneath them the variables of its `.env`, and these `files`, of
+    which it says how many bytes each may have.
 
     No other file is opened. Raises Unreadable when one of these cannot be read: nothing is half read.
     """
@@ -117,8 +134,8 @@ def read_bundle(folder: int, *, shown: Path, wants: Callable[[str], bool]) -> Bu
     if ".env" in names and (raw := _read_entry(".env", folder, shown=shown, limit=DOTENV_MAX)) is not None:
         texts |= parse_dotenv(raw, shown=shown / ".env")
         origins |= {key: f"{shown / '.env'} {key}" for key in texts}
-    for key in sorted(name for name in names if not name.startswith(".") and wants(name)):
-        if (value := _read_entry(key, folder, shown=shown, limit=SIZE_MAX)) is not None:
+    for key in sorted(name for name in names if name in files or (not name.startswith(".") and wants(name))):
+        if (value := _read_entry(key, folder, shown=shown, limit=files.get(key, SIZE_MAX))) is not None:
             texts[key] = value
             origins[key] = str(shown / key)
     return Bundle(texts, origins)

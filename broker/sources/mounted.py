@@ -1,5 +1,5 @@
-"""A directory of secrets, as the kubelet or an operator mounts it: a file a key, `.env` inside, a subdirectory a Secret of its
-own.
+"""A directory of secrets, as the kubelet or an operator mounts it: a file a key, `.env` and files of logins inside, a
+subdirectory a Secret of its own.
 
 The unit of an update is the directory, or the subdirectory. Where `..data` stands, the whole of it is exchanged at once, and
 is read at once.
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from broker.domain.auth_document import Malformed
+from broker.domain.bundles import FILES, bundle_unit
 from broker.domain.discovery import Rules
 from broker.domain.material import Changed, Event, Listed, Removed, Unavailable, Unit
 from broker.sources._reading import Unreadable, consistently, opened, read_bundle, subdirectories, unreadable
@@ -18,7 +20,7 @@ from broker.sources._watching import Changes, Watch
 
 KIND: Final = "mounted"
 _ROOT: Final = ""
-_WATCHED: Final = frozenset({".env", "..data"})
+_WATCHED: Final = frozenset({".env", "..data", *FILES})
 _NOBODYS: Final = frozenset({"lost+found"})
 
 Found = Unit | str
@@ -155,12 +157,15 @@ class Mounted:
     def _read_unit(self, name: str, folder: int) -> Found:
         path = self._path / name
         try:
-            bundle = read_bundle(folder, shown=path, wants=lambda key: self._wants(name, key))
+            bundle = read_bundle(folder, shown=path, wants=lambda key: self._wants(name, key), files=FILES)
+            return bundle_unit(
+                bundle.texts, rules=self._rules, kind=KIND, source=self.name, unit=name, name=name,
+                origin=bundle.origins.__getitem__,
+            )  # fmt: skip
         except (Unreadable, OSError) as error:
             return _why(path, error)
-        return self._rules.discover(
-            bundle.texts, kind=KIND, source=self.name, unit=name, name=name or KIND, origin=bundle.origins.__getitem__
-        )
+        except Malformed as malformed:
+            return str(malformed)
 
     def _keep(self, name: str, found: Found) -> None:
         self._found[name] = found

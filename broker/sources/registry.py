@@ -1,29 +1,34 @@
 """The kinds of sources there are, one line each, and how an entry of the configuration becomes a source."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from broker.domain.discovery import Rules
+from broker.domain.tool_logins import TOOLS, Tool
 from broker.ports import Clock, Source
 from broker.sources._watching import Watch
 from broker.sources.dotenv import Dotenv, DotenvOptions
 from broker.sources.env import Env, process_environment
 from broker.sources.mounted import Mounted, MountedOptions
+from broker.sources.profile_store import ProfileStores, Store
+from broker.sources.tool_login import ToolLogin, ToolLoginOptions
 
 Options = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What sources are made with. `home` is the broker's own directory; `environ` gives the environment when it is read."""
+    """What sources are made with. `home` is the broker's own directory; `environ` gives the environment when it is read;
+    `stores` are the agents' profile stores."""
 
     home: Path
     rules: Rules
     clock: Clock
     environ: Callable[[], Mapping[str, str]] = process_environment
+    stores: Mapping[str, Store] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def _env(_: Options, context: Context) -> Source:
@@ -40,9 +45,23 @@ def _mounted(options: Options, context: Context) -> Source:
     return Mounted(MountedOptions(path), rules=context.rules, watch=Watch(context.clock))
 
 
+def _profile_store(_: Options, context: Context) -> Source:
+    return ProfileStores(context.stores, rules=context.rules, watch=Watch(context.clock))
+
+
+def _login(kind: str, tool: Tool) -> Callable[[Options, Context], Source]:
+    def make(options: Options, context: Context) -> Source:
+        place = ToolLoginOptions(kind, tool, _absolute(options["path"]))
+        return ToolLogin(place, rules=context.rules, watch=Watch(context.clock))
+
+    return make
+
+
 KINDS: Final[Mapping[str, Callable[[Options, Context], Source]]] = MappingProxyType(
     {
         "mounted": _mounted,
+        "profile_store": _profile_store,
+        **{kind: _login(kind, tool) for kind, tool in TOOLS.items()},
         "dotenv": _dotenv,
         "env": _env,
     }

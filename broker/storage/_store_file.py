@@ -21,13 +21,17 @@ _SEALED_MORE: Final = 2
 
 
 class Sealing(Protocol):
-    """How a store is encrypted."""
+    """How a store is encrypted, with the key in a file."""
+
+    @property
+    def key_file(self) -> Path:
+        """That file."""
 
     def seal(self, text: bytes) -> bytes:
         """The file's content for a store's text. Raises StoreFault."""
 
     def unseal(self, content: bytes) -> tuple[bytes, bool]:
-        """The store's text in the file's content, and whether it is sealed as `seal` does it now. Raises Malformed, StoreFault."""
+        """The store's text in the file's content, and whether it is sealed as `seal` does it. Raises Malformed, StoreFault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class StoreFile:
 
     def __init__(self, path: Path, seal: Sealing | None) -> None:
         self.path = path
+        self.files = (path,) if seal is None else (path, seal.key_file)
         self._seal = seal
 
     def real(self) -> Path:

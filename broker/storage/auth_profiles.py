@@ -18,12 +18,16 @@ __all__ = ["AuthProfiles", "Locked", "Sealing"]
 
 
 class AuthProfiles:
-    """One agent's store. Blocking: in an event loop, call it in a thread. A store that is not there is empty."""
+    """One agent's store. Blocking: in an event loop, call it in a thread. A store that is not there is empty.
+
+    `files` are all those that decide what it holds.
+    """
 
     def __init__(self, path: Path, *, clock: Clock, seal: Sealing | None = None) -> None:
         self.path = path
         self._clock = clock
         self._file = StoreFile(path, seal)
+        self.files = self._file.files
 
     def read(self) -> Document:
         """What the store holds now. Raises StoreFault."""

@@ -31,7 +31,7 @@ class Seal:
     """Seals and opens stores with the keys in a file. Fulfils `auth_profiles.Sealing`."""
 
     def __init__(self, key_file: Path) -> None:
-        self._key_file = key_file
+        self.key_file = key_file
 
     def seal(self, text: bytes) -> bytes:
         """The file's content for a store's text. Raises StoreFault where there is no key."""
@@ -67,11 +67,11 @@ class Seal:
         if key is None:
             shown = named if isinstance(named, str) and _KID.fullmatch(named) else "of another kind"
             have = ", ".join(map(_name, keys))
-            raise StoreFault(f"it is sealed with key {shown}, and {self._key_file} has {have}: add that key as another line")
+            raise StoreFault(f"it is sealed with key {shown}, and {self.key_file} has {have}: add that key as another line")
         return _opened(key, nonce, data), key == keys[0]
 
     def _keys(self) -> list[bytes]:
-        path = self._key_file
+        path = self.key_file
         try:
             with os.fdopen(os.open(path, _READ), "rb") as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

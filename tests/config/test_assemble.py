@@ -11,10 +11,11 @@ from broker.config.model import Config, ConfiguredProfile, Listen, SourceSpec
 from broker.config.reading import Report
 from broker.config.values import Address
 from broker.domain.cooldowns import CooldownOptions
-from broker.domain.discovery import Override, Place
+from broker.domain.discovery import FOREIGN_LOGINS, Override, Place
 from broker.domain.leases import LeaseOptions
 from broker.domain.policies import AgentPolicy, Delivery
 from broker.domain.provider import Mode
+from broker.sources.registry import KINDS
 
 
 def around(**told: Any) -> Surroundings:
@@ -24,6 +25,7 @@ def around(**told: Any) -> Surroundings:
         "home": Path("/home/me/.equabot"),
         "run_dir": None,
         "default_run_dir": Path("/run/equabot"),
+        "logins": {kind: Path("/home/me", f".{kind}") for kind in ("claude_cli", "codex_cli", "qwen_cli")},
     }
     return Surroundings(**(usual | told))
 
@@ -56,6 +58,10 @@ def test_nothing_said_is_every_default() -> None:
     assert config.policies.agents == {"main": MAIN}
     assert config.sources == (
         SourceSpec("mounted", {"path": Path("/run/secrets/equabot")}),
+        SourceSpec("profile_store", {}),
+        SourceSpec("claude_cli", {"path": Path("/home/me/.claude_cli")}),
+        SourceSpec("codex_cli", {"path": Path("/home/me/.codex_cli")}),
+        SourceSpec("qwen_cli", {"path": Path("/home/me/.qwen_cli")}),
         SourceSpec("dotenv", {"path": Path("/home/me/.equabot/.env")}),
         SourceSpec("env", {}),
     )
@@ -64,6 +70,8 @@ def test_nothing_said_is_every_default() -> None:
     assert (config.expiry.warn_within, config.expiry.stale_budget) == (86400.0, 600.0)
     assert (config.required, dict(config.order), config.rules.bindings) == ((), {}, {})
     assert config.audit.path is None
+    assert config.seal_key_file is None
+    assert config.rules.foreign_logins == FOREIGN_LOGINS
 
 
 # --- paths ------------------------------------------------------------------------------------------------------------
@@ -339,8 +347,8 @@ def test_sources_keep_their_order() -> None:
     ("text", "found"),
     [
         (
-            "sources:\n  - env\n  - profile_store: {}\n",
-            "3: sources[1]: this version of the broker has no source profile_store; remove it (it has mounted, dotenv, env)",
+            "sources:\n  - env\n  - kubernetes: {}\n",
+            f"3: sources[1]: this version of the broker has no source kubernetes; remove it (it has {', '.join(KINDS)})",
         ),
         (
             "sources:\n  - dotenv\n  - dotenv: {path: ~/.equabot/.env}\n",
@@ -354,6 +362,23 @@ def test_sources_keep_their_order() -> None:
 def test_sources_that_are_refused(text: str, found: str) -> None:
     """A source that is named is wanted: one that cannot be had is a fault, not silence."""
     assert faults(text) == [found]
+
+
+def test_logins_of_other_tools_are_refreshed_only_where_it_is_said() -> None:
+    """The rule is about the profile, wherever it stands; the place is all that the source needs to know."""
+    config = sound("sources:\n  - claude_cli: {refresh: true, path: ~/x}\n  - codex_cli: {refresh: false}\n  - qwen_cli\n")
+    assert config.sources == (
+        SourceSpec("claude_cli", {"path": Path("/home/me/x")}),
+        SourceSpec("codex_cli", {"path": Path("/home/me/.codex_cli")}),
+        SourceSpec("qwen_cli", {"path": Path("/home/me/.qwen_cli")}),
+    )
+    assert FOREIGN_LOGINS - config.rules.foreign_logins == {"anthropic:claude-cli"}
+
+
+def test_stores_are_sealed_with_a_key_from_a_file() -> None:
+    """Which has to be named."""
+    assert sound("seal: {key_file: ~/seal.key}").seal_key_file == Path("/home/me/seal.key")
+    assert faults("seal: {}") == ["1: seal: lacks key_file; add it"]
 
 
 # --- durations --------------------------------------------------------------------------------------------------------

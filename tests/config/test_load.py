@@ -37,6 +37,18 @@ def test_no_file_is_every_default(home: Path) -> None:
     assert (config.file, config.home) == (None, home / ".equabot")
 
 
+def test_tools_may_keep_their_logins_elsewhere(home: Path) -> None:
+    """Where their own variables say so."""
+
+    def places(**environ: str) -> list[str]:
+        found = {spec.kind: spec.options.get("path") for spec in load(environ=environ, home=home).sources}
+        return [str(found[kind]).removeprefix(str(home)) for kind in ("claude_cli", "codex_cli", "qwen_cli")]
+
+    assert places() == ["/.claude/.credentials.json", "/.codex/auth.json", "/.qwen/oauth_creds.json"]
+    moved = {"CLAUDE_CONFIG_DIR": "/etc/claude", "CODEX_HOME": "~/codex"}
+    assert places(**moved) == ["/etc/claude/.credentials.json", "/codex/auth.json", "/.qwen/oauth_creds.json"]
+
+
 @pytest.mark.parametrize("text", [None, "run_dir: /x"])
 def test_the_parser_is_loaded_only_for_a_file(home: Path, text: str | None) -> None:
     """A broker without a configuration file does not carry PyYAML in its memory."""

@@ -1,6 +1,7 @@
 """What every source promises, the one for tests included."""
 
 import asyncio
+import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,10 +11,15 @@ from pathlib import Path
 import pytest
 
 from broker.domain.material import Listed, Unit
+from broker.domain.tool_logins import CLAUDE
+from broker.engine.clock import SystemClock
 from broker.ports import Source
 from broker.sources.dotenv import Dotenv, DotenvOptions
 from broker.sources.env import Env
 from broker.sources.mounted import Mounted, MountedOptions
+from broker.sources.profile_store import ProfileStores
+from broker.sources.tool_login import ToolLogin, ToolLoginOptions
+from broker.storage.auth_profiles import AuthProfiles
 from tests.fakes.following import RULES, following, live_watch
 from tests.fakes.source import FakeSource
 from tests.fakes.volume import Volume
@@ -59,7 +65,22 @@ def _volume(path: Path) -> Case:
     return Case(source, lambda key: volume.swap({"OPENAI_API_KEY": key}))
 
 
-@pytest.fixture(params=[_fake, _env, _dotenv, _mounted, _volume])
+def _store(path: Path) -> Case:
+    store = AuthProfiles(path / "auth-profiles.json", clock=SystemClock())
+
+    def hold(key: str) -> None:
+        store.path.write_text(json.dumps({"profiles": {"openai:x": {"type": "api_key", "key": key}}}))
+
+    return Case(ProfileStores({"main": store}, rules=RULES, watch=live_watch()), hold)
+
+
+def _login(path: Path) -> Case:
+    file = path / ".credentials.json"
+    source = ToolLogin(ToolLoginOptions("claude_cli", CLAUDE, file), rules=RULES, watch=live_watch())
+    return Case(source, lambda key: file.write_text(json.dumps({"claudeAiOauth": {"accessToken": key, "expiresAt": 1.9e12}})))
+
+
+@pytest.fixture(params=[_fake, _env, _dotenv, _mounted, _volume, _store, _login])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     made: Case = request.param(tmp_path)
     return made

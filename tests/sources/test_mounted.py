@@ -1,5 +1,6 @@
 """A mounted directory, on a real file system with real notifications."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -22,25 +23,49 @@ def root(value: str) -> dict[str, str]:
     return {"openai:mounted": value}
 
 
+def claude_login(token: str) -> str:
+    return json.dumps({"claudeAiOauth": {"accessToken": token, "expiresAt": 1.9e12}})
+
+
 def put(path: Path, value: str, key: str = "OPENAI_API_KEY") -> None:
     path.mkdir(parents=True, exist_ok=True)
     (path / key).write_text(value)
 
 
 async def test_files_lines_and_subdirectories_make_profiles(tmp_path: Path) -> None:
-    """A file a key, `.env` beneath the files, a subdirectory a Secret named after itself; no other file is read."""
+    """A file a key, `.env` beneath the files, files of logins, a subdirectory a Secret of its own; nothing else is read."""
     put(tmp_path, "file")
     (tmp_path / ".env").write_text("OPENAI_API_KEY=line\nGROQ_API_KEY=gsk_line\n")
     put(tmp_path / "team one", "sub")
     put(tmp_path / "team one" / "deeper", "never")
     put(tmp_path / ".hidden", "never")
     os.mkfifo(tmp_path / "README")
-    (tmp_path / "auth-profiles.json").write_text("not yet")
+    (tmp_path / "auth-profiles.json").write_text('{"profiles": {"openai:x": {"type": "api_key", "key": "stored"}}}')
+    (tmp_path / "team one" / ".credentials.json").write_text(claude_login("login"))
     async with following(mounted(tmp_path)) as events:
         assert await events.next() == {
-            "": {"openai:mounted": "file", "groq:mounted": "gsk_line"},
-            "team one": {"openai:team-one": "sub"},
+            "": {"openai:mounted": "file", "groq:mounted": "gsk_line", "openai:x": "stored"},
+            "team one": {"openai:team-one": "sub", "anthropic:team-one": "login"},
         }
+
+
+async def test_files_of_logins_are_followed(tmp_path: Path) -> None:
+    """Rewritten, replaced, broken, mended: a broken one leaves what the whole unit held before."""
+    put(tmp_path, "k")
+    file = tmp_path / ".credentials.json"
+    async with following(mounted(tmp_path)) as events:
+        assert await events.next() == {"": root("k")}
+        file.write_text(claude_login("one"))
+        assert await events.next() == ("", root("k") | {"anthropic:claude-cli": "one"})
+        (tmp_path / "new").write_text(claude_login("two"))
+        (tmp_path / "new").rename(file)
+        assert await events.next() == ("", root("k") | {"anthropic:claude-cli": "two"})
+        file.write_text(claude_login("three")[:-5])
+        assert await events.next() == {"": "failed"}
+        file.write_text(claude_login("three"))
+        assert await events.next() == ("", root("k") | {"anthropic:claude-cli": "three"})
+        (tmp_path / "auth-profiles.json").write_text("x" * (5 << 20))
+        assert await events.next() == {"": "failed"}
 
 
 async def test_a_profile_says_which_file_it_came_from(tmp_path: Path) -> None:

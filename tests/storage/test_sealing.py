@@ -46,7 +46,7 @@ def kid(tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     "keys",
     [
-        ONE, b64(ONE), b64(ONE) + b"\n", b"# the key\n\n  " + b64(ONE) + b"\r\n", ONE.hex().encode(), ONE.hex().upper().encode(),
+        ONE, b64(ONE), b64(ONE) + b"\n", b"# one\n\n  " + b64(ONE) + b"\r\n", ONE.hex().encode(), ONE.hex().upper().encode(),
         base64.urlsafe_b64encode(ONE), b64(ONE).rstrip(b"="), b64(ONE) + b"\n" + b64(TWO),
     ],
 )  # fmt: skip
