@@ -17,7 +17,6 @@ from broker.domain.auth_document import entry_of_oauth, entry_of_token
 from broker.domain.authorization import ENTROPY, LOOPBACK, Attempt, Refusal, authorize_url, begin, identity
 from broker.domain.oauth import Tokens
 from broker.domain.provider import Provider
-from broker.domain.tool_logins import claims
 
 _NO_TERMINAL = 2
 
@@ -39,7 +38,7 @@ def run(args: Namespace) -> int:
 
 
 def _kept(desk: Desk, provider: Provider, tokens: Tokens, wanted: str) -> int:
-    account, email = identity(tokens, claims(tokens.access.reveal()))
+    account, email = identity(tokens)
     profile_id = wanted or _named_after(desk, provider, email)
     entry: dict[str, Any]
     if tokens.refresh is None:  # it lasts as long as it lasts

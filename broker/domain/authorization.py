@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlencode
 from broker.domain.oauth import Answer, TokenRequest, Tokens, decoded, error_code
 from broker.domain.provider import Provider
 from broker.domain.secret_value import SecretValue
+from broker.domain.tool_logins import claims
 
 ENTROPY: Final = 64
 """Random bytes that a login needs."""
@@ -171,11 +172,11 @@ def read_pending(answer: Answer, *, interval: float) -> float | None:
     return interval if code == "authorization_pending" or answer.status >= 500 else None
 
 
-def identity(tokens: Tokens, claims: Mapping[str, object]) -> tuple[str, str]:
+def identity(tokens: Tokens) -> tuple[str, str]:
     """The account and the e-mail address of a login, as far as its answer or the claims of its access token say."""
-    said = claims.get("https://api.openai.com/auth")
+    told = claims(tokens.access.reveal())
+    said, profile = told.get("https://api.openai.com/auth"), told.get("https://api.openai.com/profile")
     account = said.get("chatgpt_account_id") if isinstance(said, dict) else None
-    profile = claims.get("https://api.openai.com/profile")
     email = profile.get("email") if isinstance(profile, dict) else None
     return (
         tokens.account or (account if isinstance(account, str) else ""),

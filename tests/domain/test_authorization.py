@@ -178,13 +178,18 @@ def test_no_device_login_is_refused(told: Answer) -> None:
         read_device(told)
 
 
+def jwt(**said: object) -> SecretValue:
+    return SecretValue(f"e30.{base64.urlsafe_b64encode(json.dumps(said).encode()).decode().rstrip('=')}.c2ln")
+
+
 def test_whose_login_it_is() -> None:
     """From the answer, else from what OpenAI's access tokens say of themselves; what is no text says nothing."""
-    tokens = Tokens(SecretValue("a"), None, 0.0, 1.0)
     said = {"https://api.openai.com/auth": {"chatgpt_account_id": "acct"}, "https://api.openai.com/profile": {"email": "me@x"}}
-    assert identity(tokens, said) == ("acct", "me@x")
-    assert identity(replace(tokens, account="a1", email="you@x"), said) == ("a1", "you@x")
-    assert identity(tokens, {"https://api.openai.com/auth": {"chatgpt_account_id": 1}, "email": []}) == ("", "")
+    tokens = Tokens(jwt(**said), None, 0.0, 1.0)
+    assert identity(tokens) == ("acct", "me@x")
+    assert identity(replace(tokens, account="a1", email="you@x")) == ("a1", "you@x")
+    assert identity(replace(tokens, access=jwt(**{"https://api.openai.com/auth": {"chatgpt_account_id": 1}}))) == ("", "")
+    assert identity(replace(tokens, access=SecretValue("opaque"))) == ("", "")
 
 
 def test_an_attempt_shows_no_secret() -> None:
