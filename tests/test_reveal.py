@@ -17,7 +17,7 @@ REASONS = {
     "broker/cli/lease.py": "--json prints the whole lease, its secret included, as the help says",
     "broker/cli/storing.py": "what a person gave, to be cleaned before it is stored",
     "broker/domain/auth_document.py": "an entry of auth-profiles.json as it is written, and a token's fingerprint",
-    "broker/domain/authorization.py": "a login: its verifier's challenge, the state that goes and comes back, what its token says",
+    "broker/domain/authorization.py": "a login: its verifier's challenge, its state, what its token says",
     "broker/domain/credentials.py": "the header and the variable that carry a secret to the provider",
     "broker/domain/logins.py": "refreshed tokens, as fields of an entry that is about to be stored",
     "broker/rpc/convert.py": "onto the wire, to the agent that leased it",
