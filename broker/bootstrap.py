@@ -1,6 +1,7 @@
 """The composition root: configuration → a running broker. Everything is built here, and everything is taken down here."""
 
 import asyncio
+import random
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
@@ -10,8 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from broker.config.model import Config
-from broker.domain.material import Shadowed, SourceState
+from broker.domain.findings import Finding, findings
+from broker.domain.material import Material, Shadowed, SourceState
 from broker.domain.policies import MAIN, Delivery
+from broker.domain.profiles import Profile
 from broker.domain.statuses import ProfileStatus
 from broker.engine.choosing import Choosing
 from broker.engine.clock import SystemClock
@@ -19,6 +22,8 @@ from broker.engine.expiring import Expiring
 from broker.engine.ingesting import Ingesting
 from broker.engine.leasing import Leasing
 from broker.engine.readiness import Readiness
+from broker.engine.redeeming import Redeeming
+from broker.engine.refreshing import Refreshing
 from broker.engine.standing import Standings
 from broker.identity.agent_socket import Claim, claim
 from broker.ports import Clock, Source, StateStore
@@ -37,6 +42,7 @@ from broker.telemetry.events import AcquireAnswered, Draining, Events, Started
 from broker.telemetry.log import loop_exception_handler
 from broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot, SourceGauge
 from broker.telemetry.redaction import Redactor
+from broker.upstream.token_endpoint import HttpTokenEndpoint
 
 _GRACE: Final = 2.0
 """Seconds that calls under way have to end once the broker stops."""
@@ -46,11 +52,19 @@ _SETTLE_WITHIN: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a broker would have to offer, read once without one running. `statuses` by agent."""
+    """What a broker would have to offer, read once without one running. `statuses` by agent; `findings` as an operator would be
+    told them."""
 
     statuses: Mapping[str, list[ProfileStatus]]
     sources: tuple[SourceState, ...]
     shadowed: tuple[Shadowed, ...]
+    material: Material
+    findings: Sequence[Finding]
+
+    def profile(self, agent: str, profile_id: str) -> Profile | None:
+        """The profile as the agent would be given it: its own before everybody's."""
+        held = self.material.held.get((agent, profile_id)) or self.material.held.get(("", profile_id))
+        return None if held is None else held.profile
 
 
 class Engine:
@@ -71,18 +85,6 @@ class Engine:
             orders=stored.orders,
             pins=stored.pins,
         )
-        self.leasing = Leasing(
-            clock=clock,
-            store=store,
-            events=events,
-            policies=config.policies,
-            choosing=self.choosing,
-            standings=self.standings,
-            options=config.leases,
-            cooldowns=config.cooldowns,
-            deliveries=frozenset({Delivery.RAW}),
-            leases=stored.leases,
-        )
         sources, tail = _sources(config, clock)
         self.ingesting = Ingesting(
             sources,
@@ -93,6 +95,28 @@ class Engine:
             standings=self.standings,
             stale_budget=config.expiry.stale_budget,
             versions=stored.versions,
+        )
+        redeeming = Redeeming(clock=clock, store=agent_stores(config, clock), endpoint=HttpTokenEndpoint(), rules=config.rules)
+        self.refreshing = Refreshing(
+            clock=clock,
+            events=events,
+            standings=self.standings,
+            redeeming=redeeming,
+            reread=self.ingesting.look_again,
+            chance=random.random,
+        )
+        self.leasing = Leasing(
+            clock=clock,
+            store=store,
+            events=events,
+            policies=config.policies,
+            choosing=self.choosing,
+            standings=self.standings,
+            refreshing=self.refreshing,
+            options=config.leases,
+            cooldowns=config.cooldowns,
+            deliveries=frozenset({Delivery.RAW}),
+            leases=stored.leases,
         )
         self.expiring = Expiring(clock=clock, store=store, events=events, leasing=self.leasing, standings=self.standings)
         self.readiness = Readiness(
@@ -109,9 +133,7 @@ def agent_stores(config: Config, clock: Clock | None = None) -> AgentStores:
 def _sources(config: Config, clock: SystemClock) -> tuple[Sequence[Source], frozenset[str]]:
     stores = agent_stores(config, clock)
     agents = dict.fromkeys((MAIN, *config.policies.agents))
-    context = Context(
-        home=config.home, rules=config.rules, clock=clock, stores={agent: stores.of(agent) for agent in agents}
-    )
+    context = Context(home=config.home, rules=config.rules, clock=clock, stores={agent: stores.of(agent) for agent in agents})
     built = [(spec.kind, build(spec.kind, spec.options, context)) for spec in config.sources]
     return [source for _, source in built], frozenset(source.name for kind, source in built if kind in TAIL)
 
@@ -128,6 +150,14 @@ async def survey(config: Config) -> Survey:
         {agent: engine.choosing.statuses(agent) for agent in config.policies.agents},
         tuple(engine.ingesting.states),
         engine.ingesting.shadowed,
+        engine.standings.material,
+        findings(
+            sources=engine.ingesting.states,
+            candidates=(engine.standings.judge(key) for key, _ in engine.standings.all()),
+            shadowed=engine.ingesting.shadowed,
+            unmet=engine.readiness.unmet(),
+            store_fault="",
+        ),
     )
 
 
@@ -154,13 +184,14 @@ async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
                 served = metrics.serve(address.host, address.port, snapshot=lambda: _snapshot(engine, store, clock))
                 stack.callback(served.close)
                 await stack.enter_async_context(
-                    _beside(engine.ingesting.run(), engine.expiring.run(), _checkpoints(store, clock))
+                    _beside(engine.ingesting.run(), engine.expiring.run(), engine.refreshing.run(), _checkpoints(store, clock))
                 )
                 events.emit(Started(version=metrics.version, seconds=clock.steady() - began))
                 reason = await stopping
                 events.emit(Draining(reason=reason))
                 engine.readiness.drain()
                 engine.leasing.drain()
+                await engine.refreshing.drain()
         finally:
             store.close()
 
@@ -186,6 +217,7 @@ async def _listen(
             leasing=engine.leasing,
             choosing=engine.choosing,
             ingesting=engine.ingesting,
+            refreshing=engine.refreshing,
             messages=messages,
             observe=lambda seconds: events.emit(AcquireAnswered(seconds=seconds)),
         )

@@ -90,6 +90,8 @@ class SourceNotSynced(BrokerError):
 
 
 class RefreshFailed(BrokerError):
+    """A login has to be refreshed first. `retry_after` is when that is tried again; None: it is due, or under way."""
+
     reason = "REFRESH_FAILED"
     retryable = True
 

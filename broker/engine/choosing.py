@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from broker.domain.credentials import Revival
 from broker.domain.errors import (
     BrokerError,
     InvalidArgument,
@@ -10,6 +11,7 @@ from broker.domain.errors import (
     ProfileNotFound,
     ProviderUnknown,
     ReauthRequired,
+    RefreshFailed,
     SourceNotSynced,
 )
 from broker.domain.hygiene import quoted
@@ -87,7 +89,7 @@ class Choosing:
         """The profile that serves a request of the agent now.
 
         `provider` and `profile` are normalised. Raises PolicyDenied, ProfileNotFound, NoUsableProfile, ReauthRequired,
-        SourceNotSynced.
+        SourceNotSynced; and RefreshFailed for a login that has to be refreshed first.
         """
         policy = self._policies.of(agent)
         if profile:
@@ -123,6 +125,8 @@ class Choosing:
         candidate = (self._of_session(current, key) if session else None) or current.first()
         if candidate is None:
             raise self._nothing_usable(current, agent, provider)
+        if not candidate.standing.usable:
+            raise self._behind(candidate)
         if session and candidate.id != self._sessions.pinned(key)[0]:
             self._sessions.serve(key, candidate.id, now=self._clock.now())
         return candidate
@@ -130,7 +134,7 @@ class Choosing:
     def _of_session(self, current: Plan, key: SessionKey) -> Candidate | None:
         """The session's own profile, where it has one that can serve now: the pinned one, then the one that served before.
 
-        Raises NoUsableProfile for a strict pin that cannot serve.
+        Raises NoUsableProfile, RefreshFailed for a strict pin that cannot serve.
         """
         agent, _, provider = key
         now = self._clock.now()
@@ -139,6 +143,8 @@ class Choosing:
             candidate = self._find(agent, provider, pinned)
             if candidate is not None and _serves(candidate, now):
                 return candidate
+            if strict and candidate is not None and candidate.standing.revival is Revival.FAILING:
+                raise self._behind(candidate)
             if strict:
                 why = "no source holds it" if candidate is None else self._why(candidate)
                 raise NoUsableProfile(
@@ -162,6 +168,8 @@ class Choosing:
         candidate = self._find(agent, provider, profile)
         if candidate is None:
             raise self._not_found(agent, provider, profile)
+        if candidate.standing.revival is not Revival.NONE:
+            raise self._behind(candidate)
         if not candidate.standing.usable:
             why = self._why(candidate)
             raise _unusable(f"profile {profile!r} cannot be used: {why}", [candidate], {profile: why})
@@ -173,6 +181,15 @@ class Choosing:
         """Why a profile that a source holds is in its state, in words of now."""
         standing = self._standings.judge((candidate.held.profile.agent, candidate.id)).standing
         return standing.reason or standing.state.value
+
+    def _behind(self, candidate: Candidate) -> RefreshFailed:
+        """A login that serves once it is refreshed."""
+        profile, why, wait = candidate.held.profile, self._why(candidate), None
+        trouble = self._standings.trouble((profile.agent, profile.id))
+        if trouble is not None and candidate.standing.revival is Revival.FAILING:
+            wait = max(trouble.next_try - self._clock.now(), 0.0)
+        message = f"profile {profile.id!r} has to be refreshed first: {why}"
+        return RefreshFailed(message, metadata={profile.id: why}, retry_after=wait)
 
     def _reasons(self, current: Plan) -> dict[str, str]:
         return {c.id: self._why(c) for c in current.unusable} | dict(current.excluded)
@@ -223,7 +240,7 @@ class Choosing:
         current = self.plan(agent, provider)
         try:
             lead = (self._of_session(current, key) if session else None) or current.first()
-        except NoUsableProfile:
+        except (NoUsableProfile, RefreshFailed):
             lead = None
         usable = dict.fromkeys([*([] if lead is None else [lead.id]), *(c.id for c in current.ordered())])
         rest = {profile: why for profile, why in self._reasons(current).items() if profile not in usable}
@@ -239,7 +256,7 @@ class Choosing:
                 self._standings.judge(found[0]),
                 reason=rest.get(profile) or self._why(found[1]),
                 is_next=lead is not None and profile == lead.id,
-                usable=profile not in rest,
+                usable=found[1].standing.usable and profile not in rest,
                 pinned=profile == pinned,
                 base_url=url,
                 now=self._clock.now(),
@@ -295,7 +312,9 @@ class Choosing:
 
 
 def _serves(candidate: Candidate, now: float) -> bool:
-    return candidate.standing.usable and candidate.standing.cooling_until <= now
+    """Now, or once the refresh that is due has been made."""
+    standing = candidate.standing
+    return (standing.usable or standing.revival is Revival.COMING) and standing.cooling_until <= now
 
 
 def _unusable(

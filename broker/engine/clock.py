@@ -4,6 +4,8 @@ import asyncio
 import time
 from typing import Final
 
+from broker.ports import Clock
+
 # Counts through suspension, unlike CLOCK_MONOTONIC, which is what is left where there is no such clock.
 _STEADY: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -31,3 +33,13 @@ class SystemClock:
         await asyncio.sleep(min(seconds, _SLICE))
         while (left := end - self.steady()) > 0:  # noqa: ASYNC110 - it waits for time, and nothing else
             await asyncio.sleep(min(left, _SLICE))
+
+
+async def pause(clock: Clock, seconds: float, *, sooner: asyncio.Event) -> None:
+    """Returns after so many steady seconds, or once the event is set."""
+    async with asyncio.TaskGroup() as group:
+        sleeping = group.create_task(clock.sleep(seconds))
+        waking = group.create_task(sooner.wait())
+        await asyncio.wait({sleeping, waking}, return_when=asyncio.FIRST_COMPLETED)
+        sleeping.cancel()
+        waking.cancel()

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Final
 
+from broker.engine.clock import pause
 from broker.engine.leasing import Leasing
 from broker.engine.standing import Standings
 from broker.ports import Clock, StateStore
@@ -38,7 +39,7 @@ class Expiring:
         while True:
             delay = self.turn()
             self._sooner.clear()
-            await self._pause(min(max(delay, _SHORTEST), _LONGEST))
+            await pause(self._clock, min(max(delay, _SHORTEST), _LONGEST), sooner=self._sooner)
 
     def turn(self) -> float:
         """Does what is due. Returns how many seconds until something else is."""
@@ -54,14 +55,6 @@ class Expiring:
         self._store.flush()
         self._tell_store()
         return max(min(credentials, leases), 0.0)
-
-    async def _pause(self, seconds: float) -> None:
-        async with asyncio.TaskGroup() as group:
-            sleeping = group.create_task(self._clock.sleep(seconds))
-            waking = group.create_task(self._sooner.wait())
-            await asyncio.wait({sleeping, waking}, return_when=asyncio.FIRST_COMPLETED)
-            sleeping.cancel()
-            waking.cancel()
 
     def _tell_store(self) -> None:
         fault = self._store.fault

@@ -81,6 +81,12 @@ class Ingesting:
             return False
         return True
 
+    def look_again(self, source: str) -> None:
+        """Makes the source of that name read again, soon."""
+        for known in self._sources:
+            if known.name == source:
+                known.reread()
+
     async def _follow(self, index: int, source: Source) -> None:
         async for event in source.events():
             self._take(index, event)

@@ -7,7 +7,15 @@ from typing import Final
 
 from broker.domain.cooldowns import CooldownOptions, Outcome, failed, rejected, succeeded
 from broker.domain.credentials import left
-from broker.domain.errors import BrokerError, InvalidArgument, LeaseExpired, LeaseLimit, LeaseNotFound, ShuttingDown
+from broker.domain.errors import (
+    BrokerError,
+    InvalidArgument,
+    LeaseExpired,
+    LeaseLimit,
+    LeaseNotFound,
+    RefreshFailed,
+    ShuttingDown,
+)
 from broker.domain.leases import Lease, LeaseOptions, check_ttl, grant, renew, renewal_due
 from broker.domain.material import Held
 from broker.domain.policies import AgentPolicy, Allowance, Delivery, Policies
@@ -15,6 +23,7 @@ from broker.engine.choosing import Choosing
 from broker.engine.flushing import Flushing
 from broker.engine.grants import Grant, Request
 from broker.engine.ledger import Ledger
+from broker.engine.refreshing import Refreshing
 from broker.engine.rehoming import Rehoming
 from broker.engine.standing import Standings
 from broker.engine.streaming import LeaseStream
@@ -39,6 +48,7 @@ class Leasing:
         policies: Policies,
         choosing: Choosing,
         standings: Standings,
+        refreshing: Refreshing,
         options: LeaseOptions,
         cooldowns: CooldownOptions,
         deliveries: frozenset[Delivery],
@@ -50,6 +60,7 @@ class Leasing:
         self._policies = policies
         self._choosing = choosing
         self._standings = standings
+        self._refreshing = refreshing
         self._options = options
         self._cooldowns = cooldowns
         self._deliveries = deliveries
@@ -66,19 +77,20 @@ class Leasing:
 
     # -- what an agent may ask ---------------------------------------------------------------------------------------
 
-    def acquire(self, agent: str, request: Request) -> Grant:
+    def acquire(self, agent: str, request: Request, *, waits: bool = False) -> Grant:
         """Resolves and grants. The lease is stored within milliseconds.
 
         Raises InvalidArgument, ProviderUnknown, ProfileNotFound, NoUsableProfile, ReauthRequired, SourceNotSynced,
-        PolicyDenied, DeliveryNotAllowed, LeaseLimit, RateLimited, ShuttingDown.
+        PolicyDenied, DeliveryNotAllowed, LeaseLimit, RateLimited, ShuttingDown; and RefreshFailed, which is no denial and
+        spends nothing where the caller `waits` and asks again.
         """
-        granted = self._grant(agent, request, streaming=False)
+        granted = self._grant(agent, request, streaming=False, waits=waits)
         self._flushing.soon()
         return granted
 
-    def stream(self, agent: str, request: Request) -> LeaseStream:
+    def stream(self, agent: str, request: Request, *, waits: bool = False) -> LeaseStream:
         """Grants a lease that lives as long as the returned stream is entered. Raises as `acquire` does."""
-        granted = self._grant(agent, request, streaming=True)
+        granted = self._grant(agent, request, streaming=True, waits=waits)
         self._rehoming.remind(granted.lease, granted.held)
         return LeaseStream(self, granted, self._ledger.mailbox(granted.lease.id))
 
@@ -86,7 +98,7 @@ class Leasing:
         """Extends the lease from now, on another profile where its own cannot serve and the request did not name it.
 
         Raises LeaseNotFound, LeaseExpired, InvalidArgument; and, the lease living on until its end, NoUsableProfile,
-        ProfileNotFound, ReauthRequired, SourceNotSynced.
+        ProfileNotFound, ReauthRequired, RefreshFailed, SourceNotSynced.
         """
         self._standings.tick()
         lease = self._alive(self._of_agent(agent, lease_id))
@@ -110,7 +122,7 @@ class Leasing:
     ) -> bool:
         """Takes note of a provider's answer. Returns whether the lease has newer material or another profile now.
 
-        Raises LeaseNotFound.
+        Raises LeaseNotFound; and RefreshFailed, after taking note, where that is still to be seen: ask `moved_on` then.
         """
         self._standings.tick()
         lease = self._of_agent(agent, lease_id)
@@ -118,13 +130,33 @@ class Leasing:
         if home is not None:
             if version not in (0, home.held.version):
                 return True
+            version = home.held.version
             self._events.emit(
                 OutcomeReported(agent=agent, provider=lease.provider, profile=lease.profile, outcome=outcome.value)
             )
             self._note(home.held, outcome, retry_after)
-        changed = self._moved_on(lease)
-        self._store.flush()
-        return changed
+        try:
+            return self.moved_on(agent, lease_id, profile=lease.profile, version=version)
+        finally:
+            self._store.flush()
+
+    def moved_on(self, agent: str, lease_id: str, *, profile: str, version: int) -> bool:
+        """Whether the lease has another version of the profile's material now, or another profile, or could be given one.
+
+        Raises RefreshFailed where that depends on a refresh.
+        """
+        lease = self._ledger.get(lease_id)
+        if lease is None or lease.agent != agent:
+            return False
+        home = self._rehoming.home(lease)
+        if lease.profile == profile and home is not None and home.held.version != version:
+            return True
+        try:
+            return self._rehoming.settle(lease).profile != profile
+        except RefreshFailed:
+            raise
+        except BrokerError:
+            return False
 
     # -- what an operator may ask --------------------------------------------------------------------------------------
 
@@ -202,10 +234,14 @@ class Leasing:
 
     # -- within --------------------------------------------------------------------------------------------------------
 
-    def _grant(self, agent: str, request: Request, *, streaming: bool) -> Grant:
+    def _grant(self, agent: str, request: Request, *, streaming: bool, waits: bool) -> Grant:
+        allowance = self._allowances.get(agent)
         try:
             return self._granted(agent, request, streaming=streaming)
         except BrokerError as error:
+            if waits and isinstance(error, RefreshFailed):
+                self._allowances[agent] = allowance
+                raise
             provider = self._choosing.catalog.normalise(request.provider) or ""
             self._events.emit(LeaseDenied(agent=agent, provider=provider, reason=error.reason))
             raise
@@ -299,9 +335,12 @@ class Leasing:
         usage = self._standings.usage(key)
         now = self._clock.now()
         if outcome is Outcome.OK:
+            self._refreshing.proved(key, held.version)
             if usage.last_failure or usage.rejected:
                 self._standings.replace_usage(key, succeeded(usage, now=now))
         elif outcome is Outcome.AUTH:
+            if self._refreshing.force(key, held.version):
+                return
             why = "the provider refused it (401): replace the credential"
             self._standings.replace_usage(key, rejected(usage, why, version=held.version, now=now))
         elif outcome is not Outcome.FORMAT:
@@ -309,13 +348,3 @@ class Leasing:
                 usage, outcome, provider=profile.provider, now=now, options=self._cooldowns, retry_after=retry_after
             )
             self._standings.replace_usage(key, noted)
-
-    def _moved_on(self, before: Lease) -> bool:
-        """Whether the lease is on another profile by now, or could be moved to one."""
-        lease = self._ledger.get(before.id)
-        if lease is None:
-            return False
-        try:
-            return self._rehoming.settle(lease).profile != before.profile
-        except BrokerError:
-            return False

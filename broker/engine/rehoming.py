@@ -6,8 +6,8 @@ asks: until then the holder works with what it was given, and what it reports of
 
 from dataclasses import replace
 
-from broker.domain.credentials import left
-from broker.domain.errors import BrokerError, LeaseNotFound
+from broker.domain.credentials import Revival, left
+from broker.domain.errors import BrokerError, LeaseNotFound, RefreshFailed
 from broker.domain.leases import Lease, renewal_due
 from broker.domain.material import Held
 from broker.domain.selection import Candidate
@@ -47,7 +47,7 @@ class Rehoming:
         """The lease on a profile that can serve: its own; else, unless the request named it, the next. One in cooldown only
         where no other would do.
 
-        Raises as `Choosing.choose` does where there is none.
+        Raises as `Choosing.choose` does where there is none, so RefreshFailed where waiting for one makes sense.
         """
         home = self.home(lease)
         if home is not None and home.standing.usable and home.standing.cooling_until <= self._clock.now():
@@ -82,10 +82,13 @@ class Rehoming:
                     self._tell(lease)
 
     def _tell(self, lease: Lease) -> None:
-        """Finds the stream a profile that can serve, or ends it."""
+        """Finds the stream a profile that can serve, or ends it. One whose login is being refreshed waits for that."""
         try:
             settled = self.settle(lease)
-        except BrokerError:
+        except BrokerError as error:
+            home = self.home(lease)
+            if isinstance(error, RefreshFailed) and home is not None and home.standing.revival is not Revival.NONE:
+                return
             self._ledger.end(lease.id, "no_usable_profile")
             return
         self.remind(settled, self.look(settled))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from broker.domain.cooldowns import Usage, shifted
-from broker.domain.credentials import assess
+from broker.domain.credentials import Standing, Trouble, assess
 from broker.domain.material import Held, Material, changed
 from broker.domain.profiles import State
 from broker.domain.secret_value import SecretValue
@@ -38,6 +38,7 @@ class Standings:
         self._warn_within = warn_within
         self._usage = dict(usage)
         self._used_at: dict[Key, float] = {}
+        self._troubles: dict[Key, Trouble] = {}
         self._board: dict[Key, Candidate] = {}
         self._by_provider: dict[Key, set[Key]] = {}
         self._untold: set[Key] = set()
@@ -72,7 +73,7 @@ class Standings:
     def judge(self, key: Key) -> Candidate:
         """The profile as it is at this moment, in words that are not older. Raises KeyError."""
         held, usage = self._board[key].held, self.usage(key)
-        return Candidate(held, assess(held, usage, now=self._clock.now(), warn_within=self._warn_within), usage)
+        return Candidate(held, self._assess(key, held, usage, self._clock.now()), usage)
 
     def holders(self, profile_id: str) -> list[Candidate]:
         """Everything of that id, whoever it belongs to."""
@@ -97,6 +98,10 @@ class Standings:
         usage = self._usage.get(key, _FRESH)
         used_at = self._used_at.get(key)
         return usage if used_at is None else replace(usage, last_used=used_at)
+
+    def trouble(self, key: Key) -> Trouble | None:
+        """What is known of a login's present version that its store does not say."""
+        return self._troubles.get(key)
 
     def secrets(self) -> tuple[SecretValue, ...]:
         """Every value that is live now: the same object until the material changes. May be called from any thread."""
@@ -124,6 +129,14 @@ class Standings:
         self._usage[key] = usage
         self._used_at.pop(key, None)
         self._store.put_usage(key, usage)
+        self._reassess([key])
+
+    def replace_trouble(self, key: Key, trouble: Trouble | None) -> None:
+        """A refresh of a login failed, or the provider refused its access token; or that is over."""
+        if trouble is None:
+            self._troubles.pop(key, None)
+        else:
+            self._troubles[key] = trouble
         self._reassess([key])
 
     def touch(self, key: Key) -> None:
@@ -181,7 +194,7 @@ class Standings:
     def _place(self, key: Key, held: Held, now: float) -> bool:
         """Puts the profile on the board as it is now. Returns whether that differs from before."""
         usage = self.usage(key)
-        standing = assess(held, usage, now=now, warn_within=self._warn_within)
+        standing = self._assess(key, held, usage, now)
         before = self._board.get(key)
         if before is not None and before.held.profile.provider != held.profile.provider:
             self._unlist(key, before)
@@ -193,6 +206,9 @@ class Standings:
             self._announce(held, known, standing.state, standing.reason or held.profile.origin)
         return before is None or (before.held, before.standing) != (held, standing)
 
+    def _assess(self, key: Key, held: Held, usage: Usage, now: float) -> Standing:
+        return assess(held, usage, now=now, warn_within=self._warn_within, trouble=self._troubles.get(key))
+
     def _remembering(self, key: Key) -> Candidate:
         candidate = self._board[key]
         if key in self._used_at:
@@ -201,6 +217,7 @@ class Standings:
 
     def _drop(self, key: Key) -> None:
         gone = self._board.pop(key)
+        self._troubles.pop(key, None)
         self._unlist(key, gone)
         self.agenda.forget(key)
         self._announce(

@@ -2,18 +2,24 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
+from broker.domain.errors import RefreshFailed
 from broker.engine.choosing import Choosing
 from broker.engine.ingesting import Ingesting
 from broker.engine.leasing import Leasing
+from broker.engine.refreshing import Refreshing
 from broker.engine.streaming import NoticeKind
 from broker.rpc import requests
 from broker.rpc.calls import Call, Service
 from broker.rpc.convert import LeaseMessages, profile_status
 from equabot.broker.v1 import broker_pb2 as pb
 
+T = TypeVar("T")
+
 _SETTLE_WITHIN: Final = 5.0
+_REFRESH_WITHIN: Final = 35.0
 _OF_THE_DEADLINE: Final = 0.5
 """How much of a caller's time may go by before it is told why it has to wait."""
 
@@ -28,6 +34,7 @@ class BrokerServicer:
         leasing: Leasing,
         choosing: Choosing,
         ingesting: Ingesting,
+        refreshing: Refreshing,
         messages: LeaseMessages,
         observe: Callable[[float], None],
     ) -> None:
@@ -35,6 +42,7 @@ class BrokerServicer:
         self._leasing = leasing
         self._choosing = choosing
         self._ingesting = ingesting
+        self._refreshing = refreshing
         self._messages = messages
         self._observe = observe
 
@@ -60,7 +68,12 @@ class BrokerServicer:
         try:
             if not self._ingesting.settled:
                 await self._settle(call)
-            return self._messages.lease(self._leasing.acquire(self._agent, requests.acquire(request)))
+            asked = requests.acquire(request)
+            try:
+                granted = self._leasing.acquire(self._agent, asked, waits=True)
+            except RefreshFailed:
+                granted = await self._patiently(call, lambda waits: self._leasing.acquire(self._agent, asked, waits=waits))
+            return self._messages.lease(granted)
         finally:
             self._observe(self._leasing.steady() - began)
 
@@ -73,7 +86,8 @@ class BrokerServicer:
         try:
             if not self._ingesting.settled:
                 await self._settle(call)
-            stream = self._leasing.stream(self._agent, requests.acquire(request))
+            asked = requests.acquire(request)
+            stream = await self._patiently(call, lambda waits: self._leasing.stream(self._agent, asked, waits=waits))
         finally:
             self._observe(self._leasing.steady() - began)
         with stream:
@@ -88,7 +102,7 @@ class BrokerServicer:
         lease_id, ttl = requests.renew(request)
         if not self._ingesting.settled:
             await self._settle(call)
-        return self._messages.lease(self._leasing.renew(self._agent, lease_id, ttl))
+        return self._messages.lease(await self._patiently(call, lambda _: self._leasing.renew(self._agent, lease_id, ttl)))
 
     async def revoke_lease(self, request: pb.RevokeLeaseRequest, call: Call) -> pb.RevokeLeaseResponse:
         """Ends."""
@@ -99,7 +113,10 @@ class BrokerServicer:
         """Takes note of a provider's answer."""
         lease_id = requests.required(request.lease_id, "lease_id")
         outcome, wait = requests.outcome(request)
-        changed = self._leasing.report(self._agent, lease_id, outcome, retry_after=wait, version=request.version)
+        try:
+            changed = self._leasing.report(self._agent, lease_id, outcome, retry_after=wait, version=request.version)
+        except RefreshFailed:
+            changed = await self._moved_on(call, lease_id)
         return pb.ReportOutcomeResponse(changed=changed)
 
     async def list_profiles(self, request: pb.ListProfilesRequest, call: Call) -> pb.ListProfilesResponse:
@@ -128,10 +145,30 @@ class BrokerServicer:
         """Waits for the sources, for as long as the caller has time to be told that they are not there yet."""
         if self._ingesting.settled:
             return
-        left = call.time_remaining()
-        wait = _SETTLE_WITHIN if left is None else min(_SETTLE_WITHIN, left * _OF_THE_DEADLINE)
         try:
-            async with asyncio.timeout(wait):
+            async with asyncio.timeout(_part_of(call, _SETTLE_WITHIN)):
                 await self._ingesting.wait_settled()
         except TimeoutError:
             pass
+
+    async def _moved_on(self, call: Call, lease_id: str) -> bool:
+        """Whether the refresh that is due gives the lease new material, or leads it to another profile."""
+        held = self._leasing.look(lease_id).held
+        moved = partial(self._leasing.moved_on, self._agent, lease_id, profile=held.profile.id, version=held.version)
+        try:
+            return await self._refreshing.patiently(moved, within=_part_of(call, _REFRESH_WITHIN))
+        except RefreshFailed:
+            return False
+
+    async def _patiently(self, call: Call, ask: Callable[[bool], T]) -> T:
+        """What `ask` returns. While a login has to be refreshed first it is asked again, for as long as the caller has time;
+        and then once more, with the word that nobody waits any longer."""
+        try:
+            return await self._refreshing.patiently(partial(ask, True), within=_part_of(call, _REFRESH_WITHIN))  # noqa: FBT003
+        except RefreshFailed:
+            return ask(False)  # noqa: FBT003
+
+
+def _part_of(call: Call, longest: float) -> float:
+    left = call.time_remaining()
+    return longest if left is None else min(longest, left * _OF_THE_DEADLINE)

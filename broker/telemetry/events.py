@@ -122,6 +122,37 @@ class CredentialStateChanged(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshSucceeded(Event):
+    """A login has new tokens, after so many seconds: its endpoint gave them, or (`adopted`) another process had stored them."""
+
+    profile: str
+    provider: str
+    adopted: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshFailed(Event):
+    """A login has no new tokens, and will be tried again after so many seconds. `outcome` as in `Blame`."""
+
+    profile: str
+    provider: str
+    outcome: str
+    reason: str
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReauthRequired(Event):
+    """A login can be refreshed no more: why, and the command with which a person logs in again."""
+
+    profile: str
+    provider: str
+    reason: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSynced(Event):
     """A source was read in full: how many profiles it holds."""
 

@@ -1,4 +1,4 @@
-"""One refresh under the lock of a real store: what is sent, what stands in the file at each step, and what is never done twice."""
+"""One refresh under the lock of a real store: what is sent, what the file says at each step, and what is never done twice."""
 
 import asyncio
 import json
@@ -46,10 +46,10 @@ class World:
         self.path.parent.mkdir(parents=True)
         self.write(ENTRY)
 
-    def process(self, **parts: Any) -> Redeeming:
+    def process(self) -> Redeeming:
         """Another one, with a memory of its own."""
         rules = Rules(Catalog({"acme": ACME}))
-        return Redeeming(**{"clock": self.clock, "store": self.stores, "endpoint": self.endpoint, "rules": rules} | parts)
+        return Redeeming(clock=self.clock, store=self.stores, endpoint=self.endpoint, rules=rules)
 
     async def redeem(self, *, seen: str | None = "at-1", forced: bool = False, process: Redeeming | None = None) -> Outcome:
         """A refresh, by another process each time unless said otherwise."""
@@ -124,8 +124,7 @@ async def test_nobody_else_writes_meanwhile(world: World) -> None:
     async with asyncio.TaskGroup() as group:
         first = group.create_task(world.redeem())
         second = group.create_task(world.redeem())
-        while not world.endpoint.redeemed:
-            await asyncio.sleep(0.001)
+        await world.endpoint.asked.wait()
         await asyncio.sleep(0.05)
         assert (len(world.endpoint.redeemed), second.done()) == (1, False)
         world.endpoint.open.set()
@@ -241,8 +240,7 @@ async def test_who_stops_waiting_knows_that_no_answer_came(world: World) -> None
     process = world.process()
     world.endpoint.open.clear()
     refreshing = asyncio.ensure_future(world.redeem(process=process))
-    while not world.endpoint.redeemed:
-        await asyncio.sleep(0.001)
+    await world.endpoint.asked.wait()
     refreshing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await refreshing

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from broker.domain.cooldowns import CooldownOptions
+from broker.domain.discovery import Rules
 from broker.domain.leases import LeaseOptions
 from broker.domain.material import Listed, Unit
 from broker.domain.policies import AgentPolicy, Delivery, Policies
@@ -16,10 +17,15 @@ from broker.engine.expiring import Expiring
 from broker.engine.ingesting import Ingesting
 from broker.engine.leasing import Leasing
 from broker.engine.readiness import Readiness
+from broker.engine.redeeming import Redeeming
+from broker.engine.refreshing import Refreshing
 from broker.engine.standing import Standings
+from broker.ports import TokenEndpoint
 from broker.providers import PROVIDERS
 from broker.telemetry.events import Event, Events
 from tests.fakes.clock import FakeClock
+from tests.fakes.profile_store import MemoryProfileStore
+from tests.fakes.scripted_endpoint import UNREACHED, ScriptedEndpoint
 from tests.fakes.source import FakeSource
 from tests.fakes.state import MemoryStateStore
 
@@ -59,8 +65,12 @@ class Engine:
         store: MemoryStateStore | None = None,
         clock: FakeClock | None = None,
         lease_options: LeaseOptions | None = None,
+        profiles: MemoryProfileStore | None = None,
+        endpoint: TokenEndpoint | None = None,
     ) -> None:
         self.clock = clock or FakeClock()
+        self.profiles = profiles or MemoryProfileStore()
+        self.endpoint = endpoint or ScriptedEndpoint(UNREACHED)
         self.store = store or MemoryStateStore()
         self.sources = (FakeSource(),) if sources is None else sources
         self.emitted: list[Event] = []
@@ -75,14 +85,21 @@ class Engine:
             clock=self.clock, store=self.store, catalog=self.catalog, policies=self.policies, standings=self.standings,
             configured_order=order or {}, orders=stored.orders, pins=stored.pins,
         )  # fmt: skip
-        self.leasing = Leasing(
-            clock=self.clock, store=self.store, events=self.events, policies=self.policies, choosing=self.choosing,
-            standings=self.standings, options=lease_options or LeaseOptions(), cooldowns=CooldownOptions(),
-            deliveries=frozenset({Delivery.RAW}), leases=stored.leases,
-        )  # fmt: skip
         self.ingesting = Ingesting(
             self.sources, tail=frozenset(), clock=self.clock, store=self.store, events=self.events,
             standings=self.standings, stale_budget=600.0, versions=stored.versions,
+        )  # fmt: skip
+        self.redeeming = Redeeming(
+            clock=self.clock, store=self.profiles, endpoint=self.endpoint, rules=Rules(self.catalog)
+        )  # fmt: skip
+        self.refreshing = Refreshing(
+            clock=self.clock, events=self.events, standings=self.standings, redeeming=self.redeeming,
+            reread=self.ingesting.look_again, chance=lambda: 0.0,
+        )  # fmt: skip
+        self.leasing = Leasing(
+            clock=self.clock, store=self.store, events=self.events, policies=self.policies, choosing=self.choosing,
+            standings=self.standings, refreshing=self.refreshing, options=lease_options or LeaseOptions(),
+            cooldowns=CooldownOptions(), deliveries=frozenset({Delivery.RAW}), leases=stored.leases,
         )  # fmt: skip
         self.readiness = Readiness(catalog=self.catalog, standings=self.standings, ingesting=self.ingesting, required=required)
         self.expiring = Expiring(
@@ -99,9 +116,10 @@ class Engine:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Follows the sources and the clock."""
+        """Follows the sources and the clock, and refreshes what is due."""
         async with asyncio.TaskGroup() as group:
-            loops = [group.create_task(self.ingesting.run()), group.create_task(self.expiring.run())]
+            moving = (self.ingesting, self.expiring, self.refreshing)
+            loops = [group.create_task(part.run()) for part in moving]
             try:
                 yield
             finally:

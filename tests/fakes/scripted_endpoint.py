@@ -25,7 +25,8 @@ def refused(status: int, code: str = "", retry_after: str = "") -> Answer:
 
 class ScriptedEndpoint:
     """Fulfils `broker.ports.TokenEndpoint`: the answers in their order, and the last one forever. `redeemed` are the refresh
-    tokens it was asked with, `meanwhile` is called before each answer, and none comes before `open` is set."""
+    tokens it was asked with, `asked` is set by the first of them; `meanwhile` is called before each answer, and none comes
+    before `open` is set."""
 
     def __init__(self, *answers: Answer | Failure) -> None:
         self.answers = list(answers)
@@ -34,6 +35,7 @@ class ScriptedEndpoint:
         self.meanwhile: Callable[[], None] = lambda: None
         self.open = asyncio.Event()
         self.open.set()
+        self.asked = asyncio.Event()
 
     async def ask(self, request: TokenRequest) -> Answer | Failure:
         """The next answer."""
@@ -41,6 +43,7 @@ class ScriptedEndpoint:
         assert isinstance(token, SecretValue)
         self.redeemed.append(token.reveal())
         self.requests.append(request)
+        self.asked.set()
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         self.meanwhile()
         await self.open.wait()

@@ -64,7 +64,7 @@ class Served:
                 self.run_dir / f"{agent}.sock",
                 BrokerServicer(
                     agent, leasing=engine.leasing, choosing=engine.choosing, ingesting=engine.ingesting,
-                    messages=self.messages, observe=self.acquires.append,
+                    refreshing=engine.refreshing, messages=self.messages, observe=self.acquires.append,
                 ),
                 engine.readiness,
             )

@@ -1,0 +1,250 @@
+"""Keeping logins fresh: ahead of their expiry, once for everybody, and for whoever has to wait.
+
+A login is FRESH until its time to be refreshed has come; then it is STALE, and served while it is refreshed behind; once it is
+EXPIRED, whoever asks for it waits. This is the one place that decides when a refresh is tried again.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
+
+from broker.domain.backoff import delays
+from broker.domain.credentials import NEVER, Trouble
+from broker.domain.errors import RefreshFailed
+from broker.domain.logins import login_command
+from broker.domain.material import Held
+from broker.domain.oauth import Blame, Failure, refresh_at
+from broker.engine.clock import pause
+from broker.engine.redeeming import Kind, Outcome, Redeeming
+from broker.engine.standing import Key, Standings
+from broker.ports import Clock, StoreFault
+from broker.telemetry import events as told
+from broker.telemetry.events import Events
+
+T = TypeVar("T")
+
+_PARALLEL: Final = 4
+_FIRST_RETRY: Final = 2.0
+_LAST_RETRY: Final = 300.0
+_LONGEST: Final = 5.0
+"""The loop looks this often (seconds) at the latest: the wall clock may have been set."""
+_LAST_WORDS: Final = 35.0
+_ARRIVES_WITHIN: Final = 5.0
+"""Seconds in which what is in the store is read back from it."""
+_AT_ONCE_REFUSED: Final = 900.0
+"""Seconds after a forced refresh in which another refusal means that refreshing does not help."""
+
+
+@dataclass(slots=True)
+class _Plan:
+    """When a login's present version is to be refreshed: `at` by the wall clock, but not before a steady instant. `since` is
+    the steady instant of a forced refresh that it came from."""
+
+    version: int
+    at: float
+    waits: Iterator[float]
+    not_before: float = 0.0
+    forced: bool = False
+    since: float = field(default=-NEVER)
+
+
+class Refreshing:
+    """Refreshes every login that is the broker's to refresh. `reread` makes a source, by its name, read again; `chance` gives
+    numbers in [0, 1)."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        events: Events,
+        standings: Standings,
+        redeeming: Redeeming,
+        reread: Callable[[str], None],
+        chance: Callable[[], float],
+    ) -> None:
+        self._clock = clock
+        self._events = events
+        self._standings = standings
+        self._redeeming = redeeming
+        self._reread = reread
+        self._chance = chance
+        self._plans: dict[Key, _Plan] = {}
+        self._flying: set[Key] = set()
+        self._doors: dict[str, asyncio.Lock] = {}
+        self._slots = asyncio.Semaphore(_PARALLEL)
+        self._sooner = asyncio.Event()
+        self._news = asyncio.Event()
+        self._draining = False
+        standings.listeners.append(self._changed)
+
+    async def run(self) -> None:
+        """Works forever."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                for key in self._due():
+                    self._flying.add(key)
+                    group.create_task(self._fly(key), name=f"refresh {key[1]}")
+                delay = self._delay()
+                self._sooner.clear()
+                await pause(self._clock, delay, sooner=self._sooner)
+
+    async def drain(self) -> None:
+        """Begins nothing more, and returns once what is under way has ended: a refresh that is cut off costs a login. Waits for
+        as long as an endpoint may take to answer."""
+        self._draining = True
+        end = self._clock.steady() + _LAST_WORDS
+        while self._flying and (left := end - self._clock.steady()) > 0:
+            await pause(self._clock, left, sooner=self._news)
+
+    # -- for those who found a login that cannot serve -----------------------------------------------------------------
+
+    async def patiently(self, ask: Callable[[], T], *, within: float) -> T:
+        """What `ask` returns once the login that it fails for is refreshed. Raises the last RefreshFailed after so many
+        seconds, or as soon as nothing can come of waiting; and whatever else `ask` raises."""
+        end = self._clock.steady() + within
+        while True:
+            left = end - self._clock.steady()
+            news = self._news
+            try:
+                return ask()
+            except RefreshFailed as behind:
+                if left <= (behind.retry_after or 0.0):
+                    raise
+            await pause(self._clock, left, sooner=news)
+
+    def force(self, key: Key, version: int) -> bool:
+        """The provider refuses the login's access token of that version: it serves nobody, and is refreshed now. False: it came
+        from such a refresh just before, or there is nothing to refresh."""
+        plan = self._plans.get(key)
+        if plan is None or plan.version != version or self._clock.steady() - plan.since < _AT_ONCE_REFUSED:
+            return False
+        if not plan.forced:
+            plan.forced, plan.at = True, -NEVER
+            self._standings.replace_trouble(key, Trouble(version=version, refused=True))
+            self._sooner.set()
+        return True
+
+    def proved(self, key: Key, version: int) -> None:
+        """The provider took the login's access token of that version."""
+        plan = self._plans.get(key)
+        if plan is not None and plan.version == version:
+            plan.since = -NEVER
+
+    # -- when ----------------------------------------------------------------------------------------------------------
+
+    def _changed(self, keys: frozenset[Key]) -> None:
+        for key in keys:
+            held = self._standings.material.held.get(key)
+            if held is None or held.profile.refresh is None or held.profile.reauth:
+                self._plans.pop(key, None)
+            elif key not in self._plans or self._plans[key].version != held.version:
+                self._plans[key] = self._planned(held, self._plans.get(key))
+                self._sooner.set()
+        self._tell()
+
+    def _planned(self, held: Held, before: _Plan | None) -> _Plan:
+        profile = held.profile
+        at = NEVER
+        if profile.secret is None:
+            at = -NEVER
+        elif profile.expires_at is not None:
+            at = refresh_at(issued_at=profile.issued_at, expires_at=profile.expires_at, chance=self._chance())
+        since = self._clock.steady() if before is not None and before.forced else -NEVER
+        return _Plan(held.version, at, delays(base=_FIRST_RETRY, cap=_LAST_RETRY, rng=self._chance), since=since)
+
+    def _due(self) -> list[Key]:
+        if self._draining:
+            return []
+        now, steady = self._clock.now(), self._clock.steady()
+        return [
+            key for key, plan in self._plans.items() if plan.at <= now and plan.not_before <= steady and key not in self._flying
+        ]
+
+    def _delay(self) -> float:
+        now, steady = self._clock.now(), self._clock.steady()
+        waits = (max(p.at - now, p.not_before - steady) for key, p in self._plans.items() if key not in self._flying)
+        return _LONGEST if self._draining else min(max(min(waits, default=_LONGEST), 0.001), _LONGEST)
+
+    # -- one refresh ---------------------------------------------------------------------------------------------------
+
+    async def _fly(self, key: Key) -> None:
+        try:
+            # One at a time in a store, which its lock allows anyway: those who wait for a lock each hold up a thread.
+            async with self._doors.setdefault(key[0], asyncio.Lock()), self._slots:
+                plan, held = self._plans.get(key), self._standings.material.held.get(key)
+                if plan is not None and held is not None and not self._draining:
+                    await self._refresh(key, held, plan)
+        finally:
+            self._flying.discard(key)
+            self._sooner.set()
+            self._tell()
+
+    async def _refresh(self, key: Key, held: Held, plan: _Plan) -> None:
+        began = self._clock.steady()
+        try:
+            outcome = await self._redeeming.redeem(key, seen=held.profile.secret, forced=plan.forced)
+        except StoreFault as fault:
+            outcome = Outcome(Kind.FAILED, Failure(Blame.TRANSIENT, "store", str(fault)))
+        if outcome.kind is Kind.HELD:
+            plan.not_before = self._clock.steady() + next(plan.waits)
+            if not plan.forced and held.profile.expires_at is not None:
+                plan.at = held.profile.expires_at
+            return
+        if outcome.kind is Kind.FAILED and outcome.failure is not None:
+            self._failed(key, held, plan, outcome.failure)
+            return
+        self._ended(held, outcome, self._clock.steady() - began)
+        if not await self._arrived(key, held):
+            gone = outcome.kind is Kind.GONE
+            why = "it is in no store, so it cannot be refreshed" if gone else "what its store holds has not been read back"
+            self._failed(key, held, plan, Failure(Blame.TRANSIENT, "store", why))
+
+    def _ended(self, held: Held, outcome: Outcome, seconds: float) -> None:
+        profile = held.profile
+        if outcome.kind in (Kind.REFRESHED, Kind.ADOPTED):
+            adopted = outcome.kind is Kind.ADOPTED
+            self._events.emit(
+                told.RefreshSucceeded(profile=profile.id, provider=profile.provider, adopted=adopted, seconds=seconds)
+            )
+        elif outcome.failure is not None:
+            command = login_command(profile.id, profile.agent)
+            self._events.emit(
+                told.ReauthRequired(
+                    profile=profile.id, provider=profile.provider, reason=outcome.failure.reason, command=command
+                )
+            )
+
+    def _failed(self, key: Key, held: Held, plan: _Plan, failure: Failure) -> None:
+        wait = next(plan.waits) if failure.retry_after is None else max(failure.retry_after, _FIRST_RETRY)
+        plan.not_before = self._clock.steady() + wait
+        profile, now = held.profile, self._clock.now()
+        if failure.blame is Blame.UNCERTAIN and not plan.forced and profile.expires_at is not None:
+            plan.at = max(profile.expires_at, plan.at)
+        trouble = self._standings.trouble(key)
+        if trouble is None or trouble.version != held.version:
+            trouble = Trouble(version=held.version)
+        wait = max(wait, plan.at - now)
+        self._standings.replace_trouble(key, replace(trouble, failure=failure.reason, next_try=now + wait))
+        self._events.emit(
+            told.RefreshFailed(
+                profile=profile.id, provider=profile.provider, outcome=failure.blame.value, reason=failure.reason, retry_in=wait
+            )
+        )
+
+    async def _arrived(self, key: Key, before: Held) -> bool:
+        """Whether what is in the store now has come from its source, which is asked to look."""
+        end = self._clock.steady() + _ARRIVES_WITHIN
+        self._reread(before.profile.source)
+        while self._standings.material.held.get(key) == before:
+            left = end - self._clock.steady()
+            if left <= 0:
+                return False
+            await pause(self._clock, left, sooner=self._news)
+        return True
+
+    # -- news ----------------------------------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()

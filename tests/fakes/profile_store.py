@@ -1,0 +1,68 @@
+"""Agents' stores without a disk."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from broker.domain.auth_document import Document
+from broker.ports import LockedStore, StoreFault
+
+
+class MemoryProfileStore:
+    """Fulfils `broker.ports.ProfileStore`. While `broken` says why, nothing is read or written."""
+
+    def __init__(self, **entries: Mapping[str, Any]) -> None:
+        self.documents: dict[str, Document] = {}
+        self.broken = ""
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def put(self, agent: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
+        """What a program that ignores locks leaves there."""
+        self.documents[agent or "main"] = Document({"version": 1, "profiles": dict(entries)})
+
+    def entry(self, profile_id: str, agent: str = "main") -> Mapping[str, Any]:
+        """An entry as it is now."""
+        return self.documents[agent].entries[profile_id]
+
+    @asynccontextmanager
+    async def locked(self, agent: str) -> AsyncIterator[LockedStore]:
+        """One at a time."""
+        name = agent or "main"
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            yield _Locked(self, name)
+
+    async def read(self, agent: str) -> Document:
+        self._check()
+        return self.documents.get(agent or "main", Document())
+
+    async def edit(self, agent: str, change: Callable[[Document], Document]) -> Document:
+        async with self.locked(agent) as locked:
+            return await locked.edit(change)
+
+    def _check(self) -> None:
+        if self.broken:
+            raise StoreFault(self.broken)
+
+
+class _Locked:
+    def __init__(self, stores: MemoryProfileStore, name: str) -> None:
+        stores._check()
+        self._stores = stores
+        self._name = name
+        self._read = stores.documents.get(name, Document())
+
+    @property
+    def document(self) -> Document:
+        return self._read
+
+    async def replace(self, document: Document) -> None:
+        self._stores._check()
+        if self._stores.documents.get(self._name, Document()) != self._read:
+            raise StoreFault("it was changed by a program that ignores its lock: try again")
+        self._read = self._stores.documents[self._name] = document
+
+    async def edit(self, change: Callable[[Document], Document]) -> Document:
+        self._stores._check()
+        self._read = self._stores.documents[self._name] = change(self._stores.documents.get(self._name, Document()))
+        return self._read
