@@ -35,4 +35,4 @@ def test_an_example_runs(number: int, fake: FakeBroker, upstream: Upstream) -> N
 
 def test_there_are_examples() -> None:
     """Else the test above proves nothing."""
-    assert len(EXAMPLES) == 4
+    assert len(EXAMPLES) == 5
