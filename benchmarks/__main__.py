@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks import acquire, client, growth, memory, rotation, start
 from benchmarks._row import Row
 
+_WIDTH = 56
 RESULTS = Path(__file__).with_name("results")
 FAMILIES: dict[str, Callable[[], list[Row]]] = {
     "start": start.rows,
@@ -32,14 +33,12 @@ def main(names: list[str]) -> int:
         print(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join(FAMILIES)}", file=sys.stderr)
         return 64
     rows: list[Row] = []
+    print(f"{'':{_WIDTH}}  {'measured':>14}  {'aim':>12}")
     for name in names or FAMILIES:
-        print(f"· {name}", file=sys.stderr, flush=True)
-        rows += FAMILIES[name]()
-    width = max(len(row.what) for row in rows)
-    print(f"{'':{width}}  {'measured':>14}  {'aim':>12}")
-    for row in rows:
-        mark = "" if row.met is None else ("  ok" if row.met else "  MISSED")
-        print(f"{row.what:{width}}  {row.shown:>14}  {row.aim:>12}{mark}")
+        for row in FAMILIES[name]():
+            rows.append(row)
+            mark = "" if row.met is None else ("  ok" if row.met else "  MISSED")
+            print(f"{row.what:{_WIDTH}}  {row.shown:>14}  {row.aim:>12}{mark}", flush=True)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     RESULTS.mkdir(exist_ok=True)
     record = {

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from equabot.broker.v1 import broker_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from benchmarks._broker import Broker, broker
 from benchmarks._load import Load, available, middle, unary
 from benchmarks._row import Row
+from equabot.broker.v1 import broker_pb2
 
 ACQUIRE = "/equabot.broker.v1.Broker/AcquireLease"
 ROUNDS = 5

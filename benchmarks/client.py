@@ -5,7 +5,6 @@ import timeit
 from statistics import median
 
 import equabot_client
-
 from benchmarks._broker import broker
 from benchmarks._row import Row
 

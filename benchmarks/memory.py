@@ -3,11 +3,11 @@
 import time
 
 import grpc
-from equabot.broker.v1 import broker_pb2, broker_pb2_grpc
 from google.protobuf.duration_pb2 import Duration
 
 from benchmarks._broker import Broker, broker
 from benchmarks._row import Row
+from equabot.broker.v1 import broker_pb2, broker_pb2_grpc
 
 LEASES = 10_000
 STREAMS = 1_000

@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 
 import equabot_client
-
 from benchmarks._broker import KEY, broker
 from benchmarks._row import Row
 
