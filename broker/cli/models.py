@@ -5,7 +5,7 @@ from typing import Any
 
 from broker.cli import auth
 from broker.cli.arguments import add_agent, add_places, chosen_agent, configuration
-from broker.cli.exits import Exit, Failure
+from broker.cli.exits import Exit
 
 
 def add_parser(subparsers: Any, **described: str) -> None:
@@ -21,7 +21,7 @@ def add_parser(subparsers: Any, **described: str) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON document")
     form.add_argument("--plain", action="store_true", help="a line a profile, columns parted by tabs")
-    parser.add_argument("--probe", action="store_true", help="try each credential on its provider (not in this version)")
+    parser.add_argument("--probe", action="store_true", help="try each credential on its provider, with one tiny call")
     add_agent(parser)
     add_places(parser)
     parser.set_defaults(run=run)
@@ -29,20 +29,27 @@ def add_parser(subparsers: Any, **described: str) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Prints the report; with `--check` returns its verdict."""
-    if args.probe:
-        raise Failure("--probe is not in this version: no request is made to a provider yet", code=Exit.USAGE)
+    """Prints the report; with `--check` returns its verdict, which a credential that its provider refuses makes bad as well."""
     config = configuration(args)
     agent = chosen_agent(args, config)
 
-    from broker.cli import output, status_views  # noqa: PLC0415
+    from broker.cli import output, probing, status_views  # noqa: PLC0415
     from broker.cli.status_reading import look  # noqa: PLC0415
 
     report = look(args, config, agent)
+    probed = probing.probe_all(args, report) if args.probe else []
     if args.json:
-        output.document(status_views.document(report))
+        document = status_views.document(report)
+        if args.probe:
+            document["auth"]["probes"] = probing.document(probed)
+        output.document(document)
     elif args.plain:
         status_views.show_plain(report)
+        probing.show_plain(probed)
     else:
         status_views.show(report)
-    return report.verdict() if args.check else Exit.DONE
+        if args.probe:
+            probing.show(probed)
+    if not args.check:
+        return Exit.DONE
+    return Exit.FAILED if probing.refused(probed, report) else report.verdict()

@@ -232,7 +232,7 @@ _PROVIDER: Final = Section(
         "device_url": _URL,
         "redirect_url": _URL,
         "scopes": Many(_TEXT),
-        "api": Text(partial(values.word, ("messages", "chat", "gemini"))),
+        "api": Text(partial(values.word, ("messages", "openai", "chat", "gemini"))),
         "probe_model": _TEXT,
         "aliases": Many(Text(values.provider)),
         "env": ("env_names", Named(values.variable, _MODE)),

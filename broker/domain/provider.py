@@ -48,7 +48,8 @@ class Provider:
     another vendor); `token_prefixes` start OAuth access and setup tokens.
     A person logs in at `authorize_url` and comes back to `redirect_url` with a code (a loopback address, port 0 for any; or a
     page of the vendor that shows the code), or confirms a device login that begins at `device_url`.
-    `api` is the form of a request to a model, `probe_model` a small model to try a credential on; empty where none is known.
+    `api` is the form of a request to a model (`messages`, `openai`, `chat`, `gemini`), `probe_model` a small model to try a
+    credential on; empty where none is known.
     """
 
     id: str

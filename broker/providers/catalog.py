@@ -49,7 +49,7 @@ def _vendor(
     api: str = "",
 ) -> Provider:
     """`env`: the variables, in order of preference. `oauth`: token endpoint, its encoding, public client id. `model`: a small
-    one to try a credential on, with a request in the form `api`, that of OpenAI where nothing else is said."""
+    one to try a credential on, with a request in the form `api`, by default the one that most have taken over."""
     names = tuple(
         EnvName(name, Mode.TOKEN if any(word in name for word in _TOKEN_WORDS) else Mode.API_KEY) for name in env.split()
     )
@@ -114,6 +114,7 @@ _ALL: Final = (
         prefixes=("sk-proj-", "sk-svcacct-", "sk-admin-"),
         oauth=("https://auth.openai.com/oauth/token", "form", ""),
         model="gpt-4.1-nano",
+        api="openai",
     ),
     _vendor(
         "openai-codex",

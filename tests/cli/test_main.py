@@ -107,7 +107,7 @@ def test_a_configuration_that_is_refused_is_64_with_every_fault(home: Path, comm
     assert "leases.default_ttl" in faults[1]
 
 
-@pytest.mark.parametrize("arguments", [["serve", "--gateway"], ["models", "status", "--probe"]])
+@pytest.mark.parametrize("arguments", [["serve", "--gateway"]])
 def test_what_a_later_version_brings_is_refused_clearly(home: Path, arguments: list[str]) -> None:
     """Rather than being ignored."""
     done = equabot(home, *arguments)

@@ -1,0 +1,102 @@
+"""Credentials tried over real HTTP."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from broker.domain.probing import Found, Request, Verdict
+from broker.upstream.probe import AT_ONCE, WITHIN, probe
+from tests.fakes.upstream import Answer, Upstream
+
+
+def asked(url: str, path: str = "/v1/messages") -> Request:
+    return Request(f"{url}{path}", b"{}", {"x-api-key": "s3cret"})
+
+
+async def test_every_request_is_answered_under_its_name() -> None:
+    """One call each, with the credential that it carries."""
+    with Upstream() as upstream:
+        upstream.answers = [Answer(401)]
+        first = await probe({"a": asked(upstream.url)})
+        assert first["a"].verdict is Verdict.AUTH
+        found = await probe({name: asked(upstream.url) for name in "bcd"})
+        assert dict(found) == {name: Found(Verdict.OK) for name in "bcd"}
+        assert [received.headers["x-api-key"] for received in upstream.received] == ["s3cret"] * 4
+        assert upstream.received[0].headers["user-agent"] == "equabot-broker"
+
+
+@contextmanager
+def slow(release: threading.Event, seen: list[int], both: threading.Event) -> Iterator[str]:
+    """A provider that answers when it is told to. `seen` is how many were under way as each one came, `both` that two were."""
+    inside = 0
+    guard = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            nonlocal inside
+            with guard:
+                inside += 1
+                seen.append(inside)
+            if inside == AT_ONCE:
+                both.set()
+            release.wait(10)
+            with guard:
+                inside -= 1
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that http.server has
+            """Tests look at `seen` instead."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        release.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+async def test_a_provider_that_does_not_answer_is_a_timeout() -> None:
+    """Eight seconds each, unless a test has less."""
+    assert WITHIN == 8.0
+    with slow(threading.Event(), [], threading.Event()) as url:
+        found = await probe({"a": asked(url)}, within=0.1)
+    assert found == {"a": Found(Verdict.TIMEOUT, "no answer within 0.1 s")}
+
+
+async def test_two_are_asked_at_a_time() -> None:
+    """However many there are."""
+    assert AT_ONCE == 2
+    release, seen, both = threading.Event(), list[int](), threading.Event()
+    with slow(release, seen, both) as url:
+        running = asyncio.ensure_future(probe({str(number): asked(url) for number in range(6)}))
+        assert await asyncio.to_thread(both.wait, 10)
+        release.set()
+        assert all(found.verdict is Verdict.OK for found in (await running).values())
+    assert len(seen) == 6
+    assert max(seen) == 2
+
+
+async def test_a_provider_that_is_away_is_unknown() -> None:
+    """Nothing of the request is told; a redirect is not followed with the credential."""
+    found = await probe({"a": asked("http://127.0.0.1:1"), "b": asked("no-url"), "c": asked("http://[")})
+    assert {name: one.verdict for name, one in found.items()} == dict.fromkeys("abc", Verdict.UNKNOWN)
+    assert "s3cret" not in str(found)
+    with Upstream() as upstream:
+        upstream.answers = [Answer(307, headers={"location": f"{upstream.url}/elsewhere"})]
+        assert (await probe({"a": asked(upstream.url)}))["a"].verdict is Verdict.UNKNOWN
+        assert len(upstream.received) == 1
+
+
+async def test_an_endless_answer_is_not_read_to_its_end() -> None:
+    """What it says of the credential stands in its beginning."""
+    with Upstream() as upstream:
+        upstream.answers = [Answer(401, body=b"x" * (8 << 20))]
+        assert (await probe({"a": asked(upstream.url)}))["a"].verdict is Verdict.AUTH
