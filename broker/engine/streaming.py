@@ -84,18 +84,19 @@ class LeaseStream:
             return Notice(NoticeKind.REVOKED, lease_id, None, self._mailbox.reason, patience=_TO_SAY_GOODBYE)
         try:
             if News.ROTATED in news:
-                # What is new may live longer than what was about to end.
-                self._mailbox.post((news | (News.DUE if self._warned else News.NOTHING)) & ~News.ROTATED)
+                self._mailbox.post(news & ~News.ROTATED)
                 return self._rotated()
-            if News.DUE in news:
-                self._mailbox.post(news & ~News.DUE)
-                return self._due()
+            notice = self._due() if News.DUE in news else None
+            if notice is not None or News.MOVED not in news:
+                return notice
             return self._notice(NoticeKind.RENEWED, self._leasing.look(lease_id))
         except BrokerError:
             return None  # it ended meanwhile: the mailbox says so next
 
     def _rotated(self) -> Notice | None:
         before, now = self._granted, self._leasing.look(self._granted.lease.id)
+        if now.lease.expires_at > before.lease.expires_at + _LONGER:
+            self._warned = False
         same = (before.held.version, before.lease.profile) == (now.held.version, now.lease.profile)
         return None if same else self._notice(NoticeKind.ROTATED, now)
 

@@ -171,7 +171,8 @@ def test_a_judgement_that_time_has_ended_is_not_used(engine: Engine) -> None:
     engine.standings.tick()
     assert [choose(engine) for _ in range(3)] == [B] * 3
     cool(engine, B, 5)
-    later(engine, 5)
+    assert len(engine.choosing.plan("main", "anthropic").cooling) == 1
+    engine.clock.advance(5)
     assert engine.choosing.plan("main", "anthropic").cooling == ()
 
 

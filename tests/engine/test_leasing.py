@@ -262,6 +262,15 @@ async def test_a_renewal_returns_the_newest_material(engine: Engine) -> None:
     assert renewed.lease.id == granted.lease.id
 
 
+async def test_a_credential_that_expired_a_moment_ago_is_not_renewed_on(engine: Engine) -> None:
+    """Though nobody has noticed yet: the lease moves on."""
+    lease = acquire(engine)
+    engine.put(profile(A, "short", expires_at=engine.clock.now() + 10), profile(B))
+    engine.clock.advance(10)
+    renewed = engine.leasing.renew("main", lease.id)
+    assert (renewed.lease.profile, renewed.lease.expires_at) == (B, engine.clock.steady() + 900)
+
+
 @pytest.mark.parametrize("ttl", [0.0, -5.0])
 async def test_a_renewal_for_nothing_is_refused_and_changes_nothing(engine: Engine, ttl: float) -> None:
     """The lease lives on as it was; also when its profile cannot serve, nothing is moved for a malformed request."""

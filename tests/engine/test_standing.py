@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.cooldowns import Usage
+from broker.domain.cooldowns import Usage, succeeded
 from broker.domain.credentials import NEVER
 from broker.domain.material import Held, Material, Shadowed
 from broker.domain.profiles import Profile, State
@@ -119,6 +119,17 @@ def test_use_that_is_not_stored_yet_is_not_lost_by_a_failure(engine: Engine) -> 
     engine.standings.flush_used()
     assert engine.standings.usage(("", A)) == usage
     assert usage.last_used == engine.clock.now() - 1
+
+
+def test_a_success_after_the_use_is_the_later_use(engine: Engine) -> None:
+    """What is stored of the use itself does not turn it back."""
+    engine.standings.replace_material(material(profile(A)))
+    engine.standings.touch(("", A))
+    engine.clock.advance(3)
+    healed = succeeded(engine.standings.usage(("", A)), now=engine.clock.now())
+    engine.standings.replace_usage(("", A), healed)
+    engine.standings.flush_used()
+    assert engine.standings.usage(("", A)) == healed
 
 
 def test_use_of_what_has_gone_is_stored_for_its_return(engine: Engine) -> None:

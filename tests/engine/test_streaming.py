@@ -12,6 +12,7 @@ from broker.domain.leases import LeaseOptions
 from broker.domain.policies import AgentPolicy
 from broker.domain.secret_value import SecretValue
 from broker.engine.grants import Request
+from broker.engine.notifying import News
 from broker.engine.streaming import LeaseStream, Notice, NoticeKind
 from broker.telemetry.events import LeaseRevoked
 from tests.fakes.engine import ANYTHING, Engine, profile
@@ -173,6 +174,14 @@ async def test_one_who_does_not_read_is_not_renewed(engine: Engine) -> None:
         assert kinds(await all_told(stream)) == [(REVOKED, "expired")]
 
 
+async def test_what_rotates_after_the_end_is_not_handed_out(engine: Engine) -> None:
+    """Though nobody has ended the lease yet."""
+    with await begun(engine, profile=A, ttl=10.0) as stream:
+        engine.clock.advance(10)
+        engine.put(profile(A, "rotated"), profile(B))
+        assert kinds(await all_told(stream)) == [(REVOKED, "expired")]
+
+
 async def test_a_notice_is_read_in_the_time_of_the_lease(engine: Engine) -> None:
     """`patience`: what is left of the lease it tells of."""
     with await begun(engine, ttl=300.0) as stream:
@@ -263,14 +272,35 @@ async def test_a_credential_that_ends_is_warned_of_and_replaced_in_time(engine: 
         passes(engine, 50)
         assert await all_told(stream) == []
         engine.put(profile(A, "long", expires_at=engine.clock.now() + 86400))
-        notices = await all_told(stream)
-        assert kinds(notices) == [(ROTATED, ""), (RENEWED, "")]
-        assert notices[1].grant is not None
-        assert notices[1].grant.lease.expires_at == engine.clock.steady() + 900
-        passes(engine, 100)
-        assert engine.leasing.count() == (1, 1)
-        passes(engine, 500)
+        notice = await told(stream)
+        assert notice.kind is ROTATED
+        assert notice.grant is not None
+        assert notice.grant.lease.expires_at == engine.clock.steady() + 850
+        passes(engine, 549)
+        assert await all_told(stream) == []
+        passes(engine, 1)
         assert kinds(await all_told(stream)) == [(RENEWED, "")]
+
+
+async def test_every_credential_that_ends_is_warned_of(engine: Engine) -> None:
+    """Not only the first."""
+    course: list[tuple[NoticeKind, str]] = []
+    with await begun(engine, profile=A) as stream:
+        for n in range(3):
+            engine.put(profile(A, f"number {n}", expires_at=engine.clock.now() + 300), profile(B))
+            course += kinds(await all_told(stream))
+            for _ in range(25):
+                passes(engine, 10)
+                course += kinds(await all_told(stream))
+    assert course == [(ROTATED, ""), (EXPIRING, "credential")] * 3
+
+
+async def test_a_reader_that_missed_the_warning_is_moved_all_the_same(engine: Engine) -> None:
+    """The credential's end is not the stream's."""
+    engine.put(profile(A, "short", expires_at=engine.clock.now() + 300), profile(B, "secret-b"))
+    with await begun(engine) as stream:
+        passes(engine, 300)
+        assert secret((await all_told(stream))[0]) == SecretValue("secret-b")
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -285,7 +315,7 @@ async def test_a_credential_that_ends_moves_or_ends_the_stream(engine: Engine, n
     if named:
         assert kinds(notices) == [(REVOKED, "no_usable_profile")]
     else:
-        assert kinds(notices) == [(ROTATED, ""), (RENEWED, "")]
+        assert kinds(notices) == [(ROTATED, "")]
         assert secret(notices[0]) == SecretValue("secret-b")
 
 
@@ -440,6 +470,22 @@ async def test_a_jump_of_the_wall_clock_is_told_as_new_instants(engine: Engine, 
         notices = await all_told(stream)
         assert kinds(notices) == [(RENEWED, "")]
         assert notices[0].grant == replace(before, offset=before.offset + by)
+
+
+async def test_a_jump_and_a_renewal_that_come_together_are_one(engine: Engine) -> None:
+    """And a renewal that gains nothing does not swallow the jump."""
+    with await begun(engine) as stream:
+        engine.clock.jump_wall(3600)
+        passes(engine, 600)
+        assert kinds(await all_told(stream)) == [(RENEWED, "")]
+    engine.put(profile(A, expires_at=engine.clock.now() + 700))
+    with await begun(engine) as stream:
+        passes(engine, 500)
+        assert kinds(await all_told(stream)) == [(EXPIRING, "credential")]
+        engine.clock.jump_wall(-60)
+        passes(engine, 190)
+        stream._mailbox.post(News.DUE)
+        assert [kind for kind, _ in kinds(await all_told(stream))] == [RENEWED]
 
 
 async def test_a_jump_and_a_rotation_that_come_together_are_both_told(engine: Engine) -> None:
