@@ -35,6 +35,7 @@ from broker.rpc.servicer import BrokerServicer
 from broker.sources.registry import TAIL, Context, build
 from broker.storage.agent_stores import AgentStores
 from broker.storage.glimpse import Glimpse
+from broker.storage.login_sync import sync_claude
 from broker.storage.sealing import Seal
 from broker.storage.state import SqliteStateStore
 from broker.telemetry.event_log import log_event
@@ -128,6 +129,14 @@ def agent_stores(config: Config, clock: Clock | None = None) -> AgentStores:
     """The agents' profile stores, sealed where the configuration says so. Nothing is read yet."""
     seal = None if config.seal_key_file is None else Seal(config.seal_key_file)
     return AgentStores(config.home, clock=clock or SystemClock(), seal=seal)
+
+
+def sync_claude_login(config: Config) -> bool:
+    """Copies the login of Claude's program into the store of `main`, where it is newer, and returns whether it was: what the
+    seed's system does whenever it looks at its stores. Not where its file is no source. Raises StoreFault."""
+    file = next((spec.options["path"] for spec in config.sources if spec.kind == "claude_cli"), None)
+    clock = SystemClock()
+    return file is not None and sync_claude(file, agent_stores(config, clock).of(MAIN), rules=config.rules, clock=clock)
 
 
 def _sources(config: Config, clock: SystemClock) -> tuple[Sequence[Source], frozenset[str]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from broker.domain.auth_document import Malformed, decode
+from broker.domain.auth_document import Document, Malformed, decode, entry_of_oauth, entry_of_token, with_entry
 from broker.domain.auth_entries import instant
 from broker.domain.discovery import Override, Rules
 from broker.domain.hygiene import Unclean, clean
@@ -83,6 +83,31 @@ def _profile(tool: Tool, login: _Login, profile_id: str, rules: Rules, *, source
         account=login.account,
         email=login.email,
     )
+
+
+def with_login(document: Document, login: Profile, *, now: float) -> Document:
+    """The store with a tool's login, where that is good and newer than what is there: never its refresh token, and never a token
+    in the place of an OAuth login. A key that somebody keeps under that name stays."""
+    if login.secret is None or login.expires_at is None or login.expires_at <= now:
+        return document
+    before = document.entries.get(login.id)
+    if before is not None and not _newer(login, before):
+        return document
+    if login.mode is Mode.OAUTH:
+        entry = entry_of_oauth(login.provider, login.secret, None, expires_at=login.expires_at)
+    else:
+        entry = entry_of_token(login.provider, login.secret, expires_at=login.expires_at)
+    return with_entry(document, login.id, entry)
+
+
+def _newer(login: Profile, before: object) -> bool:
+    if not isinstance(before, dict) or before.get("type") not in (Mode.TOKEN, Mode.OAUTH):
+        return False
+    if before["type"] == Mode.OAUTH and login.mode is not Mode.OAUTH:
+        return False
+    until = instant(before.get("expires"))[0] or 0.0
+    later = login.expires_at is not None and login.expires_at > until
+    return later or (before["type"] == Mode.TOKEN and login.mode is Mode.OAUTH and login.expires_at == until)
 
 
 def _claude(contents: Mapping[str, object], _: float) -> _Login | str | None:

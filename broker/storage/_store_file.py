@@ -120,18 +120,24 @@ class StoreFile:
 
     def _content(self) -> bytes | None:
         try:
-            with os.fdopen(os.open(self.real(), _READ), "rb") as file:
-                found = os.fstat(file.fileno())
-                if not stat.S_ISREG(found.st_mode):
-                    raise StoreFault(f"{self.path} is not a regular file: put a plain file in its place")
-                if found.st_uid not in (os.geteuid(), 0):
-                    us = os.geteuid()
-                    raise StoreFault(f"{self.path} belongs to user {found.st_uid}, so it is not used: chown it to {us}")
-                return file.read(LARGEST * _SEALED_MORE + 1)
-        except FileNotFoundError:
-            return None
+            return read_trusted(self.real(), limit=LARGEST * _SEALED_MORE, shown=self.path)
         except OSError as error:
             raise self.unusable("read", error) from None
+
+
+def read_trusted(path: Path, *, limit: int, shown: Path) -> bytes | None:
+    """The content of a plain file of ours or the administrator's, at most one byte more than the limit; None where there is
+    none. Raises StoreFault for any other file, and OSError."""
+    try:
+        with os.fdopen(os.open(path, _READ), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise StoreFault(f"{shown} is not a regular file: put a plain file in its place")
+            if found.st_uid not in (os.geteuid(), 0):
+                raise StoreFault(f"{shown} belongs to user {found.st_uid}, so it is not used: chown it to {os.geteuid()}")
+            return file.read(limit + 1)
+    except FileNotFoundError:
+        return None
 
 
 def make_directory(path: Path) -> None:

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.auth_document import Malformed
+from broker.domain.auth_document import Document, Malformed
 from broker.domain.discovery import Override, Rules
 from broker.domain.material import Unit
 from broker.domain.profiles import Profile
 from broker.domain.provider import Mode
 from broker.domain.secret_value import SecretValue
-from broker.domain.tool_logins import CLAUDE, CODEX, QWEN, SIZE_MAX, Tool, claims, read_login
+from broker.domain.tool_logins import CLAUDE, CODEX, QWEN, SIZE_MAX, Tool, claims, read_login, with_login
 from broker.providers import BUILT_IN
 
 RULES = Rules(BUILT_IN)
@@ -126,6 +126,39 @@ def test_it_may_be_called_otherwise_and_the_configuration_has_the_last_word() ->
     rules = Rules(BUILT_IN, overrides={"anthropic:team": Override(expires_at=AT + 5)})
     (profile,) = read(CLAUDE, claude(), rules, profile_id="anthropic:team").profiles
     assert (profile.id, profile.expires_at, profile.refresh) == ("anthropic:team", AT + 5, None)
+
+
+OAUTH = {"type": "oauth", "provider": "anthropic", "access": ACCESS, "expires": int(AT * 1000)}
+TOKEN = {"type": "token", "provider": "anthropic", "token": ACCESS, "expires": int(AT * 1000)}
+SOONER, LATER = int(AT * 1000) - 1, int(AT * 1000) + 1
+
+
+@pytest.mark.parametrize(
+    ("before", "file", "after"),
+    [
+        (None, claude(), OAUTH),
+        (None, claude(refreshToken=""), TOKEN),
+        (OAUTH | {"access": "old", "expires": SOONER, "refresh": "r", "note": 1}, claude(), OAUTH | {"note": 1}),
+        (OAUTH | {"access": "newer", "expires": LATER, "refresh": "r"}, claude(), "same"),
+        (OAUTH | {"access": "as old", "refresh": "r"}, claude(), "same"),
+        (TOKEN | {"token": "old", "expires": SOONER}, claude(refreshToken=""), TOKEN),
+        (TOKEN | {"token": "static", "expires": None}, claude(refreshToken=""), TOKEN),
+        (TOKEN, claude(), OAUTH),
+        (TOKEN | {"token": "newer", "expires": LATER}, claude(), "same"),
+        (OAUTH | {"access": "old", "expires": 1}, claude(refreshToken=""), "same"),
+        ({"type": "api_key", "key": "k"}, claude(), "same"),
+        ("odd", claude(), "same"),
+        (None, claude(expiresAt=CHANGED * 1000), None),
+        (None, claude(accessToken="sk-ant-api03-" + "k" * 80), None),
+    ],
+)  # fmt: skip
+def test_a_newer_login_is_copied_into_a_store(before: Any, file: dict[str, Any], after: Any) -> None:
+    """Without its refresh token; a token becomes an OAuth login, never the reverse; what is as new stays as it is."""
+    document = Document({"profiles": {} if before is None else {"anthropic:claude-cli": before}, "x": 1})
+    copied = with_login(document, login(CLAUDE, file), now=CHANGED)
+    expected = {} if after is None else {"anthropic:claude-cli": before if after == "same" else after}
+    assert copied.raw == {"profiles": expected, "x": 1}
+    assert with_login(copied, login(CLAUDE, file), now=CHANGED) == copied
 
 
 @pytest.mark.parametrize(
