@@ -1,6 +1,5 @@
 """`equabot config check`: whether a broker would accept its configuration, without starting one."""
 
-import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +33,7 @@ def run(args: Namespace) -> int:
         config = load(config_path=args.config, run_dir=args.run_dir, environ=environment())
     except ConfigurationFaults as refused:
         for fault in refused.faults:
-            print(fault, file=sys.stderr)
+            output.fault(str(fault))
         return Exit.USAGE
     output.say(f"{config.file}: sound" if config.file else "no configuration file: every default applies")
     output.table(_summary(config), indent=2)

@@ -47,11 +47,16 @@ def say(text: str = "") -> None:
 
 
 def complain(text: str) -> None:
-    """One line on standard error, under the program's name. An argument that it quotes may be a key in the wrong place."""
+    """One line on standard error, under the program's name."""
+    fault(f"equabot: {text}")
+
+
+def fault(text: str) -> None:
+    """One line on standard error. An argument that it quotes may be a key in the wrong place."""
     from broker.telemetry.redaction import Redactor  # noqa: PLC0415
 
     with suppress(OSError):  # nobody listens
-        print(f"equabot: {_clean(Redactor().text(text))}", file=sys.stderr)
+        print(_clean(Redactor().text(text)), file=sys.stderr)
 
 
 def heading(text: str) -> None:

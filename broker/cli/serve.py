@@ -1,5 +1,7 @@
 """`equabot serve`: the broker itself."""
 
+import logging
+import resource
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
@@ -20,6 +22,8 @@ def run(args: Namespace) -> int:
     if args.gateway:
         raise Failure("--gateway is not in this version: the broker serves leases, and no gateway yet", code=Exit.USAGE)
     config = configuration(args)
+    # What a crash would leave on the disk is the whole memory.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
     import asyncio  # noqa: PLC0415
 
@@ -30,4 +34,7 @@ def run(args: Namespace) -> int:
         asyncio.run(serve(config, redactor=args.redactor))
     except CannotStart as reason:
         raise Failure(str(reason)) from None
+    except Exception:
+        logging.getLogger(__name__).critical("the broker ends: it has a defect", exc_info=True)
+        raise
     return Exit.DONE

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
@@ -24,7 +24,8 @@ _DEADLINE: Final = 20.0
 class RunningBroker:
     """`equabot serve`, started as a process; its files lie in `home`, which goes with it.
 
-    `environ` is the whole environment of the broker and of the commands run beside it, which get no credentials from it.
+    `environ` is the whole environment of the broker and of the commands run beside it, which get no credentials from it;
+    `command` is what starts it.
     """
 
     def __init__(self, *, credentials: Mapping[str, str], dotenv: str, config: str) -> None:
@@ -45,6 +46,7 @@ class RunningBroker:
             "EQUABOT_LISTEN_METRICS": self.metrics,
         }
         self.credentials = dict(credentials)
+        self.command: Sequence[str] = (*EQUABOT, "serve")
         self.process: subprocess.Popen[bytes] | None = None
         if dotenv:
             self.write_dotenv(dotenv)
@@ -55,7 +57,7 @@ class RunningBroker:
         """Starts it and returns once the service serves."""
         with self.log_file.open("ab") as log:
             environ = self.environ | self.credentials
-            self.process = subprocess.Popen([*EQUABOT, "serve", *options], env=environ, stdout=log, stderr=log)
+            self.process = subprocess.Popen([*self.command, *options], env=environ, stdout=log, stderr=log)
         self.wait_healthy(service)
         return self
 
@@ -108,6 +110,13 @@ class RunningBroker:
         while not until(printed := self.run(*arguments).stdout):
             assert time.monotonic() < deadline, f"equabot {' '.join(arguments)} still prints:\n{printed}"
 
+    def wait_for(self, happened: Callable[[], bool]) -> None:
+        """Returns once it has happened."""
+        deadline = time.monotonic() + _DEADLINE
+        while not happened():
+            assert time.monotonic() < deadline, f"it does not happen:\n{self.log()}"
+            time.sleep(0.005)
+
     def write_dotenv(self, text: str) -> None:
         """Replaces `.env` as an editor would: at once."""
         written = self.dotenv.with_name(".env.new")
@@ -118,17 +127,34 @@ class RunningBroker:
         """Everything that it has written."""
         return self.log_file.read_text() if self.log_file.exists() else ""
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self.process is not None
+        return self.process.pid
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends it a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait_ended(self) -> int:
+        """Its exit code, once it has ended; minus the signal that ended it."""
+        assert self.process is not None
+        return self.process.wait(_DEADLINE)
+
+    def end(self, number: signal.Signals) -> int:
+        """Sends it a signal that ends it; returns its exit code."""
+        self.send(number)
+        return self.wait_ended()
+
     def kill(self) -> None:
         """`kill -9`."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait(10)
+        self.end(signal.SIGKILL)
 
     def stop(self) -> int:
         """SIGTERM; returns its exit code."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(_DEADLINE)
+        return self.end(signal.SIGTERM)
 
     def close(self) -> None:
         """Ends it, however it is, and takes its files away."""
