@@ -146,7 +146,14 @@ def _counters(tallies: Tallies) -> Iterator[Metric]:
     )
     for key, count in tallies.outcomes.items():
         outcomes.add_metric(key, count)
-    yield from (granted, denied, outcomes)
+    refreshes = CounterMetricFamily(
+        "equabot_refreshes",
+        "How refreshes of logins ended: refreshed, adopted (from another process), transient, uncertain, reauth_required.",
+        labels=("provider", "outcome"),
+    )
+    for key, count in tallies.refreshes.items():
+        refreshes.add_metric(key, count)
+    yield from (granted, denied, outcomes, refreshes)
     yield _histogram("acquire_seconds", "From a request for a lease to its answer.", tallies.acquire)
     yield _histogram("rotation_seconds", "From a source's change to the notice in every stream.", tallies.rotation)
 

@@ -63,11 +63,12 @@ class Histogram:
 class Tallies:
     """What has been counted since the broker began."""
 
-    __slots__ = ("acquire", "denied", "granted", "outcomes", "rotation")
+    __slots__ = ("acquire", "denied", "granted", "outcomes", "refreshes", "rotation")
 
     def __init__(self) -> None:
         self.granted = 0
         self.denied: Counter[str] = Counter()
         self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.refreshes: Counter[tuple[str, str]] = Counter()
         self.acquire = Histogram(_ACQUIRE_BOUNDS)
         self.rotation = Histogram(_ROTATION_BOUNDS)

@@ -14,6 +14,8 @@ from broker.telemetry.events import (
     LeaseRenewed,
     LeaseRevoked,
     OutcomeReported,
+    ReauthRequired,
+    RefreshFailed,
     SourceStale,
     StoreFault,
 )
@@ -27,6 +29,8 @@ _LEVELS: Final[dict[type[Event], int]] = {
     LeaseRevoked: logging.DEBUG,  # as often as grants: the audit log is the place that counts them
     OutcomeReported: logging.DEBUG,
     ClockJumped: logging.WARNING,
+    RefreshFailed: logging.WARNING,
+    ReauthRequired: logging.ERROR,
     SourceStale: logging.WARNING,
     StoreFault: logging.ERROR,
 }

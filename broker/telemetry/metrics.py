@@ -9,7 +9,17 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from broker.telemetry._readings import CredentialGauge, Snapshot, SourceGauge, Tallies
-from broker.telemetry.events import AcquireAnswered, Event, LeaseDenied, LeaseGranted, OutcomeReported, ProfilesChanged
+from broker.telemetry.events import (
+    AcquireAnswered,
+    Event,
+    LeaseDenied,
+    LeaseGranted,
+    OutcomeReported,
+    ProfilesChanged,
+    ReauthRequired,
+    RefreshFailed,
+    RefreshSucceeded,
+)
 
 if TYPE_CHECKING:
     from broker.telemetry._exposition import MetricsServer
@@ -29,6 +39,9 @@ class Metrics:
             LeaseDenied: self._denied,
             OutcomeReported: self._reported,
             ProfilesChanged: self._rotated,
+            RefreshSucceeded: self._refreshed,
+            RefreshFailed: self._not_refreshed,
+            ReauthRequired: self._ended,
         }
 
     def record(self, event: Event) -> None:
@@ -64,3 +77,12 @@ class Metrics:
 
     def _rotated(self, event: ProfilesChanged) -> None:
         self._tallies.rotation.observe(event.seconds)
+
+    def _refreshed(self, event: RefreshSucceeded) -> None:
+        self._tallies.refreshes[event.provider, "adopted" if event.adopted else "refreshed"] += 1
+
+    def _not_refreshed(self, event: RefreshFailed) -> None:
+        self._tallies.refreshes[event.provider, event.outcome] += 1
+
+    def _ended(self, event: ReauthRequired) -> None:
+        self._tallies.refreshes[event.provider, "reauth_required"] += 1

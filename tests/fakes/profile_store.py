@@ -1,4 +1,4 @@
-"""Agents' stores without a disk."""
+"""Agents' stores without a disk, and the source that follows them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -6,13 +6,17 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from broker.domain.auth_document import Document
+from broker.domain.auth_entries import store_unit
+from broker.domain.discovery import Rules
+from broker.domain.material import Listed
 from broker.ports import LockedStore, StoreFault
+from tests.fakes.source import FakeSource
 
 
 class MemoryProfileStore:
     """Fulfils `broker.ports.ProfileStore`. While `broken` says why, nothing is read or written."""
 
-    def __init__(self, **entries: Mapping[str, Any]) -> None:
+    def __init__(self) -> None:
         self.documents: dict[str, Document] = {}
         self.broken = ""
         self._locks: dict[str, asyncio.Lock] = {}
@@ -66,3 +70,21 @@ class _Locked:
         self._stores._check()
         self._read = self._stores.documents[self._name] = change(self._stores.documents.get(self._name, Document()))
         return self._read
+
+
+class StoreSource(FakeSource):
+    """Delivers what the stores hold when it is asked to read again; while `deaf` it does not."""
+
+    def __init__(self, stores: MemoryProfileStore, rules: Rules) -> None:
+        super().__init__("profile_store")
+        self._stores = stores
+        self._rules = rules
+
+    def reread(self) -> None:
+        """Reads them."""
+        if not self.deaf:
+            units = (
+                store_unit(document, rules=self._rules, source=self.name, name=agent, origin=f"{agent}'s store", owner=agent)
+                for agent, document in self._stores.documents.items()
+            )
+            self.push(Listed(tuple(units)))

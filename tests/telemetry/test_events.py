@@ -39,9 +39,9 @@ def test_different_events_are_never_equal() -> None:
 
 
 def test_no_event_can_carry_a_secret() -> None:
-    """Names travel, values stay: every field is a text, a number or a tuple of texts, and none is a SecretValue."""
+    """Names travel, values stay: every field is a text, a number, a truth or a tuple of texts, and none is a SecretValue."""
     assert len(Event.__subclasses__()) >= 14
     for kind in Event.__subclasses__():
         for field in fields(kind):
-            assert field.type in (str, int, float, tuple[str, ...]), f"{kind.__name__}.{field.name}"
+            assert field.type in (str, int, float, bool, tuple[str, ...]), f"{kind.__name__}.{field.name}"
             assert field.type is not SecretValue

@@ -15,7 +15,17 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from broker.domain.errors import CannotStart
-from broker.telemetry.events import AcquireAnswered, LeaseDenied, LeaseGranted, OutcomeReported, ProfilesChanged, StoreRecovered
+from broker.telemetry.events import (
+    AcquireAnswered,
+    LeaseDenied,
+    LeaseGranted,
+    OutcomeReported,
+    ProfilesChanged,
+    ReauthRequired,
+    RefreshFailed,
+    RefreshSucceeded,
+    StoreRecovered,
+)
 from broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot, SourceGauge
 
 SNAPSHOT = Snapshot(
@@ -95,7 +105,13 @@ async def test_counters_count_what_was_heard() -> None:
     denied = [
         LeaseDenied(agent="main", provider="x", reason=reason) for reason in ("LEASE_LIMIT", "LEASE_LIMIT", "POLICY_DENIED")
     ]
-    for event in (granted, granted, outcome, *denied, StoreRecovered()):
+    login = {"profile": "acme:me", "provider": "acme"}
+    refreshes = [
+        *(RefreshSucceeded(**login, adopted=adopted, seconds=0.1) for adopted in (False, True, False)),
+        *(RefreshFailed(**login, outcome=blame, reason="503", retry_in=1.0) for blame in ("transient", "uncertain")),
+        ReauthRequired(**login, reason="invalid_grant", command="log in"),
+    ]
+    for event in (granted, granted, outcome, *denied, *refreshes, StoreRecovered()):
         metrics.record(event)
     found = await samples(metrics, Snapshot())
     assert {name: value for name, value in found.items() if name[0].endswith("_total") and "equabot" in name[0]} == {
@@ -103,6 +119,11 @@ async def test_counters_count_what_was_heard() -> None:
         key("leases_denied_total", reason="LEASE_LIMIT"): 2.0,
         key("leases_denied_total", reason="POLICY_DENIED"): 1.0,
         key("outcomes_total", provider="openai", outcome="rate_limit"): 1.0,
+        key("refreshes_total", provider="acme", outcome="refreshed"): 2.0,
+        **{
+            key("refreshes_total", provider="acme", outcome=outcome): 1.0
+            for outcome in ("adopted", "transient", "uncertain", "reauth_required")
+        },
     }
 
 

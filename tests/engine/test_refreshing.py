@@ -1,0 +1,614 @@
+"""Keeping logins fresh: when, how often, for whom, and what everybody else sees meanwhile."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from broker.domain.cooldowns import Outcome
+from broker.domain.discovery import Rules
+from broker.domain.errors import NoUsableProfile, ReauthRequired, RefreshFailed
+from broker.domain.logins import with_doubt, with_intent
+from broker.domain.oauth import Answer, Failure
+from broker.domain.policies import AgentPolicy
+from broker.domain.profiles import State
+from broker.domain.provider import Catalog, Provider
+from broker.domain.selection import Candidate
+from broker.engine.grants import Grant, Request
+from broker.engine.streaming import NoticeKind
+from broker.telemetry import events
+from tests.fakes.engine import ANYTHING, Engine, profile
+from tests.fakes.profile_store import MemoryProfileStore, StoreSource
+from tests.fakes.scripted_endpoint import LOST, UNREACHED, ScriptedEndpoint, granted, refused
+from tests.fakes.source import FakeSource
+
+NOW = 1_800_000_000
+LIFE = 600
+LEAD = LIFE / 3
+ACME = Provider(id="acme", token_url="https://login.acme.example/token", client_id="acme-cli")
+PROVIDERS = {"acme": ACME, "bare": Provider(id="bare")}
+ASKED = Request(provider="acme")
+COMMAND = "equabot models auth login --provider acme"
+
+
+def login(number: int = 1, *, left: float = LIFE, **fields: Any) -> dict[str, Any]:
+    """The entry that `granted(number)` leaves, with so many seconds left of its access token."""
+    tokens = {"access": f"at-{number}", "refresh": f"rt-{number}"}
+    times = {"expires": int((NOW + left) * 1000), "issuedAt": int((NOW + left - LIFE) * 1000)}
+    return {"type": "oauth", "provider": "acme", **tokens, **times, **fields}
+
+
+class World(Engine):
+    """An engine whose profiles stand in stores, and a token endpoint by script."""
+
+    def __init__(self, *answers: Answer | Failure, entry: dict[str, Any] | None = None, **options: Any) -> None:
+        self.script = ScriptedEndpoint(*(answers or (granted(2),)))
+        self.logins = MemoryProfileStore()
+        self.following = StoreSource(self.logins, Rules(Catalog(PROVIDERS)))
+        self.other = FakeSource("other")
+        super().__init__(
+            providers=PROVIDERS, profiles=self.logins, endpoint=self.script, sources=(self.following, self.other), **options
+        )
+        self.hold(source=1)
+        self.write({"acme:me": entry or login()})
+
+    def write(self, entries: dict[str, dict[str, Any]], agent: str = "main") -> None:
+        """Another program writes a store, and the source notices."""
+        self.logins.put(agent, entries)
+        self.following.reread()
+
+    @property
+    def board(self) -> Candidate:
+        """The login as everybody sees it."""
+        found = self.standings.find("main", "acme:me")
+        assert found is not None
+        return found[1]
+
+    @property
+    def served(self) -> str:
+        """The access token that a request gets now."""
+        secret = self.leasing.acquire("main", ASKED).held.profile.secret
+        assert secret is not None
+        return secret.reveal()
+
+    def told(self, kind: type[events.Event]) -> list[Any]:
+        return [event for event in self.emitted if isinstance(event, kind)]
+
+    async def wait(self, ask: Callable[[], Grant] | None = None, *, within: float = 60.0) -> str:
+        """What somebody gets who has so much time."""
+        found = await self.refreshing.patiently(ask or (lambda: self.leasing.acquire("main", ASKED, waits=True)), within=within)
+        assert found.held.profile.secret is not None
+        return found.held.profile.secret.reveal()
+
+
+# -- when --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_login_is_refreshed_before_it_ends() -> None:
+    """At two thirds of a short life, and once."""
+    world = World()
+    async with world.running():
+        await world.clock.elapse(LIFE - LEAD - 1)
+        assert world.script.redeemed == []
+        await world.clock.elapse(2)
+        assert world.script.redeemed == ["rt-1"]
+        assert world.served == "at-2"
+        await world.clock.elapse(LIFE - LEAD - 10)
+        assert world.script.redeemed == ["rt-1"]
+    assert world.told(events.RefreshSucceeded) == [
+        events.RefreshSucceeded(profile="acme:me", provider="acme", adopted=False, seconds=0.0)
+    ]
+
+
+async def test_it_is_refreshed_again_and_again() -> None:
+    """Each time with the token that came last; and it is well all the time."""
+    world = World(*[granted(number) for number in range(2, 7)])
+    async with world.running():
+        await world.clock.elapse(4 * (LIFE - LEAD) + 10)
+        assert world.script.redeemed == ["rt-1", "rt-2", "rt-3", "rt-4"]
+        assert world.served == "at-5"
+    assert [(told.before, told.after) for told in world.told(events.CredentialStateChanged)] == [("", "ok")]
+
+
+async def test_the_old_token_serves_while_the_new_one_is_fetched() -> None:
+    """Nobody waits for a refresh behind."""
+    world = World()
+    world.script.open.clear()
+    async with world.running():
+        await world.clock.elapse(LIFE - LEAD + 1)
+        assert world.script.redeemed == ["rt-1"]
+        assert (world.served, world.board.standing.state) == ("at-1", State.OK)
+        world.script.open.set()
+        await world.clock.elapse(1)
+        assert world.served == "at-2"
+
+
+async def test_an_expired_login_is_refreshed_at_once() -> None:
+    """Also one that has no access token, which need not be there."""
+    for entry in (login(left=-5000), login(access="")):
+        world = World(entry=entry)
+        async with world.running():
+            await world.clock.elapse(0.1)
+            assert world.served == "at-2"
+
+
+async def test_a_login_that_does_not_say_when_it_ends_is_left_alone() -> None:
+    """Until the provider refuses it."""
+    world = World(entry={name: value for name, value in login().items() if name != "expires"})
+    async with world.running():
+        await world.clock.elapse(1)
+        world.clock.advance(10**6)
+        await world.clock.elapse(10)
+        assert (world.script.redeemed, world.board.standing.state) == ([], State.OK)
+
+
+async def test_a_login_that_is_not_ours_is_left_alone() -> None:
+    """It belongs to another tool, has no refresh token, or its provider no endpoint."""
+    world = World()
+    other = login(left=-1)
+    del other["refresh"]
+    bare = login(left=-1, provider="bare")
+    world.write({"acme:me": other, "bare:me": bare})
+    async with world.running():
+        await world.clock.elapse(1000)
+        assert world.script.redeemed == []
+        assert world.board.standing.state is State.EXPIRED
+        with pytest.raises(NoUsableProfile):
+            world.leasing.acquire("main", ASKED)
+
+
+async def test_what_another_process_refreshed_is_taken_over() -> None:
+    """From the store, before its own time has come."""
+    world = World()
+    async with world.running():
+        await world.clock.elapse(100)
+        world.write({"acme:me": login(7, left=100 + LIFE)})
+        await world.clock.elapse(LIFE - LEAD - 10)
+        assert (world.served, world.script.redeemed) == ("at-7", [])
+
+
+async def test_what_another_process_refreshed_just_now_is_adopted() -> None:
+    """The source was a little slower than the clock."""
+    world = World()
+    async with world.running():
+        await world.clock.elapse(100)
+        world.logins.put("main", {"acme:me": login(7, left=LIFE + LIFE)})
+        await world.clock.elapse(LIFE - LEAD)
+        assert (world.served, world.script.redeemed) == ("at-7", [])
+    assert [told.adopted for told in world.told(events.RefreshSucceeded)] == [True]
+
+
+async def test_a_jump_of_the_wall_clock_is_noticed() -> None:
+    """Tokens end by the wall clock."""
+    world = World()
+    async with world.running():
+        await world.clock.elapse(1)
+        world.clock.jump_wall(LIFE)
+        await world.clock.elapse(6)
+        assert world.script.redeemed == ["rt-1"]
+
+
+async def test_at_most_four_are_refreshed_at_a_time() -> None:
+    """And at most one in a store, whose lock allows no more."""
+    agents = dict.fromkeys(("main", *"abcdef"), ANYTHING)
+    world = World(agents=agents)
+    world.script.open.clear()
+    for agent in agents:
+        world.write({f"acme:{name}": login(left=-1) | {"refresh": f"rt-{agent}-{name}"} for name in ("me", "you")}, agent)
+    async with world.running():
+        await world.clock.elapse(1)
+        stores = Counter(token.split("-")[1] for token in world.script.redeemed)
+        assert (len(stores), max(stores.values())) == (4, 1)
+        world.script.open.set()
+        await world.clock.elapse(5)
+        assert len(world.script.redeemed) == len(set(world.script.redeemed)) == 14
+
+
+# -- who waits ---------------------------------------------------------------------------------------------------------
+
+
+async def test_who_finds_it_expired_waits() -> None:
+    """All of them for one refresh; and before, without time, they are told that it is under way."""
+    world = World(entry=login(left=-1))
+    world.script.open.clear()
+    async with world.running():
+        await world.clock.elapse(0.1)
+        with pytest.raises(RefreshFailed) as failed:
+            world.leasing.acquire("main", ASKED)
+        assert failed.value.retry_after is None
+        assert "it is refreshed on use" in failed.value.message
+        waiting = [asyncio.ensure_future(world.wait()) for _ in range(50)]
+        await world.clock.elapse(1)
+        assert not any(one.done() for one in waiting)
+        world.script.open.set()
+        await world.clock.elapse(0.1)
+        assert [one.result() for one in waiting] == ["at-2"] * 50
+        assert world.script.redeemed == ["rt-1"]
+
+
+async def test_who_waits_is_denied_once_and_pays_once() -> None:
+    """However often the engine is asked meanwhile."""
+    policy = AgentPolicy(providers=frozenset({"*"}), rate=0.001, burst=2)
+    world = World(UNREACHED, entry=login(left=-1), agents={"main": policy})
+    async with world.running():
+        await world.clock.elapse(0.1)
+        for _ in range(5):
+            with pytest.raises(RefreshFailed):
+                world.leasing.acquire("main", ASKED, waits=True)
+        assert world.told(events.LeaseDenied) == []
+        with pytest.raises(RefreshFailed):
+            world.leasing.acquire("main", ASKED)
+        assert [told.reason for told in world.told(events.LeaseDenied)] == ["REFRESH_FAILED"]
+        world.script.answers = [granted(2)]
+        await world.clock.elapse(60)
+        assert world.served == "at-2"
+
+
+async def test_who_has_no_more_time_is_told() -> None:
+    """After it, when an answer may come; at once, when the next try comes too late."""
+    world = World(refused(503, retry_after="30"), granted(2), entry=login(left=-1))
+    world.script.open.clear()
+    async with world.running():
+        await world.clock.elapse(0.1)
+        waiting = asyncio.ensure_future(world.wait(within=5))
+        await world.clock.elapse(4.8)
+        assert not waiting.done()
+        await world.clock.elapse(0.3)
+        with pytest.raises(RefreshFailed):
+            waiting.result()
+        world.script.open.set()
+        await world.clock.elapse(0.1)
+        with pytest.raises(RefreshFailed) as failed:
+            await world.wait(within=20)
+        assert failed.value.retry_after == pytest.approx(30, abs=0.2)
+        waiting = asyncio.ensure_future(world.wait(within=40))
+        await world.clock.elapse(30)
+        assert waiting.result() == "at-2"
+
+
+async def test_another_profile_serves_while_refreshes_fail() -> None:
+    """One that is due keeps its place, for it takes a moment; one that fails does not hold anybody up."""
+    world = World(UNREACHED, granted(2), entry=login(left=-1))
+    async with world.running():
+        world.hold(profile("acme:key", "the key"), source=1)
+        world.script.open.clear()
+        await world.clock.elapse(0.1)
+        with pytest.raises(RefreshFailed):
+            world.leasing.acquire("main", ASKED)
+        world.script.open.set()
+        await world.clock.elapse(0.1)
+        assert world.served == "the key"
+        await world.clock.elapse(5)
+        assert world.served == "at-2"
+
+
+# -- what fails --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_failed_refresh_is_tried_again_later_and_later() -> None:
+    """The access token serves meanwhile, and the state says how it stands."""
+    world = World(UNREACHED)
+    async with world.running():
+        await world.clock.elapse(LIFE - LEAD + 0.5)
+        standing = world.board.standing
+        assert (standing.state, standing.usable, world.served) == (State.EXPIRING, True, "at-1")
+        assert standing.reason == "expires in 3m20s; cannot connect to login.acme.example"
+        await world.clock.elapse(150)
+        waits = [told.retry_in for told in world.told(events.RefreshFailed)]
+        assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0][: len(waits)]
+        assert len(waits) == 8
+        world.script.answers = [granted(2)]
+        await world.clock.elapse(128)
+        assert (world.served, world.board.standing.state) == ("at-2", State.OK)
+    first = world.told(events.RefreshFailed)[0]
+    assert first == events.RefreshFailed(
+        profile="acme:me", provider="acme", outcome="transient", reason=UNREACHED.reason, retry_in=1.0
+    )
+
+
+async def test_the_endpoint_says_when_to_come_again() -> None:
+    """Later than the table does, never sooner than two seconds."""
+    world = World(refused(429, retry_after="90"), refused(503, retry_after="0"), granted(2))
+    async with world.running():
+        await world.clock.elapse(LIFE - LEAD + 89)
+        assert world.script.redeemed == ["rt-1"]
+        await world.clock.elapse(1.5)
+        assert world.script.redeemed == ["rt-1", "rt-1"]
+        await world.clock.elapse(1.8)
+        assert len(world.script.redeemed) == 3
+    assert [told.retry_in for told in world.told(events.RefreshFailed)] == [90.0, 2.0]
+
+
+async def test_without_an_answer_the_access_token_is_used_up_first() -> None:
+    """Then the refresh token is tried once more: it may not have been spent, and there is nothing left to lose."""
+    world = World(LOST, granted(2))
+    async with world.running():
+        await world.clock.elapse(LIFE - 1)
+        assert (world.script.redeemed, world.served) == (["rt-1"], "at-1")
+        assert world.board.standing.state is State.EXPIRING
+        await world.clock.elapse(2)
+        assert (world.script.redeemed, world.served) == (["rt-1", "rt-1"], "at-2")
+    (told,) = world.told(events.RefreshFailed)
+    assert (told.outcome, told.retry_in) == ("uncertain", pytest.approx(LEAD, abs=1))
+
+
+async def test_another_process_that_got_no_answer_is_respected() -> None:
+    """Its mark is in the store."""
+    world = World()
+    async with world.running():
+        await world.clock.elapse(1)
+        world.write({"acme:me": with_doubt(login(), now=NOW)})
+        await world.clock.elapse(LIFE - 5)
+        assert (world.script.redeemed, world.served) == ([], "at-1")
+        await world.clock.elapse(5)
+        assert world.served == "at-2"
+
+
+async def test_a_login_that_ended_says_what_to_do() -> None:
+    """Its access token serves to the end; then a person must act."""
+    world = World(refused(400, "invalid_grant"))
+    async with world.running():
+        await world.clock.elapse(LIFE - LEAD + 1)
+        standing = world.board.standing
+        assert (standing.state, standing.usable, world.served) == (State.REAUTH_REQUIRED, True, "at-1")
+        assert f"run `{COMMAND}`" in standing.reason
+        assert world.leasing.acquire("main", ASKED).lease.expires_at <= world.clock.steady() + LEAD
+        await world.clock.elapse(LIFE)
+        with pytest.raises(ReauthRequired) as failed:
+            world.leasing.acquire("main", ASKED)
+        assert COMMAND in failed.value.message
+        assert world.script.redeemed == ["rt-1"]
+        world.script.answers = [granted(9)]
+        world.write({"acme:me": login(8, left=world.clock.now() - NOW + LIFE)})
+        await world.clock.elapse(1)
+        assert (world.served, world.board.standing.state) == ("at-8", State.OK)
+    (told,) = world.told(events.ReauthRequired)
+    assert (told.profile, told.command) == ("acme:me", COMMAND)
+
+
+async def test_a_refresh_that_was_broken_off_by_a_dead_process_ends_the_login() -> None:
+    """It is never repeated, and the reason says why."""
+    world = World(entry=with_intent(login(left=30), now=NOW))
+    async with world.running():
+        await world.clock.elapse(1)
+        assert world.board.standing.state is State.REAUTH_REQUIRED
+        assert "a refresh was broken off" in world.board.standing.reason
+        assert world.script.redeemed == []
+
+
+async def test_a_store_that_cannot_be_written_is_no_reason_to_give_up() -> None:
+    """What is wrong with it is told, and nothing is sent."""
+    world = World()
+    async with world.running():
+        world.logins.broken = "/home/auth-profiles.json cannot be locked: make room"
+        await world.clock.elapse(LIFE - LEAD + 1)
+        assert "make room" in world.board.standing.reason
+        assert world.script.redeemed == []
+        world.logins.broken = ""
+        await world.clock.elapse(3)
+        assert world.served == "at-2"
+
+
+async def test_what_does_not_come_back_from_the_store_is_said() -> None:
+    """And is looked for again; nothing is sent for it a second time."""
+    world = World()
+    async with world.running():
+        await world.clock.elapse(1)
+        world.following.deaf = True
+        await world.clock.elapse(LIFE - LEAD + 6)
+        assert "has not been read back" in world.board.standing.reason
+        world.following.deaf = False
+        await world.clock.elapse(10)
+        assert (world.served, world.script.redeemed) == ("at-2", ["rt-1"])
+
+
+# -- a refusal before its time -----------------------------------------------------------------------------------------
+
+
+def refuse(world: World, grant: Grant) -> bool:
+    """The agent says that the provider answered 401."""
+    return world.leasing.report("main", grant.lease.id, Outcome.AUTH, version=grant.held.version)
+
+
+async def test_a_refused_access_token_is_refreshed_once() -> None:
+    """Whoever asks meanwhile waits; nobody is given the refused one. A refusal of the new one is final."""
+    world = World()
+    async with world.running():
+        await world.clock.elapse(1)
+        grant = world.leasing.acquire("main", ASKED)
+        world.script.open.clear()
+        with pytest.raises(RefreshFailed):
+            refuse(world, grant)
+        await world.clock.elapse(1)
+        assert (world.board.standing.state, world.script.redeemed) == (State.EXPIRED, ["rt-1"])
+        with pytest.raises(RefreshFailed, match="refused its access token before its end"):
+            world.leasing.acquire("main", ASKED)
+        world.script.open.set()
+        await world.clock.elapse(1)
+        held = grant.held
+        assert world.leasing.moved_on("main", grant.lease.id, profile=held.profile.id, version=held.version)
+        assert refuse(world, grant), "a late report of the old token says nothing of the new one"
+        again = world.leasing.acquire("main", ASKED)
+        assert world.served == "at-2"
+        assert not refuse(world, again)
+        assert world.board.standing.state is State.REJECTED
+        assert world.script.redeemed == ["rt-1"]
+
+
+@pytest.mark.parametrize("meanwhile", ["the provider took it", "a quarter of an hour"])
+async def test_a_later_refusal_is_another_one(meanwhile: str) -> None:
+    """One that is known to have worked, or that has lasted, may be refused for another reason."""
+    world = World(granted(2, expires_in=10**5), granted(3, expires_in=10**5))
+    async with world.running():
+        await world.clock.elapse(1)
+        with pytest.raises(RefreshFailed):
+            refuse(world, world.leasing.acquire("main", ASKED))
+        await world.clock.elapse(1)
+        grant = world.leasing.acquire("main", ASKED)
+        if meanwhile == "a quarter of an hour":
+            await world.clock.elapse(900)
+        else:
+            world.leasing.report("main", grant.lease.id, Outcome.OK)
+        with pytest.raises(RefreshFailed):
+            refuse(world, world.leasing.acquire("main", ASKED))
+        await world.clock.elapse(1)
+        assert (world.served, world.script.redeemed) == ("at-3", ["rt-1", "rt-2"])
+
+
+async def test_a_forced_refresh_that_fails_goes_on() -> None:
+    """With the refused token nobody is served meanwhile."""
+    world = World(UNREACHED, LOST, granted(2))
+    async with world.running():
+        await world.clock.elapse(1)
+        with pytest.raises(RefreshFailed):
+            refuse(world, world.leasing.acquire("main", ASKED))
+        await world.clock.elapse(0.5)
+        with pytest.raises(RefreshFailed, match="cannot connect"):
+            world.leasing.acquire("main", ASKED)
+        await world.clock.elapse(10)
+        assert (world.served, world.script.redeemed) == ("at-2", ["rt-1", "rt-1", "rt-1"])
+
+
+async def test_a_refused_login_that_cannot_be_refreshed_is_rejected() -> None:
+    """As any other credential."""
+    world = World(refused(400, "invalid_grant"), entry=login(left=100))
+    async with world.running():
+        await world.clock.elapse(1)
+        assert world.board.standing.state is State.REAUTH_REQUIRED
+        assert not refuse(world, world.leasing.acquire("main", ASKED))
+        assert (world.board.standing.state, world.board.standing.usable) == (State.REJECTED, False)
+
+
+# -- streams, leases, the end ------------------------------------------------------------------------------------------
+
+
+async def test_streams_see_the_new_token() -> None:
+    """And are not ended while their login is being refreshed, be it expired."""
+    world = World()
+    world.script.open.clear()
+    async with world.running():
+        await world.clock.elapse(1)
+        with world.leasing.stream("main", ASKED) as stream:
+            first = await stream.next()
+            assert first.grant is not None
+            assert first.grant.held.profile.expires_at == NOW + LIFE
+            nexts = asyncio.ensure_future(_rotated(stream))
+            await world.clock.elapse(LIFE + 30)
+            assert not nexts.done()
+            world.script.open.set()
+            await world.clock.elapse(1)
+            rotated = nexts.result()
+            assert rotated.grant is not None
+            assert rotated.grant.held.profile.secret == world.board.held.profile.secret
+            assert rotated.grant.held.profile.expires_at == NOW + (LIFE - LEAD) + LIFE
+            assert world.served == "at-2"
+
+
+async def _rotated(stream: Any) -> Any:
+    while True:
+        notice = await stream.next()
+        assert notice.kind is not NoticeKind.REVOKED
+        if notice.kind is NoticeKind.ROTATED:
+            return notice
+
+
+async def test_streams_end_with_a_login_that_nobody_can_refresh() -> None:
+    """Once its access token has ended too."""
+    world = World(refused(400, "invalid_grant"))
+    async with world.running():
+        await world.clock.elapse(1)
+        with world.leasing.stream("main", ASKED) as stream:
+            await world.clock.elapse(LIFE - 10)
+            kinds = [(await stream.next()).kind]
+            ending = asyncio.ensure_future(_ended(stream))
+            await world.clock.elapse(20)
+            assert kinds == [NoticeKind.GRANTED]
+            assert ending.result() == "no_usable_profile"
+
+
+async def _ended(stream: Any) -> str:
+    while (notice := await stream.next()).kind is not NoticeKind.REVOKED:
+        pass
+    return str(notice.reason)
+
+
+async def test_a_lease_is_not_cut_to_a_token_that_is_refreshed() -> None:
+    """It gives the newest at each renewal."""
+    world = World()
+    async with world.running():
+        await world.clock.elapse(1)
+        lease = world.leasing.acquire("main", Request(provider="acme", ttl=1800)).lease
+        assert lease.expires_at == world.clock.steady() + 1800
+        await world.clock.elapse(LIFE)
+        renewed = world.leasing.renew("main", lease.id)
+        assert renewed.held.profile.secret == world.board.held.profile.secret
+        assert world.served == "at-2"
+
+
+async def test_a_renewal_waits_too() -> None:
+    """For its lease's own login."""
+    world = World()
+    world.script.open.clear()
+    async with world.running():
+        await world.clock.elapse(1)
+        lease = world.leasing.acquire("main", Request(provider="acme", ttl=1800)).lease
+        await world.clock.elapse(LIFE)
+        with pytest.raises(RefreshFailed):
+            world.leasing.renew("main", lease.id)
+        waiting = asyncio.ensure_future(world.wait(lambda: world.leasing.renew("main", lease.id)))
+        await world.clock.elapse(1)
+        world.script.open.set()
+        await world.clock.elapse(1)
+        assert waiting.result() == "at-2"
+
+
+async def test_a_session_waits_for_its_own_login() -> None:
+    """And one that is strictly pinned to it waits even where refreshes fail."""
+    world = World(UNREACHED, UNREACHED, granted(2), entry=login(left=-1))
+    async with world.running():
+        world.hold(profile("acme:key", "the key"), source=1)
+        await world.clock.elapse(0.1)
+        asked = Request(provider="acme", session="s")
+        world.choosing.pin("main", "s", "acme", "acme:me", strict=False)
+        assert world.leasing.acquire("main", asked).held.profile.id == "acme:key"
+        world.choosing.pin("main", "s", "acme", "acme:me", strict=True)
+        with pytest.raises(RefreshFailed):
+            world.leasing.acquire("main", asked)
+        await world.clock.elapse(10)
+        assert world.leasing.acquire("main", asked).held.profile.id == "acme:me"
+
+
+async def test_a_broker_that_ends_finishes_what_it_began() -> None:
+    """And begins nothing more: a refresh that is cut off costs a login."""
+    world = World(agents={"main": ANYTHING, "a": ANYTHING})
+    world.write({"acme:me": login(left=-1)})
+    world.script.open.clear()
+    async with world.running():
+        await world.clock.elapse(1)
+        draining = asyncio.ensure_future(world.refreshing.drain())
+        world.write({"acme:me": login(left=-1)}, "a")
+        await world.clock.elapse(5)
+        assert (draining.done(), world.script.redeemed) == (False, ["rt-1"])
+        world.script.open.set()
+        await world.clock.elapse(1)
+        assert draining.done()
+        assert (world.script.redeemed, world.logins.entry("acme:me")["access"]) == (["rt-1"], "at-2")
+
+
+async def test_statuses_say_what_can_serve() -> None:
+    """An expired login is next where it will be waited for, and is not called usable."""
+    world = World(UNREACHED, entry=login(left=-1))
+    world.script.open.clear()
+    async with world.running():
+        await world.clock.elapse(0.1)
+        (status,) = world.choosing.statuses("main", "acme")
+        assert (status.state, status.usable, status.next) == ("expired", False, True)
+        assert world.readiness.status("provider/acme") is False
+        world.script.answers = [granted(2)]
+        world.script.open.set()
+        await world.clock.elapse(10)
+        (status,) = world.choosing.statuses("main", "acme")
+        assert (status.state, status.usable, status.next) == ("ok", True, True)
+        assert world.readiness.status("provider/acme") is True
