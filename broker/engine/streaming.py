@@ -95,15 +95,12 @@ class LeaseStream:
 
     def _rotated(self) -> Notice | None:
         before, now = self._granted, self._leasing.look(self._granted.lease.id)
-        if now.lease.expires_at > before.lease.expires_at + _LONGER:
-            self._warned = False
         same = (before.held.version, before.lease.profile) == (now.held.version, now.lease.profile)
         return None if same else self._notice(NoticeKind.ROTATED, now)
 
     def _due(self) -> Notice | None:
         before, now = self._granted, self._leasing.extend(self._granted.lease.id)
         if now.lease.expires_at > before.lease.expires_at + _LONGER:
-            self._warned = False
             return self._notice(NoticeKind.RENEWED, now)
         if self._warned:
             return None
@@ -111,6 +108,8 @@ class LeaseStream:
         return self._notice(NoticeKind.EXPIRING, now, "credential" if now.lease.renewable() else "max_ttl")
 
     def _notice(self, kind: NoticeKind, granted: Grant, reason: str = "") -> Notice:
+        if granted.lease.expires_at > self._granted.lease.expires_at + _LONGER:
+            self._warned = False
         self._granted = granted
         patience = granted.lease.expires_at - self._leasing.steady()
         return Notice(kind, granted.lease.id, granted, reason, patience=max(patience, 0.0))

@@ -488,6 +488,35 @@ async def test_a_jump_and_a_renewal_that_come_together_are_one(engine: Engine) -
         assert [kind for kind, _ in kinds(await all_told(stream))] == [RENEWED]
 
 
+async def test_a_jump_and_a_warning_that_come_together_are_told_as_the_warning() -> None:
+    """With the new instants in it."""
+    engine = Engine(lease_options=LeaseOptions(max_ttl=900))
+    engine.put(profile(A))
+    with await begun(engine) as stream:
+        engine.clock.jump_wall(3600)
+        passes(engine, 600)
+        notices = await all_told(stream)
+        assert kinds(notices) == [(EXPIRING, "max_ttl")]
+        assert notices[0].grant is not None
+        assert notices[0].grant.offset == engine.leasing.offset()
+
+
+async def test_a_credential_that_a_jump_gave_more_time_is_warned_of_again(engine: Engine) -> None:
+    """Its end is another one then."""
+    engine.put(profile(A, expires_at=engine.clock.now() + 300))
+    with await begun(engine, profile=A) as stream:
+        passes(engine, 200)
+        assert kinds(await all_told(stream)) == [(EXPIRING, "credential")]
+        engine.clock.jump_wall(-1000)
+        course: list[tuple[NoticeKind, str]] = []
+        for _ in range(120):
+            passes(engine, 10)
+            course += kinds(await all_told(stream))
+    assert course[0] == (RENEWED, "")
+    assert course[-2:] == [(EXPIRING, "credential"), (REVOKED, "no_usable_profile")]
+    assert course.count((EXPIRING, "credential")) == 1
+
+
 async def test_a_jump_and_a_rotation_that_come_together_are_both_told(engine: Engine) -> None:
     """And a rotation that is none does not swallow the jump."""
     with await begun(engine, profile=A) as stream:
