@@ -12,8 +12,8 @@ from broker.telemetry.events import ClockJumped, Events, StoreFault, StoreRecove
 _LONGEST: Final = 5.0
 """Also with nothing due the loop looks this often (seconds): for a jump of the wall clock, and to store what was used."""
 _SHORTEST: Final = 0.02
-"""Under load something is due at every moment: it is done by the dozen, and at most this late (seconds). Whoever asks for a lease or
-a profile sees what is over as over all the same."""
+"""Under load something is due at every moment: it is done by the dozen, and at most this late (seconds). Whoever asks for a
+lease or a profile sees what is over as over all the same."""
 _JUMP: Final = 2.0
 """What the wall clock may move by (seconds) without anybody having set it."""
 
