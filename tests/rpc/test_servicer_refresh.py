@@ -1,0 +1,116 @@
+"""Logins that have to be refreshed, seen from an agent: who waits, for how long, and what they are told."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from broker.telemetry import events
+from equabot.broker.v1 import broker_pb2 as pb
+from tests.fakes.logins import LIFE, World, login
+from tests.fakes.scripted_endpoint import UNREACHED, refused
+from tests.rpc.conftest import Serve
+from tests.rpc.serving import in_time
+from tests.rpc.serving import refused as refusing
+
+ASKED = pb.AcquireLeaseRequest(provider="acme", ttl=Duration(seconds=1800))
+
+
+async def asked_once(world: World) -> None:
+    """Returns once the token endpoint was asked."""
+    async with asyncio.timeout(5):
+        await world.script.asked.wait()
+
+
+async def test_an_expired_login_is_waited_for(serve: Serve) -> None:
+    """One refresh for all that ask; how long each took is measured."""
+    world = World(entry=login(left=-1))
+    world.script.open.clear()
+    async with serve(world) as served:
+        broker = await served.broker()
+        calls = [asyncio.ensure_future(broker.AcquireLease(ASKED, timeout=20)) for _ in range(10)]
+        stream: Any = broker.StreamLease(ASKED, timeout=20)
+        await asked_once(world)
+        done, _ = await asyncio.wait(calls, timeout=0.05)
+        assert not done
+        world.script.open.set()
+        leases = [await call for call in calls]
+        first = await stream.read()
+    assert {lease.secret for lease in leases} == {"at-2"} == {first.lease.secret}
+    assert world.script.redeemed == ["rt-1"]
+    assert leases[0].credential_expires_at.seconds == int(world.board.held.profile.expires_at or 0)
+    assert world.told(events.LeaseDenied) == []
+
+
+@pytest.mark.parametrize("open_", [True, False])
+async def test_who_has_no_time_left_is_told_before_it_is_up(serve: Serve, open_: bool) -> None:
+    """REFRESH_FAILED while refreshes fail and while none answers, and when to come again where that is known."""
+    world = World(UNREACHED, entry=login(left=-1))
+    if not open_:
+        world.script.open.clear()
+    async with serve(world) as served:
+        broker = await served.broker()
+        call = refusing(broker.AcquireLease(ASKED, timeout=20))
+        told = await in_time(world, call)
+    assert (told.code, told.reason) == ("UNAVAILABLE", "REFRESH_FAILED")
+    assert "acme:me" in told.metadata
+    assert (told.retry_after is None) is not open_
+    assert [denied.reason for denied in world.told(events.LeaseDenied)] == ["REFRESH_FAILED"]
+
+
+async def test_who_must_log_in_is_told_how(serve: Serve) -> None:
+    """REAUTH_REQUIRED, at once, with the command."""
+    world = World(refused(400, "invalid_grant"), entry=login(left=-1))
+    async with serve(world) as served:
+        told = await refusing((await served.broker()).AcquireLease(ASKED, timeout=20))
+        (status,) = (await (await served.broker()).ListProfiles(pb.ListProfilesRequest(provider="acme"))).profiles
+    assert (told.code, told.reason) == ("FAILED_PRECONDITION", "REAUTH_REQUIRED")
+    command = "equabot models auth login --provider acme"
+    assert command in told.details
+    assert (status.state, status.usable) == ("reauth_required", False)
+    assert command in status.reason
+
+
+@pytest.mark.parametrize("knows_version", [True, False])
+async def test_a_refusal_before_its_time_is_made_good(serve: Serve, knows_version: bool) -> None:
+    """Who reports a 401 hears that there is other material now, and has it with the next renewal."""
+    world = World()
+    async with serve(world) as served:
+        broker = await served.broker()
+        lease = await broker.AcquireLease(ASKED)
+        version = lease.version if knows_version else 0
+        report = pb.ReportOutcomeRequest(lease_id=lease.id, outcome=pb.AUTH, version=version)
+        assert (await broker.ReportOutcome(report, timeout=20)).changed
+        renewed = await broker.RenewLease(pb.RenewLeaseRequest(lease_id=lease.id), timeout=20)
+    assert (lease.secret, renewed.secret) == ("at-1", "at-2")
+    assert world.script.redeemed == ["rt-1"]
+
+
+async def test_a_refusal_that_cannot_be_made_good_in_time_changes_nothing(serve: Serve) -> None:
+    """Nor does one that ends in another refusal."""
+    world = World(UNREACHED)
+    async with serve(world) as served:
+        broker = await served.broker()
+        lease = await broker.AcquireLease(ASKED)
+        report = pb.ReportOutcomeRequest(lease_id=lease.id, outcome=pb.AUTH, version=lease.version)
+
+        async def reported() -> bool:
+            return (await broker.ReportOutcome(report, timeout=20)).changed
+
+        assert not await in_time(world, reported())
+
+
+async def test_a_renewal_is_waited_for(serve: Serve) -> None:
+    """The lease's own login has expired meanwhile."""
+    world = World()
+    world.script.open.clear()
+    async with serve(world) as served:
+        broker = await served.broker()
+        lease = await broker.AcquireLease(ASKED)
+        await world.clock.elapse(LIFE + 1)
+        call = asyncio.ensure_future(broker.RenewLease(pb.RenewLeaseRequest(lease_id=lease.id), timeout=20))
+        done, _ = await asyncio.wait([call], timeout=0.05)
+        assert not done
+        world.script.open.set()
+        assert (await call).secret == "at-2"
