@@ -21,9 +21,11 @@ from broker.engine.clock import SystemClock
 from broker.engine.expiring import Expiring
 from broker.engine.ingesting import Ingesting
 from broker.engine.leasing import Leasing
+from broker.engine.ordering import Ordering
 from broker.engine.readiness import Readiness
 from broker.engine.redeeming import Redeeming
 from broker.engine.refreshing import Refreshing
+from broker.engine.remembering import Remembering
 from broker.engine.standing import Standings
 from broker.identity.agent_socket import Claim, claim
 from broker.ports import Clock, Source, StateStore
@@ -97,7 +99,13 @@ class Engine:
             stale_budget=config.expiry.stale_budget,
             versions=stored.versions,
         )
-        redeeming = Redeeming(clock=clock, store=agent_stores(config, clock), endpoint=HttpTokenEndpoint(), rules=config.rules)
+        stores = agent_stores(config, clock)
+        followed = stores if any(spec.kind == "profile_store" for spec in config.sources) else None
+        self.ordering = Ordering(
+            choosing=self.choosing, ingesting=self.ingesting, standings=self.standings, stores=followed
+        )
+        self.remembering = Remembering(clock=clock, standings=self.standings, stores=stores, catalog=config.catalog)
+        redeeming = Redeeming(clock=clock, store=stores, endpoint=HttpTokenEndpoint(), rules=config.rules)
         self.refreshing = Refreshing(
             clock=clock,
             events=events,
@@ -192,9 +200,8 @@ async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
                 address = config.listen.metrics
                 served = metrics.serve(address.host, address.port, snapshot=lambda: _snapshot(engine, store, clock))
                 stack.callback(served.close)
-                await stack.enter_async_context(
-                    _beside(engine.ingesting.run(), engine.expiring.run(), engine.refreshing.run(), _checkpoints(store, clock))
-                )
+                moving = (engine.ingesting, engine.expiring, engine.refreshing, engine.remembering)
+                await stack.enter_async_context(_beside(*(part.run() for part in moving), _checkpoints(store, clock)))
                 events.emit(Started(version=metrics.version, seconds=clock.steady() - began))
                 reason = await stopping
                 events.emit(Draining(reason=reason))
@@ -234,6 +241,7 @@ async def _listen(
     operator = AdminServicer(
         leasing=engine.leasing,
         choosing=engine.choosing,
+        ordering=engine.ordering,
         standings=engine.standings,
         ingesting=engine.ingesting,
         readiness=engine.readiness,

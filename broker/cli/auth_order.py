@@ -7,7 +7,7 @@ from broker.cli import output
 from broker.cli.arguments import add_agent, add_places
 from broker.cli.exits import Exit, Failure
 from broker.cli.storing import Desk, faults, stored_order
-from broker.domain.auth_document import Document, with_order
+from broker.domain.auth_entries import with_order_of
 from broker.domain.policies import MAIN
 from broker.domain.profiles import State
 from broker.domain.provider import Provider
@@ -70,15 +70,8 @@ def _named(args: Namespace) -> tuple[Desk, Provider]:
 
 
 def _edit(desk: Desk, provider: Provider, ids: tuple[str, ...]) -> None:
-    def change(document: Document) -> Document:
-        # It may stand there under another spelling of the provider's name, which would go on to count.
-        spelled = [written for written in document.order if desk.config.catalog.normalise(written) == provider.id]
-        for written in spelled:
-            document = with_order(document, written, ())
-        return with_order(document, provider.id, ids)
-
     with faults():
-        desk.store.edit(change)
+        desk.store.edit(lambda document: with_order_of(document, provider.id, ids, desk.config.catalog))
 
 
 def _unknown(args: Namespace, desk: Desk, provider: Provider, wanted: tuple[str, ...]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from broker.domain.auth_document import REAUTH, Document, Json, fingerprint
+from broker.domain.auth_document import REAUTH, Document, Json, fingerprint, with_order
 from broker.domain.auth_usage import usage_of
 from broker.domain.discovery import Override, Rules
 from broker.domain.hygiene import Unclean, clean
@@ -81,6 +81,14 @@ def _name(written: str, entry: object, catalog: Catalog) -> tuple[str, str]:
     if provider is None:
         return "", "is of an unknown provider: add that to providers in the configuration"
     return f"{provider}:{name}", ""
+
+
+def with_order_of(document: Document, provider: str, ids: Sequence[str], catalog: Catalog) -> Document:
+    """The store with an order override, in the place of any that stands there under another spelling of the provider's name; an
+    empty one takes it away."""
+    for written in [written for written in document.raw.get("order") or {} if catalog.normalise(written) == provider]:
+        document = with_order(document, written, ())
+    return with_order(document, provider, ids) if ids else document
 
 
 def _orders(document: Document, catalog: Catalog, origin: str, faults: list[Fault]) -> dict[str, tuple[str, ...]]:

@@ -1,6 +1,7 @@
 """What a store remembers of each profile's use, for the seed's system to honour as well: `usageStats`, in milliseconds."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from broker.domain.auth_document import Document, Json
@@ -43,6 +44,19 @@ def with_usage(document: Document, changed: Mapping[str, Usage]) -> Document:
 def as_stored(usage: Usage) -> Usage:
     """The usage as it comes back from a store: to the millisecond, and without what a store does not remember."""
     return usage_of(with_usage(Document(), {"": usage}), "")
+
+
+def merged(base: Usage, *, ours: Usage, theirs: Usage) -> Usage:
+    """What two programs that began with the same have come to: whoever learned of a failure or of its end is believed, of two
+    the one with the later failure; use is the later use."""
+    failing = theirs
+    if _failures(theirs) == _failures(base) or (_failures(ours) != _failures(base) and ours.last_failure > theirs.last_failure):
+        failing = ours
+    return replace(failing, last_used=max(ours.last_used, theirs.last_used))
+
+
+def _failures(usage: Usage) -> Usage:
+    return replace(usage, last_used=0.0)
 
 
 def _written(usage: Usage) -> Iterator[tuple[str, object]]:

@@ -99,7 +99,7 @@ def _of_profiles(candidates: Iterable[Candidate]) -> Iterator[Finding]:
 
 def _of_shadows(shadowed: Iterable[Shadowed]) -> Iterator[Finding]:
     for shadow in shadowed:
-        if shadow.profile.secret != shadow.by.secret:
+        if shadow.profile.secret != shadow.by.secret and not shadow.older:
             yield Finding(
                 severity=Severity.INFO,
                 subject=shadow.profile.id,

@@ -128,10 +128,12 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Shadowed:
-    """A profile that another one of the same id hides, from a source that comes first."""
+    """A profile that another one of the same id hides: from a source that comes first, or because it is `older`, a version of
+    the same login that ends sooner."""
 
     profile: Profile
     by: Profile
+    older: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +141,8 @@ class Material:
     """All profiles in effect, by agent ("" holds those of every agent) and id. `unread` names the sources that have never been
     read in full: a profile that is not here may be there.
 
-    `usage` is what the profile stores remember, by the same keys, of every profile that is in one. `orders` are the stored ones
-    by agent and provider; `owners` the agents that have a store.
+    `usage` is what the profile stores remember, by the same keys, of every profile that is in one. `orders` are theirs as well,
+    by agent and provider: `main`'s profiles are for everybody, its orders are its own.
     """
 
     held: Mapping[tuple[str, str], Held] = field(default_factory=lambda: MappingProxyType({}))
@@ -148,19 +150,6 @@ class Material:
     unread: tuple[str, ...] = ()
     usage: Mapping[tuple[str, str], Usage] = field(default_factory=lambda: MappingProxyType({}))
     orders: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    owners: frozenset[str] = frozenset()
-
-    def order(self, agent: str, provider: str) -> tuple[str, ...]:
-        """The order stored for the agent; empty for none. An agent without a store has what is in `main`'s."""
-        return self.orders.get((self._owner(agent), provider), ())
-
-    def ordered(self, agent: str) -> set[str]:
-        """The providers for which an order is stored for the agent."""
-        owner = self._owner(agent)
-        return {provider for of_agent, provider in self.orders if of_agent == owner}
-
-    def _owner(self, agent: str) -> str:
-        return agent if agent in self.owners else MAIN
 
 
 def merge(
@@ -175,7 +164,6 @@ def merge(
     found: dict[tuple[str, str], tuple[Profile, int, bool, float | None]] = {}
     usage: dict[tuple[str, str], Usage] = {}
     orders: dict[tuple[str, str], tuple[str, ...]] = {}
-    owners: set[str] = set()
     shadowed: list[Shadowed] = []
     for rank, source in enumerate(sources):
         last = source.name in tail
@@ -187,16 +175,16 @@ def merge(
                 first = found[key][0] if key in found else None
                 if first is None or _outlives(profile, first):
                     found[key] = (profile, rank, last, until)
-                elif not _outlives(first, profile):
-                    shadowed.append(Shadowed(profile, first))
+                if first is not None:
+                    winner, loser = (profile, first) if found[key][0] is profile else (first, profile)
+                    shadowed.append(Shadowed(loser, winner, older=_outlives(winner, loser)))
             if unit.owner:
-                owners.add(unit.owner)
                 usage |= {("" if unit.owner == MAIN else unit.owner, name): used for name, used in unit.usage.items()}
                 orders |= {(unit.owner, provider): order for provider, order in unit.orders.items() if order}
     # Only what is in effect is numbered: whatever has a number was in effect.
     held = {key: Held(profile, rank, version(profile), last, until) for key, (profile, rank, last, until) in found.items()}
     unread = tuple(source.name for source in sources if source.synced_at is None)
-    return Material(held, tuple(shadowed), unread, usage, orders, frozenset(owners))
+    return Material(held, tuple(shadowed), unread, usage, orders)
 
 
 def _outlives(one: Profile, other: Profile) -> bool:

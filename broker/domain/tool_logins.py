@@ -86,8 +86,8 @@ def _profile(tool: Tool, login: _Login, profile_id: str, rules: Rules, *, source
 
 
 def with_login(document: Document, login: Profile, *, now: float) -> Document:
-    """The store with a tool's login, where that is good and newer than what is there: never its refresh token, and never a token
-    in the place of an OAuth login. A key that somebody keeps under that name stays."""
+    """The store with a tool's login, where that is good and newer than what is there: never its refresh token, never a token in
+    the place of an OAuth login. A key that somebody keeps under that name stays."""
     if login.secret is None or login.expires_at is None or login.expires_at <= now:
         return document
     before = document.entries.get(login.id)

@@ -112,7 +112,7 @@ class Choosing:
         policy = self._policies.of(agent)
         found = (candidate for _, candidate in self._standings.of(agent, provider))
         candidates = [candidate for candidate in found if policy.allows_profile(provider, candidate.id)]
-        order = explicit_order(provider, stored=self._orders.get((agent, provider)), configured=self._configured)
+        order = explicit_order(provider, stored=self._stored(agent, provider), configured=self._configured)
         if order is not None:
             order = [profile for profile in order if policy.allows_profile(provider, profile)]
         made = plan(candidates, order=order, now=now)
@@ -231,7 +231,8 @@ class Choosing:
             known = self._known(provider)
             policy.check_provider(agent, known)
             return self._statuses((agent, session, known))
-        ordered = {of_provider for of_agent, of_provider in self._orders if of_agent == agent} | self._configured.keys()
+        stored = {*self._orders, *self._standings.material.orders}
+        ordered = {of_provider for of_agent, of_provider in stored if of_agent == agent} | self._configured.keys()
         allowed = sorted(p for p in self._standings.providers() | ordered if policy.allows_provider(p))
         return [status for p in allowed if p in self.catalog.providers for status in self._statuses((agent, session, p))]
 
@@ -285,11 +286,11 @@ class Choosing:
     def order(self, agent: str, provider: str) -> tuple[str, ...]:
         """The stored order override; empty for none. Raises PolicyDenied for an unknown agent, ProviderUnknown."""
         self._policies.of(agent)
-        return self._orders.get((agent, self._known(provider)), ())
+        return self._stored(agent, self._known(provider))
 
-    def set_order(self, agent: str, provider: str, profiles: Iterable[str]) -> tuple[str, ...]:
-        """Stores (or, given none, clears) the override. Raises InvalidArgument for a profile of another provider,
-        PolicyDenied for one that the agent may not have, ProfileNotFound for one that no source holds."""
+    def check_order(self, agent: str, provider: str, profiles: Iterable[str]) -> tuple[str, tuple[str, ...]]:
+        """The provider and the profiles of an order to be stored, normalised. Raises InvalidArgument for a profile of another
+        provider, PolicyDenied for one that the agent may not have, ProfileNotFound for one that no source holds."""
         policy = self._policies.of(agent)
         provider = self._known(provider)
         profiles = list(profiles)
@@ -300,7 +301,13 @@ class Choosing:
             policy.check_profile(agent, provider, profile)
         missing = [profile for profile in wanted if self._find(agent, provider, profile) is None]
         if missing:
-            raise ProfileNotFound(f"no profile {', '.join(repr(m[:80]) for m in missing)}: nothing was stored")
+            raise ProfileNotFound(f"no profile {', '.join(map(quoted, missing))}: nothing was stored")
+        return provider, wanted
+
+    def set_order(self, agent: str, provider: str, profiles: Iterable[str]) -> tuple[str, ...]:
+        """Stores (or, given none, clears) an override in the broker's own state. It counts where the agent's profile store has
+        none. Raises as `check_order` does."""
+        provider, wanted = self.check_order(agent, provider, profiles)
         if wanted:
             self._orders[agent, provider] = wanted
         else:
@@ -309,6 +316,10 @@ class Choosing:
         self._store.flush()
         self._plans.pop(provider, None)
         return wanted
+
+    def _stored(self, agent: str, provider: str) -> tuple[str, ...]:
+        key = (agent, provider)
+        return self._standings.material.orders.get(key) or self._orders.get(key, ())
 
 
 def _serves(candidate: Candidate, now: float) -> bool:

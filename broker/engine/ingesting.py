@@ -69,17 +69,21 @@ class Ingesting:
         async with self._heard:
             await self._heard.wait_for(lambda: self.settled)
 
+    async def wait_for(self, came: Callable[[], bool], *, within: float) -> bool:
+        """Whether that came, after something was read, within so many seconds."""
+        try:
+            async with asyncio.timeout(within), self._heard:
+                await self._heard.wait_for(came)
+        except TimeoutError:
+            return False
+        return True
+
     async def reread(self, *, within: float = _REREAD_WITHIN) -> bool:
         """Makes every source read again. Returns whether all of them did within so many seconds."""
         before = list(self._counts)
         for source in self._sources:
             source.reread()
-        try:
-            async with asyncio.timeout(within), self._heard:
-                await self._heard.wait_for(lambda: all(n > b for n, b in zip(self._counts, before, strict=True)))
-        except TimeoutError:
-            return False
-        return True
+        return await self.wait_for(lambda: all(n > b for n, b in zip(self._counts, before, strict=True)), within=within)
 
     def look_again(self, source: str) -> None:
         """Makes the source of that name read again, soon."""

@@ -27,6 +27,9 @@ class Standings:
 
     `listeners` hear of one change after the other, also when one of them causes the next: the board is ahead of what they have
     heard, never behind. `generation` grows with every change.
+
+    `usage_listeners` hear of everything that is to be remembered of a profile's use; `adopting` says what other programs
+    remember, when there is new material.
     """
 
     def __init__(
@@ -47,6 +50,8 @@ class Standings:
         self.material = Material()
         self._secrets: tuple[Material, tuple[SecretValue, ...]] = (self.material, ())
         self.listeners: list[Listener] = []
+        self.usage_listeners: list[Callable[[Key, Usage], None]] = []
+        self.adopting: Callable[[Material], Mapping[Key, Usage]] = lambda _: {}
         self.generation = 0
 
     # -- what is true --------------------------------------------------------------------------------------------------
@@ -117,18 +122,21 @@ class Standings:
     def replace_material(self, material: Material) -> frozenset[Key]:
         """New material is in effect. Returns what changed, after telling the listeners."""
         before, self.material = self.material, material
+        if before.orders != material.orders:
+            self.generation += 1
+        adopted = self.adopting(material)
+        for key, usage in adopted.items():
+            self._remember(key, usage)
         keys = frozenset(changed(before, material))
         gone = {key for key in keys if key not in material.held}
         for key in gone:
             self._drop(key)
-        self._reassess(keys - gone, also=gone)
+        self._reassess((keys | adopted.keys()) - gone, also=gone)
         return keys
 
     def replace_usage(self, key: Key, usage: Usage) -> None:
         """Something worth remembering happened to the profile."""
-        self._usage[key] = usage
-        self._used_at.pop(key, None)
-        self._store.put_usage(key, usage)
+        self._remember(key, usage)
         self._reassess([key])
 
     def replace_trouble(self, key: Key, trouble: Trouble | None) -> None:
@@ -145,12 +153,10 @@ class Standings:
 
     def flush_used(self) -> None:
         """Stores when profiles were last used."""
-        for key in self._used_at:
-            usage = self._usage[key] = self.usage(key)
-            self._store.put_usage(key, usage)
+        for key in list(self._used_at):
             if key in self._board:
                 self._remembering(key)
-        self._used_at.clear()
+            self._remember(key, self.usage(key))
 
     def tick(self) -> float:
         """Takes the passing of time into account. Returns when to come again, in seconds since the epoch."""
@@ -160,15 +166,22 @@ class Standings:
     def wall_moved(self, by: float) -> None:
         """The wall clock jumped: all judgements are stale, also those whose time had not come. Cooldowns last as before."""
         now = self._clock.now()
-        for key, usage in self._usage.items():
+        for key in list(self._usage):
+            usage = self.usage(key)
             moved = shifted(usage, by, now=now)
             if moved != usage:
-                self._usage[key] = moved
-                self._store.put_usage(key, moved)
+                self._remember(key, moved)
         self.agenda.clear()
         self._reassess(list(self._board))
 
     # -- within --------------------------------------------------------------------------------------------------------
+
+    def _remember(self, key: Key, usage: Usage) -> None:
+        self._usage[key] = usage
+        self._used_at.pop(key, None)
+        self._store.put_usage(key, usage)
+        for listener in self.usage_listeners:
+            listener(key, usage)
 
     def _reassess(self, keys: Iterable[Key], *, also: Iterable[Key] = ()) -> None:
         now = self._clock.now()

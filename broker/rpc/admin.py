@@ -11,6 +11,7 @@ from broker.domain.policies import Policies
 from broker.engine.choosing import Choosing
 from broker.engine.ingesting import Ingesting
 from broker.engine.leasing import Leasing
+from broker.engine.ordering import Ordering
 from broker.engine.readiness import Readiness
 from broker.engine.standing import Standings
 from broker.ports import StateStore
@@ -30,6 +31,7 @@ class AdminServicer:
         *,
         leasing: Leasing,
         choosing: Choosing,
+        ordering: Ordering,
         standings: Standings,
         ingesting: Ingesting,
         readiness: Readiness,
@@ -39,6 +41,7 @@ class AdminServicer:
     ) -> None:
         self._leasing = leasing
         self._choosing = choosing
+        self._ordering = ordering
         self._standings = standings
         self._ingesting = ingesting
         self._readiness = readiness
@@ -106,13 +109,13 @@ class AdminServicer:
     async def set_order(self, request: pb.SetOrderRequest, call: Call) -> pb.Order:
         """Stores an override."""
         agent, provider = self._agent_and_provider(request)
-        stored = self._choosing.set_order(agent, provider, requests.order(request))
+        stored = await self._ordering.set(agent, provider, requests.order(request))
         return pb.Order(agent=agent, provider=provider, profiles=stored)
 
     async def clear_order(self, request: pb.ClearOrderRequest, call: Call) -> pb.Order:
         """Takes an override away."""
         agent, provider = self._agent_and_provider(request)
-        self._choosing.set_order(agent, provider, ())
+        await self._ordering.set(agent, provider, ())
         return pb.Order(agent=agent, provider=provider)
 
     async def clear_cooldown(self, request: pb.ClearCooldownRequest, call: Call) -> pb.ClearCooldownResponse:

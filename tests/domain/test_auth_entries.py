@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from broker.domain.auth_document import Document, fingerprint
-from broker.domain.auth_entries import entry_ids, instant, store_unit
+from broker.domain.auth_entries import entry_ids, instant, store_unit, with_order_of
 from broker.domain.cooldowns import Usage
 from broker.domain.discovery import Override, Rules
 from broker.domain.material import Unit
@@ -172,6 +172,13 @@ def test_orders_are_normalised_and_faults_of_them_said() -> None:
         "/s.json has an order of openai that no program can use: set it again",
         "/s.json order of openrouter: openai:x is no profile of openrouter: set the order again",
     ]
+
+
+def test_an_order_takes_the_place_of_one_under_another_name() -> None:
+    """Or both would stand there, and nobody could tell which counts."""
+    document = Document({"order": {"z.ai": ["zai:a"], "zai": "odd", "openai": ["openai:x"]}})
+    assert with_order_of(document, "zai", ["zai:b"], BUILT_IN).raw == {"order": {"openai": ["openai:x"], "zai": ["zai:b"]}}
+    assert with_order_of(document, "zai", [], BUILT_IN).raw == {"order": {"openai": ["openai:x"]}}
 
 
 @pytest.mark.parametrize("name", ["anthropic:claude-cli", "openai-codex:codex-cli", "qwen-portal:qwen-cli"])

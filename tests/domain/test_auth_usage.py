@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.domain.auth_document import Document
-from broker.domain.auth_usage import as_stored, usage_of, with_usage
+from broker.domain.auth_usage import as_stored, merged, usage_of, with_usage
 from broker.domain.cooldowns import Usage
 
 THEIRS = {
@@ -79,3 +79,34 @@ def test_what_is_stored_comes_back_to_the_millisecond(usage: Usage) -> None:
     assert abs(stored.last_used - usage.last_used) < 0.001
     assert abs(stored.cooldown_until - usage.cooldown_until) < 0.001
     assert (stored.rejected, stored.error_count, stored.failure_counts) == ("", usage.error_count, usage.failure_counts)
+
+
+FRESH, USED = Usage(last_used=10.0), Usage(last_used=20.0)
+FAILED = Usage(last_used=20.0, last_failure=20.0, cooldown_until=80.0, error_count=1, failure_counts={"auth": 1})
+LATER = Usage(last_used=30.0, last_failure=30.0, cooldown_until=330.0, error_count=2, failure_counts={"auth": 2})
+
+
+@pytest.mark.parametrize(
+    ("base", "ours", "theirs", "result"),
+    [
+        (FRESH, FRESH, FRESH, FRESH),
+        (FRESH, USED, FAILED, FAILED),
+        (FRESH, FAILED, USED, FAILED),
+        (FRESH, FAILED, LATER, LATER),
+        (FRESH, LATER, FAILED, LATER),
+        (FAILED, Usage(last_used=40.0), FAILED, Usage(last_used=40.0)),
+        (FAILED, FAILED, Usage(last_used=40.0), Usage(last_used=40.0)),
+        (FAILED, Usage(last_used=40.0), LATER, Usage(
+            last_used=40.0, last_failure=30.0, cooldown_until=330.0, error_count=2, failure_counts={"auth": 2})),
+    ],
+)  # fmt: skip
+def test_two_that_remember_are_merged(base: Usage, ours: Usage, theirs: Usage, result: Usage) -> None:
+    """Nobody's use turns a failure back that the other learned of; an end of failures counts unless the other saw a new one."""
+    assert merged(base, ours=ours, theirs=theirs) == result
+
+
+@given(base=st.sampled_from([FRESH, USED, FAILED, LATER]), one=st.sampled_from([FRESH, USED, FAILED, LATER]))
+def test_who_learned_nothing_changes_nothing(base: Usage, one: Usage) -> None:
+    """Whichever of the two that is."""
+    merged_ones = [merged(base, ours=one, theirs=base), merged(base, ours=base, theirs=one)]
+    assert [(m.last_failure, m.cooldown_until) for m in merged_ones] == [(one.last_failure, one.cooldown_until)] * 2

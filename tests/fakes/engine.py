@@ -16,6 +16,7 @@ from broker.engine.choosing import Choosing
 from broker.engine.expiring import Expiring
 from broker.engine.ingesting import Ingesting
 from broker.engine.leasing import Leasing
+from broker.engine.ordering import Ordering
 from broker.engine.readiness import Readiness
 from broker.engine.redeeming import Redeeming
 from broker.engine.refreshing import Refreshing
@@ -88,6 +89,9 @@ class Engine:
         self.ingesting = Ingesting(
             self.sources, tail=frozenset(), clock=self.clock, store=self.store, events=self.events,
             standings=self.standings, stale_budget=600.0, versions=stored.versions,
+        )  # fmt: skip
+        self.ordering = Ordering(
+            choosing=self.choosing, ingesting=self.ingesting, standings=self.standings, stores=None
         )  # fmt: skip
         self.redeeming = Redeeming(
             clock=self.clock, store=self.profiles, endpoint=self.endpoint, rules=Rules(self.catalog)

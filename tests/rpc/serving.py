@@ -71,8 +71,9 @@ class Served:
             for agent in engine.policies.agents
         ]  # fmt: skip
         admin = AdminServicer(
-            leasing=engine.leasing, choosing=engine.choosing, standings=engine.standings, ingesting=engine.ingesting,
-            readiness=engine.readiness, policies=engine.policies, store=engine.store, started_at=1_799_999_000.0,
+            leasing=engine.leasing, choosing=engine.choosing, ordering=engine.ordering, standings=engine.standings,
+            ingesting=engine.ingesting, readiness=engine.readiness, policies=engine.policies, store=engine.store,
+            started_at=1_799_999_000.0,
         )  # fmt: skip
         for server in [*servers, admin_server(self.run_dir / "admin.sock", admin, engine.readiness)]:
             await server.start()
