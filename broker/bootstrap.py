@@ -1,6 +1,7 @@
 """The composition root: configuration → a running broker. Everything is built here, and everything is taken down here."""
 
 import asyncio
+import logging
 import random
 import signal
 from collections import Counter
@@ -38,6 +39,7 @@ from broker.sources.registry import TAIL, Context, build
 from broker.storage.agent_stores import AgentStores
 from broker.storage.glimpse import Glimpse
 from broker.storage.login_sync import sync_claude
+from broker.storage.migrations import Migration, migrate
 from broker.storage.sealing import Seal
 from broker.storage.state import SqliteStateStore
 from broker.telemetry.event_log import log_event
@@ -46,6 +48,8 @@ from broker.telemetry.log import loop_exception_handler
 from broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot, SourceGauge
 from broker.telemetry.redaction import Redactor
 from broker.upstream.token_endpoint import HttpTokenEndpoint
+
+_log = logging.getLogger("equabot.stores")
 
 _GRACE: Final = 2.0
 """Seconds that calls under way have to end once the broker stops."""
@@ -101,9 +105,7 @@ class Engine:
         )
         stores = agent_stores(config, clock)
         followed = stores if any(spec.kind == "profile_store" for spec in config.sources) else None
-        self.ordering = Ordering(
-            choosing=self.choosing, ingesting=self.ingesting, standings=self.standings, stores=followed
-        )
+        self.ordering = Ordering(choosing=self.choosing, ingesting=self.ingesting, standings=self.standings, stores=followed)
         self.remembering = Remembering(clock=clock, standings=self.standings, stores=stores, catalog=config.catalog)
         redeeming = Redeeming(clock=clock, store=stores, endpoint=HttpTokenEndpoint(), rules=config.rules)
         self.refreshing = Refreshing(
@@ -145,6 +147,20 @@ def sync_claude_login(config: Config) -> bool:
     file = next((spec.options["path"] for spec in config.sources if spec.kind == "claude_cli"), None)
     clock = SystemClock()
     return file is not None and sync_claude(file, agent_stores(config, clock).of(MAIN), rules=config.rules, clock=clock)
+
+
+async def refresh_login(config: Config, agent: str, profile: Profile) -> tuple[bool, str]:
+    """Refreshes a login of an agent ("" everybody's) as a running broker would. Returns whether it failed, and what became of
+    it. Raises StoreFault."""
+    clock = SystemClock()
+    redeeming = Redeeming(clock=clock, store=agent_stores(config, clock), endpoint=HttpTokenEndpoint(), rules=config.rules)
+    outcome = await redeeming.redeem((agent, profile.id), seen=profile.secret)
+    return outcome.failure is not None, outcome.failure.reason if outcome.failure else outcome.kind.value
+
+
+def migrate_stores(config: Config) -> list[Migration]:
+    """Moves the credentials of older files into the profile stores, each once, and tells what became of each. Blocking."""
+    return migrate(agent_stores(config), config.home, catalog=config.catalog)
 
 
 def _sources(config: Config, clock: SystemClock) -> tuple[Sequence[Source], frozenset[str]]:
@@ -189,6 +205,8 @@ async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
     stopping = _stop_signals()
     metrics = Metrics(version=_version())
     events = Events(metrics.record, log_event)
+    for migration in await asyncio.to_thread(migrate_stores, config):
+        _log.log(logging.WARNING if migration.fault else logging.INFO, "%s", migration)
     with claim(config.run_dir, config.policies.agents, admin=config.listen.admin, agent_paths=config.listen.agents) as claimed:
         store = SqliteStateStore(config.state_path, clock=clock)
         try:
