@@ -25,6 +25,8 @@ _COMMANDS: Final = {
     "exec": ("exec_command", "run a command with leases in its environment"),
     "health": ("health", "ask whether the broker, a provider or a profile serves"),
     "models": ("models", "which credentials there are, and how they fare"),
+    "onboard": ("onboard", "store a first credential, step by step"),
+    "doctor": ("doctor", "find what is wrong, and mend what can be mended safely"),
     "config": ("config_check", "check a configuration"),
 }
 _STORING: Final = ("models", "onboard", "doctor")

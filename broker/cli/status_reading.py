@@ -10,12 +10,25 @@ from broker.cli.connecting import addressed, admin, broker
 from broker.cli.surroundings import now
 
 if TYPE_CHECKING:
+    from broker.bootstrap import Survey
     from broker.cli.status_report import Report
     from broker.config.model import Config
     from broker.domain.statuses import ProfileStatus
     from equabot_client import Profile
+    from equabot_client.admin import SourceStatus
 
 _FAULTS_SHOWN = 20
+
+
+def sync_logins(args: Namespace, config: "Config") -> None:
+    """Copies the login of Claude's program into main's store, as the seed's command does. What keeps it from that, the report
+    itself tells; an agent in its container has nothing to do with it."""
+    from broker.bootstrap import sync_claude_login  # noqa: PLC0415
+    from broker.ports import StoreFault  # noqa: PLC0415
+
+    if not addressed(args):
+        with suppress(StoreFault):
+            sync_claude_login(config)
 
 
 def look(args: Namespace, config: "Config", agent: str) -> "Report":
@@ -37,6 +50,27 @@ def _from_broker(args: Namespace, config: "Config", agent: str) -> "Report | Non
         found = _told(connected.list_profiles())
         return Report(config=config, agent=agent, profiles=found, troubles=[], broker=connected.address, now=now())
     return None
+
+
+def everyone(args: Namespace, config: "Config") -> "tuple[Survey, list[Report], tuple[SourceStatus, ...]]":
+    """What the sources hold here; a report for every agent, by the broker where one runs; and that broker's sources."""
+    import asyncio  # noqa: PLC0415
+
+    from broker.bootstrap import survey  # noqa: PLC0415
+    from broker.cli.status_report import Report  # noqa: PLC0415
+    from equabot_client.errors import BrokerUnavailable  # noqa: PLC0415
+
+    found = asyncio.run(survey(config))
+    statuses, address = found.statuses, ""
+    sources: tuple[SourceStatus, ...] = ()
+    with admin(args) as operator, suppress(BrokerUnavailable):
+        statuses = {agent: _told(profiles) for agent, profiles in operator.list_profiles().items()}
+        address, sources = operator.address, operator.sources()
+    reports = [
+        Report(config=config, agent=agent, profiles=profiles, troubles=(), broker=address, now=now())
+        for agent, profiles in statuses.items()
+    ]
+    return found, reports, sources
 
 
 def _surveyed(config: "Config", agent: str) -> "Report":

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from broker.config.faults import Refused
 from broker.config.tree import Listing, Mapping, Node, Scalar, Unreadable, parse
 
+CLAUDE: Final = "anthropic:claude-cli"
 _STEP: Final = 2
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-")
 
@@ -37,6 +38,18 @@ def with_profile(text: str, profile_id: str, *, provider: str, mode: str) -> str
     for key in reversed(keys[there:]):
         added = {key: added}
     return _proved(_additions(text, keys[:there], added), _set(before, keys, {**(_at(before, keys) or {}), **entry}), by_hand)
+
+
+def migrated(text: str) -> str:
+    """The file's text with what the seed's system once wrote otherwise: Claude's login as `mode: token`, where it may be either.
+
+    The same text where there is nothing to change. Raises Refused.
+    """
+    keys = ("auth", "profiles", CLAUDE)
+    by_hand = f'write it by hand, under auth.profiles: "{CLAUDE}": {{provider: anthropic, mode: oauth}}'
+    if _at(_read(text, by_hand), (*keys, "mode")) != "token":
+        return text
+    return with_profile(text, CLAUDE, provider="anthropic", mode="oauth")
 
 
 def without_profile(text: str, profile_id: str) -> str:

@@ -86,6 +86,13 @@ class StoreLock:
                 self._file = None
                 self._take_file()
 
+    def left_behind(self) -> Path | None:
+        """The lock file of the seed's system, where nobody can hold it any more."""
+        try:
+            return self._path if self._stale(self._path.lstat()) else None
+        except OSError:
+            return None
+
     # -- among our own -------------------------------------------------------------------------------------------------
 
     def _take_guard(self) -> None:

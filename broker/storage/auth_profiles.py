@@ -40,6 +40,10 @@ class AuthProfiles:
         doubts = () if loaded.sound else (unsealed,)
         return loaded.document, (*doubts, *self._file.doubts())
 
+    def stale_lock(self) -> Path | None:
+        """A lock file beside it that a dead process left behind. Whoever writes the store next removes it."""
+        return StoreLock(self.path, self._file.real(), clock=self._clock, abandoned=threading.Event()).left_behind()
+
     def edit(self, change: Callable[[Document], Document], *, abandoned: threading.Event | None = None) -> Document:
         """Reads, changes and replaces the store under its lock, and returns it. An unchanged one is written only where the file
         is not as it should be: open to others, or not sealed with the present key.

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.config.faults import Refused
-from broker.config.recording import with_profile, without_profile
+from broker.config.recording import migrated, with_profile, without_profile
 from broker.config.tree import Listing, Mapping, Node, Scalar, parse
 
 ENTRY = '"anthropic:manual": {provider: anthropic, mode: token}'
@@ -105,6 +105,26 @@ def test_a_file_that_cannot_be_changed_safely_is_refused(text: str) -> None:
 def test_a_profile_is_taken_away(before: str, after: str) -> None:
     """And nothing else."""
     assert without_profile(before, "anthropic:manual") == after
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            "auth: {profiles: {anthropic:claude-cli: {mode: token}}} # x\n",
+            "auth: {profiles: {anthropic:claude-cli: {mode: oauth}}} # x\n",
+        ),
+        (
+            "auth: {profiles: {anthropic:claude-cli: {mode: oauth}}}\n",
+            "auth: {profiles: {anthropic:claude-cli: {mode: oauth}}}\n",
+        ),
+        ("auth: {profiles: {anthropic:manual: {mode: token}}}\n", "auth: {profiles: {anthropic:manual: {mode: token}}}\n"),
+        ("", ""),
+    ],
+)
+def test_claudes_login_may_be_either(before: str, after: str) -> None:
+    """The seed's system once wrote `token` for it; nobody else's mode is touched."""
+    assert migrated(before) == after
 
 
 keys = st.sampled_from(["a", "b", "auth", "profiles", "order", "mode", "x y"])

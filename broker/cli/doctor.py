@@ -1,0 +1,125 @@
+"""`equabot doctor`: everything that is wrong, with the command that mends it; `--fix` does what is safe by itself."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from broker.cli import output
+from broker.cli.arguments import add_places
+from broker.cli.exits import Exit, Failure
+from broker.cli.output import Cell, Style
+from broker.cli.problems import Problem, problem
+from broker.cli.storing import faults
+from broker.cli.surroundings import environment
+from broker.domain.findings import Finding, Severity
+
+if TYPE_CHECKING:
+    from broker.config.model import Config
+
+_STYLES = {Severity.ERROR: Style.BAD, Severity.WARNING: Style.WARN, Severity.INFO: Style.FAINT}
+_GRAVEST_FIRST = list(_STYLES)
+
+
+def add_parser(subparsers: Any, **described: str) -> None:
+    """`doctor [--fix]`."""
+    parser: ArgumentParser = subparsers.add_parser(
+        "doctor",
+        description="Looks at stores, permissions, locks, logins, sources and the broker. Exits with 1 when something is an"
+        " error, with 0 when nothing is.",
+        **described,
+    )
+    parser.add_argument(
+        "--fix",
+        action="store_true",
+        help="close what is open to others, seal, migrate, remove stale locks, refresh logins whose time has come",
+    )
+    add_places(parser)
+    parser.set_defaults(run=run, agent=None)
+
+
+def run(args: Namespace) -> int:
+    """Prints the findings, the gravest first, after mending what `--fix` may."""
+    from broker.config.faults import ConfigurationFaults  # noqa: PLC0415
+    from broker.config.load import load  # noqa: PLC0415
+
+    try:
+        config = load(config_path=args.config, run_dir=args.run_dir, environ=environment())
+    except ConfigurationFaults as refused:
+        told = [problem(Severity.ERROR, fault.where, ": ".join(filter(None, (fault.path, fault.message))))
+                  for fault in refused.faults]  # fmt: skip
+        return _tell(told)
+    _sync(config)
+    problems = list(_examine(args, config))
+    if args.fix and _mend(problems):
+        problems = list(_examine(args, config))
+    return _tell(problems)
+
+
+def _examine(args: Namespace, config: "Config") -> Iterator[Problem]:
+    from broker.cli.doctor_files import files  # noqa: PLC0415
+    from broker.cli.doctor_logins import logins  # noqa: PLC0415
+    from broker.cli.doctor_stores import stores  # noqa: PLC0415
+
+    yield from files(config, Path.cwd())
+    yield from stores(config)
+    yield from logins(args, config)
+
+
+def _sync(config: "Config") -> None:
+    """Copies the login of Claude's program into the store, as the seed's command does. A store that cannot take it is told of
+    by the examination."""
+    from broker.bootstrap import sync_claude_login  # noqa: PLC0415
+
+    with suppress(Failure), faults():
+        if sync_claude_login(config):
+            output.say("copied: the login of Claude Code, which is newer, into the store of main")
+
+
+def _mend(problems: Sequence[Problem]) -> bool:
+    """Mends what can be, and says what was done. Whether anything was."""
+    done: set[str] = set()
+    for found in problems:
+        if found.fix is None:
+            continue
+        try:
+            told = found.fix()
+            if told not in done:
+                output.say(f"fixed: {told}")
+            done.add(told)
+        except (Failure, OSError) as error:
+            why = error.message if isinstance(error, Failure) else error.strerror or type(error).__name__
+            output.complain(f"{found.finding.subject} could not be fixed: {why}")
+    return bool(done)
+
+
+def _tell(problems: Sequence[Problem]) -> int:
+    found = _once([problem.finding for problem in problems])
+    output.table(
+        [
+            (Cell(finding.severity.value, _STYLES[finding.severity]), finding.subject, finding.message, finding.remedy)
+            for finding in found
+        ],
+        header=("", "what", "is", "do"),
+    )
+    counts = {severity: sum(finding.severity is severity for finding in found) for severity in _GRAVEST_FIRST}
+    output.say(", ".join(_counted(severity, count) for severity, count in counts.items() if count) or "nothing is wrong")
+    return Exit.FAILED if counts[Severity.ERROR] else Exit.DONE
+
+
+def _once(found: Sequence[Finding]) -> list[Finding]:
+    """The findings, the gravest first. A source tells of its files again what was found out about them before."""
+    told: list[Finding] = []
+    for finding in found:
+        message = finding.message.removeprefix(finding.subject).lstrip(": ")
+        if not any(finding.subject == known.subject and message.startswith(known.message) for known in told):
+            told.append(replace(finding, message=message))
+    return sorted(told, key=lambda finding: _GRAVEST_FIRST.index(finding.severity))
+
+
+def _counted(severity: Severity, count: int) -> str:
+    if severity is Severity.INFO:
+        return f"{count} to know"
+    return f"{count} {severity.value}{'s' if count > 1 else ''}"

@@ -1,0 +1,149 @@
+"""The credentials themselves: what is missing, ends, was refused or has to be refreshed; what hides what; and the broker."""
+
+from argparse import Namespace
+from asyncio import run as run_async
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from broker.cli.exits import Failure
+from broker.cli.problems import FIX, Problem, problem
+from broker.cli.status_reading import everyone
+from broker.cli.status_report import Report
+from broker.cli.storing import faults
+from broker.cli.surroundings import now
+from broker.domain.findings import Severity
+from broker.domain.logins import login_command
+from broker.domain.oauth import refresh_at
+from broker.domain.policies import MAIN
+from broker.domain.profiles import Profile, State
+from broker.domain.provider import Mode
+from broker.domain.statuses import ProfileStatus
+
+if TYPE_CHECKING:
+    from broker.bootstrap import Survey
+    from broker.config.model import Config
+    from equabot_client.admin import SourceStatus
+
+_BAD: Final = (State.EXPIRED, State.REJECTED, State.REAUTH_REQUIRED, State.INVALID)
+_STORE: Final = "profile_store"
+_ENVIRONMENT: Final = ("env", "dotenv")
+
+
+def logins(args: Namespace, config: "Config") -> Iterator[Problem]:
+    """What is wrong with them."""
+    here, reports, sources = everyone(args, config)
+    running = any(report.broker for report in reports)
+    if not running:
+        message = "no broker answers: what follows was read without one"
+        yield problem(Severity.INFO, config.run_dir, message, "equabot serve")
+    yield from _sources(here, sources)
+    due = {} if running else dict(_due(config, here))
+    told: set[tuple[str, str]] = set()
+    for report in reports:
+        yield from _missing(report)
+        for profile in report.profiles:
+            held = here.material.held.get((report.agent, profile.id))
+            owner = report.agent if held is not None and report.agent != MAIN else ""
+            if (owner, profile.id) in told:
+                continue
+            told.add((owner, profile.id))
+            if (owner, profile.id) in due:
+                yield due.pop((owner, profile.id))
+            else:
+                yield from _profile(report, profile, owner)
+    yield from _shadows(here)
+
+
+def _missing(report: Report) -> Iterator[Problem]:
+    if not report.in_use():
+        if report.agent == MAIN:
+            yield problem(Severity.ERROR, "credentials", "there are none", "equabot onboard")
+        return
+    for provider in report.missing():
+        subject = provider if report.agent == MAIN else f"{provider} (agent {report.agent})"
+        yield problem(
+            Severity.ERROR, subject, "is in use, and has no credential", f"equabot models auth add --provider {provider}"
+        )
+
+
+def _profile(report: Report, profile: ProfileStatus, owner: str) -> Iterator[Problem]:
+    subject = f"{profile.id} (agent {owner})" if owner else profile.id
+    used = profile.provider in report.in_use()
+    state = State(profile.state)
+    if state in _BAD:
+        severity = Severity.ERROR if used else Severity.WARNING
+        reason = profile.reason if profile.reason.startswith(state.value) else f"{state.value}: {profile.reason}".rstrip(": ")
+        yield problem(severity, subject, reason, remedy(profile, owner))
+    elif state is State.EXPIRING:
+        yield problem(Severity.WARNING, subject, profile.reason or "expiring", remedy(profile, owner))
+    elif state is State.MISSING and not profile.mode:
+        command = f"equabot models auth order clear --provider {profile.provider}"
+        of_agent = f" --agent {report.agent}" if report.agent != MAIN else ""
+        message = "is named by an order, and nobody knows it"
+        yield problem(Severity.WARNING, subject, message, f"{command}{of_agent}, or take it out of auth.order")
+    elif state is State.MISSING:
+        yield problem(Severity.ERROR if used else Severity.WARNING, subject, profile.reason, "bring its source back")
+    elif profile.disabled_until > report.now or profile.cooldown_until > report.now:
+        yield problem(Severity.INFO, subject, profile.reason)
+
+
+def remedy(profile: ProfileStatus, owner: str) -> str:
+    """The command that brings a new credential for the profile to where it is kept."""
+    kind, _, place = profile.source.partition(" ")
+    if kind in _ENVIRONMENT:
+        return f"replace its value in {place or 'the environment'}"
+    if kind != _STORE and not kind.endswith("_cli"):
+        return f"replace it in {profile.source}"
+    if kind.endswith("_cli") or profile.mode == Mode.OAUTH:
+        return login_command(profile.id, owner)
+    named = f"--provider {profile.provider} --profile-id {profile.id}{f' --agent {owner}' if owner else ''}"
+    if profile.mode == Mode.API_KEY:
+        return f"equabot models auth add --method api-key {named}"
+    return login_command(profile.id, owner) if profile.id.endswith("-cli") else f"equabot models auth paste-token {named}"
+
+
+def _sources(here: "Survey", running: "tuple[SourceStatus, ...]") -> Iterator[Problem]:
+    told = set()
+    for source in here.sources:
+        for fault in source.faults():
+            told.add(fault.message)
+            whole = fault.where == source.name
+            yield problem(Severity.ERROR if whole else Severity.WARNING, fault.where, fault.message)
+    for status in running:
+        if status.fault and not any(message in status.fault for message in told):
+            severity = Severity.ERROR if status.state == "stale" else Severity.WARNING
+            yield problem(severity, f"{status.name} (the broker's)", status.fault)
+
+
+def _shadows(here: "Survey") -> Iterator[Problem]:
+    for shadow in here.shadowed:
+        if shadow.profile.secret != shadow.by.secret and not shadow.older:
+            message = f"{shadow.by.origin} hides another value in {shadow.profile.origin}"
+            do = "remove the one that is not meant, or change the order of `sources`"
+            yield problem(Severity.WARNING, shadow.profile.id, message, do)
+
+
+def _due(config: "Config", here: "Survey") -> Iterator[tuple[tuple[str, str], Problem]]:
+    """Logins that a running broker would refresh now, by agent ("" everybody's) and id."""
+    for (agent, profile_id), held in here.material.held.items():
+        profile = held.profile
+        if profile.refresh is None or profile.expires_at is None or profile.reauth:
+            continue
+        if now() >= refresh_at(issued_at=profile.issued_at, expires_at=profile.expires_at, chance=0.0):
+            over = profile.expires_at <= now()
+            message = "its access token has expired; it is refreshed on use" if over else "its time to be refreshed has come"
+            severity = Severity.WARNING if over else Severity.INFO
+            yield (agent, profile_id), problem(severity, profile_id, message, FIX, fix=_refresh(config, agent, profile))
+
+
+def _refresh(config: "Config", agent: str, profile: Profile) -> Callable[[], str]:
+    def refresh() -> str:
+        from broker.bootstrap import refresh_login  # noqa: PLC0415
+
+        with faults():
+            failure, told = run_async(refresh_login(config, agent, profile))
+        if failure:
+            raise Failure(told)
+        return f"{profile.id}: {told}"
+
+    return refresh

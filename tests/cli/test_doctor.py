@@ -1,0 +1,351 @@
+"""What `doctor` finds, what it says to do, and what `--fix` does by itself."""
+
+import json
+import os
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.domain.auth_document import fingerprint
+from broker.domain.secret_value import SecretValue
+from tests.cli.test_onboard import log_in_to_claude
+from tests.fakes.host import KEY, TOKEN, Done, Host
+from tests.fakes.token_endpoint import TokenEndpoint
+
+DAY = 86400
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory that has nothing to do with the host."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def token(**fields: Any) -> dict[str, Any]:
+    return {"type": "token", "provider": "anthropic", "token": TOKEN, **fields}
+
+
+def store(host: Host, *, agent: str = "main", **entries: dict[str, Any]) -> None:
+    host.write_store({"version": 1, "profiles": {f"anthropic:{name}": entry for name, entry in entries.items()}}, agent)
+
+
+def found(done: Done) -> list[list[str]]:
+    """The findings: severity, subject, message, what to do."""
+    return [line.split("\t") for line in done.out.splitlines() if line.split("\t")[0] in ("error", "warning", "info")]
+
+
+def said(done: Done, severity: str, text: str) -> bool:
+    return any(row[0] == severity and text in "\t".join(row) for row in found(done))
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_host_in_order_is_0(host: Host) -> None:
+    """What is only good to know is no error."""
+    store(host, manual=token())
+    done = host.run("doctor")
+    assert (done.code, done.err) == (0, "")
+    assert {row[0] for row in found(done)} == {"info"}
+    assert said(done, "info", "no broker answers")
+    assert said(done, "info", "in plain text")
+    assert done.out.splitlines()[-1] == "2 to know"
+    assert TOKEN[:20] not in done.out
+
+
+def test_nothing_at_all_is_an_error(host: Host) -> None:
+    """With the way to begin."""
+    done = host.run("doctor")
+    assert done.code == 1
+    assert said(done, "error", "credentials\tthere are none\tequabot onboard")
+    assert list(host.home.iterdir()) == [], "to look changes nothing"
+
+
+def test_a_provider_in_use_without_a_credential_is_an_error(host: Host) -> None:
+    """With the command."""
+    store(host, manual=token())
+    host.write_config("required: [openai]\n")
+    done = host.run("doctor")
+    assert done.code == 1
+    assert said(done, "error", "openai\tis in use, and has no credential\tequabot models auth add --provider openai")
+
+
+@pytest.mark.parametrize(
+    ("entry", "severity", "told", "command"),
+    [
+        (token(expires=int((time.time() - DAY) * 1000)), "error", "expired",
+         "equabot models auth paste-token --provider anthropic --profile-id anthropic:x"),
+        (token(expires=int((time.time() + 3600) * 1000)), "warning", "expires in",
+         "equabot models auth paste-token --provider anthropic --profile-id anthropic:x"),
+        (token(token="changeme"), "error", "is a placeholder",
+         "equabot models auth paste-token --provider anthropic --profile-id anthropic:x"),
+        ({"type": "api_key", "provider": "anthropic", "key": TOKEN}, "error", "is an OAuth token, not an API key",
+         "equabot models auth add --method api-key --provider anthropic --profile-id anthropic:x"),
+        ({"type": "oauth", "provider": "anthropic", "access": TOKEN, "expires": 1}, "error", "expired",
+         "equabot models auth login --provider anthropic"),
+    ],
+)  # fmt: skip
+def test_a_bad_credential_comes_with_the_exact_command(
+    host: Host, entry: dict[str, Any], severity: str, told: str, command: str
+) -> None:
+    """Expired, ending, malformed, of the wrong kind."""
+    store(host, x=entry)
+    done = host.run("doctor")
+    row = next(row for row in found(done) if row[1] == "anthropic:x")
+    assert (row[0], row[3]) == (severity, command)
+    assert told in row[2]
+    assert done.code == (severity == "error")
+
+
+def test_another_vendors_broken_key_is_a_warning(host: Host) -> None:
+    """Where the configuration says who is in use."""
+    store(host, manual=token())
+    (host.home / ".env").write_text("GROQ_API_KEY=changeme\n")
+    (host.home / ".env").chmod(0o600)
+    host.write_config("required: [anthropic]\n")
+    done = host.run("doctor")
+    assert done.code == 0
+    assert said(done, "warning", f"replace its value in {host.home}/.env")
+
+
+def test_an_agents_own_credential_is_told_as_its_own(host: Host) -> None:
+    """And the command goes to its store."""
+    host.write_config("agents: {main: {}, coder: {providers: [anthropic]}}\n")
+    store(host, manual=token())
+    store(host, agent="coder", mine=token(expires=1000))
+    done = host.run("doctor")
+    assert said(done, "error", "anthropic:mine (agent coder)")
+    assert said(done, "error", "--profile-id anthropic:mine --agent coder")
+    assert sum(row[1].startswith("anthropic:manual") for row in found(done)) == 0
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_open_to_others_is_told_and_closed(host: Host) -> None:
+    """Home, store, its directory, `.env`, a configuration that holds credentials."""
+    store(host, manual=token())
+    dotenv, config = host.home / ".env", host.home / "equabot.yaml"
+    dotenv.write_text(f"OPENAI_API_KEY=sk-proj-{'0' * 20}\n")
+    host.write_config("env: {vars: {SOME_KEY: s3cret}}\n")
+    opened = {host.home: 0o777, host.store_path(): 0o644, host.store_path().parent: 0o775, dotenv: 0o640, config: 0o644}
+    for path, open_mode in opened.items():
+        path.chmod(open_mode)
+    done = host.run("doctor")
+    assert done.code == 1
+    assert {Path(row[1]) for row in found(done)} >= opened.keys()
+    assert {path: mode(path) for path in opened} == opened, "to look changes nothing"
+    fixed = host.run("doctor", "--fix")
+    assert (fixed.code, fixed.err) == (0, "")
+    assert sum(line.startswith("fixed: ") for line in fixed.out.splitlines()) == 4
+    assert mode(host.home) & 0o022 == 0
+    assert [mode(path) for path in (host.store_path(), host.store_path().parent, dotenv, config)] == [
+        0o600,
+        0o700,
+        0o600,
+        0o600,
+    ]
+    assert not {row[0] for row in found(fixed)} & {"error", "warning"}
+
+
+@pytest.mark.parametrize("broken", ["{", "", '{"version": 2, "profiles": {}}', '{"sealed": {}}'])
+def test_a_store_that_cannot_be_read_is_an_error_that_stays(host: Host, broken: str) -> None:
+    """No fix is safe for it; every other store is looked at all the same."""
+    host.write_store(broken)
+    store(host, agent="old", manual=token())
+    for arguments in (("doctor",), ("doctor", "--fix")):
+        done = host.run(*arguments)
+        assert done.code == 1
+        assert said(done, "error", str(host.store_path()))
+        assert said(done, "info", "is the store of agent old, which is not configured")
+    assert host.store_path().read_text() == broken
+
+
+def test_malformed_entries_are_warnings(host: Host) -> None:
+    """They are kept, and not used."""
+    host.write_store({"version": 1, "profiles": {"anthropic:a": token(), "nocolon": token(), "x:y": 3},
+                      "order": {"anthropic": ["openai:z"]}})  # fmt: skip
+    done = host.run("doctor")
+    assert said(done, "warning", "nocolon\tis no profile id: rename it")
+    assert said(done, "warning", "x:y\tis no profile: an object with a type is one")
+    assert said(done, "warning", "openai:z")
+
+
+def test_a_stale_lock_is_told_and_removed(host: Host) -> None:
+    """One that is held is neither."""
+    store(host, manual=token())
+    lock = Path(f"{host.store_path()}.lock")
+    lock.write_text(json.dumps({"pid": os.getpid(), "createdAt": "2999-01-01T00:00:00Z"}))
+    assert not said(host.run("doctor"), "warning", ".lock")
+    lock.write_text(json.dumps({"pid": 2**22 + 1, "createdAt": "2020-01-01T00:00:00Z"}))
+    os.utime(lock, (1, 1))
+    assert said(host.run("doctor"), "warning", f"{lock}\tis the lock of a process that is dead\tequabot doctor --fix")
+    assert lock.exists()
+    done = host.run("doctor", "--fix")
+    assert f"fixed: {lock} is gone" in done.out
+    assert not lock.exists()
+
+
+def test_a_refresh_that_was_broken_off_needs_a_login(host: Host) -> None:
+    """Its refresh token may be spent, and is never sent again; the command is told."""
+    refresh = "sk-ant-ort01-r3fr35h"
+    entry = {"type": "oauth", "provider": "anthropic", "access": TOKEN, "refresh": refresh,
+             "expires": int((time.time() + DAY) * 1000),
+             "pendingRefresh": {"digest": fingerprint(SecretValue(refresh)), "at": 1}}  # fmt: skip
+    store(host, me=entry)
+    for arguments in (("doctor",), ("doctor", "--fix")):
+        done = host.run(*arguments)
+        assert done.code == 1
+        assert said(done, "error", "anthropic:me\ta refresh was broken off")
+        assert said(done, "error", "equabot models auth login --provider anthropic")
+    assert host.store()["profiles"]["anthropic:me"] == entry
+    store(host, me={**entry, "refresh": "sk-ant-ort01-n3w"})
+    assert host.run("doctor").code == 0, "whoever logged in anew is rid of it"
+
+
+def test_a_working_directorys_env_is_not_read_and_that_is_told(host: Host, elsewhere: Path) -> None:
+    """A repository must not choose an agent's key; whoever put one there is told where it would count."""
+    store(host, manual=token())
+    (elsewhere / ".env").write_text("DEBUG=1\n")
+    assert not said(host.run("doctor"), "warning", str(elsewhere))
+    (elsewhere / ".env").write_text(f"ANTHROPIC_API_KEY={KEY}\nDEBUG=1\n")
+    done = host.run("doctor")
+    assert said(done, "warning", f"{elsewhere}/.env\tis not read")
+    assert said(done, "warning", "in it: ANTHROPIC_API_KEY\tmove it to")
+    assert KEY[:20] not in done.out
+    assert "anthropic:dotenv" not in host.run("models", "status").out
+
+
+def test_two_sources_that_disagree_are_told(host: Host) -> None:
+    """One of the two values is not used, and somebody may think that it is."""
+    for name, value in (("one", KEY), ("two", KEY.replace("k3y", "oth"))):
+        (host.home / name).mkdir(mode=0o700)
+        (host.home / name / "ANTHROPIC_API_KEY").write_text(value)
+    host.write_config(f"sources: [mounted: {{path: {host.home}/one}}, mounted: {{path: {host.home}/two}}]\n")
+    done = host.run("doctor")
+    assert said(done, "warning", f"{host.home}/one/ANTHROPIC_API_KEY hides another value in {host.home}/two/ANTHROPIC_API_KEY")
+
+
+def test_a_source_that_cannot_be_read_is_an_error(host: Host) -> None:
+    """With its line, and never the line itself."""
+    store(host, manual=token())
+    (host.home / ".env").write_text("A='open s3cret\n")
+    done = host.run("doctor")
+    assert done.code == 1
+    assert said(done, "error", f"{host.home}/.env line 1 is malformed")
+    assert "s3cret" not in done.out
+
+
+def test_a_configuration_that_is_refused_is_told_whole(host: Host) -> None:
+    """Every fault of it; nothing else can be looked at."""
+    host.write_config("requird: [anthropic]\nleases: {default_ttl: soon}\n")
+    done = host.run("doctor", "--fix")
+    assert done.code == 1
+    assert [row[0] for row in found(done)] == ["error", "error"]
+    assert "requird" in done.out
+    assert "leases.default_ttl" in done.out
+
+
+def test_an_order_of_nobody_is_a_warning(host: Host) -> None:
+    """With the command that takes it away."""
+    host.write_store(
+        {"version": 1, "profiles": {"anthropic:a": token()}, "order": {"anthropic": ["anthropic:gone", "anthropic:a"]}}
+    )
+    done = host.run("doctor")
+    assert said(done, "warning", "anthropic:gone\tis named by an order, and nobody knows it")
+    assert said(done, "warning", "equabot models auth order clear --provider anthropic")
+
+
+# -- what it does ------------------------------------------------------------------------------------------------------
+
+
+def test_the_login_of_claude_code_is_copied_whenever_it_runs(host: Host) -> None:
+    """As the seed's command does; once."""
+    log_in_to_claude(host, expires=time.time() + 2 * DAY)
+    done = host.run("doctor")
+    assert (done.code, done.out.splitlines()[0][:7]) == (0, "copied:")
+    assert host.store()["profiles"]["anthropic:claude-cli"]["access"] == TOKEN
+    assert "copied" not in host.run("doctor").out
+    assert not any(row[0] == "warning" for row in found(host.run("doctor")))
+
+
+def test_an_old_configuration_is_migrated_with_a_backup(host: Host) -> None:
+    """`mode: token` of Claude's login is read as oauth; `--fix` writes it so, once."""
+    before = "auth:\n  profiles:\n    anthropic:claude-cli: {provider: anthropic, mode: token} # mine\n"
+    store(host, manual=token())
+    host.write_config(before)
+    assert said(host.run("doctor"), "info", "has mode: token for anthropic:claude-cli")
+    assert host.config == before
+    done = host.run("doctor", "--fix")
+    assert "fixed: " in done.out
+    assert host.config == before.replace("mode: token", "mode: oauth")
+    assert (host.home / "equabot.yaml.before-migration").read_text() == before
+    assert "fixed" not in host.run("doctor", "--fix").out
+
+
+def test_a_login_whose_time_has_come_is_refreshed(host: Host, tmp_path: Path) -> None:
+    """Without a broker nobody else would; `--fix` does it as a broker does."""
+    with TokenEndpoint(tmp_path / "ledger", life=3600) as endpoint:
+        host.write_config(f"providers: {{qwen-portal: {{token_url: {endpoint.url}}}}}\n")
+        login = endpoint.login("me", life=-10) | {"type": "oauth", "provider": "qwen-portal"}
+        host.write_store({"version": 1, "profiles": {"qwen-portal:default": login}})
+        done = host.run("doctor")
+        assert said(done, "warning", "qwen-portal:default\tits access token has expired; it is refreshed on use")
+        assert endpoint.received == []
+        done = host.run("doctor", "--fix")
+        assert "fixed: qwen-portal:default: new tokens are in the store" in done.out
+        assert done.code == 0
+        entry = host.store()["profiles"]["qwen-portal:default"]
+        assert endpoint.accepts(entry["access"])
+        assert entry["expires"] / 1000 - time.time() == pytest.approx(3600, abs=60)
+        assert login["refresh"] not in done.out + done.err
+        assert host.run("models", "status", "--check").code == 0
+
+
+def test_a_refresh_that_is_refused_is_told_with_the_command(host: Host, tmp_path: Path) -> None:
+    """It could not be fixed, and why; afterwards it is an error until somebody logs in."""
+    with TokenEndpoint(tmp_path / "ledger") as endpoint:
+        host.write_config(f"providers: {{qwen-portal: {{token_url: {endpoint.url}}}}}\n")
+        login = endpoint.login("me", life=-10) | {"type": "oauth", "provider": "qwen-portal"}
+        endpoint.revoke(login["refresh"])
+        host.write_store({"version": 1, "profiles": {"qwen-portal:default": login}})
+        done = host.run("doctor", "--fix")
+        assert "qwen-portal:default could not be fixed: the token endpoint answered 400 invalid_grant" in done.err
+        done = host.run("doctor")
+        assert done.code == 1
+        assert said(done, "error", "equabot models auth login --provider qwen-portal")
+
+
+def test_a_plain_store_is_sealed_where_a_key_is_configured(host: Host) -> None:
+    """It is told, and done; what was in it is in it still."""
+    store(host, manual=token())
+    key = host.home / "seal.key"
+    key.write_text("11" * 32)
+    key.chmod(0o600)
+    host.write_config(f"seal: {{key_file: {key}}}\n")
+    assert said(host.run("doctor"), "warning", "is not sealed with the present key")
+    done = host.run("doctor", "--fix")
+    assert done.code == 0
+    assert "sealed" in host.store()
+    assert TOKEN[:20] not in host.store_path().read_text()
+    assert "anthropic:manual\ttoken" in host.run("models", "auth", "list").out
+    assert not said(host.run("doctor"), "info", "in plain text")
+
+
+def test_what_cannot_be_fixed_says_so(host: Host) -> None:
+    """And the rest is fixed all the same."""
+    store(host, manual=token())
+    host.store_path().chmod(0o644)
+    guard = host.store_path().with_name(".auth-profiles.json.guard")
+    guard.mkdir()
+    (host.home / ".env").write_text("A=1\n")
+    (host.home / ".env").chmod(0o644)
+    done = host.run("doctor", "--fix")
+    assert f"fixed: {host.home}/.env is 600 now" in done.out
+    assert "could not be fixed" in done.err
