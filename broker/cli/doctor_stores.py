@@ -22,6 +22,7 @@ _OPEN = 0o077
 
 def stores(config: "Config") -> Iterator[Problem]:
     """What is wrong with them."""
+    yield from _older_files(config)
     for agent in dict.fromkeys((*_kept(config.home), *config.policies.agents)):
         desk = Desk(config, agent)
         try:
@@ -29,6 +30,27 @@ def stores(config: "Config") -> Iterator[Problem]:
         except Failure as failure:
             path = config.home / "agents" / agent / "agent" / "auth-profiles.json"
             yield problem(Severity.ERROR, path, failure.message)
+
+
+def _older_files(config: "Config") -> Iterator[Problem]:
+    """Credentials that older versions of the seed's system keep elsewhere. A broker moves them when it starts."""
+    from broker.storage import migrations  # noqa: PLC0415
+
+    def move() -> str:
+        from broker.bootstrap import migrate_stores  # noqa: PLC0415
+
+        done = migrate_stores(config)
+        failed = "; ".join(migration.fault for migration in done if migration.fault)
+        if failed:
+            raise Failure(failed)
+        return "; ".join(map(str, done))
+
+    for number, file in enumerate(migrations.pending(config.home)):
+        message = "holds credentials of an older version, which belong in the profile store"
+        yield problem(Severity.WARNING, file, message, FIX, fix=None if number else move)
+    for file in migrations.backups(config.home):
+        message = "holds credentials as they were before a migration"
+        yield problem(Severity.INFO, file, message, f"rm {file}, once nobody misses anything")
 
 
 def _kept(home: Path) -> list[str]:

@@ -289,6 +289,38 @@ def test_an_old_configuration_is_migrated_with_a_backup(host: Host) -> None:
     assert "fixed" not in host.run("doctor", "--fix").out
 
 
+def test_older_files_are_moved_into_the_store_with_a_backup(host: Host) -> None:
+    """An agent's `auth.json`, and the tokens beside it that older versions kept for everybody."""
+    old = host.store_path().with_name("auth.json")
+    old.parent.mkdir(parents=True, mode=0o700)
+    old.write_text(json.dumps({"anthropic": {"type": "api_key", "key": KEY}}))
+    tokens = host.home / "credentials" / "oauth.json"
+    tokens.parent.mkdir(mode=0o700)
+    tokens.write_text(json.dumps({"anthropic": {"access": TOKEN, "refresh": "sk-ant-ort01-r", "expires": 1}}))
+    done = host.run("doctor")
+    assert said(done, "warning", f"{old}\tholds credentials of an older version")
+    assert said(done, "warning", f"{tokens}\tholds credentials of an older version")
+    assert not host.store_path().exists()
+    done = host.run("doctor", "--fix")
+    assert host.store()["profiles"]["anthropic:default"]["key"] == KEY
+    assert not old.exists()
+    assert not tokens.exists()
+    assert said(done, "info", "auth.json.migrated\tholds credentials as they were before a migration\trm ")
+    assert KEY[:20] not in done.out + done.err
+    assert "fixed: " not in host.run("doctor", "--fix").out
+
+
+def test_an_older_file_that_is_broken_stays(host: Host) -> None:
+    """And says why."""
+    old = host.store_path().with_name("auth.json")
+    old.parent.mkdir(parents=True, mode=0o700)
+    old.write_text("{")
+    done = host.run("doctor", "--fix")
+    assert "could not be fixed" in done.err
+    assert "cannot be migrated" in done.err
+    assert old.read_text() == "{"
+
+
 def test_a_login_whose_time_has_come_is_refreshed(host: Host, tmp_path: Path) -> None:
     """Without a broker nobody else would; `--fix` does it as a broker does."""
     with TokenEndpoint(tmp_path / "ledger", life=3600) as endpoint:
