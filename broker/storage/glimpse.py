@@ -9,18 +9,18 @@ from broker.domain.leases import Lease
 from broker.ports import Clock, StoredState, StoredVersion
 from broker.storage import _state_tables as tables
 from broker.storage._state_file import open_for_reading
-from broker.storage.state import boot_id
+from broker.storage.state import boot_id, digest_key_of
 
 
 class Glimpse:
     """Fulfils `broker.ports.StateStore` for somebody who only wants to know. What is put goes nowhere."""
 
     fault = ""
-    digest_key = bytes(32)
 
     def __init__(self, path: Path, *, clock: Clock) -> None:
         self._path = path
         self._clock = clock
+        self.digest_key = b""
 
     def load(self) -> StoredState:
         """What is stored; nothing where there is no state, or none that can be read."""
@@ -28,11 +28,12 @@ class Glimpse:
             return StoredState()
         try:
             with closing(open_for_reading(self._path)) as db:
+                self.digest_key = digest_key_of(db)
                 state, _ = tables.read_state(db, tables.Moment(self._clock.now(), self._clock.steady(), boot_id()))
         except (sqlite3.Error, OSError, ValueError, TypeError):
             return StoredState()
-        # Versions are numbered by a key that this one does not have.
-        return StoredState(pins=state.pins, orders=state.orders, usage=state.usage)
+        # Versions are needed to tell whether it is the present material that a provider has refused.
+        return StoredState(pins=state.pins, orders=state.orders, usage=state.usage, versions=state.versions)
 
     def put_lease(self, lease_id: str, lease: Lease | None) -> None:
         """Goes nowhere, as do the other puts."""

@@ -218,7 +218,7 @@ class SqliteStateStore:
         return db
 
     def _settle_digest_key(self, db: sqlite3.Connection) -> None:
-        stored = _digest_key(db)
+        stored = digest_key_of(db)
         self._digest_key = self._digest_key or stored or secrets.token_bytes(32)
         if stored != self._digest_key:
             db.execute("BEGIN IMMEDIATE")
@@ -238,7 +238,7 @@ class SqliteStateStore:
     def _salvage(self) -> None:
         try:
             with closing(open_for_reading(self._path)) as db:
-                self._digest_key = _digest_key(db)
+                self._digest_key = digest_key_of(db)
                 self._salvaged, _ = tables.read_state(db, self._moment())
         except _WRONG as error:
             if self._path.exists() and self._path.stat().st_size:
@@ -279,6 +279,7 @@ class SqliteStateStore:
                 unusable.close()
 
 
-def _digest_key(db: sqlite3.Connection) -> bytes:
+def digest_key_of(db: sqlite3.Connection) -> bytes:
+    """The key that the state's digests are made with; empty where there is none yet."""
     row = db.execute("SELECT value FROM meta WHERE name = 'digest_key'").fetchone()
     return b"" if row is None else bytes(row[0])
