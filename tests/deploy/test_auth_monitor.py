@@ -41,7 +41,7 @@ class Monitored:
         """What the check answers from now on."""
         self.program("equabot", f'echo "$@" >{self.home}/asked; printf "{lines}"; exit {code}')
 
-    def run(self, script: Path = MONITOR, **environ: str) -> "subprocess.CompletedProcess[str]":
+    def run(self, script: Path = MONITOR, /, **environ: str) -> "subprocess.CompletedProcess[str]":
         """One run of the monitor."""
         command = ["sh", str(script)]
         return subprocess.run(command, env=self.environ | environ, capture_output=True, text=True, timeout=60, check=False)
