@@ -41,7 +41,7 @@ def with_profile(text: str, profile_id: str, *, provider: str, mode: str) -> str
 
 
 def migrated(text: str) -> str:
-    """The file's text with what the seed's system once wrote otherwise: Claude's login as `mode: token`, where it may be either.
+    """The file's text with what was once written otherwise: Claude's login as `mode: token`, where it may be either.
 
     The same text where there is nothing to change. Raises Refused.
     """
