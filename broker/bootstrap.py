@@ -5,9 +5,10 @@ import logging
 import random
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -17,11 +18,13 @@ from broker.domain.material import Material, Shadowed, SourceState
 from broker.domain.policies import MAIN, Delivery
 from broker.domain.profiles import Profile
 from broker.domain.statuses import ProfileStatus
+from broker.domain.tool_logins import CLAUDE, TOOLS
 from broker.engine.choosing import Choosing
 from broker.engine.clock import SystemClock
 from broker.engine.expiring import Expiring
 from broker.engine.ingesting import Ingesting
 from broker.engine.leasing import Leasing
+from broker.engine.mirroring import Mirroring
 from broker.engine.ordering import Ordering
 from broker.engine.readiness import Readiness
 from broker.engine.redeeming import Redeeming
@@ -38,7 +41,7 @@ from broker.rpc.servicer import BrokerServicer
 from broker.sources.registry import TAIL, Context, build
 from broker.storage.agent_stores import AgentStores
 from broker.storage.glimpse import Glimpse
-from broker.storage.login_sync import sync_claude
+from broker.storage.login_sync import sync_login
 from broker.storage.migrations import Migration, migrate
 from broker.storage.sealing import Seal
 from broker.storage.state import SqliteStateStore
@@ -106,6 +109,7 @@ class Engine:
         stores = agent_stores(config, clock)
         followed = stores if any(spec.kind == "profile_store" for spec in config.sources) else None
         self.ordering = Ordering(choosing=self.choosing, ingesting=self.ingesting, standings=self.standings, stores=followed)
+        self.mirroring = Mirroring(clock=clock, standings=self.standings, mirrors=_mirrors(config, clock))
         self.remembering = Remembering(clock=clock, standings=self.standings, stores=stores, catalog=config.catalog)
         redeeming = Redeeming(clock=clock, store=stores, endpoint=HttpTokenEndpoint(), rules=config.rules)
         self.refreshing = Refreshing(
@@ -144,9 +148,21 @@ def agent_stores(config: Config, clock: Clock | None = None) -> AgentStores:
 def sync_claude_login(config: Config) -> bool:
     """Copies the login of Claude's program into the store of `main`, where it is newer, and returns whether it was: what the
     seed's system does whenever it looks at its stores. Not where its file is no source. Raises StoreFault."""
-    file = next((spec.options["path"] for spec in config.sources if spec.kind == "claude_cli"), None)
-    clock = SystemClock()
-    return file is not None and sync_claude(file, agent_stores(config, clock).of(MAIN), rules=config.rules, clock=clock)
+    store, clock = agent_stores(config).of(MAIN), SystemClock()
+    files = (spec.options["path"] for spec in config.sources if spec.kind == "claude_cli")
+    return any(sync_login(CLAUDE, file, store, rules=config.rules, clock=clock) for file in files)
+
+
+def _mirrors(config: Config, clock: Clock) -> dict[str, Callable[[], bool]]:
+    """How the logins of tools that the broker is to refresh are kept equal in the tool's file and the store of `main`."""
+    store = agent_stores(config, clock).of(MAIN)
+    return {
+        TOOLS[spec.kind].profile_id: partial(
+            sync_login, TOOLS[spec.kind], spec.options["path"], store, rules=config.rules, clock=clock
+        )
+        for spec in config.sources
+        if spec.kind in TOOLS and TOOLS[spec.kind].profile_id not in config.rules.foreign_logins
+    }
 
 
 async def refresh_login(config: Config, agent: str, profile: Profile) -> tuple[bool, str]:
@@ -218,7 +234,7 @@ async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
                 address = config.listen.metrics
                 served = metrics.serve(address.host, address.port, snapshot=lambda: _snapshot(engine, store, clock))
                 stack.callback(served.close)
-                moving = (engine.ingesting, engine.expiring, engine.refreshing, engine.remembering)
+                moving = (engine.ingesting, engine.expiring, engine.refreshing, engine.remembering, engine.mirroring)
                 await stack.enter_async_context(_beside(*(part.run() for part in moving), _checkpoints(store, clock)))
                 events.emit(Started(version=metrics.version, seconds=clock.steady() - began))
                 reason = await stopping

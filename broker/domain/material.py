@@ -156,7 +156,7 @@ def merge(
     sources: Sequence[SourceState], *, version: Callable[[Profile], int], stale_budget: float, tail: frozenset[str]
 ) -> Material:
     """The profiles in effect: the first source in the order wins an id, and in one source the first unit by name. Of two that
-    both say when they expire, the one that does so later wins: it is the same login, refreshed.
+    both say when they expire, the one that does so later, or can be refreshed, wins: it is the same login.
 
     `version` numbers a profile's material: equal numbers for equal material, greater ones for newer. Sources whose name is in
     `tail` belong to the last tier of a choice.
@@ -190,7 +190,8 @@ def merge(
 def _outlives(one: Profile, other: Profile) -> bool:
     if one.secret is None or other.secret is None or one.expires_at is None or other.expires_at is None:
         return False
-    return one.expires_at > other.expires_at
+    # Of two that end together, the one that can be refreshed is the better one.
+    return (one.expires_at, one.refresh is not None) > (other.expires_at, other.refresh is not None)
 
 
 def changed(before: Material, after: Material) -> set[tuple[str, str]]:

@@ -1,20 +1,25 @@
-"""Logins of other tools: what their files say, as a profile. They are read, never written, and no refresh token of theirs is
-redeemed: the tool keeps its login fresh, and its file is followed.
+"""Logins of other tools: what their files say, as a profile. No refresh token of theirs is redeemed, and they are not written:
+the tool keeps its login fresh, and its file is followed.
+
+Where the operator has the broker refresh a tool's login, it is kept in a profile store as well, refreshed there, and written
+back into the tool's file.
 """
 
 import base64
 import binascii
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from broker.domain.auth_document import Document, Malformed, decode, entry_of_oauth, entry_of_token, with_entry
+from broker.domain.auth_document import Document, Json, Malformed, decode, entry_of_oauth, entry_of_token, with_entry
 from broker.domain.auth_entries import instant
 from broker.domain.discovery import Override, Rules
 from broker.domain.hygiene import Unclean, clean
 from broker.domain.material import Fault, Unit
 from broker.domain.profiles import Profile, split_id
 from broker.domain.provider import Mode
+from broker.domain.secret_value import SecretValue
 
 SIZE_MAX: Final = 256 << 10
 """Bytes such a file may have."""
@@ -24,10 +29,10 @@ _CLAIMED_MAX: Final = 253_402_300_799  # the end of the year 9999
 
 @dataclass(frozen=True, slots=True)
 class _Login:
-    """What a file says, still unchecked. `refreshed`: the tool can; `expires_at` in seconds since the epoch."""
+    """What a file says, still unchecked. `expires_at` in seconds since the epoch."""
 
     access: str
-    refreshed: bool
+    refresh: str
     expires_at: float
     account: str = ""
     email: str = ""
@@ -36,10 +41,11 @@ class _Login:
 @dataclass(frozen=True, slots=True)
 class Tool:
     """A tool that keeps a login: the profile that it makes, how its file is read (given its contents and when it was changed
-    last), and how a person mends it."""
+    last) and written (given its contents, and the tokens and when they end), and how a person mends it."""
 
     profile_id: str
     read: Callable[[Mapping[str, object], float], "_Login | str | None"]
+    write: Callable[[Json, str, str, float], Json]
     remedy: str
 
 
@@ -48,12 +54,10 @@ def read_login(
 ) -> Unit:
     """The unit that the tool's file makes: its login, or none where nobody is logged in, or the reason why it is of no use.
 
-    `profile_id` is what the profile is called where that is not what the tool is known by. Raises Malformed.
+    `profile_id` is what the profile is called where that is not what the tool is known by. Its refresh token is not in it.
+    Raises Malformed.
     """
-    contents = decode(text, largest=SIZE_MAX)
-    if not isinstance(contents, dict):
-        raise Malformed("it is not a JSON object")
-    found = tool.read(contents, changed_at)
+    found = tool.read(_contents(text), changed_at)
     if isinstance(found, str):
         return Unit(unit, faults=(Fault(origin, f"{origin} {found}: {tool.remedy}"),))
     if found is None:
@@ -64,7 +68,7 @@ def read_login(
 def _profile(tool: Tool, login: _Login, profile_id: str, rules: Rules, *, source: str, unit: str, origin: str) -> Profile:
     provider = rules.catalog.providers[split_id(tool.profile_id)[0]]
     override = rules.overrides.get(profile_id, Override())
-    mode = override.mode or (Mode.OAUTH if login.refreshed else Mode.TOKEN)
+    mode = override.mode or (Mode.OAUTH if login.refresh else Mode.TOKEN)
     secret, fault = None, ""
     try:
         secret = clean(login.access, provider=provider, mode=mode, catalog=rules.catalog)
@@ -85,19 +89,48 @@ def _profile(tool: Tool, login: _Login, profile_id: str, rules: Rules, *, source
     )
 
 
-def with_login(document: Document, login: Profile, *, now: float) -> Document:
-    """The store with a tool's login, where that is good and newer than what is there: never its refresh token, never a token in
-    the place of an OAuth login. A key that somebody keeps under that name stays."""
+def _contents(text: bytes) -> Json:
+    contents = decode(text, largest=SIZE_MAX)
+    if not isinstance(contents, dict):
+        raise Malformed("it is not a JSON object")
+    return contents
+
+
+def refresh_token(tool: Tool, text: bytes) -> SecretValue | None:
+    """The refresh token in a tool's file. Raises Malformed."""
+    found = tool.read(_contents(text), 0.0)
+    return SecretValue(found.refresh) if isinstance(found, _Login) and found.refresh else None
+
+
+def with_login(document: Document, login: Profile, *, refresh: SecretValue | None = None, now: float) -> Document:
+    """The store with a tool's login, where that is good and newer than what is there; never with a token in the place of an
+    OAuth login. A key that somebody keeps under that name stays.
+
+    `refresh` is its refresh token, where that is the broker's to redeem.
+    """
     if login.secret is None or login.expires_at is None or login.expires_at <= now:
         return document
     before = document.entries.get(login.id)
-    if before is not None and not _newer(login, before):
+    if before is not None and not _newer(login, before) and not _completes(login, refresh, before):
         return document
     if login.mode is Mode.OAUTH:
-        entry = entry_of_oauth(login.provider, login.secret, None, expires_at=login.expires_at)
+        entry = entry_of_oauth(login.provider, login.secret, refresh, expires_at=login.expires_at)
     else:
         entry = entry_of_token(login.provider, login.secret, expires_at=login.expires_at)
     return with_entry(document, login.id, entry)
+
+
+def written_back(tool: Tool, text: bytes, entry: object) -> bytes:
+    """The tool's file with the tokens of a store's entry, where those are newer than its own; else as it is. Nothing else in it
+    changes. Raises Malformed."""
+    contents = _contents(text)
+    found = tool.read(contents, 0.0)
+    if not isinstance(found, _Login) or not isinstance(entry, dict) or entry.get("type") != Mode.OAUTH:
+        return text
+    access, refresh, until = _text(entry, "access"), _text(entry, "refresh"), instant(entry.get("expires"))[0]
+    if not access or not refresh or until is None or until <= found.expires_at or access == found.access:
+        return text
+    return (json.dumps(tool.write(contents, access, refresh, until), indent=2) + "\n").encode()
 
 
 def _newer(login: Profile, before: object) -> bool:
@@ -105,9 +138,18 @@ def _newer(login: Profile, before: object) -> bool:
         return False
     if before["type"] == Mode.OAUTH and login.mode is not Mode.OAUTH:
         return False
+    if before["type"] == login.mode and SecretValue(_text(before, "access") or _text(before, "token")) == login.secret:
+        return False
     until = instant(before.get("expires"))[0] or 0.0
     later = login.expires_at is not None and login.expires_at > until
     return later or (before["type"] == Mode.TOKEN and login.mode is Mode.OAUTH and login.expires_at == until)
+
+
+def _completes(login: Profile, refresh: SecretValue | None, before: object) -> bool:
+    """Whether it is the same login, whose refresh token has not been the broker's until now."""
+    if refresh is None or not isinstance(before, dict) or before.get("type") != Mode.OAUTH or before.get("refresh"):
+        return False
+    return SecretValue(_text(before, "access")) == login.secret
 
 
 def _claude(contents: Mapping[str, object], _: float) -> _Login | str | None:
@@ -117,7 +159,7 @@ def _claude(contents: Mapping[str, object], _: float) -> _Login | str | None:
     expires_at, doubt = instant(login.get("expiresAt"))
     if expires_at is None:
         return f"is ignored, for its expiresAt {doubt or 'is missing'}"
-    return _Login(_text(login, "accessToken"), bool(_text(login, "refreshToken")), expires_at)
+    return _Login(_text(login, "accessToken"), _text(login, "refreshToken"), expires_at)
 
 
 def _codex(contents: Mapping[str, object], changed_at: float) -> _Login | str | None:
@@ -127,7 +169,7 @@ def _codex(contents: Mapping[str, object], changed_at: float) -> _Login | str | 
     access = _text(tokens, "access_token")
     return _Login(
         access,
-        bool(_text(tokens, "refresh_token")),
+        _text(tokens, "refresh_token"),
         _expiry(claims(access)) or changed_at + _LIFE_OF_A_CODEX_TOKEN,
         account=_text(tokens, "account_id"),
         email=_text(claims(_text(tokens, "id_token")), "email"),
@@ -140,12 +182,25 @@ def _qwen(contents: Mapping[str, object], _: float) -> _Login | str | None:
     expires_at, doubt = instant(contents.get("expiry_date"))
     if expires_at is None:
         return f"is ignored, for its expiry_date {doubt or 'is missing'}"
-    return _Login(_text(contents, "access_token"), bool(_text(contents, "refresh_token")), expires_at)
+    return _Login(_text(contents, "access_token"), _text(contents, "refresh_token"), expires_at)
 
 
-CLAUDE: Final = Tool("anthropic:claude-cli", _claude, "log in with `claude` again, or run `claude setup-token`")
-CODEX: Final = Tool("openai-codex:codex-cli", _codex, "run `codex login`")
-QWEN: Final = Tool("qwen-portal:qwen-cli", _qwen, "log in with `qwen` again")
+def _write_claude(contents: Json, access: str, refresh: str, expires_at: float) -> Json:
+    tokens = {"accessToken": access, "refreshToken": refresh, "expiresAt": int(expires_at * 1000)}
+    return {**contents, "claudeAiOauth": {**contents["claudeAiOauth"], **tokens}}
+
+
+def _write_codex(contents: Json, access: str, refresh: str, _: float) -> Json:
+    return {**contents, "tokens": {**contents["tokens"], "access_token": access, "refresh_token": refresh}}
+
+
+def _write_qwen(contents: Json, access: str, refresh: str, expires_at: float) -> Json:
+    return {**contents, "access_token": access, "refresh_token": refresh, "expiry_date": int(expires_at * 1000)}
+
+
+CLAUDE: Final = Tool("anthropic:claude-cli", _claude, _write_claude, "log in with `claude` again, or run `claude setup-token`")
+CODEX: Final = Tool("openai-codex:codex-cli", _codex, _write_codex, "run `codex login`")
+QWEN: Final = Tool("qwen-portal:qwen-cli", _qwen, _write_qwen, "log in with `qwen` again")
 TOOLS: Final[Mapping[str, Tool]] = {"claude_cli": CLAUDE, "codex_cli": CODEX, "qwen_cli": QWEN}
 """The tools, by the kind of source that reads their files."""
 

@@ -11,9 +11,9 @@ from typing import Final, Protocol
 
 from broker.domain.auth_document import LARGEST, Document, Malformed, parse, serialize
 from broker.ports import StoreFault
+from broker.storage.replacing import replace_file
 
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _LOOKS: Final = 3
 _BETWEEN_LOOKS: Final = 0.03
 _SEALED_MORE: Final = 2
@@ -91,7 +91,7 @@ class StoreFile:
             owner = real.stat().st_uid if real.exists() else os.geteuid()
             if owner != os.geteuid():
                 raise StoreFault(f"{self.path} belongs to user {owner}, so it is not replaced: chown it to {os.geteuid()}")
-            _replace(real, content)
+            replace_file(real, content)
         except OSError as error:
             raise self.unusable("written", error) from None
         return content
@@ -146,26 +146,3 @@ def make_directory(path: Path) -> None:
     for step in reversed(missing):
         with suppress(FileExistsError):
             step.mkdir(mode=0o700)
-
-
-def _replace(real: Path, content: bytes) -> None:
-    new = real.with_name(f".{real.name}.new")
-    with suppress(FileNotFoundError):
-        new.unlink()  # left by one that died: whoever lives holds the lock
-    try:
-        with os.fdopen(os.open(new, _CREATE, 0o600), "wb") as file:
-            os.fchmod(file.fileno(), 0o600)  # whatever the umask
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        new.rename(real)
-    except BaseException:
-        with suppress(OSError):
-            new.unlink()
-        raise
-    directory = os.open(real.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):  # some file systems cannot do this, and the file is in place
-            os.fsync(directory)
-    finally:
-        os.close(directory)

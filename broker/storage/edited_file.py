@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from broker.storage.replacing import replace_file
+
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _LARGEST: Final = 1 << 20
@@ -35,7 +37,7 @@ def edit_file(path: Path, change: Callable[[bytes], bytes], *, mode: int | None 
                 return False
             if backup and found is not None:
                 _keep(real.with_name(real.name + backup), before, stat.S_IMODE(found.st_mode) & 0o600)
-            _replace(real, after, wanted)
+            replace_file(real, after, mode=wanted)
             return after != before
     except OSError as error:
         message = f"{path} cannot be written ({error.strerror}): let user {os.geteuid()} write it and its directory"
@@ -79,26 +81,3 @@ def _guarded(real: Path) -> Iterator[None]:
 def _keep(backup: Path, content: bytes, mode: int) -> None:
     with suppress(FileExistsError), os.fdopen(os.open(backup, _CREATE, mode), "wb") as file:
         file.write(content)
-
-
-def _replace(real: Path, content: bytes, mode: int) -> None:
-    new = real.with_name(f".{real.name}.new")
-    with suppress(FileNotFoundError):
-        new.unlink()  # left by one that died: whoever lives holds the lock
-    try:
-        with os.fdopen(os.open(new, _CREATE, 0o600), "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        new.rename(real)
-    except BaseException:
-        with suppress(OSError):
-            new.unlink()
-        raise
-    directory = os.open(real.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):  # some file systems cannot do this, and the file is in place
-            os.fsync(directory)
-    finally:
-        os.close(directory)

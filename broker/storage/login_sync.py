@@ -1,31 +1,56 @@
-"""The login of Claude's program, copied into the store of `main` as the seed's system does, for programs that read only that.
+"""The login of another tool, kept in a profile store as well.
 
-The broker itself follows Claude's own file: this is for others, and for the time when that file is gone.
+The seed's system copies Claude's login into the store of `main`, for programs that read only that. A login that the operator
+has the broker refresh is refreshed there, and goes back into the tool's own file: what is newer on one side goes to the other.
 """
 
+from functools import partial
 from pathlib import Path
 
-from broker.domain.auth_document import Malformed
+from broker.domain.auth_document import Document, Malformed
 from broker.domain.discovery import Rules
-from broker.domain.tool_logins import CLAUDE, SIZE_MAX, read_login, with_login
+from broker.domain.tool_logins import SIZE_MAX, Tool, read_login, refresh_token, with_login, written_back
 from broker.ports import Clock, StoreFault
 from broker.storage._store_file import read_trusted
 from broker.storage.auth_profiles import AuthProfiles
+from broker.storage.edited_file import Unwritable, edit_file
 
 
-def sync_claude(file: Path, store: AuthProfiles, *, rules: Rules, clock: Clock) -> bool:
-    """Copies the login, without its refresh token, where it is good and newer than what the store has. Returns whether it was.
+def sync_login(tool: Tool, file: Path, store: AuthProfiles, *, rules: Rules, clock: Clock) -> bool:
+    """Copies the tool's login into the store, where it is good and newer than what is there, and returns whether it was. Only
+    where the broker is to refresh it its refresh token goes along, and what is newer in the store goes back into the file.
 
-    A file that is not there, or is of no use, is nothing to copy. Raises StoreFault for a store that cannot be read or written.
+    A file that is not there, or is of no use, is nothing to copy; what is wrong with it is for its source to tell. Raises
+    StoreFault for a store that cannot be read or written, or a file that cannot be written.
     """
+    ours = tool.profile_id not in rules.foreign_logins
     try:
-        text = read_trusted(file, limit=SIZE_MAX, shown=file)
-        unit = read_login(CLAUDE, text or b"{}", changed_at=0.0, rules=rules, source="", unit="", origin=str(file))
+        changed_at = file.stat().st_mtime
+        text = read_trusted(file, limit=SIZE_MAX, shown=file) or b"{}"
+        unit = read_login(tool, text, changed_at=changed_at, rules=rules, source="", unit="", origin=str(file))
+        refresh = refresh_token(tool, text) if ours else None
     except (OSError, StoreFault, Malformed):
         return False
-    login = next(iter(unit.profiles), None)
-    before = store.read()
-    now = clock.now()
-    if login is None or with_login(before, login, now=now) == before:
+    if not unit.profiles:
         return False
-    return store.edit(lambda document: with_login(document, login, now=now)) != before
+    copy = partial(with_login, login=unit.profiles[0], refresh=refresh, now=clock.now())
+    before = store.read()
+    if copy(before) != before:
+        return store.edit(copy) != before
+    if ours and written_back(tool, text, before.entries.get(tool.profile_id)) != text:
+        _write_back(tool, file, store)
+    return False
+
+
+def _write_back(tool: Tool, file: Path, store: AuthProfiles) -> None:
+    def change(content: bytes, document: Document) -> bytes:
+        try:
+            return written_back(tool, content, document.entries.get(tool.profile_id))
+        except Malformed:
+            return content  # the tool is writing it just now, and will be newer
+
+    with store.locked() as locked:  # under which nobody refreshes it
+        try:
+            edit_file(file, partial(change, document=locked.document))
+        except Unwritable as fault:
+            raise StoreFault(str(fault)) from None

@@ -141,6 +141,8 @@ SOONER, LATER = int(AT * 1000) - 1, int(AT * 1000) + 1
         (OAUTH | {"access": "old", "expires": SOONER, "refresh": "r", "note": 1}, claude(), OAUTH | {"note": 1}),
         (OAUTH | {"access": "newer", "expires": LATER, "refresh": "r"}, claude(), "same"),
         (OAUTH | {"access": "as old", "refresh": "r"}, claude(), "same"),
+        (OAUTH | {"expires": SOONER, "refresh": "r"}, claude(), "same"),
+        (TOKEN | {"expires": SOONER}, claude(refreshToken=""), "same"),
         (TOKEN | {"token": "old", "expires": SOONER}, claude(refreshToken=""), TOKEN),
         (TOKEN | {"token": "static", "expires": None}, claude(refreshToken=""), TOKEN),
         (TOKEN, claude(), OAUTH),

@@ -11,6 +11,7 @@ import pytest
 
 from equabot_client import Outcome
 from equabot_client.errors import NoUsableProfile
+from tests.fakes.token_endpoint import TokenEndpoint
 from tests.journeys.conftest import MakeBroker
 from tests.journeys.running import KEY, OTHER_KEY, RunningBroker
 
@@ -146,6 +147,30 @@ def test_claudes_login_is_served_and_followed(make_broker: MakeBroker) -> None:
     broker.run("models", "status")
     entry = json.loads(path_of(broker).read_text())["profiles"]["anthropic:claude-cli"]
     assert entry == {"type": "oauth", "provider": "anthropic", "access": NEWER, "expires": LATER + 5000}
+
+
+def test_a_tools_login_is_refreshed_where_the_operator_says_so(make_broker: MakeBroker, tmp_path: Path) -> None:
+    """It is redeemed in the store, served from there, and goes back into the tool's own file, whose rest stays."""
+    with TokenEndpoint(tmp_path / "ledger", life=3600) as endpoint:
+        broker = make_broker(
+            config="sources: [profile_store: {}, claude_cli: {refresh: true}]\n"
+            f"providers: {{anthropic: {{token_url: '{endpoint.url}', token_prefixes: [at_]}}}}\n"
+        )
+        login = endpoint.login("me", life=60)
+        file = broker.home / ".claude" / ".credentials.json"
+        file.parent.mkdir()
+        tokens = {"accessToken": login["access"], "refreshToken": login["refresh"], "expiresAt": login["expires"]}
+        file.write_text(json.dumps({"claudeAiOauth": tokens | {"scopes": ["x"]}, "mcpOAuth": {}}))
+        broker.start()
+        soon(lambda: json.loads(file.read_text())["claudeAiOauth"]["refreshToken"] != login["refresh"])
+        after = json.loads(file.read_text())
+        assert after["mcpOAuth"] == {}
+        assert after["claudeAiOauth"]["scopes"] == ["x"]
+        assert after["claudeAiOauth"]["expiresAt"] > login["expires"]
+        assert served(broker, "anthropic:claude-cli") == after["claudeAiOauth"]["accessToken"]
+        assert endpoint.accepts(after["claudeAiOauth"]["accessToken"])
+        verdicts = [entry.verdict for entry in endpoint.ledger() if entry.event == "presented"]
+        assert verdicts == ["redeemed"]
 
 
 def test_a_sealed_store_is_served_and_shows_nothing(make_broker: MakeBroker) -> None:

@@ -1,4 +1,4 @@
-"""Claude's login in the store of `main`, on real files."""
+"""Logins of tools in the store of `main`, and back in the tool's file, on real files."""
 
 import json
 import os
@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from broker.domain.auth_document import with_fields
 from broker.domain.discovery import Rules
+from broker.domain.tool_logins import CLAUDE, CODEX, QWEN, Tool
 from broker.ports import StoreFault
 from broker.providers import BUILT_IN
 from broker.storage.auth_profiles import AuthProfiles
-from broker.storage.login_sync import sync_claude
+from broker.storage.login_sync import sync_login
 from tests.fakes.clock import FakeClock
 
 
@@ -28,8 +30,9 @@ def write(file: Path, token: str, expires: float = 1.9e12) -> None:
     file.write_text(json.dumps({"claudeAiOauth": {"accessToken": token, "refreshToken": "never-copied", "expiresAt": expires}}))
 
 
-def sync(file: Path, store: AuthProfiles) -> bool:
-    return sync_claude(file, store, rules=Rules(BUILT_IN), clock=FakeClock())
+def sync(file: Path, store: AuthProfiles, tool: Tool = CLAUDE, *, ours: bool = False) -> bool:
+    rules = Rules(BUILT_IN, foreign_logins=frozenset()) if ours else Rules(BUILT_IN)
+    return sync_login(tool, file, store, rules=rules, clock=FakeClock())
 
 
 def test_it_is_copied_once_and_again_when_it_is_newer(file: Path, store: AuthProfiles) -> None:
@@ -66,3 +69,93 @@ def test_a_store_that_cannot_be_used_is_told(file: Path, store: AuthProfiles) ->
     with pytest.raises(StoreFault, match="breaks off"):
         sync(file, store)
     assert store.path.read_text() == "{"
+
+
+REFRESHED = {"access": "newer", "refresh": "newer-refresh", "expires": 2_000_000_000_000}
+
+
+def test_what_the_broker_refreshed_goes_back_into_the_tools_file(file: Path, store: AuthProfiles) -> None:
+    """Where it is the broker's to refresh: the refresh token is in both places, what is newer goes over, the rest stays."""
+    write(file, "one")
+    contents = json.loads(file.read_text()) | {"mcpOAuth": {"x": 1}}
+    contents["claudeAiOauth"]["scopes"] = ["user:inference"]
+    file.write_text(json.dumps(contents))
+    file.chmod(0o640)
+    assert sync(file, store, ours=True) is True
+    assert store.read().entries["anthropic:claude-cli"]["refresh"] == "never-copied"
+    assert sync(file, store, ours=True) is False
+    assert json.loads(file.read_text()) == contents
+    store.edit(lambda document: with_fields(document, "anthropic:claude-cli", REFRESHED))
+    assert sync(file, store, ours=True) is False
+    tokens = {"accessToken": "newer", "refreshToken": "newer-refresh", "expiresAt": 2_000_000_000_000}
+    assert json.loads(file.read_text()) == contents | {"claudeAiOauth": contents["claudeAiOauth"] | tokens}
+    assert file.stat().st_mode & 0o777 == 0o640
+    before = file.stat().st_mtime_ns
+    assert sync(file, store, ours=True) is False
+    assert file.stat().st_mtime_ns == before
+    write(file, "two", 2.1e12)
+    assert sync(file, store, ours=True) is True
+    assert store.read().entries["anthropic:claude-cli"]["access"] == "two"
+
+
+def test_a_login_that_was_copied_before_gets_its_refresh_token_when_it_becomes_the_brokers(
+    file: Path, store: AuthProfiles
+) -> None:
+    """The operator switches it on, and nothing else has changed."""
+    write(file, "one")
+    sync(file, store)
+    assert sync(file, store, ours=True) is True
+    assert store.read().entries["anthropic:claude-cli"]["refresh"] == "never-copied"
+
+
+@pytest.mark.parametrize(
+    ("tool", "contents", "after"),
+    [
+        (
+            CODEX,
+            {"OPENAI_API_KEY": None, "tokens": {"access_token": "a", "refresh_token": "r", "account_id": "x"}},
+            {"OPENAI_API_KEY": None, "tokens": {"access_token": "newer", "refresh_token": "newer-refresh", "account_id": "x"}},
+        ),
+        (
+            QWEN,
+            {"access_token": "a", "refresh_token": "r", "expiry_date": 1_900_000_000_000, "resource_url": "u"},
+            {"access_token": "newer", "refresh_token": "newer-refresh", "expiry_date": 2_000_000_000_000, "resource_url": "u"},
+        ),
+    ],
+)
+def test_other_tools_have_theirs_otherwise(
+    file: Path, store: AuthProfiles, tool: Tool, contents: dict[str, object], after: dict[str, object]
+) -> None:
+    """Each in its own form."""
+    file.write_text(json.dumps(contents))
+    os.utime(file, (1.85e9, 1.85e9))
+    assert sync(file, store, tool, ours=True) is True
+    assert store.read().entries[tool.profile_id]["refresh"] == "r"
+    store.edit(lambda document: with_fields(document, tool.profile_id, REFRESHED))
+    assert sync(file, store, tool, ours=True) is False
+    assert json.loads(file.read_text()) == after
+    assert sync(file, store, tool, ours=True) is False
+    assert store.read().entries[tool.profile_id]["access"] == "newer"
+
+
+def test_without_being_told_to_the_tools_file_is_never_written(file: Path, store: AuthProfiles) -> None:
+    """Though the store has something newer."""
+    write(file, "one")
+    sync(file, store)
+    store.edit(lambda document: with_fields(document, "anthropic:claude-cli", REFRESHED))
+    before = file.read_text()
+    assert sync(file, store) is False
+    assert file.read_text() == before
+
+
+def test_a_tools_file_that_cannot_be_written_is_told(as_nobody: Path) -> None:
+    """The tool would go on with a refresh token that is spent."""
+    (as_nobody / "tool").mkdir()
+    file, store = as_nobody / "tool" / "c.json", AuthProfiles(as_nobody / "agent" / "a.json", clock=FakeClock())
+    write(file, "one")
+    sync(file, store, ours=True)
+    store.edit(lambda document: with_fields(document, "anthropic:claude-cli", REFRESHED))
+    file.parent.chmod(0o500)
+    with pytest.raises(StoreFault, match=f"{file} cannot be written"):
+        sync(file, store, ours=True)
+    file.parent.chmod(0o700)

@@ -1,0 +1,50 @@
+"""Logins that stand in two places, a profile store and the file of the tool that made them: whenever one changes, so does the
+other."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from broker.engine.clock import pause
+from broker.engine.standing import Key, Standings
+from broker.ports import Clock, StoreFault
+
+_log = logging.getLogger("equabot.stores")
+
+_RETRY: Final = 30.0
+_LONGEST: Final = 3600.0
+
+
+class Mirroring:
+    """Keeps them equal. `mirrors` make both places of a profile equal, by profile id; they block, and raise StoreFault."""
+
+    def __init__(self, *, clock: Clock, standings: Standings, mirrors: Mapping[str, Callable[[], object]]) -> None:
+        self._clock = clock
+        self._mirrors = mirrors
+        self._uneven: set[str] = set()
+        self._sooner = asyncio.Event()
+        standings.listeners.append(self._changed)
+
+    async def run(self) -> None:
+        """Works forever."""
+        while True:
+            self._sooner.clear()
+            failed = {profile_id for profile_id in list(self._uneven) if not await self._make_even(profile_id)}
+            self._uneven |= failed
+            await pause(self._clock, _RETRY if failed else _LONGEST, sooner=self._sooner)
+
+    def _changed(self, keys: frozenset[Key]) -> None:
+        changed = {profile_id for agent, profile_id in keys if not agent and profile_id in self._mirrors}
+        if changed:
+            self._uneven |= changed
+            self._sooner.set()
+
+    async def _make_even(self, profile_id: str) -> bool:
+        self._uneven.discard(profile_id)
+        try:
+            await asyncio.to_thread(self._mirrors[profile_id])
+        except StoreFault as fault:
+            _log.warning("%s is not the same in its tool's file and in its store: %s", profile_id, fault)
+            return False
+        return True
