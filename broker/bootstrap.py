@@ -38,6 +38,7 @@ from broker.rpc.admin import AdminServicer
 from broker.rpc.convert import LeaseMessages
 from broker.rpc.server import admin_server, agent_server, health_server
 from broker.rpc.servicer import BrokerServicer
+from broker.sources.env import EnvOptions
 from broker.sources.registry import TAIL, Context, build
 from broker.storage.agent_stores import AgentStores
 from broker.storage.glimpse import Glimpse
@@ -182,7 +183,13 @@ def migrate_stores(config: Config) -> list[Migration]:
 def _sources(config: Config, clock: SystemClock) -> tuple[Sequence[Source], frozenset[str]]:
     stores = agent_stores(config, clock)
     agents = dict.fromkeys((MAIN, *config.policies.agents))
-    context = Context(home=config.home, rules=config.rules, clock=clock, stores={agent: stores.of(agent) for agent in agents})
+    context = Context(
+        home=config.home,
+        rules=config.rules,
+        clock=clock,
+        stores={agent: stores.of(agent) for agent in agents},
+        env=EnvOptions(config.env, config.shell_env.timeout if config.shell_env.enabled else None),
+    )
     built = [(spec.kind, build(spec.kind, spec.options, context)) for spec in config.sources]
     return [source for _, source in built], frozenset(source.name for kind, source in built if kind in TAIL)
 
@@ -193,7 +200,7 @@ async def survey(config: Config) -> Survey:
     engine = Engine(config, clock=clock, store=Glimpse(config.state_path, clock=clock), events=Events())
     async with _beside(engine.ingesting.run()):
         with suppress(TimeoutError):
-            async with asyncio.timeout(_SETTLE_WITHIN):
+            async with asyncio.timeout(_SETTLE_WITHIN + (config.shell_env.timeout if config.shell_env.enabled else 0.0)):
                 await engine.ingesting.wait_settled()
     return Survey(
         {agent: engine.choosing.statuses(agent) for agent in config.policies.agents},

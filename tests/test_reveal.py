@@ -21,6 +21,7 @@ REASONS = {
     "broker/domain/credentials.py": "the header and the variable that carry a secret to the provider",
     "broker/domain/logins.py": "refreshed tokens, as fields of an entry that is about to be stored",
     "broker/rpc/convert.py": "onto the wire, to the agent that leased it",
+    "broker/sources/env.py": "what the configuration's env section gives, to be cleaned like any variable",
     "broker/storage/dotenv_file.py": "a line of the `.env` that a person asked to have written",
     "broker/telemetry/redaction.py": "what is to be found in a text has to be known",
     "broker/upstream/token_endpoint.py": "to the provider's token endpoint, in a request's body",

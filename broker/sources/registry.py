@@ -11,7 +11,7 @@ from broker.domain.tool_logins import TOOLS, Tool
 from broker.ports import Clock, Source
 from broker.sources._watching import Watch
 from broker.sources.dotenv import Dotenv, DotenvOptions
-from broker.sources.env import Env, process_environment
+from broker.sources.env import Env, EnvOptions, process_environment
 from broker.sources.mounted import Mounted, MountedOptions
 from broker.sources.profile_store import ProfileStores, Store
 from broker.sources.tool_login import ToolLogin, ToolLoginOptions
@@ -21,18 +21,20 @@ Options = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What sources are made with. `home` is the broker's own directory; `environ` gives the environment when it is read;
-    `stores` are the agents' profile stores."""
+    """What sources are made with. `home` is the broker's own directory; `environ` gives the environment when it is read,
+    `env` what stands in for variables it lacks;    `stores` are the agents' profile stores; `env` is what stands in for what the environment lacks."""
 
     home: Path
     rules: Rules
     clock: Clock
     environ: Callable[[], Mapping[str, str]] = process_environment
+    env: EnvOptions = field(default_factory=EnvOptions)
     stores: Mapping[str, Store] = field(default_factory=lambda: MappingProxyType({}))
+    env: EnvOptions = field(default_factory=EnvOptions)
 
 
 def _env(_: Options, context: Context) -> Source:
-    return Env(rules=context.rules, environ=context.environ)
+    return Env(context.env, rules=context.rules, environ=context.environ)
 
 
 def _dotenv(options: Options, context: Context) -> Source:
