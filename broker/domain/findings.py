@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import chain, islice
 
+from broker.domain.logins import login_command
 from broker.domain.material import Shadowed, SourceState
-from broker.domain.profiles import State
+from broker.domain.profiles import Profile, State
 from broker.domain.selection import Candidate
 
 _SHOWN = 500
@@ -36,7 +37,6 @@ _REMEDIES = {
     State.REJECTED: "replace it; if the provider was wrong, clear the rejection",
     State.INVALID: "correct the value where it is kept",
     State.MISSING: "bring its source back",
-    State.REAUTH_REQUIRED: "log in again",
 }
 
 
@@ -91,10 +91,19 @@ def _of_profiles(candidates: Iterable[Candidate]) -> Iterator[Finding]:
                 severity=Severity.WARNING,
                 subject=candidate.id,
                 message=f"{state.value}: {candidate.standing.reason} ({candidate.held.profile.origin})",
-                remedy=_REMEDIES[state],
+                remedy=_remedy(candidate.held.profile, state),
             )
         elif not candidate.standing.usable:
             yield Finding(severity=Severity.WARNING, subject=candidate.id, message=candidate.standing.reason)
+
+
+def _remedy(profile: Profile, state: State) -> str:
+    command = f"run `{login_command(profile.id, profile.agent)}`"
+    if state is State.REAUTH_REQUIRED:
+        return command
+    if profile.refresh is not None and state in (State.EXPIRING, State.EXPIRED):
+        return f"it is refreshed by itself; should that go on failing, {command}"
+    return _REMEDIES[state]
 
 
 def _of_shadows(shadowed: Iterable[Shadowed]) -> Iterator[Finding]:

@@ -1,5 +1,7 @@
 """What an operator should know."""
 
+from dataclasses import replace
+
 from broker.domain.cooldowns import Usage
 from broker.domain.credentials import assess
 from broker.domain.findings import Finding, Severity, findings
@@ -67,6 +69,17 @@ def test_the_gravest_come_first() -> None:
         ("INFO", "anthropic:a", "env!anthropic:a hides another value in dotenv!anthropic:a"),
     ]
     assert [found.remedy for found in told if found.subject == "anthropic:late"] == ["replace it"]
+
+
+def test_a_login_is_mended_by_logging_in() -> None:
+    """With the exact command; while it may still be refreshed, that comes first."""
+    login = replace(profile("acme:me", expires_at=NOW - 60), refresh=SecretValue("r"))
+    found = look(candidates=[candidate(login), candidate(replace(login, reauth="invalid_grant", agent="coder"))])
+    command = "run `equabot models auth login --provider acme"
+    assert [finding.remedy for finding in found] == [
+        f"it is refreshed by itself; should that go on failing, {command}`",
+        f"{command} --agent coder`",
+    ]
 
 
 def test_ten_thousand_of_a_kind_are_counted() -> None:
