@@ -60,24 +60,12 @@ class Env:
         """What the environment holds, once, and again whenever asked."""
         while True:
             self._asked.clear()
-            values, faults = await self._values()
-            unit = self._rules.discover(
-                values, kind="env", source=self.name, unit="", name="env", origin="environment variable {}".format
-            )
-            yield Listed((replace(unit, faults=(*unit.faults, *faults)),))
+            of_shell: Mapping[str, str] = {}
+            fault = ""
+            if self._options.shell_within is not None:
+                of_shell, fault = await asyncio.to_thread(_login_shell, self._environ(), self._options.shell_within)
+            yield Listed((self._unit(of_shell, fault),))
             await self._asked.wait()
-
-    async def _values(self) -> tuple[Mapping[str, str], list[Fault]]:
-        environ = self._environ()
-        values = {name: value.reveal() for name, value in self._options.given.items()} | dict(environ)
-        if self._options.shell_timeout is None:
-            return values, []
-        try:
-            said = await _login_shell(environ, timeout=self._options.shell_timeout)
-        except (OSError, TimeoutError, ValueError) as error:
-            why = "did not answer in time" if isinstance(error, TimeoutError) else "could not be asked for its environment"
-            return values, [Fault("env.shellEnv", f"the login shell {why}: mend its profile, or switch env.shellEnv off")]
-        return said | values, []
 
     def reread(self) -> None:
         """Reads it again."""
@@ -134,25 +122,3 @@ def _login_shell(environ: Mapping[str, str], within: float) -> tuple[Mapping[str
         return {}, f"the login shell {shell} ended with {process.returncode}: {remedy}"
     pairs = (entry.partition(b"=") for entry in told[:_LARGEST].split(b"\0") if b"=" in entry)
     return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}, ""
-
-
-async def _login_shell(environ: Mapping[str, str], *, timeout: float) -> dict[str, str]:  # noqa: ASYNC109 - an option's value
-    """The environment of a login shell. Raises OSError, TimeoutError, and ValueError when it fails."""
-    shell = environ.get("SHELL") or "/bin/sh"
-    process = await asyncio.create_subprocess_exec(
-        shell, "-l", "-c", "env -0",
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-        limit=_SHELL_SAYS_AT_MOST, start_new_session=True,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(timeout):
-            said, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
-            await process.wait()
-    if process.returncode:
-        raise ValueError
-    pairs = (os.fsdecode(pair).partition("=") for pair in said.split(b"\0") if b"=" in pair)
-    return {name: value for name, _, value in pairs}

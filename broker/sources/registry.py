@@ -21,14 +21,13 @@ Options = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What sources are made with. `home` is the broker's own directory; `environ` gives the environment when it is read,
-    `env` what stands in for variables it lacks;    `stores` are the agents' profile stores; `env` is what stands in for what the environment lacks."""
+    """What sources are made with. `home` is the broker's own directory; `environ` gives the environment when it is read;
+    `stores` are the agents' profile stores; `env` is what stands in for what the environment lacks."""
 
     home: Path
     rules: Rules
     clock: Clock
     environ: Callable[[], Mapping[str, str]] = process_environment
-    env: EnvOptions = field(default_factory=EnvOptions)
     stores: Mapping[str, Store] = field(default_factory=lambda: MappingProxyType({}))
     env: EnvOptions = field(default_factory=EnvOptions)
 
