@@ -93,7 +93,6 @@ class _Outside:
                     self._report.refuse_outside(variable, str(refused))
         return MappingProxyType(found)
 
-
     def logins(self) -> Mapping[str, Path]:
         """Where other tools keep their logins, which some let a variable of theirs move."""
         claude = self.path("CLAUDE_CONFIG_DIR") or self.user_home / ".claude"

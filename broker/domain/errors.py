@@ -32,9 +32,7 @@ class BrokerError(Exception):
     reason: ClassVar[str]
     retryable: ClassVar[bool] = False
 
-    def __init__(
-        self, message: str, *, metadata: Mapping[str, str] | None = None, retry_after: float | None = None
-    ) -> None:
+    def __init__(self, message: str, *, metadata: Mapping[str, str] | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.metadata: Mapping[str, str] = dict(metadata or {})

@@ -328,9 +328,7 @@ def _serves(candidate: Candidate, now: float) -> bool:
     return (standing.usable or standing.revival is Revival.COMING) and standing.cooling_until <= now
 
 
-def _unusable(
-    message: str, candidates: Iterable[Candidate], reasons: Mapping[str, str]
-) -> NoUsableProfile | ReauthRequired:
+def _unusable(message: str, candidates: Iterable[Candidate], reasons: Mapping[str, str]) -> NoUsableProfile | ReauthRequired:
     states = {candidate.standing.state for candidate in candidates}
     if states == {State.REAUTH_REQUIRED}:
         return ReauthRequired(message, metadata=reasons)

@@ -21,9 +21,7 @@ _JUMP: Final = 2.0
 class Expiring:
     """Comes when something is due, and at least every few seconds."""
 
-    def __init__(
-        self, *, clock: Clock, store: StateStore, events: Events, leasing: Leasing, standings: Standings
-    ) -> None:
+    def __init__(self, *, clock: Clock, store: StateStore, events: Events, leasing: Leasing, standings: Standings) -> None:
         self._clock = clock
         self._store = store
         self._events = events

@@ -344,7 +344,5 @@ class Leasing:
             why = "the provider refused it (401): replace the credential"
             self._standings.replace_usage(key, rejected(usage, why, version=held.version, now=now))
         elif outcome is not Outcome.FORMAT:
-            noted = failed(
-                usage, outcome, provider=profile.provider, now=now, options=self._cooldowns, retry_after=retry_after
-            )
+            noted = failed(usage, outcome, provider=profile.provider, now=now, options=self._cooldowns, retry_after=retry_after)
             self._standings.replace_usage(key, noted)

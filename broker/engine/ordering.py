@@ -18,9 +18,7 @@ _HEARD_WITHIN: Final = 5.0
 class Ordering:
     """Sets orders. `stores` is None where profile stores are no source."""
 
-    def __init__(
-        self, *, choosing: Choosing, ingesting: Ingesting, standings: Standings, stores: ProfileStore | None
-    ) -> None:
+    def __init__(self, *, choosing: Choosing, ingesting: Ingesting, standings: Standings, stores: ProfileStore | None) -> None:
         self._choosing = choosing
         self._ingesting = ingesting
         self._standings = standings

@@ -20,9 +20,7 @@ _PROFILE: Final = "profile/"
 class Readiness:
     """Answers from what is true now; wakes those who watch when it may have changed."""
 
-    def __init__(
-        self, *, catalog: Catalog, standings: Standings, ingesting: Ingesting, required: Sequence[str]
-    ) -> None:
+    def __init__(self, *, catalog: Catalog, standings: Standings, ingesting: Ingesting, required: Sequence[str]) -> None:
         self._catalog = catalog
         self._standings = standings
         self._ingesting = ingesting

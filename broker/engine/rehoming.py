@@ -21,9 +21,7 @@ from broker.ports import Clock
 class Rehoming:
     """Listens to what changes of the profiles."""
 
-    def __init__(
-        self, *, clock: Clock, choosing: Choosing, standings: Standings, ledger: Ledger
-    ) -> None:
+    def __init__(self, *, clock: Clock, choosing: Choosing, standings: Standings, ledger: Ledger) -> None:
         self._clock = clock
         self._choosing = choosing
         self._standings = standings

@@ -233,9 +233,7 @@ class Standings:
         self._troubles.pop(key, None)
         self._unlist(key, gone)
         self.agenda.forget(key)
-        self._announce(
-            gone.held, gone.standing.state.value, State.MISSING, f"{gone.held.profile.source} no longer holds it"
-        )
+        self._announce(gone.held, gone.standing.state.value, State.MISSING, f"{gone.held.profile.source} no longer holds it")
 
     def _unlist(self, key: Key, candidate: Candidate) -> None:
         of_provider = (key[0], candidate.held.profile.provider)

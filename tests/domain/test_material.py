@@ -207,6 +207,7 @@ def test_a_profile_of_an_agent_and_one_of_everybody_are_two() -> None:
 
 def test_the_last_tier_is_named_by_source() -> None:
     """`tail` marks what comes from the environment and `.env`."""
+
     def one(name: str) -> SourceState:
         return apply(SourceState(name), Listed((Unit("u", (profile(f"p:{name}"),)),)), now=1)
 

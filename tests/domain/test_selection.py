@@ -64,6 +64,7 @@ orders = st.lists(st.sampled_from([*IDS, "p:missing"]), max_size=10)
 
 def ranked(found: Sequence[Candidate]) -> list[str]:
     """The rules without an order, said once more and as plainly as possible."""
+
     def key(c: Candidate) -> tuple[float, ...]:
         if c.standing.revival is Revival.FAILING:
             return (2,)

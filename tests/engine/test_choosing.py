@@ -95,9 +95,7 @@ def test_names_are_normalised(engine: Engine, provider: str, profile_id: str, re
         ("x" * 1_000_000, "", ProviderUnknown),
     ],
 )
-def test_names_that_mean_nothing_are_refused(
-    engine: Engine, provider: str, profile_id: str, error: type[BrokerError]
-) -> None:
+def test_names_that_mean_nothing_are_refused(engine: Engine, provider: str, profile_id: str, error: type[BrokerError]) -> None:
     """In few words, however many were said."""
     with pytest.raises(error) as caught:
         engine.choosing.resolve_names(provider, profile_id)

@@ -279,9 +279,7 @@ def test_listeners_hear_of_every_event_after_it_is_in_effect() -> None:
     """Also of one that changes no profile: readiness waits for that."""
     engine = Engine()
     heard: list[tuple[bool, int]] = []
-    engine.ingesting.listeners.append(
-        lambda: heard.append((engine.ingesting.synced, len(engine.standings.material.held)))
-    )
+    engine.ingesting.listeners.append(lambda: heard.append((engine.ingesting.synced, len(engine.standings.material.held))))
     take(engine, Unavailable("not yet"))
     take(engine, Listed(()))
     engine.put(profile(A))

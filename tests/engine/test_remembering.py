@@ -36,9 +36,7 @@ THEIR_FAILURE = Usage(last_used=NOW + 5, last_failure=NOW + 5, cooldown_until=NO
 
 
 def failure(at: float, count: int = 1) -> Usage:
-    return Usage(
-        last_used=at, last_failure=at, cooldown_until=at + 60, error_count=count, failure_counts={"rate_limit": count}
-    )
+    return Usage(last_used=at, last_failure=at, cooldown_until=at + 60, error_count=count, failure_counts={"rate_limit": count})
 
 
 class Rig:

@@ -143,9 +143,7 @@ def test_use_of_what_has_gone_is_stored_for_its_return(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(("after", "state"), [(3599, State.EXPIRING), (3600, State.EXPIRED)])
-def test_time_alone_changes_a_judgement(
-    engine: Engine, heard: list[frozenset[Key]], after: float, state: State
-) -> None:
+def test_time_alone_changes_a_judgement(engine: Engine, heard: list[frozenset[Key]], after: float, state: State) -> None:
     """At the instant, not before; and everybody hears of it."""
     end = engine.clock.now() + 3600
     engine.standings.replace_material(material(profile(A, expires_at=end)))
@@ -224,6 +222,7 @@ def test_a_listener_that_changes_something_does_not_interrupt_the_others(engine:
 
 def test_a_listener_that_fails_does_not_silence_the_rest_of_time(engine: Engine, heard: list[frozenset[Key]]) -> None:
     """The failure is its caller's; the next change is told as ever."""
+
     def fail(keys: frozenset[Key]) -> None:
         engine.standings.listeners.remove(fail)
         raise RuntimeError("defect")
@@ -308,7 +307,7 @@ def test_the_board_is_the_material(found: list[tuple[str, str, str]]) -> None:
     """After any change of material, every index says the same as the material itself."""
     engine = Engine(sources=())
     for upto in range(len(found) + 1):
-        held = material(*(profile(i, secret, agent=agent) for i, agent, secret in found[max(upto - 2, 0):upto]))
+        held = material(*(profile(i, secret, agent=agent) for i, agent, secret in found[max(upto - 2, 0) : upto]))
         engine.standings.replace_material(held)
         assert {key: c.held for key, c in engine.standings.all()} == held.held
         for agent in ("", "ann", "bob"):

@@ -166,9 +166,7 @@ def test_a_store_in_the_midst_of_being_written_is_waited_for(store: AuthProfiles
 
 
 @pytest.mark.parametrize("loose", [0o644, 0o640, 0o660, 0o606])
-def test_a_store_open_to_others_is_read_said_and_mended_by_the_next_edit(
-    store: AuthProfiles, path: Path, loose: int
-) -> None:
+def test_a_store_open_to_others_is_read_said_and_mended_by_the_next_edit(store: AuthProfiles, path: Path, loose: int) -> None:
     """An edit that changes nothing else is enough."""
     put(path, STORE).chmod(loose)
     document, doubts = store.inspect()
