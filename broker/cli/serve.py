@@ -22,8 +22,7 @@ def run(args: Namespace) -> int:
     if args.gateway:
         raise Failure("--gateway is not in this version: the broker serves leases, and no gateway yet", code=Exit.USAGE)
     config = configuration(args)
-    # What a crash would leave on the disk is the whole memory.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    _set_limits()
 
     import asyncio  # noqa: PLC0415
 
@@ -38,3 +37,10 @@ def run(args: Namespace) -> int:
         logging.getLogger(__name__).critical("the broker ends: it has a defect", exc_info=True)
         raise
     return Exit.DONE
+
+
+def _set_limits() -> None:
+    """No core file, which would hold every secret; and as many descriptors as may be had, one for each connection."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

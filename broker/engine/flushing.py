@@ -10,7 +10,8 @@ _TOGETHER: Final = 0.005
 
 
 class Flushing:
-    """Flushes the store behind the answer rather than before it: a transaction costs as much as the rest of a grant."""
+    """Flushes the store before the answer where little happens, and behind many answers at once under load: a transaction costs
+    as much as the rest of a grant."""
 
     __slots__ = ("_last", "_pending", "_store")
 
@@ -20,15 +21,15 @@ class Flushing:
         self._last = 0.0
 
     def soon(self) -> None:
-        """Makes the event loop flush: next, or once the last flush is five milliseconds ago."""
+        """Flushes, if the last flush was five milliseconds ago; else makes the event loop do so once it was."""
         if self._pending:
             return
-        self._pending = True
         loop = asyncio.get_running_loop()
         at = self._last + _TOGETHER
         if at <= loop.time():
-            loop.call_soon(self._flush, loop)
+            self._flush(loop)
         else:
+            self._pending = True
             loop.call_at(at, self._flush, loop)
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -4,6 +4,7 @@ Decorated handlers rather than interceptors: an interceptor costs another corout
 rather than registered ones: with those the server waits on one future per method instead of on one.
 """
 
+import asyncio
 import logging
 import secrets
 import traceback
@@ -88,8 +89,11 @@ def guarded(name: str, handle: Handler) -> Callable[[Any, Any], Awaitable[Any]]:
             if request is None:
                 raise InvalidArgument("the request is not a message of this method")  # noqa: TRY301 - refused like all else
             return await handle(request, call)
+        except grpc.aio.InternalError:
+            # The connection broke under an answer: nobody is left to hear of it, and the log need not either.
+            raise asyncio.CancelledError from None
         except grpc.aio.BaseError:
-            raise  # the caller is gone, or the server: nobody is left to answer
+            raise  # the server has stopped, or the call has been aborted already
         except Exception as error:  # noqa: BLE001 - the last door
             refused = refusal(error) or _incident(name, error)
         del request

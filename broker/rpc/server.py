@@ -22,6 +22,7 @@ _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # a second broker on the same port is an error, not half of the connections
     ("grpc.max_receive_message_length", 1 << 20),
     ("grpc.max_concurrent_streams", _MOST_CALLS),
+    ("grpc.server_handshake_timeout_ms", 10_000),  # who connects and says nothing is not waited for, as long as two minutes
     ("grpc.keepalive_time_ms", 60_000),  # a peer that is stopped loses its streams, and with them its leases
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),

@@ -251,7 +251,7 @@ class SqliteStateStore:
         stamp = datetime.fromtimestamp(self._clock.now(), UTC).strftime("%Y%m%dT%H%M%SZ")
         try:
             aside = move_aside(self._path, stamp=stamp)
-            _log.error("%s is not usable (%s): moved to %s, begun anew; its leases end", self._path, error, aside.name)
+            _log.error("%s is not usable (%s): moved to %s, begun anew; its leases end", self._path, explain(error), aside.name)
             self._db = self._connect()
         except _WRONG as again:
             self._failed(again)

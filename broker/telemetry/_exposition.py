@@ -62,6 +62,8 @@ class MetricsServer:
 
 
 class _Server(ThreadingWSGIServer):
+    request_queue_size = 128  # with the inherited 5, a few who connect and say nothing make a scraper wait for seconds
+
     def server_bind(self) -> None:
         # The inherited way asks DNS for the host's name, which may take as long as DNS likes.
         socketserver.TCPServer.server_bind(self)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -122,6 +123,12 @@ class RunningBroker:
         written = self.dotenv.with_name(".env.new")
         written.write_text(text)
         written.replace(self.dotenv)
+
+    def scrape(self) -> str:
+        """Its metrics."""
+        with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=10) as page:
+            text: str = page.read().decode()
+        return text
 
     def log(self) -> str:
         """Everything that it has written."""

@@ -265,8 +265,7 @@ def test_reflection_and_diagnosis_show_nothing(world: World) -> None:
 def test_metrics_show_nothing(world: World) -> None:
     """Wherever they are asked for."""
     key = world.canaries.new("a path", like=KEY)
-    with urllib.request.urlopen(f"http://{world.broker.metrics}/metrics", timeout=10) as page:
-        told = page.read().decode()
+    told = world.broker.scrape()
     assert 'equabot_credential_state{profile="anthropic:env",provider="anthropic",state="ok"} 1.0' in told
     request = urllib.request.Request(f"http://{world.broker.metrics}/{key}?{key}", headers={"Authorization": f"Bearer {key}"})
     try:
