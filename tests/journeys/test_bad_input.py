@@ -168,11 +168,12 @@ def test_ten_thousand_files_are_ten_thousand_profiles(followed: RunningBroker) -
         (many / f"MISTRAL_API_KEY_{number:05}").write_text(f"mistral{number:05}")
     many.rename(followed.home / "mounted" / "many")
     with followed.connect() as broker:
-        followed.wait_for(lambda: _state(broker, "mistral:many-09999") == "ok")
+        followed.wait_for(lambda: health.check("profile/mistral:many-09999", address=followed.health) is True)
         assert broker.acquire("mistral:many-01234").secret.reveal() == "mistral01234"
         assert len(broker.list_profiles("mistral")) == 10_000
         shutil.rmtree(followed.home / "mounted" / "many")
-        followed.wait_for(lambda: not broker.list_profiles("mistral"))
+        followed.wait_healthy("provider/mistral", serving=False)
+        assert not broker.list_profiles("mistral")
         assert broker.acquire("anthropic").profile == "anthropic:dotenv"
 
 
@@ -472,7 +473,7 @@ def test_a_clock_that_jumps_an_hour_either_way_ends_credentials_and_no_lease(mak
         running.send(signal.SIGUSR1)
         broker.acquire(
             "openai", ttl=soon
-        )  # the broker looks at the clock every few seconds, and whenever a lease is to end soon
+        )  # the clock is looked at every few seconds, and whenever a lease ends
         running.wait_healthy("provider/anthropic", serving=False)
         with pytest.raises(errors.NoUsableProfile, match=r"expired (29|30)m"):
             broker.acquire("anthropic")
