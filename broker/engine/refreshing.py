@@ -187,6 +187,7 @@ class Refreshing:
         except StoreFault as fault:
             outcome = Outcome(Kind.FAILED, Failure(Blame.TRANSIENT, "store", str(fault)))
         if outcome.kind is Kind.HELD:
+            self._reread(held.profile.source)
             plan.not_before = self._clock.steady() + next(plan.waits)
             if not plan.forced and held.profile.expires_at is not None:
                 plan.at = held.profile.expires_at

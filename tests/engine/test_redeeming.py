@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from broker.domain.oauth import Answer, Failure
 from broker.domain.provider import Catalog, Provider
 from broker.domain.secret_value import SecretValue
 from broker.engine.redeeming import Kind, Outcome, Redeeming
-from broker.ports import StoreFault
+from broker.ports import LockedStore, StoreFault
 from broker.storage.agent_stores import AgentStores
 from tests.fakes.clock import FakeClock
 from tests.fakes.scripted_endpoint import LOST, UNREACHED, ScriptedEndpoint, granted, refused
@@ -257,6 +259,45 @@ async def test_where_the_intent_cannot_be_written_nothing_is_sent(world: World) 
     with pytest.raises(StoreFault):
         await world.redeem()
     assert (world.endpoint.redeemed, world.path.read_text()) == ([], "{")
+
+
+class FailsHalfWay(AgentStores):
+    """Says of its first write that it failed, once it is done."""
+
+    failed = False
+
+    @asynccontextmanager
+    async def locked(self, agent: str) -> AsyncIterator[LockedStore]:
+        async with super().locked(agent) as store:
+            yield _HalfWay(self, store)
+
+
+class _HalfWay:
+    def __init__(self, stores: FailsHalfWay, store: LockedStore) -> None:
+        self._stores = stores
+        self._store = store
+        self.edit = store.edit
+
+    @property
+    def document(self) -> Document:
+        return self._store.document
+
+    async def replace(self, document: Document) -> None:
+        await self._store.replace(document)
+        if not self._stores.failed:
+            self._stores.failed = True
+            raise StoreFault("it cannot be written")
+
+
+async def test_an_intent_whose_writing_failed_is_not_taken_for_a_dead_process(world: World, tmp_path: Path) -> None:
+    """It may be in the file all the same; this process knows that it sent nothing."""
+    world.stores = FailsHalfWay(tmp_path, clock=world.clock)
+    process = world.process()
+    with pytest.raises(StoreFault):
+        await world.redeem(process=process)
+    assert "pendingRefresh" in world.read()
+    assert await world.redeem(process=process) == Outcome(Kind.REFRESHED)
+    assert world.endpoint.redeemed == ["rt-1"]
 
 
 async def test_tokens_that_cannot_be_stored_are_kept_until_they_can(world: World) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from broker.domain.cooldowns import Outcome
 from broker.domain.errors import NoUsableProfile, ReauthRequired, RefreshFailed
-from broker.domain.logins import with_doubt, with_intent
+from broker.domain.logins import with_doubt, with_intent, with_refusal
 from broker.domain.policies import AgentPolicy
 from broker.domain.profiles import State
 from broker.engine.grants import Grant, Request
@@ -284,6 +284,24 @@ async def test_another_process_that_got_no_answer_is_respected() -> None:
         assert world.served == "at-2"
 
 
+async def test_while_a_store_is_not_read_back_nobody_runs_in_circles() -> None:
+    """The store knows more of the login than its source has told: another process got no answer, refused, or took it away."""
+    doubtful = with_doubt(login(7, left=100), now=NOW)
+    refused_there = with_refusal(login(), "invalid_grant", now=NOW)
+    for there in ({"acme:me": doubtful}, {"acme:me": refused_there}, {}):
+        world = World(entry=login(left=-5))
+        world.following.deaf = True
+        world.logins.put("main", there)
+        async with world.running():
+            await world.clock.elapse(60)
+            assert (world.script.redeemed, world.told(events.ReauthRequired)) == ([], [])
+            assert 1 <= world.logins.locks <= 8
+            world.following.deaf = False
+            await world.clock.elapse(120)
+            found = world.standings.find("main", "acme:me")
+            assert found is None or found[1].held.profile.reauth or world.served == "at-2"
+
+
 async def test_a_login_that_ended_says_what_to_do() -> None:
     """Its access token serves to the end; then a person must act."""
     world = World(refused(400, "invalid_grant"))
@@ -518,10 +536,23 @@ async def test_a_session_waits_for_its_own_login() -> None:
         assert world.leasing.acquire("main", asked).held.profile.id == "acme:me"
 
 
+async def test_a_session_waits_for_the_login_it_is_pinned_to() -> None:
+    """Although another could serve at once: a refresh takes a moment."""
+    world = World()
+    world.write({"acme:me": login(), "acme:you": login(8, left=-1)})
+    world.script.open.clear()
+    async with world.running():
+        await world.clock.elapse(0.1)
+        world.choosing.pin("main", "s", "acme", "acme:you", strict=False)
+        with pytest.raises(RefreshFailed, match="acme:you"):
+            world.leasing.acquire("main", Request(provider="acme", session="s"))
+        assert world.served == "at-1"
+
+
 async def test_a_broker_that_ends_finishes_what_it_began() -> None:
     """And begins nothing more: a refresh that is cut off costs a login."""
     world = World(agents={"main": ANYTHING, "a": ANYTHING})
-    world.write({"acme:me": login(left=-1)})
+    world.write({name: login(left=-1) for name in ("acme:me", "acme:queued")})
     world.script.open.clear()
     async with world.running():
         await world.clock.elapse(1)
@@ -532,7 +563,8 @@ async def test_a_broker_that_ends_finishes_what_it_began() -> None:
         world.script.open.set()
         await world.clock.elapse(1)
         assert draining.done()
-        assert (world.script.redeemed, world.logins.entry("acme:me")["access"]) == (["rt-1"], "at-2")
+        assert world.script.redeemed == ["rt-1"]
+        assert {world.logins.entry(name)["access"] for name in ("acme:me", "acme:queued")} == {"at-1", "at-2"}
 
 
 async def test_statuses_say_what_can_serve() -> None:

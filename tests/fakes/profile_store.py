@@ -14,9 +14,11 @@ from tests.fakes.source import FakeSource
 
 
 class MemoryProfileStore:
-    """Fulfils `broker.ports.ProfileStore`. While `broken` says why, nothing is read or written."""
+    """Fulfils `broker.ports.ProfileStore`. While `broken` says why, nothing is read or written. `locks` counts how often one
+    was locked."""
 
     def __init__(self) -> None:
+        self.locks = 0
         self.documents: dict[str, Document] = {}
         self.broken = ""
         self._locks: dict[str, asyncio.Lock] = {}
@@ -34,6 +36,7 @@ class MemoryProfileStore:
         """One at a time."""
         name = agent or "main"
         async with self._locks.setdefault(name, asyncio.Lock()):
+            self.locks += 1
             yield _Locked(self, name)
 
     async def read(self, agent: str) -> Document:
