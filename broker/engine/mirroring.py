@@ -45,6 +45,6 @@ class Mirroring:
         try:
             await asyncio.to_thread(self._mirrors[profile_id])
         except StoreFault as fault:
-            _log.warning("%s is not the same in its tool's file and in its store: %s", profile_id, fault)
+            _log.warning("%s is not the same in its tool's file and in its store: %s", profile_id, str(fault))
             return False
         return True
