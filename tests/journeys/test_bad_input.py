@@ -471,9 +471,7 @@ def test_a_clock_that_jumps_an_hour_either_way_ends_credentials_and_no_lease(mak
         held, streamed, soon = broker.acquire("openai"), credential.lease(), timedelta(milliseconds=100)
         assert broker.acquire("anthropic").credential_expires_at is not None
         running.send(signal.SIGUSR1)
-        broker.acquire(
-            "openai", ttl=soon
-        )  # the clock is looked at every few seconds, and whenever a lease ends
+        broker.acquire("openai", ttl=soon)  # the clock is looked at every few seconds, and whenever a lease ends
         running.wait_healthy("provider/anthropic", serving=False)
         with pytest.raises(errors.NoUsableProfile, match=r"expired (29|30)m"):
             broker.acquire("anthropic")
