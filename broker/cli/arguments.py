@@ -47,8 +47,10 @@ def configuration(args: Namespace) -> "Config":
 
 
 def chosen_agent(args: Namespace, config: "Config") -> str:
-    """The agent that is meant: `main` unless the arguments name one. Raises Failure where it is not configured."""
-    agent: str = args.agent or "main"
-    if agent not in config.policies.agents:
+    """The agent that is meant: the one that the arguments name, else `main`, else the first that is configured. Raises Failure
+    where there is none of that name."""
+    agents = config.policies.agents
+    agent: str = args.agent or next((name for name in ("main", *agents) if name in agents), "main")
+    if agent not in agents:
         raise Failure(f"agent {agent!r} is not configured: add it to agents", code=Exit.USAGE)
     return agent

@@ -9,6 +9,7 @@ import socket
 import sys
 from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Final, cast
 from urllib.parse import urlsplit
 
@@ -41,6 +42,11 @@ class Callback(ThreadingHTTPServer):
         self.attempt: Attempt | None = None
         self.found: Code | None = None
         self.refused = ""
+
+    def server_bind(self) -> None:
+        """Not as an HTTPServer does it, which asks the name service who it is."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
 
 class _Request(BaseHTTPRequestHandler):

@@ -4,6 +4,7 @@ from argparse import Namespace
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from broker.cli.connecting import addressed, admin, broker
@@ -23,12 +24,15 @@ _FAULTS_SHOWN = 20
 def sync_logins(args: Namespace, config: "Config") -> None:
     """Copies the login of Claude's program into main's store, as the seed's command does. What keeps it from that, the report
     itself tells; an agent in its container has nothing to do with it."""
+    kept = (Path(spec.options["path"]) for spec in config.sources if spec.kind == "claude_cli")
+    if addressed(args) or not any(file.exists() for file in kept):
+        return
+
     from broker.bootstrap import sync_claude_login  # noqa: PLC0415
     from broker.ports import StoreFault  # noqa: PLC0415
 
-    if not addressed(args):
-        with suppress(StoreFault):
-            sync_claude_login(config)
+    with suppress(StoreFault):
+        sync_claude_login(config)
 
 
 def look(args: Namespace, config: "Config", agent: str) -> "Report":

@@ -147,6 +147,8 @@ def read_device(answer: Answer) -> Device:
     url = content.get("verification_uri_complete") or content.get("verification_uri")
     if not all(isinstance(text, str) and text.isprintable() and 0 < len(text) <= _LONGEST for text in (device, user, url)):
         raise Refusal("the provider answered without a device login")
+    if not str(url).startswith(("https://", "http://")):  # a browser may be told to open it
+        raise Refusal("the provider answered with an address that is none of the web")
     lives, interval = _seconds(content.get("expires_in"), _PATIENCE), _seconds(content.get("interval"), _INTERVAL)
     return Device(SecretValue(str(device)), str(user), str(url), min(lives, _PATIENCE), min(interval, _PATIENCE))
 

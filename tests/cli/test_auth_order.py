@@ -60,6 +60,13 @@ def test_each_agent_has_its_own(stored: Host) -> None:
     assert order(stored, "get", "--agent", "nobody")[0] == 64
 
 
+def test_without_main_the_first_agent_is_meant(stored: Host) -> None:
+    """The configured default agent, as the seed has it."""
+    stored.write_config("agents: {coder: {providers: [anthropic]}, other: {}}\n")
+    assert order(stored, "set", "anthropic:b")[0] == 0
+    assert stored.store("coder")["order"] == {"anthropic": ["anthropic:b"]}
+
+
 def test_what_another_source_holds_may_be_in_it(stored: Host) -> None:
     """`.env` and the environment are no store, but their profiles are tried all the same."""
     (stored.home / ".env").write_text(f"ANTHROPIC_API_KEY={KEY}\n")

@@ -222,6 +222,19 @@ def test_a_working_directorys_env_is_not_read_and_that_is_told(host: Host, elsew
     assert "anthropic:dotenv" not in host.run("models", "status").out
 
 
+def test_a_run_directory_that_everybody_may_write_to_is_an_error(host: Host) -> None:
+    """Somebody else could listen there in the broker's place."""
+    store(host, manual=token())
+    run_dir = host.home / "run"
+    run_dir.mkdir()
+    run_dir.chmod(0o777)
+    done = host.run("doctor")
+    assert done.code == 1
+    assert said(done, "error", f"{run_dir}\tmay be written to by everybody")
+    assert host.run("doctor", "--fix").code == 0
+    assert mode(run_dir) == 0o775
+
+
 def test_two_sources_that_disagree_are_told(host: Host) -> None:
     """One of the two values is not used, and somebody may think that it is."""
     for name, value in (("one", KEY), ("two", KEY.replace("k3y", "oth"))):

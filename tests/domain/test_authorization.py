@@ -168,6 +168,7 @@ def test_a_device_login() -> None:
         answer(200, device_code="d", user_code="U"),
         answer(200, device_code=1, user_code="U", verification_uri="https://x"),
         answer(200, device_code="d", user_code="U\x1b", verification_uri="https://x"),
+        answer(200, device_code="d", user_code="U", verification_uri="file:///etc/passwd"),
         answer(400, error="invalid_client"),
         Answer(200, b"<html>"),
     ],
