@@ -157,7 +157,9 @@ class StoreLock:
             found = self._path.lstat()
             if not self._stale(found):
                 return False
-            if os.path.samestat(found, self._path.lstat()):  # as late as can be: another may have replaced it by a living one
+            # As late as can be: another may have replaced it by a living one, which may even have its number.
+            now = self._path.lstat()
+            if os.path.samestat(found, now) and found.st_ctime_ns == now.st_ctime_ns:
                 (os.rmdir if stat.S_ISDIR(found.st_mode) else os.unlink)(self._path)
         except FileNotFoundError:
             return True

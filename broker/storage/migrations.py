@@ -107,8 +107,7 @@ def _moved(file: Path, stores: AgentStores, agent: str, *, typed: bool, catalog:
 
 def _with_entries(document: Document, entries: Mapping[str, Mapping[str, object]]) -> Document:
     for name, entry in entries.items():
-        if name not in document.entries:
-            document = with_entry(document, name, entry)
+        document = with_entry(document, name, entry)
     return document
 
 

@@ -240,10 +240,10 @@ def test_applying_an_event_leaves_the_state_before_as_it_was(event: Event) -> No
     assert (dict(before.units), before.synced_at, before.stale_since, before.fault) == kept
 
 
-def until(expires_at: float | None, secret: str | None = "s", *, source: str = "a") -> Profile:
-    made = profile("p:1", source=source)
+def until(expires_at: float | None, secret: str | None = "s", *, refresh: str = "") -> Profile:
     kept = None if secret is None else SecretValue(secret)
-    return replace(made, expires_at=expires_at, secret=kept, fault="" if secret else "malformed")
+    redeemed = SecretValue(refresh) if refresh else None
+    return replace(profile("p:1"), expires_at=expires_at, secret=kept, refresh=redeemed, fault="" if secret else "malformed")
 
 
 @pytest.mark.parametrize(
@@ -252,6 +252,9 @@ def until(expires_at: float | None, secret: str | None = "s", *, source: str = "
         (until(100.0), until(200.0), 1),
         (until(200.0), until(100.0), 0),
         (until(100.0), until(100.0), 0),
+        (until(100.0), until(100.0, refresh="r"), 1),
+        (until(100.0, refresh="r"), until(100.0), 0),
+        (until(200.0), until(100.0, refresh="r"), 0),
         (until(None), until(200.0), 0),
         (until(100.0), until(None), 0),
         (until(100.0), until(200.0, None), 0),
@@ -259,7 +262,7 @@ def until(expires_at: float | None, secret: str | None = "s", *, source: str = "
     ],
 )
 def test_of_two_that_say_when_they_expire_the_later_one_wins(one: Profile, other: Profile, winner: int) -> None:
-    """It is the same login, refreshed, wherever it comes from; otherwise precedence decides."""
+    """It is the same login, refreshed, wherever it comes from; of equal ones that which can be refreshed; else precedence."""
     pair = [replace(one, source="a"), replace(other, source="b")]
     sources = [lived([Listed((Unit("u", (held,)),))], held.source) for held in pair]
     numbered: list[Profile] = []
@@ -271,7 +274,9 @@ def test_of_two_that_say_when_they_expire_the_later_one_wins(one: Profile, other
     merged = merge(sources, version=count, stale_budget=BUDGET, tail=frozenset())
     assert merged.held["", "p:1"] == Held(pair[winner], winner, 1)
     assert numbered == [pair[winner]], "what is not in effect was numbered"
-    by_expiry = None not in (one.secret, other.secret, one.expires_at, other.expires_at) and one.expires_at != other.expires_at
+    by_expiry = None not in (one.secret, other.secret, one.expires_at, other.expires_at) and (
+        one.expires_at != other.expires_at or (one.refresh is None) != (other.refresh is None)
+    )
     assert merged.shadowed == (Shadowed(pair[1 - winner], pair[winner], older=by_expiry),)
 
 

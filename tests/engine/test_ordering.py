@@ -88,6 +88,7 @@ async def test_an_order_is_in_the_agents_store_and_counts_when_it_is_set(tmp_pat
 async def test_an_order_that_another_program_writes_counts(tmp_path: Path) -> None:
     """As soon as it is read; it takes the place of none in the broker's own state."""
     async with rig(tmp_path) as made:
+        assert made.next() == A
         await made.stores.edit("main", lambda document: with_order(document, "anthropic", [B]))
         assert await made.ingesting.wait_for(lambda: made.next() == B, within=5)
         assert made.state.load().orders == {}

@@ -45,7 +45,7 @@ class Rig:
     def __init__(self, *, state: MemoryStateStore | None = None, agents: tuple[str, ...] = ("main",)) -> None:
         self.clock = FakeClock()
         self.state = state or MemoryStateStore()
-        self.stores = MemoryProfileStore()
+        self.stores = Slow()
         self.agents = agents
         for agent in agents:
             self.stores.put(agent, {NAME: {"type": "api_key", "key": "k"}})
@@ -90,6 +90,20 @@ class Rig:
             await self.clock.elapse(0)
             yield
             task.cancel()
+
+
+class Slow(MemoryProfileStore):
+    """Its writers come back once nobody is `holding` them up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holding = asyncio.Event()
+        self.holding.set()
+
+    async def edit(self, agent: str, change: Callable[[Document], Document]) -> Document:
+        written = await super().edit(agent, change)
+        await self.holding.wait()
+        return written
 
 
 class Counting:
@@ -173,15 +187,35 @@ async def test_what_was_written_is_not_taken_over_again(rig: Rig) -> None:
 
 
 async def test_a_read_in_the_midst_of_a_write_changes_nothing(rig: Rig) -> None:
-    """The file is followed faster than its writer comes back."""
-    async with rig.running(), rig.stores.locked("main"):
+    """The file is followed faster than its writer comes back; what ended meanwhile does not begin again."""
+    healed = Usage(last_used=NOW + 1)
+    rig.stores.holding.clear()
+    async with rig.running():
         rig.standings.replace_usage(KEY, failure(NOW))
         await rig.clock.elapse(0)
-        rig.remembering._changed(rig.stores.documents["main"], {KEY: failure(NOW)})
-        rig.other_uses(failure(NOW))
-        rig.standings.replace_usage(KEY, failure(NOW + 1, 2))
+        assert rig.stored() == failure(NOW), "the write is not under way"
+        rig.standings.replace_usage(KEY, healed)
         rig.read()
-        assert rig.standings.usage(KEY) == failure(NOW + 1, 2)
+        assert rig.standings.usage(KEY) == healed
+        rig.stores.holding.set()
+        await rig.clock.elapse(0)
+        assert rig.stored() == healed
+
+
+async def test_what_comes_during_a_retry_goes_with_the_next_write(rig: Rig) -> None:
+    """At once: the store can be written again."""
+    rig.stores.broken = "no space"
+    async with rig.running():
+        rig.standings.replace_usage(KEY, failure(NOW))
+        await rig.clock.elapse(0)
+        rig.stores.broken = ""
+        rig.stores.holding.clear()
+        await rig.clock.elapse(2)
+        assert rig.writes == ["main", "main"]
+        rig.standings.replace_usage(KEY, failure(NOW + 9, 2))
+        rig.stores.holding.set()
+        await rig.clock.elapse(0)
+        assert rig.stored() == failure(NOW + 9, 2)
 
 
 async def test_two_that_learn_something_at_once_both_keep_it(rig: Rig) -> None:

@@ -75,6 +75,26 @@ def held_by(path: Path, **body: object) -> None:
     beside(path).write_text(json.dumps(body))
 
 
+class Overtaken(StoreLock):
+    """While it judges a stale lock, somebody else has taken it over."""
+
+    def _stale(self, found: os.stat_result) -> bool:
+        stale = super()._stale(found)
+        if stale:
+            self._path.unlink()
+            self._path.write_text(json.dumps({"pid": os.getppid(), "createdAt": iso(self._clock.now())}))
+        return stale
+
+
+def test_a_stale_lock_that_another_was_faster_to_take_over_is_left_to_it(path: Path, clock: FakeClock) -> None:
+    """What was judged is compared with what is there as late as can be."""
+    held_by(path, pid=dead_pid())
+    lock = Overtaken(path, path, clock=clock, abandoned=Patience())
+    with pytest.raises(StoreFault, match="held by another program"):
+        lock.take()
+    assert json.loads(beside(path).read_text())["pid"] == os.getppid()
+
+
 def test_its_file_is_what_the_seeds_system_understands(path: Path, clock: FakeClock, lock: StoreLock) -> None:
     """Who, and since when, as text that its date parser reads; gone with the lock."""
     lock.take()
