@@ -69,6 +69,12 @@ GOOD_IN_FILES = {
     "old/KEPT": ("anthropic:old", TOKEN),
     "soon/KEPT": ("anthropic:soon", TOKEN),
 }
+GOOD_IN_LOGINS = {
+    "key": ("fireworks:stored", "{}"),
+    "token": ("anthropic:stored", TOKEN),
+    "access": ("anthropic:login", TOKEN),
+    "accessToken": ("anthropic:claude-cli", TOKEN),
+}
 MALFORMED = {
     "a control character": ("XAI_API_KEY", "xai-a\x01{}"),
     "two lines": ("GEMINI_API_KEY", "first{}\nsecond{}"),
@@ -91,6 +97,8 @@ agents:
 sources:
   - mounted: {{path: mounted}}
   - mounted: {{path: unread}}
+  - profile_store
+  - claude_cli: {{path: .claude/.credentials.json}}
   - dotenv: {{path: .env}}
   - env
 profiles:
@@ -123,7 +131,9 @@ class World:
     def __init__(self) -> None:
         self.canaries = Canaries()
         self.live: dict[str, str] = {}
-        environ, lines, files = map(self._good, (GOOD_IN_THE_ENVIRONMENT, GOOD_IN_DOTENV, GOOD_IN_FILES))
+        environ, lines, files, logins = map(
+            self._good, (GOOD_IN_THE_ENVIRONMENT, GOOD_IN_DOTENV, GOOD_IN_FILES, GOOD_IN_LOGINS)
+        )
         soon = (datetime.now(UTC) + timedelta(hours=2)).isoformat()
         self.broker = RunningBroker(
             credentials=environ | {name: self._bad(f"{way} in a variable", like) for way, (name, like) in MALFORMED.items()},
@@ -135,6 +145,7 @@ class World:
             _write(mounted / name, text)
         for way, (name, like) in MALFORMED.items():
             _write(mounted / "bad" / name, self._bad(f"{way} in a file", like))
+        self._write_logins(logins)
         _write(mounted / "broken" / ".env", f"GROQ_API_KEY {self._bad('a broken .env', KEY)}\n")
         _write(self.broker.home / "unread", self.canaries.new("a file in place of a directory"))
         self.broker.environ |= {
@@ -149,6 +160,36 @@ class World:
             self.broker.start("-vv", service="liveness")
         finally:
             resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+
+    def _write_logins(self, good: Mapping[str, str]) -> None:
+        """Claude's, and the agents' stores: one with entries that are none, and one that is no JSON."""
+        never = 4_000_000_000_000
+        claude = {"accessToken": good["accessToken"], "refreshToken": self._bad("a refresh token", "{}"), "expiresAt": never}
+        _write(self.broker.home / ".claude" / ".credentials.json", json.dumps({"claudeAiOauth": claude}))
+        profiles: dict[str, Mapping[str, object]] = {
+            "fireworks:stored": {"type": "api_key", "provider": "fireworks", "key": good["key"]},
+            "anthropic:stored": {"type": "token", "provider": "anthropic", "token": good["token"], "expires": never},
+            "anthropic:login": {
+                "type": "oauth",
+                "provider": "anthropic",
+                "access": good["access"],
+                "refresh": self._bad("a stored refresh token", "{}"),
+                "expires": never,
+            },
+            "anthropic:misplaced": {"type": "api_key", "provider": "anthropic", "key": self._bad("a stored token", TOKEN)},
+            "xai:broken": {"type": "api_key", "provider": "xai", "key": self._bad("two stored lines", "{}\n{}")},
+            "xai:unknown": {"type": "riddle", "provider": "xai", "key": self._bad("an unknown kind", "xai-{}")},
+            "anthropic:endless": {
+                "type": "token",
+                "provider": "anthropic",
+                "token": ["x"],
+                "expires": self._bad("an end", "{}"),
+            },
+        }
+        store = Path("agent", "auth-profiles.json")
+        _write(self.broker.home / "agents" / "main" / store, json.dumps({"version": 1, "profiles": profiles}))
+        torn = {"version": 1, "profiles": {"openai:torn": {"type": "api_key", "key": self._bad("a torn store", "sk-proj-{}")}}}
+        _write(self.broker.home / "agents" / "single" / store, json.dumps(torn)[:-2])
 
     def leaks(self, **shown: str | bytes) -> Mapping[str, set[str]]:
         """As `Canaries.leaks`."""

@@ -285,8 +285,9 @@ def test_commands_show_nothing_but_what_they_are_for(world: World) -> None:
     beside = world.run(*status, acquire, leases, [*leases, "--json"], ["config", "check"], ["health"])
     alone = world.run(*status, EQUABOT_RUN_DIR="/nowhere/at/all", **world.broker.credentials)
     terminal = "".join(_at_a_terminal(world.broker, *words) for words in (status[0], acquire, leases))
-    assert "anthropic:env" in beside
-    assert "anthropic:env" in alone
+    for shown in (beside, alone):
+        assert "anthropic:env" in shown
+        assert "agents/single/agent/auth-profiles.json is not usable: it breaks off in the middle" in shown
     assert "not running" in alone
     assert "\x1b[" in terminal
     assert not world.leaks(beside=beside, alone=alone, terminal=terminal)
@@ -372,7 +373,7 @@ def test_a_source_that_breaks_while_it_is_followed_shows_nothing(world: World) -
 
 def test_what_is_stored_holds_nothing(world: World) -> None:
     """`state.db` with its log, and whatever else the broker has written anywhere in its home."""
-    given = {world.broker.home / name for name in ("mounted", ".env", "equabot.yaml", "unread")}
+    given = {world.broker.home / name for name in ("mounted", ".env", "equabot.yaml", "unread", ".claude", "agents")}
     files = [path for path in world.broker.home.rglob("*") if path.is_file() and not path.name.startswith("bad-")]
     written = {path.name: path.read_bytes() for path in files if not given & {path, *path.parents}}
     assert written.keys() >= {"state.db", "state.db-wal", "broker.lock", "log"}
