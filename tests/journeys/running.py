@@ -62,9 +62,9 @@ class RunningBroker:
         self.wait_healthy(service)
         return self
 
-    def wait_healthy(self, service: str = "readiness", *, serving: bool = True) -> None:
+    def wait_healthy(self, service: str = "readiness", *, serving: bool = True, within: float = _DEADLINE) -> None:
         """Returns once health says so of the service."""
-        deadline = time.monotonic() + _DEADLINE
+        deadline = time.monotonic() + within
         while time.monotonic() < deadline:
             assert self.process is not None
             assert self.process.poll() is None, f"the broker has ended:\n{self.log()}"
@@ -72,7 +72,7 @@ class RunningBroker:
                 if health.check(service, address=self.health, timeout=1) is serving:
                     return
             time.sleep(0.01)
-        raise AssertionError(f"{service} is not {'' if serving else 'not '}serving after {_DEADLINE} s:\n{self.log()}")
+        raise AssertionError(f"{service} is not {'' if serving else 'not '}serving after {within} s:\n{self.log()}")
 
     def connect(self, agent: str = "main") -> Broker:
         """A client of it, speaking as the agent."""

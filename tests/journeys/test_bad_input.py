@@ -170,11 +170,11 @@ def test_ten_thousand_files_are_ten_thousand_profiles(followed: RunningBroker) -
         (many / f"MISTRAL_API_KEY_{number:05}").write_text(key)
     many.rename(followed.home / "mounted" / "many")
     with followed.connect() as broker:
-        followed.wait_for(lambda: health.check("profile/mistral:many-09999", address=followed.health) is True)
+        followed.wait_healthy("profile/mistral:many-09999", within=60)
         assert broker.acquire("mistral:many-01234").secret.reveal() == keys[1234]
         assert len(broker.list_profiles("mistral")) == 10_000
         shutil.rmtree(followed.home / "mounted" / "many")
-        followed.wait_healthy("provider/mistral", serving=False)
+        followed.wait_healthy("provider/mistral", serving=False, within=60)
         assert not broker.list_profiles("mistral")
         assert broker.acquire("anthropic").profile == "anthropic:dotenv"
 
