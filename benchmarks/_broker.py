@@ -63,7 +63,8 @@ def broker(dotenv: str = f"ANTHROPIC_API_KEY={KEY}\n", config: Mapping[str, obje
 
 
 def _wait_serving(path: Path, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    while process.poll() is None:
+    give_up = time.monotonic() + 30
+    while process.poll() is None and time.monotonic() < give_up:
         if path.exists():
             with grpc.insecure_channel(f"unix:{path}") as channel:
                 try:
@@ -74,7 +75,7 @@ def _wait_serving(path: Path, process: "subprocess.Popen[bytes]", log: Path) -> 
                 except grpc.RpcError:
                     pass
         time.sleep(0.002)
-    raise SystemExit(f"the broker ended at start:\n{log.read_text()}")
+    raise SystemExit(f"the broker does not serve:\n{log.read_text()}")
 
 
 def _free_port() -> int:

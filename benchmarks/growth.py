@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks._broker import KEY, broker
+from benchmarks._broker import broker
 from benchmarks._load import available, middle
 from benchmarks._row import Row
 from benchmarks.acquire import acquire
@@ -22,7 +22,7 @@ def rows() -> list[Row]:
 
 
 def _with_profiles(count: int) -> float:
-    dotenv = "".join(f"ANTHROPIC_API_KEY_{index}={KEY}{index:05}\n" for index in range(count))
+    dotenv = "".join(f"ANTHROPIC_API_KEY_{index}=sk-ant-api03-{index:032}\n" for index in range(count))
     with broker(dotenv) as ours:
         return middle([acquire(ours, requests=3000, in_flight=1) for _ in range(3)]).p50
 
