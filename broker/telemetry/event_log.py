@@ -10,6 +10,7 @@ from broker.telemetry.events import (
     ClockJumped,
     CredentialStateChanged,
     Event,
+    GatewayUsed,
     LeaseGranted,
     LeaseRenewed,
     LeaseRevoked,
@@ -28,6 +29,7 @@ _LEVELS: Final[dict[type[Event], int]] = {
     LeaseRenewed: logging.DEBUG,
     LeaseRevoked: logging.DEBUG,  # as often as grants: the audit log is the place that counts them
     OutcomeReported: logging.DEBUG,
+    GatewayUsed: logging.DEBUG,
     ClockJumped: logging.WARNING,
     RefreshFailed: logging.WARNING,
     ReauthRequired: logging.ERROR,

@@ -102,6 +102,38 @@ class OutcomeReported(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayUsed(Event):
+    """A request went through the gateway and was answered: `status` as in HTTP (0: no answer came), `sent` and `received` the
+    bytes of its body and of the answer's, `seconds` from its first byte to the answer's last. `route` is the path without its
+    query, and without what makes it one of its kind."""
+
+    agent: str
+    session: str
+    provider: str
+    profile: str
+    lease: str
+    method: str
+    route: str
+    status: int
+    sent: int
+    received: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayRefused(Event):
+    """The gateway let a request not pass: `reason` in a word. `agent` and `lease` are empty where its token told nothing."""
+
+    agent: str
+    provider: str
+    lease: str
+    method: str
+    route: str
+    status: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProfilesChanged(Event):
     """Profiles came, went or have new material. `seconds` from when the source said so until every stream was told."""
 
