@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from broker.config.document import AuditSection, Document
+from broker.config.document import AuditSection, Document, GatewaySection
 from broker.config.model import AuditOptions, Config, ConfiguredProfile, Listen, Models, SourceSpec
 from broker.config.reading import Report, under
 from broker.config.values import Address, shown
@@ -21,6 +21,7 @@ from broker.domain.leases import LeaseOptions
 from broker.domain.policies import AgentPolicy, Policies
 from broker.domain.provider import Mode
 from broker.domain.tool_logins import TOOLS
+from broker.envoy.options import GatewayOptions
 from broker.identity.agent_socket import plan
 from broker.sources.registry import KINDS
 
@@ -76,6 +77,7 @@ def assemble(document: Document, around: Surroundings, report: Report) -> Config
         leases=leases,
         expiry=document.expiry,
         audit=_audit(document.audit, around),
+        gateway=_gateway(document.gateway, around),
         models=_models(document.models, known, report),
         profiles=_configured(document, known, report),
         profile_aliases=_aliases(document, known, report),
@@ -287,3 +289,16 @@ def _models(given: Models, known: Known, report: Report) -> Models:
 
 def _audit(given: AuditSection, around: Surroundings) -> AuditOptions:
     return AuditOptions(path=None if given.path == "-" else around.path(given.path), fail_closed=given.fail_closed)
+
+
+def _gateway(given: GatewaySection, around: Surroundings) -> GatewayOptions:
+    usual = GatewayOptions()
+    return GatewayOptions(
+        mode=given.mode,
+        url=given.url.rstrip("/"),
+        # A bare name is looked for where programs are.
+        envoy=str(around.path(given.envoy)) if "/" in given.envoy else given.envoy,
+        ca_file=around.path(given.ca_file) if given.ca_file else usual.ca_file,
+        idle_timeout=given.idle_timeout or usual.idle_timeout,
+        scrub=given.scrub,
+    )

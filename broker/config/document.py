@@ -19,6 +19,7 @@ from broker.domain.policies import Delivery
 from broker.domain.provider import HeaderForm, Mode
 from broker.domain.secret_value import SecretValue
 from broker.domain.tool_logins import TOOLS
+from broker.envoy.options import GatewayMode
 
 T = TypeVar("T")
 NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
@@ -63,6 +64,18 @@ class AuditSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySection:
+    """As `GatewayOptions`, with a path as it was written; None where nothing was."""
+
+    mode: GatewayMode = GatewayMode.OFF
+    url: str = ""
+    envoy: str = "envoy"
+    ca_file: str = ""
+    idle_timeout: float | None = None
+    scrub: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SealSection:
     """How the profile stores are sealed; with nothing said, not at all."""
 
@@ -95,6 +108,7 @@ class Document:
     leases: LeaseOptions = field(default_factory=LeaseOptions)
     expiry: ExpiryOptions = field(default_factory=ExpiryOptions)
     audit: AuditSection = field(default_factory=AuditSection)
+    gateway: GatewaySection = field(default_factory=GatewaySection)
     env: EnvSection = field(default_factory=EnvSection)
     seal: SealSection = field(default_factory=SealSection)
 
@@ -289,6 +303,17 @@ DOCUMENT: Final = Section(
         "leases": Section(LeaseOptions, {"default_ttl": _DURATION, "max_ttl": _DURATION}),
         "expiry": Section(ExpiryOptions, {"warn_within": Text(values.span), "stale_budget": Text(values.span)}),
         "audit": Section(AuditSection, {"path": _PATH, "fail_closed": Text(values.boolean)}),
+        "gateway": Section(
+            GatewaySection,
+            {
+                "mode": Text(partial(values.one_of, GatewayMode)),
+                "url": _URL,
+                "envoy": _PATH,
+                "ca_file": _PATH,
+                "idle_timeout": _DURATION,
+                "scrub": Text(values.boolean),
+            },
+        ),
         "env": _env,
         "seal": Section(SealSection, {"key_file": _PATH}, needs=("key_file",)),
     },

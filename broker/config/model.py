@@ -13,6 +13,7 @@ from broker.domain.leases import LeaseOptions
 from broker.domain.policies import Policies
 from broker.domain.provider import Catalog, Mode
 from broker.domain.secret_value import SecretValue
+from broker.envoy.options import GatewayOptions
 
 _HEALTH: Final = Address("127.0.0.1", 8686)
 _METRICS: Final = Address("127.0.0.1", 9464)
@@ -109,6 +110,7 @@ class Config:
     leases: LeaseOptions = field(default_factory=LeaseOptions)
     expiry: ExpiryOptions = field(default_factory=ExpiryOptions)
     audit: AuditOptions = field(default_factory=AuditOptions)
+    gateway: GatewayOptions = field(default_factory=GatewayOptions)
     models: Models = field(default_factory=Models)
     profiles: Mapping[str, ConfiguredProfile] = field(default_factory=lambda: MappingProxyType({}))
     profile_aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

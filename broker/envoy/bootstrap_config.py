@@ -1,0 +1,379 @@
+"""Envoy's configuration, made of the providers' facts: static but for the names that it resolves, and without an admin port.
+
+    agent → listener on loopback → host and path known? → ext_authz asks the broker → name resolved → address public? → vendor
+
+Everything that decides about a request is here or in `authorize`; Envoy's defaults are named where they matter.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from broker.envoy.options import GatewayOptions
+from broker.envoy.routes import Upstream
+
+Json = dict[str, Any]
+
+PROVIDER: Final = "provider"
+"""The context extension in which a check is told what provider its route leads to."""
+REASON: Final = "x-equabot-reason"
+"""The header in which a refusal says why, in one of the contract's words."""
+
+_CONTROL: Final = "equabot_control"
+_LOOPBACK: Final = ("127.0.0.1", "[::1]", "localhost")
+_TYPE: Final = "type.googleapis.com/envoy.extensions"
+_CHECK_WITHIN: Final = "40s"
+"""As long as a login may take to be refreshed, and a little more."""
+_ATTEMPTS: Final = 20
+"""Asked again so often while the broker is away: a restart takes half a second, these take five."""
+_PRIVATE: Final = (
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+    "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4", "::/127", "::ffff:0:0/96", "fc00::/7", "fe80::/10",
+    "ff00::/8",
+)  # fmt: skip
+"""What is no vendor's: this machine, private and link-local networks (IANA's special-purpose registries)."""
+_STRIPPED: Final = ("x-forwarded-proto", "x-request-id", "x-envoy-expected-rq-timeout-ms", "x-envoy-internal")
+"""What Envoy adds to requests, and no vendor needs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """What the configuration is made of. `control` is the broker's socket as Envoy sees it."""
+
+    host: str
+    port: int
+    control: Path
+    upstreams: Sequence[Upstream]
+    options: GatewayOptions
+
+
+def gateway_url(options: GatewayOptions, *, host: str, port: int) -> str:
+    """The address that agents are told, without a slash at its end."""
+    if options.url:
+        return options.url
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared with, not listened on
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+
+
+def bootstrap_config(gateway: Gateway) -> Json:
+    """Envoy's bootstrap (`envoy.config.bootstrap.v3.Bootstrap`) as a document."""
+    return {
+        "node": {"id": "equabot-gateway", "cluster": "equabot"},
+        "static_resources": {"listeners": [_listener(gateway)], "clusters": _clusters(gateway)},
+        "overload_manager": {
+            "resource_monitors": [
+                _named(
+                    "envoy.resource_monitors.global_downstream_max_connections",
+                    "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                    max_active_downstream_connections=4096,
+                )
+            ]
+        },
+    }
+
+
+def _named(name: str, kind: str, **config: Any) -> Json:
+    return {"name": name, "typed_config": _typed(kind, **config)}
+
+
+def _typed(kind: str, **config: Any) -> Json:
+    return {"@type": f"{_TYPE}.{kind}", **config}
+
+
+# -- what listens ------------------------------------------------------------------------------------------------------
+
+
+def _listener(gateway: Gateway) -> Json:
+    manager = _typed(
+        "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="gateway",
+        codec_type="AUTO",
+        http_protocol_options={"allow_absolute_url": False},
+        http2_protocol_options={"max_concurrent_streams": 1024},
+        common_http_protocol_options={"idle_timeout": "3600s", "headers_with_underscores_action": "REJECT_REQUEST"},
+        request_headers_timeout="10s",
+        stream_idle_timeout=_seconds(gateway.options.idle_timeout),
+        max_request_headers_kb=64,
+        # What is odd in a path is refused by the broker, which is why it has to see it; but for what it cannot see.
+        normalize_path=False,
+        path_with_escaped_slashes_action="REJECT_REQUEST",
+        use_remote_address=True,
+        skip_xff_append=True,
+        generate_request_id=False,
+        server_header_transformation="PASS_THROUGH",
+        upgrade_configs=[{"upgrade_type": "websocket"}],
+        access_log=[_access_log()],
+        local_reply_config=_local_replies(),
+        route_config=_routes(gateway),
+        http_filters=_filters(gateway),
+    )
+    return {
+        "name": "gateway",
+        "address": _address(gateway.host, gateway.port),
+        "per_connection_buffer_limit_bytes": 1 << 20,
+        "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}],
+    }
+
+
+def _address(host: str, port: int) -> Json:
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def _access_log() -> Json:
+    return _named(
+        "envoy.access_loggers.http_grpc",
+        "access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+        common_config={
+            "log_name": "gateway",
+            "grpc_service": {"envoy_grpc": {"cluster_name": _CONTROL}},
+            "transport_api_version": "V3",
+            # Each answer at once: the next request depends on it.
+            "buffer_size_bytes": 0,
+            "buffer_flush_interval": "0.1s",
+        },
+        additional_response_headers_to_log=["retry-after"],
+    )
+
+
+def _local_replies() -> Json:
+    """What Envoy says itself when the vendor does not, in the form that most SDKs read. What the broker said stays."""
+    told = {
+        "UF,UH,UC,UR,URX,DF": ("upstream_unreachable", "the provider was not reached, or broke off"),
+        "UT,SI": ("upstream_timeout", "the provider did not answer in time"),
+        "UO": ("overloaded", "too many requests are under way in the gateway"),
+    }
+    return {
+        "mappers": [
+            {
+                "filter": {"response_flag_filter": {"flags": flags.split(",")}},
+                "body_format_override": {
+                    "json_format": {"type": "error", "error": {"type": kind, "code": kind, "message": message}},
+                },
+            }
+            for flags, (kind, message) in told.items()
+        ]
+    }
+
+
+def _routes(gateway: Gateway) -> Json:
+    named = urlsplit(gateway.options.url).hostname
+    domains = [*_LOOPBACK, *([] if named is None or named in _LOOPBACK else [named])]
+    routes = [route for upstream in gateway.upstreams for route in _upstream_routes(upstream, gateway)]
+    return {
+        "name": "gateway",
+        # A page that makes a name point here (DNS rebinding) is told nothing.
+        "ignore_port_in_host_matching": True,
+        "request_headers_to_remove": list(_STRIPPED),
+        "virtual_hosts": [
+            {"name": "gateway", "domains": domains, "routes": [*routes, _nothing(404, "no provider is at this path")]},
+            {"name": "elsewhere", "domains": ["*"], "routes": [_nothing(403, "this gateway is not called by that host")]},
+        ],
+    }
+
+
+def _nothing(status: int, message: str) -> Json:
+    body = f'{{"type":"error","error":{{"type":"invalid_request_error","code":"gateway","message":"{message}"}}}}'
+    return {
+        "match": {"prefix": "/"},
+        "direct_response": {"status": status, "body": {"inline_string": body}},
+        "response_headers_to_add": [{"header": {"key": "content-type", "value": "application/json"}}],
+        "typed_per_filter_config": {
+            "envoy.filters.http.ext_authz": _typed("filters.http.ext_authz.v3.ExtAuthzPerRoute", disabled=True)
+        },
+    }
+
+
+def _upstream_routes(upstream: Upstream, gateway: Gateway) -> list[Json]:
+    """One for upgrades, which no connection of HTTP/2 is asked for, and one for the rest."""
+    match: Json = {"prefix": f"/{upstream.provider}/"}
+    upgrade = {"headers": [{"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}]}
+    return [
+        _upstream_route(upstream, gateway, match | upgrade, cluster=_cluster_name(upstream, upgrade=True)),
+        _upstream_route(upstream, gateway, match, cluster=_cluster_name(upstream)),
+    ]
+
+
+def _upstream_route(upstream: Upstream, gateway: Gateway, match: Json, *, cluster: str) -> Json:
+    filters = {
+        "envoy.filters.http.ext_authz": _typed(
+            "filters.http.ext_authz.v3.ExtAuthzPerRoute",
+            check_settings={"context_extensions": {PROVIDER: upstream.provider}},
+        ),
+        "envoy.filters.http.dynamic_forward_proxy": _typed(
+            "filters.http.dynamic_forward_proxy.v3.PerRouteConfig", host_rewrite_literal=upstream.authority
+        ),
+    }
+    if upstream.private:
+        filters["envoy.filters.http.rbac"] = _typed("filters.http.rbac.v3.RBACPerRoute")
+    return {
+        "match": match,
+        "route": {
+            "cluster": cluster,
+            "prefix_rewrite": f"{upstream.path}/",
+            "timeout": "0s",  # a long generation takes as long as it takes, while something comes
+            "idle_timeout": _seconds(gateway.options.idle_timeout),
+            # Only what the vendor has not seen. What it answered is the SDK's to try again.
+            "retry_policy": {"retry_on": "connect-failure,refused-stream", "num_retries": 2},
+        },
+        "typed_per_filter_config": filters,
+    }
+
+
+# -- what a request passes ---------------------------------------------------------------------------------------------
+
+
+def _filters(gateway: Gateway) -> list[Json]:
+    return [
+        _authorization(),
+        *([_scrubbing()] if gateway.options.scrub else []),
+        _named(
+            "envoy.filters.http.dynamic_forward_proxy",
+            "filters.http.dynamic_forward_proxy.v3.FilterConfig",
+            dns_cache_config=_names(),
+            save_upstream_address=True,
+        ),
+        _public_only(),
+        _named("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True),
+    ]
+
+
+def _authorization() -> Json:
+    return _named(
+        "envoy.filters.http.ext_authz",
+        "filters.http.ext_authz.v3.ExtAuthz",
+        transport_api_version="V3",
+        grpc_service={
+            "envoy_grpc": {"cluster_name": _CONTROL},
+            "timeout": _CHECK_WITHIN,
+            "retry_policy": {
+                "retry_on": "unavailable,cancelled,connect-failure,reset,refused-stream",
+                "num_retries": _ATTEMPTS,
+                "retry_back_off": {"base_interval": "0.05s", "max_interval": "0.5s"},
+            },
+        },
+        failure_mode_allow=False,
+        status_on_error={"code": "ServiceUnavailable"},
+    )
+
+
+def _scrubbing() -> Json:
+    return _named(
+        "envoy.filters.http.ext_proc",
+        "filters.http.ext_proc.v3.ExternalProcessor",
+        grpc_service={"envoy_grpc": {"cluster_name": _CONTROL}, "timeout": "5s"},
+        processing_mode={
+            "request_header_mode": "SEND",
+            "response_header_mode": "SEND",
+            "request_body_mode": "NONE",
+            "response_body_mode": "FULL_DUPLEX_STREAMED",
+            "response_trailer_mode": "SEND",
+        },
+        failure_mode_allow=False,
+        message_timeout="5s",
+    )
+
+
+def _names() -> Json:
+    return {"name": "vendors", "dns_lookup_family": "V4_PREFERRED", "max_hosts": 256}
+
+
+def _public_only() -> Json:
+    addresses = [
+        {"address_prefix": prefix.partition("/")[0], "prefix_len": int(prefix.partition("/")[2])} for prefix in _PRIVATE
+    ]
+    matchers = [
+        {
+            "matcher": _named(
+                "envoy.rbac.matchers.upstream_ip_port",
+                "rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher",
+                upstream_ip=address,
+            )
+        }
+        for address in addresses
+    ]
+    return _named(
+        "envoy.filters.http.rbac",
+        "filters.http.rbac.v3.RBAC",
+        rules={
+            "action": "DENY",
+            "policies": {"private": {"permissions": [{"or_rules": {"rules": matchers}}], "principals": [{"any": True}]}},
+        },
+    )
+
+
+# -- where it goes -----------------------------------------------------------------------------------------------------
+
+
+def _cluster_name(upstream: Upstream, *, upgrade: bool = False) -> str:
+    if not upstream.tls:
+        return "vendors_without_tls"
+    return "vendors_for_upgrades" if upgrade else "vendors"
+
+
+def _clusters(gateway: Gateway) -> list[Json]:
+    clusters = [_control(gateway.control)]
+    names = {_cluster_name(one, upgrade=upgrade) for one in gateway.upstreams for upgrade in (False, True)}
+    return clusters + [_vendors(name, gateway.options.ca_file) for name in sorted(names)]
+
+
+def _control(socket: Path) -> Json:
+    return {
+        "name": _CONTROL,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": _protocol(explicit_http_config={"http2_protocol_options": {}}),
+        "circuit_breakers": _breakers(),
+        "load_assignment": {
+            "cluster_name": _CONTROL,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": str(socket)}}}}]}],
+        },
+    }
+
+
+def _vendors(name: str, ca_file: Path) -> Json:
+    tls = name != "vendors_without_tls"
+    protocols: Json = (
+        {"auto_config": {"http2_protocol_options": {}}}
+        if name == "vendors"
+        else {"explicit_http_config": {"http_protocol_options": {}}}
+    )
+    if tls:
+        protocols["upstream_http_protocol_options"] = {"auto_sni": True, "auto_san_validation": True}
+    cluster: Json = {
+        "name": name,
+        "lb_policy": "CLUSTER_PROVIDED",
+        "connect_timeout": "10s",
+        "per_connection_buffer_limit_bytes": 1 << 20,
+        "circuit_breakers": _breakers(),
+        "typed_extension_protocol_options": _protocol(**protocols),
+        "cluster_type": _named(
+            "envoy.clusters.dynamic_forward_proxy",
+            "clusters.dynamic_forward_proxy.v3.ClusterConfig",
+            dns_cache_config=_names(),
+        ),
+    }
+    if tls:
+        validation = {"trusted_ca": {"filename": str(ca_file)}}
+        cluster["transport_socket"] = _named(
+            "envoy.transport_sockets.tls",
+            "transport_sockets.tls.v3.UpstreamTlsContext",
+            common_tls_context={
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                "validation_context": validation,
+            },
+        )
+    return cluster
+
+
+def _protocol(**config: Any) -> Mapping[str, Json]:
+    return {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": _typed("upstreams.http.v3.HttpProtocolOptions", **config)}
+
+
+def _breakers() -> Json:
+    return {"thresholds": [{"max_connections": 1024, "max_pending_requests": 1024, "max_requests": 4096, "max_retries": 64}]}
+
+
+def _seconds(duration: float) -> str:
+    return f"{duration:.3f}s"

@@ -1,0 +1,46 @@
+"""Where the gateway sends what it lets pass: one route a provider, made of the address that the provider has."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from broker.domain.provider import Provider
+
+_PORTS: Final = {"https": 443, "http": 80}
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A vendor's address. `path` is what stands before every path there, without a slash at its end; `private` whether it may
+    be an address of this machine or of a private network."""
+
+    provider: str
+    host: str
+    port: int
+    tls: bool
+    path: str = ""
+    private: bool = False
+
+    @property
+    def authority(self) -> str:
+        """The address as a request names it."""
+        shown = f"[{self.host}]" if ":" in self.host else self.host
+        usual = _PORTS["https" if self.tls else "http"]
+        return shown if self.port == usual else f"{shown}:{self.port}"
+
+
+def upstreams(providers: Iterable[Provider], *, vendor_urls: Mapping[str, str]) -> tuple[Upstream, ...]:
+    """The providers that have an address, by id. Only one that the configuration gave, so that it differs from the vendor's
+    own, may lie in a private network: who resolves a vendor's name to such an address is no vendor."""
+    made = (_upstream(provider, private=provider.base_url != vendor_urls.get(provider.id)) for provider in providers)
+    return tuple(sorted((one for one in made if one is not None), key=lambda one: one.provider))
+
+
+def _upstream(provider: Provider, *, private: bool) -> Upstream | None:
+    url = urlsplit(provider.base_url)
+    if not url.hostname or url.scheme not in _PORTS:
+        return None
+    return Upstream(
+        provider.id, url.hostname, url.port or _PORTS[url.scheme], url.scheme == "https", url.path.rstrip("/"), private
+    )
