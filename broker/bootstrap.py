@@ -288,6 +288,7 @@ async def _listen(
         readiness=engine.readiness,
         policies=config.policies,
         store=store,
+        events=events,
         started_at=clock.now(),
     )
     servers.append(admin_server(claimed.admin, operator, engine.readiness))

@@ -6,14 +6,17 @@
     ├── ProfileNotFound             PROFILE_NOT_FOUND   no         the caller, or a source lost it
     ├── NoUsableProfile             NO_USABLE_PROFILE   yes        the operator: no candidate can serve
     ├── PolicyDenied                POLICY_DENIED       no         the operator's policy says no
+    │   └── Unidentified            POLICY_DENIED       no         a caller from elsewhere does not show who it is
     ├── DeliveryNotAllowed          DELIVERY_NOT_ALLOWED no        the operator's policy says no to this delivery
     ├── LeaseNotFound               LEASE_NOT_FOUND     no         the caller: acquire another
     ├── LeaseExpired                LEASE_EXPIRED       no         the caller came too late: acquire another
     ├── LeaseLimit                  LEASE_LIMIT         yes        the caller holds too many
     ├── RateLimited                 RATE_LIMITED        yes        the caller asks too often
     ├── SourceNotSynced             SOURCE_NOT_SYNCED   yes        a source has not been read yet
+    │   └── IdentityUnchecked       SOURCE_NOT_SYNCED   yes        what tells who is calling cannot be asked now
     ├── RefreshFailed               REFRESH_FAILED      yes        the provider's token endpoint
     ├── ReauthRequired              REAUTH_REQUIRED     no         a person must log in again
+    ├── AuditUnavailable            AUDIT_UNAVAILABLE   yes        the operator: what must be recorded cannot be
     └── ShuttingDown                SHUTTING_DOWN       yes        the broker is draining
 
 A message says what is wrong, where, and what to do. It never holds a secret or a piece of one.
@@ -60,6 +63,10 @@ class PolicyDenied(BrokerError):
     reason = "POLICY_DENIED"
 
 
+class Unidentified(PolicyDenied):
+    """No token and no certificate came with the call, or one that does not hold. On the wire it has a code of its own."""
+
+
 class DeliveryNotAllowed(BrokerError):
     reason = "DELIVERY_NOT_ALLOWED"
 
@@ -87,6 +94,10 @@ class SourceNotSynced(BrokerError):
     retryable = True
 
 
+class IdentityUnchecked(SourceNotSynced):
+    """Whether a caller is who it says cannot be found out now, so it is refused for now."""
+
+
 class RefreshFailed(BrokerError):
     """A login has to be refreshed first. `retry_after` is when that is tried again; None: it is due, or under way."""
 
@@ -96,6 +107,13 @@ class RefreshFailed(BrokerError):
 
 class ReauthRequired(BrokerError):
     reason = "REAUTH_REQUIRED"
+
+
+class AuditUnavailable(BrokerError):
+    """`audit.fail_closed` is on, and the audit log cannot be written. Nothing was granted."""
+
+    reason = "AUDIT_UNAVAILABLE"
+    retryable = True
 
 
 class ShuttingDown(BrokerError):

@@ -8,6 +8,7 @@ from typing import Final
 from broker.domain.cooldowns import CooldownOptions, Outcome, failed, rejected, succeeded
 from broker.domain.credentials import left
 from broker.domain.errors import (
+    AuditUnavailable,
     BrokerError,
     InvalidArgument,
     LeaseExpired,
@@ -22,13 +23,13 @@ from broker.domain.policies import AgentPolicy, Allowance, Delivery, Policies
 from broker.engine.choosing import Choosing
 from broker.engine.flushing import Flushing
 from broker.engine.grants import Grant, Request
-from broker.engine.ledger import Ledger
+from broker.engine.ledger import Ledger, whose
 from broker.engine.refreshing import Refreshing
 from broker.engine.rehoming import Rehoming
 from broker.engine.standing import Standings
 from broker.engine.streaming import LeaseStream
 from broker.ports import Clock, StateStore
-from broker.telemetry.events import Events, LeaseDenied, LeaseGranted, LeaseRenewed, OutcomeReported
+from broker.telemetry.events import Events, LeaseDenied, LeaseGranted, LeaseRenewed, OutcomeReported, RenewalDenied
 
 _LONGER: Final = 0.001
 """A renewal that gains less than this (seconds) gains nothing."""
@@ -81,8 +82,8 @@ class Leasing:
         """Resolves and grants. The lease is stored within milliseconds.
 
         Raises InvalidArgument, ProviderUnknown, ProfileNotFound, NoUsableProfile, ReauthRequired, SourceNotSynced,
-        PolicyDenied, DeliveryNotAllowed, LeaseLimit, RateLimited, ShuttingDown; and RefreshFailed, which is no denial and
-        spends nothing where the caller `waits` and asks again.
+        PolicyDenied, DeliveryNotAllowed, LeaseLimit, RateLimited, AuditUnavailable, ShuttingDown; and RefreshFailed, which is
+        no denial and spends nothing where the caller `waits` and asks again.
         """
         granted = self._grant(agent, request, streaming=False, waits=waits)
         self._flushing.soon()
@@ -98,17 +99,26 @@ class Leasing:
         """Extends the lease from now, on another profile where its own cannot serve and the request did not name it.
 
         Raises LeaseNotFound, LeaseExpired, InvalidArgument; and, the lease living on until its end, NoUsableProfile,
-        ProfileNotFound, ReauthRequired, RefreshFailed, SourceNotSynced.
+        ProfileNotFound, ReauthRequired, RefreshFailed, SourceNotSynced, AuditUnavailable.
         """
+        try:
+            return self._renewed(agent, lease_id, ttl)
+        except RefreshFailed:
+            raise  # it is asked again
+        except BrokerError as error:
+            self._events.emit(RenewalDenied(agent=agent, lease=lease_id, reason=error.reason))
+            raise
+
+    def _renewed(self, agent: str, lease_id: str, ttl: float | None) -> Grant:
         self._standings.tick()
         lease = self._alive(self._of_agent(agent, lease_id))
         check_ttl(ttl, default=lease.asked)
         lease = self._rehoming.settle(lease)
         held = self._rehoming.look(lease)
         renewed = renew(lease, ttl=ttl, credential_left=left(held, now=self._clock.now()), now=self._clock.steady())
+        self._events.emit(LeaseRenewed(profile=lease.profile, **whose(lease)))
         self._ledger.replace(renewed)
         self._store.flush()
-        self._events.emit(LeaseRenewed(agent=lease.agent, provider=lease.provider, profile=lease.profile))
         return self._with_material(renewed, held)
 
     def revoke(self, agent: str, lease_id: str) -> None:
@@ -131,9 +141,7 @@ class Leasing:
             if version not in (0, home.held.version):
                 return True
             version = home.held.version
-            self._events.emit(
-                OutcomeReported(agent=agent, provider=lease.provider, profile=lease.profile, outcome=outcome.value)
-            )
+            self._events.emit(OutcomeReported(profile=lease.profile, outcome=outcome.value, **whose(lease)))
             self._note(home.held, outcome, retry_after)
         try:
             return self.moved_on(agent, lease_id, profile=lease.profile, version=version)
@@ -216,7 +224,10 @@ class Leasing:
         return self._with_material(lease, self._rehoming.look(lease))
 
     def extend(self, lease_id: str) -> Grant:
-        """The lease, renewed for as long as first asked, if that is any longer. Raises LeaseNotFound, LeaseExpired."""
+        """The lease, renewed for as long as first asked, if that is any longer.
+
+        Raises LeaseNotFound, LeaseExpired, AuditUnavailable.
+        """
         self._standings.tick()
         lease = self._living(lease_id)
         held = self._rehoming.look(lease)
@@ -224,15 +235,25 @@ class Leasing:
         if renewed.expires_at <= lease.expires_at + _LONGER:
             return self._with_material(lease, held)
         before, after = self._with_material(lease, held), self._with_material(renewed, held)
+        longer = after.lease.expires_at > before.lease.expires_at + _LONGER
+        if longer:
+            self._record_renewal(lease, held)
         self._ledger.replace(renewed)
-        if after.lease.expires_at > before.lease.expires_at + _LONGER:
+        if longer:
             self._rehoming.remind(renewed, held)
-            self._events.emit(LeaseRenewed(agent=lease.agent, provider=lease.provider, profile=lease.profile))
         else:
             self._ledger.remind(lease_id, renewal_due(renewed, credential_left=None, now=self._clock.steady()))
         return after
 
     # -- within --------------------------------------------------------------------------------------------------------
+
+    def _record_renewal(self, lease: Lease, held: Held) -> None:
+        """Raises AuditUnavailable, with a new attempt planned: a stream has nobody who would ask again."""
+        try:
+            self._events.emit(LeaseRenewed(profile=lease.profile, **whose(lease)))
+        except AuditUnavailable:
+            self._rehoming.remind(lease, held)
+            raise
 
     def _grant(self, agent: str, request: Request, *, streaming: bool, waits: bool) -> Grant:
         allowance = self._allowances.get(agent)
@@ -243,7 +264,8 @@ class Leasing:
                 self._allowances[agent] = allowance
                 raise
             provider = self._choosing.catalog.normalise(request.provider) or ""
-            self._events.emit(LeaseDenied(agent=agent, provider=provider, reason=error.reason))
+            denied = LeaseDenied(agent=agent, provider=provider, reason=error.reason, session=request.session)
+            self._events.emit(denied)
             raise
 
     def _granted(self, agent: str, request: Request, *, streaming: bool) -> Grant:
@@ -276,12 +298,10 @@ class Leasing:
             now=now,
             streaming=streaming,
         )
-        self._ledger.keep(lease)
         granted = self._with_material(lease, held)
         life = granted.lease.expires_at - now
-        self._events.emit(
-            LeaseGranted(agent=agent, provider=provider, profile=lease.profile, delivery=delivery.value, seconds=life)
-        )
+        self._events.emit(LeaseGranted(profile=lease.profile, delivery=delivery.value, seconds=life, **whose(lease)))
+        self._ledger.keep(lease)
         return granted
 
     def _check_quota(self, agent: str, policy: AgentPolicy, now: float) -> None:

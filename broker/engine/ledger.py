@@ -7,7 +7,7 @@ from broker.domain.leases import Lease
 from broker.engine.agenda import Agenda
 from broker.engine.notifying import Mailbox, News
 from broker.ports import Clock, StateStore
-from broker.telemetry.events import Events, LeaseRevoked
+from broker.telemetry.events import Events, LeaseMoved, LeaseRevoked
 
 
 class Ledger:
@@ -60,8 +60,11 @@ class Ledger:
         self._enter(lease)
 
     def replace(self, lease: Lease) -> None:
-        """The lease has changed: it lives longer, or is on another profile."""
-        self._leave(self._leases[lease.id])
+        """The lease has changed: it lives longer, or is on another profile. Raises AuditUnavailable, having changed nothing."""
+        before = self._leases[lease.id]
+        if before.profile != lease.profile:
+            self._events.emit(LeaseMoved(before=before.profile, profile=lease.profile, **whose(lease)))
+        self._leave(before)
         self._enter(lease)
         self._put(lease)
 
@@ -86,7 +89,7 @@ class Ledger:
             self._mailboxes.pop(lease_id).post(News.ENDED, reason)
         else:
             self._store.put_lease(lease_id, None)
-        self._events.emit(LeaseRevoked(agent=lease.agent, provider=lease.provider, profile=lease.profile, reason=reason))
+        self._events.emit(LeaseRevoked(profile=lease.profile, reason=reason, **whose(lease)))
 
     def tick(self) -> float:
         """Ends what is over and wakes the streams that are due. Returns the next steady instant at which to come again."""
@@ -124,3 +127,8 @@ class Ledger:
         del on_profile[lease.id]
         if not on_profile:
             del self._streams_on[lease.profile]
+
+
+def whose(lease: Lease) -> dict[str, str]:
+    """What every event on a lease tells of it, but its profile."""
+    return {"agent": lease.agent, "provider": lease.provider, "session": lease.session, "lease": lease.id}

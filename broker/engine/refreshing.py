@@ -206,13 +206,19 @@ class Refreshing:
         if outcome.kind in (Kind.REFRESHED, Kind.ADOPTED):
             adopted = outcome.kind is Kind.ADOPTED
             self._events.emit(
-                told.RefreshSucceeded(profile=profile.id, provider=profile.provider, adopted=adopted, seconds=seconds)
+                told.RefreshSucceeded(
+                    profile=profile.id, provider=profile.provider, adopted=adopted, seconds=seconds, agent=profile.agent
+                )
             )
         elif outcome.failure is not None:
             command = login_command(profile.id, profile.agent)
             self._events.emit(
                 told.ReauthRequired(
-                    profile=profile.id, provider=profile.provider, reason=outcome.failure.reason, command=command
+                    profile=profile.id,
+                    provider=profile.provider,
+                    reason=outcome.failure.reason,
+                    command=command,
+                    agent=profile.agent,
                 )
             )
 
@@ -229,7 +235,12 @@ class Refreshing:
         self._standings.replace_trouble(key, replace(trouble, failure=failure.reason, next_try=now + wait))
         self._events.emit(
             told.RefreshFailed(
-                profile=profile.id, provider=profile.provider, outcome=failure.blame.value, reason=failure.reason, retry_in=wait
+                profile=profile.id,
+                provider=profile.provider,
+                outcome=failure.blame.value,
+                reason=failure.reason,
+                retry_in=wait,
+                agent=profile.agent,
             )
         )
 

@@ -1,7 +1,7 @@
 """The `Admin` service: every agent, for whoever can reach the admin socket."""
 
 import heapq
-from typing import Final
+from typing import Any, Final
 
 from broker.domain.cooldowns import Usage
 from broker.domain.errors import ProfileNotFound, SourceNotSynced
@@ -18,6 +18,7 @@ from broker.ports import StateStore
 from broker.rpc import requests
 from broker.rpc.calls import Call, Service
 from broker.rpc.convert import finding, lease_summary, profile_status, source_status, timestamp
+from broker.telemetry.events import Administered, Events
 from equabot.broker.v1 import admin_pb2 as pb
 
 _PAGE: Final = 1000
@@ -37,6 +38,7 @@ class AdminServicer:
         readiness: Readiness,
         policies: Policies,
         store: StateStore,
+        events: Events,
         started_at: float,
     ) -> None:
         self._leasing = leasing
@@ -47,6 +49,7 @@ class AdminServicer:
         self._readiness = readiness
         self._policies = policies
         self._store = store
+        self._events = events
         self._started_at = started_at
 
     def service(self) -> Service:
@@ -87,6 +90,7 @@ class AdminServicer:
         agent, provider, profile = self._filter(request)
         lease_id = requests.text(request.lease_id, "lease_id")
         revoked = self._leasing.revoke_matching(lease_id=lease_id, agent=agent, provider=provider, profile=profile)
+        self._did("RevokeLeases", agent=agent, provider=provider, profile=profile, lease=lease_id, count=revoked)
         return pb.RevokeLeasesResponse(revoked=revoked)
 
     async def list_all_profiles(self, request: pb.ListAllProfilesRequest, call: Call) -> pb.ListAllProfilesResponse:
@@ -110,12 +114,14 @@ class AdminServicer:
         """Stores an override."""
         agent, provider = self._agent_and_provider(request)
         stored = await self._ordering.set(agent, provider, requests.order(request))
+        self._did("SetOrder", agent=agent, provider=provider, profiles=tuple(stored), count=len(stored))
         return pb.Order(agent=agent, provider=provider, profiles=stored)
 
     async def clear_order(self, request: pb.ClearOrderRequest, call: Call) -> pb.Order:
         """Takes an override away."""
         agent, provider = self._agent_and_provider(request)
         await self._ordering.set(agent, provider, ())
+        self._did("ClearOrder", agent=agent, provider=provider)
         return pb.Order(agent=agent, provider=provider)
 
     async def clear_cooldown(self, request: pb.ClearCooldownRequest, call: Call) -> pb.ClearCooldownResponse:
@@ -127,10 +133,12 @@ class AdminServicer:
         for key in keys:
             self._standings.replace_usage(key, Usage(last_used=self._standings.usage(key).last_used))
         self._store.flush()
+        self._did("ClearCooldown", profile=profile, count=len(keys))
         return pb.ClearCooldownResponse()
 
     async def reload(self, request: pb.ReloadRequest, call: Call) -> pb.ReloadResponse:
         """Reads every source again."""
+        self._did("Reload")
         if not await self._ingesting.reread():
             raise SourceNotSynced("not every source was read again in time: diagnose tells which")
         return pb.ReloadResponse(sources=self._sources())
@@ -152,6 +160,9 @@ class AdminServicer:
             streams=streams,
             started_at=timestamp(self._started_at),
         )
+
+    def _did(self, action: str, **what: Any) -> None:
+        self._events.emit(Administered(action=action, **what))
 
     def _sources(self) -> list[pb.SourceStatus]:
         return [source_status(state, stale_budget=self._ingesting.stale_budget) for state in self._ingesting.states]

@@ -38,6 +38,7 @@ CODES: Final[Mapping[type[errors.BrokerError], StatusCode]] = {
     errors.SourceNotSynced: StatusCode.UNAVAILABLE,
     errors.RefreshFailed: StatusCode.UNAVAILABLE,
     errors.ReauthRequired: StatusCode.FAILED_PRECONDITION,
+    errors.AuditUnavailable: StatusCode.UNAVAILABLE,
     errors.ShuttingDown: StatusCode.UNAVAILABLE,
 }
 

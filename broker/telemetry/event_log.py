@@ -12,11 +12,13 @@ from broker.telemetry.events import (
     Event,
     GatewayUsed,
     LeaseGranted,
+    LeaseMoved,
     LeaseRenewed,
     LeaseRevoked,
     OutcomeReported,
     ReauthRequired,
     RefreshFailed,
+    RenewalDenied,
     SourceStale,
     StoreFault,
 )
@@ -27,6 +29,8 @@ _LEVELS: Final[dict[type[Event], int]] = {
     AcquireAnswered: logging.NOTSET,  # a number, for metrics
     LeaseGranted: logging.DEBUG,
     LeaseRenewed: logging.DEBUG,
+    LeaseMoved: logging.DEBUG,
+    RenewalDenied: logging.DEBUG,  # often no more than a lease that is over
     LeaseRevoked: logging.DEBUG,  # as often as grants: the audit log is the place that counts them
     OutcomeReported: logging.DEBUG,
     GatewayUsed: logging.DEBUG,
@@ -38,8 +42,17 @@ _LEVELS: Final[dict[type[Event], int]] = {
 }
 _WELL: Final = frozenset({"ok", ""})
 
+_UNTOLD: Final = frozenset({"lease"})
+"""Who knows a lease's id can use the lease, from its agent's socket. The audit log tells leases apart without it."""
+_OPTIONAL: Final = frozenset({"session", "count", "profiles"})
+"""Left out where they are empty."""
+
+
 _TOLD: Final[dict[type[Event], tuple[str, tuple[str, ...]]]] = {
-    kind: (re.sub(r"(?<!^)(?=[A-Z])", " ", kind.__name__).lower(), tuple(field.name for field in fields(kind)))
+    kind: (
+        re.sub(r"(?<!^)(?=[A-Z])", " ", kind.__name__).lower(),
+        tuple(field.name for field in fields(kind) if field.name not in _UNTOLD),
+    )
     for kind in Event.__subclasses__()
 }
 """`LeaseGranted` → "lease granted", and the names of its fields."""
@@ -53,4 +66,5 @@ def log_event(event: Event) -> None:
         level = logging.WARNING
     if level and _log.isEnabledFor(level):
         words, names = _TOLD[kind]
-        _log.log(level, words, extra={name: getattr(event, name) for name in names})
+        told = {name: getattr(event, name) for name in names}
+        _log.log(level, words, extra={name: value for name, value in told.items() if value or name not in _OPTIONAL})

@@ -1,16 +1,26 @@
 """What happens in the broker, as typed events. They carry names, counts and durations; never a secret.
 
-The engine emits, the sinks (metrics, the log, later the audit log) listen. A sink is called in line with the work it hears
-of, so it returns at once and does not raise.
+The engine emits, the sinks (the audit log, metrics, the log) listen. A sink is called in line with the work it hears of, so it
+returns at once and does not raise. The one that may is the audit log, where nothing may be granted that cannot be recorded: it
+refuses what is `granting`, which is therefore emitted before it takes effect.
+
+`lease` is a lease's id, which only the audit log hears of, and writes as a keyed digest.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened."""
+    """Something that happened.
+
+    A `granting` one gives a credential to an agent. It is emitted first and done then: who emits it lets pass what is raised
+    (`AuditUnavailable`), having changed nothing.
+    """
+
+    granting: ClassVar[bool] = False
 
 
 Sink = Callable[[Event], None]
@@ -49,20 +59,42 @@ class Draining(Event):
 class LeaseGranted(Event):
     """`seconds` is how long the lease lives unless it is renewed."""
 
+    granting: ClassVar[bool] = True
+
     agent: str
     provider: str
     profile: str
     delivery: str
     seconds: float
+    session: str = ""
+    lease: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRenewed(Event):
     """A lease lives longer."""
 
+    granting: ClassVar[bool] = True
+
     agent: str
     provider: str
     profile: str
+    session: str = ""
+    lease: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseMoved(Event):
+    """A lease goes over to another profile, from `before`."""
+
+    granting: ClassVar[bool] = True
+
+    agent: str
+    provider: str
+    before: str
+    profile: str
+    session: str = ""
+    lease: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +105,8 @@ class LeaseRevoked(Event):
     provider: str
     profile: str
     reason: str
+    session: str = ""
+    lease: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +115,16 @@ class LeaseDenied(Event):
 
     agent: str
     provider: str
+    reason: str
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenewalDenied(Event):
+    """A lease was not renewed: `reason` as in `BrokerError.reason`; `lease` as it was asked for, whosoever's it is."""
+
+    agent: str
+    lease: str
     reason: str
 
 
@@ -99,6 +143,22 @@ class OutcomeReported(Event):
     provider: str
     profile: str
     outcome: str
+    session: str = ""
+    lease: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Administered(Event):
+    """An operator did something: `action` as in the admin service (`RevokeLeases`, `SetOrder`…), to what the other fields name
+    as far as they were given; `count` is how many leases or profiles it concerned."""
+
+    action: str
+    agent: str = ""
+    provider: str = ""
+    profile: str = ""
+    lease: str = ""
+    profiles: tuple[str, ...] = ()
+    count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,12 +215,14 @@ class CredentialStateChanged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshSucceeded(Event):
-    """A login has new tokens, after so many seconds: its endpoint gave them, or (`adopted`) another process had stored them."""
+    """A login has new tokens, after so many seconds: its endpoint gave them, or (`adopted`) another process had stored them.
+    `agent` is whose it is; empty: everybody's."""
 
     profile: str
     provider: str
     adopted: bool
     seconds: float
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +234,7 @@ class RefreshFailed(Event):
     outcome: str
     reason: str
     retry_in: float
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +245,7 @@ class ReauthRequired(Event):
     provider: str
     reason: str
     command: str
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,15 @@ from broker.domain.policies import AgentPolicy, Delivery
 from broker.domain.provider import Mode
 from broker.domain.secret_value import SecretValue
 from broker.engine.grants import Grant, Request
-from broker.telemetry.events import LeaseDenied, LeaseGranted, LeaseRenewed, LeaseRevoked, OutcomeReported
+from broker.telemetry.events import (
+    LeaseDenied,
+    LeaseGranted,
+    LeaseMoved,
+    LeaseRenewed,
+    LeaseRevoked,
+    OutcomeReported,
+    RenewalDenied,
+)
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.source import FakeSource
 
@@ -73,7 +81,7 @@ async def test_a_grant_is_a_lease_with_what_is_behind_it(engine: Engine) -> None
     assert granted == Grant(lease, found[1].held, engine.catalog.providers["anthropic"], offset, renewable=True)
     assert granted.held.profile.secret == SecretValue("secret-a")
     assert engine.emitted[-1] == LeaseGranted(
-        agent="main", provider="anthropic", profile=A, delivery="raw", seconds=60.0
+        agent="main", provider="anthropic", profile=A, delivery="raw", seconds=60.0, session="s", lease=lease.id
     )  # fmt: skip
     assert living(engine) == [lease.id]
 
@@ -227,12 +235,15 @@ async def test_a_renewal_counts_from_now_up_to_the_maximum(engine: Engine) -> No
     renewed = engine.leasing.renew("main", lease.id, 86400.0)
     assert (renewed.lease.expires_at, renewed.renewable) == (end, False)
     assert [e for e in engine.emitted if isinstance(e, LeaseRenewed)] == [
-        LeaseRenewed(agent="main", provider="anthropic", profile=A)
+        LeaseRenewed(agent="main", provider="anthropic", profile=A, lease=lease.id)
     ] * 3
     engine.clock.advance(2000)
     with pytest.raises(LeaseExpired):
         engine.leasing.renew("main", lease.id)
-    assert engine.emitted[-1] == LeaseRevoked(agent="main", provider="anthropic", profile=A, reason="max_ttl")
+    assert engine.emitted[-2:] == [
+        LeaseRevoked(agent="main", provider="anthropic", profile=A, reason="max_ttl", lease=lease.id),
+        RenewalDenied(agent="main", lease=lease.id, reason="LEASE_EXPIRED"),
+    ]
     with pytest.raises(LeaseNotFound):
         engine.leasing.renew("main", lease.id)
 
@@ -392,7 +403,9 @@ async def test_a_rate_limit_cools_down_and_the_lease_moves_on(engine: Engine) ->
     assert engine.leasing.report("main", lease.id, Outcome.RATE_LIMIT) is True
     assert engine.standings.usage(("", A)).cooldown_until == engine.clock.now() + MINUTE
     assert engine.leasing.renew("main", lease.id).lease.profile == B
-    assert OutcomeReported(agent="main", provider="anthropic", profile=A, outcome="rate_limit") in engine.emitted
+    reported = OutcomeReported(agent="main", provider="anthropic", profile=A, outcome="rate_limit", lease=lease.id)
+    moved = LeaseMoved(agent="main", provider="anthropic", before=A, profile=B, lease=lease.id)
+    assert [event for event in engine.emitted if isinstance(event, (OutcomeReported, LeaseMoved))] == [reported, moved]
 
 
 @pytest.mark.parametrize(
@@ -508,7 +521,7 @@ async def test_revoking_is_idempotent(engine: Engine) -> None:
         engine.leasing.revoke("main", lease.id)
     engine.leasing.revoke("main", "never there")
     ends = [e for e in engine.emitted if isinstance(e, LeaseRevoked)]
-    assert ends == [LeaseRevoked(agent="main", provider="anthropic", profile=A, reason="revoked")]
+    assert ends == [LeaseRevoked(agent="main", provider="anthropic", profile=A, reason="revoked", lease=lease.id)]
     assert engine.leasing.count() == (0, 0)
     assert restarted(engine).leasing.count() == (0, 0)
 
@@ -650,7 +663,7 @@ async def test_what_policy_no_longer_allows_ends_with_the_restart(engine: Engine
     lease = acquire(engine)
     again = restarted(engine, agents=policy)
     assert again.leasing.count() == (0, 0)
-    assert again.emitted == [LeaseRevoked(agent="main", provider="anthropic", profile=A, reason="policy")]
+    assert again.emitted == [LeaseRevoked(agent="main", provider="anthropic", profile=A, reason="policy", lease=lease.id)]
     with pytest.raises(LeaseNotFound):
         again.leasing.renew("main", lease.id)
     again.store.flush()

@@ -73,7 +73,7 @@ class Served:
         admin = AdminServicer(
             leasing=engine.leasing, choosing=engine.choosing, ordering=engine.ordering, standings=engine.standings,
             ingesting=engine.ingesting, readiness=engine.readiness, policies=engine.policies, store=engine.store,
-            started_at=1_799_999_000.0,
+            events=engine.events, started_at=1_799_999_000.0,
         )  # fmt: skip
         for server in [*servers, admin_server(self.run_dir / "admin.sock", admin, engine.readiness)]:
             await server.start()

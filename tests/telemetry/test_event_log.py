@@ -1,6 +1,7 @@
 """Events in the log: named in words, with their fields, loud where somebody should act."""
 
 import logging
+from dataclasses import fields
 
 import pytest
 
@@ -14,6 +15,7 @@ from broker.telemetry.events import (
     ReauthRequired,
     RefreshFailed,
     RefreshSucceeded,
+    RenewalDenied,
     SourceStale,
     StoreFault,
 )
@@ -71,7 +73,21 @@ def test_every_kind_of_event_can_be_logged(caplog: pytest.LogCaptureFixture) -> 
     with caplog.at_level(logging.DEBUG, "broker.events"):
         for kind in Event.__subclasses__():
             samples = {"str": "x", "int": 1, "float": 1.0}
-            log_event(
-                kind(**{name: samples.get(getattr(typ, "__name__", ""), ("x",)) for name, typ in kind.__annotations__.items()})
-            )
+            log_event(kind(**{field.name: samples.get(getattr(field.type, "__name__", ""), ("x",)) for field in fields(kind)}))
     assert len(caplog.records) == len(Event.__subclasses__()) - 1
+
+
+def test_no_lease_is_told_by_its_id(caplog: pytest.LogCaptureFixture) -> None:
+    """Who reads the log learns who did what, and nothing that a renewal or a report could be made with."""
+    with caplog.at_level(logging.DEBUG, "broker.events"):
+        log_event(RenewalDenied(agent="main", lease="0193c0ffee", reason="LEASE_NOT_FOUND"))
+    assert not hasattr(caplog.records[0], "lease")
+    assert "0193c0ffee" not in str(vars(caplog.records[0]))
+
+
+def test_an_empty_session_is_not_worth_a_field(caplog: pytest.LogCaptureFixture) -> None:
+    """One that was given is."""
+    with caplog.at_level(logging.DEBUG, "broker.events"):
+        for session in ("", "talk-1"):
+            log_event(LeaseDenied(agent="main", provider="anthropic", reason="LEASE_LIMIT", session=session))
+    assert [getattr(record, "session", None) for record in caplog.records] == [None, "talk-1"]

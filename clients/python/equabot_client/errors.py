@@ -20,6 +20,7 @@
     ├── SourceNotSynced         SOURCE_NOT_SYNCED    yes        the broker has not read its sources yet
     ├── RefreshFailed           REFRESH_FAILED       yes        the provider's token endpoint
     ├── ReauthRequired          REAUTH_REQUIRED      no         a person must log in again
+    ├── AuditUnavailable        AUDIT_UNAVAILABLE    yes        the operator: the broker cannot record, so it does not grant
     └── ShuttingDown            SHUTTING_DOWN        yes        the broker is draining
 
 A reason that a newer broker has and this client does not is a plain EquabotError with that `reason`.
@@ -138,6 +139,11 @@ class RefreshFailed(EquabotError):
 
 class ReauthRequired(EquabotError):
     reason = "REAUTH_REQUIRED"
+
+
+class AuditUnavailable(EquabotError):
+    reason = "AUDIT_UNAVAILABLE"
+    retryable = True
 
 
 class ShuttingDown(EquabotError):
