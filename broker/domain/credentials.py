@@ -25,7 +25,8 @@ class Revival(Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
     """What is known of a login that its store does not say, for as long as it has this version: that the provider has
-    `refused` its access token, whatever its expiry says; and why refreshes fail, with the instant of the next one."""
+    `refused` its access token, whatever its expiry says; and why refreshes fail, with the instant of the next one. Of what a
+    workload's identity is exchanged for likewise."""
 
     version: int
     refused: bool = False
@@ -56,14 +57,14 @@ def assess(held: Held, usage: Usage, *, now: float, warn_within: float, trouble:
         trouble = None
     judged = _judged(held, usage, trouble, now=now, warn_within=warn_within)
     usable, reason, revival = judged.serves, judged.reason, Revival.NONE
-    if judged.state is State.EXPIRED and held.profile.refresh is not None:
+    if judged.revives:
         revival = Revival.FAILING if trouble is not None and trouble.failure else Revival.COMING
     cooling = usage.cooling_until(now)
     if usage.disabled_until > now:
         usable, revival = False, Revival.NONE
-        reason = f"disabled ({usage.disabled_reason or 'billing'}) for {_span(usage.disabled_until - now)}"
+        reason = f"disabled ({usage.disabled_reason or 'billing'}) for {span(usage.disabled_until - now)}"
     elif cooling and usable:
-        reason = f"in cooldown for {_span(cooling - now)}"
+        reason = f"in cooldown for {span(cooling - now)}"
     ends = (end for end in (usage.cooldown_until, usage.disabled_until) if end > now)
     return Standing(judged.state, reason, usable, cooling, min(judged.until, min(ends, default=NEVER)), revival)
 
@@ -73,28 +74,29 @@ class _Judged(NamedTuple):
     reason: str
     until: float
     serves: bool
+    revives: bool = False
 
 
 def _judged(held: Held, usage: Usage, trouble: Trouble | None, *, now: float, warn_within: float) -> _Judged:
     profile = held.profile
-    if profile.secret is None and profile.refresh is None:
+    if profile.secret is None and not profile.renews:
         return _plain(State.INVALID, profile.fault or "malformed")
     if held.stale_until is not None and now >= held.stale_until:
         return _plain(State.MISSING, f"{profile.source} has been unreadable for longer than the stale budget")
     stale_end = NEVER if held.stale_until is None else held.stale_until
     if usage.rejected and usage.rejected_version == held.version:
         return _plain(State.REJECTED, usage.rejected, stale_end)
-    if profile.refresh is not None:
-        return _login(profile, trouble, stale_end, now=now, warn_within=warn_within)
+    if profile.renews:
+        return _renewed(profile, trouble, stale_end, now=now, warn_within=warn_within)
     if profile.expires_at is None:
         return _plain(State.OK, "", stale_end)
     left = profile.expires_at - now
     if left <= 0:
-        return _plain(State.EXPIRED, f"expired {_span(-left)} ago", stale_end)
+        return _plain(State.EXPIRED, f"expired {span(-left)} ago", stale_end)
     # The very instant that ends the judgement is compared, so that no rounding brings the same one back at its end.
     warned_at = profile.expires_at - warn_within
     if now >= warned_at:
-        return _plain(State.EXPIRING, f"expires in {_span(left)}", min(profile.expires_at, stale_end))
+        return _plain(State.EXPIRING, f"expires in {span(left)}", min(profile.expires_at, stale_end))
     return _plain(State.OK, "", min(warned_at, stale_end))
 
 
@@ -102,20 +104,24 @@ def _plain(state: State, reason: str, until: float = NEVER) -> _Judged:
     return _Judged(state, reason, until, state in SERVING_STATES)
 
 
-def _login(profile: Profile, trouble: Trouble | None, stale_end: float, *, now: float, warn_within: float) -> _Judged:
-    """A login that can be refreshed: it is well however soon its access token ends, until a refresh has failed."""
+def _renewed(profile: Profile, trouble: Trouble | None, stale_end: float, *, now: float, warn_within: float) -> _Judged:
+    """A login that can be refreshed, a workload's identity that can be exchanged: it is well however soon its token ends, until
+    that has failed."""
     end = NEVER if profile.expires_at is None else profile.expires_at
     over = _over(profile, trouble, now)
     if profile.reauth:
         until = stale_end if over else min(end, stale_end)
-        rest = "" if over or end == NEVER else f"; until then it serves for {_span(end - now)}"
+        rest = "" if over or end == NEVER else f"; until then it serves for {span(end - now)}"
         return _Judged(State.REAUTH_REQUIRED, f"{_ended(profile)}{rest}", until, not over)
     failing = "" if trouble is None else trouble.failure
+    if over and profile.workload:
+        state = State.MISSING if profile.secret is None else State.EXPIRED
+        return _Judged(state, "; ".join(filter(None, (over, failing))), stale_end, serves=False, revives=True)
     if over:
-        return _plain(State.EXPIRED, f"{over}; {failing or 'it is refreshed on use'}", stale_end)
+        return _Judged(State.EXPIRED, f"{over}; {failing or 'it is refreshed on use'}", stale_end, serves=False, revives=True)
     warned_at = end - warn_within
     if failing and now >= warned_at:
-        return _plain(State.EXPIRING, f"expires in {_span(end - now)}; {failing}", min(end, stale_end))
+        return _plain(State.EXPIRING, f"expires in {span(end - now)}; {failing}", min(end, stale_end))
     return _plain(State.OK, failing, min(warned_at if failing else end, stale_end))
 
 
@@ -124,7 +130,7 @@ def _over(profile: Profile, trouble: Trouble | None, now: float) -> str:
     if profile.secret is None:
         return profile.fault or "it has no access token"
     if profile.expires_at is not None and profile.expires_at <= now:
-        return f"expired {_span(now - profile.expires_at)} ago"
+        return f"expired {span(now - profile.expires_at)} ago"
     return "the provider refused its access token before its end" if trouble is not None and trouble.refused else ""
 
 
@@ -140,11 +146,10 @@ def _ended(profile: Profile) -> str:
 def left(held: Held, *, now: float) -> float | None:
     """How many seconds the credential will still serve without anybody's help; None: it does not say, or is refreshed."""
     profile = held.profile
-    refreshed = profile.refresh is not None and not profile.reauth
-    return None if profile.expires_at is None or refreshed else profile.expires_at - now
+    return None if profile.expires_at is None or (profile.renews and not profile.reauth) else profile.expires_at - now
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """A duration for a person: its largest two units."""
     whole = max(int(seconds), 0)
     for size, name, small, small_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):

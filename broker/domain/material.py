@@ -188,6 +188,8 @@ def merge(
 
 
 def _outlives(one: Profile, other: Profile) -> bool:
+    if other.workload:  # which is never any other credential
+        return False
     if one.secret is None or other.secret is None or one.expires_at is None or other.expires_at is None:
         return False
     # Of two that end together, the one that can be refreshed is the better one.

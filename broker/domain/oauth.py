@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 from broker.domain.provider import Provider
@@ -33,20 +34,22 @@ _PASSING: Final = frozenset(
      "rate_limit_exceeded"}
 )  # fmt: skip
 _WORDS: Final = frozenset(
-    """access account api authentication client code consent denied disabled down error exceeded expired found grant interaction
-    invalid invalidated limit login not overloaded permission rate refresh request required reused revoked scope server session
-    slow temporarily token type unauthorized unavailable unknown unsupported user""".split()  # noqa: SIM905 - forty pairs of quotes hide the words
+    """access account api assertion audience authentication client code consent denied disabled down error exceeded expired
+    found grant identity interaction invalid invalidated issuer limit login not overloaded permission provider rate refresh
+    request required reused revoked scope server service session slow subject target temporarily token type unauthorized
+    unavailable unknown unsupported user""".split()  # noqa: SIM905 - forty pairs of quotes hide the words
 )
 _OTHER: Final = "other_error"
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """A POST to a token endpoint. `encoding` is `json` or `form`."""
+    """A POST to a token endpoint. `encoding` is `json` or `form`; `headers` hold nothing secret."""
 
     url: str
     encoding: str
     fields: Mapping[str, str | SecretValue]
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)

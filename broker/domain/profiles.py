@@ -32,7 +32,8 @@ class Profile:
     `unit` the bundle inside it (a directory, a file, a Secret), `origin` the place a person would look at.
     `agent` is empty for a profile every agent may be given, else the one agent it belongs to. `refresh` is there only where
     it is the broker's to redeem; `reauth`, when it says anything, why that failed for good, so that a person must log in again.
-    `issued_at` is when the credential was given, where that is known.
+    `issued_at` is when the credential was given, where that is known. `workload`: it is what a workload's identity is exchanged
+    for, again and again.
     """
 
     id: str
@@ -51,6 +52,12 @@ class Profile:
     agent: str = ""
     reauth: str = ""
     issued_at: float | None = None
+    workload: bool = False
+
+    @property
+    def renews(self) -> bool:
+        """Whether the broker gets new tokens for it, unless that has failed for good."""
+        return self.workload or self.refresh is not None
 
 
 def split_id(profile_id: str) -> tuple[str, str]:

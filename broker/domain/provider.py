@@ -36,6 +36,25 @@ BEARER = HeaderForm()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """How a vendor exchanges a workload's identity token for one of its own.
+
+    `token` is the field in which the identity token is sent. The operator has to give every field in `needs`, and may give
+    those in `takes`. `token_types` are the kinds of identity token that the vendor tells apart, the usual one first; a vendor
+    that does not ask has none. `encoding` is `json` or `form`; `headers` go with the request.
+    """
+
+    url: str
+    grant_type: str
+    token: str
+    needs: tuple[str, ...]
+    takes: tuple[str, ...] = ()
+    token_types: tuple[str, ...] = ()
+    encoding: str = "json"
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
     """A vendor.
 
@@ -49,7 +68,7 @@ class Provider:
     A person logs in at `authorize_url` and comes back to `redirect_url` with a code (a loopback address, port 0 for any; or a
     page of the vendor that shows the code), or confirms a device login that begins at `device_url`.
     `api` is the form of a request to a model (`messages`, `openai`, `chat`, `gemini`), `probe_model` a small model to try a
-    credential on; empty where none is known.
+    credential on; empty where none is known. `exchange` is there where the vendor trusts workloads' identities.
     """
 
     id: str
@@ -72,6 +91,7 @@ class Provider:
     scopes: tuple[str, ...] = ()
     api: str = ""
     probe_model: str = ""
+    exchange: Exchange | None = None
 
     @property
     def login(self) -> bool:

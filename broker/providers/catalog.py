@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from broker.domain.provider import BEARER, Catalog, EnvName, HeaderForm, Mode, Provider
+from broker.domain.provider import BEARER, Catalog, EnvName, Exchange, HeaderForm, Mode, Provider
 
 _TOKEN_WORDS: Final = ("OAUTH_TOKEN", "AUTH_TOKEN")
+_TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # RFC 8693
 _GITHUB: Final = ("github_pat_", "ghp_", "gho_", "ghu_", "ghs_")
 
 
@@ -47,6 +48,7 @@ def _vendor(
     login: _Login = _Login(""),  # noqa: B008  (a tuple)
     model: str = "",
     api: str = "",
+    exchange: Exchange | None = None,
 ) -> Provider:
     """`env`: the variables, in order of preference. `oauth`: token endpoint, its encoding, public client id. `model`: a small
     one to try a credential on, with a request in the form `api`, by default the one that most have taken over."""
@@ -80,6 +82,7 @@ def _vendor(
         scopes=tuple(login.scopes.split()),
         api=api or ("chat" if model else ""),
         probe_model=model,
+        exchange=exchange,
     )
 
 
@@ -105,6 +108,15 @@ _ALL: Final = (
         ),
         model="claude-haiku-4-5",
         api="messages",
+        # Not at the token endpoint of logins. The header is in the vendor's own client, not in its documentation.
+        exchange=Exchange(
+            url="https://api.anthropic.com/v1/oauth/token",
+            grant_type="urn:ietf:params:oauth:grant-type:jwt-bearer",  # RFC 7523
+            token="assertion",
+            needs=("federation_rule_id", "organization_id", "service_account_id"),
+            takes=("workspace_id",),
+            headers=MappingProxyType({"anthropic-beta": "oauth-2025-04-20,oidc-federation-2026-04-01"}),
+        ),
     ),
     _vendor(
         "openai",
@@ -115,6 +127,13 @@ _ALL: Final = (
         oauth=("https://auth.openai.com/oauth/token", "form", ""),
         model="gpt-4.1-nano",
         api="openai",
+        exchange=Exchange(
+            url="https://auth.openai.com/oauth/token",
+            grant_type=_TOKEN_EXCHANGE,
+            token="subject_token",
+            needs=("identity_provider_id", "service_account_id"),
+            token_types=("jwt", "id_token"),
+        ),
     ),
     _vendor(
         "openai-codex",
@@ -136,6 +155,14 @@ _ALL: Final = (
         prefixes=("sk-or-",),
         oauth=("https://openrouter.ai/api/v1/oauth/token", "form", ""),
         model="openai/gpt-4.1-nano",
+        exchange=Exchange(
+            url="https://openrouter.ai/api/v1/oauth/token",
+            grant_type=_TOKEN_EXCHANGE,
+            token="subject_token",
+            needs=("federation_policy_id",),
+            token_types=("jwt",),
+            encoding="form",
+        ),
     ),
     _vendor(
         "google",

@@ -74,7 +74,7 @@ async def _asked(client: "httpx.AsyncClient", request: TokenRequest, refused: li
     """The answer. A status that is no success counts without its body: it goes to `refused` before that is read."""
     fields = {name: value.reveal() if isinstance(value, SecretValue) else value for name, value in request.fields.items()}
     told = {"json": fields} if request.encoding == "json" else {"data": fields}
-    async with client.stream("POST", request.url, **told) as response:  # type: ignore[arg-type]
+    async with client.stream("POST", request.url, headers=request.headers, **told) as response:  # type: ignore[arg-type]
         wait = response.headers.get("retry-after", "")
         if not response.is_success:
             refused.append(Answer(response.status_code, b"", wait))
