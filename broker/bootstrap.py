@@ -7,12 +7,14 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from broker.config.gateway import gateway_of
 from broker.config.model import Config
+from broker.domain.errors import CannotStart
 from broker.domain.findings import Finding, findings
 from broker.domain.material import Material, Shadowed, SourceState
 from broker.domain.policies import MAIN, Delivery
@@ -31,6 +33,9 @@ from broker.engine.redeeming import Redeeming
 from broker.engine.refreshing import Refreshing
 from broker.engine.remembering import Remembering
 from broker.engine.standing import Standings
+from broker.envoy.bootstrap_config import as_yaml, bootstrap_config
+from broker.envoy.options import GatewayMode
+from broker.envoy.process import EnvoyProcess
 from broker.identity.agent_socket import Claim, claim
 from broker.ports import Clock, Source, StateStore
 from broker.providers.catalog import PROVIDERS
@@ -42,8 +47,10 @@ from broker.sources.env import EnvOptions
 from broker.sources.registry import TAIL, Context, build
 from broker.storage.agent_stores import AgentStores
 from broker.storage.glimpse import Glimpse
+from broker.storage.login_places import LoginPlaces
 from broker.storage.login_sync import sync_login
 from broker.storage.migrations import Migration, migrate
+from broker.storage.replacing import replace_file
 from broker.storage.sealing import Seal
 from broker.storage.state import SqliteStateStore
 from broker.telemetry.event_log import log_event
@@ -112,7 +119,7 @@ class Engine:
         self.ordering = Ordering(choosing=self.choosing, ingesting=self.ingesting, standings=self.standings, stores=followed)
         self.mirroring = Mirroring(clock=clock, standings=self.standings, mirrors=_mirrors(config, clock))
         self.remembering = Remembering(clock=clock, standings=self.standings, stores=stores, catalog=config.catalog)
-        redeeming = Redeeming(clock=clock, store=stores, endpoint=HttpTokenEndpoint(), rules=config.rules)
+        redeeming = Redeeming(clock=clock, stores=LoginPlaces(stores), endpoint=HttpTokenEndpoint(), rules=config.rules)
         self.refreshing = Refreshing(
             clock=clock,
             events=events,
@@ -170,8 +177,9 @@ async def refresh_login(config: Config, agent: str, profile: Profile) -> tuple[b
     """Refreshes a login of an agent ("" everybody's) as a running broker would. Returns whether it failed, and what became of
     it. Raises StoreFault."""
     clock = SystemClock()
-    redeeming = Redeeming(clock=clock, store=agent_stores(config, clock), endpoint=HttpTokenEndpoint(), rules=config.rules)
-    outcome = await redeeming.redeem((agent, profile.id), seen=profile.secret)
+    stores = LoginPlaces(agent_stores(config, clock))
+    redeeming = Redeeming(clock=clock, stores=stores, endpoint=HttpTokenEndpoint(), rules=config.rules)
+    outcome = await redeeming.redeem(replace(profile, agent=agent))
     return outcome.failure is not None, outcome.failure.reason if outcome.failure else outcome.kind.value
 
 
@@ -241,8 +249,11 @@ async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
                 address = config.listen.metrics
                 served = metrics.serve(address.host, address.port, snapshot=lambda: _snapshot(engine, store, clock))
                 stack.callback(served.close)
+                gateway = await _gateway(config, clock, stack)
                 moving = (engine.ingesting, engine.expiring, engine.refreshing, engine.remembering, engine.mirroring)
-                await stack.enter_async_context(_beside(*(part.run() for part in moving), _checkpoints(store, clock)))
+                await stack.enter_async_context(
+                    _beside(*(part.run() for part in moving), *(envoy.run() for envoy in gateway), _checkpoints(store, clock))
+                )
                 events.emit(Started(version=metrics.version, seconds=clock.steady() - began))
                 reason = await stopping
                 events.emit(Draining(reason=reason))
@@ -303,6 +314,24 @@ async def _listen(
                 group.create_task(server.stop(_GRACE))
 
     stack.push_async_callback(stop_others)
+
+
+async def _gateway(config: Config, clock: SystemClock, stack: AsyncExitStack) -> tuple[EnvoyProcess, ...]:
+    """Writes the gateway's configuration, and starts it where it is the broker's to run. Raises CannotStart."""
+    if config.gateway.mode is GatewayMode.OFF:
+        return ()
+    gateway = gateway_of(config)
+    file = gateway.control.parent / "envoy.yaml"
+    try:
+        replace_file(file, as_yaml(bootstrap_config(gateway)).encode(), mode=0o644)
+    except OSError as error:
+        raise CannotStart(f"cannot write the gateway's configuration to {file}: {error.strerror}") from None
+    if config.gateway.mode is GatewayMode.SIDECAR:
+        return ()
+    process = EnvoyProcess(config.gateway.envoy, file, host=gateway.host, port=gateway.port, clock=clock, chance=random.random)
+    stack.push_async_callback(process.stop)
+    await process.start()
+    return (process,)
 
 
 @asynccontextmanager

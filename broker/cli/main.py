@@ -27,6 +27,7 @@ _COMMANDS: Final = {
     "models": ("models", "which credentials there are, and how they fare"),
     "onboard": ("onboard", "store a first credential, step by step"),
     "doctor": ("doctor", "find what is wrong, and mend what can be mended safely"),
+    "gateway": ("gateway", "what the gateway is run with"),
     "config": ("config_check", "check a configuration"),
 }
 _STORING: Final = ("models", "onboard", "doctor")

@@ -3,25 +3,27 @@
 import logging
 import resource
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from typing import Any
 
 from broker.cli.arguments import add_places, configuration
 from broker.cli.exits import Exit, Failure
+from broker.envoy.options import GatewayMode
 
 
 def add_parser(subparsers: Any, **described: str) -> None:
-    """`serve [--config F] [--run-dir D] [-v]`."""
+    """`serve [--config F] [--run-dir D] [--gateway] [-v]`."""
     parser: ArgumentParser = subparsers.add_parser("serve", **described)
     add_places(parser)
-    parser.add_argument("--gateway", action="store_true", help="run the gateway too (not in this version)")
+    parser.add_argument("--gateway", action="store_true", help="run the gateway too: Envoy, as a child of the broker")
     parser.set_defaults(run=run, serving=True)
 
 
 def run(args: Namespace) -> int:
     """Runs until it is told to stop. Raises Failure for a configuration that is refused and for what keeps it from starting."""
-    if args.gateway:
-        raise Failure("--gateway is not in this version: the broker serves leases, and no gateway yet", code=Exit.USAGE)
     config = configuration(args)
+    if args.gateway:
+        config = replace(config, gateway=replace(config.gateway, mode=GatewayMode.CHILD))
     _set_limits()
 
     import asyncio  # noqa: PLC0415

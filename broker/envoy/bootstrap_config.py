@@ -74,6 +74,14 @@ def bootstrap_config(gateway: Gateway) -> Json:
     }
 
 
+def as_yaml(config: Json) -> str:
+    """The document as Envoy reads it from a file."""
+    import yaml  # noqa: PLC0415  (1.5 MiB that a broker without a gateway need not load)
+
+    text: str = yaml.safe_dump(config, sort_keys=False, width=128)
+    return text
+
+
 def _named(name: str, kind: str, **config: Any) -> Json:
     return {"name": name, "typed_config": _typed(kind, **config)}
 
@@ -112,6 +120,7 @@ def _listener(gateway: Gateway) -> Json:
     return {
         "name": "gateway",
         "address": _address(gateway.host, gateway.port),
+        "enable_reuse_port": False,  # a second one on the same port is an error, not half of the connections
         "per_connection_buffer_limit_bytes": 1 << 20,
         "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}],
     }
