@@ -11,6 +11,7 @@ from broker.domain.cooldowns import Usage
 from broker.domain.leases import Lease
 from broker.domain.material import Event
 from broker.domain.oauth import Answer, Failure, TokenRequest
+from broker.domain.profiles import Profile
 
 
 class Clock(Protocol):
@@ -135,9 +136,25 @@ class ProfileStore(Protocol):
         nothing but its argument, which it leaves as it is. Raises StoreFault."""
 
 
+class LoginStore(Protocol):
+    """Where logins are kept that the broker refreshes: the agents' stores, and whatever else can be locked and written."""
+
+    def locked(self, login: Profile) -> AbstractAsyncContextManager[LockedStore]:
+        """The store that the login's source and unit stand for, locked against every other writer while the context lasts.
+        Raises StoreFault."""
+
+
 class TokenEndpoint(Protocol):
     """OAuth token endpoints."""
 
     async def ask(self, request: TokenRequest) -> Answer | Failure:
         """The answer, or why there is none. One request and no second one, within a deadline; never raises, and nothing of what
         was sent or answered stands in a failure."""
+
+
+class Identities(Protocol):
+    """Workloads' identities, which vendors exchange for tokens."""
+
+    async def exchange(self, profile_id: str) -> Failure | None:
+        """Exchanges the identity behind a profile. None: its source holds the new token; else why not. At most one request,
+        within a deadline; never raises for anything that a file, the network or the vendor does, and may be cancelled."""

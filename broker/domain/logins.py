@@ -1,10 +1,14 @@
 """A refreshable login as an entry of a store: which step is next, and what each step leaves in the entry.
 
 Beside the seed system's fields an entry has three of our own. `issuedAt` (ms) is when its access token was given.
-`pendingRefresh {digest, at}` is written before a refresh token is sent, and taken away with the answer: who finds it, holding
-the store's lock, knows that its writer died in between, so that the token may be spent. With `unanswered` in it the writer
-lived, and got no answer. `reauthRequired {code, at, digest}` says that the token is refused for good. Both count only for the
-refresh token that has the digest: whoever logs in anew, with whatever program, is rid of them.
+`pendingRefresh {digest, at, by}` is written before a refresh token is sent, and taken away with the answer: who finds it,
+holding the store's lock, knows that its writer died in between, so that the token may be spent. With `unanswered` in it the
+writer lived, and got no answer. `reauthRequired {code, at, digest}` says that the token is refused for good. Both count only
+for the refresh token that has the digest: whoever logs in anew, with whatever program, is rid of them.
+
+A lock that ends by time can be lost by one who lives (a process that stood still, a network in two halves). So every attempt
+has a name, `by`: whoever was taken for dead, and comes back, undoes nothing but its own; and only tokens, which end every
+doubt, are written whatever stands there.
 """
 
 from collections.abc import Mapping
@@ -106,24 +110,35 @@ def digest(entry: Entry) -> str:
 # -- what each step leaves ---------------------------------------------------------------------------------------------
 
 
-def with_intent(entry: Entry, *, now: float) -> Json:
-    """Before the refresh token is sent."""
-    return _unmarked(entry) | {PENDING: {"digest": digest(entry), "at": _ms(now)}}
+def with_intent(entry: Entry, *, by: str, now: float) -> Json:
+    """Before the refresh token is sent, by an attempt of that name."""
+    return _unmarked(entry) | {PENDING: {"digest": digest(entry), "at": _ms(now), "by": by}}
 
 
-def with_doubt(entry: Entry, *, now: float) -> Json:
-    """It was sent, and no answer came."""
-    return _unmarked(entry) | {PENDING: {"digest": digest(entry), "at": _ms(now), "unanswered": True}}
+def with_doubt(entry: Entry, *, by: str, now: float) -> Json:
+    """It was sent, and no answer came. As it is where another attempt has been made meanwhile."""
+    mark = {"digest": digest(entry), "at": _ms(now), "by": by, "unanswered": True}
+    return _unmarked(entry) | {PENDING: mark} if _is_of(entry, by) else dict(entry)
 
 
-def without_intent(entry: Entry) -> Json:
-    """It was not spent."""
-    return _unmarked(entry)
+def without_intent(entry: Entry, *, by: str) -> Json:
+    """It was not spent. As it is where another attempt has been made meanwhile."""
+    return _unmarked(entry) if _is_of(entry, by) else dict(entry)
 
 
 def with_refusal(entry: Entry, code: str, *, now: float) -> Json:
     """It was refused for good."""
     return _unmarked(entry) | {REAUTH: {"code": code, "at": _ms(now), "digest": digest(entry)}}
+
+
+def with_interruption(entry: Entry, *, found: Entry, now: float) -> Json:
+    """Nobody lived to finish the attempt whose intent was `found` in the entry. As it is where that stands there no more."""
+    mark = found.get(PENDING)
+    if pending(entry) is not Pending.SENT or entry.get(PENDING) != mark or not isinstance(mark, dict):
+        return dict(entry)
+    by = {"by": mark["by"]} if "by" in mark else {}
+    refused = with_refusal(entry, INTERRUPTED, now=now)
+    return refused | {REAUTH: refused[REAUTH] | by}
 
 
 def with_tokens(entry: Entry, tokens: Tokens) -> Json:
@@ -135,6 +150,12 @@ def with_tokens(entry: Entry, tokens: Tokens) -> Json:
         if value and not entry.get(name):
             fields[name] = value
     return _unmarked(entry) | fields
+
+
+def _is_of(entry: Entry, by: str) -> bool:
+    """Whether what is noted of the refresh token, if anything is, comes from the attempt of that name."""
+    marks = [mark for mark in (entry.get(PENDING), entry.get(REAUTH)) if isinstance(mark, dict)]
+    return all(mark.get("by") == by for mark in marks if mark.get("digest") == digest(entry))
 
 
 def _unmarked(entry: Entry) -> Json:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from secrets import token_hex
+from typing import NamedTuple
 
 from broker.domain.auth_document import Document, Json
 from broker.domain.auth_entries import entry_ids, store_unit
@@ -24,6 +26,7 @@ from broker.domain.logins import (
     pending,
     with_doubt,
     with_intent,
+    with_interruption,
     with_refusal,
     with_tokens,
     without_intent,
@@ -31,9 +34,7 @@ from broker.domain.logins import (
 from broker.domain.oauth import Blame, Failure, Tokens, read_answer, refresh_request, same_identity
 from broker.domain.policies import MAIN
 from broker.domain.profiles import Profile
-from broker.domain.secret_value import SecretValue
-from broker.engine.standing import Key
-from broker.ports import Clock, LockedStore, ProfileStore, TokenEndpoint
+from broker.ports import Clock, LockedStore, LoginStore, TokenEndpoint
 
 Change = Callable[[Entry], Json]
 
@@ -60,6 +61,15 @@ class Outcome:
     failure: Failure | None = None
 
 
+class _Place(NamedTuple):
+    """A login, and where it is kept: the same one in another place is another one, with tokens of its own."""
+
+    source: str
+    unit: str
+    agent: str
+    id: str
+
+
 @dataclass(frozen=True, slots=True)
 class _Login:
     """A login in the store: the name of its entry, the entry, and what profile it makes."""
@@ -70,33 +80,33 @@ class _Login:
 
 
 class Redeeming:
-    """Refreshes logins that stand in the agents' stores. One at a time for each login: the caller's to see to."""
+    """Refreshes logins where they are kept. One at a time for each login: the caller's to see to."""
 
-    def __init__(self, *, clock: Clock, store: ProfileStore, endpoint: TokenEndpoint, rules: Rules) -> None:
+    def __init__(self, *, clock: Clock, stores: LoginStore, endpoint: TokenEndpoint, rules: Rules) -> None:
         self._clock = clock
-        self._store = store
+        self._stores = stores
         self._endpoint = endpoint
         self._rules = rules
-        self._unwritten: dict[Key, tuple[str, Change]] = {}
+        self._unwritten: dict[_Place, tuple[str, Change]] = {}
 
-    async def redeem(self, key: Key, *, seen: SecretValue | None, forced: bool = False) -> Outcome:
-        """Replaces the access token `seen` of a login, by agent ("" for everybody's) and profile id; `forced` although its time
-        has not come.
+    async def redeem(self, seen: Profile, *, forced: bool = False) -> Outcome:
+        """Replaces the access token of a login, `seen` as it came from its source; `forced` although its time has not come.
 
         Raises StoreFault: the store could not be locked, read or written. Tokens that could not be written are kept, and
         written by the next call for the same login.
         """
-        async with self._store.locked(key[0]) as store:
-            if key in self._unwritten:
-                await self._leave(key, store, *self._unwritten[key])
-            login = self._find(key, store.document)
+        place = _Place(seen.source, seen.unit, seen.agent, seen.id)
+        async with self._stores.locked(seen) as store:
+            if place in self._unwritten:
+                await self._leave(place, store, *self._unwritten[place])
+            login = self._find(place, store.document)
             profile, mark = (None, Pending.NOTHING) if login is None else (login.profile, pending(login.entry))
-            step = decide(profile, mark, seen=seen, forced=forced, now=self._clock.now())
+            step = decide(profile, mark, seen=seen.secret, forced=forced, now=self._clock.now())
             if login is None or step is Step.GONE:
                 return Outcome(Kind.GONE)
-            return await self._take(step, key, store, login)
+            return await self._take(step, place, store, login)
 
-    async def _take(self, step: Step, key: Key, store: LockedStore, login: _Login) -> Outcome:
+    async def _take(self, step: Step, place: _Place, store: LockedStore, login: _Login) -> Outcome:
         match step:
             case Step.ADOPT:
                 return Outcome(Kind.ADOPTED)
@@ -105,49 +115,47 @@ class Redeeming:
             case Step.REFUSED:
                 return Outcome(Kind.ENDED)
             case Step.INTERRUPT:
-                await self._leave(key, store, digest(login.entry), self._refusal(_BROKEN_OFF))
+                broken_off = partial(with_interruption, found=login.entry, now=self._clock.now())
+                await self._leave(place, store, digest(login.entry), broken_off)
                 return Outcome(Kind.ENDED, _BROKEN_OFF)
             case _:
-                return await self._redeem(key, store, login)
+                return await self._redeem(place, store, login)
 
-    async def _redeem(self, key: Key, store: LockedStore, login: _Login) -> Outcome:
+    async def _redeem(self, place: _Place, store: LockedStore, login: _Login) -> Outcome:
         profile = login.profile
         if profile.refresh is None:
             raise ValueError("a login without a refresh token cannot be redeemed")
         request = refresh_request(self._rules.catalog.providers[profile.provider], profile.refresh, client_id=profile.client_id)
-        now, of = self._clock.now(), digest(login.entry)
-        self._unwritten[key] = (of, without_intent)  # for a write that fails half-way
-        await store.replace(_with_entry(store.document, login.name, with_intent(login.entry, now=now)))
-        self._unwritten[key] = (of, partial(with_doubt, now=now))  # for one who stops waiting
+        now, of, by = self._clock.now(), digest(login.entry), token_hex(8)
+        self._unwritten[place] = (of, partial(without_intent, by=by))  # for a write that fails half-way
+        await store.replace(_with_entry(store.document, login.name, with_intent(login.entry, by=by, now=now)))
+        self._unwritten[place] = (of, partial(with_doubt, by=by, now=now))  # for one who stops waiting
         answer = await self._endpoint.ask(request)
         meant = answer if isinstance(answer, Failure) else read_answer(answer, now=now)
         if isinstance(meant, Tokens) and not _is_of(profile, meant):
             meant = _ANOTHER
-        await self._leave(key, store, of, self._change(meant))
+        await self._leave(place, store, of, self._change(meant, by))
         if isinstance(meant, Tokens):
             return Outcome(Kind.REFRESHED)
         return Outcome(Kind.ENDED if meant.blame is Blame.PERMANENT else Kind.FAILED, meant)
 
-    def _change(self, meant: Tokens | Failure) -> Change:
+    def _change(self, meant: Tokens | Failure, by: str) -> Change:
         """What an answer makes of the entry."""
         if isinstance(meant, Tokens):
             return partial(with_tokens, tokens=meant)
         match meant.blame:
             case Blame.PERMANENT:
-                return self._refusal(meant)
+                return partial(with_refusal, code=meant.code, now=self._clock.now())
             case Blame.UNCERTAIN:
-                return partial(with_doubt, now=self._clock.now())
+                return partial(with_doubt, by=by, now=self._clock.now())
             case Blame.TRANSIENT:
-                return without_intent
+                return partial(without_intent, by=by)
 
-    def _refusal(self, failure: Failure) -> Change:
-        return partial(with_refusal, code=failure.code, now=self._clock.now())
-
-    async def _leave(self, key: Key, store: LockedStore, of: str, change: Change) -> None:
+    async def _leave(self, place: _Place, store: LockedStore, of: str, change: Change) -> None:
         """Writes what came of it, whoever has written meanwhile; and keeps it until that is done."""
-        self._unwritten[key] = (of, change)
-        await store.edit(partial(self._changed, profile_id=key[1], of=of, change=change))
-        del self._unwritten[key]
+        self._unwritten[place] = (of, change)
+        await store.edit(partial(self._changed, profile_id=place.id, of=of, change=change))
+        del self._unwritten[place]
 
     def _changed(self, document: Document, profile_id: str, of: str, change: Change) -> Document:
         """The document with the login's entry changed, if it still has the refresh token with that digest: somebody may have
@@ -157,13 +165,12 @@ class Redeeming:
             return document
         return _with_entry(document, name, change(document.entries[name]))
 
-    def _find(self, key: Key, document: Document) -> _Login | None:
-        agent, profile_id = key
-        unit = store_unit(document, rules=self._rules, source="", name="", origin="", owner=agent or MAIN)
-        profile = next((profile for profile in unit.profiles if profile.id == profile_id), None)
+    def _find(self, place: _Place, document: Document) -> _Login | None:
+        unit = store_unit(document, rules=self._rules, source="", name="", origin="", owner=place.agent or MAIN)
+        profile = next((profile for profile in unit.profiles if profile.id == place.id), None)
         if profile is None:
             return None
-        name = entry_ids(document, self._rules.catalog)[profile_id]
+        name = entry_ids(document, self._rules.catalog)[place.id]
         return _Login(name, document.entries[name], profile)
 
 

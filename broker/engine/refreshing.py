@@ -1,4 +1,5 @@
-"""Keeping logins fresh: ahead of their expiry, once for everybody, and for whoever has to wait.
+"""Keeping logins fresh, and what workloads' identities are exchanged for: ahead of their expiry, once for everybody, and for
+whoever has to wait.
 
 A login is FRESH until its time to be refreshed has come; then it is STALE, and served while it is refreshed behind; once it is
 EXPIRED, whoever asks for it waits. This is the one place that decides when a refresh is tried again.
@@ -15,10 +16,11 @@ from broker.domain.errors import RefreshFailed
 from broker.domain.logins import login_command
 from broker.domain.material import Held
 from broker.domain.oauth import Blame, Failure, refresh_at
+from broker.domain.profiles import Profile
 from broker.engine.clock import pause
 from broker.engine.redeeming import Kind, Outcome, Redeeming
 from broker.engine.standing import Key, Standings
-from broker.ports import Clock, StoreFault
+from broker.ports import Clock, Identities, StoreFault
 from broker.telemetry import events as told
 from broker.telemetry.events import Events
 
@@ -50,8 +52,8 @@ class _Plan:
 
 
 class Refreshing:
-    """Refreshes every login that is the broker's to refresh. `reread` makes a source, by its name, read again; `chance` gives
-    numbers in [0, 1)."""
+    """Refreshes every login that is the broker's to refresh, and exchanges the `identities` of workloads. `reread` makes a
+    source, by its name, read again; `chance` gives numbers in [0, 1)."""
 
     def __init__(
         self,
@@ -62,6 +64,7 @@ class Refreshing:
         redeeming: Redeeming,
         reread: Callable[[str], None],
         chance: Callable[[], float],
+        identities: Identities | None = None,
     ) -> None:
         self._clock = clock
         self._events = events
@@ -69,9 +72,10 @@ class Refreshing:
         self._redeeming = redeeming
         self._reread = reread
         self._chance = chance
+        self._identities = identities
         self._plans: dict[Key, _Plan] = {}
         self._flying: set[Key] = set()
-        self._doors: dict[str, asyncio.Lock] = {}
+        self._doors: dict[tuple[str, str], asyncio.Lock] = {}
         self._slots = asyncio.Semaphore(_PARALLEL)
         self._sooner = asyncio.Event()
         self._news = asyncio.Event()
@@ -94,8 +98,13 @@ class Refreshing:
         as long as an endpoint may take to answer."""
         self._draining = True
         end = self._clock.steady() + _LAST_WORDS
-        while self._flying and (left := end - self._clock.steady()) > 0:
+        while self._spending() and (left := end - self._clock.steady()) > 0:
             await pause(self._clock, left, sooner=self._news)
+
+    def _spending(self) -> bool:
+        """Whether a refresh is under way. An exchange that is cut off costs nothing."""
+        held = self._standings.material.held
+        return any(key not in held or not held[key].profile.workload for key in self._flying)
 
     # -- for those who found a login that cannot serve -----------------------------------------------------------------
 
@@ -136,7 +145,7 @@ class Refreshing:
     def _changed(self, keys: frozenset[Key]) -> None:
         for key in keys:
             held = self._standings.material.held.get(key)
-            if held is None or held.profile.refresh is None or held.profile.reauth:
+            if held is None or not held.profile.renews or held.profile.reauth:
                 self._plans.pop(key, None)
             elif key not in self._plans or self._plans[key].version != held.version:
                 self._plans[key] = self._planned(held, self._plans.get(key))
@@ -171,7 +180,7 @@ class Refreshing:
     async def _fly(self, key: Key) -> None:
         try:
             # One at a time in a store, which its lock allows anyway: those who wait for a lock each hold up a thread.
-            async with self._doors.setdefault(key[0], asyncio.Lock()), self._slots:
+            async with self._door(key), self._slots:
                 plan, held = self._plans.get(key), self._standings.material.held.get(key)
                 if plan is not None and held is not None and not self._draining:
                     await self._refresh(key, held, plan)
@@ -180,10 +189,15 @@ class Refreshing:
             self._sooner.set()
             self._tell()
 
+    def _door(self, key: Key) -> asyncio.Lock:
+        held = self._standings.material.held.get(key)
+        store = (held.profile.source, held.profile.unit) if held is not None else ("", "")
+        return self._doors.setdefault(store, asyncio.Lock())
+
     async def _refresh(self, key: Key, held: Held, plan: _Plan) -> None:
         began = self._clock.steady()
         try:
-            outcome = await self._redeeming.redeem(key, seen=held.profile.secret, forced=plan.forced)
+            outcome = await self._renew(held.profile, forced=plan.forced)
         except StoreFault as fault:
             outcome = Outcome(Kind.FAILED, Failure(Blame.TRANSIENT, "store", str(fault)))
         if outcome.kind is Kind.HELD:
@@ -200,6 +214,12 @@ class Refreshing:
             gone = outcome.kind is Kind.GONE
             why = "it is in no store, so it cannot be refreshed" if gone else "what its store holds has not been read back"
             self._failed(key, held, plan, Failure(Blame.TRANSIENT, "store", why))
+
+    async def _renew(self, profile: Profile, *, forced: bool) -> Outcome:
+        if not profile.workload or self._identities is None:
+            return await self._redeeming.redeem(profile, forced=forced)
+        failure = await self._identities.exchange(profile.id)
+        return Outcome(Kind.REFRESHED) if failure is None else Outcome(Kind.FAILED, failure)
 
     def _ended(self, held: Held, outcome: Outcome, seconds: float) -> None:
         profile = held.profile

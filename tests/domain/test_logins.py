@@ -21,6 +21,7 @@ from broker.domain.logins import (
     pending,
     with_doubt,
     with_intent,
+    with_interruption,
     with_refusal,
     with_tokens,
     without_intent,
@@ -100,7 +101,7 @@ def test_what_was_refused_stays_refused() -> None:
 
 def test_a_refresh_that_was_broken_off_is_not_repeated() -> None:
     """Whoever holds the store's lock and finds an intent knows that its writer is dead, and that the token may be spent."""
-    broken = with_intent(ENTRY, now=NOW)
+    broken = with_intent(ENTRY, by="a", now=NOW)
     assert step(broken) is Step.INTERRUPT
     assert step(broken, forced=True) is Step.INTERRUPT
     assert step(broken, now=NOW + 10**6) is Step.INTERRUPT
@@ -109,7 +110,7 @@ def test_a_refresh_that_was_broken_off_is_not_repeated() -> None:
 
 def test_a_refresh_without_an_answer_is_repeated_when_nothing_is_left_to_lose() -> None:
     """While the access token is good, it could be: a spent token that is shown again may end the whole login."""
-    doubtful = with_doubt(ENTRY, now=NOW)
+    doubtful = with_doubt(ENTRY, by="a", now=NOW)
     assert step(doubtful) is Step.HOLD
     assert step(doubtful, now=NOW + 59.9) is Step.HOLD
     assert step(doubtful, now=NOW + 60) is Step.REDEEM
@@ -122,18 +123,18 @@ def test_a_refresh_without_an_answer_is_repeated_when_nothing_is_left_to_lose() 
 
 def test_an_intent_speaks_of_one_token() -> None:
     """By a digest, which tells it from others and nothing else of it."""
-    written = with_intent(ENTRY, now=NOW)
-    assert written == ENTRY | {"pendingRefresh": {"digest": digest(ENTRY), "at": int(NOW * 1000)}}
+    written = with_intent(ENTRY, by="a", now=NOW)
+    assert written == ENTRY | {"pendingRefresh": {"digest": digest(ENTRY), "at": int(NOW * 1000), "by": "a"}}
     assert (pending(written), pending(ENTRY)) == (Pending.SENT, Pending.NOTHING)
     assert pending(written | {"refresh": "rt-9"}) is Pending.NOTHING
-    assert pending(with_doubt(written, now=NOW)) is Pending.UNANSWERED
-    assert without_intent(written) == ENTRY
+    assert pending(with_doubt(written, by="a", now=NOW)) is Pending.UNANSWERED
+    assert without_intent(written, by="a") == ENTRY
     assert "rt-1" not in json.dumps(written["pendingRefresh"])
 
 
 def test_new_tokens_take_the_old_ones_place() -> None:
     """In one piece, with everything that other programs keep there; the marks of the refresh are gone."""
-    redeemed = with_tokens(with_intent(ENTRY, now=NOW), TOKENS)
+    redeemed = with_tokens(with_intent(ENTRY, by="a", now=NOW), TOKENS)
     given = {"access": "at-2", "refresh": "rt-2", "expires": int((NOW + 600.5) * 1000), "issuedAt": int(NOW * 1000)}
     assert redeemed == ENTRY | given
     found = profile(redeemed)
@@ -143,7 +144,7 @@ def test_new_tokens_take_the_old_ones_place() -> None:
 
 def test_without_a_new_refresh_token_the_old_one_is_kept() -> None:
     """And can be redeemed again, for the endpoint has said that it stays good."""
-    kept = with_tokens(with_intent(ENTRY, now=NOW), replace(TOKENS, refresh=None))
+    kept = with_tokens(with_intent(ENTRY, by="a", now=NOW), replace(TOKENS, refresh=None))
     assert kept["refresh"] == "rt-1"
     assert step(kept, seen="at-2", now=NOW + 600) is Step.REDEEM
 
@@ -157,10 +158,38 @@ def test_whose_login_it_is_is_learned_once() -> None:
 
 def test_a_refusal_is_read_as_one() -> None:
     """By whoever reads the file next."""
-    refused = with_refusal(with_intent(ENTRY, now=NOW), "invalid_grant", now=NOW)
+    refused = with_refusal(with_intent(ENTRY, by="a", now=NOW), "invalid_grant", now=NOW)
     assert profile(refused).reauth == "invalid_grant"
     assert profile(refused | {"refresh": "rt-9"}).reauth == ""
     assert pending(refused) is Pending.NOTHING
+
+
+def test_who_was_taken_for_dead_undoes_nothing_but_its_own() -> None:
+    """It comes back late, when another attempt may have been made; neither doubt nor its taking back touches that."""
+    others = with_intent(ENTRY, by="b", now=NOW)
+    for entry in (others, with_doubt(others, by="b", now=NOW), with_interruption(others, found=others, now=NOW)):
+        assert without_intent(entry, by="a") == entry
+        assert with_doubt(entry, by="a", now=NOW + 1) == entry
+        assert without_intent(entry, by="b") == ENTRY
+    assert without_intent(refused := with_refusal(ENTRY, "invalid_grant", now=NOW), by="a") == refused
+    stale = ENTRY | {"pendingRefresh": others["pendingRefresh"], "refresh": "rt-9"}
+    assert with_doubt(stale, by="a", now=NOW)["pendingRefresh"]["by"] == "a"
+
+
+def test_tokens_end_every_doubt() -> None:
+    """Also for one who was taken for dead: they are good, and the only ones."""
+    broken = with_intent(ENTRY, by="a", now=NOW)
+    interrupted = with_interruption(broken, found=broken, now=NOW)
+    assert profile(interrupted).reauth == "interrupted"
+    assert with_tokens(interrupted, TOKENS) == with_tokens(ENTRY, TOKENS)
+
+
+def test_nothing_is_interrupted_that_has_been_finished_meanwhile() -> None:
+    """Between the look and the write its writer came back, or a person did."""
+    broken = with_intent(ENTRY, by="a", now=NOW)
+    kept = with_tokens(broken, replace(TOKENS, refresh=None))
+    for entry in (kept, ENTRY, with_doubt(broken, by="a", now=NOW), with_intent(ENTRY, by="b", now=NOW)):
+        assert with_interruption(entry, found=broken, now=NOW) == entry
 
 
 @pytest.mark.parametrize("mark", [None, [], "x", 5, {}, {"digest": None}, {"digest": ""}, {"digest": "00", "at": "x"}])
@@ -200,9 +229,9 @@ entries = st.dictionaries(texts | st.sampled_from([*ENTRY, "pendingRefresh", "re
 def test_what_is_not_ours_is_never_touched(entry: dict[str, Any], left: str) -> None:
     """Whatever another program keeps in an entry is there after every step."""
     after = {
-        "intent": with_intent(entry, now=NOW),
-        "doubt": with_doubt(entry, now=NOW),
-        "nothing": without_intent(entry),
+        "intent": with_intent(entry, by="a", now=NOW),
+        "doubt": with_doubt(entry, by="a", now=NOW),
+        "nothing": without_intent(entry, by="a"),
         "refusal": with_refusal(entry, "x", now=NOW),
         "tokens": with_tokens(entry, TOKENS),
     }[left]

@@ -13,16 +13,17 @@ from broker.domain.auth_document import Document
 from broker.domain.discovery import Rules
 from broker.domain.logins import digest
 from broker.domain.oauth import Answer, Failure
-from broker.domain.provider import Catalog, Provider
+from broker.domain.profiles import Profile
+from broker.domain.provider import Catalog, Mode, Provider
 from broker.domain.secret_value import SecretValue
 from broker.engine.redeeming import Kind, Outcome, Redeeming
 from broker.ports import LockedStore, StoreFault
 from broker.storage.agent_stores import AgentStores
+from broker.storage.login_places import LoginPlaces
 from tests.fakes.clock import FakeClock
 from tests.fakes.scripted_endpoint import LOST, UNREACHED, ScriptedEndpoint, granted, refused
 
 NOW = 1_800_000_000
-KEY = ("", "acme:me")
 ACME = Provider(
     id="acme", aliases=("ac.me",), token_url="https://login.acme.example/token", token_encoding="form", client_id="acme-cli"
 )
@@ -35,6 +36,12 @@ ENTRY: dict[str, Any] = {
     "accountId": "me",
     "theirs": 1,
 }
+
+
+def login(access: str | None = "at-1", agent: str = "") -> Profile:
+    """The login as its source has delivered it."""
+    secret = None if access is None else SecretValue(access)
+    return Profile(id="acme:me", provider="acme", mode=Mode.OAUTH, source="s", unit="u", origin="o", secret=secret, agent=agent)
 
 
 class World:
@@ -51,12 +58,11 @@ class World:
     def process(self) -> Redeeming:
         """Another one, with a memory of its own."""
         rules = Rules(Catalog({"acme": ACME}))
-        return Redeeming(clock=self.clock, store=self.stores, endpoint=self.endpoint, rules=rules)
+        return Redeeming(clock=self.clock, stores=LoginPlaces(self.stores), endpoint=self.endpoint, rules=rules)
 
     async def redeem(self, *, seen: str | None = "at-1", forced: bool = False, process: Redeeming | None = None) -> Outcome:
         """A refresh, by another process each time unless said otherwise."""
-        access = None if seen is None else SecretValue(seen)
-        return await (process or self.process()).redeem(KEY, seen=access, forced=forced)
+        return await (process or self.process()).redeem(login(seen), forced=forced)
 
     def write(self, entry: dict[str, Any], name: str = "acme:me") -> None:
         self.path.write_text(json.dumps({"version": 1, "kept": True, "profiles": {name: entry, "x:y": {"type": "z"}}}))
@@ -106,7 +112,7 @@ async def test_an_entry_under_another_spelling_is_found(world: World) -> None:
 async def test_an_agents_own_login_is_in_its_own_store(world: World, tmp_path: Path) -> None:
     """`main`'s is another one."""
     await world.stores.edit("coder", lambda _: Document({"version": 1, "profiles": {"acme:me": ENTRY | {"refresh": "rt-c"}}}))
-    assert await world.process().redeem(("coder", "acme:me"), seen=SecretValue("at-1")) == Outcome(Kind.REFRESHED)
+    assert await world.process().redeem(login(agent="coder")) == Outcome(Kind.REFRESHED)
     assert world.endpoint.redeemed == ["rt-c"]
     assert world.read() == ENTRY
 
@@ -116,8 +122,9 @@ async def test_the_intent_is_on_the_disk_before_anything_is_sent(world: World) -
     found: list[dict[str, Any]] = []
     world.endpoint.meanwhile = lambda: found.append(world.read())
     await world.redeem()
-    assert found == [ENTRY | {"pendingRefresh": {"digest": digest(ENTRY), "at": NOW * 1000}}]
-    assert "rt-1" not in json.dumps(found[0]["pendingRefresh"])
+    mark = found[0]["pendingRefresh"]
+    assert found == [ENTRY | {"pendingRefresh": {"digest": digest(ENTRY), "at": NOW * 1000, "by": mark["by"]}}]
+    assert "rt-1" not in json.dumps(mark)
 
 
 async def test_nobody_else_writes_meanwhile(world: World) -> None:
@@ -215,7 +222,7 @@ async def test_without_an_answer_the_token_waits_for_the_end_of_the_other(world:
     world.endpoint.answers = [LOST, granted(2)]
     assert await world.redeem() == Outcome(Kind.FAILED, LOST)
     mark = {"digest": digest(ENTRY), "at": NOW * 1000, "unanswered": True}
-    assert world.read() == ENTRY | {"pendingRefresh": mark}
+    assert world.read() == ENTRY | {"pendingRefresh": mark | {"by": world.read()["pendingRefresh"]["by"]}}
     assert await world.redeem() == Outcome(Kind.HELD)
     assert world.endpoint.redeemed == ["rt-1"]
     world.clock.advance(60)

@@ -277,7 +277,7 @@ async def test_another_process_that_got_no_answer_is_respected() -> None:
     world = World()
     async with world.running():
         await world.clock.elapse(1)
-        world.write({"acme:me": with_doubt(login(), now=NOW)})
+        world.write({"acme:me": with_doubt(login(), by="a", now=NOW)})
         await world.clock.elapse(LIFE - 5)
         assert (world.script.redeemed, world.served) == ([], "at-1")
         await world.clock.elapse(5)
@@ -286,7 +286,7 @@ async def test_another_process_that_got_no_answer_is_respected() -> None:
 
 async def test_while_a_store_is_not_read_back_nobody_runs_in_circles() -> None:
     """The store knows more of the login than its source has told: another process got no answer, refused, or took it away."""
-    doubtful = with_doubt(login(7, left=100), now=NOW)
+    doubtful = with_doubt(login(7, left=100), by="a", now=NOW)
     refused_there = with_refusal(login(), "invalid_grant", now=NOW)
     for there in ({"acme:me": doubtful}, {"acme:me": refused_there}, {}):
         world = World(entry=login(left=-5))
@@ -326,7 +326,7 @@ async def test_a_login_that_ended_says_what_to_do() -> None:
 
 async def test_a_refresh_that_was_broken_off_by_a_dead_process_ends_the_login() -> None:
     """It is never repeated, and the reason says why."""
-    world = World(entry=with_intent(login(left=30), now=NOW))
+    world = World(entry=with_intent(login(left=30), by="a", now=NOW))
     async with world.running():
         await world.clock.elapse(1)
         assert world.board.standing.state is State.REAUTH_REQUIRED

@@ -23,6 +23,7 @@ from broker.engine.refreshing import Refreshing
 from broker.engine.standing import Standings
 from broker.ports import TokenEndpoint
 from broker.providers import PROVIDERS
+from broker.storage.login_places import LoginPlaces
 from broker.telemetry.events import Event, Events
 from tests.fakes.clock import FakeClock
 from tests.fakes.profile_store import MemoryProfileStore
@@ -94,7 +95,7 @@ class Engine:
             choosing=self.choosing, ingesting=self.ingesting, standings=self.standings, stores=None
         )  # fmt: skip
         self.redeeming = Redeeming(
-            clock=self.clock, store=self.profiles, endpoint=self.endpoint, rules=Rules(self.catalog)
+            clock=self.clock, stores=LoginPlaces(self.profiles), endpoint=self.endpoint, rules=Rules(self.catalog)
         )  # fmt: skip
         self.refreshing = Refreshing(
             clock=self.clock, events=self.events, standings=self.standings, redeeming=self.redeeming,

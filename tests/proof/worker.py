@@ -28,6 +28,7 @@ from broker.engine.clock import SystemClock
 from broker.engine.redeeming import Kind, Redeeming
 from broker.ports import LockedStore, StoreFault
 from broker.storage.agent_stores import AgentStores
+from broker.storage.login_places import LoginPlaces
 from broker.upstream.token_endpoint import HttpTokenEndpoint
 
 SURVIVED: Final = (
@@ -227,7 +228,7 @@ async def work(world: World, *, slot: int, notes: Notes, doom: Doom, seed: int) 
     clock = SystemClock()
     stores = Stores(world, doom, notes)
     quiet = AgentStores(world.home, clock=clock)
-    redeeming = Redeeming(clock=clock, store=stores, endpoint=Endpoint(doom, chance), rules=world.rules)
+    redeeming = Redeeming(clock=clock, stores=LoginPlaces(stores), endpoint=Endpoint(doom, chance), rules=world.rules)
     while not stopping.is_set():
         for agent in chance.sample(world.agents, len(world.agents)):
             document = await quiet.read(agent)
@@ -240,7 +241,7 @@ async def work(world: World, *, slot: int, notes: Notes, doom: Doom, seed: int) 
                     continue
                 stores.wanted = profile.id
                 try:
-                    outcome = await redeeming.redeem((profile.agent, profile.id), seen=profile.secret)
+                    outcome = await redeeming.redeem(profile)
                 except StoreFault:
                     notes.count(len(_KINDS))
                 else:

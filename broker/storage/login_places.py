@@ -1,0 +1,33 @@
+"""Where each login is kept: in a Secret where its source is one of those given here, else in an agent's store. Fulfils
+`broker.ports.LoginStore`."""
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from broker.domain.profiles import Profile
+from broker.ports import LockedStore, ProfileStore
+
+_NONE: Final[Mapping[str, "Units"]] = MappingProxyType({})
+
+
+class Units(Protocol):
+    """A source's units that can be locked and written."""
+
+    def locked(self, unit: str) -> AbstractAsyncContextManager[LockedStore]:
+        """The unit, locked against every other writer while the context lasts. Raises StoreFault."""
+
+
+class LoginPlaces:
+    """`agents` are the agents' own stores, `units` what other sources have, by the name of the source."""
+
+    def __init__(self, agents: ProfileStore, units: Mapping[str, Units] = _NONE) -> None:
+        self._agents = agents
+        self._units = units
+
+    def locked(self, login: Profile) -> AbstractAsyncContextManager[LockedStore]:
+        """The store of the login. Raises StoreFault."""
+        if login.source in self._units:
+            return self._units[login.source].locked(login.unit)
+        return self._agents.locked(login.agent)

@@ -1,0 +1,44 @@
+"""Where a login is kept is decided by where its profile came from."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from broker.domain.auth_document import Document
+from broker.domain.profiles import Profile
+from broker.domain.provider import Mode
+from broker.ports import LockedStore
+from broker.storage.login_places import LoginPlaces
+from tests.fakes.profile_store import MemoryProfileStore
+
+
+class Cabinet:
+    """Units, each of them a store of the same name in memory."""
+
+    def __init__(self) -> None:
+        self.drawers = MemoryProfileStore()
+
+    @asynccontextmanager
+    async def locked(self, unit: str) -> AsyncIterator[LockedStore]:
+        async with self.drawers.locked(unit) as store:
+            yield store
+
+
+def login(source: str, unit: str, agent: str = "") -> Profile:
+    return Profile(id="p:a", provider="p", mode=Mode.OAUTH, source=source, unit=unit, origin="", agent=agent)
+
+
+async def entries(places: LoginPlaces, of: Profile) -> set[str]:
+    async with places.locked(of) as store:
+        return set(store.document.entries)
+
+
+async def test_a_unit_of_a_known_source_is_its_own_store_and_all_else_is_the_agents() -> None:
+    """The same id, and the same name of a unit, in several places are several logins."""
+    agents, cabinet = MemoryProfileStore(), Cabinet()
+    agents.documents |= {name: Document({"profiles": {f"p:{name}": {}}}) for name in ("main", "coder")}
+    cabinet.drawers.documents["coder"] = Document({"profiles": {"p:unit": {}}})
+    places = LoginPlaces(agents, {"cabinet": cabinet})
+    assert await entries(places, login("profile_store", "main")) == {"p:main"}
+    assert await entries(places, login("profile_store", "coder", agent="coder")) == {"p:coder"}
+    assert await entries(places, login("cabinet", "coder")) == {"p:unit"}
+    assert await entries(places, login("cabinet", "other")) == set()
