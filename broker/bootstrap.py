@@ -45,6 +45,7 @@ from broker.rpc.server import admin_server, agent_server, health_server
 from broker.rpc.servicer import BrokerServicer
 from broker.sources.env import EnvOptions
 from broker.sources.registry import TAIL, Context, build
+from broker.sources.workload import Workloads
 from broker.storage.agent_stores import AgentStores
 from broker.storage.glimpse import Glimpse
 from broker.storage.login_places import LoginPlaces
@@ -66,6 +67,8 @@ _GRACE: Final = 2.0
 """Seconds that calls under way have to end once the broker stops."""
 _CHECKPOINT_EVERY: Final = 5.0
 _SETTLE_WITHIN: Final = 10.0
+_EXCHANGE_WITHIN: Final = 10.0
+"""Seconds for the exchange of a workload's identity, which may be tried again at any time: less than who waits for it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,12 @@ class Engine:
             orders=stored.orders,
             pins=stored.pins,
         )
+        identities = Workloads(
+            config.workloads, catalog=config.catalog, clock=clock, endpoint=HttpTokenEndpoint(within=_EXCHANGE_WITHIN)
+        )
         sources, tail = _sources(config, clock)
+        if config.workloads:
+            sources = (identities, *sources)
         self.ingesting = Ingesting(
             sources,
             tail=tail,
@@ -127,6 +135,7 @@ class Engine:
             redeeming=redeeming,
             reread=self.ingesting.look_again,
             chance=random.random,
+            identities=identities,
         )
         self.leasing = Leasing(
             clock=clock,

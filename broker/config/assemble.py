@@ -15,6 +15,7 @@ from broker.config.model import AuditOptions, Config, ConfiguredProfile, Listen,
 from broker.config.reading import Report, under
 from broker.config.values import Address, shown
 from broker.config.vendors import Known
+from broker.config.workloads import workloads
 from broker.domain.cooldowns import CooldownOptions
 from broker.domain.discovery import FOREIGN_LOGINS, Override, Place, Rules
 from broker.domain.leases import LeaseOptions
@@ -81,6 +82,7 @@ def assemble(document: Document, around: Surroundings, report: Report) -> Config
         models=_models(document.models, known, report),
         profiles=_configured(document, known, report),
         profile_aliases=_aliases(document, known, report),
+        workloads=tuple(workloads(document, around.path, known, report)),
         env=document.env.variables,
         shell_env=document.env.shell,
         seal_key_file=around.path(document.seal.key_file) if document.seal.key_file else None,

@@ -13,6 +13,7 @@ from broker.config import values
 from broker.config.model import ConfiguredProfile, ExpiryOptions, Models, ShellEnv
 from broker.config.reading import Many, Named, OneOf, Place, Report, Section, Text, under
 from broker.config.tree import Unreadable, parse
+from broker.config.vendors import EXCHANGE_FIELDS, TOKEN_TYPES
 from broker.domain.cooldowns import CooldownOptions
 from broker.domain.leases import LeaseOptions
 from broker.domain.policies import Delivery
@@ -38,12 +39,14 @@ class ListenSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileSection:
-    """What the operator says of a profile. `origin` is the kind of its source and the place there."""
+    """What the operator says of a profile. `origin` is the kind of its source and the place there; `wif` what a workload's
+    identity needs, by key."""
 
     origin: tuple[str, Any] | None = None
     mode: Mode | None = None
     expires_at: float | None = None
     alias: str = ""
+    wif: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,9 +208,18 @@ _FROM: Final = OneOf(
         "kubernetes": Section(dict[str, Any], {"secret": _TEXT, "key": _TEXT}, needs=("secret", "key")),
     }
 )
+_WIF: Final = Section(
+    dict[str, str],
+    {
+        "token_file": _PATH,
+        "subject_token_type": Text(partial(values.word, TOKEN_TYPES)),
+        **dict.fromkeys(EXCHANGE_FIELDS, Text(values.identifier)),
+    },
+    needs=("token_file",),
+)
 _PROFILE: Final = Section(
     ProfileSection,
-    {"from": ("origin", _FROM), "mode": _MODE, "expires_at": Text(values.instant), "alias": _TEXT},
+    {"from": ("origin", _FROM), "mode": _MODE, "expires_at": Text(values.instant), "alias": _TEXT, "wif": _WIF},
 )
 _COOLDOWNS: Final = Section(
     CooldownOptions,

@@ -13,6 +13,7 @@ from broker.domain.leases import LeaseOptions
 from broker.domain.policies import Policies
 from broker.domain.provider import Catalog, Mode
 from broker.domain.secret_value import SecretValue
+from broker.domain.workload import Workload
 from broker.envoy.options import GatewayOptions
 
 _HEALTH: Final = Address("127.0.0.1", 8686)
@@ -92,7 +93,8 @@ class Config:
     """Everything a broker needs to know. `file` is what was read, None when there was nothing to read.
 
     `order` is by provider id and exclusive; `required` holds provider ids; `profiles` are by profile id, `profile_aliases`
-    profile ids by alias. `seal_key_file` has the keys that seal the profile stores; None: they are not sealed.
+    profile ids by alias; `workloads` are the identities that are exchanged. `seal_key_file` has the keys that seal the profile
+    stores; None: they are not sealed.
     """
 
     file: Path | None
@@ -114,6 +116,7 @@ class Config:
     models: Models = field(default_factory=Models)
     profiles: Mapping[str, ConfiguredProfile] = field(default_factory=lambda: MappingProxyType({}))
     profile_aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    workloads: tuple[Workload, ...] = ()
     env: Mapping[str, SecretValue] = field(default_factory=lambda: MappingProxyType({}))
     shell_env: ShellEnv = field(default_factory=ShellEnv)
     seal_key_file: Path | None = None

@@ -25,6 +25,7 @@ _PROFILE_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@+-]{0,126})")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,126}")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _URL: Final = re.compile(r"https?://[A-Za-z0-9\[][A-Za-z0-9.:\]-]*(?:/[A-Za-z0-9._~/%:+-]*)?")
+_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:-]{0,126})")
 _RATE: Final = re.compile(r"([0-9]{1,6})/([smh])")
 _RESERVED_AGENTS: Final = ("admin", "gateway")
 
@@ -205,6 +206,13 @@ def url(written: str) -> str:
     """An http or https URL without user, query or fragment."""
     if not _URL.fullmatch(written):
         raise Refused("must be a URL as https://api.example.com/v1, without user, query or fragment")
+    return written
+
+
+def identifier(written: str) -> str:
+    """An identifier that a vendor has given out: letters, digits, and what stands between them."""
+    if not _IDENTIFIER.fullmatch(written):
+        raise Refused("must be an identifier as the vendor shows it: letters, digits, -, _, . and :, without spaces")
     return written
 
 

@@ -3,12 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from broker.config.faults import quote
 from broker.config.reading import Report, closest, under
 from broker.domain.provider import Catalog, EnvName, Mode, Provider
 from broker.providers import BUILT_IN, PROVIDERS, list_names
+
+_EXCHANGES: Final = tuple(provider.exchange for provider in PROVIDERS.values() if provider.exchange)
+EXCHANGE_FIELDS: Final = tuple(dict.fromkeys(name for known in _EXCHANGES for name in (*known.needs, *known.takes)))
+"""What one vendor or the other wants to be told with a workload's identity."""
+TOKEN_TYPES: Final = tuple(dict.fromkeys(kind for known in _EXCHANGES for kind in known.token_types))
+"""Kinds of identity tokens."""
 
 
 class Known:
@@ -47,7 +53,8 @@ def _merge(sections: Mapping[str, Mapping[str, Any]], report: Report) -> Catalog
 
 
 def _provider(known: Provider, given: Mapping[str, Any]) -> Provider:
-    """What is given stands instead of what was known; headers and SDK variables by mode."""
+    """What is given stands instead of what was known; headers and SDK variables by mode. A token endpoint is also the one that
+    exchanges identities."""
     told = dict(given)
     if "env_names" in given:
         names = tuple(EnvName(name, mode) for name, mode in given["env_names"].items())
@@ -59,6 +66,8 @@ def _provider(known: Provider, given: Mapping[str, Any]) -> Provider:
         if by_mode in told:
             before: Mapping[Mode, Any] = getattr(known, by_mode)
             told[by_mode] = MappingProxyType({**before, **told[by_mode]})
+    if known.exchange is not None and "token_url" in given:
+        told["exchange"] = replace(known.exchange, url=given["token_url"])
     return replace(known, **told)
 
 
