@@ -348,8 +348,8 @@ def _vendors(name: str, ca_file: Path) -> Json:
         if name == "vendors"
         else {"explicit_http_config": {"http_protocol_options": {}}}
     )
-    if tls:
-        protocols["upstream_http_protocol_options"] = {"auto_sni": True, "auto_san_validation": True}
+    # Without TLS it means nothing, but a cluster that resolves names is refused without it.
+    protocols["upstream_http_protocol_options"] = {"auto_sni": True, "auto_san_validation": True}
     cluster: Json = {
         "name": name,
         "lb_policy": "CLUSTER_PROVIDED",

@@ -49,7 +49,7 @@ class EnvoyProcess:
         self._said = ""
 
     async def start(self) -> None:
-        """Returns once it listens. Raises CannotStart: there is no such program, the port is taken, it ends or does not listen."""
+        """Returns once it listens. Raises CannotStart: no such program, the port is taken, it ends, it does not listen."""
         program = which(self._program)
         if program is None:
             raise CannotStart(

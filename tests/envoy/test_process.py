@@ -1,0 +1,135 @@
+"""Envoy as a child: started, started again, stopped, never left behind."""
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from broker.domain.errors import CannotStart
+from broker.engine.clock import SystemClock
+from broker.envoy.bootstrap_config import Gateway, as_yaml, bootstrap_config
+from broker.envoy.options import GatewayOptions
+from broker.envoy.process import EnvoyProcess
+from tests.journeys.running import free_port
+from tests.tiers import program, require
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> tuple[Path, int]:
+    """A configuration and its port."""
+    require("envoy")
+    port = free_port()
+    made = Gateway(host="127.0.0.1", port=port, control=tmp_path / "control.sock", upstreams=(), options=GatewayOptions())
+    file = tmp_path / "envoy.yaml"
+    file.write_text(as_yaml(bootstrap_config(made)))
+    return file, port
+
+
+def envoy(config: tuple[Path, int], name: str = "") -> EnvoyProcess:
+    file, port = config
+    return EnvoyProcess(
+        name or str(program("envoy")), file, host="127.0.0.1", port=port, clock=SystemClock(), chance=lambda: 0.0
+    )
+
+
+def children(file: Path) -> list[psutil.Process]:
+    """The Envoys that run with the file."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.name() == "envoy" and str(file) in process.cmdline():
+                found.append(process)
+    return found
+
+
+async def until_listening(port: int) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            with suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                return
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def running(process: EnvoyProcess) -> AsyncIterator[None]:
+    """Started, and kept running."""
+    await process.start()
+    task = asyncio.create_task(process.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await process.stop()
+
+
+async def test_it_listens_once_it_is_started_and_is_gone_once_it_is_stopped(config: tuple[Path, int]) -> None:
+    """With nothing of the broker's environment."""
+    async with running(envoy(config)):
+        await until_listening(config[1])
+        [child] = children(config[0])
+        assert child.environ().keys() <= {"LC_CTYPE"}  # which Python sets by itself
+    assert children(config[0]) == []
+
+
+async def test_one_that_dies_is_started_again(config: tuple[Path, int], caplog: pytest.LogCaptureFixture) -> None:
+    """And the log says so."""
+    with caplog.at_level(logging.ERROR, "equabot.gateway"):
+        async with running(envoy(config)):
+            [child] = children(config[0])
+            child.kill()
+            await asyncio.to_thread(child.wait, 10)
+            await until_listening(config[1])
+    assert "the gateway has ended (-9)" in caplog.text
+
+
+async def test_a_program_that_is_not_there_is_named(config: tuple[Path, int]) -> None:
+    """With what to do."""
+    with pytest.raises(CannotStart, match=r"no program 'no-such-envoy'.*install Envoy, or set gateway.envoy"):
+        await envoy(config, "no-such-envoy").start()
+
+
+async def test_a_port_that_is_taken_is_said(config: tuple[Path, int]) -> None:
+    """Whoever answers there is not taken for the gateway."""
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", config[1])
+    async with server:
+        with pytest.raises(CannotStart, match=r"cannot listen on 127.0.0.1:\d+: Address already in use"):
+            await envoy(config).start()
+
+
+async def test_a_configuration_that_envoy_refuses_is_said(config: tuple[Path, int]) -> None:
+    """In Envoy's own words."""
+    config[0].write_text("nonsense: true\n")
+    with pytest.raises(CannotStart, match=r"ends as soon as it is started \(1\): .*nonsense"):
+        await envoy(config).start()
+
+
+def test_it_does_not_outlive_a_broker_that_is_killed(config: tuple[Path, int]) -> None:
+    """SIGKILL leaves nobody to stop it."""
+    script = (
+        "import asyncio, sys; from pathlib import Path; from broker.envoy.process import EnvoyProcess;"
+        "from broker.engine.clock import SystemClock;"
+        f"e = EnvoyProcess({str(program('envoy'))!r}, Path({str(config[0])!r}), host='127.0.0.1', port={config[1]},"
+        " clock=SystemClock(), chance=lambda: 0.0)\n"
+        "async def main():\n    await e.start()\n    print('up', flush=True)\n    await e.run()\nasyncio.run(main())"
+    )
+    broker = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env={"PATH": os.environ["PATH"]})
+    assert broker.stdout is not None
+    assert broker.stdout.readline() == b"up\n"
+    [child] = children(config[0])
+    broker.send_signal(signal.SIGKILL)
+    broker.wait(10)
+    broker.stdout.close()
+    psutil.wait_procs([child], 10)
+    assert children(config[0]) == []
