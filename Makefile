@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 IMAGE  ?= equabot-broker:dev
+AGENT_IMAGE ?= equabot-example-agent:dev
 -include build/image.mk   # this machine's BASE_IMAGE, if deploy/ci/docker made one
 
 STUBS      := clients/python
@@ -15,11 +16,13 @@ PROTOC      = $(PROTO_VENV)/bin/python -m grpc_tools.protoc --proto_path=proto \
 LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-package equabot-client $(LOCK_FLAGS)
 
+BUILD_IMAGE = docker build $(BUILD_FLAGS) $(foreach arg,BASE_IMAGE PIP_NO_INDEX,$(if $($(arg)),--build-arg $(arg)=$($(arg))))
+
 .DEFAULT_GOAL := help
-.PHONY: help install run test check fmt proto proto-check lock image bench clean
+.PHONY: help install run test check fmt proto proto-check lock image example-agent bench clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## the virtual environment, from requirements/dev.txt
 
@@ -54,9 +57,14 @@ lock: install ## requirements/*.txt anew; LOCK_FLAGS=--upgrade for newer version
 	$(LOCK) pyproject.toml --group dev --constraint requirements/runtime.txt --output-file requirements/dev.txt
 	$(LOCK) --group build --constraint requirements/dev.txt --output-file requirements/build.txt
 	$(LOCK) --group proto --output-file requirements/proto.txt
+	$(LOCK) clients/python/pyproject.toml deploy/example-agent/requirements.in --constraint requirements/runtime.txt \
+		--output-file requirements/agent.txt
 
 image: ## the container image; takes IMAGE=name:tag, BASE_IMAGE=, PIP_NO_INDEX=1 (see Dockerfile)
-	docker build $(BUILD_FLAGS) --tag $(IMAGE) $(foreach arg,BASE_IMAGE PIP_NO_INDEX,$(if $($(arg)),--build-arg $(arg)=$($(arg)))) .
+	$(BUILD_IMAGE) --tag $(IMAGE) .
+
+example-agent: ## the example agent's image; takes AGENT_IMAGE=name:tag and the same
+	$(BUILD_IMAGE) --file deploy/example-agent/Dockerfile --tag $(AGENT_IMAGE) .
 
 bench: install ## the benchmarks: JSON and a table
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -1,0 +1,35 @@
+{{/*
+The example application's own: nothing here is for other charts.
+*/}}
+
+{{/* The scrape's job, as the monitors make it. */}}
+{{- define "equabot-broker.job" -}}
+{{- $name := include "equabot-broker.fullname" . -}}
+{{- $metrics := .values.metrics -}}
+{{- if and $metrics.podMonitor.enabled $metrics.serviceMonitor.enabled -}}
+  {{- fail "metrics.podMonitor and metrics.serviceMonitor are both enabled, and would scrape every pod twice: disable one" -}}
+{{- end -}}
+{{- if $metrics.prometheusRule.job -}}
+{{- $metrics.prometheusRule.job -}}
+{{- else if $metrics.podMonitor.enabled -}}
+{{- printf "%s/%s" .root.Release.Namespace $name -}}
+{{- else if $metrics.serviceMonitor.enabled -}}
+{{- $name }}-broker
+{{- else if $metrics.prometheusRule.enabled -}}
+  {{- fail "metrics.prometheusRule needs a scrape to look at: enable metrics.podMonitor or metrics.serviceMonitor, or name the job in metrics.prometheusRule.job" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The labels by which the application's pods are found. */}}
+{{- define "equabot-broker.podSelector" -}}
+{{ include "equabot-broker.selectorLabels" . }}
+app.kubernetes.io/component: agent
+{{- end -}}
+
+{{/* Metadata of an object: takes the context and, as `suffix`, what stands after the name. */}}
+{{- define "equabot-broker.metadata" -}}
+name: {{ include "equabot-broker.fullname" . }}{{ .suffix }}
+namespace: {{ .root.Release.Namespace }}
+labels:
+  {{- include "equabot-broker.labels" . | nindent 2 }}
+{{- end -}}

@@ -1,0 +1,109 @@
+{{/*
+The broker's configuration: what the values say, and what only the pod can know. Nothing of it is re-modelled here; what the
+chart sets itself is refused in the values, with the reason.
+*/}}
+{{- define "equabot-broker.config" -}}
+{{- $config := deepCopy .values.config -}}
+{{- $listen := $config.listen | default dict -}}
+{{- if hasKey $config "run_dir" -}}
+  {{- fail "config.run_dir is a matter of the pod's volumes, so the chart sets it: remove it from the values" -}}
+{{- end -}}
+{{- range $key := list "admin" "control" -}}
+  {{- if hasKey $listen $key -}}
+    {{- fail (printf "config.listen.%s belongs on a volume that no agent mounts, so the chart sets it: remove it from the values" $key) -}}
+  {{- end -}}
+{{- end -}}
+{{- range $key, $port := dict "health" 8686 "metrics" 9464 -}}
+  {{- $address := get $listen $key | default (printf "0.0.0.0:%d" $port) -}}
+  {{- if regexMatch "^(127[.]|localhost:|\\[::1\\])" $address -}}
+    {{- fail (printf "config.listen.%s is %s, which nobody outside of the pod can reach: write 0.0.0.0:%d, or remove it" $key $address $port) -}}
+  {{- end -}}
+  {{- $_ := set $listen $key $address -}}
+{{- end -}}
+{{- $_ := set $config "run_dir" "/run/equabot" -}}
+{{- $_ := set $config "listen" $listen -}}
+{{- $_ := set $config "gateway" (include "equabot-broker.gatewayConfig" . | fromJson) -}}
+{{- if not $config.gateway -}}{{- $_ := unset $config "gateway" -}}{{- end -}}
+{{- $_ := set $config "agents" (include "equabot-broker.agents" . | fromJson) -}}
+{{- include "equabot-broker.checkMounted" . -}}
+{{- toYaml $config -}}
+{{- end -}}
+
+{{/* The agents with their sockets, as JSON. */}}
+{{- define "equabot-broker.agents" -}}
+{{- $agents := deepCopy (.values.config.agents | default (dict "main" dict)) -}}
+{{- $gateway := .values.gateway.enabled -}}
+{{- $volumes := dict -}}
+{{- range $name := keys $agents | sortAlpha -}}
+  {{- $agent := get $agents $name | default dict -}}
+  {{- if hasKey $agent "socket" -}}
+    {{- fail (printf "config.agents.%s.socket is on a volume that only this agent mounts, so the chart sets it: remove it from the values" $name) -}}
+  {{- end -}}
+  {{- $volume := include "equabot-broker.agentVolume" $name -}}
+  {{- if hasKey $volumes $volume -}}
+    {{- fail (printf "config.agents: %s and %s would share a volume, and with it a socket: rename one of them" $name (get $volumes $volume)) -}}
+  {{- end -}}
+  {{- $_ := set $volumes $volume $name -}}
+  {{- if and $gateway (not (hasKey $agent "deliveries")) -}}
+    {{- $_ := set $agent "deliveries" (list "brokered") -}}
+  {{- end -}}
+  {{- if and (not $gateway) (eq (toJson $agent.deliveries) "[\"brokered\"]") -}}
+    {{- fail (printf "config.agents.%s.deliveries is [brokered], which needs the gateway: set gateway.enabled=true, or allow raw" $name) -}}
+  {{- end -}}
+  {{- $_ := set $agent "socket" (printf "/run/equabot-agents/%s/broker.sock" $name) -}}
+  {{- $_ := set $agents $name $agent -}}
+{{- end -}}
+{{- toJson $agents -}}
+{{- end -}}
+
+{{/* The configuration's section on the gateway, as JSON. */}}
+{{- define "equabot-broker.gatewayConfig" -}}
+{{- $section := deepCopy (.values.config.gateway | default dict) -}}
+{{- $mode := toString ($section.mode | default "") -}}
+{{- if and .values.gateway.enabled (not (has $mode (list "" "sidecar"))) -}}
+  {{- fail (printf "config.gateway.mode is %s and gateway.enabled is true: remove the one, or set the other to false" $mode) -}}
+{{- end -}}
+{{- if and (not .values.gateway.enabled) (eq $mode "sidecar") -}}
+  {{- fail "config.gateway.mode is sidecar, and no Envoy runs beside the broker: set gateway.enabled=true, which sets the mode" -}}
+{{- end -}}
+{{- if .values.gateway.enabled -}}{{- $_ := set $section "mode" "sidecar" -}}{{- end -}}
+{{- toJson $section -}}
+{{- end -}}
+
+{{- define "equabot-broker.checkMounted" -}}
+{{- if .values.mountedSecrets -}}
+  {{- $found := not (hasKey .values.config "sources") -}}
+  {{- range .values.config.sources -}}
+    {{- if or (eq (toString .) "mounted") (and (kindIs "map" .) (hasKey . "mounted")) -}}{{- $found = true -}}{{- end -}}
+  {{- end -}}
+  {{- if not $found -}}
+    {{- fail "mountedSecrets are files that no source reads: add `- mounted` to config.sources" -}}
+  {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A port of `listen`: takes the context and, as `key`, which. */}}
+{{- define "equabot-broker.port" -}}
+{{- $usual := dict "health" "8686" "metrics" "9464" -}}
+{{- $address := get (.values.config.listen | default dict) .key | default (get $usual .key) -}}
+{{- regexFind "[0-9]+$" (toString $address) -}}
+{{- end -}}
+
+{{/* The ConfigMap, whole. */}}
+{{- define "equabot-broker.configMap" -}}
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ include "equabot-broker.fullname" . }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "equabot-broker.labels" . | nindent 4 }}
+data:
+  equabot.yaml: |
+    {{- include "equabot-broker.config" . | nindent 4 }}
+{{- end -}}
+
+{{/* Annotations for the pod: a change of the configuration makes new pods. */}}
+{{- define "equabot-broker.podAnnotations" -}}
+equabot.dev/config-checksum: {{ include "equabot-broker.config" . | sha256sum }}
+{{- end -}}

@@ -1,0 +1,130 @@
+{{/*
+Which Secrets the configuration asks the API server for, as JSON: {namespace: {names: […], all: whether a selector is used}}.
+Empty: none, and the broker gets neither a Role nor a token.
+*/}}
+{{- define "equabot-broker.secrets" -}}
+{{- $found := dict -}}
+{{- $own := .root.Release.Namespace -}}
+{{- $bound := list -}}
+{{- range $id, $profile := .values.config.profiles -}}
+  {{- with dig "from" "kubernetes" "secret" "" $profile -}}{{- $bound = append $bound . -}}{{- end -}}
+{{- end -}}
+{{- range $source := .values.config.sources -}}
+  {{- if or (eq (toString $source) "kubernetes") (and (kindIs "map" $source) (hasKey $source "kubernetes")) -}}
+    {{- $options := dict -}}
+    {{- if kindIs "map" $source -}}{{- $options = $source.kubernetes | default dict -}}{{- end -}}
+    {{- if not $options.kubeconfig -}}
+      {{- $namespace := $options.namespace | default $own -}}
+      {{- $here := get $found $namespace | default (dict "names" list "all" false) -}}
+      {{- $names := concat $here.names ($options.names | default list) $bound | uniq | sortAlpha -}}
+      {{- $all := or $here.all $options.selector (not $options.names) | empty | not -}}
+      {{- $_ := set $found $namespace (dict "names" $names "all" $all) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- range $secret := .values.rbac.logins -}}
+  {{- $here := get $found $own | default (dict "names" list "all" false) -}}
+  {{- if not (or $here.all (has $secret $here.names)) -}}
+    {{- fail (printf "rbac.logins names the Secret %s, which no source reads: add it to the names of a kubernetes source in config.sources" $secret) -}}
+  {{- end -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end -}}
+
+{{/* The Roles, one a namespace that the sources name. */}}
+{{- define "equabot-broker.roles" -}}
+{{- $context := . -}}
+{{- range $namespace, $access := include "equabot-broker.secrets" . | fromJson }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: {{ include "equabot-broker.fullname" $context }}
+  namespace: {{ $namespace }}
+  labels:
+    {{- include "equabot-broker.labels" $context | nindent 4 }}
+rules:
+  {{- if $access.all }}
+  # A selector is used, and RBAC knows no labels: this is every Secret of the namespace.
+  - apiGroups: [""]
+    resources: [secrets]
+    verbs: [get, list, watch]
+  {{- else }}
+  - apiGroups: [""]
+    resources: [secrets]
+    resourceNames: {{ toJson $access.names }}
+    verbs: [get, list, watch]
+  {{- end }}
+  {{- if and $context.values.rbac.logins (eq $namespace $context.root.Release.Namespace) }}
+  - apiGroups: [""]
+    resources: [secrets]
+    resourceNames: {{ toJson $context.values.rbac.logins }}
+    verbs: [update, patch]
+  - apiGroups: [coordination.k8s.io]
+    resources: [leases]
+    resourceNames: {{ include "equabot-broker.leases" $context }}
+    verbs: [get, update]
+  # What is created has no name yet that RBAC could look at.
+  - apiGroups: [coordination.k8s.io]
+    resources: [leases]
+    verbs: [create]
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "equabot-broker.leases" -}}
+{{- $names := list -}}
+{{- range .values.rbac.logins -}}{{- $names = append $names (printf "equabot-refresh-%s" .) -}}{{- end -}}
+{{- toJson $names -}}
+{{- end -}}
+
+{{/* What gives the Roles to the broker's service account. */}}
+{{- define "equabot-broker.roleBindings" -}}
+{{- $context := . -}}
+{{- range $namespace, $_ := include "equabot-broker.secrets" . | fromJson }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: {{ include "equabot-broker.fullname" $context }}
+  namespace: {{ $namespace }}
+  labels:
+    {{- include "equabot-broker.labels" $context | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: Role
+  name: {{ include "equabot-broker.fullname" $context }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ include "equabot-broker.serviceAccountName" $context }}
+    namespace: {{ $context.root.Release.Namespace }}
+{{- end }}
+{{- end -}}
+
+{{/* The service account, where the values say that it is made here. */}}
+{{- define "equabot-broker.serviceAccount" -}}
+{{- if .values.serviceAccount.create -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ include "equabot-broker.serviceAccountName" . }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "equabot-broker.labels" . | nindent 4 }}
+  {{- with .values.serviceAccount.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+# The broker's container mounts a token of its own; nobody else gets one by chance.
+automountServiceAccountToken: false
+{{- end -}}
+{{- end -}}
+
+{{/* All of it, for other charts: service account, Roles, RoleBindings. */}}
+{{- define "equabot-broker.rbac" -}}
+{{ include "equabot-broker.serviceAccount" . }}
+{{- if .values.rbac.create }}
+{{ include "equabot-broker.roles" . }}
+{{ include "equabot-broker.roleBindings" . }}
+{{- end }}
+{{- end -}}
