@@ -1,6 +1,5 @@
 """The cluster keeps what the tests that use it take for granted."""
 
-import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -135,5 +134,14 @@ def test_the_keys_of_its_tokens_are_published(cluster: Api) -> None:
     found = cluster.call("GET", "/.well-known/openid-configuration")
     assert found["jwks_uri"].endswith("/openid/v1/jwks")
     keys = cluster.call("GET", "/openid/v1/jwks")
-    assert [key["kty"] for key in json.loads(keys.get("text", json.dumps(keys)))["keys"]] == ["RSA"]
+    assert [key["kty"] for key in keys["keys"]] == ["RSA"]
     assert found["issuer"] == ISSUER
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    """With the last that it wrote; and nothing goes on running."""
+    for name in ("etcd", "kube-apiserver"):
+        (tmp_path / name).write_text("#!/bin/sh\necho no room for me >&2; exit 3\n")
+        (tmp_path / name).chmod(0o755)
+    with pytest.raises(AssertionError, match=r"it ended with 3(?s:.*)no room for me"), Cluster(tmp_path, tmp_path / "files"):
+        pass
