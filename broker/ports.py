@@ -103,6 +103,22 @@ class StateStore(Protocol):
     def close(self) -> None: ...
 
 
+class AuditSink(Protocol):
+    """Where everything is recorded that somebody may have to account for; it hears of it as events."""
+
+    @property
+    def fault(self) -> str:
+        """Why nothing can be recorded, and what to do. Empty: it can be."""
+
+    @property
+    def refuses(self) -> bool:
+        """Whether nothing may be granted now: it cannot be recorded, and it must be."""
+
+    def check(self) -> None:
+        """To be asked before something happens of which the event comes later. Raises AuditUnavailable where it must not happen
+        unrecorded, and nothing can be recorded."""
+
+
 class StoreFault(Exception):
     """Why an agent's profile store cannot be read or written: which file, what is wrong, what to do. Nothing of what is in it,
     and nothing of it has changed."""

@@ -1,0 +1,213 @@
+"""The audit log's records: how they are sealed into a chain, and what the chain proves.
+
+    {"audit":1,"seq":7,"at":"2026-11-22T16:40:00.123456Z","kind":"granted",…,"prev":"<hash of record 6>","hash":"<of this one>"}
+
+`hash` is the SHA-256 of the line's bytes before `,"hash":`. As `prev` stands among them, no record can be changed, left out,
+put in or moved without the next one telling. The chain has no key: whoever can write the file can also write another chain from
+some record on, or leave out its end. That shows only by a place that was noted elsewhere: the broker's anchor, metrics, log.
+"""
+
+import hmac
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from json import JSONDecodeError, JSONEncoder, loads
+from typing import Any, Final, NamedTuple
+
+BEGUN: Final = "begun"
+"""The kind of the first record of a file, and of each start of a broker."""
+
+_MARK: Final = b'{"audit":1,'
+_SEAL: Final = b',"hash":"'
+_SEAL_BYTES: Final = len(_SEAL) + 64 + len(b'"}')
+_HASH: Final = 64
+_encode: Final = JSONEncoder(separators=(",", ":")).encode
+
+
+class Head(NamedTuple):
+    """A place in the chain: a record's number and its hash."""
+
+    sequence: int
+    hash: str
+
+
+START: Final = Head(0, "0" * _HASH)
+"""Before the first record."""
+
+
+class Unsound(Exception):
+    """What is wrong with a log, for a person; `line` is where, counted from 1 over all that was read (0: nowhere)."""
+
+    def __init__(self, message: str, *, line: int = 0) -> None:
+        super().__init__(message)
+        self.message = message
+        self.line = line
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A sound line. `fields` is all of it."""
+
+    head: Head
+    before: Head
+    kind: str
+    at: str
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What a sound log holds. `after` is the place from which it goes on: `START`, unless there is an earlier file. `lost`
+    counts what its broker could not record, `torn` the lines that a crash left unfinished, `blind` the starts at which the
+    broker had no anchor to compare the file with."""
+
+    records: int
+    first: str
+    last: str
+    after: Head
+    head: Head
+    lost: int
+    torn: int
+    blind: int
+
+
+def seal(record: Mapping[str, object], *, after: Head) -> tuple[bytes, Head]:
+    """The record as a line, newline included and in ASCII, and its place. It goes on from `after`."""
+    body = _encode({"audit": 1, "seq": after.sequence + 1, **record, "prev": after.hash})[:-1].encode()
+    digest = sha256(body).hexdigest()
+    return b'%b,"hash":"%b"}\n' % (body, digest.encode()), Head(after.sequence + 1, digest)
+
+
+def unseal(line: bytes) -> Record:
+    """The record in a line (without its newline). Raises Unsound."""
+    body, end = line[:-_SEAL_BYTES], line[-_SEAL_BYTES:]
+    stated = end[len(_SEAL) : -2]
+    if not line.startswith(_MARK) or not end.startswith(_SEAL) or not end.endswith(b'"}'):
+        raise Unsound("it is not a record of an audit log")
+    if sha256(body).hexdigest().encode() != stated:
+        raise Unsound("it was changed: its content does not have its hash")
+    try:
+        fields = loads(line)
+        head, before = Head(int(fields["seq"]), stated.decode()), Head(int(fields["seq"]) - 1, str(fields["prev"]))
+        return Record(head, before, str(fields["kind"]), str(fields["at"]), fields)
+    except (JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError, RecursionError):
+        raise Unsound("it is not a record that a broker wrote") from None
+
+
+def pseudonym(lease_id: str, *, key: bytes) -> str:
+    """What stands in the log for a lease: the same for one lease, and no way back to its id."""
+    return hmac.digest(key, lease_id.encode(errors="replace"), "sha256")[:16].hex()
+
+
+def may_be_torn(line: bytes) -> bool:
+    """Whether a line that is not sound can be what a crash left of a record: its beginning, or nothing at all."""
+    return _MARK.startswith(line[: len(_MARK)]) or not line.strip(b"\0")
+
+
+def digest_of(torn: bytes) -> dict[str, object]:
+    """How a broker that finds an unfinished line tells which, in the record that follows it."""
+    return {"bytes": len(torn), "sha256": sha256(torn).hexdigest()}
+
+
+class Verifying:
+    """Reads a log line by line. `captured`: it is what a container printed, so that other lines stand between the records, and
+    the beginning may be gone. `noted` are hashes (or their beginnings) of records that must be there."""
+
+    def __init__(self, *, captured: bool = False, noted: Iterable[str] = ()) -> None:
+        self._captured = captured
+        self._noted = set(noted)
+        self._line = 0
+        self._records = 0
+        self._first: Record | None = None
+        self._last: Record | None = None
+        self._unfinished: tuple[int, bytes, Unsound] | None = None
+        self._lost = self._torn = self._blind = 0
+
+    def take(self, line: bytes) -> None:
+        """The next line, without its newline. Raises Unsound; nothing more can be said after that."""
+        self._line += 1
+        if self._captured:
+            at = line.find(_MARK)
+            if at < 0:
+                return
+            line = line[at:].rstrip(b"\r")
+        try:
+            record = unseal(line)
+        except Unsound as why:
+            self._doubt(line, why)
+            return
+        self._explain_doubt(record)
+        self._link(record)
+        self._count(record)
+
+    def end(self, rest: bytes = b"") -> Summary:
+        """What there was. `rest` is what follows the last newline. Raises Unsound."""
+        if rest:
+            why = "the last line is unfinished: it was cut, or its broker died. A broker that starts on this file says which"
+            raise Unsound(why, line=self._line + 1)
+        if self._unfinished is not None:
+            line, _, why_not = self._unfinished
+            raise Unsound(why_not.message, line=line)
+        if self._first is None or self._last is None:
+            raise Unsound("there is no record in it")
+        for noted in sorted(self._noted):
+            raise Unsound(f"no record has the noted hash {noted}: the log's end was cut, or it was written anew")
+        return Summary(
+            records=self._records,
+            first=self._first.at,
+            last=self._last.at,
+            after=self._first.before,
+            head=self._last.head,
+            lost=self._lost,
+            torn=self._torn,
+            blind=self._blind,
+        )
+
+    def _doubt(self, line: bytes, why: Unsound) -> None:
+        # A line that is not sound may be what a crash left; only the next record can vouch for that.
+        if self._unfinished is not None or self._captured:
+            raise Unsound(why.message, line=self._unfinished[0] if self._unfinished else self._line)
+        self._unfinished = (self._line, line, why)
+
+    def _explain_doubt(self, record: Record) -> None:
+        if self._unfinished is None:
+            return
+        at, line, why = self._unfinished
+        if record.kind != BEGUN or record.fields.get("torn") != digest_of(line):
+            raise Unsound(why.message, line=at)
+        self._unfinished = None
+        self._torn += 1
+
+    def _link(self, record: Record) -> None:
+        last = self._last
+        if last is None:
+            if record.kind != BEGUN and not self._captured:
+                self._refuse("what stood before the first record is missing")
+        elif record.before != last.head and not self._restarted(record, last):
+            self._refuse(_why_not(last.head, record))
+        if "expected" in record.fields:
+            self._refuse("its broker, as it started, found records missing or changed before this one")
+
+    def _restarted(self, record: Record, last: Record) -> bool:
+        # Where nothing can be read back, a crash between a record and its anchor makes the next start go on from before it.
+        return self._captured and record.kind == BEGUN and record.before == last.before
+
+    def _count(self, record: Record) -> None:
+        self._first, self._last = self._first or record, record
+        self._records += 1
+        self._noted = {noted for noted in self._noted if not record.head.hash.startswith(noted)}
+        lost = record.fields.get("lost", 0)
+        self._lost += lost if isinstance(lost, int) else 0
+        self._blind += record.kind == BEGUN and record.fields.get("anchor") is False
+
+    def _refuse(self, why: str) -> None:
+        raise Unsound(why, line=self._line)
+
+
+def _why_not(last: Head, record: Record) -> str:
+    if record.before.sequence > last.sequence:
+        first, until = last.sequence + 1, record.before.sequence
+        return f"record {first} is missing before it" if first == until else f"records {first} to {until} are missing before it"
+    if record.before.sequence < last.sequence:
+        return f"record {record.head.sequence} stands behind record {last.sequence}: it was repeated or moved"
+    return "it does not go on from the record before it: one of the two was replaced"

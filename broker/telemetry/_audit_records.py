@@ -1,0 +1,77 @@
+"""Events as the audit log tells them: which of them, and with what. A lease is told by a keyed digest of its id."""
+
+import hmac
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Final
+
+from broker.domain.audit import pseudonym
+from broker.telemetry import events as told
+from broker.telemetry.events import Event
+
+KINDS: Final[dict[type[Event], str]] = {
+    told.LeaseGranted: "granted",
+    told.LeaseRenewed: "renewed",
+    told.LeaseMoved: "moved",
+    told.LeaseRevoked: "revoked",
+    told.LeaseDenied: "denied",
+    told.RenewalDenied: "renewal_denied",
+    told.OutcomeReported: "outcome",
+    told.RefreshSucceeded: "refreshed",
+    told.RefreshFailed: "refresh_failed",
+    told.ReauthRequired: "reauth_required",
+    told.ProfilesChanged: "rotated",
+    told.Administered: "administered",
+    told.GatewayUsed: "used",
+    told.GatewayRefused: "refused",
+}
+"""What is recorded, and under which `kind`. The log has kinds of its own beside these: `begun`, `resumed`, `ended`."""
+
+_FIELDS: Final = {kind: tuple(field.name for field in fields(kind)) for kind in KINDS}
+_FREE: Final = frozenset({"route", "session", "reason"})
+"""Texts that are not ours alone."""
+_LISTED: Final = 20
+
+
+class Records:
+    """Makes records. `key` is what the digests of leases are made with; `clean` takes secrets out of a text."""
+
+    def __init__(self, *, key: bytes, clean: Callable[[str], str]) -> None:
+        self._key = hmac.digest(key, b"audit: leases", "sha256")
+        self._clean = clean
+
+    def of(self, event: Event, *, at: str) -> dict[str, object] | None:
+        """What is recorded of the event, without what is empty; None for one that is not."""
+        kind = KINDS.get(type(event))
+        if kind is None:
+            return None
+        record: dict[str, object] = {"at": at, "kind": kind}
+        for name in _FIELDS[type(event)]:
+            value = getattr(event, name)
+            if value not in ("", ()):
+                record[name] = self._field(name, value)
+        return record
+
+    def _field(self, name: str, value: object) -> object:
+        match value:
+            case str() if name == "lease":
+                return pseudonym(value, key=self._key)
+            case str() if name in _FREE:
+                return self._clean(value)
+            case float():
+                return round(value, 6)
+            case tuple() if len(value) > _LISTED:
+                return [*value[:_LISTED], f"and {len(value) - _LISTED} more"]
+        return value
+
+
+def shortened(record: dict[str, object], limit: int) -> dict[str, object]:
+    """The record with no text longer than so many characters."""
+    return {
+        name: value[:limit] + "…" if isinstance(value, str) and len(value) > limit else _items(value, limit)
+        for name, value in record.items()
+    }
+
+
+def _items(value: object, limit: int) -> object:
+    return [str(item)[:limit] for item in value] if isinstance(value, (list, tuple)) else value

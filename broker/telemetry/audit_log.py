@@ -1,0 +1,267 @@
+"""The audit log: a record of everything that somebody may have to account for. Names and numbers, never a secret, and of a
+lease no more than a keyed digest of its id.
+
+A record is with the operating system before the call that caused it is answered. What cannot be written now is kept, so many,
+and written when it can be; what does not fit is counted, and the log says how many. With `fail_closed` nothing is granted
+meanwhile.
+"""
+
+import errno
+import logging
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from broker.domain.audit import BEGUN, START, Head, Record, digest_of, seal
+from broker.domain.errors import AuditUnavailable, CannotStart
+from broker.telemetry._audit_output import LONGEST, Anchor, AuditFile, AuditStream, Output
+from broker.telemetry._audit_records import Records, shortened
+from broker.telemetry.events import Event
+
+_KEPT: Final = 4096
+"""Records that wait to be written, at most."""
+_LISTED: Final = 20
+_TEXT: Final = 512
+"""Characters of a text, in a record that would else be too long."""
+_RETRY_AFTER: Final = 0.25
+"""Seconds between two attempts to write what cannot be written."""
+_LOOK_EVERY: Final = 1.0
+"""Seconds between two looks whether the file was renamed."""
+_SLOW: Final = 1.0
+"""Seconds for which standard output may be full before that is a fault."""
+_TELL_EVERY: Final = 3600.0
+
+_WRONG: Final = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
+)
+"""What no waiting mends: the configuration names a place that cannot be written."""
+_REMEDIES: Final = {
+    errno.ENOSPC: "free space on its volume",
+    errno.EDQUOT: "free space within its quota",
+    errno.EPIPE: "start the broker with somebody to read it, or set audit.path to a file",
+    errno.EAGAIN: "see whether what collects it still runs",
+    errno.EBADF: "start the broker with it open, or set audit.path to a file",
+}
+
+_log: Final = logging.getLogger(__name__)
+
+
+def audit_output(path: Path | None, *, stdout: int = 1, patient: bool) -> Output:
+    """Where records go: the file, or (None) standard output."""
+    return AuditStream(stdout, patient=patient) if path is None else AuditFile(path)
+
+
+class AuditLog:
+    """Records events (`record` is a sink for `Events`, the first one). `now` and `steady` tell the time, as a clock does; the
+    anchor is a file beside the state, `records` makes records of events. `changed` is called when `fault` has changed."""
+
+    def __init__(
+        self,
+        output: Output,
+        *,
+        anchor: Path,
+        records: Records,
+        version: str,
+        fail_closed: bool,
+        now: Callable[[], float],
+        steady: Callable[[], float],
+    ) -> None:
+        self._output = output
+        self._anchor = Anchor(anchor)
+        self._records = records
+        self._version = version
+        self._fail_closed = fail_closed
+        self._now = now
+        self._steady = steady
+        self._waiting: deque[dict[str, object]] = deque()
+        self._unsaid = 0
+        self._failing_since: float | None = None
+        self._retry_at = self._look_at = self._tell_at = 0.0
+        self._open = False
+        self.head = START
+        self.lost = 0
+        """Records that could not be kept until they could be written."""
+        self.fault = ""
+        """Why nothing can be recorded, and what to do. Empty: it can be."""
+        self.changed: Callable[[], None] = lambda: None
+
+    @property
+    def refuses(self) -> bool:
+        """Whether nothing may be granted now."""
+        return self._fail_closed and bool(self.fault)
+
+    def begin(self) -> None:
+        """Opens it, with its first record. A disk that is full is no reason not to start. Raises CannotStart."""
+        self.head = self._anchor.read() or START
+        try:
+            self._begin("start", anchored=self.head != START)
+        except OSError as error:
+            if error.errno in _WRONG:
+                raise CannotStart(f"{self._explained(error)}: set audit.path to a file that can be written") from None
+            self._failed(error)
+        else:
+            self._tell()
+
+    def record(self, event: Event) -> None:
+        """Records it, if it is one to be recorded. Raises AuditUnavailable where it must not happen unrecorded."""
+        record = self._records.of(event, at=self._at())
+        if record is None:
+            return
+        if event.granting and self._fail_closed:
+            self._record_or_refuse(record)
+            return
+        if self._unsaid or len(self._waiting) >= _KEPT:
+            self._unsaid += 1
+            self.lost += 1
+        else:
+            self._waiting.append(record)
+        self.write_waiting()
+
+    def check(self) -> None:
+        """Raises AuditUnavailable where nothing may happen that is not recorded, and it cannot be."""
+        if self.refuses and not self.write_waiting():
+            raise self._refusal()
+
+    def write_waiting(self) -> bool:
+        """Writes what waits, if it is time to try; returns whether nothing waits any more. Never raises."""
+        if self._failing_since is not None and self._steady() < self._retry_at:
+            return False
+        try:
+            self._make_ready()
+            while self._waiting:
+                self._append(self._waiting[0])
+                self._waiting.popleft()
+            if self.fault or self._unsaid:
+                self._append({"at": self._at(), "kind": "resumed", "lost": self._unsaid})
+        except (OSError, CannotStart) as error:
+            self._failed(error)
+            return False
+        self._recovered()
+        return True
+
+    def sync(self) -> None:
+        """Brings what was written safely to the disk. Blocks; may be called from another thread, every few seconds."""
+        try:
+            self._output.sync()
+        except OSError as error:
+            _log.warning("the audit log is written, but not safely on the disk: %s", self._explained(error))
+
+    def close(self) -> None:
+        """Records the end, and closes it."""
+        self._retry_at = 0.0
+        self._waiting.append({"at": self._at(), "kind": "ended"})
+        if self.write_waiting():
+            self._tell()
+            self.sync()
+        else:
+            _log.error(
+                "%d records of the audit log are lost: %s", self._unsaid + len(self._waiting), self.fault or "it is not read"
+            )
+        self._output.close()
+        self._anchor.close()
+
+    def _record_or_refuse(self, record: dict[str, object]) -> None:
+        if not self.write_waiting():
+            raise self._refusal()
+        try:
+            self._append(record)
+        except OSError as error:
+            self._failed(error)
+            raise self._refusal() from None
+
+    def _refusal(self) -> AuditUnavailable:
+        why = self.fault or "the audit log is behind"
+        return AuditUnavailable(f"nothing is granted that cannot be recorded (audit.fail_closed): {why}", retry_after=1.0)
+
+    def _make_ready(self) -> None:
+        steady = self._steady()
+        if not self._open:
+            self._begin("start", anchored=self.head != START)
+        elif steady >= self._look_at:
+            self._look_at = steady + _LOOK_EVERY
+            if self._output.replaced():
+                self._open = False
+                self._begin("rotation", anchored=True)
+                self._tell()
+
+    def _begin(self, why: str, *, anchored: bool) -> None:
+        """Opens the output, and writes down how it was found."""
+        known = self.head
+        tail = self._output.open()
+        found: dict[str, object] = {"at": self._at(), "kind": BEGUN, "why": why, "version": self._version, "anchor": anchored}
+        if tail.torn:
+            found["torn"] = digest_of(tail.torn)
+        if tail.last is not None:
+            if anchored and not _follows(tail.last, known):
+                found["expected"] = {"seq": known.sequence, "hash": known.hash}
+                _log.error(
+                    "the audit log ends with record %d, and not with record %d as it did: records were cut off or changed",
+                    tail.last.head.sequence,
+                    known.sequence,
+                )
+            self.head = tail.last.head
+        try:
+            self._append(found)
+        except OSError:
+            self.head = known
+            raise
+        self._open = True
+
+    def _append(self, record: dict[str, object]) -> None:
+        line, head = seal(record, after=self.head)
+        limit = _TEXT
+        while len(line) > LONGEST:
+            limit //= 2
+            record = shortened(record, limit)
+            line, head = seal(record, after=self.head)
+        try:
+            self._output.append(line)
+        except OSError:
+            self._look_at = 0.0
+            raise
+        self.head = head
+        self._anchor.hold(head)
+
+    def _failed(self, error: OSError | CannotStart) -> None:
+        steady = self._steady()
+        self._retry_at = steady + _RETRY_AFTER
+        if self._failing_since is None:
+            self._failing_since = steady
+        slow = isinstance(error, BlockingIOError) and not self._fail_closed and steady - self._failing_since < _SLOW
+        fault = "" if slow else self._explained(error)
+        if fault and fault != self.fault:
+            _log.error("%s (%s)", fault, "nothing is granted meanwhile" if self._fail_closed else "records wait meanwhile")
+            self.fault = fault
+            self.changed()
+
+    def _recovered(self) -> None:
+        self._failing_since = None
+        lost, self._unsaid = self._unsaid, 0
+        if self.fault:
+            _log.info("the audit log is written again; %d records were lost", lost)
+            self.fault = ""
+            self.changed()
+        if self._steady() >= self._tell_at:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Notes in the log, which is kept elsewhere, where the chain stands: nobody can take back what is noted there."""
+        self._tell_at = self._steady() + _TELL_EVERY
+        _log.info("the audit log stands at record %d, hash %s", self.head.sequence, self.head.hash)
+
+    def _at(self) -> str:
+        return datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+    def _explained(self, error: OSError | CannotStart) -> str:
+        if isinstance(error, CannotStart):
+            return str(error)
+        remedy = _REMEDIES.get(error.errno or 0)
+        return f"cannot write the audit log to {self._output.name}: {error.strerror}{f': {remedy}' if remedy else ''}"
+
+
+def _follows(last: Record, known: Head) -> bool:
+    """Whether a log that ends with the record ends where it was known to, or with the one record that a crash kept from being
+    known."""
+    return known in (last.head, last.before)
