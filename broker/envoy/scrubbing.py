@@ -1,0 +1,102 @@
+"""Envoy's external processing (`envoy.service.ext_proc.v3`): an answer that echoes the credential comes back without it.
+
+Only where the configuration asks for it: every byte of every answer then goes through the broker.
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, Final
+
+from envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValue, HeaderValueOption
+from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
+from envoy.type.v3.http_status_pb2 import HttpStatus
+
+from broker.domain.provider import Provider
+from broker.domain.scrubbing import Scrubber
+from broker.rpc.calls import Call, Service
+
+_PLAIN: Final = frozenset({"", "identity"})
+_REPLACE: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS
+_BODY: Final = (
+    b'{"type":"error","error":{"type":"api_error","code":"not_searchable","message":"the answer is compressed, although'
+    b' none was asked for, so it cannot be searched for the credential"}}'
+)
+
+
+class ScrubbingServicer:
+    """Searches answers for what the request carried in any of the providers' credential headers."""
+
+    def __init__(self, providers: Iterable[Provider]) -> None:
+        forms = [form for provider in providers for form in provider.headers.values()]
+        self._prefixes = {name: [f.prefix for f in forms if f.name.lower() == name] for name in {f.name.lower() for f in forms}}
+
+    def service(self) -> Service:
+        """What the control server serves."""
+        return Service(pb.DESCRIPTOR.services_by_name["ExternalProcessor"], {"Process": self.process})
+
+    async def process(self, requests: AsyncIterator[Any], call: Call) -> None:
+        """One request of an agent, and its answer."""
+        scrubber = Scrubber(())
+        async for request in requests:
+            match request.WhichOneof("request"):
+                case "request_headers":
+                    scrubber = Scrubber(self._secrets(request.request_headers.headers))
+                    await call.write(_unpacked())
+                case "response_headers":
+                    await call.write(_headers(request.response_headers.headers, scrubber))
+                case "response_body":
+                    body = request.response_body
+                    await call.write(_body(scrubber.feed(body.body, last=body.end_of_stream), last=body.end_of_stream))
+                case "response_trailers":
+                    if rest := scrubber.feed(b"", last=True):
+                        await call.write(_body(rest, last=False))
+                    mutation = _blanked(request.response_trailers.trailers, scrubber)
+                    await call.write(pb.ProcessingResponse(response_trailers=pb.TrailersResponse(header_mutation=mutation)))
+
+    def _secrets(self, headers: HeaderMap) -> Iterable[bytes]:
+        for header in headers.headers:
+            for prefix in self._prefixes.get(header.key, ()):
+                value = _value(header)
+                yield value.removeprefix(prefix.encode())
+
+
+def _value(header: HeaderValue) -> bytes:
+    value: bytes = header.raw_value or header.value.encode()
+    return value
+
+
+def _unpacked() -> pb.ProcessingResponse:
+    """No answer that is compressed, in which nothing is found."""
+    mutation = pb.HeaderMutation(remove_headers=["accept-encoding"])
+    return pb.ProcessingResponse(request_headers=pb.HeadersResponse(response=pb.CommonResponse(header_mutation=mutation)))
+
+
+def _headers(headers: HeaderMap, scrubber: Scrubber) -> pb.ProcessingResponse:
+    if any(
+        header.key == "content-encoding" and _value(header).decode("latin-1").lower() not in _PLAIN
+        for header in headers.headers
+    ):
+        kind = HeaderValueOption(header=HeaderValue(key="content-type", raw_value=b"application/json"), append_action=_REPLACE)
+        return pb.ProcessingResponse(
+            immediate_response=pb.ImmediateResponse(
+                status=HttpStatus(code=502), headers=pb.HeaderMutation(set_headers=[kind]), body=_BODY
+            )
+        )
+    mutation = _blanked(headers, scrubber)
+    return pb.ProcessingResponse(response_headers=pb.HeadersResponse(response=pb.CommonResponse(header_mutation=mutation)))
+
+
+def _blanked(headers: HeaderMap, scrubber: Scrubber) -> pb.HeaderMutation:
+    mutation = pb.HeaderMutation()
+    for header in headers.headers:
+        before = _value(header)
+        if (after := scrubber.blank(before)) != before:
+            mutation.set_headers.append(
+                HeaderValueOption(header=HeaderValue(key=header.key, raw_value=after), append_action=_REPLACE)
+            )
+    return mutation
+
+
+def _body(content: bytes, *, last: bool) -> pb.ProcessingResponse:
+    streamed = pb.StreamedBodyResponse(body=content, end_of_stream=last)
+    mutation = pb.BodyMutation(streamed_response=streamed)
+    return pb.ProcessingResponse(response_body=pb.BodyResponse(response=pb.CommonResponse(body_mutation=mutation)))

@@ -1,0 +1,177 @@
+"""Envoy's secret discovery (`envoy.service.secret.v3`): credentials pushed as generic secrets, for Envoys that inject them.
+
+A resource is named `<agent>/<provider>`, whatever profile would serve that agent now, or `profile/<profile id>`. It holds what
+stands in the header, prefix and all (what `credential_injector` wants); with `/secret` behind the name, the secret alone.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, Final
+
+from envoy.config.core.v3.base_pb2 import DataSource
+from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import GenericSecret, Secret
+from envoy.service.discovery.v3 import discovery_pb2 as pb
+from envoy.service.secret.v3 import sds_pb2
+
+from broker.domain.errors import BrokerError
+from broker.domain.policies import MAIN
+from broker.domain.selection import Candidate
+from broker.engine.choosing import Choosing
+from broker.engine.standing import Key, Standings
+from broker.rpc.calls import Call, Service
+
+_log = logging.getLogger("equabot.gateway")
+
+_TYPE: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+_ALONE: Final = "/secret"
+_OF_PROFILE: Final = "profile/"
+_NOTHING: Final = "0"
+"""The version of a secret that is empty: what it held may be used no more."""
+
+
+class SecretServicer:
+    """Pushes what a resource holds as soon as that changes."""
+
+    def __init__(self, *, choosing: Choosing, standings: Standings) -> None:
+        self._choosing = choosing
+        self._standings = standings
+        self._changed = asyncio.Event()
+        standings.listeners.append(self._wake)
+
+    def service(self) -> Service:
+        """What the control server serves."""
+        return Service(
+            sds_pb2.DESCRIPTOR.services_by_name["SecretDiscoveryService"],
+            {"StreamSecrets": self.stream, "DeltaSecrets": self.delta, "FetchSecrets": self.fetch},
+        )
+
+    async def stream(self, requests: AsyncIterator[Any], call: Call) -> None:
+        """State of the world: every resource that was asked for, whenever one of them changes."""
+        await self._serve(requests, call, _World())
+
+    async def delta(self, requests: AsyncIterator[Any], call: Call) -> None:
+        """Incremental: what has changed."""
+        await self._serve(requests, call, _Delta())
+
+    async def fetch(self, request: pb.DiscoveryRequest, call: Call) -> pb.DiscoveryResponse:
+        """Once."""
+        world = _World()
+        world.asked(request)
+        return world.answer(self._found(world.names), "1")
+
+    async def _serve(self, requests: AsyncIterator[Any], call: Call, talk: "_World | _Delta") -> None:
+        async def listen() -> None:
+            async for request in requests:
+                talk.asked(request)
+                if request.error_detail.code:
+                    _log.warning("an Envoy refuses a secret of %s", ", ".join(sorted(talk.names)[:5]))
+                self._wake(frozenset())
+
+        async with asyncio.TaskGroup() as group:
+            listening = group.create_task(listen())
+            number = 0
+            while not listening.done():
+                changed = self._changed
+                found = self._found(talk.names)
+                if talk.due(found):
+                    number += 1
+                    await call.write(talk.answer(found, str(number)))
+                waiting = group.create_task(changed.wait())
+                await asyncio.wait({listening, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+
+    def _wake(self, _: frozenset[Key]) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    # -- what a resource holds -----------------------------------------------------------------------------------------
+
+    def _found(self, names: Iterable[str]) -> dict[str, tuple[str, Secret]]:
+        """Version and secret by name, of those that there are."""
+        return {name: found for name in names if (found := self._resource(name)) is not None}
+
+    def _resource(self, name: str) -> tuple[str, Secret] | None:
+        where = name.removesuffix(_ALONE)
+        candidate = self._candidate(where)
+        if candidate is None:
+            return None
+        profile = candidate.held.profile
+        if profile.secret is None or not candidate.standing.usable:
+            return None
+        prefix = "" if where != name else self._choosing.catalog.providers[profile.provider].header_form(profile.mode).prefix
+        content = GenericSecret(secret=DataSource(inline_string=prefix + profile.secret.reveal()))
+        return str(candidate.held.version), Secret(name=name, generic_secret=content)
+
+    def _candidate(self, where: str) -> Candidate | None:
+        try:
+            if where.startswith(_OF_PROFILE):
+                found = self._standings.find(MAIN, where.removeprefix(_OF_PROFILE))
+                return None if found is None else found[1]
+            agent, _, provider = where.partition("/")
+            return self._choosing.plan(agent, self._choosing.resolve_names(provider, "")[0]).first()
+        except BrokerError:
+            return None
+
+
+class _World:
+    """A talk in which every answer has everything."""
+
+    def __init__(self) -> None:
+        self.names: frozenset[str] = frozenset()
+        self._sent: dict[str, str] = {}
+        self._asked_anew = False
+
+    def asked(self, request: pb.DiscoveryRequest) -> None:
+        names = frozenset(request.resource_names)
+        self._asked_anew = self._asked_anew or names != self.names
+        self.names = names
+        self._sent = {name: version for name, version in self._sent.items() if name in names}
+
+    def due(self, found: Mapping[str, tuple[str, Secret]]) -> bool:
+        return bool(_news(found, self._sent)) or (self._asked_anew and bool(found))
+
+    def answer(self, found: Mapping[str, tuple[str, Secret]], nonce: str) -> pb.DiscoveryResponse:
+        made = pb.DiscoveryResponse(version_info=nonce, type_url=_TYPE, nonce=nonce)
+        news = _news(found, self._sent)
+        for _, secret in ({**found, **news}).values():
+            made.resources.add().Pack(secret)
+        self._sent |= {name: version for name, (version, _) in news.items()}
+        self._asked_anew = False
+        return made
+
+
+class _Delta:
+    """A talk in which an answer has what is new."""
+
+    def __init__(self) -> None:
+        self.names: frozenset[str] = frozenset()
+        self._sent: dict[str, str] = {}
+
+    def asked(self, request: pb.DeltaDiscoveryRequest) -> None:
+        gone = frozenset(request.resource_names_unsubscribe)
+        self.names = (self.names - gone) | frozenset(request.resource_names_subscribe)
+        for name in (*gone, *request.resource_names_subscribe):
+            self._sent.pop(name, None)
+        self._sent |= {name: version for name, version in request.initial_resource_versions.items() if name in self.names}
+
+    def due(self, found: Mapping[str, tuple[str, Secret]]) -> bool:
+        return bool(_news(found, self._sent))
+
+    def answer(self, found: Mapping[str, tuple[str, Secret]], nonce: str) -> pb.DeltaDiscoveryResponse:
+        made = pb.DeltaDiscoveryResponse(type_url=_TYPE, nonce=nonce)
+        for name, (version, secret) in _news(found, self._sent).items():
+            made.resources.add(name=name, version=version).resource.Pack(secret)
+            self._sent[name] = version
+        return made
+
+
+def _news(found: Mapping[str, tuple[str, Secret]], sent: Mapping[str, str]) -> dict[str, tuple[str, Secret]]:
+    """What has to be told. A secret that is gone is told as an empty one: Envoy keeps what is merely not there any more."""
+    news = {name: told for name, told in found.items() if sent.get(name) != told[0]}
+    gone = (name for name, version in sent.items() if name not in found and version != _NOTHING)
+    return news | {name: (_NOTHING, Secret(name=name, generic_secret=_empty())) for name in gone}
+
+
+def _empty() -> GenericSecret:
+    return GenericSecret(secret=DataSource(inline_string=""))
