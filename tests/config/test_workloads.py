@@ -1,0 +1,108 @@
+"""`profiles.<id>.wif`: what a workload's identity has to be told, and what contradicts it."""
+
+from pathlib import Path
+
+import pytest
+
+from broker.domain.workload import Workload
+from broker.providers import PROVIDERS
+from tests.config.test_assemble import faults, sound
+
+ANTHROPIC = "token_file: /t/a, federation_rule_id: fdrl_1, organization_id: o-1, service_account_id: svac_1"
+OPENAI = "token_file: /t/o, identity_provider_id: idp_1, service_account_id: user_1"
+OPENROUTER = "token_file: /t/r, federation_policy_id: p-1"
+
+
+def test_every_vendor_has_its_own_fields() -> None:
+    """`mode: wif` goes without saying; a path starts where the file is."""
+    config = sound(
+        f"profiles:\n"
+        f"  claude:pod: {{mode: wif, wif: {{{ANTHROPIC}, workspace_id: default}}}}\n"
+        f"  openai:pod: {{wif: {{{OPENAI}, subject_token_type: id_token}}}}\n"
+        f"  openrouter:pod: {{wif: {{{OPENROUTER.replace('/t/r', 'r')}}}}}\n"
+    )
+    told = {"federation_rule_id": "fdrl_1", "organization_id": "o-1", "service_account_id": "svac_1", "workspace_id": "default"}
+    assert config.workloads == (
+        Workload(profile="anthropic:pod", provider="anthropic", token_file="/t/a", fields=told),
+        Workload(
+            profile="openai:pod",
+            provider="openai",
+            token_file="/t/o",
+            fields={"identity_provider_id": "idp_1", "service_account_id": "user_1"},
+            token_type="id_token",
+        ),
+        Workload(
+            profile="openrouter:pod",
+            provider="openrouter",
+            token_file="/etc/equabot/r",
+            fields={"federation_policy_id": "p-1"},
+        ),
+    )
+
+
+def test_every_fault_is_told_at_once() -> None:
+    """Each where it is, with what would be right."""
+    takes = "token_file, federation_rule_id, organization_id, service_account_id, workspace_id"
+    characters = "letters, digits, -, _, . and :, without spaces"
+    assert faults(
+        "profiles:\n"
+        "  anthropic:a: {wif: {token_file: /t, identity_provider_id: idp_1, federation_rule_id: x, subject_token_type: jwt}}\n"
+        "  openai:b: {mode: wif}\n"
+        "  groq:c: {wif: {token_file: /t}}\n"
+        f"  openai:d: {{mode: api_key, from: {{env: D}}, expires_at: 2030-01-01T00:00:00Z, wif: {{{OPENAI}}}}}\n"
+        f"  openrouter:e: {{wif: {{{OPENROUTER}, subject_token_type: id_token}}}}\n"
+        "  openai:f: {wif: {identity_provider_id: idp_1}}\n"
+        "  openai:g: {wif: {token_file: /t, identity_provider_id: 'a b', service_account_id: [x]}}\n"
+        "  openai:h: {mode: wif, from: {env: H}}\n"
+    ) == [
+        "2: profiles.anthropic:a.wif: lacks organization_id and service_account_id; add it, for anthropic wants to be told",
+        f"2: profiles.anthropic:a.wif.identity_provider_id: is nothing that anthropic wants to be told; it takes {takes}",
+        f"2: profiles.anthropic:a.wif.subject_token_type: is nothing that anthropic wants to be told; it takes {takes}",
+        "3: profiles.openai:b: has mode: wif, and no section wif that says whose identity it is; add it",
+        "4: profiles.groq:c.wif: groq is not known to take workloads' identities; anthropic, openai, openrouter do",
+        "5: profiles.openai:d.mode: is api_key, and its section wif makes it wif; keep one",
+        "5: profiles.openai:d.from: says where a secret is kept, and a workload's identity gets its own; remove it",
+        "5: profiles.openai:d.expires_at: is told anew whenever a workload's identity is exchanged; remove it",
+        "6: profiles.openrouter:e.wif.subject_token_type: is no kind of token that openrouter takes; it takes jwt",
+        "7: profiles.openai:f.wif: lacks token_file; add it",
+        f"8: profiles.openai:g.wif.identity_provider_id: must be an identifier as the vendor shows it: {characters}",
+        "8: profiles.openai:g.wif.service_account_id: must be a single value, not a list",
+        "9: profiles.openai:h: has mode: wif, and no section wif that says whose identity it is; add it",
+        "9: profiles.openai:h.from: says where a secret is kept, and a workload's identity gets its own; remove it",
+    ]
+
+
+def test_another_endpoint_is_asked() -> None:
+    """`token_url` names it for exchanges too; how it is asked stays."""
+    config = sound(
+        f"providers: {{anthropic: {{token_url: 'https://a.example/t'}}}}\nprofiles: {{anthropic:p: {{wif: {{{ANTHROPIC}}}}}}}"
+    )
+    before, after = PROVIDERS["anthropic"].exchange, config.catalog.providers["anthropic"].exchange
+    assert before is not None
+    assert after is not None
+    assert (after.url, after.needs, after.headers) == ("https://a.example/t", before.needs, before.headers)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:1/t",
+        "http://localhost/t",
+        "http://10.1.2.3/t",
+        "http://sts.infra.svc/t",
+        "http://issuer:80/t",
+        "https://x.y/t",
+    ],
+)
+def test_nearby_an_identity_may_go_in_the_clear(url: str) -> None:
+    """As it does to a mesh's own proxy, or in a test."""
+    config = sound(f"providers: {{openai: {{token_url: '{url}'}}}}\nprofiles: {{openai:p: {{wif: {{{OPENAI}}}}}}}")
+    assert Path(config.workloads[0].token_file) == Path("/t/o")
+
+
+@pytest.mark.parametrize("url", ["http://auth.example.com/t", "http://8.8.8.8/t", "http://svc.example/t"])
+def test_further_away_it_may_not(url: str) -> None:
+    """Whoever reads it on its way could exchange it as well."""
+    text = f"providers:\n  openai:\n    token_url: '{url}'\nprofiles: {{openai:p: {{wif: {{{OPENAI}}}}}}}"
+    assert faults(text) == ["3: providers.openai.token_url: would send identity tokens in the clear; write https"]
+    assert faults(text.partition("profiles")[0]) == []
