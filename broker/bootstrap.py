@@ -32,6 +32,7 @@ from broker.engine.readiness import Readiness
 from broker.engine.redeeming import Redeeming
 from broker.engine.refreshing import Refreshing
 from broker.engine.remembering import Remembering
+from broker.engine.reporting import Reporting
 from broker.engine.standing import Standings
 from broker.envoy.bootstrap_config import as_yaml, bootstrap_config
 from broker.envoy.options import GatewayMode
@@ -137,6 +138,9 @@ class Engine:
             chance=random.random,
             identities=identities,
         )
+        self.reporting = Reporting(
+            clock=clock, standings=self.standings, refreshing=self.refreshing, cooldowns=config.cooldowns
+        )
         self.leasing = Leasing(
             clock=clock,
             store=store,
@@ -144,16 +148,20 @@ class Engine:
             policies=config.policies,
             choosing=self.choosing,
             standings=self.standings,
-            refreshing=self.refreshing,
+            reporting=self.reporting,
             options=config.leases,
-            cooldowns=config.cooldowns,
-            deliveries=frozenset({Delivery.RAW}),
+            deliveries=_deliveries(config),
             leases=stored.leases,
         )
         self.expiring = Expiring(clock=clock, store=store, events=events, leasing=self.leasing, standings=self.standings)
         self.readiness = Readiness(
             catalog=config.catalog, standings=self.standings, ingesting=self.ingesting, required=config.required
         )
+
+
+def _deliveries(config: Config) -> frozenset[Delivery]:
+    """A token is worth something only where there is a gateway that knows it."""
+    return frozenset({Delivery.RAW} if config.gateway.mode is GatewayMode.OFF else Delivery)
 
 
 def agent_stores(config: Config, clock: Clock | None = None) -> AgentStores:

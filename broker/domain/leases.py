@@ -1,6 +1,6 @@
 """Leases: bounded rights to credentials. Instants here are *steady* seconds, which no change of the wall clock moves."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from broker.domain.errors import InvalidArgument, LeaseExpired
@@ -18,7 +18,9 @@ class LeaseOptions:
 @dataclass(frozen=True, slots=True)
 class Lease:
     """One grant. `automatic` tells whether the broker chose the profile, so that another may take over; `asked` is the time to
-    live first asked for, which renewals keep to; `streaming` whether a stream holds it: then it ends with that stream."""
+    live first asked for, which renewals keep to; `streaming` whether a stream holds it: then it ends with that stream.
+    `token` is the digest of what the holder of a brokered lease shows to the gateway; empty for a raw one.
+    """
 
     id: str
     agent: str
@@ -32,6 +34,17 @@ class Lease:
     expires_at: float
     max_expires_at: float
     streaming: bool = False
+    token: bytes = field(default=b"", repr=False)
+
+    @property
+    def brokered(self) -> bool:
+        """Whether its holder has a token, and never what is behind it."""
+        return self.delivery is Delivery.BROKERED
+
+    @property
+    def moves(self) -> bool:
+        """Whether it goes over to another credential when its own ends, so that it does not end with that."""
+        return self.streaming or self.brokered
 
     def renewable(self) -> bool:
         """Whether a renewal would still extend it."""
@@ -70,6 +83,7 @@ def grant(
     credential_left: float | None,
     now: float,
     streaming: bool,
+    token: bytes = b"",
 ) -> Lease:
     """A new lease: as long as the least of what was asked, what policy allows and what is left of the credential.
 
@@ -77,7 +91,7 @@ def grant(
     """
     life = min(ttl, max_ttl) if credential_left is None else min(ttl, max_ttl, max(credential_left, 0.0))
     return Lease(
-        lease_id, agent, session, provider, profile, automatic, delivery, ttl, now, now + life, now + max_ttl, streaming
+        lease_id, agent, session, provider, profile, automatic, delivery, ttl, now, now + life, now + max_ttl, streaming, token
     )  # fmt: skip
 
 

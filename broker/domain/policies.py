@@ -31,7 +31,8 @@ class Allowance:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentPolicy:
     """One agent's bounds. `"*"` in `providers` and `profiles` means any; durations in seconds; `rate` is acquires a second
-    on average with `burst` at once, None: unlimited."""
+    on average with `burst` at once, None: unlimited. `requests` narrow what may be asked through the gateway (the rules of
+    `broker.domain.requests`)."""
 
     providers: frozenset[str] = frozenset()
     profiles: frozenset[str] = frozenset({"*"})
@@ -40,6 +41,7 @@ class AgentPolicy:
     max_leases: int = 100
     rate: float | None = None
     burst: int = 20
+    requests: tuple[str, ...] = ()
 
     def allows_provider(self, provider: str) -> bool:
         """Whether the agent may have credentials of this provider."""

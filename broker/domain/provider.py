@@ -68,7 +68,8 @@ class Provider:
     A person logs in at `authorize_url` and comes back to `redirect_url` with a code (a loopback address, port 0 for any; or a
     page of the vendor that shows the code), or confirms a device login that begins at `device_url`.
     `api` is the form of a request to a model (`messages`, `openai`, `chat`, `gemini`), `probe_model` a small model to try a
-    credential on; empty where none is known. `exchange` is there where the vendor trusts workloads' identities.
+    credential on; empty where none is known. `exchange` is there where the vendor trusts workloads' identities. `requests` are
+    the rules of what may be asked through the gateway (`broker.domain.requests`), paths as they stand behind `base_url`.
     """
 
     id: str
@@ -91,6 +92,7 @@ class Provider:
     scopes: tuple[str, ...] = ()
     api: str = ""
     probe_model: str = ""
+    requests: tuple[str, ...] = ()
     exchange: Exchange | None = None
 
     @property

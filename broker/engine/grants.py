@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from broker.domain.leases import Lease
 from broker.domain.material import Held
 from broker.domain.provider import Provider
+from broker.domain.secret_value import SecretValue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What an agent asks for. `ttl` in seconds; empty texts mean "not said"."""
+    """What an agent asks for. `ttl` in seconds; empty texts mean "not said". `succeeds`: the lease whose token goes on."""
 
     provider: str = ""
     profile: str = ""
@@ -17,14 +18,17 @@ class Request:
     model: str = ""
     ttl: float | None = None
     delivery: str = ""
+    succeeds: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A lease with the material behind it. `offset` turns the lease's steady instants into wall-clock ones."""
+    """A lease with the material behind it. `offset` turns the lease's steady instants into wall-clock ones. `token` is what the
+    holder of a brokered lease has of it; None once only its digest is known, and for a raw one."""
 
     lease: Lease
     held: Held
     provider: Provider
     offset: float
     renewable: bool
+    token: SecretValue | None = None

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from broker.domain.cooldowns import CooldownOptions, Outcome, failed, rejected, succeeded
+from broker.domain import lease_tokens
+from broker.domain.cooldowns import Outcome
 from broker.domain.credentials import left
 from broker.domain.errors import (
     AuditUnavailable,
@@ -24,8 +25,8 @@ from broker.engine.choosing import Choosing
 from broker.engine.flushing import Flushing
 from broker.engine.grants import Grant, Request
 from broker.engine.ledger import Ledger, whose
-from broker.engine.refreshing import Refreshing
 from broker.engine.rehoming import Rehoming
+from broker.engine.reporting import Reporting
 from broker.engine.standing import Standings
 from broker.engine.streaming import LeaseStream
 from broker.ports import Clock, StateStore
@@ -49,9 +50,8 @@ class Leasing:
         policies: Policies,
         choosing: Choosing,
         standings: Standings,
-        refreshing: Refreshing,
+        reporting: Reporting,
         options: LeaseOptions,
-        cooldowns: CooldownOptions,
         deliveries: frozenset[Delivery],
         leases: Sequence[Lease] = (),
     ) -> None:
@@ -61,9 +61,8 @@ class Leasing:
         self._policies = policies
         self._choosing = choosing
         self._standings = standings
-        self._refreshing = refreshing
+        self._reporting = reporting
         self._options = options
-        self._cooldowns = cooldowns
         self._deliveries = deliveries
         self._flushing = Flushing(store)
         self._allowances: dict[str, Allowance | None] = {}
@@ -115,7 +114,8 @@ class Leasing:
         check_ttl(ttl, default=lease.asked)
         lease = self._rehoming.settle(lease)
         held = self._rehoming.look(lease)
-        renewed = renew(lease, ttl=ttl, credential_left=left(held, now=self._clock.now()), now=self._clock.steady())
+        rest = None if lease.moves else left(held, now=self._clock.now())
+        renewed = renew(lease, ttl=ttl, credential_left=rest, now=self._clock.steady())
         self._events.emit(LeaseRenewed(profile=lease.profile, **whose(lease)))
         self._ledger.replace(renewed)
         self._store.flush()
@@ -142,7 +142,7 @@ class Leasing:
                 return True
             version = home.held.version
             self._events.emit(OutcomeReported(profile=lease.profile, outcome=outcome.value, **whose(lease)))
-            self._note(home.held, outcome, retry_after)
+            self._reporting.note(home.held, outcome, retry_after=retry_after)
         try:
             return self.moved_on(agent, lease_id, profile=lease.profile, version=version)
         finally:
@@ -190,9 +190,13 @@ class Leasing:
         return len(matching)
 
     def drain(self) -> None:
-        """Grants nothing more, and tells every stream to look for another broker. Unary leases stay for the next one."""
+        """Grants nothing more, and tells every stream to look for another broker. Unary leases and tokens stay for the next."""
         self.draining = True
-        self._end([lease for lease in self._ledger.all() if lease.streaming], "shutting_down")
+        streams = [lease for lease in self._ledger.all() if lease.streaming]
+        for lease in streams:
+            if lease.brokered:
+                self._ledger.detach(lease.id, "shutting_down")
+        self._end([lease for lease in streams if not lease.brokered], "shutting_down")
 
     def count(self) -> tuple[int, int]:
         """How many leases live, and how many of them are streams."""
@@ -215,6 +219,31 @@ class Leasing:
     def wall_moved(self) -> None:
         """The wall clock jumped: leases last as long as before, but end at other instants. Streams are told, the store too."""
         self._ledger.wall_moved()
+
+    # -- what the gateway may ask --------------------------------------------------------------------------------------
+
+    def bearer(self, token: bytes) -> Lease:
+        """The living lease whose token has this digest. Raises LeaseNotFound, LeaseExpired, ShuttingDown."""
+        lease = self._ledger.by_token(token)
+        if lease is None:
+            if self.draining:
+                raise ShuttingDown("the broker is shutting down: try again in a moment")
+            raise LeaseNotFound("the lease token is of no lease: it was revoked, has expired or never was; acquire another")
+        return self._alive(lease)
+
+    def settle(self, lease: Lease) -> tuple[Lease, Held]:
+        """The lease on a profile that can serve now, and what that holds.
+
+        Raises NoUsableProfile, ProfileNotFound, ReauthRequired, RefreshFailed, SourceNotSynced, PolicyDenied,
+        AuditUnavailable.
+        """
+        self._standings.tick()
+        settled = self._rehoming.settle(lease)
+        if settled is not lease:
+            self._flushing.soon()
+        held = self._rehoming.look(settled)
+        self._standings.touch((held.profile.agent, held.profile.id))
+        return settled, held
 
     # -- what an open stream may ask -----------------------------------------------------------------------------------
 
@@ -244,6 +273,12 @@ class Leasing:
         else:
             self._ledger.remind(lease_id, renewal_due(renewed, credential_left=None, now=self._clock.steady()))
         return after
+
+    def close(self, lease_id: str) -> None:
+        """The stream is gone: the lease ends, if it was the stream's still."""
+        lease = self._ledger.get(lease_id)
+        if lease is not None and lease.streaming:
+            self._end([lease], "revoked")
 
     # -- within --------------------------------------------------------------------------------------------------------
 
@@ -282,6 +317,8 @@ class Leasing:
         choice = self._choosing.choose(agent, provider, profile=profile, session=request.session)
         held = choice.candidate.held
         wall = self._clock.now()
+        before = self._ledger.get(request.succeeds)
+        token = self._token(agent, provider, before) if delivery is Delivery.BROKERED else lease_tokens.NONE
         lease = grant(
             # Ids that grow with time keep the store's tree growing at one end: a random one would touch a page of its own.
             f"{int(wall * 1000):012x}{secrets.token_hex(10)}",
@@ -293,16 +330,25 @@ class Leasing:
             delivery=delivery,
             ttl=ttl,
             max_ttl=min(policy.max_ttl, self._options.max_ttl),
-            # A stream outlives its credential: it goes over to the next one.
-            credential_left=None if streaming else left(held, now=self._clock.now()),
+            # A stream outlives its credential, and so does a token: they go over to the next one.
+            credential_left=None if streaming or token.digest else left(held, now=wall),
             now=now,
             streaming=streaming,
+            token=token.digest,
         )
         granted = self._with_material(lease, held)
         life = granted.lease.expires_at - now
         self._events.emit(LeaseGranted(profile=lease.profile, delivery=delivery.value, seconds=life, **whose(lease)))
-        self._ledger.keep(lease)
-        return granted
+        self._ledger.keep(lease, token.secret)
+        if before is not None and token.digest and token.digest == before.token:
+            self._ledger.end(before.id, "succeeded")
+        return replace(granted, token=token.secret)
+
+    def _token(self, agent: str, provider: str, before: Lease | None) -> lease_tokens.Token:
+        """That of the lease before, where it is the same agent's for the same provider; else a new one."""
+        if before is not None and before.brokered and (before.agent, before.provider) == (agent, provider):
+            return lease_tokens.Token(before.token, self._ledger.token(before.id))
+        return lease_tokens.made(secrets.token_bytes(lease_tokens.BITS // 8))
 
     def _check_quota(self, agent: str, policy: AgentPolicy, now: float) -> None:
         if self._ledger.held_by(agent) >= policy.max_leases:
@@ -314,7 +360,9 @@ class Leasing:
     def _allowed(self, lease: Lease) -> bool:
         policy = self._policies.agents.get(lease.agent)
         known = lease.provider in self._choosing.catalog.providers
-        return known and policy is not None and policy.allows_profile(lease.provider, lease.profile)
+        if not known or policy is None or lease.delivery not in self._deliveries.intersection(policy.deliveries):
+            return False
+        return policy.allows_profile(lease.provider, lease.profile)
 
     def _living(self, lease_id: str) -> Lease:
         lease = self._ledger.get(lease_id)
@@ -340,29 +388,12 @@ class Leasing:
         self._store.flush()
 
     def _with_material(self, lease: Lease, held: Held) -> Grant:
-        rest = left(held, now=self._clock.now())
+        rest = None if lease.brokered else left(held, now=self._clock.now())
         renewable = lease.renewable()
         if rest is not None:
             end = self._clock.steady() + rest
             renewable = renewable and end > lease.expires_at + _WORTH_ASKING
             if end < lease.expires_at:
                 lease = replace(lease, expires_at=end)
-        return Grant(lease, held, self._choosing.catalog.providers[lease.provider], self.offset(), renewable)
-
-    def _note(self, held: Held, outcome: Outcome, retry_after: float | None) -> None:
-        profile = held.profile
-        key = (profile.agent, profile.id)
-        usage = self._standings.usage(key)
-        now = self._clock.now()
-        if outcome is Outcome.OK:
-            self._refreshing.proved(key, held.version)
-            if usage.last_failure or usage.rejected:
-                self._standings.replace_usage(key, succeeded(usage, now=now))
-        elif outcome is Outcome.AUTH:
-            if self._refreshing.force(key, held.version):
-                return
-            why = "the provider refused it (401): replace the credential"
-            self._standings.replace_usage(key, rejected(usage, why, version=held.version, now=now))
-        elif outcome is not Outcome.FORMAT:
-            noted = failed(usage, outcome, provider=profile.provider, now=now, options=self._cooldowns, retry_after=retry_after)
-            self._standings.replace_usage(key, noted)
+        provider, token = self._choosing.catalog.providers[lease.provider], self._ledger.token(lease.id)
+        return Grant(lease, held, provider, self.offset(), renewable, token)

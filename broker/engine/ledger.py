@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 from broker.domain.leases import Lease
+from broker.domain.secret_value import SecretValue
 from broker.engine.agenda import Agenda
 from broker.engine.notifying import Mailbox, News
 from broker.ports import Clock, StateStore
@@ -14,7 +16,9 @@ class Ledger:
     """Leases by id. What is put here is stored with the next `flush` of the store, which is the caller's to call.
 
     Everyone is due at the end of the lease; a stream before that, when its caller says.
-    A lease that a stream holds ends with its connection: a restart has nothing to remember of it, so it is not stored.
+    A lease that a stream holds ends with its connection: a restart has nothing to remember of it, so it is not stored. But a
+    token is in the environment of a process that knows nothing of streams: its lease is stored, and lives on without its stream
+    until it ends or another succeeds it.
     """
 
     def __init__(self, *, clock: Clock, store: StateStore, events: Events) -> None:
@@ -25,11 +29,22 @@ class Ledger:
         self._mailboxes: dict[str, Mailbox] = {}
         self._streams_on: dict[str, dict[str, None]] = {}
         self._held_by: Counter[str] = Counter()
+        self._by_token: dict[bytes, str] = {}
+        self._tokens: dict[str, SecretValue] = {}
         self.agenda: Agenda[str] = Agenda()
 
     def get(self, lease_id: str) -> Lease | None:
         """The lease, if it has not ended."""
         return self._leases.get(lease_id)
+
+    def by_token(self, digest: bytes) -> Lease | None:
+        """The lease whose token has this digest, if it has not ended."""
+        lease_id = self._by_token.get(digest)
+        return None if lease_id is None else self._leases[lease_id]
+
+    def token(self, lease_id: str) -> SecretValue | None:
+        """The lease's token itself, where this process has made it."""
+        return self._tokens.get(lease_id)
 
     def all(self) -> Iterator[Lease]:
         """Every lease, oldest first. Leases may end and come meanwhile."""
@@ -47,9 +62,11 @@ class Ledger:
         """The leases on the profile that are held by streams."""
         return [self._leases[lease_id] for lease_id in self._streams_on.get(profile, ())]
 
-    def keep(self, lease: Lease) -> None:
-        """A new lease."""
+    def keep(self, lease: Lease, token: SecretValue | None = None) -> None:
+        """A new lease. Whose token it has taken over, if it has, can be found by that no more."""
         self.adopt(lease)
+        if token is not None:
+            self._tokens[lease.id] = token
         self._put(lease)
 
     def adopt(self, lease: Lease) -> None:
@@ -85,11 +102,22 @@ class Ledger:
         self._leave(lease)
         self.agenda.forget(lease_id)
         self._held_by[lease.agent] -= 1
+        self._tokens.pop(lease_id, None)
+        if self._by_token.get(lease.token) == lease_id:
+            del self._by_token[lease.token]
         if lease.streaming:
             self._mailboxes.pop(lease_id).post(News.ENDED, reason)
-        else:
+        if _is_stored(lease):
             self._store.put_lease(lease_id, None)
         self._events.emit(LeaseRevoked(profile=lease.profile, reason=reason, **whose(lease)))
+
+    def detach(self, lease_id: str, reason: str) -> None:
+        """The stream that holds the lease is told that it is over, as by `end`; the lease lives on without it."""
+        lease = self._leases[lease_id]
+        self._leave(lease)
+        self._mailboxes.pop(lease_id).post(News.ENDED, reason)
+        self._enter(replace(lease, streaming=False))
+        self._put(self._leases[lease_id])
 
     def tick(self) -> float:
         """Ends what is over and wakes the streams that are due. Returns the next steady instant at which to come again."""
@@ -111,11 +139,13 @@ class Ledger:
             mailbox.post(News.MOVED)
 
     def _put(self, lease: Lease) -> None:
-        if not lease.streaming:
+        if _is_stored(lease):
             self._store.put_lease(lease.id, lease)
 
     def _enter(self, lease: Lease) -> None:
         self._leases[lease.id] = lease
+        if lease.token:
+            self._by_token[lease.token] = lease.id
         self.agenda.plan(lease.id, lease.expires_at)
         if lease.streaming:
             self._streams_on.setdefault(lease.profile, {})[lease.id] = None
@@ -127,6 +157,10 @@ class Ledger:
         del on_profile[lease.id]
         if not on_profile:
             del self._streams_on[lease.profile]
+
+
+def _is_stored(lease: Lease) -> bool:
+    return bool(lease.token) or not lease.streaming
 
 
 def whose(lease: Lease) -> dict[str, str]:

@@ -61,13 +61,13 @@ class Rehoming:
 
     def remind(self, lease: Lease, held: Held) -> None:
         """Plans when the stream is to renew the lease, or to warn that its credential ends."""
-        rest = left(held, now=self._clock.now())
+        rest = None if lease.brokered else left(held, now=self._clock.now())
         self._ledger.remind(lease.id, renewal_due(lease, credential_left=rest, now=self._clock.steady()))
 
     def _move(self, lease: Lease, held: Held) -> Lease:
         if held.profile.id == lease.profile:
             return lease
-        rest = None if lease.streaming else left(held, now=self._clock.now())
+        rest = None if lease.moves else left(held, now=self._clock.now())
         until = lease.expires_at if rest is None else min(lease.expires_at, self._clock.steady() + rest)
         moved = replace(lease, profile=held.profile.id, expires_at=until)
         self._ledger.replace(moved)
@@ -80,10 +80,13 @@ class Rehoming:
                     self._tell(lease)
 
     def _tell(self, lease: Lease) -> None:
-        """Finds the stream a profile that can serve, or ends it. One whose login is being refreshed waits for that."""
+        """Finds the stream a profile that can serve, or ends it. One whose login is being refreshed waits for that; a token is
+        not the credential's, and outlives that there is none."""
         try:
             settled = self.settle(lease)
         except BrokerError as error:
+            if lease.brokered:
+                return
             home = self.home(lease)
             if isinstance(error, RefreshFailed) and home is not None and home.standing.revival is not Revival.NONE:
                 return

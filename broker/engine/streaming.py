@@ -44,8 +44,8 @@ class Leases(Protocol):
     def extend(self, lease_id: str) -> Grant:
         """The lease, renewed for as long as first asked. Raises LeaseNotFound, LeaseExpired."""
 
-    def revoke(self, agent: str, lease_id: str) -> None:
-        """Ends the lease."""
+    def close(self, lease_id: str) -> None:
+        """The stream is gone: the lease ends, if it was the stream's still."""
 
     def steady(self) -> float:
         """Now, as leases count it."""
@@ -65,7 +65,7 @@ class LeaseStream:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._leasing.revoke(self._granted.lease.agent, self._granted.lease.id)
+        self._leasing.close(self._granted.lease.id)
 
     async def next(self) -> Notice:
         """The next event. After one of kind REVOKED there is none. Asking for it is what keeps the lease alive: a holder that
@@ -94,8 +94,9 @@ class LeaseStream:
             return None  # it ended meanwhile: the mailbox says so next
 
     def _rotated(self) -> Notice | None:
+        """A token stays the same whatever is behind it: its holder is told of another profile, not of other material."""
         before, now = self._granted, self._leasing.look(self._granted.lease.id)
-        same = (before.held.version, before.lease.profile) == (now.held.version, now.lease.profile)
+        same = now.lease.profile == before.lease.profile and (now.lease.brokered or now.held.version == before.held.version)
         return None if same else self._notice(NoticeKind.ROTATED, now)
 
     def _due(self) -> Notice | None:

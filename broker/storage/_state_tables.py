@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
@@ -45,8 +45,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             agent TEXT, profile TEXT, version INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (agent, profile)
         ) WITHOUT ROWID""",
     ),
+    # The SHA-256 of a lease's token, empty for a raw lease.
+    ("ALTER TABLE leases ADD COLUMN token BLOB NOT NULL DEFAULT x''",),
 )
 """Each step leads to the schema version of its place, counted from one. Steps are added at the end and never changed."""
+_TOKENS_SINCE: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +99,14 @@ def _lease_row(lease: Lease, moment: Moment) -> Row:
     return (
         lease.agent, lease.session, lease.provider, lease.profile, lease.automatic, lease.delivery.value, lease.asked,
         lease.issued_at, lease.expires_at, lease.max_expires_at, moment.wall + lease.expires_at - moment.steady, moment.boot,
+        lease.token,
     )  # fmt: skip
 
 
 def _read_lease(row: Row, moment: Moment) -> tuple[str, Lease]:
-    lease_id, agent, session, provider, profile, automatic, delivery, asked, issued, expires, max_expires, wall, boot = row
+    lease_id, agent, session, provider, profile, automatic, delivery, asked, issued, expires, max_expires, wall, boot, token = (
+        row
+    )
     shift = 0.0
     if not boot or boot != moment.boot:
         # A clock that was set back must not lengthen a lease beyond what it was to live.
@@ -108,7 +114,7 @@ def _read_lease(row: Row, moment: Moment) -> tuple[str, Lease]:
         shift = moment.steady + left - expires
     return lease_id, Lease(
         lease_id, agent, session, provider, profile, bool(automatic), Delivery(delivery), asked,
-        issued + shift, expires + shift, max_expires + shift,
+        issued + shift, expires + shift, max_expires + shift, token=bytes(token),
     )  # fmt: skip
 
 
@@ -138,12 +144,14 @@ def _read_usage(row: Row, _: Moment) -> tuple[tuple[str, str], Usage]:
 LEASES: Final[Table[str, Lease]] = _table(
     "leases",
     "id, agent, session, provider, profile, automatic, delivery, asked, issued_at, expires_at, max_expires_at, "
-    "expires_wall, boot",
+    "expires_wall, boot, token",
     key="id",
     key_row=lambda key: (key,),
     value_row=_lease_row,
     read=_read_lease,
 )
+_LEASES_WITHOUT_TOKENS: Final = replace(LEASES, select=LEASES.select.replace(", token ", ", x'' "))
+"""As they are in an older database that can only be read."""
 PINS: Final[Table[tuple[str, str, str], tuple[str, bool]]] = _table(
     "pins",
     "agent, session, provider, profile, strict",
@@ -222,7 +230,9 @@ def read_state(db: sqlite3.Connection, moment: Moment) -> tuple[StoredState, lis
 
     Raises sqlite3.Error, and ValueError or TypeError for rows that no broker wrote.
     """
-    leases = sorted((lease for _, lease in _rows(db, LEASES, moment)), key=lambda lease: lease.issued_at)
+    old = db.execute("PRAGMA user_version").fetchone()[0] < _TOKENS_SINCE
+    rows = _rows(db, _LEASES_WITHOUT_TOKENS if old else LEASES, moment)
+    leases = sorted((lease for _, lease in rows), key=lambda lease: lease.issued_at)
     return StoredState(
         leases=tuple(lease for lease in leases if lease.expires_at > moment.steady),
         pins=dict(_rows(db, PINS, moment)),

@@ -20,6 +20,7 @@ from broker.engine.ordering import Ordering
 from broker.engine.readiness import Readiness
 from broker.engine.redeeming import Redeeming
 from broker.engine.refreshing import Refreshing
+from broker.engine.reporting import Reporting
 from broker.engine.standing import Standings
 from broker.ports import TokenEndpoint
 from broker.providers import PROVIDERS
@@ -69,6 +70,7 @@ class Engine:
         lease_options: LeaseOptions | None = None,
         profiles: MemoryProfileStore | None = None,
         endpoint: TokenEndpoint | None = None,
+        deliveries: frozenset[Delivery] = frozenset({Delivery.RAW}),
     ) -> None:
         self.clock = clock or FakeClock()
         self.profiles = profiles or MemoryProfileStore()
@@ -101,10 +103,13 @@ class Engine:
             clock=self.clock, events=self.events, standings=self.standings, redeeming=self.redeeming,
             reread=self.ingesting.look_again, chance=lambda: 0.0,
         )  # fmt: skip
+        self.reporting = Reporting(
+            clock=self.clock, standings=self.standings, refreshing=self.refreshing, cooldowns=CooldownOptions()
+        )
         self.leasing = Leasing(
             clock=self.clock, store=self.store, events=self.events, policies=self.policies, choosing=self.choosing,
-            standings=self.standings, refreshing=self.refreshing, options=lease_options or LeaseOptions(),
-            cooldowns=CooldownOptions(), deliveries=frozenset({Delivery.RAW}), leases=stored.leases,
+            standings=self.standings, reporting=self.reporting, options=lease_options or LeaseOptions(),
+            deliveries=deliveries, leases=stored.leases,
         )  # fmt: skip
         self.readiness = Readiness(catalog=self.catalog, standings=self.standings, ingesting=self.ingesting, required=required)
         self.expiring = Expiring(

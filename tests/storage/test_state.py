@@ -22,7 +22,9 @@ from broker.domain.cooldowns import Usage
 from broker.domain.leases import Lease
 from broker.domain.policies import Delivery
 from broker.ports import StateStore, StoredState, StoredVersion
-from broker.storage._state_tables import MIGRATIONS
+from broker.storage._state_file import open_for_reading
+from broker.storage._state_tables import MIGRATIONS, Moment, read_state
+from broker.storage.glimpse import Glimpse
 from broker.storage.state import SqliteStateStore, StateTooNew, boot_id
 from tests.fakes.clock import FakeClock
 
@@ -87,7 +89,7 @@ instants = st.floats(min_value=0, max_value=1e10)
 @given(
     one=st.builds(
         Lease, words, words, words, words, words, st.booleans(), st.sampled_from(Delivery), instants, instants,
-        st.floats(min_value=1001, max_value=1e10), instants,
+        st.floats(min_value=1001, max_value=1e10), instants, token=st.binary(max_size=32),
     ),
     pin=st.tuples(words, st.booleans()),
     order=st.lists(words).map(tuple),
@@ -269,6 +271,50 @@ def test_a_newer_state_is_refused_and_not_touched(opened: Opener, path: Path) ->
             closed.load()
     assert path.read_bytes() == before
     assert not list(path.parent.glob("*corrupt*"))
+
+
+FIRST = Path(__file__).with_name("state-1.sql")
+"""A database as the first version of this schema wrote it, with a lease, a pin, an order, usage and a version in it."""
+
+
+def from_the_first_version(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.executescript(FIRST.read_text())
+
+
+def test_a_store_of_the_first_version_is_read_and_brought_up_to_date(opened: Opener, path: Path) -> None:
+    """Nothing in it is lost, its leases are raw ones, and brokered ones can stand beside them."""
+    from_the_first_version(path)
+    store = opened()
+    state = store.load()
+    assert [(one.id, one.delivery, one.token) for one in state.leases] == [("l1", Delivery.RAW, b"")]
+    assert (dict(state.pins), dict(state.orders)) == (
+        {("main", "talk", "anthropic"): ("anthropic:env", True)},
+        {("main", "anthropic"): ("anthropic:env", "anthropic:b")},
+    )
+    assert state.usage[("", "anthropic:env")].error_count == 2
+    assert state.versions[("", "anthropic:env")].version == 7
+    token = replace(lease("l2"), delivery=Delivery.BROKERED, token=b"t" * 32)
+    put(store, token)
+    store.close()
+    assert {one.id: one.token for one in opened().load().leases} == {"l1": b"", "l2": b"t" * 32}
+
+
+def test_a_store_of_the_first_version_can_be_read_where_it_cannot_be_written(path: Path) -> None:
+    """A full disk does not end the leases of those who come with a newer broker."""
+    from_the_first_version(path)
+    with closing(open_for_reading(path)) as db:
+        state, expired = read_state(db, Moment(wall=1_800_000_000.0, steady=1000.0, boot="this-boot"))
+    assert (ids(state), expired) == ({"l1"}, [])
+
+
+def test_somebody_who_only_looks_reads_a_store_of_the_first_version(path: Path, clock: FakeClock) -> None:
+    """And leaves it as it is."""
+    from_the_first_version(path)
+    before = path.read_bytes()
+    assert Glimpse(path, clock=clock).load().pins == {("main", "talk", "anthropic"): ("anthropic:env", True)}
+    assert path.read_bytes() == before
 
 
 def test_an_empty_file_is_an_empty_store(opened: Opener, path: Path) -> None:
@@ -599,6 +645,7 @@ from pathlib import Path
 from broker.engine.clock import SystemClock
 from broker.domain.leases import Lease
 from broker.domain.policies import Delivery
+from broker.storage.glimpse import Glimpse
 from broker.storage.state import SqliteStateStore
 clock = SystemClock()
 store = SqliteStateStore(Path(sys.argv[1]), clock=clock)
