@@ -13,7 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from broker.config.gateway import gateway_of
-from broker.config.model import Config
+from broker.config.model import Config, Remote, TokenListener
+from broker.config.values import Address
 from broker.domain.errors import CannotStart
 from broker.domain.findings import Finding, findings
 from broker.domain.material import Material, Shadowed, SourceState
@@ -38,11 +39,18 @@ from broker.envoy.bootstrap_config import as_yaml, bootstrap_config
 from broker.envoy.options import GatewayMode
 from broker.envoy.process import EnvoyProcess
 from broker.identity.agent_socket import Claim, claim
+from broker.identity.client_certificate import ClientCertificates
+from broker.identity.published_keys import KeysOfApi, KeysOfFile, KeysUnread, PublishedKeys
+from broker.identity.server_certificate import ServerCertificate
+from broker.identity.service_account import Check, ServiceAccounts
+from broker.identity.token_review import TokenReviews
+from broker.kube.api import KubeApi, KubeFault
 from broker.ports import Clock, Source, StateStore
 from broker.providers.catalog import PROVIDERS
 from broker.rpc.admin import AdminServicer
 from broker.rpc.convert import LeaseMessages
-from broker.rpc.server import admin_server, agent_server, health_server
+from broker.rpc.remote import Door, Identities
+from broker.rpc.server import admin_server, agent_server, health_server, remote_server
 from broker.rpc.servicer import BrokerServicer
 from broker.sources.env import EnvOptions
 from broker.sources.registry import TAIL, Context, build
@@ -296,8 +304,9 @@ async def _listen(
     engine.standings.listeners.append(messages.forget)
     health = health_server(config.listen.health.host, config.listen.health.port, engine.readiness)
     servers = [health]
+    servicers: dict[str, BrokerServicer] = {}
     for socket in claimed.agents:
-        servicer = BrokerServicer(
+        servicers[socket.agent] = servicer = BrokerServicer(
             socket.agent,
             leasing=engine.leasing,
             choosing=engine.choosing,
@@ -320,6 +329,10 @@ async def _listen(
         started_at=clock.now(),
     )
     servers.append(admin_server(claimed.admin, operator, engine.readiness))
+    if config.remote is not None:
+        for address, identities, certificate in await _listeners(config.remote, clock, stack):
+            door = Door(identities, clock=clock, events=events)
+            servers.append(remote_server(address, servicers, engine.readiness, door=door, certificate=certificate))
     claimed.settle()
     for server in servers:
         await server.start()
@@ -331,6 +344,39 @@ async def _listen(
                 group.create_task(server.stop(_GRACE))
 
     stack.push_async_callback(stop_others)
+
+
+async def _listeners(
+    remote: Remote, clock: SystemClock, stack: AsyncExitStack
+) -> list[tuple[Address, Identities, ServerCertificate]]:
+    """Where agents of other machines are listened to, who tells them from each other there, and the files to serve with. Raises
+    CannotStart."""
+    found: list[tuple[Address, Identities, ServerCertificate]] = []
+    if (certificates := remote.client_certificates) is not None:
+        files = ServerCertificate(remote.certificate, remote.key, client_ca=certificates.ca, clock=clock)
+        found.append((certificates.address, ClientCertificates(remote.callers, clock=clock), files))
+    if (tokens := remote.service_accounts) is not None:
+        files = ServerCertificate(remote.certificate, remote.key, clock=clock)
+        check = await _token_check(tokens, clock, stack)
+        accounts = ServiceAccounts(check, remote.callers, clock=clock, audience=tokens.audience)
+        found.append((tokens.address, accounts, files))
+    return found
+
+
+async def _token_check(tokens: TokenListener, clock: SystemClock, stack: AsyncExitStack) -> Check:
+    try:
+        if tokens.keys is not None:
+            file = KeysOfFile(tokens.keys, issuer=tokens.issuer)
+            await file.read()
+            return PublishedKeys(file, clock=clock)
+        api = KubeApi(kubeconfig=tokens.kubeconfig)
+        await api.open()
+    except (KeysUnread, KubeFault) as fault:
+        raise CannotStart(f"listen.agents.service_accounts: {fault}") from None
+    stack.push_async_callback(api.close)
+    if tokens.published:
+        return PublishedKeys(KeysOfApi(api, issuer=tokens.issuer), clock=clock)
+    return TokenReviews(api, audience=tokens.audience)
 
 
 async def _gateway(config: Config, clock: SystemClock, stack: AsyncExitStack) -> tuple[EnvoyProcess, ...]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from broker.config.document import AuditSection, Document, GatewaySection
 from broker.config.model import AuditOptions, Config, ConfiguredProfile, Listen, Models, SourceSpec
 from broker.config.reading import Report, under
+from broker.config.remote import IDENTITIES, remote, remote_addresses
 from broker.config.values import Address, shown
 from broker.config.vendors import Known
 from broker.config.workloads import workloads
@@ -68,6 +69,7 @@ def assemble(document: Document, around: Surroundings, report: Report) -> Config
         run_dir=run_dir,
         state_path=around.path(document.state_path) if document.state_path else run_dir / "state.db",
         listen=listen,
+        remote=remote(document, around.path, report),
         policies=policies,
         required=_required(document, known, report),
         sources=sources,
@@ -115,7 +117,8 @@ def _policy(name: str, given: Mapping[str, Any], leases: LeaseOptions, known: Kn
     """An agent that is listed has what its section says, and no provider unless it says so; `main` has them all."""
     path = under("agents", name)
     told = {"max_ttl": leases.max_ttl, **given}
-    told.pop("socket", None)
+    for place in ("socket", *IDENTITIES):
+        told.pop(place, None)
     if told["max_ttl"] > leases.max_ttl and report.sound("leases"):
         longest = shown(leases.max_ttl)
         report.refuse(f"{path}.max_ttl", f"is longer than leases.max_ttl ({longest}); shorten it, or raise leases.max_ttl")
@@ -143,10 +146,12 @@ def _listen(document: Document, around: Surroundings, report: Report) -> Listen:
         name: getattr(given, name) or around.listen.get(name) or getattr(usual, name)
         for name in ("health", "metrics", "gateway")
     }
-    for (one, first), (other, second) in combinations(addresses.items(), 2):
+    written = {name: address for name in addresses if (address := getattr(given, name))} | remote_addresses(given.agents)
+    for (one, first), (other, second) in combinations((addresses | written).items(), 2):
         if _clash(first, second):
-            later, earlier = (other, one) if getattr(given, other) else (one, other)
-            report.refuse(f"listen.{later}", f"has the port of listen.{earlier} ({addresses[earlier]}); give it one of its own")
+            later, earlier = (other, one) if other in written else (one, other)
+            taken = second if later == one else first
+            report.refuse(f"listen.{later}", f"has the port of listen.{earlier} ({taken}); give it one of its own")
     agents = {name: around.path(told["socket"]) for name, told in (document.agents or {}).items() if told.get("socket")}
     return Listen(
         **addresses,

@@ -27,14 +27,45 @@ NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokensSection:
+    """Where and how tokens of service accounts are taken."""
+
+    address: values.Address
+    audience: str = "equabot"
+    validate: str = "token_review"
+    kubeconfig: str = ""
+    keys: str = ""
+    issuer: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificatesSection:
+    """Where and of which authority certificates are taken."""
+
+    address: values.Address
+    ca: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteSection:
+    """The agents' API over TCP."""
+
+    certificate: str
+    key: str
+    service_accounts: TokensSection | None = None
+    client_certificates: CertificatesSection | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListenSection:
-    """Addresses and, for the broker's own sockets, paths."""
+    """Addresses and, for the broker's own sockets, paths. `agents` None: not over TCP."""
 
     health: values.Address | None = None
     metrics: values.Address | None = None
     gateway: values.Address | None = None
     admin: str = ""
     control: str = ""
+    agents: RemoteSection | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +197,37 @@ _VARIABLE: Final = Text(values.variable)
 _HOURS: Final = Text(values.hours)
 _MODE: Final = Text(partial(values.one_of, Mode))
 
+_REMOTE: Final = Section(
+    RemoteSection,
+    {
+        "certificate": _PATH,
+        "key": _PATH,
+        "service_accounts": Section(
+            TokensSection,
+            {
+                "address": _ADDRESS,
+                "audience": _TEXT,
+                "validate": Text(partial(values.word, ("token_review", "published_keys"))),
+                "kubeconfig": _PATH,
+                "keys": _PATH,
+                "issuer": _TEXT,
+            },
+            needs=("address",),
+        ),
+        "client_certificates": Section(CertificatesSection, {"address": _ADDRESS, "ca": _PATH}, needs=("address", "ca")),
+    },
+    needs=("certificate", "key"),
+)
 _LISTEN: Final = Section(
-    ListenSection, {"health": _ADDRESS, "metrics": _ADDRESS, "gateway": _ADDRESS, "admin": _SOCKET, "control": _SOCKET}
+    ListenSection,
+    {
+        "health": _ADDRESS,
+        "metrics": _ADDRESS,
+        "gateway": _ADDRESS,
+        "admin": _SOCKET,
+        "control": _SOCKET,
+        "agents": _REMOTE,
+    },
 )
 _AGENT: Final = Section(
     dict[str, Any],
@@ -180,6 +240,8 @@ _AGENT: Final = Section(
         "rate": Text(values.rate),
         "burst": Text(values.count),
         "socket": _SOCKET,
+        "service_accounts": Many(Text(values.service_account), some=True),
+        "certificates": Many(_TEXT, some=True),
     },
 )
 _SOURCE: Final = OneOf(

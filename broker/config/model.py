@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from broker.config.values import Address
+from broker.domain.callers import Callers
 from broker.domain.cooldowns import CooldownOptions
 from broker.domain.discovery import Rules
 from broker.domain.leases import LeaseOptions
@@ -35,6 +36,39 @@ class Listen:
     admin: Path | None = None
     control: Path | None = None
     agents: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenListener:
+    """Where callers show tokens of service accounts for `audience`. Those are checked by the API server, unless `published`:
+    then against the keys that it publishes, or those in the file `keys`. `kubeconfig` None: the pod's own service account;
+    `issuer` empty: the one that the API server names."""
+
+    address: Address
+    audience: str = "equabot"
+    published: bool = False
+    kubeconfig: Path | None = None
+    keys: Path | None = None
+    issuer: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateListener:
+    """Where callers show certificates that the authority in the file `ca` has signed."""
+
+    address: Address
+    ca: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """The agents' API over TCP, with the broker's own certificate and key (PEM files); and which agents its callers are."""
+
+    certificate: Path
+    key: Path
+    service_accounts: TokenListener | None = None
+    client_certificates: CertificateListener | None = None
+    callers: Callers = field(default_factory=Callers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +136,7 @@ class Config:
     run_dir: Path
     state_path: Path
     listen: Listen = field(default_factory=Listen)
+    remote: Remote | None = None
     policies: Policies = field(default_factory=Policies)
     required: tuple[str, ...] = ()
     sources: tuple[SourceSpec, ...] = ()

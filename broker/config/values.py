@@ -20,6 +20,7 @@ _INSTANT: Final = re.compile(
 )
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 _AGENT: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,62})")
+_SERVICE_ACCOUNT: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 _PROVIDER: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62})")
 _PROFILE_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@+-]{0,126})")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,126}")
@@ -170,6 +171,13 @@ def agent(written: str) -> str:
         raise Refused(f"{written!r} is the name of the broker's own socket directory; give the agent another")
     if not _AGENT.fullmatch(written):
         raise Refused("is no agent name; use up to 63 of a-z, 0-9, - and _, beginning with a letter or digit")
+    return written
+
+
+def service_account(written: str) -> str:
+    """A Kubernetes service account as `namespace/name`."""
+    if not _SERVICE_ACCOUNT.fullmatch(written):
+        raise Refused(f"{quote(written)} is no service account; write namespace/name, as agents/reviewer")
     return written
 
 

@@ -48,6 +48,8 @@ class Service(grpc.GenericRpcHandler):
 
     def __init__(self, descriptor: ServiceDescriptor, handlers: Mapping[str, Handler], *, name: str = "") -> None:
         self.name = name or descriptor.full_name
+        self.descriptor = descriptor
+        self.handlers = handlers
         self._methods = {
             f"/{self.name}/{method.name}": _method(f"{self.name}/{method.name}", method, handlers[method.name])
             for method in descriptor.methods

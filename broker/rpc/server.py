@@ -1,9 +1,11 @@
-"""The servers: one per agent socket, one for the operator, and health on TCP with nothing else beside it."""
+"""The servers: one per agent socket, one for the operator, health on TCP with nothing else beside it, and for agents of other
+machines, where they are wanted, one for each way in which those show who they are."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import grpc
 import grpc.aio
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import ReflectionServicer
@@ -13,6 +15,7 @@ from broker.engine.readiness import Readiness
 from broker.rpc.admin import AdminServicer
 from broker.rpc.calls import Call, Service
 from broker.rpc.health import HealthServicer
+from broker.rpc.remote import Certificate, Door, credentials
 from broker.rpc.servicer import BrokerServicer
 
 _MOST_CALLS: Final = 2048
@@ -50,16 +53,39 @@ def admin_server(path: Path, servicer: AdminServicer, readiness: Readiness) -> g
 
 def health_server(host: str, port: int, readiness: Readiness) -> grpc.aio.Server:
     """Health on TCP, and nothing else. Raises CannotListen."""
-    shown = f"[{host}]" if ":" in host else host
-    return _server(f"{shown}:{port}", [HealthServicer(readiness).service()], reflected=False)
+    return _server(_shown(host, port), [HealthServicer(readiness).service()], reflected=False)
 
 
-def _server(address: str, services: list[Service], *, reflected: bool) -> grpc.aio.Server:
+def remote_server(
+    address: tuple[str, int],
+    servicers: Mapping[str, BrokerServicer],
+    readiness: Readiness,
+    *,
+    door: Door,
+    certificate: Certificate,
+) -> grpc.aio.Server:
+    """The API of every agent on TCP, with health and reflection, all of it behind the door. Raises CannotListen, and
+    CannotStart for a certificate that is of no use."""
+    brokers = {agent: servicer.service() for agent, servicer in servicers.items()}
+    health = HealthServicer(readiness).service()
+    names = [next(iter(brokers.values())).name, health.name]
+    shared = (dict.fromkeys(brokers, service) for service in (health, *_reflection(names)))
+    services = [door.service(agents) for agents in (brokers, *shared)]
+    return _server(_shown(*address), services, reflected=False, secured=credentials(certificate))
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _server(
+    address: str, services: list[Service], *, reflected: bool, secured: grpc.ServerCredentials | None = None
+) -> grpc.aio.Server:
     if reflected:
         services = [*services, *_reflection([service.name for service in services])]
     server = grpc.aio.server(handlers=services, options=_OPTIONS, maximum_concurrent_rpcs=_MOST_CALLS)
     try:
-        bound = server.add_insecure_port(address)
+        bound = server.add_secure_port(address, secured) if secured else server.add_insecure_port(address)
     except RuntimeError:
         bound = 0
     if not bound:

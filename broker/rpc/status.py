@@ -41,6 +41,11 @@ CODES: Final[Mapping[type[errors.BrokerError], StatusCode]] = {
     errors.AuditUnavailable: StatusCode.UNAVAILABLE,
     errors.ShuttingDown: StatusCode.UNAVAILABLE,
 }
+_NARROWER: Final[Mapping[type[errors.BrokerError], StatusCode]] = {
+    errors.Unidentified: StatusCode.UNAUTHENTICATED,
+    errors.IdentityUnchecked: StatusCode.UNAVAILABLE,
+}
+"""Kinds of the reasons above that a client may tell apart by their code."""
 
 
 class ServiceUnknown(Exception):
@@ -78,7 +83,8 @@ def internal(incident: str) -> Refusal:
 
 
 def _explained(error: errors.BrokerError) -> Refusal:
-    code = CODES.get(type(error), StatusCode.UNKNOWN)
+    kind = type(error)
+    code = CODES.get(kind) or _NARROWER.get(kind, StatusCode.UNKNOWN)
     message = _cut(error.message, _MESSAGE_BYTES)
     status = Status(code=code.value[0], message=message)
     status.details.add().Pack(ErrorInfo(domain=DOMAIN, reason=error.reason, metadata=_bounded(error.metadata)))

@@ -129,6 +129,14 @@ class RenewalDenied(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CallerRefused(Event):
+    """A call over the network was not let in: `reason` is the error's name, `words` its message."""
+
+    reason: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AcquireAnswered(Event):
     """A request for a lease was answered, granted or not, after so many seconds."""
 
