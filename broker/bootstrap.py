@@ -63,6 +63,7 @@ from broker.storage.migrations import Migration, migrate
 from broker.storage.replacing import replace_file
 from broker.storage.sealing import Seal
 from broker.storage.state import SqliteStateStore
+from broker.telemetry.audit_log import AuditLog, audit_output
 from broker.telemetry.event_log import log_event
 from broker.telemetry.events import AcquireAnswered, Draining, Events, Started
 from broker.telemetry.log import loop_exception_handler
@@ -266,18 +267,24 @@ async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
     with claim(config.run_dir, config.policies.agents, admin=config.listen.admin, agent_paths=config.listen.agents) as claimed:
         store = SqliteStateStore(config.state_path, clock=clock)
         try:
+            redactor = redactor or Redactor()
+            audit = _audit(config, clock, key=store.digest_key, clean=redactor.text)
+            events.sinks.insert(0, audit.record)
             engine = Engine(config, clock=clock, store=store, events=events)
-            if redactor is not None:
-                redactor.watch(engine.standings.secrets)
+            redactor.watch(engine.standings.secrets)
+            engine.readiness.blocked, audit.changed = lambda: audit.refuses, engine.readiness.look_again
             async with AsyncExitStack() as stack:
-                await _listen(config, engine, claimed, store=store, events=events, clock=clock, stack=stack)
+                stack.callback(audit.close)
+                await _listen(config, engine, claimed, store=store, events=events, audit=audit, clock=clock, stack=stack)
                 address = config.listen.metrics
-                served = metrics.serve(address.host, address.port, snapshot=lambda: _snapshot(engine, store, clock))
+                served = metrics.serve(address.host, address.port, snapshot=lambda: _snapshot(engine, store, audit, clock))
                 stack.callback(served.close)
                 gateway = await _gateway(config, clock, stack)
                 moving = (engine.ingesting, engine.expiring, engine.refreshing, engine.remembering, engine.mirroring)
                 await stack.enter_async_context(
-                    _beside(*(part.run() for part in moving), *(envoy.run() for envoy in gateway), _checkpoints(store, clock))
+                    _beside(
+                        *(part.run() for part in moving), *(envoy.run() for envoy in gateway), _checkpoints(store, audit, clock)
+                    )
                 )
                 events.emit(Started(version=metrics.version, seconds=clock.steady() - began))
                 reason = await stopping
@@ -289,6 +296,23 @@ async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
             store.close()
 
 
+def _audit(config: Config, clock: Clock, *, key: bytes, clean: Callable[[str], str]) -> AuditLog:
+    """The audit log, begun. Its anchor lies beside the state, which leases outlive a restart in."""
+    options = config.audit
+    audit = AuditLog(
+        audit_output(options.path, patient=options.fail_closed),
+        anchor=config.state_path.with_name("audit.head"),
+        key=key,
+        clean=clean,
+        version=_version(),
+        fail_closed=options.fail_closed,
+        now=clock.now,
+        steady=clock.steady,
+    )
+    audit.begin()
+    return audit
+
+
 async def _listen(
     config: Config,
     engine: Engine,
@@ -296,6 +320,7 @@ async def _listen(
     *,
     store: StateStore,
     events: Events,
+    audit: AuditLog,
     clock: SystemClock,
     stack: AsyncExitStack,
 ) -> None:
@@ -326,6 +351,7 @@ async def _listen(
         policies=config.policies,
         store=store,
         events=events,
+        audit=audit,
         started_at=clock.now(),
     )
     servers.append(admin_server(claimed.admin, operator, engine.readiness))
@@ -407,10 +433,12 @@ async def _beside(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]
             task.cancel()
 
 
-async def _checkpoints(store: SqliteStateStore, clock: SystemClock) -> None:
+async def _checkpoints(store: SqliteStateStore, audit: AuditLog, clock: SystemClock) -> None:
     while True:
         await clock.sleep(_CHECKPOINT_EVERY)
         await store.checkpoint()
+        audit.write_waiting()
+        await asyncio.to_thread(audit.sync)
 
 
 def _stop_signals() -> "asyncio.Future[str]":
@@ -426,7 +454,7 @@ def _stop_signals() -> "asyncio.Future[str]":
     return stopping
 
 
-def _snapshot(engine: Engine, store: StateStore, clock: SystemClock) -> Snapshot:
+def _snapshot(engine: Engine, store: StateStore, audit: AuditLog, clock: SystemClock) -> Snapshot:
     now = clock.now()
     leases: Counter[tuple[str, str]] = Counter()
     streams: Counter[str] = Counter()
@@ -455,6 +483,9 @@ def _snapshot(engine: Engine, store: StateStore, clock: SystemClock) -> Snapshot
         leases=leases,
         streams=streams,
         store_fault=bool(store.fault),
+        audit_fault=bool(audit.fault),
+        audit_lost=audit.lost,
+        audit_sequence=audit.head.sequence,
     )
 
 

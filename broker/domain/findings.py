@@ -47,10 +47,15 @@ def findings(
     shadowed: Iterable[Shadowed],
     unmet: Iterable[str],
     store_fault: str,
+    audit_fault: str = "",
 ) -> list[Finding]:
     """Everything worth knowing, the gravest kinds first; after 500 of them, how many more there are."""
     found = chain(
-        _of_store(store_fault), _of_providers(unmet), _of_sources(sources), _of_profiles(candidates), _of_shadows(shadowed)
+        _of_faults(state=store_fault, audit=audit_fault),
+        _of_providers(unmet),
+        _of_sources(sources),
+        _of_profiles(candidates),
+        _of_shadows(shadowed),
     )
     shown = list(islice(found, _SHOWN))
     rest = sum(1 for _ in found)
@@ -59,9 +64,10 @@ def findings(
     return shown
 
 
-def _of_store(fault: str) -> Iterator[Finding]:
-    if fault:
-        yield Finding(severity=Severity.ERROR, subject="state", message=fault)
+def _of_faults(**faults: str) -> Iterator[Finding]:
+    for subject, fault in faults.items():
+        if fault:
+            yield Finding(severity=Severity.ERROR, subject=subject, message=fault)
 
 
 def _of_providers(unmet: Iterable[str]) -> Iterator[Finding]:

@@ -1,11 +1,11 @@
 """What health says: about the broker, about each provider, about each profile.
 
-`""` and `readiness`: every required provider has a profile that serves and every source has been read. `liveness`: the loop
-turns. `provider/<id>` and `profile/<id>`: that one serves. A name that means nothing is None.
+`""` and `readiness`: every required provider has a profile that serves, every source has been read, and nothing keeps it from
+granting. `liveness`: the loop turns. `provider/<id>` and `profile/<id>`: that one serves. A name that means nothing is None.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final
 
 from broker.domain.provider import Catalog
@@ -27,6 +27,8 @@ class Readiness:
         self._required = tuple(required)
         self._watchers: set[asyncio.Event] = set()
         self._draining = False
+        self.blocked: Callable[[], bool] = lambda: False
+        """Whether nothing may be granted now, whatever there is to grant. Who sets it says `look_again` when that changes."""
         standings.listeners.append(self._changed)
         ingesting.listeners.append(self.look_again)
 
@@ -35,7 +37,8 @@ class Readiness:
         if service == "liveness":
             return True
         if service in _WHOLE:
-            return not self._draining and self._ingesting.synced and all(map(self._provider, self._required))
+            granting = not self._draining and not self.blocked()
+            return granting and self._ingesting.synced and all(map(self._provider, self._required))
         if service.startswith(_PROVIDER):
             known = self._catalog.normalise(service.removeprefix(_PROVIDER))
             return None if known is None else self._provider(known) and not self._draining

@@ -14,7 +14,7 @@ from broker.engine.leasing import Leasing
 from broker.engine.ordering import Ordering
 from broker.engine.readiness import Readiness
 from broker.engine.standing import Standings
-from broker.ports import StateStore
+from broker.ports import AuditSink, StateStore
 from broker.rpc import requests
 from broker.rpc.calls import Call, Service
 from broker.rpc.convert import finding, lease_summary, profile_status, source_status, timestamp
@@ -39,6 +39,7 @@ class AdminServicer:
         policies: Policies,
         store: StateStore,
         events: Events,
+        audit: AuditSink,
         started_at: float,
     ) -> None:
         self._leasing = leasing
@@ -50,6 +51,7 @@ class AdminServicer:
         self._policies = policies
         self._store = store
         self._events = events
+        self._audit = audit
         self._started_at = started_at
 
     def service(self) -> Service:
@@ -151,6 +153,7 @@ class AdminServicer:
             shadowed=self._ingesting.shadowed,
             unmet=self._readiness.unmet(),
             store_fault=self._store.fault,
+            audit_fault=self._audit.fault,
         )
         leases, streams = self._leasing.count()
         return pb.DiagnoseResponse(

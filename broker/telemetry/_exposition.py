@@ -136,6 +136,9 @@ def _gauges(snapshot: Snapshot) -> Iterator[Metric]:
         stale.add_metric((source.source,), source.stale)
     yield from (expiry, state, leases, streams, age, stale)
     yield _gauge("state_store_fault", "1 while state cannot be stored.", {}, snapshot.store_fault)
+    yield _gauge("audit_fault", "1 while nothing can be recorded.", {}, snapshot.audit_fault)
+    yield _gauge("audit_sequence", "Number of the audit log's last record. It never falls.", {}, snapshot.audit_sequence)
+    yield CounterMetricFamily("equabot_audit_lost", "What was never recorded.", value=snapshot.audit_lost)
 
 
 def _counters(tallies: Tallies) -> Iterator[Metric]:

@@ -42,6 +42,9 @@ class Snapshot:
     leases: Mapping[tuple[str, str], int] = field(default_factory=lambda: MappingProxyType({}))
     streams: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     store_fault: bool = False
+    audit_fault: bool = False
+    audit_lost: int = 0
+    audit_sequence: int = 0
 
 
 class Histogram:

@@ -55,14 +55,16 @@ def audit_output(path: Path | None, *, stdout: int = 1, patient: bool) -> Output
 
 class AuditLog:
     """Records events (`record` is a sink for `Events`, the first one). `now` and `steady` tell the time, as a clock does; the
-    anchor is a file beside the state, `records` makes records of events. `changed` is called when `fault` has changed."""
+    anchor is a file beside the state, `key` is what the digests of leases are made with, `clean` takes secrets out of a text.
+    `changed` is called when `fault` has changed."""
 
     def __init__(
         self,
         output: Output,
         *,
         anchor: Path,
-        records: Records,
+        key: bytes,
+        clean: Callable[[str], str],
         version: str,
         fail_closed: bool,
         now: Callable[[], float],
@@ -70,7 +72,7 @@ class AuditLog:
     ) -> None:
         self._output = output
         self._anchor = Anchor(anchor)
-        self._records = records
+        self._records = Records(key=key, clean=clean)
         self._version = version
         self._fail_closed = fail_closed
         self._now = now

@@ -44,8 +44,9 @@ _WELL: Final = frozenset({"ok", ""})
 
 _UNTOLD: Final = frozenset({"lease"})
 """Who knows a lease's id can use the lease, from its agent's socket. The audit log tells leases apart without it."""
-_OPTIONAL: Final = frozenset({"session", "count", "profiles"})
-"""Left out where they are empty."""
+_OPTIONAL: Final = frozenset({"session", "profiles", "agent"})
+_EMPTY: Final = ("", ())
+"""What is left out of those."""
 
 
 _TOLD: Final[dict[type[Event], tuple[str, tuple[str, ...]]]] = {
@@ -67,4 +68,6 @@ def log_event(event: Event) -> None:
     if level and _log.isEnabledFor(level):
         words, names = _TOLD[kind]
         told = {name: getattr(event, name) for name in names}
-        _log.log(level, words, extra={name: value for name, value in told.items() if value or name not in _OPTIONAL})
+        _log.log(
+            level, words, extra={name: value for name, value in told.items() if not (name in _OPTIONAL and value in _EMPTY)}
+        )

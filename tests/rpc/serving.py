@@ -19,6 +19,7 @@ from broker.rpc.server import admin_server, agent_server
 from broker.rpc.servicer import BrokerServicer
 from equabot.broker.v1.admin_pb2_grpc import AdminStub
 from equabot.broker.v1.broker_pb2_grpc import BrokerStub
+from tests.fakes.audit import MemoryAudit
 from tests.fakes.engine import Engine
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Served:
         self.engine = engine
         self.run_dir = run_dir
         self.acquires: list[float] = []
+        self.audit = MemoryAudit()
         self.servers: list[grpc.aio.Server] = []
         self.messages = LeaseMessages({provider.id: provider.base_url for provider in PROVIDERS.values()})
         self._stack = stack
@@ -73,7 +75,7 @@ class Served:
         admin = AdminServicer(
             leasing=engine.leasing, choosing=engine.choosing, ordering=engine.ordering, standings=engine.standings,
             ingesting=engine.ingesting, readiness=engine.readiness, policies=engine.policies, store=engine.store,
-            events=engine.events, started_at=1_799_999_000.0,
+            events=engine.events, audit=self.audit, started_at=1_799_999_000.0,
         )  # fmt: skip
         for server in [*servers, admin_server(self.run_dir / "admin.sock", admin, engine.readiness)]:
             await server.start()

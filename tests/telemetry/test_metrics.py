@@ -41,6 +41,9 @@ SNAPSHOT = Snapshot(
     leases={("main", "anthropic"): 3},
     streams={"main": 2},
     store_fault=True,
+    audit_fault=True,
+    audit_lost=3,
+    audit_sequence=12,
 )
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -91,6 +94,9 @@ async def test_gauges_show_the_broker_at_the_time_of_the_scrape() -> None:
             key("source_stale", source="env"): 0.0,
             key("source_stale", source=odd): 1.0,
             key("state_store_fault"): 1.0,
+            key("audit_fault"): 1.0,
+            key("audit_sequence"): 12.0,
+            key("audit_lost_total"): 3.0,
             key("build_info", version="1.2.3"): 1.0,
         }.items()
     )
@@ -119,6 +125,7 @@ async def test_counters_count_what_was_heard() -> None:
         key("leases_denied_total", reason="LEASE_LIMIT"): 2.0,
         key("leases_denied_total", reason="POLICY_DENIED"): 1.0,
         key("outcomes_total", provider="openai", outcome="rate_limit"): 1.0,
+        key("audit_lost_total"): 0.0,
         key("refreshes_total", provider="acme", outcome="refreshed"): 2.0,
         **{
             key("refreshes_total", provider="acme", outcome=outcome): 1.0

@@ -1,0 +1,31 @@
+"""An audit log that keeps what it hears, or refuses to."""
+
+from broker.domain.errors import AuditUnavailable
+from broker.telemetry.events import Event
+
+
+class MemoryAudit:
+    """Fulfils `broker.ports.AuditSink`, and is a sink for `Events`. While `fault` says why, nothing can be recorded; then
+    `fail_closed` makes it refuse."""
+
+    def __init__(self, *, fail_closed: bool = False) -> None:
+        self.fail_closed = fail_closed
+        self.fault = ""
+        self.heard: list[Event] = []
+
+    @property
+    def refuses(self) -> bool:
+        """Whether nothing may be granted now."""
+        return self.fail_closed and bool(self.fault)
+
+    def check(self) -> None:
+        """Raises AuditUnavailable while it refuses."""
+        if self.refuses:
+            raise AuditUnavailable(self.fault)
+
+    def record(self, event: Event) -> None:
+        """Keeps it. Raises AuditUnavailable for what is granting, while it refuses."""
+        if event.granting:
+            self.check()
+        if not self.fault:
+            self.heard.append(event)
