@@ -23,6 +23,7 @@ _STEM: Final = "_API_KEY"
 _NO_KEYS: Final = frozenset({"FILE", "PATH", "HELPER", "ID", "NAME", "URL", "COMMAND", "CMD"})
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._@+-]+")
 _NAME_MAX: Final = 100
+_PLAIN: Final = ("api-key", "token")
 
 Texts = Mapping[str, str | bytes]
 
@@ -46,6 +47,20 @@ class Override:
     expires_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What a bundle says of itself beside its values: the one provider whose credentials they are, the second half of its
+    profiles' ids, their mode and when they expire (seconds since the epoch). What it does not say is found out, or unknown."""
+
+    provider: str = ""
+    name: str = ""
+    mode: Mode | None = None
+    expires_at: float | None = None
+
+
+NOTHING: Final = Said()
+
+
 @dataclass(frozen=True)
 class Rules:
     """What makes a profile. `bindings` are profile ids by the place of their value, `overrides` stand by profile id;
@@ -60,20 +75,33 @@ class Rules:
         """Whether this key of a bundle could make a profile, so that it is worth reading. Costs the same for any catalog."""
         return (kind, unit, key) in self.bindings or bool(self._index.uses(key))
 
-    def discover(self, values: Texts, *, kind: str, source: str, unit: str, name: str, origin: Callable[[str], str]) -> Unit:
+    def discover(
+        self,
+        values: Texts,
+        *,
+        kind: str,
+        source: str,
+        unit: str,
+        name: str,
+        origin: Callable[[str], str],
+        said: Said = NOTHING,
+    ) -> Unit:
         """The bundle's profiles, and what is wrong with the rest.
 
         `name` is what discovered profiles are named after; `origin` tells where a person finds a key. A value that cannot be
         used makes a profile without secret, or a fault where another value makes the profile.
         """
-        found = _Finding(self, _Bundle(values, source, unit, safe_name(name) or kind, origin))
-        uses: defaultdict[str, list[_Use]] = defaultdict(list)
+        found = _Finding(self, _Bundle(values, source, unit, said.name or safe_name(name) or kind, origin, said))
+        uses: dict[str, list[_Use]] = {}
         for key in values:
             if bound := self.bindings.get(Place(kind, unit, key)):
                 found.bound(bound, key)
                 continue
             for use in self._index.uses(key):
-                uses[use.provider].append(use)
+                uses.setdefault(use.provider, []).append(use)
+        if said.provider:
+            free = [key for key in values if Place(kind, unit, key) not in self.bindings]
+            uses = found.declared(self.catalog.providers[said.provider], uses, free)
         for provider in self.catalog.providers.values():
             if provider.id in uses:
                 found.provider(provider, sorted(uses[provider.id]))
@@ -134,6 +162,7 @@ class _Bundle(NamedTuple):
     unit: str
     name: str
     origin: Callable[[str], str]
+    said: Said
 
 
 class _Finding:
@@ -153,6 +182,35 @@ class _Finding:
             return
         mode = next((env.mode for env in provider.env_names if env.name == key), Mode.API_KEY)
         self._keep(self._profile(profile_id, provider, key, self._bundle.values[key], mode))
+
+    def declared(self, provider: Provider, uses: Mapping[str, list[_Use]], keys: Sequence[str]) -> dict[str, list[_Use]]:
+        """What a bundle holds that says whose it is. Returns the uses of its keys that are named for that provider; where none
+        is, another one makes the profile. What is named for somebody else contradicts it."""
+        own = uses.get(provider.id, [])
+        named = {use.key for use in own}
+        others = {use.key: use.provider for found in uses.values() for use in found if use.key not in named}
+        for key, owner in others.items():
+            self._fault(key, f"is named for {owner}, but is declared to be {provider.id}'s: correct the one or the other")
+        if own:
+            return {provider.id: own}
+        plain = [key for key in keys if key not in others]
+        chosen = plain[0] if len(plain) == 1 else next((key for key in _PLAIN if key in plain), "")
+        if chosen:
+            self._keep(self._plain(provider, chosen))
+        elif plain:
+            names = ", ".join((*(env.name for env in provider.env_names[:1]), *_PLAIN))
+            where = f"{self._bundle.source} {self._bundle.unit}".rstrip()
+            self.faults.append(
+                Fault(where, f"{where} has {len(plain)} keys, and none says that it is the credential: call it one of {names}")
+            )
+        return {}
+
+    def _plain(self, provider: Provider, key: str) -> Profile:
+        """The profile of a key that says nothing of what it holds: a key or a token, as the value tells."""
+        modes = (Mode.API_KEY, Mode.TOKEN) if key != "token" else (Mode.TOKEN, Mode.API_KEY)
+        name = f"{provider.id}:{self._bundle.name}"
+        first, second = (self._profile(name, provider, key, self._bundle.values[key], mode) for mode in modes)
+        return second if first.secret is None and second.secret is not None else first
 
     def provider(self, provider: Provider, uses: Sequence[_Use]) -> None:
         """What the bundle holds for one provider."""
@@ -189,7 +247,8 @@ class _Finding:
 
     def _profile(self, profile_id: str, provider: Provider, key: str, text: str | bytes, mode: Mode) -> Profile:
         override = self._rules.overrides.get(profile_id, Override())
-        mode = override.mode or mode
+        said = self._bundle.said
+        mode = override.mode or said.mode or mode
         secret, fault, origin = None, "", self._bundle.origin(key)
         try:
             secret = clean(text, provider=provider, mode=mode, catalog=self._rules.catalog)
@@ -204,7 +263,7 @@ class _Finding:
             origin=origin,
             secret=secret,
             fault=fault,
-            expires_at=override.expires_at,
+            expires_at=said.expires_at if override.expires_at is None else override.expires_at,
         )
 
     def _keep(self, profile: Profile) -> None:

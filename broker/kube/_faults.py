@@ -74,7 +74,8 @@ def refused(asked: Asked, server: str, *, status: int, word: object = None, retr
         401: f"{server} does not accept the credentials of this process: its token has expired or was revoked, or its account"
         " is gone; see that the account exists and that a fresh token is mounted",
         403: f"this process may not {asked}: {asked.remedy}",
-        404: f"{server} cannot {asked}: it is not there",
+        404: f"{server} cannot {asked}: "
+        + ("it is not there; create it, or correct the name" if asked.name else "it knows no such resource"),
         409: f"{server} did not {asked}: it was changed meanwhile, or exists already",
         410: f"{server} cannot go on to {asked}: what was read before is too old; it is to be read again",
         429: f"{server} has too much to do to {asked}: it is asked again later",
