@@ -336,6 +336,10 @@ def test_an_interpreter_may_exit_while_the_broker_is_away(fake: FakeBroker) -> N
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "away\n", "")
 
 
+@pytest.mark.skipif(
+    tuple(map(int, grpc.__version__.split(".")[:2])) < (1, 85),
+    reason="gRPC's own fork handlers crash now and then while a stream is open (seen with 1.80)",
+)
 def test_after_a_fork_the_child_is_told_to_connect_itself(fake: FakeBroker) -> None:
     """At once and clearly, rather than hanging; the parent is none the worse for it."""
     ran = _in_a_process_of_its_own(
@@ -352,7 +356,6 @@ def test_after_a_fork_the_child_is_told_to_connect_itself(fake: FakeBroker) -> N
                 os.write(1, error.reason.encode() + b'\\n')
         if child:
             sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        os._exit(0)  # older runtimes of gRPC crash now and then where a forked interpreter is taken down
         """,
     )
     assert ran.returncode == 0, ran.stderr
