@@ -84,7 +84,7 @@ def test_what_is_no_token_is_not_sent(raw: bytes, why: str) -> None:
 def test_an_assertion_goes_with_what_the_vendor_wants_to_be_told() -> None:
     """RFC 7523: no type of token is sent where the vendor does not ask for one."""
     asked = exchange_request(exchange(headers={"beta": "1"}), workload(token_type="jwt"), IDENTITY)
-    fields = {"grant_type": "g", "assertion": IDENTITY.token, "rule": "r-1"}
+    fields: dict[str, str | SecretValue] = {"grant_type": "g", "assertion": IDENTITY.token, "rule": "r-1"}
     assert asked == TokenRequest("https://acme.example/token", "json", fields, {"beta": "1"})
 
 

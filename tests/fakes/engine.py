@@ -22,7 +22,7 @@ from broker.engine.redeeming import Redeeming
 from broker.engine.refreshing import Refreshing
 from broker.engine.reporting import Reporting
 from broker.engine.standing import Standings
-from broker.ports import TokenEndpoint
+from broker.ports import Identities, TokenEndpoint
 from broker.providers import PROVIDERS
 from broker.storage.login_places import LoginPlaces
 from broker.telemetry.events import Event, Events
@@ -70,6 +70,7 @@ class Engine:
         lease_options: LeaseOptions | None = None,
         profiles: MemoryProfileStore | None = None,
         endpoint: TokenEndpoint | None = None,
+        identities: Identities | None = None,
         deliveries: frozenset[Delivery] = frozenset({Delivery.RAW}),
     ) -> None:
         self.clock = clock or FakeClock()
@@ -101,7 +102,7 @@ class Engine:
         )  # fmt: skip
         self.refreshing = Refreshing(
             clock=self.clock, events=self.events, standings=self.standings, redeeming=self.redeeming,
-            reread=self.ingesting.look_again, chance=lambda: 0.0,
+            reread=self.ingesting.look_again, chance=lambda: 0.0, identities=identities,
         )  # fmt: skip
         self.reporting = Reporting(
             clock=self.clock, standings=self.standings, refreshing=self.refreshing, cooldowns=CooldownOptions()

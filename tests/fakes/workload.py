@@ -1,0 +1,94 @@
+"""An engine with one workload, whose identity is exchanged by script; `other` is a source beside it."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from broker.domain.material import Listed, Unit
+from broker.domain.oauth import Blame, Failure
+from broker.domain.profiles import Profile
+from broker.domain.provider import Mode, Provider
+from broker.domain.secret_value import SecretValue
+from broker.domain.selection import Candidate
+from broker.engine.grants import Request
+from tests.fakes.clock import FakeClock
+from tests.fakes.engine import Engine
+from tests.fakes.source import FakeSource
+
+LIFE = 600.0
+LEAD = LIFE / 3
+ASKED = Request(provider="acme")
+DOWN = Failure(Blame.TRANSIENT, "http_503", "the token endpoint answered 503")
+UNTRIED = Profile(
+    id="acme:pod",
+    provider="acme",
+    mode=Mode.WIF,
+    source="workload",
+    unit="acme:pod",
+    origin="the identity token in /t",
+    fault="not exchanged yet",
+    workload=True,
+)
+
+
+class Exchanging:
+    """Fulfils `broker.ports.Identities`: the outcomes in their order, and the last one forever, where None is success. Nothing
+    comes of it before `open` is set."""
+
+    def __init__(self, clock: FakeClock, source: FakeSource, *outcomes: Failure | None) -> None:
+        self._clock = clock
+        self._source = source
+        self.outcomes = list(outcomes) or [None]
+        self.asked = 0
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def exchange(self, profile_id: str) -> Failure | None:
+        """The next outcome; `wif-<number of the exchange>` is the token."""
+        assert profile_id == UNTRIED.id
+        self.asked += 1
+        number = self.asked
+        await self.open.wait()
+        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        if outcome is None:
+            now = self._clock.now()
+            given = replace(UNTRIED, secret=SecretValue(f"wif-{number}"), fault="", issued_at=now, expires_at=now + LIFE)
+            self._source.push(Listed((Unit(UNTRIED.unit, (given,)),)))
+        return outcome
+
+
+class World(Engine):
+    """The engine. Nothing is exchanged before it runs."""
+
+    def __init__(self, *outcomes: Failure | None, **options: Any) -> None:
+        clock, source, self.other = FakeClock(), FakeSource("workload"), FakeSource("other")
+        self.exchanging = Exchanging(clock, source, *outcomes)
+        super().__init__(
+            clock=clock,
+            sources=(source, self.other),
+            identities=self.exchanging,
+            providers={"acme": Provider(id="acme")},
+            **options,
+        )
+        source.push(Listed((Unit(UNTRIED.unit, (UNTRIED,)),)))
+        self.hold(source=1)
+
+    @property
+    def board(self) -> Candidate:
+        """The workload's profile as everybody sees it."""
+        found = self.standings.find("main", UNTRIED.id)
+        assert found is not None
+        return found[1]
+
+    @property
+    def served(self) -> str:
+        """What a request gets now."""
+        secret = self.leasing.acquire("main", ASKED).held.profile.secret
+        assert secret is not None
+        return secret.reveal()
+
+    async def wait(self, *, within: float = 60.0) -> str:
+        """What somebody gets who has so much time."""
+        found = await self.refreshing.patiently(lambda: self.leasing.acquire("main", ASKED, waits=True), within=within)
+        assert found.held.profile.secret is not None
+        return found.held.profile.secret.reveal()
