@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "doctor": ("doctor", "find what is wrong, and mend what can be mended safely"),
     "gateway": ("gateway", "what the gateway is run with"),
     "config": ("config_check", "check a configuration"),
+    "audit": ("audit", "verify the audit log"),
 }
 _STORING: Final = ("models", "onboard", "doctor")
 _EPILOG: Final = """\

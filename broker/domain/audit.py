@@ -116,7 +116,8 @@ class Verifying:
     def __init__(self, *, captured: bool = False, noted: Iterable[str] = ()) -> None:
         self._captured = captured
         self._noted = set(noted)
-        self._line = 0
+        self.lines = 0
+        """So many lines were taken."""
         self._records = 0
         self._first: Record | None = None
         self._last: Record | None = None
@@ -125,7 +126,7 @@ class Verifying:
 
     def take(self, line: bytes) -> None:
         """The next line, without its newline. Raises Unsound; nothing more can be said after that."""
-        self._line += 1
+        self.lines += 1
         if self._captured:
             at = line.find(_MARK)
             if at < 0:
@@ -144,7 +145,7 @@ class Verifying:
         """What there was. `rest` is what follows the last newline. Raises Unsound."""
         if rest:
             why = "the last line is unfinished: it was cut, or its broker died. A broker that starts on this file says which"
-            raise Unsound(why, line=self._line + 1)
+            raise Unsound(why, line=self.lines + 1)
         if self._unfinished is not None:
             line, _, why_not = self._unfinished
             raise Unsound(why_not.message, line=line)
@@ -166,8 +167,8 @@ class Verifying:
     def _doubt(self, line: bytes, why: Unsound) -> None:
         # A line that is not sound may be what a crash left; only the next record can vouch for that.
         if self._unfinished is not None or self._captured:
-            raise Unsound(why.message, line=self._unfinished[0] if self._unfinished else self._line)
-        self._unfinished = (self._line, line, why)
+            raise Unsound(why.message, line=self._unfinished[0] if self._unfinished else self.lines)
+        self._unfinished = (self.lines, line, why)
 
     def _explain_doubt(self, record: Record) -> None:
         if self._unfinished is None:
@@ -201,7 +202,7 @@ class Verifying:
         self._blind += record.kind == BEGUN and record.fields.get("anchor") is False
 
     def _refuse(self, why: str) -> None:
-        raise Unsound(why, line=self._line)
+        raise Unsound(why, line=self.lines)
 
 
 def _why_not(last: Head, record: Record) -> str:
