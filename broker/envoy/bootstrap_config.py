@@ -333,7 +333,8 @@ def _control(socket: Path) -> Json:
         "type": "STATIC",
         "connect_timeout": "1s",
         "typed_extension_protocol_options": _protocol(explicit_http_config={"http2_protocol_options": {}}),
-        "circuit_breakers": _breakers(),
+        # Everything that waits for a broker to come back is a retry.
+        "circuit_breakers": _breakers(retries=4096),
         "load_assignment": {
             "cluster_name": _CONTROL,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": str(socket)}}}}]}],
@@ -380,8 +381,9 @@ def _protocol(**config: Any) -> Mapping[str, Json]:
     return {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": _typed("upstreams.http.v3.HttpProtocolOptions", **config)}
 
 
-def _breakers() -> Json:
-    return {"thresholds": [{"max_connections": 1024, "max_pending_requests": 1024, "max_requests": 4096, "max_retries": 64}]}
+def _breakers(*, retries: int = 64) -> Json:
+    most = {"max_connections": 1024, "max_pending_requests": 4096, "max_requests": 4096, "max_retries": retries}
+    return {"thresholds": [most]}
 
 
 def _seconds(duration: float) -> str:
