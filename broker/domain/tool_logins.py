@@ -102,6 +102,31 @@ def refresh_token(tool: Tool, text: bytes) -> SecretValue | None:
     return SecretValue(found.refresh) if isinstance(found, _Login) and found.refresh else None
 
 
+def login_entry(tool: Tool, text: bytes) -> Json | None:
+    """The login in a tool's file as an entry of a store, where it can be refreshed. Raises Malformed."""
+    found = tool.read(_contents(text), 0.0)
+    if not isinstance(found, _Login) or not found.refresh:
+        return None
+    return entry_of_oauth(
+        split_id(tool.profile_id)[0],
+        SecretValue(found.access),
+        SecretValue(found.refresh),
+        expires_at=found.expires_at,
+        account=found.account,
+        email=found.email,
+    )
+
+
+def with_login_entry(tool: Tool, text: bytes, entry: Mapping[str, object]) -> bytes:
+    """The tool's file with the tokens of such an entry; as it is where it has them. Raises Malformed."""
+    contents = _contents(text)
+    found = tool.read(contents, 0.0)
+    access, refresh, until = _text(entry, "access"), _text(entry, "refresh"), instant(entry.get("expires"))[0]
+    if until is None or (isinstance(found, _Login) and (found.access, found.refresh) == (access, refresh)):
+        return text
+    return (json.dumps(tool.write(contents, access, refresh, until), indent=2) + "\n").encode()
+
+
 def with_login(document: Document, login: Profile, *, refresh: SecretValue | None = None, now: float) -> Document:
     """The store with a tool's login, where that is good and newer than what is there; never with a token in the place of an
     OAuth login. A key that somebody keeps under that name stays.

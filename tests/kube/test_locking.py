@@ -1,0 +1,245 @@
+"""A Lease as a lock: one has it at a time, who dies is found out without comparing clocks, and nothing is taken twice."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from broker.kube.api import KubeFault
+from broker.kube.locking import LeaseLock, lease_name
+from tests.fakes.clock import FakeClock
+from tests.fakes.kube_api import MemoryKube, fault
+
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/ns/leases"
+PATH = f"{LEASES}/equabot-refresh-llm"
+SECONDS = 45
+
+
+class World:
+    """An API server, and processes that want the same lock, each on a node whose clock shows something else."""
+
+    def __init__(self) -> None:
+        self.kube = MemoryKube()
+        self.clock = FakeClock()
+
+    def lock(self, holder: str, *, clock: FakeClock | None = None) -> LeaseLock:
+        return LeaseLock(
+            self.kube, "equabot-refresh-llm", namespace="ns", holder=holder, seconds=SECONDS, time=clock or self.clock,
+            chance=lambda: 0.0,
+        )  # fmt: skip
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        found = self.kube.objects[PATH]["spec"]
+        assert isinstance(found, dict)
+        return found
+
+    @property
+    def writes(self) -> int:
+        return sum(verb != "get" for verb, _ in self.kube.asked)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def refused(lock: LeaseLock) -> KubeFault:
+    with pytest.raises(KubeFault) as raised:
+        await lock.take(within=0)
+    return raised.value
+
+
+async def test_the_first_one_makes_it(world: World) -> None:
+    """It goes with the object that it stands for, and says who has it, since when, and for how long."""
+    owner = {"apiVersion": "v1", "kind": "Secret", "name": "llm", "uid": "u"}
+    await world.lock("a").take(within=0, owner=owner)
+    made = world.kube.objects[PATH]
+    assert made["metadata"]["ownerReferences"] == [owner]
+    assert made["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "equabot-broker"}
+    assert world.spec == {
+        "holderIdentity": "a",
+        "leaseDurationSeconds": SECONDS,
+        "acquireTime": "2027-01-15T08:00:00.000000Z",
+        "renewTime": "2027-01-15T08:00:00.000000Z",
+        "leaseTransitions": 0,
+    }
+
+
+async def test_one_has_it_at_a_time(world: World) -> None:
+    """Another one is told who, and by which Lease; once it is given back it is anybody's."""
+    first, second = world.lock("a"), world.lock("b")
+    await first.take(within=0)
+    told = await refused(second)
+    assert (told.reason, "equabot-refresh-llm in namespace ns is held by a" in str(told)) == ("Locked", True)
+    await first.give_back()
+    assert "holderIdentity" not in world.spec
+    await second.take(within=0)
+    assert (world.spec["holderIdentity"], world.spec["leaseTransitions"]) == ("b", 1)
+
+
+async def test_who_waits_gets_it_soon(world: World) -> None:
+    """Within two seconds of its return."""
+    first, second = world.lock("a"), world.lock("b")
+    await first.take(within=0)
+    async with asyncio.TaskGroup() as group:
+        taking = group.create_task(second.take(within=10))
+        await world.clock.elapse(5)
+        assert not taking.done()
+        await first.give_back()
+        await world.clock.elapse(2)
+        assert taking.done()
+
+
+async def test_who_died_is_found_out_by_looking(world: World) -> None:
+    """Unchanged for longer than it was taken for, as the looker's own steady clock says. What was seen in an earlier attempt
+    counts: nobody has to wait for that long at a stretch."""
+    await world.lock("a").take(within=0)
+    survivor = world.lock("b")
+    await refused(survivor)
+    await world.clock.elapse(SECONDS)
+    await refused(survivor)
+    await world.clock.elapse(1)
+    await survivor.take(within=0)
+    assert world.spec["holderIdentity"] == "b"
+
+
+async def test_the_clocks_of_two_nodes_are_never_compared(world: World) -> None:
+    """However far they are apart, nobody takes a lock that is renewed, nor waits longer for one that is not."""
+    for skew in (-(10.0**7), 10.0**7):
+        world.kube.objects.clear()
+        holder = world.lock("a")
+        await holder.take(within=0)
+        other = world.lock("b", clock=FakeClock(now=world.clock.now() + skew))
+        for _ in range(4):
+            await refused(other)
+            world.clock.advance(SECONDS * 0.9)
+            other._time.advance(SECONDS * 0.9)  # type: ignore[attr-defined]
+            await holder.keep()
+        other._time.jump_wall(10.0**6)  # type: ignore[attr-defined]
+        await refused(other)
+
+
+async def test_it_is_renewed_only_now_and_then(world: World) -> None:
+    """Not in the first third of its time."""
+    lock = world.lock("a")
+    await lock.take(within=0)
+    writes = world.writes
+    await world.clock.elapse(SECONDS / 3 - 1)
+    await lock.keep()
+    assert world.writes == writes
+    await world.clock.elapse(2)
+    await lock.keep()
+    assert world.writes == writes + 1
+    assert world.spec["acquireTime"] < world.spec["renewTime"]
+    assert world.spec["leaseTransitions"] == 0
+
+
+async def test_who_was_taken_for_dead_is_told(world: World) -> None:
+    """And lets the lock be."""
+    first, second = world.lock("a"), world.lock("b")
+    await first.take(within=0)
+    await refused(second)
+    await world.clock.elapse(SECONDS + 1)
+    await second.take(within=0)
+    with pytest.raises(KubeFault, match="taken over by b") as raised:
+        await first.keep()
+    assert raised.value.reason == "Lost"
+    await first.give_back()
+    assert world.spec["holderIdentity"] == "b"
+
+
+async def test_of_two_that_are_equally_quick_one_is_quicker(world: World) -> None:
+    """Whether they make it or take it."""
+    locks = [world.lock(name) for name in "abcd"]
+    for _ in range(2):
+        results = await asyncio.gather(*(lock.take(within=0) for lock in locks), return_exceptions=True)
+        assert sorted(isinstance(result, KubeFault) for result in results) == [False, True, True, True]
+        await locks[[isinstance(result, KubeFault) for result in results].index(False)].give_back()
+
+
+async def test_an_answer_that_was_lost_is_found_again(world: World) -> None:
+    """The next attempt sees who has it."""
+    lock = world.lock("a")
+    for verb in ("create", "replace"):
+        world.kube.lost[verb] = [fault("TimedOut")]
+        with pytest.raises(KubeFault):
+            await lock.take(within=0)
+        assert world.spec["holderIdentity"] == "a"
+        await lock.take(within=0)
+        await lock.give_back()
+    world.kube.lost["replace"] = [fault("Conflict", 409)]  # as a client that repeats a request of its own gets to see
+    async with asyncio.TaskGroup() as group:
+        group.create_task(lock.take(within=1))
+        await world.clock.elapse(0.1)
+    assert world.spec["holderIdentity"] == "a"
+
+
+async def test_what_is_left_is_nobody_elses(world: World) -> None:
+    """Until it ends; and the same process takes it again at any time."""
+    lock, other = world.lock("a"), world.lock("b")
+    await lock.take(within=0)
+    lock.leave()
+    await lock.give_back()
+    await refused(other)
+    await lock.take(within=0)
+    await lock.give_back()
+    await other.take(within=0)
+
+
+async def test_while_the_server_is_away_nobody_dies(world: World) -> None:
+    """Its holder may be as cut off as we are: it gets all its time again."""
+    await world.lock("a").take(within=0)
+    other = world.lock("b")
+    await refused(other)
+    await world.clock.elapse(SECONDS - 1)
+    world.kube.down = fault("Unreachable")
+    assert (await refused(other)).reason == "Unreachable"
+    world.kube.down = None
+    await world.clock.elapse(SECONDS)
+    await refused(other)
+    await world.clock.elapse(SECONDS + 1)
+    await other.take(within=0)
+
+
+async def test_what_is_not_allowed_is_said_at_once(world: World) -> None:
+    """Waiting would not help."""
+    world.kube.faults["create"] = [fault("Forbidden", 403)]
+    with pytest.raises(KubeFault) as raised:
+        await world.lock("a").take(within=60)
+    assert raised.value.reason == "Forbidden"
+
+
+@pytest.mark.parametrize(
+    "spec", [None, [], "x", {}, {"holderIdentity": "z", "leaseDurationSeconds": "x", "leaseTransitions": {}}]
+)
+async def test_a_lease_that_somebody_mangled_is_taken_over(world: World, spec: Any) -> None:
+    """After our own time, where it does not say a usable one; and what else is in it stays."""
+    world.kube.put(PATH, {"metadata": {"name": "equabot-refresh-llm", "labels": {"l": "1"}}, "spec": spec})
+    lock = world.lock("a")
+    if isinstance(spec, dict) and spec:
+        await refused(lock)
+        await world.clock.elapse(SECONDS + 1)
+    await lock.take(within=0)
+    assert world.spec["leaseTransitions"] == 0
+    assert world.kube.objects[PATH]["metadata"]["labels"] == {"l": "1"}
+
+
+async def test_another_ones_time_is_as_it_promised(world: World) -> None:
+    """A newer or older program may hold it for longer."""
+    world.kube.put(PATH, {"metadata": {}, "spec": {"holderIdentity": "z", "leaseDurationSeconds": 100}})
+    lock = world.lock("a")
+    await refused(lock)
+    await world.clock.elapse(99)
+    await refused(lock)
+    await world.clock.elapse(2)
+    await lock.take(within=0)
+
+
+def test_names_of_leases_are_legal_and_differ() -> None:
+    """A Secret's name may be as long as a Lease's."""
+    assert lease_name("equabot-refresh", "llm") == "equabot-refresh-llm"
+    long = [lease_name("equabot-refresh", "a" * 219 + tail) for tail in (".b" * 17, ".b" * 16 + "-c")]
+    assert [len(name) <= 253 for name in long] == [True, True]
+    assert len(set(long)) == 2
+    assert all(".-" not in name and "--" not in name for name in long)
