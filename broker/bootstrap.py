@@ -34,6 +34,7 @@ from broker.engine.redeeming import Redeeming
 from broker.engine.refreshing import Refreshing
 from broker.engine.remembering import Remembering
 from broker.engine.reporting import Reporting
+from broker.engine.spending import Spending
 from broker.engine.standing import Standings
 from broker.envoy.bootstrap_config import as_yaml, bootstrap_config
 from broker.envoy.options import GatewayMode
@@ -162,6 +163,16 @@ class Engine:
             options=config.leases,
             deliveries=_deliveries(config),
             leases=stored.leases,
+        )
+        self.spending = Spending(
+            clock=clock,
+            events=events,
+            catalog=config.catalog,
+            policies=config.policies,
+            standings=self.standings,
+            leasing=self.leasing,
+            refreshing=self.refreshing,
+            reporting=self.reporting,
         )
         self.expiring = Expiring(clock=clock, store=store, events=events, leasing=self.leasing, standings=self.standings)
         self.readiness = Readiness(

@@ -1,5 +1,6 @@
 """Credentials: the usable form of a profile now. What it is worth, and how a request or a process carries it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple
@@ -8,7 +9,7 @@ from broker.domain.cooldowns import Usage
 from broker.domain.logins import INTERRUPTED, login_command
 from broker.domain.material import Held
 from broker.domain.profiles import SERVING_STATES, Profile, State
-from broker.domain.provider import Mode, Provider
+from broker.domain.provider import HeaderForm, Mode, Provider
 from broker.domain.secret_value import SecretValue
 
 NEVER: Final = float("inf")
@@ -163,6 +164,16 @@ def headers(provider: Provider, mode: Mode, secret: SecretValue) -> dict[str, st
     """What a request must carry."""
     form = provider.header_form(mode)
     return {form.name: form.prefix + secret.reveal(), **form.extra}
+
+
+def carried(form: HeaderForm, secret: SecretValue, sent: Mapping[str, str]) -> dict[str, str]:
+    """What takes the place of a request's own headers (`sent`, names in lower case) on its way to the vendor. Lists that both
+    have something to say in are joined; where they agree, once."""
+    made = {form.name: form.prefix + secret.reveal()}
+    for name, value in form.extra.items():
+        words = (word.strip() for word in f"{sent.get(name.lower(), '')},{value}".split(","))
+        made[name] = ",".join(dict.fromkeys(filter(None, words))) if name.lower().endswith("-beta") else value
+    return made
 
 
 def sdk_env(provider: Provider, mode: Mode, secret: SecretValue, base_url: str = "") -> dict[str, str]:

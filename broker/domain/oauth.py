@@ -161,16 +161,16 @@ def life(expires_in: object) -> float:
     return float(expires_in)
 
 
-def seconds_to_wait(retry_after: str, *, now: float) -> float | None:
+def seconds_to_wait(retry_after: str, *, now: float, longest: float = _LONGEST_WAIT) -> float | None:
     """The seconds a `Retry-After` header asks for, an hour at most: a number, or a date. None: it asks for nothing sensible."""
     text = retry_after.strip()
     if text.isascii() and text.isdigit() and len(text) < 12:
-        return min(float(text), _LONGEST_WAIT)
+        return min(float(text), longest)
     try:
         wait = parsedate_to_datetime(text).timestamp() - now
     except (ValueError, OverflowError, TypeError, IndexError):
         return None
-    return min(max(wait, 0.0), _LONGEST_WAIT)
+    return min(max(wait, 0.0), longest)
 
 
 def refresh_at(*, issued_at: float | None, expires_at: float, chance: float) -> float:

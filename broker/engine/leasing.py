@@ -130,7 +130,8 @@ class Leasing:
     def report(
         self, agent: str, lease_id: str, outcome: Outcome, *, retry_after: float | None = None, version: int = 0
     ) -> bool:
-        """Takes note of a provider's answer. Returns whether the lease has newer material or another profile now.
+        """Takes note of a provider's answer. Returns whether the lease has newer material or another profile now. Of what went
+        through the gateway it takes no note: that has been seen, and what the gateway refuses is no provider's answer.
 
         Raises LeaseNotFound; and RefreshFailed, after taking note, where that is still to be seen: ask `moved_on` then.
         """
@@ -141,6 +142,7 @@ class Leasing:
             if version not in (0, home.held.version):
                 return True
             version = home.held.version
+        if home is not None and not lease.brokered:
             self._events.emit(OutcomeReported(profile=lease.profile, outcome=outcome.value, **whose(lease)))
             self._reporting.note(home.held, outcome, retry_after=retry_after)
         try:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from broker.domain.provider import BEARER, Catalog, EnvName, Exchange, HeaderForm, Mode, Provider
+from broker.domain.requests import rule
 
 _TOKEN_WORDS: Final = ("OAUTH_TOKEN", "AUTH_TOKEN")
 _TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # RFC 8693
@@ -48,10 +49,12 @@ def _vendor(
     login: _Login = _Login(""),  # noqa: B008  (a tuple)
     model: str = "",
     api: str = "",
+    requests: str = "",
     exchange: Exchange | None = None,
 ) -> Provider:
     """`env`: the variables, in order of preference. `oauth`: token endpoint, its encoding, public client id. `model`: a small
-    one to try a credential on, with a request in the form `api`, by default the one that most have taken over."""
+    one to try a credential on, with a request in the form `api`, by default the one that most have taken over. `requests`: what
+    may be asked through the gateway, a rule a line."""
     names = tuple(
         EnvName(name, Mode.TOKEN if any(word in name for word in _TOKEN_WORDS) else Mode.API_KEY) for name in env.split()
     )
@@ -82,6 +85,7 @@ def _vendor(
         scopes=tuple(login.scopes.split()),
         api=api or ("chat" if model else ""),
         probe_model=model,
+        requests=tuple(rule(line) for line in requests.strip().splitlines()),
         exchange=exchange,
     )
 
@@ -108,6 +112,15 @@ _ALL: Final = (
         ),
         model="claude-haiku-4-5",
         api="messages",
+        requests="""
+            POST /v1/messages
+            POST /v1/messages/count_tokens
+            /v1/messages/batches*
+            GET /v1/models*
+            /v1/files*
+            /v1/skills*
+            POST /v1/complete
+        """,
         # Not at the token endpoint of logins. The header is in the vendor's own client, not in its documentation.
         exchange=Exchange(
             url="https://api.anthropic.com/v1/oauth/token",
@@ -127,6 +140,15 @@ _ALL: Final = (
         oauth=("https://auth.openai.com/oauth/token", "form", ""),
         model="gpt-4.1-nano",
         api="openai",
+        # Neither administration, nor what hands out credentials of its own.
+        requests="""
+            !/organization*
+            !/projects*
+            !/realtime/client_secrets*
+            !/realtime/sessions*
+            !/realtime/transcription_sessions*
+            !/chatkit/sessions*
+        """,
         exchange=Exchange(
             url="https://auth.openai.com/oauth/token",
             grant_type=_TOKEN_EXCHANGE,
@@ -147,6 +169,7 @@ _ALL: Final = (
             redirect="http://localhost:1455/auth/callback",
             extra=MappingProxyType({"id_token_add_organizations": "true", "codex_cli_simplified_flow": "true"}),
         ),
+        requests="/codex/*",  # beside which everything lies that a person's account has
     ),
     _vendor(
         "openrouter",
@@ -155,6 +178,10 @@ _ALL: Final = (
         prefixes=("sk-or-",),
         oauth=("https://openrouter.ai/api/v1/oauth/token", "form", ""),
         model="openai/gpt-4.1-nano",
+        requests="""
+            !/keys*
+            !/auth/*
+        """,
         exchange=Exchange(
             url="https://openrouter.ai/api/v1/oauth/token",
             grant_type=_TOKEN_EXCHANGE,
@@ -176,6 +203,7 @@ _ALL: Final = (
         token_prefixes=("ya29.",),
         model="gemini-2.5-flash-lite",
         api="gemini",
+        requests="!/*/auth_tokens*",
     ),
     _vendor(
         "github-copilot",
@@ -258,6 +286,10 @@ _ALL: Final = (
         "https://api.deepgram.com",
         header=HeaderForm("Authorization", "Token "),
         token_header=BEARER,
+        requests="""
+            !/v1/auth/*
+            !/v1/projects*
+        """,
     ),
     _vendor("cerebras", "CEREBRAS_API_KEY", "https://api.cerebras.ai/v1", prefixes=("csk-",), model="llama3.1-8b"),
     _vendor("xai", "XAI_API_KEY", "https://api.x.ai/v1", also=("x.ai", "grok"), prefixes=("xai-",), model="grok-3-mini"),
@@ -300,7 +332,17 @@ _ALL: Final = (
     _vendor("tavily", "TAVILY_API_KEY", "https://api.tavily.com", prefixes=("tvly-",)),
     _vendor("firecrawl", "FIRECRAWL_API_KEY", "https://api.firecrawl.dev"),
     _vendor("brave", "BRAVE_API_KEY", "https://api.search.brave.com", header=HeaderForm("X-Subscription-Token", "")),
-    _vendor("elevenlabs", "ELEVENLABS_API_KEY", "https://api.elevenlabs.io", header=HeaderForm("xi-api-key", "")),
+    _vendor(
+        "elevenlabs",
+        "ELEVENLABS_API_KEY",
+        "https://api.elevenlabs.io",
+        header=HeaderForm("xi-api-key", ""),
+        requests="""
+            !/v1/service-accounts*
+            !/v1/single-use-token*
+            !/v1/workspace*
+        """,
+    ),
 )
 
 PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType({provider.id: provider for provider in _ALL})

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.domain.cooldowns import Usage
-from broker.domain.credentials import NEVER, Revival, Standing, Trouble, assess, headers, left, sdk_env
+from broker.domain.credentials import NEVER, Revival, Standing, Trouble, assess, carried, headers, left, sdk_env
 from broker.domain.material import Held
 from broker.domain.profiles import Profile, State
 from broker.domain.provider import HeaderForm, Mode, Provider
@@ -260,3 +260,19 @@ def test_the_environment_carries_it_under_the_sdks_name() -> None:
     assert sdk_env(VENDOR, Mode.API_KEY, SecretValue("k")) == {"P_KEY": "k"}
     assert sdk_env(VENDOR, Mode.TOKEN, SecretValue("t"), "http://x") == {"P_TOKEN": "t", "P_URL": "http://x"}
     assert sdk_env(Provider(id="q"), Mode.API_KEY, SecretValue("k"), "http://x") == {}
+
+
+def test_a_request_carries_the_credential_in_place_of_its_own_headers() -> None:
+    """Words that the vendor wants beside it join those that the SDK sent; anything else fixed replaces what was sent."""
+    form = HeaderForm("Authorization", "Bearer ", {"anthropic-beta": "oauth-2025-04-20", "x-app": "cli"})
+    assert carried(form, SecretValue("tok"), {}) == {
+        "Authorization": "Bearer tok",
+        "anthropic-beta": "oauth-2025-04-20",
+        "x-app": "cli",
+    }
+    sent = {"anthropic-beta": "files-api-2025-04-14, oauth-2025-04-20,,mcp", "x-app": "mine", "authorization": "Bearer eqb_x"}
+    assert carried(form, SecretValue("tok"), sent) == {
+        "Authorization": "Bearer tok",
+        "anthropic-beta": "files-api-2025-04-14,oauth-2025-04-20,mcp",
+        "x-app": "cli",
+    }

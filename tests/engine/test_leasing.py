@@ -21,6 +21,7 @@ from broker.domain.errors import (
     ShuttingDown,
     SourceNotSynced,
 )
+from broker.domain.lease_tokens import digest
 from broker.domain.leases import Lease, LeaseOptions
 from broker.domain.policies import AgentPolicy, Delivery
 from broker.domain.provider import Mode
@@ -735,3 +736,59 @@ async def test_modes_do_not_matter(engine: Engine) -> None:
     engine.put(login, profile(B, mode=Mode.TOKEN, expires_at=ends))
     assert acquire(engine, profile=A).expires_at == engine.clock.steady() + 900
     assert acquire(engine, profile=B).expires_at == engine.clock.steady() + 60
+
+
+# -- tokens ------------------------------------------------------------------------------------------------------------
+
+BROKERED = replace(ANY, delivery="brokered")
+
+
+async def test_a_token_is_found_by_its_digest_and_is_nowhere_else() -> None:
+    """The holder has it, this process knows it; what is stored, told and printed does not tell it."""
+    engine = Engine(deliveries=frozenset(Delivery))
+    engine.put(profile(A, "secret-a"))
+    granted = engine.leasing.acquire("main", BROKERED)
+    assert granted.token is not None
+    token = granted.token.reveal()
+    assert granted.lease.token == digest(token)
+    assert engine.leasing.renew("main", granted.lease.id).token == granted.token
+    engine.store.flush()
+    seen = repr((granted, engine.emitted, engine.store.load(), vars(engine.store)))
+    assert token not in seen
+    assert token[4:] not in seen
+
+
+async def test_a_policy_may_allow_tokens_alone() -> None:
+    """Who asks for nothing is given one; a raw lease of before ends with the policy that allowed it."""
+    engine = Engine(deliveries=frozenset(Delivery))
+    engine.put(profile(A, "secret-a"))
+    raw = engine.leasing.acquire("main", ANY).lease
+    token = engine.leasing.acquire("main", BROKERED).lease
+    policy = replace(ANYTHING, deliveries=(Delivery.BROKERED,))
+    after = restarted(engine, agents={"main": policy}, deliveries=frozenset(Delivery))
+    after.put(profile(A, "secret-a"))
+    assert (raw.delivery, living(after)) == (Delivery.RAW, [token.id])
+    assert after.leasing.acquire("main", ANY).lease.brokered
+    with pytest.raises(DeliveryNotAllowed):
+        after.leasing.acquire("main", replace(ANY, delivery="raw"))
+
+
+async def test_without_a_gateway_there_are_no_tokens() -> None:
+    """Also those of before end, when it is gone."""
+    engine = Engine(deliveries=frozenset(Delivery))
+    engine.put(profile(A, "secret-a"))
+    engine.leasing.acquire("main", BROKERED)
+    after = restarted(engine)
+    assert living(after) == []
+
+
+async def test_what_an_agent_reports_of_the_gateway_counts_for_nothing() -> None:
+    """The gateway has seen it, and its own refusals say nothing of a key. The agent learns whether to try again."""
+    engine = Engine(deliveries=frozenset(Delivery), order={"anthropic": (A, B)})
+    engine.put(profile(A, "secret-a"), profile(B, "secret-b"))
+    granted = engine.leasing.acquire("main", BROKERED)
+    for outcome in (Outcome.AUTH, Outcome.RATE_LIMIT, Outcome.BILLING):
+        assert engine.leasing.report("main", granted.lease.id, outcome, version=granted.held.version) is False
+    assert engine.standings.usage(("", A)).error_count == 0
+    engine.reporting.note(granted.held, Outcome.RATE_LIMIT)
+    assert engine.leasing.report("main", granted.lease.id, Outcome.RATE_LIMIT, version=granted.held.version) is True

@@ -16,6 +16,7 @@ from broker.domain.errors import BrokerError, LeaseExpired
 from broker.domain.leases import Lease
 from broker.domain.policies import AgentPolicy, Delivery
 from broker.domain.profiles import Profile
+from broker.domain.secret_value import SecretValue
 from broker.engine.grants import Grant, Request
 from broker.engine.ledger import Ledger
 from broker.engine.notifying import News
@@ -318,3 +319,59 @@ class Books(RuleBasedStateMachine):
 
 TestBooks = Books.TestCase
 TestBooks.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+# -- tokens ------------------------------------------------------------------------------------------------------------
+
+
+def token_lease(lease_id: str = "1", *, streaming: bool = False, token: bytes = b"t" * 32) -> Lease:
+    return replace(lease(lease_id, streaming=streaming), delivery=Delivery.BROKERED, token=token)
+
+
+def test_a_lease_is_found_by_its_token_while_it_lives(ledger: Ledger) -> None:
+    """The token itself is kept beside it, and gone with it."""
+    secret = SecretValue("eqb_1")
+    ledger.keep(token_lease(), secret)
+    assert (ledger.by_token(b"t" * 32), ledger.token("1")) == (token_lease(), secret)
+    ledger.end("1", "revoked")
+    assert (ledger.by_token(b"t" * 32), ledger.token("1")) == (None, None)
+    ledger.keep(lease("2"))
+    assert ledger.by_token(b"") is None
+
+
+def test_a_token_that_went_on_is_the_new_leases(ledger: Ledger) -> None:
+    """The end of the old one does not take it along."""
+    ledger.keep(token_lease("1"), SecretValue("eqb_1"))
+    ledger.keep(token_lease("2"), SecretValue("eqb_1"))
+    ledger.end("1", "succeeded")
+    found = ledger.by_token(b"t" * 32)
+    assert found is not None
+    assert found.id == "2"
+
+
+def test_the_lease_of_a_token_is_stored_though_a_stream_holds_it(ledger: Ledger) -> None:
+    """Without the stream, which is not there after a restart."""
+    store = ledger._store
+    ledger.keep(token_lease("1", streaming=True))
+    ledger.keep(lease("2", streaming=True))
+    store.flush()
+    assert [kept.id for kept in store.load().leases] == ["1"]
+    ledger.end("1", "revoked")
+    store.flush()
+    assert store.load().leases == ()
+
+
+async def test_a_lease_that_is_detached_goes_on_without_its_stream(ledger: Ledger) -> None:
+    """The stream is told; the lease ends in its own time."""
+    ledger.keep(token_lease(streaming=True))
+    ledger.remind("1", 5010)
+    mailbox = ledger.mailbox("1")
+    ledger.detach("1", "shutting_down")
+    assert (await mailbox.take(), mailbox.reason) == (News.ENDED, "shutting_down")
+    assert (ledger.get("1"), ledger.count()) == (token_lease(), (1, 0))
+    assert (ledger.agenda.next(), ledger.streams("anthropic:a")) == (5060, [])
+    clock = ledger._clock
+    assert isinstance(clock, FakeClock)
+    clock.advance(60)
+    ledger.tick()
+    assert ledger.get("1") is None

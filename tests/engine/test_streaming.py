@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from broker.domain.cooldowns import Outcome
-from broker.domain.errors import LeaseNotFound
+from broker.domain.errors import LeaseExpired, LeaseNotFound
 from broker.domain.leases import LeaseOptions
-from broker.domain.policies import AgentPolicy
+from broker.domain.policies import AgentPolicy, Delivery
 from broker.domain.secret_value import SecretValue
 from broker.engine.grants import Request
 from broker.engine.notifying import News
@@ -550,3 +550,113 @@ async def test_nobody_looks_at_a_lease_that_has_ended(engine: Engine) -> None:
     for ask in (engine.leasing.look, engine.leasing.extend):
         with pytest.raises(LeaseNotFound):
             ask(lease.id)
+
+
+# -- streams of tokens -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gateway() -> Engine:
+    made = Engine(deliveries=frozenset(Delivery), order={"anthropic": (A, B)})
+    made.put(profile(A, "secret-a"), profile(B, "secret-b"))
+    return made
+
+
+async def test_new_material_is_no_news_to_who_holds_a_token(gateway: Engine) -> None:
+    """The token is the same whatever is behind it; another profile is told, for the lease says which it is."""
+    with await begun(gateway, delivery="brokered") as stream:
+        gateway.put(profile(A, "secret-a2"), profile(B, "secret-b"))
+        assert await all_told(stream) == []
+        gateway.put(profile(B, "secret-b"))
+        (notice,) = await all_told(stream)
+        assert notice.grant is not None
+        assert (notice.kind, notice.grant.lease.profile) == (ROTATED, B)
+        assert notice.grant.token == stream._granted.token
+
+
+async def test_a_token_outlives_that_nothing_can_serve(gateway: Engine) -> None:
+    """A process has it in its environment: it works again once there is something."""
+    with await begun(gateway, delivery="brokered") as stream:
+        gateway.put()
+        assert await all_told(stream) == []
+        gateway.put(profile(A, "secret-a3"))
+        assert await all_told(stream) == []
+        assert gateway.leasing.bearer(stream._granted.lease.token).profile == A
+
+
+async def test_a_token_is_renewed_past_the_end_of_its_credential(gateway: Engine) -> None:
+    """Nothing is said of an end that is none."""
+    gateway.put(profile(A, expires_at=gateway.clock.now() + 60))
+    with await begun(gateway, delivery="brokered", ttl=100.0) as stream:
+        passes(gateway, 59)
+        assert await all_told(stream) == []
+        passes(gateway, 10)
+        assert kinds(await all_told(stream)) == [(RENEWED, "")]
+
+
+async def test_a_token_ends_with_its_stream(gateway: Engine) -> None:
+    """With the process that held it open."""
+    with await begun(gateway, delivery="brokered") as stream:
+        token = stream._granted.lease.token
+        assert gateway.leasing.bearer(token) == stream._granted.lease
+    with pytest.raises(LeaseNotFound):
+        gateway.leasing.bearer(token)
+
+
+async def test_a_token_survives_the_brokers_restart(gateway: Engine) -> None:
+    """The stream is told to look for another broker, which knows the token by its digest until the lease ends."""
+    with await begun(gateway, delivery="brokered", ttl=100.0) as stream:
+        lease = stream._granted.lease
+        gateway.leasing.drain()
+        assert kinds(await all_told(stream)) == [(REVOKED, "shutting_down")]
+    gateway.store.flush()
+    after = Engine(deliveries=frozenset(Delivery), store=gateway.store, clock=gateway.clock)
+    after.put(profile(A, "secret-a"))
+    found = after.leasing.bearer(lease.token)
+    assert (found.id, found.streaming) == (lease.id, False)
+    assert after.leasing.renew("main", lease.id).token is None
+    after.clock.advance(101)
+    with pytest.raises(LeaseExpired):
+        after.leasing.bearer(lease.token)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_token_goes_on_with_the_stream_that_comes_next(gateway: Engine, killed: bool) -> None:
+    """One process is given one token, however many leases its life takes, and whether or not the broker was killed between
+    them. The lease before is over then."""
+    first = gateway.leasing.stream("main", replace(ANY, delivery="brokered", session="talk"))
+    lease, token = first._granted.lease, first._granted.token
+    engine = gateway
+    if killed:
+        gateway.store.flush()
+        engine, token = Engine(deliveries=frozenset(Delivery), store=gateway.store, clock=gateway.clock), None
+        engine.put(profile(A, "secret-a"))
+    with await begun(engine, delivery="brokered", succeeds=lease.id) as stream:
+        granted = stream._granted
+        assert (granted.lease.token, granted.token) == (lease.token, token)
+        assert granted.lease.max_expires_at == engine.clock.steady() + 3600
+        assert engine.leasing.bearer(lease.token).id == granted.lease.id != lease.id
+        assert ends(engine) == ["succeeded"]
+        if not killed:
+            first.__exit__()
+        assert engine.leasing.bearer(lease.token).id == granted.lease.id
+
+
+@pytest.mark.parametrize("why", ["revoked", "unknown", "provider", "agent", "raw"])
+async def test_a_token_does_not_go_on_from_just_any_lease(gateway: Engine, why: str) -> None:
+    """Not once it was revoked, not to another provider or agent. Who asks is given another."""
+    agents = {"main": ANYTHING, "other": ANYTHING}
+    engine = Engine(deliveries=frozenset(Delivery), agents=agents)
+    engine.put(profile(A, "secret-a"), profile("openai:a", "secret-o"))
+    asked = replace(ANY, delivery="raw" if why == "raw" else "brokered")
+    lease = engine.leasing.acquire("main", asked).lease
+    before = "none" if why == "unknown" else lease.id
+    if why == "revoked":
+        engine.leasing.revoke("main", lease.id)
+    granted = engine.leasing.acquire(
+        "other" if why == "agent" else "main",
+        Request(provider="openai" if why == "provider" else "anthropic", delivery="brokered", succeeds=before),
+    )
+    assert granted.token is not None
+    assert granted.lease.token != lease.token
+    assert why in ("revoked", "unknown") or engine.leasing.look(lease.id).lease == lease

@@ -21,6 +21,7 @@ from broker.engine.readiness import Readiness
 from broker.engine.redeeming import Redeeming
 from broker.engine.refreshing import Refreshing
 from broker.engine.reporting import Reporting
+from broker.engine.spending import Spending
 from broker.engine.standing import Standings
 from broker.ports import Identities, TokenEndpoint
 from broker.providers import PROVIDERS
@@ -111,6 +112,10 @@ class Engine:
             clock=self.clock, store=self.store, events=self.events, policies=self.policies, choosing=self.choosing,
             standings=self.standings, reporting=self.reporting, options=lease_options or LeaseOptions(),
             deliveries=deliveries, leases=stored.leases,
+        )  # fmt: skip
+        self.spending = Spending(
+            clock=self.clock, events=self.events, catalog=self.catalog, policies=self.policies, standings=self.standings,
+            leasing=self.leasing, refreshing=self.refreshing, reporting=self.reporting,
         )  # fmt: skip
         self.readiness = Readiness(catalog=self.catalog, standings=self.standings, ingesting=self.ingesting, required=required)
         self.expiring = Expiring(

@@ -1,0 +1,142 @@
+"""Lease tokens, spent: who shows one, what for, and which credential takes its place. And what comes of it."""
+
+from dataclasses import dataclass
+from functools import partial
+from urllib.parse import urlsplit
+
+from broker.domain import lease_tokens
+from broker.domain.answers import Answer
+from broker.domain.errors import InvalidArgument, PolicyDenied, RefreshFailed
+from broker.domain.leases import Lease
+from broker.domain.material import Held
+from broker.domain.policies import Policies
+from broker.domain.provider import Catalog, Provider
+from broker.domain.requests import METHODS, rules
+from broker.engine.leasing import Leasing
+from broker.engine.refreshing import Refreshing
+from broker.engine.reporting import Reporting
+from broker.engine.standing import Standings
+from broker.ports import Clock
+from broker.telemetry.events import Events, GatewayUsed, OutcomeReported
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A request that may be made, and the material to make it with."""
+
+    lease: Lease
+    held: Held
+    provider: Provider
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Used:
+    """Names of what a request was made with, which is all that is left of it when it is answered."""
+
+    agent: str
+    session: str
+    lease: str
+    provider: str
+    profile: str
+    version: int
+    method: str
+    route: str
+
+
+class Spending:
+    """Decides about each request through the gateway anew: a revoked lease is over with the next one, and what a request has
+    done to a profile counts for the next one."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        events: Events,
+        catalog: Catalog,
+        policies: Policies,
+        standings: Standings,
+        leasing: Leasing,
+        refreshing: Refreshing,
+        reporting: Reporting,
+    ) -> None:
+        self._clock = clock
+        self._events = events
+        self._policies = policies
+        self._standings = standings
+        self._leasing = leasing
+        self._refreshing = refreshing
+        self._reporting = reporting
+        self._prefixes = {known.id: urlsplit(known.base_url).path.rstrip("/") for known in catalog.providers.values()}
+
+    def bearer(self, token: str) -> Lease:
+        """The lease that a token is of. Raises LeaseNotFound, LeaseExpired, ShuttingDown."""
+        return self._leasing.bearer(lease_tokens.digest(token))
+
+    async def use(self, lease: Lease, provider: Provider, *, method: str, path: str, within: float) -> Use:
+        """The request, with the credential that serves it. `path` is what stands behind the provider's `base_url`, in its plain
+        form. A login that has to be refreshed first is waited for, for so many seconds.
+
+        Raises PolicyDenied, InvalidArgument, NoUsableProfile, ProfileNotFound, ReauthRequired, RefreshFailed,
+        SourceNotSynced, AuditUnavailable; and, where it ended meanwhile, LeaseNotFound, LeaseExpired, ShuttingDown.
+        """
+        self._check(lease, provider, method, path)
+        try:
+            settled, held = self._leasing.settle(lease)
+        except RefreshFailed:
+            again = partial(self._settle_again, lease.token)
+            settled, held = await self._refreshing.patiently(again, within=within)
+        return Use(settled, held, provider)
+
+    def answered(self, used: Used, answer: Answer) -> None:
+        """How the vendor answered. Of material that its profile holds no more it says nothing."""
+        self._events.emit(
+            GatewayUsed(
+                agent=used.agent,
+                session=used.session,
+                provider=used.provider,
+                profile=used.profile,
+                lease=used.lease,
+                method=used.method,
+                route=used.route,
+                status=answer.status,
+                sent=answer.sent,
+                received=answer.received,
+                seconds=answer.seconds,
+            )
+        )
+        outcome = answer.outcome
+        if outcome is None:
+            return
+        self._standings.tick()
+        found = self._standings.find(used.agent, used.profile)
+        if found is None or found[1].held.version != used.version:
+            return
+        self._events.emit(
+            OutcomeReported(
+                agent=used.agent,
+                provider=used.provider,
+                profile=used.profile,
+                outcome=outcome.value,
+                session=used.session,
+                lease=used.lease,
+            )
+        )
+        began = self._clock.now() - answer.seconds
+        self._reporting.note(found[1].held, outcome, retry_after=answer.retry_after, began=began, sure=answer.sure)
+
+    def _check(self, lease: Lease, provider: Provider, method: str, path: str) -> None:
+        if lease.provider != provider.id:
+            raise PolicyDenied(f"the lease token is for provider {lease.provider!r}, not for {provider.id!r}")
+        if method not in METHODS:
+            raise InvalidArgument("the method is none that a provider's API is asked with")
+        spellings = (path, self._prefixes.get(provider.id, "") + path)
+        if not rules(provider.requests).allow(method, *spellings):
+            raise PolicyDenied(
+                f"{method} of this path is not let through to {provider.id}: see providers.{provider.id}.requests"
+            )
+        if not rules(self._policies.of(lease.agent).requests).allow(method, *spellings):
+            raise PolicyDenied(f"agent {lease.agent!r} may not ask for this: see agents.{lease.agent}.requests")
+
+    def _settle_again(self, token: bytes) -> tuple[Lease, Held]:
+        """Once more, for a lease that may have been revoked while it was waited for."""
+        return self._leasing.settle(self._leasing.bearer(token))

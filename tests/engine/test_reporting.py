@@ -1,0 +1,64 @@
+"""What providers answer: the first of many failures counts, and only what is about the credential takes it away."""
+
+import pytest
+
+from broker.domain.cooldowns import MINUTE, Outcome
+from broker.domain.material import Held
+from broker.domain.profiles import State
+from tests.fakes.engine import Engine, profile
+
+A = "anthropic:a"
+
+
+@pytest.fixture
+def engine() -> Engine:
+    made = Engine()
+    made.put(profile(A))
+    return made
+
+
+def held(engine: Engine) -> Held:
+    found = engine.standings.find("main", A)
+    assert found is not None
+    return found[1].held
+
+
+def state(engine: Engine) -> State:
+    found = engine.standings.find("main", A)
+    assert found is not None
+    return found[1].standing.state
+
+
+@pytest.mark.parametrize("outcome", [Outcome.RATE_LIMIT, Outcome.TIMEOUT, Outcome.BILLING])
+def test_what_began_before_the_last_failure_is_no_news(engine: Engine, outcome: Outcome) -> None:
+    """Without an instant every word counts, as one that an agent says."""
+    now = engine.clock.now()
+    engine.reporting.note(held(engine), outcome, began=now - 1)
+    engine.reporting.note(held(engine), outcome, began=now - 1)
+    assert engine.standings.usage(("", A)).error_count == 1
+    engine.reporting.note(held(engine), outcome)
+    assert engine.standings.usage(("", A)).error_count == 2
+
+
+def test_a_refusal_of_the_credential_is_always_news(engine: Engine) -> None:
+    """However long its request was under way."""
+    now = engine.clock.now()
+    engine.reporting.note(held(engine), Outcome.RATE_LIMIT)
+    engine.reporting.note(held(engine), Outcome.AUTH, began=now - 100)
+    assert state(engine) is State.REJECTED
+
+
+def test_a_refusal_that_may_be_of_the_request_costs_a_cooldown(engine: Engine) -> None:
+    """And no more than one for all that were under way."""
+    now = engine.clock.now()
+    for _ in range(5):
+        engine.reporting.note(held(engine), Outcome.AUTH, began=now - 1, sure=False)
+    usage = engine.standings.usage(("", A))
+    assert (state(engine), usage.cooldown_until) == (State.OK, now + MINUTE)
+
+
+def test_a_malformed_request_says_nothing(engine: Engine) -> None:
+    """Neither for nor against."""
+    before = engine.standings.usage(("", A))
+    engine.reporting.note(held(engine), Outcome.FORMAT)
+    assert engine.standings.usage(("", A)) == before

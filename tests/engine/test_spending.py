@@ -1,0 +1,382 @@
+"""Lease tokens, spent: each request is decided anew, and what comes of it counts for the next one."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from broker.domain.answers import Answer
+from broker.domain.cooldowns import HOUR, MINUTE
+from broker.domain.errors import (
+    BrokerError,
+    InvalidArgument,
+    LeaseExpired,
+    LeaseNotFound,
+    NoUsableProfile,
+    PolicyDenied,
+    RefreshFailed,
+    ShuttingDown,
+)
+from broker.domain.policies import AgentPolicy, Delivery
+from broker.domain.profiles import State
+from broker.domain.provider import Provider
+from broker.engine.grants import Grant, Request
+from broker.engine.spending import Use, Used
+from broker.providers import PROVIDERS
+from broker.telemetry.events import GatewayUsed, OutcomeReported
+from tests.fakes.engine import ANYTHING, Engine, profile
+from tests.fakes.logins import ACME, LIFE, World, login
+from tests.fakes.scripted_endpoint import UNREACHED, granted
+
+A, B = "anthropic:a", "anthropic:b"
+BOTH = frozenset(Delivery)
+ASKED = Request(provider="anthropic", delivery="brokered")
+ANTHROPIC = PROVIDERS["anthropic"]
+
+
+@pytest.fixture
+def engine() -> Engine:
+    made = Engine(deliveries=BOTH, order={"anthropic": (A, B)})
+    made.put(profile(A, "secret-a"), profile(B, "secret-b"))
+    return made
+
+
+def acquire(engine: Engine, **asked: object) -> Grant:
+    return engine.leasing.acquire("main", replace(ASKED, **asked))  # type: ignore[arg-type]
+
+
+def shown(grant: Grant) -> str:
+    assert grant.token is not None
+    return grant.token.reveal()
+
+
+async def use(
+    engine: Engine, token: str, provider: Provider = ANTHROPIC, *, asked: str = "POST /v1/messages", within: float = 30.0
+) -> Use:
+    method, path = asked.split(" ")
+    return await engine.spending.use(engine.spending.bearer(token), provider, method=method, path=path, within=within)
+
+
+async def served(engine: Engine, token: str) -> str:
+    return (await use(engine, token)).held.profile.id
+
+
+def used(found: Use) -> Used:
+    lease = found.lease
+    return Used(
+        agent=lease.agent, session=lease.session, lease=lease.id, provider=lease.provider, profile=lease.profile,
+        version=found.held.version, method="POST", route="/v1/messages",
+    )  # fmt: skip
+
+
+def answered(engine: Engine, found: Use, status: int, **told: object) -> None:
+    engine.spending.answered(used(found), Answer(status=status, **told))  # type: ignore[arg-type]
+
+
+# -- who shows a token -------------------------------------------------------------------------------------------------
+
+
+async def test_a_token_stands_for_the_credential(engine: Engine) -> None:
+    """Of the lease's profile, as it is now."""
+    granted = acquire(engine)
+    found = await use(engine, shown(granted))
+    assert found == Use(granted.lease, granted.held, ANTHROPIC)
+    assert "secret-a" not in shown(granted)
+
+
+async def test_what_is_no_token_of_a_living_lease_is_nothing(engine: Engine) -> None:
+    """A key, a token of nobody, a lease's id."""
+    granted = acquire(engine)
+    for text in ("", "secret-a", granted.lease.id, shown(granted)[:-1], "eqb_" + "A" * 43):
+        with pytest.raises(LeaseNotFound):
+            engine.spending.bearer(text)
+
+
+async def test_revoking_stops_the_very_next_request(engine: Engine) -> None:
+    """Whoever revokes; with no turn of the loop in between."""
+    one, two = shown(acquire(engine)), acquire(engine)
+    engine.leasing.revoke("main", two.lease.id)
+    with pytest.raises(LeaseNotFound):
+        engine.spending.bearer(shown(two))
+    assert await served(engine, one) == A
+    engine.leasing.revoke_matching(provider="anthropic")
+    with pytest.raises(LeaseNotFound):
+        engine.spending.bearer(one)
+
+
+async def test_a_lease_that_is_over_is_over(engine: Engine) -> None:
+    """To the second, whether or not the loop that minds time has had its turn."""
+    token = shown(acquire(engine, ttl=60.0))
+    engine.clock.advance(59.9)
+    assert await served(engine, token) == A
+    engine.clock.advance(0.2)
+    with pytest.raises(LeaseExpired):
+        engine.spending.bearer(token)
+    with pytest.raises(LeaseNotFound):
+        engine.spending.bearer(token)
+
+
+async def test_while_the_broker_drains_tokens_go_on(engine: Engine) -> None:
+    """And of one that is not known, the next broker may know."""
+    token = shown(acquire(engine))
+    engine.leasing.drain()
+    assert await served(engine, token) == A
+    with pytest.raises(ShuttingDown):
+        engine.spending.bearer("eqb_" + "A" * 43)
+
+
+# -- what for ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("provider", "asked", "error"),
+    [
+        ("openai", "POST /chat/completions", PolicyDenied),
+        ("anthropic", "GET /v1/organizations/members", PolicyDenied),
+        ("anthropic", "DELETE /v1/messages", PolicyDenied),
+        ("anthropic", "TRACE /v1/messages", InvalidArgument),
+        ("anthropic", "CONNECT /v1/messages", InvalidArgument),
+    ],
+)
+async def test_a_token_is_for_one_provider_and_its_api(
+    engine: Engine, provider: str, asked: str, error: type[BrokerError]
+) -> None:
+    """Not for another's, not for administration, not for what no API is asked with."""
+    token = shown(acquire(engine))
+    with pytest.raises(error):
+        await use(engine, token, PROVIDERS[provider], asked=asked)
+
+
+async def test_an_agents_policy_narrows_what_may_be_asked() -> None:
+    """And does not widen it. Paths may be told as behind the base URL, or whole."""
+    policy = AgentPolicy(
+        providers=frozenset({"*"}), requests=("POST /v1/messages", "/v1/organizations*", "POST /v1/chat/completions")
+    )
+    engine = Engine(deliveries=BOTH, agents={"main": policy})
+    engine.put(profile(A), profile("openai:a"))
+    token, other = shown(acquire(engine)), shown(acquire(engine, provider="openai"))
+    await use(engine, token)
+    await use(engine, other, PROVIDERS["openai"], asked="POST /chat/completions")
+    for asked in ("GET /v1/models", "GET /v1/organizations/members"):
+        with pytest.raises(PolicyDenied):
+            await use(engine, token, asked=asked)
+    with pytest.raises(PolicyDenied, match=r"agents\.main\.requests"):
+        await use(engine, other, PROVIDERS["openai"], asked="POST /embeddings")
+
+
+# -- what comes of it --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [(401, State.REJECTED), (402, State.OK), (403, State.OK), (408, State.OK), (429, State.OK), (529, State.OK)],
+)
+async def test_the_next_request_uses_the_next_profile(engine: Engine, status: int, state: State) -> None:
+    """With the same token, and no word from the agent."""
+    token = shown(acquire(engine))
+    answered(engine, await use(engine, token), status)
+    assert await served(engine, token) == B
+    board = engine.standings.find("main", A)
+    assert board is not None
+    assert board[1].standing.state is state
+    assert [event.outcome for event in engine.emitted if isinstance(event, OutcomeReported)] != []
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 413, 500, 503, 0])
+async def test_what_says_nothing_of_the_credential_changes_nothing(engine: Engine, status: int) -> None:
+    """A request that was wrong, a vendor that is down, an agent that has gone."""
+    token = shown(acquire(engine))
+    answered(engine, await use(engine, token), status)
+    assert await served(engine, token) == A
+
+
+async def test_a_vendor_that_fails_moves_the_request_too(engine: Engine) -> None:
+    """Whatever status was sent before."""
+    token = shown(acquire(engine))
+    answered(engine, await use(engine, token), 200, failed=True)
+    assert await served(engine, token) == B
+
+
+async def test_the_profile_comes_back_when_the_vendor_said(engine: Engine) -> None:
+    """A lease stays where it went; a new one begins with the first again."""
+    token = shown(acquire(engine))
+    answered(engine, await use(engine, token), 429, retry_after=7.0)
+    assert await served(engine, token) == B
+    engine.clock.advance(8)
+    assert await served(engine, token) == B
+    assert await served(engine, shown(acquire(engine))) == A
+
+
+async def test_many_failures_of_one_moment_are_one(engine: Engine) -> None:
+    """Twenty requests under way when the quota ends cost a minute, not an hour; one that began later counts."""
+    tokens = [shown(acquire(engine)) for _ in range(20)]
+    under_way = [await use(engine, token) for token in tokens]
+    engine.clock.advance(10)
+    for found in under_way:
+        answered(engine, found, 429, seconds=10.0)
+    usage = engine.standings.usage(("", A))
+    assert (usage.error_count, usage.cooldown_until) == (1, engine.clock.now() + MINUTE)
+    engine.clock.advance(1)
+    answered(engine, under_way[0], 429, seconds=0.5)
+    assert engine.standings.usage(("", A)).error_count == 2
+
+
+async def test_a_success_that_began_before_the_failure_heals_nothing(engine: Engine) -> None:
+    """A long answer that ends well says nothing of the quota of now; one that began since does."""
+    token = shown(acquire(engine))
+    found = await use(engine, token)
+    engine.clock.advance(30)
+    answered(engine, found, 429, seconds=1.0)
+    answered(engine, found, 200, seconds=20.0)
+    assert engine.standings.usage(("", A)).cooldown_until > 0
+    engine.clock.advance(2)
+    answered(engine, found, 200, seconds=1.0)
+    assert engine.standings.usage(("", A)).cooldown_until == 0
+
+
+async def test_a_forbidden_request_takes_the_key_away_from_nobody(engine: Engine) -> None:
+    """403 costs a cooldown: where there is no other profile, it goes on."""
+    engine.put(profile(A, "secret-a"))
+    token = shown(acquire(engine))
+    answered(engine, await use(engine, token), 403)
+    assert await served(engine, token) == A
+
+
+async def test_what_is_told_of_older_material_changes_nothing(engine: Engine) -> None:
+    """The key that was refused has been replaced meanwhile; or its profile is gone."""
+    token = shown(acquire(engine))
+    found = await use(engine, token)
+    engine.put(profile(A, "secret-a2"), profile(B, "secret-b"))
+    answered(engine, found, 401)
+    assert (await use(engine, token)).held.profile.secret != found.held.profile.secret
+    assert await served(engine, token) == A
+    engine.put(profile(B, "secret-b"))
+    answered(engine, found, 401)
+    assert await served(engine, token) == B
+
+
+async def test_every_use_is_told(engine: Engine) -> None:
+    """With what it was, and nothing that was in it."""
+    found = await use(engine, shown(acquire(engine, session="talk")))
+    answered(engine, found, 200, seconds=1.5, sent=10, received=2000)
+    assert [event for event in engine.emitted if isinstance(event, GatewayUsed)] == [
+        GatewayUsed(
+            agent="main", session="talk", provider="anthropic", profile=A, lease=found.lease.id, method="POST",
+            route="/v1/messages", status=200, sent=10, received=2000, seconds=1.5,
+        )
+    ]  # fmt: skip
+
+
+async def test_where_nothing_can_serve_the_lease_stays(engine: Engine) -> None:
+    """The request is refused with the reason; once there is something again, the same token works."""
+    token = shown(acquire(engine))
+    engine.put()
+    with pytest.raises(NoUsableProfile):
+        await use(engine, token)
+    engine.put(profile(B, "secret-b"))
+    assert await served(engine, token) == B
+
+
+async def test_a_named_profile_is_not_left(engine: Engine) -> None:
+    """It serves as long as it can at all."""
+    token = shown(acquire(engine, profile=A))
+    answered(engine, await use(engine, token), 429)
+    assert await served(engine, token) == A
+    answered(engine, await use(engine, token), 401)
+    with pytest.raises(NoUsableProfile):
+        await use(engine, token)
+
+
+async def test_a_static_credential_ends_and_the_token_does_not() -> None:
+    """The lease is as long as was asked for, whatever is behind it."""
+    engine = Engine(deliveries=BOTH, order={"anthropic": (A, B)})
+    engine.put(profile(A, expires_at=engine.clock.now() + 60), profile(B))
+    granted = acquire(engine, ttl=HOUR)
+    assert granted.lease.expires_at == engine.clock.steady() + HOUR
+    engine.clock.advance(61)
+    assert await served(engine, shown(granted)) == B
+    renewed = engine.leasing.renew("main", granted.lease.id)
+    assert renewed.lease.expires_at == granted.lease.max_expires_at
+
+
+# -- logins ------------------------------------------------------------------------------------------------------------
+
+
+async def held_up(world: World) -> tuple[str, list["asyncio.Task[str]"]]:
+    """A token on a login that has ended, and five requests with it that wait for its refresh."""
+
+    async def ask() -> str:
+        found = await use(world, token, ACME, asked="POST /anything")
+        assert found.held.profile.secret is not None
+        return found.held.profile.secret.reveal()
+
+    token = shown(world.leasing.acquire("main", Request(provider="acme", delivery="brokered", ttl=HOUR)))
+    world.write({"acme:me": login(left=-5)})
+    await world.clock.elapse(0.1)
+    asking = [asyncio.ensure_future(ask()) for _ in range(5)]
+    await world.clock.elapse(0.1)
+    return token, asking
+
+
+async def test_an_expired_login_is_refreshed_once_for_all_who_wait() -> None:
+    """None of them is told, and each gets the new one."""
+    world = World(granted(2), deliveries=BOTH)
+    async with world.running():
+        await world.settle()
+        world.script.open.clear()
+        _, asking = await held_up(world)
+        assert not any(task.done() for task in asking)
+        world.script.open.set()
+        await world.clock.elapse(1)
+        assert await asyncio.gather(*asking) == ["at-2"] * 5
+        assert world.script.redeemed == ["rt-1"]
+
+
+async def test_who_waits_for_a_login_is_stopped_by_a_revocation() -> None:
+    """The lease has to live when the answer is given, not when it was asked for."""
+    world = World(granted(2), deliveries=BOTH)
+    async with world.running():
+        await world.settle()
+        world.script.open.clear()
+        _, asking = await held_up(world)
+        world.leasing.revoke_matching(agent="main")
+        world.script.open.set()
+        await world.clock.elapse(1)
+        outcomes = await asyncio.gather(*asking, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {LeaseNotFound}
+
+
+async def test_who_waits_in_vain_is_told_when_to_come_again() -> None:
+    """As soon as nothing can come of waiting."""
+    world = World(UNREACHED, entry=login(left=LIFE), deliveries=BOTH)
+    async with world.running():
+        await world.settle()
+        token, asking = await held_up(world)
+        await world.clock.elapse(60)
+        outcomes = await asyncio.gather(*asking, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {RefreshFailed}
+        with pytest.raises(RefreshFailed):
+            await use(world, token, ACME, asked="POST /anything", within=0.0)
+
+
+async def test_a_refused_access_token_is_refreshed_for_the_next_request() -> None:
+    """Once; and the request after it waits for that."""
+    world = World(granted(2), deliveries=BOTH)
+    async with world.running():
+        await world.settle()
+        token = shown(world.leasing.acquire("main", Request(provider="acme", delivery="brokered")))
+        found = await use(world, token, ACME, asked="POST /anything")
+        for _ in range(3):
+            answered(world, found, 401)
+        asking = asyncio.ensure_future(use(world, token, ACME, asked="POST /anything"))
+        await world.clock.elapse(1)
+        secret = (await asking).held.profile.secret
+        assert secret is not None
+        assert (secret.reveal(), world.script.redeemed) == ("at-2", ["rt-1"])
+
+
+def test_policies_may_allow_tokens_alone() -> None:
+    """Then a raw lease is refused, and one that asks for nothing in particular is given a token."""
+    policy = AgentPolicy(providers=frozenset({"*"}), deliveries=(Delivery.BROKERED,))
+    assert policy.choose_delivery("main", "", available=BOTH) is Delivery.BROKERED
+    assert ANYTHING.choose_delivery("main", "", available=BOTH) is Delivery.RAW
