@@ -14,7 +14,7 @@ The example application's own: nothing here is for other charts.
 {{- else if $metrics.podMonitor.enabled -}}
 {{- printf "%s/%s" .root.Release.Namespace $name -}}
 {{- else if $metrics.serviceMonitor.enabled -}}
-{{- $name }}-broker
+{{- $name }}-health
 {{- else if $metrics.prometheusRule.enabled -}}
   {{- fail "metrics.prometheusRule needs a scrape to look at: enable metrics.podMonitor or metrics.serviceMonitor, or name the job in metrics.prometheusRule.job" -}}
 {{- end -}}
@@ -32,4 +32,13 @@ name: {{ include "equabot-broker.fullname" . }}{{ .suffix }}
 namespace: {{ .root.Release.Namespace }}
 labels:
   {{- include "equabot-broker.labels" . | nindent 2 }}
+{{- end -}}
+
+{{/* The first selector of the sources, for NOTES.txt. */}}
+{{- define "equabot-broker.selector" -}}
+{{- $found := "" -}}
+{{- range .values.config.sources -}}
+  {{- if kindIs "map" . -}}{{- $found = $found | default (dig "kubernetes" "selector" "" .) -}}{{- end -}}
+{{- end -}}
+{{- $found | default "equabot.dev/credential=true" -}}
 {{- end -}}

@@ -31,6 +31,12 @@ Empty: none, and the broker gets neither a Role nor a token.
 {{- toJson $found -}}
 {{- end -}}
 
+{{/* What a Role is called: in another namespace than the release's, also whose it is. Takes the context and `namespace`. */}}
+{{- define "equabot-broker.roleName" -}}
+{{- include "equabot-broker.fullname" . -}}
+{{- if ne .namespace .root.Release.Namespace -}}-{{ .root.Release.Namespace }}{{- end -}}
+{{- end -}}
+
 {{/* The Roles, one a namespace that the sources name. */}}
 {{- define "equabot-broker.roles" -}}
 {{- $context := . -}}
@@ -39,7 +45,7 @@ Empty: none, and the broker gets neither a Role nor a token.
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata:
-  name: {{ include "equabot-broker.fullname" $context }}
+  name: {{ include "equabot-broker.roleName" (set $context "namespace" $namespace) }}
   namespace: {{ $namespace }}
   labels:
     {{- include "equabot-broker.labels" $context | nindent 4 }}
@@ -86,14 +92,14 @@ rules:
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata:
-  name: {{ include "equabot-broker.fullname" $context }}
+  name: {{ include "equabot-broker.roleName" (set $context "namespace" $namespace) }}
   namespace: {{ $namespace }}
   labels:
     {{- include "equabot-broker.labels" $context | nindent 4 }}
 roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: Role
-  name: {{ include "equabot-broker.fullname" $context }}
+  name: {{ include "equabot-broker.roleName" $context }}
 subjects:
   - kind: ServiceAccount
     name: {{ include "equabot-broker.serviceAccountName" $context }}

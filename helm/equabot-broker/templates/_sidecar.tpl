@@ -81,7 +81,8 @@ because the control socket is for that user alone. It listens on loopback, where
   restartPolicy: Always
   {{- end }}
   command: [envoy]
-  args: [--config-path, /run/equabot/gateway/envoy.yaml, --disable-hot-restart, --log-level, warning]
+  # A line of a lower level holds headers, and with them keys.
+  args: [-c, /run/equabot/gateway/envoy.yaml, --disable-hot-restart, --concurrency, "2", --log-level, warning, --log-format-escaped]
   resources:
     {{- toYaml .values.gateway.resources | nindent 4 }}
   securityContext:

@@ -1,0 +1,141 @@
+"""The other objects: what the broker may do in the cluster, who reaches the pods, and what watches them."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.helm.chart import CHART, EVERY, FIXTURES, NAMESPACE, config, helm, of_kind, render, secret_rules
+
+READ = ["get", "list", "watch"]
+
+
+def test_helm_finds_nothing_to_say() -> None:
+    """`helm lint --strict`, with the values of every fixture."""
+    for fixture in EVERY:
+        assert "0 chart(s) failed" in helm("lint", "--strict", CHART, "--values", fixture)
+
+
+@pytest.mark.parametrize("fixture", EVERY, ids=lambda path: path.stem)
+def test_the_broker_takes_the_configuration(fixture: Path, tmp_path: Path) -> None:
+    """`equabot config check` on what its container would read."""
+    file = tmp_path / "equabot.yaml"
+    file.write_text(config(render(fixture)))
+    command = [sys.executable, "-m", "broker", "config", "check", "--config", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_one_object_a_file() -> None:
+    """Named by component and kind, but for Roles, of which there is one a namespace."""
+    for file in (CHART / "templates").glob("**/*.yaml"):
+        component, _, kind = file.stem.partition("-")
+        assert component in ("agent", "broker")
+        kinds = [line.partition(":")[2].strip() for line in file.read_text().splitlines() if line.startswith("kind:")]
+        assert len(kinds) <= 1
+        assert not kinds or kind in (kinds[0].lower(), "dashboard")
+
+
+@pytest.mark.parametrize("fixture", EVERY, ids=lambda path: path.stem)
+def test_names_and_labels(fixture: Path) -> None:
+    """No two objects share a name, each says its namespace, and all can be found by their labels."""
+    objects = render(fixture)
+    names = [(each["kind"], each["metadata"]["namespace"], each["metadata"]["name"]) for each in objects]
+    assert len(names) == len(set(names))
+    for each in objects:
+        labels = each["metadata"]["labels"]
+        assert labels["app.kubernetes.io/instance"] == "test"
+        assert labels["app.kubernetes.io/managed-by"] == "Helm"
+
+
+def test_the_broker_may_read_the_secrets_that_are_named() -> None:
+    """And no other, and change none."""
+    objects = render()
+    assert secret_rules(objects, NAMESPACE) == [
+        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["equabot-credentials"], "verbs": READ}
+    ]
+    (binding,) = of_kind(objects, "RoleBinding")
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "test-equabot-broker", "namespace": NAMESPACE}]
+    assert of_kind(objects, "ClusterRole") == []
+
+
+def test_a_selector_is_every_secret_of_the_namespace() -> None:
+    """RBAC knows no labels; another namespace is narrowed on its own, under a name that tells whose it is."""
+    objects = render(FIXTURES / "selector.yaml")
+    assert secret_rules(objects, NAMESPACE) == [{"apiGroups": [""], "resources": ["secrets"], "verbs": READ}]
+    (rule,) = secret_rules(objects, "platform")
+    assert {"shared", "more"} <= set(rule["resourceNames"])
+    assert {role["metadata"]["name"] for role in of_kind(objects, "Role")} == {
+        "test-equabot-broker",
+        f"test-equabot-broker-{NAMESPACE}",
+    }
+
+
+def test_logins_may_be_written_under_a_lock() -> None:
+    """Those that are named, with a Lease for each; creating has no name yet that could be looked at."""
+    (role,) = of_kind(render(FIXTURES / "logins.yaml"), "Role")
+    written = [rule for rule in role["rules"] if set(rule["verbs"]) - set(READ)]
+    assert [(rule["resources"], rule.get("resourceNames"), rule["verbs"]) for rule in written] == [
+        (["secrets"], ["logins"], ["update", "patch"]),
+        (["leases"], ["equabot-refresh-logins"], ["get", "update"]),
+        (["leases"], None, ["create"]),
+    ]
+
+
+@pytest.mark.parametrize("name", ["mounted", "workload-identity"])
+def test_who_asks_nothing_of_the_api_has_no_right_to_it(name: str) -> None:
+    """Files and tokens need no Role."""
+    objects = render(FIXTURES / f"{name}.yaml")
+    assert [each["kind"] for each in objects if each["kind"].startswith("Role")] == []
+
+
+def test_disruptions_are_bounded_where_there_is_more_than_one() -> None:
+    """With one replica a budget would only keep nodes from being drained."""
+    assert of_kind(render(), "PodDisruptionBudget") == []
+    (budget,) = of_kind(render(FIXTURES / "logins.yaml"), "PodDisruptionBudget")
+    assert budget["spec"]["maxUnavailable"] == 1
+
+
+def test_the_network_is_closed_but_for_what_is_needed() -> None:
+    """Metrics for scrapers, DNS and TLS to the outside, and not the metadata services of clouds."""
+    (policy,) = of_kind(render(), "NetworkPolicy")
+    spec = policy["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    blocks = [to["ipBlock"] for rule in spec["egress"] for to in rule.get("to", [])]
+    assert "169.254.0.0/16" in blocks[0]["except"]
+    ports = {port["port"] for rule in spec["egress"] for port in rule["ports"]}
+    assert ports == {53, 443, 6443}
+
+
+@pytest.mark.parametrize("fixture", EVERY, ids=lambda path: path.stem)
+def test_selectors_find_the_pods(fixture: Path) -> None:
+    """Whatever looks for pods or for the Service finds them by labels that they have."""
+    objects = render(fixture)
+    (workload,) = of_kind(objects, "Deployment")
+    labels = workload["spec"]["template"]["metadata"]["labels"].items()
+    looking: list[dict[str, Any]] = [each["spec"]["selector"] for each in of_kind(objects, "Service")]
+    looking += [each["spec"]["selector"]["matchLabels"] for each in of_kind(objects, "PodMonitor")]
+    looking += [each["spec"]["podSelector"]["matchLabels"] for each in of_kind(objects, "NetworkPolicy")]
+    looking += [each["spec"]["selector"]["matchLabels"] for each in of_kind(objects, "PodDisruptionBudget")]
+    looking.append(workload["spec"]["selector"]["matchLabels"])
+    assert all(selector.items() <= labels for selector in looking)
+    services = of_kind(objects, "Service")
+    for monitor in of_kind(objects, "ServiceMonitor"):
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        (found,) = [each for each in services if wanted <= each["metadata"]["labels"].items()]
+        assert monitor["spec"]["endpoints"][0]["port"] in [port["name"] for port in found["spec"]["ports"]]
+
+
+def test_what_helm_test_asks() -> None:
+    """The broker over the network, and the agent's page; with no more rights than anybody."""
+    (test,) = of_kind(render(), "Pod")
+    assert test["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    assert test["spec"]["automountServiceAccountToken"] is False
+    services = {f"{each['metadata']['name']}.{NAMESPACE}.svc" for each in of_kind(render(), "Service")}
+    said = yaml.safe_dump(test)
+    assert all(name in said for name in services)
+    assert [each["name"] for each in test["spec"]["containers"]] == ["liveness", "readiness", "lease"]
+    assert of_kind(render(FIXTURES / "agents.yaml"), "Pod") == []
