@@ -31,6 +31,19 @@ def test_another_host_is_refused(given: str) -> None:
         resolve(given, agent="main", environ={})
 
 
+@pytest.mark.parametrize("given", ["broker.example:443", "10.0.0.1:9000", "[fd00::1]:8443", "dns:///broker.agents.svc:8443"])
+def test_another_host_will_do_for_who_is_identified(given: str) -> None:
+    """A token or a certificate goes along, and that only over TLS."""
+    assert resolve(given, agent="main", environ={}, identified=True) == given
+
+
+@pytest.mark.parametrize("given", ["broker", "broker:", "a b:443", "-x:443"])
+def test_what_is_no_host_and_port_is_refused_all_the_same(given: str) -> None:
+    """A slip in an address, with a token at hand."""
+    with pytest.raises(ValueError, match="expected unix:/path"):
+        resolve(given, agent="main", environ={}, identified=True)
+
+
 def test_a_path_too_long_for_a_socket_is_refused() -> None:
     """It would otherwise fail later and less clearly."""
     with pytest.raises(ValueError, match="at most 107 bytes"):

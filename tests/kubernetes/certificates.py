@@ -35,18 +35,24 @@ class Authority:
         )
         self.pem = signed.public_bytes(serialization.Encoding.PEM)
 
-    def server(self, *names: str) -> Pair:
+    def server(self, *names: str, ends: datetime | None = None) -> Pair:
         """For a server known by these host names and addresses."""
-        return self._issue(_named(names[0]), ExtendedKeyUsageOID.SERVER_AUTH, names)
+        return self._issue(_named(names[0]), ExtendedKeyUsageOID.SERVER_AUTH, names, ends=ends)
 
     def client(self, user: str, *groups: str) -> Pair:
         """For a user as Kubernetes reads one: the common name, with the organizations as groups."""
         return self._issue(_named(user, *groups), ExtendedKeyUsageOID.CLIENT_AUTH, ())
 
-    def _issue(self, subject: x509.Name, purpose: x509.ObjectIdentifier, names: tuple[str, ...]) -> Pair:
+    def caller(self, common_name: str, *names: str, ends: datetime | None = None) -> Pair:
+        """For a client known by these URIs and host names as well; the certificate may have ended long ago."""
+        return self._issue(_named(common_name), ExtendedKeyUsageOID.CLIENT_AUTH, names, ends=ends)
+
+    def _issue(
+        self, subject: x509.Name, purpose: x509.ObjectIdentifier, names: tuple[str, ...], *, ends: datetime | None = None
+    ) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         builder = (
-            _begun(subject, self._name, key.public_key(), issuer_key=self._key.public_key())
+            _begun(subject, self._name, key.public_key(), issuer_key=self._key.public_key(), ends=ends)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         )
@@ -69,17 +75,23 @@ def private_pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
 
 
 def _begun(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, *, issuer_key: ec.EllipticCurvePublicKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    *,
+    issuer_key: ec.EllipticCurvePublicKey,
+    ends: datetime | None = None,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
+    ends = ends or now + timedelta(days=2)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + timedelta(days=2))
+        .not_valid_before(min(now, ends) - timedelta(minutes=5))
+        .not_valid_after(ends)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
     )
@@ -95,6 +107,8 @@ def _named(name: str, *organizations: str) -> x509.Name:
 
 
 def _alternative(name: str) -> x509.GeneralName:
+    if "://" in name:
+        return x509.UniformResourceIdentifier(name)
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:

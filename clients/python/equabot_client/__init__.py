@@ -11,6 +11,7 @@ The same for event loops is `equabot_client.aio`; for HTTP clients and SDKs see 
 from equabot_client import errors
 from equabot_client._lease import EventKind, Lease, LeaseEvent, Outcome, Profile, Wanted
 from equabot_client._secret import Secret, SecretMap
+from equabot_client._security import Security
 from equabot_client.broker import Broker, connect
 from equabot_client.credential import Credential
 from equabot_client.errors import EquabotError
@@ -26,6 +27,7 @@ __all__ = [
     "Profile",
     "Secret",
     "SecretMap",
+    "Security",
     "Wanted",
     "connect",
     "errors",

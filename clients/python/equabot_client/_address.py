@@ -9,25 +9,38 @@ from typing import Final
 _SCHEME: Final = "unix:"
 _LONGEST: Final = 107  # sun_path holds 108 bytes, the last of which is zero
 _LOOPBACK: Final = ("127.0.0.1:", "[::1]:", "localhost:")
+_TCP: Final = re.compile(r"(?:dns:///)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?):[0-9]{1,5}")
 
 
-def resolve(address: str | None, *, agent: str, environ: Mapping[str, str]) -> str:
+def resolve(address: str | None, *, agent: str, environ: Mapping[str, str], identified: bool = False) -> str:
     """A gRPC target: the address given, else `EQUABOT_BROKER_ADDRESS`, else the agent's socket in the run directory.
 
-    A path may stand for `unix:` and itself. Raises ValueError for what cannot be an address.
+    A path may stand for `unix:` and itself. `identified`: there is what shows who is calling, so `host:port` will do. Raises
+    ValueError for what cannot be an address.
     """
     given = address or environ.get("EQUABOT_BROKER_ADDRESS")
-    return _target(given) if given else _target(str(_default_socket(agent, environ)))
+    return _target(given, identified=identified) if given else _target(str(_default_socket(agent, environ)), identified=False)
 
 
-def _target(text: str) -> str:
+def is_socket(target: str) -> bool:
+    """Whether the target is a Unix socket, which needs neither encryption nor anybody's name."""
+    return target.startswith(_SCHEME)
+
+
+def _target(text: str, *, identified: bool) -> str:
     text = text.strip()
-    if text.startswith(_LOOPBACK):
+    if text.startswith(_LOOPBACK) or (identified and _TCP.fullmatch(text)):
         return text
+    if _TCP.fullmatch(text):
+        raise ValueError(
+            f"broker address {text!r}: a broker that is reached over TCP wants to know who calls. Give token_file"
+            " (EQUABOT_BROKER_TOKEN_FILE), or client_certificate and client_key; without encryption only a loopback address is"
+            " spoken to"
+        )
     if not text.startswith(_SCHEME) and "/" not in text:
         raise ValueError(
-            f"broker address {text!r}: expected unix:/path/broker.sock, a path, or a loopback host:port"
-            " (other hosts would be spoken to without encryption)"
+            f"broker address {text!r}: expected unix:/path/broker.sock, a path, a loopback host:port or, with a token or a"
+            " certificate, any host:port"
         )
     path = Path(re.sub("^/+", "/", text.removeprefix(_SCHEME))).expanduser().absolute()
     if len(os.fsencode(path)) > _LONGEST:

@@ -15,9 +15,10 @@ import grpc.aio
 
 from equabot.broker.v1.broker_pb2_grpc import BrokerStub
 from equabot_client import _convert, errors
-from equabot_client._address import resolve
+from equabot_client._address import is_socket, resolve
 from equabot_client._convert import Ask
 from equabot_client._lease import LeaseEvent, LeaseRequest
+from equabot_client._security import Files, Stamp
 
 T = TypeVar("T")
 
@@ -32,10 +33,14 @@ _OPTIONS: Final = (
 
 
 class _Connection:
-    """What both connections share: where it goes, whose it is, whether it is closed."""
+    """What both connections share: where it goes, whose it is, whether it is closed; and over TCP, the files behind it."""
 
-    def __init__(self, address: str | None, *, agent: str) -> None:
+    def __init__(self, address: str | None, *, agent: str, files: Files | None = None) -> None:
         self._given, self._agent = address, agent
+        self._files = files or Files()
+        self._stamp: Stamp | None = None
+        self._older: list[Any] = []
+        self._changing = threading.Lock()
         self._closed = False
         if address or os.environ.get("EQUABOT_BROKER_ADDRESS"):
             _ = self.target  # what is wrong with it is said at once
@@ -43,7 +48,36 @@ class _Connection:
     @cached_property
     def target(self) -> str:
         """Where the broker is. Settled at the first call, because a default depends on which sockets there are."""
-        return resolve(self._given, agent=self._agent, environ=os.environ)
+        return resolve(self._given, agent=self._agent, environ=os.environ, identified=self._files.identify)
+
+    @cached_property
+    def _secured(self) -> bool:
+        return bool(self._files) and not is_socket(self.target)
+
+    def _opened(self, insecure: Any, secure: Any) -> Any:
+        if not self._secured:
+            return insecure(self.target, options=_OPTIONS)
+        stamp = self._files.stamp()
+        channel = secure(self.target, self._files.credentials(), options=_OPTIONS)
+        self._stamp = stamp
+        return channel
+
+    def _renew(self) -> None:
+        """Where a certificate was renewed the next call opens another connection. Calls of now go on on that of before."""
+        if self._stamp is not None and self._files.stamp() != self._stamp:
+            with self._changing:
+                if self._files.stamp() != self._stamp:
+                    self._stamp = None
+                    self.__dict__.pop("_stub", None)
+                    self._older += self._in_use()
+
+    def _in_use(self) -> list[Any]:
+        """Takes away the connection of now, where there is one."""
+        return [self.__dict__.pop("_channel")] if "_channel" in self.__dict__ else []
+
+    @property
+    def _metadata(self) -> tuple[tuple[str, str], ...] | None:
+        return self._files.metadata() if self._secured else None
 
     @cached_property
     def _pid(self) -> int:
@@ -106,7 +140,8 @@ class Channel(_Connection):
 
     @cached_property
     def _channel(self) -> grpc.Channel:
-        return grpc.insecure_channel(self.target, options=_OPTIONS)
+        channel: grpc.Channel = self._opened(grpc.insecure_channel, grpc.secure_channel)
+        return channel
 
     @cached_property
     def _stub(self) -> BrokerStub:
@@ -115,8 +150,11 @@ class Channel(_Connection):
     def ask(self, ask: Ask[T], *, timeout: float) -> T:
         """The answer, within so many seconds."""
         self._check()
+        self._renew()
+        while len(self._older) > 1:
+            self._older.pop(0).close()
         try:
-            return ask.read(getattr(self._stub, ask.method)(ask.request, timeout=timeout))
+            return ask.read(getattr(self._stub, ask.method)(ask.request, timeout=timeout, metadata=self._metadata))
         except grpc.RpcError as raised:
             raise _convert.error(raised, self.target) from None
         except ValueError:  # so says a channel that was closed meanwhile
@@ -126,8 +164,9 @@ class Channel(_Connection):
     def stream(self, request: LeaseRequest) -> Stream:
         """Begins a stream. Nothing is waited for: a failure shows at the first read."""
         self._check()
+        self._renew()
         try:
-            return Stream(self._stub.StreamLease(_convert.acquire_request(request)), self.target)
+            return Stream(self._stub.StreamLease(_convert.acquire_request(request), metadata=self._metadata), self.target)
         except ValueError:
             self._check()
             raise
@@ -135,8 +174,9 @@ class Channel(_Connection):
     def close(self) -> None:
         """Ends every call and the connection. Idempotent."""
         self._closed = True
-        if self._mine and "_channel" in self.__dict__:
-            self._channel.close()
+        if self._mine:
+            for channel in (*self._older, *self._in_use()):
+                channel.close()
 
 
 class AsyncStream:
@@ -166,7 +206,8 @@ class AsyncChannel(_Connection):
 
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
-        return grpc.aio.insecure_channel(self.target, options=_OPTIONS)
+        channel: grpc.aio.Channel = self._opened(grpc.aio.insecure_channel, grpc.aio.secure_channel)
+        return channel
 
     @cached_property
     def _stub(self) -> BrokerStub:
@@ -175,8 +216,11 @@ class AsyncChannel(_Connection):
     async def ask(self, ask: Ask[T], *, timeout: float) -> T:
         """The answer, within so many seconds."""
         self._check()
+        self._renew()
+        while len(self._older) > 1:
+            await self._older.pop(0).close()
         try:
-            return ask.read(await getattr(self._stub, ask.method)(ask.request, timeout=timeout))
+            return ask.read(await getattr(self._stub, ask.method)(ask.request, timeout=timeout, metadata=self._metadata))
         except grpc.RpcError as raised:
             raise _convert.error(raised, self.target) from None
         except grpc.aio.UsageError:
@@ -186,10 +230,12 @@ class AsyncChannel(_Connection):
     def stream(self, request: LeaseRequest) -> AsyncStream:
         """Begins a stream. Nothing is waited for: a failure shows at the first read."""
         self._check()
-        return AsyncStream(self._stub.StreamLease(_convert.acquire_request(request)), self.target)
+        self._renew()
+        return AsyncStream(self._stub.StreamLease(_convert.acquire_request(request), metadata=self._metadata), self.target)
 
     async def close(self) -> None:
         """Ends every call and the connection. Idempotent."""
         self._closed = True
-        if self._mine and "_channel" in self.__dict__:
-            await self._channel.close()
+        if self._mine:
+            for channel in (*self._older, *self._in_use()):
+                await channel.close()

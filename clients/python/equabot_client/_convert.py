@@ -138,15 +138,21 @@ def error(raised: grpc.RpcError, address: str) -> errors.EquabotError:
         return errors.by_reason(reason, details, metadata=metadata, retry_after=wait)
     match code:
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            return errors.BrokerUnavailable(
-                f"no broker answers at {address}: is one running, and is its socket mounted here? ({details})"
-            )
+            return errors.BrokerUnavailable(f"no broker answers at {address}: {_remedy(address, details)} ({details})")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return errors.DeadlineExceeded(f"the broker at {address} did not answer in time")
         case grpc.StatusCode.UNIMPLEMENTED:
             return errors.Unsupported(f"what answers at {address} does not know this call: {details}")
         case _:
             return errors.Unexpected(f"{address} answered {code.name}: {details}")
+
+
+def _remedy(address: str, details: str) -> str:
+    if address.startswith("unix:"):
+        return "is one running, and is its socket mounted here?"
+    if "verif" in details.lower():  # CERTIFICATE_VERIFY_FAILED, Hostname Verification Check failed
+        return "its certificate is not trusted. Does ca_file hold the authority that signed it, and does it name this host?"
+    return "is one running there, may this pod reach it, and does it want a client certificate?"
 
 
 def _profile(message: pb.ProfileStatus) -> Profile:

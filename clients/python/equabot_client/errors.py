@@ -5,6 +5,7 @@
     ├── DeadlineExceeded        DEADLINE_EXCEEDED    yes        somebody listens and does not answer in time
     ├── Unsupported             UNIMPLEMENTED        no         an older broker, or a proxy that cannot pass the call
     ├── Unexpected              UNEXPECTED           no         what answered is not a broker, or has a fault of its own
+    ├── FileUnreadable          FILE_UNREADABLE      yes        a token or certificate of our own is not there (yet)
     ├── CredentialClosed        CLOSED               no         the caller: the credential or broker was closed
     ├── Forked                  FORKED               no         the caller: opened before os.fork, used after it
     ├── InvalidArgument         INVALID_ARGUMENT     no         the caller's request is malformed
@@ -74,6 +75,11 @@ class Unsupported(EquabotError):
 
 class Unexpected(EquabotError):
     reason = "UNEXPECTED"
+
+
+class FileUnreadable(EquabotError):
+    reason = "FILE_UNREADABLE"
+    retryable = True
 
 
 class CredentialClosed(EquabotError):

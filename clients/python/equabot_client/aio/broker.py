@@ -1,6 +1,7 @@
 """A broker, for event loops."""
 
 import logging
+import os
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,19 +11,23 @@ from typing import Final, Self, Unpack
 from equabot_client import _convert, errors
 from equabot_client._client import AsyncChannel
 from equabot_client._lease import Lease, LeaseEvent, LeaseRequest, Outcome, Profile, Wanted
+from equabot_client._security import Files, Security
 from equabot_client.aio.credential import AsyncCredential
 
 _log: Final = logging.getLogger("equabot_client")
 
 
-def connect(address: str | None = None, *, agent: str = "main", timeout: float = 10.0) -> "AsyncBroker":
+def connect(
+    address: str | None = None, *, agent: str = "main", timeout: float = 10.0, **security: Unpack[Security]
+) -> "AsyncBroker":
     """A broker, which is spoken to when it is first asked something.
 
-    `address`: `unix:/path/broker.sock` or a path; default `EQUABOT_BROKER_ADDRESS`, else the socket of `agent` in the run
-    directory. `timeout`: seconds that every call may take, and every wait for a lease.
+    `address`: `unix:/path/broker.sock` or a path, or `host:port` of a broker in another pod; default `EQUABOT_BROKER_ADDRESS`,
+    else the socket of `agent` in the run directory. `timeout`: seconds that every call may take, and every wait for a lease.
+    `security` is for `host:port` alone, where the caller's token or certificate says which agent it is, and not `agent`.
     Raises ValueError for what cannot be an address.
     """
-    return AsyncBroker(AsyncChannel(address, agent=agent), timeout=timeout)
+    return AsyncBroker(AsyncChannel(address, agent=agent, files=Files.of(security, os.environ)), timeout=timeout)
 
 
 class AsyncBroker:
