@@ -78,14 +78,20 @@ class AuditFile:
     def append(self, line: bytes) -> None:
         """One write. What a full disk took of it is taken back; where that cannot be (append-only files) it stays as a torn
         line, which the next `open` finds."""
-        written = os.write(self._fd, line)
-        if written == len(line):
-            return
+        rest = line
         try:
-            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        except OSError:
+            if len(rest) < len(line):
+                self._take_back(len(line) - len(rest))
+            raise
+
+    def _take_back(self, count: int) -> None:
+        try:
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size - count)
         except OSError:
             self._torn = True
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def replaced(self) -> bool:
         """Whether its path leads to another file, or to none, or its last line is unfinished."""

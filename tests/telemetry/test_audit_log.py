@@ -1,0 +1,473 @@
+"""The audit log as a broker keeps it: what it records, through rotations, crashes, tampering and full disks."""
+
+import json
+import logging
+import os
+import resource
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.domain.audit import Summary, Unsound, Verifying
+from broker.domain.errors import AuditUnavailable, CannotStart
+from broker.telemetry import events as told
+from broker.telemetry.audit_log import AuditLog, audit_output
+from tests.fakes.clock import FakeClock
+
+ID = "0193c0ffee0193c0ffee0193c0ffee01"
+GRANTED = told.LeaseGranted(
+    agent="main", provider="anthropic", profile="anthropic:env", delivery="raw", seconds=900.0, session="talk", lease=ID
+)
+REVOKED = told.LeaseRevoked(agent="main", provider="anthropic", profile="anthropic:env", reason="revoked", lease=ID)
+
+
+class Broker:
+    """What a broker's process has of it. `starts` makes another process of the same broker."""
+
+    def __init__(self, home: Path, *, fail_closed: bool = False) -> None:
+        self.path = home / "audit.jsonl"
+        self.anchor = home / "audit.head"
+        self.clock = FakeClock()
+        self.fail_closed = fail_closed
+        self.changes = 0
+
+    def starts(self, *, stdout: int | None = None) -> AuditLog:
+        """An audit log, begun."""
+        log = AuditLog(
+            audit_output(None if stdout is not None else self.path, stdout=stdout or 1, patient=self.fail_closed),
+            anchor=self.anchor,
+            key=b"k" * 32,
+            version="1.2.3",
+            fail_closed=self.fail_closed,
+            now=self.clock.now,
+            steady=self.clock.steady,
+            clean=lambda text: text.replace("hush", "[redacted]"),
+        )
+        log.changed = self._changed
+        log.begin()
+        return log
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    def records(self, path: Path | None = None) -> list[dict[str, Any]]:
+        """What stands in the file."""
+        return [json.loads(line) for line in (path or self.path).read_bytes().splitlines()]
+
+    def kinds(self, path: Path | None = None) -> list[str]:
+        return [record["kind"] for record in self.records(path)]
+
+
+def verified(*paths: Path, noted: tuple[str, ...] = ()) -> Summary:
+    verifying = Verifying(noted=noted)
+    content = b"".join(path.read_bytes() for path in paths)
+    *lines, rest = content.split(b"\n")
+    for line in lines:
+        verifying.take(line)
+    return verifying.end(rest)
+
+
+def dies(log: AuditLog) -> None:
+    """As a killed process: nothing is written any more, locks and descriptors go."""
+    log._output.close()
+    log._anchor.close()
+
+
+@contextmanager
+def full(size: int) -> Iterator[None]:
+    """No file grows beyond so many bytes, as on a full disk: what fits of a write is taken, the next fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Broker:
+    return Broker(tmp_path)
+
+
+# -- what is recorded --------------------------------------------------------------------------------------------------
+
+
+def test_a_grant_is_a_record_with_all_but_the_leases_id(broker: Broker) -> None:
+    """Instant, kind, who, what, how long; the lease by a digest, the same in each record of it."""
+    log = broker.starts()
+    log.record(GRANTED)
+    log.record(REVOKED)
+    begun, granted, revoked = broker.records()
+    assert (begun["kind"], begun["why"], begun["version"], begun["seq"]) == ("begun", "start", "1.2.3", 1)
+    lease = granted.pop("lease")
+    assert len(granted.pop("hash")) == 64
+    assert granted == {
+        "audit": 1, "seq": 2, "at": granted["at"], "kind": "granted", "agent": "main", "provider": "anthropic",
+        "profile": "anthropic:env", "delivery": "raw", "seconds": 900.0, "session": "talk", "prev": begun["hash"],
+    }  # fmt: skip
+    assert granted["at"].endswith("Z")
+    assert (revoked["kind"], revoked["reason"], revoked["lease"]) == ("revoked", "revoked", lease)
+    assert "session" not in revoked
+    assert ID not in broker.path.read_text()
+    assert stat.S_IMODE(broker.path.stat().st_mode) == 0o600
+    log.close()
+    assert broker.kinds()[-1] == "ended"
+    assert verified(broker.path).head == log.head
+
+
+@pytest.mark.parametrize(
+    ("event", "record"),
+    [
+        (told.LeaseDenied(agent="a", provider="", reason="LIMIT"), {"kind": "denied", "agent": "a", "reason": "LIMIT"}),
+        (
+            told.RefreshSucceeded(profile="acme:me", provider="acme", adopted=False, seconds=0.1234567),
+            {"kind": "refreshed", "profile": "acme:me", "provider": "acme", "adopted": False, "seconds": 0.123457},
+        ),
+        (
+            told.GatewayUsed(
+                agent="a", session="", provider="p", profile="p:x", lease="", method="POST", route="/v1/hush", status=0,
+                sent=10, received=0, seconds=1.5,
+            ),
+            {
+                "kind": "used", "agent": "a", "provider": "p", "profile": "p:x", "method": "POST", "route": "/v1/[redacted]",
+                "status": 0, "sent": 10, "received": 0, "seconds": 1.5,
+            },
+        ),
+        (
+            told.Administered(action="SetOrder", agent="a", provider="p", profiles=("p:x", "p:y"), count=2),
+            {
+                "kind": "administered", "action": "SetOrder", "agent": "a", "provider": "p",
+                "profiles": ["p:x", "p:y"], "count": 2,
+            },
+        ),
+        (
+            told.ProfilesChanged(profiles=tuple(f"p:{n}" for n in range(1000)), source="env", seconds=0.0),
+            {"kind": "rotated", "profiles": [*(f"p:{n}" for n in range(20)), "and 980 more"], "source": "env", "seconds": 0.0},
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, told.Event) else "",
+)  # fmt: skip
+def test_events_are_records(broker: Broker, event: told.Event, record: dict[str, Any]) -> None:
+    """With their fields, without what is empty, cleaned where a text comes from outside; zero is a number."""
+    broker.starts().record(event)
+    found = broker.records()[-1]
+    assert {name: value for name, value in found.items() if name not in ("audit", "seq", "at", "prev", "hash")} == record
+
+
+def test_what_nobody_has_to_account_for_is_not_recorded(broker: Broker) -> None:
+    """Sources, states, durations: the log and the metrics have them."""
+    log = broker.starts()
+    log.record(told.AcquireAnswered(seconds=0.1))
+    log.record(told.SourceSynced(source="env", profiles=1))
+    assert broker.kinds() == ["begun"]
+
+
+def test_a_record_fits_into_a_pipe_however_long_its_texts_are(broker: Broker) -> None:
+    """It is one write, which a pipe takes whole; what is too long is shortened, visibly."""
+    long = "\U0001f511" * 3000
+    log = broker.starts()
+    log.record(told.LeaseDenied(agent="main", provider=long, reason=long, session=long))
+    line = broker.path.read_bytes().splitlines(keepends=True)[-1]
+    assert len(line) <= 4096
+    assert broker.records()[-1]["session"].endswith("…")
+    assert verified(broker.path).records == 2
+
+
+# -- restarts and rotations --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [AuditLog.close, dies], ids=["stop", "crash"])
+def test_a_restart_goes_on_with_the_chain(broker: Broker, end: Callable[[AuditLog], None]) -> None:
+    """However the last process ended."""
+    for _ in range(3):
+        log = broker.starts()
+        log.record(GRANTED)
+        end(log)
+    assert broker.kinds().count("begun") == 3
+    assert verified(broker.path).records in (6, 9)
+    assert [record["anchor"] for record in broker.records() if record["kind"] == "begun"] == [False, True, True]
+
+
+def test_a_torn_line_is_kept_and_vouched_for(broker: Broker) -> None:
+    """Nothing is cut off by the broker: what a crash left of a record stays as evidence, and the next record tells of it."""
+    log = broker.starts()
+    log.record(GRANTED)
+    dies(log)
+    with broker.path.open("ab") as file:
+        file.write(b'{"audit":1,"seq":3,"at":"20')
+    for _ in range(2):
+        broker.starts().close()
+    assert verified(broker.path).torn == 1
+    assert b'"at":"20\n{"audit":1,"seq":3,' in broker.path.read_bytes()
+
+
+def test_a_start_that_died_of_its_first_record_is_no_end(broker: Broker) -> None:
+    """Torn line, newline, and nothing more: the next start takes that for the torn line that it is."""
+    dies(broker.starts())
+    with broker.path.open("ab") as file:
+        file.write(b'{"audit":1,"se\n')
+    broker.starts().close()
+    assert verified(broker.path).torn == 1
+
+
+def test_a_record_that_lacks_its_newline_only_is_whole(broker: Broker) -> None:
+    """It is completed, and the chain goes on behind it."""
+    log = broker.starts()
+    log.record(GRANTED)
+    dies(log)
+    os.truncate(broker.path, broker.path.stat().st_size - 1)
+    broker.starts().close()
+    assert (verified(broker.path).records, verified(broker.path).torn) == (4, 0)
+
+
+def test_a_renamed_file_is_followed_by_another(broker: Broker) -> None:
+    """As logrotate does it. Both files together are one log."""
+    log = broker.starts()
+    log.record(GRANTED)
+    rotated = broker.path.with_suffix(".1")
+    broker.path.rename(rotated)
+    broker.clock.advance(1.5)
+    log.record(REVOKED)
+    log.close()
+    assert broker.kinds(rotated) == ["begun", "granted"]
+    assert broker.kinds() == ["begun", "revoked", "ended"]
+    assert broker.records()[0]["why"] == "rotation"
+    assert verified(rotated, broker.path).records == 5
+    assert verified(broker.path).after == verified(rotated).head
+
+
+def test_a_new_file_at_a_start_goes_on_from_the_anchor(broker: Broker) -> None:
+    """The old one was taken away while no broker ran: the number of the first record tells that there was one."""
+    broker.starts().close()
+    broker.path.unlink()
+    broker.starts().close()
+    assert verified(broker.path).after.sequence == 2
+
+
+# -- tampering while no broker runs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", [1, 2])
+def test_records_that_were_cut_off_are_missed_at_the_next_start(
+    broker: Broker, cut: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The chain alone cannot know; the anchor does, and what it finds stands in the log for good."""
+    log = broker.starts()
+    log.record(GRANTED)
+    log.close()
+    lines = broker.path.read_bytes().splitlines(keepends=True)
+    broker.path.write_bytes(b"".join(lines[:-cut]))
+    assert verified(broker.path).records == 3 - cut
+    broker.starts().close()
+    assert "records were cut off or changed" in caplog.text
+    with pytest.raises(Unsound, match="missing or changed"):
+        verified(broker.path)
+
+
+def test_without_an_anchor_a_cut_is_not_seen_but_the_blindness_is(broker: Broker) -> None:
+    """Who can delete both must also delete what is noted elsewhere."""
+    log = broker.starts()
+    log.record(GRANTED)
+    dies(log)
+    noted = log.head.hash
+    lines = broker.path.read_bytes().splitlines(keepends=True)
+    broker.path.write_bytes(b"".join(lines[:-1]))
+    broker.anchor.write_text("rubbish")
+    broker.starts().close()
+    assert verified(broker.path).blind == 2
+    with pytest.raises(Unsound, match="noted"):
+        verified(broker.path, noted=(noted,))
+
+
+def test_one_record_beyond_the_anchor_is_what_a_crash_leaves(broker: Broker) -> None:
+    """The record is written first, then the anchor."""
+    log = broker.starts()
+    log.record(GRANTED)
+    before = broker.anchor.read_bytes()
+    log.record(REVOKED)
+    dies(log)
+    broker.anchor.write_bytes(before)
+    broker.starts().close()
+    assert verified(broker.path).records == 5
+
+
+# -- what cannot be written --------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_written_waits(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """Granting goes on, it is said once, and the records come in their order, with their own instants."""
+    log = broker.starts()
+    with full(broker.path.stat().st_size + 100):
+        for _ in range(5):
+            log.record(GRANTED)
+            broker.clock.advance(1.0)
+        assert "File too large" in log.fault
+        assert str(broker.path) in log.fault
+        assert broker.kinds() == ["begun"]
+    log.write_waiting()
+    assert (log.fault, log.lost, broker.changes) == ("", 0, 2)
+    assert broker.kinds() == ["begun", *["granted"] * 5, "resumed"]
+    assert len({record["at"] for record in broker.records()[1:6]}) == 5
+    assert verified(broker.path).lost == 0
+    assert [record.levelno for record in caplog.records if "cannot write" in record.getMessage()] == [logging.ERROR]
+
+
+def test_what_does_not_fit_in_memory_is_counted(broker: Broker) -> None:
+    """And the chain says how many there were, once it goes on."""
+    log = broker.starts()
+    with full(broker.path.stat().st_size):
+        for _ in range(4100):
+            log.record(GRANTED)
+    assert log.lost == 4
+    broker.clock.advance(1.0)
+    log.record(REVOKED)
+    assert (log.fault, log.lost) == ("", 5)
+    assert broker.kinds()[-2:] == ["granted", "resumed"]
+    log.record(REVOKED)
+    assert verified(broker.path).lost == 5
+    assert broker.kinds()[-1] == "revoked"
+
+
+def test_nothing_is_granted_that_cannot_be_recorded(tmp_path: Path) -> None:
+    """With `fail_closed`: grants are refused, ends are not; when there is space again it goes on by itself."""
+    broker = Broker(tmp_path, fail_closed=True)
+    log = broker.starts()
+    log.check()
+    with full(broker.path.stat().st_size + 50):
+        with pytest.raises(AuditUnavailable, match=r"audit\.fail_closed.*File too large") as refused:
+            log.record(GRANTED)
+        assert refused.value.retry_after
+        assert log.refuses
+        log.record(REVOKED)
+        for ask in (log.check, lambda: log.record(GRANTED)):
+            broker.clock.advance(1.0)
+            with pytest.raises(AuditUnavailable):
+                ask()
+    broker.clock.advance(1.0)
+    log.check()
+    assert not log.refuses
+    log.record(GRANTED)
+    assert broker.kinds() == ["begun", "revoked", "resumed", "granted"]
+    assert verified(broker.path).records == 4
+
+
+def test_a_file_that_was_taken_away_comes_back(broker: Broker) -> None:
+    """Its directory too."""
+    log = broker.starts()
+    moved = broker.path.parent / "elsewhere"
+    broker.path.rename(moved)
+    broker.path.mkdir()
+    broker.clock.advance(2.0)
+    log.record(GRANTED)
+    assert "Is a directory" in log.fault
+    broker.path.rmdir()
+    broker.clock.advance(2.0)
+    log.record(REVOKED)
+    assert log.fault == ""
+    assert verified(moved, broker.path).records == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"root:x:0:0\n", "does not end like an audit log"), (b"a\nb\n" * 50_000, "does not end like an audit log")],
+)
+def test_another_programs_file_is_refused_and_left_alone(broker: Broker, content: bytes, why: str) -> None:
+    """A slip in the configuration does not spoil it."""
+    broker.path.write_bytes(content)
+    with pytest.raises(CannotStart, match=why):
+        broker.starts()
+    assert broker.path.read_bytes() == content
+
+
+def test_what_is_no_file_is_refused(broker: Broker) -> None:
+    """Directories, and pipes, of which the end cannot be read."""
+    broker.path.mkdir()
+    with pytest.raises(CannotStart, match="Is a directory"):
+        broker.starts()
+    broker.path.rmdir()
+    os.mkfifo(broker.path)
+    with pytest.raises(CannotStart, match="is not a file"):
+        broker.starts()
+
+
+def test_two_brokers_do_not_write_one_file(broker: Broker) -> None:
+    """Their chains would be tangled."""
+    log = broker.starts()
+    with pytest.raises(CannotStart, match="another broker writes"):
+        broker.starts()
+    log.close()
+    broker.starts().close()
+
+
+# -- standard output ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    yield reading, writing
+    for fd in (reading, writing):
+        os.close(fd)
+
+
+def captured(text: bytes) -> Summary:
+    verifying = Verifying(captured=True)
+    for line in text.splitlines():
+        verifying.take(line)
+    return verifying.end()
+
+
+def test_starts_on_standard_output_are_one_chain(broker: Broker, pipe: tuple[int, int]) -> None:
+    """It cannot be read back: the anchor links them."""
+    for _ in range(2):
+        log = broker.starts(stdout=pipe[1])
+        log.record(GRANTED)
+        dies(log)
+    found = captured(os.read(pipe[0], 65536))
+    assert (found.records, found.head, found.after.sequence) == (4, log.head, 0)
+
+
+def test_a_reader_that_stalls_holds_nobody_up(broker: Broker, pipe: tuple[int, int]) -> None:
+    """Records wait, and come when there is room. It is a fault only when it lasts."""
+    log = broker.starts(stdout=pipe[1])
+    for _ in range(1000):
+        log.record(GRANTED)
+    assert log.fault == ""
+    broker.clock.advance(2.0)
+    log.record(GRANTED)
+    assert "standard output" in log.fault
+    text = b""
+    while not log.write_waiting():
+        text += os.read(pipe[0], 1 << 20)
+        broker.clock.advance(1.0)
+    text += os.read(pipe[0], 1 << 20)
+    log.close()
+    text += os.read(pipe[0], 1 << 20)
+    assert captured(text).records == 1 + 1001 + 2
+    assert captured(text).lost == 0
+
+
+def test_a_reader_that_is_gone_is_a_fault(broker: Broker) -> None:
+    """Not the broker's end."""
+    reading, writing = os.pipe()
+    log = broker.starts(stdout=writing)
+    os.close(reading)
+    log.record(GRANTED)
+    assert "Broken pipe" in log.fault
+    os.close(writing)
+    log.close()
+
+
+def test_a_standard_output_that_was_never_open_does_not_keep_it_from_starting(broker: Broker) -> None:
+    """As with a daemon that closes all of its descriptors."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    os.close(writing)
+    log = broker.starts(stdout=writing)
+    assert "Bad file descriptor" in log.fault
+    log.close()
