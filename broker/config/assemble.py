@@ -204,6 +204,8 @@ def _sources(document: Document, around: Surroundings, report: Report) -> tuple[
 def _source(kind: str, given: Mapping[str, Any], around: Surroundings) -> SourceSpec:
     usual = {"mounted": Path("/run/secrets/equabot"), "dotenv": around.home / ".env", **around.logins}
     paths = {"path": around.path(given["path"]) if "path" in given else usual[kind]} if kind in usual else {}
+    if "kubeconfig" in given:
+        paths["kubeconfig"] = around.path(given["kubeconfig"])
     # Whether a tool's login is refreshed is a rule about its profile, wherever that stands.
     told = {name: value for name, value in given.items() if name != "refresh"}
     return SourceSpec(kind, MappingProxyType({**told, **paths}))

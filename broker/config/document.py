@@ -194,6 +194,7 @@ _DURATION: Final = Text(values.duration)
 _ADDRESS: Final = Text(values.address)
 _MODEL: Final = Text(values.model)
 _VARIABLE: Final = Text(values.variable)
+_KUBE_NAME: Final = Text(values.kube_name)
 _HOURS: Final = Text(values.hours)
 _MODE: Final = Text(partial(values.one_of, Mode))
 
@@ -255,8 +256,8 @@ _SOURCE: Final = OneOf(
             dict[str, Any],
             {
                 "selector": _TEXT,
-                "namespace": _TEXT,
-                "names": Many(_TEXT, some=True),
+                "namespace": _KUBE_NAME,
+                "names": Many(_KUBE_NAME, some=True),
                 "kubeconfig": _PATH,
             },
         ),
@@ -267,7 +268,7 @@ _FROM: Final = OneOf(
         "env": _VARIABLE,
         "dotenv": _VARIABLE,
         "mounted": Section(dict[str, Any], {"dir": _TEXT, "key": _TEXT}, needs=("key",)),
-        "kubernetes": Section(dict[str, Any], {"secret": _TEXT, "key": _TEXT}, needs=("secret", "key")),
+        "kubernetes": Section(dict[str, Any], {"secret": _KUBE_NAME, "key": _TEXT}, needs=("secret", "key")),
     }
 )
 _WIF: Final = Section(

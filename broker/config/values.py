@@ -26,6 +26,8 @@ _PROFILE_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@+-]{0,126})")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,126}")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _URL: Final = re.compile(r"https?://[A-Za-z0-9\[][A-Za-z0-9.:\]-]*(?:/[A-Za-z0-9._~/%:+-]*)?")
+_KUBE_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
+_KUBE_NAME_MAX: Final = 253
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:-]{0,126})")
 _RATE: Final = re.compile(r"([0-9]{1,6})/([smh])")
 _RESERVED_AGENTS: Final = ("admin", "gateway")
@@ -221,6 +223,13 @@ def identifier(written: str) -> str:
     """An identifier that a vendor has given out: letters, digits, and what stands between them."""
     if not _IDENTIFIER.fullmatch(written):
         raise Refused("must be an identifier as the vendor shows it: letters, digits, -, _, . and :, without spaces")
+    return written
+
+
+def kube_name(written: str) -> str:
+    """The name of an object in Kubernetes, as most of them are: a DNS subdomain (RFC 1123)."""
+    if len(written) > _KUBE_NAME_MAX or not _KUBE_NAME.fullmatch(written):
+        raise Refused(f"{quote(written)} is no name in Kubernetes; use a-z, 0-9, - and ., and a letter or digit at both ends")
     return written
 
 

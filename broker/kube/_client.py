@@ -85,6 +85,7 @@ def _of_pod(mounted: Path) -> Loaded:
 
 def make_client(configuration: "Configuration") -> "ApiClient":
     """The client; it connects when it is used. Raises OSError or ValueError for certificates that cannot be used."""
+    configuration.connection_pool_maxsize = 0  # every stream holds a connection; a limit would let requests wait for them
     client: ApiClient = sys.modules["kubernetes.aio.client.api_client"].ApiClient(configuration)
     client.user_agent = "equabot-broker"
     return client

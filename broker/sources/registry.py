@@ -12,6 +12,7 @@ from broker.ports import Clock, Source
 from broker.sources._watching import Watch
 from broker.sources.dotenv import Dotenv, DotenvOptions
 from broker.sources.env import Env, EnvOptions, process_environment
+from broker.sources.kubernetes import KubernetesOptions, KubernetesSecrets
 from broker.sources.mounted import Mounted, MountedOptions
 from broker.sources.profile_store import ProfileStores, Store
 from broker.sources.tool_login import ToolLogin, ToolLoginOptions
@@ -46,6 +47,17 @@ def _mounted(options: Options, context: Context) -> Source:
     return Mounted(MountedOptions(path), rules=context.rules, watch=Watch(context.clock))
 
 
+def _kubernetes(options: Options, context: Context) -> Source:
+    kubeconfig = _absolute(options["kubeconfig"]) if "kubeconfig" in options else None
+    chosen = KubernetesOptions(
+        selector=options.get("selector", ""),
+        names=tuple(options.get("names", ())),
+        namespace=options.get("namespace", ""),
+        kubeconfig=kubeconfig,
+    )
+    return KubernetesSecrets(chosen, rules=context.rules, clock=context.clock)
+
+
 def _profile_store(_: Options, context: Context) -> Source:
     return ProfileStores(context.stores, rules=context.rules, watch=Watch(context.clock))
 
@@ -60,6 +72,7 @@ def _login(kind: str, tool: Tool) -> Callable[[Options, Context], Source]:
 
 KINDS: Final[Mapping[str, Callable[[Options, Context], Source]]] = MappingProxyType(
     {
+        "kubernetes": _kubernetes,
         "mounted": _mounted,
         "profile_store": _profile_store,
         **{kind: _login(kind, tool) for kind, tool in TOOLS.items()},

@@ -15,7 +15,6 @@ from broker.domain.discovery import FOREIGN_LOGINS, Override, Place
 from broker.domain.leases import LeaseOptions
 from broker.domain.policies import AgentPolicy, Delivery
 from broker.domain.provider import Mode
-from broker.sources.registry import KINDS
 
 
 def around(**told: Any) -> Surroundings:
@@ -347,8 +346,8 @@ def test_sources_keep_their_order() -> None:
     ("text", "found"),
     [
         (
-            "sources:\n  - env\n  - kubernetes: {}\n",
-            f"3: sources[1]: this version of the broker has no source kubernetes; remove it (it has {', '.join(KINDS)})",
+            "sources:\n  - kubernetes: {kubeconfig: k}\n  - kubernetes: {kubeconfig: ./k}\n",
+            "3: sources[1]: reads the same place as a source above; keep one",
         ),
         (
             "sources:\n  - dotenv\n  - dotenv: {path: ~/.equabot/.env}\n",

@@ -35,6 +35,7 @@ EVERY: list[Callable[[str], Any]] = [
     values.variable,
     values.header,
     values.url,
+    values.kube_name,
     values.model,
     values.rate,
     partial(values.word, ("json", "form")),

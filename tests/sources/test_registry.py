@@ -32,7 +32,7 @@ def test_a_source_is_named_after_its_place(kind: str, options: dict[str, object]
 
 def test_what_cannot_be_built_is_refused() -> None:
     """An unknown kind, and a path that depends on where the broker was started."""
-    with pytest.raises(ValueError, match=r"unknown kind of source 'vault': known are mounted, .*, env$"):
+    with pytest.raises(ValueError, match=r"unknown kind of source 'vault': known are kubernetes, mounted, .*, env$"):
         build("vault", {}, CONTEXT)
     with pytest.raises(ValueError, match="must be absolute"):
         build("dotenv", {"path": ".env"}, CONTEXT)

@@ -1,0 +1,78 @@
+"""A Kubernetes Secret, as the API gives it, as a unit of credentials: here its values leave their base64."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any, Final
+
+from broker.domain.annotations import PROFILE, PROVIDER, read_annotations
+from broker.domain.auth_document import Malformed
+from broker.domain.bundles import FILES, bundle_unit
+from broker.domain.discovery import Rules, Texts
+from broker.domain.material import Fault, Unit
+from broker.sources._reading import Unreadable, parse_dotenv
+
+KIND: Final = "kubernetes"
+
+_DOTENV: Final = ".env"
+
+Found = Unit | str
+"""A unit, or why it cannot be used."""
+
+
+def read_secret(thing: Mapping[str, Any], *, rules: Rules, source: str) -> Found:
+    """The unit of a Secret, whose `metadata.name` is sure to be there. Its type does not matter, nor do keys that mean nothing.
+
+    One that was chosen and holds no credential has a fault that says so.
+    """
+    name = str(thing["metadata"]["name"])
+    where = f"Secret {thing['metadata'].get('namespace', '')}/{name}"
+    try:
+        annotations = _strings(thing["metadata"].get("annotations"), where)
+        texts, origins = _texts(_strings(thing.get("data"), where), rules, name, where, declared=_declared(annotations))
+        unit = bundle_unit(
+            texts, rules=rules, kind=KIND, source=source, unit=name, name=name, origin=origins.__getitem__,
+            annotations=annotations, said=read_annotations(annotations, catalog=rules.catalog, where=where),
+        )  # fmt: skip
+    except (Malformed, Unreadable) as fault:
+        return str(fault)
+    if unit.profiles or unit.faults:
+        return unit
+    nothing = (
+        f"{where} holds no credential: call a key as the provider's environment variable is called (OPENAI_API_KEY), or say"
+        f" whose it is by the annotation {PROVIDER}"
+    )
+    return Unit(name, faults=(Fault(where, nothing),))
+
+
+def _texts(data: Mapping[str, str], rules: Rules, name: str, where: str, *, declared: bool) -> tuple[Texts, Mapping[str, str]]:
+    """The values that may be credentials, and where each is. In a Secret that says whose it is, any of them may be."""
+    texts: dict[str, bytes | str] = {}
+    origins: dict[str, str] = {}
+    if _DOTENV in data:
+        texts |= parse_dotenv(_decoded(data[_DOTENV], f"{where} {_DOTENV}"), shown=f"{where} {_DOTENV}")
+        origins |= {key: f"{where} {_DOTENV} {key}" for key in texts}
+    for key in sorted(data.keys() - {_DOTENV}):
+        if declared or key in FILES or rules.wants(key, kind=KIND, unit=name):
+            texts[key] = _decoded(data[key], f"{where} {key}")
+            origins[key] = f"{where} {key}"
+    return texts, origins
+
+
+def _declared(annotations: Mapping[str, str]) -> bool:
+    return PROVIDER in annotations or ":" in annotations.get(PROFILE, "")
+
+
+def _strings(value: Any, where: str) -> Mapping[str, str]:
+    if value is None:
+        return {}
+    if isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
+        return value
+    raise Malformed(f"{where} is no Secret as the Kubernetes API describes it")
+
+
+def _decoded(value: str, where: str) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise Malformed(f"{where} is not base64, as the API gives a Secret's data") from None
