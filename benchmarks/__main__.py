@@ -1,6 +1,6 @@
 """Runs the rows, prints one table, keeps the numbers as JSON.
 
-python -m benchmarks [ROW…]        rows: acquire, client, rotation, start, memory, growth
+python -m benchmarks [ROW…]        rows: acquire, client, rotation, start, memory, growth, kubernetes, gateway
 """
 
 import json
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import acquire, client, growth, memory, rotation, start
+from benchmarks import acquire, client, gateway, growth, kubernetes, memory, rotation, start
 from benchmarks._row import Row
 
 _WIDTH = 56
@@ -23,6 +23,8 @@ FAMILIES: dict[str, Callable[[], list[Row]]] = {
     "rotation": rotation.rows,
     "memory": memory.rows,
     "growth": growth.rows,
+    "kubernetes": kubernetes.rows,
+    "gateway": gateway.rows,
 }
 
 

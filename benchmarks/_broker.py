@@ -43,7 +43,7 @@ def broker(dotenv: str = f"ANTHROPIC_API_KEY={KEY}\n", config: Mapping[str, obje
         (home / ".env").write_text(dotenv)
         health = home / "run" / "main" / "broker.sock"
         settings = {
-            "listen": {"health": f"127.0.0.1:{_free_port()}", "metrics": f"127.0.0.1:{_free_port()}"},
+            "listen": {"health": f"127.0.0.1:{free_port()}", "metrics": f"127.0.0.1:{free_port()}"},
             "agents": {"main": {"providers": ["*"], "max_leases": 1_000_000, "max_ttl": "24h"}},
             "leases": {"max_ttl": "24h"},
             "sources": [{"dotenv": {"path": str(home / ".env")}}],
@@ -78,7 +78,8 @@ def _wait_serving(path: Path, process: "subprocess.Popen[bytes]", log: Path) -> 
     raise SystemExit(f"the broker does not serve:\n{log.read_text()}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody has now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -4,6 +4,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -25,15 +26,24 @@ def available() -> bool:
 
 def unary(socket: Path, method: str, message: bytes, *, requests: int, in_flight: int) -> Load:
     """Calls a gRPC method over a Unix socket on one connection, `in_flight` at a time."""
+    where = ["-c", "1", "-m", str(in_flight), "-B", f"unix:{socket}", f"http://localhost{method}"]
+    headers = {"content-type": "application/grpc", "te": "trailers"}
+    return _run(where, struct.pack(">BI", 0, len(message)) + message, headers, requests=requests)
+
+
+def post(url: str, body: bytes, headers: Mapping[str, str], *, requests: int, connections: int) -> Load:
+    """Posts over HTTP/1.1, one request at a time on each connection."""
+    return _run(["--h1", "-c", str(connections), url], body, headers, requests=requests)
+
+
+def _run(where: Sequence[str], content: bytes, headers: Mapping[str, str], *, requests: int) -> Load:
     with tempfile.TemporaryDirectory() as directory:
         body = Path(directory, "body")
-        body.write_bytes(struct.pack(">BI", 0, len(message)) + message)
+        body.write_bytes(content)
         log = Path(directory, "log")
-        command = [
-            "h2load", "-n", str(requests), "-c", "1", "-m", str(in_flight), "-t", "1", "-d", str(body), f"--log-file={log}",
-            "-H", "content-type: application/grpc", "-H", "te: trailers", "-B", f"unix:{socket}", f"http://localhost{method}",
-        ]  # fmt: skip
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+        given = [word for name, value in headers.items() for word in ("-H", f"{name}: {value}")]
+        command = ["h2load", "-n", str(requests), "-t", "1", "-d", str(body), f"--log-file={log}", *given, *where]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
         rows = [line.split("\t") for line in log.read_text().splitlines()]
     if f"{requests} succeeded" not in done.stdout:
         raise RuntimeError(f"h2load: {done.stdout}")
