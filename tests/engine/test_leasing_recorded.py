@@ -1,0 +1,112 @@
+"""Leases while the audit log must be kept and cannot be: nothing is given, nothing that was given is lost."""
+
+import asyncio
+
+import pytest
+
+from broker.domain.cooldowns import Outcome
+from broker.domain.errors import AuditUnavailable
+from broker.domain.policies import AgentPolicy
+from broker.engine.grants import Request
+from broker.engine.streaming import NoticeKind
+from broker.telemetry.events import LeaseDenied, LeaseGranted, LeaseMoved, LeaseRenewed, LeaseRevoked, RenewalDenied
+from tests.fakes.audit import MemoryAudit
+from tests.fakes.engine import Engine, profile
+
+A, B = "anthropic:a", "anthropic:b"
+ANY = Request(provider="anthropic", session="talk")
+
+
+@pytest.fixture
+def audit() -> MemoryAudit:
+    return MemoryAudit(fail_closed=True)
+
+
+@pytest.fixture
+def engine(audit: MemoryAudit) -> Engine:
+    """Two profiles, and an audit log that hears first."""
+    engine = Engine(agents={"main": AgentPolicy(providers=frozenset({"*"}), max_leases=1)})
+    engine.events.sinks.insert(0, audit.record)
+    engine.put(profile(A), profile(B))
+    return engine
+
+
+async def test_what_cannot_be_recorded_is_not_granted(engine: Engine, audit: MemoryAudit) -> None:
+    """No lease, nothing stored, nobody counts it as granted; it is a denial with a reason, and works again by itself."""
+    audit.fault = "disk full"
+    for grant in (engine.leasing.acquire, engine.leasing.stream):
+        with pytest.raises(AuditUnavailable, match="disk full"):
+            grant("main", ANY)
+    engine.store.flush()
+    assert engine.leasing.count() == (0, 0)
+    assert engine.store.load().leases == ()
+    denied = LeaseDenied(agent="main", provider="anthropic", reason="AUDIT_UNAVAILABLE", session="talk")
+    assert [event for event in engine.emitted if isinstance(event, (LeaseGranted, LeaseDenied))] == [denied, denied]
+    audit.fault = ""
+    lease = engine.leasing.acquire("main", ANY).lease
+    assert [event.lease for event in audit.heard if isinstance(event, LeaseGranted)] == [lease.id]
+
+
+async def test_a_grant_is_recorded_before_it_is_a_lease(engine: Engine, audit: MemoryAudit) -> None:
+    """A crash in between leaves a record of a lease that nobody has, and never a lease without a record."""
+    counts = []
+    engine.events.sinks.append(lambda event: counts.append(engine.leasing.count()) if event.granting else None)
+    lease = engine.leasing.acquire("main", ANY).lease
+    assert counts == [(0, 0)]
+    engine.leasing.revoke("main", lease.id)
+    assert [type(event) for event in audit.heard[-2:]] == [LeaseGranted, LeaseRevoked]
+
+
+async def test_a_lease_that_is_not_renewed_lives_to_its_end(engine: Engine, audit: MemoryAudit) -> None:
+    """And can be revoked: ending one needs no record."""
+    lease = engine.leasing.acquire("main", ANY).lease
+    audit.fault = "disk full"
+    engine.clock.advance(100)
+    with pytest.raises(AuditUnavailable):
+        engine.leasing.renew("main", lease.id)
+    assert engine.leasing.look(lease.id).lease.expires_at == lease.expires_at
+    assert [e for e in engine.emitted if isinstance(e, (LeaseRenewed, RenewalDenied))] == [
+        RenewalDenied(agent="main", lease=lease.id, reason="AUDIT_UNAVAILABLE")
+    ]
+    engine.leasing.revoke("main", lease.id)
+    assert engine.leasing.count() == (0, 0)
+
+
+async def test_no_lease_moves_unrecorded(engine: Engine, audit: MemoryAudit) -> None:
+    """Another profile is another secret. The lease keeps its own until the move can be recorded."""
+    lease = engine.leasing.acquire("main", ANY).lease
+    audit.fault = "disk full"
+    assert engine.leasing.report("main", lease.id, Outcome.RATE_LIMIT) is False
+    assert engine.leasing.look(lease.id).lease.profile == lease.profile
+    audit.fault = ""
+    moved = engine.leasing.renew("main", lease.id).lease.profile
+    assert {lease.profile, moved} == {A, B}
+    assert [e for e in audit.heard if isinstance(e, LeaseMoved)] == [
+        LeaseMoved(agent="main", provider="anthropic", before=lease.profile, profile=moved, session="talk", lease=lease.id)
+    ]
+
+
+async def test_a_stream_is_renewed_as_soon_as_that_can_be_recorded(engine: Engine, audit: MemoryAudit) -> None:
+    """It has nobody who would ask again, so the broker does, well before its lease ends."""
+    async with engine.running():
+        with engine.leasing.stream("main", ANY) as stream:
+            granted = await stream.next()
+            assert granted.grant is not None
+            asking = asyncio.ensure_future(stream.next())
+            audit.fault = "disk full"
+            await engine.clock.elapse(700.0)
+            assert engine.leasing.count() == (1, 1)
+            assert not asking.done()
+            audit.fault = ""
+            await engine.clock.elapse(110.0)
+            renewed = await asyncio.wait_for(asking, 5)
+            assert renewed.kind is NoticeKind.RENEWED
+            assert renewed.grant is not None
+            assert renewed.grant.lease.expires_at > granted.grant.lease.expires_at
+
+
+async def test_a_renewal_refused_is_recorded_with_the_lease_that_was_asked_for(engine: Engine, audit: MemoryAudit) -> None:
+    """Whosoever it is: an agent that tries another's is worth knowing of."""
+    with pytest.raises(Exception, match="no such lease"):
+        engine.leasing.renew("main", "somebody-elses")
+    assert audit.heard[-1] == RenewalDenied(agent="main", lease="somebody-elses", reason="LEASE_NOT_FOUND")
