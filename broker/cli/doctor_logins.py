@@ -82,7 +82,8 @@ def _profile(report: Report, profile: ProfileStatus, owner: str) -> Iterator[Pro
         message = "is named by an order, and nobody knows it"
         yield problem(Severity.WARNING, subject, message, f"{command}{of_agent}, or take it out of auth.order")
     elif state is State.MISSING:
-        yield problem(Severity.ERROR if used else Severity.WARNING, subject, profile.reason, "bring its source back")
+        do = remedy(profile, owner) if profile.mode == Mode.WIF else "bring its source back"
+        yield problem(Severity.ERROR if used else Severity.WARNING, subject, profile.reason, do)
     elif profile.disabled_until > report.now or profile.cooldown_until > report.now:
         yield problem(Severity.INFO, subject, profile.reason)
 
@@ -90,6 +91,8 @@ def _profile(report: Report, profile: ProfileStatus, owner: str) -> Iterator[Pro
 def remedy(profile: ProfileStatus, owner: str) -> str:
     """The command that brings a new credential for the profile to where it is kept."""
     kind, _, place = profile.source.partition(" ")
+    if profile.mode == Mode.WIF:
+        return "it is exchanged again by itself: mend the identity token, or what the vendor trusts"
     if kind in _ENVIRONMENT:
         return f"replace its value in {place or 'the environment'}"
     if kind != _STORE and not kind.endswith("_cli"):

@@ -6,7 +6,6 @@ from typing import Any
 from broker.cli import output
 from broker.cli.output import Cell, Style
 from broker.cli.status_report import Report, condition, effective, from_environment, label, severity
-from broker.config.model import Config
 from broker.domain.profiles import State
 from broker.domain.provider import Mode
 from broker.domain.statuses import ProfileStatus
@@ -110,7 +109,7 @@ def show(report: Report) -> None:
         (Cell("Broker", Style.STRONG), report.broker or "not running; the sources were read without it"),
     ])  # fmt: skip
     _section("Providers", [_provider_row(report, provider) for provider in report.providers()])
-    _section("Missing auth", [(provider, _remedy(config, provider)) for provider in _lacking(report)])
+    _section("Missing auth", [(provider, _remedy(report, provider)) for provider in _lacking(report)])
     _section("OAuth/token status", [_profile_row(profile, report.now) for profile in report.profiles])
     _section("Sources", [(Cell(trouble.where, Style.WARN), trouble.message) for trouble in report.troubles])
 
@@ -144,7 +143,11 @@ def _lacking(report: Report) -> list[str]:
     return report.missing() or ([] if report.in_use() else ["any provider"])
 
 
-def _remedy(config: Config, provider: str) -> str:
+def _remedy(report: Report, provider: str) -> str:
+    config = report.config
+    for profile in report.of(provider):
+        if profile.mode == Mode.WIF:
+            return f"no credential, for {profile.id} has got none: {profile.reason}"
     known = config.catalog.get(provider)
     names = [env.name for env in known.env_names] if known else []
     name = next((name for name in names if name.endswith("_API_KEY")), next(iter(names), "ANTHROPIC_API_KEY"))
@@ -153,7 +156,9 @@ def _remedy(config: Config, provider: str) -> str:
 
 def _profile_row(profile: ProfileStatus, now: float) -> Sequence[Cell | str]:
     said = [_when(profile, now), _marks(profile, now)]
-    if profile.state not in (State.OK, State.EXPIRING, State.EXPIRED) and profile.reason:
+    if profile.mode == Mode.WIF and profile.reason:
+        said = [profile.reason]
+    elif profile.state not in (State.OK, State.EXPIRING, State.EXPIRED) and profile.reason:
         said.append(profile.reason)
     where = f"({profile.source})" if profile.source else ""
     mark = Cell("next", Style.FAINT) if profile.next else ""

@@ -108,7 +108,7 @@ def _remedy(profile: Profile, state: State) -> str:
     if state is State.REAUTH_REQUIRED:
         return command
     if profile.workload and state is not State.REJECTED:
-        return "it is exchanged again by itself: see what the reason says of the identity token, or of its endpoint"
+        return "it is exchanged again by itself: mend the identity token, or what the vendor trusts"
     if profile.refresh is not None and state in (State.EXPIRING, State.EXPIRED):
         return f"it is refreshed by itself; should that go on failing, {command}"
     return _REMEDIES[state]

@@ -33,11 +33,15 @@ class Canaries:
     def new(self, way: str, *, like: str = "{}", length: int = 48) -> str:
         """A new one, dressed as a credential would be. Only what is between the braces counts as secret."""
         body = "".join(self._random.choices(_LETTERS, k=length))
+        self.add(way, body)
+        return like.format(body)
+
+    def add(self, way: str, body: str) -> None:
+        """One that was made elsewhere."""
         for spelling in (body, body[::-1], *(_base64(body[cut:]) for cut in range(3))):
             self._pieces |= {spelling[at : at + PIECE]: way for at in range(len(spelling) - PIECE + 1)}
         spelt = body.encode().hex()
         self._pieces |= {spelt[at : at + _HEX_PIECE]: way for at in range(len(spelt) - _HEX_PIECE + 1)}
-        return like.format(body)
 
     def seen_in(self, shown: str | bytes) -> set[str]:
         """The ways of those of which a piece is shown: as it is, backwards, in base64 or in hexadecimal digits."""
