@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from secrets import token_hex
+from socket import gethostname
 from typing import Any, Final
 
 from broker.config.gateway import gateway_of
@@ -54,7 +56,7 @@ from broker.rpc.remote import Door, Identities
 from broker.rpc.server import admin_server, agent_server, health_server, remote_server
 from broker.rpc.servicer import BrokerServicer
 from broker.sources.env import EnvOptions
-from broker.sources.registry import TAIL, Context, build
+from broker.sources.registry import TAIL, Context, build, kubernetes_options
 from broker.sources.workload import Workloads
 from broker.storage.agent_stores import AgentStores
 from broker.storage.glimpse import Glimpse
@@ -63,6 +65,7 @@ from broker.storage.login_sync import sync_login
 from broker.storage.migrations import Migration, migrate
 from broker.storage.replacing import replace_file
 from broker.storage.sealing import Seal
+from broker.storage.secret_store import SecretStores
 from broker.storage.state import SqliteStateStore
 from broker.telemetry.audit_log import AuditLog, audit_output
 from broker.telemetry.event_log import log_event
@@ -139,7 +142,8 @@ class Engine:
         self.ordering = Ordering(choosing=self.choosing, ingesting=self.ingesting, standings=self.standings, stores=followed)
         self.mirroring = Mirroring(clock=clock, standings=self.standings, mirrors=_mirrors(config, clock))
         self.remembering = Remembering(clock=clock, standings=self.standings, stores=stores, catalog=config.catalog)
-        redeeming = Redeeming(clock=clock, stores=LoginPlaces(stores), endpoint=HttpTokenEndpoint(), rules=config.rules)
+        self.logins = login_places(config, stores, clock)
+        redeeming = Redeeming(clock=clock, stores=self.logins, endpoint=HttpTokenEndpoint(), rules=config.rules)
         self.refreshing = Refreshing(
             clock=clock,
             events=events,
@@ -191,6 +195,19 @@ def agent_stores(config: Config, clock: Clock | None = None) -> AgentStores:
     return AgentStores(config.home, clock=clock or SystemClock(), seal=seal)
 
 
+def login_places(config: Config, stores: AgentStores, clock: Clock) -> LoginPlaces:
+    """Where logins are refreshed: in the agents' stores, and in the Secrets of each source of that kind. To be closed."""
+    chosen = [kubernetes_options(spec.options) for spec in config.sources if spec.kind == "kubernetes"]
+    holder = f"{gethostname()}_{token_hex(8)}"
+    secrets = {
+        options.shown: SecretStores(
+            KubeApi(kubeconfig=options.kubeconfig), namespace=options.namespace, clock=clock, holder=holder
+        )
+        for options in chosen
+    }
+    return LoginPlaces(stores, secrets)
+
+
 def sync_claude_login(config: Config) -> bool:
     """Copies the login of Claude's program into the store of `main`, where it is newer, and returns whether it was: what the
     seed's system does whenever it looks at its stores. Not where its file is no source. Raises StoreFault."""
@@ -215,9 +232,12 @@ async def refresh_login(config: Config, agent: str, profile: Profile) -> tuple[b
     """Refreshes a login of an agent ("" everybody's) as a running broker would. Returns whether it failed, and what became of
     it. Raises StoreFault."""
     clock = SystemClock()
-    stores = LoginPlaces(agent_stores(config, clock))
+    stores = login_places(config, agent_stores(config, clock), clock)
     redeeming = Redeeming(clock=clock, stores=stores, endpoint=HttpTokenEndpoint(), rules=config.rules)
-    outcome = await redeeming.redeem(replace(profile, agent=agent))
+    try:
+        outcome = await redeeming.redeem(replace(profile, agent=agent))
+    finally:
+        await stores.close()
     return outcome.failure is not None, outcome.failure.reason if outcome.failure else outcome.kind.value
 
 
@@ -287,6 +307,7 @@ async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
             engine.readiness.blocked, audit.changed = lambda: audit.refuses, engine.readiness.look_again
             async with AsyncExitStack() as stack:
                 stack.callback(audit.close)
+                stack.push_async_callback(engine.logins.close)
                 await _listen(config, engine, claimed, store=store, events=events, audit=audit, clock=clock, stack=stack)
                 address = config.listen.metrics
                 served = metrics.serve(address.host, address.port, snapshot=lambda: _snapshot(engine, store, audit, clock))

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, TypeVar
 
-from broker.domain.annotations import read_annotations
 from broker.domain.auth_document import LARGEST, Document, Malformed, parse
 from broker.domain.auth_entries import store_unit
-from broker.domain.discovery import Rules, Texts, safe_name
+from broker.domain.discovery import NOTHING, Rules, Said, Texts, safe_name
 from broker.domain.material import Unit
 from broker.domain.profiles import split_id
 from broker.domain.provider import Mode
@@ -21,8 +20,6 @@ from broker.domain.tool_logins import CLAUDE, SIZE_MAX, login_entry, read_login
 
 T = TypeVar("T")
 
-MODE: Final = "equabot.dev/mode"
-"""The annotation of a Secret that says what its credentials are."""
 FILES: Final[Mapping[str, int]] = {STORE: LARGEST, CLAUDE_LOGIN: SIZE_MAX}
 """The files of logins that a bundle may have, and the bytes that each may have."""
 
@@ -37,25 +34,26 @@ def bundle_unit(
     name: str,
     origin: Callable[[str], str],
     annotations: Mapping[str, str] | None = None,
+    said: Said = NOTHING,
 ) -> Unit:
     """The unit that a bundle makes. Arguments as those of `Rules.discover`, but that `name` is empty for a bundle without one.
 
     Claude's login is called after the bundle, or `claude-cli` where that has no name or the name is taken. Raises Malformed
     for a file that cannot be understood: half a bundle is none.
 
-    `annotations` are those of a Secret, whose logins are the broker's to refresh; Claude's login only where they say that it is
+    `annotations` are those of a Secret, whose logins are the broker's to refresh; Claude's login only where it is `said` to be
     an OAuth login, for otherwise it may be the copy of one that another program refreshes.
     """
     keys = {key: text for key, text in values.items() if key not in FILES}
-    said = read_annotations(annotations or {}, catalog=rules.catalog, where=f"{source} {unit}")
     units = [rules.discover(keys, kind=kind, source=source, unit=unit, name=name or kind, origin=origin, said=said)]
     files = _Files({key: _bytes(values[key]) for key in FILES if key in values}, rules, source, unit, origin, annotations)
     if STORE in values:
         units.append(files.store())
     if CLAUDE_LOGIN in values:
-        own = f"{split_id(CLAUDE.profile_id)[0]}:{safe_name(name)}"
-        taken = not safe_name(name) or any(profile.id == own for made in units for profile in made.profiles)
-        units.append(files.login("" if taken else own))
+        called = said.name or safe_name(name)
+        own = f"{split_id(CLAUDE.profile_id)[0]}:{called}"
+        taken = not called or any(profile.id == own for made in units for profile in made.profiles)
+        units.append(files.login("" if taken else own, owned=said.mode is Mode.OAUTH))
     profiles = [profile for made in units for profile in made.profiles]
     return Unit(unit, tuple(profiles), tuple(fault for made in units for fault in made.faults))
 
@@ -79,11 +77,11 @@ class _Files:
         made = self._made(document, origin)
         return replace(made, profiles=tuple(replace(profile, refresh=None, reauth="") for profile in made.profiles))
 
-    def login(self, own: str) -> Unit:
+    def login(self, own: str, *, owned: bool) -> Unit:
         """Claude's; `own` is empty where it keeps the name by which the tool is known."""
         origin = self.origin(CLAUDE_LOGIN)
         entry = _understood(partial(login_entry, CLAUDE), self.texts[CLAUDE_LOGIN], origin)
-        if self.annotations is not None and self.annotations.get(MODE) == Mode.OAUTH and own and entry is not None:
+        if owned and own and entry is not None:
             made = self._owned(Document({"profiles": {own: entry}}), origin)
             return replace(made, profiles=tuple(replace(profile, origin=origin) for profile in made.profiles))
         read = partial(
@@ -102,11 +100,6 @@ class _Files:
 
     def _made(self, document: Document, origin: str) -> Unit:
         return store_unit(document, rules=self.rules, source=self.source, name=self.unit, origin=origin, owner="")
-
-
-def claude_login(unit: Unit, origin: str) -> str:
-    """The profile that Claude's login makes in a unit, where that is the broker's to refresh; else empty."""
-    return next((profile.id for profile in unit.profiles if profile.origin == origin and profile.refresh is not None), "")
 
 
 def _bytes(text: str | bytes) -> bytes:

@@ -6,7 +6,7 @@ refresh tokens that were exchanged here for others, for whoever applies an older
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -47,8 +47,8 @@ class SecretLogins:
     def replaced(self, document: Document) -> "SecretLogins":
         """The same Secret with these logins. Keys whose tokens are the same stay as they are, byte for byte."""
         stored = _read(parse, self.values, STORE) or Document()
-        before, names = self.document(), document.entries.keys()
-        entries = {name: entry for name, entry in stored.entries.items() if name in names}
+        before = self.document()
+        entries = {name: entry for name, entry in stored.entries.items() if name in document.entries}
         values = dict(self.values)
         marks = {annotation: _noted(self.annotations, annotation) for annotation in (*_FIELDS, SPENT_MARK)}
         for name, entry in document.entries.items():
@@ -68,7 +68,7 @@ class SecretLogins:
         if raw != stored.raw:
             values[STORE] = serialize(Document(raw))
         others = {key: text for key, text in self.annotations.items() if key not in marks}
-        written = {key: text for key, mark in marks.items() if (text := _written(mark, names))}
+        written = {key: text for key, mark in marks.items() if (text := _written(mark))}
         return SecretLogins(values, others | written, self.claude)
 
 
@@ -106,9 +106,10 @@ def _noted(annotations: Mapping[str, str], annotation: str) -> Json:
     return found
 
 
-def _written(mark: Json, names: Collection[str]) -> str:
-    """The annotation's text; empty where there is nothing to say."""
-    said = {name: of for name, of in mark.items() if of and name in names}
+def _written(mark: Json) -> str:
+    """The annotation's text; empty where there is nothing to say. What is said of others stays: Claude's login is not always
+    looked at."""
+    said = {name: of for name, of in mark.items() if of}
     return json.dumps(said, separators=(",", ":"), sort_keys=True) if said else ""
 
 

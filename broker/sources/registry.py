@@ -47,15 +47,19 @@ def _mounted(options: Options, context: Context) -> Source:
     return Mounted(MountedOptions(path), rules=context.rules, watch=Watch(context.clock))
 
 
-def _kubernetes(options: Options, context: Context) -> Source:
+def kubernetes_options(options: Options) -> KubernetesOptions:
+    """The options of a source of that kind. Raises ValueError for a kubeconfig that is not absolute."""
     kubeconfig = _absolute(options["kubeconfig"]) if "kubeconfig" in options else None
-    chosen = KubernetesOptions(
+    return KubernetesOptions(
         selector=options.get("selector", ""),
         names=tuple(options.get("names", ())),
         namespace=options.get("namespace", ""),
         kubeconfig=kubeconfig,
     )
-    return KubernetesSecrets(chosen, rules=context.rules, clock=context.clock)
+
+
+def _kubernetes(options: Options, context: Context) -> Source:
+    return KubernetesSecrets(kubernetes_options(options), rules=context.rules, clock=context.clock)
 
 
 def _profile_store(_: Options, context: Context) -> Source:

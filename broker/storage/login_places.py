@@ -15,8 +15,11 @@ _NONE: Final[Mapping[str, "Units"]] = MappingProxyType({})
 class Units(Protocol):
     """A source's units that can be locked and written."""
 
-    def locked(self, unit: str) -> AbstractAsyncContextManager[LockedStore]:
-        """The unit, locked against every other writer while the context lasts. Raises StoreFault."""
+    def locked(self, login: Profile) -> AbstractAsyncContextManager[LockedStore]:
+        """The login's unit, locked against every other writer while the context lasts. Raises StoreFault."""
+
+    async def close(self) -> None:
+        """Lets go of whatever it is reached by."""
 
 
 class LoginPlaces:
@@ -29,5 +32,10 @@ class LoginPlaces:
     def locked(self, login: Profile) -> AbstractAsyncContextManager[LockedStore]:
         """The store of the login. Raises StoreFault."""
         if login.source in self._units:
-            return self._units[login.source].locked(login.unit)
+            return self._units[login.source].locked(login)
         return self._agents.locked(login.agent)
+
+    async def close(self) -> None:
+        """Lets go of whatever they are reached by."""
+        for units in self._units.values():
+            await units.close()

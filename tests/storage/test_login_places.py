@@ -18,9 +18,12 @@ class Cabinet:
         self.drawers = MemoryProfileStore()
 
     @asynccontextmanager
-    async def locked(self, unit: str) -> AsyncIterator[LockedStore]:
-        async with self.drawers.locked(unit) as store:
+    async def locked(self, login: Profile) -> AsyncIterator[LockedStore]:
+        async with self.drawers.locked(login.unit) as store:
             yield store
+
+    async def close(self) -> None:
+        self.drawers.broken = "closed"
 
 
 def login(source: str, unit: str, agent: str = "") -> Profile:
@@ -42,3 +45,5 @@ async def test_a_unit_of_a_known_source_is_its_own_store_and_all_else_is_the_age
     assert await entries(places, login("profile_store", "coder", agent="coder")) == {"p:coder"}
     assert await entries(places, login("cabinet", "coder")) == {"p:unit"}
     assert await entries(places, login("cabinet", "other")) == set()
+    await places.close()
+    assert cabinet.drawers.broken
