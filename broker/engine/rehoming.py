@@ -1,7 +1,8 @@
 """Failover: a lease whose profile cannot serve (well) is moved to the next one.
 
 Streams are moved, or ended, as soon as it happens, for their holder is told. Any other lease keeps its profile until its holder
-asks: until then the holder works with what it was given, and what it reports of that must not be counted against another.
+asks: until then the holder works with what it was given, and what it reports of that must not be counted against another. But
+who deletes a profile revokes what was lent of it: a lease whose profile is gone, and which nothing else could take, ends.
 """
 
 from dataclasses import replace
@@ -78,6 +79,16 @@ class Rehoming:
             for lease in self._ledger.streams(profile):
                 if agent in ("", lease.agent):
                     self._tell(lease)
+        if not self._standings.material.unread and any(self._standings.find(*key) is None for key in keys):
+            for lease in self._ledger.all():
+                if not (lease.streaming or lease.brokered) and self._is_bereft(lease):
+                    self._ledger.end(lease.id, "no_usable_profile")
+
+    def _is_bereft(self, lease: Lease) -> bool:
+        """Whether no source holds the lease's profile any more, and there is no other that it could be moved to."""
+        if self.home(lease) is not None:
+            return False
+        return not lease.automatic or self._choosing.plan(lease.agent, lease.provider).first() is None
 
     def _tell(self, lease: Lease) -> None:
         """Finds the stream a profile that can serve, or ends it. One whose login is being refreshed waits for that; a token is

@@ -76,6 +76,27 @@ async def test_a_moved_lease_keeps_its_end(engine: Engine) -> None:
     assert moved == replace(lease, profile=B, expires_at=engine.clock.steady() + 60)
 
 
+async def test_what_is_deleted_is_revoked(engine: Engine) -> None:
+    """A lease without a stream ends with its profile, unless another could take it: then it is moved when its holder asks."""
+    named, automatic = (engine.leasing.acquire("main", replace(ANY, profile=i)).lease for i in (B, ""))
+    assert (named.profile, automatic.profile) == (B, A)
+    engine.put(profile(C))
+    assert list(engine.leasing.living()) == [automatic]
+    engine.put()
+    assert list(engine.leasing.living()) == []
+    assert [event.reason for event in engine.emitted if isinstance(event, LeaseRevoked)] == ["no_usable_profile"] * 2
+    with pytest.raises(LeaseNotFound):
+        engine.leasing.renew("main", named.id)
+
+
+async def test_what_is_only_hidden_or_another_agents_is_not_revoked(engine: Engine) -> None:
+    """An agent's own profile of the same name goes: everybody's is there again, and so is the lease of whoever had that."""
+    engine.put(profile(A, "own", agent="other"), profile(A))
+    leases = [engine.leasing.acquire(agent, replace(ANY, profile=A)).lease for agent in ("main", "other")]
+    engine.put(profile(A))
+    assert list(engine.leasing.living()) == leases
+
+
 # -- several things at once -----------------------------------------------------------------------------------------------
 
 
