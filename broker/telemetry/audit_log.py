@@ -34,7 +34,17 @@ _SLOW: Final = 1.0
 _TELL_EVERY: Final = 3600.0
 
 _WRONG: Final = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
+    {
+        errno.EACCES,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ENXIO,
+        errno.EPERM,
+        errno.EROFS,
+    }
 )
 """What no waiting mends: the configuration names a place that cannot be written."""
 _REMEDIES: Final = {

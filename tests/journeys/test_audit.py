@@ -1,0 +1,226 @@
+"""The audit log of a real broker, from the first lease to `equabot audit verify`: through kill -9, rotations, full disks."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from equabot_client import Broker, admin, errors
+from tests.journeys.conftest import MakeBroker
+from tests.journeys.running import KEY, OTHER_KEY, RunningBroker
+
+DOTENV = f"ANTHROPIC_API_KEY={KEY}\n"
+
+
+def records(text: str) -> list[dict[str, Any]]:
+    """The records among other lines."""
+    return [json.loads(line) for line in text.splitlines() if line.startswith('{"audit":1,')]
+
+
+def kinds(text: str) -> list[str]:
+    return [record["kind"] for record in records(text)]
+
+
+def come_and_go(broker: Broker) -> None:
+    """Leases, one after the other, until one is refused."""
+    while True:
+        broker.revoke(broker.acquire("anthropic"))
+
+
+@pytest.fixture
+def audited(make_broker: MakeBroker) -> RunningBroker:
+    """A broker with its audit log in a file of its home."""
+    broker = make_broker(dotenv=DOTENV)
+    (broker.home / "equabot.yaml").write_text(f"audit: {{path: '{broker.home}/audit.jsonl'}}\n")
+    return broker.start()
+
+
+def test_everything_that_happens_is_recorded_and_verified(audited: RunningBroker) -> None:
+    """Granted, renewed, revoked, denied, administered, rotated; killed, started again, stopped. No secret, no lease's id."""
+    path = audited.home / "audit.jsonl"
+    with audited.connect() as broker, admin.connect(str(audited.socket("admin"))) as operator:
+        leases = [broker.acquire("anthropic", session="talk") for _ in range(3)]
+        broker.renew(leases[0])
+        broker.revoke(leases[0])
+        with pytest.raises(errors.NoUsableProfile):
+            broker.acquire("openai")
+        with pytest.raises(errors.LeaseNotFound):
+            broker.renew(leases[0])
+        assert operator.revoke_leases(lease_id=leases[1].id) == 1
+        audited.write_dotenv(f"ANTHROPIC_API_KEY={OTHER_KEY}\n")
+        audited.wait_for(lambda: path.read_text().count('"kind":"rotated"') == 2)
+        audited.kill()
+        audited.start()
+        broker.renew(leases[2])
+    assert audited.stop() == 0
+    text = path.read_text()
+    found = kinds(text)
+    assert found == [
+        "begun", "rotated", "granted", "granted", "granted", "renewed", "revoked", "denied", "renewal_denied", "revoked",
+        "administered", "rotated", "begun", *found[13:-2], "renewed", "ended",
+    ]  # fmt: skip
+    for hidden in (KEY, OTHER_KEY, *(lease.id for lease in leases)):
+        assert hidden not in text
+    by_kind = {record["kind"]: record for record in records(text)}
+    assert (by_kind["granted"]["agent"], by_kind["granted"]["session"]) == ("main", "talk")
+    assert by_kind["granted"]["lease"] == by_kind["renewed"]["lease"], "a lease keeps its name over a restart"
+    assert (by_kind["administered"]["action"], by_kind["administered"]["count"]) == ("RevokeLeases", 1)
+    done = audited.run("audit", "verify", str(path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"sound: {len(found)} records from ")
+    assert f"the last is {len(found)}, hash {records(text)[-1]['hash']}" in done.stdout
+
+
+def test_records_go_to_standard_output_by_default(running_broker: RunningBroker) -> None:
+    """The log goes to standard error; where both are collected together, the records are found among its lines."""
+    with running_broker.connect() as broker:
+        broker.acquire("anthropic")
+        running_broker.kill()
+        running_broker.start()
+        broker.acquire("anthropic")
+    running_broker.stop()
+    done = running_broker.run("audit", "verify", "--captured", "-", stdin=running_broker.log())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert kinds(running_broker.log()).count("granted") == 2
+    log = running_broker.log()
+    last = records(log)[-1]["hash"]
+    assert f"hash {last}" in log.splitlines()[-1], "the log, which is kept elsewhere, notes where the chain stands"
+    without = "".join(line for line in log.splitlines(keepends=True) if '"kind":"granted"' not in line)
+    refused = running_broker.run("audit", "verify", "--captured", "-", stdin=without)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "missing before it" in refused.stderr
+
+
+def test_a_cut_is_found_by_the_next_broker_and_by_whoever_noted_a_hash(audited: RunningBroker) -> None:
+    """The chain alone cannot know of records that were cut off at its end."""
+    path = audited.home / "audit.jsonl"
+    with audited.connect() as broker:
+        broker.revoke(broker.acquire("anthropic"))
+    audited.stop()
+    noted = records(path.read_text())[-1]["hash"]
+    assert audited.run("audit", "verify", "--head", noted, str(path)).returncode == 0
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
+    assert audited.run("audit", "verify", str(path)).returncode == 0
+    refused = audited.run("audit", "verify", "--head", noted, str(path))
+    assert (refused.returncode, f"no record has the noted hash {noted}" in refused.stderr) == (1, True)
+    audited.start()
+    audited.stop()
+    assert audited.run("audit", "verify", str(path)).returncode == 1
+    assert "records were cut off or changed" in audited.log()
+
+
+def test_logrotate_may_rename_the_file(audited: RunningBroker) -> None:
+    """The broker begins another by itself; both together are one log, in the order of their writing alone."""
+    path, rotated = audited.home / "audit.jsonl", audited.home / "audit.jsonl.1"
+    with audited.connect() as broker:
+        broker.acquire("anthropic")
+        path.rename(rotated)
+        while not path.exists():
+            broker.revoke(broker.acquire("anthropic"))
+    audited.stop()
+    assert audited.run("audit", "verify", str(rotated), str(path)).returncode == 0
+    assert "of an earlier file" in audited.run("audit", "verify", str(path)).stdout
+    wrong = audited.run("audit", "verify", str(path), str(rotated))
+    assert (wrong.returncode, f"{rotated}:1: " in wrong.stderr) == (1, True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB of its own."""
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path], check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"needs the right to mount a tmpfs: {done.stderr.strip()}")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
+@pytest.fixture
+def ballast(small_disk: Path) -> Path:
+    """Leaves no space on it."""
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    return ballast
+
+
+def test_on_a_full_disk_nothing_is_granted_with_fail_closed(make_broker: MakeBroker, small_disk: Path, ballast: Path) -> None:
+    """It is refused, retryably, and said by health, metrics, `Diagnose` and the log; with space again it goes on by itself."""
+    ballast.unlink()
+    path = small_disk / "audit.jsonl"
+    running = make_broker(dotenv=DOTENV, config=f"audit: {{path: '{path}', fail_closed: true}}\n").start()
+    with running.connect() as broker:
+        lease = broker.acquire("anthropic")
+        with ballast.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        with pytest.raises(errors.AuditUnavailable, match="free space on its volume") as refused:
+            come_and_go(broker)
+        assert refused.value.retryable
+        with pytest.raises(errors.AuditUnavailable):
+            broker.renew(lease)
+        running.wait_healthy(serving=False)
+        running.wait_healthy("liveness")
+        assert "equabot_audit_fault 1.0" in running.scrape()
+        assert "error\taudit\tcannot write the audit log" in running.run("doctor").stdout
+        ballast.unlink()
+        running.wait_healthy()
+        assert broker.renew(lease).id == lease.id
+    assert "equabot_audit_fault 0.0" in running.scrape()
+    running.stop()
+    assert kinds(path.read_text()).count("resumed") == 1
+    assert running.run("audit", "verify", str(path)).returncode == 0
+
+
+def test_on_a_full_disk_granting_goes_on_without_it(make_broker: MakeBroker, small_disk: Path, ballast: Path) -> None:
+    """The broker even starts there. What happened meanwhile is written when there is space, and the chain is whole."""
+    path = small_disk / "audit.jsonl"
+    running = make_broker(dotenv=DOTENV, config=f"audit: {{path: '{path}'}}\n").start()
+    with running.connect() as broker:
+        broker.acquire("anthropic", session="while it is full")
+        assert "equabot_audit_fault 1.0" in running.scrape()
+        ballast.unlink()
+        running.wait_for(lambda: "while it is full" in path.read_text())
+    assert "equabot_audit_fault 0.0" in running.scrape()
+    running.stop()
+    assert running.run("audit", "verify", str(path)).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/proc/nowhere/audit.jsonl", "set audit.path to a file that can be written"),
+        ("{home}", "Is a directory"),
+        ("{home}/.env", "does not end like an audit log"),
+    ],
+)
+def test_a_place_that_cannot_be_written_keeps_it_from_starting(make_broker: MakeBroker, path: str, why: str) -> None:
+    """One line that says what to do, and nothing is touched."""
+    broker = make_broker(dotenv=DOTENV)
+    (broker.home / "equabot.yaml").write_text(f"audit: {{path: '{path.format(home=broker.home)}'}}\n")
+    done = broker.run("serve")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert why in done.stderr
+    assert broker.dotenv.read_text() == DOTENV
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "why"),
+    [
+        (["audit", "verify", "nowhere"], 1, "nowhere: No such file or directory"),
+        (["audit", "verify", "--head", "xyz", "x"], 64, "--head wants a record's hash"),
+        (["audit", "verify"], 64, "FILE"),
+        (["audit", "verify", "-"], 1, "there is no record in it"),
+    ],
+)
+def test_what_cannot_be_verified_says_why(shared_broker: RunningBroker, arguments: list[str], code: int, why: str) -> None:
+    """Exit 1 with one line; 64 for a slip in the command."""
+    done = shared_broker.run(*arguments, stdin="")
+    assert (done.returncode, done.stdout) == (code, "")
+    assert why in done.stderr
