@@ -221,3 +221,15 @@ def test_nothing_at_all_says_what_to_do(report: Report, capsys: pytest.CaptureFi
     status_views.show(replace(report, config=config, profiles=()))
     out = capsys.readouterr().out
     assert f"any provider\tno credential: set ANTHROPIC_API_KEY in the environment or in {tmp_path}/.env" in out
+
+
+def test_a_workload_says_why_it_has_no_credential(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a key would be asked for; and in its row, in whatever state."""
+    why = "not exchanged yet; the token endpoint answered 503"
+    pod = ProfileStatus(id="groq:pod", provider="groq", mode="wif", source="workload", state="missing", reason=why)
+    old = replace(pod, id="anthropic:pod", provider="anthropic", state="expired", reason="expired 1m ago; it answered 503")
+    status_views.show(replace(report, profiles=(pod, old)))
+    shown = capsys.readouterr().out
+    assert f"groq\tno credential, for groq:pod has got none: {why}" in shown
+    assert f"groq:pod\tmissing\t{why}\t(workload)" in shown
+    assert "anthropic:pod\texpired\texpired 1m ago; it answered 503\t(workload)" in shown

@@ -276,3 +276,42 @@ def test_a_request_carries_the_credential_in_place_of_its_own_headers() -> None:
         "anthropic-beta": "files-api-2025-04-14,oauth-2025-04-20,mcp",
         "x-app": "cli",
     }
+
+
+# -- workloads ---------------------------------------------------------------------------------------------------------
+
+WORKLOAD = replace(KEY, id="acme:pod", mode=Mode.WIF, expires_at=NOW + 60, workload=True)
+UNTRIED = replace(WORKLOAD, secret=None, expires_at=None, fault="not exchanged yet")
+FAILS = Trouble(version=1, failure="it answered 503", next_try=NOW + 5)
+
+
+@pytest.mark.parametrize(
+    ("profile", "trouble", "state", "reason", "revival"),
+    [
+        (WORKLOAD, None, State.OK, "", Revival.NONE),
+        (WORKLOAD, FAILS, State.EXPIRING, "expires in 1m; it answered 503", Revival.NONE),
+        (UNTRIED, None, State.MISSING, "not exchanged yet", Revival.COMING),
+        (UNTRIED, FAILS, State.MISSING, "not exchanged yet; it answered 503", Revival.FAILING),
+        (replace(WORKLOAD, expires_at=NOW - 60), None, State.EXPIRED, "expired 1m ago", Revival.COMING),
+        (replace(WORKLOAD, expires_at=NOW - 60), FAILS, State.EXPIRED, "expired 1m ago; it answered 503", Revival.FAILING),
+        (
+            WORKLOAD,
+            Trouble(version=1, refused=True),
+            State.EXPIRED,
+            "the provider refused its access token before its end",
+            Revival.COMING,
+        ),
+    ],
+)
+def test_a_workload_is_well_while_its_identity_is_exchanged(
+    profile: Profile, trouble: Trouble | None, state: State, reason: str, revival: Revival
+) -> None:
+    """However soon its token ends; it is missing before the first one, and worth waiting for until exchanges fail."""
+    standing = assess(Held(profile, 0, 1), FRESH, now=NOW, warn_within=WARN, trouble=trouble)
+    assert (standing.state, standing.reason, standing.revival) == (state, reason, revival)
+    assert standing.usable is (revival is Revival.NONE)
+
+
+def test_a_lease_on_a_workload_may_outlive_its_token() -> None:
+    """There will be another one."""
+    assert left(Held(WORKLOAD, 0, 1), now=NOW) is None

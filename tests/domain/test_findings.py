@@ -82,6 +82,13 @@ def test_a_login_is_mended_by_logging_in() -> None:
     ]
 
 
+def test_a_workload_is_mended_where_its_identity_comes_from() -> None:
+    """Nobody can replace what it is exchanged for."""
+    workload = replace(profile("acme:pod", None), workload=True)
+    (found,) = look(candidates=[candidate(workload)])
+    assert found.remedy == "it is exchanged again by itself: mend the identity token, or what the vendor trusts"
+
+
 def test_ten_thousand_of_a_kind_are_counted() -> None:
     """Nobody reads them all, and an answer has to fit."""
     told = look(candidates=[candidate(profile(f"anthropic:{n}", None)) for n in range(10_000)])

@@ -280,6 +280,16 @@ def test_of_two_that_say_when_they_expire_the_later_one_wins(one: Profile, other
     assert merged.shadowed == (Shadowed(pair[1 - winner], pair[winner], older=by_expiry),)
 
 
+def test_no_other_credential_outlives_a_workloads() -> None:
+    """It is exchanged again and again, before the first time too; what else has its name is not the same."""
+    for workload in (replace(until(1.0), workload=True), replace(until(None, None), workload=True)):
+        held = [replace(workload, source="a"), replace(until(200.0, refresh="r"), source="b")]
+        sources = [lived([Listed((Unit("u", (one,)),))], one.source) for one in held]
+        merged = merge(sources, version=number, stale_budget=BUDGET, tail=frozenset())
+        assert merged.held["", "p:1"].profile == held[0]
+        assert merged.shadowed == (Shadowed(held[1], held[0]),)
+
+
 def test_what_stores_remember_is_theirs_by_agent() -> None:
     """Usage of `main`'s profiles goes with the profiles everybody has; orders go by the agent whose store it is."""
     main = Unit("main", owner="main", usage={"p:1": Usage(last_used=1.0)}, orders={"p": ("p:1",), "r": ()})
