@@ -314,7 +314,7 @@ class Choosing:
             self._orders.pop((agent, provider), None)
         self._store.put_order((agent, provider), wanted or None)
         self._store.flush()
-        self._plans.pop(provider, None)
+        self._standings.reordered()
         return wanted
 
     def _stored(self, agent: str, provider: str) -> tuple[str, ...]:

@@ -122,8 +122,6 @@ class Standings:
     def replace_material(self, material: Material) -> frozenset[Key]:
         """New material is in effect. Returns what changed, after telling the listeners."""
         before, self.material = self.material, material
-        if before.orders != material.orders:
-            self.generation += 1
         adopted = self.adopting(material)
         for key, usage in adopted.items():
             self._remember(key, usage)
@@ -132,7 +130,15 @@ class Standings:
         for key in gone:
             self._drop(key)
         self._reassess((keys | adopted.keys()) - gone, also=gone)
+        if before.orders != material.orders:
+            self.reordered()
         return keys
+
+    def reordered(self) -> None:
+        """Who is tried first is another, and no profile has changed: listeners hear of no name."""
+        self.generation += 1
+        for listener in self.listeners:
+            listener(frozenset())
 
     def replace_usage(self, key: Key, usage: Usage) -> None:
         """Something worth remembering happened to the profile."""

@@ -10,6 +10,7 @@ from envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValue, HeaderValueOpt
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from envoy.type.v3.http_status_pb2 import HttpStatus
 
+from broker.domain.errors import InvalidArgument
 from broker.domain.provider import Provider
 from broker.domain.scrubbing import Scrubber
 from broker.rpc.calls import Call, Service
@@ -37,6 +38,8 @@ class ScrubbingServicer:
         """One request of an agent, and its answer."""
         scrubber = Scrubber(())
         async for request in requests:
+            if request is None:
+                raise InvalidArgument("the request is not a message of this method")
             match request.WhichOneof("request"):
                 case "request_headers":
                     scrubber = Scrubber(self._secrets(request.request_headers.headers))

@@ -14,7 +14,7 @@ from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import GenericSecret, 
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 from envoy.service.secret.v3 import sds_pb2
 
-from broker.domain.errors import BrokerError
+from broker.domain.errors import BrokerError, InvalidArgument
 from broker.domain.policies import MAIN
 from broker.domain.selection import Candidate
 from broker.engine.choosing import Choosing
@@ -61,12 +61,15 @@ class SecretServicer:
         return world.answer(self._found(world.names), "1")
 
     async def _serve(self, requests: AsyncIterator[Any], call: Call, talk: "_World | _Delta") -> None:
-        async def listen() -> None:
+        async def listen() -> bool:
             async for request in requests:
+                if request is None:
+                    return False
                 talk.asked(request)
                 if request.error_detail.code:
                     _log.warning("an Envoy refuses a secret of %s", ", ".join(sorted(talk.names)[:5]))
                 self._wake(frozenset())
+            return True
 
         async with asyncio.TaskGroup() as group:
             listening = group.create_task(listen())
@@ -80,6 +83,8 @@ class SecretServicer:
                 waiting = group.create_task(changed.wait())
                 await asyncio.wait({listening, waiting}, return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
+        if not listening.result():
+            raise InvalidArgument("the request is not a message of this method")
 
     def _wake(self, _: frozenset[Key]) -> None:
         self._changed.set()
