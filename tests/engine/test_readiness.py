@@ -275,3 +275,24 @@ async def test_a_thousand_watchers_may_leave(engine: Engine) -> None:
     for stream in streams:
         await stream.aclose()
     assert engine.readiness._watchers == set()
+
+
+async def test_a_broker_that_may_not_grant_is_not_ready() -> None:
+    """Its profiles serve and its loop turns all the same; who watches is told when that changes."""
+    engine = Engine(required=("anthropic",))
+    engine.put(profile("anthropic:a"))
+    blocked = [True]
+    engine.readiness.blocked = lambda: blocked[0]
+    watching = engine.readiness.watch("readiness")
+    assert [engine.readiness.status(s) for s in ("", "readiness", "liveness", "provider/anthropic")] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert await anext(watching) is False
+    blocked.clear()
+    blocked.append(False)
+    engine.readiness.look_again()
+    assert await anext(watching) is True
+    await watching.aclose()

@@ -7,8 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
+from equabot.broker.v1 import admin_pb2
+from equabot.broker.v1.admin_pb2_grpc import AdminStub
 from equabot_client import Broker, admin, errors
 from tests.journeys.conftest import MakeBroker
 from tests.journeys.running import KEY, OTHER_KEY, RunningBroker
@@ -29,6 +32,12 @@ def come_and_go(broker: Broker) -> None:
     """Leases, one after the other, until one is refused."""
     while True:
         broker.revoke(broker.acquire("anthropic"))
+
+
+def diagnosed(broker: RunningBroker) -> list[admin_pb2.Finding]:
+    """What `Diagnose` tells an operator."""
+    with grpc.insecure_channel(f"unix:{broker.socket('admin')}") as channel:
+        return list(AdminStub(channel).Diagnose(admin_pb2.DiagnoseRequest(), timeout=10).findings)
 
 
 @pytest.fixture
@@ -168,7 +177,9 @@ def test_on_a_full_disk_nothing_is_granted_with_fail_closed(make_broker: MakeBro
         running.wait_healthy(serving=False)
         running.wait_healthy("liveness")
         assert "equabot_audit_fault 1.0" in running.scrape()
-        assert "error\taudit\tcannot write the audit log" in running.run("doctor").stdout
+        assert [finding.message for finding in diagnosed(running) if finding.subject == "audit"] == [
+            f"cannot write the audit log to {path}: No space left on device: free space on its volume"
+        ]
         ballast.unlink()
         running.wait_healthy()
         assert broker.renew(lease).id == lease.id

@@ -8,6 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from broker.domain.cooldowns import Usage
 from broker.domain.material import Listed, Unavailable, Unit
 from broker.domain.policies import AgentPolicy
+from broker.telemetry.events import Administered
 from equabot.broker.v1 import admin_pb2, broker_pb2
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.source import FakeSource
@@ -264,3 +265,39 @@ async def test_diagnose_speaks_of_now(serve: Serve) -> None:
         late.clock.advance(3600)
         told = await (await served.admin()).Diagnose(admin_pb2.DiagnoseRequest())
     assert [one.message for one in told.findings] == ["expired: expired 1h1m ago (fake anthropic:a)"]
+
+
+# -- what is recorded --------------------------------------------------------------------------------------------------
+
+
+async def test_what_an_operator_does_is_told_and_what_they_look_at_is_not(serve: Serve) -> None:
+    """Each act with what it was about; one that was refused did nothing."""
+    async with serve(engine()) as served:
+        admin = await served.admin()
+        lease = await acquire(served, "anthropic")
+        await admin.ListLeases(admin_pb2.ListLeasesRequest())
+        await admin.Diagnose(admin_pb2.DiagnoseRequest())
+        await admin.RevokeLeases(admin_pb2.RevokeLeasesRequest(lease_id=lease.id, agent="main"))
+        order = admin_pb2.SetOrderRequest(agent="main", provider="anthropic", profiles=["anthropic:b", "anthropic:a"])
+        await admin.SetOrder(order)
+        await admin.ClearOrder(admin_pb2.ClearOrderRequest(agent="main", provider="anthropic"))
+        await admin.ClearCooldown(admin_pb2.ClearCooldownRequest(profile="anthropic:a"))
+        await refused(admin.ClearCooldown(admin_pb2.ClearCooldownRequest(profile="anthropic:none")))
+        await refused(admin.RevokeLeases(admin_pb2.RevokeLeasesRequest()))
+        await admin.Reload(admin_pb2.ReloadRequest())
+        about: dict[str, Any] = {"agent": "main", "provider": "anthropic"}
+        assert [event for event in served.engine.emitted if isinstance(event, Administered)] == [
+            Administered(action="RevokeLeases", agent="main", lease=lease.id, count=1),
+            Administered(action="SetOrder", **about, profiles=("anthropic:b", "anthropic:a"), count=2),
+            Administered(action="ClearOrder", **about),
+            Administered(action="ClearCooldown", profile="anthropic:a", count=1),
+            Administered(action="Reload"),
+        ]
+
+
+async def test_diagnose_says_that_nothing_can_be_recorded(serve: Serve) -> None:
+    """With the words of the audit log, which say what to do."""
+    async with serve(engine()) as served:
+        served.audit.fault = "cannot write it: free space"
+        found = await (await served.admin()).Diagnose(admin_pb2.DiagnoseRequest())
+        assert [one.message for one in found.findings if one.subject == "audit"] == ["cannot write it: free space"]
