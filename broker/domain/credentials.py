@@ -160,10 +160,10 @@ def span(seconds: float) -> str:
     return f"{whole}s"
 
 
-def headers(provider: Provider, mode: Mode, secret: SecretValue) -> dict[str, str]:
-    """What a request must carry."""
+def headers(provider: Provider, mode: Mode, secret: SecretValue, *, extra: bool = True) -> dict[str, str]:
+    """What a request must carry, or of that the secret alone."""
     form = provider.header_form(mode)
-    return {form.name: form.prefix + secret.reveal(), **form.extra}
+    return {form.name: form.prefix + secret.reveal(), **(form.extra if extra else {})}
 
 
 def carried(form: HeaderForm, secret: SecretValue, sent: Mapping[str, str]) -> dict[str, str]:

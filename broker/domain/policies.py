@@ -81,7 +81,8 @@ class AgentPolicy:
                 f"agent {agent!r} may not have delivery {delivery.value!r}: add it to agents.{agent}.deliveries"
             )
         if delivery not in available:
-            raise DeliveryNotAllowed(f"delivery {delivery.value!r} is not available: no gateway runs beside this broker")
+            why = "no gateway runs beside this broker, or the provider has no base_url"
+            raise DeliveryNotAllowed(f"delivery {delivery.value!r} is not available: {why}")
         return delivery
 
     def spend(self, agent: str, allowance: Allowance | None, *, now: float) -> Allowance | None:

@@ -312,7 +312,10 @@ class Leasing:
         policy = self._policies.of(agent)
         provider, profile = self._choosing.resolve_names(request.provider, request.profile)
         policy.check_provider(agent, provider)
-        delivery = policy.choose_delivery(agent, request.delivery, available=self._deliveries)
+        # The gateway leads only to providers that have an address.
+        addressed = self._choosing.catalog.providers[provider].base_url
+        available = self._deliveries if addressed else self._deliveries - {Delivery.BROKERED}
+        delivery = policy.choose_delivery(agent, request.delivery, available=available)
         ttl = check_ttl(request.ttl, default=self._options.default_ttl)
         now = self._clock.steady()
         self._check_quota(agent, policy, now)

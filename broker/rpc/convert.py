@@ -11,7 +11,6 @@ from broker.domain.errors import DeliveryNotAllowed, NoUsableProfile
 from broker.domain.findings import Finding, Severity
 from broker.domain.leases import Lease
 from broker.domain.material import Held, SourceState
-from broker.domain.policies import Delivery
 from broker.domain.provider import Provider
 from broker.domain.statuses import ProfileStatus
 from broker.engine.grants import Grant
@@ -34,11 +33,13 @@ class LeaseMessages:
 
     What two leases on the same material share is made once and copied. `forget` must hear of every change of material, so
     that no secret stays here after the broker has let go of it. `vendor_urls` are the addresses that the vendors' own SDKs use,
-    by provider id: only another one needs an environment variable.
+    by provider id: only another one needs an environment variable. `gateway_url` is where brokered requests go, without a slash
+    at its end.
     """
 
-    def __init__(self, vendor_urls: Mapping[str, str]) -> None:
+    def __init__(self, vendor_urls: Mapping[str, str], *, gateway_url: str = "") -> None:
         self._vendor_urls = vendor_urls
+        self._gateway_url = gateway_url
         self._templates: dict[Key, tuple[Held, Provider, broker_pb2.Lease]] = {}
 
     def forget(self, keys: Iterable[Key]) -> None:
@@ -63,14 +64,32 @@ class LeaseMessages:
 
     def _fill(self, message: broker_pb2.Lease, granted: Grant) -> None:
         lease, offset = granted.lease, granted.offset
-        if lease.delivery is not Delivery.RAW:
-            raise DeliveryNotAllowed(f"delivery {lease.delivery.value!r} is not available: no gateway runs beside this broker")
-        message.CopyFrom(self._template(granted))
+        if lease.brokered:
+            self._fill_brokered(message, granted)
+        else:
+            message.CopyFrom(self._template(granted))
         message.id = lease.id
         message.renewable = granted.renewable
         _stamp(message.issued_at, lease.issued_at + offset)
         _stamp(message.expires_at, lease.expires_at + offset)
         _stamp(message.max_expires_at, lease.max_expires_at + offset)
+
+    def _fill_brokered(self, message: broker_pb2.Lease, granted: Grant) -> None:
+        """The token where the credential would be, and the gateway where the vendor would be. What the vendor wants beside a
+        credential the gateway adds."""
+        if not self._gateway_url:
+            raise DeliveryNotAllowed("delivery 'brokered' is not available: no gateway runs beside this broker")
+        profile, provider = granted.held.profile, granted.provider
+        message.provider = profile.provider
+        message.profile = profile.id
+        message.mode = profile.mode.value
+        message.delivery = granted.lease.delivery.value
+        message.base_url = f"{self._gateway_url}/{provider.id}"
+        message.version = granted.held.version
+        if granted.token is not None:
+            message.secret = granted.token.reveal()
+            message.headers.update(headers(provider, profile.mode, granted.token, extra=False))
+            message.env.update(sdk_env(provider, profile.mode, granted.token, message.base_url))
 
     def _template(self, granted: Grant) -> broker_pb2.Lease:
         profile = granted.held.profile

@@ -31,6 +31,7 @@ def acquire(message: broker_pb2.AcquireLeaseRequest) -> Request:
         model=text(message.model, "model"),
         ttl=_seconds(message.ttl, "ttl") if message.HasField("ttl") else None,
         delivery=text(message.delivery, "delivery"),
+        succeeds=text(message.succeeds, "succeeds"),
     )
 
 

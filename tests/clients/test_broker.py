@@ -58,6 +58,17 @@ def test_a_lease_that_cannot_be_given_back_hides_no_error_of_the_block(fake: Fak
         fake.stop()
 
 
+def test_a_renewed_lease_keeps_the_token_that_was_told_first(fake: FakeBroker, broker: Broker) -> None:
+    """A broker that was restarted does not know it; nor does who renews by an id alone."""
+    fake.delivery = "brokered"
+    lease = broker.acquire("anthropic")
+    fake.stop()
+    fake.start()
+    assert broker.renew(lease).secret == lease.secret
+    assert broker.renew(lease).env == lease.env
+    assert broker.renew(lease.id).secret.reveal() == ""
+
+
 def test_renew_revoke_and_report_take_a_lease(fake: FakeBroker, broker: Broker) -> None:
     """The version goes along with a report, so that news of old material changes nothing."""
     lease = broker.acquire("anthropic")

@@ -22,6 +22,15 @@ from tests.fakes.broker_servicer import FakeBroker, Refusal
 UNIMPLEMENTED = Refusal(grpc.StatusCode.UNIMPLEMENTED)
 
 
+def other_than(first: Lease, credential: Credential) -> None:
+    """Waits for the next lease, which need not come with other material."""
+    for _ in range(1000):
+        if credential.lease().id != first.id:
+            return
+        threading.Event().wait(0.005)
+    raise AssertionError("no other lease within five seconds")
+
+
 def test_the_first_use_brings_all_of_a_lease(fake: FakeBroker, broker: Broker) -> None:
     """headers, secret, env and the lease itself, from one stream."""
     credential = broker.credential("anthropic", session="s", ttl=timedelta(minutes=5))
@@ -164,7 +173,7 @@ def test_where_streams_are_unknown_the_lease_is_renewed(fake: FakeBroker, broker
 
 
 def test_at_the_end_of_a_lease_the_next_begins_before_it(fake: FakeBroker, broker: Broker) -> None:
-    """The old stream stays open until the next lease is there: a brokered token stays good while requests carry it."""
+    """The old stream stays open until the next lease is there, and its token goes on: a process may have it."""
     fake.delivery = "brokered"
     fake.ttl = timedelta(seconds=0.8)
     credential = broker.credential("anthropic")
@@ -174,7 +183,35 @@ def test_at_the_end_of_a_lease_the_next_begins_before_it(fake: FakeBroker, broke
     fake.push(pb.LeaseEvent.EXPIRING, reason="max_ttl")
     fake.wait_until(lambda: len(fake.streams) == 2)
     assert fake.revoked == []
-    assert credential.wait_for_change(since=first, timeout=5).secret.reveal() == "token-of-lease-2"
+    other_than(first, credential)
+    assert credential.lease().secret == first.secret
+    assert fake.requests[-1].succeeds == first.id
+
+
+def test_a_token_goes_on_over_a_restart_of_the_broker(fake: FakeBroker, broker: Broker) -> None:
+    """Which knows it only by its digest then, and so says nothing of it: what was told at first stays."""
+    fake.delivery = "brokered"
+    told: list[Lease] = []
+    credential = broker.credential("anthropic", on_rotate=told.append)
+    first = credential.lease()
+    fake.wait_until(lambda: fake.streams)
+    fake.stop()
+    fake.start()
+    fake.wait_until(lambda: "lease-2" in fake.streams)
+    other_than(first, credential)
+    assert fake._material(fake._leases["lease-2"]).secret == ""
+    assert (credential.secret(), credential.headers(), credential.env()) == (first.secret, first.headers, first.env)
+    assert told == []
+
+
+def test_without_streams_a_token_goes_on_too(fake: FakeBroker, broker: Broker) -> None:
+    """From one lease to the next."""
+    fake.refusals["StreamLease"] = UNIMPLEMENTED
+    fake.delivery, fake.ttl, fake.max_ttl = "brokered", timedelta(seconds=0.3), timedelta(seconds=0.3)
+    credential = broker.credential("anthropic")
+    first = credential.lease()
+    fake.wait_until(lambda: fake.calls.count("AcquireLease") >= 3)
+    assert credential.lease().secret == first.secret
 
 
 @pytest.mark.parametrize("reason", ["max_ttl", "revoked", "shutting_down"])

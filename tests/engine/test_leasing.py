@@ -783,6 +783,18 @@ async def test_without_a_gateway_there_are_no_tokens() -> None:
     assert living(after) == []
 
 
+async def test_there_are_no_tokens_for_a_provider_without_an_address() -> None:
+    """The gateway would not know where to go: that is said before there is a lease; who names none is given a raw one."""
+    engine = Engine(
+        agents={"main": replace(ANYTHING, deliveries=(Delivery.BROKERED, Delivery.RAW))}, deliveries=frozenset(Delivery)
+    )
+    engine.put(profile("microsoft-foundry:a"))
+    asked = Request(provider="microsoft-foundry")
+    with pytest.raises(DeliveryNotAllowed, match="base_url"):
+        engine.leasing.acquire("main", replace(asked, delivery="brokered"))
+    assert engine.leasing.acquire("main", asked).lease.delivery is Delivery.RAW
+
+
 async def test_what_an_agent_reports_of_the_gateway_counts_for_nothing() -> None:
     """The gateway has seen it, and its own refusals say nothing of a key. The agent learns whether to try again."""
     engine = Engine(deliveries=frozenset(Delivery), order={"anthropic": (A, B)})

@@ -55,7 +55,8 @@ class FakeBroker(BrokerServicer):
     """Grants leases on `secret`, to whomever asks. What a test sets takes effect with the next call.
 
     `refusals` by method are answered instead, for as long as they stand; methods in `silent` never answer. `change_on_report`
-    is the secret to rotate to when an outcome other than OK is reported. It can be stopped and started again on its socket.
+    is the secret to rotate to when an outcome other than OK is reported. It can be stopped and started again on its socket;
+    brokered leases go on then, of whose tokens it has only digests.
     """
 
     def __init__(self) -> None:
@@ -81,6 +82,7 @@ class FakeBroker(BrokerServicer):
         self.streams: dict[str, queue.SimpleQueue[pb.LeaseEvent | None]] = {}
         self.news = threading.Condition()
         self._leases: dict[str, pb.Lease] = {}
+        self._tokens: dict[str, str] = {}
         self._count = 0
         self._server: grpc.Server | None = None
 
@@ -103,12 +105,13 @@ class FakeBroker(BrokerServicer):
     def stop(self) -> None:
         """As `kill -9` looks from outside: every connection ends, and every streamed lease with it."""
         if self._server is not None:
-            stopped = self._server.stop(grace=0)
+            stopped, self._server = self._server.stop(grace=0), None
             for events in list(self.streams.values()):
                 events.put(None)
             stopped.wait()
-            self._server = None
-            self._leases.clear()
+            self._tokens.clear()
+            if self.delivery == "raw":
+                self._leases.clear()
 
     def wait_until(self, condition: Callable[[], object]) -> None:
         """Returns once the condition holds; it is looked at whenever something happens here."""
@@ -213,7 +216,8 @@ class FakeBroker(BrokerServicer):
 
     def _end_stream(self, lease_id: str) -> None:
         self.streams.pop(lease_id).put(None)
-        self._end(lease_id)
+        if self._server is not None or self.delivery == "raw":
+            self._end(lease_id)
 
     def _end(self, lease_id: str) -> None:
         with self.news:
@@ -227,6 +231,11 @@ class FakeBroker(BrokerServicer):
             lease_id = f"lease-{self._count}"
         now = datetime.now(UTC) + self.clock_ahead
         ttl = request.ttl.ToTimedelta() if request.HasField("ttl") else self.ttl
+        if request.succeeds in self._leases:
+            del self._leases[request.succeeds]
+            self._tokens[lease_id] = self._tokens.get(request.succeeds, "")
+        else:
+            self._tokens[lease_id] = f"token-of-{lease_id}"
         lease = pb.Lease(id=lease_id, provider="anthropic", mode="api_key", delivery=self.delivery, base_url=self.base_url)
         lease.issued_at.FromDatetime(now)
         lease.expires_at.FromDatetime(now + min(ttl, self.max_ttl))
@@ -241,14 +250,15 @@ class FakeBroker(BrokerServicer):
         return self._material(lease)
 
     def _material(self, lease: pb.Lease) -> pb.Lease:
-        secret = self.secret if self.delivery == "raw" else f"token-of-{lease.id}"
+        secret = self.secret if self.delivery == "raw" else self._tokens.get(lease.id, "")
         name, _, value = self.header_form.partition(": ")
         lease.profile, lease.version, lease.secret = self.profile, self.version, secret
         lease.renewable = lease.expires_at.ToDatetime() < lease.max_expires_at.ToDatetime()
         lease.headers.clear()
-        lease.headers.update({name: value.format(secret), **self.more_headers})
         lease.env.clear()
-        lease.env.update({"ANTHROPIC_API_KEY": secret})
+        if secret:
+            lease.headers.update({name: value.format(secret), **self.more_headers})
+            lease.env.update({"ANTHROPIC_API_KEY": secret})
         copy = pb.Lease()
         copy.CopyFrom(lease)
         return copy

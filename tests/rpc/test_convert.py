@@ -12,6 +12,7 @@ from broker.domain.leases import Lease
 from broker.domain.material import Fault, Held, SourceState, Unit
 from broker.domain.policies import Delivery
 from broker.domain.provider import HeaderForm, Mode, Provider
+from broker.domain.secret_value import SecretValue
 from broker.domain.statuses import ProfileStatus
 from broker.engine.grants import Grant
 from broker.engine.streaming import Notice, NoticeKind
@@ -212,3 +213,53 @@ def test_a_finding_keeps_its_gravity(severity: Severity) -> None:
     assert found == admin_pb2.Finding(
         severity=admin_pb2.Finding.Severity.Value(severity.name), subject="s", message="m", remedy="r"
     )
+
+
+# -- brokered ----------------------------------------------------------------------------------------------------------
+
+TOKEN = SecretValue("eqb_" + "A" * 43)
+GATEWAY = "http://127.0.0.1:8787"
+
+
+def brokered(**profile_fields: object) -> Grant:
+    grant = granted(**profile_fields)
+    return replace(grant, lease=replace(LEASE, delivery=Delivery.BROKERED, token=b"t" * 32), token=TOKEN)
+
+
+def test_a_token_stands_where_the_credential_would_and_the_gateway_where_the_vendor_would() -> None:
+    """The whole message: nothing of the secret in it, and nothing that the gateway adds or that ends with the credential."""
+    grant = brokered(secret="sk-1", mode=Mode.TOKEN, expires_at=1_800_000_600.0)
+    token = TOKEN.reveal()
+    assert LeaseMessages(URLS, gateway_url=GATEWAY).lease(grant) == broker_pb2.Lease(
+        id="l1",
+        provider="anthropic",
+        profile="anthropic:work",
+        mode="token",
+        delivery="brokered",
+        secret=token,
+        headers={"Authorization": f"Bearer {token}"},
+        env={"ANTHROPIC_AUTH_TOKEN": token, "ANTHROPIC_BASE_URL": f"{GATEWAY}/anthropic"},
+        base_url=f"{GATEWAY}/anthropic",
+        issued_at=Timestamp(seconds=1_800_000_000),
+        expires_at=Timestamp(seconds=1_800_000_900, nanos=250_000_000),
+        max_expires_at=Timestamp(seconds=1_800_003_600),
+        renewable=True,
+        version=7,
+    )
+
+
+def test_a_token_of_before_a_restart_is_not_known() -> None:
+    """What was told at first stays good; where it is to be shown, and until when, is told again."""
+    message = LeaseMessages(URLS, gateway_url=GATEWAY).lease(replace(brokered(), token=None))
+    assert (message.secret, dict(message.headers), dict(message.env)) == ("", {}, {})
+    assert (message.base_url, message.id, message.HasField("expires_at")) == (f"{GATEWAY}/anthropic", "l1", True)
+
+
+def test_leases_on_one_profile_do_not_share_a_token() -> None:
+    """What is made once for many is what they have in common."""
+    messages = LeaseMessages(URLS, gateway_url=GATEWAY)
+    other = SecretValue("eqb_" + "B" * 42 + "A")
+    first, raw, second = (
+        messages.lease(grant) for grant in (brokered(), granted(secret="sk-1"), replace(brokered(), token=other))
+    )
+    assert (first.secret, raw.secret, second.secret) == (TOKEN.reveal(), "sk-1", other.reveal())

@@ -81,6 +81,7 @@ def acquire_request(request: LeaseRequest) -> pb.AcquireLeaseRequest:
         model=request.model or "",
         ttl=_duration(request.ttl),
         delivery=request.delivery or "",
+        succeeds=request.succeeds or "",
     )
 
 

@@ -7,6 +7,7 @@ import random
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from equabot_client import _convert, errors
@@ -170,7 +171,7 @@ class Keeper:
             self._go_on()
             for stream in self._streams[:-1]:
                 stream.cancel()
-            self._streams = (*self._streams[-1:], self._channel.stream(self._request))
+            self._streams = (*self._streams[-1:], self._channel.stream(self._request.after(self._last)))
 
     async def read(self, *, until: float) -> LeaseEvent | None:
         with self._news:
@@ -189,7 +190,7 @@ class Keeper:
 
     async def acquire(self) -> Lease:
         self._go_on()
-        lease = self._channel.ask(_convert.acquire(self._request), timeout=self._timeout)
+        lease = self._channel.ask(_convert.acquire(self._request.after(self._last)), timeout=self._timeout)
         self._unstreamed = lease.id
         return lease
 
@@ -204,7 +205,9 @@ class Keeper:
         self._go_on()
 
     def hold(self, held: Held) -> None:
-        before, self._last = self._last, held.lease
+        before = self._last
+        held = replace(held, lease=held.lease.going_on_from(before))
+        self._last = held.lease
         with self._news:
             self._go_on()
             self.held, self._error = held, None

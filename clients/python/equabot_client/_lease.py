@@ -1,6 +1,6 @@
 """What a broker says, in Python's types. Instants are aware and UTC; optional ones are None."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 from typing import TypedDict
@@ -34,6 +34,12 @@ class Lease:
     renewable: bool
     version: int
     """Grows whenever the material behind the lease changes."""
+
+    def going_on_from(self, before: "Lease | None") -> "Lease":
+        """The lease with the token of the one before, where the broker knows it no more: it keeps no token but as a digest."""
+        if before is None or self.delivery != "brokered" or self.secret != Secret(""):
+            return self
+        return replace(self, secret=before.secret, headers=before.headers, env=before.env)
 
     def same_material(self, other: "Lease | None") -> bool:
         """Whether a request would carry and mean the same with either."""
@@ -131,3 +137,9 @@ class LeaseRequest:
     model: str | None = None
     ttl: timedelta | None = None
     delivery: str | None = None
+    succeeds: str | None = None
+    """The id of the lease whose token is to go on."""
+
+    def after(self, lease: Lease | None) -> "LeaseRequest":
+        """The request for the next lease: a token is in the environment of processes, which cannot be given another."""
+        return self if lease is None or lease.delivery != "brokered" else replace(self, succeeds=lease.id)

@@ -90,7 +90,8 @@ class Broker:
 
     def renew(self, lease: Lease | str, *, ttl: timedelta | None = None) -> Lease:
         """The lease, or that of an id, with a longer life and the newest material."""
-        return self._channel.ask(_convert.renew(_id(lease), ttl), timeout=self._timeout)
+        renewed = self._channel.ask(_convert.renew(_id(lease), ttl), timeout=self._timeout)
+        return renewed if isinstance(lease, str) else renewed.going_on_from(lease)
 
     def revoke(self, lease: Lease | str) -> None:
         """Ends a lease. Idempotent."""

@@ -6,6 +6,7 @@ import math
 import os
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from equabot_client import _convert, errors
@@ -153,13 +154,13 @@ class Keeper:
     async def open(self) -> None:
         for stream in self._streams[:-1]:
             stream.cancel()
-        self._streams = (*self._streams[-1:], self._channel.stream(self._request))
+        self._streams = (*self._streams[-1:], self._channel.stream(self._request.after(self._last)))
 
     async def read(self, *, until: float) -> LeaseEvent | None:
         return await self._streams[-1].read(timeout=max(until - steady(), 0.0))
 
     async def acquire(self) -> Lease:
-        lease = await self._channel.ask(_convert.acquire(self._request), timeout=self._timeout)
+        lease = await self._channel.ask(_convert.acquire(self._request.after(self._last)), timeout=self._timeout)
         self._unstreamed = lease.id
         return lease
 
@@ -176,7 +177,9 @@ class Keeper:
         self._needed.clear()
 
     def hold(self, held: Held) -> None:
-        before, self._last = self._last, held.lease
+        before = self._last
+        held = replace(held, lease=held.lease.going_on_from(before))
+        self._last = held.lease
         self.held, self._error = held, None
         self._tell()
         if self._on_rotate is not None and before is not None and not held.lease.same_material(before):

@@ -76,6 +76,7 @@ class AcquireLeaseRequest(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     TTL_FIELD_NUMBER: builtins.int
     DELIVERY_FIELD_NUMBER: builtins.int
+    SUCCEEDS_FIELD_NUMBER: builtins.int
     provider: builtins.str
     """A provider's id, `anthropic`, or one of its other spellings."""
     profile: builtins.str
@@ -87,6 +88,11 @@ class AcquireLeaseRequest(google.protobuf.message.Message):
     delivery: builtins.str
     """`raw` (the secret itself) or `brokered` (an opaque token only the gateway can use). Empty: the first delivery that
     the agent's policy allows.
+    """
+    succeeds: builtins.str
+    """The id of a brokered lease of the same agent and provider whose token is to go on with this one: a process that was
+    started with a token keeps it, however many leases its life takes. That lease ends with reason "succeeded". Where it has
+    ended already, the new lease has a token of its own. Of no meaning for `raw`.
     """
     @property
     def ttl(self) -> google.protobuf.duration_pb2.Duration:
@@ -103,9 +109,10 @@ class AcquireLeaseRequest(google.protobuf.message.Message):
         model: builtins.str = ...,
         ttl: google.protobuf.duration_pb2.Duration | None = ...,
         delivery: builtins.str = ...,
+        succeeds: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["ttl", b"ttl"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["delivery", b"delivery", "model", b"model", "profile", b"profile", "provider", b"provider", "session", b"session", "ttl", b"ttl"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["delivery", b"delivery", "model", b"model", "profile", b"profile", "provider", b"provider", "session", b"session", "succeeds", b"succeeds", "ttl", b"ttl"]) -> None: ...
 
 global___AcquireLeaseRequest = AcquireLeaseRequest
 
@@ -171,16 +178,19 @@ class Lease(google.protobuf.message.Message):
     delivery: builtins.str
     """`raw` or `brokered`."""
     secret: builtins.str
-    """The secret, or for `brokered` the lease token."""
+    """The secret, or for `brokered` the lease token. The broker keeps no token but as a digest: of a lease from before a restart
+    of the broker it does not know it any more. `secret`, `headers` and `env` are empty then, and what was told at first stays
+    good.
+    """
     base_url: builtins.str
-    """Where requests go. Empty: the provider has no fixed address."""
+    """Where requests go: for `brokered` the gateway. Empty: the provider has no fixed address."""
     renewable: builtins.bool
     """Whether RenewLease would still extend it."""
     version: builtins.int
     """Grows whenever the material behind the lease changes; equal versions of one profile hold equal secrets."""
     @property
     def headers(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """What a request to the provider must carry."""
+        """What a request to the provider (for `brokered`: to the gateway) must carry."""
 
     @property
     def env(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
@@ -198,7 +208,7 @@ class Lease(google.protobuf.message.Message):
 
     @property
     def credential_expires_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """The credential itself ends here. Absent: it does not say."""
+        """The credential itself ends here. Absent: it does not say; or `brokered`, whose token goes on with the next credential."""
 
     def __init__(
         self,
@@ -238,7 +248,7 @@ class LeaseEvent(google.protobuf.message.Message):
         GRANTED: LeaseEvent._Kind.ValueType  # 1
         """The first event of a stream."""
         ROTATED: LeaseEvent._Kind.ValueType  # 2
-        """New material, or another profile took over: `lease` holds it."""
+        """New material, or another profile took over: `lease` holds it. To who holds a token, new material is no news."""
         RENEWED: LeaseEvent._Kind.ValueType  # 3
         """The lease lives longer: see `lease.expires_at`."""
         EXPIRING: LeaseEvent._Kind.ValueType  # 4
@@ -251,7 +261,7 @@ class LeaseEvent(google.protobuf.message.Message):
     GRANTED: LeaseEvent.Kind.ValueType  # 1
     """The first event of a stream."""
     ROTATED: LeaseEvent.Kind.ValueType  # 2
-    """New material, or another profile took over: `lease` holds it."""
+    """New material, or another profile took over: `lease` holds it. To who holds a token, new material is no news."""
     RENEWED: LeaseEvent.Kind.ValueType  # 3
     """The lease lives longer: see `lease.expires_at`."""
     EXPIRING: LeaseEvent.Kind.ValueType  # 4
@@ -265,8 +275,8 @@ class LeaseEvent(google.protobuf.message.Message):
     LEASE_ID_FIELD_NUMBER: builtins.int
     kind: global___LeaseEvent.Kind.ValueType
     reason: builtins.str
-    """On REVOKED why: `revoked`, `max_ttl`, `expired`, `no_usable_profile`, `policy`, `shutting_down`. On EXPIRING what ends:
-    `max_ttl`, `credential`.
+    """On REVOKED why: `revoked`, `max_ttl`, `expired`, `no_usable_profile`, `policy`, `succeeded`, `shutting_down`.
+    On EXPIRING what ends: `max_ttl`, `credential`.
     """
     lease_id: builtins.str
     """The id of the lease the event is about, also where `lease` is absent."""

@@ -113,7 +113,8 @@ class BrokerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReportOutcome(self, request, context):
-        """ReportOutcome tells how the provider answered, which drives cooldowns, rejection and failover.
+        """ReportOutcome tells how the provider answered, which drives cooldowns, rejection and failover. What a brokered lease was
+        used for the gateway has seen itself: of that the answer alone counts here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -63,7 +63,9 @@ class BrokerStub:
         equabot.broker.v1.broker_pb2.ReportOutcomeRequest,
         equabot.broker.v1.broker_pb2.ReportOutcomeResponse,
     ]
-    """ReportOutcome tells how the provider answered, which drives cooldowns, rejection and failover."""
+    """ReportOutcome tells how the provider answered, which drives cooldowns, rejection and failover. What a brokered lease was
+    used for the gateway has seen itself: of that the answer alone counts here.
+    """
 
     ListProfiles: grpc.UnaryUnaryMultiCallable[
         equabot.broker.v1.broker_pb2.ListProfilesRequest,
@@ -119,7 +121,9 @@ class BrokerAsyncStub:
         equabot.broker.v1.broker_pb2.ReportOutcomeRequest,
         equabot.broker.v1.broker_pb2.ReportOutcomeResponse,
     ]
-    """ReportOutcome tells how the provider answered, which drives cooldowns, rejection and failover."""
+    """ReportOutcome tells how the provider answered, which drives cooldowns, rejection and failover. What a brokered lease was
+    used for the gateway has seen itself: of that the answer alone counts here.
+    """
 
     ListProfiles: grpc.aio.UnaryUnaryMultiCallable[
         equabot.broker.v1.broker_pb2.ListProfilesRequest,
@@ -185,7 +189,9 @@ class BrokerServicer(metaclass=abc.ABCMeta):
         request: equabot.broker.v1.broker_pb2.ReportOutcomeRequest,
         context: _ServicerContext,
     ) -> typing.Union[equabot.broker.v1.broker_pb2.ReportOutcomeResponse, collections.abc.Awaitable[equabot.broker.v1.broker_pb2.ReportOutcomeResponse]]:
-        """ReportOutcome tells how the provider answered, which drives cooldowns, rejection and failover."""
+        """ReportOutcome tells how the provider answered, which drives cooldowns, rejection and failover. What a brokered lease was
+        used for the gateway has seen itself: of that the answer alone counts here.
+        """
 
     @abc.abstractmethod
     def ListProfiles(
