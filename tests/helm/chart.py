@@ -1,5 +1,6 @@
 """The chart, rendered by a real helm."""
 
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -98,3 +99,11 @@ def secret_rules(objects: Sequence[Json], namespace: str) -> list[Json]:
     """What the Role in a namespace says of Secrets."""
     roles = [role for role in of_kind(objects, "Role") if role["metadata"]["namespace"] == namespace]
     return [rule for role in roles for rule in role["rules"] if rule["resources"] == ["secrets"]]
+
+
+def consumer(directory: Path) -> Path:
+    """A chart of somebody's own that has ours as its dependency, laid out in the directory as `helm dependency build` would."""
+    chart = directory / "consumer"
+    shutil.copytree(FIXTURES / "consumer", chart)
+    shutil.copytree(CHART, chart / "charts" / CHART.name)
+    return chart

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helm import chart as charts
 from tests.helm.chart import (
     CHART,
     FIXTURES,
@@ -18,6 +19,11 @@ from tests.helm.chart import (
     render,
     secret_rules,
 )
+
+
+@pytest.fixture
+def consumer(tmp_path: Path) -> Path:
+    return charts.consumer(tmp_path)
 
 
 def test_a_chart_of_somebodys_own(consumer: Path) -> None:

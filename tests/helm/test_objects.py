@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,9 @@ def test_what_helm_test_asks() -> None:
     assert all(name in said for name in services)
     assert [each["name"] for each in test["spec"]["containers"]] == ["liveness", "readiness", "lease"]
     assert of_kind(render(FIXTURES / "agents.yaml"), "Pod") == []
+
+
+def test_no_two_fixtures_are_alike() -> None:
+    """Each renders something that the others do not."""
+    for one, other in combinations(EVERY, 2):
+        assert render(one) != render(other)

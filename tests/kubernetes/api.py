@@ -98,6 +98,12 @@ class Api:
         """The object as it was created; a name that exists is refused."""
         return self.call("POST", _path_of(thing, named=False), thing)
 
+    def try_out(self, thing: Mapping[str, Any]) -> Json:
+        """What `create` would make, with all that defaults and admission add; nothing is kept (server-side dry run). A field
+        that the API does not know is refused."""
+        params = {"dryRun": "All", "fieldValidation": "Strict"}
+        return self.call("POST", _path_of(thing, named=False), thing, params=params)
+
     def replace(self, thing: Mapping[str, Any]) -> Json:
         """All of the object anew; with a `resourceVersion`, only if nobody was faster."""
         return self.call("PUT", _path_of(thing), thing)
