@@ -16,6 +16,7 @@ KINDS: Final[dict[type[Event], str]] = {
     told.LeaseRevoked: "revoked",
     told.LeaseDenied: "denied",
     told.RenewalDenied: "renewal_denied",
+    told.CallerRefused: "caller_refused",
     told.OutcomeReported: "outcome",
     told.RefreshSucceeded: "refreshed",
     told.RefreshFailed: "refresh_failed",
@@ -28,7 +29,7 @@ KINDS: Final[dict[type[Event], str]] = {
 """What is recorded, and under which `kind`. The log has kinds of its own beside these: `begun`, `resumed`, `ended`."""
 
 _FIELDS: Final = {kind: tuple(field.name for field in fields(kind)) for kind in KINDS}
-_FREE: Final = frozenset({"route", "session", "reason"})
+_FREE: Final = frozenset({"route", "session", "reason", "words"})
 """Texts that are not ours alone."""
 _LISTED: Final = 20
 

@@ -15,6 +15,7 @@ import pytest
 from broker.domain.audit import Summary, Unsound, Verifying
 from broker.domain.errors import AuditUnavailable, CannotStart
 from broker.telemetry import events as told
+from broker.telemetry._audit_records import KINDS
 from broker.telemetry.audit_log import AuditLog, audit_output
 from tests.fakes.clock import FakeClock
 
@@ -156,6 +157,18 @@ def test_events_are_records(broker: Broker, event: told.Event, record: dict[str,
     broker.starts().record(event)
     found = broker.records()[-1]
     assert {name: value for name, value in found.items() if name not in ("audit", "seq", "at", "prev", "hash")} == record
+
+
+def test_each_kind_of_event_is_recorded_or_left_out_on_purpose() -> None:
+    """A new one needs a decision; and whatever gives a credential to an agent is recorded."""
+    left_out = {
+        told.Started, told.Draining, told.AcquireAnswered, told.CredentialStateChanged, told.SourceSynced, told.SourceStale,
+        told.SourceRecovered, told.StoreFault, told.StoreRecovered, told.ClockJumped,
+    }  # fmt: skip
+    kinds = {kind for kind in vars(told).values() if isinstance(kind, type) and issubclass(kind, told.Event)} - {told.Event}
+    assert kinds == left_out | KINDS.keys()
+    assert {kind for kind in kinds if kind.granting} <= KINDS.keys()
+    assert len(set(KINDS.values())) == len(KINDS)
 
 
 def test_what_nobody_has_to_account_for_is_not_recorded(broker: Broker) -> None:
