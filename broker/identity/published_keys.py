@@ -15,14 +15,14 @@ from typing import Any, Final, Protocol
 from broker.domain.account_tokens import AccountToken
 from broker.domain.errors import IdentityUnchecked, Unidentified
 from broker.identity._signing_keys import Verify, usable
-from broker.kube.api import KubeApi, KubeFault
+from broker.kube.api import Json, KubeApi, KubeFault
 from broker.ports import Clock
 
 _log: Final = logging.getLogger(__name__)
 
 _DISCOVERY: Final = "/.well-known/openid-configuration"
 _KEYS: Final = "/openid/v1/jwks"
-_ANSWERS_WITHIN: Final = 5.0
+_ANSWERS_WITHIN: Final = 3.0
 _AGAIN_AFTER: Final = 300.0
 """Seconds after which the keys are read again: one that was withdrawn ends."""
 _SOONEST: Final = 5.0
@@ -120,18 +120,17 @@ class KeysOfApi:
 
     async def read(self) -> Published:
         """Two calls, or one where the issuer is known."""
+        issuer = self._issuer or (await self._read(_DISCOVERY)).get("issuer")
+        keys = await self._read(_KEYS)
+        if not isinstance(issuer, str) or not issuer:
+            raise KeysUnread(f"the API server names no issuer at {_DISCOVERY}: configure it")
+        return Published(issuer=issuer, keys=keys)
+
+    async def _read(self, path: str) -> Json:
         try:
-            async with asyncio.timeout(_ANSWERS_WITHIN):
-                issuer = self._issuer or (await self._api.get(_DISCOVERY, timeout=_ANSWERS_WITHIN)).get("issuer")
-                keys = await self._api.get(_KEYS, timeout=_ANSWERS_WITHIN)
+            return await self._api.get(path, timeout=_ANSWERS_WITHIN)
         except KubeFault as fault:
-            unread = KeysUnread(str(fault))
-        except TimeoutError:
-            unread = KeysUnread(f"the API server does not answer within {_ANSWERS_WITHIN:g} s")
-        else:
-            if isinstance(issuer, str) and issuer:
-                return Published(issuer=issuer, keys=keys)
-            unread = KeysUnread(f"the API server names no issuer at {_DISCOVERY}: configure it")
+            unread = KeysUnread(f"{path}: {fault}")
         raise unread
 
 

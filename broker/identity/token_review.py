@@ -11,24 +11,24 @@ from broker.domain.errors import IdentityUnchecked, Unidentified
 from broker.kube.api import Json, KubeApi, KubeFault
 
 _PATH: Final = "/apis/authentication.k8s.io/v1/tokenreviews"
-_ANSWERS_WITHIN: Final = 5.0
 _AT_ONCE: Final = 16
 """Tokens that are no cluster's are asked about as well: what strangers can make the API server do is bounded."""
 
 
 class TokenReviews:
-    """A `Check` by the API server."""
+    """A `Check` by the API server, which has so many seconds (`within`) to answer, the wait for one's turn included."""
 
-    def __init__(self, api: KubeApi, *, audience: str) -> None:
+    def __init__(self, api: KubeApi, *, audience: str, within: float = 5.0) -> None:
         self._api = api
+        self._within = within
         self._audience = audience
         self._room = asyncio.Semaphore(_AT_ONCE)
 
     async def account(self, said: AccountToken) -> str:
         """The account that the API server names."""
         try:
-            async with asyncio.timeout(_ANSWERS_WITHIN), self._room:
-                answer = await self._api.create(_PATH, self._asked(said), timeout=_ANSWERS_WITHIN)
+            async with asyncio.timeout(self._within), self._room:
+                answer = await self._api.create(_PATH, self._asked(said), timeout=self._within)
         except KubeFault as fault:
             unchecked = IdentityUnchecked(
                 f"service-account tokens cannot be checked now: {fault}", retry_after=fault.retry_after

@@ -1,0 +1,59 @@
+"""Which agent a caller from elsewhere is."""
+
+import pytest
+
+from broker.domain.callers import Callers, Shown
+from broker.domain.errors import PolicyDenied, Unidentified
+from broker.domain.secret_value import SecretValue
+
+CALLERS = Callers(
+    accounts={"agents/reviewer": "reviewer", "agents/coder": "coder"},
+    certificates={"spiffe://x/reviewer": "reviewer", "reviewer.svc": "reviewer", "coder": "coder"},
+)
+
+
+def test_a_service_account_is_the_agent_that_lists_it() -> None:
+    """Namespace and name, both of them."""
+    assert CALLERS.of_account("agents/reviewer") == "reviewer"
+    assert CALLERS.of_account("agents/coder") == "coder"
+
+
+@pytest.mark.parametrize("account", ["other/reviewer", "agents/unknown", "reviewer", ""])
+def test_an_account_that_nobody_lists_is_no_agent(account: str) -> None:
+    """Deny by default, and say what would change that."""
+    with pytest.raises(PolicyDenied, match=r"is no agent here: add it to agents\.<agent>\.service_accounts") as raised:
+        CALLERS.of_account(account)
+    assert repr(account) in raised.value.message
+    assert not isinstance(raised.value, Unidentified), "it is known who calls, and that it may not"
+
+
+def test_a_certificate_is_the_agent_of_its_names() -> None:
+    """One that is listed is enough, and two of one agent are no contradiction."""
+    assert CALLERS.of_certificate(["spiffe://x/reviewer"]) == "reviewer"
+    assert CALLERS.of_certificate(["unknown.svc", "reviewer.svc"]) == "reviewer"
+    assert CALLERS.of_certificate(["spiffe://x/reviewer", "reviewer.svc"]) == "reviewer"
+
+
+def test_a_certificate_of_two_agents_is_neither() -> None:
+    """Which of them calls nobody can tell."""
+    with pytest.raises(PolicyDenied, match="that of several agents, coder, reviewer: issue one"):
+        CALLERS.of_certificate(["coder", "reviewer.svc"])
+
+
+@pytest.mark.parametrize("names", [[], ["unknown"], ["CODER"], ["spiffe://x/reviewer/more"], ["x" * 5000]])
+def test_a_certificate_that_nobody_lists_is_no_agent(names: list[str]) -> None:
+    """Names are compared as they are. However long they are, the message is not."""
+    with pytest.raises(PolicyDenied, match=r"add its name to agents\.<agent>\.certificates") as raised:
+        CALLERS.of_certificate(names)
+    assert len(raised.value.message) < 500
+
+
+def test_nobody_is_an_agent_by_default() -> None:
+    """Without a configuration there is no caller."""
+    with pytest.raises(PolicyDenied):
+        Callers().of_account("agents/reviewer")
+
+
+def test_what_a_call_shows_does_not_show_itself() -> None:
+    """Not the token."""
+    assert "canary" not in repr(Shown(token=SecretValue("canary")))
