@@ -84,10 +84,17 @@ def _of_pod(mounted: Path) -> Loaded:
 
 
 def make_client(configuration: "Configuration") -> "ApiClient":
-    """The client; it connects when it is used. Raises OSError or ValueError for certificates that cannot be used."""
+    """The client; it connects when it is used. To be made in a running loop.
+
+    Raises OSError or ValueError for certificates that cannot be used.
+    """
     configuration.connection_pool_maxsize = 0  # every stream holds a connection; a limit would let requests wait for them
     client: ApiClient = sys.modules["kubernetes.aio.client.api_client"].ApiClient(configuration)
     client.user_agent = "equabot-broker"
+    rest = client.rest_client
+    rest.pool_manager = rest._create_pool_manager()  # noqa: SLF001 - to be overridden, as its documentation says
+    # Else a GET, PUT or DELETE whose answer is lost is sent a second time without anybody knowing.
+    rest.pool_manager._retry_connection = False  # noqa: SLF001 - there is no public name for it
     return client
 
 

@@ -90,39 +90,37 @@ class Watching:
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """First `Listed` or `Lost`, then whatever happens, forever. That one stream ends and another follows is no news."""
+        begun = True
         while True:
             wanted = 0.0
             try:
                 async with aclosing(self._until_expired()) as events:
                     async for event in events:
+                        begun = True
                         yield event
             except KubeFault as fault:
-                yield Lost(fault)
-                wanted = fault.retry_after or 0.0
+                if not (begun and _is_expired(fault)):
+                    yield Lost(fault)
+                begun, wanted = False, fault.retry_after or 0.0
             # Whoever is asked to wait waits a little longer than asked, and never in step with the others.
             await self._pace.sleep(wanted + next(self._pauses))
 
     async def _until_expired(self) -> AsyncGenerator[Event, None]:
-        """A list, and what changes after it, while the server remembers. Raises KubeFault when it cannot be followed."""
+        """A list, and what changes after it. Raises KubeFault when it cannot be followed, or the server remembers no more."""
         await self._api.open()
         objects, version = await self._list()
         listed: Listed | None = Listed(objects)
         while True:
             carried = False
-            try:
-                async with self._api.watch(self._path(), self._from(version), silence=self._silence) as stream:
-                    if listed is not None:
-                        yield listed
-                        listed = None
-                    async for raw in stream:
-                        event, version = self._read(raw)
-                        carried, self._pauses = True, self._pace.delays()
-                        if event is not None:
-                            yield event
-            except KubeFault as fault:
-                if fault.status == 410 or fault.reason in _EXPIRED:
-                    return
-                raise
+            async with self._api.watch(self._path(), self._from(version), silence=self._silence) as stream:
+                if listed is not None:
+                    yield listed
+                    listed = None
+                async for raw in stream:
+                    event, version = self._read(raw)
+                    carried, self._pauses = True, self._pace.delays()
+                    if event is not None:
+                        yield event
             self._pauses = self._pace.delays()
             if not carried:  # as behind a proxy that closes what it has opened
                 await self._pace.sleep(next(self._pace.delays()))
@@ -186,6 +184,10 @@ class Watching:
 
     def _asked(self, verb: str) -> Asked:
         return Asked.of("GET", self._path(), self._params)._replace(verb=verb)
+
+
+def _is_expired(fault: KubeFault) -> bool:
+    return fault.status == 410 or fault.reason in _EXPIRED
 
 
 def _named(thing: Any) -> bool:
