@@ -5,25 +5,23 @@
 Everything that decides about a request is here or in `authorize`; Envoy's defaults are named where they matter.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from broker.envoy._documents import Json, header, named, typed
+from broker.envoy.local_replies import REASON, local_replies
 from broker.envoy.options import GatewayOptions
 from broker.envoy.routes import Upstream
 
-Json = dict[str, Any]
-
 PROVIDER: Final = "provider"
 """The context extension in which a check is told what provider its route leads to."""
-REASON: Final = "x-equabot-reason"
-"""The header in which a refusal says why, in one of the contract's words."""
 
 _CONTROL: Final = "equabot_control"
 _LOOPBACK: Final = ("127.0.0.1", "[::1]", "localhost")
-_TYPE: Final = "type.googleapis.com/envoy.extensions"
 _CHECK_WITHIN: Final = "40s"
 """As long as a login may take to be refreshed, and a little more."""
 _ATTEMPTS: Final = 20
@@ -64,7 +62,7 @@ def bootstrap_config(gateway: Gateway) -> Json:
         "static_resources": {"listeners": [_listener(gateway)], "clusters": _clusters(gateway)},
         "overload_manager": {
             "resource_monitors": [
-                _named(
+                named(
                     "envoy.resource_monitors.global_downstream_max_connections",
                     "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
                     max_active_downstream_connections=4096,
@@ -82,19 +80,11 @@ def as_yaml(config: Json) -> str:
     return text
 
 
-def _named(name: str, kind: str, **config: Any) -> Json:
-    return {"name": name, "typed_config": _typed(kind, **config)}
-
-
-def _typed(kind: str, **config: Any) -> Json:
-    return {"@type": f"{_TYPE}.{kind}", **config}
-
-
 # -- what listens ------------------------------------------------------------------------------------------------------
 
 
 def _listener(gateway: Gateway) -> Json:
-    manager = _typed(
+    manager = typed(
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix="gateway",
         codec_type="AUTO",
@@ -104,16 +94,16 @@ def _listener(gateway: Gateway) -> Json:
         request_headers_timeout="10s",
         stream_idle_timeout=_seconds(gateway.options.idle_timeout),
         max_request_headers_kb=64,
-        # What is odd in a path is refused by the broker, which is why it has to see it; but for what it cannot see.
+        # What is odd in a path is refused by the broker, which is why it has to see it as it is.
         normalize_path=False,
-        path_with_escaped_slashes_action="REJECT_REQUEST",
+        path_with_escaped_slashes_action="KEEP_UNCHANGED",
         use_remote_address=True,
         skip_xff_append=True,
         generate_request_id=False,
         server_header_transformation="PASS_THROUGH",
         upgrade_configs=[{"upgrade_type": "websocket"}],
         access_log=[_access_log()],
-        local_reply_config=_local_replies(),
+        local_reply_config=local_replies(),
         route_config=_routes(gateway),
         http_filters=_filters(gateway),
     )
@@ -131,7 +121,7 @@ def _address(host: str, port: int) -> Json:
 
 
 def _access_log() -> Json:
-    return _named(
+    return named(
         "envoy.access_loggers.http_grpc",
         "access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
         common_config={
@@ -146,26 +136,6 @@ def _access_log() -> Json:
     )
 
 
-def _local_replies() -> Json:
-    """What Envoy says itself when the vendor does not, in the form that most SDKs read. What the broker said stays."""
-    told = {
-        "UF,UH,UC,UR,URX,DF": ("upstream_unreachable", "the provider was not reached, or broke off"),
-        "UT,SI": ("upstream_timeout", "the provider did not answer in time"),
-        "UO": ("overloaded", "too many requests are under way in the gateway"),
-    }
-    return {
-        "mappers": [
-            {
-                "filter": {"response_flag_filter": {"flags": flags.split(",")}},
-                "body_format_override": {
-                    "json_format": {"type": "error", "error": {"type": kind, "code": kind, "message": message}},
-                },
-            }
-            for flags, (kind, message) in told.items()
-        ]
-    }
-
-
 def _routes(gateway: Gateway) -> Json:
     named = urlsplit(gateway.options.url).hostname
     domains = [*_LOOPBACK, *([] if named is None or named in _LOOPBACK else [named])]
@@ -176,20 +146,32 @@ def _routes(gateway: Gateway) -> Json:
         "ignore_port_in_host_matching": True,
         "request_headers_to_remove": list(_STRIPPED),
         "virtual_hosts": [
-            {"name": "gateway", "domains": domains, "routes": [*routes, _nothing(404, "no provider is at this path")]},
-            {"name": "elsewhere", "domains": ["*"], "routes": [_nothing(403, "this gateway is not called by that host")]},
+            {
+                "name": "gateway",
+                "domains": domains,
+                "routes": [
+                    *routes,
+                    _nothing(404, "PROVIDER_UNKNOWN", "no provider is at this path: it begins with /<provider>/"),
+                ],
+            },
+            {
+                "name": "elsewhere",
+                "domains": ["*"],
+                "routes": [_nothing(403, "HOST_REFUSED", "this gateway is not called by that host: see gateway.url")],
+            },
         ],
     }
 
 
-def _nothing(status: int, message: str) -> Json:
-    body = f'{{"type":"error","error":{{"type":"invalid_request_error","code":"gateway","message":"{message}"}}}}'
+def _nothing(status: int, reason: str, message: str) -> Json:
+    kind = "not_found_error" if status == 404 else "permission_error"
+    body = json.dumps({"type": "error", "error": {"type": kind, "code": reason.lower(), "message": message}})
     return {
         "match": {"prefix": "/"},
         "direct_response": {"status": status, "body": {"inline_string": body}},
-        "response_headers_to_add": [{"header": {"key": "content-type", "value": "application/json"}}],
+        "response_headers_to_add": [header("content-type", "application/json"), header(REASON, reason)],
         "typed_per_filter_config": {
-            "envoy.filters.http.ext_authz": _typed("filters.http.ext_authz.v3.ExtAuthzPerRoute", disabled=True)
+            "envoy.filters.http.ext_authz": typed("filters.http.ext_authz.v3.ExtAuthzPerRoute", disabled=True)
         },
     }
 
@@ -206,16 +188,16 @@ def _upstream_routes(upstream: Upstream, gateway: Gateway) -> list[Json]:
 
 def _upstream_route(upstream: Upstream, gateway: Gateway, match: Json, *, cluster: str) -> Json:
     filters = {
-        "envoy.filters.http.ext_authz": _typed(
+        "envoy.filters.http.ext_authz": typed(
             "filters.http.ext_authz.v3.ExtAuthzPerRoute",
             check_settings={"context_extensions": {PROVIDER: upstream.provider}},
         ),
-        "envoy.filters.http.dynamic_forward_proxy": _typed(
+        "envoy.filters.http.dynamic_forward_proxy": typed(
             "filters.http.dynamic_forward_proxy.v3.PerRouteConfig", host_rewrite_literal=upstream.authority
         ),
     }
     if upstream.private:
-        filters["envoy.filters.http.rbac"] = _typed("filters.http.rbac.v3.RBACPerRoute")
+        filters["envoy.filters.http.rbac"] = typed("filters.http.rbac.v3.RBACPerRoute")
     return {
         "match": match,
         "route": {
@@ -237,19 +219,19 @@ def _filters(gateway: Gateway) -> list[Json]:
     return [
         _authorization(),
         *([_scrubbing()] if gateway.options.scrub else []),
-        _named(
+        named(
             "envoy.filters.http.dynamic_forward_proxy",
             "filters.http.dynamic_forward_proxy.v3.FilterConfig",
             dns_cache_config=_names(),
             save_upstream_address=True,
         ),
         _public_only(),
-        _named("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True),
+        named("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True),
     ]
 
 
 def _authorization() -> Json:
-    return _named(
+    return named(
         "envoy.filters.http.ext_authz",
         "filters.http.ext_authz.v3.ExtAuthz",
         transport_api_version="V3",
@@ -268,7 +250,7 @@ def _authorization() -> Json:
 
 
 def _scrubbing() -> Json:
-    return _named(
+    return named(
         "envoy.filters.http.ext_proc",
         "filters.http.ext_proc.v3.ExternalProcessor",
         grpc_service={"envoy_grpc": {"cluster_name": _CONTROL}, "timeout": "5s"},
@@ -294,7 +276,7 @@ def _public_only() -> Json:
     ]
     matchers = [
         {
-            "matcher": _named(
+            "matcher": named(
                 "envoy.rbac.matchers.upstream_ip_port",
                 "rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher",
                 upstream_ip=address,
@@ -302,7 +284,7 @@ def _public_only() -> Json:
         }
         for address in addresses
     ]
-    return _named(
+    return named(
         "envoy.filters.http.rbac",
         "filters.http.rbac.v3.RBAC",
         rules={
@@ -358,7 +340,7 @@ def _vendors(name: str, ca_file: Path) -> Json:
         "per_connection_buffer_limit_bytes": 1 << 20,
         "circuit_breakers": _breakers(),
         "typed_extension_protocol_options": _protocol(**protocols),
-        "cluster_type": _named(
+        "cluster_type": named(
             "envoy.clusters.dynamic_forward_proxy",
             "clusters.dynamic_forward_proxy.v3.ClusterConfig",
             dns_cache_config=_names(),
@@ -366,7 +348,7 @@ def _vendors(name: str, ca_file: Path) -> Json:
     }
     if tls:
         validation = {"trusted_ca": {"filename": str(ca_file)}}
-        cluster["transport_socket"] = _named(
+        cluster["transport_socket"] = named(
             "envoy.transport_sockets.tls",
             "transport_sockets.tls.v3.UpstreamTlsContext",
             common_tls_context={
@@ -378,7 +360,7 @@ def _vendors(name: str, ca_file: Path) -> Json:
 
 
 def _protocol(**config: Any) -> Mapping[str, Json]:
-    return {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": _typed("upstreams.http.v3.HttpProtocolOptions", **config)}
+    return {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed("upstreams.http.v3.HttpProtocolOptions", **config)}
 
 
 def _breakers(*, retries: int = 64) -> Json:
