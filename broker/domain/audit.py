@@ -190,16 +190,18 @@ class Verifying:
             self._refuse("its broker, as it started, found records missing or changed before this one")
 
     def _restarted(self, record: Record, last: Record) -> bool:
-        # Where nothing can be read back, a crash between a record and its anchor makes the next start go on from before it.
-        return self._captured and record.kind == BEGUN and record.before == last.before
+        # Where nothing can be read back, a crash between a record and its anchor makes the next start go on from before it, and
+        # one without an anchor begins anew.
+        return self._captured and record.kind == BEGUN and record.before in (last.before, START)
 
     def _count(self, record: Record) -> None:
+        blind = record.kind == BEGUN and record.fields.get("anchor") is False
+        self._blind += blind and (self._first is not None or record.before != START)
         self._first, self._last = self._first or record, record
         self._records += 1
         self._noted = {noted for noted in self._noted if not record.head.hash.startswith(noted)}
         lost = record.fields.get("lost", 0)
         self._lost += lost if isinstance(lost, int) else 0
-        self._blind += record.kind == BEGUN and record.fields.get("anchor") is False
 
     def _refuse(self, why: str) -> None:
         raise Unsound(why, line=self.lines)

@@ -41,12 +41,9 @@ class Records:
         self._key = hmac.digest(key, b"audit: leases", "sha256")
         self._clean = clean
 
-    def of(self, event: Event, *, at: str) -> dict[str, object] | None:
-        """What is recorded of the event, without what is empty; None for one that is not."""
-        kind = KINDS.get(type(event))
-        if kind is None:
-            return None
-        record: dict[str, object] = {"at": at, "kind": kind}
+    def of(self, event: Event, *, at: str) -> dict[str, object]:
+        """What is recorded of the event, one of `KINDS`, without what is empty."""
+        record: dict[str, object] = {"at": at, "kind": KINDS[type(event)]}
         for name in _FIELDS[type(event)]:
             value = getattr(event, name)
             if value not in ("", ()):

@@ -17,7 +17,7 @@ from typing import Final
 from broker.domain.audit import BEGUN, START, Head, Record, digest_of, seal
 from broker.domain.errors import AuditUnavailable, CannotStart
 from broker.telemetry._audit_output import LONGEST, Anchor, AuditFile, AuditStream, Output
-from broker.telemetry._audit_records import Records, shortened
+from broker.telemetry._audit_records import KINDS, Records, shortened
 from broker.telemetry.events import Event
 
 _KEPT: Final = 4096
@@ -118,9 +118,9 @@ class AuditLog:
 
     def record(self, event: Event) -> None:
         """Records it, if it is one to be recorded. Raises AuditUnavailable where it must not happen unrecorded."""
-        record = self._records.of(event, at=self._at())
-        if record is None:
+        if type(event) not in KINDS:
             return
+        record = self._records.of(event, at=self._at())
         if event.granting and self._fail_closed:
             self._record_or_refuse(record)
             return

@@ -138,8 +138,11 @@ def test_what_was_lost_is_added_up() -> None:
 
 
 def test_starts_without_an_anchor_are_counted() -> None:
-    """At those the broker could not see whether something had been cut off."""
+    """At those the broker could not see whether something had been cut off. The very first one had nothing to look for."""
     assert verified(chain({"kind": BEGUN, "anchor": False}, {"kind": BEGUN, "anchor": True})).blind == 1
+    first, _ = seal({"at": AT, "kind": BEGUN, "anchor": False}, after=START)
+    later, _ = seal({"at": AT, "kind": BEGUN, "anchor": False}, after=unseal(LOG[-1]).head)
+    assert (verified([first[:-1]]).blind, verified([later[:-1]]).blind) == (0, 1)
 
 
 # -- tampering ---------------------------------------------------------------------------------------------------------
@@ -287,3 +290,11 @@ def test_a_crash_between_a_record_and_its_anchor_is_no_fault_there() -> None:
     assert verified([*LOG, *again], captured=True).records == 8
     unsound([*LOG, *again])
     unsound([*LOG, *chain(after=unseal(LOG[-2]).before)], captured=True)
+
+
+def test_a_start_whose_anchor_is_gone_begins_anew_there() -> None:
+    """As after a reboot that took the state with it. It is counted: what was cut off before it cannot be seen."""
+    anew, head = seal({"at": AT, "kind": BEGUN, "anchor": False}, after=START)
+    lines = [*LOG, anew[:-1], *chain(after=head)]
+    assert (verified(lines, captured=True).records, verified(lines, captured=True).blind) == (8, 1)
+    unsound(lines)
