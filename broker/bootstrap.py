@@ -81,9 +81,8 @@ _GRACE: Final = 2.0
 """Seconds that calls under way have to end once the broker stops."""
 _CHECKPOINT_EVERY: Final = 5.0
 _SETTLE_WITHIN: Final = 10.0
-_EXCHANGE_WITHIN: Final = 5.0
-"""Seconds for the exchange of a workload's identity. It may be tried again at any time, so it ends while those who wait for it
-have time left for another profile."""
+_EXCHANGE_WITHIN: Final = 10.0
+"""Seconds for the exchange of a workload's identity: not long, for it may be tried again at any time."""
 
 
 @dataclass(frozen=True, slots=True)

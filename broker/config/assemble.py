@@ -37,7 +37,7 @@ _EVERY_INTERFACE: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, not l
 class Surroundings:
     """What counts beside the file. `run_dir` is what a flag or a variable says, `default_run_dir` what is taken when nobody
     says anything; `listen` are addresses from the environment, which the file's own go before; `logins` are the files in which
-    other tools keep theirs, by kind of source."""
+    other tools keep theirs, by kind of source; `workloads` is what the environment says of identities, by provider and key."""
 
     file: Path | None
     user_home: Path
@@ -46,6 +46,7 @@ class Surroundings:
     default_run_dir: Path
     listen: Mapping[str, Address] = field(default_factory=lambda: MappingProxyType({}))
     logins: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
+    workloads: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
 
     def path(self, written: str) -> Path:
         """A path from the file: `~` is the user's home, and what is relative starts where the file is."""
@@ -84,7 +85,7 @@ def assemble(document: Document, around: Surroundings, report: Report) -> Config
         models=_models(document.models, known, report),
         profiles=_configured(document, known, report),
         profile_aliases=_aliases(document, known, report),
-        workloads=tuple(workloads(document, around.path, known, report)),
+        workloads=workloads(document, known, report, full=around.path, environ=around.workloads),
         env=document.env.variables,
         shell_env=document.env.shell,
         seal_key_file=around.path(document.seal.key_file) if document.seal.key_file else None,

@@ -17,6 +17,7 @@ from broker.config.document import Document, read
 from broker.config.faults import ConfigurationFaults, Refused
 from broker.config.model import Config
 from broker.config.reading import Report
+from broker.providers import PROVIDERS
 
 _SIZE_MAX: Final = 1024 * 1024
 _SYSTEM_RUN_DIR: Final = Path("/run/equabot")
@@ -49,6 +50,7 @@ def load(
         default_run_dir=_default_run_dir(environ, own_home),
         listen=outside.addresses(),
         logins=outside.logins(),
+        workloads=outside.workloads(),
     )
     config = assemble(document or Document(), around, report)
     if faults := report.faults():
@@ -102,6 +104,26 @@ class _Outside:
             "codex_cli": codex / "auth.json",
             "qwen_cli": self.user_home / ".qwen" / "oauth_creds.json",
         })  # fmt: skip
+
+    def workloads(self) -> Mapping[str, Mapping[str, str]]:
+        """What variables say of workloads' identities, by provider and key, where they say all that is needed."""
+        found = {}
+        for provider in PROVIDERS.values():
+            if (exchange := provider.exchange) is None:
+                continue
+            told = {key: name for key, name in exchange.variables.items() if self._environ.get(name)}
+            if told and {values.TOKEN_FILE, *exchange.needs} <= told.keys():
+                found[provider.id] = {key: self._told(key, name) for key, name in told.items()}
+        return MappingProxyType(found)
+
+    def _told(self, key: str, name: str) -> str:
+        if key == values.TOKEN_FILE:
+            return str(self.path(name) or "")
+        try:
+            return values.identifier(self._environ[name])
+        except Refused as refused:
+            self._report.refuse_outside(name, str(refused))
+        return ""
 
 
 def _document(file: Path, *, needed: bool, report: Report) -> Document | None:

@@ -12,6 +12,9 @@ from broker.config.faults import Refused, quote
 
 E = TypeVar("E", bound=Enum)
 
+TOKEN_FILE: Final = "token_file"
+"""The key of a workload's identity that is a path; the others are identifiers."""
+
 _SECONDS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION: Final = re.compile("".join(f"(?:([0-9]{{1,9}}){unit})?" for unit in _SECONDS))
 _LONGEST: Final = 3650 * 86400.0

@@ -9,16 +9,38 @@ from urllib.parse import urlsplit
 
 from broker.config.document import Document, ProfileSection
 from broker.config.reading import Report, under
+from broker.config.values import TOKEN_FILE
 from broker.config.vendors import Known
 from broker.domain.provider import Exchange, Mode
-from broker.domain.workload import Workload
+from broker.domain.workload import SOURCE, Workload
 
-_FILE: Final = "token_file"
 _TYPE: Final = "subject_token_type"
 
 
-def workloads(document: Document, full: Callable[[str], Path], known: Known, report: Report) -> Iterator[Workload]:
-    """The workloads that make sense; why the others do not goes to the report. `full` makes a path from the file a full one."""
+def workloads(
+    document: Document,
+    known: Known,
+    report: Report,
+    *,
+    full: Callable[[str], Path],
+    environ: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> tuple[Workload, ...]:
+    """The workloads that make sense; why the others do not goes to the report.
+
+    `full` makes a path from the file a full one. What `environ` says, by provider and key, counts for a provider of which the
+    file configures none.
+    """
+    configured = tuple(_configured(document, full, known, report))
+    silent = environ.keys() - {workload.provider for workload in configured}
+    found = (*configured, *(_workload(f"{provider}:{SOURCE}", environ[provider]) for provider in sorted(silent)))
+    for provider in dict.fromkeys(workload.provider for workload in found):
+        exchange = known.catalog.providers[provider].exchange
+        if exchange is not None and not _is_private(exchange.url):
+            report.refuse(f"providers.{provider}.token_url", "would send identity tokens in the clear; write https")
+    return found
+
+
+def _configured(document: Document, full: Callable[[str], Path], known: Known, report: Report) -> Iterator[Workload]:
     for written, section in document.profiles.items():
         path = under("profiles", ":".join(written))
         if section.wif is None and section.mode is not Mode.WIF:
@@ -33,15 +55,17 @@ def workloads(document: Document, full: Callable[[str], Path], known: Known, rep
             report.refuse(f"{path}.wif", f"{provider.id} is not known to take workloads' identities; {vendors} do")
             continue
         _refuse_fields(given, provider.id, provider.exchange, f"{path}.wif", report)
-        if not _is_private(provider.exchange.url):
-            report.refuse(f"providers.{provider.id}.token_url", "would send identity tokens in the clear; write https")
-        yield Workload(
-            profile=f"{provider.id}:{written[1]}",
-            provider=provider.id,
-            token_file=str(full(given[_FILE])),
-            fields=MappingProxyType({name: value for name, value in given.items() if name not in (_FILE, _TYPE)}),
-            token_type=given.get(_TYPE, ""),
-        )
+        yield _workload(f"{provider.id}:{written[1]}", {**given, TOKEN_FILE: str(full(given[TOKEN_FILE]))})
+
+
+def _workload(profile: str, given: Mapping[str, str]) -> Workload:
+    return Workload(
+        profile=profile,
+        provider=profile.partition(":")[0],
+        token_file=given[TOKEN_FILE],
+        fields=MappingProxyType({name: value for name, value in given.items() if name not in (TOKEN_FILE, _TYPE)}),
+        token_type=given.get(_TYPE, ""),
+    )
 
 
 def _refuse_beside(section: ProfileSection, path: str, report: Report) -> None:
@@ -57,7 +81,7 @@ def _refuse_beside(section: ProfileSection, path: str, report: Report) -> None:
 
 
 def _refuse_fields(given: Mapping[str, str], vendor: str, exchange: Exchange, path: str, report: Report) -> None:
-    usual = (_FILE, *exchange.needs, *exchange.takes, *((_TYPE,) if exchange.token_types else ()))
+    usual = (TOKEN_FILE, *exchange.needs, *exchange.takes, *((_TYPE,) if exchange.token_types else ()))
     missing = [name for name in exchange.needs if name not in given and report.sound(f"{path}.{name}")]
     if missing:
         report.refuse(path, f"lacks {' and '.join(missing)}; add it, for {vendor} wants to be told")

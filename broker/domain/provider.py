@@ -41,7 +41,8 @@ class Exchange:
 
     `token` is the field in which the identity token is sent. The operator has to give every field in `needs`, and may give
     those in `takes`. `token_types` are the kinds of identity token that the vendor tells apart, the usual one first; a vendor
-    that does not ask has none. `encoding` is `json` or `form`; `headers` go with the request.
+    that does not ask has none. `encoding` is `json` or `form`; `headers` go with the request. `variables` are those in which
+    the vendor's own SDK looks for fields, and for the token's file.
     """
 
     url: str
@@ -52,6 +53,7 @@ class Exchange:
     token_types: tuple[str, ...] = ()
     encoding: str = "json"
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    variables: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,8 @@ from broker.domain.oauth import Answer, Blame, Failure, TokenRequest, Tokens, re
 from broker.domain.provider import Exchange
 from broker.domain.secret_value import SecretValue
 
+SOURCE: Final = "workload"
+"""The name of the source that such profiles form."""
 SIZE_MAX: Final = 16 << 10
 """Bytes an identity token may have; more than this the vendors refuse."""
 _TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:"

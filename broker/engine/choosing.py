@@ -85,11 +85,12 @@ class Choosing:
 
     # -- the choice ----------------------------------------------------------------------------------------------------
 
-    def choose(self, agent: str, provider: str, *, profile: str = "", session: str = "") -> Choice:
+    def choose(self, agent: str, provider: str, *, profile: str = "", session: str = "", waits: bool = True) -> Choice:
         """The profile that serves a request of the agent now.
 
         `provider` and `profile` are normalised. Raises PolicyDenied, ProfileNotFound, NoUsableProfile, ReauthRequired,
-        SourceNotSynced; and RefreshFailed for a login that has to be refreshed first.
+        SourceNotSynced; and RefreshFailed for a login that has to be refreshed first, where the caller `waits` for that, or no
+        other profile serves.
         """
         policy = self._policies.of(agent)
         if profile:
@@ -97,7 +98,7 @@ class Choosing:
             candidate = self._named(agent, provider, profile)
         else:
             policy.check_provider(agent, provider)
-            candidate = self._automatic((agent, session, provider))
+            candidate = self._automatic((agent, session, provider), waits=waits)
         self._standings.touch((candidate.held.profile.agent, candidate.id))
         for _, known in self._plans.get(provider, {}).values():
             known.used(candidate.id)
@@ -119,14 +120,17 @@ class Choosing:
         self._plans[provider][agent] = (self._standings.generation, made)
         return made
 
-    def _automatic(self, key: SessionKey) -> Candidate:
+    def _automatic(self, key: SessionKey, *, waits: bool) -> Candidate:
         agent, session, provider = key
         current = self.plan(agent, provider)
         candidate = (self._of_session(current, key) if session else None) or current.first()
         if candidate is None:
             raise self._nothing_usable(current, agent, provider)
         if not candidate.standing.usable:
-            raise self._behind(candidate)
+            other = None if waits else next((c for c in current.ordered() if c.standing.usable), None)
+            if other is None:
+                raise self._behind(candidate)
+            return other
         if session and candidate.id != self._sessions.pinned(key)[0]:
             self._sessions.serve(key, candidate.id, now=self._clock.now())
         return candidate

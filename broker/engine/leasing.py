@@ -295,7 +295,7 @@ class Leasing:
     def _grant(self, agent: str, request: Request, *, streaming: bool, waits: bool) -> Grant:
         allowance = self._allowances.get(agent)
         try:
-            return self._granted(agent, request, streaming=streaming)
+            return self._granted(agent, request, streaming=streaming, waits=waits)
         except BrokerError as error:
             if waits and isinstance(error, RefreshFailed):
                 self._allowances[agent] = allowance
@@ -305,7 +305,7 @@ class Leasing:
             self._events.emit(denied)
             raise
 
-    def _granted(self, agent: str, request: Request, *, streaming: bool) -> Grant:
+    def _granted(self, agent: str, request: Request, *, streaming: bool, waits: bool) -> Grant:
         if self.draining:
             raise ShuttingDown("the broker is shutting down: try again in a moment")
         self._standings.tick()
@@ -319,7 +319,7 @@ class Leasing:
         ttl = check_ttl(request.ttl, default=self._options.default_ttl)
         now = self._clock.steady()
         self._check_quota(agent, policy, now)
-        choice = self._choosing.choose(agent, provider, profile=profile, session=request.session)
+        choice = self._choosing.choose(agent, provider, profile=profile, session=request.session, waits=waits)
         held = choice.candidate.held
         wall = self._clock.now()
         before = self._ledger.get(request.succeeds)

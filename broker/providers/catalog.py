@@ -129,6 +129,15 @@ _ALL: Final = (
             needs=("federation_rule_id", "organization_id", "service_account_id"),
             takes=("workspace_id",),
             headers=MappingProxyType({"anthropic-beta": "oauth-2025-04-20,oidc-federation-2026-04-01"}),
+            variables=MappingProxyType(
+                {
+                    "token_file": "ANTHROPIC_IDENTITY_TOKEN_FILE",
+                    "federation_rule_id": "ANTHROPIC_FEDERATION_RULE_ID",
+                    "organization_id": "ANTHROPIC_ORGANIZATION_ID",
+                    "service_account_id": "ANTHROPIC_SERVICE_ACCOUNT_ID",
+                    "workspace_id": "ANTHROPIC_WORKSPACE_ID",
+                }
+            ),
         ),
     ),
     _vendor(

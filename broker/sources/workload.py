@@ -12,7 +12,7 @@ from broker.domain.material import Event, Fault, Listed, Unit
 from broker.domain.oauth import Blame, Failure, Tokens
 from broker.domain.profiles import Profile
 from broker.domain.provider import Catalog, Mode
-from broker.domain.workload import SIZE_MAX, Identity, Unfit, Workload, exchange_request, read_exchange, read_identity
+from broker.domain.workload import SIZE_MAX, SOURCE, Identity, Unfit, Workload, exchange_request, read_exchange, read_identity
 from broker.ports import Clock, TokenEndpoint
 from broker.sources._reading import Unreadable, read_file
 
@@ -32,7 +32,7 @@ class Workloads:
     whatever becomes of later exchanges.
     """
 
-    name = "workload"
+    name = SOURCE
 
     def __init__(self, workloads: Iterable[Workload], *, catalog: Catalog, clock: Clock, endpoint: TokenEndpoint) -> None:
         self._workloads = {workload.profile: workload for workload in workloads}

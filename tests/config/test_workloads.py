@@ -1,9 +1,12 @@
 """`profiles.<id>.wif`: what a workload's identity has to be told, and what contradicts it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from broker.config.faults import ConfigurationFaults
+from broker.config.load import load
 from broker.domain.workload import Workload
 from broker.providers import PROVIDERS
 from tests.config.test_assemble import faults, sound
@@ -70,6 +73,45 @@ def test_every_fault_is_told_at_once() -> None:
         "9: profiles.openai:h: has mode: wif, and no section wif that says whose identity it is; add it",
         "9: profiles.openai:h.from: says where a secret is kept, and a workload's identity gets its own; remove it",
     ]
+
+
+VARIABLES = {
+    "ANTHROPIC_IDENTITY_TOKEN_FILE": "/var/run/secrets/anthropic.com/token",
+    "ANTHROPIC_FEDERATION_RULE_ID": "fdrl_1",
+    "ANTHROPIC_ORGANIZATION_ID": "o-1",
+    "ANTHROPIC_SERVICE_ACCOUNT_ID": "svac_1",
+}
+
+
+def test_what_is_set_up_for_the_vendors_own_sdk_is_enough(tmp_path: Path) -> None:
+    """All of its variables, that is; a workspace may be missing."""
+    told = {"federation_rule_id": "fdrl_1", "organization_id": "o-1", "service_account_id": "svac_1"}
+    made = Workload(
+        profile="anthropic:workload", provider="anthropic", token_file="/var/run/secrets/anthropic.com/token", fields=told
+    )
+    assert load(environ=VARIABLES, home=tmp_path).workloads == (made,)
+    scoped = load(environ=VARIABLES | {"ANTHROPIC_WORKSPACE_ID": "default"}, home=tmp_path).workloads
+    assert scoped == (replace(made, fields=told | {"workspace_id": "default"}),)
+    for name in VARIABLES:
+        assert load(environ=VARIABLES | {name: ""}, home=tmp_path).workloads == ()
+
+
+def test_the_file_goes_before_variables(tmp_path: Path) -> None:
+    """A provider that it configures a workload of has no other; those of other providers leave the variables alone."""
+    for profile, expected in (("claude:pod", ["anthropic:pod"]), ("openai:pod", ["openai:pod", "anthropic:workload"])):
+        file = tmp_path / "equabot.yaml"
+        file.write_text(f"profiles: {{{profile}: {{wif: {{{ANTHROPIC if 'claude' in profile else OPENAI}}}}}}}")
+        config = load(config_path=str(file), environ=VARIABLES, home=tmp_path)
+        assert [workload.profile for workload in config.workloads] == expected
+
+
+def test_a_variable_that_is_no_identifier_is_a_fault(tmp_path: Path) -> None:
+    """It is named, and not shown."""
+    with pytest.raises(ConfigurationFaults) as refused:
+        load(environ=VARIABLES | {"ANTHROPIC_ORGANIZATION_ID": "a canary"}, home=tmp_path)
+    (fault,) = refused.value.faults
+    assert (fault.where, "must be an identifier" in fault.message) == ("ANTHROPIC_ORGANIZATION_ID", True)
+    assert "canary" not in str(refused.value)
 
 
 def test_another_endpoint_is_asked() -> None:

@@ -1,6 +1,7 @@
 """The page on authentication: its commands are run in their order, its example is a program, every test that it names is there.
 
-A block ```sh is run as it is; ```sh tty is typed by a person; ```sh root is for a host of one's own, and only looked at.
+A block ```sh is run as it is; ```sh tty is typed by a person; ```sh root is for a host of one's own, ```yaml for a cluster, and
+both are only looked at.
 """
 
 import ast
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import yaml
 
 from tests.fakes.terminal import Person
 from tests.journeys.running import RunningBroker
@@ -150,6 +152,16 @@ def test_what_is_for_root_names_what_is_there() -> None:
     assert "ExecStart=/usr/local/bin/equabot-auth-monitor\n" in monitor
 
 
+def test_what_is_for_a_pod_fits_what_is_for_the_broker() -> None:
+    """Every token file that the configuration reads is projected where the volume is mounted."""
+    (pod,) = (yaml.safe_load(block.text) for block in BLOCKS if block.kind == "yaml")
+    (volume,) = pod["volumes"]
+    tokens = [source["serviceAccountToken"] for source in volume["projected"]["sources"]]
+    projected = {f"/var/run/secrets/tokens/{token['path']}" for token in tokens}
+    assert set(re.findall(r"token_file: (/[^,\s]+)", PAGE)) == projected
+    assert len({token["audience"] for token in tokens}) == len(tokens) == 3
+
+
 @pytest.mark.parametrize(("file", "name"), ROWS, ids="::".join)
 def test_every_row_is_proved_by_a_test_that_is_there(file: str, name: str) -> None:
     """A row without its test would be a promise."""
@@ -161,6 +173,6 @@ def test_the_page_is_whole() -> None:
     """Every row of its table has a test, every kind of block is one that is run, and its links lead somewhere."""
     table = PAGE.partition("## Line by line")[2]
     assert len([line for line in table.splitlines() if line.startswith("| ")]) - 1 == len(ROWS) >= 30
-    assert {block.kind for block in BLOCKS} == {"sh", "sh tty", "sh root", "python"}
+    assert {block.kind for block in BLOCKS} == {"sh", "sh tty", "sh root", "python", "yaml"}
     links = re.findall(r"\]\((?!https?:)([^)#]+)", PAGE)
     assert [link for link in links if not (ROOT / "docs" / link).exists()] == []

@@ -207,17 +207,19 @@ async def test_who_has_no_more_time_is_told() -> None:
 
 
 async def test_another_profile_serves_while_refreshes_fail() -> None:
-    """One that is due keeps its place, for it takes a moment; one that fails does not hold anybody up."""
+    """One that is due keeps its place, for it takes a moment; one that fails does not hold anybody up, nor one whose turn comes
+    too late for who asks."""
     world = World(UNREACHED, granted(2), entry=login(left=-1))
     async with world.running():
         world.hold(profile("acme:key", "the key"), source=1)
         world.script.open.clear()
         await world.clock.elapse(0.1)
         with pytest.raises(RefreshFailed):
-            world.leasing.acquire("main", ASKED)
+            world.leasing.acquire("main", ASKED, waits=True)
+        assert world.served == "the key"
         world.script.open.set()
         await world.clock.elapse(0.1)
-        assert world.served == "the key"
+        assert world.leasing.acquire("main", ASKED, waits=True).held.profile.id == "acme:key"
         await world.clock.elapse(5)
         assert world.served == "at-2"
 
@@ -545,7 +547,7 @@ async def test_a_session_waits_for_the_login_it_is_pinned_to() -> None:
         await world.clock.elapse(0.1)
         world.choosing.pin("main", "s", "acme", "acme:you", strict=False)
         with pytest.raises(RefreshFailed, match="acme:you"):
-            world.leasing.acquire("main", Request(provider="acme", session="s"))
+            world.leasing.acquire("main", Request(provider="acme", session="s"), waits=True)
         assert world.served == "at-1"
 
 

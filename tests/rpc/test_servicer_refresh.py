@@ -8,8 +8,10 @@ from google.protobuf.duration_pb2 import Duration
 
 from broker.telemetry import events
 from equabot.broker.v1 import broker_pb2 as pb
+from tests.fakes.engine import profile
 from tests.fakes.logins import LIFE, World, login
 from tests.fakes.scripted_endpoint import UNREACHED, refused
+from tests.fakes.workload import World as WorkloadWorld
 from tests.rpc.conftest import Serve
 from tests.rpc.serving import in_time
 from tests.rpc.serving import refused as refusing
@@ -114,3 +116,24 @@ async def test_a_renewal_is_waited_for(serve: Serve) -> None:
         assert not done
         world.script.open.set()
         assert (await call).secret == "at-2"
+
+
+async def asked_by(broker: Any) -> Any:
+    return await broker.AcquireLease(ASKED, timeout=20)
+
+
+async def test_who_has_waited_long_enough_gets_the_next_profile(serve: Serve) -> None:
+    """Where there is one: half of the deadline is theirs, and no error. The list says what is in the way."""
+    world = WorkloadWorld()
+    world.exchanging.open.clear()
+    world.hold(profile("acme:key", "the key"), source=1)
+    async with serve(world) as served:
+        broker = await served.broker()
+        lease = await in_time(world, asked_by(broker))
+        first, second = (await broker.ListProfiles(pb.ListProfilesRequest(provider="acme"))).profiles
+        assert (lease.profile, lease.secret, world.exchanging.asked) == ("acme:key", "the key", 1)
+        assert {first.id: first.reason, second.id: second.reason} == {"acme:pod": "not exchanged yet", "acme:key": "ok"}
+        assert not any(isinstance(event, events.LeaseDenied) for event in world.emitted)
+        waiting = asyncio.ensure_future(asked_by(broker))
+        world.exchanging.open.set()
+        assert (await waiting).secret == "wif-1"
