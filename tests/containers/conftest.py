@@ -16,10 +16,11 @@ _ROOT = Path(__file__).parents[2]
 _IMAGE = "equabot-broker:test"
 
 
-def _make_image(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["make", "--no-print-directory", "image", *arguments], cwd=_ROOT, capture_output=True, text=True, check=False
-    )
+_AGENT_IMAGE = "equabot-example-agent:test"
+
+
+def _make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", "--no-print-directory", *arguments], cwd=_ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="session")
@@ -29,9 +30,18 @@ def docker_image() -> str:
     if given := os.environ.get("EQUABOT_TEST_IMAGE"):
         return given
     # A base image that cannot be had is the machine's lack; any other failure of the build is ours.
-    if _make_image("IMAGE=equabot-base:probe", "BUILD_FLAGS=--target=base").returncode:
+    if _make("image", "IMAGE=equabot-base:probe", "BUILD_FLAGS=--target=base").returncode:
         absent("docker", "the base image cannot be pulled; deploy/ci/docker makes one")
-    built = _make_image(f"IMAGE={_IMAGE}")
-    if built.returncode:
-        pytest.fail(f"`make image` failed:\n{built.stdout[-4000:]}{built.stderr[-4000:]}", pytrace=False)
-    return _IMAGE
+    return _built(_make("image", f"IMAGE={_IMAGE}"), _IMAGE)
+
+
+@pytest.fixture(scope="session")
+def agent_image(docker_image: str) -> str:
+    """The example agent's image of this working tree, as `name:tag`."""
+    return _built(_make("example-agent", f"AGENT_IMAGE={_AGENT_IMAGE}"), _AGENT_IMAGE)
+
+
+def _built(done: subprocess.CompletedProcess[str], image: str) -> str:
+    if done.returncode:
+        pytest.fail(f"making {image} failed:\n{done.stdout[-4000:]}{done.stderr[-4000:]}", pytrace=False)
+    return image
