@@ -1,6 +1,6 @@
 """The audit log's records: how they are sealed into a chain, and what the chain proves.
 
-    {"audit":1,"seq":7,"at":"2026-11-22T16:40:00.123456Z","kind":"granted",…,"prev":"<hash of record 6>","hash":"<of this one>"}
+    {"audit":1,"seq":7,"ts":"2026-11-22T16:40:00.123456Z","kind":"granted",…,"prev":"<hash of record 6>","hash":"<of this one>"}
 
 `hash` is the SHA-256 of the line's bytes before `,"hash":`. As `prev` stands among them, no record can be changed, left out,
 put in or moved without the next one telling. The chain has no key: whoever can write the file can also write another chain from
@@ -89,7 +89,7 @@ def unseal(line: bytes) -> Record:
     try:
         fields = loads(line)
         head, before = Head(int(fields["seq"]), stated.decode()), Head(int(fields["seq"]) - 1, str(fields["prev"]))
-        return Record(head, before, str(fields["kind"]), str(fields["at"]), fields)
+        return Record(head, before, str(fields["kind"]), str(fields["ts"]), fields)
     except (JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError, RecursionError):
         raise Unsound("it is not a record that a broker wrote") from None
 

@@ -43,7 +43,7 @@ class Records:
 
     def of(self, event: Event, *, at: str) -> dict[str, object]:
         """What is recorded of the event, one of `KINDS`, without what is empty."""
-        record: dict[str, object] = {"at": at, "kind": KINDS[type(event)]}
+        record: dict[str, object] = {"ts": at, "kind": KINDS[type(event)]}
         for name in _FIELDS[type(event)]:
             value = getattr(event, name)
             if value not in ("", ()):

@@ -146,7 +146,7 @@ class AuditLog:
                 self._append(self._waiting[0])
                 self._waiting.popleft()
             if self.fault or self._unsaid:
-                self._append({"at": self._at(), "kind": "resumed", "lost": self._unsaid})
+                self._append({"ts": self._at(), "kind": "resumed", "lost": self._unsaid})
         except (OSError, CannotStart) as error:
             self._failed(error)
             return False
@@ -163,7 +163,7 @@ class AuditLog:
     def close(self) -> None:
         """Records the end, and closes it."""
         self._retry_at = 0.0
-        self._waiting.append({"at": self._at(), "kind": "ended"})
+        self._waiting.append({"ts": self._at(), "kind": "ended"})
         if self.write_waiting():
             self._tell()
             self.sync()
@@ -202,7 +202,7 @@ class AuditLog:
         """Opens the output, and writes down how it was found."""
         known = self.head
         tail = self._output.open()
-        found: dict[str, object] = {"at": self._at(), "kind": BEGUN, "why": why, "version": self._version, "anchor": anchored}
+        found: dict[str, object] = {"ts": self._at(), "kind": BEGUN, "why": why, "version": self._version, "anchor": anchored}
         if tail.torn:
             found["torn"] = digest_of(tail.torn)
         if tail.last is not None:

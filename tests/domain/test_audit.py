@@ -30,7 +30,7 @@ def chain(*records: dict[str, object], after: Head = START) -> list[bytes]:
     lines = []
     begun: dict[str, object] = {"kind": BEGUN}
     for record in (begun, *records):
-        line, after = seal({"at": AT, **record}, after=after)
+        line, after = seal({"ts": AT, **record}, after=after)
         lines.append(line[:-1])
     return lines
 
@@ -66,9 +66,9 @@ CONTENT = b"\n".join(LOG) + b"\n"
 
 def test_a_record_is_one_line_of_json_whose_hash_anybody_can_compute() -> None:
     """Its own hash is that of the bytes before it; `prev` is the hash of the one before."""
-    line, head = seal({"at": AT, "kind": "granted", "agent": "main"}, after=Head(6, "ab" * 32))
+    line, head = seal({"ts": AT, "kind": "granted", "agent": "main"}, after=Head(6, "ab" * 32))
     assert json.loads(line) == {
-        "audit": 1, "seq": 7, "at": AT, "kind": "granted", "agent": "main", "prev": "ab" * 32, "hash": head.hash,
+        "audit": 1, "seq": 7, "ts": AT, "kind": "granted", "agent": "main", "prev": "ab" * 32, "hash": head.hash,
     }  # fmt: skip
     assert line.endswith(b'"}\n')
     assert head == Head(7, sha256(line.partition(b',"hash":')[0]).hexdigest())
@@ -79,7 +79,7 @@ def test_a_record_is_one_line_of_json_whose_hash_anybody_can_compute() -> None:
 @given(st.dictionaries(st.text(max_size=5), st.text(max_size=20), max_size=3))
 def test_whatever_stands_in_a_record_it_is_one_line_of_ascii(free: dict[str, str]) -> None:
     """Line ends, quotes and surrogates of what an agent sends draw no lines of their own."""
-    line, head = seal({"at": AT, "kind": "granted", "free": free}, after=START)
+    line, head = seal({"ts": AT, "kind": "granted", "free": free}, after=START)
     assert line.isascii()
     assert line.count(b"\n") == 1
     assert unseal(line[:-1]).head == head
@@ -140,8 +140,8 @@ def test_what_was_lost_is_added_up() -> None:
 def test_starts_without_an_anchor_are_counted() -> None:
     """At those the broker could not see whether something had been cut off. The very first one had nothing to look for."""
     assert verified(chain({"kind": BEGUN, "anchor": False}, {"kind": BEGUN, "anchor": True})).blind == 1
-    first, _ = seal({"at": AT, "kind": BEGUN, "anchor": False}, after=START)
-    later, _ = seal({"at": AT, "kind": BEGUN, "anchor": False}, after=unseal(LOG[-1]).head)
+    first, _ = seal({"ts": AT, "kind": BEGUN, "anchor": False}, after=START)
+    later, _ = seal({"ts": AT, "kind": BEGUN, "anchor": False}, after=unseal(LOG[-1]).head)
     assert (verified([first[:-1]]).blind, verified([later[:-1]]).blind) == (0, 1)
 
 
@@ -205,7 +205,7 @@ def test_a_record_that_is_repeated_is_found(number: int) -> None:
 @pytest.mark.parametrize("number", range(1, 5))
 def test_a_record_that_was_written_anew_is_found_by_the_next(number: int) -> None:
     """Who can compute hashes must do so for all that follow; then only a noted hash shows it."""
-    forged, head = seal({"at": AT, "kind": "granted", "session": "forged"}, after=unseal(LOG[number]).before)
+    forged, head = seal({"ts": AT, "kind": "granted", "session": "forged"}, after=unseal(LOG[number]).before)
     fault = unsound([*LOG[:number], forged[:-1], *LOG[number + 1 :]])
     assert (fault.line, str(fault)) == (number + 2, "it does not go on from the record before it: one of the two was replaced")
     whole = [*LOG[:number], forged[:-1], *chain(*grants(3), after=head)]
@@ -240,8 +240,8 @@ def test_a_line_that_a_crash_tore_is_vouched_for_by_the_next_start(cut: int) -> 
     """Its record tells size and hash of what it found. Without it, or with another torn line, that is a fault."""
     torn = LOG[3][:cut]
     again = chain({"kind": "granted"}, after=unseal(LOG[2]).head)
-    again[0] = seal({"at": AT, "kind": BEGUN, "torn": digest_of(torn)}, after=unseal(LOG[2]).head)[0][:-1]
-    again[1] = seal({"at": AT, "kind": "granted"}, after=unseal(again[0]).head)[0][:-1]
+    again[0] = seal({"ts": AT, "kind": BEGUN, "torn": digest_of(torn)}, after=unseal(LOG[2]).head)[0][:-1]
+    again[1] = seal({"ts": AT, "kind": "granted"}, after=unseal(again[0]).head)[0][:-1]
     found = verified([*LOG[:3], torn, *again])
     assert (found.records, found.torn) == (5, 1)
     assert unsound([*LOG[:3], torn + b"x", *again]).line == 4
@@ -294,7 +294,7 @@ def test_a_crash_between_a_record_and_its_anchor_is_no_fault_there() -> None:
 
 def test_a_start_whose_anchor_is_gone_begins_anew_there() -> None:
     """As after a reboot that took the state with it. It is counted: what was cut off before it cannot be seen."""
-    anew, head = seal({"at": AT, "kind": BEGUN, "anchor": False}, after=START)
+    anew, head = seal({"ts": AT, "kind": BEGUN, "anchor": False}, after=START)
     lines = [*LOG, anew[:-1], *chain(after=head)]
     assert (verified(lines, captured=True).records, verified(lines, captured=True).blind) == (8, 1)
     unsound(lines)

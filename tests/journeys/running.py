@@ -35,6 +35,7 @@ class RunningBroker:
         self.run_dir = self.home / "run"
         self.dotenv = self.home / ".env"
         self.log_file = self.home / "log"
+        self.audit_file = self.home / "audit"
         self.health = f"127.0.0.1:{free_port()}"
         self.metrics = f"127.0.0.1:{free_port()}"
         self.environ = {
@@ -56,9 +57,9 @@ class RunningBroker:
 
     def start(self, *options: str, service: str = "readiness") -> Self:
         """Starts it and returns once the service serves."""
-        with self.log_file.open("ab") as log:
+        with self.log_file.open("ab") as log, self.audit_file.open("ab") as audit:
             environ = self.environ | self.credentials
-            self.process = subprocess.Popen([*self.command, *options], env=environ, stdout=log, stderr=log)
+            self.process = subprocess.Popen([*self.command, *options], env=environ, stdout=audit, stderr=log)
         self.wait_healthy(service)
         return self
 
@@ -131,8 +132,12 @@ class RunningBroker:
         return text
 
     def log(self) -> str:
-        """Everything that it has written."""
+        """Everything that it has written to its standard error."""
         return self.log_file.read_text() if self.log_file.exists() else ""
+
+    def audit(self) -> str:
+        """Its standard output: audit records, unless its configuration sends them elsewhere."""
+        return self.audit_file.read_text() if self.audit_file.exists() else ""
 
     @property
     def pid(self) -> int:

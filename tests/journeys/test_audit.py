@@ -92,16 +92,23 @@ def test_records_go_to_standard_output_by_default(running_broker: RunningBroker)
         running_broker.start()
         broker.acquire("anthropic")
     running_broker.stop()
-    done = running_broker.run("audit", "verify", "--captured", "-", stdin=running_broker.log())
+    both = _woven(running_broker.log(), running_broker.audit())
+    done = running_broker.run("audit", "verify", "--captured", "-", stdin=both)
     assert (done.returncode, done.stderr) == (0, "")
-    assert kinds(running_broker.log()).count("granted") == 2
-    log = running_broker.log()
-    last = records(log)[-1]["hash"]
-    assert f"hash {last}" in log.splitlines()[-1], "the log, which is kept elsewhere, notes where the chain stands"
-    without = "".join(line for line in log.splitlines(keepends=True) if '"kind":"granted"' not in line)
+    assert kinds(running_broker.audit()).count("granted") == 2
+    assert all(line.startswith('{"audit":1,') for line in running_broker.audit().splitlines()), "and nothing else"
+    assert '"audit":1' not in running_broker.log()
+    last = records(both)[-1]["hash"]
+    assert f"hash {last}" in running_broker.log().splitlines()[-1], "the log notes where the chain stands"
+    without = "".join(line for line in both.splitlines(keepends=True) if '"kind":"granted"' not in line)
     refused = running_broker.run("audit", "verify", "--captured", "-", stdin=without)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "missing before it" in refused.stderr
+
+
+def _woven(log: str, audit: str) -> str:
+    """As a container's runtime would have collected them: in the order of their instants."""
+    return "".join(sorted((log + audit).splitlines(keepends=True), key=lambda line: str(json.loads(line)["ts"])[:23]))
 
 
 def test_a_cut_is_found_by_the_next_broker_and_by_whoever_noted_a_hash(audited: RunningBroker) -> None:

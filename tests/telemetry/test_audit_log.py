@@ -107,10 +107,10 @@ def test_a_grant_is_a_record_with_all_but_the_leases_id(broker: Broker) -> None:
     lease = granted.pop("lease")
     assert len(granted.pop("hash")) == 64
     assert granted == {
-        "audit": 1, "seq": 2, "at": granted["at"], "kind": "granted", "agent": "main", "provider": "anthropic",
+        "audit": 1, "seq": 2, "ts": granted["ts"], "kind": "granted", "agent": "main", "provider": "anthropic",
         "profile": "anthropic:env", "delivery": "raw", "seconds": 900.0, "session": "talk", "prev": begun["hash"],
     }  # fmt: skip
-    assert granted["at"].endswith("Z")
+    assert granted["ts"].endswith("Z")
     assert (revoked["kind"], revoked["reason"], revoked["lease"]) == ("revoked", "revoked", lease)
     assert "session" not in revoked
     assert ID not in broker.path.read_text()
@@ -156,7 +156,7 @@ def test_events_are_records(broker: Broker, event: told.Event, record: dict[str,
     """With their fields, without what is empty, cleaned where a text comes from outside; zero is a number."""
     broker.starts().record(event)
     found = broker.records()[-1]
-    assert {name: value for name, value in found.items() if name not in ("audit", "seq", "at", "prev", "hash")} == record
+    assert {name: value for name, value in found.items() if name not in ("audit", "seq", "ts", "prev", "hash")} == record
 
 
 def test_each_kind_of_event_is_recorded_or_left_out_on_purpose() -> None:
@@ -211,11 +211,11 @@ def test_a_torn_line_is_kept_and_vouched_for(broker: Broker) -> None:
     log.record(GRANTED)
     dies(log)
     with broker.path.open("ab") as file:
-        file.write(b'{"audit":1,"seq":3,"at":"20')
+        file.write(b'{"audit":1,"seq":3,"ts":"20')
     for _ in range(2):
         broker.starts().close()
     assert verified(broker.path).torn == 1
-    assert b'"at":"20\n{"audit":1,"seq":3,' in broker.path.read_bytes()
+    assert b'"ts":"20\n{"audit":1,"seq":3,' in broker.path.read_bytes()
 
 
 def test_a_start_that_died_of_its_first_record_is_no_end(broker: Broker) -> None:
@@ -324,7 +324,7 @@ def test_what_cannot_be_written_waits(broker: Broker, caplog: pytest.LogCaptureF
     log.write_waiting()
     assert (log.fault, log.lost, broker.changes) == ("", 0, 2)
     assert broker.kinds() == ["begun", *["granted"] * 5, "resumed"]
-    assert len({record["at"] for record in broker.records()[1:6]}) == 5
+    assert len({record["ts"] for record in broker.records()[1:6]}) == 5
     assert verified(broker.path).lost == 0
     assert [record.levelno for record in caplog.records if "cannot write" in record.getMessage()] == [logging.ERROR]
 
