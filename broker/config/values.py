@@ -8,7 +8,7 @@ from enum import Enum
 from ipaddress import ip_address
 from typing import Final, NamedTuple, TypeVar
 
-from broker.config.faults import Refused, quote
+from broker.config.faults import Refused, is_credential, quote
 
 E = TypeVar("E", bound=Enum)
 
@@ -223,7 +223,9 @@ def url(written: str) -> str:
 
 
 def identifier(written: str) -> str:
-    """An identifier that a vendor has given out: letters, digits, and what stands between them."""
+    """An identifier that a vendor has given out: letters, digits, and what stands between them. No credential, for it shows."""
+    if is_credential(written):
+        raise Refused("is a credential, and none belongs here; write the identifier that the vendor shows")
     if not _IDENTIFIER.fullmatch(written):
         raise Refused("must be an identifier as the vendor shows it: letters, digits, -, _, . and :, without spaces")
     return written

@@ -75,6 +75,16 @@ def test_every_fault_is_told_at_once() -> None:
     ]
 
 
+def test_a_credential_is_no_identifier() -> None:
+    """It would be sent along, and shown."""
+    key = "sk-ant-api03-" + "canary00" * 4
+    (fault,) = faults(f"profiles:\n  openrouter:pod: {{wif: {{token_file: /t, federation_policy_id: {key}}}}}")
+    assert fault == (
+        "2: profiles.openrouter:pod.wif.federation_policy_id: is a credential, and none belongs here; "
+        "write the identifier that the vendor shows"
+    )
+
+
 VARIABLES = {
     "ANTHROPIC_IDENTITY_TOKEN_FILE": "/var/run/secrets/anthropic.com/token",
     "ANTHROPIC_FEDERATION_RULE_ID": "fdrl_1",

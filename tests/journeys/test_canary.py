@@ -49,6 +49,7 @@ BAD_CONFIGS: Final = {
     "a tag": "run_dir: !{opaque} x",
     "twice": "run_dir: x\nrun_dir: {key}",
     "a list for a text": "run_dir: [{key}]",
+    "a workload": "profiles: {{anthropic:x: {{wif: {{token_file: /t, organization_id: {key}, workspace_id: 'a {opaque}'}}}}}}",
     "a variable": "env: {{'{key}': x, vars: {{'a b': {opaque}}}}}",
 }
 COMMANDS: Final = [

@@ -125,6 +125,21 @@ async def test_everything_is_there_from_the_beginning(vendors: IdentityExchange,
     }
 
 
+async def test_a_reread_tells_again_and_asks_nobody(vendors: IdentityExchange, token_file: TokenFile) -> None:
+    """Of the file too, which may have come to be wrong."""
+    source = workloads(vendors, token_file.path)
+    async with following(source) as events:
+        first = await events.event()
+        source.reread()
+        assert await events.event() == first
+        token_file.put("no token")
+        source.reread()
+        last = await events.event()
+    assert isinstance(last, Listed)
+    assert "holds no JWT" in last.units[0].faults[0].message
+    assert vendors.asked == []
+
+
 async def test_the_file_is_read_anew_every_time(vendors: IdentityExchange, tmp_path: Path) -> None:
     """As the kubelet exchanges it: a link to a directory moves."""
     tokens = [Issuer().token() for _ in range(3)]
