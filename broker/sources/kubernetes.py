@@ -46,9 +46,10 @@ class KubernetesOptions:
     @property
     def shown(self) -> str:
         """The source's name, which no other options have."""
-        selector = "" if self.selected == SELECTOR else self.selected
-        parts = (self.namespace, selector, ",".join(self.names), str(self.kubeconfig or ""))
-        return " ".join((KIND, *(part for part in parts if part)))
+        selector = "" if self.selected == SELECTOR and not self.names else self.selected
+        kubeconfig = str(self.kubeconfig or "")
+        told = {"namespace": self.namespace, "selector": selector, "names": ",".join(self.names), "kubeconfig": kubeconfig}
+        return " ".join((KIND, *(f"{key}={value}" for key, value in told.items() if value)))
 
 
 class KubernetesSecrets:
