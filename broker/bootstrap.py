@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from secrets import token_hex
 from socket import gethostname
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from broker.config.gateway import gateway_of
 from broker.config.model import Config, Remote, TokenListener
@@ -38,7 +39,7 @@ from broker.engine.remembering import Remembering
 from broker.engine.reporting import Reporting
 from broker.engine.spending import Spending
 from broker.engine.standing import Standings
-from broker.envoy.bootstrap_config import as_yaml, bootstrap_config
+from broker.envoy.bootstrap_config import as_yaml, bootstrap_config, gateway_url
 from broker.envoy.options import GatewayMode
 from broker.envoy.process import EnvoyProcess
 from broker.identity.agent_socket import Claim, claim
@@ -51,9 +52,10 @@ from broker.kube.api import KubeApi, KubeFault
 from broker.ports import Clock, Source, StateStore
 from broker.providers.catalog import PROVIDERS
 from broker.rpc.admin import AdminServicer
+from broker.rpc.calls import Service
 from broker.rpc.convert import LeaseMessages
 from broker.rpc.remote import Door, Identities
-from broker.rpc.server import admin_server, agent_server, health_server, remote_server
+from broker.rpc.server import admin_server, agent_server, control_server, health_server, remote_server
 from broker.rpc.servicer import BrokerServicer
 from broker.sources.env import EnvOptions
 from broker.sources.registry import TAIL, Context, build, kubernetes_options
@@ -295,7 +297,10 @@ async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
     events = Events(metrics.record, log_event)
     for migration in await asyncio.to_thread(migrate_stores, config):
         _log.log(logging.WARNING if migration.fault else logging.INFO, "%s", migration)
-    with claim(config.run_dir, config.policies.agents, admin=config.listen.admin, agent_paths=config.listen.agents) as claimed:
+    listen = config.listen
+    with claim(
+        config.run_dir, config.policies.agents, admin=listen.admin, control=listen.control, agent_paths=listen.agents
+    ) as claimed:
         store = SqliteStateStore(config.state_path, clock=clock)
         try:
             redactor = redactor or Redactor()
@@ -357,7 +362,8 @@ async def _listen(
     stack: AsyncExitStack,
 ) -> None:
     """Starts the servers. When the stack unwinds they stop: agents and operator first, health last."""
-    messages = LeaseMessages({provider.id: provider.base_url for provider in PROVIDERS.values()})
+    vendor_urls = {provider.id: provider.base_url for provider in PROVIDERS.values()}
+    messages = LeaseMessages(vendor_urls, gateway_url=_gateway_url(config))
     engine.standings.listeners.append(messages.forget)
     health = health_server(config.listen.health.host, config.listen.health.port, engine.readiness)
     servers = [health]
@@ -391,6 +397,8 @@ async def _listen(
         for address, identities, certificate in await _listeners(config.remote, clock, stack):
             door = Door(identities, clock=clock, events=events)
             servers.append(remote_server(address, servicers, engine.readiness, door=door, certificate=certificate))
+    if config.gateway.mode is not GatewayMode.OFF:
+        servers.append(control_server(claimed.control, _control_services(config, engine, events=events, clock=clock)))
     claimed.settle()
     for server in servers:
         await server.start()
@@ -402,6 +410,23 @@ async def _listen(
                 group.create_task(server.stop(_GRACE))
 
     stack.push_async_callback(stop_others)
+
+
+def _gateway_url(config: Config) -> str:
+    """The address that agents are told; empty where no gateway runs."""
+    listen = config.listen.gateway
+    off = config.gateway.mode is GatewayMode.OFF
+    return "" if off else gateway_url(config.gateway, host=listen.host, port=listen.port)
+
+
+def _control_services(config: Config, engine: Engine, *, events: Events, clock: Clock) -> list[Service]:
+    """What Envoy asks. Its messages are loaded here, by a broker that has a gateway."""
+    from broker.envoy.access_log import AccessLogServicer  # noqa: PLC0415
+    from broker.envoy.authorize import AuthorizationServicer  # noqa: PLC0415
+
+    names = [name] if (name := urlsplit(config.gateway.url).hostname) else []
+    authorization = AuthorizationServicer(spending=engine.spending, catalog=config.catalog, events=events, names=names)
+    return [authorization.service(), AccessLogServicer(spending=engine.spending, events=events, clock=clock).service()]
 
 
 async def _listeners(

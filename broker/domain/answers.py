@@ -24,10 +24,12 @@ _MILLISECONDS: Final = re.compile(r"[0-9]{1,11}(?:\.[0-9]{0,9})?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """`status` as in HTTP, 0 where none came; `failed`: the vendor was not reached, broke off or was too late, whatever the
-    status; `retry_after` in seconds; `seconds` from the request's first byte to the answer's last; bytes of both bodies."""
+    """`status` as in HTTP, 0 where none came; `ours`: it is the gateway's own; `failed`: the vendor was not reached, broke off
+    or was too late, whatever the status. Durations in seconds, `seconds` from the request's first byte to the answer's last;
+    `sent` and `received` are the bytes of both bodies."""
 
     status: int
+    ours: bool = False
     failed: bool = False
     retry_after: float | None = None
     seconds: float = 0.0
@@ -39,6 +41,8 @@ class Answer:
         """What it is to be counted as; None: as nothing, for another credential would have been told the same."""
         if self.failed:
             return Outcome.TIMEOUT
+        if self.ours:
+            return None
         if self.status == 503 and self.retry_after is not None:
             return Outcome.RATE_LIMIT
         return Outcome.OK if 100 < self.status < 400 else _BY_STATUS.get(self.status)

@@ -64,6 +64,7 @@ def _method(name: str, method: MethodDescriptor, handle: Handler) -> "grpc.RpcMe
     kind = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[method.client_streaming, method.server_streaming]
     return kind(

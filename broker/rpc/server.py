@@ -51,6 +51,11 @@ def admin_server(path: Path, servicer: AdminServicer, readiness: Readiness) -> g
     return _server(f"unix:{path}", [servicer.service(), HealthServicer(readiness).service()], reflected=True)
 
 
+def control_server(path: Path, services: list[Service]) -> grpc.aio.Server:
+    """What Envoy asks, on the Unix socket that is the gateway's own. Raises CannotListen."""
+    return _server(f"unix:{path}", services, reflected=False)
+
+
 def health_server(host: str, port: int, readiness: Readiness) -> grpc.aio.Server:
     """Health on TCP, and nothing else. Raises CannotListen."""
     return _server(_shown(host, port), [HealthServicer(readiness).service()], reflected=False)

@@ -159,8 +159,28 @@ def _counters(tallies: Tallies) -> Iterator[Metric]:
     for key, count in tallies.refreshes.items():
         refreshes.add_metric(key, count)
     yield from (granted, denied, outcomes, refreshes)
+    yield from _gateway_counters(tallies)
     yield _histogram("acquire_seconds", "From a request for a lease to its answer.", tallies.acquire)
     yield _histogram("rotation_seconds", "From a source's change to the notice in every stream.", tallies.rotation)
+
+
+def _gateway_counters(tallies: Tallies) -> Iterator[Metric]:
+    used = CounterMetricFamily(
+        "equabot_gateway_requests",
+        "Requests that the gateway let pass, by the status of the answer; 0: none came.",
+        labels=("provider", "status"),
+    )
+    for key, count in tallies.used.items():
+        used.add_metric(key, count)
+    turned_away = CounterMetricFamily(
+        "equabot_gateway_refusals", "Requests that the gateway did not let pass.", labels=("provider", "reason")
+    )
+    for key, count in tallies.turned_away.items():
+        turned_away.add_metric(key, count)
+    yield from (used, turned_away)
+    yield CounterMetricFamily(
+        "equabot_gateway_log_skipped", "Entries of the gateway's log that made no sense.", value=tallies.skipped
+    )
 
 
 def _gauge(name: str, text: str, labels: dict[str, str], value: float) -> Metric:

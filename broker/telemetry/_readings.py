@@ -66,12 +66,15 @@ class Histogram:
 class Tallies:
     """What has been counted since the broker began."""
 
-    __slots__ = ("acquire", "denied", "granted", "outcomes", "refreshes", "rotation")
+    __slots__ = ("acquire", "denied", "granted", "outcomes", "refreshes", "rotation", "skipped", "turned_away", "used")
 
     def __init__(self) -> None:
         self.granted = 0
         self.denied: Counter[str] = Counter()
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self.refreshes: Counter[tuple[str, str]] = Counter()
+        self.used: Counter[tuple[str, str]] = Counter()
+        self.turned_away: Counter[tuple[str, str]] = Counter()
+        self.skipped = 0
         self.acquire = Histogram(_ACQUIRE_BOUNDS)
         self.rotation = Histogram(_ROTATION_BOUNDS)

@@ -10,6 +10,7 @@ from broker.telemetry.events import (
     ClockJumped,
     CredentialStateChanged,
     Event,
+    GatewayLogSkipped,
     GatewayUsed,
     LeaseGranted,
     LeaseMoved,
@@ -34,6 +35,7 @@ _LEVELS: Final[dict[type[Event], int]] = {
     LeaseRevoked: logging.DEBUG,  # as often as grants: the audit log is the place that counts them
     OutcomeReported: logging.DEBUG,
     GatewayUsed: logging.DEBUG,
+    GatewayLogSkipped: logging.DEBUG,
     ClockJumped: logging.WARNING,
     RefreshFailed: logging.WARNING,
     ReauthRequired: logging.ERROR,

@@ -202,6 +202,11 @@ class GatewayRefused(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayLogSkipped(Event):
+    """What the gateway told of an answer made no sense."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProfilesChanged(Event):
     """Profiles came, went or have new material. `seconds` from when the source said so until every stream was told."""
 

@@ -12,6 +12,9 @@ from broker.telemetry._readings import CredentialGauge, Snapshot, SourceGauge, T
 from broker.telemetry.events import (
     AcquireAnswered,
     Event,
+    GatewayLogSkipped,
+    GatewayRefused,
+    GatewayUsed,
     LeaseDenied,
     LeaseGranted,
     OutcomeReported,
@@ -38,6 +41,9 @@ class Metrics:
             AcquireAnswered: self._answered,
             LeaseDenied: self._denied,
             OutcomeReported: self._reported,
+            GatewayUsed: self._used,
+            GatewayRefused: self._turned_away,
+            GatewayLogSkipped: self._skipped,
             ProfilesChanged: self._rotated,
             RefreshSucceeded: self._refreshed,
             RefreshFailed: self._not_refreshed,
@@ -74,6 +80,15 @@ class Metrics:
 
     def _reported(self, event: OutcomeReported) -> None:
         self._tallies.outcomes[event.provider, event.outcome] += 1
+
+    def _used(self, event: GatewayUsed) -> None:
+        self._tallies.used[event.provider, str(event.status)] += 1
+
+    def _turned_away(self, event: GatewayRefused) -> None:
+        self._tallies.turned_away[event.provider, event.reason] += 1
+
+    def _skipped(self, _: GatewayLogSkipped) -> None:
+        self._tallies.skipped += 1
 
     def _rotated(self, event: ProfilesChanged) -> None:
         self._tallies.rotation.observe(event.seconds)

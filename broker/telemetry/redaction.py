@@ -35,6 +35,7 @@ _SHAPES: Final = re.compile(
     r"""
       \b(?:sk|rk|pk)-[A-Za-z0-9_-]{8,}                              # Anthropic, OpenAI, OpenRouter, DeepSeek…
     | \b(?:gsk|hf|xai|nvapi|pplx|r8|tvly|fc|csk|vck|dop_v1|glpat)[_-][A-Za-z0-9_-]{16,}
+    | \beqb_[A-Za-z0-9_-]{16,}                                       # a lease token
     | \bgh[a-z]_[A-Za-z0-9]{16,} | \bgithub_pat_[A-Za-z0-9_]{16,}
     | \bAIza[A-Za-z0-9_-]{16,} | \bya29\.[A-Za-z0-9_.-]{16,}
     | \beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?  # JWT

@@ -46,6 +46,13 @@ def test_a_vendor_that_fails_is_too_late(status: int) -> None:
     assert Answer(status=status, failed=True).outcome is Outcome.TIMEOUT
 
 
+@pytest.mark.parametrize("status", [200, 401, 408, 429])
+def test_what_the_gateway_says_itself_is_no_word_of_the_vendors(status: int) -> None:
+    """An agent that is too slow, say."""
+    assert Answer(status=status, ours=True).outcome is None
+    assert Answer(status=status, ours=True, failed=True).outcome is Outcome.TIMEOUT
+
+
 def test_only_401_says_that_it_is_the_credential() -> None:
     """403 may be about what was asked."""
     assert Answer(status=401).sure

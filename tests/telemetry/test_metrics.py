@@ -17,6 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from broker.domain.errors import CannotStart
 from broker.telemetry.events import (
     AcquireAnswered,
+    GatewayLogSkipped,
+    GatewayRefused,
+    GatewayUsed,
     LeaseDenied,
     LeaseGranted,
     OutcomeReported,
@@ -117,7 +120,13 @@ async def test_counters_count_what_was_heard() -> None:
         *(RefreshFailed(**login, outcome=blame, reason="503", retry_in=1.0) for blame in ("transient", "uncertain")),
         ReauthRequired(**login, reason="invalid_grant", command="log in"),
     ]
-    for event in (granted, granted, outcome, *denied, *refreshes, StoreRecovered()):
+    request = {"agent": "main", "provider": "anthropic", "lease": "l", "method": "POST", "route": "/v1/messages"}
+    gateway = [
+        GatewayUsed(**request, session="", profile="anthropic:env", status=429, sent=1, received=2, seconds=0.1),
+        GatewayRefused(**request, status=401, reason="LEASE_NOT_FOUND"),
+        GatewayLogSkipped(),
+    ]
+    for event in (granted, granted, outcome, *denied, *refreshes, *gateway, StoreRecovered()):
         metrics.record(event)
     found = await samples(metrics, Snapshot())
     assert {name: value for name, value in found.items() if name[0].endswith("_total") and "equabot" in name[0]} == {
@@ -126,6 +135,9 @@ async def test_counters_count_what_was_heard() -> None:
         key("leases_denied_total", reason="POLICY_DENIED"): 1.0,
         key("outcomes_total", provider="openai", outcome="rate_limit"): 1.0,
         key("audit_lost_total"): 0.0,
+        key("gateway_requests_total", provider="anthropic", status="429"): 1.0,
+        key("gateway_refusals_total", provider="anthropic", reason="LEASE_NOT_FOUND"): 1.0,
+        key("gateway_log_skipped_total"): 1.0,
         key("refreshes_total", provider="acme", outcome="refreshed"): 2.0,
         **{
             key("refreshes_total", provider="acme", outcome=outcome): 1.0

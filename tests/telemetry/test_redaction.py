@@ -20,6 +20,7 @@ KEYS = {
     "openrouter": "sk-or-v1-0123456789abcdef0123456789abcdef",
     "groq": "gsk_Ab3De5Gh7Jk9Mn1Pq3St5Vw7Yz",
     "google": "AIzaSyA1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q",
+    "lease token": "eqb_q83v0b7x9Zk2Lm4Np6Rs8Tu0Vw2Xy4Za6Bc8De0Fg2A",
     "google oauth": "ya29.a0AfB_byC1d2E3f4G5h6I7j8",
     "hugging face": "hf_AbCdEfGhIjKlMnOpQrStUvWxYz012345",
     "github": "ghp_16C7e42F292c6912E7710c838347Ae178B4a",

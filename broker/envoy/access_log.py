@@ -1,0 +1,97 @@
+"""Envoy's access log (`envoy.service.accesslog.v3`): how vendors answered what was let pass. What it is to be counted as is not
+decided here."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+from envoy.config.core.v3.base_pb2 import RequestMethod
+from envoy.data.accesslog.v3 import accesslog_pb2
+from envoy.service.accesslog.v3 import als_pb2 as pb
+
+from broker.domain.answers import Answer, wait
+from broker.engine.spending import Spending, Used
+from broker.ports import Clock
+from broker.rpc.calls import Call, Service
+from broker.telemetry.events import Events, GatewayLogSkipped
+
+_AUTHORIZATION: Final = "envoy.filters.http.ext_authz"
+_FROM_THE_VENDOR: Final = frozenset({"", "via_upstream"})
+_FAILURES: Final = (
+    "no_healthy_upstream",
+    "upstream_request_timeout",
+    "local_reset",
+    "upstream_remote_reset",
+    "upstream_connection_failure",
+    "upstream_connection_termination",
+    "upstream_retry_limit_exceeded",
+    "upstream_max_stream_duration_reached",
+    "upstream_protocol_error",
+    "dns_resolution_failure",
+    "stream_idle_timeout",
+)
+"""That the vendor was not reached, broke off or was too late."""
+_GONE: Final = ("downstream_connection_termination", "downstream_remote_reset")
+"""That the agent was not there any more, which breaks off all else."""
+
+
+class AccessLogServicer:
+    """Hears each answer as soon as it has ended. An entry that makes no sense is skipped, and counted."""
+
+    def __init__(self, *, spending: Spending, events: Events, clock: Clock) -> None:
+        self._spending = spending
+        self._events = events
+        self._clock = clock
+
+    def service(self) -> Service:
+        """What the control server serves."""
+        return Service(pb.DESCRIPTOR.services_by_name["AccessLogService"], {"StreamAccessLogs": self.stream})
+
+    async def stream(self, messages: AsyncIterator[Any], call: Call) -> pb.StreamAccessLogsResponse:
+        """One Envoy's log, for as long as it runs."""
+        async for message in messages:
+            if message is None:
+                self._events.emit(GatewayLogSkipped())
+                continue
+            for entry in message.http_logs.log_entry:
+                self._hear(entry)
+        return pb.StreamAccessLogsResponse()
+
+    def _hear(self, entry: accesslog_pb2.HTTPAccessLogEntry) -> None:
+        told = entry.common_properties.metadata.filter_metadata
+        if _AUTHORIZATION not in told:
+            return  # it was refused, which has been said where it was
+        try:
+            used = _used(entry, told[_AUTHORIZATION].fields)
+        except (KeyError, ValueError):
+            self._events.emit(GatewayLogSkipped())
+            return
+        self._spending.answered(used, _answer(entry, now=self._clock.now()))
+
+
+def _used(entry: accesslog_pb2.HTTPAccessLogEntry, fields: Mapping[str, Any]) -> Used:
+    """What the authorization has said of the request. Raises KeyError, ValueError."""
+    names = ("agent", "session", "lease", "provider", "profile", "route")
+    if missing := [name for name in (*names, "version") if name not in fields]:
+        raise KeyError(*missing)
+    method = RequestMethod.Name(entry.request.request_method)
+    return Used(
+        **{name: fields[name].string_value for name in names},
+        version=int(fields["version"].string_value),
+        method="" if method == "METHOD_UNSPECIFIED" else method,
+    )
+
+
+def _answer(entry: accesslog_pb2.HTTPAccessLogEntry, *, now: float) -> Answer:
+    common, request, response = entry.common_properties, entry.request, entry.response
+    flags = common.response_flags
+    gone = any(getattr(flags, flag) for flag in _GONE)
+    lasted = common.duration if common.HasField("duration") else common.time_to_last_downstream_tx_byte
+    return Answer(
+        status=response.response_code.value,
+        ours=response.response_code_details not in _FROM_THE_VENDOR,
+        failed=not gone and any(getattr(flags, flag) for flag in _FAILURES),
+        retry_after=wait(response.response_headers, now=now),
+        seconds=max(lasted.seconds + lasted.nanos / 1e9, 0.0),
+        sent=request.request_body_bytes,
+        received=response.response_body_bytes,
+    )

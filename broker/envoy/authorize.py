@@ -1,0 +1,109 @@
+"""Envoy's external authorization (`envoy.service.auth.v3`): for each request through the gateway, whether it may pass, and with
+which credential. Here a secret leaves: in the answer to Envoy, and nowhere else.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from envoy.config.core.v3.base_pb2 import HeaderValueOption
+from envoy.service.auth.v3 import external_auth_pb2 as pb
+
+from broker.domain.credentials import carried
+from broker.domain.errors import BrokerError, NoUsableProfile
+from broker.domain.leases import Lease
+from broker.domain.provider import Catalog, Provider
+from broker.domain.requests import METHODS, route, target_fault
+from broker.engine.spending import Spending, Use
+from broker.envoy.bootstrap_config import PROVIDER
+from broker.envoy.inspection import Inspection
+from broker.envoy.refusals import Refused, denied, refusal_of
+from broker.rpc.calls import Call, Service
+from broker.telemetry.events import Events, GatewayRefused
+
+_WITHIN: Final = 35.0
+_OF_THE_DEADLINE: Final = 0.9
+"""How much of Envoy's time may go by until it is told that a login is not refreshed yet."""
+_REPLACE: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
+
+
+class AuthorizationServicer:
+    """Answers Envoy. `names` are the hosts by which agents call the gateway, beside this machine's own."""
+
+    def __init__(self, *, spending: Spending, catalog: Catalog, events: Events, names: Iterable[str] = ()) -> None:
+        self._spending = spending
+        self._events = events
+        self._inspection = Inspection(catalog, names)
+
+    def service(self) -> Service:
+        """What the control server serves."""
+        return Service(pb.DESCRIPTOR.services_by_name["Authorization"], {"Check": self.check})
+
+    async def check(self, request: pb.CheckRequest, call: Call) -> pb.CheckResponse:
+        """Lets the request pass with the credential in place of its token; or says in the vendor's words why not."""
+        http = request.attributes.request.http
+        headers: Mapping[str, str] = http.headers
+        provider: Provider | None = None
+        lease: Lease | None = None
+        try:
+            provider = self._inspection.provider(http.path, request.attributes.context_extensions.get(PROVIDER, ""))
+            asked = self._inspection.asked(provider, http.path, http.host, headers)
+            lease = self._spending.bearer(asked.token)
+            use = await self._spending.use(lease, provider, method=http.method, path=asked.path, within=_patience(call))
+            return _passed(use, headers, route(asked.path), self._inspection.places(provider))
+        except Refused as error:
+            refused = error
+        except BrokerError as error:
+            refused = refusal_of(error)
+        self._tell(refused, http, provider, lease)
+        return denied(refused, "" if provider is None else provider.api)
+
+    def _tell(self, refused: Refused, http: Any, provider: Provider | None, lease: Lease | None) -> None:
+        path = http.path.partition("?")[0]
+        self._events.emit(
+            GatewayRefused(
+                agent="" if lease is None else lease.agent,
+                provider="" if provider is None else provider.id,
+                lease="" if lease is None else lease.id,
+                method=http.method if http.method in METHODS else "",
+                route="" if provider is None or target_fault(path, "") else route(path[len(provider.id) + 1 :] or "/"),
+                status=refused.status,
+                reason=refused.reason,
+            )
+        )
+
+
+def _passed(use: Use, headers: Mapping[str, str], told: str, places: tuple[str, ...]) -> pb.CheckResponse:
+    lease, held, profile = use.lease, use.held, use.held.profile
+    if profile.secret is None:
+        raise NoUsableProfile(f"profile {profile.id!r} cannot be used: {profile.fault}")
+    form = use.provider.header_form(profile.mode)
+    response = pb.CheckResponse()
+    passed = response.ok_response
+    for name, value in carried(form, profile.secret, headers).items():
+        option = passed.headers.add()
+        option.header.key, option.header.value, option.append_action = name, value, _REPLACE
+    passed.headers_to_remove.extend(_removed(places, form.name))
+    fields = response.dynamic_metadata.fields
+    for name, value in (
+        ("agent", lease.agent),
+        ("session", lease.session),
+        ("lease", lease.id),
+        ("provider", lease.provider),
+        ("profile", lease.profile),
+        ("version", str(held.version)),
+        ("route", told),
+    ):
+        fields[name].string_value = value
+    return response
+
+
+@lru_cache(maxsize=512)
+def _removed(places: tuple[str, ...], kept: str) -> tuple[str, ...]:
+    """Wherever a token may have been, but for the header that carries the credential now: Envoy removes last."""
+    return tuple(name for name in places if name != kept.lower())
+
+
+def _patience(call: Call) -> float:
+    left = call.time_remaining()
+    return _WITHIN if left is None else min(_WITHIN, left * _OF_THE_DEADLINE)

@@ -1,0 +1,182 @@
+"""A request as an agent sent it: from an agent, to a provider, with one token, wherever its SDK has put it."""
+
+import pytest
+
+from broker.domain.lease_tokens import made
+from broker.domain.provider import BEARER, Catalog, HeaderForm, Mode, Provider
+from broker.envoy.inspection import Inspection
+from broker.envoy.refusals import Refused
+from broker.providers import PROVIDERS
+
+_SECRET = made(b"\7" * 32).secret
+assert _SECRET is not None
+TOKEN = _SECRET.reveal()
+HOST = "127.0.0.1:8787"
+INSPECTION = Inspection(Catalog(PROVIDERS), ["gateway.internal", "fd00::1"])
+
+
+def look(
+    target: str = "/anthropic/v1/messages", headers: dict[str, str] | None = None, *, host: str = HOST, named: str = ""
+) -> tuple[str, str, str]:
+    provider = INSPECTION.provider(target, named)
+    asked = INSPECTION.asked(provider, target, host, {"x-api-key": TOKEN} if headers is None else headers)
+    return asked.provider.id, asked.path, asked.token
+
+
+def refused(*args: object, **kwargs: object) -> tuple[int, str]:
+    with pytest.raises(Refused) as raised:
+        look(*args, **kwargs)  # type: ignore[arg-type]
+    assert TOKEN not in raised.value.message
+    return raised.value.status, raised.value.reason
+
+
+@pytest.mark.parametrize(
+    ("provider", "headers"),
+    [
+        ("anthropic", {"x-api-key": TOKEN}),
+        ("anthropic", {"authorization": f"Bearer {TOKEN}"}),
+        ("anthropic", {"authorization": f"bearer  {TOKEN} "}),
+        ("anthropic", {"x-api-key": TOKEN, "authorization": f"Bearer {TOKEN}"}),
+        ("anthropic", {"x-api-key": "", "authorization": f"Bearer {TOKEN}"}),
+        ("google", {"x-goog-api-key": TOKEN}),
+        ("openai", {"api-key": TOKEN}),
+        ("openai", {"authorization": f"Bearer {TOKEN}"}),
+        ("openai", {"proxy-authorization": f"Bearer {TOKEN}"}),
+        ("deepgram", {"authorization": f"Token {TOKEN}"}),
+        ("elevenlabs", {"xi-api-key": TOKEN}),
+        ("brave", {"x-subscription-token": TOKEN}),
+    ],
+)
+def test_the_token_is_found_where_sdks_put_it(provider: str, headers: dict[str, str]) -> None:
+    """Also twice."""
+    assert look(f"/{provider}/v1/x", headers) == (provider, "/v1/x", TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("headers", "why"),
+    [
+        ({}, "TOKEN_MISSING"),
+        ({"authorization": ""}, "TOKEN_MISSING"),
+        ({"xi-api-key": TOKEN}, "TOKEN_MISSING"),
+        ({"x-api-key": "sk-ant-api03-the-real-key"}, "KEY_REFUSED"),
+        ({"authorization": "Bearer sk-ant-oat01-the-real-token"}, "KEY_REFUSED"),
+        ({"authorization": f"Basic {TOKEN}"}, "KEY_REFUSED"),
+        ({"authorization": "Bearer"}, "KEY_REFUSED"),
+        ({"x-api-key": "sk-ant-api03-the-real-key", "authorization": f"Bearer {TOKEN}"}, "TWO_CREDENTIALS"),
+        ({"x-api-key": TOKEN, "authorization": f"Bearer {TOKEN[:-2]}AA"}, "TWO_CREDENTIALS"),
+    ],
+)
+def test_anything_but_one_token_is_refused(headers: dict[str, str], why: str) -> None:
+    """A real key above all: it must not go on as if the agent were meant to have it."""
+    assert refused(headers=headers) == (401, why)
+
+
+def test_two_tokens_in_one_header_are_none() -> None:
+    """Envoy joins the values of a header that is sent twice; of what comes of it no lease is found."""
+    assert look(headers={"x-api-key": f"{TOKEN},{TOKEN}"})[2] == f"{TOKEN},{TOKEN}"
+
+
+@pytest.mark.parametrize(
+    "query", [f"key={TOKEN}", "key=AIza-real", "alt=sse&api_key=x", "x=1&Access_Token=x", f"anything={TOKEN}", "auth-token=x"]
+)
+def test_a_query_is_no_place_for_a_secret(query: str) -> None:
+    """It stands in logs."""
+    assert refused(f"/google/v1beta/models?{query}", {"x-goog-api-key": TOKEN}) == (401, "TOKEN_IN_QUERY")
+
+
+@pytest.mark.parametrize("query", ["beta=true", "alt=sse", "monkey=1", "page_token_size=3", ""])
+def test_other_queries_pass(query: str) -> None:
+    """And are no part of the path."""
+    assert look(f"/anthropic/v1/messages?{query}")[1] == "/v1/messages"
+
+
+@pytest.mark.parametrize(
+    ("target", "named", "provider", "path"),
+    [
+        ("/anthropic/v1/messages", "anthropic", "anthropic", "/v1/messages"),
+        ("/anthropic/v1/messages", "", "anthropic", "/v1/messages"),
+        ("/openai-codex/codex/responses", "openai-codex", "openai-codex", "/codex/responses"),
+        ("/anthropic/", "anthropic", "anthropic", "/"),
+        ("/anthropic", "", "anthropic", "/"),
+        ("/anthropic?beta=true", "", "anthropic", "/"),
+    ],
+)
+def test_the_path_begins_with_the_provider(target: str, named: str, provider: str, path: str) -> None:
+    """Whom the route names, where it names one."""
+    assert look(target, named=named) == (provider, path, TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("target", "named"),
+    [
+        ("/nobody/v1", ""),
+        ("/", ""),
+        ("", ""),
+        ("*", ""),
+        ("//anthropic/v1", ""),
+        ("/claude/v1/messages", ""),
+        ("/openai/v1/messages", "anthropic"),
+        ("/anthropic/v1", "nobody"),
+        ("/%61nthropic/v1", "anthropic"),
+        ("http://elsewhere/anthropic/v1", ""),
+        ("http://elsewhere/anthropic/v1", "anthropic"),
+        ("/anthropicx/v1", "anthropic"),
+    ],
+)
+def test_another_path_leads_nowhere(target: str, named: str) -> None:
+    """A route and a path that do not agree lead nowhere either."""
+    assert refused(target, named=named) == (404, "PROVIDER_UNKNOWN")
+
+
+@pytest.mark.parametrize(
+    "rest", ["/../openai/v1", "//v1/messages", "/v1/%2e%2e/x", "/v1%2fmessages", "/v1\\messages", "/%6Dessages", "/a b"]
+)
+def test_a_path_has_one_spelling(rest: str) -> None:
+    """The rules for it are asked about what the vendor will see."""
+    assert refused(f"/anthropic{rest}") == (403, "INVALID_ARGUMENT")
+
+
+@pytest.mark.parametrize("host", [HOST, "127.0.0.1", "LOCALHOST:1", "[::1]:8787", "Gateway.Internal:80", "[fd00::1]:80", ""])
+def test_the_gateway_has_names(host: str) -> None:
+    """This machine's, and those that were configured."""
+    assert look(host=host)[0] == "anthropic"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8787", "10.0.0.1", "[::2]"])
+def test_a_page_that_makes_its_own_name_lead_here_is_told_nothing(host: str) -> None:
+    """DNS rebinding: the name stays the page's."""
+    assert refused(host=host) == (403, "HOST_REFUSED")
+
+
+@pytest.mark.parametrize(
+    ("headers", "why"),
+    [
+        ({"origin": "https://evil.example"}, "BROWSER_REFUSED"),
+        ({"origin": "null"}, "BROWSER_REFUSED"),
+        ({"sec-fetch-site": "cross-site"}, "BROWSER_REFUSED"),
+        ({"sec-fetch-site": "same-origin"}, "BROWSER_REFUSED"),
+        ({"forwarded": "for=1.2.3.4"}, "FORWARDED_REFUSED"),
+        ({"x-forwarded-for": "1.2.3.4"}, "FORWARDED_REFUSED"),
+        ({"x-forwarded-host": "elsewhere"}, "FORWARDED_REFUSED"),
+        ({"via": "1.1 proxy"}, "FORWARDED_REFUSED"),
+    ],
+)
+def test_pages_and_proxies_are_refused(headers: dict[str, str], why: str) -> None:
+    """With a valid token as well."""
+    assert refused(headers={"x-api-key": TOKEN, **headers}) == (403, why)
+
+
+@pytest.mark.parametrize("headers", [{"sec-fetch-site": "none"}, {"sec-fetch-mode": "cors"}, {"x-forwarded-proto": "http"}])
+def test_what_sdks_and_envoy_send_is_no_page_and_no_proxy(headers: dict[str, str]) -> None:
+    """The fetch of Node.js says its mode; Envoy the scheme."""
+    assert look(headers={"x-api-key": TOKEN, **headers})[2] == TOKEN
+
+
+def test_a_header_of_a_configured_provider_is_looked_into() -> None:
+    """Its form is data like any other's."""
+    acme = Provider(id="acme", headers={Mode.API_KEY: HeaderForm("X-Acme", "Key "), Mode.TOKEN: BEARER})
+    inspection = Inspection(Catalog({"acme": acme}))
+    assert inspection.places(acme)[-1] == "x-acme"
+    assert inspection.asked(acme, "/acme/x", "", {"x-acme": f"Key {TOKEN}"}).token == TOKEN
+    with pytest.raises(Refused, match="send the lease token"):
+        inspection.asked(acme, "/acme/x", "", {"x-acme": "Key of-acme"})
