@@ -42,7 +42,9 @@ class Asked(NamedTuple):
     def of(cls, method: str, path: str, params: Mapping[str, str]) -> "Asked":
         """The same from a request's method, path and parameters."""
         parts = [part for part in path.split("/") if part]
-        parts = parts[2:] if parts[:1] == ["api"] else parts[3:]
+        if parts[:1] not in (["api"], ["apis"]):
+            return cls(_VERBS.get(method, "get"), f"nonResourceURLs {path}")
+        parts = parts[2:] if parts[0] == "api" else parts[3:]
         namespace = ""
         if len(parts) > 2 and parts[0] == "namespaces":
             namespace, parts = parts[1], parts[2:]

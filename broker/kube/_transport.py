@@ -20,6 +20,8 @@ Json = dict[str, Any]
 _BODY_MAX: Final = 16 * 2**20
 _LINE_MAX: Final = 8 * 2**20
 _CONNECT_WITHIN: Final = 5.0
+_ACCEPTED: Final = "application/json, */*;q=0.1"
+"""What is no object of the API, such as the keys that sign tokens, is JSON under a name of its own."""
 _BROKEN: Final = (OSError, ValueError, EOFError)
 """What the HTTP library raises where a connection breaks, beside errors of its own."""
 
@@ -113,7 +115,7 @@ class Transport:
 
         query = f"?{urlencode(request.params)}" if request.params else ""
         url = yarl.URL(f"{self.server}{request.path}{query}", encoded=True)
-        headers = {"Accept": "application/json", "Content-Type": request.content_type, "User-Agent": self._client.user_agent}
+        headers = {"Accept": _ACCEPTED, "Content-Type": request.content_type, "User-Agent": self._client.user_agent}
         limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_WITHIN, sock_read=silence)
         try:
             if token := await self.token():
