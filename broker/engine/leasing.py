@@ -301,7 +301,8 @@ class Leasing:
                 self._allowances[agent] = allowance
                 raise
             provider = self._choosing.catalog.normalise(request.provider) or ""
-            denied = LeaseDenied(agent=agent, provider=provider, reason=error.reason, session=request.session)
+            session = request.session if provider else ""
+            denied = LeaseDenied(agent=agent, provider=provider, reason=error.reason, session=session)
             self._events.emit(denied)
             raise
 

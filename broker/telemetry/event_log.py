@@ -44,9 +44,10 @@ _LEVELS: Final[dict[type[Event], int]] = {
 }
 _WELL: Final = frozenset({"ok", ""})
 
-_UNTOLD: Final = frozenset({"lease"})
-"""Who knows a lease's id can use the lease, from its agent's socket. The audit log tells leases apart without it."""
-_OPTIONAL: Final = frozenset({"session", "profiles", "agent"})
+_UNTOLD: Final = frozenset({"lease", "session"})
+"""Who knows a lease's id can use the lease, from its agent's socket; a session is whatever an agent calls it. They are for the
+audit log."""
+_OPTIONAL: Final = frozenset({"profiles", "agent"})
 _EMPTY: Final = ("", ())
 """What is left out of those."""
 

@@ -111,7 +111,8 @@ class LeaseRevoked(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseDenied(Event):
-    """A request was refused: `reason` as in `BrokerError.reason`; `provider` is empty where none was named."""
+    """A request was refused: `reason` as in `BrokerError.reason`; `provider` is empty where none was named that is known. Of a
+    request that makes no sense nothing more is told: anything may stand in it."""
 
     agent: str
     provider: str

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from broker.domain.cooldowns import Outcome
-from broker.domain.errors import AuditUnavailable
+from broker.domain.errors import AuditUnavailable, ProviderUnknown
 from broker.domain.policies import AgentPolicy
 from broker.engine.grants import Request
 from broker.engine.streaming import NoticeKind
@@ -103,6 +103,13 @@ async def test_a_stream_is_renewed_as_soon_as_that_can_be_recorded(engine: Engin
             assert renewed.kind is NoticeKind.RENEWED
             assert renewed.grant is not None
             assert renewed.grant.lease.expires_at > granted.grant.lease.expires_at
+
+
+async def test_of_a_request_that_makes_no_sense_no_more_is_told_than_that(engine: Engine, audit: MemoryAudit) -> None:
+    """Anything may stand in its fields, a misplaced secret too."""
+    with pytest.raises(ProviderUnknown):
+        engine.leasing.acquire("main", Request(provider="s3cret", session="s3cret"))
+    assert audit.heard == [LeaseDenied(agent="main", provider="", reason="PROVIDER_UNKNOWN")]
 
 
 async def test_a_renewal_refused_is_recorded_with_the_lease_that_was_asked_for(engine: Engine, audit: MemoryAudit) -> None:
