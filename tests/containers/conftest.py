@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from testcontainers.core.config import testcontainers_config
 
-from tests.tiers import absent, require
+from tests.tiers import absent, program, require
 
 # Our containers end with their context; the reaper would be one more image to pull.
 testcontainers_config.ryuk_disabled = True
@@ -16,6 +16,7 @@ _ROOT = Path(__file__).parents[2]
 _IMAGE = "equabot-broker:test"
 
 
+_ENVOY_IMAGE = "equabot-envoy:test"
 _AGENT_IMAGE = "equabot-example-agent:test"
 
 
@@ -39,6 +40,18 @@ def docker_image() -> str:
 def agent_image(docker_image: str) -> str:
     """The example agent's image of this working tree, as `name:tag`."""
     return _built(_make("example-agent", f"AGENT_IMAGE={_AGENT_IMAGE}"), _AGENT_IMAGE)
+
+
+@pytest.fixture(scope="session")
+def envoy_image(docker_image: str) -> str:
+    """An image with Envoy as the official one has it: on the PATH, with certificates. That one cannot be pulled everywhere; the
+    program is the same."""
+    require("envoy")
+    envoy = program("envoy")
+    assert envoy is not None
+    recipe = f"FROM {docker_image}\nCOPY {envoy.name} /usr/local/bin/envoy\n"
+    command = ["docker", "build", "--quiet", "--tag", _ENVOY_IMAGE, "--file", "-", str(envoy.parent)]
+    return _built(subprocess.run(command, input=recipe, capture_output=True, text=True, check=False), _ENVOY_IMAGE)
 
 
 def _built(done: subprocess.CompletedProcess[str], image: str) -> str:

@@ -1,7 +1,7 @@
 """A kubelet, as far as a pod of ours needs one, on a Docker Engine: the spec that the chart renders, run as containers.
 
-What the spec says of users, groups, rights, mounts, order and probes is done as it says. The pod is in the host's network, where the
-test's API server and provider are: ports are the test's to choose, and addresses are no boundary.
+What the spec says of users, groups, rights, mounts, order and probes is done. The pod is in the host's network, where the API
+server and the provider are: ports are the test's to choose, and addresses are no boundary.
 """
 
 import time
@@ -48,6 +48,11 @@ class RunningPod:
             assert time.monotonic() - began < within, f"it does not happen:\n{self.told()}"
             time.sleep(0.01)
         return time.monotonic() - began
+
+    def memory(self, name: str) -> Iterator[bytes]:
+        """All that can be read of what the processes of a container hold in memory, as root on the node could."""
+        for process in self.containers[name].get_wrapped_container().top()["Processes"]:
+            yield from _memory(int(process[1]))
 
     def told(self) -> str:
         """Everything that the containers wrote."""
@@ -128,3 +133,14 @@ def _passes(probe: Json) -> bool:
     with suppress(URLError, ConnectionError), urllib.request.urlopen(f"http://127.0.0.1:{asked['port']}{asked['path']}"):
         return True
     return False
+
+
+def _memory(process: int) -> Iterator[bytes]:
+    with Path(f"/proc/{process}/mem").open("rb", buffering=0) as mem:
+        for line in Path(f"/proc/{process}/maps").read_text().splitlines():
+            span, rights = line.split()[:2]
+            begin, end = (int(part, 16) for part in span.split("-"))
+            if rights.startswith("r") and "[v" not in line:
+                mem.seek(begin)
+                with suppress(OSError):  # a page beyond a file's end
+                    yield mem.read(end - begin)

@@ -4,8 +4,8 @@ import base64
 import json
 import os
 import urllib.request
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,7 +42,6 @@ class Installed:
     namespace: str
     provider: Upstream
     page_url: str
-    config: dict[str, Any]
 
     def secret(self, key: str, *, ends: timedelta | None = None) -> None:
         """Writes the Secret; `ends` is when its key does, counted from now."""
@@ -72,11 +71,15 @@ class Installed:
 
 
 @pytest.fixture
-def installed(cluster: Api, namespace: str, docker_image: str, agent_image: str, tmp_path: Path) -> Iterator[Installed]:
+def install(
+    cluster: Api, namespace: str, docker_image: str, agent_image: str, tmp_path: Path
+) -> Iterator[Callable[..., Installed]]:
+    """Installs the chart with some values beside those that the test's images and ports need, and runs its pod."""
     require("helm")
-    ports = {name: free_port() for name in ("health", "metrics", "page")}
-    with Upstream() as provider:
-        values = {
+    ports = {name: free_port() for name in ("health", "metrics", "gateway", "page")}
+    with ExitStack() as ending:
+        provider = ending.enter_context(Upstream())
+        needed = {
             "nativeSidecar": True,
             "broker": {"image": split(docker_image)},
             "application": {
@@ -84,28 +87,34 @@ def installed(cluster: Api, namespace: str, docker_image: str, agent_image: str,
                 "env": {"AGENT_LISTEN": f"127.0.0.1:{ports['page']}", "AGENT_PERIOD": 0.05},
             },
             "config": {
-                "listen": {name: f"0.0.0.0:{ports[name]}" for name in ("health", "metrics")},
+                "listen": {
+                    "health": f"0.0.0.0:{ports['health']}",
+                    "metrics": f"0.0.0.0:{ports['metrics']}",
+                    "gateway": f"127.0.0.1:{ports['gateway']}",
+                },
                 "providers": {"anthropic": {"base_url": provider.url}},
             },
         }
-        objects = chart.render(values, namespace=namespace, at=tmp_path)
-        for each in objects:
-            if each["kind"] in ("ServiceAccount", "Role", "RoleBinding"):
-                cluster.apply(each)
-        spec = chart.pod(objects)
-        name = spec["serviceAccountName"]
-        api = tmp_path / "api"
-        environ = cluster.mount(api, Account(namespace, name, cluster.token(namespace, name)))
-        config = tmp_path / "config"
-        config.mkdir()
-        (config / "equabot.yaml").write_text(chart.config(objects))
-        for path in (*api.iterdir(), *config.iterdir()):
-            os.chown(path, 0, ID)  # as the kubelet does with `fsGroup` and `defaultMode: 0440`
-            path.chmod(0o440)
-        tmp_path.chmod(0o755)
-        with pod(spec, files={"equabot-config": config, "equabot-api": api}, environ=environ) as running:
-            url = f"http://127.0.0.1:{ports['page']}/"
-            yield Installed(running, cluster, namespace, provider, url, values)
+
+        def run(**values: Any) -> Installed:
+            objects = chart.render(needed, values, namespace=namespace, at=tmp_path)
+            for each in objects:
+                if each["kind"] in ("ServiceAccount", "Role", "RoleBinding"):
+                    cluster.apply(each)
+            spec = chart.pod(objects)
+            token = cluster.token(namespace, spec["serviceAccountName"])
+            files = {"equabot-api": tmp_path / "api", "equabot-config": tmp_path / "config"}
+            environ = cluster.mount(files["equabot-api"], Account(namespace, spec["serviceAccountName"], token))
+            files["equabot-config"].mkdir()
+            (files["equabot-config"] / "equabot.yaml").write_text(chart.config(objects))
+            for directory in files.values():
+                for path in directory.iterdir():
+                    os.chown(path, 0, ID)  # as the kubelet does with `fsGroup`
+                    path.chmod(0o440)
+            running = ending.enter_context(pod(spec, files=files, environ=environ))
+            return Installed(running, cluster, namespace, provider, f"http://127.0.0.1:{ports['page']}/")
+
+        yield run
 
 
 def split(image: str) -> dict[str, str]:
@@ -114,10 +123,11 @@ def split(image: str) -> dict[str, str]:
     return {"repository": repository, "tag": tag}
 
 
-def test_the_pods_readiness_is_its_secrets(installed: Installed) -> None:
+def test_the_pods_readiness_is_its_secrets(install: Callable[..., Installed]) -> None:
     """Alive and not ready without the Secret; ready within a second of its creation; the agent's next request carries a rotated
     key; not ready once it has expired, and ready within a second of the next; not ready once it is gone."""
     first, second, third = (made_up_key(word) for word in ("first", "second", "third"))
+    installed = install()
     running = installed.pod
     running.wait_until(lambda: "NO_USABLE_PROFILE" in installed.page().get("error", ""))
     assert running.passes(BROKER, "liveness")
@@ -148,10 +158,10 @@ def test_the_pods_readiness_is_its_secrets(installed: Installed) -> None:
     assert running.stop() == {BROKER: 0, "agent": 0}
 
 
-def test_the_agent_has_its_socket_and_nothing_else(installed: Installed) -> None:
+def test_the_agent_has_its_socket_and_nothing_else(install: Callable[..., Installed]) -> None:
     """In its container there is one socket, no token of the pod's account, no Secret, no configuration; and nothing of that can
     be written. The operator has all of it where the broker is."""
-    key = made_up_key("only")
+    installed, key = install(), made_up_key("only")
     installed.secret(key)
     installed.pod.wait_until(lambda: installed.used(key))
     found = installed.pod.run("agent", "find", "/", "-path", "/proc", "-prune", "-o", "-type", "s", "-print").output
@@ -163,3 +173,32 @@ def test_the_agent_has_its_socket_and_nothing_else(installed: Installed) -> None
     status = installed.pod.run(BROKER, "equabot", "models", "status", "--json")
     assert (status.code, f"anthropic:{SECRET}" in status.output, key in status.output) == (0, True, False)
     assert installed.pod.run(BROKER, "equabot", "health", "provider/anthropic").code == 0
+
+
+def test_behind_the_gateway_the_key_is_the_brokers_and_envoys(install: Callable[..., Installed], envoy_image: str) -> None:
+    """The agent works with a lease token, through Envoy; the provider gets the key. The agent's memory holds no piece of it,
+    nor does any log. A rotated key is in the next request, and the agent notices nothing."""
+    first, second = made_up_key("first"), made_up_key("second")
+    installed = install(gateway={"enabled": True, "image": split(envoy_image)})
+    running = installed.pod
+    installed.secret(first)
+    running.wait_until(lambda: installed.used(first) and installed.page().get("status") == 200)
+    page = installed.page()
+    assert (page["delivery"], page["base_url"].partition("//")[0]) == ("brokered", "http:")
+    assert page["base_url"].endswith("/anthropic")
+    assert installed.provider.received[-1].path == "/v1/models"
+
+    installed.secret(second)
+    assert running.wait_until(lambda: installed.used(second)) < 1
+    assert installed.page()["version"] == page["version"]
+
+    held = b"".join(running.memory("agent"))
+    assert b"eqb_" in held, "the lease token is to be found, or nothing would be"
+    for key in (first, second):
+        body = key.removeprefix("sk-ant-api03-").encode()
+        assert not [at for at in range(0, len(body) - 8, 8) if body[at : at + 8] in held]
+        assert key not in running.told()
+    found = running.run("equabot-gateway", "find", "/", "-path", "/proc", "-prune", "-o", "-type", "s", "-print").output
+    assert [line for line in found.splitlines() if line.startswith("/")] == ["/run/equabot/gateway/control.sock"]
+    assert running.run("equabot-gateway", "ls", "/var/run/secrets").code != 0
+    assert running.stop() == {BROKER: 0, "equabot-gateway": 0, "agent": 0}

@@ -69,12 +69,12 @@ class Upstream:
     set, are the only secrets that do not get a 401.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.received: list[Received] = []
         self.answers: list[Answer] = []
         self.verdicts: dict[str, Answer] = {}
         self.accepted: set[str] | None = None
-        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"upstream": self}))
+        self._server = _Server((host, 0), type("Handler", (_Handler,), {"upstream": self}))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self.port = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}"
