@@ -92,7 +92,9 @@ class AdminServicer:
         agent, provider, profile = self._filter(request)
         lease_id = requests.text(request.lease_id, "lease_id")
         revoked = self._leasing.revoke_matching(lease_id=lease_id, agent=agent, provider=provider, profile=profile)
-        self._did("RevokeLeases", agent=agent, provider=provider, profile=profile, lease=lease_id, count=revoked)
+        # What matched nothing may be anything, a misplaced secret too.
+        about = {"agent": agent, "provider": provider, "profile": profile, "lease": lease_id} if revoked else {}
+        self._did("RevokeLeases", **about, count=revoked)
         return pb.RevokeLeasesResponse(revoked=revoked)
 
     async def list_all_profiles(self, request: pb.ListAllProfilesRequest, call: Call) -> pb.ListAllProfilesResponse:

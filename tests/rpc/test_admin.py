@@ -271,7 +271,7 @@ async def test_diagnose_speaks_of_now(serve: Serve) -> None:
 
 
 async def test_what_an_operator_does_is_told_and_what_they_look_at_is_not(serve: Serve) -> None:
-    """Each act with what it was about; one that was refused did nothing."""
+    """Each act with what it was about, unless it was about nothing there is; one that was refused did nothing."""
     async with serve(engine()) as served:
         admin = await served.admin()
         lease = await acquire(served, "anthropic")
@@ -284,6 +284,7 @@ async def test_what_an_operator_does_is_told_and_what_they_look_at_is_not(serve:
         await admin.ClearCooldown(admin_pb2.ClearCooldownRequest(profile="anthropic:a"))
         await refused(admin.ClearCooldown(admin_pb2.ClearCooldownRequest(profile="anthropic:none")))
         await refused(admin.RevokeLeases(admin_pb2.RevokeLeasesRequest()))
+        await admin.RevokeLeases(admin_pb2.RevokeLeasesRequest(agent="s3cret", lease_id="s3cret"))
         await admin.Reload(admin_pb2.ReloadRequest())
         about: dict[str, Any] = {"agent": "main", "provider": "anthropic"}
         assert [event for event in served.engine.emitted if isinstance(event, Administered)] == [
@@ -291,6 +292,7 @@ async def test_what_an_operator_does_is_told_and_what_they_look_at_is_not(serve:
             Administered(action="SetOrder", **about, profiles=("anthropic:b", "anthropic:a"), count=2),
             Administered(action="ClearOrder", **about),
             Administered(action="ClearCooldown", profile="anthropic:a", count=1),
+            Administered(action="RevokeLeases"),
             Administered(action="Reload"),
         ]
 
