@@ -308,6 +308,7 @@ async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
             events.sinks.insert(0, audit.record)
             engine = Engine(config, clock=clock, store=store, events=events)
             redactor.watch(engine.standings.secrets)
+            engine.spending.recorded = audit.check
             engine.readiness.blocked, audit.changed = lambda: audit.refuses, engine.readiness.look_again
             async with AsyncExitStack() as stack:
                 stack.callback(audit.close)

@@ -240,6 +240,7 @@ _AGENT: Final = Section(
         "max_leases": Text(values.count),
         "rate": Text(values.rate),
         "burst": Text(values.count),
+        "requests": Many(Text(values.request), some=True),
         "socket": _SOCKET,
         "service_accounts": Many(Text(values.service_account), some=True),
         "certificates": Many(_TEXT, some=True),
@@ -340,6 +341,7 @@ _PROVIDER: Final = Section(
         "sdk_env": Named(partial(values.one_of, Mode), _VARIABLE),
         "key_prefixes": Many(_TEXT),
         "token_prefixes": Many(_TEXT),
+        "requests": Many(Text(values.request)),
     },
 )
 _ENV: Final = Section(

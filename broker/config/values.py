@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from typing import Final, NamedTuple, TypeVar
 
 from broker.config.faults import Refused, is_credential, quote
+from broker.domain.requests import rule
 
 E = TypeVar("E", bound=Enum)
 
@@ -51,6 +52,15 @@ def text(written: str) -> str:
     if not written or not written.isprintable():
         raise Refused("must be plain text on one line, and not empty")
     return written
+
+
+def request(written: str) -> str:
+    """A rule of what may be asked through the gateway."""
+    shown = text(written)
+    try:
+        return rule(shown)
+    except ValueError as error:
+        raise Refused(f"{error}, not {quote(written)}") from None
 
 
 def affix(written: str) -> str:

@@ -1,5 +1,6 @@
 """Lease tokens, spent: who shows one, what for, and which credential takes its place. And what comes of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlsplit
@@ -66,6 +67,8 @@ class Spending:
         self._leasing = leasing
         self._refreshing = refreshing
         self._reporting = reporting
+        self.recorded: Callable[[], None] = lambda: None
+        """Raises AuditUnavailable while nothing may pass, for it could not be recorded."""
         self._prefixes = {known.id: urlsplit(known.base_url).path.rstrip("/") for known in catalog.providers.values()}
 
     def bearer(self, token: str) -> Lease:
@@ -79,6 +82,7 @@ class Spending:
         Raises PolicyDenied, InvalidArgument, NoUsableProfile, ProfileNotFound, ReauthRequired, RefreshFailed,
         SourceNotSynced, AuditUnavailable; and, where it ended meanwhile, LeaseNotFound, LeaseExpired, ShuttingDown.
         """
+        self.recorded()
         self._check(lease, provider, method, path)
         try:
             settled, held = self._leasing.settle(lease)

@@ -195,6 +195,15 @@ agents:
     )
 
 
+def test_rules_of_what_may_be_asked_through_the_gateway() -> None:
+    """Of an agent and of a provider, in their usual spelling; a provider's stand instead of the built-in ones."""
+    rules = "requests: ['POST  /v1/messages', '!/v1/files*']"
+    config = sound(f"agents: {{a: {{{rules}}}}}\nproviders: {{anthropic: {{{rules}}}, openai: {{requests: []}}}}\n")
+    assert config.policies.of("a").requests == ("POST /v1/messages", "!/v1/files*")
+    assert config.catalog.providers["anthropic"].requests == ("POST /v1/messages", "!/v1/files*")
+    assert config.catalog.providers["openai"].requests == ()
+
+
 def test_an_agents_leases_live_as_long_as_any() -> None:
     """Without a bound of its own an agent has that of all leases."""
     assert sound("leases: {max_ttl: 2h}\nagents: {a: }").policies.of("a").max_ttl == 7200.0

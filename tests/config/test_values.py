@@ -38,6 +38,7 @@ EVERY: list[Callable[[str], Any]] = [
     values.kube_name,
     values.model,
     values.rate,
+    values.request,
     partial(values.word, ("json", "form")),
     partial(values.one_of, Mode),
 ]

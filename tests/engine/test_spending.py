@@ -8,6 +8,7 @@ import pytest
 from broker.domain.answers import Answer
 from broker.domain.cooldowns import HOUR, MINUTE
 from broker.domain.errors import (
+    AuditUnavailable,
     BrokerError,
     InvalidArgument,
     LeaseExpired,
@@ -162,6 +163,18 @@ async def test_an_agents_policy_narrows_what_may_be_asked() -> None:
             await use(engine, token, asked=asked)
     with pytest.raises(PolicyDenied, match=r"agents\.main\.requests"):
         await use(engine, other, PROVIDERS["openai"], asked="POST /embeddings")
+
+
+async def test_what_cannot_be_recorded_does_not_pass(engine: Engine) -> None:
+    """Where nothing may happen that is not."""
+    token = shown(acquire(engine))
+
+    def full() -> None:
+        raise AuditUnavailable("the disk is full")
+
+    engine.spending.recorded = full
+    with pytest.raises(AuditUnavailable):
+        await use(engine, token)
 
 
 # -- what comes of it --------------------------------------------------------------------------------------------------
