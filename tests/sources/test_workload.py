@@ -104,7 +104,8 @@ async def test_an_identity_is_exchanged_as_its_vendor_wants(
     before, began = await held(source), clock.now()
     assert await source.exchange(f"{vendor}:pod") is None
     profile, faults = await held(source)
-    assert (profile.secret, profile.mode, faults) == (SecretValue(vendors.given[0]), Mode.WIF, ())
+    assert (profile.secret, profile.fault, faults) == (SecretValue(vendors.given[0]), "", ())
+    assert (profile.mode, profile.workload) == (Mode.WIF, True)
     assert profile.issued_at is not None
     assert began <= profile.issued_at <= clock.now()
     assert profile.expires_at == profile.issued_at + vendors.life
