@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from broker.kube.locking import lease_name
 from tests.helm.chart import CHART, EVERY, FIXTURES, NAMESPACE, config, helm, of_kind, render, secret_rules
 
 READ = ["get", "list", "watch"]
@@ -34,7 +35,7 @@ def test_one_object_a_file() -> None:
     """Named by component and kind, but for Roles, of which there is one a namespace."""
     for file in (CHART / "templates").glob("**/*.yaml"):
         component, _, kind = file.stem.partition("-")
-        assert component in ("agent", "broker")
+        assert component in ("agent", "broker", "remote")
         kinds = [line.partition(":")[2].strip() for line in file.read_text().splitlines() if line.startswith("kind:")]
         assert len(kinds) <= 1
         assert not kinds or kind in (kinds[0].lower(), "dashboard")
@@ -44,7 +45,8 @@ def test_one_object_a_file() -> None:
 def test_names_and_labels(fixture: Path) -> None:
     """No two objects share a name, each says its namespace, and all can be found by their labels."""
     objects = render(fixture)
-    names = [(each["kind"], each["metadata"]["namespace"], each["metadata"]["name"]) for each in objects]
+    names = [(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in objects]
+    assert all(namespace or kind.startswith("Cluster") for kind, namespace, _ in names)
     assert len(names) == len(set(names))
     for each in objects:
         labels = each["metadata"]["labels"]
@@ -80,9 +82,35 @@ def test_logins_may_be_written_under_a_lock() -> None:
     (role,) = of_kind(render(FIXTURES / "logins.yaml"), "Role")
     written = [rule for rule in role["rules"] if set(rule["verbs"]) - set(READ)]
     assert [(rule["resources"], rule.get("resourceNames"), rule["verbs"]) for rule in written] == [
-        (["secrets"], ["logins"], ["update", "patch"]),
+        (["secrets"], ["logins"], ["update"]),
         (["leases"], ["equabot-refresh-logins"], ["get", "update"]),
         (["leases"], None, ["create"]),
+    ]
+
+
+def test_a_lock_is_called_as_the_broker_calls_it(tmp_path: Path) -> None:
+    """Also for a Secret with the longest name that there may be."""
+    names = ["logins", "l" * 253, "l" * 219 + "-." + "x" * 30]
+    values = {"config": {"sources": [{"kubernetes": {"names": names}}]}, "rbac": {"logins": names}}
+    (role,) = of_kind(render(values, at=tmp_path), "Role")
+    (rule,) = [rule for rule in role["rules"] if "leases" in rule["resources"] and "resourceNames" in rule]
+    assert rule["resourceNames"] == [lease_name("equabot-refresh", name) for name in names]
+
+
+def test_who_is_asked_about_callers(tmp_path: Path) -> None:
+    """With token reviews the API server, which takes a right; published keys take none."""
+    remote = FIXTURES / "remote.yaml"
+    (binding,) = of_kind(render(remote), "ClusterRoleBinding")
+    assert binding["roleRef"]["name"] == "system:auth-delegator"
+    keys = {"config": {"listen": {"agents": {"service_accounts": {"validate": "published_keys"}}}}}
+    assert of_kind(render(remote, keys, at=tmp_path), "ClusterRoleBinding") == []
+    (service,) = [each for each in of_kind(render(remote), "Service") if each["metadata"]["name"].endswith("-broker-broker")]
+    assert {each["name"]: each["port"] for each in service["spec"]["ports"]} == {"certificates": 8444, "tokens": 8443}
+    (policy,) = of_kind(render(remote), "NetworkPolicy")
+    callers = {"namespaceSelector": {"matchLabels": {"team": "agents"}}}
+    assert [port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"] if callers in rule["from"]] == [
+        8444,
+        8443,
     ]
 
 

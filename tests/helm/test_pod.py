@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.helm.chart import EVERY, FIXTURES, config, containers, mounted, pod, render
 
@@ -93,7 +94,8 @@ def test_every_mount_has_its_volume(objects: list[dict[str, Any]]) -> None:
 def test_only_who_asks_the_api_has_a_token(objects: list[dict[str, Any]]) -> None:
     """It lies where the client looks for it, in the broker's container, and only where a source needs it."""
     spec = pod(objects)
-    needed = "kubernetes:" in config(objects)
+    read = yaml.safe_load(config(objects))
+    needed = "kubernetes:" in config(objects) or "service_accounts" in read["listen"].get("agents", {})
     assert (TOKEN in mounted(containers(spec)[BROKER])) is needed
     for name, container in containers(spec).items():
         assert TOKEN not in mounted(container) or name == BROKER

@@ -86,6 +86,12 @@ def test_a_wrong_value_is_named(values: Mapping[str, Any], said: str, tmp_path: 
         ({"config": {"gateway": {"mode": "child"}}, "gateway": {"enabled": True}}, "config.gateway.mode is child", "remove"),
         ({"application": {"agent": "coder"}}, "coder is no agent", "which has main"),
         ({"mountedSecrets": ["llm"]}, "no source reads", "add `- mounted`"),
+        ({"tlsSecret": "tls"}, "config.listen.agents, which is not there", "remove tlsSecret"),
+        (
+            {"config": {"listen": {"agents": {"certificate": "/run/secrets/equabot-tls/tls.crt"}}}},
+            "where nothing is mounted",
+            "set tlsSecret",
+        ),
         ({"rbac": {"logins": ["other"]}}, "the Secret other", "add it to the names"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name is empty", "name the account"),
         (

@@ -51,7 +51,7 @@ def pods(objects: list[Json], namespace: str) -> Iterator[Json]:
 
 def elsewhere(cluster: Api, objects: list[Json]) -> None:
     """Makes the other namespaces that objects name."""
-    for name in {each["metadata"]["namespace"] for each in objects}:
+    for name in {each["metadata"].get("namespace", "default") for each in objects}:
         cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
 
@@ -131,7 +131,6 @@ def test_the_broker_writes_logins_and_nothing_else(cluster: Api, namespace: str,
     for name in ("equabot-credentials", "logins"):
         cluster.secret(namespace, name, {"ANTHROPIC_API_KEY": "x"})
     account.replace(account.get("Secret", "logins", namespace=namespace))
-    account.patch("Secret", "logins", {"metadata": {"annotations": {"equabot.dev/pending-refresh": "{}"}}}, namespace=namespace)
     version = "coordination.k8s.io/v1"
     lock = {"name": "equabot-refresh-logins", "namespace": namespace}
     made = account.create({"apiVersion": version, "kind": "Lease", "metadata": lock, "spec": {"holderIdentity": "me"}})

@@ -1,10 +1,9 @@
 {{/*
-Which Secrets the configuration asks the API server for, as JSON: {namespace: {names: […], all: whether a selector is used}}.
-Empty: none, and the broker gets neither a Role nor a token.
+Which Secrets the configuration asks the API server for, as JSON: {namespace: {names: […], all: whether a selector is used,
+logins: those of them that the broker refreshes}}.
 */}}
 {{- define "equabot-broker.secrets" -}}
 {{- $found := dict -}}
-{{- $own := .root.Release.Namespace -}}
 {{- $bound := list -}}
 {{- range $id, $profile := .values.config.profiles -}}
   {{- with dig "from" "kubernetes" "secret" "" $profile -}}{{- $bound = append $bound . -}}{{- end -}}
@@ -14,17 +13,23 @@ Empty: none, and the broker gets neither a Role nor a token.
     {{- $options := dict -}}
     {{- if kindIs "map" $source -}}{{- $options = $source.kubernetes | default dict -}}{{- end -}}
     {{- if not $options.kubeconfig -}}
-      {{- $namespace := $options.namespace | default $own -}}
+      {{- $namespace := $options.namespace | default $.root.Release.Namespace -}}
       {{- $here := get $found $namespace | default (dict "names" list "all" false) -}}
       {{- $names := concat $here.names ($options.names | default list) $bound | uniq | sortAlpha -}}
       {{- $all := or $here.all $options.selector (not $options.names) | empty | not -}}
-      {{- $_ := set $found $namespace (dict "names" $names "all" $all) -}}
+      {{- $_ := set $found $namespace (dict "names" $names "all" $all "logins" list) -}}
     {{- end -}}
   {{- end -}}
 {{- end -}}
 {{- range $secret := .values.rbac.logins -}}
-  {{- $here := get $found $own | default (dict "names" list "all" false) -}}
-  {{- if not (or $here.all (has $secret $here.names)) -}}
+  {{- $known := false -}}
+  {{- range $namespace, $here := $found -}}
+    {{- if or $here.all (has $secret $here.names) -}}
+      {{- $known = true -}}
+      {{- $_ := set $here "logins" (append $here.logins $secret) -}}
+    {{- end -}}
+  {{- end -}}
+  {{- if not $known -}}
     {{- fail (printf "rbac.logins names the Secret %s, which no source reads: add it to the names of a kubernetes source in config.sources" $secret) -}}
   {{- end -}}
 {{- end -}}
@@ -61,14 +66,14 @@ rules:
     resourceNames: {{ toJson $access.names }}
     verbs: [get, list, watch]
   {{- end }}
-  {{- if and $context.values.rbac.logins (eq $namespace $context.root.Release.Namespace) }}
+  {{- with $access.logins }}
   - apiGroups: [""]
     resources: [secrets]
-    resourceNames: {{ toJson $context.values.rbac.logins }}
-    verbs: [update, patch]
+    resourceNames: {{ toJson . }}
+    verbs: [update]
   - apiGroups: [coordination.k8s.io]
     resources: [leases]
-    resourceNames: {{ include "equabot-broker.leases" $context }}
+    resourceNames: {{ include "equabot-broker.leases" . }}
     verbs: [get, update]
   # What is created has no name yet that RBAC could look at.
   - apiGroups: [coordination.k8s.io]
@@ -78,9 +83,16 @@ rules:
 {{- end }}
 {{- end -}}
 
+{{/* The Leases under which Secrets are refreshed, named as the broker names them: takes the Secrets' names. */}}
 {{- define "equabot-broker.leases" -}}
 {{- $names := list -}}
-{{- range .values.rbac.logins -}}{{- $names = append $names (printf "equabot-refresh-%s" .) -}}{{- end -}}
+{{- range . -}}
+  {{- $name := printf "equabot-refresh-%s" . -}}
+  {{- if gt (len $name) 253 -}}
+    {{- $name = printf "%s-%s" (regexReplaceAll "[-.]+$" (trunc 236 $name) "") (sha256sum . | trunc 16) -}}
+  {{- end -}}
+  {{- $names = append $names $name -}}
+{{- end -}}
 {{- toJson $names -}}
 {{- end -}}
 
@@ -104,6 +116,26 @@ subjects:
   - kind: ServiceAccount
     name: {{ include "equabot-broker.serviceAccountName" $context }}
     namespace: {{ $context.root.Release.Namespace }}
+{{- end }}
+{{- end -}}
+
+{{/* What lets the broker ask whose token a caller shows, where it is to ask. */}}
+{{- define "equabot-broker.clusterRoleBinding" -}}
+{{- if include "equabot-broker.reviewsTokens" . -}}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata:
+  name: {{ include "equabot-broker.fullname" . }}-{{ .root.Release.Namespace }}
+  labels:
+    {{- include "equabot-broker.labels" . | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: system:auth-delegator
+subjects:
+  - kind: ServiceAccount
+    name: {{ include "equabot-broker.serviceAccountName" . }}
+    namespace: {{ .root.Release.Namespace }}
 {{- end }}
 {{- end -}}
 
@@ -132,5 +164,7 @@ automountServiceAccountToken: false
 {{- if .values.rbac.create }}
 {{ include "equabot-broker.roles" . }}
 {{ include "equabot-broker.roleBindings" . }}
+---
+{{ include "equabot-broker.clusterRoleBinding" . }}
 {{- end }}
 {{- end -}}

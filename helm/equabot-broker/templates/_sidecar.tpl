@@ -38,6 +38,9 @@
   ports:
     - {name: equabot-health, containerPort: {{ $health }}}
     - {name: equabot-metrics, containerPort: {{ include "equabot-broker.port" (dict "values" .values "key" "metrics") }}}
+    {{- range $name, $port := include "equabot-broker.remotePorts" . | fromJson }}
+    - {name: {{ $name }}, containerPort: {{ $port }}}
+    {{- end }}
   {{- range $probe, $service := dict "startup" "liveness" "liveness" "liveness" "readiness" "readiness" }}
   {{ $probe }}Probe:
     grpc: {port: {{ $health }}, service: {{ $service }}}
@@ -65,6 +68,9 @@
     {{- end }}
     {{- range .values.mountedSecrets }}
     - {name: equabot-secret-{{ . | replace "." "-" | trunc 47 | trimSuffix "-" }}, mountPath: /run/secrets/equabot/{{ . }}, readOnly: true}
+    {{- end }}
+    {{- if .values.tlsSecret }}
+    - {name: equabot-tls, mountPath: /run/secrets/equabot-tls, readOnly: true}
     {{- end }}
     {{- with .values.broker.volumeMounts }}
     {{- toYaml . | nindent 4 }}

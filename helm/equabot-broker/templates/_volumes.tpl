@@ -55,6 +55,10 @@ equabot-agent-{{ . | replace "_" "-" }}
   # Without it the pod starts, and is not ready.
   secret: {secretName: {{ . }}, optional: true, defaultMode: 0440}
 {{- end }}
+{{- with .values.tlsSecret }}
+- name: equabot-tls
+  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
 {{- with .values.broker.volumes }}
 {{ toYaml . }}
 {{- end }}
@@ -62,7 +66,7 @@ equabot-agent-{{ . | replace "_" "-" }}
 
 {{/* `true` where the broker speaks to the API server, else nothing. */}}
 {{- define "equabot-broker.usesApi" -}}
-{{- if include "equabot-broker.secrets" . | fromJson -}}true{{- end -}}
+{{- if or (include "equabot-broker.secrets" . | fromJson) (include "equabot-broker.asksAboutCallers" .) -}}true{{- end -}}
 {{- end -}}
 
 {{/* The mounts of an agent's container. `agent` in the argument says whose; without, it is `main`. */}}
