@@ -5,6 +5,13 @@ The API an agent sees. It is served on one Unix socket per agent:
 `unix:<run_dir>/<agent>/broker.sock`. The socket is the identity: a call says nothing about who is
 calling, and an agent that does not have another agent's socket mounted cannot speak as it.
 
+Where it is served over TCP as well, that is with TLS, and every call shows who makes it: by the metadata
+`authorization: Bearer <token of a Kubernetes service account, for audience "equabot">`, or by the certificate with
+which its connection was opened. Which agent that is the broker's configuration says. Who does not show it is refused
+with UNAUTHENTICATED, who is no agent's with PERMISSION_DENIED, both for the reason POLICY_DENIED; while it cannot be
+found out, with UNAVAILABLE for the reason SOURCE_NOT_SYNCED. A stream ends, with the same, when its caller's token or
+certificate does.
+
 Every error carries a `google.rpc.ErrorInfo` with domain "equabot.dev" and one of these reasons:
 PROVIDER_UNKNOWN, PROFILE_NOT_FOUND, NO_USABLE_PROFILE (its metadata maps each candidate's id to why it was
 not used), POLICY_DENIED, DELIVERY_NOT_ALLOWED, LEASE_NOT_FOUND, LEASE_EXPIRED, LEASE_LIMIT, RATE_LIMITED,
