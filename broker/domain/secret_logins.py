@@ -2,7 +2,7 @@
 
 The marks of a refresh (`domain.logins`) stand in annotations, by the names of the entries, where `kubectl describe` shows them
 and every broker sees them; data keys change only where tokens do. A third annotation is of Secrets alone: the digests of the
-refresh tokens that were exchanged here for others, for whoever applies an older manifest puts such a token back.
+last refresh tokens that were exchanged or given up, for whoever applies an older manifest puts such a token back.
 """
 
 import json
@@ -21,7 +21,7 @@ PENDING_MARK: Final = "equabot.dev/pending-refresh"
 REAUTH_MARK: Final = "equabot.dev/reauth-required"
 SPENT_MARK: Final = "equabot.dev/spent-refresh"
 SUPERSEDED: Final = "superseded"
-"""The code of a login whose refresh token was exchanged for another one, and has been put back."""
+"""The code of a login whose refresh token was exchanged or given up before, and has been put back."""
 
 _FIELDS: Final = {PENDING_MARK: PENDING, REAUTH_MARK: REAUTH}
 _SPENT_MAX: Final = 8
@@ -55,10 +55,10 @@ class SecretLogins:
             was = before.entries.get(name)
             if entry == was:
                 continue
+            spent = [of for of in (*_doubted(marks, name), digest(was or {})) if of not in ("", digest(entry))]
+            marks[SPENT_MARK][name] = list(dict.fromkeys((*_spent(marks, name), *spent)))[-_SPENT_MAX:]
             for annotation, key in _FIELDS.items():
                 marks[annotation][name] = entry.get(key)
-            if was is not None and digest(was) not in ("", digest(entry)):
-                marks[SPENT_MARK][name] = [*_spent(marks, name), digest(was)][-_SPENT_MAX:]
             plain = {key: value for key, value in entry.items() if key not in _FIELDS.values()}
             if name == self.claude and name not in entries:
                 values[CLAUDE_LOGIN] = with_login_entry(CLAUDE, values[CLAUDE_LOGIN], plain)
@@ -92,6 +92,12 @@ def _marked(name: str, entry: Any, marks: Mapping[str, Json]) -> Any:
 def _spent(marks: Mapping[str, Json], name: str) -> list[str]:
     found = marks[SPENT_MARK].get(name)
     return [of for of in found if isinstance(of, str)] if isinstance(found, list) else []
+
+
+def _doubted(marks: Mapping[str, Json], name: str) -> list[str]:
+    """The tokens that are noted as sent or refused; somebody may have logged in since."""
+    found = (marks[annotation].get(name) for annotation in _FIELDS)
+    return [str(mark.get("digest", "")) for mark in found if isinstance(mark, dict)]
 
 
 def _noted(annotations: Mapping[str, str], annotation: str) -> Json:

@@ -55,6 +55,8 @@ class LeaseLock:
         self._other = ""
         self._seen = ""
         self._seen_at = 0.0
+        # A server that is slower than that may keep its holder from renewing it.
+        self._within = min(10.0, seconds / 4)
 
     async def take(self, *, within: float, owner: Mapping[str, str] | None = None) -> None:
         """Takes it, waiting so many seconds where somebody has it. `owner` is the object with which a new Lease shall go.
@@ -111,9 +113,9 @@ class LeaseLock:
             if found is not None and not self._free(found):
                 return False
             writing = (
-                self._api.create(self._leases, self._body(self._new(owner)))
+                self._api.create(self._leases, self._body(self._new(owner)), timeout=self._within)
                 if found is None
-                else self._api.replace(f"{self._leases}/{self.name}", self._body(found))
+                else self._api.replace(f"{self._leases}/{self.name}", self._body(found), timeout=self._within)
             )
             self._held = await writing
         except KubeFault as fault:
@@ -126,7 +128,7 @@ class LeaseLock:
 
     async def _find(self) -> Json | None:
         try:
-            return await self._api.get(f"{self._leases}/{self.name}")
+            return await self._api.get(f"{self._leases}/{self.name}", timeout=self._within)
         except KubeFault as fault:
             if fault.status != _NOT_FOUND:
                 raise

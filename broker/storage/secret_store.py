@@ -39,11 +39,12 @@ _CERTAIN: Final = frozenset({400, 403, 404, 405, 413, 422})
 
 @dataclass(frozen=True, slots=True)
 class SecretOptions:
-    """How long things may take, in seconds; `locked_for` in whole ones."""
+    """How long things may take, in seconds; `locked_for` in whole ones. `call_within` is for one request."""
 
     locked_for: int = LOCKED_FOR
     lock_within: float = LOCK_WITHIN
     patience: float = PATIENCE
+    call_within: float = 10.0
 
 
 class SecretStores:
@@ -70,7 +71,7 @@ class SecretStores:
         """
         claude = login.id if login.origin.endswith(f" {CLAUDE_LOGIN}") else ""
         async with self._doors.setdefault(login.unit, asyncio.Lock()):
-            secret = _Secret(self._api, self._namespace, login.unit, claude)
+            secret = _Secret(self._api, self._namespace, login.unit, claude, self._options.call_within)
             try:
                 await self._api.open()
                 secret.namespace = self._namespace or self._api.namespace
@@ -115,6 +116,7 @@ class _Secret:
     namespace: str
     name: str
     claude: str
+    within: float
     found: Json = field(default_factory=dict, repr=False)
     logins: SecretLogins = field(default_factory=lambda: SecretLogins({}, {}))
     document: Document = field(default_factory=Document)
@@ -126,7 +128,7 @@ class _Secret:
 
     async def read(self) -> None:
         """Raises KubeFault, and StoreFault for a Secret whose logins cannot be kept fresh."""
-        self._hold(await self.api.get(self._path))
+        self._hold(await self.api.get(self._path, timeout=self.within))
         if self.found.get("immutable") is True:
             raise StoreFault(
                 f"{self} is immutable, so that the logins in it cannot be refreshed: put them into a Secret without `immutable`"
@@ -134,7 +136,7 @@ class _Secret:
 
     async def write(self, document: Document) -> None:
         """Writes it, if nobody else has since it was read. Raises KubeFault, and StoreFault for what it cannot hold."""
-        self._hold(await self.api.replace(self._path, self._with(document)))
+        self._hold(await self.api.replace(self._path, self._with(document), timeout=self.within))
 
     def unusable(self, done: str, fault: KubeFault) -> StoreFault:
         """The fault of a store."""

@@ -66,6 +66,14 @@ def test_a_token_that_was_put_back_is_not_the_brokers_any_more() -> None:
     assert "reauthRequired" not in changed(back, "acme:me", anew).document().entries["acme:me"]
 
 
+def test_what_was_given_up_stays_so_after_the_next_login() -> None:
+    """A token that a dead process had in hand may be spent: who puts it back must not have it sent."""
+    broken = changed(SECRET, "acme:me", with_intent(ENTRY, by="a", now=NOW))
+    anew = replace(broken, values={**broken.values, STORE: TEXT.replace(b"rt-1", b"rt-5")})
+    (refreshed,) = {changed(anew, "acme:me", with_tokens(anew.document().entries["acme:me"], TOKENS)).annotations[SPENT]}
+    assert json.loads(refreshed) == {"acme:me": [digest(ENTRY), digest({"refresh": "rt-5"})]}
+
+
 def test_only_the_last_spent_tokens_are_remembered() -> None:
     """An annotation has its bounds; older manifests than those are rare."""
     secret = SECRET

@@ -18,8 +18,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Coroutine, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 from broker.engine.redeeming import Kind
 from broker.upstream.token_endpoint import HttpTokenEndpoint
@@ -47,16 +49,27 @@ FAULTS: Final = {
 class Endpoint:
     """The token endpoint, a process of its own that is killed and started again on the same ledger."""
 
-    def __init__(self, ledger: Path, seed: int) -> None:
+    def __init__(self, ledger: Path, seed: int, *, life: float = LIFE, slowness: float = 0.8) -> None:
         self._ledger = ledger
         self._seed = seed
+        self._slowness = slowness
+        self._life = life
         self._port = 0
         self.deaths = 0
         self.url = self.start()
 
     def start(self, *, well_behaved: bool = False) -> str:
         faults = "{}" if well_behaved else json.dumps(FAULTS)
-        options = ["--life", str(LIFE), "--faults", faults, "--seed", str(self._seed + self.deaths), "--slowness", "0.8"]
+        options = [
+            "--life",
+            str(self._life),
+            "--faults",
+            faults,
+            "--seed",
+            str(self._seed + self.deaths),
+            "--slowness",
+            str(self._slowness),
+        ]
         program = [sys.executable, "-m", "tests.fakes.token_endpoint", str(self._ledger), str(self._port), *options]
         self._process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
@@ -76,12 +89,24 @@ class Endpoint:
         self._process.stdout.close()
 
 
-class Processes:
-    """The eight, each replaced when it dies. They die at a point by turns, or at a random instant; some live on."""
+class Work(Protocol):
+    """What a process does until it is told to stop, or dies."""
 
-    def __init__(self, world: World, chance: random.Random) -> None:
-        self._world = world
+    def __call__(self, *, slot: int, notes: Notes, doom: Doom, seed: int) -> Coroutine[Any, Any, None]: ...
+
+
+class Processes:
+    """The eight, each replaced when it dies. They die at a point by turns, the `latest` time that they come there, or at a
+    random instant until they are `oldest` seconds old; some live on."""
+
+    def __init__(
+        self, work: Work, chance: random.Random, *, points: Sequence[str] = POINTS, latest: int = 4, oldest: float = 1.0
+    ) -> None:
+        self._work = work
         self._chance = chance
+        self._latest = latest
+        self._oldest = oldest
+        self._all_points = points
         self._memory = mmap.mmap(-1, Notes.size * PROCESSES)
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
@@ -140,12 +165,12 @@ class Processes:
         return {str(slot): Notes(self._memory, slot).edits for slot in range(PROCESSES)}
 
     def _start(self, slot: int, *, mortal: bool) -> None:
-        seed, point, countdown, life = self._chance.getrandbits(32), "", self._chance.randrange(4), 0.0
+        seed, point, countdown, life = self._chance.getrandbits(32), "", self._chance.randrange(self._latest), 0.0
         drawn = self._chance.random()
         if mortal and drawn < 0.8:
             point = self._next_point()
         elif mortal and drawn < 0.95:
-            life = self._chance.uniform(0.02, 1.0)
+            life = self._chance.uniform(0.02, self._oldest)
         pid = os.fork()
         if pid == 0:
             self._be(slot, seed, point, countdown)
@@ -155,14 +180,14 @@ class Processes:
 
     def _next_point(self) -> str:
         if not self._points:
-            self._points = self._chance.sample(POINTS, len(POINTS))
+            self._points = self._chance.sample(self._all_points, len(self._all_points))
         return self._points.pop()
 
     def _be(self, slot: int, seed: int, point: str, countdown: int) -> NoReturn:
         code = 1
         try:
             doom = Doom(point, countdown, lambda told: _tell(self._writer, told))
-            asyncio.run(work(self._world, slot=slot, notes=Notes(self._memory, slot), doom=doom, seed=seed))
+            asyncio.run(self._work(slot=slot, notes=Notes(self._memory, slot), doom=doom, seed=seed))
             code = 0
         finally:
             if code:
@@ -194,7 +219,7 @@ def run(home: Path, seconds: float, seed: int) -> tuple[dict[str, object], list[
     watcher = os.fork()
     if watcher == 0:
         _watch(world, report)
-    processes = Processes(world, chance)
+    processes = Processes(partial(work, world), chance)
     began, restart_at = time.monotonic(), chance.uniform(2, 4)
     while (now := time.monotonic() - began) < seconds:
         processes.keep_going()

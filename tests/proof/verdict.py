@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from broker.domain.logins import INTERRUPTED, digest
+from broker.domain.secret_logins import SUPERSEDED
 from tests.fakes.token_endpoint import LOSING, REFUSING, Entry
 from tests.proof.person import Ended
 from tests.proof.worker import DOUBTFUL
@@ -20,12 +21,14 @@ class Death:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything that is known. `stored` are the refresh tokens in the stores at the end."""
+    """Everything that is known. `stored` are the refresh tokens in the stores at the end; `doubtful` the fault points between
+    intent and outcome."""
 
     ledger: list[Entry]
     ended: list[Ended]
     deaths: list[Death]
     stored: list[str]
+    doubtful: frozenset[str] = frozenset(DOUBTFUL)
 
 
 def violations(found: Evidence) -> list[str]:
@@ -79,11 +82,17 @@ def _ended_without_cause(found: Evidence) -> Iterator[str]:
     tokens = {_of(entry.token): entry.token for entry in found.ledger if entry.token}
     estranged = {entry.token for entry in found.ledger if entry.fault == "other_account"}
     revoked = set(_ended_by_the_endpoint(found))
+    spent = {entry.token for entry in found.ledger if entry.verdict == "redeemed" and entry.successor != entry.token}
+    given_up = {ended.digest for ended in found.ended if ended.code != SUPERSEDED}
     for ended in found.ended:
         token = tokens.get(ended.digest, "")
-        justified = {INTERRUPTED: ended.digest in in_hands, "different_account": token in estranged}
+        justified = {
+            INTERRUPTED: ended.digest in in_hands,
+            "different_account": token in estranged,
+            SUPERSEDED: token in spent or ended.digest in given_up,
+        }
         if not justified.get(ended.code, token in revoked):
-            yield f"{ended.agent} {ended.profile} ended ({ended.code}), and nobody ended it"
+            yield f"{ended.agent} {ended.profile} ended ({ended.code}, {ended.digest}), and nobody ended it"
 
 
 def _ended_by_the_endpoint(found: Evidence) -> Iterator[str]:
@@ -106,15 +115,20 @@ def _ended_by_the_endpoint(found: Evidence) -> Iterator[str]:
 
 
 def _deaths_unseen(found: Evidence) -> Iterator[str]:
-    """Whoever dies between intent and store is noticed; whoever dies elsewhere costs no login."""
+    """Whoever dies between intent and store is noticed; whoever dies elsewhere costs no login. Of one who dies while a request
+    is on its way nobody knows on which side."""
     broken_off = {ended.digest for ended in found.ended if ended.code == INTERRUPTED}
-    doubtful = {death.in_hand for death in found.deaths if death.point in DOUBTFUL}
-    random = {death.in_hand for death in found.deaths if not death.point}
+    doubtful = {death.in_hand for death in found.deaths if death.point in found.doubtful}
+    unknown = {death.in_hand for death in found.deaths if _is_anywhere(death)}
     for death in found.deaths:
-        if death.point in DOUBTFUL and death.in_hand not in broken_off:
-            yield f"a death at {death.point!r} was not noticed"
-        if death.point and death.point not in DOUBTFUL and death.in_hand in broken_off - doubtful - random:
-            yield f"a death at {death.point!r} cost a login"
+        if death.point in found.doubtful and death.in_hand not in broken_off:
+            yield f"a death at {death.point!r} with {death.in_hand} in hand was not noticed"
+        if death.point not in found.doubtful and not _is_anywhere(death) and death.in_hand in broken_off - doubtful - unknown:
+            yield f"a death at {death.point!r} with {death.in_hand} in hand cost a login"
+
+
+def _is_anywhere(death: Death) -> bool:
+    return not death.point or death.point.endswith("on its way")
 
 
 def _not_living(found: Evidence) -> Iterator[str]:

@@ -118,17 +118,17 @@ class Doom:
 
     def at(self, point: str) -> None:
         """Dies here, if this is where."""
-        if self._comes(point):
+        if self.comes(point):
             self.die(point)
 
-    def _comes(self, point: str) -> bool:
+    def comes(self, point: str) -> bool:
         if point != self._point:
             return False
         self._countdown -= 1
         return self._countdown < 0
 
     def comes_while_asking(self) -> bool:
-        return self._comes("while asking")
+        return self.comes("while asking")
 
     def die(self, point: str) -> NoReturn:
         """As `kill -9` does it."""
@@ -152,7 +152,7 @@ class Doom:
             self.at("before lock")
         elif path.endswith(".json.new") and flags & os.O_CREAT:
             self.at(f"{self.phase}: before temp file")
-            if self._comes(f"{self.phase}: middle of temp file"):
+            if self.comes(f"{self.phase}: middle of temp file"):
                 self._report(self._point)
                 half = Path(path).with_name("auth-profiles.json").stat().st_size // 2
                 resource.setrlimit(resource.RLIMIT_FSIZE, (half, half))  # the kernel kills whoever writes more
@@ -174,11 +174,13 @@ class Stores(AgentStores):
         async with super().locked(agent) as store:
             self._notes.hold(digest(store.document.entries[self.wanted]))
             self._doom.at("locked")
-            yield _Locked(store, self._doom)
+            yield Phased(store, self._doom)
         self._doom.at("unlocked")
 
 
-class _Locked:
+class Phased:
+    """A locked store that tells whoever is doomed which write it is at."""
+
     def __init__(self, store: LockedStore, doom: Doom) -> None:
         self._store = store
         self._doom = doom
@@ -204,8 +206,8 @@ class _Locked:
 class Endpoint(HttpTokenEndpoint):
     """The real one, with fault points around the call and in the middle of it."""
 
-    def __init__(self, doom: Doom, chance: random.Random) -> None:
-        super().__init__(within=WITHIN)
+    def __init__(self, doom: Doom, chance: random.Random, *, within: float = WITHIN) -> None:
+        super().__init__(within=within)
         self._doom = doom
         self._chance = chance
 

@@ -1,0 +1,177 @@
+"""The people beside the processes of the refresh proof on Kubernetes: one watches the Secrets and logs in again where a login
+has ended; one labels them and adds keys; one applies older manifests.
+
+They never die, and nothing they see may be broken at any moment.
+"""
+
+import base64
+import json
+import random
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from broker.domain.auth_document import Malformed
+from broker.domain.logins import digest
+from broker.domain.secret_logins import SecretLogins
+from tests.kubernetes.api import Api, Json, Refused
+from tests.proof.kube_worker import KubeWorld
+from tests.proof.person import FOREIGN, Ended
+
+STORE, CLAUDE = "auth-profiles.json", ".credentials.json"
+PENDING = "equabot.dev/pending-refresh"
+
+
+@dataclass(slots=True)
+class KubeSight:
+    """What they saw and did. `notes` is how often each Secret was labelled, `put_back` how often an older manifest was
+    applied."""
+
+    looks: int = 0
+    away: int = 0
+    put_back: int = 0
+    notes: dict[str, int] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+    ended: list[Ended] = field(default_factory=list)
+
+
+class KubePerson:
+    """All of them. They work with the API as `kubectl` does."""
+
+    def __init__(self, world: KubeWorld, api: Api, seed: int) -> None:
+        self.sight = KubeSight()
+        self._world = world
+        self._api = api
+        self._chance = random.Random(seed)
+        self._older: defaultdict[str, deque[dict[str, str]]] = defaultdict(lambda: deque(maxlen=3))
+
+    def prepare(self) -> None:
+        """Two logins and another program's entry in each Secret, and in every third Claude's login as well."""
+        for number, secret in enumerate(self._world.secrets):
+            names = [f"acme:{secret}-{each}" for each in "ab"]
+            entries = {name: {"type": "oauth", "provider": "acme"} | self._asked({"login": name}) for name in names}
+            data = {STORE: json.dumps({"version": 1, "profiles": {"holo:gram": FOREIGN, **entries}})}
+            annotations = {}
+            if number % 3 == 0:
+                data[CLAUDE] = self._claude(secret)
+                annotations = {"equabot.dev/mode": "oauth"}
+            self._api.secret(self._world.namespace, secret, data, annotations=annotations)
+
+    def round(self) -> None:
+        """One look at every Secret, and what follows from it. An API server that is away is waited for."""
+        for secret in self._world.secrets:
+            try:
+                self._mind(secret)
+            except httpx.TransportError:
+                self.sight.away += 1
+                time.sleep(0.1)
+            except Refused as refused:
+                if refused.status not in (409, 429, 500, 503, 504):
+                    self.sight.broken.append(f"{secret}: {refused}")
+
+    def rest(self) -> None:
+        """What is true at the end: what was written beside the logins is there."""
+        for secret, number in self.sight.notes.items():
+            thing = self._get(secret)
+            label, value = thing["metadata"]["labels"]["note"], base64.b64decode(thing["data"]["NOTE"]).decode()
+            if label != value or int(label) < number:
+                self.sight.broken.append(f"{secret}: somebody's edit {number} is lost, there is {label} and {value}")
+
+    def _mind(self, secret: str) -> None:
+        thing = self._get(secret)
+        self.sight.looks += 1
+        claude = f"anthropic:{secret}" if CLAUDE in thing["data"] else ""
+        data = {key: base64.b64decode(text) for key, text in thing["data"].items()}
+        try:
+            entries = SecretLogins(data, thing["metadata"].get("annotations", {}), claude).document().entries
+        except Malformed as malformed:
+            self.sight.broken.append(f"{secret} cannot be read: {malformed}")
+            return
+        wanted = {"holo:gram", f"acme:{secret}-a", f"acme:{secret}-b"} | ({claude} if claude else set())
+        if entries.keys() != wanted or entries["holo:gram"] != FOREIGN:
+            self.sight.broken.append(f"{secret} holds {sorted(entries)}")
+        ended = [name for name, entry in entries.items() if self._has_ended(entry)]
+        if ended:
+            now = time.time()
+            for name in ended:
+                code = entries[name]["reauthRequired"]["code"]
+                self.sight.ended.append(Ended(secret, name, code, now, digest(entries[name])))
+            self._log_in(thing, ended)
+            return
+        if thing["data"][STORE] not in [older[STORE] for older in self._older[secret]]:
+            self._older[secret].append({STORE: thing["data"][STORE]})
+        drawn = self._chance.random()
+        if drawn < 0.05:
+            self._note(secret)
+        elif drawn < 0.07 and PENDING not in thing["metadata"].get("annotations", {}):
+            self._put_back(thing)
+
+    def _has_ended(self, entry: Json) -> bool:
+        mark = entry.get("reauthRequired")
+        return mark is not None and bool(mark["digest"] == digest(entry))
+
+    def _log_in(self, thing: Json, names: Iterable[str]) -> None:
+        """With the Secret as it was looked at: who was faster is looked at anew."""
+        secret, data = thing["metadata"]["name"], dict(thing["data"])
+        store = json.loads(base64.b64decode(data[STORE]))
+        for name in names:
+            if name.startswith("anthropic:"):
+                data[CLAUDE] = base64.b64encode(self._claude(secret).encode()).decode()
+            else:
+                store["profiles"][name] = {"type": "oauth", "provider": "acme"} | self._asked({"login": name})
+        data[STORE] = base64.b64encode(json.dumps(store).encode()).decode()
+        self._api.replace({**thing, "data": data})
+
+    def _note(self, secret: str) -> None:
+        """Whatever becomes of it: the same number is written again next time, unless its answer was seen."""
+        number = str(self.sight.notes.get(secret, 0) + 1)
+        change = {"metadata": {"labels": {"note": number}}, "stringData": {"NOTE": number}}
+        self._api.patch("Secret", secret, change, namespace=self._world.namespace)
+        self.sight.notes[secret] = int(number)
+
+    def _put_back(self, thing: Json) -> None:
+        older = self._chance.choice(list(self._older[thing["metadata"]["name"]]))
+        self._api.replace({**thing, "data": thing["data"] | older})
+        self.sight.put_back += 1
+
+    def _get(self, secret: str) -> Json:
+        return self._api.call("GET", self._world.path(secret), timeout=2)
+
+    def _claude(self, secret: str) -> str:
+        tokens = self._asked({"login": f"anthropic:{secret}"})
+        login = {"accessToken": tokens["access"], "refreshToken": tokens["refresh"], "expiresAt": tokens["expires"]}
+        return json.dumps({"claudeAiOauth": login, "mcpServers": {}})
+
+    def _asked(self, what: dict[str, Any]) -> dict[str, Any]:
+        body = json.dumps(what).encode()
+        request = urllib.request.Request(self._world.url.replace("/token", "/control"), body, method="POST")
+        for _ in range(400):
+            try:
+                with urllib.request.urlopen(request, timeout=5) as response:
+                    found = json.load(response)
+                    assert isinstance(found, dict)
+                    return found
+            except (OSError, urllib.error.URLError, ValueError):
+                time.sleep(0.02)  # the endpoint is being restarted
+        raise AssertionError("the token endpoint does not come back")
+
+
+def watch(world: KubeWorld, seed: int, report: Path) -> None:
+    """Looks until SIGTERM, and then writes down what was seen."""
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
+    with Api.of(world.kubeconfig) as api:
+        person = KubePerson(world, api, seed)
+        while not stopping:
+            person.round()
+            time.sleep(0.02)
+        person.rest()
+    report.write_text(json.dumps(asdict(person.sight)))

@@ -1,0 +1,168 @@
+"""One of the processes that share Secrets in the refresh proof on Kubernetes: the real engine step, the real Lease and Secret
+on a real API server, real HTTP. Only the dying is the test's, and each process's clock, which is wrong in its own way."""
+
+import asyncio
+import random
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from broker.domain.discovery import Rules
+from broker.domain.logins import digest
+from broker.domain.oauth import refresh_at
+from broker.domain.profiles import Profile
+from broker.domain.provider import Catalog, Provider
+from broker.engine.clock import SystemClock
+from broker.engine.redeeming import Kind, Redeeming
+from broker.kube.api import Json, KubeApi, KubeFault
+from broker.ports import LockedStore, StoreFault
+from broker.sources._secret import read_secret
+from broker.storage.secret_store import SecretOptions, SecretStores
+from tests.proof.worker import Doom, Endpoint, Notes, Phased
+
+SURVIVED: Final = (
+    "before lock", "lock on its way", "locked", "intent: before request", "outcome: written", "before unlock", "unlocked",
+)  # fmt: skip
+"""Fault points at which no refresh token is in danger: it is not sent yet, or what came for it is stored."""
+UNKNOWN: Final = ("intent: on its way", "outcome: on its way")
+"""Fault points of which nobody can say whether the server has done it."""
+DOUBTFUL: Final = ("intent: written", "while asking", "answered", "outcome: before request")
+"""Fault points between the intent and what came of it: the token may be spent, and nobody has what came for it."""
+POINTS: Final = SURVIVED + UNKNOWN + DOUBTFUL
+
+LIFE: Final = 5.0
+"""Seconds that an access token lives."""
+SKEWS: Final = (0.0, 0.0, 1.0, -1.0, 2.0, -2.0, 0.3, -3600.0)
+"""By how many seconds each process's wall clock is wrong."""
+WITHIN: Final = 1.5
+"""Seconds in which the endpoint has to answer."""
+OPTIONS: Final = SecretOptions(locked_for=6, lock_within=0.1, patience=2.0, call_within=1.5)
+
+
+@dataclass(frozen=True, slots=True)
+class KubeWorld:
+    """What all processes share: the API server, a namespace in it, and its Secrets."""
+
+    kubeconfig: Path
+    namespace: str
+    url: str
+    secrets: tuple[str, ...]
+
+    @property
+    def rules(self) -> Rules:
+        vendor = partial(Provider, token_url=self.url, token_encoding="form", client_id="cli")
+        return Rules(Catalog({name: vendor(id=name) for name in ("acme", "anthropic")}))
+
+    def path(self, secret: str) -> str:
+        return f"/api/v1/namespaces/{self.namespace}/secrets/{secret}"
+
+
+class SkewedClock(SystemClock):
+    """It goes as it should, and shows something else."""
+
+    def __init__(self, skew: float) -> None:
+        self._skew = skew
+
+    def now(self) -> float:
+        return super().now() + self._skew
+
+
+class DoomedApi(KubeApi):
+    """The real one, with fault points before and in the middle of every write."""
+
+    def __init__(self, world: KubeWorld, doom: Doom, chance: random.Random) -> None:
+        super().__init__(kubeconfig=world.kubeconfig)
+        self._doom = doom
+        self._chance = chance
+
+    async def create(self, path: str, body: Json, *, timeout: float = 10.0) -> Json:
+        self._doom.at("before lock")
+        async with self._dying("lock on its way"):
+            return await super().create(path, body, timeout=timeout)
+
+    async def replace(self, path: str, body: Json, *, timeout: float = 10.0) -> Json:
+        if "/secrets/" in path:
+            before, within = f"{self._doom.phase}: before request", f"{self._doom.phase}: on its way"
+        elif "holderIdentity" in body["spec"]:
+            before, within = "before lock", "lock on its way"
+        else:
+            before, within = "before unlock", ""
+        self._doom.at(before)
+        async with self._dying(within):
+            return await super().replace(path, body, timeout=timeout)
+
+    @asynccontextmanager
+    async def _dying(self, point: str) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        doomed = self._doom.comes(point)
+        end = loop.call_later(self._chance.uniform(0.0, 0.02), self._doom.die, point) if doomed else None
+        try:
+            yield
+        finally:
+            if end is not None:
+                end.cancel()  # it was quick: next time, then
+
+
+class Stores(SecretStores):
+    """The real stores, with fault points between the steps."""
+
+    def __init__(self, world: KubeWorld, doom: Doom, notes: Notes, chance: random.Random, *, slot: int, seed: int) -> None:
+        clock = SkewedClock(SKEWS[slot])
+        api = DoomedApi(world, doom, chance)
+        super().__init__(api, namespace=world.namespace, clock=clock, holder=f"{slot}-{seed}", options=OPTIONS)
+        self._doom = doom
+        self._notes = notes
+
+    @asynccontextmanager
+    async def locked(self, login: Profile) -> AsyncIterator[LockedStore]:
+        async with super().locked(login) as store:
+            self._notes.hold(digest(store.document.entries.get(login.id, {})))
+            self._doom.at("locked")
+            yield Phased(store, self._doom)
+        self._doom.at("unlocked")
+
+
+async def work(world: KubeWorld, *, slot: int, notes: Notes, doom: Doom, seed: int) -> None:
+    """Refreshes whatever is due, until SIGTERM."""
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    chance = random.Random(seed)
+    clock, reading = SkewedClock(SKEWS[slot]), KubeApi(kubeconfig=world.kubeconfig)
+    stores = Stores(world, doom, notes, chance, slot=slot, seed=seed)
+    redeeming = Redeeming(clock=clock, stores=stores, endpoint=Endpoint(doom, chance, within=WITHIN), rules=world.rules)
+    while not stopping.is_set():
+        for secret in chance.sample(world.secrets, len(world.secrets)):
+            for profile in await _read(reading, world, secret):
+                if stopping.is_set() or not _is_due(profile, clock.now(), chance.random()):
+                    continue
+                try:
+                    outcome = await redeeming.redeem(profile)
+                except StoreFault:
+                    notes.count(len(Kind))
+                else:
+                    notes.count(list(Kind).index(outcome.kind))
+            await clock.sleep(chance.uniform(0.0, 0.06))
+    await stores.close()
+    await reading.close()
+
+
+async def _read(api: KubeApi, world: KubeWorld, secret: str) -> tuple[Profile, ...]:
+    """As the source would; in an order of its own."""
+    try:
+        thing: Mapping[str, Any] = await api.get(world.path(secret), timeout=1.0)
+    except KubeFault:
+        return ()
+    unit = read_secret(thing, rules=world.rules, source="kubernetes")
+    if isinstance(unit, str):
+        raise TypeError(unit)
+    return unit.profiles
+
+
+def _is_due(profile: Profile, now: float, chance: float) -> bool:
+    if profile.refresh is None or profile.reauth or profile.expires_at is None:
+        return False
+    return now >= refresh_at(issued_at=profile.issued_at, expires_at=profile.expires_at, chance=chance)
