@@ -15,6 +15,7 @@ from broker.domain.errors import BrokerError, Unidentified
 from broker.domain.secret_value import SecretValue
 from broker.ports import Clock
 from broker.rpc.calls import Call, Handler, Service
+from broker.rpc.status import explained
 from broker.telemetry.events import CallerRefused, Events
 
 _BEARER: Final = "bearer "
@@ -91,7 +92,7 @@ class Door:
         try:
             return await self._identities.identify(_shown(call))
         except BrokerError as refused:
-            self._events.emit(CallerRefused(reason=type(refused).__name__, words=refused.message))
+            self._events.emit(CallerRefused(reason=explained(refused).code.name, words=refused.message))
             raise
 
     async def _while_known(self, caller: Identified, call: RemoteCall, answering: Awaitable[None]) -> None:

@@ -69,7 +69,7 @@ def refusal(error: Exception) -> Refusal | None:
     """The refusal an error comes to; None for one that nobody meant to raise."""
     match error:
         case errors.BrokerError():
-            return _explained(error)
+            return explained(error)
         case ServiceUnknown():
             return Refusal(StatusCode.NOT_FOUND, "unknown service")
         case TooManyServices():
@@ -82,7 +82,8 @@ def internal(incident: str) -> Refusal:
     return Refusal(StatusCode.INTERNAL, f"internal error: the broker's log tells more under incident {incident}")
 
 
-def _explained(error: errors.BrokerError) -> Refusal:
+def explained(error: errors.BrokerError) -> Refusal:
+    """The refusal that a refusal of ours comes to."""
     kind = type(error)
     code = CODES.get(kind) or _NARROWER.get(kind, StatusCode.UNKNOWN)
     message = _cut(error.message, _MESSAGE_BYTES)

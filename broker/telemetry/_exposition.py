@@ -146,6 +146,9 @@ def _counters(tallies: Tallies) -> Iterator[Metric]:
     denied = CounterMetricFamily("equabot_leases_denied", "Requests for a lease that were refused.", labels=("reason",))
     for reason, count in tallies.denied.items():
         denied.add_metric((reason,), count)
+    callers = CounterMetricFamily("equabot_callers_refused", "Calls over the network that were not let in.", labels=("reason",))
+    for reason, count in tallies.callers.items():
+        callers.add_metric((reason,), count)
     outcomes = CounterMetricFamily(
         "equabot_outcomes", "How providers answered, as agents reported it.", labels=("provider", "outcome")
     )
@@ -158,7 +161,7 @@ def _counters(tallies: Tallies) -> Iterator[Metric]:
     )
     for key, count in tallies.refreshes.items():
         refreshes.add_metric(key, count)
-    yield from (granted, denied, outcomes, refreshes)
+    yield from (granted, denied, callers, outcomes, refreshes)
     yield from _gateway_counters(tallies)
     yield _histogram("acquire_seconds", "From a request for a lease to its answer.", tallies.acquire)
     yield _histogram("rotation_seconds", "From a source's change to the notice in every stream.", tallies.rotation)

@@ -66,11 +66,14 @@ class Histogram:
 class Tallies:
     """What has been counted since the broker began."""
 
-    __slots__ = ("acquire", "denied", "granted", "outcomes", "refreshes", "rotation", "skipped", "turned_away", "used")
+    __slots__ = (
+        "acquire", "callers", "denied", "granted", "outcomes", "refreshes", "rotation", "skipped", "turned_away", "used",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.granted = 0
         self.denied: Counter[str] = Counter()
+        self.callers: Counter[str] = Counter()
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self.refreshes: Counter[tuple[str, str]] = Counter()
         self.used: Counter[tuple[str, str]] = Counter()

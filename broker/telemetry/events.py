@@ -131,7 +131,8 @@ class RenewalDenied(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerRefused(Event):
-    """A call over the network was not let in: `reason` is the error's name, `words` its message."""
+    """A call over the network was not let in: `reason` is the code on the wire (UNAUTHENTICATED, PERMISSION_DENIED or
+    UNAVAILABLE), `words` its message."""
 
     reason: str
     words: str

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from broker.telemetry._readings import CredentialGauge, Snapshot, SourceGauge, Tallies
 from broker.telemetry.events import (
     AcquireAnswered,
+    CallerRefused,
     Event,
     GatewayLogSkipped,
     GatewayRefused,
@@ -40,6 +41,7 @@ class Metrics:
             LeaseGranted: self._granted,
             AcquireAnswered: self._answered,
             LeaseDenied: self._denied,
+            CallerRefused: self._not_let_in,
             OutcomeReported: self._reported,
             GatewayUsed: self._used,
             GatewayRefused: self._turned_away,
@@ -77,6 +79,9 @@ class Metrics:
 
     def _denied(self, event: LeaseDenied) -> None:
         self._tallies.denied[event.reason] += 1
+
+    def _not_let_in(self, event: CallerRefused) -> None:
+        self._tallies.callers[event.reason] += 1
 
     def _reported(self, event: OutcomeReported) -> None:
         self._tallies.outcomes[event.provider, event.outcome] += 1

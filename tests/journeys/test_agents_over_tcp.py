@@ -219,7 +219,9 @@ def test_nothing_that_was_written_shows_a_token(pod: Pod) -> None:
     assert len(pod.tokens) > 5
     assert b'"level":"debug"' in written[pod.broker.log_file]
     assert b"caller refused" in written[pod.broker.log_file]
-    shows_no_token(pod, *written.values(), pod.broker.scrape())
+    metrics = pod.broker.scrape()
+    assert 'equabot_callers_refused_total{reason="PERMISSION_DENIED"}' in metrics
+    shows_no_token(pod, *written.values(), metrics)
     keys = "".join(path.read_text() for path in (pod.broker.home / "tls.key", pod.directory / "client.key"))
     for line in keys.splitlines():
         if not line.startswith("-----"):

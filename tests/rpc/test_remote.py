@@ -187,7 +187,7 @@ async def test_who_does_not_show_who_it_is_is_refused(
             assert words in denied.details
         told = [event for event in made.engine.emitted if isinstance(event, CallerRefused)]
         assert len(told) == len(calls)
-        assert {event.reason for event in told} == {"Unidentified"}
+        assert {event.reason for event in told} == {"UNAUTHENTICATED"}
         assert "token-of-" not in repr(told) + denied.raw
     assert said(caplog) == []
 

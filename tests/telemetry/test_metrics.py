@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from broker.domain.errors import CannotStart
 from broker.telemetry.events import (
     AcquireAnswered,
+    CallerRefused,
     GatewayLogSkipped,
     GatewayRefused,
     GatewayUsed,
@@ -126,13 +127,16 @@ async def test_counters_count_what_was_heard() -> None:
         GatewayRefused(**request, status=401, reason="LEASE_NOT_FOUND"),
         GatewayLogSkipped(),
     ]
-    for event in (granted, granted, outcome, *denied, *refreshes, *gateway, StoreRecovered()):
+    strangers = [CallerRefused(reason=code, words="") for code in ("UNAUTHENTICATED", "UNAUTHENTICATED", "UNAVAILABLE")]
+    for event in (granted, granted, outcome, *denied, *strangers, *refreshes, *gateway, StoreRecovered()):
         metrics.record(event)
     found = await samples(metrics, Snapshot())
     assert {name: value for name, value in found.items() if name[0].endswith("_total") and "equabot" in name[0]} == {
         key("leases_granted_total"): 2.0,
         key("leases_denied_total", reason="LEASE_LIMIT"): 2.0,
         key("leases_denied_total", reason="POLICY_DENIED"): 1.0,
+        key("callers_refused_total", reason="UNAUTHENTICATED"): 2.0,
+        key("callers_refused_total", reason="UNAVAILABLE"): 1.0,
         key("outcomes_total", provider="openai", outcome="rate_limit"): 1.0,
         key("audit_lost_total"): 0.0,
         key("gateway_requests_total", provider="anthropic", status="429"): 1.0,
