@@ -107,12 +107,13 @@ def test_a_configuration_that_is_refused_is_64_with_every_fault(home: Path, comm
     assert "leases.default_ttl" in faults[1]
 
 
-@pytest.mark.parametrize("arguments", [["serve", "--gateway"]])
-def test_what_a_later_version_brings_is_refused_clearly(home: Path, arguments: list[str]) -> None:
-    """Rather than being ignored."""
-    done = equabot(home, *arguments)
-    assert done.returncode == 64
-    assert "not in this version" in done.stderr
+def test_a_gateway_without_envoy_is_refused_clearly(home: Path) -> None:
+    """With what to install, or to set."""
+    (home / "equabot.yaml").write_text("gateway: {envoy: no-such-envoy}\n")
+    done = equabot(home, "serve", "--gateway")
+    assert done.returncode == 1
+    assert "no program 'no-such-envoy'" in done.stderr
+    assert "install Envoy, or set gateway.envoy" in done.stderr
 
 
 @pytest.mark.parametrize("word", [CANARY, f"--token={CANARY}", f"--agent={CANARY}"])

@@ -411,8 +411,8 @@ async def test_a_lease_from_before_a_restart_outlives_a_slow_source(serve: Serve
         assert (again.id, again.secret, again.version) == (lease.id, "old", lease.version)
 
 
-async def test_a_source_that_loses_its_profile_ends_what_cannot_be_renewed(serve: Serve) -> None:
-    """The lease named its profile, which no source holds any more."""
+async def test_a_source_that_loses_its_profile_ends_what_was_lent_of_it(serve: Serve) -> None:
+    """The lease named its profile, which no source holds any more: it is revoked."""
     engine = holding(SECRET)
     async with serve(engine) as served:
         broker = await served.broker()
@@ -420,7 +420,7 @@ async def test_a_source_that_loses_its_profile_ends_what_cannot_be_renewed(serve
         engine.sources[0].push(Listed(()))
         await engine.settle()
         failed = await refused(broker.RenewLease(pb.RenewLeaseRequest(lease_id=lease.id)))
-        assert failed.reason == "PROFILE_NOT_FOUND"
+        assert failed.reason == "LEASE_NOT_FOUND"
 
 
 async def test_the_shortest_policy_bounds_a_lease(serve: Serve) -> None:
