@@ -157,7 +157,7 @@ def test_what_is_for_a_pod_fits_what_is_for_the_broker() -> None:
     (pod,) = (yaml.safe_load(block.text) for block in BLOCKS if block.kind == "yaml")
     (volume,) = pod["volumes"]
     tokens = [source["serviceAccountToken"] for source in volume["projected"]["sources"]]
-    projected = {f"/var/run/secrets/tokens/{token['path']}" for token in tokens}
+    projected = {f"/run/secrets/workload/{token['path']}" for token in tokens}
     assert set(re.findall(r"token_file: (/[^,\s]+)", PAGE)) == projected
     assert len({token["audience"] for token in tokens}) == len(tokens) == 3
 
