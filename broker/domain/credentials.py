@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from broker.domain.cooldowns import Usage
-from broker.domain.logins import INTERRUPTED, login_command
+from broker.domain.logins import INTERRUPTED, SUPERSEDED, how_to_log_in
 from broker.domain.material import Held
 from broker.domain.profiles import SERVING_STATES, Profile, State
 from broker.domain.provider import HeaderForm, Mode, Provider
@@ -139,9 +139,11 @@ def _ended(profile: Profile) -> str:
     """Why a person must log in again, and how."""
     if profile.reauth == INTERRUPTED:
         why = "a refresh was broken off, so that its refresh token may be spent"
+    elif profile.reauth == SUPERSEDED:
+        why = "somebody put an older login back, whose refresh token was exchanged or given up before"
     else:
         why = f"its refresh was refused for good ({profile.reauth})"
-    return f"{why}: run `{login_command(profile.id, profile.agent)}`"
+    return f"{why}: {how_to_log_in(profile)}"
 
 
 def left(held: Held, *, now: float) -> float | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import chain, islice
 
-from broker.domain.logins import login_command
+from broker.domain.logins import how_to_log_in
 from broker.domain.material import Shadowed, SourceState
 from broker.domain.profiles import Profile, State
 from broker.domain.selection import Candidate
@@ -104,13 +104,13 @@ def _of_profiles(candidates: Iterable[Candidate]) -> Iterator[Finding]:
 
 
 def _remedy(profile: Profile, state: State) -> str:
-    command = f"run `{login_command(profile.id, profile.agent)}`"
+    again = how_to_log_in(profile)
     if state is State.REAUTH_REQUIRED:
-        return command
+        return again
     if profile.workload and state is not State.REJECTED:
         return "it is exchanged again by itself: mend the identity token, or what the vendor trusts"
     if profile.refresh is not None and state in (State.EXPIRING, State.EXPIRED):
-        return f"it is refreshed by itself; should that go on failing, {command}"
+        return f"it is refreshed by itself; should that go on failing, {again}"
     return _REMEDIES[state]
 
 

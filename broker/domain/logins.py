@@ -22,6 +22,8 @@ from broker.domain.secret_value import SecretValue
 
 INTERRUPTED: Final = "interrupted"
 """The code of a login whose refresh nobody lived to finish."""
+SUPERSEDED: Final = "superseded"
+"""The code of a login whose refresh token was exchanged or given up before, and has been put back."""
 ISSUED: Final = "issuedAt"
 
 _OTHERS: Final = {"claude-cli": "claude setup-token", "codex-cli": "codex login", "qwen-cli": "qwen"}
@@ -80,6 +82,16 @@ def login_command(profile_id: str, agent: str = "") -> str:
     provider, _, name = profile_id.partition(":")
     of_agent = f" --agent {agent}" if agent else ""
     return _OTHERS.get(name) or f"equabot models auth login --provider {provider}{of_agent}"
+
+
+def how_to_log_in(profile: Profile) -> str:
+    """What a person does to bring a new login to where the profile's is kept."""
+    command = login_command(profile.id, profile.agent)
+    if profile.source.partition(" ")[0] != "kubernetes":
+        return f"run `{command}`"
+    if profile.origin.endswith(".credentials.json"):
+        command = "claude"
+    return f"run `{command}` on a machine of yours, and put the login that it stores into {profile.origin}"
 
 
 # -- what an entry says ------------------------------------------------------------------------------------------------

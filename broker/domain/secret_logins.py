@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from broker.domain.auth_document import LARGEST, PENDING, REAUTH, Document, Json, Malformed, decode, parse, serialize
-from broker.domain.logins import digest
+from broker.domain.logins import SUPERSEDED, digest
 from broker.domain.tool_logins import CLAUDE, login_entry, with_login_entry
 
 STORE: Final = "auth-profiles.json"
@@ -20,8 +20,6 @@ CLAUDE_LOGIN: Final = ".credentials.json"
 PENDING_MARK: Final = "equabot.dev/pending-refresh"
 REAUTH_MARK: Final = "equabot.dev/reauth-required"
 SPENT_MARK: Final = "equabot.dev/spent-refresh"
-SUPERSEDED: Final = "superseded"
-"""The code of a login whose refresh token was exchanged or given up before, and has been put back."""
 
 _FIELDS: Final = {PENDING_MARK: PENDING, REAUTH_MARK: REAUTH}
 _SPENT_MAX: Final = 8

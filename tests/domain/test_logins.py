@@ -16,6 +16,7 @@ from broker.domain.logins import (
     Step,
     decide,
     digest,
+    how_to_log_in,
     issued_at,
     login_command,
     pending,
@@ -218,6 +219,18 @@ def test_an_unusable_instant_is_none(value: Any) -> None:
 def test_how_a_person_logs_in_again(profile_id: str, agent: str, command: str) -> None:
     """With the program that the login belongs to."""
     assert login_command(profile_id, agent) == command
+
+
+def test_a_login_in_a_secret_is_brought_there() -> None:
+    """No command of this machine does that."""
+    plain = replace(profile(ENTRY), source="profile_store")
+    assert how_to_log_in(plain) == "run `equabot models auth login --provider acme`"
+    kept = replace(plain, source="kubernetes ns", origin="Secret ns/llm auth-profiles.json acme:me")
+    assert how_to_log_in(kept) == (
+        "run `equabot models auth login --provider acme` on a machine of yours, and put the login that it stores into Secret"
+        " ns/llm auth-profiles.json acme:me"
+    )
+    assert how_to_log_in(replace(kept, origin="Secret ns/llm .credentials.json")).startswith("run `claude` on")
 
 
 texts = st.text(st.characters(codec="utf-8"), max_size=10)
