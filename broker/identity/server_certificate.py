@@ -5,11 +5,15 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from broker.domain.errors import CannotStart
 from broker.domain.secret_value import SecretValue
 from broker.ports import Clock
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+    from cryptography.x509 import Certificate
 
 _log: Final = logging.getLogger(__name__)
 
@@ -109,7 +113,7 @@ class ServerCertificate:
             faults.append(f"{self._key} is encrypted: write the key as it is, readable for the broker alone")
         except Exception:  # noqa: BLE001 - the library has many errors for a key that is none
             faults.append(f"{self._key} holds no private key in PEM form: write that of {self._certificate}")
-        if chain and private and chain[0].public_key() != private.public_key():
+        if chain and private and not _belong_together(chain[0], private):
             faults.append(f"{self._key} is not the key of {self._certificate}: write the two that belong together")
         elif chain and private:
             self._warn(chain[0].not_valid_after_utc.timestamp())
@@ -128,6 +132,13 @@ class ServerCertificate:
             _log.error("the certificate in %s has ended: no caller will accept it, so renew it", self._certificate)
         elif left < _WARN_WITHIN:
             _log.warning("the certificate in %s ends within a day: renew it", self._certificate)
+
+
+def _belong_together(certificate: "Certificate", key: "PrivateKeyTypes") -> bool:
+    try:
+        return certificate.public_key() == key.public_key()
+    except Exception:  # noqa: BLE001 - a kind of key that nobody could serve with
+        return False
 
 
 def _text(path: Path) -> str:

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 from broker.domain.account_tokens import AccountToken, read_token
 from broker.domain.callers import Callers, Identified, Shown
 from broker.domain.errors import BrokerError, IdentityUnchecked, Unidentified
+from broker.domain.secret_value import SecretValue
 from broker.ports import Clock
 
 _log: Final = logging.getLogger(__name__)
@@ -66,18 +67,18 @@ class ServiceAccounts:
                 f"the call shows no token: send that of a service account, for audience {self._audience!r}, as"
                 " `authorization: Bearer …`"
             )
-        said = read_token(shown.token)
-        said.check_audience(self._audience)
-        verdict = await self._verdict(said)
+        verdict = await self._verdict(shown.token)
         if verdict.refusal is not None:
             # Not the error of before: that one would carry the traces of everybody who has met it.
             raise type(verdict.refusal)(verdict.refusal.message, retry_after=verdict.refusal.retry_after)
         return Identified(agent=self._callers.of_account(verdict.account), until=verdict.until)
 
-    async def _verdict(self, said: AccountToken) -> _Verdict:
-        key = said.token.digest(self._key)
+    async def _verdict(self, token: SecretValue) -> _Verdict:
+        key = token.digest(self._key)
         verdict = self._known(key)
         if verdict is None:
+            said = read_token(token)
+            said.check_audience(self._audience)
             turn = self._turns.setdefault(key, asyncio.Lock())
             async with turn:
                 verdict = self._known(key) or await self._ask(said)
