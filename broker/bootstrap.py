@@ -424,10 +424,18 @@ def _control_services(config: Config, engine: Engine, *, events: Events, clock: 
     """What Envoy asks. Its messages are loaded here, by a broker that has a gateway."""
     from broker.envoy.access_log import AccessLogServicer  # noqa: PLC0415
     from broker.envoy.authorize import AuthorizationServicer  # noqa: PLC0415
+    from broker.envoy.scrubbing import ScrubbingServicer  # noqa: PLC0415
+    from broker.envoy.secret_discovery import SecretServicer  # noqa: PLC0415
 
     names = [name] if (name := urlsplit(config.gateway.url).hostname) else []
-    authorization = AuthorizationServicer(spending=engine.spending, catalog=config.catalog, events=events, names=names)
-    return [authorization.service(), AccessLogServicer(spending=engine.spending, events=events, clock=clock).service()]
+    return [
+        AuthorizationServicer(
+            spending=engine.spending, ingesting=engine.ingesting, catalog=config.catalog, events=events, names=names
+        ).service(),
+        AccessLogServicer(spending=engine.spending, events=events, clock=clock).service(),
+        SecretServicer(choosing=engine.choosing, standings=engine.standings).service(),
+        *([ScrubbingServicer(config.catalog.providers.values()).service()] if config.gateway.scrub else []),
+    ]
 
 
 async def _listeners(

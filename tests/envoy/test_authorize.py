@@ -99,7 +99,9 @@ class serving:  # noqa: N801 - used like a function
 
     def __init__(self, engine: Engine, run_dir: Path) -> None:
         self._engine = engine
-        servicer = AuthorizationServicer(spending=engine.spending, catalog=engine.catalog, events=engine.events)
+        servicer = AuthorizationServicer(
+            spending=engine.spending, ingesting=engine.ingesting, catalog=engine.catalog, events=engine.events
+        )
         self._server = control_server(run_dir / "control.sock", [servicer.service()])
         self._channel = grpc.aio.insecure_channel(f"unix:{run_dir / 'control.sock'}")
 

@@ -132,8 +132,10 @@ async def test_what_changes_elsewhere_is_not_told(engine: Engine, stub: Any) -> 
     world = World(stub)
     await world.ask("main/anthropic")
     await world.told()
+    other = World(stub)
+    await other.ask("profile/openai:work")
     engine.put(WORK, profile("openai:work", "sk-of-openai"))
-    await asyncio.sleep(0)
+    assert await other.told() == {"profile/openai:work": "Bearer sk-of-openai"}
     engine.put(HOME, profile("openai:work", "sk-of-openai"))
     assert await world.told() == {"main/anthropic": "Bearer sk-of-home"}
 

@@ -1,0 +1,186 @@
+"""Real clients, unmodified, with nothing but a lease token: the vendors' packages, curl, Claude Code."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx2
+import openai
+import psutil
+import pytest
+
+from tests.fakes.upstream import Answer, Upstream, refused
+from tests.fakes.vendor_answers import message_events
+from tests.gateway.running import DOTENV, HELLO, OPENAI_KEY, Gateway, agent_environ
+from tests.journeys.running import KEY
+from tests.tiers import program, require
+
+AGENT = Path(__file__).with_name("agent.py")
+PIECE = 8
+
+
+@pytest.fixture
+def claude(gateway: Gateway) -> Iterator[anthropic.Anthropic]:
+    """As `equabot exec` would have it set up."""
+    lease = gateway.lease()
+    with anthropic.Anthropic(api_key=lease.secret.reveal(), base_url=lease.base_url, max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def gpt(gateway: Gateway) -> Iterator[openai.OpenAI]:
+    lease = gateway.lease("openai")
+    with openai.OpenAI(api_key=lease.secret.reveal(), base_url=lease.base_url, max_retries=0) as client:
+        yield client
+
+
+def pieces(secret: str) -> set[bytes]:
+    """Of which one is in whatever holds two of them in a row, or more."""
+    body = secret.rpartition("-")[2].encode()
+    return {body[at : at + PIECE] for at in range(0, len(body) - PIECE + 1, PIECE)}
+
+
+def memory(process: int) -> Iterator[bytes]:
+    """All of it that can be read."""
+    with Path(f"/proc/{process}/mem").open("rb", buffering=0) as mem:
+        for line in Path(f"/proc/{process}/maps").read_text().splitlines():
+            span, rights = line.split()[:2]
+            begin, end = (int(part, 16) for part in span.split("-"))
+            if rights.startswith("r") and not line.endswith(("[vvar]", "[vsyscall]", "[vvar_vclock]")):
+                mem.seek(begin)
+                try:
+                    yield mem.read(end - begin)
+                except OSError:  # a device's, or a page beyond a file's end
+                    continue
+
+
+def test_nothing_of_the_agent_holds_the_key(make_gateway: Any, vendor: Upstream) -> None:
+    """Both packages, plain, streamed, awaited, under `equabot exec`: they get what they ask for, and the vendor gets the keys.
+    No byte of them is in the agent's memory, its parent's, their environments, or anything that broker and Envoy write."""
+    keys = ["sk-ant-api03-" + os.urandom(40).hex(), "sk-proj-" + os.urandom(32).hex()]
+    gateway = make_gateway(dotenv=f"ANTHROPIC_API_KEY={keys[0]}\nOPENAI_API_KEY={keys[1]}\n").start()
+    vendor.accepted = set(keys)
+    wanted = ("exec", "anthropic", "openai", "--delivery", "brokered", "--", sys.executable, str(AGENT))
+    with subprocess.Popen(
+        [sys.executable, "-m", "broker", *wanted], env=gateway.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        listed = {"models": ["claude", "gpt"]}
+        assert json.loads(running.stdout.readline()) == [
+            {"plain": "hello", "streamed": ["hel", "lo"], "counted": 1} | listed,
+            {"plain": "hello", "streamed": ["hel", "lo"], "response": "hello", "events": "response.completed"} | listed,
+            {"plain": ["hello", "hello"], "streamed": ["hel", "lo"]},
+        ]
+        assert {request.secret() for request in vendor.received} == set(keys)
+        gateway.wait_answered(len(vendor.received))
+        searched = {piece for key in keys for piece in pieces(key)}
+        [agent] = psutil.Process(running.pid).children()
+        token = agent.environ()["ANTHROPIC_API_KEY"].encode()
+        assert any(token in part for part in memory(agent.pid))  # what is searched is what there is
+        for process in (running.pid, agent.pid):
+            assert {piece for part in memory(process) for piece in searched if piece in part} == set()
+            assert not [piece for piece in searched if piece in Path(f"/proc/{process}/environ").read_bytes()]
+        assert {name for name, text in gateway.written().items() for piece in searched if piece in text} == set()
+        assert gateway.audit_file.name in gateway.written()
+        running.stdin.close()
+        assert running.wait(20) == 0
+    assert gateway.ask(token.decode()).status == 401  # dead with the process
+
+
+def test_curl(gateway: Gateway, vendor: Upstream) -> None:
+    """With the environment that a lease brings."""
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("no curl")
+    script = (
+        'curl -sS "$ANTHROPIC_BASE_URL/v1/messages" -H "x-api-key: $ANTHROPIC_API_KEY" -H "content-type: application/json"'
+        f" -d '{json.dumps(HELLO)}'"
+    )
+    lease = gateway.lease()
+    environ = agent_environ(gateway, **lease.env)
+    done = subprocess.run(["sh", "-c", script], env=environ, capture_output=True, text=True, timeout=30, check=False)
+    assert json.loads(done.stdout)["content"] == [{"type": "text", "text": "hello"}], done.stderr
+    assert [request.keys() for request in vendor.received] == [{"x-api-key": KEY}]
+
+
+def test_claude_code(make_gateway: Any, vendor: Upstream) -> None:
+    """The program itself, under `equabot exec`: asks, streams, answers."""
+    require("claude-code")
+    gateway = make_gateway().start()
+    vendor.accepted = {KEY}
+    quiet = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"}
+    wanted = ("exec", "anthropic", "--delivery", "brokered", "--", str(program("claude")), "-p", "hi")
+    done = gateway.run(*wanted, stdin="", **quiet)
+    assert (done.returncode, done.stdout) == (0, "hello\n"), done.stderr
+    asked = [request for request in vendor.received if request.path.startswith("/v1/messages")]
+    assert asked
+    assert {request.secret() for request in asked} == {KEY}
+    assert "claude-code" in asked[0].headers["anthropic-beta"]  # what it asked for is still asked for
+    files = {path: path.read_bytes() for path in gateway.home.rglob("*") if path.is_file() and path != gateway.dotenv}
+    assert [path for path, text in files.items() for piece in pieces(KEY) if piece in text] == []
+
+
+def test_the_packages_own_retries_meet_the_next_profile(make_gateway: Any, vendor: Upstream) -> None:
+    """An agent that retries what the vendor tells it to retry is served, with no code of its own."""
+    gateway = make_gateway(dotenv=DOTENV + "OPENAI_API_KEY_SECOND=sk-proj-" + "second00" * 8).start()
+    vendor.verdicts[OPENAI_KEY] = refused(429, retry_after="0.2")
+    lease = gateway.lease("openai")
+    with openai.OpenAI(api_key=lease.secret.reveal(), base_url=lease.base_url, max_retries=2) as client:
+        said = client.chat.completions.create(model="gpt", messages=[{"role": "user", "content": "hi"}])
+    assert said.choices[0].message.content == "hello"
+    assert vendor.received[-1].secret() != OPENAI_KEY
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, anthropic.BadRequestError),
+        (403, anthropic.PermissionDeniedError),
+        (404, anthropic.NotFoundError),
+        (500, anthropic.InternalServerError),
+    ],
+)
+def test_what_the_vendor_says_arrives_as_it_is(
+    claude: anthropic.Anthropic, vendor: Upstream, status: int, kind: type[anthropic.APIStatusError]
+) -> None:
+    """Status, body, headers: the package raises what it would raise without a gateway."""
+    vendor.answers.append(refused(status, request_id="req_1"))
+    with pytest.raises(kind) as raised:
+        claude.messages.create(**HELLO)
+    assert raised.value.body == refused(status).body
+    assert raised.value.response.headers["request-id"] == "req_1"
+    assert "x-equabot-reason" not in raised.value.response.headers
+
+
+def test_a_refusal_of_the_gateway_is_an_error_that_the_packages_know(gateway: Gateway) -> None:
+    """In the shape of the vendor, with a reason in a header."""
+    token = "eqb_" + "A" * 43
+    with (
+        anthropic.Anthropic(api_key=token, base_url=f"{gateway.url}/anthropic", max_retries=0) as claude,
+        pytest.raises(anthropic.AuthenticationError, match="lease token") as claudes,
+    ):
+        claude.messages.create(**HELLO)
+    assert claudes.value.response.headers["x-equabot-reason"] == "LEASE_NOT_FOUND"
+    with (
+        openai.OpenAI(api_key=token, base_url=f"{gateway.url}/openai", max_retries=0) as gpt,
+        pytest.raises(openai.AuthenticationError, match="lease token") as gpts,
+    ):
+        gpt.models.list()
+    assert gpts.value.response.headers["x-equabot-reason"] == "LEASE_NOT_FOUND"
+
+
+def test_a_stream_that_breaks_off_breaks_off(claude: anthropic.Anthropic, vendor: Upstream) -> None:
+    """What had come has come; the package is not made to believe in an end."""
+    begun = list(message_events())[:4]
+    vendor.answers.append(Answer(headers={"content-type": "text/event-stream"}, chunks=begun, reset=True))
+    texts: list[str] = []
+    with pytest.raises(httpx2.RemoteProtocolError), claude.messages.stream(**HELLO) as stream:
+        texts.extend(stream.text_stream)
+    assert texts == ["hel"]

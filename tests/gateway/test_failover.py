@@ -1,0 +1,130 @@
+"""What the vendor answers decides about the next request, and what an operator does about the very next one."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from equabot_client import admin
+from tests.fakes.token_endpoint import TokenEndpoint
+from tests.fakes.upstream import Answer, Upstream, refused
+from tests.gateway.conftest import MakeGateway
+from tests.gateway.running import TWO_KEYS, Gateway
+from tests.journeys.running import KEY, OTHER_KEY
+
+ORDER = {"order": {"anthropic": ["anthropic:dotenv", "anthropic:dotenv-second"]}}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(refused(401), id="401"),
+        pytest.param(refused(402), id="402"),
+        pytest.param(refused(429, retry_after="60"), id="429"),
+        pytest.param(refused(529), id="529"),
+    ],
+)
+def test_the_next_request_goes_to_the_next_profile(make_gateway: MakeGateway, vendor: Upstream, bad: Answer) -> None:
+    """Same token, same lease, no code of the agent's. What came of the first one the agent is told as it was."""
+    gateway = make_gateway(dotenv=TWO_KEYS, auth=ORDER).start()
+    vendor.verdicts[KEY] = bad
+    token = gateway.lease().secret.reveal()
+    assert gateway.ask(token).status == bad.status
+    gateway.wait_answered(1)
+    assert [gateway.ask(token).status for _ in range(3)] == [200] * 3
+    assert [request.secret() for request in vendor.received] == [KEY, *[OTHER_KEY] * 3]
+    assert [used["status"] for used in gateway.events("used")][:1] == [bad.status]
+    assert [moved["profile"] for moved in gateway.events("moved")] == ["anthropic:dotenv-second"]
+
+
+def test_where_there_is_no_other_profile_the_vendor_is_asked_again(make_gateway: MakeGateway, vendor: Upstream) -> None:
+    """A profile in cooldown is better than none: what the vendor says, and when to come again, is passed on."""
+    gateway = make_gateway().start()
+    vendor.verdicts[KEY] = refused(429, retry_after="600")
+    token = gateway.lease().secret.reveal()
+    for _ in range(2):
+        told = gateway.ask(token)
+        assert (told.status, told.reason, told.headers["retry-after"]) == (429, "", "600")
+        gateway.wait_answered(len(vendor.received))
+    assert len(vendor.received) == 2
+
+
+def test_a_key_that_the_vendor_has_rejected_is_not_shown_again(make_gateway: MakeGateway, vendor: Upstream) -> None:
+    """The gateway says so itself, in the vendor's words for it."""
+    gateway = make_gateway().start()
+    vendor.accepted = set()
+    token = gateway.lease().secret.reveal()
+    assert gateway.ask(token).status == 401
+    gateway.wait_answered(1)
+    told = gateway.ask(token)
+    assert (told.status, told.reason) == (503, "NO_USABLE_PROFILE")
+    assert told.json()["error"]["type"] == "overloaded_error"
+    assert len(vendor.received) == 1
+
+
+def test_a_key_that_is_rejected_is_told_by_health_and_replaced_by_the_next_one_in_the_file(
+    make_gateway: MakeGateway, vendor: Upstream
+) -> None:
+    """What came through the gateway counts like what an agent reports; a rotation ends it, for the same token."""
+    gateway = make_gateway().start(service="provider/anthropic")
+    vendor.accepted = {OTHER_KEY}
+    token = gateway.lease().secret.reveal()
+    assert gateway.ask(token).status == 401
+    gateway.wait_healthy("provider/anthropic", serving=False)
+    gateway.write_dotenv(f"ANTHROPIC_API_KEY={OTHER_KEY}\n")
+    gateway.wait_healthy("provider/anthropic")
+    assert gateway.ask(token).status == 200
+
+
+def test_a_login_that_the_vendor_calls_expired_is_refreshed_once_for_all(
+    make_gateway: MakeGateway, vendor: Upstream, tmp_path: Path
+) -> None:
+    """Whoever asks meanwhile waits, and is served with the new token: nobody is refused, and one refresh is all it takes."""
+    with TokenEndpoint(tmp_path / "ledger", life=3600.0) as endpoint:
+        acme = {"base_url": vendor.url, "token_url": endpoint.url, "client_id": "equabot-test"}
+        gateway = make_gateway(providers={"acme": acme}, dotenv="")
+        login = endpoint.login("me")
+        store = gateway.home / "agents/main/agent/auth-profiles.json"
+        store.parent.mkdir(parents=True)
+        store.write_text(json.dumps({"version": 1, "profiles": {"acme:me": {"type": "oauth", "provider": "acme"} | login}}))
+        store.chmod(0o600)
+        gateway.start(service="provider/acme")
+        token = gateway.lease("acme").secret.reveal()
+        vendor.verdicts[login["access"]] = refused(401)
+        endpoint.faults, endpoint.slowness = ["slow"], 0.5
+        assert gateway.ask("", "/acme/v1/messages", authorization=f"Bearer {token}").status == 401
+        gateway.wait_answered(1)
+        with ThreadPoolExecutor(16) as agents:
+            asked = [agents.submit(gateway.ask, "", "/acme/v1/messages", authorization=f"Bearer {token}") for _ in range(16)]
+            assert {one.result().status for one in asked} == {200}
+        presented = [entry for entry in endpoint.ledger() if entry.event == "presented"]
+        assert [entry.verdict for entry in presented] == ["redeemed"]
+        assert {request.secret() for request in vendor.received[1:]} == {presented[0].access}
+
+
+def test_a_revoked_lease_is_over_with_the_next_request(gateway: Gateway, vendor: Upstream) -> None:
+    """Once the operator is told that it is revoked. What is under way goes on to its end."""
+    lease = gateway.lease()
+    token = lease.secret.reveal()
+    going_on = threading.Event()
+    vendor.answers.append(Answer(headers={"content-type": "text/plain"}, chunks=[b"begun", going_on, b", done"]))
+    with ThreadPoolExecutor(1) as agent, admin.connect(str(gateway.socket("admin"))) as operator:
+        under_way = agent.submit(gateway.ask, token)
+        gateway.wait_for(lambda: len(vendor.received) == 1)
+        assert operator.revoke_leases(lease_id=lease.id) == 1
+        assert (gateway.ask(token).status, len(vendor.received)) == (401, 1)
+        going_on.set()
+        assert under_way.result().body == b"begun, done"
+
+
+def test_a_lease_goes_to_the_profile_that_was_asked_for_and_to_no_other(make_gateway: MakeGateway, vendor: Upstream) -> None:
+    """Who names a profile wants that one's answer, whatever it is."""
+    gateway = make_gateway(dotenv=TWO_KEYS).start()
+    vendor.verdicts[KEY] = refused(429, retry_after="60")
+    token = gateway.lease("anthropic:dotenv").secret.reveal()
+    assert [gateway.ask(token).status] == [429]
+    gateway.wait_answered(1)
+    assert gateway.ask(token).status == 429
+    assert {request.secret() for request in vendor.received} == {KEY}
