@@ -1,7 +1,9 @@
 """Agents in other pods: a real broker on TCP, real tokens of a real cluster, certificates, and the client library elsewhere."""
 
 import asyncio
+import json
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from equabot_client import Security, aio, connect, errors
+from tests.fakes.issuer import ISSUER, Issuer
 from tests.journeys.canaries import PIECE
+from tests.journeys.conftest import MakeBroker
 from tests.journeys.running import EQUABOT, KEY, OTHER_KEY, RunningBroker, free_port
 from tests.kubernetes.api import Api
 from tests.kubernetes.certificates import Authority, Pair
@@ -284,3 +288,49 @@ def test_it_serves_who_was_known_while_the_api_server_is_away(make_pod: Callable
         with pytest.raises(errors.SourceNotSynced, match="service-account tokens cannot be checked now") as raised:
             broker.acquire("anthropic")
         assert raised.value.retryable
+
+
+WITHOUT_A_CLUSTER = """\
+listen:
+  agents:
+    certificate: tls.crt
+    key: tls.key
+    service_accounts: {{address: "127.0.0.1:{port}", validate: published_keys, keys: jwks.json, issuer: "{issuer}"}}
+agents: {{reviewer: {{providers: [anthropic], service_accounts: [agents/reviewer]}}}}
+sources: [dotenv]
+"""
+
+
+def test_a_credential_outlives_the_tokens_that_it_was_opened_with(make_broker: MakeBroker, tmp_path: Path) -> None:
+    """Every stream ends with its token, and the next one shows that of then; whoever uses the credential notices nothing.
+
+    Against keys in a file: no API server is needed.
+    """
+    issuer, port = Issuer("ES256"), free_port()
+    config = WITHOUT_A_CLUSTER.format(port=port, issuer=ISSUER)
+    broker = make_broker(dotenv=f"ANTHROPIC_API_KEY={KEY}\n", config=config)
+    pair = AUTHORITY.server("localhost")
+    (broker.home / "tls.crt").write_bytes(pair.certificate)
+    (broker.home / "tls.key").write_bytes(pair.key)
+    (broker.home / "jwks.json").write_text(json.dumps({"keys": [issuer.jwk()]}))
+    (tmp_path / "ca.crt").write_bytes(AUTHORITY.pem)
+
+    def project() -> None:
+        (tmp_path / "token.new").write_text(issuer.token(expires_at=time.time() + 1.5))
+        (tmp_path / "token.new").replace(tmp_path / "token")
+
+    project()
+    broker.start()
+    security = Security(ca_file=str(tmp_path / "ca.crt"), token_file=str(tmp_path / "token"))
+    with connect(f"localhost:{port}", timeout=10, **security) as connected:
+        credential = connected.credential("anthropic")
+        before = credential.lease()
+
+        def used_while_tokens_end() -> bool:
+            project()
+            assert credential.headers()["x-api-key"] == KEY
+            return broker.log().count("the token has expired") >= 2
+
+        broker.wait_for(used_while_tokens_end)
+        broker.write_dotenv(f"ANTHROPIC_API_KEY={OTHER_KEY}\n")
+        assert credential.wait_for_change(since=before, timeout=10).secret.reveal() == OTHER_KEY
