@@ -55,9 +55,9 @@ class Answer:
 
 
 def wait(headers: Mapping[str, str], *, now: float) -> float | None:
-    """How many seconds an answer asks to be left alone for: `retry-after-ms`, else `retry-after`. Names are lower case."""
+    """How many seconds an answer asks to be left alone for: `retry-after-ms`, else `retry-after`; None: it asks for none. Names
+    are lower case."""
     precise = headers.get("retry-after-ms", "").strip()
     if _MILLISECONDS.fullmatch(precise):
-        return min(float(precise) / 1000, _LONGEST_WAIT)
-    told = headers.get("retry-after")
-    return None if told is None else seconds_to_wait(told, now=now, longest=_LONGEST_WAIT)
+        return min(float(precise) / 1000, _LONGEST_WAIT) or None
+    return seconds_to_wait(headers.get("retry-after", ""), now=now, longest=_LONGEST_WAIT) or None

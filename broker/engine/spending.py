@@ -1,12 +1,14 @@
 """Lease tokens, spent: who shows one, what for, and which credential takes its place. And what comes of it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlsplit
 
 from broker.domain import lease_tokens
 from broker.domain.answers import Answer
+from broker.domain.cooldowns import Outcome
 from broker.domain.errors import InvalidArgument, PolicyDenied, RefreshFailed
 from broker.domain.leases import Lease
 from broker.domain.material import Held
@@ -127,6 +129,10 @@ class Spending:
         )
         began = self._clock.now() - answer.seconds
         self._reporting.note(found[1].held, outcome, retry_after=answer.retry_after, began=began, sure=answer.sure)
+        if outcome is not Outcome.OK:
+            # At once, and not with the next request: that may come when the vendor said, and be told the same.
+            with suppress(RefreshFailed):
+                self._leasing.moved_on(used.agent, used.lease, profile=used.profile, version=used.version)
 
     def _check(self, lease: Lease, provider: Provider, method: str, path: str) -> None:
         if lease.provider != provider.id:

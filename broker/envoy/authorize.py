@@ -58,6 +58,7 @@ class AuthorizationServicer:
             lease = self._spending.bearer(asked.token)
             if not self._ingesting.settled:
                 await self._settle(call)
+                lease = self._spending.bearer(asked.token)  # it may have ended meanwhile
             use = await self._spending.use(lease, provider, method=http.method, path=asked.path, within=_patience(call))
             return _passed(use, headers, route(asked.path), self._inspection.places(provider))
         except Refused as error:
