@@ -26,6 +26,8 @@ _CHECK_WITHIN: Final = "40s"
 """As long as a login may take to be refreshed, and a little more."""
 _ATTEMPTS: Final = 32
 """Asked again so often while the broker is away: a restart takes a second, on a busy machine a few; these take about ten."""
+_BUFFER: Final = 1 << 18
+"""What is read of an answer at once, at most: where it is scrubbed, that is a message to the broker, which takes a megabyte."""
 _PRIVATE: Final = (
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
     "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4", "::/127", "::ffff:0:0/96", "fc00::/7", "fe80::/10",
@@ -111,7 +113,7 @@ def _listener(gateway: Gateway) -> Json:
         "name": "gateway",
         "address": _address(gateway.host, gateway.port),
         "enable_reuse_port": False,  # a second one on the same port is an error, not half of the connections
-        "per_connection_buffer_limit_bytes": 1 << 20,
+        "per_connection_buffer_limit_bytes": _BUFFER,
         "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}],
     }
 
@@ -337,7 +339,7 @@ def _vendors(name: str, ca_file: Path) -> Json:
         "name": name,
         "lb_policy": "CLUSTER_PROVIDED",
         "connect_timeout": "10s",
-        "per_connection_buffer_limit_bytes": 1 << 20,
+        "per_connection_buffer_limit_bytes": _BUFFER,
         "circuit_breakers": _breakers(),
         "typed_extension_protocol_options": _protocol(**protocols),
         "cluster_type": named(

@@ -13,6 +13,7 @@ from broker.envoy.refusals import Refused
 _USUAL: Final = ("authorization", "x-api-key", "x-goog-api-key", "api-key", "proxy-authorization")
 """Where SDKs put keys, whatever the vendor."""
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-real-ip", "via")
+_PORT: Final = re.compile(r":[0-9]*\Z")
 _KEY_IN_QUERY: Final = re.compile(
     rf"(?:^|&)(?:key|api[_-]?key|access[_-]?token|auth[_-]?token)=|{lease_tokens.PREFIX}", re.IGNORECASE
 )
@@ -95,4 +96,4 @@ def _schemes(provider: Provider) -> re.Pattern[str]:
 
 def _name(host: str) -> str:
     """Without the port: `[::1]:8787` → `[::1]`."""
-    return re.sub(r":[0-9]*$", "", host.lower())
+    return _PORT.sub("", host.lower())

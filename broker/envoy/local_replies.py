@@ -6,6 +6,8 @@ from broker.envoy._documents import Json, header, named
 
 REASON: Final = "x-equabot-reason"
 """The header in which a refusal says why, in one of the contract's words."""
+NOT_SEARCHABLE: Final = "not_searchable"
+"""How Envoy's log calls an answer that cannot be searched for the credential."""
 
 
 def local_replies() -> Json:
@@ -38,7 +40,7 @@ def local_replies() -> Json:
             "the gateway does not take this request (%RESPONSE_CODE_DETAILS%)",
         ),
     )
-    said = {"filter": _details("in ['ext_authz_denied', 'direct_response']")}
+    said = {"filter": _details(f"in ['ext_authz_denied', 'direct_response', '{NOT_SEARCHABLE}']")}
     return {"mappers": [said, *(_reply(*one) for one in told)]}
 
 

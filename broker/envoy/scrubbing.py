@@ -13,10 +13,11 @@ from envoy.type.v3.http_status_pb2 import HttpStatus
 from broker.domain.errors import InvalidArgument
 from broker.domain.provider import Provider
 from broker.domain.scrubbing import Scrubber
+from broker.envoy.local_replies import NOT_SEARCHABLE, REASON
 from broker.rpc.calls import Call, Service
 
 _PLAIN: Final = frozenset({"", "identity"})
-_REPLACE: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS
+_REPLACE: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
 _BODY: Final = (
     b'{"type":"error","error":{"type":"api_error","code":"not_searchable","message":"the answer is compressed, although'
     b' none was asked for, so it cannot be searched for the credential"}}'
@@ -28,7 +29,9 @@ class ScrubbingServicer:
 
     def __init__(self, providers: Iterable[Provider]) -> None:
         forms = [form for provider in providers for form in provider.headers.values()]
-        self._prefixes = {name: [f.prefix for f in forms if f.name.lower() == name] for name in {f.name.lower() for f in forms}}
+        self._prefixes: dict[str, set[str]] = {}
+        for form in forms:
+            self._prefixes.setdefault(form.name.lower(), set()).add(form.prefix)
 
     def service(self) -> Service:
         """What the control server serves."""
@@ -57,9 +60,10 @@ class ScrubbingServicer:
 
     def _secrets(self, headers: HeaderMap) -> Iterable[bytes]:
         for header in headers.headers:
-            for prefix in self._prefixes.get(header.key, ()):
+            if header.key in self._prefixes:
                 value = _value(header)
-                yield value.removeprefix(prefix.encode())
+                fitting = (prefix for prefix in self._prefixes[header.key] if value.startswith(prefix.encode()))
+                yield value[len(max(fitting, key=len, default="")) :]
 
 
 def _value(header: HeaderValue) -> bytes:
@@ -78,10 +82,13 @@ def _headers(headers: HeaderMap, scrubber: Scrubber) -> pb.ProcessingResponse:
         header.key == "content-encoding" and _value(header).decode("latin-1").lower() not in _PLAIN
         for header in headers.headers
     ):
-        kind = HeaderValueOption(header=HeaderValue(key="content-type", raw_value=b"application/json"), append_action=_REPLACE)
+        told = {"content-type": b"application/json", REASON: NOT_SEARCHABLE.upper().encode()}
         return pb.ProcessingResponse(
             immediate_response=pb.ImmediateResponse(
-                status=HttpStatus(code=502), headers=pb.HeaderMutation(set_headers=[kind]), body=_BODY
+                status=HttpStatus(code=502),
+                headers=pb.HeaderMutation(set_headers=[_header(name, value) for name, value in told.items()]),
+                body=_BODY,
+                details=NOT_SEARCHABLE,
             )
         )
     mutation = _blanked(headers, scrubber)
@@ -93,10 +100,12 @@ def _blanked(headers: HeaderMap, scrubber: Scrubber) -> pb.HeaderMutation:
     for header in headers.headers:
         before = _value(header)
         if (after := scrubber.blank(before)) != before:
-            mutation.set_headers.append(
-                HeaderValueOption(header=HeaderValue(key=header.key, raw_value=after), append_action=_REPLACE)
-            )
+            mutation.set_headers.append(_header(header.key, after))
     return mutation
+
+
+def _header(name: str, value: bytes) -> HeaderValueOption:
+    return HeaderValueOption(header=HeaderValue(key=name, raw_value=value), append_action=_REPLACE)
 
 
 def _body(content: bytes, *, last: bool) -> pb.ProcessingResponse:

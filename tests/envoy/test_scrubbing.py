@@ -132,7 +132,7 @@ async def test_a_compressed_answer_is_not_let_through(envoy: Envoy, encoding: st
     exchange = await envoy.ask(x_api_key=KEY, accept_encoding="gzip")
     told = (await exchange.answer(content_encoding=encoding)).immediate_response
     assert (told.status.code, json.loads(told.body)["error"]["code"]) == (502, "not_searchable")
-    assert _set(told.headers) == {"content-type": "application/json"}
+    assert _set(told.headers) == {"content-type": "application/json", "x-equabot-reason": "NOT_SEARCHABLE"}
 
 
 async def test_identity_is_no_compression(envoy: Envoy) -> None:
