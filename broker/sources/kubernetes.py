@@ -24,7 +24,7 @@ from broker.sources._secret import KIND, Found, read_secret
 SELECTOR: Final = "equabot.dev/credential=true"
 """The label by which Secrets are found where neither a selector nor names are given."""
 
-_PACE: Final = {"base": 0.5, "cap": 30.0}
+_PACE: Final = {"base": 0.5, "cap": 15.0}
 _SAID_MAX: Final = 3
 
 
