@@ -44,7 +44,7 @@ def agent_image(docker_image: str) -> str:
 
 @pytest.fixture(scope="session")
 def envoy_image(docker_image: str) -> str:
-    """An image with Envoy as the official one has it: on the PATH, with certificates. That one cannot be pulled everywhere; the
+    """An image with Envoy where the official one has it, and certificates. That one cannot be pulled everywhere; the
     program is the same."""
     require("envoy")
     envoy = program("envoy")

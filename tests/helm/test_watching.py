@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from broker.domain.profiles import State
-from broker.telemetry.events import LeaseDenied, OutcomeReported, RefreshSucceeded
+from broker.telemetry.events import GatewayRefused, GatewayUsed, LeaseDenied, OutcomeReported, RefreshSucceeded
 from broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot, SourceGauge
 from tests.helm.chart import FIXTURES, of_kind, render
 
@@ -67,6 +67,16 @@ async def exported() -> dict[str, set[str]]:
     metrics.record(LeaseDenied(agent="main", provider="acme", reason="LEASE_LIMIT"))
     metrics.record(OutcomeReported(agent="main", provider="acme", profile="acme:me", outcome="ok"))
     metrics.record(RefreshSucceeded(profile="acme:me", provider="acme", adopted=False, seconds=1))
+    request: dict[str, Any] = {
+        "agent": "main",
+        "provider": "acme",
+        "lease": "1",
+        "method": "GET",
+        "route": "/v1/models",
+        "status": 200,
+    }
+    metrics.record(GatewayUsed(**request, session="", profile="acme:me", sent=0, received=1, seconds=1))
+    metrics.record(GatewayRefused(**request, reason="LEASE_EXPIRED"))
     server = metrics.serve("127.0.0.1", 0, snapshot=lambda: SNAPSHOT)
     try:
         url = f"http://127.0.0.1:{server.port}/metrics"

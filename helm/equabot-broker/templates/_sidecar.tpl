@@ -86,7 +86,7 @@ because the control socket is for that user alone. It listens on loopback, where
   {{- if include "equabot-broker.isNative" . }}
   restartPolicy: Always
   {{- end }}
-  command: [envoy]
+  command: [/usr/local/bin/envoy]
   # A line of a lower level holds headers, and with them keys.
   args: [-c, /run/equabot/gateway/envoy.yaml, --disable-hot-restart, --concurrency, "2", --log-level, warning, --log-format-escaped]
   resources:
