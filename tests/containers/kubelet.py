@@ -48,6 +48,14 @@ class RunningPod:
             assert time.monotonic() < deadline, f"it does not happen:\n{self.told()}"
             time.sleep(0.01)
 
+    def restart(self, name: str) -> None:
+        """A container is killed, and started anew as a kubelet would. Returns once its startup probe passes."""
+        wrapped = self.containers[name].get_wrapped_container()
+        wrapped.kill()
+        wrapped.wait()
+        wrapped.start()
+        self.wait_until(lambda: self.passes(name, "startup"))
+
     def memory(self, name: str) -> Iterator[bytes]:
         """All that can be read of what the processes of a container hold in memory, as root on the node could."""
         for process in self.containers[name].get_wrapped_container().top()["Processes"]:
@@ -77,6 +85,7 @@ def pod(spec: Json, *, files: Mapping[str, Path], environ: Mapping[str, str]) ->
         for volume in spec["volumes"]:
             if "emptyDir" in volume:
                 sources[volume["name"]] = ending.enter_context(_empty(volume["emptyDir"], group))
+        ending.enter_context(_keeping([name for volume, name in sources.items() if volume not in files], spec))
         running: dict[str, DockerContainer] = {}
         for each in _in_order(spec):
             container = _container(each, sources, group).with_envs(**environ)
@@ -99,6 +108,14 @@ def _empty(options: Json, group: int) -> Iterator[str]:
         yield volume.name
     finally:
         volume.remove(force=True)
+
+
+def _keeping(volumes: list[str], spec: Json) -> DockerContainer:
+    """What a pod has beside its containers: here it keeps what is in memory when one of them starts anew."""
+    pause = DockerContainer(_in_order(spec)[0]["image"]).with_kwargs(entrypoint=["sleep", "infinity"], network_mode="none")
+    for name in volumes:
+        pause.with_volume_mapping(name, f"/kept/{name}")
+    return pause
 
 
 def _container(spec: Json, sources: Mapping[str, str], group: int) -> DockerContainer:

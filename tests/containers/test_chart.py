@@ -205,6 +205,20 @@ def test_behind_the_gateway_the_key_is_the_brokers_and_envoys(install: Callable[
     assert running.stop() == {BROKER: 0, "equabot-gateway": 0, "agent": 0}
 
 
+@pytest.mark.parametrize("gateway", [False, True], ids=["raw", "gateway"])
+def test_a_broker_that_is_started_anew_is_found_again(
+    install: Callable[..., Installed], envoy_image: str, *, gateway: bool
+) -> None:
+    """As after a failed liveness probe: its sockets come again where they were, and agent and gateway just go on."""
+    installed = install(gateway={"enabled": gateway, "image": split(envoy_image)})
+    first, second = made_up_key("first"), made_up_key("second")
+    installed.secret(first)
+    installed.pod.wait_until(lambda: installed.used(first))
+    installed.pod.restart(BROKER)
+    installed.secret(second)
+    installed.pod.wait_until(lambda: installed.used(second) and installed.page()["status"] == 200 and installed.ready)
+
+
 def test_without_native_sidecars_the_agent_waits(install: Callable[..., Installed]) -> None:
     """It is started before the broker there, and works as soon as that has something to give."""
     installed, key = install(nativeSidecar=False), made_up_key("plain")
