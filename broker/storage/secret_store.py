@@ -37,6 +37,9 @@ _CERTAIN: Final = frozenset({400, 403, 404, 405, 413, 422})
 """Answers after which a write has not happened, and will not if it is repeated."""
 
 
+_FULL: Final = (413, 422)
+
+
 @dataclass(frozen=True, slots=True)
 class SecretOptions:
     """How long things may take, in seconds; `locked_for` in whole ones. `call_within` is for one request."""
@@ -140,7 +143,8 @@ class _Secret:
 
     def unusable(self, done: str, fault: KubeFault) -> StoreFault:
         """The fault of a store."""
-        return StoreFault(f"{self} cannot be {done}: {fault}")
+        full = "; a Secret has room for 1 MiB: move some of it into another" if fault.status in _FULL else ""
+        return StoreFault(f"{self} cannot be {done}: {fault}{full}")
 
     def __str__(self) -> str:
         return f"Secret {self.namespace}/{self.name}"

@@ -88,6 +88,7 @@ def run(home: Path, seconds: float, seed: int) -> tuple[dict[str, object], list[
         time.sleep(0.005)
     endpoint.restart(well_behaved=True)
     away = server.calm()
+    processes.kill()  # some of them still have a death before them
     settled = time.monotonic() + SETTLING
     while time.monotonic() < settled:
         processes.keep_going(mortal=False)

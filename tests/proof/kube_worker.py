@@ -134,6 +134,7 @@ async def work(world: KubeWorld, *, slot: int, notes: Notes, doom: Doom, seed: i
     clock, reading = SkewedClock(SKEWS[slot]), KubeApi(kubeconfig=world.kubeconfig)
     stores = Stores(world, doom, notes, chance, slot=slot, seed=seed)
     redeeming = Redeeming(clock=clock, stores=stores, endpoint=Endpoint(doom, chance, within=WITHIN), rules=world.rules)
+    owed: dict[str, str] = {}
     while not stopping.is_set():
         for secret in chance.sample(world.secrets, len(world.secrets)):
             for profile in await _read(reading, world, secret):
@@ -142,8 +143,13 @@ async def work(world: KubeWorld, *, slot: int, notes: Notes, doom: Doom, seed: i
                 try:
                     outcome = await redeeming.redeem(profile)
                 except StoreFault:
+                    if notes.in_hand:
+                        owed[profile.id] = notes.in_hand
+                    notes.owe(owed.values())
                     notes.count(len(Kind))
                 else:
+                    owed.pop(profile.id, None)
+                    notes.owe(owed.values())
                     notes.count(list(Kind).index(outcome.kind))
             await clock.sleep(chance.uniform(0.0, 0.06))
     await stores.close()

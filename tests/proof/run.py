@@ -140,9 +140,19 @@ class Processes:
             self._listen()
             point = self._spoken.pop(pid, "")
             if os.WIFSIGNALED(status):
-                self.deaths.append(Death(point, Notes(self._memory, slot).in_hand))
+                notes = Notes(self._memory, slot)
+                self.deaths.append(Death(point, notes.in_hand, notes.owed))
+                notes.owe(())
             elif os.WEXITSTATUS(status) != 0:
                 self.sound = False
+
+    def kill(self) -> None:
+        """All of them at once."""
+        for pid in self._slots:
+            os.kill(pid, signal.SIGKILL)
+        while self._slots:
+            self.reap()
+            time.sleep(0.005)
 
     def stop(self) -> None:
         """Asks all of them to end, and waits for that."""

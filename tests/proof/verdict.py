@@ -12,10 +12,12 @@ from tests.proof.worker import DOUBTFUL
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """A process that died: at which point ("" for a random instant), and with whose refresh token (its digest) in hand."""
+    """A process that died: at which point ("" for a random instant), with whose refresh token (its digest) in hand, and for
+    which others it still had something to write."""
 
     point: str
     in_hand: str
+    owed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def _replays(token: str, again: Iterable[Entry], *, allowed: bool) -> Iterator[s
 def _ended_without_cause(found: Evidence) -> Iterator[str]:
     """No login ends that the endpoint did not end; but one does where a process died between intent and store, and one whose
     answer was lost after it was redeemed."""
-    in_hands = {death.in_hand for death in found.deaths}
+    in_hands = {death.in_hand for death in found.deaths} | _owed(found)
     tokens = {_of(entry.token): entry.token for entry in found.ledger if entry.token}
     estranged = {entry.token for entry in found.ledger if entry.fault == "other_account"}
     revoked = set(_ended_by_the_endpoint(found))
@@ -118,12 +120,16 @@ def _deaths_unseen(found: Evidence) -> Iterator[str]:
     is on its way nobody knows on which side."""
     broken_off = {ended.digest for ended in found.ended if ended.code == INTERRUPTED}
     doubtful = {death.in_hand for death in found.deaths if death.point in found.doubtful}
-    unknown = {death.in_hand for death in found.deaths if _is_anywhere(death)}
+    unknown = {death.in_hand for death in found.deaths if _is_anywhere(death)} | _owed(found)
     for death in found.deaths:
         if death.point in found.doubtful and death.in_hand not in broken_off:
             yield f"a death at {death.point!r} with {death.in_hand} in hand was not noticed"
         if death.point not in found.doubtful and not _is_anywhere(death) and death.in_hand in broken_off - doubtful - unknown:
             yield f"a death at {death.point!r} with {death.in_hand} in hand cost a login"
+
+
+def _owed(found: Evidence) -> set[str]:
+    return {of for death in found.deaths for of in death.owed}
 
 
 def _is_anywhere(death: Death) -> bool:

@@ -375,6 +375,24 @@ async def test_what_a_body_raises_comes_out_of_it(world: World) -> None:
         assert world.holder is None
 
 
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # a full Secret is one; it takes a millisecond
+async def test_tokens_for_which_a_secret_has_no_room_are_said_to_have_none(
+    cluster: Api, namespace: str, tmp_path: Path
+) -> None:
+    """As a real server puts it; the Secret is as it was."""
+    cluster.secret(namespace, "llm", {"auth-profiles.json": STORE, "OTHER": "x" * (2**20 - 1000)})
+    kubeconfig = cluster.kubeconfig(tmp_path / "kubeconfig", namespace=namespace)
+    stores = SecretStores(KubeApi(kubeconfig=kubeconfig), namespace="", clock=SystemClock(), holder="b")
+    async with stores.locked(login()) as locked:
+        entry = {**locked.document.entries["acme:me"], "access": "a" * 2000}
+        before = locked.document
+        with pytest.raises(StoreFault, match=r"cannot be written: .* 1 MiB: move some of it"):
+            await locked.edit(lambda _: Document({**before.raw, "profiles": {"acme:me": entry}}))
+        await locked.edit(lambda document: document)
+        assert locked.document == before
+    await stores.close()
+
+
 # -- what the rights of an account come to: on a real server -------------------------------------------------------------
 
 
