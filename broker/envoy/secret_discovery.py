@@ -18,7 +18,8 @@ from broker.domain.errors import BrokerError, InvalidArgument
 from broker.domain.policies import MAIN
 from broker.domain.selection import Candidate
 from broker.engine.choosing import Choosing
-from broker.engine.standing import Key, Standings
+from broker.engine.ingesting import Ingesting
+from broker.engine.standing import Standings
 from broker.rpc.calls import Call, Service
 
 _log = logging.getLogger("equabot.gateway")
@@ -26,18 +27,22 @@ _log = logging.getLogger("equabot.gateway")
 _TYPE: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 _ALONE: Final = "/secret"
 _OF_PROFILE: Final = "profile/"
+_UNKNOWN: Final = "?"
 _NOTHING: Final = "0"
 """The version of a secret that is empty: what it held may be used no more."""
 
 
 class SecretServicer:
-    """Pushes what a resource holds as soon as that changes."""
+    """Pushes what a resource holds as soon as that changes. Before every source has been read it says nothing: a secret that is
+    not there yet is none that is gone."""
 
-    def __init__(self, *, choosing: Choosing, standings: Standings) -> None:
+    def __init__(self, *, choosing: Choosing, standings: Standings, ingesting: Ingesting) -> None:
         self._choosing = choosing
         self._standings = standings
+        self._ingesting = ingesting
         self._changed = asyncio.Event()
-        standings.listeners.append(self._wake)
+        standings.listeners.append(lambda _: self._wake())
+        ingesting.listeners.append(self._wake)
 
     def service(self) -> Service:
         """What the control server serves."""
@@ -68,7 +73,7 @@ class SecretServicer:
                 talk.asked(request)
                 if request.error_detail.code:
                     _log.warning("an Envoy refuses a secret of %s", ", ".join(sorted(talk.names)[:5]))
-                self._wake(frozenset())
+                self._wake()
             return True
 
         async with asyncio.TaskGroup() as group:
@@ -77,7 +82,7 @@ class SecretServicer:
             while not listening.done():
                 changed = self._changed
                 found = self._found(talk.names)
-                if talk.due(found):
+                if self._ingesting.settled and talk.due(found):
                     number += 1
                     await call.write(talk.answer(found, str(number)))
                 waiting = group.create_task(changed.wait())
@@ -86,7 +91,7 @@ class SecretServicer:
         if not listening.result():
             raise InvalidArgument("the request is not a message of this method")
 
-    def _wake(self, _: frozenset[Key]) -> None:
+    def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -129,6 +134,9 @@ class _World:
 
     def asked(self, request: pb.DiscoveryRequest) -> None:
         names = frozenset(request.resource_names)
+        if request.version_info and not request.response_nonce:
+            # It comes back with what another talk has told it, and does not say what that was.
+            self._sent = dict.fromkeys(names, _UNKNOWN)
         self._asked_anew = self._asked_anew or names != self.names
         self.names = names
         self._sent = {name: version for name, version in self._sent.items() if name in names}

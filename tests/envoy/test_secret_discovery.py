@@ -34,7 +34,7 @@ def engine() -> Engine:
 @pytest.fixture
 async def channel(engine: Engine, tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
     """To the control socket."""
-    servicer = SecretServicer(choosing=engine.choosing, standings=engine.standings)
+    servicer = SecretServicer(choosing=engine.choosing, standings=engine.standings, ingesting=engine.ingesting)
     server = grpc.aio.server(handlers=[servicer.service()])
     server.add_insecure_port(f"unix:{tmp_path / 'control.sock'}")
     await server.start()
@@ -157,6 +157,23 @@ async def test_what_policy_denies_or_nobody_knows_is_not_there(engine: Engine, s
     world = World(stub)
     await world.ask(name, "main/anthropic")
     assert await world.told() == {"main/anthropic": "sk-of-work"}
+
+
+async def test_who_comes_back_hears_what_is_gone_meanwhile(engine: Engine, stub: Any) -> None:
+    """It has kept what another broker told it."""
+    engine.put(HOME)
+    world = World(stub)
+    await world.ask("profile/anthropic:work", "profile/anthropic:home", version_info="7")
+    assert await world.told() == {"profile/anthropic:work": "", "profile/anthropic:home": "Bearer sk-of-home"}
+
+
+async def test_nothing_is_gone_before_every_source_has_been_read(engine: Engine, stub: Any) -> None:
+    """A broker that has just been started knows nothing yet."""
+    world = World(stub)
+    await world.ask("profile/anthropic:work", version_info="7")
+    assert not engine.ingesting.settled
+    engine.put(WORK)
+    assert await world.told() == {"profile/anthropic:work": "sk-of-work"}
 
 
 async def test_increments_tell_what_is_new(engine: Engine, stub: Any) -> None:
