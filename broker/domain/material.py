@@ -97,7 +97,8 @@ def apply(state: SourceState, event: Event, *, now: float) -> SourceState:
     match event:
         case Listed(units, failed):
             held = {name: state.units[name] for name in failed if name in state.units}
-            stale = {name: (why, state.stale_units.get(name, ("", now))[1]) for name, why in failed.items()}
+            since = now if state.stale_since is None else state.stale_since
+            stale = {name: (why, state.stale_units.get(name, ("", since))[1]) for name, why in failed.items()}
             fresh = {unit.name: unit for unit in units}
             return SourceState(name=state.name, units=held | fresh, synced_at=now, stale_units=stale)
         case Changed(unit):

@@ -85,7 +85,8 @@ def refused(asked: Asked, server: str, *, status: int, word: object = None, retr
     if what is None and status >= 500:
         what = f"{server} failed to {asked} ({status} {reason}): see its log; it is asked again"
     return KubeFault(
-        what or f"{server} refused to {asked} ({status} {reason})",
+        what
+        or f"{server} refused to {asked} ({status} {reason}): see whether the selector, or the object, is as the API wants it",
         status=status,
         reason=reason,
         retry_after=_seconds(retry_after),

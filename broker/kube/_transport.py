@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
@@ -167,5 +168,8 @@ class Transport:
         cause = next((cause for cause in causes if isinstance(cause, OSError)), error)
         if isinstance(cause, ssl.SSLCertVerificationError):
             return untrusted(asked, self.server)
-        why = "TLS fails" if isinstance(cause, ssl.SSLError) else getattr(cause, "strerror", None)
+        if isinstance(cause, ssl.SSLError):
+            return unreachable(asked, self.server, "TLS fails")
+        number = getattr(cause, "errno", None) or 0
+        why = os.strerror(number) if number > 0 else getattr(cause, "strerror", None)
         return unreachable(asked, self.server, why or type(error).__name__)

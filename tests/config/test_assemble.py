@@ -351,6 +351,26 @@ def test_sources_keep_their_order() -> None:
     )
 
 
+def test_secrets_are_named_and_found_as_written() -> None:
+    """A kubeconfig's path starts where the file is; names are such as Kubernetes has."""
+    written = "sources: [kubernetes: {selector: 'a=b', names: [llm, x.y-1], namespace: apps, kubeconfig: ./k}]"
+    (spec,) = sound(written).sources
+    assert spec.kind == "kubernetes"
+    assert dict(spec.options) == {
+        "selector": "a=b",
+        "names": ("llm", "x.y-1"),
+        "namespace": "apps",
+        "kubeconfig": Path("/etc/equabot/k"),
+    }
+
+
+@pytest.mark.parametrize("name", ["LLM", "a/b", "a,b", "-a", "a.", "a" * 254, "../x"])
+def test_a_name_that_no_object_has_is_refused(name: str) -> None:
+    """It becomes a part of a URL."""
+    (found,) = faults(f"sources: [kubernetes: {{names: [{name!r}]}}]")
+    assert "is no name in Kubernetes; use a-z, 0-9, - and ." in found
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [

@@ -132,6 +132,9 @@ def test_a_unit_that_cannot_be_read_is_stale_alone() -> None:
     assert material.held["", "p:1"].stale_until == 2 + BUDGET
     assert material.held["", "p:2"].stale_until is None
     assert apply(state, Changed(one), now=4).stale_units == {}
+    down = apply(apply(state, Listed((one, two)), now=5), Unavailable("down"), now=6)
+    partly = apply(down, Listed((two,), {"one": "still down"}), now=7)
+    assert dict(partly.stale_units) == {"one": ("still down", 6)}, "the source was down before: that counts"
     assert merged(apply(state, Listed((two,)), now=4)).held.keys() == {("", "p:2")}
 
 

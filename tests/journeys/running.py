@@ -145,6 +145,10 @@ class RunningBroker:
         assert self.process is not None
         return self.process.pid
 
+    def maps(self) -> str:
+        """The files that its process has in memory."""
+        return Path(f"/proc/{self.pid}/maps").read_text()
+
     def send(self, number: signal.Signals) -> None:
         """Sends it a signal."""
         assert self.process is not None

@@ -95,3 +95,9 @@ def test_check_judges_tokens_by_their_end(make_broker: MakeBroker, left: timedel
     broker.start()
     assert broker.run("models", "status", "--check").returncode == code
     assert broker.run("health", "provider/anthropic").returncode == (1 if code == 1 else 0)
+
+
+def test_a_broker_without_secrets_of_a_cluster_has_not_loaded_their_client(shared_broker: RunningBroker) -> None:
+    """Nor any other library that it has no use for: the extension modules that a process has are among its maps."""
+    assert "/grpc/" in shared_broker.maps()
+    assert "/aiohttp/" not in shared_broker.maps()

@@ -82,7 +82,8 @@ async def test_every_verb_is_one_request(server: ApiServer, api: KubeApi) -> Non
         (429, "TooManyRequests", SECRETS, "too much to do"),
         (500, "InternalError", SECRETS, "failed to list secrets in namespace apps (500 InternalError)"),
         (503, "ServiceUnavailable", SECRETS, "(503 ServiceUnavailable)"),
-        (422, "Invalid", SECRETS, "refused to list secrets in namespace apps (422 Invalid)"),
+        (400, "BadRequest", SECRETS, "refused to list secrets in namespace apps (400 BadRequest): see whether the selector"),
+        (422, "Invalid", SECRETS, "(422 Invalid): see whether the selector, or the object, is as the API wants it"),
     ],
 )
 async def test_a_refusal_says_what_to_do(
@@ -158,7 +159,7 @@ async def test_a_server_that_is_not_there_is_unreachable(tmp_path: Path) -> None
         api = KubeApi(kubeconfig=server.configure())
     told = await fault(api)
     assert (told.status, told.reason) == (0, "Unreachable")
-    assert f"{server.url} cannot be reached to list secrets in namespace apps (Connect call failed" in str(told)
+    assert f"{server.url} cannot be reached to list secrets in namespace apps (Connection refused): see that" in str(told)
     await api.close()
 
 

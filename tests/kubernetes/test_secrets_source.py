@@ -59,6 +59,7 @@ def test_an_open_stream_follows_its_secret(cluster: Api, namespace: str, broker_
     """Created, rotated, unlabelled, labelled, deleted: its holder has the next one or hears that there is none. A lease without
     a stream is revoked with its Secret."""
     running = broker_on(cluster, namespace).start()
+    assert "/aiohttp/" in running.maps()
     with running.connect() as broker:
         assert not broker.list_profiles()
         cluster.secret(namespace, "llm", {"ANTHROPIC_API_KEY": KEY}, labels=LABEL)

@@ -19,6 +19,9 @@ CONTEXT = Context(home=Path("/home/me/.equabot"), rules=RULES, clock=FakeClock()
         ("dotenv", {"path": Path("/etc/x.env")}, "dotenv /etc/x.env"),
         ("mounted", {}, "mounted /run/secrets/equabot"),
         ("mounted", {"path": "/mnt"}, "mounted /mnt"),
+        ("kubernetes", {}, "kubernetes"),
+        ("kubernetes", {"names": ("a", "b"), "namespace": "n"}, "kubernetes namespace=n names=a,b"),
+        ("kubernetes", {"selector": "a=b", "kubeconfig": Path("/k")}, "kubernetes selector=a=b kubeconfig=/k"),
         ("profile_store", {}, "profile_store"),
         ("claude_cli", {"path": Path("/home/me/.claude/.credentials.json")}, "claude_cli /home/me/.claude/.credentials.json"),
         ("codex_cli", {"path": "/home/me/.codex/auth.json"}, "codex_cli /home/me/.codex/auth.json"),
@@ -36,6 +39,8 @@ def test_what_cannot_be_built_is_refused() -> None:
         build("vault", {}, CONTEXT)
     with pytest.raises(ValueError, match="must be absolute"):
         build("dotenv", {"path": ".env"}, CONTEXT)
+    with pytest.raises(ValueError, match="must be absolute"):
+        build("kubernetes", {"kubeconfig": "config"}, CONTEXT)
 
 
 def test_the_last_tier_is_the_environment_and_the_file() -> None:
