@@ -170,6 +170,20 @@ def test_what_helm_test_asks() -> None:
     assert of_kind(render(FIXTURES / "agents.yaml"), "Pod") == []
 
 
+@pytest.mark.parametrize("fixture", EVERY, ids=lambda path: path.stem)
+def test_the_notes_tell_what_is_next(fixture: Path) -> None:
+    """After an installation: which Secret to make, how to watch, and what is wider than it has to be."""
+    installed = helm("install", "test", CHART, "--namespace", NAMESPACE, "--dry-run=client", "--values", fixture)
+    notes = installed.partition("NOTES:")[2]
+    assert "rollout status" in notes
+    assert "<no value>" not in notes
+    assert "--from-literal" not in notes, "a key does not belong into a command line"
+    secrets = {name for role in of_kind(render(fixture), "Role") for name in role["rules"][0].get("resourceNames", [])}
+    assert not secrets or any(f"create secret generic {name} " in notes for name in secrets)
+    assert ("every Secret of" in notes) is (fixture.stem == "selector")
+    assert ("without native sidecars" in notes) is (fixture.stem == "plain")
+
+
 def test_no_two_fixtures_are_alike() -> None:
     """Each renders something that the others do not."""
     for one, other in combinations(EVERY, 2):
