@@ -64,3 +64,12 @@ class FakeClock:
     async def _turns() -> None:
         for _ in range(20):
             await asyncio.sleep(0)
+
+
+class HurriedClock(FakeClock):
+    """Whoever sleeps makes time go on."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Returns after a turn."""
+        self.advance(max(seconds, 0.0))
+        await asyncio.sleep(0)

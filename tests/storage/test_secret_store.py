@@ -18,7 +18,7 @@ from broker.engine.clock import SystemClock
 from broker.kube.api import KubeApi
 from broker.ports import Clock, StoreFault
 from broker.storage.secret_store import SecretOptions, SecretStores
-from tests.fakes.clock import FakeClock
+from tests.fakes.clock import HurriedClock
 from tests.fakes.kube_api import MemoryKube, fault
 from tests.kubernetes.api import Api, Refused
 
@@ -186,21 +186,13 @@ async def test_who_changes_something_else_is_not_in_the_way(place: Place) -> Non
 # -- what goes wrong: on the server in memory ---------------------------------------------------------------------------
 
 
-class Hurried(FakeClock):
-    """Whoever sleeps makes time go on."""
-
-    async def sleep(self, seconds: float) -> None:
-        self.advance(seconds)
-        await asyncio.sleep(0)
-
-
 class World:
     """Brokers on a server that fails as it is told, and a clock that goes on by itself as somebody sleeps."""
 
     def __init__(self) -> None:
         self.kube = MemoryKube()
         self.kube.put(PATH, secret())
-        self.clock = Hurried()
+        self.clock = HurriedClock()
         self.stores = self.broker("a")
 
     def broker(self, holder: str) -> SecretStores:
