@@ -26,13 +26,14 @@ _MILLISECONDS: Final = re.compile(r"[0-9]{1,11}(?:\.[0-9]{0,9})?")
 class Answer:
     """`status` as in HTTP, 0 where none came; `ours`: it is the gateway's own; `failed`: the vendor was not reached, broke off
     or was too late, whatever the status. Durations in seconds, `seconds` from the request's first byte to the answer's last;
-    `sent` and `received` are the bytes of both bodies."""
+    `began` is when that first one came (seconds since the epoch); `sent` and `received` are the bytes of both bodies."""
 
     status: int
     ours: bool = False
     failed: bool = False
     retry_after: float | None = None
     seconds: float = 0.0
+    began: float = 0.0
     sent: int = 0
     received: int = 0
 
@@ -57,6 +58,8 @@ class Answer:
 def wait(headers: Mapping[str, str], *, now: float) -> float | None:
     """How many seconds an answer asks to be left alone for: `retry-after-ms`, else `retry-after`; None: it asks for none. Names
     are lower case."""
+    if not headers:
+        return None
     precise = headers.get("retry-after-ms", "").strip()
     if _MILLISECONDS.fullmatch(precise):
         return min(float(precise) / 1000, _LONGEST_WAIT) or None

@@ -84,6 +84,7 @@ def _pattern(written: Iterable[str], flags: re.RegexFlag = re.NOFLAG) -> re.Patt
     return re.compile("|".join(forms), flags) if forms else None
 
 
+@lru_cache(maxsize=1024)
 def route(path: str) -> str:
     """The path without what makes it one of its kind, for logs and metrics: `/v1/files/file_01` → `/v1/files/*`. There are as
     many of them as an API has, not as many as there are requests."""

@@ -117,6 +117,11 @@ class Spending:
         found = self._standings.find(used.agent, used.profile)
         if found is None or found[1].held.version != used.version:
             return
+        began = answer.began or self._clock.now() - answer.seconds
+        if outcome is Outcome.OK:
+            # Nearly all of them are: that they were used says it.
+            self._reporting.note(found[1].held, outcome, began=began)
+            return
         self._events.emit(
             OutcomeReported(
                 agent=used.agent,
@@ -127,12 +132,10 @@ class Spending:
                 lease=used.lease,
             )
         )
-        began = self._clock.now() - answer.seconds
         self._reporting.note(found[1].held, outcome, retry_after=answer.retry_after, began=began, sure=answer.sure)
-        if outcome is not Outcome.OK:
-            # At once, and not with the next request: that may come when the vendor said, and be told the same.
-            with suppress(RefreshFailed):
-                self._leasing.moved_on(used.agent, used.lease, profile=used.profile, version=used.version)
+        # At once, and not with the next request: that may come when the vendor said, and be told the same.
+        with suppress(RefreshFailed):
+            self._leasing.moved_on(used.agent, used.lease, profile=used.profile, version=used.version)
 
     def _check(self, lease: Lease, provider: Provider, method: str, path: str) -> None:
         if lease.provider != provider.id:

@@ -83,15 +83,19 @@ def _used(entry: accesslog_pb2.HTTPAccessLogEntry, fields: Mapping[str, Any]) ->
 
 def _answer(entry: accesslog_pb2.HTTPAccessLogEntry, *, now: float) -> Answer:
     common, request, response = entry.common_properties, entry.request, entry.response
-    flags = common.response_flags
-    gone = any(getattr(flags, flag) for flag in _GONE)
     lasted = common.duration if common.HasField("duration") else common.time_to_last_downstream_tx_byte
     return Answer(
         status=response.response_code.value,
         ours=response.response_code_details not in _FROM_THE_VENDOR,
-        failed=not gone and any(getattr(flags, flag) for flag in _FAILURES),
+        failed=common.HasField("response_flags") and _failed(common.response_flags),
         retry_after=wait(response.response_headers, now=now),
+        began=common.start_time.seconds + common.start_time.nanos / 1e9,
         seconds=max(lasted.seconds + lasted.nanos / 1e9, 0.0),
         sent=request.request_body_bytes,
         received=response.response_body_bytes,
     )
+
+
+def _failed(flags: accesslog_pb2.ResponseFlags) -> bool:
+    gone = any(getattr(flags, flag) for flag in _GONE)
+    return not gone and any(getattr(flags, flag) for flag in _FAILURES)

@@ -246,6 +246,18 @@ async def test_a_success_that_began_before_the_failure_heals_nothing(engine: Eng
     assert engine.standings.usage(("", A)).cooldown_until == 0
 
 
+async def test_an_answer_that_is_told_late_counts_from_when_it_was_asked(engine: Engine) -> None:
+    """What went well is told a moment after it has: that is no word on what happened meanwhile."""
+    token = shown(acquire(engine))
+    found = await use(engine, token)
+    asked = engine.clock.now()
+    engine.clock.advance(1)
+    answered(engine, found, 429, seconds=0.5)
+    engine.clock.advance(1)
+    answered(engine, found, 200, seconds=0.1, began=asked)
+    assert engine.standings.usage(("", A)).cooldown_until > 0
+
+
 async def test_a_forbidden_request_takes_the_key_away_from_nobody(engine: Engine) -> None:
     """403 costs a cooldown: where there is no other profile, it goes on."""
     engine.put(profile(A, "secret-a"))

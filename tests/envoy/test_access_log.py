@@ -107,6 +107,16 @@ async def test_an_answer_is_told_and_counted(engine: Engine, stub: Any) -> None:
     assert cooling(engine) == 7.0
 
 
+async def test_when_a_request_began_is_as_envoy_says(engine: Engine, stub: Any) -> None:
+    """However late its answer is told."""
+    began = engine.clock.now()
+    good = entry(engine, 200)
+    good.common_properties.start_time.FromNanoseconds(int(began * 1e9))
+    engine.clock.advance(10)
+    await told(stub, entry(engine, 429), good)
+    assert cooling(engine) > 0
+
+
 async def test_it_is_heard_while_the_log_goes_on(engine: Engine, stub: Any) -> None:
     """An Envoy holds one stream open as long as it lives; when that is cut, what came before has counted."""
     call = stub.StreamAccessLogs()
@@ -120,8 +130,8 @@ async def test_it_is_heard_while_the_log_goes_on(engine: Engine, stub: Any) -> N
 @pytest.mark.parametrize(
     ("how", "outcome"),
     [
-        ({"status": 200}, "ok"),
-        ({"status": 101}, "ok"),
+        ({"status": 200}, None),
+        ({"status": 101}, None),
         ({"status": 401}, "auth"),
         ({"status": 402}, "billing"),
         (
@@ -145,7 +155,8 @@ async def test_it_is_heard_while_the_log_goes_on(engine: Engine, stub: Any) -> N
     ],
 )
 async def test_what_an_answer_counts_as(engine: Engine, stub: Any, how: dict[str, Any], outcome: str | None) -> None:
-    """The vendor's word, or that there was none; not the gateway's own, and not that the agent has gone."""
+    """The vendor's word, or that there was none; not the gateway's own, and not that the agent has gone. That all is well is
+    not told twice."""
     await told(stub, entry(engine, **how))
     assert [event.outcome for event in heard(engine, OutcomeReported)] == ([] if outcome is None else [outcome])
     assert heard(engine, GatewayUsed)[0].status == how["status"]
