@@ -12,7 +12,7 @@ from broker.cli.output import complain
 from broker.cli.surroundings import environment
 
 if TYPE_CHECKING:
-    from equabot_client import Broker, Credential, Lease
+    from equabot_client import Broker, Lease, Secret
 
 
 def add_parser(subparsers: Any, **described: str) -> None:
@@ -21,7 +21,8 @@ def add_parser(subparsers: Any, **described: str) -> None:
         "exec",
         usage="equabot exec [options] PROVIDER|PROFILE_ID ... -- COMMAND ...",
         description="The leases are renewed while COMMAND runs and given back when it ends. Signals go on to it; its exit code"
-        " is handed on. What it was started with stays in its environment: after a rotation, start it again.",
+        " is handed on. What it was started with stays in its environment: after a rotation, start it again; not with"
+        " --delivery brokered, whose token stays good for as long as COMMAND runs.",
         **described,
     )
     parser.add_argument("providers", metavar="PROVIDER|PROFILE_ID", nargs="+")
@@ -38,18 +39,35 @@ def run(args: Namespace) -> int:
     program = child.find(args.command[0], path=environment().get("PATH"))
     # Signals are held before the client library starts threads, which inherit that.
     with child.held_signals(), broker(args) as connected:
-        credentials = [_credential(connected, provider, args) for provider in args.providers]
-        given = _environment([credential.lease() for credential in credentials])
+        held = [_Held(connected, provider, args) for provider in args.providers]
+        given = _environment([one.given for one in held])
         stopped_by = child.told_to_stop()
         if stopped_by is not None:
             return 128 + stopped_by
         return child.run(program, args.command, environment=given)
 
 
-def _credential(connected: "Broker", provider: str, args: Namespace) -> "Credential":
-    # A credential waits for a broker that is away; whoever has just typed a command wants to be told.
-    connected.list_profiles(provider.partition(":")[0])
-    return connected.credential(provider, delivery=args.delivery, on_rotate=_tell_rotation if args.verbose else None)
+class _Held:
+    """A lease that is kept for the command, and what the command was given of it at first."""
+
+    def __init__(self, connected: "Broker", provider: str, args: Namespace) -> None:
+        # A credential waits for a broker that is away; whoever has just typed a command wants to be told.
+        connected.list_profiles(provider.partition(":")[0])
+        self._verbose: bool = args.verbose
+        self._token: Secret | None = None
+        self._credential = connected.credential(provider, delivery=args.delivery, on_rotate=self._tell)
+        self.given = self._credential.lease()
+        self._token = self.given.secret
+
+    def _tell(self, lease: "Lease") -> None:
+        if lease.delivery == "brokered":
+            if self._token not in (None, lease.secret):
+                complain(
+                    f"the lease token of {lease.provider} is over: the broker was away for longer than the lease lived"
+                    " (see leases.default_ttl); start the command again"
+                )
+        elif self._verbose:
+            complain(f"{lease.profile} was rotated; the command keeps what it was started with")
 
 
 def _environment(leases: Sequence["Lease"]) -> Mapping[str, str]:
@@ -66,7 +84,3 @@ def _environment(leases: Sequence["Lease"]) -> Mapping[str, str]:
     for lease in leases:
         given.update(lease.env)
     return given
-
-
-def _tell_rotation(lease: "Lease") -> None:
-    complain(f"{lease.profile} was rotated; the command keeps what it was started with")

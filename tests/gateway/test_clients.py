@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import psutil
 import pytest
 
 from tests.fakes.upstream import Answer, Upstream, refused
-from tests.fakes.vendor_answers import message_events
+from tests.fakes.vendor_answers import completion_events, message_events
 from tests.gateway.running import DOTENV, HELLO, OPENAI_KEY, Gateway, agent_environ
+from tests.gateway.websocket import WebSocket
 from tests.journeys.running import KEY
 from tests.tiers import program, require
 
@@ -184,3 +186,24 @@ def test_a_stream_that_breaks_off_breaks_off(claude: anthropic.Anthropic, vendor
     with pytest.raises(httpx2.RemoteProtocolError), claude.messages.stream(**HELLO) as stream:
         texts.extend(stream.text_stream)
     assert texts == ["hel"]
+
+
+def test_an_event_arrives_before_the_next_is_sent(gpt: openai.OpenAI, vendor: Upstream) -> None:
+    """Nothing is held back; and a generation may pause."""
+    second = threading.Event()
+    one, other, end = completion_events()
+    vendor.answers.append(Answer(headers={"content-type": "text/event-stream"}, chunks=[one, second, other, end]))
+    chunks = iter(gpt.chat.completions.create(model="gpt", messages=HELLO["messages"], stream=True))
+    assert next(chunks).choices[0].delta.content == "hel"
+    second.set()
+    assert [chunk.choices[0].delta.content for chunk in chunks] == ["lo"]
+
+
+def test_a_websocket_passes_with_the_key_in_place_of_the_token(gateway: Gateway, vendor: Upstream) -> None:
+    """In both directions, for as long as it is open."""
+    bearer = gateway.lease("openai").secret.reveal()
+    with WebSocket(gateway.port, "/openai/realtime?model=gpt", authorization=f"Bearer {bearer}") as socket:
+        assert [socket.echo(text) for text in (b"hello", b"again")] == [b"hello", b"again"]
+    assert (vendor.received[0].path, vendor.received[0].secret()) == ("/v1/realtime?model=gpt", OPENAI_KEY)
+    with pytest.raises(ConnectionError, match="401"):
+        WebSocket(gateway.port, "/openai/realtime", authorization="Bearer eqb_nothing")

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Self
@@ -16,6 +17,7 @@ from tests.gateway.running import Gateway
 from tests.journeys.running import KEY
 
 AGENTS = 16
+WAIT = "import os, sys; print(os.environ['ANTHROPIC_API_KEY'], flush=True); sys.stdin.read()"
 
 
 class Load:
@@ -82,8 +84,7 @@ def test_nothing_passes_while_the_broker_stays_away(beside: Gateway, vendor: Ups
 
 def test_a_command_keeps_its_token_when_the_broker_restarts(beside: Gateway, vendor: Upstream) -> None:
     """`equabot exec`: what it was started with is good as long as it lives, through death and drain, and no longer."""
-    wait = "import os, sys; print(os.environ['ANTHROPIC_API_KEY'], flush=True); sys.stdin.read()"
-    command = ("exec", "anthropic", "--delivery", "brokered", "--", sys.executable, "-c", wait)
+    command = ("exec", "anthropic", "--delivery", "brokered", "--", sys.executable, "-c", WAIT)
     with subprocess.Popen(
         [sys.executable, "-m", "broker", *command],
         env=beside.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -102,11 +103,32 @@ def test_a_command_keeps_its_token_when_the_broker_restarts(beside: Gateway, ven
     assert beside.ask(token).status == 401
 
 
+def test_a_command_whose_token_could_not_be_kept_is_told(make_gateway: MakeGateway) -> None:
+    """The broker was away for too long: the token is over, and the command would not know why."""
+    gateway = make_gateway(mode="sidecar", leases={"default_ttl": "1s", "max_ttl": "1h"}).start()
+    command = ("exec", "anthropic", "--delivery", "brokered", "--", sys.executable, "-c", WAIT)
+    with subprocess.Popen(
+        [sys.executable, "-m", "broker", *command],
+        env=gateway.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as running:  # fmt: skip
+        assert running.stdout is not None
+        assert running.stderr is not None
+        assert running.stdout.readline()
+        gateway.kill()
+        over = time.monotonic() + 1.5
+        gateway.wait_for(lambda: time.monotonic() > over)
+        gateway.start()
+        assert running.stderr.readline() == (
+            "equabot: the lease token of anthropic is over: the broker was away for longer than the lease lived"
+            " (see leases.default_ttl); start the command again\n"
+        )
+        running.communicate(timeout=20)
+
+
 def test_a_lease_that_reaches_its_longest_life_is_followed_by_another(make_gateway: MakeGateway, vendor: Upstream) -> None:
     """A command may run for longer than `max_ttl`: its token goes on, each time by a new decision."""
     gateway = make_gateway(leases={"default_ttl": "1s", "max_ttl": "2s"}).start()
-    wait = "import os, sys; print(os.environ['ANTHROPIC_API_KEY'], flush=True); sys.stdin.read()"
-    command = ("exec", "anthropic", "--delivery", "brokered", "--", sys.executable, "-c", wait)
+    command = ("exec", "anthropic", "--delivery", "brokered", "--", sys.executable, "-c", WAIT)
     with subprocess.Popen(
         [sys.executable, "-m", "broker", *command],
         env=gateway.environ,

@@ -18,7 +18,11 @@ class WebSocket:
         lines += ["sec-websocket-version: 13", f"sec-websocket-key: {key}"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         self._socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
-        self._expect(key)
+        try:
+            self._expect(key)
+        except BaseException:
+            self.close()
+            raise
 
     def _expect(self, key: str) -> None:
         status = self._stream.readline()
@@ -35,6 +39,10 @@ class WebSocket:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Breaks it off."""
         self._stream.close()
         self._socket.close()
 
