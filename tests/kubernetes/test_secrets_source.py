@@ -256,3 +256,4 @@ def test_rights_that_are_taken_away(own: Cluster, broker_on: MakeBroker, tmp_pat
     renewed: Account = own.service_account(namespace, "broker", rules=READS)
     own.kubeconfig(tmp_path / "kubeconfig-0", user=renewed.user, namespace=namespace)
     followed(running, own, namespace, OTHER_KEY)
+    assert not any(secret in running.log() for secret in (KEY, OTHER_KEY, renewed.token))
