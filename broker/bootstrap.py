@@ -54,7 +54,7 @@ from broker.providers.catalog import PROVIDERS
 from broker.rpc.admin import AdminServicer
 from broker.rpc.calls import Service
 from broker.rpc.convert import LeaseMessages
-from broker.rpc.remote import Door, Identities
+from broker.rpc.remote import Door
 from broker.rpc.server import admin_server, agent_server, control_server, health_server, remote_server
 from broker.rpc.servicer import BrokerServicer
 from broker.sources.env import EnvOptions
@@ -380,6 +380,8 @@ async def _listen(
             observe=lambda seconds: events.emit(AcquireAnswered(seconds=seconds)),
         )
         servers.append(agent_server(socket.path, servicer, engine.readiness))
+    listeners = [] if config.remote is None else await _listeners(config.remote, clock, stack)
+    telling = [part for _, *parts in listeners for part in parts]
     operator = AdminServicer(
         leasing=engine.leasing,
         choosing=engine.choosing,
@@ -391,13 +393,13 @@ async def _listen(
         store=store,
         events=events,
         audit=audit,
+        identity_fault=lambda: "; ".join(dict.fromkeys(part.fault for part in telling if part.fault)),
         started_at=clock.now(),
     )
     servers.append(admin_server(claimed.admin, operator, engine.readiness))
-    if config.remote is not None:
-        for address, identities, certificate in await _listeners(config.remote, clock, stack):
-            door = Door(identities, clock=clock, events=events)
-            servers.append(remote_server(address, servicers, engine.readiness, door=door, certificate=certificate))
+    for address, identities, certificate in listeners:
+        door = Door(identities, clock=clock, events=events)
+        servers.append(remote_server(address, servicers, engine.readiness, door=door, certificate=certificate))
     if config.gateway.mode is not GatewayMode.OFF:
         servers.append(control_server(claimed.control, _control_services(config, engine, events=events, clock=clock)))
     claimed.settle()
@@ -440,10 +442,10 @@ def _control_services(config: Config, engine: Engine, *, events: Events, clock: 
 
 async def _listeners(
     remote: Remote, clock: SystemClock, stack: AsyncExitStack
-) -> list[tuple[Address, Identities, ServerCertificate]]:
+) -> list[tuple[Address, ClientCertificates | ServiceAccounts, ServerCertificate]]:
     """Where agents of other machines are listened to, who tells them from each other there, and the files to serve with. Raises
     CannotStart."""
-    found: list[tuple[Address, Identities, ServerCertificate]] = []
+    found: list[tuple[Address, ClientCertificates | ServiceAccounts, ServerCertificate]] = []
     if (certificates := remote.client_certificates) is not None:
         files = ServerCertificate(remote.certificate, remote.key, client_ca=certificates.ca, clock=clock)
         found.append((certificates.address, ClientCertificates(remote.callers, clock=clock), files))

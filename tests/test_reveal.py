@@ -21,6 +21,7 @@ REASONS = {
     "broker/domain/authorization.py": "a login: its verifier's challenge, its state, what its token says",
     "broker/domain/credentials.py": "the header and the variable that carry a secret to the provider",
     "broker/domain/logins.py": "refreshed tokens, as fields of an entry that is about to be stored",
+    "broker/envoy/secret_discovery.py": "onto the wire, to the Envoy that puts it into requests",
     "broker/identity/token_review.py": "a caller's token, to the API server that says whether it is good",
     "broker/rpc/convert.py": "onto the wire, to the agent that leased it",
     "broker/rpc/remote.py": "the broker's own TLS key, to gRPC",

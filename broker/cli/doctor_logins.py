@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from asyncio import run as run_async
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from broker.cli.exits import Failure
@@ -22,7 +22,7 @@ from broker.domain.statuses import ProfileStatus
 if TYPE_CHECKING:
     from broker.bootstrap import Survey
     from broker.config.model import Config
-    from equabot_client.admin import SourceStatus
+    from equabot_client.admin import Finding
 
 _BAD: Final = (State.EXPIRED, State.REJECTED, State.REAUTH_REQUIRED, State.INVALID)
 _STORE: Final = "profile_store"
@@ -31,12 +31,13 @@ _ENVIRONMENT: Final = ("env", "dotenv")
 
 def logins(args: Namespace, config: "Config") -> Iterator[Problem]:
     """What is wrong with them."""
-    here, reports, sources = everyone(args, config)
+    here, reports, findings = everyone(args, config)
     running = any(report.broker for report in reports)
     if not running:
         message = "no broker answers: what follows was read without one"
         yield problem(Severity.INFO, config.run_dir, message, "equabot serve")
-    yield from _sources(here, sources)
+    yield from _sources(here)
+    yield from _brokers(findings, here, reports)
     due = {} if running else dict(_due(config, here))
     told: set[tuple[str, str]] = set()
     for report in reports:
@@ -105,17 +106,24 @@ def remedy(profile: ProfileStatus, owner: str) -> str:
     return login_command(profile.id, owner) if profile.id.endswith("-cli") else f"equabot models auth paste-token {named}"
 
 
-def _sources(here: "Survey", running: "tuple[SourceStatus, ...]") -> Iterator[Problem]:
-    told = set()
+def _sources(here: "Survey") -> Iterator[Problem]:
     for source in here.sources:
         for fault in source.faults():
-            told.add(fault.message)
             whole = fault.where == source.name
             yield problem(Severity.ERROR if whole else Severity.WARNING, fault.where, fault.message)
-    for status in running:
-        if status.fault and not any(message in status.fault for message in told):
-            severity = Severity.ERROR if status.state == "stale" else Severity.WARNING
-            yield problem(severity, f"{status.name} (the broker's)", status.fault)
+
+
+def _brokers(findings: "Sequence[Finding]", here: "Survey", reports: Sequence[Report]) -> Iterator[Problem]:
+    """What the running broker finds: of its own (state, audit log, callers), and of sources where they look different to it. Of
+    profiles the reports tell, in its words as well."""
+    told = {fault.message for source in here.sources for fault in source.faults()}
+    sources = {fault.where for source in here.sources for fault in source.faults()} | {one.name for one in here.sources}
+    described = {profile.id for report in reports for profile in report.profiles}
+    described |= {provider for report in reports for provider in report.missing()}
+    for found in findings:
+        if found.subject not in described and found.message not in told:
+            subject = f"{found.subject} (the broker's)" if found.subject in sources else found.subject
+            yield problem(Severity(found.severity), subject, found.message, found.remedy)
 
 
 def _shadows(here: "Survey") -> Iterator[Problem]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from broker.config.model import Config
     from broker.domain.statuses import ProfileStatus
     from equabot_client import Profile
-    from equabot_client.admin import SourceStatus
+    from equabot_client.admin import Finding
 
 _FAULTS_SHOWN = 20
 
@@ -56,8 +56,8 @@ def _from_broker(args: Namespace, config: "Config", agent: str) -> "Report | Non
     return None
 
 
-def everyone(args: Namespace, config: "Config") -> "tuple[Survey, list[Report], tuple[SourceStatus, ...]]":
-    """What the sources hold here; a report for every agent, by the broker where one runs; and that broker's sources."""
+def everyone(args: Namespace, config: "Config") -> "tuple[Survey, list[Report], tuple[Finding, ...]]":
+    """What the sources hold here; a report for every agent, by the broker where one runs; and what that broker finds."""
     import asyncio  # noqa: PLC0415
 
     from broker.bootstrap import survey  # noqa: PLC0415
@@ -66,15 +66,15 @@ def everyone(args: Namespace, config: "Config") -> "tuple[Survey, list[Report], 
 
     found = asyncio.run(survey(config))
     statuses, address = found.statuses, ""
-    sources: tuple[SourceStatus, ...] = ()
+    findings: tuple[Finding, ...] = ()
     with admin(args) as operator, suppress(BrokerUnavailable):
         statuses = {agent: _told(profiles) for agent, profiles in operator.list_profiles().items()}
-        address, sources = operator.address, operator.sources()
+        address, findings = operator.address, operator.findings()
     reports = [
         Report(config=config, agent=agent, profiles=profiles, troubles=(), broker=address, now=now())
         for agent, profiles in statuses.items()
     ]
-    return found, reports, sources
+    return found, reports, findings
 
 
 def _surveyed(config: "Config", agent: str) -> "Report":

@@ -48,10 +48,11 @@ def findings(
     unmet: Iterable[str],
     store_fault: str,
     audit_fault: str = "",
+    identity_fault: str = "",
 ) -> list[Finding]:
     """Everything worth knowing, the gravest kinds first; after 500 of them, how many more there are."""
     found = chain(
-        _of_faults(state=store_fault, audit=audit_fault),
+        _of_faults(state=store_fault, audit=audit_fault, identity=identity_fault),
         _of_providers(unmet),
         _of_sources(sources),
         _of_profiles(candidates),

@@ -28,6 +28,9 @@ class ClientCertificates:
     those either, its common name.
     """
 
+    fault: Final = ""
+    """Nobody else is asked, so nothing can keep it from knowing."""
+
     def __init__(self, callers: Callers, *, clock: Clock) -> None:
         self._callers = callers
         self._clock = clock

@@ -3,6 +3,7 @@ does with those of a Secret that is renewed."""
 
 import logging
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,7 @@ _log: Final = logging.getLogger(__name__)
 
 _LARGEST: Final = 1 << 20
 _WARN_WITHIN: Final = 24 * 3600.0
+_ENDED: Final = "has ended: no caller will accept it, so renew it"
 
 
 class CertificateFault(CannotStart):
@@ -45,6 +47,14 @@ class ServerCertificate:
         self._clock = clock
         self._seen: tuple[tuple[int, int, int], ...] = ()
         self._asking = Lock()
+        self._unfit = ""
+        self._ends = inf
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with what is served: that newer files are of no use, that it has ended. Empty: nothing."""
+        ended = self._ends <= self._clock.now()
+        return self._unfit or (f"the certificate in {self._certificate} {_ENDED}" if ended else "")
 
     def read(self) -> ServerPair:
         """What the files hold now. Raises CertificateFault, with all that is wrong with them."""
@@ -63,8 +73,10 @@ class ServerCertificate:
             try:
                 pair = self._read()
             except CertificateFault as fault:
-                _log.error("the certificate of before is served on: %s", fault)
+                self._unfit = f"the certificate of before is served on: {fault}"
+                _log.error("%s", self._unfit)
                 return None
+            self._unfit = ""
             _log.info("the certificate in %s was renewed", self._certificate)
             return pair
 
@@ -115,8 +127,6 @@ class ServerCertificate:
             faults.append(f"{self._key} holds no private key in PEM form: write that of {self._certificate}")
         if chain and private and not _belong_together(chain[0], private):
             faults.append(f"{self._key} is not the key of {self._certificate}: write the two that belong together")
-        elif chain and private:
-            self._warn(chain[0].not_valid_after_utc.timestamp())
         try:
             if self._client_ca:
                 x509.load_pem_x509_certificates(client_ca.encode())
@@ -124,12 +134,15 @@ class ServerCertificate:
             faults.append(
                 f"{self._client_ca} holds no certificate in PEM form: write that of the authority of your callers' certificates"
             )
+        if chain and not faults:
+            self._ends = chain[0].not_valid_after_utc.timestamp()
+            self._warn()
         return faults
 
-    def _warn(self, ends: float) -> None:
-        left = ends - self._clock.now()
+    def _warn(self) -> None:
+        left = self._ends - self._clock.now()
         if left <= 0:
-            _log.error("the certificate in %s has ended: no caller will accept it, so renew it", self._certificate)
+            _log.error("the certificate in %s %s", self._certificate, _ENDED)
         elif left < _WARN_WITHIN:
             _log.warning("the certificate in %s ends within a day: renew it", self._certificate)
 

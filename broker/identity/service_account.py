@@ -60,6 +60,11 @@ class ServiceAccounts:
         self._verdicts: OrderedDict[bytes, _Verdict] = OrderedDict()
         self._turns: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
+    @property
+    def fault(self) -> str:
+        """Why the last token that was to be checked could not be, and what to do. Empty: it could."""
+        return self._fault
+
     async def identify(self, shown: Shown) -> Identified:
         """The caller who shows this. Raises Unidentified, IdentityUnchecked, and PolicyDenied for one who is no agent."""
         if shown.token is None:

@@ -1,6 +1,7 @@
 """The `Admin` service: every agent, for whoever can reach the admin socket."""
 
 import heapq
+from collections.abc import Callable
 from typing import Any, Final
 
 from broker.domain.cooldowns import Usage
@@ -25,7 +26,8 @@ _PAGE: Final = 1000
 
 
 class AdminServicer:
-    """Answers the operator. `started_at` in seconds since the epoch."""
+    """Answers the operator. `started_at` in seconds since the epoch; `identity_fault`: why callers over TCP cannot be told from
+    each other now, and what to do (empty: they can)."""
 
     def __init__(
         self,
@@ -40,6 +42,7 @@ class AdminServicer:
         store: StateStore,
         events: Events,
         audit: AuditSink,
+        identity_fault: Callable[[], str] = lambda: "",
         started_at: float,
     ) -> None:
         self._leasing = leasing
@@ -52,6 +55,7 @@ class AdminServicer:
         self._store = store
         self._events = events
         self._audit = audit
+        self._identity_fault = identity_fault
         self._started_at = started_at
 
     def service(self) -> Service:
@@ -156,6 +160,7 @@ class AdminServicer:
             unmet=self._readiness.unmet(),
             store_fault=self._store.fault,
             audit_fault=self._audit.fault,
+            identity_fault=self._identity_fault(),
         )
         leases, streams = self._leasing.count()
         return pb.DiagnoseResponse(

@@ -44,7 +44,11 @@ class Scripted(AdminServicer):
     def Diagnose(self, request: pb.DiagnoseRequest, context: grpc.ServicerContext) -> pb.DiagnoseResponse:
         read = pb.SourceStatus(name="env", state="synced", profiles=1)
         read.synced_at.FromDatetime(AT)
-        return pb.DiagnoseResponse(sources=[read, pb.SourceStatus(name="dotenv /x", state="pending", fault="unreadable")])
+        full = pb.Finding(severity=pb.Finding.ERROR, subject="audit", message="no space left", remedy="free some")
+        later = pb.Finding(severity=17, subject="x", message="y")  # type: ignore[arg-type]
+        return pb.DiagnoseResponse(
+            sources=[read, pb.SourceStatus(name="dotenv /x", state="pending", fault="unreadable")], findings=[full, later]
+        )
 
 
 @pytest.fixture
@@ -100,6 +104,14 @@ def test_sources_say_how_they_fare(operator: admin.Admin) -> None:
     assert operator.sources() == (
         admin.SourceStatus(name="env", state="synced", fault="", synced_at=AT, profiles=1),
         admin.SourceStatus(name="dotenv /x", state="pending", fault="unreadable", synced_at=None, profiles=0),
+    )
+
+
+def test_findings_come_in_words(operator: admin.Admin) -> None:
+    """A severity of later days is a warning."""
+    assert operator.findings() == (
+        admin.Finding(severity="error", subject="audit", message="no space left", remedy="free some"),
+        admin.Finding(severity="warning", subject="x", message="y", remedy=""),
     )
 
 

@@ -96,9 +96,11 @@ def test_files_of_no_use_are_said_and_the_pair_of_before_stays(
     assert files.renewed() is None
     assert files.renewed() is None
     assert [record.levelname for record in caplog.records] == ["ERROR"], "said once"
-    assert "canary" not in caplog.text
+    assert "canary" not in caplog.text + files.fault
+    assert files.fault.startswith("the certificate of before is served on: ")
     written(tmp_path)
     assert files.renewed() is not None
+    assert files.fault == ""
 
 
 def test_a_key_behind_a_password_is_of_no_use(tmp_path: Path) -> None:
@@ -126,5 +128,7 @@ def test_files_that_are_not_there_are_all_named(tmp_path: Path) -> None:
 def test_an_end_that_is_near_is_said(tmp_path: Path, days: float, words: str, caplog: pytest.LogCaptureFixture) -> None:
     """It is served all the same: the sockets' agents need the broker whatever becomes of the others."""
     pair = AUTHORITY.server("localhost", ends=datetime.now(UTC) + timedelta(days=days))
-    served(written(tmp_path, pair)).read()
+    files = served(written(tmp_path, pair))
+    files.read()
     assert (words in caplog.text) if words else not caplog.records
+    assert bool(files.fault) is (days < 0)

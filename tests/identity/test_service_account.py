@@ -127,6 +127,7 @@ async def test_while_nobody_can_be_asked_who_was_known_is_known(
             await accounts.identify(new)
         assert raised.value.retry_after == 2.0
     assert len(check.asked) == 2
+    assert accounts.fault == "the API server is away"
     clock.advance(60)
     for each in (known, new):
         with pytest.raises(IdentityUnchecked):
@@ -134,6 +135,7 @@ async def test_while_nobody_can_be_asked_who_was_known_is_known(
     check.error = None
     clock.advance(1)
     await accounts.identify(new)
+    assert accounts.fault == ""
     assert [record.getMessage() for record in caplog.records] == [
         "the API server is away", "service-account tokens are checked again"
     ]  # fmt: skip

@@ -288,6 +288,10 @@ def test_it_serves_who_was_known_while_the_api_server_is_away(make_pod: Callable
         with pytest.raises(errors.SourceNotSynced, match="service-account tokens cannot be checked now") as raised:
             broker.acquire("anthropic")
         assert raised.value.retryable
+    told = pod.broker.run("doctor")
+    assert told.returncode == 1
+    assert "error\tidentity\tservice-account tokens cannot be checked now: " in told.stdout
+    shows_no_token(pod, told.stdout + told.stderr)
 
 
 WITHOUT_A_CLUSTER = """\

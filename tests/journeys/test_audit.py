@@ -187,6 +187,8 @@ def test_on_a_full_disk_nothing_is_granted_with_fail_closed(make_broker: MakeBro
         assert [finding.message for finding in diagnosed(running) if finding.subject == "audit"] == [
             f"cannot write the audit log to {path}: No space left on device: free space on its volume"
         ]
+        doctor = running.run("doctor")
+        assert (doctor.returncode, f"cannot write the audit log to {path}" in doctor.stdout) == (1, True)
         ballast.unlink()
         running.wait_healthy()
         assert broker.renew(lease).id == lease.id

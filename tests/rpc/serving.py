@@ -37,6 +37,7 @@ class Served:
         self.run_dir = run_dir
         self.acquires: list[float] = []
         self.audit = MemoryAudit()
+        self.identity_fault = ""
         self.servers: list[grpc.aio.Server] = []
         self.messages = LeaseMessages({provider.id: provider.base_url for provider in PROVIDERS.values()})
         self._stack = stack
@@ -75,7 +76,8 @@ class Served:
         admin = AdminServicer(
             leasing=engine.leasing, choosing=engine.choosing, ordering=engine.ordering, standings=engine.standings,
             ingesting=engine.ingesting, readiness=engine.readiness, policies=engine.policies, store=engine.store,
-            events=engine.events, audit=self.audit, started_at=1_799_999_000.0,
+            events=engine.events, audit=self.audit, identity_fault=lambda: self.identity_fault,
+            started_at=1_799_999_000.0,
         )  # fmt: skip
         for server in [*servers, admin_server(self.run_dir / "admin.sock", admin, engine.readiness)]:
             await server.start()

@@ -303,3 +303,11 @@ async def test_diagnose_says_that_nothing_can_be_recorded(serve: Serve) -> None:
         served.audit.fault = "cannot write it: free space"
         found = await (await served.admin()).Diagnose(admin_pb2.DiagnoseRequest())
         assert [one.message for one in found.findings if one.subject == "audit"] == ["cannot write it: free space"]
+
+
+async def test_diagnose_says_that_callers_cannot_be_told_from_each_other(serve: Serve) -> None:
+    """Those over TCP: an agent who is not let in cannot tell whether it is the one who is wrong."""
+    async with serve(engine()) as served:
+        served.identity_fault = "service-account tokens cannot be checked now: grant it create on tokenreviews"
+        found = await (await served.admin()).Diagnose(admin_pb2.DiagnoseRequest())
+        assert [one.message for one in found.findings if one.subject == "identity"] == [served.identity_fault]

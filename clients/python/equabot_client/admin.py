@@ -20,6 +20,7 @@ from equabot_client._lease import Profile
 
 _ADMIN: Final = "admin"
 _PAGE: Final = 1000
+_SEVERITIES: Final = {pb.Finding.INFO: "info", pb.Finding.WARNING: "warning", pb.Finding.ERROR: "error"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,17 @@ class SourceStatus:
     fault: str
     synced_at: datetime | None
     profiles: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that an operator should know: `severity` (`info`, `warning`, `error`), what it is about (a profile id, a
+    source, a file), what is the matter, and the step to take."""
+
+    severity: str
+    subject: str
+    message: str
+    remedy: str
 
 
 def connect(address: str | None = None, *, timeout: float = 10.0) -> "Admin":
@@ -95,6 +107,10 @@ class Admin:
     def sources(self) -> tuple[SourceStatus, ...]:
         """Every source, and how it fares."""
         return self._channel.ask(Ask("Diagnose", pb.DiagnoseRequest(), _sources), timeout=self._timeout)
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Everything that is wrong, or worth knowing, as the running broker sees it."""
+        return self._channel.ask(Ask("Diagnose", pb.DiagnoseRequest(), _findings), timeout=self._timeout)
 
     def close(self) -> None:
         """Closes the connection. Idempotent."""
@@ -158,6 +174,18 @@ def _sources(message: pb.DiagnoseResponse) -> tuple[SourceStatus, ...]:
             profiles=source.profiles,
         )
         for source in message.sources
+    )
+
+
+def _findings(message: pb.DiagnoseResponse) -> tuple[Finding, ...]:
+    return tuple(
+        Finding(
+            severity=_SEVERITIES.get(found.severity, "warning"),
+            subject=found.subject,
+            message=found.message,
+            remedy=found.remedy,
+        )
+        for found in message.findings
     )
 
 
