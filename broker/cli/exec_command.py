@@ -78,6 +78,9 @@ def _environment(leases: Sequence["Lease"]) -> Mapping[str, str]:
     for lease in leases:
         if not lease.env:
             raise Failure(f"{lease.provider}: no environment variable is known for it; `equabot key` prints its secret")
+        if lease.delivery == "brokered" and lease.base_url not in lease.env.values():
+            name = f"providers.{lease.provider}.base_url_env"
+            raise Failure(f"{lease.provider}: no variable is known in which its SDK takes the gateway's address: set {name}")
         known = PROVIDERS.get(lease.provider)
         for name in known.sdk_env.values() if known else ():
             given.pop(name, None)

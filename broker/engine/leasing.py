@@ -13,18 +13,18 @@ from broker.domain.errors import (
     BrokerError,
     InvalidArgument,
     LeaseExpired,
-    LeaseLimit,
     LeaseNotFound,
     RefreshFailed,
     ShuttingDown,
 )
 from broker.domain.leases import Lease, LeaseOptions, check_ttl, grant, renew, renewal_due
 from broker.domain.material import Held
-from broker.domain.policies import AgentPolicy, Allowance, Delivery, Policies
+from broker.domain.policies import Delivery, Policies
 from broker.engine.choosing import Choosing
 from broker.engine.flushing import Flushing
 from broker.engine.grants import Grant, Request
 from broker.engine.ledger import Ledger, whose
+from broker.engine.quotas import Quotas
 from broker.engine.rehoming import Rehoming
 from broker.engine.reporting import Reporting
 from broker.engine.standing import Standings
@@ -65,8 +65,8 @@ class Leasing:
         self._options = options
         self._deliveries = deliveries
         self._flushing = Flushing(store)
-        self._allowances: dict[str, Allowance | None] = {}
         self._ledger = Ledger(clock=clock, store=store, events=events)
+        self._quotas = Quotas(self._ledger)
         self._rehoming = Rehoming(clock=clock, choosing=choosing, standings=standings, ledger=self._ledger)
         self.agenda = self._ledger.agenda
         self.draining = False
@@ -293,12 +293,12 @@ class Leasing:
             raise
 
     def _grant(self, agent: str, request: Request, *, streaming: bool, waits: bool) -> Grant:
-        allowance = self._allowances.get(agent)
+        left_before = self._quotas.left(agent)
         try:
             return self._granted(agent, request, streaming=streaming, waits=waits)
         except BrokerError as error:
             if waits and isinstance(error, RefreshFailed):
-                self._allowances[agent] = allowance
+                self._quotas.restore(agent, left_before)
                 raise
             provider = self._choosing.catalog.normalise(request.provider) or ""
             session = request.session if provider else ""
@@ -319,12 +319,12 @@ class Leasing:
         delivery = policy.choose_delivery(agent, request.delivery, available=available)
         ttl = check_ttl(request.ttl, default=self._options.default_ttl)
         now = self._clock.steady()
-        self._check_quota(agent, policy, now)
+        before = self._predecessor(agent, provider, request) if delivery is Delivery.BROKERED else None
+        self._quotas.spend(agent, policy, now=now, freed=0 if before is None else 1)
         choice = self._choosing.choose(agent, provider, profile=profile, session=request.session, waits=waits)
         held = choice.candidate.held
         wall = self._clock.now()
-        before = self._ledger.get(request.succeeds)
-        token = self._token(agent, provider, before) if delivery is Delivery.BROKERED else lease_tokens.NONE
+        token = self._token(before) if delivery is Delivery.BROKERED else lease_tokens.NONE
         lease = grant(
             # Ids that grow with time keep the store's tree growing at one end: a random one would touch a page of its own.
             f"{int(wall * 1000):012x}{secrets.token_hex(10)}",
@@ -346,22 +346,20 @@ class Leasing:
         life = granted.lease.expires_at - now
         self._events.emit(LeaseGranted(profile=lease.profile, delivery=delivery.value, seconds=life, **whose(lease)))
         self._ledger.keep(lease, token.secret)
-        if before is not None and token.digest and token.digest == before.token:
+        if before is not None:
             self._ledger.end(before.id, "succeeded")
         return replace(granted, token=token.secret)
 
-    def _token(self, agent: str, provider: str, before: Lease | None) -> lease_tokens.Token:
-        """That of the lease before, where it is the same agent's for the same provider; else a new one."""
-        if before is not None and before.brokered and (before.agent, before.provider) == (agent, provider):
+    def _predecessor(self, agent: str, provider: str, request: Request) -> Lease | None:
+        """The lease whose token goes on, where there is one, the same agent's for the same provider."""
+        before = self._ledger.get(request.succeeds)
+        same = before is not None and before.brokered and (before.agent, before.provider) == (agent, provider)
+        return before if same else None
+
+    def _token(self, before: Lease | None) -> lease_tokens.Token:
+        if before is not None:
             return lease_tokens.Token(before.token, self._ledger.token(before.id))
         return lease_tokens.made(secrets.token_bytes(lease_tokens.BITS // 8))
-
-    def _check_quota(self, agent: str, policy: AgentPolicy, now: float) -> None:
-        if self._ledger.held_by(agent) >= policy.max_leases:
-            self._ledger.tick()
-            if self._ledger.held_by(agent) >= policy.max_leases:
-                raise LeaseLimit(f"agent {agent!r} holds {policy.max_leases} leases already, its agents.{agent}.max_leases")
-        self._allowances[agent] = policy.spend(agent, self._allowances.get(agent), now=now)
 
     def _allowed(self, lease: Lease) -> bool:
         policy = self._policies.agents.get(lease.agent)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from broker.domain.cooldowns import Outcome
-from broker.domain.errors import LeaseExpired, LeaseNotFound
+from broker.domain.errors import LeaseExpired, LeaseLimit, LeaseNotFound
 from broker.domain.leases import LeaseOptions
 from broker.domain.policies import AgentPolicy, Delivery
 from broker.domain.secret_value import SecretValue
@@ -640,6 +640,17 @@ async def test_a_token_goes_on_with_the_stream_that_comes_next(gateway: Engine, 
         if not killed:
             first.__exit__()
         assert engine.leasing.bearer(lease.token).id == granted.lease.id
+
+
+async def test_a_token_goes_on_where_the_agent_may_hold_no_more_leases(gateway: Engine) -> None:
+    """The one takes the place of the other."""
+    engine = Engine(deliveries=frozenset(Delivery), agents={"main": replace(ANYTHING, max_leases=1)})
+    engine.put(profile(A, "secret-a"))
+    first = engine.leasing.stream("main", replace(ANY, delivery="brokered"))._granted.lease
+    with pytest.raises(LeaseLimit):
+        engine.leasing.stream("main", replace(ANY, delivery="brokered"))
+    second = engine.leasing.stream("main", replace(ANY, delivery="brokered", succeeds=first.id))._granted.lease
+    assert (second.token, [one.id for one in engine.leasing.living()]) == (first.token, [second.id])
 
 
 @pytest.mark.parametrize("why", ["revoked", "unknown", "provider", "agent", "raw"])

@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
@@ -319,3 +320,56 @@ def test_neither_token_nor_key_is_in_any_file(gateway: RunningBroker, upstream: 
             for secret in (lease.secret.reveal(), FIRST, SECOND):
                 assert secret.encode() not in held, file
                 assert secret[8:24].encode() not in held, file
+
+
+# -- exec --------------------------------------------------------------------------------------------------------------
+
+_ASKING = """
+import json, os, sys, time, urllib.error, urllib.request
+url, key = os.environ["ANTHROPIC_BASE_URL"] + "/v1/messages", os.environ["ANTHROPIC_API_KEY"]
+print(key, flush=True)
+end = time.monotonic() + float(sys.argv[1])
+while time.monotonic() < end:
+    request = urllib.request.Request(url, b"{}", {"x-api-key": key, "content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            print(answer.status, flush=True)
+    except urllib.error.HTTPError as refused:
+        print(refused.code, refused.read(), flush=True)
+    time.sleep(0.02)
+"""
+
+
+@pytest.mark.parametrize("life", ["1500ms", "1h"])
+def test_a_commands_token_lives_as_long_as_the_command(make_broker: MakeBroker, upstream: Upstream, life: str) -> None:
+    """However short leases are, and, where they are longer than that takes, over a restart of the broker; and not a moment
+    longer."""
+    require("envoy")
+    config = CONFIG.replace("mode: child, envoy: {envoy}", "mode: sidecar").replace("max_ttl: 1h", f"max_ttl: {life}")
+    config += f"leases: {{{{max_ttl: {life}}}}}\n"
+    config = config.format(port=(port := free_port()), upstream=upstream.url, order="anthropic:dotenv")
+    broker = make_broker(dotenv=f"ANTHROPIC_API_KEY={FIRST}\n", config=config).start()
+    with Sidecar(broker):
+        broker.wait_for(lambda: listening(port))
+        command = ("exec", "anthropic", "--delivery", "brokered", "--", sys.executable, "-c", _ASKING, "6")
+        with broker.spawn(*command) as running:
+            assert running.stdout is not None
+            token = running.stdout.readline().strip()
+            broker.wait_for(lambda: len(upstream.received) > 20)
+            if life == "1h":
+                broker.stop()
+                broker.start()
+            said = running.stdout.read().splitlines()
+        assert set(said) == {"200"}, [line for line in said if line != "200"][:3]
+        assert len(upstream.received) == len(said)
+        refused = httpx.post(f"http://127.0.0.1:{port}/anthropic/v1/messages", json=MESSAGE, headers={"x-api-key": token})
+        assert (refused.status_code, refused.headers["x-equabot-reason"]) == (401, "LEASE_NOT_FOUND")
+    assert set(keys(upstream)) == {FIRST}
+
+
+def test_a_command_whose_sdk_would_go_past_the_gateway_is_not_run(gateway: RunningBroker) -> None:
+    """There is no variable in which it could be told the gateway's address."""
+    gateway.write_dotenv("GROQ_API_KEY=gsk_Ab3De5Gh7Jk9Mn1Pq3St5Vw7YzAb3De5Gh7Jk9\n")
+    gateway.wait_output("models", "status", "--plain", until=lambda text: "groq" in text)
+    done = gateway.run("exec", "groq", "--delivery", "brokered", "--", "true")
+    assert (done.returncode, "providers.groq.base_url_env" in done.stderr) == (1, True), done.stderr

@@ -1,0 +1,53 @@
+"""Quotas: how many at once, how often, and what one that takes another's place costs."""
+
+import pytest
+
+from broker.domain.errors import LeaseLimit, RateLimited
+from broker.domain.leases import Lease
+from broker.domain.policies import AgentPolicy, Delivery
+from broker.engine.ledger import Ledger
+from broker.engine.quotas import Quotas
+from broker.telemetry.events import Events
+from tests.fakes.clock import FakeClock
+from tests.fakes.state import MemoryStateStore
+
+POLICY = AgentPolicy(max_leases=1)
+
+
+def holding(clock: FakeClock, *, life: float = 60.0) -> Ledger:
+    """One lease of `main`."""
+    ledger = Ledger(clock=clock, store=MemoryStateStore(), events=Events())
+    now = clock.steady()
+    ledger.keep(Lease("1", "main", "", "p", "p:a", True, Delivery.RAW, life, now, now + life, now + 3600))
+    return ledger
+
+
+def test_an_agent_holds_so_many_and_no_more() -> None:
+    """Its own; one that takes another's place is no more."""
+    clock = FakeClock()
+    quotas = Quotas(holding(clock))
+    with pytest.raises(LeaseLimit, match="max_leases"):
+        quotas.spend("main", POLICY, now=clock.steady())
+    quotas.spend("main", POLICY, now=clock.steady(), freed=1)
+    quotas.spend("other", POLICY, now=clock.steady())
+
+
+def test_one_that_is_over_does_not_count() -> None:
+    """Though nobody has noticed yet."""
+    clock = FakeClock()
+    quotas = Quotas(holding(clock))
+    clock.advance(61)
+    quotas.spend("main", POLICY, now=clock.steady())
+
+
+def test_what_is_restored_may_be_spent_again() -> None:
+    """Whoever waits and asks again pays once."""
+    clock = FakeClock()
+    quotas = Quotas(holding(clock))
+    policy = AgentPolicy(rate=1.0, burst=1)
+    before = quotas.left("main")
+    quotas.spend("main", policy, now=clock.steady())
+    with pytest.raises(RateLimited):
+        quotas.spend("main", policy, now=clock.steady())
+    quotas.restore("main", before)
+    quotas.spend("main", policy, now=clock.steady())
