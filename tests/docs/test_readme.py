@@ -16,7 +16,7 @@ COMMANDS = [
     shlex.split(line, comments=True)[1:]
     for block in re.findall(r"```\n(.*?)```", README, re.DOTALL)
     for line in block.splitlines()
-    if line.startswith("equabot ") and "&" not in line
+    if line.startswith("equabot ") and "&" not in line and "brokered" not in line  # those are typed beside a gateway
 ]
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 

@@ -117,7 +117,7 @@ def resolving(gateway: Gateway, port: int) -> Path:
 
 
 def test_a_vendor_that_is_not_there(make_gateway: MakeGateway) -> None:
-    """Is said by the gateway; the profile is none the worse for it."""
+    """Is said by the gateway."""
     gateway = make_gateway(providers={"anthropic": {"base_url": "http://127.0.0.1:1"}}).start()
     token = gateway.lease().secret.reveal()
     told = gateway.ask(token)
