@@ -6,6 +6,7 @@ EXPIRED, whoever asks for it waits. This is the one place that decides when a re
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
@@ -26,12 +27,15 @@ from broker.telemetry.events import Events
 
 T = TypeVar("T")
 
+_log = logging.getLogger("equabot.refreshing")
+
 _PARALLEL: Final = 4
 _FIRST_RETRY: Final = 2.0
 _LAST_RETRY: Final = 300.0
 _LONGEST: Final = 5.0
 """The loop looks this often (seconds) at the latest: the wall clock may have been set."""
 _LAST_WORDS: Final = 35.0
+_CLOCKS_APART: Final = 30.0
 _ARRIVES_WITHIN: Final = 5.0
 """Seconds in which what is in the store is read back from it."""
 _AT_ONCE_REFUSED: Final = 900.0
@@ -154,6 +158,13 @@ class Refreshing:
 
     def _planned(self, held: Held, before: _Plan | None) -> _Plan:
         profile = held.profile
+        if (ahead := (profile.issued_at or 0.0) - self._clock.now()) > _CLOCKS_APART:
+            _log.warning(
+                "%s was refreshed %.0f s from now: this machine's clock is behind that of the one that did it; let both follow"
+                " a time server, or it is refreshed too late here and too early there",
+                profile.id,
+                ahead,
+            )
         at = NEVER
         if profile.secret is None:
             at = -NEVER

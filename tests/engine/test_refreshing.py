@@ -107,6 +107,20 @@ async def test_what_another_process_refreshed_is_taken_over() -> None:
         assert (world.served, world.script.redeemed) == ("at-7", [])
 
 
+async def test_clocks_that_are_apart_are_said_to_be(caplog: pytest.LogCaptureFixture) -> None:
+    """By the one that is behind: nothing can be given in the future."""
+    world = World()
+    async with world.running():
+        await world.clock.elapse(1)
+        world.write({"acme:me": login(7) | {"issuedAt": int((NOW + 20) * 1000)}})
+        await world.clock.elapse(10)
+        assert caplog.records == []
+        world.write({"acme:me": login(8) | {"issuedAt": int((NOW + 3600) * 1000)}})
+        await world.clock.elapse(10)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("acme:me was refreshed 35")
+
+
 async def test_what_another_process_refreshed_just_now_is_adopted() -> None:
     """The source was a little slower than the clock."""
     world = World()

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from broker.domain.auth_document import Document
 from broker.domain.discovery import Rules
 from broker.domain.logins import digest
 from broker.domain.oauth import refresh_at
@@ -120,10 +121,27 @@ class Stores(SecretStores):
     @asynccontextmanager
     async def locked(self, login: Profile) -> AsyncIterator[LockedStore]:
         async with super().locked(login) as store:
-            self._notes.hold(digest(store.document.entries.get(login.id, {})))
+            held = _Noted(store, self._doom, self._notes, login.id)
+            held.note(store.document)
             self._doom.at("locked")
-            yield Phased(store, self._doom)
+            yield held
         self._doom.at("unlocked")
+
+
+class _Noted(Phased):
+    """Tells whose login is in hand: another one, once what was left over from an earlier attempt is written."""
+
+    def __init__(self, store: LockedStore, doom: Doom, notes: Notes, login: str) -> None:
+        super().__init__(store, doom)
+        self._notes = notes
+        self._login = login
+
+    def note(self, document: Document) -> None:
+        self._notes.hold(digest(document.entries.get(self._login, {})))
+
+    async def replace(self, document: Document) -> None:
+        self.note(document)
+        await super().replace(document)
 
 
 async def work(world: KubeWorld, *, slot: int, notes: Notes, doom: Doom, seed: int) -> None:
