@@ -202,6 +202,9 @@ def test_a_login_brings_its_own_words_beside_the_sdks(make_broker: MakeBroker, u
     assert headers["anthropic-beta"] == "files-api-2025-04-14,oauth-2025-04-20"
     assert headers["authorization"] == f"Bearer {LOGIN}"
     assert "x-api-key" not in headers
+    twice = [*lease.headers.items(), ("anthropic-beta", "one"), ("anthropic-beta", "two")]
+    httpx.post(f"{lease.base_url}/v1/messages", json=MESSAGE, headers=twice)
+    assert upstream.received[1].headers["anthropic-beta"] == "one,two,oauth-2025-04-20"
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
