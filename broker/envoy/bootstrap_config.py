@@ -34,8 +34,10 @@ _PRIVATE: Final = (
     "ff00::/8",
 )  # fmt: skip
 """What is no vendor's: this machine, private and link-local networks (IANA's special-purpose registries)."""
-_STRIPPED: Final = ("x-forwarded-proto", "x-request-id", "x-envoy-expected-rq-timeout-ms", "x-envoy-internal")
-"""What Envoy adds to requests, and no vendor needs."""
+_STRIPPED: Final = (
+    "x-forwarded-proto", "x-request-id", "x-envoy-expected-rq-timeout-ms", "x-envoy-internal", "x-envoy-external-address",
+)  # fmt: skip
+"""What Envoy adds to requests: no vendor needs it, and the last one is an agent's address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

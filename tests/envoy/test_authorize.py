@@ -277,3 +277,17 @@ async def test_a_refresh_that_takes_too_long_is_said_in_time(tmp_path: Path) -> 
         await world.clock.elapse(0.1)
         asking = asyncio.ensure_future(gateway.refused({"x-api-key": token}, "/acme/x", timeout=10.0))
         assert (await in_time(world, asking))[:2] == (503, "REFRESH_FAILED")
+
+
+async def test_after_a_restart_a_request_waits_until_the_sources_have_been_read(engine: Engine, tmp_path: Path) -> None:
+    """Its lease's profile is not gone, only not read yet: nobody is refused, and nobody moved to another profile."""
+    token = shown(engine.leasing.acquire("main", Request(provider="anthropic", delivery="brokered")))
+    engine.store.flush()
+    again = Engine(
+        agents={"main": ANYTHING}, deliveries=BOTH, order={"anthropic": (A, B)}, store=engine.store, clock=engine.clock
+    )
+    async with again.running(), serving(again, tmp_path) as gateway, asyncio.TaskGroup() as group:
+        asking = group.create_task(gateway.passed({"x-api-key": token}))
+        assert (await asyncio.wait({asking}, timeout=0.1))[0] == set()
+        again.hold(profile(A, KEY), profile(B, OAUTH, mode=Mode.OAUTH))
+        assert (await asking)["x-api-key"] == KEY

@@ -98,6 +98,20 @@ def test_a_token_that_is_none(gateway: Gateway, headers: dict[str, str], reason:
     assert told.json()["error"]["type"] == "authentication_error"
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "reason"),
+    [
+        pytest.param("good", "good", "LEASE_NOT_FOUND", id="twice the same"),
+        pytest.param("good", KEY, "LEASE_NOT_FOUND", id="token and key"),
+        pytest.param(KEY, "good", "KEY_REFUSED", id="key and token"),
+    ],
+)
+def test_one_header_twice(gateway: Gateway, token: str, one: str, other: str, reason: str) -> None:
+    """Of the two, which would count? Neither does."""
+    values = [token if value == "good" else value for value in (one, other)]
+    refused(raw(gateway, asked(MESSAGES, values[0], f"x-api-key: {values[1]}")), 401, reason)
+
+
 def test_the_key_that_an_agent_sends_is_in_no_log(gateway: Gateway) -> None:
     """Wherever it has it from."""
     for header in ("x_api_key", "authorization", "x_goog_api_key", "api_key", "proxy_authorization"):

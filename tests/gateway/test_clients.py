@@ -207,3 +207,26 @@ def test_a_websocket_passes_with_the_key_in_place_of_the_token(gateway: Gateway,
     assert (vendor.received[0].path, vendor.received[0].secret()) == ("/v1/realtime?model=gpt", OPENAI_KEY)
     with pytest.raises(ConnectionError, match="401"):
         WebSocket(gateway.port, "/openai/realtime", authorization="Bearer eqb_nothing")
+
+
+def test_the_vendor_sees_the_request_and_nothing_of_the_gateway(gateway: Gateway, vendor: Upstream) -> None:
+    """Path, query, headers and body as the agent sent them, but for the credential and the host; the answer likewise."""
+    bearer = gateway.lease("openai").secret.reveal()
+    mine = {"authorization": f"Bearer {bearer}", "user_agent": "mine", "x_stainless_lang": "python", "accept": "*/*"}
+    told = gateway.ask("", "/openai/files/a%20b?after=x%2fy&limit=2", body={"text": "x" * 5_000_000}, **mine)
+    assert told.status == 200
+    [received] = vendor.received
+    assert received.path == "/v1/files/a%20b?after=x%2fy&limit=2"
+    assert json.loads(received.body) == {"text": "x" * 5_000_000}
+    assert received.headers == {
+        "host": f"127.0.0.1:{vendor.port}",
+        "authorization": f"Bearer {OPENAI_KEY}",
+        "user-agent": "mine",
+        "x-stainless-lang": "python",
+        "accept": "*/*",
+        "accept-encoding": "identity",
+        "content-type": "application/json",
+        "content-length": str(len(received.body)),
+    }
+    assert told.headers.keys() == {"server", "date", "content-type", "content-length"}
+    assert told.headers["server"].startswith("BaseHTTP")
