@@ -270,6 +270,16 @@ def test_http_2_without_tls(gateway: Gateway, token: str) -> None:
     assert done.stdout == "2 403", done.stderr
 
 
+def test_an_upgrade_to_something_else(gateway: Gateway, token: str) -> None:
+    """WebSockets alone; a page's WebSocket no more than its requests."""
+    h2c = ("connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "http2-settings: AAMAAABkAARAAAAAAAIAAAAA")
+    told = raw(gateway, asked("/anthropic/v1/x%2fy", token, *h2c))
+    refused(told, 403, "INVALID_ARGUMENT")
+    refused(raw(gateway, asked(MESSAGES, token, "connection: Upgrade", "upgrade: tls/1.2")), 403, "INVALID_ARGUMENT")
+    page = ("connection: Upgrade", "upgrade: websocket", "sec-websocket-key: x", "origin: https://page.example")
+    refused(raw(gateway, asked(MESSAGES, token, *page)), 403, "BROWSER_REFUSED")
+
+
 def test_rubbish(gateway: Gateway) -> None:
     """What is no HTTP, and what is another one."""
     refused(raw(gateway, b"rubbish\r\n\r\n"), 400, "INVALID_ARGUMENT")
