@@ -1,4 +1,4 @@
-"""Logins in Secrets, refreshed by one of several real brokers on a real API server, each with the rights it needs and no more."""
+"""Logins in Secrets, refreshed by one of several real brokers on a real API server, each with just the rights it needs."""
 
 import base64
 import json
