@@ -116,7 +116,8 @@ def _verdict(
 ) -> tuple[dict[str, object], list[str]]:
     seen = json.loads((home / "seen").read_text())
     ended = [Ended(**one) for one in seen["ended"]]
-    found = Evidence(read_ledger(home / "ledger"), ended, processes.deaths, stored, frozenset(DOUBTFUL))
+    cut_off = frozenset((home / "cut-off").read_text().split())
+    found = Evidence(read_ledger(home / "ledger"), ended, processes.deaths, stored, frozenset(DOUBTFUL), cut_off)
     broken = [*seen["broken"], *violations(found)]
     if not processes.sound:
         broken.append("a process ended by itself")

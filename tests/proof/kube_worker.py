@@ -58,6 +58,11 @@ class KubeWorld:
         vendor = partial(Provider, token_url=self.url, token_encoding="form", client_id="cli")
         return Rules(Catalog({name: vendor(id=name) for name in ("acme", "anthropic")}))
 
+    @property
+    def cut_off(self) -> Path:
+        """Here the processes write down whose login they had in hand when they could not go on."""
+        return self.kubeconfig.with_name("cut-off")
+
     def path(self, secret: str) -> str:
         return f"/api/v1/namespaces/{self.namespace}/secrets/{secret}"
 
@@ -152,7 +157,7 @@ async def work(world: KubeWorld, *, slot: int, notes: Notes, doom: Doom, seed: i
     clock, reading = SkewedClock(SKEWS[slot]), KubeApi(kubeconfig=world.kubeconfig)
     stores = Stores(world, doom, notes, chance, slot=slot, seed=seed)
     redeeming = Redeeming(clock=clock, stores=stores, endpoint=Endpoint(doom, chance, within=WITHIN), rules=world.rules)
-    owed: dict[str, str] = {}
+    cut_off = world.cut_off.open("a")
     while not stopping.is_set():
         for secret in chance.sample(world.secrets, len(world.secrets)):
             for profile in await _read(reading, world, secret):
@@ -162,14 +167,13 @@ async def work(world: KubeWorld, *, slot: int, notes: Notes, doom: Doom, seed: i
                     outcome = await redeeming.redeem(profile)
                 except StoreFault:
                     if notes.in_hand:
-                        owed[profile.id] = notes.in_hand
-                    notes.owe(owed.values())
+                        cut_off.write(f"{notes.in_hand}\n")
+                        cut_off.flush()
                     notes.count(len(Kind))
                 else:
-                    owed.pop(profile.id, None)
-                    notes.owe(owed.values())
                     notes.count(list(Kind).index(outcome.kind))
             await clock.sleep(chance.uniform(0.0, 0.06))
+    cut_off.close()
     await stores.close()
     await reading.close()
 

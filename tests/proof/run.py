@@ -140,9 +140,7 @@ class Processes:
             self._listen()
             point = self._spoken.pop(pid, "")
             if os.WIFSIGNALED(status):
-                notes = Notes(self._memory, slot)
-                self.deaths.append(Death(point, notes.in_hand, notes.owed))
-                notes.owe(())
+                self.deaths.append(Death(point, Notes(self._memory, slot).in_hand))
             elif os.WEXITSTATUS(status) != 0:
                 self.sound = False
 

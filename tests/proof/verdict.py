@@ -12,24 +12,24 @@ from tests.proof.worker import DOUBTFUL
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """A process that died: at which point ("" for a random instant), with whose refresh token (its digest) in hand, and for
-    which others it still had something to write."""
+    """A process that died: at which point ("" for a random instant), and with whose refresh token (its digest) in hand."""
 
     point: str
     in_hand: str
-    owed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """Everything that is known. `stored` are the refresh tokens in the stores at the end; `doubtful` the fault points between
-    intent and outcome."""
+    intent and outcome; `cut_off` the digests of those that somebody had in hand who could not reach the store any more, and
+    may be taken for dead."""
 
     ledger: list[Entry]
     ended: list[Ended]
     deaths: list[Death]
     stored: list[str]
     doubtful: frozenset[str] = frozenset(DOUBTFUL)
+    cut_off: frozenset[str] = frozenset()
 
 
 def violations(found: Evidence) -> list[str]:
@@ -77,9 +77,9 @@ def _replays(token: str, again: Iterable[Entry], *, allowed: bool) -> Iterator[s
 
 
 def _ended_without_cause(found: Evidence) -> Iterator[str]:
-    """No login ends that the endpoint did not end; but one does where a process died between intent and store, and one whose
-    answer was lost after it was redeemed."""
-    in_hands = {death.in_hand for death in found.deaths} | _owed(found)
+    """No login ends that the endpoint did not end; but one does where a process died, or was cut off, between intent and
+    store, and one whose answer was lost after it was redeemed."""
+    in_hands = {death.in_hand for death in found.deaths} | found.cut_off
     tokens = {_of(entry.token): entry.token for entry in found.ledger if entry.token}
     estranged = {entry.token for entry in found.ledger if entry.fault == "other_account"}
     revoked = set(_ended_by_the_endpoint(found))
@@ -120,16 +120,12 @@ def _deaths_unseen(found: Evidence) -> Iterator[str]:
     is on its way nobody knows on which side."""
     broken_off = {ended.digest for ended in found.ended if ended.code == INTERRUPTED}
     doubtful = {death.in_hand for death in found.deaths if death.point in found.doubtful}
-    unknown = {death.in_hand for death in found.deaths if _is_anywhere(death)} | _owed(found)
+    unknown = {death.in_hand for death in found.deaths if _is_anywhere(death)} | found.cut_off
     for death in found.deaths:
         if death.point in found.doubtful and death.in_hand not in broken_off:
             yield f"a death at {death.point!r} with {death.in_hand} in hand was not noticed"
         if death.point not in found.doubtful and not _is_anywhere(death) and death.in_hand in broken_off - doubtful - unknown:
             yield f"a death at {death.point!r} with {death.in_hand} in hand cost a login"
-
-
-def _owed(found: Evidence) -> set[str]:
-    return {of for death in found.deaths for of in death.owed}
 
 
 def _is_anywhere(death: Death) -> bool:

@@ -12,7 +12,7 @@ import resource
 import signal
 import struct
 import sys
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,14 +45,13 @@ POINTS: Final = SURVIVED + DOUBTFUL
 WITHIN: Final = 0.4
 """Seconds in which the endpoint has to answer."""
 
-_OWED: Final = 32
-_SLOT: Final = struct.Struct(f"<16s{16 * _OWED}sQ{len(Kind) + 1}Q")
+_SLOT: Final = struct.Struct(f"<16sQ{len(Kind) + 1}Q")
 _KINDS: Final = tuple(Kind)
 
 
 class Notes:
-    """What a process leaves in memory that outlives it: whose login it has in hand, and for whose it still has something to
-    write; its edits, and how many rounds ended how (the last count is of store faults). One slot a process."""
+    """What a process leaves in memory that outlives it: whose login it has in hand, its edits, and how many rounds ended how
+    (the last count is of store faults). One slot a process."""
 
     size: Final = _SLOT.size
 
@@ -65,36 +64,29 @@ class Notes:
         return bytes(self._read()[0]).decode().strip("\0")
 
     @property
-    def owed(self) -> frozenset[str]:
-        return frozenset(bytes(self._read()[1]).decode().strip("\0").split())
-
-    @property
     def edits(self) -> int:
-        return int(self._read()[2])
+        return int(self._read()[1])
 
     @property
     def counts(self) -> list[int]:
-        return [int(count) for count in self._read()[3:]]
+        return [int(count) for count in self._read()[2:]]
 
     def hold(self, of: str) -> None:
-        self._write(of, self.owed, self.edits, self.counts)
-
-    def owe(self, of: Collection[str]) -> None:
-        self._write(self.in_hand, of, self.edits, self.counts)
+        self._write(of, self.edits, self.counts)
 
     def edited(self) -> None:
-        self._write(self.in_hand, self.owed, self.edits + 1, self.counts)
+        self._write(self.in_hand, self.edits + 1, self.counts)
 
     def count(self, index: int) -> None:
         counts = self.counts
         counts[index] += 1
-        self._write("", self.owed, self.edits, counts)
+        self._write("", self.edits, counts)
 
     def _read(self) -> tuple[Any, ...]:
         return _SLOT.unpack_from(self._memory, self._at)
 
-    def _write(self, in_hand: str, owed: Collection[str], edits: int, counts: list[int]) -> None:
-        _SLOT.pack_into(self._memory, self._at, in_hand.encode(), " ".join(owed).encode(), edits, *counts)
+    def _write(self, in_hand: str, edits: int, counts: list[int]) -> None:
+        _SLOT.pack_into(self._memory, self._at, in_hand.encode(), edits, *counts)
 
 
 @dataclass(frozen=True, slots=True)
