@@ -5,14 +5,13 @@ import json
 import random
 import resource
 import string
-import subprocess
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from tests.journeys.running import RunningBroker
+from tests.journeys.showing import TALKATIVE, said
 
 KEY: Final = "sk-ant-api03-{}"
 TOKEN: Final = "sk-ant-oat01-{}"
@@ -112,18 +111,6 @@ profiles:
 required: [cerebras]
 env: {{vars: {{ACME_TOKEN: {variable}}}}}
 """
-# Many commands, one interpreter to start.
-_SEVERAL = """\
-import json, os, sys
-from broker.cli.main import main
-for environ, *words in json.load(sys.stdin):
-    os.environ.update(environ)
-    code = main(words)
-    print("exit", code, flush=True)
-    print("exit", code, file=sys.stderr, flush=True)
-    for name in environ:
-        del os.environ[name]
-"""
 
 
 class World:
@@ -152,12 +139,7 @@ class World:
         self._write_logins(logins)
         _write(mounted / "broken" / ".env", f"GROQ_API_KEY {self._bad('a broken .env', KEY)}\n")
         _write(self.broker.home / "unread", self.canaries.new("a file in place of a directory"))
-        self.broker.environ |= {
-            "PYTHONFAULTHANDLER": "1",
-            "PYTHONASYNCIODEBUG": "1",
-            "GRPC_VERBOSITY": "debug",
-            "GRPC_TRACE": "api,http,channel",
-        }
+        self.broker.environ |= TALKATIVE
         soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
         resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))  # where nobody forbids it, a crash would write a core file
         try:
@@ -201,16 +183,7 @@ class World:
 
     def run(self, *commands: list[str], **environ: str) -> str:
         """What commands of `equabot` print, wherever they print it, and `exit <code>` twice after each."""
-        done = subprocess.run(
-            [sys.executable, "-c", _SEVERAL],
-            env=self.broker.environ | {"TERM": "dumb"},
-            input=json.dumps([[environ, *words] for words in commands]),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        return done.stdout + done.stderr
+        return said(self.broker, *commands, **environ)
 
     def _good(self, wanted: Mapping[str, tuple[str, str]]) -> dict[str, str]:
         made = {name: self.canaries.new(profile, like=like) for name, (profile, like) in wanted.items()}

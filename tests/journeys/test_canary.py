@@ -24,9 +24,9 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from equabot.broker.v1 import admin_pb2, broker_pb2
 from equabot_client import EventKind, errors
-from equabot_client._status import TRAILER, error_info
 from tests.journeys.canaries import KEY, MALFORMED, Canaries, World
 from tests.journeys.running import EQUABOT, RunningBroker
+from tests.journeys.showing import ADMIN, BROKER, HEALTH, ask, channel_to
 
 BAD_CONFIGS: Final = {
     "a key at the top": "anthropic_key: {key}",
@@ -80,9 +80,6 @@ COMMANDS: Final = [
     ["serve", "--{}"],
 ]
 USUAL: Final = {"provider": "anthropic", "profile": "anthropic:env", "agent": "main", "lease_id": "none", "session": "s"}
-HEALTH: Final = "/grpc.health.v1.Health"
-BROKER: Final = "/equabot.broker.v1.Broker"
-ADMIN: Final = "/equabot.broker.v1.Admin"
 UNKNOWABLE: Final = {"session", "model", "profiles"}
 """Fields that take any name, so that only what has the form of a key can be told from one."""
 REASONS: Final = {
@@ -105,30 +102,6 @@ def world() -> Iterator[World]:
     made = World()
     yield made
     made.broker.close()
-
-
-def channel_to(broker: RunningBroker, agent: str) -> grpc.Channel:
-    return grpc.insecure_channel(f"unix:{broker.socket(agent)}")
-
-
-def ask(channel: grpc.Channel, method: str, request: Message | bytes, answer: type[Message]) -> tuple[str, str]:
-    """The reason, and all that a call comes to but what a lease is there to hand out. Of a stream, what comes first."""
-    kind: Any = channel.unary_stream if method.endswith(("/StreamLease", "/Watch")) else channel.unary_unary
-    serialize = bytes if isinstance(request, bytes) else type(request).SerializeToString
-    call = kind(method, request_serializer=serialize, response_deserializer=answer.FromString)
-    try:
-        found = call(request, timeout=10)
-        message: Any = found if isinstance(found, Message) else next(found)
-    except grpc.RpcError as refused:
-        trailers: Any = refused.trailing_metadata()
-        reason, metadata, _ = error_info(dict(trailers or ()).get(TRAILER, b""), domain="equabot.dev")
-        return reason, f"{refused} {metadata} {trailers}"
-    if found is not message:
-        found.cancel()
-    lease = getattr(message, "lease", message)
-    for name in {"secret", "headers", "env"}.intersection(lease.DESCRIPTOR.fields_by_name):
-        lease.ClearField(name)
-    return "", str(message)
 
 
 def test_the_search_finds_the_smallest_piece() -> None:
