@@ -1,0 +1,8 @@
+"""The composition root: configuration → a running broker. Everything is built here, and everything is taken down here."""
+
+from broker.bootstrap.engine import Engine
+from broker.bootstrap.serving import serve
+from broker.bootstrap.stores import agent_stores, migrate_stores, refresh_login, sync_claude_login
+from broker.bootstrap.surveying import Survey, survey
+
+__all__ = ["Engine", "Survey", "agent_stores", "migrate_stores", "refresh_login", "serve", "survey", "sync_claude_login"]

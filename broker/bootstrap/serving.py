@@ -1,0 +1,184 @@
+"""A broker, from its start to its end."""
+
+import asyncio
+import logging
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+from broker.bootstrap.beside import beside
+from broker.bootstrap.engine import Engine
+from broker.bootstrap.listening import start_servers
+from broker.bootstrap.stores import migrate_stores
+from broker.config.gateway import gateway_of
+from broker.config.model import Config
+from broker.domain.errors import CannotStart
+from broker.engine.clock import SystemClock
+from broker.envoy.bootstrap_config import as_yaml, bootstrap_config
+from broker.envoy.options import GatewayMode
+from broker.envoy.process import EnvoyProcess
+from broker.identity.agent_socket import claim
+from broker.ports import Clock, StateStore
+from broker.storage.replacing import replace_file
+from broker.storage.state import SqliteStateStore
+from broker.telemetry.audit_log import AuditLog, audit_output
+from broker.telemetry.event_log import log_event
+from broker.telemetry.events import Draining, Events, Started
+from broker.telemetry.log import loop_exception_handler
+from broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot, SourceGauge
+from broker.telemetry.redaction import Redactor
+
+_log = logging.getLogger("equabot.stores")
+_CHECKPOINT_EVERY: Final = 5.0
+
+
+async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
+    """Runs a broker until SIGTERM or SIGINT, then drains it. The redactor is told what must not be logged. Raises CannotStart.
+
+    Anything else that comes out of it is a defect, which has taken the whole broker down: half of one is worse than none.
+    """
+    asyncio.get_running_loop().set_exception_handler(loop_exception_handler)
+    clock = SystemClock()
+    began = clock.steady()
+    stopping = _stop_signals()
+    metrics = Metrics(version=_version())
+    events = Events(metrics.record, log_event)
+    for migration in await asyncio.to_thread(migrate_stores, config):
+        _log.log(logging.WARNING if migration.fault else logging.INFO, "%s", migration)
+    listen = config.listen
+    with claim(
+        config.run_dir, config.policies.agents, admin=listen.admin, control=listen.control, agent_paths=listen.agents
+    ) as claimed:
+        store = SqliteStateStore(config.state_path, clock=clock)
+        try:
+            redactor = redactor or Redactor()
+            audit = _audit(config, clock, key=store.digest_key, clean=redactor.text)
+            events.sinks.insert(0, audit.record)
+            engine = Engine(config, clock=clock, store=store, events=events)
+            redactor.watch(engine.standings.secrets)
+            engine.spending.recorded = audit.check
+            engine.readiness.blocked, audit.changed = lambda: audit.refuses, engine.readiness.look_again
+            async with AsyncExitStack() as stack:
+                stack.callback(audit.close)
+                stack.push_async_callback(engine.logins.close)
+                await start_servers(config, engine, claimed, store=store, events=events, audit=audit, clock=clock, stack=stack)
+                address = config.listen.metrics
+                served = metrics.serve(address.host, address.port, snapshot=lambda: _snapshot(engine, store, audit, clock))
+                stack.callback(served.close)
+                gateway = await _gateway(config, clock, stack)
+                moving = (engine.ingesting, engine.expiring, engine.refreshing, engine.remembering, engine.mirroring)
+                await stack.enter_async_context(
+                    beside(
+                        *(part.run() for part in moving), *(envoy.run() for envoy in gateway), _checkpoints(store, audit, clock)
+                    )
+                )
+                events.emit(Started(version=metrics.version, seconds=clock.steady() - began))
+                reason = await stopping
+                events.emit(Draining(reason=reason))
+                engine.readiness.drain()
+                engine.leasing.drain()
+                await engine.refreshing.drain()
+        finally:
+            store.close()
+
+
+def _audit(config: Config, clock: Clock, *, key: bytes, clean: Callable[[str], str]) -> AuditLog:
+    """The audit log, begun. Its anchor lies beside the state, which leases outlive a restart in."""
+    options = config.audit
+    audit = AuditLog(
+        audit_output(options.path, patient=options.fail_closed),
+        anchor=config.state_path.with_name("audit.head"),
+        key=key,
+        clean=clean,
+        version=_version(),
+        fail_closed=options.fail_closed,
+        now=clock.now,
+        steady=clock.steady,
+    )
+    audit.begin()
+    return audit
+
+
+async def _gateway(config: Config, clock: SystemClock, stack: AsyncExitStack) -> tuple[EnvoyProcess, ...]:
+    """Writes the gateway's configuration, and starts it where it is the broker's to run. Raises CannotStart."""
+    if config.gateway.mode is GatewayMode.OFF:
+        return ()
+    gateway = gateway_of(config)
+    file = gateway.control.parent / "envoy.yaml"
+    try:
+        replace_file(file, as_yaml(bootstrap_config(gateway)).encode(), mode=0o644)
+    except OSError as error:
+        raise CannotStart(f"cannot write the gateway's configuration to {file}: {error.strerror}") from None
+    if config.gateway.mode is GatewayMode.SIDECAR:
+        return ()
+    process = EnvoyProcess(config.gateway.envoy, file, host=gateway.host, port=gateway.port, clock=clock, chance=random.random)
+    stack.push_async_callback(process.stop)
+    await process.start()
+    return (process,)
+
+
+async def _checkpoints(store: SqliteStateStore, audit: AuditLog, clock: SystemClock) -> None:
+    while True:
+        await clock.sleep(_CHECKPOINT_EVERY)
+        await store.checkpoint()
+        audit.write_waiting()
+        await asyncio.to_thread(audit.sync)
+
+
+def _stop_signals() -> "asyncio.Future[str]":
+    loop = asyncio.get_running_loop()
+    stopping: asyncio.Future[str] = loop.create_future()
+
+    def stop(name: str) -> None:
+        if not stopping.done():
+            stopping.set_result(name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number.name)
+    return stopping
+
+
+def _snapshot(engine: Engine, store: StateStore, audit: AuditLog, clock: SystemClock) -> Snapshot:
+    now = clock.now()
+    leases: Counter[tuple[str, str]] = Counter()
+    streams: Counter[str] = Counter()
+    for lease in engine.leasing.living():
+        leases[lease.agent, lease.provider] += 1
+        streams[lease.agent] += lease.streaming
+    return Snapshot(
+        credentials=[
+            CredentialGauge(
+                profile=candidate.id,
+                provider=candidate.held.profile.provider,
+                state=candidate.standing.state.value,
+                expires_at=candidate.held.profile.expires_at,
+                agent=agent,
+            )
+            for (agent, _), candidate in engine.standings.all()
+        ],
+        sources=[
+            SourceGauge(
+                source=state.name,
+                sync_age=None if state.synced_at is None else max(now - state.synced_at, 0.0),
+                stale=bool(state.fault or state.stale_units),
+            )
+            for state in engine.ingesting.states
+        ],
+        leases=leases,
+        streams=streams,
+        store_fault=bool(store.fault),
+        audit_fault=bool(audit.fault),
+        audit_lost=audit.lost,
+        audit_sequence=audit.head.sequence,
+    )
+
+
+def _version() -> str:
+    try:
+        return version("equabot-broker")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,81 @@
+"""The stores of logins: built, kept equal with other tools' files, moved from older ones."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from secrets import token_hex
+from socket import gethostname
+
+from broker.config.model import Config
+from broker.domain.policies import MAIN
+from broker.domain.profiles import Profile
+from broker.domain.tool_logins import CLAUDE, TOOLS
+from broker.engine.clock import SystemClock
+from broker.engine.redeeming import Redeeming
+from broker.kube.api import KubeApi
+from broker.ports import Clock
+from broker.sources.registry import kubernetes_options
+from broker.storage.agent_stores import AgentStores
+from broker.storage.login_places import LoginPlaces
+from broker.storage.login_sync import sync_login
+from broker.storage.migrations import Migration, migrate
+from broker.storage.sealing import Seal
+from broker.storage.secret_store import SecretStores
+from broker.upstream.token_endpoint import HttpTokenEndpoint
+
+
+def agent_stores(config: Config, clock: Clock | None = None) -> AgentStores:
+    """The agents' profile stores, sealed where the configuration says so. Nothing is read yet."""
+    seal = None if config.seal_key_file is None else Seal(config.seal_key_file)
+    return AgentStores(config.home, clock=clock or SystemClock(), seal=seal)
+
+
+def login_places(config: Config, stores: AgentStores, clock: Clock) -> LoginPlaces:
+    """Where logins are refreshed: in the agents' stores, and in the Secrets of each source of that kind. To be closed."""
+    chosen = [kubernetes_options(spec.options) for spec in config.sources if spec.kind == "kubernetes"]
+    holder = f"{gethostname()}_{token_hex(8)}"
+    secrets = {
+        options.shown: SecretStores(
+            KubeApi(kubeconfig=options.kubeconfig), namespace=options.namespace, clock=clock, holder=holder
+        )
+        for options in chosen
+    }
+    return LoginPlaces(stores, secrets)
+
+
+def mirrors(config: Config, clock: Clock) -> dict[str, Callable[[], bool]]:
+    """How the logins of tools that the broker is to refresh are kept equal in the tool's file and the store of `main`."""
+    store = agent_stores(config, clock).of(MAIN)
+    return {
+        TOOLS[spec.kind].profile_id: partial(
+            sync_login, TOOLS[spec.kind], spec.options["path"], store, rules=config.rules, clock=clock
+        )
+        for spec in config.sources
+        if spec.kind in TOOLS and TOOLS[spec.kind].profile_id not in config.rules.foreign_logins
+    }
+
+
+def sync_claude_login(config: Config) -> bool:
+    """Copies the login of Claude's program into the store of `main`, where it is newer, and returns whether it was: what the
+    seed's system does whenever it looks at its stores. Not where its file is no source. Raises StoreFault."""
+    store, clock = agent_stores(config).of(MAIN), SystemClock()
+    files = (spec.options["path"] for spec in config.sources if spec.kind == "claude_cli")
+    return any(sync_login(CLAUDE, file, store, rules=config.rules, clock=clock) for file in files)
+
+
+async def refresh_login(config: Config, agent: str, profile: Profile) -> tuple[bool, str]:
+    """Refreshes a login of an agent ("" everybody's) as a running broker would. Returns whether it failed, and what became of
+    it. Raises StoreFault."""
+    clock = SystemClock()
+    stores = login_places(config, agent_stores(config, clock), clock)
+    redeeming = Redeeming(clock=clock, stores=stores, endpoint=HttpTokenEndpoint(), rules=config.rules)
+    try:
+        outcome = await redeeming.redeem(replace(profile, agent=agent))
+    finally:
+        await stores.close()
+    return outcome.failure is not None, outcome.failure.reason if outcome.failure else outcome.kind.value
+
+
+def migrate_stores(config: Config) -> list[Migration]:
+    """Moves the credentials of older files into the profile stores, each once, and tells what became of each. Blocking."""
+    return migrate(agent_stores(config), config.home, catalog=config.catalog)
