@@ -142,7 +142,10 @@ class Spending:
             raise PolicyDenied(f"the lease token is for provider {lease.provider!r}, not for {provider.id!r}")
         if method not in METHODS:
             raise InvalidArgument("the method is none that a provider's API is asked with")
-        spellings = (path, self._prefixes.get(provider.id, "") + path)
+        prefix = self._prefixes.get(provider.id, "")
+        if path.startswith(f"{prefix}/"):
+            path = path.removeprefix(prefix)  # said twice, it counts once: so do the gateway's routes
+        spellings = (path, prefix + path)
         if not rules(provider.requests).allow(method, *spellings):
             raise PolicyDenied(
                 f"{method} of this path is not let through to {provider.id}: see providers.{provider.id}.requests"

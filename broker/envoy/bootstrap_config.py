@@ -195,12 +195,13 @@ def _nothing(status: int, reason: str, message: str) -> Json:
 
 
 def _upstream_routes(upstream: Upstream, gateway: Gateway) -> list[Json]:
-    """One for upgrades, which no connection of HTTP/2 is asked for, and one for the rest."""
-    match: Json = {"prefix": f"/{upstream.provider}/"}
+    """One for upgrades, which no connection of HTTP/2 is asked for, and one for the rest. Some SDKs add the vendor's own base
+    path to an address: said twice, it counts once."""
     upgrade = {"headers": [{"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}]}
     return [
-        _upstream_route(upstream, gateway, match | upgrade, cluster=_cluster_name(upstream, upgrade=True)),
-        _upstream_route(upstream, gateway, match, cluster=_cluster_name(upstream)),
+        _upstream_route(upstream, gateway, {"prefix": prefix} | extra, cluster=_cluster_name(upstream, upgrade=bool(extra)))
+        for prefix in dict.fromkeys((f"/{upstream.provider}{upstream.path}/", f"/{upstream.provider}/"))
+        for extra in (upgrade, {})
     ]
 
 

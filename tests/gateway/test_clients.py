@@ -129,6 +129,16 @@ def test_claude_code(make_gateway: Any, vendor: Upstream) -> None:
     assert [path for path, text in files.items() for piece in pieces(KEY) if piece in text] == []
 
 
+def test_the_vendors_base_path_said_twice_counts_once(gateway: Gateway, vendor: Upstream) -> None:
+    """Whoever writes the address with `/v1` at its end is served too, and may ask for no more than others."""
+    lease = gateway.lease("openai")
+    with openai.OpenAI(api_key=lease.secret.reveal(), base_url=f"{lease.base_url}/v1", max_retries=0) as client:
+        client.chat.completions.create(model="gpt", messages=[{"role": "user", "content": "hi"}])
+        assert vendor.received[-1].path == "/v1/chat/completions"
+        with pytest.raises(openai.PermissionDeniedError, match="not let through"):
+            client.get("/organization/api_keys", cast_to=object)
+
+
 def test_the_packages_own_retries_meet_the_next_profile(make_gateway: Any, vendor: Upstream) -> None:
     """An agent that retries what the vendor tells it to retry is served, with no code of its own."""
     gateway = make_gateway(dotenv=DOTENV + "OPENAI_API_KEY_SECOND=sk-proj-" + "second00" * 8).start()
