@@ -61,7 +61,8 @@ class Rules:
     def allow(self, method: str, *paths: str) -> bool:
         """Whether a request of that method passes, its path being told in every way in which a rule may have it."""
         asked = [f"{'GET' if method == 'HEAD' else method} {path}" for path in paths]
-        if self._none is not None and any(map(self._none.fullmatch, asked)):
+        # A vendor may not care for a slash at the end either.
+        if self._none is not None and any(self._none.fullmatch(one) or self._none.fullmatch(one.rstrip("/")) for one in asked):
             return False
         return self._some is None or any(map(self._some.fullmatch, asked))
 
@@ -80,11 +81,20 @@ def _pattern(written: Iterable[str], flags: re.RegexFlag = re.NOFLAG) -> re.Patt
     for one in written:
         method, _, path = one.rpartition(" ")
         method = "GET" if method == "HEAD" else method
-        forms.append(f"{method or '[A-Z]+'} {'.*'.join(map(re.escape, path.split('*')))}")
+        forms.append(f"{method or '[A-Z]+'} {_path_pattern(path)}")
     return re.compile("|".join(forms), flags) if forms else None
 
 
-@lru_cache(maxsize=1024)
+def _path_pattern(path: str) -> str:
+    """Each star takes as little as it can and never more (`(?>…)`): it loses no match by that, and no path, however it was
+    made, keeps the broker busy."""
+    first, *others = map(re.escape, path.split("*"))
+    if not others:
+        return first
+    return first + "".join(f"(?>.*?{part})" for part in others[:-1] if part) + f".*{others[-1]}"
+
+
+@lru_cache(maxsize=256)  # a path may be long
 def route(path: str) -> str:
     """The path without what makes it one of its kind, for logs and metrics: `/v1/files/file_01` → `/v1/files/*`. There are as
     many of them as an API has, not as many as there are requests."""

@@ -32,6 +32,7 @@ _FAILURES: Final = (
 """That the vendor was not reached, broke off or was too late."""
 _GONE: Final = ("downstream_connection_termination", "downstream_remote_reset")
 """That the agent was not there any more, which breaks off all else."""
+_UNFINISHED: Final = 408
 
 
 class AccessLogServicer:
@@ -84,10 +85,13 @@ def _used(entry: accesslog_pb2.HTTPAccessLogEntry, fields: Mapping[str, Any]) ->
 def _answer(entry: accesslog_pb2.HTTPAccessLogEntry, *, now: float) -> Answer:
     common, request, response = entry.common_properties, entry.request, entry.response
     lasted = common.duration if common.HasField("duration") else common.time_to_last_downstream_tx_byte
+    status, ours = response.response_code.value, response.response_code_details not in _FROM_THE_VENDOR
+    # Whoever has not sent all of a request waits for himself.
+    failed = common.HasField("response_flags") and _failed(common.response_flags) and not (ours and status == _UNFINISHED)
     return Answer(
-        status=response.response_code.value,
-        ours=response.response_code_details not in _FROM_THE_VENDOR,
-        failed=common.HasField("response_flags") and _failed(common.response_flags),
+        status=status,
+        ours=ours,
+        failed=failed,
         retry_after=wait(response.response_headers, now=now),
         began=common.start_time.seconds + common.start_time.nanos / 1e9,
         seconds=max(lasted.seconds + lasted.nanos / 1e9, 0.0),

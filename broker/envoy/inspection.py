@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import unquote, unquote_plus
 
 from broker.domain import lease_tokens
 from broker.domain.provider import Catalog, Provider
@@ -13,10 +14,12 @@ from broker.envoy.refusals import Refused
 _USUAL: Final = ("authorization", "x-api-key", "x-goog-api-key", "api-key", "proxy-authorization")
 """Where SDKs put keys, whatever the vendor."""
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-real-ip", "via")
+_ANOTHER: Final = ("x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url")
+"""In which some servers let a request say that it is another one."""
+_HOPS: Final = frozenset({"upgrade", "close", "keep-alive", ""})
 _PORT: Final = re.compile(r":[0-9]*\Z")
-_KEY_IN_QUERY: Final = re.compile(
-    rf"(?:^|&)(?:key|api[_-]?key|access[_-]?token|auth[_-]?token)=|{lease_tokens.PREFIX}", re.IGNORECASE
-)
+_KEY: Final = re.compile(r"\$?key|api[_-]?key|subscription-key|(?:access|auth|bearer|oauth)[_-]?token", re.IGNORECASE)
+"""The parameters in which vendors take credentials, beside the header or before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,11 @@ class Inspection:
         path, _, query = target.partition("?")
         if fault := target_fault(path, query):
             raise Refused(403, "INVALID_ARGUMENT", fault)
-        if _KEY_IN_QUERY.search(query):
+        if any(name in headers for name in _ANOTHER):
+            raise Refused(403, "INVALID_ARGUMENT", f"a request is what its first line says: none of {', '.join(_ANOTHER)}")
+        if not _HOPS.issuperset(word.strip() for word in headers.get("connection", "").lower().split(",")):
+            raise Refused(403, "INVALID_ARGUMENT", "Connection names a header, which would be lost on the way to the provider")
+        if query and _holds_key(query):
             raise Refused(401, "TOKEN_IN_QUERY", "a query is no place for a key or a token: send it in a header")
         return Asked(provider, path[len(provider.id) + 1 :] or "/", self._token(provider, headers))
 
@@ -92,6 +99,11 @@ def _schemes(provider: Provider) -> re.Pattern[str]:
     """What may stand before a token: the usual words, and the vendor's own."""
     words = {"bearer", "token", *(form.prefix.strip().lower() for form in provider.headers.values())} - {""}
     return re.compile(rf"\A(?:{'|'.join(map(re.escape, sorted(words)))}) +", re.IGNORECASE)
+
+
+def _holds_key(query: str) -> bool:
+    names = (unquote_plus(part.partition("=")[0]) for part in re.split("[&;]", query))
+    return lease_tokens.PREFIX in unquote(query).lower() or any(map(_KEY.fullmatch, names))
 
 
 def _name(host: str) -> str:

@@ -101,7 +101,8 @@ class EnvoyProcess:
     async def _spawn(self) -> asyncio.subprocess.Process:
         self._child = await asyncio.create_subprocess_exec(
             sys.executable, "-I", "-S", "-c", _GUARDED, str(os.getpid()), self._program, "-c", str(self._config),
-            "--concurrency", "1", "--use-dynamic-base-id",
+            # Who handed its listener over to a successor would do so for anybody in its network: those sockets have no owner.
+            "--concurrency", "1", "--disable-hot-restart",
             # A line of debug holds headers, and with them keys: the level is ours to set.
             "--log-level", "warning", "--log-format", "<%l> %v", "--log-format-escaped",
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,

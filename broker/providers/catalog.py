@@ -212,7 +212,11 @@ _ALL: Final = (
         token_prefixes=("ya29.",),
         model="gemini-2.5-flash-lite",
         api="gemini",
-        requests="!/*/auth_tokens*",
+        # Nor a batch, whose parts are requests that no rule is asked about.
+        requests="""
+            !/*/auth_tokens*
+            !/batch*
+        """,
     ),
     _vendor(
         "github-copilot",

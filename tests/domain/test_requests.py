@@ -1,5 +1,7 @@
 """What may be asked through the gateway: one spelling of a path, and rules that no other spelling gets round."""
 
+import re
+import time
 from urllib.parse import unquote
 
 import pytest
@@ -111,6 +113,11 @@ def test_what_is_taken_stays_the_same_path_when_it_is_decoded(text: str) -> None
         (["/*", "!/organization*"], "GET /chat", True),
         (["!DELETE /*"], "DELETE /v1/files/f", False),
         (["!DELETE /*"], "POST /v1/files", True),
+        (["!/v1/files"], "GET /v1/files/", False),
+        (["!/v1/files"], "GET /v1/files/f", True),
+        (["/v1/*/files/*:run"], "POST /v1/a/files/b/files/c:run:run", True),
+        (["/v1/*/files/*:run"], "POST /v1/a/files/b:runs", False),
+        (["/**/files**"], "POST /v1/files", True),
         ([], "POST /v1/files", True),
     ],
 )
@@ -118,6 +125,21 @@ def test_a_list_of_rules(written: list[str], asked: str, passes: bool) -> None:
     """One that allows, if there is any, and none that forbids."""
     method, path = asked.split(" ")
     assert rules(tuple(map(rule, written))).allow(method, path) is passes
+
+
+@given(st.text("ab*", max_size=12), st.text("ab", max_size=12))
+def test_a_star_stands_for_anything(pattern: str, text: str) -> None:
+    """What matches is what would match if every way were tried."""
+    wanted = re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text) is not None
+    assert rules((rule(f"/{pattern}"),)).allow("GET", f"/{text}") is wanted
+
+
+def test_no_path_keeps_a_rule_busy() -> None:
+    """An agent chooses the path, and the broker does nothing else meanwhile. Tried in every way, this one takes a minute and a
+    half, and a millisecond so."""
+    began = time.process_time()
+    assert rules((rule("!/*/x*/x*/z"),)).allow("GET", "/v1" + "/x" * 4000)
+    assert time.process_time() - began < 5
 
 
 def test_a_path_may_be_told_in_two_ways() -> None:

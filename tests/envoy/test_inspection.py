@@ -77,14 +77,28 @@ def test_two_tokens_in_one_header_are_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "query", [f"key={TOKEN}", "key=AIza-real", "alt=sse&api_key=x", "x=1&Access_Token=x", f"anything={TOKEN}", "auth-token=x"]
+    "query",
+    [
+        f"key={TOKEN}",
+        "key=AIza-real",
+        "alt=sse&api_key=x",
+        "x=1&Access_Token=x",
+        f"anything={TOKEN}",
+        "auth-token=x",
+        "%6bey=x",
+        "a=1;key=x",
+        "$key=x",
+        "access%5Ftoken=x",
+        "oauth_token=x",
+        f"x=%65{TOKEN[1:]}",
+    ],
 )
 def test_a_query_is_no_place_for_a_secret(query: str) -> None:
     """It stands in logs."""
     assert refused(f"/google/v1beta/models?{query}", {"x-goog-api-key": TOKEN}) == (401, "TOKEN_IN_QUERY")
 
 
-@pytest.mark.parametrize("query", ["beta=true", "alt=sse", "monkey=1", "page_token_size=3", ""])
+@pytest.mark.parametrize("query", ["beta=true", "alt=sse", "monkey=1", "page_token_size=3", "q=a%26key=b", ""])
 def test_other_queries_pass(query: str) -> None:
     """And are no part of the path."""
     assert look(f"/anthropic/v1/messages?{query}")[1] == "/v1/messages"
@@ -170,6 +184,26 @@ def test_pages_and_proxies_are_refused(headers: dict[str, str], why: str) -> Non
 def test_what_sdks_and_envoy_send_is_no_page_and_no_proxy(headers: dict[str, str]) -> None:
     """The fetch of Node.js says its mode; Envoy the scheme."""
     assert look(headers={"x-api-key": TOKEN, **headers})[2] == TOKEN
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-http-method-override": "DELETE"},
+        {"x-original-url": "/v1/organizations"},
+        {"connection": "Upgrade, x-api-key", "upgrade": "websocket"},
+        {"connection": "Authorization"},
+    ],
+)
+def test_a_request_is_what_it_looks_like(headers: dict[str, str]) -> None:
+    """No other method or path to some servers than to the rules; and nothing that loses its credential on the way."""
+    assert refused(headers={"x-api-key": TOKEN, **headers}) == (403, "INVALID_ARGUMENT")
+
+
+@pytest.mark.parametrize("connection", ["Upgrade", "keep-alive, Upgrade", "close"])
+def test_what_is_said_of_the_connection_alone_passes(connection: str) -> None:
+    """As clients of WebSockets do."""
+    assert look(headers={"x-api-key": TOKEN, "connection": connection})[2] == TOKEN
 
 
 def test_a_header_of_a_configured_provider_is_looked_into() -> None:

@@ -83,6 +83,13 @@ async def test_it_listens_once_it_is_started_and_is_gone_once_it_is_stopped(conf
     assert children(config[0]) == []
 
 
+async def test_nobody_in_its_network_can_take_its_place(config: tuple[Path, int]) -> None:
+    """Sockets without a file have no owner: who shares the network could ask an Envoy there for the one that it listens on."""
+    async with running(envoy(config)):
+        [child] = children(config[0])
+        assert {str(socket.laddr) for socket in child.net_connections("unix")} <= {""}
+
+
 async def test_one_that_dies_is_started_again(config: tuple[Path, int], caplog: pytest.LogCaptureFixture) -> None:
     """And the log says so."""
     with caplog.at_level(logging.ERROR, "equabot.gateway"):

@@ -1,0 +1,67 @@
+"""What an agent may not do with what it sends: steer the gateway, or make an answer count against the profile that all use."""
+
+import json
+import socket
+import threading
+
+import pytest
+
+from tests.fakes.upstream import Answer, Upstream, refused
+from tests.gateway.conftest import MakeGateway
+from tests.gateway.running import MESSAGES, Gateway
+from tests.gateway.test_bad_input import asked, raw
+
+
+@pytest.fixture
+def token(gateway: Gateway) -> str:
+    """One that is good."""
+    return gateway.lease().secret.reveal()
+
+
+def test_no_header_makes_the_gateway_try_again(gateway: Gateway, vendor: Upstream, token: str) -> None:
+    """What the vendor has seen it has done, and charged for."""
+    vendor.answers = [refused(500), refused(500)]
+    told = raw(gateway, asked(MESSAGES, token, "x-envoy-retry-on: 5xx,retriable-status-codes", "x-envoy-max-retries: 3"))
+    assert (told.status, len(vendor.received)) == (500, 1)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "x-envoy-upstream-rq-timeout-ms: 1",
+        "x-envoy-upstream-rq-per-try-timeout-ms: 1",
+        "x-envoy-upstream-stream-duration-ms: 1",
+        "grpc-timeout: 1m",
+    ],
+)
+def test_no_header_makes_the_vendor_late(gateway: Gateway, vendor: Upstream, token: str, header: str) -> None:
+    """Late, it would be left alone for a minute by everybody."""
+    go_on = threading.Event()
+    vendor.answers = [Answer(chunks=[go_on, b"done"])]
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
+        connection.sendall(asked(MESSAGES, token, header))
+        gateway.wait_for(lambda: len(vendor.received) == 1)
+        assert gateway.ask(token).status == 200  # by then the millisecond is over
+        go_on.set()
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize("named", ["x-api-key", "authorization", "x-api-key , close"])
+def test_a_websocket_does_not_lose_its_credential(gateway: Gateway, vendor: Upstream, token: str, named: str) -> None:
+    """A header that `Connection` names is forgotten by the next server, whose answer would be taken for the end of the key."""
+    upgrade = (f"connection: Upgrade, {named}", "upgrade: websocket", "sec-websocket-key: x")
+    told = raw(gateway, asked("/anthropic/v1/messages", token, *upgrade))
+    assert told.status in {401, 403}  # Envoy may have forgotten the token already
+    assert vendor.received == []
+
+
+def test_a_request_that_does_not_come_whole_says_nothing_of_the_vendor(make_gateway: MakeGateway, vendor: Upstream) -> None:
+    """It is the agent that is late."""
+    gateway = make_gateway(gateway={"idle_timeout": "1s"}).start()
+    lease = gateway.lease()
+    body = json.dumps({"model": "claude"}).encode()
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
+        connection.sendall(asked(MESSAGES, lease.secret.reveal())[: -len(body)])
+        assert connection.recv(4096).startswith(b"HTTP/1.1 408")
+    gateway.wait_answered(1)
+    assert gateway.events("outcome") == []
