@@ -6,7 +6,9 @@ Any of these steps may be a process's last one. While it holds the lock nobody e
 in the entry how far it came (`domain.logins`).
 """
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -34,7 +36,7 @@ from broker.domain.logins import (
 from broker.domain.oauth import Blame, Failure, Tokens, read_answer, refresh_request, same_identity
 from broker.domain.policies import MAIN
 from broker.domain.profiles import Profile
-from broker.ports import Clock, LockedStore, LoginStore, TokenEndpoint
+from broker.ports import Clock, LockedStore, LoginStore, StoreFault, TokenEndpoint
 
 Change = Callable[[Entry], Json]
 
@@ -69,6 +71,18 @@ class _Place(NamedTuple):
     agent: str
     id: str
 
+    @classmethod
+    def of(cls, login: Profile) -> "_Place":
+        return cls(login.source, login.unit, login.agent, login.id)
+
+
+class _Owed(NamedTuple):
+    """What has to be written of a refresh: the login, the digest of the refresh token that was sent, and the change."""
+
+    login: Profile
+    of: str
+    change: Change
+
 
 @dataclass(frozen=True, slots=True)
 class _Login:
@@ -87,7 +101,28 @@ class Redeeming:
         self._stores = stores
         self._endpoint = endpoint
         self._rules = rules
-        self._unwritten: dict[_Place, tuple[str, Change]] = {}
+        self._unwritten: dict[_Place, _Owed] = {}
+
+    @property
+    def owed(self) -> tuple[Profile, ...]:
+        """The logins of which something is still to be written."""
+        return tuple(owed.login for owed in self._unwritten.values())
+
+    def owes(self, login: Profile) -> bool:
+        """Whether something is still to be written of a refresh of this login."""
+        return _Place.of(login) in self._unwritten
+
+    async def settle(self) -> None:
+        """Writes what is still to be written, as far as that is possible now. Nothing is sent."""
+        async with asyncio.TaskGroup() as group:
+            for login in self.owed:
+                group.create_task(self._settle(login))
+
+    async def _settle(self, login: Profile) -> None:
+        with suppress(StoreFault):
+            async with self._stores.locked(login) as store:
+                if (owed := self._unwritten.get(_Place.of(login))) is not None:
+                    await self._leave(store, owed)
 
     async def redeem(self, seen: Profile, *, forced: bool = False) -> Outcome:
         """Replaces the access token of a login, `seen` as it came from its source; `forced` although its time has not come.
@@ -95,18 +130,17 @@ class Redeeming:
         Raises StoreFault: the store could not be locked, read or written. Tokens that could not be written are kept, and
         written by the next call for the same login.
         """
-        place = _Place(seen.source, seen.unit, seen.agent, seen.id)
         async with self._stores.locked(seen) as store:
-            if place in self._unwritten:
-                await self._leave(place, store, *self._unwritten[place])
-            login = self._find(place, store.document)
+            if (owed := self._unwritten.get(_Place.of(seen))) is not None:
+                await self._leave(store, owed)
+            login = self._find(seen, store.document)
             profile, mark = (None, Pending.NOTHING) if login is None else (login.profile, pending(login.entry))
             step = decide(profile, mark, seen=seen.secret, forced=forced, now=self._clock.now())
             if login is None or step is Step.GONE:
                 return Outcome(Kind.GONE)
-            return await self._take(step, place, store, login)
+            return await self._take(step, seen, store, login)
 
-    async def _take(self, step: Step, place: _Place, store: LockedStore, login: _Login) -> Outcome:
+    async def _take(self, step: Step, seen: Profile, store: LockedStore, login: _Login) -> Outcome:
         match step:
             case Step.ADOPT:
                 return Outcome(Kind.ADOPTED)
@@ -116,25 +150,27 @@ class Redeeming:
                 return Outcome(Kind.ENDED)
             case Step.INTERRUPT:
                 broken_off = partial(with_interruption, found=login.entry, now=self._clock.now())
-                await self._leave(place, store, digest(login.entry), broken_off)
+                await self._leave(store, _Owed(seen, digest(login.entry), broken_off))
                 return Outcome(Kind.ENDED, _BROKEN_OFF)
             case _:
-                return await self._redeem(place, store, login)
+                return await self._redeem(seen, store, login)
 
-    async def _redeem(self, place: _Place, store: LockedStore, login: _Login) -> Outcome:
+    async def _redeem(self, seen: Profile, store: LockedStore, login: _Login) -> Outcome:
         profile = login.profile
         if profile.refresh is None:
             raise ValueError("a login without a refresh token cannot be redeemed")
         request = refresh_request(self._rules.catalog.providers[profile.provider], profile.refresh, client_id=profile.client_id)
-        now, of, by = self._clock.now(), digest(login.entry), token_hex(8)
-        self._unwritten[place] = (of, partial(without_intent, by=by))  # for a write that fails half-way
+        now, by = self._clock.now(), token_hex(8)
+        owed = _Owed(seen, digest(login.entry), partial(without_intent, by=by))
+        self._unwritten[_Place.of(seen)] = owed  # for a write that fails half-way
         await store.replace(_with_entry(store.document, login.name, with_intent(login.entry, by=by, now=now)))
-        self._unwritten[place] = (of, partial(with_doubt, by=by, now=now))  # for one who stops waiting
+        # For one who stops waiting.
+        self._unwritten[_Place.of(seen)] = owed._replace(change=partial(with_doubt, by=by, now=now))
         answer = await self._endpoint.ask(request)
         meant = answer if isinstance(answer, Failure) else read_answer(answer, now=now)
         if isinstance(meant, Tokens) and not _is_of(profile, meant):
             meant = _ANOTHER
-        await self._leave(place, store, of, self._change(meant, by))
+        await self._leave(store, owed._replace(change=self._change(meant, by)))
         if isinstance(meant, Tokens):
             return Outcome(Kind.REFRESHED)
         return Outcome(Kind.ENDED if meant.blame is Blame.PERMANENT else Kind.FAILED, meant)
@@ -151,26 +187,27 @@ class Redeeming:
             case Blame.TRANSIENT:
                 return partial(without_intent, by=by)
 
-    async def _leave(self, place: _Place, store: LockedStore, of: str, change: Change) -> None:
+    async def _leave(self, store: LockedStore, owed: _Owed) -> None:
         """Writes what came of it, whoever has written meanwhile; and keeps it until that is done."""
-        self._unwritten[place] = (of, change)
-        await store.edit(partial(self._changed, profile_id=place.id, of=of, change=change))
+        place = _Place.of(owed.login)
+        self._unwritten[place] = owed
+        await store.edit(partial(self._changed, owed=owed))
         del self._unwritten[place]
 
-    def _changed(self, document: Document, profile_id: str, of: str, change: Change) -> Document:
+    def _changed(self, document: Document, owed: _Owed) -> Document:
         """The document with the login's entry changed, if it still has the refresh token with that digest: somebody may have
         logged in anew."""
-        name = entry_ids(document, self._rules.catalog).get(profile_id)
-        if name is None or digest(document.entries[name]) != of:
+        name = entry_ids(document, self._rules.catalog).get(owed.login.id)
+        if name is None or digest(document.entries[name]) != owed.of:
             return document
-        return _with_entry(document, name, change(document.entries[name]))
+        return _with_entry(document, name, owed.change(document.entries[name]))
 
-    def _find(self, place: _Place, document: Document) -> _Login | None:
-        unit = store_unit(document, rules=self._rules, source="", name="", origin="", owner=place.agent or MAIN)
-        profile = next((profile for profile in unit.profiles if profile.id == place.id), None)
+    def _find(self, seen: Profile, document: Document) -> _Login | None:
+        unit = store_unit(document, rules=self._rules, source="", name="", origin="", owner=seen.agent or MAIN)
+        profile = next((profile for profile in unit.profiles if profile.id == seen.id), None)
         if profile is None:
             return None
-        name = entry_ids(document, self._rules.catalog)[place.id]
+        name = entry_ids(document, self._rules.catalog)[seen.id]
         return _Login(name, document.entries[name], profile)
 
 

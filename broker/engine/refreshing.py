@@ -8,13 +8,14 @@ EXPIRED, whoever asks for it waits. This is the one place that decides when a re
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from broker.domain.backoff import delays
 from broker.domain.credentials import NEVER, Trouble
 from broker.domain.errors import RefreshFailed
-from broker.domain.logins import login_command
+from broker.domain.logins import how_to_log_in, login_command
 from broker.domain.material import Held
 from broker.domain.oauth import Blame, Failure, refresh_at
 from broker.domain.profiles import Profile
@@ -98,12 +99,30 @@ class Refreshing:
                 await pause(self._clock, delay, sooner=self._sooner)
 
     async def drain(self) -> None:
-        """Begins nothing more, and returns once what is under way has ended: a refresh that is cut off costs a login. Waits for
-        as long as an endpoint may take to answer."""
+        """Begins nothing more, and returns once what is under way has ended, and what came of it is written: a refresh that is
+        cut off costs a login. Waits for as long as an endpoint may take to answer."""
         self._draining = True
         end = self._clock.steady() + _LAST_WORDS
         while self._spending() and (left := end - self._clock.steady()) > 0:
             await pause(self._clock, left, sooner=self._news)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(end - self._clock.steady(), 0.0)):
+                await self._settle(end)
+        for login in self._redeeming.owed:
+            _log.error(
+                "what came of the last refresh of %s could not be written, and is lost with this process: should it be refused"
+                " from now on, %s",
+                login.id,
+                how_to_log_in(login),
+            )
+
+    async def _settle(self, end: float) -> None:
+        """Writes what came of earlier refreshes, and could not be written then."""
+        for wait in delays(base=_FIRST_RETRY, cap=_LONGEST, rng=self._chance):
+            await self._redeeming.settle()
+            if not self._redeeming.owed or self._clock.steady() + wait > end:
+                return
+            await self._clock.sleep(wait)
 
     def _spending(self) -> bool:
         """Whether a refresh is under way. An exchange that is cut off costs nothing."""
@@ -149,12 +168,16 @@ class Refreshing:
     def _changed(self, keys: frozenset[Key]) -> None:
         for key in keys:
             held = self._standings.material.held.get(key)
-            if held is None or not held.profile.renews or held.profile.reauth:
+            if held is None or self._is_over(held.profile):
                 self._plans.pop(key, None)
             elif key not in self._plans or self._plans[key].version != held.version:
                 self._plans[key] = self._planned(held, self._plans.get(key))
                 self._sooner.set()
         self._tell()
+
+    def _is_over(self, profile: Profile) -> bool:
+        """Whether there is nothing more to do for it. Who is told that a login has ended may have its tokens in hand."""
+        return not profile.renews or (bool(profile.reauth) and not self._redeeming.owes(profile))
 
     def _planned(self, held: Held, before: _Plan | None) -> _Plan:
         profile = held.profile
@@ -193,7 +216,9 @@ class Refreshing:
             # One at a time in a store, which its lock allows anyway: those who wait for a lock each hold up a thread.
             async with self._door(key), self._slots:
                 plan, held = self._plans.get(key), self._standings.material.held.get(key)
-                if plan is not None and held is not None and not self._draining:
+                if held is None or self._is_over(held.profile):
+                    self._plans.pop(key, None)
+                elif plan is not None and not self._draining:
                     await self._refresh(key, held, plan)
         finally:
             self._flying.discard(key)

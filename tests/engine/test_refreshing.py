@@ -8,7 +8,7 @@ import pytest
 
 from broker.domain.cooldowns import Outcome
 from broker.domain.errors import NoUsableProfile, ReauthRequired, RefreshFailed
-from broker.domain.logins import with_doubt, with_intent, with_refusal
+from broker.domain.logins import with_doubt, with_intent, with_interruption, with_refusal
 from broker.domain.policies import AgentPolicy
 from broker.domain.profiles import State
 from broker.engine.grants import Grant, Request
@@ -363,6 +363,23 @@ async def test_a_store_that_cannot_be_written_is_no_reason_to_give_up() -> None:
         assert world.served == "at-2"
 
 
+async def test_tokens_in_hand_are_stored_by_a_broker_that_was_taken_for_dead() -> None:
+    """It was cut off with the tokens in its hands; another has seen its intent meanwhile, and said that the login has ended."""
+    world = World()
+    async with world.running():
+        world.script.meanwhile = lambda: setattr(world.logins, "broken", "the API server is away")
+        await world.clock.elapse(LIFE - LEAD + 1)
+        assert world.script.redeemed == ["rt-1"]
+        sent = world.logins.entry("acme:me")
+        world.write({"acme:me": with_interruption(sent, found=sent, now=NOW)})
+        await world.clock.elapse(0.1)
+        assert world.board.standing.state is State.REAUTH_REQUIRED
+        world.logins.broken = ""
+        await world.clock.elapse(10)
+        assert (world.served, world.board.standing.state) == ("at-2", State.OK)
+        assert world.script.redeemed == ["rt-1"]
+
+
 async def test_what_does_not_come_back_from_the_store_is_said() -> None:
     """And is looked for again; nothing is sent for it a second time."""
     world = World()
@@ -581,6 +598,36 @@ async def test_a_broker_that_ends_finishes_what_it_began() -> None:
         assert draining.done()
         assert world.script.redeemed == ["rt-1"]
         assert {world.logins.entry(name)["access"] for name in ("acme:me", "acme:queued")} == {"at-1", "at-2"}
+
+
+async def test_a_broker_that_ends_stores_the_tokens_that_it_still_has_in_hand() -> None:
+    """They came when the store could not be written, and nobody else has them. Nothing is sent for it."""
+    world = World()
+    async with world.running():
+        world.script.meanwhile = lambda: setattr(world.logins, "broken", "the API server is away")
+        await world.clock.elapse(LIFE - LEAD + 1)
+        assert world.script.redeemed == ["rt-1"]
+        draining = asyncio.ensure_future(world.refreshing.drain())
+        await world.clock.elapse(5)
+        assert not draining.done()
+        world.logins.broken = ""
+        await world.clock.elapse(3)
+        assert draining.done()
+    assert world.logins.entry("acme:me")["access"] == "at-2"
+    assert world.script.redeemed == ["rt-1"]
+
+
+async def test_a_broker_that_ends_does_not_wait_forever_for_a_store(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever reads its log learns what is lost with it."""
+    world = World()
+    async with world.running():
+        world.script.meanwhile = lambda: setattr(world.logins, "broken", "the API server is away")
+        await world.clock.elapse(LIFE - LEAD + 1)
+        draining = asyncio.ensure_future(world.refreshing.drain())
+        await world.clock.elapse(40)
+        assert draining.done()
+    assert "acme:me" in caplog.text
+    assert "at-2" not in caplog.text
 
 
 async def test_statuses_say_what_can_serve() -> None:
