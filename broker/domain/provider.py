@@ -72,6 +72,8 @@ class Provider:
     `api` is the form of a request to a model (`messages`, `openai`, `chat`, `gemini`), `probe_model` a small model to try a
     credential on; empty where none is known. `exchange` is there where the vendor trusts workloads' identities. `requests` are
     the rules of what may be asked through the gateway (`broker.domain.requests`), paths as they stand behind `base_url`.
+    `accounts` are the headers (in lower case) in which a request names an account: one that the credential does not belong to
+    is refused as if the credential were bad.
     """
 
     id: str
@@ -95,6 +97,7 @@ class Provider:
     api: str = ""
     probe_model: str = ""
     requests: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
     exchange: Exchange | None = None
 
     @property

@@ -34,7 +34,8 @@ class Use:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Used:
-    """Names of what a request was made with, which is all that is left of it when it is answered."""
+    """Names of what a request was made with, which is all that is left of it when it is answered. `account`: the agent named
+    one in it, which may be what was refused."""
 
     agent: str
     session: str
@@ -44,6 +45,7 @@ class Used:
     version: int
     method: str
     route: str
+    account: bool = False
 
 
 class Spending:
@@ -132,7 +134,8 @@ class Spending:
                 lease=used.lease,
             )
         )
-        self._reporting.note(found[1].held, outcome, retry_after=answer.retry_after, began=began, sure=answer.sure)
+        sure = answer.sure and not used.account
+        self._reporting.note(found[1].held, outcome, retry_after=answer.retry_after, began=began, sure=sure)
         # At once, and not with the next request: that may come when the vendor said, and be told the same.
         with suppress(RefreshFailed):
             self._leasing.moved_on(used.agent, used.lease, profile=used.profile, version=used.version)

@@ -10,6 +10,7 @@ from envoy.service.accesslog.v3 import als_pb2 as pb
 
 from broker.domain.answers import Answer, wait
 from broker.engine.spending import Spending, Used
+from broker.envoy.authorize import ACCOUNT
 from broker.ports import Clock
 from broker.rpc.calls import Call, Service
 from broker.telemetry.events import Events, GatewayLogSkipped
@@ -79,6 +80,7 @@ def _used(entry: accesslog_pb2.HTTPAccessLogEntry, fields: Mapping[str, Any]) ->
         **{name: fields[name].string_value for name in names},
         version=int(fields["version"].string_value),
         method="" if method == "METHOD_UNSPECIFIED" else method,
+        account=ACCOUNT in fields,
     )
 
 

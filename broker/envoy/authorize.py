@@ -24,6 +24,8 @@ from broker.envoy.refusals import Refused, denied, refusal_of
 from broker.rpc.calls import Call, Service
 from broker.telemetry.events import Events, GatewayRefused
 
+ACCOUNT: Final = "account"
+"""Under which the access log is told that a request named an account."""
 _WITHIN: Final = 35.0
 """Seconds that a request waits for a login to be refreshed, or for the sources, where Envoy gives that long."""
 _OF_THE_DEADLINE: Final = 0.9
@@ -111,6 +113,8 @@ def _passed(use: Use, headers: Mapping[str, str], told: str, places: tuple[str, 
         ("route", told),
     ):
         fields[name].string_value = value
+    if any(name in headers for name in use.provider.accounts):
+        fields[ACCOUNT].bool_value = True
     return response
 
 

@@ -50,11 +50,12 @@ def _vendor(
     model: str = "",
     api: str = "",
     requests: str = "",
+    accounts: tuple[str, ...] = (),
     exchange: Exchange | None = None,
 ) -> Provider:
     """`env`: the variables, in order of preference. `oauth`: token endpoint, its encoding, public client id. `model`: a small
     one to try a credential on, with a request in the form `api`, by default the one that most have taken over. `requests`: what
-    may be asked through the gateway, a rule a line."""
+    may be asked through the gateway, a rule a line. `accounts`: the headers in which a request names one."""
     names = tuple(
         EnvName(name, Mode.TOKEN if any(word in name for word in _TOKEN_WORDS) else Mode.API_KEY) for name in env.split()
     )
@@ -86,6 +87,7 @@ def _vendor(
         api=api or ("chat" if model else ""),
         probe_model=model,
         requests=tuple(rule(line) for line in requests.strip().splitlines()),
+        accounts=accounts,
         exchange=exchange,
     )
 
@@ -158,6 +160,7 @@ _ALL: Final = (
             !/realtime/transcription_sessions*
             !/chatkit/sessions*
         """,
+        accounts=("openai-organization", "openai-project"),
         exchange=Exchange(
             url="https://auth.openai.com/oauth/token",
             grant_type=_TOKEN_EXCHANGE,

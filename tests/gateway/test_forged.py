@@ -65,3 +65,18 @@ def test_a_request_that_does_not_come_whole_says_nothing_of_the_vendor(make_gate
         assert connection.recv(4096).startswith(b"HTTP/1.1 408")
     gateway.wait_answered(1)
     assert gateway.events("outcome") == []
+
+
+def test_an_account_that_is_not_the_keys_costs_no_key(make_gateway: MakeGateway, vendor: Upstream) -> None:
+    """Vendors answer it with 401, as they answer a bad key; an SDK takes it from a variable that nobody may have thought of."""
+    gateway = make_gateway().start()
+    token = gateway.lease("openai").secret.reveal()
+    vendor.answers = [refused(401)]
+    assert gateway.ask(token, "/openai/responses", openai_organization="org-of-others").status == 401
+    gateway.wait_answered(1)
+    assert [event["outcome"] for event in gateway.events("outcome")] == ["auth"]
+    assert gateway.ask(token, "/openai/responses").status == 200
+    vendor.answers = [refused(401)]
+    assert gateway.ask(token, "/openai/responses").status == 401
+    gateway.wait_answered(3)
+    assert gateway.ask(token, "/openai/responses").status == 503
