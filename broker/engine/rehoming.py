@@ -46,7 +46,8 @@ class Rehoming:
         """The lease on a profile that can serve: its own; else, unless the request named it, the next. One in cooldown only
         where no other would do.
 
-        Raises as `Choosing.choose` does where there is none, so RefreshFailed where waiting for one makes sense.
+        Raises as `Choosing.choose` does where there is none, so RefreshFailed where waiting for one makes sense; and
+        AuditUnavailable where it could not be recorded.
         """
         home = self.home(lease)
         if home is not None and home.standing.usable and home.standing.cooling_until <= self._clock.now():
@@ -54,11 +55,11 @@ class Rehoming:
         named = "" if lease.automatic else lease.profile
         try:
             choice = self._choosing.choose(lease.agent, lease.provider, profile=named, session=lease.session)
+            return self._move(lease, choice.candidate.held)
         except BrokerError:
             if home is not None and home.standing.usable:
                 return lease
             raise
-        return self._move(lease, choice.candidate.held)
 
     def remind(self, lease: Lease, held: Held) -> None:
         """Plans when the stream is to renew the lease, or to warn that its credential ends."""

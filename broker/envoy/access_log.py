@@ -28,12 +28,10 @@ _FAILURES: Final = (
     "upstream_max_stream_duration_reached",
     "upstream_protocol_error",
     "dns_resolution_failure",
-    "stream_idle_timeout",
 )
 """That the vendor was not reached, broke off or was too late."""
 _GONE: Final = ("downstream_connection_termination", "downstream_remote_reset")
 """That the agent was not there any more, which breaks off all else."""
-_UNFINISHED: Final = 408
 
 
 class AccessLogServicer:
@@ -87,13 +85,10 @@ def _used(entry: accesslog_pb2.HTTPAccessLogEntry, fields: Mapping[str, Any]) ->
 def _answer(entry: accesslog_pb2.HTTPAccessLogEntry, *, now: float) -> Answer:
     common, request, response = entry.common_properties, entry.request, entry.response
     lasted = common.duration if common.HasField("duration") else common.time_to_last_downstream_tx_byte
-    status, ours = response.response_code.value, response.response_code_details not in _FROM_THE_VENDOR
-    # Whoever has not sent all of a request waits for himself.
-    failed = common.HasField("response_flags") and _failed(common.response_flags) and not (ours and status == _UNFINISHED)
     return Answer(
-        status=status,
-        ours=ours,
-        failed=failed,
+        status=response.response_code.value,
+        ours=response.response_code_details not in _FROM_THE_VENDOR,
+        failed=_failed(common),
         retry_after=wait(response.response_headers, now=now),
         began=common.start_time.seconds + common.start_time.nanos / 1e9,
         seconds=max(lasted.seconds + lasted.nanos / 1e9, 0.0),
@@ -102,6 +97,10 @@ def _answer(entry: accesslog_pb2.HTTPAccessLogEntry, *, now: float) -> Answer:
     )
 
 
-def _failed(flags: accesslog_pb2.ResponseFlags) -> bool:
-    gone = any(getattr(flags, flag) for flag in _GONE)
-    return not gone and any(getattr(flags, flag) for flag in _FAILURES)
+def _failed(common: accesslog_pb2.AccessLogCommon) -> bool:
+    flags = common.response_flags
+    if any(getattr(flags, flag) for flag in _GONE):
+        return False
+    # Whoever has not sent all of a request waits for himself.
+    waited = flags.stream_idle_timeout and common.HasField("time_to_last_rx_byte")
+    return waited or any(getattr(flags, flag) for flag in _FAILURES)

@@ -86,6 +86,17 @@ async def test_no_lease_moves_unrecorded(engine: Engine, audit: MemoryAudit) -> 
     ]
 
 
+async def test_a_stream_whose_move_cannot_be_recorded_stays_where_it_can_be_served(engine: Engine, audit: MemoryAudit) -> None:
+    """A profile in cooldown serves where no other does: worse than moving, better than no lease."""
+    with engine.leasing.stream("main", ANY) as stream:
+        granted = await stream.next()
+        audit.fault = "disk full"
+        engine.leasing.report("main", granted.lease_id, Outcome.RATE_LIMIT)
+        assert engine.leasing.count() == (1, 1)
+        assert granted.grant is not None
+        assert engine.leasing.look(granted.lease_id).lease.profile == granted.grant.lease.profile
+
+
 async def test_a_stream_is_renewed_as_soon_as_that_can_be_recorded(engine: Engine, audit: MemoryAudit) -> None:
     """It has nobody who would ask again, so the broker does, well before its lease ends."""
     async with engine.running():

@@ -55,15 +55,16 @@ def test_a_websocket_does_not_lose_its_credential(gateway: Gateway, vendor: Upst
     assert vendor.received == []
 
 
-def test_a_request_that_does_not_come_whole_says_nothing_of_the_vendor(make_gateway: MakeGateway, vendor: Upstream) -> None:
-    """It is the agent that is late."""
+def test_a_request_that_does_not_come_whole_says_nothing_of_the_vendor(make_gateway: MakeGateway) -> None:
+    """It is the agent that is late; also where it wants to be told in the form of gRPC, which knows one status for all."""
     gateway = make_gateway(gateway={"idle_timeout": "1s"}).start()
     lease = gateway.lease()
     body = json.dumps({"model": "claude"}).encode()
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
-        connection.sendall(asked(MESSAGES, lease.secret.reveal())[: -len(body)])
-        assert connection.recv(4096).startswith(b"HTTP/1.1 408")
-    gateway.wait_answered(1)
+    for kind, status in (("application/json", 408), ("application/grpc", 200)):
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
+            connection.sendall(asked(MESSAGES, lease.secret.reveal(), f"content-type: {kind}")[: -len(body)])
+            assert connection.recv(4096).startswith(f"HTTP/1.1 {status}".encode())
+    gateway.wait_answered(2)
     assert gateway.events("outcome") == []
 
 

@@ -125,7 +125,7 @@ def test_a_vendor_that_is_not_there(make_gateway: MakeGateway) -> None:
 
 
 def test_a_vendor_that_says_nothing_for_too_long(make_gateway: MakeGateway, vendor: Upstream) -> None:
-    """As long as the configuration says; what it says then comes too late."""
+    """As long as the configuration says; what it says then comes too late, and counts against the profile."""
     gateway = make_gateway(gateway={"idle_timeout": "1s"}).start()
     late = threading.Event()
     vendor.answers.append(Answer(chunks=[late, b"late"]))
@@ -133,3 +133,4 @@ def test_a_vendor_that_says_nothing_for_too_long(make_gateway: MakeGateway, vend
     late.set()
     assert (told.status, told.reason) == (504, "UPSTREAM_TIMEOUT")
     assert told.json()["error"]["type"] == "timeout_error"
+    gateway.wait_for(lambda: [event["outcome"] for event in gateway.events("outcome")] == ["timeout"])
