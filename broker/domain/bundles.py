@@ -67,7 +67,7 @@ class _Files:
     source: str
     unit: str
     origin: Callable[[str], str]
-    annotations: Mapping[str, str] | None
+    annotations: Mapping[str, str] | None = field(repr=False)
 
     def store(self) -> Unit:
         origin = self.origin(STORE)

@@ -31,7 +31,7 @@ class SecretLogins:
     where that is not the broker's to refresh. Every method raises Malformed for what it cannot understand."""
 
     values: Mapping[str, bytes] = field(repr=False)
-    annotations: Mapping[str, str]
+    annotations: Mapping[str, str] = field(repr=False)  # `kubectl apply` leaves all of the data in one of them
     claude: str = ""
 
     def document(self) -> Document:

@@ -56,7 +56,8 @@ class TokenReviews:
                 " it is another cluster's"
             )
         # A server that knows nothing of audiences says none, and then the token may be one for the API itself.
-        if self._audience not in (status.get("audiences") or ()):
+        audiences = status.get("audiences")
+        if not isinstance(audiences, list) or self._audience not in audiences:
             raise Unidentified(f"the cluster does not confirm that the token is for audience {self._audience!r}")
         user = status.get("user")
         account = account_of(str(user.get("username", ""))) if isinstance(user, dict) else None

@@ -6,7 +6,8 @@ import os
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from broker.kube._client import adopt, make_client
@@ -27,13 +28,14 @@ _BROKEN: Final = (OSError, ValueError, EOFError)
 """What the HTTP library raises where a connection breaks, beside errors of its own."""
 
 
-class Request(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Request:
     """What is sent. `params` become the query as they are."""
 
     method: str
     path: str
     params: Mapping[str, str]
-    body: Json | None = None
+    body: Json | None = field(default=None, repr=False)
     content_type: str = "application/json"
 
     @property

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
+from broker.kube._faults import Asked, malformed
 from broker.kube.api import Json, KubeApi, KubeFault
 
 _NAME_MAX: Final = 253
@@ -93,7 +94,7 @@ class LeaseLock:
         held, self._held = self._held, None
         if held is None:
             return
-        spec = {key: value for key, value in held["spec"].items() if key != "holderIdentity"}
+        spec = {key: value for key, value in _spec(held).items() if key != "holderIdentity"}
         body = {**held, "spec": spec | {"renewTime": self._micro_time()}}
         try:
             await self._api.replace(f"{self._leases}/{self.name}", body, timeout=_LETTING_GO)
@@ -117,7 +118,7 @@ class LeaseLock:
                 if found is None
                 else self._api.replace(f"{self._leases}/{self.name}", self._body(found), timeout=self._within)
             )
-            self._held = await writing
+            self._held = self._lease(await writing)
         except KubeFault as fault:
             if fault.status == _CONFLICT:
                 return False
@@ -128,15 +129,22 @@ class LeaseLock:
 
     async def _find(self) -> Json | None:
         try:
-            return await self._api.get(f"{self._leases}/{self.name}", timeout=self._within)
+            return self._lease(await self._api.get(f"{self._leases}/{self.name}", timeout=self._within))
         except KubeFault as fault:
             if fault.status != _NOT_FOUND:
                 raise
             return None
 
+    def _lease(self, found: Json) -> Json:
+        """The Lease. Raises KubeFault where something else answers in the server's place."""
+        match found:
+            case {"metadata": {"resourceVersion": str()}}:
+                return found
+        raise malformed(Asked("get", "leases", self.name, self._namespace), self._api.server)
+
     def _free(self, found: Json) -> bool:
         spec = _spec(found)
-        holder, version = spec.get("holderIdentity") or "", str(found["metadata"]["resourceVersion"])
+        holder, version = spec.get("holderIdentity") or "", found["metadata"]["resourceVersion"]
         if holder in ("", self._holder):
             return True
         now = self._time.steady()

@@ -5,7 +5,7 @@ The ways of the API are those of https://kubernetes.io/docs/reference/using-api/
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from broker.kube._faults import Asked, KubeFault, malformed, refused
@@ -25,14 +25,14 @@ _EXPIRED: Final = frozenset({"Expired", "Gone"})
 class Listed:
     """All objects that there are. They are being watched."""
 
-    objects: tuple[Json, ...]
+    objects: tuple[Json, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Put:
     """An object, new or changed."""
 
-    object: Json
+    object: Json = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

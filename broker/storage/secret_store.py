@@ -7,7 +7,6 @@ in the Secret changes but the tokens and our annotations, and a write whose answ
 
 import asyncio
 import base64
-import binascii
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -127,7 +126,7 @@ class _Secret:
     @property
     def reference(self) -> Mapping[str, str]:
         """What an object says that shall go with it."""
-        return {"apiVersion": "v1", "kind": "Secret", "name": self.name, "uid": str(self.found["metadata"]["uid"])}
+        return {"apiVersion": "v1", "kind": "Secret", "name": self.name, "uid": self.found["metadata"]["uid"]}
 
     async def read(self) -> None:
         """Raises KubeFault, and StoreFault for a Secret whose logins cannot be kept fresh."""
@@ -155,14 +154,15 @@ class _Secret:
 
     def _hold(self, found: Json) -> None:
         try:
+            _ = found["metadata"]["uid"], found["metadata"]["resourceVersion"]
             values = {key: base64.b64decode(text) for key, text in (found.get("data") or {}).items() if key in FILES}
             annotations = found["metadata"].get("annotations") or {}
             logins = SecretLogins(values, annotations, self.claude if annotations.get(MODE, "").strip() == Mode.OAUTH else "")
             document = logins.document()
         except Malformed as malformed:
             fault = StoreFault(f"{self}: {malformed}")
-        except (binascii.Error, TypeError, ValueError):
-            fault = StoreFault(f"{self}: its data is not as Kubernetes keeps it")
+        except (AttributeError, LookupError, TypeError, ValueError):
+            fault = StoreFault(f"{self}: what the API server gives is not as Kubernetes keeps it")
         else:
             self.found, self.logins, self.document = found, logins, document
             return

@@ -35,6 +35,12 @@ def noted(secret: SecretLogins, annotation: str) -> dict[str, Any]:
     return found
 
 
+def test_a_secret_does_not_show_what_it_holds() -> None:
+    """Its annotations neither: whoever applies a Secret leaves all of its data in one of them."""
+    applied = {"kubectl.kubernetes.io/last-applied-configuration": LOGIN.decode()}
+    assert "rt-c" not in repr(SecretLogins({CLAUDE: LOGIN}, applied, "acme:me"))
+
+
 def test_an_intent_is_an_annotation() -> None:
     """The data stays as it is, byte for byte; whoever reads the Secret finds the intent in the entry."""
     written = with_intent(ENTRY, by="a", now=NOW)

@@ -54,6 +54,7 @@ async def test_the_account_is_the_one_that_the_server_names(server: TokenReviewe
         ({"authenticated": "true", "user": {"username": REVIEWER}, "audiences": ["equabot"]}, "does not accept"),
         ({"authenticated": True, "user": {"username": REVIEWER}}, "does not confirm that the token is for audience 'equabot'"),
         (accepted(REVIEWER), "does not confirm"),
+        ({"authenticated": True, "user": {"username": REVIEWER}, "audiences": "equabot.example"}, "does not confirm"),
         (accepted(REVIEWER, "https://kubernetes.default.svc"), "does not confirm"),
         (accepted("kubernetes-admin", "equabot"), "not that of a service account"),
         ({"authenticated": True, "user": "x", "audiences": ["equabot"]}, "not that of a service account"),

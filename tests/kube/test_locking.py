@@ -225,6 +225,13 @@ async def test_a_lease_that_somebody_mangled_is_taken_over(world: World, spec: A
     assert world.kube.objects[PATH]["metadata"]["labels"] == {"l": "1"}
 
 
+@pytest.mark.parametrize("answer", [{}, {"kind": "Status"}, {"metadata": {}}, {"metadata": "x"}])
+async def test_what_is_no_lease_is_not_taken(world: World, answer: dict[str, Any]) -> None:
+    """Something stands between, and answers in the server's place."""
+    world.kube.objects[PATH] = answer
+    assert (await refused(world.lock("a"))).reason == "Malformed"
+
+
 async def test_another_ones_time_is_as_it_promised(world: World) -> None:
     """A newer or older program may hold it for longer."""
     world.kube.put(PATH, {"metadata": {}, "spec": {"holderIdentity": "z", "leaseDurationSeconds": 100}})

@@ -97,6 +97,12 @@ async def test_a_list_and_then_what_changes(server: ApiServer) -> None:
     assert followed.slept == []
 
 
+def test_news_does_not_show_what_is_in_an_object() -> None:
+    """A queue that holds it is printed with what it holds."""
+    thing = secret("a", data={"KEY": "c2stYW50"})
+    assert "c2stYW50" not in repr((Put(thing), Listed((thing,))))
+
+
 async def test_a_list_in_pages(server: ApiServer) -> None:
     """Is one list."""
     server.queue("list", page(secret("a"), more="x+/="), page(secret("b"), more="y"), page(secret("c"), version="5"))

@@ -323,6 +323,9 @@ async def test_without_the_right_to_lock_nothing_is_refreshed(world: World) -> N
         (secret() | {"data": {"auth-profiles.json": "*"}}, "auth-profiles.json is not usable"),
         (secret() | {"data": {"auth-profiles.json": "a"}}, "not as Kubernetes keeps it"),
         (secret() | {"data": {"auth-profiles.json": 5}}, "not as Kubernetes keeps it"),
+        (secret() | {"data": ["auth-profiles.json"]}, "not as Kubernetes keeps it"),
+        (secret() | {"metadata": {"annotations": ["x"]}}, "not as Kubernetes keeps it"),
+        (secret() | {"metadata": {"annotations": {"equabot.dev/mode": 5}}}, "not as Kubernetes keeps it"),
     ],
 )
 async def test_what_cannot_be_refreshed_is_not_locked(world: World, thing: dict[str, Any], why: str) -> None:
@@ -332,6 +335,18 @@ async def test_what_cannot_be_refreshed_is_not_locked(world: World, thing: dict[
         async with world.stores.locked(login()):
             raise AssertionError("it was locked")
     assert (LEASE in world.kube.objects, "sk-ant" in str(raised.value)) == (False, False)
+
+
+@pytest.mark.parametrize("answer", [{}, {"kind": "Status"}, {"metadata": None}, {"metadata": {"name": "llm"}}])
+async def test_what_answers_in_place_of_the_server_is_told_as_such(world: World, answer: dict[str, Any]) -> None:
+    """It may answer for the Secret, or for the Lease; neither ends the broker."""
+    whole = world.kube.objects[PATH]
+    for path, why in ((PATH, "not as Kubernetes keeps it"), (LEASE, "no object of the Kubernetes API")):
+        world.kube.objects[path] = answer
+        with pytest.raises(StoreFault, match=why):
+            async with world.stores.locked(login()):
+                raise AssertionError("it was locked")
+        world.kube.objects[PATH] = whole
 
 
 async def test_a_secret_that_is_gone_is_said_to_be(world: World) -> None:
