@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from broker.cli import child
 from broker.cli.arguments import add_agent, add_places
@@ -86,4 +87,14 @@ def _environment(leases: Sequence["Lease"]) -> Mapping[str, str]:
             given.pop(name, None)
     for lease in leases:
         given.update(lease.env)
+        if lease.delivery == "brokered":
+            _past_proxies(given, urlsplit(lease.base_url).hostname or "")
     return given
+
+
+def _past_proxies(given: dict[str, str], host: str) -> None:
+    """The gateway is reached directly: a proxy would have the token and not the way, or refuse both."""
+    for name in ("no_proxy", "NO_PROXY"):
+        known = given.get(name) or given.get(name.swapcase(), "")
+        if host not in known.split(","):
+            given[name] = f"{known},{host}".lstrip(",")

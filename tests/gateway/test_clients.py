@@ -240,3 +240,16 @@ def test_the_vendor_sees_the_request_and_nothing_of_the_gateway(gateway: Gateway
     }
     assert told.headers.keys() == {"server", "date", "content-type", "content-length"}
     assert told.headers["server"].startswith("BaseHTTP")
+
+
+def test_a_command_does_not_show_its_token_to_a_proxy(gateway: Gateway) -> None:
+    """That of a company, say, through which everything else goes."""
+    asking = (
+        "import os, urllib.request; print(os.environ['no_proxy'] == os.environ['NO_PROXY'], os.environ['NO_PROXY']);"
+        "request = urllib.request.Request(os.environ['ANTHROPIC_BASE_URL'] + '/v1/models',"
+        " headers={'x-api-key': os.environ['ANTHROPIC_API_KEY']}); print(urllib.request.urlopen(request, timeout=20).status)"
+    )
+    nowhere = "http://127.0.0.1:1"
+    wanted = ("exec", "anthropic", "--delivery", "brokered", "--", sys.executable, "-c", asking)
+    done = gateway.run(*wanted, HTTP_PROXY=nowhere, http_proxy=nowhere, NO_PROXY="intra.example")
+    assert done.stdout.split() == ["True", "intra.example,127.0.0.1", "200"], done.stderr
