@@ -18,6 +18,9 @@ that hangs, opening tells after ten seconds more."""
 _PAGE: Final = 500
 _PAGE_SHRINKS: Final = 8
 _ENDS_AFTER: Final = 300.0
+_BARREN_MAX: Final = 4
+"""Streams in a row without anything in them, not even a bookmark, after which it is listed anew: whatever stands between may
+open them and keep what they should bring."""
 _EXPIRED: Final = frozenset({"Expired", "Gone"})
 
 
@@ -106,11 +109,13 @@ class Watching:
             await self._pace.sleep(wanted + next(self._pauses))
 
     async def _until_expired(self) -> AsyncGenerator[Event, None]:
-        """A list, and what changes after it. Raises KubeFault when it cannot be followed, or the server remembers no more."""
+        """A list, and what changes after it, until nothing comes any more. Raises KubeFault when it cannot be followed, or the
+        server remembers no more."""
         await self._api.open()
         objects, version = await self._list()
         listed: Listed | None = Listed(objects)
-        while True:
+        barren = 0
+        while barren < _BARREN_MAX:
             carried = False
             async with self._api.watch(self._path(), self._from(version), silence=self._silence) as stream:
                 if listed is not None:
@@ -122,7 +127,8 @@ class Watching:
                     if event is not None:
                         yield event
             self._pauses = self._pace.delays()
-            if not carried:  # as behind a proxy that closes what it has opened
+            barren = 0 if carried else barren + 1
+            if 0 < barren < _BARREN_MAX:  # as behind a proxy that closes what it has opened
                 await self._pace.sleep(next(self._pace.delays()))
 
     def _from(self, version: str) -> Json:

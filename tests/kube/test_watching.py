@@ -225,15 +225,24 @@ async def test_a_proxy_that_closes_what_it_opens_is_not_stormed(server: ApiServe
     ended = [Stream() for _ in range(5)]
     for stream in ended:
         stream.end()
-    server.queue("list", page())
+    server.queue("list", page(), page())
     server.queue("watch", *ended, Stream())
     async with following(server) as followed:
-        assert await followed.told() == []
+        assert [await followed.told() for _ in range(2)] == [[], []]
         waiting = asyncio.ensure_future(followed.told())
-        await server.until(lambda asked: len(asked) == 7)
+        await server.until(lambda asked: len(asked) == 8)
         waiting.cancel()
         await asyncio.wait([waiting])
     assert followed.slept == [0.5] * 5
+
+
+async def test_streams_that_never_carry_anything_are_not_believed(server: ApiServer) -> None:
+    """Something between here and the server opens them and keeps what they should bring: what there is shows in a list."""
+    server.queue("list", page(), page(secret("a", version="9"), version="9"))
+    server.queue("watch", *(Stream() for _ in range(5)))
+    async with following(server, silence=0.1) as followed:
+        assert [await followed.told() for _ in range(2)] == [[], ["a@9"]]
+    assert server.verbs() == ["list", *["watch"] * 4, "list", "watch"]
 
 
 @pytest.mark.parametrize(
