@@ -81,7 +81,7 @@ class Redactor:
         """The text without secrets, at most 16 Ki characters of it."""
         if len(text) > _LONGEST:
             text = f"{text[:_LONGEST]}… ({len(text) - _LONGEST} more characters)"
-        return _SHAPES.sub(_mask_shape, _mask_live(text, self._current()))
+        return _masked(text, self._current())
 
     def clean(self, value: object, depth: int = _DEEPEST) -> object:
         """The value as something that JSON knows, without secrets: containers keep their form, and of what prints itself in
@@ -146,17 +146,17 @@ def _prints_secrets(value: object) -> bool:
     return foreign or hasattr(kind, "DESCRIPTOR") or kind.__module__.startswith("google.")
 
 
-def _mask_shape(found: re.Match[str]) -> str:
-    return f"{found[1] or found[2] or ''}{MASK}"
-
-
-def _mask_live(text: str, index: _Index) -> str:
+def _masked(text: str, index: _Index) -> str:
+    # Both are looked for in the text as it is: what a key that is no longer live has in common with one that is, its beginning,
+    # tells that the rest of it is one.
     hits = [at for at in range(len(text) - _GRAM + 1) if hash(text[at : at + _GRAM]) in index.grams] if index.grams else ()
+    shapes = ((max(found.start(), *map(found.end, (1, 2))), found.end()) for found in _SHAPES.finditer(text))
     out: list[str] = []
     shown = 0
-    for start, end in _runs(text, hits, index.values.reveal()):
-        out += (text[shown:start], MASK)
-        shown = end
+    for start, end in sorted((*shapes, *_runs(text, hits, index.values.reveal()))):
+        if start >= shown and (start > shown or not out):
+            out += (text[shown:start], MASK)
+        shown = max(shown, end)
     masked = "".join((*out, text[shown:]))
     for value in index.short:
         masked = masked.replace(value.reveal(), MASK)

@@ -96,9 +96,18 @@ def ask(
 
 
 def shown_by(broker: RunningBroker, *given: str) -> dict[str, str | bytes]:
-    """All of it: what its commands print, what it answers to agent, operator and probes, its metrics, log and standard output,
-    every file in its home but those `given` to it (by name; the `.env` is), and what is seen of its processes from outside."""
-    shown: dict[str, str | bytes] = {" ".join(words): said(broker, words, EQUABOT_DEBUG="1") for words in _COMMANDS}
+    """All of it: what its `commands` print, what it answers, what it leaves but for what was given to it (`left_by`), and what
+    is seen of its processes from outside."""
+    shown: dict[str, str | bytes] = {"commands": said(broker, *_COMMANDS, EQUABOT_DEBUG="1")}
+    processes = [psutil.Process(broker.pid), *psutil.Process(broker.pid).children(recursive=True)]
+    shown |= {f"arguments of {process.pid}": "\0".join(process.cmdline()) for process in processes}
+    shown |= {f"environment of {process.pid}": str(process.environ()) for process in processes[1:]}
+    return shown | answered_by(broker) | left_by(broker, *given)
+
+
+def answered_by(broker: RunningBroker) -> dict[str, str | bytes]:
+    """What it answers to agent, operator and probes who ask for nothing secret, and its metrics."""
+    shown: dict[str, str | bytes] = {"metrics": broker.scrape()}
     with channel_to(broker) as agent, channel_to(broker, "admin") as operator, grpc.insecure_channel(broker.health) as probe:
         for channel, method, request, answer in (
             (probe, f"{HEALTH}/List", health_pb2.HealthListRequest(), health_pb2.HealthListResponse),
@@ -108,15 +117,11 @@ def shown_by(broker: RunningBroker, *given: str) -> dict[str, str | bytes]:
         ):
             reason, shown[method] = ask(channel, method, request, answer)
             assert reason == "", shown[method]
-    shown["metrics"] = broker.scrape()
-    processes = [psutil.Process(broker.pid), *psutil.Process(broker.pid).children(recursive=True)]
-    shown |= {f"arguments of {process.pid}": "\0".join(process.cmdline()) for process in processes}
-    shown |= {f"environment of {process.pid}": str(process.environ()) for process in processes[1:]}
-    return shown | left_by(broker, *given)
+    return shown
 
 
 def left_by(broker: RunningBroker, *given: str) -> dict[str, str | bytes]:
-    """What it has written: its log, its standard output, every file in its home but those given to it."""
+    """What it has written: its log, its standard output, every file in its home but those given to it, and its `.env`."""
     return {str(path.relative_to(broker.home)): path.read_bytes() for path in _files(broker.home, {".env", *given})}
 
 

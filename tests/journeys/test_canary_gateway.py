@@ -114,7 +114,7 @@ def test_neither_key_nor_token_is_shown_by_anything(world: World) -> None:
     assert world.ask("after a restart", token).status == 200
     world.gateway.stop()
     shown |= world.told | left_by(world.gateway)
-    assert lease.id in str(shown["lease list"])
+    assert lease.id in str(shown["commands"])
     assert world.leaks(shown) == {}
     for where in ("audit", "log", "metrics"):
         assert [each.id for each in world.leases if each.id in str(shown[where])] == []
@@ -144,7 +144,7 @@ def test_a_vendor_that_quotes_the_key_is_not_quoted(worlds: list[World], vendor:
     assert {received.secret() for received in vendor.received} == set(world.keys.values())
     world.gateway.wait_for(lambda: len(world.gateway.events("used")) >= len(vendor.received))
     shown = shown_by(world.gateway)
-    assert "rejected" in str(shown["models status"])
+    assert "rejected" in str(shown["commands"])
     assert world.leaks(shown) == {}
     if scrub:
         assert world.leaks(world.told) == {}

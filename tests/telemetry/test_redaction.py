@@ -41,6 +41,13 @@ def test_what_looks_like_a_key_is_masked(key: str, around: str) -> None:
     assert MASK in shown
 
 
+@pytest.mark.parametrize("key", KEYS.values(), ids=list(KEYS))
+def test_a_key_that_begins_like_a_live_one_is_masked_whole(key: str) -> None:
+    """That of before a rotation: what both have in common does not hide from the search that the rest is a key as well."""
+    live = [SecretValue(key[:16] + "0therR3st" * 4)]
+    assert Redactor(lambda: live).text(f"the key {key}, and {live[0].reveal()}") == f"the key {MASK}, and {MASK}"
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
