@@ -9,6 +9,7 @@ from broker.domain.annotations import PROFILE, PROVIDER, read_annotations
 from broker.domain.auth_document import Malformed
 from broker.domain.bundles import FILES, bundle_unit
 from broker.domain.discovery import Rules, Texts
+from broker.domain.hygiene import is_misplaced_key, quoted
 from broker.domain.material import Fault, Unit
 from broker.sources._reading import Unreadable, parse_dotenv
 
@@ -54,8 +55,8 @@ def _texts(data: Mapping[str, str], rules: Rules, name: str, where: str, *, decl
         origins |= {key: f"{where} {_DOTENV} {key}" for key in texts}
     for key in sorted(data.keys() - {_DOTENV}):
         if declared or key in FILES or rules.wants(key, kind=KIND, unit=name):
-            texts[key] = _decoded(data[key], f"{where} {key}")
-            origins[key] = f"{where} {key}"
+            origins[key] = f"{where} {quoted(key) if is_misplaced_key(key) else key}"
+            texts[key] = _decoded(data[key], origins[key])
     return texts, origins
 
 

@@ -64,6 +64,15 @@ def test_whole_files_are_read() -> None:
     assert unit.profiles[0].origin == "Secret apps/llm .env ANTHROPIC_API_KEY"
 
 
+def test_a_key_that_is_called_like_a_credential_is_not_named() -> None:
+    """Somebody has written it on the wrong side of the colon."""
+    unit = read({KEY: "${NAME}"}, provider="anthropic")
+    [profile] = unit.profiles
+    assert "a placeholder" in profile.fault
+    assert "A1A1A1A1" not in f"{profile} {unit.faults}"
+    assert profile.origin == f"Secret apps/llm of {len(KEY)} characters (not shown: it might be a key)"
+
+
 @pytest.mark.parametrize("data", [{}, {"username": "me", "password": "secret"}, {".dockerconfigjson": "{}"}])
 def test_a_secret_without_a_credential_says_so(data: dict[str, str | bytes]) -> None:
     """Whatever its type: it was chosen, so something was meant."""
