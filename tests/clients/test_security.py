@@ -1,6 +1,7 @@
 """A broker in another pod: TLS and never without, a token that is read anew for every call, certificates that are renewed."""
 
 import socket
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -169,6 +170,37 @@ async def test_a_renewed_certificate_is_taken_up(authority: Authority, ca_file: 
                     certified(tmp_path, ca_file, other.caller("me"))
                     broker.acquire("anthropic")
                     await awaited.acquire("anthropic")
+
+
+async def test_renewals_leave_no_connections_behind(authority: Authority, ca_file: str, tmp_path: Path) -> None:
+    """Also of an agent that only ever opens streams, as a credential does: there is that of now, and the one before."""
+    with SecuredBroker(authority, callers=authority) as secured:
+        files = certified(tmp_path, ca_file, authority.caller("me"))
+        with equabot_client.connect(secured.address, timeout=5, **files) as broker:
+            for _ in range(5):
+                certified(tmp_path, ca_file, authority.caller("me"))
+                next(iter(broker.stream("anthropic")))
+            assert few_connections(secured)
+        async with aio.connect(secured.address, timeout=5, **files) as awaited:
+            for _ in range(5):
+                certified(tmp_path, ca_file, authority.caller("me"))
+                await anext(aiter(awaited.stream("anthropic")))
+            assert few_connections(secured)
+
+
+def few_connections(secured: SecuredBroker) -> bool:
+    """Whether, soon, this process has no more than two connections to the broker."""
+    port, end = int(secured.address.rpartition(":")[2]), time.monotonic() + 5
+    while connections(port) > 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    return connections(port) <= 2
+
+
+def connections(port: int) -> int:
+    """How many there are to a port of this machine."""
+    tables = [Path(f"/proc/self/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    fields = [line.split() for table in tables for line in table]
+    return sum(remote.endswith(f":{port:04X}") and state == "01" for _, _, remote, state, *_ in fields)
 
 
 @pytest.mark.parametrize("address", ["broker.example:8443", "10.0.0.1:8443", "dns:///broker:8443", "[fd00::1]:8443"])

@@ -62,14 +62,17 @@ class _Connection:
         self._stamp = stamp
         return channel
 
-    def _renew(self) -> None:
-        """Where a certificate was renewed the next call opens another connection. Calls of now go on on that of before."""
+    def _renewed(self) -> list[Any]:
+        """Where a certificate was renewed the next call opens another connection. Calls of now go on on that of before. Returns
+        older ones, for the caller to close."""
         if self._stamp is not None and self._files.stamp() != self._stamp:
             with self._changing:
                 if self._files.stamp() != self._stamp:
                     self._stamp = None
                     self.__dict__.pop("_stub", None)
-                    self._older += self._in_use()
+                    before, self._older = self._older, self._in_use()
+                    return before
+        return []
 
     def _in_use(self) -> list[Any]:
         """Takes away the connection of now, where there is one."""
@@ -149,10 +152,7 @@ class Channel(_Connection):
 
     def ask(self, ask: Ask[T], *, timeout: float) -> T:
         """The answer, within so many seconds."""
-        self._check()
-        self._renew()
-        while len(self._older) > 1:
-            self._older.pop(0).close()
+        self._ready()
         try:
             return ask.read(getattr(self._stub, ask.method)(ask.request, timeout=timeout, metadata=self._metadata))
         except grpc.RpcError as raised:
@@ -163,8 +163,7 @@ class Channel(_Connection):
 
     def stream(self, request: LeaseRequest) -> Stream:
         """Begins a stream. Nothing is waited for: a failure shows at the first read."""
-        self._check()
-        self._renew()
+        self._ready()
         try:
             return Stream(self._stub.StreamLease(_convert.acquire_request(request), metadata=self._metadata), self.target)
         except ValueError:
@@ -177,6 +176,11 @@ class Channel(_Connection):
         if self._mine:
             for channel in (*self._older, *self._in_use()):
                 channel.close()
+
+    def _ready(self) -> None:
+        self._check()
+        for channel in self._renewed():
+            channel.close()
 
 
 class AsyncStream:
@@ -215,10 +219,7 @@ class AsyncChannel(_Connection):
 
     async def ask(self, ask: Ask[T], *, timeout: float) -> T:
         """The answer, within so many seconds."""
-        self._check()
-        self._renew()
-        while len(self._older) > 1:
-            await self._older.pop(0).close()
+        await self._ready()
         try:
             return ask.read(await getattr(self._stub, ask.method)(ask.request, timeout=timeout, metadata=self._metadata))
         except grpc.RpcError as raised:
@@ -227,10 +228,9 @@ class AsyncChannel(_Connection):
             self._check()
             raise
 
-    def stream(self, request: LeaseRequest) -> AsyncStream:
+    async def stream(self, request: LeaseRequest) -> AsyncStream:
         """Begins a stream. Nothing is waited for: a failure shows at the first read."""
-        self._check()
-        self._renew()
+        await self._ready()
         return AsyncStream(self._stub.StreamLease(_convert.acquire_request(request), metadata=self._metadata), self.target)
 
     async def close(self) -> None:
@@ -239,3 +239,8 @@ class AsyncChannel(_Connection):
         if self._mine:
             for channel in (*self._older, *self._in_use()):
                 await channel.close()
+
+    async def _ready(self) -> None:
+        self._check()
+        for channel in self._renewed():
+            await channel.close()

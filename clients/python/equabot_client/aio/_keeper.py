@@ -154,7 +154,7 @@ class Keeper:
     async def open(self) -> None:
         for stream in self._streams[:-1]:
             stream.cancel()
-        self._streams = (*self._streams[-1:], self._channel.stream(self._request.after(self._last)))
+        self._streams = (*self._streams[-1:], await self._channel.stream(self._request.after(self._last)))
 
     async def read(self, *, until: float) -> LeaseEvent | None:
         return await self._streams[-1].read(timeout=max(until - steady(), 0.0))

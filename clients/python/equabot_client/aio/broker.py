@@ -79,7 +79,7 @@ class AsyncBroker:
     async def stream(self, provider: str, **wanted: Unpack[Wanted]) -> AsyncIterator[LeaseEvent]:
         """A lease that lives as long as the iterator, and what happens to it, to the event that says that it has ended.
         The first event has to come within the timeout; the others take as long as they take. Most want `credential`."""
-        stream = self._channel.stream(LeaseRequest(provider=provider, **wanted))
+        stream = await self._channel.stream(LeaseRequest(provider=provider, **wanted))
         try:
             event = await stream.read(timeout=self._timeout)
             while event is not None:
