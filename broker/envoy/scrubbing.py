@@ -16,6 +16,8 @@ from broker.domain.scrubbing import Scrubber
 from broker.envoy.local_replies import NOT_SEARCHABLE, REASON
 from broker.rpc.calls import Call, Service
 
+_UNASKED: Final = ("accept-encoding", "sec-websocket-extensions", "range")
+"""Headers of a request that do not go on to the vendor."""
 _PLAIN: Final = frozenset({"", "identity"})
 _REPLACE: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
 _BODY: Final = (
@@ -72,8 +74,8 @@ def _value(header: HeaderValue) -> bytes:
 
 
 def _unpacked() -> pb.ProcessingResponse:
-    """No answer that is compressed, in which nothing is found."""
-    mutation = pb.HeaderMutation(remove_headers=["accept-encoding"])
+    """No answer that is compressed, frames neither, or comes in parts that are asked for one by one: nothing is found there."""
+    mutation = pb.HeaderMutation(remove_headers=_UNASKED)
     return pb.ProcessingResponse(request_headers=pb.HeadersResponse(response=pb.CommonResponse(header_mutation=mutation)))
 
 

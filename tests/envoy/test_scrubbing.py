@@ -46,7 +46,8 @@ class Envoy:
         """A request with these headers, behind the check that has put the credential in."""
         exchange = Exchange(self._stub.Process())
         await exchange.send(request_headers=pb.HttpHeaders(headers=_map(headers)))
-        assert (await exchange.read()).request_headers.response.header_mutation.remove_headers == ["accept-encoding"]
+        mutation = (await exchange.read()).request_headers.response.header_mutation
+        assert mutation.remove_headers == ["accept-encoding", "sec-websocket-extensions", "range"]
         return exchange
 
 
