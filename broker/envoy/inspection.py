@@ -20,6 +20,8 @@ _HOPS: Final = frozenset({"upgrade", "close", "keep-alive", ""})
 _PORT: Final = re.compile(r":[0-9]*\Z")
 _KEY: Final = re.compile(r"\$?key|api[_-]?key|subscription-key|(?:access|auth|bearer|oauth)[_-]?token", re.IGNORECASE)
 """The parameters in which vendors take credentials, beside the header or before it."""
+_IN_PROTOCOL: Final = re.compile(rf"\b(?:api[_-]?key|token|bearer|organization|project)\b|{lease_tokens.PREFIX}", re.IGNORECASE)
+"""And what they take in the name of a WebSocket's protocol, from browsers, which can set no header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class Inspection:
             raise Refused(403, "INVALID_ARGUMENT", "Connection names a header, which would be lost on the way to the provider")
         if query and _holds_key(query):
             raise Refused(401, "TOKEN_IN_QUERY", "a query is no place for a key or a token: send it in a header")
+        if _IN_PROTOCOL.search(headers.get("sec-websocket-protocol", "")):
+            raise Refused(401, "KEY_REFUSED", "a WebSocket's protocol is no place for a key: send the lease token in a header")
         return Asked(provider, path[len(provider.id) + 1 :] or "/", self._token(provider, headers))
 
     def _refuse_strangers(self, host: str, headers: Mapping[str, str]) -> None:

@@ -25,6 +25,12 @@ def local_replies() -> Json:
             "PRIVATE_ADDRESS",
             "the provider's name leads to a private address: who wants that sets providers.<provider>.base_url",
         ),
+        (
+            _status("EQ", 408),
+            "invalid_request_error",
+            "INVALID_ARGUMENT",
+            "the request did not come whole in time (%RESPONSE_CODE_DETAILS%)",
+        ),
         (_flags("UT,SI"), "timeout_error", "UPSTREAM_TIMEOUT", "the provider did not answer in time"),
         (_flags("UO"), "overloaded_error", "OVERLOADED", "too many requests are under way in the gateway"),
         (
@@ -34,7 +40,7 @@ def local_replies() -> Json:
             "the provider was not reached, or broke off (%RESPONSE_CODE_DETAILS%)",
         ),
         (
-            {"status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "none"}}}},
+            _status("GE", 400),
             "invalid_request_error",
             "INVALID_ARGUMENT",
             "the gateway does not take this request (%RESPONSE_CODE_DETAILS%)",
@@ -68,3 +74,7 @@ def _details(holds: str) -> Json:
 
 def _flags(flags: str) -> Json:
     return {"response_flag_filter": {"flags": flags.split(",")}}
+
+
+def _status(compared: str, status: int) -> Json:
+    return {"status_code_filter": {"comparison": {"op": compared, "value": {"default_value": status, "runtime_key": "none"}}}}

@@ -71,6 +71,15 @@ def test_anything_but_one_token_is_refused(headers: dict[str, str], why: str) ->
     assert refused(headers=headers) == (401, why)
 
 
+@pytest.mark.parametrize(
+    "named", ["realtime, openai-insecure-api-key.sk-x", f"openai-insecure-api-key.{TOKEN}", "token, dg-key", "openai-project.x"]
+)
+def test_a_websocket_has_no_key_in_its_protocol(named: str) -> None:
+    """The vendor would ask that one, and its answer would be taken for one about the profile's."""
+    assert refused(headers={"x-api-key": TOKEN, "sec-websocket-protocol": named}) == (401, "KEY_REFUSED")
+    assert look(headers={"x-api-key": TOKEN, "sec-websocket-protocol": "realtime, openai-beta.realtime-v1"})[2] == TOKEN
+
+
 def test_two_tokens_in_one_header_are_none() -> None:
     """Envoy joins the values of a header that is sent twice; of what comes of it no lease is found."""
     assert look(headers={"x-api-key": f"{TOKEN},{TOKEN}"})[2] == f"{TOKEN},{TOKEN}"

@@ -63,7 +63,9 @@ def test_a_request_that_does_not_come_whole_says_nothing_of_the_vendor(make_gate
     for kind, status in (("application/json", 408), ("application/grpc", 200)):
         with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
             connection.sendall(asked(MESSAGES, lease.secret.reveal(), f"content-type: {kind}")[: -len(body)])
-            assert connection.recv(4096).startswith(f"HTTP/1.1 {status}".encode())
+            told = connection.recv(4096)
+            assert told.startswith(f"HTTP/1.1 {status}".encode())
+            assert b"x-equabot-reason: INVALID_ARGUMENT" in told
     gateway.wait_answered(2)
     assert gateway.events("outcome") == []
 
