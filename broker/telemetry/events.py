@@ -132,10 +132,12 @@ class RenewalDenied(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerRefused(Event):
     """A call over the network was not let in: `reason` is the code on the wire (UNAUTHENTICATED, PERMISSION_DENIED or
-    UNAVAILABLE), `words` its message."""
+    UNAVAILABLE), `words` its message. Where strangers keep coming, `times` have been refused with that code since one was told
+    of last."""
 
     reason: str
     words: str
+    times: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

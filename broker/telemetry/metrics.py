@@ -81,7 +81,7 @@ class Metrics:
         self._tallies.denied[event.reason] += 1
 
     def _not_let_in(self, event: CallerRefused) -> None:
-        self._tallies.callers[event.reason] += 1
+        self._tallies.callers[event.reason] += event.times
 
     def _reported(self, event: OutcomeReported) -> None:
         self._tallies.outcomes[event.provider, event.outcome] += 1

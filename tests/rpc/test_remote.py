@@ -192,6 +192,24 @@ async def test_who_does_not_show_who_it_is_is_refused(
     assert said(caplog) == []
 
 
+async def test_strangers_who_keep_coming_are_counted_and_told_once_a_second(serve: Serve, tmp_path: Path) -> None:
+    """They need no credential for it, and what is told is kept: in the log, and in an audit log that a disk holds."""
+    async with remote(serve, tmp_path) as made:
+        broker = await made.broker()
+
+        async def come(times: int) -> list[CallerRefused]:
+            before = len(made.engine.emitted)
+            for _ in range(times):
+                await refused(broker.ListProfiles(pb.ListProfilesRequest()))
+            return [event for event in made.engine.emitted[before:] if isinstance(event, CallerRefused)]
+
+        assert [event.times for event in await come(100)] == [1] * 60
+        await made.engine.clock.elapse(1)
+        assert [event.times for event in await come(5)] == [41]
+        await made.engine.clock.elapse(3600)
+        assert [event.times for event in await come(2)] == [5, 1]
+
+
 async def test_who_is_let_in_is_served_all_that_a_socket_serves(serve: Serve, tmp_path: Path) -> None:
     """Health and reflection beside the API; the operator's API is not there."""
     async with remote(serve, tmp_path) as made:

@@ -127,7 +127,11 @@ async def test_counters_count_what_was_heard() -> None:
         GatewayRefused(**request, status=401, reason="LEASE_NOT_FOUND"),
         GatewayLogSkipped(),
     ]
-    strangers = [CallerRefused(reason=code, words="") for code in ("UNAUTHENTICATED", "UNAUTHENTICATED", "UNAVAILABLE")]
+    strangers = [
+        CallerRefused(reason="UNAUTHENTICATED", words=""),
+        CallerRefused(reason="UNAUTHENTICATED", words="", times=40),
+        CallerRefused(reason="UNAVAILABLE", words=""),
+    ]
     for event in (granted, granted, outcome, *denied, *strangers, *refreshes, *gateway, StoreRecovered()):
         metrics.record(event)
     found = await samples(metrics, Snapshot())
@@ -135,7 +139,7 @@ async def test_counters_count_what_was_heard() -> None:
         key("leases_granted_total"): 2.0,
         key("leases_denied_total", reason="LEASE_LIMIT"): 2.0,
         key("leases_denied_total", reason="POLICY_DENIED"): 1.0,
-        key("callers_refused_total", reason="UNAUTHENTICATED"): 2.0,
+        key("callers_refused_total", reason="UNAUTHENTICATED"): 41.0,
         key("callers_refused_total", reason="UNAVAILABLE"): 1.0,
         key("outcomes_total", provider="openai", outcome="rate_limit"): 1.0,
         key("audit_lost_total"): 0.0,
