@@ -1,6 +1,6 @@
 """Asks the Kubernetes API server whether a token is good (TokenReview): it knows of deleted pods and accounts too.
 
-Needs the right to `create` `tokenreviews` of `authentication.k8s.io`, which the ClusterRole `system:auth-delegator` gives.
+Needs the right to `create` `tokenreviews` of `authentication.k8s.io`, which a ClusterRole has to give.
 """
 
 import asyncio

@@ -100,10 +100,12 @@ def test_a_lock_is_called_as_the_broker_calls_it(tmp_path: Path) -> None:
 def test_who_is_asked_about_callers(tmp_path: Path) -> None:
     """With token reviews the API server, which takes a right; published keys take none."""
     remote = FIXTURES / "remote.yaml"
-    (binding,) = of_kind(render(remote), "ClusterRoleBinding")
-    assert binding["roleRef"]["name"] == "system:auth-delegator"
+    (binding,), (role,) = (of_kind(render(remote), kind) for kind in ("ClusterRoleBinding", "ClusterRole"))
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert role["rules"] == [{"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}]
     keys = {"config": {"listen": {"agents": {"service_accounts": {"validate": "published_keys"}}}}}
-    assert of_kind(render(remote, keys, at=tmp_path), "ClusterRoleBinding") == []
+    without = render(remote, keys, at=tmp_path)
+    assert of_kind(without, "ClusterRoleBinding") == of_kind(without, "ClusterRole") == []
     (service,) = [each for each in of_kind(render(remote), "Service") if each["metadata"]["name"].endswith("-broker-broker")]
     assert {each["name"]: each["port"] for each in service["spec"]["ports"]} == {"certificates": 8444, "tokens": 8443}
     (policy,) = of_kind(render(remote), "NetworkPolicy")

@@ -119,7 +119,23 @@ subjects:
 {{- end }}
 {{- end -}}
 
-{{/* What lets the broker ask whose token a caller shows, where it is to ask. */}}
+{{/* What lets the broker ask whose token a caller shows, where it is to ask: that and, unlike `system:auth-delegator`, nothing
+about what anybody may do. Two objects, in files of their own. */}}
+{{- define "equabot-broker.clusterRole" -}}
+{{- if include "equabot-broker.reviewsTokens" . -}}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: {{ include "equabot-broker.fullname" . }}-{{ .root.Release.Namespace }}
+  labels:
+    {{- include "equabot-broker.labels" . | nindent 4 }}
+rules:
+  - apiGroups: [authentication.k8s.io]
+    resources: [tokenreviews]
+    verbs: [create]
+{{- end }}
+{{- end -}}
+
 {{- define "equabot-broker.clusterRoleBinding" -}}
 {{- if include "equabot-broker.reviewsTokens" . -}}
 apiVersion: rbac.authorization.k8s.io/v1
@@ -131,7 +147,7 @@ metadata:
 roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: ClusterRole
-  name: system:auth-delegator
+  name: {{ include "equabot-broker.fullname" . }}-{{ .root.Release.Namespace }}
 subjects:
   - kind: ServiceAccount
     name: {{ include "equabot-broker.serviceAccountName" . }}
@@ -164,6 +180,8 @@ automountServiceAccountToken: false
 {{- if .values.rbac.create }}
 {{ include "equabot-broker.roles" . }}
 {{ include "equabot-broker.roleBindings" . }}
+---
+{{ include "equabot-broker.clusterRole" . }}
 ---
 {{ include "equabot-broker.clusterRoleBinding" . }}
 {{- end }}
