@@ -318,7 +318,17 @@ _ALL: Final = (
         prefixes=("syn_",),
         model="hf:meta-llama/Llama-3.1-8B-Instruct",
     ),
-    _vendor("venice", "VENICE_API_KEY", "https://api.venice.ai/api/v1", model="llama-3.2-3b"),
+    _vendor(
+        "venice",
+        "VENICE_API_KEY",
+        "https://api.venice.ai/api/v1",
+        model="llama-3.2-3b",
+        requests="""
+            !DELETE /api_keys*
+            !PATCH /api_keys*
+            !POST /api_keys*
+        """,
+    ),
     _vendor("mistral", "MISTRAL_API_KEY", "https://api.mistral.ai/v1", model="mistral-small-latest"),
     _vendor("deepseek", "DEEPSEEK_API_KEY", "https://api.deepseek.com", model="deepseek-chat"),
     _vendor(
@@ -342,7 +352,19 @@ _ALL: Final = (
         prefixes=("nvapi-",),
         model="meta/llama-3.1-8b-instruct",
     ),
-    _vendor("litellm", "LITELLM_API_KEY", api="chat"),  # a proxy that people run themselves
+    _vendor(
+        "litellm",  # a proxy that people run themselves, often with the key that makes all others
+        "LITELLM_API_KEY",
+        api="chat",
+        requests="""
+            !/config/*
+            !/credentials*
+            !/key/*
+            !/organization/*
+            !/team/*
+            !/user/*
+        """,
+    ),
     _vendor("voyage", "VOYAGE_API_KEY", "https://api.voyageai.com/v1"),
     _vendor("exa", "EXA_API_KEY", "https://api.exa.ai"),
     _vendor("tavily", "TAVILY_API_KEY", "https://api.tavily.com", prefixes=("tvly-",)),
@@ -356,6 +378,7 @@ _ALL: Final = (
         requests="""
             !/v1/service-accounts*
             !/v1/single-use-token*
+            !/v1/user
             !/v1/workspace*
         """,
     ),
