@@ -1,5 +1,6 @@
 """What holds for every test, and the Kubernetes API that all of them share."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from broker.telemetry.log import OURS
 from tests.kubernetes.api import Api
 from tests.kubernetes.cluster import Cluster
 from tests.tiers import absent, cluster_programs, require
@@ -16,6 +18,16 @@ from tests.tiers import absent, cluster_programs, require
 # A busy machine is no failure: how long an example may take is nobody's promise.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+@pytest.fixture(autouse=True)
+def _log_levels() -> Iterator[None]:
+    """A command that a test runs in this process sets the levels of the log; the next test has its own."""
+    loggers = [logging.getLogger(name) for name in ("", *OURS)]
+    before = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
