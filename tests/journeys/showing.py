@@ -74,14 +74,14 @@ def channel_to(broker: RunningBroker, agent: str = "main") -> grpc.Channel:
 
 
 def ask(
-    channel: grpc.Channel, method: str, request: Message | bytes, answer: type[Message], **metadata: str
+    channel: grpc.Channel, method: str, request: Message | bytes, answer: type[Message], *metadata: tuple[str, str]
 ) -> tuple[str, str]:
     """The reason, and all that a call comes to but what a lease is there to hand out. Of a stream, what comes first."""
     kind: Any = channel.unary_stream if method.endswith(("/StreamLease", "/Watch")) else channel.unary_unary
     serialize = bytes if isinstance(request, bytes) else type(request).SerializeToString
     call = kind(method, request_serializer=serialize, response_deserializer=answer.FromString)
     try:
-        found = call(request, timeout=10, metadata=tuple(metadata.items()))
+        found = call(request, timeout=10, metadata=metadata)
         message: Any = found if isinstance(found, Message) else next(found)
     except grpc.RpcError as refused:
         trailers: Any = refused.trailing_metadata()
