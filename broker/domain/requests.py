@@ -28,6 +28,7 @@ _ROUTE_WORD: Final = re.compile(r"[a-z][a-z_-]{0,31}|v[0-9][a-z0-9]{0,7}")
 _DEEPEST: Final = 8
 
 
+@lru_cache(maxsize=256)
 def target_fault(path: str, query: str) -> str:
     """Why a request's target is not taken, for a person; empty: it is. Two spellings of one path would make a rule for one of
     them worth nothing."""

@@ -32,14 +32,17 @@ class Reporting:
         credential that was refused; else it may have been the request, and costs no more than a cooldown.
         """
         key = (held.profile.agent, held.profile.id)
-        usage = self._standings.usage(key)
+        usage = self._standings.remembered(key)
         if outcome is Outcome.FORMAT or (outcome is not Outcome.AUTH and _is_no_news(usage, began)):
             return
-        now = self._clock.now()
         if outcome is Outcome.OK:
             self._refreshing.proved(key, held.version)
-            if usage.last_failure or usage.rejected:
-                self._standings.replace_usage(key, succeeded(usage, now=now))
+            if not usage.last_failure and not usage.rejected:
+                return  # nearly always: nothing is held against it that would have to be forgotten
+        now = self._clock.now()
+        usage = self._standings.usage(key)
+        if outcome is Outcome.OK:
+            self._standings.replace_usage(key, succeeded(usage, now=now))
         elif outcome is Outcome.AUTH and self._refreshing.force(key, held.version):
             return
         elif outcome is Outcome.AUTH and sure:

@@ -79,9 +79,9 @@ class Spending:
         """The lease that a token is of. Raises LeaseNotFound, LeaseExpired, ShuttingDown."""
         return self._leasing.bearer(lease_tokens.digest(token))
 
-    async def use(self, lease: Lease, provider: Provider, *, method: str, path: str, within: float) -> Use:
+    async def use(self, lease: Lease, provider: Provider, *, method: str, path: str, within: Callable[[], float]) -> Use:
         """The request, with the credential that serves it. `path` is what stands behind the provider's `base_url`, in its plain
-        form. A login that has to be refreshed first is waited for, for so many seconds.
+        form. A login that has to be refreshed first is waited for, `within` so many seconds.
 
         Raises PolicyDenied, InvalidArgument, NoUsableProfile, ProfileNotFound, ReauthRequired, RefreshFailed,
         SourceNotSynced, AuditUnavailable; and, where it ended meanwhile, LeaseNotFound, LeaseExpired, ShuttingDown.
@@ -92,7 +92,7 @@ class Spending:
             settled, held = self._leasing.settle(lease)
         except RefreshFailed:
             again = partial(self._settle_again, lease.token)
-            settled, held = await self._refreshing.patiently(again, within=within)
+            settled, held = await self._refreshing.patiently(again, within=within())
         return Use(settled, held, provider)
 
     def answered(self, used: Used, answer: Answer) -> None:

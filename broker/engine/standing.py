@@ -98,9 +98,13 @@ class Standings:
         """Every provider that has a profile, usable or not."""
         return {provider for _, provider in self._by_provider}
 
+    def remembered(self, key: Key) -> Usage:
+        """What is remembered of the profile's use, but for when that was last: it may have been since."""
+        return self._usage.get(key, _FRESH)
+
     def usage(self, key: Key) -> Usage:
         """What is remembered of the profile's use."""
-        usage = self._usage.get(key, _FRESH)
+        usage = self.remembered(key)
         used_at = self._used_at.get(key)
         return usage if used_at is None else replace(usage, last_used=used_at)
 
@@ -166,7 +170,8 @@ class Standings:
 
     def tick(self) -> float:
         """Takes the passing of time into account. Returns when to come again, in seconds since the epoch."""
-        self._reassess(self.agenda.due(self._clock.now()))
+        if due := self.agenda.due(self._clock.now()):
+            self._reassess(due)
         return self.agenda.next()
 
     def wall_moved(self, by: float) -> None:

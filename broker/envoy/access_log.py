@@ -17,6 +17,8 @@ from broker.telemetry.events import Events, GatewayLogSkipped
 
 _AUTHORIZATION: Final = "envoy.filters.http.ext_authz"
 _FROM_THE_VENDOR: Final = frozenset({"", "via_upstream"})
+_NAMES: Final = ("agent", "session", "lease", "provider", "profile", "route")
+_METHODS: Final = {number: name for name, number in RequestMethod.items()} | {RequestMethod.METHOD_UNSPECIFIED: ""}
 _FAILURES: Final = (
     "no_healthy_upstream",
     "upstream_request_timeout",
@@ -70,15 +72,12 @@ class AccessLogServicer:
 
 def _used(entry: accesslog_pb2.HTTPAccessLogEntry, fields: Mapping[str, Any]) -> Used:
     """What the authorization has said of the request. Raises KeyError, ValueError."""
-    names = ("agent", "session", "lease", "provider", "profile", "route")
-    if missing := [name for name in (*names, "version") if name not in fields]:
-        raise KeyError(*missing)
-    method = RequestMethod.Name(entry.request.request_method)
+    told = {name: value.string_value for name, value in fields.items()}
     return Used(
-        **{name: fields[name].string_value for name in names},
-        version=int(fields["version"].string_value),
-        method="" if method == "METHOD_UNSPECIFIED" else method,
-        account=ACCOUNT in fields,
+        **{name: told[name] for name in _NAMES},
+        version=int(told["version"]),
+        method=_METHODS[entry.request.request_method],
+        account=ACCOUNT in told,
     )
 
 
@@ -98,6 +97,8 @@ def _answer(entry: accesslog_pb2.HTTPAccessLogEntry, *, now: float) -> Answer:
 
 
 def _failed(common: accesslog_pb2.AccessLogCommon) -> bool:
+    if not common.HasField("response_flags"):
+        return False
     flags = common.response_flags
     if any(getattr(flags, flag) for flag in _GONE):
         return False

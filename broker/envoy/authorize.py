@@ -5,7 +5,7 @@ which credential. Here a secret leaves: in the answer to Envoy, and nowhere else
 import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from envoy.config.core.v3.base_pb2 import HeaderValueOption
@@ -61,7 +61,8 @@ class AuthorizationServicer:
             if not self._ingesting.settled:
                 await self._settle(call)
                 lease = self._spending.bearer(asked.token)  # it may have ended meanwhile
-            use = await self._spending.use(lease, provider, method=http.method, path=asked.path, within=_patience(call))
+            within = partial(_patience, call)
+            use = await self._spending.use(lease, provider, method=http.method, path=asked.path, within=within)
             return _passed(use, headers, route(asked.path), self._inspection.places(provider))
         except Refused as error:
             refused = error

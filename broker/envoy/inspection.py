@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote, unquote_plus
 
@@ -62,9 +63,10 @@ class Inspection:
         path, _, query = target.partition("?")
         if fault := target_fault(path, query):
             raise Refused(403, "INVALID_ARGUMENT", fault)
-        if any(name in headers for name in _ANOTHER):
+        if any(map(headers.__contains__, _ANOTHER)):
             raise Refused(403, "INVALID_ARGUMENT", f"a request is what its first line says: none of {', '.join(_ANOTHER)}")
-        if not _HOPS.issuperset(word.strip() for word in headers.get("connection", "").lower().split(",")):
+        hops = headers.get("connection", "")
+        if hops and not _HOPS.issuperset(word.strip() for word in hops.lower().split(",")):
             raise Refused(403, "INVALID_ARGUMENT", "Connection names a header, which would be lost on the way to the provider")
         if query and _holds_key(query):
             raise Refused(401, "TOKEN_IN_QUERY", "a query is no place for a key or a token: send it in a header")
@@ -79,12 +81,13 @@ class Inspection:
             raise Refused(403, "BROWSER_REFUSED", "this gateway is not for pages in a browser")
         if host and _name(host) not in self._hosts:
             raise Refused(403, "HOST_REFUSED", "this gateway is not called by that host: see gateway.url")
-        if any(name in headers for name in _FORWARDED):
+        if any(map(headers.__contains__, _FORWARDED)):
             raise Refused(403, "FORWARDED_REFUSED", "this gateway takes requests from agents, not from other proxies")
 
     def _token(self, provider: Provider, headers: Mapping[str, str]) -> str:
         scheme = self._schemes[provider.id]
-        shown = {scheme.sub("", headers[name].strip(), count=1) for name in self.places(provider) if headers.get(name)}
+        values = filter(None, map(headers.get, self.places(provider)))
+        shown = {scheme.sub("", value.strip(), count=1) for value in values}
         if not shown:
             raise Refused(401, "TOKEN_MISSING", "no lease token: send it where the provider's key would be")
         if len(shown) > 1:
@@ -110,6 +113,7 @@ def _holds_key(query: str) -> bool:
     return lease_tokens.PREFIX in unquote(query).lower() or any(map(_KEY.fullmatch, names))
 
 
+@lru_cache(maxsize=64)
 def _name(host: str) -> str:
     """Without the port: `[::1]:8787` → `[::1]`."""
     return _PORT.sub("", host.lower())

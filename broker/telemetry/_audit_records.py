@@ -3,6 +3,7 @@
 import hmac
 from collections.abc import Callable
 from dataclasses import fields
+from functools import lru_cache, partial
 from typing import Final
 
 from broker.domain.audit import pseudonym
@@ -28,9 +29,13 @@ KINDS: Final[dict[type[Event], str]] = {
 }
 """What is recorded, and under which `kind`. The log has kinds of its own beside these: `begun`, `resumed`, `ended`."""
 
-_FIELDS: Final = {kind: tuple(field.name for field in fields(kind)) for kind in KINDS}
 _FREE: Final = frozenset({"route", "session", "reason", "words"})
 """Texts that are not ours alone."""
+_FIELDS: Final = {
+    kind: tuple((one.name, one.type is int or (one.type is str and one.name not in {"lease", *_FREE})) for one in fields(kind))
+    for kind in KINDS
+}
+"""The names of fields, and whether they are recorded as they are."""
 _LISTED: Final = 20
 
 
@@ -38,22 +43,23 @@ class Records:
     """Makes records. `key` is what the digests of leases are made with; `clean` takes secrets out of a text."""
 
     def __init__(self, *, key: bytes, clean: Callable[[str], str]) -> None:
-        self._key = hmac.digest(key, b"audit: leases", "sha256")
+        # A lease in use is told of again and again.
+        self._pseudonym = lru_cache(maxsize=256)(partial(pseudonym, key=hmac.digest(key, b"audit: leases", "sha256")))
         self._clean = clean
 
     def of(self, event: Event, *, at: str) -> dict[str, object]:
         """What is recorded of the event, one of `KINDS`, without what is empty."""
         record: dict[str, object] = {"ts": at, "kind": KINDS[type(event)]}
-        for name in _FIELDS[type(event)]:
+        for name, plain in _FIELDS[type(event)]:
             value = getattr(event, name)
             if value not in ("", ()):
-                record[name] = self._field(name, value)
+                record[name] = value if plain else self._field(name, value)
         return record
 
     def _field(self, name: str, value: object) -> object:
         match value:
             case str() if name == "lease":
-                return pseudonym(value, key=self._key)
+                return self._pseudonym(value)
             case str() if name in _FREE:
                 return self._clean(value)
             case float():

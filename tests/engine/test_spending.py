@@ -55,7 +55,7 @@ async def use(
     engine: Engine, token: str, provider: Provider = ANTHROPIC, *, asked: str = "POST /v1/messages", within: float = 30.0
 ) -> Use:
     method, path = asked.split(" ")
-    return await engine.spending.use(engine.spending.bearer(token), provider, method=method, path=path, within=within)
+    return await engine.spending.use(engine.spending.bearer(token), provider, method=method, path=path, within=lambda: within)
 
 
 async def served(engine: Engine, token: str) -> str:
