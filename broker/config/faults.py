@@ -18,6 +18,10 @@ class Refused(ValueError):
     """A value that cannot be used. The message says what is wrong and what to do; it never holds a secret."""
 
 
+class Noted(Refused):
+    """The same, where all that is wrong with it has been noted already: with a part of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One thing wrong. `where` is `file:line`, a file, or the variable or flag it came from; `path` the key, as

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
-from broker.config.faults import Fault, Refused, looks_secret, quote
+from broker.config.faults import Fault, Noted, Refused, looks_secret, quote
 from broker.config.tree import Listing, Mapping, Node, Scalar
 
 T = TypeVar("T")
@@ -77,6 +77,8 @@ class Place:
         """Notes a Refused raised inside as a fault here."""
         try:
             yield
+        except Noted:
+            return
         except Refused as refused:
             message = str(refused)
         else:
@@ -230,6 +232,8 @@ class Section(Generic[T]):
                 given[argument] = reader(child)
         if missing:
             raise Refused(f"lacks {' and '.join(missing)}; add it")
+        if any(self.keys[key][0] not in given for key in self.needs):
+            raise Noted
         return self.build(**given)
 
 

@@ -48,6 +48,13 @@ def read(text: str) -> tuple[Any, list[str]]:
     return value, [str(fault) for fault in report.faults()]
 
 
+def test_what_lacks_a_sound_value_that_it_needs_is_not_built() -> None:
+    """The value's fault is all that is told of it: half of a section would be a defect of whoever takes it for a whole one."""
+    value, faults = read("count: 1\nkind: {needy: {a: [1]}}\n")
+    assert value == {"count": 1}
+    assert faults == ["f.yaml:2: kind.needy.a: must be a single value, not a list"]
+
+
 def test_a_sound_document_is_read_whole() -> None:
     """Values by key; an empty section is one that says nothing."""
     text = "count: 1\nmany: [1, 2]\nnamed: {a: {one: 1}, b: }\ninner: {uno: 3}\nkind: {with: 4}\n"
