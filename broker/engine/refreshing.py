@@ -37,6 +37,8 @@ _LONGEST: Final = 5.0
 """The loop looks this often (seconds) at the latest: the wall clock may have been set."""
 _LAST_WORDS: Final = 35.0
 _CLOCKS_APART: Final = 30.0
+_SEEN_WITHIN: Final = 0.3
+"""Seconds in which a source that follows what it reads has seen a change."""
 _ARRIVES_WITHIN: Final = 5.0
 """Seconds in which what is in the store is read back from it."""
 _AT_ONCE_REFUSED: Final = 900.0
@@ -301,9 +303,15 @@ class Refreshing:
         )
 
     async def _arrived(self, key: Key, before: Held) -> bool:
-        """Whether what is in the store now has come from its source, which is asked to look."""
-        end = self._clock.steady() + _ARRIVES_WITHIN
+        """Whether what is in the store now has come from its source, which is asked to look where it has not seen it itself:
+        that may read a hundred other things as well."""
+        if await self._came(key, before, within=_SEEN_WITHIN):
+            return True
         self._reread(before.profile.source)
+        return await self._came(key, before, within=_ARRIVES_WITHIN)
+
+    async def _came(self, key: Key, before: Held, *, within: float) -> bool:
+        end = self._clock.steady() + within
         while self._standings.material.held.get(key) == before:
             left = end - self._clock.steady()
             if left <= 0:

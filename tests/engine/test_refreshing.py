@@ -72,6 +72,16 @@ async def test_an_expired_login_is_refreshed_at_once() -> None:
             assert world.served == "at-2"
 
 
+async def test_a_source_that_sees_the_new_tokens_is_not_asked_for_them() -> None:
+    """It would read everything else again, too."""
+    world = World()
+    async with world.running():
+        await world.clock.elapse(1)
+        before = world.following.rereads
+        await world.clock.elapse(LIFE - LEAD + 1)
+        assert (world.served, world.following.rereads) == ("at-2", before)
+
+
 async def test_a_login_that_does_not_say_when_it_ends_is_left_alone() -> None:
     """Until the provider refuses it."""
     world = World(entry={name: value for name, value in login().items() if name != "expires"})

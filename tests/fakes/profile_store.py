@@ -15,12 +15,13 @@ from tests.fakes.source import FakeSource
 
 class MemoryProfileStore:
     """Fulfils `broker.ports.ProfileStore`. While `broken` says why, nothing is read or written. `locks` counts how often one
-    was locked."""
+    was locked; `written` is called after what is written under one."""
 
     def __init__(self) -> None:
         self.locks = 0
         self.documents: dict[str, Document] = {}
         self.broken = ""
+        self.written: Callable[[], None] = lambda: None
         self._locks: dict[str, asyncio.Lock] = {}
 
     def put(self, agent: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
@@ -68,23 +69,31 @@ class _Locked:
         if self._stores.documents.get(self._name, Document()) != self._read:
             raise StoreFault("it was changed by a program that ignores its lock: try again")
         self._read = self._stores.documents[self._name] = document
+        self._stores.written()
 
     async def edit(self, change: Callable[[Document], Document]) -> Document:
         self._stores._check()
         self._read = self._stores.documents[self._name] = change(self._stores.documents.get(self._name, Document()))
+        self._stores.written()
         return self._read
 
 
 class StoreSource(FakeSource):
-    """Delivers what the stores hold when it is asked to read again; while `deaf` it does not."""
+    """Delivers what the stores hold when it is asked to read again, and after what is written under a lock; while `deaf` it
+    does not."""
 
     def __init__(self, stores: MemoryProfileStore, rules: Rules) -> None:
         super().__init__("profile_store")
         self._stores = stores
         self._rules = rules
+        stores.written = self._look
 
     def reread(self) -> None:
         """Reads them."""
+        self.rereads += 1
+        self._look()
+
+    def _look(self) -> None:
         if not self.deaf:
             units = (
                 store_unit(document, rules=self._rules, source=self.name, name=agent, origin=f"{agent}'s store", owner=agent)

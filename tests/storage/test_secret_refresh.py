@@ -102,6 +102,20 @@ async def test_tokens_outlast_a_server_that_is_away(world: World) -> None:
     assert await other.redeem(LOGIN) == Outcome(Kind.ADOPTED)
 
 
+async def test_who_ends_writes_what_it_has_and_sends_nothing(world: World) -> None:
+    """What is still to be written is no refresh; while it cannot be, it stays."""
+    holder = world.broker()
+    world.endpoint.meanwhile = world.go_away
+    with pytest.raises(StoreFault):
+        await holder.redeem(LOGIN)
+    await holder.settle()
+    assert holder.owed == (LOGIN,)
+    world.kube.down = None
+    await holder.settle()
+    assert (holder.owed, world.entry["access"], world.endpoint.redeemed) == ((), "at-2", ["rt-1"])
+    assert await world.broker().redeem(LOGIN) == Outcome(Kind.ADOPTED)
+
+
 async def test_who_is_taken_for_dead_and_comes_back_with_tokens_ends_every_doubt(world: World) -> None:
     """It was cut off for so long that somebody else gave the login up; what it brings is good."""
     holder, other = world.broker(), world.broker()
