@@ -28,7 +28,6 @@ _ROUTE_WORD: Final = re.compile(r"[a-z][a-z_-]{0,31}|v[0-9][a-z0-9]{0,7}")
 _DEEPEST: Final = 8
 
 
-@lru_cache(maxsize=256)
 def target_fault(path: str, query: str) -> str:
     """Why a request's target is not taken, for a person; empty: it is. Two spellings of one path would make a rule for one of
     them worth nothing."""
@@ -36,9 +35,14 @@ def target_fault(path: str, query: str) -> str:
         return f"the path is longer than {_LONGEST} characters"
     if not path.startswith("/"):
         return "the target must be a path, not an address"
-    if _PATH.fullmatch(path) is None:
+    if not _is_plain(path):
         return "the path is not in its plain form: no '.' or '..', no '//', no backslash, nothing encoded that need not be"
     return "" if _QUERY.fullmatch(query) else "the query holds characters that have to be encoded"
+
+
+@lru_cache(maxsize=256)  # of paths alone: a query may hold a key, which is not to be kept
+def _is_plain(path: str) -> bool:
+    return _PATH.fullmatch(path) is not None
 
 
 def rule(written: str) -> str:
