@@ -110,7 +110,7 @@ class Refreshing:
         with suppress(TimeoutError):
             async with asyncio.timeout(max(end - self._clock.steady(), 0.0)):
                 await self._settle(end)
-        for login in self._redeeming.owed:
+        for login in self._owed():
             _log.error(
                 "what came of the last refresh of %s could not be written, and is lost with this process: should it be refused"
                 " from now on, %s",
@@ -122,9 +122,13 @@ class Refreshing:
         """Writes what came of earlier refreshes, and could not be written then."""
         for wait in delays(base=_FIRST_RETRY, cap=_LONGEST, rng=self._chance):
             await self._redeeming.settle()
-            if not self._redeeming.owed or self._clock.steady() + wait > end:
+            if not self._owed() or self._clock.steady() + wait > end:
                 return
             await self._clock.sleep(wait)
+
+    def _owed(self) -> list[Profile]:
+        """The logins of which something is still to be written, but for those that somebody has deleted."""
+        return [login for login in self._redeeming.owed if (login.agent, login.id) in self._standings.material.held]
 
     def _spending(self) -> bool:
         """Whether a refresh is under way. An exchange that is cut off costs nothing."""

@@ -640,6 +640,20 @@ async def test_a_broker_that_ends_does_not_wait_forever_for_a_store(caplog: pyte
     assert "at-2" not in caplog.text
 
 
+async def test_a_broker_that_ends_waits_for_no_login_that_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+    """Somebody deleted it while its tokens were on their way."""
+    world = World()
+    async with world.running():
+        world.script.meanwhile = lambda: setattr(world.logins, "broken", "there is no such Secret")
+        await world.clock.elapse(LIFE - LEAD + 1)
+        world.write({})
+        await world.clock.elapse(0.1)
+        draining = asyncio.ensure_future(world.refreshing.drain())
+        await world.clock.elapse(0)
+        assert draining.done()
+    assert caplog.text == ""
+
+
 async def test_statuses_say_what_can_serve() -> None:
     """An expired login is next where it will be waited for, and is not called usable."""
     world = World(UNREACHED, entry=login(left=-1))
