@@ -11,6 +11,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from broker.domain.annotations import MODE
@@ -212,7 +213,7 @@ class _Held:
                 raise StoreFault(f"{self._secret} was changed while it was locked: try again")
             return document
 
-        await self._persist(wanted, self._lock.keep, reread=False)
+        await self._persist(wanted, partial(self._lock.keep, long=True), reread=False)
 
     async def edit(self, change: Callable[[Document], Document]) -> Document:
         """Reads it again, changes it, writes it, and returns it: whoever writes meanwhile, and whoever has the lock by now.

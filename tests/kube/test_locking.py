@@ -135,6 +135,19 @@ async def test_it_is_renewed_only_now_and_then(world: World) -> None:
     assert world.spec["leaseTransitions"] == 0
 
 
+async def test_before_what_takes_long_it_is_renewed(world: World) -> None:
+    """Unless it has just been taken: whoever asks somebody else meanwhile cannot renew it."""
+    lock = world.lock("a")
+    await lock.take(within=0)
+    await world.clock.elapse(4)
+    writes = world.writes
+    await lock.keep(long=True)
+    assert world.writes == writes
+    await world.clock.elapse(2)
+    await lock.keep(long=True)
+    assert world.writes == writes + 1
+
+
 async def test_who_was_taken_for_dead_is_told(world: World) -> None:
     """And lets the lock be."""
     first, second = world.lock("a"), world.lock("b")

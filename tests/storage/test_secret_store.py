@@ -305,6 +305,15 @@ async def test_who_lost_the_lock_writes_no_intent_but_what_came(world: World) ->
     assert (world.stored(), world.holder) == ("at-3", None)
 
 
+async def test_an_intent_is_written_with_all_of_the_locks_time_ahead(world: World) -> None:
+    """What follows may take as long as an endpoint does, and nobody renews the lock meanwhile."""
+    async with world.stores.locked(login()) as locked:
+        world.clock.advance(10)  # the server is slow
+        await locked.replace(with_note(2)(locked.document))
+        spec = world.kube.objects[LEASE]["spec"]
+        assert spec["renewTime"] > spec["acquireTime"]
+
+
 async def test_without_the_right_to_lock_nothing_is_refreshed(world: World) -> None:
     """Not even read for it."""
     for verb in ("create", "replace"):
