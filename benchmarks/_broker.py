@@ -52,10 +52,13 @@ def broker(dotenv: str = f"ANTHROPIC_API_KEY={KEY}\n", config: Mapping[str, obje
         (home / "equabot.yaml").write_text(json.dumps(settings))  # JSON is YAML
         env = {"PATH": os.environ["PATH"], "EQUABOT_HOME": str(home), "EQUABOT_RUN_DIR": str(home / "run")}
         began = time.perf_counter()
-        with (home / "log").open("wb") as log:
+        # Not where the broker watches a file: whatever is printed would be a change of that directory.
+        output = home / "output" / "log"
+        output.parent.mkdir()
+        with output.open("wb") as log:
             process = subprocess.Popen([EQUABOT, "serve"], env=env, stdout=log, stderr=log)
         try:
-            _wait_serving(health, process, home / "log")
+            _wait_serving(health, process, output)
             yield Broker(home, process, time.perf_counter() - began)
         finally:
             process.send_signal(signal.SIGTERM)
