@@ -100,6 +100,7 @@ def test_use_is_remembered_at_once_and_stored_later(engine: Engine) -> None:
     engine.standings.touch(("", A))
     now = engine.clock.now()
     assert engine.standings.usage(("", A)).last_used == now
+    assert engine.standings.remembered(("", A)) == Usage()
     assert [c.usage.last_used for _, c in engine.standings.of("main", "anthropic")] == [now]
     assert engine.standings.judge(("", A)).usage.last_used == now
     engine.store.flush()
