@@ -46,6 +46,7 @@ ANSWER = json.dumps(
 )
 ENVOY = shutil.which("envoy", path=str(Path(sys.executable).parent)) or "envoy"
 LITELLM = Path("build/litellm")
+MASTER = "sk-" + "0123456789abcdef" * 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,13 +273,15 @@ def _litellm(vendor: str) -> Iterator[Door | None]:
         model = {"model": "openai/gpt-bench", "api_base": f"{vendor}/v1", "api_key": KEY}
         config = Path(directory, "config.yaml")
         config.write_text(json.dumps({"model_list": [{"model_name": "gpt-bench", "litellm_params": model}]}))
-        environ = {"PATH": os.environ["PATH"], "HOME": directory, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        environ = {
+            "PATH": os.environ["PATH"], "HOME": directory, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": MASTER,
+        }  # fmt: skip
         words = [program, "--config", config, "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
         with subprocess.Popen(words, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             try:
                 _wait(port, seconds=90)
                 _wait_answer(f"http://127.0.0.1:{port}/v1/chat/completions")
-                yield Door(f"http://127.0.0.1:{port}/v1", {"authorization": "Bearer sk-1234"})
+                yield Door(f"http://127.0.0.1:{port}/v1", {"authorization": f"Bearer {MASTER}"})
             finally:
                 process.kill()
 
@@ -300,7 +303,7 @@ async def _connect(port: int) -> None:
 
 
 def _wait_answer(url: str) -> None:
-    request = urllib.request.Request(url, BODY, {"content-type": "application/json", "authorization": "Bearer sk-1234"})
+    request = urllib.request.Request(url, BODY, {"content-type": "application/json", "authorization": f"Bearer {MASTER}"})
     for _ in range(100):
         with suppress(OSError), urllib.request.urlopen(request, timeout=10):
             return
