@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -70,6 +71,7 @@ def rows() -> list[Row]:
     found = []
     with _vendor() as vendor, _ours(vendor) as (ours, mine), _bare(ours, mine) as bare:
         found += _compared(mine, bare)
+        found += _revoked(ours, mine)
         with _litellm(vendor) as other:
             if other is not None:
                 found += _against(mine, other)
@@ -92,6 +94,37 @@ def _compared(mine: Door, bare: Door) -> list[Row]:
             Row(f"gateway throughput / bare Envoy, {connections} connections", load.throughput / base.throughput, "x"),
         ]
     return found
+
+
+def _revoked(ours: Broker, mine: Door) -> list[Row]:
+    """From the word that revokes a lease to the refusal of the next request with its token."""
+    times = []
+    with equabot_client.connect(f"unix:{ours.socket}") as connection:
+        for _ in range(100):
+            lease = connection.acquire("openai", delivery="brokered", ttl=timedelta(hours=1))
+            door = Door(mine.url, lease.headers)
+            if _status(door) != 200:
+                raise RuntimeError("a lease that was just granted is refused")
+            began = time.perf_counter()
+            connection.revoke(lease.id)
+            if _status(door) != 401:
+                raise RuntimeError("a lease that was revoked is good")
+            times.append(time.perf_counter() - began)
+    times.sort()
+    return [
+        Row("revocation to the refused request, p50", times[50] * 1000, "ms"),
+        Row("revocation to the refused request, p99", times[98] * 1000, "ms", 10),
+    ]
+
+
+def _status(door: Door) -> int:
+    request = urllib.request.Request(f"{door.url}/chat/completions", BODY, {"content-type": "application/json", **door.headers})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as refused:
+        refused.close()
+        return refused.code
 
 
 def _against(mine: Door, other: Door) -> list[Row]:
