@@ -52,6 +52,7 @@ class KubePerson:
         self._api = api
         self._chance = random.Random(seed)
         self._older: defaultdict[str, deque[dict[str, str]]] = defaultdict(lambda: deque(maxlen=3))
+        self._resting = False
 
     def prepare(self) -> None:
         """Two logins and another program's entry in each Secret, and in every third Claude's login as well."""
@@ -78,7 +79,10 @@ class KubePerson:
                     self.sight.broken.append(f"{secret}: {refused}")
 
     def rest(self) -> None:
-        """What is true at the end: what was written beside the logins is there."""
+        """What is true at the end: what was written beside the logins is there. Who put an older manifest back last finds out
+        what became of it."""
+        self._resting = True
+        self.round()
         for secret, number in self.sight.notes.items():
             thing = self._get(secret)
             label, value = thing["metadata"]["labels"]["note"], base64.b64decode(thing["data"]["NOTE"]).decode()
@@ -108,6 +112,8 @@ class KubePerson:
             return
         if thing["data"][STORE] not in [older[STORE] for older in self._older[secret]]:
             self._older[secret].append({STORE: thing["data"][STORE]})
+        if self._resting:
+            return
         drawn = self._chance.random()
         if drawn < 0.05:
             self._note(secret)
