@@ -13,7 +13,7 @@ from broker.envoy.bootstrap_config import gateway_url
 from broker.envoy.options import GatewayMode
 from broker.identity.agent_socket import Claim
 from broker.ports import Clock, StateStore
-from broker.providers.catalog import PROVIDERS
+from broker.providers.catalog import VENDOR_URLS
 from broker.rpc.admin import AdminServicer
 from broker.rpc.calls import Service
 from broker.rpc.convert import LeaseMessages
@@ -39,8 +39,7 @@ async def start_servers(
     stack: AsyncExitStack,
 ) -> None:
     """Starts the servers. When the stack unwinds they stop: agents and operator first, health last."""
-    vendor_urls = {provider.id: provider.base_url for provider in PROVIDERS.values()}
-    messages = LeaseMessages(vendor_urls, gateway_url=_gateway_url(config))
+    messages = LeaseMessages(VENDOR_URLS, gateway_url=_gateway_url(config))
     engine.standings.listeners.append(messages.forget)
     health = health_server(config.listen.health.host, config.listen.health.port, engine.readiness)
     servers = [health]

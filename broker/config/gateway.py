@@ -4,7 +4,7 @@ from broker.config.model import Config
 from broker.envoy.bootstrap_config import Gateway
 from broker.envoy.routes import upstreams
 from broker.identity.agent_socket import plan
-from broker.providers.catalog import PROVIDERS
+from broker.providers.catalog import VENDOR_URLS
 
 
 def gateway_of(config: Config) -> Gateway:
@@ -17,8 +17,6 @@ def gateway_of(config: Config) -> Gateway:
         host=listen.gateway.host,
         port=listen.gateway.port,
         control=planned.control,
-        upstreams=upstreams(
-            config.catalog.providers.values(), vendor_urls={known.id: known.base_url for known in PROVIDERS.values()}
-        ),
+        upstreams=upstreams(config.catalog.providers.values(), vendor_urls=VENDOR_URLS),
         options=config.gateway,
     )

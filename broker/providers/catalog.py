@@ -388,4 +388,6 @@ PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType({provider.id: provid
 """Every built-in vendor by its id."""
 
 BUILT_IN: Final = Catalog(PROVIDERS)
+VENDOR_URLS: Final[Mapping[str, str]] = MappingProxyType({known.id: known.base_url for known in PROVIDERS.values()})
+"""The vendors' own addresses, by provider id, whatever a configuration makes of them."""
 """The same, to be asked by any spelling."""

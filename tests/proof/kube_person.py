@@ -9,13 +9,10 @@ import json
 import random
 import signal
 import time
-import urllib.error
-import urllib.request
 from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -24,7 +21,7 @@ from broker.domain.logins import digest
 from broker.domain.secret_logins import SecretLogins
 from tests.kubernetes.api import Api, Json, Refused
 from tests.proof.kube_worker import KubeWorld
-from tests.proof.person import FOREIGN, Ended
+from tests.proof.person import FOREIGN, Ended, asked
 
 STORE, CLAUDE = "auth-profiles.json", ".credentials.json"
 PENDING = "equabot.dev/pending-refresh"
@@ -58,7 +55,7 @@ class KubePerson:
         """Two logins and another program's entry in each Secret, and in every third Claude's login as well."""
         for number, secret in enumerate(self._world.secrets):
             names = [f"acme:{secret}-{each}" for each in "ab"]
-            entries = {name: {"type": "oauth", "provider": "acme"} | self._asked({"login": name}) for name in names}
+            entries = {name: {"type": "oauth", "provider": "acme"} | asked(self._world.url, {"login": name}) for name in names}
             data = {STORE: json.dumps({"version": 1, "profiles": {"holo:gram": FOREIGN, **entries}})}
             annotations = {}
             if number % 3 == 0:
@@ -132,7 +129,7 @@ class KubePerson:
             if name.startswith("anthropic:"):
                 data[CLAUDE] = base64.b64encode(self._claude(secret).encode()).decode()
             else:
-                store["profiles"][name] = {"type": "oauth", "provider": "acme"} | self._asked({"login": name})
+                store["profiles"][name] = {"type": "oauth", "provider": "acme"} | asked(self._world.url, {"login": name})
         data[STORE] = base64.b64encode(json.dumps(store).encode()).decode()
         self._api.replace({**thing, "data": data})
 
@@ -152,22 +149,9 @@ class KubePerson:
         return self._api.call("GET", self._world.path(secret), timeout=2)
 
     def _claude(self, secret: str) -> str:
-        tokens = self._asked({"login": f"anthropic:{secret}"})
+        tokens = asked(self._world.url, {"login": f"anthropic:{secret}"})
         login = {"accessToken": tokens["access"], "refreshToken": tokens["refresh"], "expiresAt": tokens["expires"]}
         return json.dumps({"claudeAiOauth": login, "mcpServers": {}})
-
-    def _asked(self, what: dict[str, Any]) -> dict[str, Any]:
-        body = json.dumps(what).encode()
-        request = urllib.request.Request(self._world.url.replace("/token", "/control"), body, method="POST")
-        for _ in range(400):
-            try:
-                with urllib.request.urlopen(request, timeout=5) as response:
-                    found = json.load(response)
-                    assert isinstance(found, dict)
-                    return found
-            except (OSError, urllib.error.URLError, ValueError):
-                time.sleep(0.02)  # the endpoint is being restarted
-        raise AssertionError("the token endpoint does not come back")
 
 
 def watch(world: KubeWorld, seed: int, report: Path) -> None:

@@ -85,7 +85,7 @@ class Person:
             self._log_in(agent, name)
 
     def _log_in(self, agent: str, name: str) -> None:
-        tokens = {"type": "oauth", "provider": "acme"} | self._asked({"login": name})
+        tokens = {"type": "oauth", "provider": "acme"} | asked(self._world.url, {"login": name})
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             try:
@@ -96,18 +96,20 @@ class Person:
                 return
         self.sight.broken.append(f"nobody can log in: the store of {agent} stays locked")
 
-    def _asked(self, what: dict[str, Any]) -> dict[str, Any]:
-        body = json.dumps(what).encode()
-        request = urllib.request.Request(self._world.url.replace("/token", "/control"), body, method="POST")
-        for _ in range(400):
-            try:
-                with urllib.request.urlopen(request, timeout=5) as response:
-                    found = json.load(response)
-                    assert isinstance(found, dict)
-                    return found
-            except (OSError, urllib.error.URLError, ValueError):
-                time.sleep(0.02)  # the endpoint is being restarted
-        raise AssertionError("the token endpoint does not come back")
+
+def asked(endpoint: str, what: dict[str, Any]) -> dict[str, Any]:
+    """What the token endpoint at that address does and answers, off the record; also while it is being restarted."""
+    body = json.dumps(what).encode()
+    request = urllib.request.Request(endpoint.replace("/token", "/control"), body, method="POST")
+    for _ in range(400):
+        try:
+            with urllib.request.urlopen(request, timeout=5) as response:
+                found = json.load(response)
+                assert isinstance(found, dict)
+                return found
+        except (OSError, urllib.error.URLError, ValueError):
+            time.sleep(0.02)  # the endpoint is being restarted
+    raise AssertionError("the token endpoint does not come back")
 
 
 def watch(world: World, accounts: dict[str, tuple[str, ...]], report: Path) -> None:
