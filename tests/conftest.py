@@ -2,10 +2,12 @@
 
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import settings
@@ -18,6 +20,19 @@ from tests.tiers import absent, cluster_programs, require
 # A busy machine is no failure: how long an example may take is nobody's promise.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+_LONGEST_TEMPORARY: Final = 20
+"""Bytes of the temporary directory's path that leave room for a socket below it (107 bytes in all)."""
+
+
+def pytest_configure() -> None:
+    """Makes the session independent of how it was started: processes inherit ignored signals and the temporary directory."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:  # `nohup`, or `&` in a shell without job control
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+    if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_TEMPORARY and os.access("/tmp", os.W_OK | os.X_OK):
+        tempfile.tempdir = os.environ["TMPDIR"] = "/tmp"
 
 
 @pytest.fixture(autouse=True)

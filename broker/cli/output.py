@@ -92,8 +92,11 @@ def document(value: Mapping[str, Any] | list[dict[str, Any]], *, indent: int | N
 
 
 def span(seconds: float) -> str:
-    """A duration in its largest two units: `3h 12m`, `45s`."""
+    """A duration in its largest two units, rounded to the smaller one: `3h 12m`, `45s`, `8h` for 7 h 59 min 59.6 s."""
     whole = max(round(seconds), 0)
+    for size, small in ((3600, 60), (86400, 3600)):
+        if whole >= size:
+            whole = round(whole / small) * small
     counts = []
     for size, unit in _UNITS:
         counts.append((whole // size, unit))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from broker.cli.main import main, parse
+from tests.journeys.running import free_port
 
 CANARY = "sk-ant-api03-CANARYcanaryCANARY"
 
@@ -110,7 +111,8 @@ def test_a_configuration_that_is_refused_is_64_with_every_fault(home: Path, comm
 def test_a_gateway_without_envoy_is_refused_clearly(home: Path) -> None:
     """With what to install, or to set."""
     (home / "equabot.yaml").write_text("gateway: {envoy: no-such-envoy}\n")
-    done = equabot(home, "serve", "--gateway")
+    ports = {f"EQUABOT_LISTEN_{name}": f"127.0.0.1:{free_port()}" for name in ("HEALTH", "METRICS")}
+    done = equabot(home, "serve", "--gateway", **ports)  # the default ports may be a running broker's
     assert done.returncode == 1
     assert "no program 'no-such-envoy'" in done.stderr
     assert "install Envoy, or set gateway.envoy" in done.stderr

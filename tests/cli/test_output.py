@@ -85,7 +85,10 @@ def test_a_document_is_json_and_keeps_its_letters(capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(0, "0s"), (0.4, "0s"), (59.6, "1m"), (61, "1m 1s"), (3600, "1h"), (11520, "3h 12m"), (90061, "1d 1h"), (-5, "0s")],
+    [
+        *[(0, "0s"), (0.4, "0s"), (59.6, "1m"), (61, "1m 1s"), (3600, "1h"), (11520, "3h 12m"), (90061, "1d 1h"), (-5, "0s")],
+        *[(28798, "8h"), (365 * 86400 - 9, "365d"), (85980, "23h 53m"), (3540, "59m"), (86000, "23h 53m")],
+    ],
 )
 def test_a_span_is_its_largest_two_units(seconds: float, shown: str) -> None:
     """What is smaller than the second of two neighbouring units is left out."""

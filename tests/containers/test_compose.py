@@ -8,10 +8,12 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from socket import AF_INET
 from typing import Any, Final
 from urllib.error import HTTPError
 
 import docker
+import psutil
 import pytest
 import yaml
 
@@ -78,7 +80,8 @@ def provider() -> Iterator[Upstream]:
 
 @pytest.fixture
 def project(docker_image: str, agent_image: str, envoy_image: str, provider: Upstream, tmp_path: Path) -> Iterator[Project]:
-    gateway = docker.from_env().networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
+    # Not from the Engine: an engine that has never been restarted does not report its bridge's own address.
+    gateway = next(a.address for a in psutil.net_if_addrs()["docker0"] if a.family == AF_INET)
     config = yaml.safe_load((PLACE / "equabot.yaml").read_text())
     config["providers"] = {"anthropic": {"base_url": f"http://{gateway}:{provider.port}"}}
     (tmp_path / "equabot.yaml").write_text(yaml.safe_dump(config))
