@@ -15,6 +15,7 @@ from traceback import extract_tb
 from typing import Final, NoReturn
 
 from broker.cli.exits import Exit, Failure
+from broker.cli.hardening import hide_memory
 from broker.cli.output import complain
 from broker.cli.surroundings import environment
 
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = Namespace(verbose=0)
     try:
         args = parse(list(sys.argv[1:] if argv is None else argv))
+        hide_memory()
         _lead_log(args)
         code: int = args.run(args)
         sys.stdout.flush()

@@ -1,13 +1,13 @@
 """`equabot serve`: the broker itself."""
 
 import logging
-import resource
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from typing import Any
 
 from broker.cli.arguments import add_places, configuration
 from broker.cli.exits import Exit, Failure
+from broker.cli.hardening import set_limits
 from broker.envoy.options import GatewayMode
 
 
@@ -24,7 +24,7 @@ def run(args: Namespace) -> int:
     config = configuration(args)
     if args.gateway:
         config = replace(config, gateway=replace(config.gateway, mode=GatewayMode.CHILD))
-    _set_limits()
+    set_limits()
 
     import asyncio  # noqa: PLC0415
 
@@ -39,10 +39,3 @@ def run(args: Namespace) -> int:
         logging.getLogger(__name__).critical("the broker ends: it has a defect", exc_info=True)
         raise
     return Exit.DONE
-
-
-def _set_limits() -> None:
-    """No core file, which would hold every secret; and as many descriptors as may be had, one for each connection."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
