@@ -5,7 +5,7 @@ issued it, or its signature, has confirmed it. No error holds a piece of a token
 """
 
 import re
-from base64 import b64decode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class AccountToken:
     def signed(self) -> tuple[bytes, bytes]:
         """What its signature covers, and the signature."""
         covered, _, signature = self.token.reveal().rpartition(".")
-        return covered.encode(), _base64url(signature)
+        return covered.encode(), base64url(signature) or b""
 
 
 def read_token(token: SecretValue) -> AccountToken:
@@ -65,7 +65,13 @@ def read_token(token: SecretValue) -> AccountToken:
     text = token.reveal()
     if len(text) > LARGEST or not _FORM.fullmatch(text):
         raise Unidentified(f"the token is no JSON Web Token of up to {LARGEST} characters: send that of a service account")
-    head, said = (_object(part) for part in text.split(".")[:2])
+    parts = [base64url(part) for part in text.split(".")]
+    if None in parts:
+        raise Unidentified("the token is no JSON Web Token, its base64url is not canonical: send that of a service account")
+    head, said = (_object(part) for part in parts[:2])
+    if "crit" in head:
+        # RFC 7515, 4.1.11: an extension that we do not implement may change what the token means.
+        raise Unidentified("the token has a `crit` header, and no extension is supported: send that of a service account")
     subject = _SUBJECT.fullmatch(_text(said, "sub"))
     if subject is None:
         raise Unidentified("the token is not that of a service account: only those say who is calling here")
@@ -88,22 +94,26 @@ def account_of(username: str) -> str | None:
     return f"{subject[1]}/{subject[2]}" if subject else None
 
 
-def _object(part: str) -> Mapping[str, object]:
+def base64url(text: str) -> bytes | None:
+    """The bytes of an unpadded base64url text (RFC 7515, 2); None unless it is the one text that encodes them.
+
+    Decoders ignore the spare bits of the last character, so one token could be written in several ways.
+    """
     try:
-        found = decode(_base64url(part), largest=LARGEST)
+        data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (Error, ValueError):
+        return None
+    return data if urlsafe_b64encode(data).decode().rstrip("=") == text else None
+
+
+def _object(part: bytes | None) -> Mapping[str, object]:
+    try:
+        found = decode(part, largest=LARGEST) if part and part.startswith(b"{") else None
     except Malformed:
         found = None
     if not isinstance(found, dict):
         raise Unidentified("the token is no JSON Web Token: send that of a service account")
     return found
-
-
-def _base64url(part: str) -> bytes:
-    """Its bytes; none where there are no whole ones."""
-    try:
-        return b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
-    except Error:
-        return b""
 
 
 def _text(said: Mapping[str, object], name: str) -> str:

@@ -1,8 +1,9 @@
 """JSON Web Keys (RFC 7517) → what checks signatures of RFC 7518. A key says by its kind which algorithm it is for."""
 
-from base64 import b64decode
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+
+from broker.domain.account_tokens import base64url
 
 _MOST_KEYS: Final = 64
 _LEAST_RSA_BITS: Final = 2048
@@ -81,4 +82,7 @@ def _elliptic(key: Mapping[str, Any]) -> tuple[str, Verify]:
 
 
 def _number(text: str) -> int:
-    return int.from_bytes(b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
+    data = base64url(text)
+    if not data:
+        raise ValueError("not a number in canonical base64url")
+    return int.from_bytes(data)

@@ -99,6 +99,50 @@ def test_a_user_name_of_the_api_is_an_account_or_nobody() -> None:
     assert account_of("kubernetes-admin") is None
 
 
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
+@given(st.integers(0, 2), st.data())
+def test_a_token_has_one_spelling(part: int, data: st.DataObject) -> None:
+    """S23: any other last character that decodes to the same bytes is refused, as are padding, line ends and blanks."""
+    parts = ISSUER.token(pad=data.draw(st.text("x", max_size=3)), head={"pad": "x" * data.draw(st.integers(0, 3))}).split(".")
+    read_token(SecretValue(".".join(parts)))
+    if spare := {0: 0, 2: 4, 3: 2}[len(parts[part]) % 4]:
+        last = ALPHABET.index(parts[part][-1])
+        other = last ^ data.draw(st.integers(1, 2**spare - 1))
+        spelled = parts[part][:-1] + ALPHABET[other]
+    else:
+        spelled = parts[part] + data.draw(st.sampled_from(["=", "==", "\n", " ", "A"]))
+    parts[part] = spelled
+    with pytest.raises(Unidentified, match="no JSON Web Token"):
+        read_token(SecretValue(".".join(parts)))
+
+
+@given(st.lists(st.text(), max_size=3) | st.none() | st.text() | st.integers())
+def test_an_extension_that_is_critical_is_refused(crit: object) -> None:
+    """S23: RFC 7515, 4.1.11: whatever the `crit` header lists, none of it is implemented."""
+    with pytest.raises(Unidentified, match="`crit`"):
+        read_token(saying(head={"crit": crit, "exp": 1}))
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        ('{"alg":"none","alg":"ES256"}', '{"sub":"system:serviceaccount:a:b"}'),
+        ('{"alg":"ES256","a":{"b":1,"b":2}}', '{"sub":"system:serviceaccount:a:b"}'),
+        ("{}", '{"sub":"system:serviceaccount:a:b","sub":"system:serviceaccount:a:admin"}'),
+        ("{}", '{"sub":"system:serviceaccount:a:b","exp":NaN}'),
+        ("\ufeff{}", '{"sub":"system:serviceaccount:a:b"}'),
+        (" {}", '{"sub":"system:serviceaccount:a:b"}'),
+    ],
+)
+def test_json_that_parsers_read_differently_is_refused(head: str, said: str) -> None:
+    """S23: a name that comes twice, what is no JSON, and what precedes the object."""
+    text = ".".join(base64url(part.encode()) for part in (head, said)) + ".c2ln"
+    with pytest.raises(Unidentified, match="no JSON Web Token"):
+        read_token(SecretValue(text))
+
+
 @given(st.text() | st.binary().map(lambda data: f"{base64url(data)}.{base64url(data)}.x"))
 def test_anything_at_all_is_read_or_refused(text: str) -> None:
     """By one kind of error."""

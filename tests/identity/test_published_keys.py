@@ -1,7 +1,9 @@
 """Tokens checked against published keys: signatures of every kind, keys that change, publishers that are away."""
 
 import json
+import string
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,20 @@ async def test_a_token_does_not_choose_how_it_is_checked(algorithm: str, clock: 
     keys = PublishedKeys(Publishing(RSA.jwk()), clock=clock)
     with pytest.raises(Unidentified, match="signed with no key of the cluster's"):
         await account(keys, RSA.token(head={"alg": algorithm}))
+
+
+@pytest.mark.parametrize("issuer", [RSA, P256, P384, P521], ids=lambda issuer: issuer.algorithm)
+async def test_a_signature_has_one_spelling(issuer: Issuer, clock: FakeClock) -> None:
+    """S23: the spare bits of the last character are not free, or one token would be many."""
+    keys = PublishedKeys(Publishing(issuer.jwk()), clock=clock)
+    token = issuer.token()
+    alphabet = string.ascii_letters + string.digits + "-_"
+    spellings = {token[:-1] + other for other in alphabet}
+    taken = []
+    for spelling in spellings:
+        with suppress(Unidentified):
+            taken.append((await account(keys, spelling), spelling))
+    assert taken == [("agents/reviewer", token)]
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ async def test_what_is_remembered_is_bounded(accounts: ServiceAccounts, check: S
     """Whoever sends many tokens makes the broker forget old ones, and no more."""
     check.error = Unidentified("no")
     for number in range(4200):
-        said = SecretValue(f"{ISSUER.token()[:-8]}{number:08}")
+        said = SecretValue(f"{ISSUER.token()[:-10]}{number:08}AA")
         with pytest.raises(Unidentified):
             await accounts.identify(Shown(token=said))
     assert len(accounts._verdicts) == 4096
