@@ -1,6 +1,6 @@
-# Any image whose python3 is 3.11 or newer and can make virtual environments: an official slim one, or Debian's own
-# (CI imports one made by debootstrap).
-ARG BASE_IMAGE=python:3.13-slim-trixie
+# Any image whose python3 is 3.11 or newer and can make virtual environments: an official slim one, by digest because a tag can be
+# moved, or Debian's own (CI imports one made by debootstrap).
+ARG BASE_IMAGE=python:3.13-slim-trixie@sha256:9d2e5553305c7c7b0097999bb17187c69b921ccd6bc9d40e4bb5ebe652c00285
 
 FROM ${BASE_IMAGE} AS base
 

@@ -9,6 +9,7 @@ AGENT_IMAGE ?= equabot-example-agent:dev
 STUBS      := clients/python
 PROTO      := $(wildcard proto/equabot/broker/v1/*.proto)
 PROTO_VENV := .venv-proto
+DIST_VENV  := .venv-dist
 PROTOC      = $(PROTO_VENV)/bin/python -m grpc_tools.protoc --proto_path=proto \
 	--plugin=protoc-gen-mypy=$(PROTO_VENV)/bin/protoc-gen-mypy \
 	--plugin=protoc-gen-mypy_grpc=$(PROTO_VENV)/bin/protoc-gen-mypy_grpc \
@@ -19,7 +20,7 @@ LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --uni
 BUILD_IMAGE = docker build $(BUILD_FLAGS) $(foreach arg,BASE_IMAGE PIP_NO_INDEX,$(if $($(arg)),--build-arg $(arg)=$($(arg))))
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check fmt proto proto-check lock image example-agent bench clean
+.PHONY: help install run test check fmt proto proto-check lock image example-agent dist bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +58,7 @@ lock: install ## requirements/*.txt anew; LOCK_FLAGS=--upgrade for newer version
 	$(LOCK) pyproject.toml --group dev --constraint requirements/runtime.txt --output-file requirements/dev.txt
 	$(LOCK) --group build --constraint requirements/dev.txt --output-file requirements/build.txt
 	$(LOCK) --group proto --output-file requirements/proto.txt
+	$(LOCK) --group dist --output-file requirements/dist.txt
 	$(LOCK) clients/python/pyproject.toml deploy/example-agent/requirements.in --constraint requirements/runtime.txt \
 		--output-file requirements/agent.txt
 
@@ -66,11 +68,14 @@ image: ## the container image; takes IMAGE=name:tag, BASE_IMAGE=, PIP_NO_INDEX=1
 example-agent: ## the example agent's image; takes AGENT_IMAGE=name:tag and the same
 	$(BUILD_IMAGE) --file deploy/example-agent/Dockerfile --tag $(AGENT_IMAGE) .
 
+dist: install $(DIST_VENV)/.locked ## what a release consists of, into dist/: wheels, sdists, the chart, SBOM, notices, checksums
+	deploy/release/dist
+
 bench: install ## the benchmarks: JSON and a table
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## all that make made
-	rm -rf $(VENV) $(PROTO_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PROTO_VENV) $(DIST_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A new lock makes a new environment: pip would leave behind what the lock no longer names.
@@ -88,6 +93,9 @@ $(VENV)/.locked: requirements/dev.txt
 	$(make_venv)
 
 $(PROTO_VENV)/.locked: requirements/proto.txt
+	$(make_venv)
+
+$(DIST_VENV)/.locked: requirements/dist.txt
 	$(make_venv)
 
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml clients/python/pyproject.toml

@@ -134,4 +134,8 @@ def test_three_containers_and_one_key(project: Project, provider: Upstream, tmp_
     project.run("stop", "--timeout", "30")
     ended = project.run("ps", "--quiet", "--all").split()
     assert len(ended) == 3
-    assert {docker.from_env().containers.get(each).attrs["State"]["ExitCode"] for each in ended} == {0}
+    containers = [docker.from_env().containers.get(each).attrs for each in ended]
+    assert {container["State"]["ExitCode"] for container in containers} == {0}
+    for container in containers:  # S27: none may take all of the machine's memory or process ids
+        host = container["HostConfig"]
+        assert (host["Memory"], host["MemorySwap"], host["PidsLimit"]) == (256 << 20, 256 << 20, 128)

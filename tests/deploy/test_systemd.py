@@ -53,6 +53,14 @@ def test_little_is_exposed(installed: Path, name: str) -> None:
     assert done.returncode == 0, done.stdout[-400:]
 
 
+@pytest.mark.parametrize("name", ["equabot-broker.service", "equabot-auth-monitor.service"])
+def test_memory_and_tasks_are_limited(name: str) -> None:
+    """S27: what leaks or floods ends this unit, and not the machine; and no key reaches swap."""
+    service = read(name)["Service"]
+    assert (service["MemoryMax"], service["MemorySwapMax"]) == ("256M", "0")
+    assert 0 < int(service["TasksMax"]) <= 128
+
+
 def test_the_broker_keeps_what_it_must() -> None:
     """Leases over a restart, time to end a refresh, its own directories, and no privileges to gain."""
     service = read("equabot-broker.service")["Service"]
