@@ -43,6 +43,11 @@ class AgentPolicy:
     burst: int = 20
     requests: tuple[str, ...] = ()
 
+    @property
+    def hands_out_secrets(self) -> bool:
+        """Whether the agent may ever hold a secret itself."""
+        return Delivery.RAW in self.deliveries
+
     def allows_provider(self, provider: str) -> bool:
         """Whether the agent may have credentials of this provider."""
         return "*" in self.providers or provider in self.providers

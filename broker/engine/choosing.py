@@ -1,7 +1,7 @@
 """Choosing the profile for a request: orders, pins, sessions, and the plan they come to."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broker.domain.credentials import Revival
 from broker.domain.errors import (
@@ -15,7 +15,7 @@ from broker.domain.errors import (
     SourceNotSynced,
 )
 from broker.domain.hygiene import quoted
-from broker.domain.policies import Policies
+from broker.domain.policies import AgentPolicy, Policies
 from broker.domain.profiles import State, split_id
 from broker.domain.provider import Catalog
 from broker.domain.selection import Candidate, Plan, explicit_order, plan
@@ -226,10 +226,16 @@ class Choosing:
 
     # -- what is told --------------------------------------------------------------------------------------------------
 
-    def statuses(self, agent: str, provider: str = "", *, session: str = "") -> list[ProfileStatus]:
+    def statuses(self, agent: str, provider: str = "", *, session: str = "", operator: bool = False) -> list[ProfileStatus]:
         """The agent's candidates of one provider (or of every one it may use), in the order they would be tried, then those
-        that cannot serve. Takes nothing. Raises ProviderUnknown, PolicyDenied."""
+        that cannot serve. Takes nothing. An agent that may have no raw lease is shown no character of a secret; an `operator`
+        is shown the labels of every profile. Raises ProviderUnknown, PolicyDenied."""
         policy = self._policies.of(agent)
+        labels = operator or policy.hands_out_secrets
+        rows = self._rows(agent, policy, provider, session=session)
+        return rows if labels else [replace(row, label="") for row in rows]
+
+    def _rows(self, agent: str, policy: AgentPolicy, provider: str, *, session: str) -> list[ProfileStatus]:
         self._standings.tick()
         if provider:
             known = self._known(provider)

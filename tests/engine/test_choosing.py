@@ -56,8 +56,8 @@ def later(engine: Engine, seconds: float = 1.0) -> None:
     engine.standings.tick()
 
 
-def rows(engine: Engine, agent: str = "main", **asked: str) -> list[ProfileStatus]:
-    return engine.choosing.statuses(agent, "anthropic", **asked)
+def rows(engine: Engine, agent: str = "main", *, session: str = "") -> list[ProfileStatus]:
+    return engine.choosing.statuses(agent, "anthropic", session=session)
 
 
 # -- names -------------------------------------------------------------------------------------------------------------

@@ -97,6 +97,7 @@ agents:
   main: {{}}
   single: {{providers: [openai], max_leases: 1}}
   slow: {{providers: [openai], rate: 1/h, burst: 1}}
+  blind: {{providers: ['*'], deliveries: [brokered]}}
 sources:
   - mounted: {{path: mounted}}
   - mounted: {{path: unread}}

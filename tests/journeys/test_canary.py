@@ -128,6 +128,19 @@ def test_the_search_finds_the_smallest_piece() -> None:
     assert canaries.seen_in(f"{secret[:20]} {piece[:7]} {secret[-4:]}") == set()
 
 
+def test_an_agent_that_may_hold_no_secret_is_shown_no_character_of_one(world: World) -> None:
+    """S12: a label shows eight characters. An agent with brokered leases alone sees no label, on the wire or in a table."""
+    address = f"unix:{world.broker.socket('blind')}"
+    with channel_to(world.broker, "blind") as agent:
+        reason, listed = ask(agent, f"{BROKER}/ListProfiles", broker_pb2.ListProfilesRequest(), broker_pb2.ListProfilesResponse)
+    forms = (["models", "status"], ["models", "status", "--json"], ["models", "status", "--plain"])
+    printed = world.run(*forms, EQUABOT_BROKER_ADDRESS=address)
+    assert (reason, "anthropic:env" in listed, "anthropic:env" in printed) == ("", True, True)
+    pieces = [piece for secret in world.live.values() for piece in (f"{secret[:4]}…", f"…{secret[-4:]}")]
+    assert [piece for piece in pieces if piece in printed] == []
+    assert "label:" not in listed
+
+
 def test_what_came_in_is_handed_out_and_hides_itself(world: World) -> None:
     """Every canary of a usable profile can be leased, or this module would prove nothing; a lease does not print its own."""
     with world.broker.connect() as broker:

@@ -10,6 +10,7 @@ from broker.domain.leases import LeaseOptions
 from broker.domain.material import Listed, Unavailable
 from broker.domain.policies import AgentPolicy, Delivery
 from broker.domain.provider import Mode
+from equabot.broker.v1 import admin_pb2
 from equabot.broker.v1 import broker_pb2 as pb
 from tests.fakes.clock import FakeClock
 from tests.fakes.engine import ANYTHING, Engine, profile
@@ -147,6 +148,17 @@ async def test_profiles_are_listed_in_order_without_secrets(serve: Serve) -> Non
     assert [s.id for s in everything] == ["anthropic:key", "anthropic:late", "openai:key"]
     assert listed[0].label == "sk-a…only"
     assert SECRET not in str(everything)
+
+
+async def test_labels_are_for_those_who_may_hold_the_secret(serve: Serve) -> None:
+    """S12: an agent that may have brokered leases alone is shown no character of a key. An operator sees the label."""
+    token = AgentPolicy(providers=frozenset({"*"}), deliveries=(Delivery.BROKERED,))
+    async with serve(holding(SECRET, agents={"main": ANYTHING, "other": token})) as served:
+        admin, asked = await served.admin(), pb.ListProfilesRequest()
+        labels = {name: (await (await served.broker(name)).ListProfiles(asked)).profiles[0].label for name in ("main", "other")}
+        operator = await admin.ListAllProfiles(admin_pb2.ListAllProfilesRequest(agent="other"))
+    assert labels == {"main": "sk-a…only", "other": ""}
+    assert [status.label for status in operator.agents[0].profiles] == ["sk-a…only"]
 
 
 async def test_a_pin_holds_for_its_session_until_it_is_taken_away(serve: Serve) -> None:

@@ -474,7 +474,9 @@ class ProfileStatus(google.protobuf.message.Message):
     pinned: builtins.bool
     """Whether the session asked about has pinned it."""
     label: builtins.str
-    """At most the first and last four characters, and only of a value with 24 or more."""
+    """At most the first and last four characters, and only of a value with 24 or more. Empty for an agent that may have
+    brokered leases alone: it is shown no character of a secret.
+    """
     disabled_reason: builtins.str
     base_url: builtins.str
     version: builtins.int
