@@ -1,24 +1,20 @@
-"""The metrics' names, and the server that is scraped. The only module that imports `prometheus_client`."""
+"""The metrics' names. The only module that imports `prometheus_client`."""
 
 import asyncio
+import gzip
 import logging
-import socket
-import socketserver
-import threading
 from collections.abc import Callable, Coroutine, Iterator
-from io import StringIO
 from itertools import accumulate
-from typing import Any, Final, TextIO
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import ThreadingWSGIServer, make_wsgi_app
+from prometheus_client.exposition import choose_encoder, gzip_accepted
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from broker.domain.errors import CannotStart
 from broker.telemetry._readings import Histogram, Snapshot, Tallies
+from broker.telemetry._scrape_request import Scrape
 
 _WITHIN: Final = 2.0
 """Seconds the event loop has to answer, before a scrape fails: a broker that does not turn must not look alive."""
@@ -28,86 +24,49 @@ _log: Final = logging.getLogger(__name__)
 Gather = Callable[[], Coroutine[Any, Any, tuple[Snapshot, Tallies]]]
 
 
-class MetricsServer:
-    """Answers scrapes until it is closed. `port` is the one it listens on."""
+class Exposition:
+    """Writes the metrics as a scraper wants them. `gather` runs on the broker's event loop in one go, so they fit together."""
 
-    def __init__(self, host: str, port: int, *, version: str, gather: Gather, loop: asyncio.AbstractEventLoop) -> None:
-        registry = CollectorRegistry()
-        registry.register(_Broker(version, gather, loop))
-        registry.register(ProcessCollector(registry=None))
-        kind = _ServerV6 if ":" in host else _Server
-        try:
-            self._server = make_server(host, port, make_wsgi_app(registry), kind, handler_class=_Handler)
-        except (OSError, OverflowError) as error:
-            why = getattr(error, "strerror", None) or "no such address"
-            raise CannotStart(f"cannot serve metrics on {host}:{port}: {why}. Set listen.metrics to a free address") from None
-        self.port: int = self._server.server_port
-        self._closing = False
-        self._thread = threading.Thread(target=self._answer, name="metrics", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stops listening, at once. May be called again."""
-        if self._closing:
-            return
-        self._closing = True
-        self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread, which then finds that it is over
-        self._thread.join()
-        self._server.server_close()
-
-    def _answer(self) -> None:
-        # `serve_forever` would wake up twice a second for as long as the broker lives, and take half a second to end.
-        while not self._closing:
-            self._server.handle_request()
-
-
-class _Server(ThreadingWSGIServer):
-    request_queue_size = 128  # with the inherited 5, a few who connect and say nothing make a scraper wait for seconds
-
-    def server_bind(self) -> None:
-        # The inherited way asks DNS for the host's name, which may take as long as DNS likes.
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.socket.getsockname()[:2]
-        self.setup_environ()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A scraper that hangs up is none of our trouble; the inherited way prints a traceback."""
-
-
-class _ServerV6(_Server):
-    address_family = socket.AF_INET6
-
-
-class _Handler(WSGIRequestHandler):
-    timeout = 10.0  # for a scraper that does not say what it wants
-
-    def log_message(self, *_: object) -> None:
-        """A scrape is not worth a line."""
-
-    def get_stderr(self) -> TextIO:
-        """What goes wrong is said in our own log; the traceback that is written here is not wanted."""
-        return StringIO()
-
-
-class _Broker(Collector):
-    """The broker's own metrics, read on its event loop in one go, so that they fit together."""
-
-    def __init__(self, version: str, gather: Gather, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, *, version: str, gather: Gather, loop: asyncio.AbstractEventLoop) -> None:
         self._version = version
         self._gather = gather
         self._loop = loop
+        self._process = ProcessCollector(registry=None)
 
-    def collect(self) -> Iterator[Metric]:
-        """Raises TimeoutError when the event loop does not get to it."""
-        future = asyncio.run_coroutine_threadsafe(self._gather(), self._loop)
+    async def render(self, scrape: Scrape) -> tuple[tuple[str, ...], bytes]:
+        """Header lines and body; runs on another event loop. Raises TimeoutError when the broker's does not get to it."""
+        gathering = asyncio.run_coroutine_threadsafe(self._gather(), self._loop)
         try:
-            snapshot, tallies = future.result(_WITHIN)
+            snapshot, tallies = await asyncio.wait_for(asyncio.wrap_future(gathering), _WITHIN)
         except TimeoutError:
-            future.cancel()
             _log.warning("a scrape failed: the event loop did not answer within %g s", _WITHIN)
             raise
-        yield from _gauges(snapshot)
-        yield from _counters(tallies)
+        registry = CollectorRegistry()
+        registry.register(_Readings(self._version, snapshot, tallies))
+        registry.register(self._process)
+        encode, kind = choose_encoder(scrape.accept)
+        body = encode(registry)
+        if gzip_accepted(scrape.accept_encoding):
+            return (f"Content-Type: {kind}", "Content-Encoding: gzip"), gzip.compress(body, 1)
+        return (f"Content-Type: {kind}",), body
+
+
+class _Readings(Collector):
+    """The broker's own metrics, as they were read."""
+
+    def __init__(self, version: str, snapshot: Snapshot, tallies: Tallies) -> None:
+        self._version = version
+        self._snapshot = snapshot
+        self._tallies = tallies
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing, or registering would collect."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family of ours."""
+        yield from _gauges(self._snapshot)
+        yield from _counters(self._tallies)
         yield _gauge("build_info", "Which version this is; always 1.", {"version": self._version}, 1)
 
 

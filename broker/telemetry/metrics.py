@@ -26,7 +26,7 @@ from broker.telemetry.events import (
 )
 
 if TYPE_CHECKING:
-    from broker.telemetry._exposition import MetricsServer
+    from broker.telemetry._metrics_server import MetricsServer
 
 __all__ = ["CredentialGauge", "Metrics", "Snapshot", "SourceGauge"]
 
@@ -59,17 +59,19 @@ class Metrics:
             heard(event)
 
     def serve(self, host: str, port: int, *, snapshot: Callable[[], Snapshot]) -> "MetricsServer":
-        """Begins to answer scrapes, on threads of its own; `snapshot` is called on the running event loop, which has two
+        """Begins to answer scrapes, on a thread of its own; `snapshot` is called on the running event loop, which has two
         seconds to get to it before the scrape fails. Port 0: any.
 
         Raises CannotStart where it cannot listen.
         """
-        from broker.telemetry._exposition import MetricsServer  # noqa: PLC0415 - 5 MiB, for those who scrape alone
+        from broker.telemetry._exposition import Exposition  # noqa: PLC0415 - 5 MiB, for those who scrape alone
+        from broker.telemetry._metrics_server import MetricsServer  # noqa: PLC0415
 
         async def gather() -> tuple[Snapshot, Tallies]:
             return snapshot(), deepcopy(self._tallies)
 
-        return MetricsServer(host, port, version=self.version, gather=gather, loop=asyncio.get_running_loop())
+        exposition = Exposition(version=self.version, gather=gather, loop=asyncio.get_running_loop())
+        return MetricsServer(host, port, render=exposition.render)
 
     def _granted(self, _: LeaseGranted) -> None:
         self._tallies.granted += 1
