@@ -11,6 +11,7 @@ from broker.cli.problems import FIX, Problem, problem
 from broker.config.faults import Refused
 from broker.config.recording import CLAUDE, migrated
 from broker.domain.findings import Severity
+from broker.files.reading import Unreadable, read_whole
 from broker.storage.edited_file import Unwritable, edit_file
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _OPEN: Final = 0o077
 _WRITABLE: Final = 0o022
 _DOTENV_MAX: Final = 1 << 20
+_SIZE_MAX: Final = 1 << 20
 
 
 def files(config: "Config", here: Path) -> Iterator[Problem]:
@@ -80,9 +82,9 @@ def _migration(config: "Config") -> Iterator[Problem]:
         raise Failure(message)
 
     try:
-        text = file.read_text("utf-8-sig")
+        text = read_whole(file, limit=_SIZE_MAX).decode("utf-8-sig")
         old = migrated(text) != text
-    except (Refused, OSError, ValueError):
+    except (Refused, FileNotFoundError, Unreadable, ValueError):
         old = True
     if old:
         message = f"has mode: token for {CLAUDE}, which is read as oauth: a login there may be either"

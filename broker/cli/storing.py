@@ -4,7 +4,7 @@ Both are written under their locks, whether or not a broker runs; one that does 
 """
 
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,12 +26,14 @@ from broker.domain.hygiene import Unclean, clean
 from broker.domain.material import Unit
 from broker.domain.provider import Mode, Provider
 from broker.domain.secret_value import SecretValue
+from broker.files.reading import Unreadable, read_whole
 from broker.storage.edited_file import Unwritable, edit_file
 
 if TYPE_CHECKING:
     from broker.config.model import Config
     from broker.storage.auth_profiles import AuthProfiles
 
+_SIZE_MAX = 1 << 20
 _ELSEWHERE = {
     "is an OAuth token, not an API key": "it belongs in `equabot models auth paste-token --provider {0}`",
     "is an API key, not an OAuth token": "it belongs in `equabot models auth add --provider {0} --method api-key`",
@@ -167,12 +169,20 @@ def _rewrite(config: "Config", change: Any, done: str) -> None:
 
     try:
         # One that need not change may be read-only, as a mounted configuration is.
-        if (not file.exists() or changed(file.read_bytes()) != file.read_bytes()) and edit_file(file, changed):
+        if _would_change(file, changed) and edit_file(file, changed):
             output.say(f"{done} {file}")
     except Refused as refused:
         output.complain(f"{file} {refused}")
     except Unwritable as unwritable:
         output.complain(f"{unwritable}; or change it by hand: auth.profiles")
+
+
+def _would_change(file: Path, change: Callable[[bytes], bytes]) -> bool:
+    try:
+        content = read_whole(file, limit=_SIZE_MAX)
+    except (FileNotFoundError, Unreadable):
+        return True  # to write it says what is wrong with it
+    return change(content) != content
 
 
 def stored_order(desk: Desk, provider: str) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ the default, so that an image may set it and a file mounted into its containers 
 """
 
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +16,7 @@ from broker.config.document import Document, read
 from broker.config.faults import ConfigurationFaults, Refused
 from broker.config.model import Config
 from broker.config.reading import Report
+from broker.files.reading import Unreadable, read_whole
 from broker.providers import PROVIDERS
 
 _SIZE_MAX: Final = 1024 * 1024
@@ -130,37 +130,20 @@ def _document(file: Path, *, needed: bool, report: Report) -> Document | None:
     """What the file says; None when there is none, or none that can be used, which the report then says."""
     content = b""
     try:
-        content = _content(file)
+        content = read_whole(file, limit=_SIZE_MAX)
         return read(content.decode("utf-8-sig"), report)
     except FileNotFoundError:
         message = "does not exist; create it, or do not name it" if needed else ""
-    except IsADirectoryError:
-        message = "is a directory; name the file in it"
     except UnicodeDecodeError as undecodable:
         line = content.count(b"\n", 0, undecodable.start) + 1
         message = f"is not UTF-8 text (line {line}); save it as UTF-8"
-    except OSError as error:
-        message = f"cannot be read: {error.strerror}; make it readable for the broker's user ({os.getuid()})"
+    except Unreadable as unreadable:
+        message = f"{unreadable.why}; {unreadable.remedy}"
     except Refused as refused:
         message = str(refused)
     if message:
         report.refuse("", message)
     return None
-
-
-def _content(file: Path) -> bytes:
-    with open(file, "rb", opener=_open_at_once) as opened:
-        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-            raise Refused("is no regular file; name the configuration file itself")
-        content = opened.read(_SIZE_MAX + 1)
-    if len(content) > _SIZE_MAX:
-        raise Refused("is larger than 1 MiB, so it is no configuration; name the right file")
-    return content
-
-
-def _open_at_once(file: str, flags: int) -> int:
-    """A named pipe would otherwise be waited for."""
-    return os.open(file, flags | os.O_NONBLOCK)
 
 
 def _default_run_dir(environ: Mapping[str, str], own_home: Path, *, system: Path = _SYSTEM_RUN_DIR) -> Path:

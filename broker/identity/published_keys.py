@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from broker.domain.account_tokens import AccountToken
 from broker.domain.errors import IdentityUnchecked, Unidentified
+from broker.files.reading import Unreadable, read_whole
 from broker.identity._signing_keys import Verify, usable
 from broker.kube.api import Json, KubeApi, KubeFault
 from broker.ports import Clock
@@ -144,10 +145,11 @@ class KeysOfFile:
     async def read(self) -> Published:
         """The file, as it is now."""
         try:
-            text = await asyncio.to_thread(self._path.read_bytes)
-            keys = json.loads(text) if len(text) <= _LARGEST else None
-        except OSError as error:
-            raise KeysUnread(f"{self._path}: {error.strerror}") from None
+            keys = json.loads(await asyncio.to_thread(read_whole, self._path, limit=_LARGEST))
+        except FileNotFoundError:
+            raise KeysUnread(f"{self._path} is not there: mount it, or correct keys_file") from None
+        except Unreadable as unreadable:
+            raise KeysUnread(str(unreadable)) from None
         except (ValueError, RecursionError):
             keys = None
         if not isinstance(keys, dict):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.domain.errors import CannotStart
 from broker.domain.secret_value import SecretValue
+from broker.files.reading import Unreadable, read_whole
 from broker.ports import Clock
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ _log: Final = logging.getLogger(__name__)
 
 _LARGEST: Final = 1 << 20
 _WARN_WITHIN: Final = 24 * 3600.0
+_AGAIN_AFTER: Final = 5.0
+"""Seconds between two readings of files that could not be used."""
 _ENDED: Final = "has ended: no caller will accept it, so renew it"
 
 
@@ -48,6 +51,7 @@ class ServerCertificate:
         self._seen: tuple[tuple[int, int, int], ...] = ()
         self._asking = Lock()
         self._unfit = ""
+        self._again_at = 0.0
         self._ends = inf
 
     @property
@@ -64,17 +68,22 @@ class ServerCertificate:
 
     def renewed(self) -> ServerPair | None:
         """What they hold, where they have changed since they were read last; None where they have not, and where they hold
-        nothing of use, which the log tells. Costs a look at each file."""
+        nothing of use, which is logged and tried again. Costs a look at each file."""
         with self._asking:
             stamp = self._stamp()
-            if stamp == self._seen:
+            # What could not be used is read again although nothing about the files has changed: a fault may pass.
+            due = self._unfit and self._clock.steady() >= self._again_at
+            if stamp == self._seen and not due:
                 return None
             self._seen = stamp
             try:
                 pair = self._read()
             except CertificateFault as fault:
-                self._unfit = f"the certificate of before is served on: {fault}"
-                _log.error("%s", self._unfit)
+                self._again_at = self._clock.steady() + _AGAIN_AFTER
+                unfit = f"the certificate of before is served on: {fault}"
+                if unfit != self._unfit:
+                    _log.error("%s", unfit)
+                self._unfit = unfit
                 return None
             self._unfit = ""
             _log.info("the certificate in %s was renewed", self._certificate)
@@ -156,7 +165,9 @@ def _belong_together(certificate: "Certificate", key: "PrivateKeyTypes") -> bool
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return file.read(_LARGEST).decode("ascii", "replace")
-    except OSError as error:
-        raise CertificateFault(f"{path} cannot be read ({error.strerror}): mount it, readable for the broker") from None
+        return read_whole(path, limit=_LARGEST).decode("ascii", "replace")
+    except FileNotFoundError:
+        fault = f"{path} is not there: mount it, readable for the broker"
+    except Unreadable as unreadable:
+        fault = str(unreadable)
+    raise CertificateFault(fault)

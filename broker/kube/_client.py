@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from broker.files.reading import Unreadable, read_some, read_whole
 from broker.kube._faults import KubeFault
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 MOUNTED: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where the kubelet mounts a pod's service account."""
 
+_IN_POD: Final = ("token", "ca.crt", "namespace")
 _LOAD_WITHIN: Final = 30.0
+_SIZE_MAX: Final = 1 << 20
 _LOADING: Final = threading.Lock()
 _PARENTS: Final = ("kubernetes", "kubernetes.aio")
 
@@ -60,6 +63,9 @@ def _folders(name: str) -> list[str]:
 async def load(kubeconfig: Path | None, *, mounted: Path) -> Loaded:
     """What the kubeconfig says, or without one the service account of the pod. Raises KubeFault (Unconfigured)."""
     fault = _unconfigured(kubeconfig, mounted)
+    needed = [kubeconfig] if kubeconfig else [mounted / name for name in _IN_POD]
+    if not all(map(_readable, needed)):
+        raise fault  # before the package opens it, which would wait for a pipe
     try:
         async with asyncio.timeout(_LOAD_WITHIN):
             return await _of_file(kubeconfig) if kubeconfig else _of_pod(mounted)
@@ -80,7 +86,7 @@ def _of_pod(mounted: Path) -> Loaded:
     configuration = sys.modules["kubernetes.aio.client"].Configuration()
     # It reads the token again every minute.
     loader.InClusterConfigLoader(str(mounted / "token"), str(mounted / "ca.crt")).load_and_set(configuration)
-    return Loaded(configuration, (mounted / "namespace").read_text().strip() or "default")
+    return Loaded(configuration, read_whole(mounted / "namespace", limit=_SIZE_MAX).decode().strip() or "default")
 
 
 def make_client(configuration: "Configuration") -> "ApiClient":
@@ -117,7 +123,7 @@ def _unconfigured(kubeconfig: Path | None, mounted: Path) -> KubeFault:
             " and a user whose files and programs are there",
             reason="Unconfigured",
         )
-    missing = next((name for name in ("token", "ca.crt", "namespace") if not _readable(mounted / name)), "")
+    missing = next((name for name in _IN_POD if not _readable(mounted / name)), "")
     why = f"{mounted / missing} cannot be read" if missing else "KUBERNETES_SERVICE_HOST and _PORT do not say where it is"
     return KubeFault(
         f"there is no way to the Kubernetes API ({why}): in a pod, let its service account's token be mounted; elsewhere, name"
@@ -128,7 +134,6 @@ def _unconfigured(kubeconfig: Path | None, mounted: Path) -> KubeFault:
 
 def _readable(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            return bool(file.read(1))
-    except OSError:
+        return bool(read_some(path, limit=_SIZE_MAX).data)
+    except (FileNotFoundError, Unreadable):
         return False

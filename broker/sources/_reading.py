@@ -1,6 +1,5 @@
-"""Reading files that somebody else writes: regular files only, never more than is asked for, never blocking on a device."""
+"""What sources share of reading: the variables of a `.env`, and what a directory of secrets holds."""
 
-import errno
 import io
 import os
 import re
@@ -15,6 +14,7 @@ from typing import Final, TypeVar
 from dotenv.parser import Binding, parse_stream
 
 from broker.domain.hygiene import SIZE_MAX
+from broker.files.reading import StandingFault, read_some, unreadable
 
 T = TypeVar("T")
 
@@ -25,38 +25,6 @@ _DATA: Final = "..data"
 _SWAPS_MAX: Final = 20
 _NEWLINE: Final = re.compile(r"\r\n|\n|\r")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-_REMEDIES: Final = {
-    errno.EACCES: "let the user of the broker read it",
-    errno.EPERM: "let the user of the broker read it",
-    errno.ELOOP: "its links lead in a circle; remove or mend them",
-    errno.ENOTDIR: "a part of the path is a file; mend the path",
-}
-
-
-class Unreadable(Exception):
-    """Why something cannot be read: what, where, and what to do. It holds nothing of a file's contents."""
-
-
-def unreadable(path: object, error: OSError) -> Unreadable:
-    """The same for an error of the operating system."""
-    return Unreadable(f"{path} cannot be read ({error.strerror}): {_REMEDIES.get(error.errno or 0, 'see what is wrong there')}")
-
-
-def read_file(name: str | Path, *, shown: object, limit: int, within: int | None = None) -> bytes:
-    """The file's bytes, at most one more than the limit. `within` is an open directory that a relative name is in.
-
-    Raises FileNotFoundError where there is nothing, Unreadable for anything else that is wrong.
-    """
-    try:
-        _refuse_special(os.stat(name, dir_fd=within), shown)  # before opening: to open a device may do something
-        with os.fdopen(os.open(name, _OPEN, dir_fd=within), "rb") as file:
-            _refuse_special(os.fstat(file.fileno()), shown)
-            return file.read(limit + 1)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise unreadable(shown, error) from None
 
 
 def changed_at(path: Path) -> float:
@@ -72,31 +40,24 @@ def changed_at(path: Path) -> float:
         raise unreadable(path, error) from None
 
 
-def _refuse_special(found: os.stat_result, shown: object) -> None:
-    if stat.S_ISDIR(found.st_mode):
-        raise Unreadable(f"{shown} is a directory, not a file: remove it or name another path")
-    if not stat.S_ISREG(found.st_mode):
-        raise Unreadable(f"{shown} is not a regular file: put a plain file in its place")
-
-
 def parse_dotenv(raw: bytes, *, shown: object) -> dict[str, str]:
     """The variables of a `.env`, as written: nothing is interpolated. The last of equal names wins.
 
     Raises Unreadable for more than 1 MiB, for what is not text, and, naming the line's number alone, for what is no assignment.
     """
     if len(raw) > DOTENV_MAX:
-        raise Unreadable(f"{shown} is larger than 1 MiB: keep nothing but assignments in it")
+        raise StandingFault(shown, "is larger than 1 MiB", "keep nothing but assignments in it")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = "\0"  # and the error goes: it holds the bytes
     if "\0" in text:
-        raise Unreadable(f"{shown} is binary, not UTF-8 text: write NAME=value lines")
+        raise StandingFault(shown, "is binary, not UTF-8 text", "write NAME=value lines")
     values: dict[str, str] = {}
     for binding in parse_stream(io.StringIO(text)):
         if _malformed(binding):
-            line = _line(binding)
-            raise Unreadable(f"{shown} line {line} is malformed: write NAME=value, and close every quote that is opened")
+            why = f"line {_line(binding)} is malformed"
+            raise StandingFault(shown, why, "write NAME=value, and close every quote that is opened")
         if binding.key is not None and binding.value is not None:
             values[binding.key] = binding.value
     return values
@@ -146,13 +107,13 @@ def _read_entry(name: str, folder: int, *, shown: Path, limit: int) -> bytes | N
     try:
         if stat.S_ISDIR(os.stat(name, dir_fd=folder).st_mode):
             return None
-        return read_file(name, shown=shown / name, limit=limit, within=folder)
+        return read_some(name, shown=shown / name, limit=limit, within=folder).data
     except FileNotFoundError:
         linked = is_link(name, folder)
     except OSError as error:
         raise unreadable(shown / name, error) from None
     if linked:
-        raise Unreadable(f"{shown / name} is a link to nothing: remove it or mend it")
+        raise StandingFault(shown / name, "is a link to nothing", "remove it or correct it")
     return None
 
 
@@ -205,4 +166,4 @@ def consistently(path: Path, read: Callable[[int, int], T]) -> T:
                     return read(folder, folder)
             except OSError as error:
                 raise unreadable(path / _DATA, error) from None
-    raise Unreadable(f"{path / _DATA} leads nowhere, or elsewhere whenever it is read: see what writes there")
+    raise StandingFault(path / _DATA, "leads nowhere, or elsewhere whenever it is read", "check what writes there")

@@ -11,7 +11,8 @@ from broker.domain.bundles import FILES, bundle_unit
 from broker.domain.discovery import Rules, Texts
 from broker.domain.hygiene import is_misplaced_key, quoted
 from broker.domain.material import Fault, Unit
-from broker.sources._reading import Unreadable, parse_dotenv
+from broker.files.reading import Unreadable
+from broker.sources._reading import parse_dotenv
 
 KIND: Final = "kubernetes"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from broker.domain.discovery import Rules
 from broker.domain.material import Event, Listed, Unavailable
-from broker.sources._reading import DOTENV_MAX, Unreadable, parse_dotenv, read_file
+from broker.files.reading import Unreadable, read_some
+from broker.sources._reading import DOTENV_MAX, parse_dotenv
 from broker.sources._watching import Changes, Watch
 
 
@@ -46,7 +47,7 @@ class Dotenv:
         with self._watch.interests(""):
             self._watch.path("", self._path)
             try:
-                self._found = self._parse(read_file(self._path, shown=self._path, limit=DOTENV_MAX))
+                self._found = self._parse(read_some(self._path, limit=DOTENV_MAX).data)
             except FileNotFoundError:
                 self._found = Listed(())
             except Unreadable as fault:

@@ -15,7 +15,8 @@ from broker.domain.auth_document import Malformed
 from broker.domain.bundles import FILES, bundle_unit
 from broker.domain.discovery import Rules
 from broker.domain.material import Changed, Event, Listed, Removed, Unavailable, Unit
-from broker.sources._reading import Unreadable, consistently, opened, read_bundle, subdirectories, unreadable
+from broker.files.reading import Unreadable, unreadable
+from broker.sources._reading import consistently, opened, read_bundle, subdirectories
 from broker.sources._watching import Changes, Watch
 
 KIND: Final = "mounted"

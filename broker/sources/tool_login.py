@@ -9,7 +9,8 @@ from broker.domain.auth_document import Malformed
 from broker.domain.discovery import Rules
 from broker.domain.material import Event, Listed, Unavailable
 from broker.domain.tool_logins import SIZE_MAX, Tool, read_login
-from broker.sources._reading import Unreadable, changed_at, read_file
+from broker.files.reading import Unreadable, read_some
+from broker.sources._reading import changed_at
 from broker.sources._watching import Changes, Watch
 
 
@@ -52,7 +53,7 @@ class ToolLogin:
             self._watch.path("", self._path)
             try:
                 at = changed_at(self._path)
-                text = read_file(self._path, shown=self._path, limit=SIZE_MAX)
+                text = read_some(self._path, limit=SIZE_MAX).data
                 unit = read_login(
                     self._tool, text, changed_at=at, rules=self._rules, source=self.name, unit="", origin=str(self._path)
                 )

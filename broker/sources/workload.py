@@ -13,8 +13,8 @@ from broker.domain.oauth import Blame, Failure, Tokens
 from broker.domain.profiles import Profile
 from broker.domain.provider import Catalog, Mode
 from broker.domain.workload import SIZE_MAX, SOURCE, Identity, Unfit, Workload, exchange_request, read_exchange, read_identity
+from broker.files.reading import Unreadable, read_some
 from broker.ports import Clock, TokenEndpoint
-from broker.sources._reading import Unreadable, read_file
 
 _UNTRIED: Final = "its identity has not been exchanged yet, which a running broker does"
 _LOOK_AGAIN: Final = 15.0
@@ -103,7 +103,7 @@ class Workloads:
 def _read(workload: Workload) -> Identity:
     path = workload.token_file
     try:
-        return read_identity(read_file(path, shown=path, limit=SIZE_MAX))
+        return read_identity(read_some(path, limit=SIZE_MAX).data)
     except FileNotFoundError:
         reason = f"there is no identity token in {path}: mount a projected service-account token there, or name its file"
     except Unreadable as unreadable:

@@ -1,7 +1,6 @@
 """A store as a file: read as a whole and with suspicion, replaced as a whole and safely on the disk."""
 
 import os
-import stat
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from broker.domain.auth_document import LARGEST, Document, Malformed, parse, serialize
+from broker.files.reading import Unreadable, read_some
 from broker.ports import StoreFault
 from broker.storage.replacing import replace_file
 
-_READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _LOOKS: Final = 3
 _BETWEEN_LOOKS: Final = 0.03
 _SEALED_MORE: Final = 2
@@ -119,25 +118,24 @@ class StoreFile:
         return StoreFault(f"{self.path} cannot be {done} ({error.strerror}): {remedy}")
 
     def _content(self) -> bytes | None:
-        try:
-            return read_trusted(self.real(), limit=LARGEST * _SEALED_MORE, shown=self.path)
-        except OSError as error:
-            raise self.unusable("read", error) from None
+        return read_trusted(self.real(), limit=LARGEST * _SEALED_MORE, shown=self.path)
 
 
 def read_trusted(path: Path, *, limit: int, shown: Path) -> bytes | None:
     """The content of a plain file of ours or the administrator's, at most one byte more than the limit; None where there is
-    none. Raises StoreFault for any other file, and OSError."""
+    none. Raises StoreFault for any other file, and for one that cannot be read."""
     try:
-        with os.fdopen(os.open(path, _READ), "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise StoreFault(f"{shown} is not a regular file: put a plain file in its place")
-            if found.st_uid not in (os.geteuid(), 0):
-                raise StoreFault(f"{shown} belongs to user {found.st_uid}, so it is not used: chown it to {os.geteuid()}")
-            return file.read(limit + 1)
+        found = read_some(path, limit=limit, shown=shown)
     except FileNotFoundError:
         return None
+    except Unreadable as unreadable:
+        fault = str(unreadable)
+    else:
+        owner = found.status.st_uid
+        if owner in (os.geteuid(), 0):
+            return found.data
+        fault = f"{shown} belongs to user {owner}, so it is not used: chown it to {os.geteuid()}"
+    raise StoreFault(fault)
 
 
 def make_directory(path: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from broker.domain.backoff import delays
+from broker.files.reading import Unreadable, read_whole
 from broker.ports import Clock, StoreFault
 
 STALE_AFTER: Final = 30.0
@@ -185,9 +186,8 @@ class StoreLock:
 
     def _body(self) -> dict[str, object]:
         try:
-            with self._path.open("rb") as file:
-                body = json.loads(file.read(_BODY_MAX))
-        except (OSError, ValueError, RecursionError):
+            body = json.loads(read_whole(self._path, limit=_BODY_MAX, follow=False))
+        except (FileNotFoundError, Unreadable, ValueError, RecursionError):
             return {}
         return body if isinstance(body, dict) else {}
 
@@ -209,8 +209,9 @@ class StoreLock:
 def namespace() -> str:
     """What tells this process's numbering of processes from others: the machine's run, and the namespace in it."""
     try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115
-    except OSError:
+        boot = read_whole("/proc/sys/kernel/random/boot_id", limit=_BODY_MAX).decode().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115
+    except (OSError, Unreadable):
         return "unknown"
 
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from broker.files.reading import Unreadable, read_some, too_large
 from broker.storage.replacing import replace_file
 
-_READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _LARGEST: Final = 1 << 20
 
@@ -53,18 +53,17 @@ def _real(path: Path) -> Path:
 
 def _content(path: Path, real: Path) -> tuple[bytes, os.stat_result | None]:
     try:
-        with os.fdopen(os.open(real, _READ), "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise Unwritable(f"{path} is not a regular file: put a plain file in its place")
-            if found.st_uid != os.geteuid():
-                raise Unwritable(f"{path} belongs to user {found.st_uid}, so it is not replaced: chown it to {os.geteuid()}")
-            content = file.read(_LARGEST + 1)
+        found = read_some(real, limit=_LARGEST, shown=path)
     except FileNotFoundError:
         return b"", None
-    if len(content) > _LARGEST:
-        raise Unwritable(f"{path} is larger than {_LARGEST >> 20} MiB, so it is not what it should be: look into it")
-    return content, found
+    except Unreadable as unreadable:
+        raise Unwritable(str(unreadable)) from None
+    owner = found.status.st_uid
+    if owner != os.geteuid():
+        raise Unwritable(f"{path} belongs to user {owner}, so it is not replaced: chown it to {os.geteuid()}")
+    if len(found.data) > _LARGEST:
+        raise Unwritable(str(too_large(path, _LARGEST)))
+    return found.data, found.status
 
 
 @contextmanager

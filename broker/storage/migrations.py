@@ -6,7 +6,6 @@ beside the store as it was before. A profile that the store has already is never
 """
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -118,8 +117,6 @@ def _entries(file: Path, *, typed: bool, catalog: Catalog) -> dict[str, dict[str
         contents = decode(text or b"")
     except Malformed as malformed:
         fault = f"{file} cannot be migrated, for {malformed}: {remedy}"
-    except OSError as error:
-        fault = f"{file} cannot be migrated ({error.strerror}): let user {os.geteuid()} read it"
     else:
         if not isinstance(contents, dict) or "profiles" in contents:
             raise StoreFault(f"{file} cannot be migrated, for it is not a file of credentials by provider: {remedy}")
@@ -140,10 +137,11 @@ def _read(contents: Mapping[str, object], *, typed: bool, catalog: Catalog) -> I
 def _keep(path: Path) -> None:
     """A copy of the store as it is. The first one stays: it is from before all of this."""
     copy = path.with_name(path.name + _BEFORE)
+    content = read_trusted(path, limit=2 * LARGEST, shown=path) or b""
     with suppress(FileExistsError):
         file = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(file, "wb") as to, path.open("rb") as of:
-            shutil.copyfileobj(of, to)
+        with os.fdopen(file, "wb") as to:
+            to.write(content)
             to.flush()
             os.fsync(to.fileno())
 

@@ -10,12 +10,12 @@ import hashlib
 import json
 import os
 import re
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from broker.domain.auth_document import LARGEST, Malformed, decode
+from broker.files.reading import Unreadable, read_whole
 from broker.ports import StoreFault
 
 _ALGORITHM: Final = "A256GCM"
@@ -24,7 +24,6 @@ _KEY: Final = 32
 _NONCE: Final = 12
 _KEY_FILE_MAX: Final = 64 << 10
 _KID: Final = re.compile("[0-9a-f]{8}")
-_READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class Seal:
@@ -73,12 +72,11 @@ class Seal:
     def _keys(self) -> list[bytes]:
         path = self.key_file
         try:
-            with os.fdopen(os.open(path, _READ), "rb") as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise StoreFault(f"the key file {path} is not a regular file: put a plain file in its place")
-                content = file.read(_KEY_FILE_MAX + 1)
-        except OSError as error:
-            raise StoreFault(f"the key file {path} cannot be read ({error.strerror}): mend seal.key_file") from None
+            content = read_whole(path, limit=_KEY_FILE_MAX, shown=f"the key file {path}")
+        except FileNotFoundError:
+            raise StoreFault(f"there is no key file {path}: create it, or correct seal.key_file") from None
+        except Unreadable as unreadable:
+            raise StoreFault(str(unreadable)) from None
         if len(content) == _KEY:
             return [content]
         keys = list(_parsed(content, path))

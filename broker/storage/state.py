@@ -17,6 +17,7 @@ from typing import Final
 from broker.domain.backoff import delays
 from broker.domain.cooldowns import Usage
 from broker.domain.leases import Lease
+from broker.files.reading import Unreadable, read_whole
 from broker.ports import Clock, StoredState, StoredVersion
 from broker.storage import _state_tables as tables
 from broker.storage._state_file import (
@@ -33,6 +34,7 @@ __all__ = ["SqliteStateStore", "StateTooNew", "boot_id"]
 
 _log = logging.getLogger(__name__)
 
+_BOOT_ID_MAX: Final = 256
 _RETRY_FIRST: Final = 0.1
 _RETRY_CAP: Final = 5.0
 _WRONG: Final = (sqlite3.Error, OSError, ValueError, TypeError)
@@ -42,8 +44,8 @@ _WRONG: Final = (sqlite3.Error, OSError, ValueError, TypeError)
 def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
     """The name of this run of the machine, since which steady time counts. Empty where the system has none."""
     try:
-        return path.read_text().strip()
-    except OSError:
+        return read_whole(path, limit=_BOOT_ID_MAX).decode().strip()
+    except (FileNotFoundError, Unreadable):
         return ""
 
 

@@ -100,20 +100,19 @@ def test_a_home_that_is_no_path_counts_as_root(home: Path) -> None:
 def unusable(home: Path) -> Iterator[tuple[str, str]]:
     """A path and what is said of it."""
     yield str(home / "none.yaml"), "does not exist; create it, or do not name it"
-    yield str(home), "is a directory; name the file in it"
+    yield str(home), "is a directory, not a file; remove it or name another path"
     (home / "big.yaml").write_bytes(b"#" * (1024 * 1024 + 1))
-    yield str(home / "big.yaml"), "is larger than 1 MiB, so it is no configuration; name the right file"
+    yield str(home / "big.yaml"), "is larger than 1 MiB; name the right file, or remove what is not needed"
     (home / "latin.yaml").write_bytes(f"# ok\na: {CANARY}\xe9".encode("latin-1"))
     yield str(home / "latin.yaml"), "is not UTF-8 text (line 2); save it as UTF-8"
     os.mkfifo(home / "pipe.yaml")
-    yield str(home / "pipe.yaml"), "is no regular file; name the configuration file itself"
+    yield str(home / "pipe.yaml"), "is not a regular file; put a plain file in its place"
     (home / "loop.yaml").symlink_to("loop.yaml")
-    uid = os.getuid()
-    loop = "cannot be read: Too many levels of symbolic links"
-    yield str(home / "loop.yaml"), f"{loop}; make it readable for the broker's user ({uid})"
+    loop = "cannot be read (Too many levels of symbolic links)"
+    yield str(home / "loop.yaml"), f"{loop}; its links lead in a circle; remove or correct them"
     nested = home / "big.yaml" / "equabot.yaml"
-    yield str(nested), f"cannot be read: Not a directory; make it readable for the broker's user ({uid})"
-    yield "/dev/zero", "is no regular file; name the configuration file itself"
+    yield str(nested), "cannot be read (Not a directory); a part of the path is a file; correct the path"
+    yield "/dev/zero", "is not a regular file; put a plain file in its place"
 
 
 def test_what_cannot_be_read_is_one_clear_fault(home: Path) -> None:
@@ -126,7 +125,7 @@ def test_a_default_file_that_cannot_be_read_is_a_fault_too(home: Path) -> None:
     """Only absence means "no file": bounds that exist must not be skipped because they could not be read."""
     (home / ".equabot/equabot.yaml").mkdir()
     assert refused(environ={}, home=home) == (
-        Fault(str(home / ".equabot/equabot.yaml"), "", "is a directory; name the file in it"),
+        Fault(str(home / ".equabot/equabot.yaml"), "", "is a directory, not a file; remove it or name another path"),
     )
 
 

@@ -171,9 +171,9 @@ async def test_keys_of_no_use_are_passed_over(clock: FakeClock) -> None:
 async def test_a_file_publishes_what_is_in_it_now(tmp_path: Path) -> None:
     """A set as `kubectl get --raw` prints it; anything else is said by the file's name."""
     file = KeysOfFile(tmp_path / "jwks.json", issuer=ISSUER)
-    with pytest.raises(KeysUnread, match=r"jwks\.json: No such file"):
+    with pytest.raises(KeysUnread, match=r"jwks\.json is not there: mount it"):
         await file.read()
-    for text in ("", "[]", "{", "[" * 100_000, '"canary"', " " * 300_000):
+    for text in ("", "[]", "{", "[" * 100_000, '"canary"'):
         (tmp_path / "jwks.json").write_text(text)
         with pytest.raises(KeysUnread, match=r"jwks\.json is no JSON Web Key Set: write what"):
             await file.read()

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from broker.domain.errors import CannotStart
 from broker.identity.server_certificate import CertificateFault, ServerCertificate
 from tests.fakes.clock import FakeClock
+from tests.fakes.exhausted import without_descriptors
 from tests.kubernetes.certificates import Authority, Pair
 
 AUTHORITY = Authority("server")
@@ -103,6 +104,24 @@ def test_files_of_no_use_are_said_and_the_pair_of_before_stays(
     assert files.fault == ""
 
 
+def test_a_pair_that_could_not_be_read_for_a_moment_is_taken_up(tmp_path: Path) -> None:
+    """S9: descriptors ran out while it was renewed. No file changes afterwards, and it is served all the same."""
+    clock = FakeClock(now=datetime.now(UTC).timestamp())
+    at = written(tmp_path)
+    files = ServerCertificate(at / "tls.crt", at / "tls.key", clock=clock)
+    files.read()
+    written(tmp_path, OTHER)
+    with without_descriptors():
+        assert files.renewed() is None
+    assert "Too many open files" in files.fault
+    assert files.renewed() is None, "not with every handshake"
+    clock.advance(5.0)
+    renewed = files.renewed()
+    assert renewed is not None
+    assert renewed.key.reveal() == OTHER.key.decode()
+    assert files.fault == ""
+
+
 def test_a_key_behind_a_password_is_of_no_use(tmp_path: Path) -> None:
     """Nobody is there to type it."""
     hidden = ec.generate_private_key(ec.SECP256R1()).private_bytes(
@@ -115,7 +134,7 @@ def test_a_key_behind_a_password_is_of_no_use(tmp_path: Path) -> None:
 def test_files_that_are_not_there_are_all_named(tmp_path: Path) -> None:
     """Each with what to do; and one that goes later changes nothing."""
     files = served(tmp_path)
-    with pytest.raises(CertificateFault, match=r"tls\.crt cannot be read.*tls\.key cannot be read.*ca\.crt cannot be read"):
+    with pytest.raises(CertificateFault, match=r"tls\.crt is not there.*tls\.key is not there.*ca\.crt is not there"):
         files.read()
     at = written(tmp_path)
     files = served(at)

@@ -208,7 +208,7 @@ async def test_a_key_that_cannot_be_read_fails_its_unit_alone(tmp_path: Path, un
         assert isinstance(failed, Listed)
         assert failed.failed == {
             unit: f"{tmp_path / unit}/GROQ_API_KEY cannot be read (Too many levels of symbolic links): "
-            "its links lead in a circle; remove or mend them"
+            "its links lead in a circle; remove or correct them"
         }
         assert {u.name: secrets(u) for u in failed.units} == {name: held for name, held in whole.items() if name != unit}
         put(tmp_path / "other", "2")

@@ -1,71 +1,15 @@
 """Reading what others write: nothing blocks, nothing is read in excess, and no error tells of contents."""
 
 import os
-import socket
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.sources._reading import (
-    DOTENV_MAX,
-    Unreadable,
-    consistently,
-    opened,
-    parse_dotenv,
-    read_bundle,
-    read_file,
-    subdirectories,
-)
+from broker.files.reading import Unreadable
+from broker.sources._reading import DOTENV_MAX, consistently, opened, parse_dotenv, read_bundle, subdirectories
 from tests.fakes.volume import Volume
-
-
-def refusal(path: Path) -> str:
-    with pytest.raises(Unreadable) as caught:
-        read_file(path, shown=path, limit=10)
-    return str(caught.value)
-
-
-def test_a_file_is_read_up_to_its_limit_and_one_byte(tmp_path: Path) -> None:
-    """One more tells that it is too long, without reading ten megabytes to know it."""
-    path = tmp_path / "file"
-    for size, read in ((0, 0), (10, 10), (11, 11), (10_000_000, 11)):
-        path.write_bytes(b"k" * size)
-        assert len(read_file(path, shown=path, limit=10)) == read
-
-
-def test_nothing_there_is_no_fault(tmp_path: Path) -> None:
-    """The caller decides what absence means."""
-    with pytest.raises(FileNotFoundError):
-        read_file(tmp_path / "none", shown="none", limit=10)
-
-
-def test_only_regular_files_are_opened(tmp_path: Path) -> None:
-    """To open a pipe would wait for a writer, to open a device may do something."""
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "directory").mkdir()
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "socket"))
-        for name in ("pipe", "socket"):
-            assert refusal(tmp_path / name) == f"{tmp_path / name} is not a regular file: put a plain file in its place"
-    assert "not a regular file" in refusal(Path("/dev/zero"))
-    assert "is a directory, not a file" in refusal(tmp_path / "directory")
-
-
-def test_a_circle_of_links_is_named(tmp_path: Path) -> None:
-    """It ends at once, and says what is wrong."""
-    (tmp_path / "a").symlink_to("b")
-    (tmp_path / "b").symlink_to("a")
-    assert refusal(tmp_path / "a").endswith("its links lead in a circle; remove or mend them")
-
-
-def test_what_is_forbidden_says_whom_to_allow(as_nobody: Path) -> None:
-    """The remedy, and nothing else."""
-    path = as_nobody / "key"
-    path.write_text("secret")
-    path.chmod(0)
-    assert refusal(path) == f"{path} cannot be read (Permission denied): let the user of the broker read it"
 
 
 def test_a_dotenv_is_read_as_written() -> None:

@@ -248,7 +248,7 @@ def test_a_directory_that_cannot_be_written_to_is_a_fault_with_its_remedy(as_nob
     assert [entry.name for entry in as_nobody.iterdir()] == ["auth-profiles.json"]
     as_nobody.chmod(0o700)
     path.chmod(0o000)
-    with pytest.raises(StoreFault, match=r"cannot be read \(Permission denied\): let user"):
+    with pytest.raises(StoreFault, match=r"cannot be read \(Permission denied\): let the user"):
         store.read()
 
 
