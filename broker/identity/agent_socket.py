@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from broker.domain.errors import CannotStart
+from broker.files.ownership import way_doubt
 from broker.identity._socket_plan import AgentSocket, SocketPlan, plan
 
 __all__ = ["AgentSocket", "Claim", "SocketInUse", "SocketPlan", "claim", "plan"]
@@ -46,14 +47,15 @@ def claim(
     """Makes the run directory ours until `release`, or until the process is gone, however it goes.
 
     Raises SocketInUse while another broker lives on it, and CannotStart for a plan with faults, a directory that cannot be
-    used, and a file in a socket's place. Nothing but stale sockets is ever removed.
+    used or in which another user could put a socket, and a file in a socket's place. Nothing but stale sockets is ever removed.
     """
     planned = plan(run_dir, agents, admin=admin, control=control, agent_paths=agent_paths)
     faults = planned.faults()
     if faults:
         raise CannotStart("; ".join(faults))
     with _explained(run_dir):
-        run_dir.mkdir(mode=_RUN_MODE, parents=True, exist_ok=True)
+        _make_way(run_dir)
+        _check_owners(run_dir)
         lock = _lock(run_dir)
     try:
         _prepare(planned)
@@ -152,14 +154,22 @@ def _prepare(planned: SocketPlan) -> None:
     _make_directory(planned.control.parent, _OWN_MODE, ours=planned.run_dir / "gateway")
     for path in (*(one.path for one in planned.agents), planned.admin, planned.control):
         with _explained(path):
+            _check_owners(path.parent)
             _clear(path)
+
+
+def _check_owners(directory: Path) -> None:
+    """An agent cannot tell a socket that another user put there from the broker's (ADR 23). Raises CannotStart."""
+    doubt = way_doubt(directory)
+    if doubt is not None:
+        raise CannotStart(f"{doubt}. Until then another user could answer agents in the broker's place")
 
 
 def _make_directory(path: Path, mode: int, *, ours: Path, group: int | None = None) -> None:
     """Makes it, with that mode. One that was there is left as it is, unless it is `ours` by its place and its owner."""
     with _explained(path):
         try:
-            path.parent.mkdir(mode=_RUN_MODE, parents=True, exist_ok=True)
+            _make_way(path.parent)
             path.mkdir(mode=mode)
         except FileExistsError:
             if not path.is_dir():
@@ -170,6 +180,13 @@ def _make_directory(path: Path, mode: int, *, ours: Path, group: int | None = No
             _give(path, group=group)
         # A directory that hands down its group has been made to.
         path.chmod(mode | (path.stat().st_mode & stat.S_ISGID))
+
+
+def _make_way(directory: Path) -> None:
+    """Makes it and what is missing above it, for no one else to write, whatever the umask."""
+    for step in (*reversed(directory.parents), directory):
+        if not step.is_dir():
+            step.mkdir(mode=_RUN_MODE, exist_ok=True)
 
 
 def _give(path: Path, *, group: int) -> None:

@@ -20,6 +20,7 @@ from broker.domain.errors import CannotStart
 from broker.identity.agent_socket import AgentSocket, Claim, SocketInUse, claim, plan
 
 NOBODY = 65534
+STRANGER = 54322
 GROUP = 54321
 
 
@@ -212,10 +213,85 @@ def test_directories_of_others_are_left_as_they_are(run_dir: Path, tmp_path: Pat
     """A path that was set may lie in anybody's directory, in /tmp for one."""
     shared = tmp_path / "shared"
     shared.mkdir()
-    shared.chmod(0o777)
+    shared.chmod(0o1777)
     with claim(run_dir, ["main"], admin=shared / "admin.sock", control=tmp_path / "new" / "deep" / "control.sock"):
-        assert mode(shared) == 0o777
+        assert mode(shared) == 0o1777
         assert mode(tmp_path / "new" / "deep") == 0o700
+
+
+@pytest.mark.parametrize("where", ["run", "above", "main", "admin", "gateway"])
+@pytest.mark.parametrize("as_it_is", [0o777, 0o2777, 0o757])
+def test_a_directory_in_which_everyone_may_put_a_socket_is_refused(tmp_path: Path, where: str, as_it_is: int) -> None:
+    """S15: the run directory, one above it, or one that was set for a socket. The error has the command that closes it."""
+    above = tmp_path / "above"
+    run_dir = above / "run"
+    elsewhere = tmp_path / "elsewhere"
+    for made in (run_dir, elsewhere):
+        made.mkdir(parents=True)
+    opened = {"run": run_dir, "above": above}.get(where, elsewhere)
+    opened.chmod(as_it_is)
+    paths = {
+        "main": {"agent_paths": {"main": elsewhere / "s"}},
+        "admin": {"admin": elsewhere / "s"},
+        "gateway": {"control": elsewhere / "s"},
+    }
+    narrow = as_it_is & ~0o022
+    with pytest.raises(
+        CannotStart, match=rf"{opened} has mode {as_it_is:04o}, with which every user can .*: chmod {narrow:o} {opened}"
+    ):
+        claim(run_dir, ["main"], **paths.get(where, {}))  # type: ignore[arg-type]
+    opened.chmod(narrow)
+    claim(run_dir, ["main"], **paths.get(where, {})).release()  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a directory to another user")
+@pytest.mark.parametrize("as_it_is", [0o777, 0o1777, 0o755, 0o700])
+def test_a_directory_of_another_user_is_refused(open_path: Path, as_it_is: int) -> None:
+    """S15: its owner could answer in the broker's place, whatever its mode."""
+    run_dir = open_path / "run"
+    run_dir.mkdir()
+    os.chown(run_dir, STRANGER, STRANGER)
+    run_dir.chmod(as_it_is)
+    with pytest.raises(CannotStart, match=rf"{run_dir} belongs to user {STRANGER}: chown 0 {run_dir}, or choose another place"):
+        claim(run_dir, ["main"])
+    assert not list(run_dir.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a link another user's")
+def test_a_link_that_another_user_can_lead_elsewhere_is_refused(open_path: Path) -> None:
+    """S15: in a sticky directory, in which everyone may make one."""
+    open_path.chmod(0o1777)
+    (open_path / "meant").mkdir()
+    (open_path / "run").symlink_to("meant")
+    claim(open_path / "run", ["main"]).release()
+    os.lchown(open_path / "run", STRANGER, STRANGER)
+    with pytest.raises(CannotStart, match=f"is a link of user {STRANGER}, who can lead it elsewhere: name the directory"):
+        claim(open_path / "run", ["main"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make what a kubelet makes")
+@pytest.mark.parametrize("as_it_is", [0o3777, 0o1777, 0o2775])
+def test_a_volume_of_a_pod_will_do(open_path: Path, listeners: list[socket.socket], as_it_is: int) -> None:
+    """Of root and the pod's `fsGroup`: an emptyDir in memory is sticky, the members of a claim's group are the pod."""
+    volume = open_path / "volume"
+    volume.mkdir()
+    os.chown(volume, 0, GROUP)
+    volume.chmod(as_it_is)
+    os.setegid(GROUP)
+    try:
+        with unprivileged(), claim(volume, ["main"]) as claimed:
+            bind_all(claimed, listeners)
+            claimed.settle()
+    finally:
+        os.setegid(0)
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o077])
+def test_directories_that_are_made_on_the_way_are_no_one_elses(tmp_path: Path, mask: int) -> None:
+    """S15: whatever the umask."""
+    with umask(mask):
+        claim(tmp_path / "a" / "run", ["main"], admin=tmp_path / "b" / "c" / "s").release()
+    assert [mode(tmp_path / name) & 0o022 for name in ("a", "a/run", "b", "b/c")] == [0, 0, 0, 0]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a directory to another group")

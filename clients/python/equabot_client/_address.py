@@ -27,6 +27,11 @@ def is_socket(target: str) -> bool:
     return target.startswith(_SCHEME)
 
 
+def socket_path(target: str) -> Path:
+    """The path of a target that is a Unix socket."""
+    return Path(target.removeprefix(_SCHEME))
+
+
 def _target(text: str, *, identified: bool) -> str:
     text = text.strip()
     if text.startswith(_LOOPBACK) or (identified and _TCP.fullmatch(text)):

@@ -15,9 +15,10 @@ import grpc.aio
 
 from equabot.broker.v1.broker_pb2_grpc import BrokerStub
 from equabot_client import _convert, errors
-from equabot_client._address import is_socket, resolve
+from equabot_client._address import is_socket, resolve, socket_path
 from equabot_client._convert import Ask
 from equabot_client._lease import LeaseEvent, LeaseRequest
+from equabot_client._ownership import Ownership, named_user
 from equabot_client._security import Files, Stamp
 
 T = TypeVar("T")
@@ -38,6 +39,7 @@ class _Connection:
     def __init__(self, address: str | None, *, agent: str, files: Files | None = None) -> None:
         self._given, self._agent = address, agent
         self._files = files or Files()
+        self._user = named_user(os.environ)
         self._stamp: Stamp | None = None
         self._older: list[Any] = []
         self._changing = threading.Lock()
@@ -49,6 +51,10 @@ class _Connection:
     def target(self) -> str:
         """Where the broker is. Settled at the first call, because a default depends on which sockets there are."""
         return resolve(self._given, agent=self._agent, environ=os.environ, identified=self._files.identify)
+
+    @cached_property
+    def _ownership(self) -> Ownership | None:
+        return Ownership(socket_path(self.target), named=self._user) if is_socket(self.target) else None
 
     @cached_property
     def _secured(self) -> bool:
@@ -97,6 +103,8 @@ class _Connection:
             )
         if self._closed:
             raise errors.CredentialClosed("this broker was closed: call connect() again")
+        if self._ownership is not None:
+            self._ownership.check()
 
 
 class Stream:

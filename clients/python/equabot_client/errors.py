@@ -2,6 +2,7 @@
 
     EquabotError                reason               retryable  whose
     ├── BrokerUnavailable       BROKER_UNAVAILABLE   yes        nobody listens there, or it went away
+    ├── BrokerNotTrusted        BROKER_NOT_TRUSTED   no         another user may have put the socket there: see its owners
     ├── DeadlineExceeded        DEADLINE_EXCEEDED    yes        somebody listens and does not answer in time
     ├── Unsupported             UNIMPLEMENTED        no         an older broker, or a proxy that cannot pass the call
     ├── Unexpected              UNEXPECTED           no         what answered is not a broker, or has a fault of its own
@@ -62,6 +63,10 @@ class EquabotError(Exception):
 class BrokerUnavailable(EquabotError):
     reason = "BROKER_UNAVAILABLE"
     retryable = True
+
+
+class BrokerNotTrusted(EquabotError):
+    reason = "BROKER_NOT_TRUSTED"
 
 
 class DeadlineExceeded(EquabotError):

@@ -1,0 +1,157 @@
+"""Who can read or change a file or a directory, next to root and this process's user. The start checks and `doctor` ask here.
+
+The rule is OpenSSH's, as far as the kernel would really let others in. A file or directory belongs to root or to this user, and
+its mode gives no one else a right. A group counts as someone else where the user database knows another member: a user's
+private group does not, nor does a pod's `fsGroup`. A sticky directory (`/tmp`, an emptyDir in memory) may be writable for
+everyone, because it lets no one touch what is another's (ADR 23).
+"""
+
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_ROOT: Final = 0
+_ALL_IDS: Final = "0 0 4294967295"
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why a path cannot be relied on. `message` and `remedy` are phrases: "PATH MESSAGE: REMEDY". `mode` would
+    remove the doubt, where this process may set it."""
+
+    path: Path
+    message: str
+    remedy: str
+    mode: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.message}: {self.remedy}"
+
+
+def file_doubt(path: Path, *, secret: bool, anyones: bool = False) -> Doubt | None:
+    """What is wrong with the file: another user can change it or, where it is `secret`, read it. `anyones`: its owner may be
+    anyone. None: nothing, or no such file."""
+    found = _found(path)
+    if found is None:
+        return None
+    if not anyones and found.st_uid not in _trusted():
+        return _owned_by_other(path, found)
+    rights = 0o7 if secret else 0o2
+    return _open_to(path, found, rights, "read or change it" if secret else "change it")
+
+
+def directory_doubt(path: Path, *, anyones: bool = False) -> Doubt | None:
+    """What is wrong with the directory: another user can put something else in the place of what is in it. None: nothing, or no
+    such directory."""
+    found = _found(path)
+    if found is None:
+        return None
+    if not anyones and found.st_uid not in _trusted():
+        return _owned_by_other(path, found)
+    if found.st_mode & stat.S_ISVTX:
+        return None
+    return _open_to(path, found, 0o2, "replace what is in it")
+
+
+def way_doubt(path: Path) -> Doubt | None:
+    """What is wrong with the directory, or with one above it on its way from the root, links included; the uppermost first."""
+    foreign = _unmapped()
+    for step in _steps(path):
+        found = _found(step)
+        if found is not None and found.st_uid in foreign and step != path:
+            continue  # the machine's own, as it looks from inside a user namespace
+        doubt = directory_doubt(step)
+        if doubt is not None:
+            return doubt
+        if step.is_symlink() and step.lstat().st_uid not in _trusted() | foreign:
+            owner = step.lstat().st_uid
+            return Doubt(step, f"is a link of {_user(owner)}, who can lead it elsewhere", "name the directory that is meant")
+    return None
+
+
+def _steps(path: Path) -> Iterator[Path]:
+    """Every directory that the path leads through, as it is written and as it is meant, from the root down."""
+    written, real = path.absolute(), Path(os.path.realpath(path))
+    steps = (*written.parents, written, *real.parents, real)
+    yield from sorted(dict.fromkeys(steps), key=lambda step: len(step.parts))
+
+
+def _found(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _trusted() -> frozenset[int]:
+    return frozenset({_ROOT, os.geteuid()})
+
+
+def _unmapped() -> frozenset[int]:
+    """The user id that a user namespace shows for everyone outside of it. Empty where there is no such namespace."""
+    try:
+        mapped = " ".join(Path("/proc/self/uid_map").read_text().split())
+        return frozenset() if mapped == _ALL_IDS else frozenset({int(Path("/proc/sys/kernel/overflowuid").read_text())})
+    except (OSError, ValueError):
+        return frozenset()
+
+
+def _owned_by_other(path: Path, found: os.stat_result) -> Doubt:
+    return Doubt(path, f"belongs to {_user(found.st_uid)}", f"chown {os.geteuid()} {path}, or choose another place")
+
+
+def _open_to(path: Path, found: os.stat_result, rights: int, deed: str) -> Doubt | None:
+    """`rights`: the bits, as in one digit of a mode, that no one else may have."""
+    mode = stat.S_IMODE(found.st_mode)
+    others = _others_in(found.st_gid) if mode >> 3 & rights else []
+    if mode & rights:
+        who = "every user"
+    elif others:
+        who = f"group {_group(found.st_gid)} ({', '.join(others[:3])})"
+    else:
+        return None
+    # A group that was given the file, by root or by a pod, goes on to need it.
+    closed = mode & ~(rights << 3 | rights) if others or found.st_uid == os.geteuid() else mode & ~rights
+    return Doubt(path, f"has mode {mode:04o}, with which {who} can {deed}", *_closing(path, found, closed))
+
+
+def _closing(path: Path, found: os.stat_result, mode: int) -> tuple[str, int | None]:
+    """The step that closes it where the reader is, and the mode, where this process may set it."""
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return f"it is mounted read-only: chmod {mode:o} its original; for a Secret's volume, set defaultMode: 0440", None
+    mine = os.geteuid() in (_ROOT, found.st_uid)
+    return f"{'' if mine else 'as its owner, '}chmod {mode:o} {path}", mode if mine else None
+
+
+def _others_in(gid: int) -> list[str]:
+    """The users whom the user database knows in the group, but for root and this user."""
+    try:
+        members = set(grp.getgrgid(gid).gr_mem)
+    except KeyError:
+        members = set()
+    members |= {user.pw_name for user in pwd.getpwall() if user.pw_gid == gid}
+    return sorted(members - {_name(_ROOT), _name(os.geteuid())})
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
+
+
+def _user(uid: int) -> str:
+    name = _name(uid)
+    return f"user {uid} ({name})" if name else f"user {uid}"
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
