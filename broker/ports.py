@@ -114,10 +114,6 @@ class AuditSink(Protocol):
     def refuses(self) -> bool:
         """Whether nothing may be granted now: it cannot be recorded, and it must be."""
 
-    def check(self) -> None:
-        """To be asked before something happens of which the event comes later. Raises AuditUnavailable where it must not happen
-        unrecorded, and nothing can be recorded."""
-
 
 class StoreFault(Exception):
     """Why an agent's profile store cannot be read or written: which file, what is wrong, what to do. Nothing of what is in it,

@@ -110,6 +110,8 @@ def _control_services(config: Config, engine: Engine, *, events: Events, clock: 
             spending=engine.spending, ingesting=engine.ingesting, catalog=config.catalog, events=events, names=names
         ).service(),
         AccessLogServicer(spending=engine.spending, events=events, clock=clock).service(),
-        SecretServicer(choosing=engine.choosing, standings=engine.standings, ingesting=engine.ingesting).service(),
+        SecretServicer(
+            choosing=engine.choosing, standings=engine.standings, ingesting=engine.ingesting, events=events
+        ).service(),
         *([ScrubbingServicer(config.catalog.providers.values()).service()] if config.gateway.scrub else []),
     ]

@@ -28,6 +28,7 @@ from broker.storage.state import SqliteStateStore
 from broker.telemetry.audit_log import AuditLog, audit_output
 from broker.telemetry.event_log import log_event
 from broker.telemetry.events import Draining, Events, Started
+from broker.telemetry.folding import Folding
 from broker.telemetry.log import loop_exception_handler
 from broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot, SourceGauge
 from broker.telemetry.redaction import Redactor
@@ -46,7 +47,8 @@ async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
     began = clock.steady()
     stopping = _stop_signals()
     metrics = Metrics(version=_version())
-    events = Events(metrics.record, log_event)
+    folding = Folding(log_event, now=clock.now, steady=clock.steady)
+    events = Events(folding.record, metrics.record)
     for migration in await asyncio.to_thread(migrate_stores, config):
         _log.log(logging.WARNING if migration.fault else logging.INFO, "%s", migration)
     listen = config.listen
@@ -57,13 +59,13 @@ async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
         try:
             redactor = redactor or Redactor()
             audit = _audit(config, clock, key=store.digest_key, clean=redactor.text)
-            events.sinks.insert(0, audit.record)
+            folding.sinks.insert(0, audit.record)
             engine = Engine(config, clock=clock, store=store, events=events)
             redactor.watch(engine.standings.secrets)
-            engine.spending.recorded = audit.check
             engine.readiness.blocked, audit.changed = lambda: audit.refuses, engine.readiness.look_again
             async with AsyncExitStack() as stack:
                 stack.callback(audit.close)
+                stack.callback(folding.close)
                 stack.push_async_callback(engine.logins.close)
                 await start_servers(config, engine, claimed, store=store, events=events, audit=audit, clock=clock, stack=stack)
                 address = config.listen.metrics
@@ -73,7 +75,10 @@ async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
                 moving = (engine.ingesting, engine.expiring, engine.refreshing, engine.remembering, engine.mirroring)
                 await stack.enter_async_context(
                     beside(
-                        *(part.run() for part in moving), *(envoy.run() for envoy in gateway), _checkpoints(store, audit, clock)
+                        *(part.run() for part in moving),
+                        *(envoy.run() for envoy in gateway),
+                        folding.run(clock.sleep),
+                        _checkpoints(store, audit, clock),
                     )
                 )
                 events.emit(Started(version=metrics.version, seconds=clock.steady() - began))

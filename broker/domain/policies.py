@@ -31,8 +31,8 @@ class Allowance:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentPolicy:
     """One agent's bounds. `"*"` in `providers` and `profiles` means any; durations in seconds; `rate` is acquires a second
-    on average with `burst` at once, None: unlimited. `requests` narrow what may be asked through the gateway (the rules of
-    `broker.domain.requests`)."""
+    on average with `burst` at once, and as many renewals; None: unlimited. `requests` narrow what may be asked through the
+    gateway (the rules of `broker.domain.requests`)."""
 
     providers: frozenset[str] = frozenset()
     profiles: frozenset[str] = frozenset({"*"})

@@ -30,10 +30,19 @@ from broker.engine.reporting import Reporting
 from broker.engine.standing import Standings
 from broker.engine.streaming import LeaseStream
 from broker.ports import Clock, StateStore
-from broker.telemetry.events import Events, LeaseDenied, LeaseGranted, LeaseRenewed, OutcomeReported, RenewalDenied
+from broker.telemetry.events import (
+    Events,
+    LeaseDenied,
+    LeaseGranted,
+    LeaseRenewed,
+    MaterialDelivered,
+    OutcomeReported,
+    RenewalDenied,
+)
 
 _LONGER: Final = 0.001
 """A renewal that gains less than this (seconds) gains nothing."""
+_TRY_AGAIN_AFTER: Final = 1.0
 _WORTH_ASKING: Final = 1.0
 """A lease that a renewal would extend by less than this (seconds) is not called renewable."""
 
@@ -98,7 +107,7 @@ class Leasing:
         """Extends the lease from now, on another profile where its own cannot serve and the request did not name it.
 
         Raises LeaseNotFound, LeaseExpired, InvalidArgument; and, the lease living on until its end, NoUsableProfile,
-        ProfileNotFound, ReauthRequired, RefreshFailed, SourceNotSynced, AuditUnavailable.
+        ProfileNotFound, ReauthRequired, RefreshFailed, SourceNotSynced, RateLimited, AuditUnavailable.
         """
         try:
             return self._renewed(agent, lease_id, ttl)
@@ -116,6 +125,7 @@ class Leasing:
         held = self._rehoming.look(lease)
         rest = None if lease.moves else left(held, now=self._clock.now())
         renewed = renew(lease, ttl=ttl, credential_left=rest, now=self._clock.steady())
+        self._quotas.spend_renewal(agent, self._policies.of(agent), now=self._clock.steady())
         self._events.emit(LeaseRenewed(profile=lease.profile, **whose(lease)))
         self._ledger.replace(renewed)
         self._store.flush()
@@ -275,6 +285,15 @@ class Leasing:
         else:
             self._ledger.remind(lease_id, renewal_due(renewed, credential_left=None, now=self._clock.steady()))
         return after
+
+    def deliver(self, lease: Lease) -> None:
+        """Records that new material of the lease's profile goes to its holder. Raises AuditUnavailable where it must not go
+        unrecorded, with a new attempt planned."""
+        try:
+            self._events.emit(MaterialDelivered(profile=lease.profile, **whose(lease)))
+        except AuditUnavailable as unavailable:
+            self._ledger.remind(lease.id, self._clock.steady() + (unavailable.retry_after or _TRY_AGAIN_AFTER))
+            raise
 
     def close(self, lease_id: str) -> None:
         """The stream is gone: the lease ends, if it was the stream's still."""

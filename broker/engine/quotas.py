@@ -11,6 +11,7 @@ class Quotas:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._left: dict[str, Allowance | None] = {}
+        self._renewals: dict[str, Allowance | None] = {}
 
     def spend(self, agent: str, policy: AgentPolicy, *, now: float, freed: int = 0) -> None:
         """One more request, at a steady instant, for a lease in place of `freed` others. Raises LeaseLimit, RateLimited."""
@@ -19,6 +20,10 @@ class Quotas:
             if self._full(agent, policy, freed):
                 raise LeaseLimit(f"agent {agent!r} holds {policy.max_leases} leases already, its agents.{agent}.max_leases")
         self._left[agent] = policy.spend(agent, self._left.get(agent), now=now)
+
+    def spend_renewal(self, agent: str, policy: AgentPolicy, *, now: float) -> None:
+        """One more renewal, of which there may be as many as requests for leases: each is a record. Raises RateLimited."""
+        self._renewals[agent] = policy.spend(agent, self._renewals.get(agent), now=now)
 
     def left(self, agent: str) -> Allowance | None:
         """What `restore` gives back."""

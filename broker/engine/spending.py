@@ -1,35 +1,43 @@
 """Lease tokens, spent: who shows one, what for, and which credential takes its place. And what comes of it."""
 
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from urllib.parse import urlsplit
 
 from broker.domain import lease_tokens
 from broker.domain.answers import Answer
 from broker.domain.cooldowns import Outcome
-from broker.domain.errors import InvalidArgument, PolicyDenied, RefreshFailed
+from broker.domain.errors import InvalidArgument, NoUsableProfile, PolicyDenied, RefreshFailed
 from broker.domain.leases import Lease
 from broker.domain.material import Held
 from broker.domain.policies import Policies
 from broker.domain.provider import Catalog, Provider
-from broker.domain.requests import METHODS, rules
+from broker.domain.requests import METHODS, route, rules
+from broker.domain.secret_value import SecretValue
 from broker.engine.leasing import Leasing
+from broker.engine.ledger import whose
 from broker.engine.refreshing import Refreshing
 from broker.engine.reporting import Reporting
 from broker.engine.standing import Standings
 from broker.ports import Clock
-from broker.telemetry.events import Events, GatewayUsed, OutcomeReported
+from broker.telemetry.events import Events, GatewayAuthorized, GatewayUsed, OutcomeReported
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A request that may be made, and the material to make it with."""
+    """A request that may be made, and the material to make it with. `request` is a name for it, no secret: eight
+    characters for this process, and a number."""
 
     lease: Lease
     held: Held
     provider: Provider
+    secret: SecretValue
+    request: str
+    route: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +51,7 @@ class Used:
     provider: str
     profile: str
     version: int
+    request: str
     method: str
     route: str
     account: bool = False
@@ -71,8 +80,7 @@ class Spending:
         self._leasing = leasing
         self._refreshing = refreshing
         self._reporting = reporting
-        self.recorded: Callable[[], None] = lambda: None
-        """Raises AuditUnavailable while nothing may pass, for it could not be recorded."""
+        self._process, self._numbers = secrets.token_hex(4), count(1)
         self._prefixes = {known.id: urlsplit(known.base_url).path.rstrip("/") for known in catalog.providers.values()}
 
     def bearer(self, token: str) -> Lease:
@@ -80,20 +88,30 @@ class Spending:
         return self._leasing.bearer(lease_tokens.digest(token))
 
     async def use(self, lease: Lease, provider: Provider, *, method: str, path: str, within: Callable[[], float]) -> Use:
-        """The request, with the credential that serves it. `path` is what stands behind the provider's `base_url`, in its plain
-        form. A login that has to be refreshed first is waited for, `within` so many seconds.
+        """The request, with the credential that serves it, and recorded. `path` is what stands behind the provider's
+        `base_url`, in its plain form. A login that has to be refreshed first is waited for, `within` so many seconds.
 
         Raises PolicyDenied, InvalidArgument, NoUsableProfile, ProfileNotFound, ReauthRequired, RefreshFailed,
         SourceNotSynced, AuditUnavailable; and, where it ended meanwhile, LeaseNotFound, LeaseExpired, ShuttingDown.
         """
-        self.recorded()
         self._check(lease, provider, method, path)
         try:
             settled, held = self._leasing.settle(lease)
         except RefreshFailed:
             again = partial(self._settle_again, lease.token)
             settled, held = await self._refreshing.patiently(again, within=within())
-        return Use(settled, held, provider)
+        if (secret := held.profile.secret) is None:
+            raise NoUsableProfile(f"profile {held.profile.id!r} cannot be used: {held.profile.fault}")
+        use = Use(settled, held, provider, secret, f"{self._process}{next(self._numbers):08x}", route(path))
+        self._record(use, method)
+        return use
+
+    def _record(self, use: Use, method: str) -> None:
+        """Raises AuditUnavailable where the request must not be made unrecorded, and cannot be recorded."""
+        profile = use.held.profile.id
+        self._events.emit(
+            GatewayAuthorized(profile=profile, request=use.request, method=method, route=use.route, **whose(use.lease))
+        )
 
     def answered(self, used: Used, answer: Answer) -> None:
         """How the vendor answered. Of material that its profile holds no more it says nothing."""
@@ -104,6 +122,7 @@ class Spending:
                 provider=used.provider,
                 profile=used.profile,
                 lease=used.lease,
+                request=used.request,
                 method=used.method,
                 route=used.route,
                 status=answer.status,

@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Final, Protocol, Self
 
 from broker.domain.errors import BrokerError
+from broker.domain.leases import Lease
 from broker.engine.grants import Grant
 from broker.engine.notifying import Mailbox, News
 
@@ -43,6 +44,10 @@ class Leases(Protocol):
 
     def extend(self, lease_id: str) -> Grant:
         """The lease, renewed for as long as first asked. Raises LeaseNotFound, LeaseExpired."""
+
+    def deliver(self, lease: Lease) -> None:
+        """Records that new material of the lease's profile goes to its holder. Raises AuditUnavailable where it must not go
+        unrecorded; the stream is then due again soon."""
 
     def close(self, lease_id: str) -> None:
         """The stream is gone: the lease ends, if it was the stream's still."""
@@ -83,21 +88,26 @@ class LeaseStream:
         if News.ENDED in news:
             return Notice(NoticeKind.REVOKED, lease_id, None, self._mailbox.reason, patience=_TO_SAY_GOODBYE)
         try:
-            if News.ROTATED in news:
+            # Also of a rotation that could not be recorded when it was news.
+            if (rotated := self._rotated()) is not None:
                 self._mailbox.post(news & ~News.ROTATED)
-                return self._rotated()
+                return rotated
             notice = self._due() if News.DUE in news else None
             if notice is not None or News.MOVED not in news:
                 return notice
             return self._notice(NoticeKind.RENEWED, self._leasing.look(lease_id))
         except BrokerError:
-            return None  # it ended meanwhile: the mailbox says so next
+            return None  # it ended, which the mailbox says next; or it cannot be recorded, and is tried again
 
     def _rotated(self) -> Notice | None:
         """A token stays the same whatever is behind it: its holder is told of another profile, not of other material."""
         before, now = self._granted, self._leasing.look(self._granted.lease.id)
         same = now.lease.profile == before.lease.profile and (now.lease.brokered or now.held.version == before.held.version)
-        return None if same else self._notice(NoticeKind.ROTATED, now)
+        if same:
+            return None
+        if not now.lease.brokered:
+            self._leasing.deliver(now.lease)
+        return self._notice(NoticeKind.ROTATED, now)
 
     def _due(self) -> Notice | None:
         before, now = self._granted, self._leasing.extend(self._granted.lease.id)

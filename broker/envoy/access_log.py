@@ -75,6 +75,7 @@ def _used(entry: accesslog_pb2.HTTPAccessLogEntry, fields: Mapping[str, Any]) ->
     told = {name: value.string_value for name, value in fields.items()}
     return Used(
         **{name: told[name] for name in _NAMES},
+        request=told.get("request", ""),
         version=int(told["version"]),
         method=_METHODS[entry.request.request_method],
         account=ACCOUNT in told,

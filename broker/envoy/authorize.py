@@ -12,7 +12,7 @@ from envoy.config.core.v3.base_pb2 import HeaderValueOption
 from envoy.service.auth.v3 import external_auth_pb2 as pb
 
 from broker.domain.credentials import carried
-from broker.domain.errors import BrokerError, NoUsableProfile
+from broker.domain.errors import BrokerError
 from broker.domain.leases import Lease
 from broker.domain.provider import Catalog, Provider
 from broker.domain.requests import METHODS, route, target_fault
@@ -63,7 +63,7 @@ class AuthorizationServicer:
                 lease = self._spending.bearer(asked.token)  # it may have ended meanwhile
             within = partial(_patience, call)
             use = await self._spending.use(lease, provider, method=http.method, path=asked.path, within=within)
-            return _passed(use, headers, route(asked.path), self._inspection.places(provider))
+            return _passed(use, headers, self._inspection.places(provider))
         except Refused as error:
             refused = error
         except BrokerError as error:
@@ -92,14 +92,12 @@ class AuthorizationServicer:
         )
 
 
-def _passed(use: Use, headers: Mapping[str, str], told: str, places: tuple[str, ...]) -> pb.CheckResponse:
+def _passed(use: Use, headers: Mapping[str, str], places: tuple[str, ...]) -> pb.CheckResponse:
     lease, held, profile = use.lease, use.held, use.held.profile
-    if profile.secret is None:
-        raise NoUsableProfile(f"profile {profile.id!r} cannot be used: {profile.fault}")
     form = use.provider.header_form(profile.mode)
     response = pb.CheckResponse()
     passed = response.ok_response
-    for name, value in carried(form, profile.secret, headers).items():
+    for name, value in carried(form, use.secret, headers).items():
         option = passed.headers.add()
         option.header.key, option.header.value, option.append_action = name, value, _REPLACE
     passed.headers_to_remove.extend(_removed(places, form.name))
@@ -111,7 +109,8 @@ def _passed(use: Use, headers: Mapping[str, str], told: str, places: tuple[str, 
         ("provider", lease.provider),
         ("profile", lease.profile),
         ("version", str(held.version)),
-        ("route", told),
+        ("request", use.request),
+        ("route", use.route),
     ):
         fields[name].string_value = value
     if any(name in headers for name in use.provider.accounts):

@@ -14,13 +14,14 @@ from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import GenericSecret, 
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 from envoy.service.secret.v3 import sds_pb2
 
-from broker.domain.errors import BrokerError, InvalidArgument
+from broker.domain.errors import AuditUnavailable, BrokerError, InvalidArgument
 from broker.domain.policies import MAIN
 from broker.domain.selection import Candidate
 from broker.engine.choosing import Choosing
 from broker.engine.ingesting import Ingesting
 from broker.engine.standing import Standings
 from broker.rpc.calls import Call, Service
+from broker.telemetry.events import Events, SecretPushed
 
 _log = logging.getLogger("equabot.gateway")
 
@@ -28,6 +29,7 @@ _TYPE: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Se
 _ALONE: Final = "/secret"
 _OF_PROFILE: Final = "profile/"
 _UNKNOWN: Final = "?"
+_TRY_AGAIN_AFTER: Final = 1.0
 _NOTHING: Final = "0"
 """The version of a secret that is empty: what it held may be used no more."""
 
@@ -36,10 +38,11 @@ class SecretServicer:
     """Pushes what a resource holds as soon as that changes. Before every source has been read it says nothing: a secret that is
     not there yet is none that is gone."""
 
-    def __init__(self, *, choosing: Choosing, standings: Standings, ingesting: Ingesting) -> None:
+    def __init__(self, *, choosing: Choosing, standings: Standings, ingesting: Ingesting, events: Events) -> None:
         self._choosing = choosing
         self._standings = standings
         self._ingesting = ingesting
+        self._events = events
         self._changed = asyncio.Event()
         standings.listeners.append(lambda _: self._wake())
         ingesting.listeners.append(self._wake)
@@ -60,10 +63,13 @@ class SecretServicer:
         await self._serve(requests, call, _Delta())
 
     async def fetch(self, request: pb.DiscoveryRequest, call: Call) -> pb.DiscoveryResponse:
-        """Once."""
+        """Once. Raises AuditUnavailable."""
         world = _World()
         world.asked(request)
-        return world.answer(self._found(world.names), "1")
+        found = self._found(world.names)
+        for name in found:
+            self._record(name)
+        return world.answer(found, world.news(found), "1")
 
     async def _serve(self, requests: AsyncIterator[Any], call: Call, talk: "_World | _Delta") -> None:
         async def listen() -> bool:
@@ -82,11 +88,14 @@ class SecretServicer:
             while not listening.done():
                 changed = self._changed
                 found = self._found(talk.names)
+                patience = None
                 if self._ingesting.settled and talk.due(found):
-                    number += 1
-                    await call.write(talk.answer(found, str(number)))
+                    news, patience = self._recorded(talk.news(found))
+                    if news or patience is None:
+                        number += 1
+                        await call.write(talk.answer(found, news, str(number)))
                 waiting = group.create_task(changed.wait())
-                await asyncio.wait({listening, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({listening, waiting}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
         if not listening.result():
             raise InvalidArgument("the request is not a message of this method")
@@ -94,6 +103,27 @@ class SecretServicer:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def _recorded(self, news: Mapping[str, tuple[str, Secret]]) -> tuple[dict[str, tuple[str, Secret]], float | None]:
+        """What may be pushed of it, and after how many seconds to try the rest again (None: there is none). What is empty gives
+        nothing, and needs no record."""
+        passing: dict[str, tuple[str, Secret]] = {}
+        patience = None
+        for name, (version, secret) in news.items():
+            try:
+                if version != _NOTHING:
+                    self._record(name)
+            except AuditUnavailable as unavailable:
+                patience = unavailable.retry_after or _TRY_AGAIN_AFTER
+                continue
+            passing[name] = version, secret
+        return passing, patience
+
+    def _record(self, name: str) -> None:
+        candidate = self._candidate(name.removesuffix(_ALONE))
+        if candidate is not None:
+            profile = candidate.held.profile
+            self._events.emit(SecretPushed(resource=name, provider=profile.provider, profile=profile.id))
 
     # -- what a resource holds -----------------------------------------------------------------------------------------
 
@@ -144,10 +174,15 @@ class _World:
     def due(self, found: Mapping[str, tuple[str, Secret]]) -> bool:
         return bool(_news(found, self._sent)) or (self._asked_anew and bool(found))
 
-    def answer(self, found: Mapping[str, tuple[str, Secret]], nonce: str) -> pb.DiscoveryResponse:
+    def news(self, found: Mapping[str, tuple[str, Secret]]) -> dict[str, tuple[str, Secret]]:
+        return _news(found, self._sent)
+
+    def answer(
+        self, found: Mapping[str, tuple[str, Secret]], news: Mapping[str, tuple[str, Secret]], nonce: str
+    ) -> pb.DiscoveryResponse:
         made = pb.DiscoveryResponse(version_info=nonce, type_url=_TYPE, nonce=nonce)
-        news = _news(found, self._sent)
-        for _, secret in ({**found, **news}).values():
+        known = {name: told for name, told in found.items() if self._sent.get(name) == told[0]}
+        for _, secret in ({**known, **news}).values():
             made.resources.add().Pack(secret)
         self._sent |= {name: version for name, (version, _) in news.items()}
         self._asked_anew = False
@@ -171,9 +206,14 @@ class _Delta:
     def due(self, found: Mapping[str, tuple[str, Secret]]) -> bool:
         return bool(_news(found, self._sent))
 
-    def answer(self, found: Mapping[str, tuple[str, Secret]], nonce: str) -> pb.DeltaDiscoveryResponse:
+    def news(self, found: Mapping[str, tuple[str, Secret]]) -> dict[str, tuple[str, Secret]]:
+        return _news(found, self._sent)
+
+    def answer(
+        self, _: Mapping[str, tuple[str, Secret]], news: Mapping[str, tuple[str, Secret]], nonce: str
+    ) -> pb.DeltaDiscoveryResponse:
         made = pb.DeltaDiscoveryResponse(type_url=_TYPE, nonce=nonce)
-        for name, (version, secret) in _news(found, self._sent).items():
+        for name, (version, secret) in news.items():
             made.resources.add(name=name, version=version).resource.Pack(secret)
             self._sent[name] = version
         return made

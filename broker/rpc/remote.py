@@ -5,7 +5,6 @@ minute, a certificate's last day), it is found out anew, and where that fails th
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn, Protocol
 
@@ -20,10 +19,6 @@ from broker.rpc.status import explained
 from broker.telemetry.events import CallerRefused, Events
 
 _BEARER: Final = "bearer "
-_TOLD_AT_ONCE: Final = 60
-_TOLD_EVERY: Final = 1.0
-"""Seconds between two refusals of which is told, once that many were told. Whoever reaches the port can be refused, and what is
-told is kept, in places that have an end."""
 
 
 class RemoteCall(Call, Protocol):
@@ -72,7 +67,7 @@ class Door:
     def __init__(self, identities: Identities, *, clock: Clock, events: Events) -> None:
         self._identities = identities
         self._clock = clock
-        self._refusals = _Refusals(clock, events)
+        self._events = events
 
     def service(self, agents: Mapping[str, Service]) -> Service:
         """One service in place of those of the agents, which are of one kind."""
@@ -97,7 +92,7 @@ class Door:
         try:
             return await self._identities.identify(_shown(call))
         except BrokerError as refused:
-            self._refusals.add(refused)
+            self._events.emit(CallerRefused(reason=explained(refused).code.name, words=refused.message))
             raise
 
     async def _while_known(self, caller: Identified, call: RemoteCall, answering: Awaitable[None]) -> None:
@@ -120,24 +115,6 @@ class Door:
             caller = await self._let_in(call)
             if caller.agent != agent:
                 raise Unidentified("the caller is another agent than it was: open the stream again")
-
-
-class _Refusals:
-    """Tells of callers who were not let in: of each, but where they keep coming of several together."""
-
-    def __init__(self, clock: Clock, events: Events) -> None:
-        self._clock = clock
-        self._events = events
-        self._untold: Counter[str] = Counter()
-        self._calm_at: dict[str, float] = {}
-
-    def add(self, refused: BrokerError) -> None:
-        code, now = explained(refused).code.name, self._clock.steady()
-        self._untold[code] += 1
-        calm = max(self._calm_at.get(code, now), now)
-        if calm - now <= _TOLD_EVERY * (_TOLD_AT_ONCE - 1):
-            self._calm_at[code] = calm + _TOLD_EVERY
-            self._events.emit(CallerRefused(reason=code, words=refused.message, times=self._untold.pop(code)))
 
 
 def credentials(certificate: Certificate) -> grpc.ServerCredentials:

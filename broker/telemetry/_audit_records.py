@@ -14,6 +14,8 @@ KINDS: Final[dict[type[Event], str]] = {
     told.LeaseGranted: "granted",
     told.LeaseRenewed: "renewed",
     told.LeaseMoved: "moved",
+    told.MaterialDelivered: "delivered",
+    told.SecretPushed: "pushed",
     told.LeaseRevoked: "revoked",
     told.LeaseDenied: "denied",
     told.RenewalDenied: "renewal_denied",
@@ -24,12 +26,14 @@ KINDS: Final[dict[type[Event], str]] = {
     told.ReauthRequired: "reauth_required",
     told.ProfilesChanged: "rotated",
     told.Administered: "administered",
+    told.GatewayAuthorized: "authorized",
     told.GatewayUsed: "used",
     told.GatewayRefused: "refused",
+    told.Summed: "summed",
 }
 """What is recorded, and under which `kind`. The log has kinds of its own beside these: `begun`, `resumed`, `ended`."""
 
-_FREE: Final = frozenset({"route", "session", "reason", "words"})
+_FREE: Final = frozenset({"route", "session", "reason", "words", "resource"})
 """Texts that are not ours alone."""
 _FIELDS: Final = {
     kind: tuple((one.name, one.type is int or (one.type is str and one.name not in {"lease", *_FREE})) for one in fields(kind))

@@ -127,9 +127,14 @@ def _counters(tallies: Tallies) -> Iterator[Metric]:
 
 
 def _gateway_counters(tallies: Tallies) -> Iterator[Metric]:
+    authorized = CounterMetricFamily(
+        "equabot_gateway_authorized", "Requests that the gateway let pass, counted before they go on.", labels=("provider",)
+    )
+    for provider, count in tallies.authorized.items():
+        authorized.add_metric((provider,), count)
     used = CounterMetricFamily(
         "equabot_gateway_requests",
-        "Requests that the gateway let pass, by the status of the answer; 0: none came.",
+        "Requests that the gateway let pass and that have ended, by the status of the answer; 0: none came.",
         labels=("provider", "status"),
     )
     for key, count in tallies.used.items():
@@ -139,7 +144,14 @@ def _gateway_counters(tallies: Tallies) -> Iterator[Metric]:
     )
     for key, count in tallies.turned_away.items():
         turned_away.add_metric(key, count)
-    yield from (used, turned_away)
+    unended = GaugeMetricFamily(
+        "equabot_gateway_requests_open",
+        "Requests that the gateway let pass and whose end it has not reported: under way, or lost with the gateway.",
+        labels=("provider",),
+    )
+    for provider, count in tallies.open.items():
+        unended.add_metric((provider,), count)
+    yield from (authorized, unended, used, turned_away)
     yield CounterMetricFamily(
         "equabot_gateway_log_skipped", "Entries of the gateway's log that made no sense.", value=tallies.skipped
     )

@@ -67,7 +67,8 @@ class Tallies:
     """What has been counted since the broker began."""
 
     __slots__ = (
-        "acquire", "callers", "denied", "granted", "outcomes", "refreshes", "rotation", "skipped", "turned_away", "used",
+        "acquire", "authorized", "callers", "denied", "granted", "open", "outcomes", "refreshes", "rotation", "skipped",
+        "turned_away", "used",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -76,6 +77,8 @@ class Tallies:
         self.callers: Counter[str] = Counter()
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self.refreshes: Counter[tuple[str, str]] = Counter()
+        self.authorized: Counter[str] = Counter()
+        self.open: Counter[str] = Counter()
         self.used: Counter[tuple[str, str]] = Counter()
         self.turned_away: Counter[tuple[str, str]] = Counter()
         self.skipped = 0

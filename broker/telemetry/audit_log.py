@@ -131,11 +131,6 @@ class AuditLog:
             self._waiting.append(record)
         self.write_waiting()
 
-    def check(self) -> None:
-        """Raises AuditUnavailable where nothing may happen that is not recorded, and it cannot be."""
-        if self.refuses and not self.write_waiting():
-            raise self._refusal()
-
     def write_waiting(self) -> bool:
         """Writes what waits, if it is time to try; returns whether nothing waits any more. Never raises."""
         if self._failing_since is not None and self._steady() < self._retry_at:

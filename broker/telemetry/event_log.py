@@ -5,23 +5,28 @@ import re
 from dataclasses import fields
 from typing import Final
 
+from broker.telemetry._audit_records import KINDS
 from broker.telemetry.events import (
     AcquireAnswered,
     ClockJumped,
     CredentialStateChanged,
     Event,
+    GatewayAuthorized,
     GatewayLogSkipped,
     GatewayUsed,
     LeaseGranted,
     LeaseMoved,
     LeaseRenewed,
     LeaseRevoked,
+    MaterialDelivered,
     OutcomeReported,
     ReauthRequired,
     RefreshFailed,
     RenewalDenied,
+    SecretPushed,
     SourceStale,
     StoreFault,
+    Summed,
 )
 
 _log: Final = logging.getLogger("broker.events")
@@ -31,9 +36,12 @@ _LEVELS: Final[dict[type[Event], int]] = {
     LeaseGranted: logging.DEBUG,
     LeaseRenewed: logging.DEBUG,
     LeaseMoved: logging.DEBUG,
+    MaterialDelivered: logging.DEBUG,
+    SecretPushed: logging.DEBUG,
     RenewalDenied: logging.DEBUG,  # often no more than a lease that is over
     LeaseRevoked: logging.DEBUG,  # as often as grants: the audit log is the place that counts them
     OutcomeReported: logging.DEBUG,
+    GatewayAuthorized: logging.DEBUG,
     GatewayUsed: logging.DEBUG,
     GatewayLogSkipped: logging.DEBUG,
     ClockJumped: logging.WARNING,
@@ -42,6 +50,7 @@ _LEVELS: Final[dict[type[Event], int]] = {
     SourceStale: logging.WARNING,
     StoreFault: logging.ERROR,
 }
+_SUMMED: Final = {name: kind for kind, name in KINDS.items()}
 _WELL: Final = frozenset({"ok", ""})
 
 _UNTOLD: Final = frozenset({"lease", "session"})
@@ -65,12 +74,14 @@ _TOLD: Final[dict[type[Event], tuple[str, tuple[str, ...]]]] = {
 def log_event(event: Event) -> None:
     """Writes the event with its fields. A sink for `Events`."""
     kind = type(event)
-    level = _LEVELS.get(kind, logging.INFO)
+    level = _LEVELS.get(_SUMMED.get(event.of, kind) if isinstance(event, Summed) else kind, logging.INFO)
     if isinstance(event, CredentialStateChanged) and event.after not in _WELL:
         level = logging.WARNING
     if level and _log.isEnabledFor(level):
         words, names = _TOLD[kind]
         told = {name: getattr(event, name) for name in names}
+        if isinstance(event, Summed):
+            words = f"{event.of}: and {event.count} more in {event.seconds:.0f} s"
         _log.log(
             level, words, extra={name: value for name, value in told.items() if not (name in _OPTIONAL and value in _EMPTY)}
         )

@@ -17,10 +17,12 @@ class Event:
     """Something that happened.
 
     A `granting` one gives a credential to an agent. It is emitted first and done then: who emits it lets pass what is raised
-    (`AuditUnavailable`), having changed nothing.
+    (`AuditUnavailable`), having changed nothing. A `summed` one gives nothing, and an agent or a stranger can cause any number
+    of them: the log and the audit log hold the first ones, and sums of the others (`folding`). Metrics count each.
     """
 
     granting: ClassVar[bool] = False
+    summed: ClassVar[bool] = False
 
 
 Sink = Callable[[Event], None]
@@ -98,6 +100,30 @@ class LeaseMoved(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MaterialDelivered(Event):
+    """New material of a lease's profile goes to the stream that holds the lease."""
+
+    granting: ClassVar[bool] = True
+
+    agent: str
+    provider: str
+    profile: str
+    session: str = ""
+    lease: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretPushed(Event):
+    """A credential goes to an Envoy that asked for the resource by name (secret discovery)."""
+
+    granting: ClassVar[bool] = True
+
+    resource: str
+    provider: str
+    profile: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRevoked(Event):
     """A lease ended: `reason` as on the wire."""
 
@@ -114,6 +140,8 @@ class LeaseDenied(Event):
     """A request was refused: `reason` as in `BrokerError.reason`; `provider` is empty where none was named that is known. Of a
     request that makes no sense nothing more is told: anything may stand in it."""
 
+    summed: ClassVar[bool] = True
+
     agent: str
     provider: str
     reason: str
@@ -124,6 +152,8 @@ class LeaseDenied(Event):
 class RenewalDenied(Event):
     """A lease was not renewed: `reason` as in `BrokerError.reason`; `lease` as it was asked for, whosoever's it is."""
 
+    summed: ClassVar[bool] = True
+
     agent: str
     lease: str
     reason: str
@@ -132,12 +162,28 @@ class RenewalDenied(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerRefused(Event):
     """A call over the network was not let in: `reason` is the code on the wire (UNAUTHENTICATED, PERMISSION_DENIED or
-    UNAVAILABLE), `words` its message. Where strangers keep coming, `times` have been refused with that code since one was told
-    of last."""
+    UNAVAILABLE), `words` its message."""
+
+    summed: ClassVar[bool] = True
 
     reason: str
     words: str
-    times: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summed(Event):
+    """Further events of one kind (`of`, as in the audit log), caller (`agent`; empty: unknown) and reason: how many there were
+    in so many seconds, and when the first and the last one was. `provider` and `profile` are empty where they differed."""
+
+    of: str
+    agent: str
+    reason: str
+    provider: str
+    profile: str
+    count: int
+    seconds: float
+    first: str
+    last: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +196,8 @@ class AcquireAnswered(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutcomeReported(Event):
     """An agent (or the gateway) said how a provider answered: `outcome` as in `Outcome`."""
+
+    summed: ClassVar[bool] = True
 
     agent: str
     provider: str
@@ -174,16 +222,34 @@ class Administered(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GatewayUsed(Event):
-    """A request went through the gateway and was answered: `status` as in HTTP (0: no answer came), `sent` and `received` the
-    bytes of its body and of the answer's, `seconds` from its first byte to the answer's last. `route` is the path without its
-    query, and without what makes it one of its kind."""
+class GatewayAuthorized(Event):
+    """A request is let through the gateway: its credential goes to Envoy after this. `request` is a name for it, which its end
+    (`GatewayUsed`) has too. `route` is the path without its query, and without what makes it one of its kind."""
+
+    granting: ClassVar[bool] = True
 
     agent: str
     session: str
     provider: str
     profile: str
     lease: str
+    request: str
+    method: str
+    route: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayUsed(Event):
+    """A request that was let through the gateway has ended: `status` as in HTTP (0: no answer came), `sent` and `received` the
+    bytes of its body and of the answer's, `seconds` from its first byte to the answer's last. `request`, `method` and `route`
+    as in `GatewayAuthorized`."""
+
+    agent: str
+    session: str
+    provider: str
+    profile: str
+    lease: str
+    request: str
     method: str
     route: str
     status: int
@@ -195,6 +261,8 @@ class GatewayUsed(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayRefused(Event):
     """The gateway let a request not pass: `reason` in a word. `agent` and `lease` are empty where its token told nothing."""
+
+    summed: ClassVar[bool] = True
 
     agent: str
     provider: str

@@ -6,13 +6,14 @@ Hearing of an event costs less than a microsecond, and `prometheus_client` is no
 import asyncio
 from collections.abc import Callable
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from broker.telemetry._readings import CredentialGauge, Snapshot, SourceGauge, Tallies
 from broker.telemetry.events import (
     AcquireAnswered,
     CallerRefused,
     Event,
+    GatewayAuthorized,
     GatewayLogSkipped,
     GatewayRefused,
     GatewayUsed,
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CredentialGauge", "Metrics", "Snapshot", "SourceGauge"]
 
+_PROCESS: Final = 8
+"""Characters of a request's name that are the same for all of one process."""
+
 
 class Metrics:
     """Counts events (`record` is a sink for `Events`) and serves what it counted beside what `snapshot` says."""
@@ -37,12 +41,14 @@ class Metrics:
     def __init__(self, *, version: str) -> None:
         self.version = version
         self._tallies = Tallies()
+        self._process = ""
         self._heard: dict[type[Event], Callable[[Any], None]] = {
             LeaseGranted: self._granted,
             AcquireAnswered: self._answered,
             LeaseDenied: self._denied,
             CallerRefused: self._not_let_in,
             OutcomeReported: self._reported,
+            GatewayAuthorized: self._authorized,
             GatewayUsed: self._used,
             GatewayRefused: self._turned_away,
             GatewayLogSkipped: self._skipped,
@@ -83,13 +89,20 @@ class Metrics:
         self._tallies.denied[event.reason] += 1
 
     def _not_let_in(self, event: CallerRefused) -> None:
-        self._tallies.callers[event.reason] += event.times
+        self._tallies.callers[event.reason] += 1
 
     def _reported(self, event: OutcomeReported) -> None:
         self._tallies.outcomes[event.provider, event.outcome] += 1
 
+    def _authorized(self, event: GatewayAuthorized) -> None:
+        self._tallies.authorized[event.provider] += 1
+        self._tallies.open[event.provider] += 1
+        self._process = event.request[:_PROCESS]
+
     def _used(self, event: GatewayUsed) -> None:
         self._tallies.used[event.provider, str(event.status)] += 1
+        if event.request[:_PROCESS] == self._process:  # an earlier broker let the others through
+            self._tallies.open[event.provider] -= 1
 
     def _turned_away(self, event: GatewayRefused) -> None:
         self._tallies.turned_away[event.provider, event.reason] += 1

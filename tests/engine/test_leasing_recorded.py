@@ -1,15 +1,25 @@
 """Leases while the audit log must be kept and cannot be: nothing is given, nothing that was given is lost."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from broker.domain.cooldowns import Outcome
 from broker.domain.errors import AuditUnavailable, ProviderUnknown
 from broker.domain.policies import AgentPolicy
+from broker.domain.secret_value import SecretValue
 from broker.engine.grants import Request
 from broker.engine.streaming import NoticeKind
-from broker.telemetry.events import LeaseDenied, LeaseGranted, LeaseMoved, LeaseRenewed, LeaseRevoked, RenewalDenied
+from broker.telemetry.events import (
+    LeaseDenied,
+    LeaseGranted,
+    LeaseMoved,
+    LeaseRenewed,
+    LeaseRevoked,
+    MaterialDelivered,
+    RenewalDenied,
+)
 from tests.fakes.audit import MemoryAudit
 from tests.fakes.engine import Engine, profile
 
@@ -114,6 +124,27 @@ async def test_a_stream_is_renewed_as_soon_as_that_can_be_recorded(engine: Engin
             assert renewed.kind is NoticeKind.RENEWED
             assert renewed.grant is not None
             assert renewed.grant.lease.expires_at > granted.grant.lease.expires_at
+
+
+async def test_rotated_material_goes_to_a_stream_recorded_or_not_at_all(engine: Engine, audit: MemoryAudit) -> None:
+    """S8: new material is another secret. While that cannot be recorded, the stream keeps what it has."""
+    async with engine.running():
+        with engine.leasing.stream("main", replace(ANY, profile=A)) as stream:
+            await stream.next()
+            asking = asyncio.ensure_future(stream.next())
+            audit.fault = "disk full"
+            engine.put(profile(A, "rotated-secret-of-a"), profile(B))
+            await engine.clock.elapse(5.0)
+            assert not asking.done()
+            audit.fault = ""
+            await engine.clock.elapse(2.0)
+            rotated = await asyncio.wait_for(asking, 5)
+            assert rotated.kind is NoticeKind.ROTATED
+            assert rotated.grant is not None
+            assert rotated.grant.held.profile.secret == SecretValue("rotated-secret-of-a")
+    assert [e for e in audit.heard if isinstance(e, MaterialDelivered)] == [
+        MaterialDelivered(agent="main", provider="anthropic", profile=A, session="talk", lease=rotated.lease_id)
+    ]
 
 
 async def test_of_a_request_that_makes_no_sense_no_more_is_told_than_that(engine: Engine, audit: MemoryAudit) -> None:

@@ -51,3 +51,19 @@ def test_what_is_restored_may_be_spent_again() -> None:
         quotas.spend("main", policy, now=clock.steady())
     quotas.restore("main", before)
     quotas.spend("main", policy, now=clock.steady())
+
+
+def test_renewals_are_as_many_as_requests_and_counted_apart() -> None:
+    """S8: each is a record. Who asks for leases without end does not lose those it holds by that."""
+    clock = FakeClock()
+    quotas = Quotas(holding(clock))
+    policy = AgentPolicy(rate=1.0, burst=2)
+    for _ in range(2):
+        quotas.spend("main", policy, now=clock.steady())
+        quotas.spend_renewal("main", policy, now=clock.steady())
+    with pytest.raises(RateLimited):
+        quotas.spend_renewal("main", policy, now=clock.steady())
+    clock.advance(1.0)
+    quotas.spend_renewal("main", policy, now=clock.steady())
+    for _ in range(100):
+        quotas.spend_renewal("main", POLICY, now=clock.steady())

@@ -24,7 +24,8 @@ from broker.domain.provider import Provider
 from broker.engine.grants import Grant, Request
 from broker.engine.spending import Use, Used
 from broker.providers import PROVIDERS
-from broker.telemetry.events import GatewayUsed, OutcomeReported
+from broker.telemetry.events import GatewayAuthorized, GatewayUsed, OutcomeReported
+from tests.fakes.audit import MemoryAudit
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.logins import ACME, LIFE, World, login
 from tests.fakes.scripted_endpoint import UNREACHED, granted
@@ -66,7 +67,7 @@ def used(found: Use) -> Used:
     lease = found.lease
     return Used(
         agent=lease.agent, session=lease.session, lease=lease.id, provider=lease.provider, profile=lease.profile,
-        version=found.held.version, method="POST", route="/v1/messages",
+        version=found.held.version, request=found.request, method="POST", route="/v1/messages",
     )  # fmt: skip
 
 
@@ -81,7 +82,8 @@ async def test_a_token_stands_for_the_credential(engine: Engine) -> None:
     """Of the lease's profile, as it is now."""
     granted = acquire(engine)
     found = await use(engine, shown(granted))
-    assert found == Use(granted.lease, granted.held, ANTHROPIC)
+    assert (found.lease, found.held, found.provider) == (granted.lease, granted.held, ANTHROPIC)
+    assert found.secret == granted.held.profile.secret
     assert "secret-a" not in shown(granted)
 
 
@@ -166,15 +168,15 @@ async def test_an_agents_policy_narrows_what_may_be_asked() -> None:
 
 
 async def test_what_cannot_be_recorded_does_not_pass(engine: Engine) -> None:
-    """Where nothing may happen that is not."""
-    token = shown(acquire(engine))
-
-    def full() -> None:
-        raise AuditUnavailable("the disk is full")
-
-    engine.spending.recorded = full
+    """S8: where nothing may happen unrecorded, the use itself is what is to be recorded."""
+    token, audit = shown(acquire(engine)), MemoryAudit(fail_closed=True)
+    engine.events.sinks.insert(0, audit.record)
+    audit.fault = "the disk is full"
     with pytest.raises(AuditUnavailable):
         await use(engine, token)
+    audit.fault = ""
+    await use(engine, token)
+    assert [type(event) for event in audit.heard] == [GatewayAuthorized]
 
 
 # -- what comes of it --------------------------------------------------------------------------------------------------
@@ -280,13 +282,19 @@ async def test_what_is_told_of_older_material_changes_nothing(engine: Engine) ->
 
 
 async def test_every_use_is_told(engine: Engine) -> None:
-    """With what it was, and nothing that was in it."""
+    """S8: before the credential is handed over, and once more at its end; with what it was, and nothing that was in it."""
     found = await use(engine, shown(acquire(engine, session="talk")))
+    assert [event for event in engine.emitted if isinstance(event, (GatewayAuthorized, GatewayUsed))] == [
+        GatewayAuthorized(
+            agent="main", session="talk", provider="anthropic", profile=A, lease=found.lease.id, request=found.request,
+            method="POST", route="/v1/messages",
+        )
+    ]  # fmt: skip
     answered(engine, found, 200, seconds=1.5, sent=10, received=2000)
     assert [event for event in engine.emitted if isinstance(event, GatewayUsed)] == [
         GatewayUsed(
-            agent="main", session="talk", provider="anthropic", profile=A, lease=found.lease.id, method="POST",
-            route="/v1/messages", status=200, sent=10, received=2000, seconds=1.5,
+            agent="main", session="talk", provider="anthropic", profile=A, lease=found.lease.id, request=found.request,
+            method="POST", route="/v1/messages", status=200, sent=10, received=2000, seconds=1.5,
         )
     ]  # fmt: skip
 

@@ -55,6 +55,7 @@ def entry(
         "lease": lease.id,
         "provider": "anthropic",
         "profile": A,
+        "request": "5f",
         "route": "/v1/messages",
     }
     for name, value in (names | {"version": str(found[1].held.version)} | fields).items():
@@ -99,8 +100,8 @@ async def test_an_answer_is_told_and_counted(engine: Engine, stub: Any) -> None:
     (lease,) = engine.leasing.living()
     assert heard(engine, GatewayUsed) == [
         GatewayUsed(
-            agent="main", session="talk", provider="anthropic", profile=A, lease=lease.id, method="POST", route="/v1/messages",
-            status=429, sent=10, received=2000, seconds=0.5,
+            agent="main", session="talk", provider="anthropic", profile=A, lease=lease.id, request="5f", method="POST",
+            route="/v1/messages", status=429, sent=10, received=2000, seconds=0.5,
         )
     ]  # fmt: skip
     assert [event.outcome for event in heard(engine, OutcomeReported)] == ["rate_limit"]

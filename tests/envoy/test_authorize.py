@@ -17,7 +17,7 @@ from broker.domain.provider import Mode
 from broker.engine.grants import Grant, Request
 from broker.envoy.authorize import AuthorizationServicer
 from broker.rpc.server import control_server
-from broker.telemetry.events import GatewayRefused
+from broker.telemetry.events import GatewayAuthorized, GatewayRefused
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.logins import World, login
 from tests.fakes.scripted_endpoint import UNREACHED, granted
@@ -144,9 +144,10 @@ async def test_the_access_log_is_told_what_the_request_was_made_with(engine: Eng
     (lease,) = engine.leasing.living()
     found = engine.standings.find("main", A)
     assert found is not None
+    [authorized] = [event for event in engine.emitted if isinstance(event, GatewayAuthorized)]
     assert {name: value.string_value for name, value in response.dynamic_metadata.fields.items()} == {
-        "agent": "main", "session": "talk", "lease": lease.id, "provider": "anthropic", "profile": A,
-        "version": str(found[1].held.version), "route": "/v1/files/*",
+        "request": authorized.request, "agent": "main", "session": "talk", "lease": lease.id, "provider": "anthropic",
+        "profile": A, "version": str(found[1].held.version), "route": "/v1/files/*",
     }  # fmt: skip
 
 

@@ -34,7 +34,9 @@ def engine() -> Engine:
 @pytest.fixture
 async def channel(engine: Engine, tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
     """To the control socket."""
-    servicer = SecretServicer(choosing=engine.choosing, standings=engine.standings, ingesting=engine.ingesting)
+    servicer = SecretServicer(
+        choosing=engine.choosing, standings=engine.standings, ingesting=engine.ingesting, events=engine.events
+    )
     server = grpc.aio.server(handlers=[servicer.service()])
     server.add_insecure_port(f"unix:{tmp_path / 'control.sock'}")
     await server.start()

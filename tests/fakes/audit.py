@@ -12,20 +12,17 @@ class MemoryAudit:
         self.fail_closed = fail_closed
         self.fault = ""
         self.heard: list[Event] = []
+        self.refused: list[Event] = []
 
     @property
     def refuses(self) -> bool:
         """Whether nothing may be granted now."""
         return self.fail_closed and bool(self.fault)
 
-    def check(self) -> None:
-        """Raises AuditUnavailable while it refuses."""
-        if self.refuses:
-            raise AuditUnavailable(self.fault)
-
     def record(self, event: Event) -> None:
         """Keeps it. Raises AuditUnavailable for what is granting, while it refuses."""
-        if event.granting:
-            self.check()
+        if event.granting and self.refuses:
+            self.refused.append(event)
+            raise AuditUnavailable(self.fault)
         if not self.fault:
             self.heard.append(event)

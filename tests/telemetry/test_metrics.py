@@ -18,6 +18,8 @@ from broker.domain.errors import CannotStart
 from broker.telemetry.events import (
     AcquireAnswered,
     CallerRefused,
+    Event,
+    GatewayAuthorized,
     GatewayLogSkipped,
     GatewayRefused,
     GatewayUsed,
@@ -122,14 +124,19 @@ async def test_counters_count_what_was_heard() -> None:
         ReauthRequired(**login, reason="invalid_grant", command="log in"),
     ]
     request = {"agent": "main", "provider": "anthropic", "lease": "l", "method": "POST", "route": "/v1/messages"}
-    gateway = [
-        GatewayUsed(**request, session="", profile="anthropic:env", status=429, sent=1, received=2, seconds=0.1),
+    passed = {**request, "session": "", "profile": "anthropic:env"}
+    gateway: list[Event] = [
+        *(GatewayAuthorized(**passed, request=f"00c0ffee0000000{number}") for number in range(3)),
+        *(
+            GatewayUsed(**passed, request=name, status=429, sent=1, received=2, seconds=0.1)
+            for name in ("00c0ffee00000001", "of another process")
+        ),
         GatewayRefused(**request, status=401, reason="LEASE_NOT_FOUND"),
         GatewayLogSkipped(),
     ]
     strangers = [
         CallerRefused(reason="UNAUTHENTICATED", words=""),
-        CallerRefused(reason="UNAUTHENTICATED", words="", times=40),
+        CallerRefused(reason="UNAUTHENTICATED", words=""),
         CallerRefused(reason="UNAVAILABLE", words=""),
     ]
     for event in (granted, granted, outcome, *denied, *strangers, *refreshes, *gateway, StoreRecovered()):
@@ -139,11 +146,12 @@ async def test_counters_count_what_was_heard() -> None:
         key("leases_granted_total"): 2.0,
         key("leases_denied_total", reason="LEASE_LIMIT"): 2.0,
         key("leases_denied_total", reason="POLICY_DENIED"): 1.0,
-        key("callers_refused_total", reason="UNAUTHENTICATED"): 41.0,
+        key("callers_refused_total", reason="UNAUTHENTICATED"): 2.0,
         key("callers_refused_total", reason="UNAVAILABLE"): 1.0,
         key("outcomes_total", provider="openai", outcome="rate_limit"): 1.0,
         key("audit_lost_total"): 0.0,
-        key("gateway_requests_total", provider="anthropic", status="429"): 1.0,
+        key("gateway_authorized_total", provider="anthropic"): 3.0,
+        key("gateway_requests_total", provider="anthropic", status="429"): 2.0,
         key("gateway_refusals_total", provider="anthropic", reason="LEASE_NOT_FOUND"): 1.0,
         key("gateway_log_skipped_total"): 1.0,
         key("refreshes_total", provider="acme", outcome="refreshed"): 2.0,
@@ -152,6 +160,7 @@ async def test_counters_count_what_was_heard() -> None:
             for outcome in ("adopted", "transient", "uncertain", "reauth_required")
         },
     }
+    assert found[key("gateway_requests_open", provider="anthropic")] == 2.0, "of this process, without those that ended"
 
 
 async def test_histograms_count_up_to_each_bound() -> None:
