@@ -13,6 +13,7 @@ from broker.cli.storing import faults
 from broker.cli.surroundings import now
 from broker.domain.findings import Severity
 from broker.domain.logins import login_command
+from broker.domain.material import Fault
 from broker.domain.oauth import refresh_at
 from broker.domain.policies import MAIN
 from broker.domain.profiles import Profile, State
@@ -36,7 +37,7 @@ def logins(args: Namespace, config: "Config") -> Iterator[Problem]:
     if not running:
         message = "no broker answers: what follows was read without one"
         yield problem(Severity.INFO, config.run_dir, message, "equabot serve")
-    yield from _sources(here)
+    yield from _sources(here, findings)
     yield from _brokers(findings, here, reports)
     due = {} if running else dict(_due(config, here))
     told: set[tuple[str, str]] = set()
@@ -106,22 +107,28 @@ def remedy(profile: ProfileStatus, owner: str) -> str:
     return login_command(profile.id, owner) if profile.id.endswith("-cli") else f"equabot models auth paste-token {named}"
 
 
-def _sources(here: "Survey") -> Iterator[Problem]:
+def _sources(here: "Survey", findings: "Sequence[Finding]") -> Iterator[Problem]:
+    """What is wrong with them; since when, a running broker knows."""
     for source in here.sources:
         for fault in source.faults():
             whole = fault.where == source.name
-            yield problem(Severity.ERROR if whole else Severity.WARNING, fault.where, fault.message)
+            message = next((found.message for found in findings if _same(found, fault)), fault.message)
+            yield problem(Severity.ERROR if whole else Severity.WARNING, fault.where, message)
+
+
+def _same(found: "Finding", fault: Fault) -> bool:
+    return found.subject == fault.where and found.message.startswith(fault.message)
 
 
 def _brokers(findings: "Sequence[Finding]", here: "Survey", reports: Sequence[Report]) -> Iterator[Problem]:
     """What the running broker finds: of its own (state, audit log, callers), and of sources where they look different to it. Of
     profiles the reports tell, in its words as well."""
-    told = {fault.message for source in here.sources for fault in source.faults()}
-    sources = {fault.where for source in here.sources for fault in source.faults()} | {one.name for one in here.sources}
+    wrong = [fault for source in here.sources for fault in source.faults()]
+    sources = {fault.where for fault in wrong} | {one.name for one in here.sources}
     described = {profile.id for report in reports for profile in report.profiles}
     described |= {provider for report in reports for provider in report.missing()}
     for found in findings:
-        if found.subject not in described and found.message not in told:
+        if found.subject not in described and not any(_same(found, fault) for fault in wrong):
             subject = f"{found.subject} (the broker's)" if found.subject in sources else found.subject
             yield problem(Severity(found.severity), subject, found.message, found.remedy)
 

@@ -87,7 +87,7 @@ def _of_sources(sources: Iterable[SourceState]) -> Iterator[Finding]:
             yield Finding(severity=Severity.WARNING, subject=source.name, message="it has not been read yet")
         for fault in source.faults():
             severity = Severity.ERROR if fault.where == source.name else Severity.WARNING
-            yield Finding(severity=severity, subject=fault.where, message=fault.message)
+            yield Finding(severity=severity, subject=fault.where, message=str(fault))
 
 
 def _of_profiles(candidates: Iterable[Candidate]) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from types import MappingProxyType
 
 from broker.domain.cooldowns import Usage
@@ -11,10 +12,17 @@ from broker.domain.profiles import Profile
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something wrong in a unit that leaves the rest of it usable: where, what, and what to do. Never a secret's bytes."""
+    """Something wrong: where, what, and what to do. Never a secret's bytes. `since`, in seconds since the epoch, is when it
+    was first so; None where that is not known, as of what is wrong inside a unit that can be read."""
 
     where: str
     message: str
+    since: float | None = None
+
+    def __str__(self) -> str:
+        if self.since is None:
+            return self.message
+        return f"{self.message} (since {datetime.fromtimestamp(self.since, UTC):%Y-%m-%dT%H:%M:%SZ})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +95,8 @@ class SourceState:
 
     def faults(self) -> list[Fault]:
         """Everything wrong in it now."""
-        found = [Fault(self.name, self.fault)] if self.fault else []
-        found += [Fault(f"{self.name} {unit}".rstrip(), fault) for unit, (fault, _) in self.stale_units.items()]
+        found = [Fault(self.name, self.fault, self.stale_since)] if self.fault else []
+        found += [Fault(f"{self.name} {unit}".rstrip(), *stale) for unit, stale in self.stale_units.items()]
         return found + [fault for unit in self.units.values() for fault in unit.faults]
 
 

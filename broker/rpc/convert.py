@@ -171,7 +171,7 @@ def source_status(state: SourceState, *, stale_budget: float) -> admin_pb2.Sourc
     message = admin_pb2.SourceStatus(
         name=_plain(state.name),
         state="pending" if state.synced_at is None else "stale" if state.fault or state.stale_units else "synced",
-        fault=_plain("; ".join(fault.message for fault in state.faults()[:20])),
+        fault=_plain("; ".join(map(str, state.faults()[:20]))),
         profiles=sum(len(unit.profiles) for unit in state.units.values()),
         stale_budget=Duration(seconds=whole, nanos=int((stale_budget - whole) * 1e9)),
     )

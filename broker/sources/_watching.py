@@ -4,11 +4,15 @@ system cannot notify.
 A reader declares what it is about to read, then reads. Whatever the kernel reports meanwhile throws the reading away, so that
 no mixture of old and new is handed on. A file that is being written is left alone until it is closed. Every step of the way
 to a path is watched: it may be replaced, appear, vanish, or be a link to a link.
+
+No event says that a fault of the system has passed, so what could not be read is read again after a while, ever less often. A
+file that is written without end does not keep the broker busy: reading takes a share of the time, and no more.
 """
 
 import asyncio
 import errno
 import logging
+import os
 import random
 import stat
 import threading
@@ -22,6 +26,7 @@ from typing import Final
 from inotify_simple import Event, INotify
 from inotify_simple import flags as on
 
+from broker.domain.backoff import delays
 from broker.ports import Clock
 
 _log = logging.getLogger("equabot.sources")
@@ -35,6 +40,17 @@ _SETTLE_WITHIN: Final = 1.0
 
 _TRIES: Final = 20
 _POLL_EVERY: Final = (2.0, 4.0)
+_AGAIN: Final = {"base": 0.5, "cap": 30.0}
+"""Seconds between two readings of what could not be read."""
+
+_NOTIFIED_AGAIN: Final = {"base": 30.0, "cap": 300.0}
+"""Seconds between two tries to be notified again, where that failed."""
+
+_WORK_AT_ONCE: Final = 1.0
+_WORK_MOST: Final = 2.0
+_WORK_SHARE: Final = 0.25
+"""Reading may take so many seconds at once, and this share of the time in the long run."""
+
 _LINKS_MAX: Final = 40
 _REMEDIES: Final = {
     errno.ENOSPC: "; raise fs.inotify.max_user_watches",
@@ -79,7 +95,7 @@ class _Directory:
         return found
 
     def _may_be_directory(self, entry: str, mask: int) -> bool:
-        return bool(mask & on.ISDIR) or (bool(mask & (on.CREATE | on.MOVED_TO)) and (self.path / entry).is_symlink())
+        return bool(mask & on.ISDIR) or (bool(mask & (on.CREATE | on.MOVED_TO)) and os.path.islink(self.path / entry))  # noqa: PTH114
 
     def forget(self, name: str, entry: str) -> None:
         self.itself.discard(name)
@@ -88,6 +104,58 @@ class _Directory:
             interested.discard(name)
             if not interested:
                 del self.entries[entry]
+
+
+class _Retries:
+    """When something is tried again: ever less often, and soon where something new is concerned."""
+
+    def __init__(self, clock: Clock, *, base: float, cap: float) -> None:
+        self._clock = clock
+        self._bounds = (base, cap)
+        self._concerned: frozenset[str] = frozenset()
+        self._waits: Iterator[float] = iter(())
+        self._at = 0.0
+
+    def concern(self, names: frozenset[str]) -> None:
+        """Begins, goes on, or ends where there are no names."""
+        now = self._clock.steady()
+        if names - self._concerned:
+            base, cap = self._bounds
+            self._waits = delays(base=base, cap=cap, rng=random.random)
+            self._at = now + next(self._waits)
+        elif names and self._at <= now:
+            self._at = now + next(self._waits)
+        self._concerned = names
+
+    def left(self) -> float:
+        """Seconds until it is due; not above zero: it is."""
+        return self._at - self._clock.steady()
+
+
+class _Work:
+    """How long the reader has worked of late. As a context, it counts the time in it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._done = 0.0
+        self._at = self._began = clock.steady()
+
+    def __enter__(self) -> None:
+        self._began = self._clock.steady()
+
+    def __exit__(self, *_: object) -> None:
+        now = self._clock.steady()
+        idle = self._began - self._at
+        # No more than the most: a process that was stopped for an hour has not worked for one.
+        self._done = min(max(0.0, self._done - idle * _WORK_SHARE) + now - self._began, _WORK_MOST)
+        self._at = now
+
+    async def rest(self) -> None:
+        """Waits until there is work left to spend."""
+        idle = self._clock.steady() - self._at
+        over = self._done - _WORK_AT_ONCE - idle * _WORK_SHARE
+        if over > 0:
+            await self._clock.sleep(over / _WORK_SHARE)
 
 
 class Watch:
@@ -106,21 +174,31 @@ class Watch:
         self._writing: dict[tuple[int, str], set[str]] = {}
         self._changes = Changes()
         self._news = asyncio.Event()
+        self._unread: set[str] = set()
+        self._again = _Retries(clock, **_AGAIN)
+        self._notified_again = _Retries(clock, **_NOTIFIED_AGAIN)
+        self._polled_because = ""
+        self._work = _Work(clock)
 
     async def rounds(self, read: Callable[[Changes], None]) -> AsyncGenerator[Changes, None]:
         """Calls `read` in a thread, first for everything, then for what changed, and yields what was read once nothing
         changed under it. Goes on until it is cancelled or closed."""
         try:
+            self._changes = Changes()
             self._start()
             changes = Changes(everything=True)
             while True:
                 for _ in range(_TRIES):
-                    await asyncio.to_thread(read, changes)
+                    await self._work.rest()
+                    with self._work:
+                        await asyncio.to_thread(read, changes)
                     self._take()
                     if not self._changes.touch(changes):
                         break
                     changes |= await self._changed()
-                yield changes
+                self._say_recovered()
+                with self._work:  # what is made of it counts as well
+                    yield changes
                 changes = await self._changed()
         finally:
             self._stop()
@@ -135,6 +213,7 @@ class Watch:
     @contextmanager
     def interests(self, name: str) -> Iterator[None]:
         """What is declared inside takes the place of what was declared under the name before."""
+        self._unread.discard(name)
         before = self._interests.pop(name, set())
         for descriptor, entry in before:
             if (directory := self._directories.get(descriptor)) is not None:
@@ -150,6 +229,11 @@ class Watch:
         with self.interests(name):
             pass
 
+    def unread(self, name: str) -> None:
+        """What stands under the name could not be read: it is read again after a while, whether or not anything changes. Holds
+        until its interests are declared again."""
+        self._unread.add(name)
+
     def path(self, name: str, path: Path, *, below: Path = Path("/")) -> None:
         """Whatever decides what the absolute path is: the steps to it, links on the way, and the last entry itself.
         `below` is a part of it that is looked after already."""
@@ -161,7 +245,7 @@ class Watch:
                 at = at.parent
                 continue
             here = at / step
-            if steps and here.is_dir() and not here.is_symlink():
+            if steps and os.path.isdir(here) and not os.path.islink(here):  # noqa: PTH112, PTH114  (which never raise)
                 self._want(name, here, _ITSELF)
             else:
                 self._want(name, at, _ENTRIES if steps else _CONTENTS, entry=step)
@@ -249,14 +333,23 @@ class Watch:
     # --- waiting for it -----------------------------------------------------------------------------------------
 
     async def _changed(self) -> Changes:
-        if self._inotify is None:
-            await self._poll()
-        else:
-            await self._listen(self._inotify.fileno())
+        async with asyncio.TaskGroup() as tasks:
+            again = tasks.create_task(self._read_again(frozenset(self._unread)))
+            try:
+                await (self._poll() if self._inotify is None else self._listen(self._inotify.fileno()))
+            finally:
+                again.cancel()
         found = self._changes
         held = frozenset() if found.everything else self._held()
         self._changes = Changes(names=found.names & held)
         return replace(found, names=found.names - held)
+
+    async def _read_again(self, unread: frozenset[str]) -> None:
+        self._again.concern(unread)
+        if unread:
+            await self._clock.sleep(self._again.left())
+            self._changes |= Changes(names=unread)
+            self._news.set()
 
     async def _listen(self, descriptor: int) -> None:
         loop = asyncio.get_running_loop()
@@ -280,6 +373,8 @@ class Watch:
             await self._until(lambda: nap.done() or self._changes != Changes())
             nap.cancel()
         self._changes |= Changes(everything=True)
+        if self._notified_again.left() <= 0:
+            self._start()
 
     async def _until(self, happened: Callable[[], bool]) -> None:
         while not happened():
@@ -289,16 +384,23 @@ class Watch:
     # --- beginning and end --------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        self._changes = Changes()
         try:
             self._inotify = self._open()
         except (OSError, AttributeError) as error:  # AttributeError: a system without inotify
             self._poll_instead(error)
 
+    def _say_recovered(self) -> None:
+        if self._inotify is not None and self._polled_because:
+            self._polled_because = ""
+            _log.info("notified of changes again")
+
     def _poll_instead(self, error: Exception) -> None:
-        why = error.strerror if isinstance(error, OSError) else "this system has no inotify"
+        why = str(error.strerror) if isinstance(error, OSError) else "this system has no inotify"
         remedy = _REMEDIES.get(error.errno or 0, "") if isinstance(error, OSError) else ""
-        _log.warning("cannot be told of changes (%s): looking every few seconds instead%s", why, remedy)
+        if why != self._polled_because:
+            self._polled_because = why
+            _log.warning("cannot be notified of changes (%s): looking every few seconds instead%s", why, remedy)
+        self._notified_again.concern(frozenset({why}))
         self._stop()
 
     def _stop(self) -> None:

@@ -52,6 +52,7 @@ class Dotenv:
                 self._found = Listed(())
             except Unreadable as fault:
                 self._found = Unavailable(str(fault))
+                self._watch.unread("")
 
     def _parse(self, raw: bytes) -> Listed:
         values = parse_dotenv(raw, shown=self._path)

@@ -4,6 +4,7 @@ behind that a login shell, where one is to be asked. It is read when asked, for 
 
 import asyncio
 import os
+import random
 import signal
 import subprocess
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -13,12 +14,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from broker.domain.backoff import delays
 from broker.domain.discovery import Rules
 from broker.domain.material import Event, Fault, Listed, Unit
 from broker.domain.secret_value import SecretValue
+from broker.ports import Clock
 
 _SHELL: Final = "/bin/sh"
 _LARGEST: Final = 4 << 20
+_AGAIN: Final = {"base": 5.0, "cap": 300.0}
+"""Seconds until a login shell that said nothing is asked again."""
 _PROCESS: Final = "environment variable {}"
 _SECTION: Final = "env section of the configuration, {}"
 _LOGIN_SHELL: Final = "login shell's variable {}"
@@ -50,14 +55,17 @@ class Env:
         *,
         rules: Rules,
         environ: Callable[[], Mapping[str, str]] = process_environment,
+        clock: Clock,
     ) -> None:
         self._options = options or EnvOptions()
+        self._clock = clock
         self._rules = rules
         self._environ = environ
         self._asked = asyncio.Event()
 
     async def events(self) -> AsyncGenerator[Event, None]:
-        """What the environment holds, once, and again whenever asked."""
+        """What the environment holds, once, and again whenever asked, or where a login shell said nothing."""
+        waits = delays(**_AGAIN, rng=random.random)
         while True:
             self._asked.clear()
             of_shell: Mapping[str, str] = {}
@@ -65,7 +73,20 @@ class Env:
             if self._options.shell_within is not None:
                 of_shell, fault = await asyncio.to_thread(_login_shell, self._environ(), self._options.shell_within)
             yield Listed((self._unit(of_shell, fault),))
+            waits = waits if fault else delays(**_AGAIN, rng=random.random)
+            await self._wait(next(waits) if fault else None)
+
+    async def _wait(self, seconds: float | None) -> None:
+        """Until somebody asks, or that time has passed."""
+        async with asyncio.TaskGroup() as tasks:
+            nap = tasks.create_task(self._ask_after(seconds)) if seconds is not None else None
             await self._asked.wait()
+            if nap is not None:
+                nap.cancel()
+
+    async def _ask_after(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._asked.set()
 
     def reread(self) -> None:
         """Reads it again."""

@@ -108,8 +108,11 @@ class Mounted:
                 self._lose(gone if self._seen else "")
                 return set()
             except (Unreadable, OSError) as error:
+                self._watch.unread(_ROOT)
                 self._lose(_why(self._path, error))
                 return set()
+            if any(isinstance(unit, str) for unit in units.values()):
+                self._watch.unread(_ROOT)
         self._seen, self._down = True, ""
         for name in self._found.keys() - units.keys() - names:
             self._forget(name)
@@ -140,6 +143,8 @@ class Mounted:
                 found = None
             except (Unreadable, OSError) as error:
                 found = _why(path, error)
+            if isinstance(found, str):
+                self._watch.unread(name)
         if found is None:
             self._forget(name)
         else:

@@ -3,6 +3,7 @@
 The unit of an update is one agent's store. Files are read by those who also write them, whom the composition root hands in.
 """
 
+import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from pathlib import Path
@@ -93,8 +94,9 @@ class ProfileStores:
             document, doubts = store.inspect()
         except StoreFault as fault:
             self._found[agent] = str(fault)
+            self._watch.unread(agent)
             return
-        if not document.entries and not store.path.exists():
+        if not document.entries and not os.path.exists(store.path):  # noqa: PTH110  (which never raises)
             self._found.pop(agent, None)
             return
         origin = str(store.path)

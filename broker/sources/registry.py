@@ -34,7 +34,7 @@ class Context:
 
 
 def _env(_: Options, context: Context) -> Source:
-    return Env(context.env, rules=context.rules, environ=context.environ)
+    return Env(context.env, rules=context.rules, environ=context.environ, clock=context.clock)
 
 
 def _dotenv(options: Options, context: Context) -> Source:

@@ -62,5 +62,6 @@ class ToolLogin:
                 self._found = Listed(())
             except Unreadable as fault:
                 self._found = Unavailable(str(fault))
+                self._watch.unread("")
             except Malformed as malformed:
                 self._found = Unavailable(f"{self._path} is not usable: {malformed}")

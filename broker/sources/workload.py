@@ -48,7 +48,19 @@ class Workloads:
             self._news.clear()
             faults = await asyncio.to_thread(self._faults)
             yield Listed(tuple(self._unit(workload, faults.get(workload.profile, "")) for workload in self._workloads.values()))
+            await self._wait(again=bool(faults))
+
+    async def _wait(self, *, again: bool) -> None:
+        """Until there is a reason to report: a token, somebody who asks, or a file that could not be used and may be now."""
+        async with asyncio.TaskGroup() as tasks:
+            nap = tasks.create_task(self._look_again()) if again else None
             await self._news.wait()
+            if nap is not None:
+                nap.cancel()
+
+    async def _look_again(self) -> None:
+        await self._clock.sleep(_LOOK_AGAIN)
+        self._news.set()
 
     def reread(self) -> None:
         """Tells it again."""

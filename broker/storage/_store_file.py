@@ -53,8 +53,8 @@ class StoreFile:
     def real(self) -> Path:
         """Where the path leads. Raises StoreFault where that is nowhere."""
         real = Path(os.path.realpath(self.path))
-        if self.path.is_symlink() and not os.path.lexists(real):
-            raise StoreFault(f"{self.path} is a link to nothing: mend it or remove it")
+        if os.path.islink(self.path) and not os.path.lexists(real):  # noqa: PTH114  (which never raises)
+            raise StoreFault(f"{self.path} is a link to nothing: correct it or remove it")
         return real
 
     def load(self) -> Loaded:

@@ -143,7 +143,14 @@ def test_a_source_that_is_down_keeps_its_last_good_content_until_the_budget_ends
     state = apply(SourceState("a"), Listed((Unit("one", (profile("p:1"),)),)), now=1)
     state = apply(state, Unavailable("no route to host"), now=50)
     assert merged(state).held["", "p:1"] == Held(profile("p:1"), 0, 1, False, 50 + BUDGET)
-    assert state.faults() == [Fault("a", "no route to host")]
+    assert state.faults() == [Fault("a", "no route to host", 50)]
+
+
+def test_a_fault_says_since_when() -> None:
+    """S9: of what cannot be read; failing on does not make it younger."""
+    state = apply(apply(SourceState("a"), Unavailable("gone"), now=1_800_000_000), Unavailable("gone"), now=1_800_000_060)
+    assert [str(fault) for fault in state.faults()] == ["gone (since 2027-01-15T08:00:00Z)"]
+    assert str(Fault("/f:3", "a line without =")) == "a line without ="
 
 
 def test_every_fault_is_told() -> None:
@@ -151,7 +158,7 @@ def test_every_fault_is_told() -> None:
     inside = Fault("/f:3", "a line without =")
     state = apply(SourceState("a"), Listed((Unit("one", (), (inside,)),), {"two": "too large"}), now=1)
     state = apply(state, Unavailable("gone"), now=2)
-    assert state.faults() == [Fault("a", "gone"), Fault("a two", "too large"), inside]
+    assert state.faults() == [Fault("a", "gone", 2), Fault("a two", "too large", 1), inside]
 
 
 @given(st.lists(histories, min_size=1, max_size=4))

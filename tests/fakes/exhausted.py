@@ -1,29 +1,22 @@
 """A process that has no file descriptor left."""
 
-import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
 
 
 @contextmanager
-def without_descriptors() -> Iterator[None]:
-    """While the context lasts, whatever wants a descriptor fails with EMFILE. Those that are open stay so.
-
-    Python opens files itself to import a module, so what the test needs is imported before.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(map(int, os.listdir("/proc/self/fd")))  # noqa: PTH208  (only the names)
-    held = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+def without_descriptors(pid: int = 0) -> Iterator[None]:
+    """While the context lasts, whatever in the process (0: this one) wants a descriptor gets EMFILE. Open ones stay open."""
+    folder = Path(f"/proc/{pid or 'self'}/fd")
+    listed = list(folder.iterdir())
+    opened = {int(entry.name) for entry in listed if entry.is_symlink()}  # the one that listed them is closed again
+    free = next(number for number in count() if number not in opened)
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, before[1]))
     try:
-        try:
-            while True:
-                held.append(os.dup(0))
-        except OSError:
-            pass
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for descriptor in held:
-            os.close(descriptor)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)

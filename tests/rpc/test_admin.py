@@ -190,7 +190,7 @@ async def test_reload_returns_once_every_source_was_read_again(serve: Serve) -> 
         assert [source.rereads for source in sources] == [1, 1]
     assert [(one.name, one.state, one.fault, one.profiles) for one in told] == [
         ("env", "synced", "", 1),
-        ("dotenv /x", "pending", "no such file", 0),
+        ("dotenv /x", "pending", "no such file (since 2027-01-15T08:00:00Z)", 0),
     ]
     assert told[0].synced_at.seconds == NOW
     assert told[0].stale_budget == Duration(seconds=600)

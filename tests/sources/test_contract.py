@@ -20,6 +20,7 @@ from broker.sources.mounted import Mounted, MountedOptions
 from broker.sources.profile_store import ProfileStores
 from broker.sources.tool_login import ToolLogin, ToolLoginOptions
 from broker.storage.auth_profiles import AuthProfiles
+from tests.fakes.exhausted import without_descriptors
 from tests.fakes.following import RULES, following, live_watch
 from tests.fakes.source import FakeSource
 from tests.fakes.volume import Volume
@@ -45,7 +46,8 @@ def _unit(key: str) -> Unit:
 
 def _env(_: Path) -> Case:
     environ: dict[str, str] = {}
-    return Case(Env(rules=RULES, environ=lambda: environ), lambda key: environ.update(OPENAI_API_KEY=key), tells=False)
+    source = Env(rules=RULES, environ=lambda: environ, clock=SystemClock())
+    return Case(source, lambda key: environ.update(OPENAI_API_KEY=key), tells=False)
 
 
 def _dotenv(path: Path) -> Case:
@@ -151,3 +153,33 @@ async def test_it_ends_by_cancellation_and_leaves_nothing_open(case: Case, tmp_p
     async with asyncio.timeout(10):
         while descriptors(tmp_path):  # noqa: ASYNC110  (a reading thread may be finishing)
             await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("make", [_dotenv, _mounted, _volume, _store, _login])
+async def test_what_could_not_be_read_for_a_moment_is_read_without_an_event(
+    make: Callable[[Path], Case], tmp_path: Path
+) -> None:
+    """S9: descriptors ran out while it was read. Nothing changes afterwards, and what it holds by then is told."""
+    case = make(tmp_path)
+    case.hold("before")
+    async with following(case.source) as events:
+        assert keys(await events.event()) == {"before"}
+        case.hold("after")
+        with without_descriptors():
+            failed = await events.event()
+            assert "Too many open files" in repr(failed)
+        assert keys(await events.event()) == {"after"}
+
+
+@pytest.mark.parametrize("make", [_dotenv, _mounted, _store, _login])
+async def test_what_is_forbidden_is_tried_again(make: Callable[[Path], Case], as_nobody: Path) -> None:
+    """S9: a right may come back without an event where the file is: one of the directories above it has changed."""
+    directory = as_nobody / "above" / "closed"
+    directory.mkdir(parents=True)
+    case = make(directory)
+    case.hold("k")
+    (as_nobody / "above").chmod(0)
+    async with following(case.source) as events:
+        await events.event()
+        (as_nobody / "above").chmod(0o700)
+        assert keys(await events.event()) == {"k"}

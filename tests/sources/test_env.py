@@ -7,6 +7,7 @@ import pytest
 from broker.domain.discovery import Rules
 from broker.domain.material import Unit
 from broker.domain.secret_value import SecretValue
+from broker.engine.clock import SystemClock
 from broker.providers import BUILT_IN
 from broker.sources.env import Env, EnvOptions, process_environment
 from tests.fakes.following import RULES, following
@@ -15,7 +16,7 @@ from tests.fakes.following import RULES, following
 async def test_it_is_listed_once_and_again_when_asked() -> None:
     """An environment does not tell when it changes; a reload reads it again."""
     environ = {"OPENAI_API_KEY": "one", "PATH": "/bin"}
-    source = Env(rules=RULES, environ=lambda: environ)
+    source = Env(rules=RULES, environ=lambda: environ, clock=SystemClock())
     async with following(source) as events:
         assert await events.next() == {"": {"openai:env": "one"}}
         environ["OPENAI_API_KEY"] = "two"
@@ -25,7 +26,7 @@ async def test_it_is_listed_once_and_again_when_asked() -> None:
 
 async def test_a_profile_says_which_variable_it_came_from() -> None:
     """A person can look there."""
-    async with following(Env(rules=RULES, environ=lambda: {"OPENAI_API_KEY": "changeme"})) as events:
+    async with following(Env(rules=RULES, environ=lambda: {"OPENAI_API_KEY": "changeme"}, clock=SystemClock())) as events:
         event = await events.event()
         profile = event.units[0].profiles[0]  # type: ignore[union-attr]
         assert (profile.source, profile.unit, profile.origin) == ("env", "", "environment variable OPENAI_API_KEY")
@@ -34,12 +35,14 @@ async def test_a_profile_says_which_variable_it_came_from() -> None:
 
 async def test_bytes_that_are_no_text_make_an_invalid_profile() -> None:
     """The operating system puts no encoding on the environment."""
-    async with following(Env(rules=Rules(BUILT_IN), environ=lambda: {"OPENAI_API_KEY": "k\udcff"})) as events:
+    async with following(
+        Env(rules=Rules(BUILT_IN), environ=lambda: {"OPENAI_API_KEY": "k\udcff"}, clock=SystemClock())
+    ) as events:
         assert await events.next() == {"": {"openai:env": "!"}}
 
 
 async def listed(options: EnvOptions, **environ: str) -> Unit:
-    async with following(Env(options, rules=RULES, environ=lambda: environ)) as events:
+    async with following(Env(options, rules=RULES, environ=lambda: environ, clock=SystemClock())) as events:
         event = await events.event()
         return event.units[0]  # type: ignore[union-attr]
 

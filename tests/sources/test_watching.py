@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from broker.providers import BUILT_IN
 from broker.sources._watching import Changes, Watch, _being_written
 from broker.sources.dotenv import Dotenv, DotenvOptions
 from broker.sources.mounted import Mounted, MountedOptions
-from tests.fakes.clock import FakeClock
+from tests.fakes.clock import FakeClock, HurriedClock
 from tests.fakes.following import RULES, CountingRules, following, live_watch
 
 
@@ -207,3 +208,67 @@ async def test_what_is_no_longer_wanted_is_no_longer_watched(tmp_path: Path) -> 
             assert await events.next() == f"s{number}"
         assert len(watch._directories) == before
         assert len(watch._interests) == 1
+
+
+async def test_inotify_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """S9: descriptors were exhausted when the source began. Once they are not, it is notified again, and says so."""
+    clock = FakeClock()
+    path = tmp_path / ".env"
+    tries = 0
+
+    def inotify() -> INotify:
+        nonlocal tries
+        tries += 1
+        return out_of_instances() if tries < 3 else INotify()
+
+    source = Dotenv(DotenvOptions(path), rules=RULES, watch=Watch(clock, inotify=inotify))
+    with caplog.at_level(logging.INFO, "equabot.sources"):
+        async with following(source) as events:
+            assert await events.next() == {}
+            while tries < 3:
+                await asleep(clock)
+                clock.advance(4.0)
+                await asyncio.sleep(0.001)
+            async with asyncio.timeout(10):
+                while clock.sleepers or "notified of changes again" not in caplog.text:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+            path.write_text("OPENAI_API_KEY=one")
+            assert await events.next() == {"": {"openai:dotenv": "one"}}, "without waiting for the clock"
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"], "each said once"
+
+
+async def test_what_cannot_be_read_is_tried_ever_less_often() -> None:
+    """S9: soon at first, and every half minute in the long run: a fault that lasts costs next to nothing."""
+    clock = HurriedClock()
+    watch = Watch(clock)
+    readings = []
+
+    def read(_: Changes) -> None:
+        readings.append(clock.steady())
+        with watch.interests("x"):
+            watch.unread("x")
+
+    async with aclosing(watch.rounds(read)) as rounds:
+        changes = [await asyncio.wait_for(anext(rounds), 10) for _ in range(20)]
+    assert changes == [Changes(everything=True), *[Changes(names=frozenset({"x"}))] * 19]
+    waits = [after - before for before, after in pairwise(readings)]
+    assert 0.25 <= waits[0] <= 0.5
+    assert all(15.0 <= wait <= 30.0 for wait in waits[-10:])
+
+
+async def test_a_file_that_is_written_without_end_does_not_keep_the_broker_busy() -> None:
+    """S24: readings that take long take a quarter of the time, once a second of work is used up."""
+    clock = HurriedClock()
+    watch = Watch(clock)
+    rounds_wanted, each = 500, 0.1
+
+    def read(_: Changes) -> None:
+        clock.advance(each)
+
+    began = clock.steady()
+    async with aclosing(watch.rounds(read)) as rounds:
+        for _ in range(rounds_wanted):
+            watch.ask()
+            await asyncio.wait_for(anext(rounds), 10)
+    worked, took = rounds_wanted * each, clock.steady() - began
+    assert worked - 1.0 <= took * 0.25 + each
