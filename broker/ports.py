@@ -12,6 +12,7 @@ from broker.domain.leases import Lease
 from broker.domain.material import Event
 from broker.domain.oauth import Answer, Failure, TokenRequest
 from broker.domain.profiles import Profile
+from broker.domain.suspension import Suspension
 
 
 class Clock(Protocol):
@@ -59,7 +60,8 @@ class StoredState:
 
     Leases are in steady seconds of the running machine: a store that was written before a reboot converts them by the wall
     clock when it loads. Keys: `pins` by (agent, session, provider) → (profile, strict); `orders` by (agent, provider);
-    `usage` and `versions` by (agent, profile id), agent "" for profiles of every agent.
+    `usage` and `versions` by (agent, profile id), agent "" for profiles of every agent; `suspensions` by agent, configured or
+    not.
     """
 
     leases: Sequence[Lease] = ()
@@ -67,6 +69,7 @@ class StoredState:
     orders: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     usage: Mapping[tuple[str, str], Usage] = field(default_factory=lambda: MappingProxyType({}))
     versions: Mapping[tuple[str, str], StoredVersion] = field(default_factory=lambda: MappingProxyType({}))
+    suspensions: Mapping[str, Suspension] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class StateStore(Protocol):
@@ -97,8 +100,14 @@ class StateStore(Protocol):
 
     def put_version(self, key: tuple[str, str], version: StoredVersion | None) -> None: ...
 
+    def put_suspension(self, agent: str, suspension: Suspension | None) -> None: ...
+
     def flush(self) -> None:
         """Writes what was put. Fast: no fsync."""
+
+    async def sync(self) -> str:
+        """Writes what was put, and returns once it would survive the machine's death (fsync). Does not hold up the event loop.
+        Returns why it would not, and what to do; empty: it would."""
 
     def close(self) -> None: ...
 

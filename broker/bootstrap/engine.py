@@ -21,6 +21,8 @@ from broker.engine.remembering import Remembering
 from broker.engine.reporting import Reporting
 from broker.engine.spending import Spending
 from broker.engine.standing import Standings
+from broker.engine.suspending import Suspending
+from broker.engine.suspensions import Suspensions
 from broker.envoy.options import GatewayMode
 from broker.ports import Source, StateStore
 from broker.sources.env import EnvOptions
@@ -86,6 +88,7 @@ class Engine:
         self.reporting = Reporting(
             clock=clock, standings=self.standings, refreshing=self.refreshing, cooldowns=config.cooldowns
         )
+        self.suspensions = Suspensions(stored.suspensions)
         self.leasing = Leasing(
             clock=clock,
             store=store,
@@ -96,7 +99,16 @@ class Engine:
             reporting=self.reporting,
             options=config.leases,
             deliveries=_deliveries(config),
+            suspensions=self.suspensions,
             leases=stored.leases,
+        )
+        self.suspending = Suspending(
+            clock=clock,
+            store=store,
+            events=events,
+            policies=config.policies,
+            leasing=self.leasing,
+            suspensions=self.suspensions,
         )
         self.spending = Spending(
             clock=clock,
@@ -110,7 +122,12 @@ class Engine:
         )
         self.expiring = Expiring(clock=clock, store=store, events=events, leasing=self.leasing, standings=self.standings)
         self.readiness = Readiness(
-            catalog=config.catalog, standings=self.standings, ingesting=self.ingesting, required=config.required
+            catalog=config.catalog,
+            policies=config.policies,
+            standings=self.standings,
+            ingesting=self.ingesting,
+            suspensions=self.suspensions,
+            required=config.required,
         )
 
 

@@ -51,6 +51,7 @@ async def start_servers(
             choosing=engine.choosing,
             ingesting=engine.ingesting,
             refreshing=engine.refreshing,
+            suspensions=engine.suspensions,
             messages=messages,
             observe=lambda seconds: events.emit(AcquireAnswered(seconds=seconds)),
         )
@@ -64,6 +65,8 @@ async def start_servers(
         standings=engine.standings,
         ingesting=engine.ingesting,
         readiness=engine.readiness,
+        suspensions=engine.suspensions,
+        suspending=engine.suspending,
         policies=config.policies,
         store=store,
         events=events,
@@ -111,7 +114,11 @@ def _control_services(config: Config, engine: Engine, *, events: Events, clock: 
         ).service(),
         AccessLogServicer(spending=engine.spending, events=events, clock=clock).service(),
         SecretServicer(
-            choosing=engine.choosing, standings=engine.standings, ingesting=engine.ingesting, events=events
+            choosing=engine.choosing,
+            standings=engine.standings,
+            ingesting=engine.ingesting,
+            suspensions=engine.suspensions,
+            events=events,
         ).service(),
         *([ScrubbingServicer(config.catalog.providers.values()).service()] if config.gateway.scrub else []),
     ]

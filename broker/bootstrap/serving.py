@@ -175,6 +175,7 @@ def _snapshot(engine: Engine, store: StateStore, audit: AuditLog, clock: SystemC
         ],
         leases=leases,
         streams=streams,
+        suspended=engine.suspending.states(),
         store_fault=bool(store.fault),
         audit_fault=bool(audit.fault),
         audit_lost=audit.lost,

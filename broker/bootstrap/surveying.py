@@ -56,5 +56,6 @@ async def survey(config: Config) -> Survey:
             shadowed=engine.ingesting.shadowed,
             unmet=engine.readiness.unmet(),
             store_fault="",
+            suspensions=engine.suspensions.all,
         ),
     )

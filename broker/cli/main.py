@@ -22,6 +22,7 @@ from broker.cli.surroundings import environment
 _COMMANDS: Final = {
     "serve": ("serve", "run the broker"),
     "lease": ("lease", "acquire, renew, revoke, list and watch leases"),
+    "agent": ("agent", "list, suspend and resume agents"),
     "key": ("key", "print a secret, and nothing else (for apiKeyHelper and scripts)"),
     "exec": ("exec_command", "run a command with leases in its environment"),
     "health": ("health", "ask whether the broker, a provider or a profile serves"),
@@ -32,7 +33,7 @@ _COMMANDS: Final = {
     "config": ("config_check", "check a configuration"),
     "audit": ("audit", "verify the audit log"),
 }
-_STORING: Final = ("models", "onboard", "doctor")
+_STORING: Final = ("models", "onboard", "doctor", "agent")
 _EPILOG: Final = """\
 exit codes: 0 done, 1 refused or failed, 3 no broker, 64 usage or configuration
 environment: EQUABOT_HOME, EQUABOT_CONFIG, EQUABOT_RUN_DIR, EQUABOT_BROKER_ADDRESS, EQUABOT_BROKER_UID,

@@ -8,6 +8,7 @@
     ├── PolicyDenied                POLICY_DENIED       no         the operator's policy says no
     │   └── Unidentified            POLICY_DENIED       no         a caller from elsewhere does not show who it is
     ├── DeliveryNotAllowed          DELIVERY_NOT_ALLOWED no        the operator's policy says no to this delivery
+    ├── AgentSuspended              AGENT_SUSPENDED     no         an operator has suspended the agent
     ├── LeaseNotFound               LEASE_NOT_FOUND     no         the caller: acquire another
     ├── LeaseExpired                LEASE_EXPIRED       no         the caller came too late: acquire another
     ├── LeaseLimit                  LEASE_LIMIT         yes        the caller holds too many
@@ -17,6 +18,7 @@
     ├── RefreshFailed               REFRESH_FAILED      yes        the provider's token endpoint
     ├── ReauthRequired              REAUTH_REQUIRED     no         a person must log in again
     ├── AuditUnavailable            AUDIT_UNAVAILABLE   yes        the operator: what must be recorded cannot be
+    ├── StateUnavailable            STATE_UNAVAILABLE   yes        the operator: what must survive a restart cannot be stored
     └── ShuttingDown                SHUTTING_DOWN       yes        the broker is draining
 
 A message says what is wrong, where, and what to do. It never holds a secret or a piece of one.
@@ -71,6 +73,12 @@ class DeliveryNotAllowed(BrokerError):
     reason = "DELIVERY_NOT_ALLOWED"
 
 
+class AgentSuspended(BrokerError):
+    """An operator has suspended the agent: it gets nothing until it is resumed. `metadata` names the agent."""
+
+    reason = "AGENT_SUSPENDED"
+
+
 class LeaseNotFound(BrokerError):
     reason = "LEASE_NOT_FOUND"
 
@@ -113,6 +121,13 @@ class AuditUnavailable(BrokerError):
     """`audit.fail_closed` is on, and the audit log cannot be written. Nothing was granted."""
 
     reason = "AUDIT_UNAVAILABLE"
+    retryable = True
+
+
+class StateUnavailable(BrokerError):
+    """`state.db` cannot be written. What was asked is in force, and a restart would forget it."""
+
+    reason = "STATE_UNAVAILABLE"
     retryable = True
 
 

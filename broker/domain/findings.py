@@ -1,16 +1,20 @@
 """What an operator should know: faults of sources, credentials that need a hand, providers nobody serves."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum
 from itertools import chain, islice
+from types import MappingProxyType
 
 from broker.domain.logins import how_to_log_in
 from broker.domain.material import Shadowed, SourceState
 from broker.domain.profiles import Profile, State
 from broker.domain.selection import Candidate
+from broker.domain.suspension import Suspension
 
 _SHOWN = 500
+_NO_SUSPENSIONS: Mapping[str, Suspension] = MappingProxyType({})
 
 
 class Severity(Enum):
@@ -49,10 +53,12 @@ def findings(
     store_fault: str,
     audit_fault: str = "",
     identity_fault: str = "",
+    suspensions: Mapping[str, Suspension] = _NO_SUSPENSIONS,
 ) -> list[Finding]:
     """Everything worth knowing, the gravest kinds first; after 500 of them, how many more there are."""
     found = chain(
         _of_faults(state=store_fault, audit=audit_fault, identity=identity_fault),
+        _of_suspensions(suspensions),
         _of_providers(unmet),
         _of_sources(sources),
         _of_profiles(candidates),
@@ -71,13 +77,25 @@ def _of_faults(**faults: str) -> Iterator[Finding]:
             yield Finding(severity=Severity.ERROR, subject=subject, message=fault)
 
 
+def _of_suspensions(suspensions: Mapping[str, Suspension]) -> Iterator[Finding]:
+    for agent, suspension in sorted(suspensions.items()):
+        since = datetime.fromtimestamp(suspension.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        why = f" ({suspension.reason})" if suspension.reason else ""
+        yield Finding(
+            severity=Severity.WARNING,
+            subject=f"agent {agent}",
+            message=f"suspended since {since}{why}: it is granted nothing, and the gateway refuses its requests",
+            remedy=f"equabot agent resume {agent}",
+        )
+
+
 def _of_providers(unmet: Iterable[str]) -> Iterator[Finding]:
     for provider in unmet:
         yield Finding(
             severity=Severity.ERROR,
             subject=provider,
-            message="the provider is required, and none of its profiles serves",
-            remedy="add a credential, or take the provider out of `required`",
+            message="the provider is required, and no agent can be granted a profile of it that serves",
+            remedy="add a credential, let an agent use it, or take the provider out of `required`",
         )
 
 

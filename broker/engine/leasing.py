@@ -29,6 +29,7 @@ from broker.engine.rehoming import Rehoming
 from broker.engine.reporting import Reporting
 from broker.engine.standing import Standings
 from broker.engine.streaming import LeaseStream
+from broker.engine.suspensions import Suspensions
 from broker.ports import Clock, StateStore
 from broker.telemetry.events import (
     Events,
@@ -62,6 +63,7 @@ class Leasing:
         reporting: Reporting,
         options: LeaseOptions,
         deliveries: frozenset[Delivery],
+        suspensions: Suspensions,
         leases: Sequence[Lease] = (),
     ) -> None:
         self._clock = clock
@@ -73,6 +75,7 @@ class Leasing:
         self._reporting = reporting
         self._options = options
         self._deliveries = deliveries
+        self._suspensions = suspensions
         self._flushing = Flushing(store)
         self._ledger = Ledger(clock=clock, store=store, events=events)
         self._quotas = Quotas(self._ledger)
@@ -81,7 +84,9 @@ class Leasing:
         self.draining = False
         for lease in leases:
             self._ledger.adopt(lease)
-            if not self._allowed(lease):
+            if suspensions.of(lease.agent) is not None:
+                self._ledger.end(lease.id, "agent_suspended")
+            elif not self._allowed(lease):
                 self._ledger.end(lease.id, "policy")
 
     # -- what an agent may ask ---------------------------------------------------------------------------------------
@@ -90,8 +95,8 @@ class Leasing:
         """Resolves and grants. The lease is stored within milliseconds.
 
         Raises InvalidArgument, ProviderUnknown, ProfileNotFound, NoUsableProfile, ReauthRequired, SourceNotSynced,
-        PolicyDenied, DeliveryNotAllowed, LeaseLimit, RateLimited, AuditUnavailable, ShuttingDown; and RefreshFailed, which is
-        no denial and spends nothing where the caller `waits` and asks again.
+        PolicyDenied, DeliveryNotAllowed, AgentSuspended, LeaseLimit, RateLimited, AuditUnavailable, ShuttingDown; and
+        RefreshFailed, which is no denial and spends nothing where the caller `waits` and asks again.
         """
         granted = self._grant(agent, request, streaming=False, waits=waits)
         self._flushing.soon()
@@ -106,7 +111,7 @@ class Leasing:
     def renew(self, agent: str, lease_id: str, ttl: float | None = None) -> Grant:
         """Extends the lease from now, on another profile where its own cannot serve and the request did not name it.
 
-        Raises LeaseNotFound, LeaseExpired, InvalidArgument; and, the lease living on until its end, NoUsableProfile,
+        Raises AgentSuspended, LeaseNotFound, LeaseExpired, InvalidArgument; and, the lease living on, NoUsableProfile,
         ProfileNotFound, ReauthRequired, RefreshFailed, SourceNotSynced, RateLimited, AuditUnavailable.
         """
         try:
@@ -143,7 +148,8 @@ class Leasing:
         """Takes note of a provider's answer. Returns whether the lease has newer material or another profile now. Of what went
         through the gateway it takes no note: that has been seen, and what the gateway refuses is no provider's answer.
 
-        Raises LeaseNotFound; and RefreshFailed, after taking note, where that is still to be seen: ask `moved_on` then.
+        Raises AgentSuspended, LeaseNotFound; and RefreshFailed, after taking note, where that is still to be seen: ask
+        `moved_on` then.
         """
         self._standings.tick()
         lease = self._of_agent(agent, lease_id)
@@ -192,13 +198,16 @@ class Leasing:
             ):
                 yield lease
 
-    def revoke_matching(self, *, lease_id: str = "", agent: str = "", provider: str = "", profile: str = "") -> int:
-        """Ends every lease that matches all the given texts, and says how many. Raises InvalidArgument given none."""
+    def revoke_matching(
+        self, *, lease_id: str = "", agent: str = "", provider: str = "", profile: str = "", reason: str = "revoked"
+    ) -> int:
+        """Ends every lease that matches all the given texts, for that reason of the wire, and returns how many. Raises
+        InvalidArgument where no text is given."""
         if not (lease_id or agent or provider or profile):
             raise InvalidArgument("say which leases: by id, agent, provider or profile")
         living = self.living(agent=agent, provider=provider, profile=profile)
         matching = [lease for lease in living if lease_id in ("", lease.id)]
-        self._end(matching, "revoked")
+        self._end(matching, reason)
         return len(matching)
 
     def drain(self) -> None:
@@ -235,12 +244,14 @@ class Leasing:
     # -- what the gateway may ask --------------------------------------------------------------------------------------
 
     def bearer(self, token: bytes) -> Lease:
-        """The living lease whose token has this digest. Raises LeaseNotFound, LeaseExpired, ShuttingDown."""
+        """The living lease whose token has this digest. Raises AgentSuspended, LeaseNotFound, LeaseExpired, ShuttingDown."""
         lease = self._ledger.by_token(token)
         if lease is None:
+            self._suspensions.check_token(token)
             if self.draining:
                 raise ShuttingDown("the broker is shutting down: try again in a moment")
             raise LeaseNotFound("the lease token is of no lease: it was revoked, has expired or never was; acquire another")
+        self._suspensions.check(lease.agent)
         return self._alive(lease)
 
     def settle(self, lease: Lease) -> tuple[Lease, Held]:
@@ -326,6 +337,7 @@ class Leasing:
             raise
 
     def _granted(self, agent: str, request: Request, *, streaming: bool, waits: bool) -> Grant:
+        self._suspensions.check(agent)
         if self.draining:
             raise ShuttingDown("the broker is shutting down: try again in a moment")
         self._standings.tick()
@@ -394,6 +406,7 @@ class Leasing:
         return self._alive(lease)
 
     def _of_agent(self, agent: str, lease_id: str) -> Lease:
+        self._suspensions.check(agent)
         lease = self._ledger.get(lease_id)
         if lease is None or lease.agent != agent:
             raise LeaseNotFound("no such lease: it ended, or was never this agent's; acquire another")

@@ -1,16 +1,19 @@
 """What health says: about the broker, about each provider, about each profile.
 
-`""` and `readiness`: every required provider has a profile that serves, every source has been read, and nothing keeps it from
-granting. `liveness`: the loop turns. `provider/<id>` and `profile/<id>`: that one serves. A name that means nothing is None.
+`""` and `readiness`: every required provider has a profile that serves and that some agent may be granted, every source has
+been read, and nothing keeps it from granting. A suspended agent is granted nothing. `liveness`: the loop turns.
+`provider/<id>` and `profile/<id>`: that one serves. A name that means nothing is None.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final
 
+from broker.domain.policies import Policies
 from broker.domain.provider import Catalog
 from broker.engine.ingesting import Ingesting
 from broker.engine.standing import Key, Standings
+from broker.engine.suspensions import Suspensions
 
 _WHOLE: Final = ("", "readiness")
 _PROVIDER: Final = "provider/"
@@ -20,10 +23,21 @@ _PROFILE: Final = "profile/"
 class Readiness:
     """Answers from what is true now; wakes those who watch when it may have changed."""
 
-    def __init__(self, *, catalog: Catalog, standings: Standings, ingesting: Ingesting, required: Sequence[str]) -> None:
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        policies: Policies,
+        standings: Standings,
+        ingesting: Ingesting,
+        suspensions: Suspensions,
+        required: Sequence[str],
+    ) -> None:
         self._catalog = catalog
+        self._policies = policies
         self._standings = standings
         self._ingesting = ingesting
+        self._suspensions = suspensions
         self._required = tuple(required)
         self._watchers: set[asyncio.Event] = set()
         self._draining = False
@@ -31,6 +45,7 @@ class Readiness:
         """Whether nothing may be granted now, whatever there is to grant. Who sets it says `look_again` when that changes."""
         standings.listeners.append(self._changed)
         ingesting.listeners.append(self.look_again)
+        suspensions.listeners.append(lambda _: self.look_again())
 
     def status(self, service: str) -> bool | None:
         """Whether the service serves; None for a name that is not known (now)."""
@@ -38,7 +53,7 @@ class Readiness:
             return True
         if service in _WHOLE:
             granting = not self._draining and not self.blocked()
-            return granting and self._ingesting.synced and all(map(self._provider, self._required))
+            return granting and self._ingesting.synced and not self.unmet()
         if service.startswith(_PROVIDER):
             known = self._catalog.normalise(service.removeprefix(_PROVIDER))
             return None if known is None else self._provider(known) and not self._draining
@@ -82,8 +97,16 @@ class Readiness:
             news.set()
 
     def unmet(self) -> list[str]:
-        """The required providers that have nothing to serve."""
-        return [provider for provider in self._required if not self._provider(provider)]
+        """The required providers of which no agent can be granted anything."""
+        return [provider for provider in self._required if not self._grantable(provider)]
+
+    def _grantable(self, provider: str) -> bool:
+        agents = [(agent, policy) for agent, policy in self._policies.agents.items() if self._suspensions.of(agent) is None]
+        return any(
+            owner in ("", agent) and policy.allows_profile(provider, profile)
+            for owner, profile in self._standings.usable(provider)
+            for agent, policy in agents
+        )
 
     def _provider(self, provider: str) -> bool:
         return self._standings.serves(provider)

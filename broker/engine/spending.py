@@ -84,7 +84,7 @@ class Spending:
         self._prefixes = {known.id: urlsplit(known.base_url).path.rstrip("/") for known in catalog.providers.values()}
 
     def bearer(self, token: str) -> Lease:
-        """The lease that a token is of. Raises LeaseNotFound, LeaseExpired, ShuttingDown."""
+        """The lease that a token is of. Raises AgentSuspended, LeaseNotFound, LeaseExpired, ShuttingDown."""
         return self._leasing.bearer(lease_tokens.digest(token))
 
     async def use(self, lease: Lease, provider: Provider, *, method: str, path: str, within: Callable[[], float]) -> Use:
@@ -92,7 +92,8 @@ class Spending:
         `base_url`, in its plain form. A login that has to be refreshed first is waited for, `within` so many seconds.
 
         Raises PolicyDenied, InvalidArgument, NoUsableProfile, ProfileNotFound, ReauthRequired, RefreshFailed,
-        SourceNotSynced, AuditUnavailable; and, where it ended meanwhile, LeaseNotFound, LeaseExpired, ShuttingDown.
+        SourceNotSynced, AuditUnavailable; and, where the lease has ended since, AgentSuspended, LeaseNotFound, LeaseExpired,
+        ShuttingDown.
         """
         self._check(lease, provider, method, path)
         try:

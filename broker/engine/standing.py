@@ -87,12 +87,13 @@ class Standings:
 
     def serves(self, provider: str) -> bool:
         """Whether health may count on a profile of the provider, whoever it belongs to."""
-        return any(
-            self._board[key].standing.usable
-            for (_, of_provider), keys in self._by_provider.items()
-            if of_provider == provider
-            for key in keys
-        )
+        return any(True for _ in self.usable(provider))
+
+    def usable(self, provider: str) -> Iterator[Key]:
+        """The profiles of the provider that can serve now, whoever they belong to."""
+        for (_, of_provider), keys in self._by_provider.items():
+            if of_provider == provider:
+                yield from (key for key in keys if self._board[key].standing.usable)
 
     def providers(self) -> set[str]:
         """Every provider that has a profile, usable or not."""

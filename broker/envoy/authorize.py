@@ -81,7 +81,7 @@ class AuthorizationServicer:
         path = http.path.partition("?")[0]
         self._events.emit(
             GatewayRefused(
-                agent="" if lease is None else lease.agent,
+                agent=refused.agent if lease is None else lease.agent,
                 provider="" if provider is None else provider.id,
                 lease="" if lease is None else lease.id,
                 method=http.method if http.method in METHODS else "",

@@ -38,19 +38,29 @@ _WORDS: Final = {
 
 
 class Refused(Exception):
-    """Why a request is not let pass: an HTTP status, a word for machines and a sentence for a person."""
+    """Why a request is not let pass: an HTTP status, a word for machines and a sentence for a person.
 
-    def __init__(self, status: int, reason: str, message: str, *, retry_after: float | None = None) -> None:
+    `agent` is whose request it is, where that is known without a lease.
+    """
+
+    def __init__(self, status: int, reason: str, message: str, *, retry_after: float | None = None, agent: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
         self.message = message
         self.retry_after = retry_after
+        self.agent = agent
 
 
 def refusal_of(error: errors.BrokerError) -> Refused:
     """What the engine refused."""
-    return Refused(_STATUSES.get(type(error), 403), error.reason, error.message, retry_after=error.retry_after)
+    return Refused(
+        _STATUSES.get(type(error), 403),
+        error.reason,
+        error.message,
+        retry_after=error.retry_after,
+        agent=error.metadata.get("agent", ""),
+    )
 
 
 def denied(refused: Refused, api: str) -> pb.CheckResponse:

@@ -20,6 +20,7 @@ from broker.domain.selection import Candidate
 from broker.engine.choosing import Choosing
 from broker.engine.ingesting import Ingesting
 from broker.engine.standing import Standings
+from broker.engine.suspensions import Suspensions
 from broker.rpc.calls import Call, Service
 from broker.telemetry.events import Events, SecretPushed
 
@@ -38,12 +39,16 @@ class SecretServicer:
     """Pushes what a resource holds as soon as that changes. Before every source has been read it says nothing: a secret that is
     not there yet is none that is gone."""
 
-    def __init__(self, *, choosing: Choosing, standings: Standings, ingesting: Ingesting, events: Events) -> None:
+    def __init__(
+        self, *, choosing: Choosing, standings: Standings, ingesting: Ingesting, suspensions: Suspensions, events: Events
+    ) -> None:
         self._choosing = choosing
         self._standings = standings
         self._ingesting = ingesting
+        self._suspensions = suspensions
         self._events = events
         self._changed = asyncio.Event()
+        suspensions.listeners.append(lambda _: self._wake())
         standings.listeners.append(lambda _: self._wake())
         ingesting.listeners.append(self._wake)
 
@@ -149,6 +154,7 @@ class SecretServicer:
                 found = self._standings.find(MAIN, where.removeprefix(_OF_PROFILE))
                 return None if found is None else found[1]
             agent, _, provider = where.partition("/")
+            self._suspensions.check(agent)
             return self._choosing.plan(agent, self._choosing.resolve_names(provider, "")[0]).first()
         except BrokerError:
             return None

@@ -1,13 +1,15 @@
 """The `Admin` service: every agent, for whoever can reach the admin socket."""
 
 import heapq
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from broker.domain.cooldowns import Usage
 from broker.domain.errors import ProfileNotFound, SourceNotSynced
 from broker.domain.findings import findings
 from broker.domain.hygiene import quoted
+from broker.domain.leases import Lease
 from broker.domain.policies import Policies
 from broker.engine.choosing import Choosing
 from broker.engine.ingesting import Ingesting
@@ -15,10 +17,12 @@ from broker.engine.leasing import Leasing
 from broker.engine.ordering import Ordering
 from broker.engine.readiness import Readiness
 from broker.engine.standing import Standings
+from broker.engine.suspending import Suspending
+from broker.engine.suspensions import Suspensions
 from broker.ports import AuditSink, StateStore
 from broker.rpc import requests
 from broker.rpc.calls import Call, Service
-from broker.rpc.convert import finding, lease_summary, profile_status, source_status, timestamp
+from broker.rpc.convert import agent_status, finding, lease_summary, profile_status, source_status, timestamp
 from broker.telemetry.events import Administered, Events
 from equabot.broker.v1 import admin_pb2 as pb
 
@@ -38,6 +42,8 @@ class AdminServicer:
         standings: Standings,
         ingesting: Ingesting,
         readiness: Readiness,
+        suspensions: Suspensions,
+        suspending: Suspending,
         policies: Policies,
         store: StateStore,
         events: Events,
@@ -51,6 +57,8 @@ class AdminServicer:
         self._standings = standings
         self._ingesting = ingesting
         self._readiness = readiness
+        self._suspensions = suspensions
+        self._suspending = suspending
         self._policies = policies
         self._store = store
         self._events = events
@@ -71,6 +79,9 @@ class AdminServicer:
                 "ClearOrder": self.clear_order,
                 "ClearCooldown": self.clear_cooldown,
                 "Reload": self.reload,
+                "ListAgents": self.list_agents,
+                "SuspendAgent": self.suspend_agent,
+                "ResumeAgent": self.resume_agent,
                 "Diagnose": self.diagnose,
             },
         )
@@ -151,6 +162,22 @@ class AdminServicer:
             raise SourceNotSynced("not every source was read again in time: diagnose tells which")
         return pb.ReloadResponse(sources=self._sources())
 
+    async def list_agents(self, request: pb.ListAgentsRequest, call: Call) -> pb.ListAgentsResponse:
+        """Every agent that there is, or that is suspended."""
+        return pb.ListAgentsResponse(agents=self._agents(self._suspending.states(), self._leasing.living()))
+
+    async def suspend_agent(self, request: pb.SuspendAgentRequest, call: Call) -> pb.SuspendAgentResponse:
+        """Suspends."""
+        agent, reason = requests.required(request.agent, "agent"), requests.remark(request.reason, "reason")
+        ended = await self._suspending.suspend(agent, reason)
+        return pb.SuspendAgentResponse(agent=self._agent(agent), revoked=ended)
+
+    async def resume_agent(self, request: pb.ResumeAgentRequest, call: Call) -> pb.ResumeAgentResponse:
+        """Resumes."""
+        agent = requests.required(request.agent, "agent")
+        resumed = await self._suspending.resume(agent)
+        return pb.ResumeAgentResponse(agent=self._agent(agent), resumed=resumed)
+
     async def diagnose(self, request: pb.DiagnoseRequest, call: Call) -> pb.DiagnoseResponse:
         """Sources, findings, counts."""
         found = findings(
@@ -161,6 +188,7 @@ class AdminServicer:
             store_fault=self._store.fault,
             audit_fault=self._audit.fault,
             identity_fault=self._identity_fault(),
+            suspensions=self._suspensions.all,
         )
         leases, streams = self._leasing.count()
         return pb.DiagnoseResponse(
@@ -170,6 +198,16 @@ class AdminServicer:
             streams=streams,
             started_at=timestamp(self._started_at),
         )
+
+    def _agent(self, agent: str) -> pb.AgentStatus:
+        return next(self._agents([agent], self._leasing.living(agent=agent)))
+
+    def _agents(self, agents: Iterable[str], living: Iterable[Lease]) -> Iterator[pb.AgentStatus]:
+        held = Counter((lease.agent, lease.streaming) for lease in living)
+        for agent in agents:
+            streams = held[agent, True]
+            policy, suspension = self._policies.agents.get(agent), self._suspensions.of(agent)
+            yield agent_status(agent, policy, suspension, leases=held[agent, False] + streams, streams=streams)
 
     def _did(self, action: str, **what: Any) -> None:
         self._events.emit(Administered(action=action, **what))

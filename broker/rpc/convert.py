@@ -11,8 +11,10 @@ from broker.domain.errors import DeliveryNotAllowed, NoUsableProfile
 from broker.domain.findings import Finding, Severity
 from broker.domain.leases import Lease
 from broker.domain.material import Held, SourceState
+from broker.domain.policies import AgentPolicy
 from broker.domain.provider import Provider
 from broker.domain.statuses import ProfileStatus
+from broker.domain.suspension import Suspension
 from broker.engine.grants import Grant
 from broker.engine.standing import Key
 from broker.engine.streaming import Notice
@@ -162,6 +164,28 @@ def lease_summary(lease: Lease, *, offset: float) -> admin_pb2.LeaseSummary:
     _stamp(message.issued_at, lease.issued_at + offset)
     _stamp(message.expires_at, lease.expires_at + offset)
     _stamp(message.max_expires_at, lease.max_expires_at + offset)
+    return message
+
+
+def agent_status(
+    agent: str, policy: AgentPolicy | None, suspension: Suspension | None, *, leases: int, streams: int
+) -> admin_pb2.AgentStatus:
+    """An agent, with how many leases it holds, `streams` of them by streams. No policy: the configuration does not name it."""
+    message = admin_pb2.AgentStatus(
+        agent=agent,
+        suspended=suspension is not None,
+        leases=leases,
+        streams=streams,
+        configured=policy is not None,
+    )
+    if suspension is not None:
+        message.reason = suspension.reason
+        _stamp(message.since, suspension.since)
+    if policy is not None:
+        message.providers.extend(sorted(policy.providers))
+        message.profiles.extend(map(_plain, sorted(policy.profiles)))
+        message.deliveries.extend(delivery.value for delivery in policy.deliveries)
+        message.max_leases = policy.max_leases
     return message
 
 

@@ -72,6 +72,13 @@ def text(value: str, field: str) -> str:
     return value
 
 
+def remark(value: str, field: str) -> str:
+    """The text, if it is a short printable sentence without a key in it. Empty is fine."""
+    for word in text(value, field).split():
+        text(word, field)
+    return value.strip()
+
+
 def required(value: str, field: str) -> str:
     """The text, which must not be empty."""
     if not value:

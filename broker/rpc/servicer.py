@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from broker.domain.errors import RefreshFailed
 from broker.engine.choosing import Choosing
@@ -11,8 +11,9 @@ from broker.engine.ingesting import Ingesting
 from broker.engine.leasing import Leasing
 from broker.engine.refreshing import Refreshing
 from broker.engine.streaming import NoticeKind
+from broker.engine.suspensions import Suspensions
 from broker.rpc import requests
-from broker.rpc.calls import Call, Service
+from broker.rpc.calls import Call, Handler, Service
 from broker.rpc.convert import LeaseMessages, profile_status
 from equabot.broker.v1 import broker_pb2 as pb
 
@@ -35,6 +36,7 @@ class BrokerServicer:
         choosing: Choosing,
         ingesting: Ingesting,
         refreshing: Refreshing,
+        suspensions: Suspensions,
         messages: LeaseMessages,
         observe: Callable[[float], None],
     ) -> None:
@@ -43,24 +45,37 @@ class BrokerServicer:
         self._choosing = choosing
         self._ingesting = ingesting
         self._refreshing = refreshing
+        self._suspensions = suspensions
         self._messages = messages
         self._observe = observe
 
     def service(self) -> Service:
-        """What a server serves."""
+        """What a server serves. A suspended agent is refused whatever it asks: it needs nothing here, and what it could still
+        learn or change (which profiles there are, what they are worth, who uses them next) concerns other agents too."""
+        asking: dict[str, Handler] = {
+            "RevokeLease": self.revoke_lease,
+            "ReportOutcome": self.report_outcome,
+            "ListProfiles": self.list_profiles,
+            "PinProfile": self.pin_profile,
+            "UnpinProfile": self.unpin_profile,
+        }
         return Service(
             pb.DESCRIPTOR.services_by_name["Broker"],
             {
+                # The engine refuses these, and records it.
                 "AcquireLease": self.acquire_lease,
                 "StreamLease": self.stream_lease,
                 "RenewLease": self.renew_lease,
-                "RevokeLease": self.revoke_lease,
-                "ReportOutcome": self.report_outcome,
-                "ListProfiles": self.list_profiles,
-                "PinProfile": self.pin_profile,
-                "UnpinProfile": self.unpin_profile,
+                **{name: self._unless_suspended(handler) for name, handler in asking.items()},
             },
         )
+
+    def _unless_suspended(self, handle: Handler) -> Handler:
+        async def answer(request: Any, call: Any) -> Any:
+            self._suspensions.check(self._agent)
+            return await handle(request, call)
+
+        return answer
 
     async def acquire_lease(self, request: pb.AcquireLeaseRequest, call: Call) -> pb.Lease:
         """Grants."""

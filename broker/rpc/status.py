@@ -31,6 +31,7 @@ CODES: Final[Mapping[type[errors.BrokerError], StatusCode]] = {
     errors.NoUsableProfile: StatusCode.FAILED_PRECONDITION,
     errors.PolicyDenied: StatusCode.PERMISSION_DENIED,
     errors.DeliveryNotAllowed: StatusCode.PERMISSION_DENIED,
+    errors.AgentSuspended: StatusCode.PERMISSION_DENIED,
     errors.LeaseNotFound: StatusCode.NOT_FOUND,
     errors.LeaseExpired: StatusCode.FAILED_PRECONDITION,
     errors.LeaseLimit: StatusCode.RESOURCE_EXHAUSTED,
@@ -39,6 +40,7 @@ CODES: Final[Mapping[type[errors.BrokerError], StatusCode]] = {
     errors.RefreshFailed: StatusCode.UNAVAILABLE,
     errors.ReauthRequired: StatusCode.FAILED_PRECONDITION,
     errors.AuditUnavailable: StatusCode.UNAVAILABLE,
+    errors.StateUnavailable: StatusCode.UNAVAILABLE,
     errors.ShuttingDown: StatusCode.UNAVAILABLE,
 }
 _NARROWER: Final[Mapping[type[errors.BrokerError], StatusCode]] = {

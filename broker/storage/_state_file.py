@@ -122,6 +122,21 @@ def fold_log(path: Path) -> None:
         db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
+def sync_log(path: Path) -> None:
+    """Waits until the write-ahead log and its name are on the disk (fsync), so not on the event loop. What has left the log was
+    brought to the disk when it was folded. Raises OSError.
+
+    The database itself is not opened here: closing it would give up SQLite's locks on it.
+    """
+    for place in (path.with_name(path.name + "-wal"), path.parent):
+        with suppress(FileNotFoundError):
+            opened = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(opened)
+            finally:
+                os.close(opened)
+
+
 def move_aside(path: Path, *, stamp: str) -> Path:
     """Renames the database and its companions to `<name>.corrupt-<stamp>`, never over another file. Raises OSError."""
     names = (f"{path.name}.corrupt-{stamp}{f'.{n}' if n else ''}" for n in count())

@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, TypeVar
 from broker.domain.cooldowns import Usage
 from broker.domain.leases import Lease
 from broker.domain.policies import Delivery
+from broker.domain.suspension import Suspension
 from broker.ports import StoredState, StoredVersion
 
 K = TypeVar("K")
@@ -47,9 +48,17 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
     # The SHA-256 of a lease's token, empty for a raw lease.
     ("ALTER TABLE leases ADD COLUMN token BLOB NOT NULL DEFAULT x''",),
+    # `tokens` are SHA-256 digests, one behind the other.
+    (
+        """CREATE TABLE suspensions (
+            agent TEXT PRIMARY KEY, since REAL NOT NULL, reason TEXT NOT NULL, tokens BLOB NOT NULL
+        ) WITHOUT ROWID""",
+    ),
 )
 """Each step leads to the schema version of its place, counted from one. Steps are added at the end and never changed."""
 _TOKENS_SINCE: Final = 2
+_SUSPENSIONS_SINCE: Final = 3
+_DIGEST: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +150,11 @@ def _read_usage(row: Row, _: Moment) -> tuple[tuple[str, str], Usage]:
     )
 
 
+def _read_suspension(since: float, reason: str, tokens: bytes) -> Suspension:
+    digests = tuple(bytes(tokens[at : at + _DIGEST]) for at in range(0, len(tokens), _DIGEST))
+    return Suspension(since=float(since), reason=str(reason), tokens=digests)
+
+
 LEASES: Final[Table[str, Lease]] = _table(
     "leases",
     "id, agent, session, provider, profile, automatic, delivery, asked, issued_at, expires_at, max_expires_at, "
@@ -184,6 +198,14 @@ VERSIONS: Final[Table[tuple[str, str], StoredVersion]] = _table(
     key_row=lambda key: key,
     value_row=lambda stored, _: (stored.version, stored.digest),
     read=lambda row, _: ((row[0], row[1]), StoredVersion(version=row[2], digest=bytes(row[3]))),
+)
+SUSPENSIONS: Final[Table[str, Suspension]] = _table(
+    "suspensions",
+    "agent, since, reason, tokens",
+    key="agent",
+    key_row=lambda key: (key,),
+    value_row=lambda suspension, _: (suspension.since, suspension.reason, b"".join(suspension.tokens)),
+    read=lambda row, _: (str(row[0]), _read_suspension(*row[1:])),
 )
 
 
@@ -230,8 +252,7 @@ def read_state(db: sqlite3.Connection, moment: Moment) -> tuple[StoredState, lis
 
     Raises sqlite3.Error, and ValueError or TypeError for rows that no broker wrote.
     """
-    old = db.execute("PRAGMA user_version").fetchone()[0] < _TOKENS_SINCE
-    rows = _rows(db, _LEASES_WITHOUT_TOKENS if old else LEASES, moment)
+    rows = _rows(db, _LEASES_WITHOUT_TOKENS if _version(db) < _TOKENS_SINCE else LEASES, moment)
     leases = sorted((lease for _, lease in rows), key=lambda lease: lease.issued_at)
     return StoredState(
         leases=tuple(lease for lease in leases if lease.expires_at > moment.steady),
@@ -239,7 +260,17 @@ def read_state(db: sqlite3.Connection, moment: Moment) -> tuple[StoredState, lis
         orders=dict(_rows(db, ORDERS, moment)),
         usage=dict(_rows(db, USAGE, moment)),
         versions=dict(_rows(db, VERSIONS, moment)),
+        suspensions=read_suspensions(db, moment),
     ), [lease.id for lease in leases if lease.expires_at <= moment.steady]
+
+
+def read_suspensions(db: sqlite3.Connection, moment: Moment) -> dict[str, Suspension]:
+    """The suspended agents alone, whatever is wrong with the other tables. Raises as `read_state` does."""
+    return {} if _version(db) < _SUSPENSIONS_SINCE else dict(_rows(db, SUSPENSIONS, moment))
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _rows(db: sqlite3.Connection, table: Table[K, V], moment: Moment) -> list[tuple[K, V]]:

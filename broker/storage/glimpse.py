@@ -6,6 +6,7 @@ from pathlib import Path
 
 from broker.domain.cooldowns import Usage
 from broker.domain.leases import Lease
+from broker.domain.suspension import Suspension
 from broker.ports import Clock, StoredState, StoredVersion
 from broker.storage import _state_tables as tables
 from broker.storage._state_file import open_for_reading
@@ -33,7 +34,9 @@ class Glimpse:
         except (sqlite3.Error, OSError, ValueError, TypeError):
             return StoredState()
         # Versions are needed to tell whether it is the present material that a provider has refused.
-        return StoredState(pins=state.pins, orders=state.orders, usage=state.usage, versions=state.versions)
+        return StoredState(
+            pins=state.pins, orders=state.orders, usage=state.usage, versions=state.versions, suspensions=state.suspensions
+        )
 
     def put_lease(self, lease_id: str, lease: Lease | None) -> None:
         """Goes nowhere, as do the other puts."""
@@ -46,6 +49,12 @@ class Glimpse:
 
     def put_version(self, key: tuple[str, str], version: StoredVersion | None) -> None: ...
 
+    def put_suspension(self, agent: str, suspension: Suspension | None) -> None: ...
+
     def flush(self) -> None: ...
+
+    async def sync(self) -> str:
+        """Nothing is kept."""
+        return ""
 
     def close(self) -> None: ...

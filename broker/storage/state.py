@@ -1,4 +1,4 @@
-"""What outlives the process, in SQLite: leases, pins, orders, usage, versions. Fulfils `broker.ports.StateStore`.
+"""What outlives the process, in SQLite: leases, pins, orders, usage, versions, suspensions. Fulfils `broker.ports.StateStore`.
 
 Write-ahead logging without fsync: a commit survives the death of the process at once, that of the machine from the next
 checkpoint on, and neither leaves a database that cannot be read. All of it belongs to the event loop's thread.
@@ -17,6 +17,7 @@ from typing import Final
 from broker.domain.backoff import delays
 from broker.domain.cooldowns import Usage
 from broker.domain.leases import Lease
+from broker.domain.suspension import Suspension
 from broker.files.reading import Unreadable, read_whole
 from broker.ports import Clock, StoredState, StoredVersion
 from broker.storage import _state_tables as tables
@@ -28,6 +29,7 @@ from broker.storage._state_file import (
     move_aside,
     open_database,
     open_for_reading,
+    sync_log,
 )
 
 __all__ = ["SqliteStateStore", "StateTooNew", "boot_id"]
@@ -67,7 +69,9 @@ class SqliteStateStore:
         self._orders = tables.Changes(tables.ORDERS)
         self._usage = tables.Changes(tables.USAGE)
         self._versions = tables.Changes(tables.VERSIONS)
-        self._changes = (self._leases, self._pins, self._orders, self._usage, self._versions)
+        self._suspensions = tables.Changes(tables.SUSPENSIONS)
+        self._changes = (self._leases, self._pins, self._orders, self._usage, self._versions, self._suspensions)
+        self._suspended: dict[str, Suspension] = {}
         self._fault = ""
         self._log_fault = ""
         self._log_grew = False
@@ -117,7 +121,8 @@ class SqliteStateStore:
                 self._begin_anew(error)
             else:
                 self._failed(error)
-            return StoredState()
+            return StoredState(suspensions=dict(self._suspended))
+        self._suspended = dict(state.suspensions)
         for lease_id in expired:
             self._leases.put(lease_id, None)
         return state
@@ -145,6 +150,14 @@ class SqliteStateStore:
     def put_version(self, key: tuple[str, str], version: StoredVersion | None) -> None:
         """Remembers the version for the next flush."""
         self._versions.put(key, version)
+
+    def put_suspension(self, agent: str, suspension: Suspension | None) -> None:
+        """Remembers the suspension for the next flush, and for a database that has to be begun again."""
+        if suspension is None:
+            self._suspended.pop(agent, None)
+        else:
+            self._suspended[agent] = suspension
+        self._suspensions.put(agent, suspension)
 
     def flush(self) -> None:
         """Writes what was put, in one transaction, without waiting for the disk. Never raises: see `fault`."""
@@ -196,6 +209,18 @@ class SqliteStateStore:
         else:
             self._log_fault = ""
 
+    async def sync(self) -> str:
+        """Writes what was put and waits for the disk (fsync), off the event loop. Returns why that fails; empty: done."""
+        self._retry_at = 0.0
+        self.flush()
+        if self._fault or self._closed:
+            return self._fault or f"{self._path} is closed"
+        try:
+            await asyncio.to_thread(sync_log, self._path)
+        except OSError as error:
+            return f"cannot bring {self._path} safely to disk: {error.strerror}"
+        return ""
+
     def close(self) -> None:
         """Writes what is left and closes the file. May be called again; puts after it go nowhere."""
         self._retry_at = 0.0
@@ -242,14 +267,27 @@ class SqliteStateStore:
             with closing(open_for_reading(self._path)) as db:
                 self._digest_key = digest_key_of(db)
                 self._salvaged, _ = tables.read_state(db, self._moment())
+                self._suspended = dict(self._salvaged.suspensions)
         except _WRONG as error:
             if self._path.exists() and self._path.stat().st_size:
-                _log.warning("leases of an earlier run cannot be read from %s: %s", self._path, explain(error))
+                _log.error("leases and suspensions of an earlier run cannot be read from %s: %s", self._path, explain(error))
+
+    def _rescue_suspensions(self) -> None:
+        """A suspension is a security act: it outlives a database that cannot be used, where it can still be read."""
+        try:
+            with closing(open_for_reading(self._path)) as db:
+                self._suspended = tables.read_suspensions(db, self._moment()) | self._suspended
+        except (*_WRONG, StateTooNew):
+            if not self._suspended:
+                _log.error("which agents were suspended cannot be read from %s: see the audit log", self._path)
+        for agent, suspension in self._suspended.items():
+            self._suspensions.put(agent, suspension)
 
     def _begin_anew(self, error: Exception) -> None:
         if self._db is not None:
             self._db.close()
             self._db = None
+        self._rescue_suspensions()
         stamp = datetime.fromtimestamp(self._clock.now(), UTC).strftime("%Y%m%dT%H%M%SZ")
         try:
             aside = move_aside(self._path, stamp=stamp)

@@ -25,6 +25,8 @@ KINDS: Final[dict[type[Event], str]] = {
     told.RefreshFailed: "refresh_failed",
     told.ReauthRequired: "reauth_required",
     told.ProfilesChanged: "rotated",
+    told.SuspensionSet: "agent_suspended",
+    told.SuspensionLifted: "agent_resumed",
     told.Administered: "administered",
     told.GatewayAuthorized: "authorized",
     told.GatewayUsed: "used",

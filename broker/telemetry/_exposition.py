@@ -85,6 +85,9 @@ def _gauges(snapshot: Snapshot) -> Iterator[Metric]:
     streams = GaugeMetricFamily("equabot_streams_active", "Open streams.", labels=("agent",))
     for agent, count in snapshot.streams.items():
         streams.add_metric((agent,), count)
+    suspended = GaugeMetricFamily("equabot_agent_suspended", "1 while an operator has suspended the agent.", labels=("agent",))
+    for agent, is_suspended in snapshot.suspended.items():
+        suspended.add_metric((agent,), is_suspended)
     age = GaugeMetricFamily("equabot_source_sync_age_seconds", "Since the source was last read in full.", labels=("source",))
     stale = GaugeMetricFamily(
         "equabot_source_stale", "1 while the source, or a part of it, cannot be read.", labels=("source",)
@@ -93,7 +96,7 @@ def _gauges(snapshot: Snapshot) -> Iterator[Metric]:
         if source.sync_age is not None:
             age.add_metric((source.source,), source.sync_age)
         stale.add_metric((source.source,), source.stale)
-    yield from (expiry, state, leases, streams, age, stale)
+    yield from (expiry, state, leases, streams, suspended, age, stale)
     yield _gauge("state_store_fault", "1 while state cannot be stored.", {}, snapshot.store_fault)
     yield _gauge("audit_fault", "1 while nothing can be recorded.", {}, snapshot.audit_fault)
     yield _gauge("audit_sequence", "Number of the audit log's last record. It never falls.", {}, snapshot.audit_sequence)

@@ -35,12 +35,14 @@ class SourceGauge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What the gauges show. `leases` counts living leases by (agent, provider), `streams` open ones by agent."""
+    """What the gauges show. `leases` counts living leases by (agent, provider), `streams` open ones by agent; `suspended` says
+    of each agent whether it is."""
 
     credentials: Sequence[CredentialGauge] = ()
     sources: Sequence[SourceGauge] = ()
     leases: Mapping[tuple[str, str], int] = field(default_factory=lambda: MappingProxyType({}))
     streams: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    suspended: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))
     store_fault: bool = False
     audit_fault: bool = False
     audit_lost: int = 0

@@ -27,6 +27,8 @@ from broker.telemetry.events import (
     SourceStale,
     StoreFault,
     Summed,
+    SuspensionLifted,
+    SuspensionSet,
 )
 
 _log: Final = logging.getLogger("broker.events")
@@ -49,6 +51,8 @@ _LEVELS: Final[dict[type[Event], int]] = {
     ReauthRequired: logging.ERROR,
     SourceStale: logging.WARNING,
     StoreFault: logging.ERROR,
+    SuspensionSet: logging.WARNING,
+    SuspensionLifted: logging.WARNING,
 }
 _SUMMED: Final = {name: kind for kind, name in KINDS.items()}
 _WELL: Final = frozenset({"ok", ""})

@@ -208,6 +208,22 @@ class OutcomeReported(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SuspensionSet(Event):
+    """An operator suspended an agent, or repeated it: `reason` in the operator's words; `leases` ended by it."""
+
+    agent: str
+    reason: str
+    leases: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspensionLifted(Event):
+    """An operator resumed a suspended agent."""
+
+    agent: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Administered(Event):
     """An operator did something: `action` as in the admin service (`RevokeLeases`, `SetOrder`…), to what the other fields name
     as far as they were given; `count` is how many leases or profiles it concerned."""

@@ -16,8 +16,8 @@ def test_the_reasons_are_those_of_the_contract() -> None:
     """Clients branch on them: none may go, change or come unnoticed."""
     assert {error.reason for error in _all()} == {
         "PROVIDER_UNKNOWN", "PROFILE_NOT_FOUND", "NO_USABLE_PROFILE", "POLICY_DENIED", "DELIVERY_NOT_ALLOWED",
-        "LEASE_NOT_FOUND", "LEASE_EXPIRED", "LEASE_LIMIT", "RATE_LIMITED", "SOURCE_NOT_SYNCED", "REFRESH_FAILED",
-        "REAUTH_REQUIRED", "AUDIT_UNAVAILABLE", "INVALID_ARGUMENT", "SHUTTING_DOWN",
+        "AGENT_SUSPENDED", "LEASE_NOT_FOUND", "LEASE_EXPIRED", "LEASE_LIMIT", "RATE_LIMITED", "SOURCE_NOT_SYNCED",
+        "REFRESH_FAILED", "REAUTH_REQUIRED", "AUDIT_UNAVAILABLE", "STATE_UNAVAILABLE", "INVALID_ARGUMENT", "SHUTTING_DOWN",
     }  # fmt: skip
     assert len({error.reason for error in _all()}) == len(_all())
 

@@ -35,7 +35,11 @@ def engine() -> Engine:
 async def channel(engine: Engine, tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
     """To the control socket."""
     servicer = SecretServicer(
-        choosing=engine.choosing, standings=engine.standings, ingesting=engine.ingesting, events=engine.events
+        choosing=engine.choosing,
+        standings=engine.standings,
+        ingesting=engine.ingesting,
+        suspensions=engine.suspensions,
+        events=engine.events,
     )
     server = grpc.aio.server(handlers=[servicer.service()])
     server.add_insecure_port(f"unix:{tmp_path / 'control.sock'}")

@@ -23,6 +23,8 @@ from broker.engine.refreshing import Refreshing
 from broker.engine.reporting import Reporting
 from broker.engine.spending import Spending
 from broker.engine.standing import Standings
+from broker.engine.suspending import Suspending
+from broker.engine.suspensions import Suspensions
 from broker.ports import Identities, TokenEndpoint
 from broker.providers import PROVIDERS
 from broker.storage.login_places import LoginPlaces
@@ -108,16 +110,24 @@ class Engine:
         self.reporting = Reporting(
             clock=self.clock, standings=self.standings, refreshing=self.refreshing, cooldowns=CooldownOptions()
         )
+        self.suspensions = Suspensions(stored.suspensions)
         self.leasing = Leasing(
             clock=self.clock, store=self.store, events=self.events, policies=self.policies, choosing=self.choosing,
             standings=self.standings, reporting=self.reporting, options=lease_options or LeaseOptions(),
-            deliveries=deliveries, leases=stored.leases,
+            deliveries=deliveries, suspensions=self.suspensions, leases=stored.leases,
+        )  # fmt: skip
+        self.suspending = Suspending(
+            clock=self.clock, store=self.store, events=self.events, policies=self.policies, leasing=self.leasing,
+            suspensions=self.suspensions,
         )  # fmt: skip
         self.spending = Spending(
             clock=self.clock, events=self.events, catalog=self.catalog, policies=self.policies, standings=self.standings,
             leasing=self.leasing, refreshing=self.refreshing, reporting=self.reporting,
         )  # fmt: skip
-        self.readiness = Readiness(catalog=self.catalog, standings=self.standings, ingesting=self.ingesting, required=required)
+        self.readiness = Readiness(
+            catalog=self.catalog, policies=self.policies, standings=self.standings, ingesting=self.ingesting,
+            suspensions=self.suspensions, required=required,
+        )  # fmt: skip
         self.expiring = Expiring(
             clock=self.clock, store=self.store, events=self.events, leasing=self.leasing, standings=self.standings
         )

@@ -4,6 +4,7 @@ from typing import Any
 
 from broker.domain.cooldowns import Usage
 from broker.domain.leases import Lease
+from broker.domain.suspension import Suspension
 from broker.ports import StoredState, StoredVersion
 
 
@@ -15,7 +16,9 @@ class MemoryStateStore:
         self.digest_key = b"k" * 32
         self.broken = ""
         self.flushes = 0
-        self._tables: dict[str, dict[Any, Any]] = {t: {} for t in ("leases", "pins", "orders", "usage", "versions")}
+        self._tables: dict[str, dict[Any, Any]] = {
+            t: {} for t in ("leases", "pins", "orders", "usage", "versions", "suspensions")
+        }
         self._pending: list[tuple[str, Any, Any]] = []
         self._fault = ""
 
@@ -43,6 +46,14 @@ class MemoryStateStore:
 
     def put_version(self, key: tuple[str, str], version: StoredVersion | None) -> None:
         self._pending.append(("versions", key, version))
+
+    def put_suspension(self, agent: str, suspension: Suspension | None) -> None:
+        self._pending.append(("suspensions", agent, suspension))
+
+    async def sync(self) -> str:
+        """Flushes."""
+        self.flush()
+        return self._fault
 
     def flush(self) -> None:
         """Moves what was put to what `load` returns."""

@@ -67,7 +67,8 @@ class Served:
                 self.run_dir / f"{agent}.sock",
                 BrokerServicer(
                     agent, leasing=engine.leasing, choosing=engine.choosing, ingesting=engine.ingesting,
-                    refreshing=engine.refreshing, messages=self.messages, observe=self.acquires.append,
+                    refreshing=engine.refreshing, suspensions=engine.suspensions, messages=self.messages,
+                    observe=self.acquires.append,
                 ),
                 engine.readiness,
             )
@@ -75,8 +76,9 @@ class Served:
         ]  # fmt: skip
         admin = AdminServicer(
             leasing=engine.leasing, choosing=engine.choosing, ordering=engine.ordering, standings=engine.standings,
-            ingesting=engine.ingesting, readiness=engine.readiness, policies=engine.policies, store=engine.store,
-            events=engine.events, audit=self.audit, identity_fault=lambda: self.identity_fault,
+            ingesting=engine.ingesting, readiness=engine.readiness, suspensions=engine.suspensions,
+            suspending=engine.suspending, policies=engine.policies, store=engine.store, events=engine.events,
+            audit=self.audit, identity_fault=lambda: self.identity_fault,
             started_at=1_799_999_000.0,
         )  # fmt: skip
         for server in [*servers, admin_server(self.run_dir / "admin.sock", admin, engine.readiness)]:

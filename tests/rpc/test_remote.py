@@ -109,7 +109,8 @@ async def remote(
         servicers = {
             agent: BrokerServicer(
                 agent, leasing=engine.leasing, choosing=engine.choosing, ingesting=engine.ingesting,
-                refreshing=engine.refreshing, messages=served.messages, observe=served.acquires.append,
+                refreshing=engine.refreshing, suspensions=engine.suspensions,
+                messages=served.messages, observe=served.acquires.append,
             )
             for agent in engine.policies.agents
         }  # fmt: skip
@@ -418,7 +419,8 @@ async def test_an_address_that_is_taken_is_said(serve: Serve, tmp_path: Path) ->
         door = Door(made.tokens, clock=engine.clock, events=engine.events)
         servicer = BrokerServicer(
             "main", leasing=engine.leasing, choosing=engine.choosing, ingesting=engine.ingesting,
-            refreshing=engine.refreshing, messages=made.served.messages, observe=made.served.acquires.append,
+            refreshing=engine.refreshing, suspensions=engine.suspensions, messages=made.served.messages,
+            observe=made.served.acquires.append,
         )  # fmt: skip
         with pytest.raises(CannotListen, match=f"cannot listen on 127.0.0.1:{made.port}"):
             remote_server(("127.0.0.1", made.port), {"main": servicer}, engine.readiness, door=door, certificate=files)

@@ -40,6 +40,24 @@ class LeaseSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgentStatus:
+    """One agent: whether and since when it is suspended and why, how many leases it holds (`streams`: by streams), and what its
+    policy allows. `configured`: whether the broker's configuration names it; where not, the policy is empty."""
+
+    agent: str
+    suspended: bool
+    since: datetime | None
+    reason: str
+    leases: int
+    streams: int
+    configured: bool
+    providers: tuple[str, ...]
+    profiles: tuple[str, ...]
+    deliveries: tuple[str, ...]
+    max_leases: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceStatus:
     """A place where the broker finds credentials. `state`: `synced`, `stale` or `pending`; `fault`: what is wrong there and
     what to do, empty for nothing."""
@@ -98,6 +116,21 @@ class Admin:
         """Ends every lease that matches all that is given, which is at least one thing. Returns how many there were."""
         request = pb.RevokeLeasesRequest(lease_id=lease_id, agent=agent, provider=provider, profile=profile)
         return self._channel.ask(Ask("RevokeLeases", request, _revoked), timeout=self._timeout)
+
+    def list_agents(self) -> list[AgentStatus]:
+        """Every configured agent, and every suspended agent that the configuration does not name any more, by name."""
+        return self._channel.ask(Ask("ListAgents", pb.ListAgentsRequest(), _agents), timeout=self._timeout)
+
+    def suspend_agent(self, agent: str, *, reason: str = "") -> tuple[AgentStatus, int]:
+        """Suspends an agent until it is resumed, across restarts. Returns the agent, and how many of its leases ended. Raises
+        StateUnavailable where the agent is suspended but a restart of the broker would forget it."""
+        request = pb.SuspendAgentRequest(agent=agent, reason=reason)
+        return self._channel.ask(Ask("SuspendAgent", request, _suspended), timeout=self._timeout)
+
+    def resume_agent(self, agent: str) -> tuple[AgentStatus, bool]:
+        """Lets a suspended agent act again. Returns the agent, and whether it was suspended. Raises StateUnavailable where the
+        agent is resumed but is suspended again after a restart of the broker."""
+        return self._channel.ask(Ask("ResumeAgent", pb.ResumeAgentRequest(agent=agent), _resumed), timeout=self._timeout)
 
     def list_profiles(self, *, agent: str = "", provider: str = "") -> Mapping[str, tuple[Profile, ...]]:
         """The candidates of every agent, or of one, in the order in which it would try them."""
@@ -158,6 +191,34 @@ def _summary(message: pb.LeaseSummary) -> LeaseSummary:
 
 def _revoked(message: pb.RevokeLeasesResponse) -> int:
     return message.revoked
+
+
+def _agents(message: pb.ListAgentsResponse) -> list[AgentStatus]:
+    return [_agent(agent) for agent in message.agents]
+
+
+def _suspended(message: pb.SuspendAgentResponse) -> tuple[AgentStatus, int]:
+    return _agent(message.agent), message.revoked
+
+
+def _resumed(message: pb.ResumeAgentResponse) -> tuple[AgentStatus, bool]:
+    return _agent(message.agent), message.resumed
+
+
+def _agent(message: pb.AgentStatus) -> AgentStatus:
+    return AgentStatus(
+        agent=message.agent,
+        suspended=message.suspended,
+        since=_instant(message.since) if message.HasField("since") else None,
+        reason=message.reason,
+        leases=message.leases,
+        streams=message.streams,
+        configured=message.configured,
+        providers=tuple(message.providers),
+        profiles=tuple(message.profiles),
+        deliveries=tuple(message.deliveries),
+        max_leases=message.max_leases,
+    )
 
 
 def _by_agent(message: pb.ListAllProfilesResponse) -> Mapping[str, tuple[Profile, ...]]:

@@ -15,6 +15,7 @@
     ├── NoUsableProfile         NO_USABLE_PROFILE    yes        the operator: see `candidates`
     ├── PolicyDenied            POLICY_DENIED        no         the operator's policy says no
     ├── DeliveryNotAllowed      DELIVERY_NOT_ALLOWED no         the operator's policy says no to this delivery
+    ├── AgentSuspended          AGENT_SUSPENDED      no         an operator has suspended the agent, until it is resumed
     ├── LeaseNotFound           LEASE_NOT_FOUND      no         it was revoked or never was: acquire another
     ├── LeaseExpired            LEASE_EXPIRED        no         the caller came too late: acquire another
     ├── LeaseLimit              LEASE_LIMIT          yes        the agent holds too many
@@ -23,6 +24,7 @@
     ├── RefreshFailed           REFRESH_FAILED       yes        the provider's token endpoint
     ├── ReauthRequired          REAUTH_REQUIRED      no         a person must log in again
     ├── AuditUnavailable        AUDIT_UNAVAILABLE    yes        the operator: the broker cannot record, so it does not grant
+    ├── StateUnavailable        STATE_UNAVAILABLE    yes        the operator's call holds, but a restart would forget it
     └── ShuttingDown            SHUTTING_DOWN        yes        the broker is draining
 
 A reason that a newer broker has and this client does not is a plain EquabotError with that `reason`.
@@ -120,6 +122,10 @@ class DeliveryNotAllowed(EquabotError):
     reason = "DELIVERY_NOT_ALLOWED"
 
 
+class AgentSuspended(EquabotError):
+    reason = "AGENT_SUSPENDED"
+
+
 class LeaseNotFound(EquabotError):
     reason = "LEASE_NOT_FOUND"
 
@@ -154,6 +160,11 @@ class ReauthRequired(EquabotError):
 
 class AuditUnavailable(EquabotError):
     reason = "AUDIT_UNAVAILABLE"
+    retryable = True
+
+
+class StateUnavailable(EquabotError):
+    reason = "STATE_UNAVAILABLE"
     retryable = True
 
 

@@ -75,6 +75,21 @@ class AdminStub(object):
                 request_serializer=equabot_dot_broker_dot_v1_dot_admin__pb2.ReloadRequest.SerializeToString,
                 response_deserializer=equabot_dot_broker_dot_v1_dot_admin__pb2.ReloadResponse.FromString,
                 _registered_method=True)
+        self.ListAgents = channel.unary_unary(
+                '/equabot.broker.v1.Admin/ListAgents',
+                request_serializer=equabot_dot_broker_dot_v1_dot_admin__pb2.ListAgentsRequest.SerializeToString,
+                response_deserializer=equabot_dot_broker_dot_v1_dot_admin__pb2.ListAgentsResponse.FromString,
+                _registered_method=True)
+        self.SuspendAgent = channel.unary_unary(
+                '/equabot.broker.v1.Admin/SuspendAgent',
+                request_serializer=equabot_dot_broker_dot_v1_dot_admin__pb2.SuspendAgentRequest.SerializeToString,
+                response_deserializer=equabot_dot_broker_dot_v1_dot_admin__pb2.SuspendAgentResponse.FromString,
+                _registered_method=True)
+        self.ResumeAgent = channel.unary_unary(
+                '/equabot.broker.v1.Admin/ResumeAgent',
+                request_serializer=equabot_dot_broker_dot_v1_dot_admin__pb2.ResumeAgentRequest.SerializeToString,
+                response_deserializer=equabot_dot_broker_dot_v1_dot_admin__pb2.ResumeAgentResponse.FromString,
+                _registered_method=True)
         self.Diagnose = channel.unary_unary(
                 '/equabot.broker.v1.Admin/Diagnose',
                 request_serializer=equabot_dot_broker_dot_v1_dot_admin__pb2.DiagnoseRequest.SerializeToString,
@@ -142,6 +157,32 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAgents(self, request, context):
+        """ListAgents returns every configured agent, and every suspended agent that the configuration does not name any more, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendAgent(self, request, context):
+        """SuspendAgent ends every lease of the agent. Until ResumeAgent is called, every call of the agent to `Broker`, and every
+        request of it through the gateway, is refused with AGENT_SUSPENDED. The suspension is on the disk before it is answered, and
+        survives restarts and changes of the configuration. Idempotent: a repeated call keeps `since`.
+        STATE_UNAVAILABLE: the agent is suspended, but a restart of the broker would forget it.
+        INVALID_ARGUMENT: the agent is not configured. The message names the agents that are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeAgent(self, request, context):
+        """ResumeAgent lets a suspended agent act again. Its ended leases stay ended. Idempotent.
+        STATE_UNAVAILABLE: the agent is resumed, but is suspended again after a restart of the broker.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Diagnose(self, request, context):
         """Diagnose returns what an operator asks first: sources, stores, findings.
         """
@@ -191,6 +232,21 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Reload,
                     request_deserializer=equabot_dot_broker_dot_v1_dot_admin__pb2.ReloadRequest.FromString,
                     response_serializer=equabot_dot_broker_dot_v1_dot_admin__pb2.ReloadResponse.SerializeToString,
+            ),
+            'ListAgents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAgents,
+                    request_deserializer=equabot_dot_broker_dot_v1_dot_admin__pb2.ListAgentsRequest.FromString,
+                    response_serializer=equabot_dot_broker_dot_v1_dot_admin__pb2.ListAgentsResponse.SerializeToString,
+            ),
+            'SuspendAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendAgent,
+                    request_deserializer=equabot_dot_broker_dot_v1_dot_admin__pb2.SuspendAgentRequest.FromString,
+                    response_serializer=equabot_dot_broker_dot_v1_dot_admin__pb2.SuspendAgentResponse.SerializeToString,
+            ),
+            'ResumeAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeAgent,
+                    request_deserializer=equabot_dot_broker_dot_v1_dot_admin__pb2.ResumeAgentRequest.FromString,
+                    response_serializer=equabot_dot_broker_dot_v1_dot_admin__pb2.ResumeAgentResponse.SerializeToString,
             ),
             'Diagnose': grpc.unary_unary_rpc_method_handler(
                     servicer.Diagnose,
@@ -415,6 +471,87 @@ class Admin(object):
             '/equabot.broker.v1.Admin/Reload',
             equabot_dot_broker_dot_v1_dot_admin__pb2.ReloadRequest.SerializeToString,
             equabot_dot_broker_dot_v1_dot_admin__pb2.ReloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAgents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/equabot.broker.v1.Admin/ListAgents',
+            equabot_dot_broker_dot_v1_dot_admin__pb2.ListAgentsRequest.SerializeToString,
+            equabot_dot_broker_dot_v1_dot_admin__pb2.ListAgentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/equabot.broker.v1.Admin/SuspendAgent',
+            equabot_dot_broker_dot_v1_dot_admin__pb2.SuspendAgentRequest.SerializeToString,
+            equabot_dot_broker_dot_v1_dot_admin__pb2.SuspendAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/equabot.broker.v1.Admin/ResumeAgent',
+            equabot_dot_broker_dot_v1_dot_admin__pb2.ResumeAgentRequest.SerializeToString,
+            equabot_dot_broker_dot_v1_dot_admin__pb2.ResumeAgentResponse.FromString,
             options,
             channel_credentials,
             insecure,
