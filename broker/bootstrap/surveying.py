@@ -1,7 +1,7 @@
 """What a broker would have to offer, without one."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -9,10 +9,10 @@ from typing import Final
 from broker.bootstrap.beside import beside
 from broker.bootstrap.engine import Engine
 from broker.config.model import Config
-from broker.domain.findings import Finding, findings
 from broker.domain.material import Material, Shadowed, SourceState
 from broker.domain.profiles import Profile
 from broker.domain.statuses import ProfileStatus
+from broker.domain.suspension import Suspension
 from broker.engine.clock import SystemClock
 from broker.storage.glimpse import Glimpse
 from broker.telemetry.events import Events
@@ -22,14 +22,14 @@ _SETTLE_WITHIN: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a broker would have to offer, read once without one running. `statuses` by agent; `findings` as an operator would be
-    told them."""
+    """What a broker would have to offer, read once without one running. `statuses` and `suspensions` by
+    agent."""
 
     statuses: Mapping[str, list[ProfileStatus]]
     sources: tuple[SourceState, ...]
     shadowed: tuple[Shadowed, ...]
     material: Material
-    findings: Sequence[Finding]
+    suspensions: Mapping[str, Suspension]
 
     def profile(self, agent: str, profile_id: str) -> Profile | None:
         """The profile as the agent would be given it: its own before everybody's."""
@@ -50,12 +50,5 @@ async def survey(config: Config) -> Survey:
         tuple(engine.ingesting.states),
         engine.ingesting.shadowed,
         engine.standings.material,
-        findings(
-            sources=engine.ingesting.states,
-            candidates=(engine.standings.judge(key) for key, _ in engine.standings.all()),
-            shadowed=engine.ingesting.shadowed,
-            unmet=engine.readiness.unmet(),
-            store_fault="",
-            suspensions=engine.suspensions.all,
-        ),
+        engine.suspensions.all,
     )

@@ -34,7 +34,7 @@ def _command(family: Any, name: str, run: Any, about: str) -> ArgumentParser:
     parser: ArgumentParser = family.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
     parser.add_argument("--json", action="store_true", help="the agents (of one: the agent) as JSON")
     add_places(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, agent=None)
     return parser
 
 

@@ -11,7 +11,7 @@ from broker.cli.status_reading import everyone
 from broker.cli.status_report import Report
 from broker.cli.storing import faults
 from broker.cli.surroundings import now
-from broker.domain.findings import Severity
+from broker.domain.findings import Severity, of_suspensions
 from broker.domain.logins import login_command
 from broker.domain.material import Fault
 from broker.domain.oauth import refresh_at
@@ -37,6 +37,7 @@ def logins(args: Namespace, config: "Config") -> Iterator[Problem]:
     if not running:
         message = "no broker answers: what follows was read without one"
         yield problem(Severity.INFO, config.run_dir, message, "equabot serve")
+        yield from (Problem(found) for found in of_suspensions(here.suspensions))
     yield from _sources(here, findings)
     yield from _brokers(findings, here, reports)
     due = {} if running else dict(_due(config, here))

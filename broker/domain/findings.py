@@ -58,7 +58,7 @@ def findings(
     """Everything worth knowing, the gravest kinds first; after 500 of them, how many more there are."""
     found = chain(
         _of_faults(state=store_fault, audit=audit_fault, identity=identity_fault),
-        _of_suspensions(suspensions),
+        of_suspensions(suspensions),
         _of_providers(unmet),
         _of_sources(sources),
         _of_profiles(candidates),
@@ -77,14 +77,15 @@ def _of_faults(**faults: str) -> Iterator[Finding]:
             yield Finding(severity=Severity.ERROR, subject=subject, message=fault)
 
 
-def _of_suspensions(suspensions: Mapping[str, Suspension]) -> Iterator[Finding]:
+def of_suspensions(suspensions: Mapping[str, Suspension]) -> Iterator[Finding]:
+    """Which agents are suspended, by name, each with the command that resumes it."""
     for agent, suspension in sorted(suspensions.items()):
         since = datetime.fromtimestamp(suspension.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         why = f" ({suspension.reason})" if suspension.reason else ""
         yield Finding(
             severity=Severity.WARNING,
             subject=f"agent {agent}",
-            message=f"suspended since {since}{why}: it is granted nothing, and the gateway refuses its requests",
+            message=f"suspended since {since}{why}: it gets no lease, and the gateway refuses it",
             remedy=f"equabot agent resume {agent}",
         )
 

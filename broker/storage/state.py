@@ -10,6 +10,7 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -121,11 +122,16 @@ class SqliteStateStore:
                 self._begin_anew(error)
             else:
                 self._failed(error)
-            return StoredState(suspensions=dict(self._suspended))
-        self._suspended = dict(state.suspensions)
+            return self._with_rescued(StoredState())
         for lease_id in expired:
             self._leases.put(lease_id, None)
-        return state
+        return self._with_rescued(state)
+
+    def _with_rescued(self, state: StoredState) -> StoredState:
+        self._suspended = {**state.suspensions, **self._suspended}
+        if self._suspensions:
+            self.flush()
+        return replace(state, suspensions=dict(self._suspended))
 
     def put_lease(self, lease_id: str, lease: Lease | None) -> None:
         """Remembers the lease for the next flush; None: that it has ended."""

@@ -18,6 +18,13 @@ from equabot_client import admin, errors
 AT = datetime(2026, 11, 22, 17, 0, tzinfo=UTC)
 
 
+def suspended(agent: str = "main", reason: str = "odd") -> pb.AgentStatus:
+    status = pb.AgentStatus(agent=agent, suspended=True, reason=reason, leases=3, streams=1, configured=True, providers=["*"],
+                            profiles=["*"], deliveries=["raw"], max_leases=9)  # fmt: skip
+    status.since.FromDatetime(AT)
+    return status
+
+
 class Scripted(AdminServicer):
     """Two pages of leases, two agents, one source."""
 
@@ -34,6 +41,15 @@ class Scripted(AdminServicer):
 
     def RevokeLeases(self, request: pb.RevokeLeasesRequest, context: grpc.ServicerContext) -> pb.RevokeLeasesResponse:
         return pb.RevokeLeasesResponse(revoked=3 if request.agent == "coder" else 0)
+
+    def ListAgents(self, request: pb.ListAgentsRequest, context: grpc.ServicerContext) -> pb.ListAgentsResponse:
+        return pb.ListAgentsResponse(agents=[pb.AgentStatus(agent="coder", configured=True), suspended()])
+
+    def SuspendAgent(self, request: pb.SuspendAgentRequest, context: grpc.ServicerContext) -> pb.SuspendAgentResponse:
+        return pb.SuspendAgentResponse(agent=suspended(request.agent, request.reason), revoked=2)
+
+    def ResumeAgent(self, request: pb.ResumeAgentRequest, context: grpc.ServicerContext) -> pb.ResumeAgentResponse:
+        return pb.ResumeAgentResponse(agent=pb.AgentStatus(agent=request.agent), resumed=True)
 
     def ListAllProfiles(self, request: pb.ListAllProfilesRequest, context: grpc.ServicerContext) -> pb.ListAllProfilesResponse:
         profile = broker_pb2.ProfileStatus(id="anthropic:env", state="ok")
@@ -88,6 +104,24 @@ def test_all_pages_of_leases_are_read(operator: admin.Admin, script: Scripted) -
 def test_revoking_counts(operator: admin.Admin) -> None:
     """So that an operator sees whether anything matched."""
     assert (operator.revoke_leases(agent="coder"), operator.revoke_leases(lease_id="x")) == (3, 0)
+
+
+def test_agents_come_with_their_suspension_and_policy(operator: admin.Admin) -> None:
+    """S11: since when, for one that is suspended."""
+    coder, main = operator.list_agents()
+    assert (coder.agent, coder.suspended, coder.since, coder.providers) == ("coder", False, None, ())
+    assert main == admin.AgentStatus(
+        agent="main", suspended=True, since=AT, reason="odd", leases=3, streams=1, configured=True, providers=("*",),
+        profiles=("*",), deliveries=("raw",), max_leases=9,
+    )  # fmt: skip
+
+
+def test_an_agent_is_suspended_and_resumed(operator: admin.Admin) -> None:
+    """S11: the agent as it is now, and what came of it."""
+    agent, revoked = operator.suspend_agent("coder", reason="leaked")
+    assert (agent.agent, agent.suspended, agent.reason, revoked) == ("coder", True, "leaked", 2)
+    agent, resumed = operator.resume_agent("coder")
+    assert (agent.agent, agent.suspended, resumed) == ("coder", False, True)
 
 
 def test_profiles_come_by_agent(operator: admin.Admin) -> None:

@@ -10,6 +10,7 @@ from broker.domain.profiles import Profile
 from broker.domain.provider import Mode
 from broker.domain.secret_value import SecretValue
 from broker.domain.selection import Candidate
+from broker.domain.suspension import Suspension
 
 NOW = 1_000_000.0
 
@@ -55,11 +56,17 @@ def test_the_gravest_come_first() -> None:
     ]
     hidden = [Shadowed(profile("anthropic:a", "other", source="dotenv"), profile("anthropic:a"))]
     told = look(
-        sources=sources, candidates=candidates, shadowed=hidden, unmet=["openai"], store_fault="the disk is full: make room"
-    )
+        sources=sources, candidates=candidates, shadowed=hidden, unmet=["openai"], store_fault="the disk is full: make room",
+        suspensions={"coder": Suspension(since=1_800_000_000.0)},
+    )  # fmt: skip
     assert [(found.severity.name, found.subject, found.message) for found in told] == [
         ("ERROR", "state", "the disk is full: make room"),
-        ("ERROR", "openai", "the provider is required, and none of its profiles serves"),
+        (
+            "WARNING",
+            "agent coder",
+            "suspended since 2027-01-15T08:00:00Z: it gets no lease, and the gateway refuses it",
+        ),
+        ("ERROR", "openai", "the provider is required, and no agent can be granted a profile of it that serves"),
         ("WARNING", "k8s", "it has not been read yet"),
         ("ERROR", "dotenv /x", "permission denied: chmod it"),
         ("WARNING", "/x line 3", "no equals sign"),
@@ -94,3 +101,14 @@ def test_ten_thousand_of_a_kind_are_counted() -> None:
     told = look(candidates=[candidate(profile(f"anthropic:{n}", None)) for n in range(10_000)])
     assert len(told) == 501
     assert told[-1] == Finding(severity=Severity.INFO, subject="findings", message="9500 more are not shown")
+
+
+def test_a_suspended_agent_is_found_with_the_way_back() -> None:
+    """S11: since when, why, and the command that resumes it."""
+    (found,) = look(suspensions={"main": Suspension(since=1_800_000_000.0, reason="odd requests")})
+    assert found == Finding(
+        severity=Severity.WARNING,
+        subject="agent main",
+        message="suspended since 2027-01-15T08:00:00Z (odd requests): it gets no lease, and the gateway refuses it",
+        remedy="equabot agent resume main",
+    )

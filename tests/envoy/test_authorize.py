@@ -216,6 +216,17 @@ async def test_a_revoked_token_is_refused_at_once(engine: Engine, gateway: Gatew
     assert (await gateway.refused({"x-api-key": token}))[:2] == (401, "LEASE_NOT_FOUND")
 
 
+async def test_a_suspended_agent_is_refused_at_once(engine: Engine, gateway: Gateway) -> None:
+    """S11: by the request that follows, in the vendor's form of an error, and recorded with whose it is; other agents pass."""
+    token, other = gateway.token(), gateway.token("narrow")
+    await gateway.passed({"x-api-key": token})
+    await engine.suspending.suspend("main")
+    assert (await gateway.refused({"x-api-key": token}))[:2] == (403, "AGENT_SUSPENDED")
+    (event,) = [event for event in engine.emitted if isinstance(event, GatewayRefused)]
+    assert (event.agent, event.reason, event.status) == ("main", "AGENT_SUSPENDED", 403)
+    await gateway.passed({"x-api-key": other}, "/anthropic/v1/models", method="GET")
+
+
 async def test_a_token_of_another_agent_is_bound_to_that_agents_policy(gateway: Gateway) -> None:
     """Whoever shows it."""
     token = gateway.token("narrow")

@@ -124,6 +124,18 @@ async def test_what_is_gone_is_pushed_as_empty(engine: Engine, stub: Any) -> Non
     assert await world.told() == {"profile/anthropic:work": "sk-back"}
 
 
+async def test_a_suspended_agent_has_no_secret(engine: Engine, stub: Any) -> None:
+    """S11: an Envoy that injects for it is given an empty one, until it is resumed; a profile's own secret is nobody's."""
+    engine.put(WORK)
+    world = World(stub)
+    await world.ask("main/anthropic", "profile/anthropic:work")
+    assert await world.told() == {"main/anthropic": "sk-of-work", "profile/anthropic:work": "sk-of-work"}
+    await engine.suspending.suspend("main")
+    assert await world.told() == {"main/anthropic": "", "profile/anthropic:work": "sk-of-work"}
+    await engine.suspending.resume("main")
+    assert (await world.told())["main/anthropic"] == "sk-of-work"
+
+
 async def test_a_secret_that_is_not_there_yet_is_pushed_when_it_comes(engine: Engine, stub: Any) -> None:
     """Until then nothing is said: Envoy waits as long as it was told to."""
     world = World(stub)

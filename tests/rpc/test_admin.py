@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from broker.domain.cooldowns import Usage
 from broker.domain.material import Listed, Unavailable, Unit
 from broker.domain.policies import AgentPolicy
+from broker.domain.suspension import Suspension
 from broker.telemetry.events import Administered
 from equabot.broker.v1 import admin_pb2, broker_pb2
 from tests.fakes.engine import ANYTHING, Engine, profile
@@ -311,3 +314,98 @@ async def test_diagnose_says_that_callers_cannot_be_told_from_each_other(serve: 
         served.identity_fault = "service-account tokens cannot be checked now: grant it create on tokenreviews"
         found = await (await served.admin()).Diagnose(admin_pb2.DiagnoseRequest())
         assert [one.message for one in found.findings if one.subject == "identity"] == [served.identity_fault]
+
+
+# -- agents ------------------------------------------------------------------------------------------------------------
+
+
+async def test_agents_are_listed_with_what_they_hold_and_may(serve: Serve) -> None:
+    """By name; one that is suspended and configured no more is listed too, for it can be resumed."""
+    store = MemoryStateStore()
+    store.put_suspension("gone", Suspension(since=NOW, reason="left"))
+    store.flush()
+    async with serve(engine(store=store)) as served:
+        admin = await served.admin()
+        await acquire(served, "anthropic")
+        stream: Any = (await served.broker()).StreamLease(broker_pb2.AcquireLeaseRequest(provider="openai"))
+        await stream.read()
+        gone, main, other = (await admin.ListAgents(admin_pb2.ListAgentsRequest())).agents
+        stream.cancel()
+    assert main == admin_pb2.AgentStatus(
+        agent="main", leases=2, streams=1, configured=True, providers=["*"], profiles=["*"], deliveries=["raw", "brokered"],
+        max_leases=10_000,
+    )  # fmt: skip
+    assert (other.agent, other.leases, list(other.providers)) == ("other", 0, ["openai"])
+    assert (gone.agent, gone.suspended, gone.since.seconds, gone.reason, gone.configured) == ("gone", True, NOW, "left", False)
+
+
+async def test_an_agent_is_suspended_and_resumed(serve: Serve) -> None:
+    """S11: from the answer on every call of the agent is refused, and of no other; the operator is told how to go back."""
+    async with serve(engine()) as served:
+        admin = await served.admin()
+        await acquire(served, "anthropic")
+        done = await admin.SuspendAgent(admin_pb2.SuspendAgentRequest(agent="main", reason="odd requests"))
+        assert (done.revoked, done.agent.suspended, done.agent.since.seconds, done.agent.leases) == (1, True, NOW, 0)
+        denied = await refused(acquire(served, "anthropic"))
+        assert (denied.code, denied.reason, denied.domain) == ("PERMISSION_DENIED", "AGENT_SUSPENDED", "equabot.dev")
+        assert "odd" not in denied.details
+        await acquire(served, "openai", agent="other")
+        found = (await admin.Diagnose(admin_pb2.DiagnoseRequest())).findings
+        assert [(one.subject, one.remedy) for one in found] == [("agent main", "equabot agent resume main")]
+        back = await admin.ResumeAgent(admin_pb2.ResumeAgentRequest(agent="main"))
+        assert (back.resumed, back.agent.suspended, back.agent.HasField("since")) == (True, False, False)
+        await acquire(served, "anthropic")
+
+
+async def test_every_call_of_a_suspended_agent_is_refused(serve: Serve) -> None:
+    """S11: whatever the service has, one that comes later included; but its health can be probed."""
+    async with serve(engine()) as served:
+        await (await served.admin()).SuspendAgent(admin_pb2.SuspendAgentRequest(agent="main"))
+        channel = await served.channel()
+        asked = {"lease_id": "x", "outcome": broker_pb2.OK, "provider": "anthropic", "profile": "anthropic:a", "session": "s"}
+        for method in broker_pb2.DESCRIPTOR.services_by_name["Broker"].methods:
+            kind = GetMessageClass(method.input_type)
+            request = kind(**{name: value for name, value in asked.items() if name in method.input_type.fields_by_name})
+            make: Any = channel.unary_stream if method.server_streaming else channel.unary_unary
+            call = make(
+                f"/equabot.broker.v1.Broker/{method.name}",
+                request_serializer=kind.SerializeToString,
+                response_deserializer=GetMessageClass(method.output_type).FromString,
+            )(request)
+            denied = await refused(call.read() if method.server_streaming else call)
+            assert (method.name, denied.reason) == (method.name, "AGENT_SUSPENDED")
+        alive = await (await served.health()).Check(HealthCheckRequest(service="liveness"))
+        assert alive.status == HealthCheckResponse.SERVING
+
+
+async def test_what_cannot_be_stored_is_said(serve: Serve) -> None:
+    """S11: with a reason of its own, for it holds all the same."""
+    async with serve(engine()) as served:
+        store = served.engine.store
+        store.broken = "cannot write state.db: disk full"
+        admin = await served.admin()
+        failed = await refused(admin.SuspendAgent(admin_pb2.SuspendAgentRequest(agent="main")))
+        assert (failed.code, failed.reason) == ("UNAVAILABLE", "STATE_UNAVAILABLE")
+        assert (await refused(acquire(served, "anthropic"))).reason == "AGENT_SUSPENDED"
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"agent": "mian"}, "'mian' is not configured: there are main, other"),
+        ({"agent": ""}, "agent is missing"),
+        ({"agent": "main", "reason": "x" * 257}, "reason is longer than 256 characters"),
+        ({"agent": "main", "reason": "two\nlines"}, "reason holds characters that cannot be printed"),
+        ({"agent": "main", "reason": SECRET + "0f" * 30}, "reason looks like a key"),
+        ({"agent": "main", "reason": f"it leaked {SECRET}{'0f' * 30} to a paste"}, "reason looks like a key"),
+        ({"agent": SECRET + "0f" * 30}, "agent looks like a key"),
+    ],
+)
+async def test_a_suspension_that_makes_no_sense_is_refused_whole(serve: Serve, asked: dict[str, str], words: str) -> None:
+    """A reason is shown, logged and stored: it is short, printable, and holds no key."""
+    async with serve(engine()) as served:
+        denied = await refused((await served.admin()).SuspendAgent(admin_pb2.SuspendAgentRequest(**asked)))
+        assert (denied.code, denied.reason) == ("INVALID_ARGUMENT", "INVALID_ARGUMENT")
+        assert words in denied.details
+        assert "0f0f" not in denied.raw
+        await acquire(served, "anthropic")

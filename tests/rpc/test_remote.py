@@ -141,6 +141,19 @@ async def test_each_call_is_of_the_agent_whose_token_it_shows(serve: Serve, tmp_
         await broker.RenewLease(renew, metadata=MAIN)
 
 
+async def test_a_suspended_agent_is_refused_over_the_network_too(serve: Serve, tmp_path: Path) -> None:
+    """S11: an agent is one agent, however it calls; its streams end, another's call on the same connection passes."""
+    async with remote(serve, tmp_path) as made:
+        broker = await made.broker()
+        stream: Any = broker.StreamLease(ANTHROPIC, metadata=MAIN)
+        await stream.read()
+        await made.engine.suspending.suspend("main")
+        assert (await stream.read()).reason == "agent_suspended"
+        assert (await refused(broker.AcquireLease(ANTHROPIC, metadata=MAIN))).reason == "AGENT_SUSPENDED"
+        assert (await refused(broker.ListProfiles(pb.ListProfilesRequest(), metadata=MAIN))).reason == "AGENT_SUSPENDED"
+        await broker.AcquireLease(pb.AcquireLeaseRequest(provider="openai"), metadata=CODER)
+
+
 async def test_quotas_are_those_of_the_sockets(serve: Serve, tmp_path: Path) -> None:
     """An agent is one agent, however it calls: leases count together."""
     openai = pb.AcquireLeaseRequest(provider="openai")

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from broker.domain.cooldowns import Usage
 from broker.domain.leases import Lease
 from broker.domain.policies import Delivery
+from broker.domain.suspension import Suspension
 from broker.ports import StateStore, StoredState, StoredVersion
 from broker.storage._state_file import open_for_reading
 from broker.storage._state_tables import MIGRATIONS, Moment, read_state
@@ -317,6 +318,38 @@ def test_somebody_who_only_looks_reads_a_store_of_the_first_version(path: Path, 
     assert path.read_bytes() == before
 
 
+SUSPENSION = Suspension(since=1_800_000_000.0, reason="odd requests", tokens=(b"t" * 32,))
+
+
+async def suspend(store: SqliteStateStore, agent: str = "coder") -> str:
+    store.put_suspension(agent, SUSPENSION)
+    return await store.sync()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_an_older_store_takes_a_suspension(opened: Opener, path: Path, version: int) -> None:
+    """S11: a broker that is updated can suspend at once, and loses nothing that the older one stored."""
+    from_the_first_version(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for number, step in enumerate(MIGRATIONS[1:version], start=2):
+            for statement in step:
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {number}")
+    store = opened()
+    assert store.load().suspensions == {}
+    assert await suspend(store) == ""
+    state = opened().load()
+    assert (dict(state.suspensions), ids(state)) == ({"coder": SUSPENSION}, {"l1"})
+
+
+async def test_somebody_who_only_looks_sees_who_is_suspended(opened: Opener, path: Path, clock: FakeClock) -> None:
+    """S11: `doctor` without a broker says so too."""
+    store = opened()
+    await suspend(store)
+    store.close()
+    assert Glimpse(path, clock=clock).load().suspensions == {"coder": SUSPENSION}
+
+
 def test_an_empty_file_is_an_empty_store(opened: Opener, path: Path) -> None:
     """What a crash right after creation leaves."""
     path.parent.mkdir()
@@ -400,6 +433,43 @@ def test_a_corrupt_store_is_moved_aside_and_begun_anew(
     put(store, lease("new"))
     store.close()
     assert ids(opened().load()) == {"new"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(changed("DROP TABLE leases"), id="table-missing"),
+        pytest.param(changed("UPDATE usage SET failure_counts = '{'"), id="strange-json"),
+        pytest.param(changed("DROP TABLE meta"), id="no-meta"),
+    ],
+)
+async def test_a_suspension_outlives_a_store_that_has_to_be_begun_again(
+    opened: Opener, path: Path, damage: Callable[[Path], None]
+) -> None:
+    """S11: damage elsewhere in the file does not let a suspended agent act."""
+    first = opened()
+    first.put_usage(("", "anthropic:env"), Usage())
+    await suspend(first)
+    first.close()
+    damage(path)
+    store = opened()
+    assert store.load().suspensions == {"coder": SUSPENSION}
+    store.flush()
+    store.close()
+    assert list(path.parent.glob("state.db.corrupt-*"))
+    assert opened().load().suspensions == {"coder": SUSPENSION}
+
+
+async def test_a_store_that_cannot_say_who_was_suspended_says_that(
+    opened: Opener, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S11: the operator has to look, for the broker cannot."""
+    first = opened()
+    await suspend(first)
+    first.close()
+    garbage(path)
+    assert opened().load() == StoredState()
+    assert f"which agents were suspended cannot be read from {path}: see the audit log" in caplog.text
 
 
 def test_two_corruptions_in_one_second_lose_neither(opened: Opener, path: Path) -> None:
@@ -501,6 +571,19 @@ def test_a_full_disk_is_said_and_survived(
     assert store.fault == ""
     names = ids(opened(at=small_disk / "state.db").load())
     assert names == {"before"} | {f"during{n}" for n in range(300)}
+
+
+async def test_a_suspension_that_a_full_disk_does_not_take_is_said(small_disk: Path, opened: Opener) -> None:
+    """S11: the answer says that it is not stored, and what to do; once there is space it is, without waiting for a retry."""
+    path = small_disk / "state.db"
+    store = opened(at=path)
+    put(store, lease())
+    ballast = fill(small_disk)
+    faults = [await suspend(store, f"agent-{n}") for n in range(200)]
+    assert "free space on its volume" in faults[-1]
+    ballast.unlink()
+    assert await store.sync() == ""
+    assert len(opened(at=path).load().suspensions) == 200
 
 
 def test_a_disk_that_is_full_at_the_start_still_gives_its_leases(small_disk: Path, opened: Opener, clock: FakeClock) -> None:

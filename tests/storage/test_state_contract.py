@@ -8,6 +8,7 @@ import pytest
 from broker.domain.cooldowns import Usage
 from broker.domain.leases import Lease
 from broker.domain.policies import Delivery
+from broker.domain.suspension import Suspension
 from broker.ports import StateStore, StoredState, StoredVersion
 from broker.storage.state import SqliteStateStore
 from tests.fakes.clock import FakeClock
@@ -18,6 +19,7 @@ PIN = (("main", "talk", "anthropic"), ("anthropic:a", True))
 ORDER = (("main", "anthropic"), ("anthropic:b", "anthropic:a"))
 USAGE = (("", "anthropic:a"), Usage(last_used=1_800_000_000.0, error_count=2, failure_counts={"timeout": 2}))
 VERSION = (("", "anthropic:a"), StoredVersion(version=7, digest=b"0123456789abcdef"))
+SUSPENSION = ("coder", Suspension(since=1_800_000_000.5, reason="odd requests", tokens=(b"t" * 32, b"u" * 32)))
 
 Opener = Callable[[], StateStore]
 
@@ -38,6 +40,7 @@ def fill(store: StateStore) -> None:
     store.put_order(*ORDER)
     store.put_usage(*USAGE)
     store.put_version(*VERSION)
+    store.put_suspension(*SUSPENSION)
 
 
 def test_it_begins_empty_and_without_fault(opened: Opener) -> None:
@@ -57,8 +60,9 @@ def test_what_was_put_is_found_by_the_next_process(opened: Opener) -> None:
     key = first.digest_key
     second = opened()
     assert second.load() == StoredState(
-        leases=(LEASE,), pins=dict([PIN]), orders=dict([ORDER]), usage=dict([USAGE]), versions=dict([VERSION])
-    )
+        leases=(LEASE,), pins=dict([PIN]), orders=dict([ORDER]), usage=dict([USAGE]), versions=dict([VERSION]),
+        suspensions=dict([SUSPENSION]),
+    )  # fmt: skip
     assert second.digest_key == key
     first.close()
     second.close()
@@ -77,7 +81,18 @@ def test_none_deletes_and_the_last_word_counts(opened: Opener) -> None:
     store.put_order(ORDER[0], ("anthropic:c",))
     store.put_usage(USAGE[0], None)
     store.put_version(VERSION[0], None)
+    store.put_suspension(SUSPENSION[0], None)
     store.close()
     after = opened()
     assert after.load() == StoredState(orders={ORDER[0]: ("anthropic:c",)})
     after.close()
+
+
+async def test_what_was_synced_is_found_by_the_next_process(opened: Opener) -> None:
+    """S11: a sync writes what was put, and says that it is on the disk."""
+    store = opened()
+    store.load()
+    store.put_suspension(*SUSPENSION)
+    assert await store.sync() == ""
+    assert opened().load().suspensions == dict([SUSPENSION])
+    store.close()
