@@ -70,7 +70,11 @@ async def held(tmp_path: Path) -> AsyncIterator[Held]:
                     spending=engine.spending, ingesting=engine.ingesting, catalog=engine.catalog, events=engine.events
                 ).service(),
                 SecretServicer(
-                    choosing=engine.choosing, standings=engine.standings, ingesting=engine.ingesting, events=engine.events
+                    choosing=engine.choosing,
+                    standings=engine.standings,
+                    ingesting=engine.ingesting,
+                    suspensions=engine.suspensions,
+                    events=engine.events,
                 ).service(),
             ],
         )
