@@ -1,11 +1,16 @@
 """Acquire must not care how much the broker already holds."""
 
 import sys
+import tempfile
+from pathlib import Path
 
 from benchmarks._broker import broker
 from benchmarks._load import available, middle
 from benchmarks._row import Row
 from benchmarks.acquire import acquire
+
+_IN_ONE = 1_000
+"""Profiles in one directory."""
 
 
 def rows() -> list[Row]:
@@ -22,9 +27,14 @@ def rows() -> list[Row]:
 
 
 def _with_profiles(count: int) -> float:
-    dotenv = "".join(f"ANTHROPIC_API_KEY_{index}=sk-ant-api03-{index:032}\n" for index in range(count))
-    with broker(dotenv) as ours:
-        return middle([acquire(ours, requests=3000, in_flight=1) for _ in range(3)]).p50
+    with tempfile.TemporaryDirectory(prefix="equabot-bench-") as directory:
+        for first in range(0, count, _IN_ONE):
+            folder = Path(directory) / f"team-{first // _IN_ONE}"
+            folder.mkdir()
+            for index in range(first, min(first + _IN_ONE, count)):
+                (folder / f"ANTHROPIC_API_KEY_{index}").write_text(f"sk-ant-api03-{index:032}")
+        with broker("", {"sources": [{"mounted": {"path": directory}}]}) as ours:
+            return middle([acquire(ours, requests=3000, in_flight=1) for _ in range(3)]).p50
 
 
 def _with_leases(count: int) -> float:

@@ -11,6 +11,7 @@ from broker.cli.problems import FIX, Problem, problem
 from broker.config.faults import Refused
 from broker.config.recording import CLAUDE, migrated
 from broker.domain.findings import Severity
+from broker.files.dotenv import SIZE_MAX, bindings
 from broker.files.reading import Unreadable, read_whole
 from broker.storage.edited_file import Unwritable, edit_file
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 _OPEN: Final = 0o077
 _WRITABLE: Final = 0o022
-_DOTENV_MAX: Final = 1 << 20
 _SIZE_MAX: Final = 1 << 20
 
 
@@ -95,14 +95,12 @@ def _working_directory(config: "Config", here: Path, dotenvs: list[Path]) -> Ite
     """A repository must not choose an agent's key; whoever put one there wonders why it is not used."""
     found = here / ".env"
     try:
-        if any(found.samefile(dotenv) for dotenv in dotenvs if dotenv.exists()) or found.stat().st_size > _DOTENV_MAX:
+        if any(found.samefile(dotenv) for dotenv in dotenvs if dotenv.exists()):
             return
-    except OSError:
+        lines = bindings(read_whole(found, limit=SIZE_MAX), shown=found)
+    except (OSError, Unreadable):
         return
-
-    from dotenv import dotenv_values  # noqa: PLC0415
-
-    names = [name for name in dotenv_values(found, interpolate=False) if config.rules.wants(name, kind="dotenv")]
+    names = [line.key for line in lines if line.key is not None and config.rules.wants(line.key, kind="dotenv")]
     if names:
         message = f"is not read, because a working directory may not choose credentials; in it: {', '.join(names[:5])}"
         where = dotenvs[0] if dotenvs else config.home / ".env"

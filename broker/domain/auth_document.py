@@ -9,11 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from broker.domain.hygiene import ENTRIES_MAX
 from broker.domain.secret_value import SecretValue
 
 VERSION: Final = 1
 LARGEST: Final = 4 << 20
 """Bytes a store may have."""
+_OBJECTS_MAX: Final = 20_000
+_ORDERED_MAX: Final = 10_000
 _OF_A_CREDENTIAL: Final = frozenset(
     {"type", "provider", "key", "token", "access", "refresh", "expires", "issuedAt", "email", "clientId", "accountId"}
 )
@@ -63,6 +66,8 @@ def decode(text: bytes, *, largest: int = LARGEST) -> object:
         raise Malformed(f"it is larger than {largest >> 20} MiB")
     if not text.strip(b" \t\r\n\0"):
         raise Malformed("it is empty: restore it from a backup, or remove it to begin anew")
+    if text.count(b"{") + text.count(b"[") > _OBJECTS_MAX:  # which keep the decoder busy, however small they are
+        raise Malformed(f"it has more than {_OBJECTS_MAX:,} objects and lists")
     mark = len(_MARK) if text.startswith(_MARK) else 0
     try:
         return _DECODER.decode(text[mark:].decode())
@@ -122,7 +127,20 @@ def _checked(raw: object) -> Document:
     for name in ("profiles", "order", "usageStats", "lastGood"):
         if not isinstance(raw.get(name), dict | None):
             raise Malformed(f"its {name!r} is not an object")
-    return Document(raw)
+    document = Document(raw)
+    if excess := excessive(document):
+        raise Malformed(excess)
+    return document
+
+
+def excessive(document: Document) -> str:
+    """What the store has too much of, going on from its name; empty where it has not."""
+    if len(document.entries) > ENTRIES_MAX:
+        return f"it holds more than {ENTRIES_MAX:,} profiles: remove those that are not needed"
+    ordered = document.raw.get("order") or {}
+    if len(ordered) + sum(len(ids) for ids in ordered.values() if isinstance(ids, list)) > _ORDERED_MAX:
+        return f"its orders name more than {_ORDERED_MAX:,} profiles: set them again"
+    return ""
 
 
 def serialize(document: Document) -> bytes:

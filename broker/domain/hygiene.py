@@ -12,6 +12,10 @@ from broker.domain.secret_value import SecretValue
 
 SIZE_MAX: Final = 64 * 1024
 """Bytes a value may have."""
+ENTRIES_MAX: Final = 1_000
+"""Keys that a bundle may hold, and profiles that a store may."""
+LISTED_MAX: Final = 100
+"""Values that a list may have."""
 
 _AROUND: Final = " \t\r\n\u00a0\ufeff"
 _LAYERS_MAX: Final = 8
@@ -65,8 +69,11 @@ def clean(text: str | bytes, *, provider: Provider, mode: Mode, catalog: Catalog
 
 
 def split_list(text: str | bytes) -> list[str]:
-    """The values of a list, which space, comma and semicolon part. Raises Unclean where the text is none."""
-    return [part for part in _SEPARATORS.split(_unwrap(_decode(text))) if part]
+    """The values of a list, which space, comma and semicolon part. Raises Unclean where the text is none, or has too many."""
+    parts = [part for part in _SEPARATORS.split(_unwrap(_decode(text))) if part]
+    if len(parts) > LISTED_MAX:
+        raise Unclean(f"lists more than {LISTED_MAX} keys: spread them over several variables")
+    return parts
 
 
 def is_misplaced_key(name: str) -> bool:

@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from broker.files.reading import Unreadable, read_whole
+
 _ROOT: Final = 0
-_ALL_IDS: Final = "0 0 4294967295"
+_ALL_IDS: Final = b"0 0 4294967295"
+_PROC_MAX: Final = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +98,10 @@ def _trusted() -> frozenset[int]:
 def _unmapped() -> frozenset[int]:
     """The user id that a user namespace shows for everyone outside of it. Empty where there is no such namespace."""
     try:
-        mapped = " ".join(Path("/proc/self/uid_map").read_text().split())
-        return frozenset() if mapped == _ALL_IDS else frozenset({int(Path("/proc/sys/kernel/overflowuid").read_text())})
-    except (OSError, ValueError):
+        mapped = b" ".join(read_whole("/proc/self/uid_map", limit=_PROC_MAX).split())
+        overflow = int(read_whole("/proc/sys/kernel/overflowuid", limit=_PROC_MAX))
+        return frozenset() if mapped == _ALL_IDS else frozenset({overflow})
+    except (FileNotFoundError, Unreadable, ValueError):
         return frozenset()
 
 

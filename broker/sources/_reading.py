@@ -1,28 +1,29 @@
 """What sources share of reading: the variables of a `.env`, and what a directory of secrets holds."""
 
-import io
 import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from dotenv.parser import Binding, parse_stream
+from dotenv.parser import Binding
 
-from broker.domain.hygiene import SIZE_MAX
+from broker.domain.hygiene import ENTRIES_MAX, SIZE_MAX
+from broker.files.dotenv import SIZE_MAX as DOTENV_MAX
+from broker.files.dotenv import bindings
 from broker.files.reading import StandingFault, read_some, unreadable
 
 T = TypeVar("T")
 
-DOTENV_MAX: Final = 1024 * 1024
-"""Bytes a `.env` may have."""
-
 _DATA: Final = "..data"
 _SWAPS_MAX: Final = 20
+_NAMES_MAX: Final = 100_000
+_UNITS_MAX: Final = 20_000
 _NEWLINE: Final = re.compile(r"\r\n|\n|\r")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -43,18 +44,10 @@ def changed_at(path: Path) -> float:
 def parse_dotenv(raw: bytes, *, shown: object) -> dict[str, str]:
     """The variables of a `.env`, as written: nothing is interpolated. The last of equal names wins.
 
-    Raises Unreadable for more than 1 MiB, for what is not text, and, naming the line's number alone, for what is no assignment.
+    Raises Unreadable for what is too large or is not text, and, naming the line's number alone, for what is no assignment.
     """
-    if len(raw) > DOTENV_MAX:
-        raise StandingFault(shown, "is larger than 1 MiB", "keep nothing but assignments in it")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = "\0"  # and the error goes: it holds the bytes
-    if "\0" in text:
-        raise StandingFault(shown, "is binary, not UTF-8 text", "write NAME=value lines")
     values: dict[str, str] = {}
-    for binding in parse_stream(io.StringIO(text)):
+    for binding in bindings(raw, shown=shown):
         if _malformed(binding):
             why = f"line {_line(binding)} is malformed"
             raise StandingFault(shown, why, "write NAME=value, and close every quote that is opened")
@@ -91,15 +84,26 @@ def read_bundle(
     """
     texts: dict[str, str | bytes] = {}
     origins: dict[str, str] = {}
-    names = set(os.listdir(folder))
+    names = _names(folder, shown=shown)
     if ".env" in names and (raw := _read_entry(".env", folder, shown=shown, limit=DOTENV_MAX)) is not None:
         texts |= parse_dotenv(raw, shown=shown / ".env")
         origins |= {key: f"{shown / '.env'} {key}" for key in texts}
-    for key in sorted(name for name in names if name in files or (not name.startswith(".") and wants(name))):
+    wanted = [name for name in names if name in files or (not name.startswith(".") and wants(name))]
+    if len(wanted) > ENTRIES_MAX:
+        raise StandingFault(shown, f"holds more than {ENTRIES_MAX:,} keys", "move some of them to a directory of their own")
+    for key in sorted(wanted):
         if (value := _read_entry(key, folder, shown=shown, limit=files.get(key, SIZE_MAX))) is not None:
             texts[key] = value
             origins[key] = str(shown / key)
     return Bundle(texts, origins)
+
+
+def _names(folder: int, *, shown: Path) -> set[str]:
+    with os.scandir(folder) as entries:
+        names = {entry.name for entry in islice(entries, _NAMES_MAX + 1)}
+    if len(names) > _NAMES_MAX:
+        raise StandingFault(shown, f"has more than {_NAMES_MAX:,} entries", "keep nothing but secrets in it")
+    return names
 
 
 def _read_entry(name: str, folder: int, *, shown: Path, limit: int) -> bytes | None:
@@ -125,9 +129,12 @@ def is_link(name: str, folder: int) -> bool:
         return False
 
 
-def subdirectories(folder: int) -> set[str]:
-    """The directories in an open directory, and links to directories; none that is hidden, or whose name cannot be shown."""
-    found = set()
+def subdirectories(folder: int, *, shown: Path) -> set[str]:
+    """The directories in an open directory, and links to directories; none that is hidden, or whose name cannot be shown.
+
+    Raises StandingFault where there are too many.
+    """
+    found: set[str] = set()
     with os.scandir(folder) as entries:
         for entry in entries:
             try:
@@ -135,6 +142,8 @@ def subdirectories(folder: int) -> set[str]:
                     found.add(entry.name)
             except OSError:  # a link in a circle
                 continue
+            if len(found) > _UNITS_MAX:
+                raise StandingFault(shown, f"has more than {_UNITS_MAX:,} directories", "keep nothing but secrets in it")
     return found
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from broker.domain.discovery import Rules
 from broker.domain.material import Event, Listed, Unavailable
+from broker.files.dotenv import SIZE_MAX
 from broker.files.reading import Unreadable, read_some
-from broker.sources._reading import DOTENV_MAX, parse_dotenv
+from broker.sources._reading import parse_dotenv
 from broker.sources._watching import Changes, Watch
 
 
@@ -47,7 +48,7 @@ class Dotenv:
         with self._watch.interests(""):
             self._watch.path("", self._path)
             try:
-                self._found = self._parse(read_some(self._path, limit=DOTENV_MAX).data)
+                self._found = self._parse(read_some(self._path, limit=SIZE_MAX).data)
             except FileNotFoundError:
                 self._found = Listed(())
             except Unreadable as fault:

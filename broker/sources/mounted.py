@@ -124,9 +124,9 @@ class Mounted:
 
     def _read_contents(self, folder: int, data: int) -> tuple[dict[str, Found], set[str]]:
         units = {_ROOT: self._read_unit(_ROOT, data)}
-        names = subdirectories(folder) - _NOBODYS
+        names = subdirectories(folder, shown=self._path) - _NOBODYS
         if folder != data:
-            for name in subdirectories(data):
+            for name in subdirectories(data, shown=self._path):
                 with opened(name, within=data) as subdirectory:
                     units[name] = self._read_unit(name, subdirectory)
         return units, names - units.keys()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from broker.domain.auth_document import LARGEST, Document, Malformed, parse, serialize
+from broker.domain.auth_document import LARGEST, Document, Malformed, excessive, parse, serialize
 from broker.files.reading import Unreadable, read_some
 from broker.ports import StoreFault
 from broker.storage.replacing import replace_file
@@ -82,6 +82,8 @@ class StoreFile:
         text = serialize(document)
         if len(text) > LARGEST:
             raise StoreFault(f"{self.path} would become larger than {LARGEST >> 20} MiB: remove what is not needed")
+        if excess := excessive(document):
+            raise StoreFault(f"{self.path} cannot be written, for {excess}")
         try:
             content = text if self._seal is None else self._seal.seal(text)
         except StoreFault as error:

@@ -1,13 +1,14 @@
 """`.env` as a place to put a key: one assignment set, every other line and comment kept."""
 
-import io
 import re
 from pathlib import Path
 from typing import Final
 
-from dotenv.parser import Binding, parse_stream
+from dotenv.parser import Binding
 
 from broker.domain.secret_value import SecretValue
+from broker.files.dotenv import bindings
+from broker.files.reading import Unreadable
 from broker.storage.edited_file import Unwritable, edit_file
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_./+=:@,~%^-]+")
@@ -25,22 +26,21 @@ def assign(path: Path, name: str, value: SecretValue) -> bool:
 
 def _assigned(content: bytes, name: str, value: SecretValue, *, shown: Path) -> bytes:
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = "\0"  # and the error goes: it holds the bytes
-    if "\0" in text:
-        raise Unwritable(f"{shown} is binary, not UTF-8 text: mend or remove it")
+        found = bindings(content, shown=shown)
+    except Unreadable as unreadable:
+        raise Unwritable(str(unreadable)) from None
     mark = "\ufeff" if content.startswith(b"\xef\xbb\xbf") else ""
-    newline = "\r\n" if "\r\n" in text else "\n"
-    bindings = list(parse_stream(io.StringIO(text, newline="")))
-    for binding in bindings:
+    newline = "\r\n" if b"\r\n" in content else "\n"
+    lines = []
+    for binding in found:
         if binding.error:
             line = binding.original.line
             raise Unwritable(f"{shown} line {line} is malformed: write NAME=value, and close every quote that is opened")
-    pieces = [binding.original.string for binding in bindings]
-    places = [place for place, binding in enumerate(bindings) if binding.key == name and binding.value is not None]
+        lines.append(binding)
+    pieces = [binding.original.string for binding in lines]
+    places = [place for place, binding in enumerate(lines) if binding.key == name and binding.value is not None]
     if places:
-        pieces[places[-1]] = _replaced(bindings[places[-1]], name, value, newline=newline)
+        pieces[places[-1]] = _replaced(lines[places[-1]], name, value, newline=newline)
     else:
         if pieces and not pieces[-1].endswith(("\n", "\r")):
             pieces.append(newline)

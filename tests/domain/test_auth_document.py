@@ -25,6 +25,7 @@ from broker.domain.auth_document import (
 )
 from broker.domain.auth_usage import with_usage
 from broker.domain.cooldowns import Usage
+from broker.domain.hygiene import ENTRIES_MAX
 from broker.domain.secret_value import SecretValue
 
 KEY = {"type": "api_key", "provider": "openai", "key": "k1"}
@@ -108,6 +109,25 @@ def test_what_is_not_json_may_be_bounded_closer() -> None:
     """Files of other tools are small."""
     with pytest.raises(Malformed, match="larger than 0 MiB"):
         decode(b" " * 100 + b"1", largest=100)
+
+
+def test_a_store_of_too_much_is_malformed() -> None:
+    """S24: profiles, orders and objects are counted; what may be is not refused."""
+    profiles = {f"openai:{n}": {"type": "api_key", "key": "k"} for n in range(ENTRIES_MAX)}
+    assert len(parse(json.dumps({"profiles": profiles}).encode()).entries) == ENTRIES_MAX
+    with pytest.raises(Malformed, match="it holds more than 1,000 profiles"):
+        parse(json.dumps({"profiles": profiles | {"openai:more": {}}}).encode())
+    orders: list[dict[str, list[str]]] = [
+        {"openai": ["x"] * 10_001},
+        {f"p{n}": [] for n in range(10_001)},
+        {f"p{n}": ["x"] for n in range(5_001)},
+    ]
+    for order in orders:
+        with pytest.raises(Malformed, match="its orders name more than 10,000 profiles"):
+            parse(json.dumps({"order": order}).encode())
+    for many in (b"{},", b"[],"):
+        with pytest.raises(Malformed, match="it has more than 20,000 objects and lists"):
+            decode(b"[" + many * 20_000 + b"1]")
 
 
 def test_a_credential_in_the_place_of_another_takes_nothing_of_it_over() -> None:

@@ -206,4 +206,13 @@ def test_a_list_of_thousands_and_a_bundle_of_thousands() -> None:
     """Neither costs more than its length: this would take minutes otherwise."""
     many = {f"NAME_{n}": "x" for n in range(100_000)} | {f"UNKNOWN_API_KEY_{n}": "x" for n in range(10_000)}
     assert found(many) == {}
-    assert len(found({"OPENAI_API_KEYS": " ".join(f"{n}" for n in range(10_000))})) == 10_000
+    assert len(found({f"OPENAI_API_KEY_{n}": f"{n}" for n in range(10_000)})) == 10_000
+
+
+def test_a_list_of_more_than_a_hundred_keys_is_refused_whole() -> None:
+    """S24: a value of 64 KiB could make thirty thousand profiles."""
+    assert len(found({"OPENAI_API_KEYS": " ".join(f"{n}" for n in range(100))})) == 100
+    unit = discover({"OPENAI_API_KEYS": "a," * 32_000})
+    why = "variable OPENAI_API_KEYS lists more than 100 keys: spread them over several variables"
+    assert unit.faults == (Fault("variable OPENAI_API_KEYS", why),)
+    assert unit.profiles == ()

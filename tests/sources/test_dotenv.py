@@ -118,7 +118,7 @@ async def test_other_files_are_none_of_its_business(tmp_path: Path) -> None:
     [
         (b"A=1\nOPENAI_API_KEY='half\n", "line 2 is malformed"),
         (b"\x00\x01\x02", "is binary, not UTF-8 text"),
-        (b"A=" + b"x" * 1024 * 1024, "is larger than 1 MiB"),
+        (b"A=" + b"x" * 1024 * 1024, "is larger than 128 KiB"),
     ],
 )
 async def test_what_cannot_be_understood_makes_the_source_unavailable(tmp_path: Path, raw: bytes, fault: str) -> None:

@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.files import dotenv
+from broker.files.dotenv import LINES_MAX, SIZE_MAX
 from broker.files.reading import Unreadable
-from broker.sources._reading import DOTENV_MAX, consistently, opened, parse_dotenv, read_bundle, subdirectories
+from broker.sources import _reading
+from broker.sources._reading import consistently, opened, parse_dotenv, read_bundle, subdirectories
 from tests.fakes.volume import Volume
 
 
@@ -60,10 +63,35 @@ def test_binary_garbage_is_refused(raw: bytes) -> None:
 
 
 def test_a_large_dotenv_is_refused() -> None:
-    """One MiB is more than any has; more is something else."""
-    assert parse_dotenv(b"A=" + b"x" * (DOTENV_MAX - 2), shown="x").keys() == {"A"}
-    with pytest.raises(Unreadable, match="larger than 1 MiB"):
-        parse_dotenv(b"A" * (DOTENV_MAX + 1), shown="x")
+    """128 KiB is more than any has; more is something else."""
+    assert parse_dotenv(b"A=" + b"x" * (SIZE_MAX - 2), shown="x").keys() == {"A"}
+    with pytest.raises(Unreadable, match="larger than 128 KiB"):
+        parse_dotenv(b"A" * (SIZE_MAX + 1), shown="x")
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b"a\n" * (1 << 19), "larger than 128 KiB"),
+        (b"a\n" * (LINES_MAX + 1), "more than 1,000 lines"),
+        (b"\r" * (LINES_MAX + 1), "more than 1,000 lines"),
+        (b"a\r\n" * (LINES_MAX + 1), "more than 1,000 lines"),
+        (b"A=x" + b" " * 1000 + b"y\n", "more than 200 spaces in a row"),
+        (b"A=x" + "\u2003\v".encode() * 500 + b"y\n", "more than 200 spaces in a row"),
+    ],
+)
+def test_what_would_keep_the_parser_busy_never_reaches_it(raw: bytes, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S24: it is refused whole, by its size, its lines and its whitespace, before a line of it is parsed."""
+    parsed: list[object] = []
+    monkeypatch.setattr(dotenv, "parse_stream", parsed.append)
+    with pytest.raises(Unreadable, match=why):
+        parse_dotenv(raw, shown="x")
+    assert parsed == []
+
+
+def test_as_many_lines_as_may_be_are_read() -> None:
+    """The bound itself is allowed."""
+    assert len(parse_dotenv(b"".join(b"A%d=x\n" % n for n in range(LINES_MAX)), shown="x")) == LINES_MAX
 
 
 @given(st.one_of(st.binary(max_size=80), st.text(alphabet="A=\"'\n\r\\# $x\t", max_size=40).map(str.encode)))
@@ -127,7 +155,27 @@ def test_subdirectories_are_the_visible_ones(tmp_path: Path) -> None:
     (tmp_path / "circle").symlink_to("circle")
     (tmp_path / "file").write_text("")
     with opened(tmp_path) as folder:
-        assert subdirectories(folder) == {"a", "link"}
+        assert subdirectories(folder, shown=tmp_path) == {"a", "link"}
+
+
+def test_a_directory_of_too_many_keys_is_refused(tmp_path: Path) -> None:
+    """S24: whoever may write there decides how many files there are, and none of them is opened."""
+    for number in range(1001):
+        (tmp_path / f"KEY_{number}").symlink_to("nowhere")
+    with pytest.raises(Unreadable, match=f"{tmp_path} holds more than 1,000 keys"):
+        bundle(tmp_path)
+
+
+def test_a_directory_of_too_many_entries_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S24: each directory would be a unit of its own. The bounds are twenty and a hundred thousand; a few will do here."""
+    for number in range(11):
+        (tmp_path / f"team-{number}").mkdir()
+    monkeypatch.setattr(_reading, "_UNITS_MAX", 10)
+    with opened(tmp_path) as folder, pytest.raises(Unreadable, match=f"{tmp_path} has more than 10 directories"):
+        subdirectories(folder, shown=tmp_path)
+    monkeypatch.setattr(_reading, "_NAMES_MAX", 10)
+    with pytest.raises(Unreadable, match=f"{tmp_path} has more than 10 entries"):
+        bundle(tmp_path)
 
 
 def test_a_swap_during_the_reading_throws_it_away(tmp_path: Path) -> None:

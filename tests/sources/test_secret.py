@@ -40,6 +40,13 @@ def faults(unit: Unit) -> str:
     return "; ".join(fault.message for fault in unit.faults)
 
 
+def test_a_secret_of_too_many_keys_is_refused_whole() -> None:
+    """S24: a MiB of short names would make fifty thousand profiles."""
+    assert len(read({f"OPENAI_API_KEY_{n}": f"k{n}" for n in range(1000)}).profiles) == 1000
+    assert "Secret apps/llm holds more than 1,000 keys" in failed(thing({f"OPENAI_API_KEY_{n}": "" for n in range(1001)}))
+    assert "holds more than 1,000 keys" in failed(thing({f"k{n}": "" for n in range(1001)}, provider="openai"))
+
+
 # -- without annotations --------------------------------------------------------------------------------------------------
 
 

@@ -269,6 +269,15 @@ def test_a_store_that_would_become_too_large_is_refused(store: AuthProfiles, pat
     assert store.read().raw == STORE
 
 
+def test_a_store_that_would_hold_too_many_profiles_is_refused(store: AuthProfiles, path: Path) -> None:
+    """S24: or the next reading would refuse it, and all that is in it."""
+    put(path, STORE)
+    many = {f"openai:{n}": {"type": "api_key", "key": "k"} for n in range(1001)}
+    with pytest.raises(StoreFault, match="cannot be written, for it holds more than 1,000 profiles"):
+        store.edit(lambda document: Document({**document.raw, "profiles": many}))
+    assert store.read().raw == STORE
+
+
 def test_a_change_that_fails_changes_nothing_and_gives_the_lock_back(store: AuthProfiles, path: Path) -> None:
     """The error is the change's own."""
     put(path, STORE)
