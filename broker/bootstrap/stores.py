@@ -7,13 +7,14 @@ from secrets import token_hex
 from socket import gethostname
 
 from broker.config.model import Config
+from broker.domain.errors import CannotStart
 from broker.domain.policies import MAIN
 from broker.domain.profiles import Profile
 from broker.domain.tool_logins import CLAUDE, TOOLS
 from broker.engine.clock import SystemClock
 from broker.engine.redeeming import Redeeming
 from broker.kube.api import KubeApi
-from broker.ports import Clock
+from broker.ports import Clock, StoreFault
 from broker.sources.registry import kubernetes_options
 from broker.storage.agent_stores import AgentStores
 from broker.storage.login_places import LoginPlaces
@@ -28,6 +29,16 @@ def agent_stores(config: Config, clock: Clock | None = None) -> AgentStores:
     """The agents' profile stores, sealed where the configuration says so. Nothing is read yet."""
     seal = None if config.seal_key_file is None else Seal(config.seal_key_file)
     return AgentStores(config.home, clock=clock or SystemClock(), seal=seal)
+
+
+def check_seal(config: Config) -> None:
+    """Raises CannotStart where the stores are sealed with a key that others can read or change. Blocking."""
+    if config.seal_key_file is None:
+        return
+    try:
+        Seal(config.seal_key_file).check()
+    except StoreFault as fault:
+        raise CannotStart(f"seal.key_file: {fault}") from None
 
 
 def login_places(config: Config, stores: AgentStores, clock: Clock) -> LoginPlaces:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from broker.cli.arguments import configuration
 from broker.cli.exits import Exit, Failure
+from broker.cli.output import complain
 from broker.cli.surroundings import environment
 
 if TYPE_CHECKING:
@@ -51,6 +52,19 @@ def refusals() -> Iterator[None]:
     else:
         return
     raise failure
+
+
+@contextmanager
+def optional() -> Iterator[None]:
+    """Ends quietly where no broker answers inside, and with a complaint where it may be another user's."""
+    from equabot_client.errors import BrokerNotTrusted, BrokerUnavailable  # noqa: PLC0415
+
+    try:
+        yield
+    except BrokerUnavailable:
+        pass
+    except BrokerNotTrusted as refused:
+        complain(f"{refused.message}. It is not asked")
 
 
 def addressed(args: Namespace) -> bool:

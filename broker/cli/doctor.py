@@ -61,8 +61,10 @@ def run(args: Namespace) -> int:
 def _examine(args: Namespace, config: "Config") -> Iterator[Problem]:
     from broker.cli.doctor_files import files  # noqa: PLC0415
     from broker.cli.doctor_logins import logins  # noqa: PLC0415
+    from broker.cli.doctor_owners import owners  # noqa: PLC0415
     from broker.cli.doctor_stores import stores  # noqa: PLC0415
 
+    yield from owners(config)
     yield from files(config, Path.cwd())
     yield from stores(config)
     yield from logins(args, config)

@@ -1,8 +1,6 @@
-"""The files and directories that are not stores: who may read and write them, and what is in them that should not be."""
+"""What is in files that should not be there, or should be somewhere else."""
 
-import os
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,50 +16,14 @@ from broker.storage.edited_file import Unwritable, edit_file
 if TYPE_CHECKING:
     from broker.config.model import Config
 
-_OPEN: Final = 0o077
-_WRITABLE: Final = 0o022
 _SIZE_MAX: Final = 1 << 20
 
 
 def files(config: "Config", here: Path) -> Iterator[Problem]:
-    """What is wrong with them. `here` is the working directory."""
+    """What is wrong with their contents. `here` is the working directory."""
     dotenvs = [Path(spec.options["path"]) for spec in config.sources if spec.kind == "dotenv"]
-    yield from _writable(config.home)
-    for dotenv in dotenvs:
-        yield from _closed(dotenv, "holds credentials and is open to others than its owner")
-    if config.file and config.env:
-        yield from _closed(config.file, "has an env section, which may hold credentials, and is open to others than its owner")
     yield from _migration(config)
     yield from _working_directory(config, here, dotenvs)
-    yield from _run_dir(config.run_dir)
-
-
-def _writable(directory: Path) -> Iterator[Problem]:
-    mode = _mode(directory)
-    if mode is not None and mode & _WRITABLE:
-        message = "may be written to by others than its owner, who could put other files in the place of those in it"
-        yield problem(Severity.ERROR, directory, message, f"chmod go-w {directory}", fix=_chmod(directory, mode & ~_WRITABLE))
-
-
-def _closed(file: Path, message: str) -> Iterator[Problem]:
-    mode = _mode(file)
-    if mode is not None and mode & _OPEN:
-        yield problem(Severity.WARNING, file, message, f"chmod 600 {file}", fix=_chmod(file, 0o600))
-
-
-def _mode(path: Path) -> int | None:
-    try:
-        return stat.S_IMODE(path.stat().st_mode)
-    except OSError:
-        return None
-
-
-def _chmod(path: Path, mode: int) -> Callable[[], str]:
-    def close() -> str:
-        path.chmod(mode)
-        return f"{path} is {mode:o} now"
-
-    return close
 
 
 def _migration(config: "Config") -> Iterator[Problem]:
@@ -105,15 +67,3 @@ def _working_directory(config: "Config", here: Path, dotenvs: list[Path]) -> Ite
         message = f"is not read, because a working directory may not choose credentials; in it: {', '.join(names[:5])}"
         where = dotenvs[0] if dotenvs else config.home / ".env"
         yield problem(Severity.WARNING, found, message, f"move it to {where}, if it is yours")
-
-
-def _run_dir(run_dir: Path) -> Iterator[Problem]:
-    mode = _mode(run_dir)
-    if mode is None:
-        return
-    if mode & 0o002:
-        message = "may be written to by everybody, who could listen there in the broker's place"
-        yield problem(Severity.ERROR, run_dir, message, f"chmod o-w {run_dir}", fix=_chmod(run_dir, mode & ~0o002))
-    if not os.access(run_dir, os.W_OK | os.X_OK):
-        message = f"cannot be written to by this user ({os.geteuid()}), so that no broker of theirs can start there"
-        yield problem(Severity.INFO, run_dir, message, "run as the broker's user, or choose another with --run-dir")

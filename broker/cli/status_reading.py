@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from broker.cli.connecting import addressed, admin, broker
+from broker.cli.connecting import addressed, admin, broker, optional
 from broker.cli.surroundings import now
 
 if TYPE_CHECKING:
@@ -43,14 +43,13 @@ def look(args: Namespace, config: "Config", agent: str) -> "Report":
 def _from_broker(args: Namespace, config: "Config", agent: str) -> "Report | None":
     """What a running broker says: through the admin socket, else through the agent's. None when there is none."""
     from broker.cli.status_report import Report, Trouble  # noqa: PLC0415
-    from equabot_client.errors import BrokerUnavailable  # noqa: PLC0415
 
     if not addressed(args):
-        with admin(args) as operator, suppress(BrokerUnavailable):
+        with admin(args) as operator, optional():
             found = _told(operator.list_profiles(agent=agent).get(agent, ()))
             troubles = [Trouble(source.name, source.fault) for source in operator.sources() if source.fault]
             return Report(config=config, agent=agent, profiles=found, troubles=troubles, broker=operator.address, now=now())
-    with broker(args) as connected, suppress(BrokerUnavailable):
+    with broker(args) as connected, optional():
         found = _told(connected.list_profiles())
         return Report(config=config, agent=agent, profiles=found, troubles=[], broker=connected.address, now=now())
     return None
@@ -62,12 +61,11 @@ def everyone(args: Namespace, config: "Config") -> "tuple[Survey, list[Report], 
 
     from broker.bootstrap import survey  # noqa: PLC0415
     from broker.cli.status_report import Report  # noqa: PLC0415
-    from equabot_client.errors import BrokerUnavailable  # noqa: PLC0415
 
     found = asyncio.run(survey(config))
     statuses, address = found.statuses, ""
     findings: tuple[Finding, ...] = ()
-    with admin(args) as operator, suppress(BrokerUnavailable):
+    with admin(args) as operator, optional():
         statuses = {agent: _told(profiles) for agent, profiles in operator.list_profiles().items()}
         address, findings = operator.address, operator.findings()
     reports = [

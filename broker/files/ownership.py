@@ -18,6 +18,7 @@ from typing import Final
 from broker.files.reading import Unreadable, read_whole
 
 _ROOT: Final = 0
+_DEEDS: Final = {0o4: "read", 0o2: "change"}
 _ALL_IDS: Final = b"0 0 4294967295"
 _PROC_MAX: Final = 16 << 10
 
@@ -25,27 +26,27 @@ _PROC_MAX: Final = 16 << 10
 @dataclass(frozen=True, slots=True)
 class Doubt:
     """Why a path cannot be relied on. `message` and `remedy` are phrases: "PATH MESSAGE: REMEDY". `mode` would
-    remove the doubt, where this process may set it."""
+    remove the doubt, where this process may set it. `changeable`: others can change it, and not only read it."""
 
     path: Path
     message: str
     remedy: str
     mode: int | None = None
+    changeable: bool = True
 
     def __str__(self) -> str:
         return f"{self.path} {self.message}: {self.remedy}"
 
 
-def file_doubt(path: Path, *, secret: bool, anyones: bool = False) -> Doubt | None:
+def file_doubt(path: Path, *, secret: bool, anyones: bool = False, strict: bool = False) -> Doubt | None:
     """What is wrong with the file: another user can change it or, where it is `secret`, read it. `anyones`: its owner may be
-    anyone. None: nothing, or no such file."""
+    anyone. `strict`: a file of this user gives its group no right, whoever is in it. None: nothing, or no such file."""
     found = _found(path)
     if found is None:
         return None
     if not anyones and found.st_uid not in _trusted():
         return _owned_by_other(path, found)
-    rights = 0o7 if secret else 0o2
-    return _open_to(path, found, rights, "read or change it" if secret else "change it")
+    return _open_to(path, found, 0o6 if secret else 0o2, strict=strict and found.st_uid == os.geteuid())
 
 
 def directory_doubt(path: Path, *, anyones: bool = False) -> Doubt | None:
@@ -58,7 +59,7 @@ def directory_doubt(path: Path, *, anyones: bool = False) -> Doubt | None:
         return _owned_by_other(path, found)
     if found.st_mode & stat.S_ISVTX:
         return None
-    return _open_to(path, found, 0o2, "replace what is in it")
+    return _open_to(path, found, 0o2)
 
 
 def way_doubt(path: Path) -> Doubt | None:
@@ -109,19 +110,26 @@ def _owned_by_other(path: Path, found: os.stat_result) -> Doubt:
     return Doubt(path, f"belongs to {_user(found.st_uid)}", f"chown {os.geteuid()} {path}, or choose another place")
 
 
-def _open_to(path: Path, found: os.stat_result, rights: int, deed: str) -> Doubt | None:
-    """`rights`: the bits, as in one digit of a mode, that no one else may have."""
+def _open_to(path: Path, found: os.stat_result, rights: int, *, strict: bool = False) -> Doubt | None:
+    """`rights`: the bits, as in one digit of a mode, that no one else may have. `strict`: nor the group."""
     mode = stat.S_IMODE(found.st_mode)
-    others = _others_in(found.st_gid) if mode >> 3 & rights else []
+    theirs = mode >> 3 & rights
+    others = others_in(found.st_gid) if theirs else []
     if mode & rights:
         who = "every user"
     elif others:
         who = f"group {_group(found.st_gid)} ({', '.join(others[:3])})"
+    elif strict and theirs:
+        who = f"group {_group(found.st_gid)}"
     else:
         return None
+    granted = mode & rights | (theirs if others or strict else 0)
+    deeds = " and ".join(word for bit, word in _DEEDS.items() if granted & bit)
+    deed = "replace what is in it" if stat.S_ISDIR(found.st_mode) else f"{deeds} it"
     # A group that was given the file, by root or by a pod, goes on to need it.
-    closed = mode & ~(rights << 3 | rights) if others or found.st_uid == os.geteuid() else mode & ~rights
-    return Doubt(path, f"has mode {mode:04o}, with which {who} can {deed}", *_closing(path, found, closed))
+    gone = (rights | 0o1 if rights & 0o4 else rights) * (0o11 if others or found.st_uid == os.geteuid() else 0o1)
+    remedy, settable = _closing(path, found, mode & ~gone)
+    return Doubt(path, f"has mode {mode:04o}, with which {who} can {deed}", remedy, settable, bool(granted & 0o2))
 
 
 def _closing(path: Path, found: os.stat_result, mode: int) -> tuple[str, int | None]:
@@ -132,7 +140,7 @@ def _closing(path: Path, found: os.stat_result, mode: int) -> tuple[str, int | N
     return f"{'' if mine else 'as its owner, '}chmod {mode:o} {path}", mode if mine else None
 
 
-def _others_in(gid: int) -> list[str]:
+def others_in(gid: int) -> list[str]:
     """The users whom the user database knows in the group, but for root and this user."""
     try:
         members = set(grp.getgrgid(gid).gr_mem)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from broker.domain.auth_document import LARGEST, Document, Malformed, excessive, parse, serialize
+from broker.files.ownership import directory_doubt, file_doubt
 from broker.files.reading import Unreadable, read_some
 from broker.ports import StoreFault
 from broker.storage.replacing import replace_file
@@ -99,19 +100,12 @@ class StoreFile:
 
     def loose(self) -> bool:
         """Whether others than its owner may do anything with it."""
-        try:
-            return bool(self.real().stat().st_mode & 0o077)
-        except OSError:
-            return False
+        return file_doubt(self.real(), secret=True, anyones=True, strict=True) is not None
 
     def doubts(self) -> Iterator[str]:
-        """What others may do with it that they should not."""
+        """What others may do with it that they should not, and that does not keep it from being used."""
         if self.loose():
             yield f"{self.path} is open to others than its owner: run `equabot doctor --fix`, or chmod 600 it"
-        with suppress(OSError):
-            around = self.real().parent
-            if around.stat().st_mode & 0o022:
-                yield f"{around} may be written to by others, who can put a store in its place: chmod 700 it"
 
     def unusable(self, done: str, error: OSError) -> StoreFault:
         """The fault for an error of the operating system; `done` is what it cannot be."""
@@ -120,7 +114,11 @@ class StoreFile:
         return StoreFault(f"{self.path} cannot be {done} ({error.strerror}): {remedy}")
 
     def _content(self) -> bytes | None:
-        return read_trusted(self.real(), limit=LARGEST * _SEALED_MORE, shown=self.path)
+        real = self.real()
+        doubt = directory_doubt(real.parent) or file_doubt(real, secret=False, anyones=True)
+        if doubt is not None:
+            raise StoreFault(f"{self.path} is not used, because {doubt}, or run `equabot doctor --fix`")
+        return read_trusted(real, limit=LARGEST * _SEALED_MORE, shown=self.path)
 
 
 def read_trusted(path: Path, *, limit: int, shown: Path) -> bytes | None:

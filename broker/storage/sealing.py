@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from broker.domain.auth_document import LARGEST, Malformed, decode
+from broker.files.ownership import file_doubt
 from broker.files.reading import Unreadable, read_whole
 from broker.ports import StoreFault
 
@@ -69,6 +70,12 @@ class Seal:
             raise StoreFault(f"it is sealed with key {shown}, and {self.key_file} has {have}: add that key as another line")
         return _opened(key, nonce, data), key == keys[0]
 
+    def check(self) -> None:
+        """Raises StoreFault where others can read or change the key, as ssh does. A key that is not there yet is none."""
+        doubt = file_doubt(self.key_file, secret=True)
+        if doubt is not None:
+            raise StoreFault(f"the key file {doubt}")
+
     def _keys(self) -> list[bytes]:
         path = self.key_file
         try:
@@ -77,6 +84,7 @@ class Seal:
             raise StoreFault(f"there is no key file {path}: create it, or correct seal.key_file") from None
         except Unreadable as unreadable:
             raise StoreFault(str(unreadable)) from None
+        self.check()
         if len(content) == _KEY:
             return [content]
         keys = list(_parsed(content, path))

@@ -2,7 +2,9 @@
 
 import json
 import os
+import pwd
 import stat
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,10 @@ from tests.fakes.host import KEY, TOKEN, Done, Host
 from tests.fakes.token_endpoint import TokenEndpoint
 
 DAY = 86400
+REMOTE = (
+    "agents: {main: {certificates: [main]}}\nlisten: {agents: {certificate: HOME/tls.crt, key: HOME/tls.key,"
+    " client_certificates: {address: '127.0.0.1:8444', ca: HOME/ca}}}"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +140,7 @@ def test_what_is_open_to_others_is_told_and_closed(host: Host) -> None:
     dotenv, config = host.home / ".env", host.home / "equabot.yaml"
     dotenv.write_text(f"OPENAI_API_KEY=sk-proj-{'0' * 20}\n")
     host.write_config("env: {vars: {SOME_KEY: s3cret}}\n")
-    opened = {host.home: 0o777, host.store_path(): 0o644, host.store_path().parent: 0o775, dotenv: 0o640, config: 0o644}
+    opened = {host.home: 0o777, host.store_path(): 0o644, host.store_path().parent: 0o777, dotenv: 0o640, config: 0o644}
     for path, open_mode in opened.items():
         path.chmod(open_mode)
     done = host.run("doctor")
@@ -143,11 +149,11 @@ def test_what_is_open_to_others_is_told_and_closed(host: Host) -> None:
     assert {path: mode(path) for path in opened} == opened, "to look changes nothing"
     fixed = host.run("doctor", "--fix")
     assert (fixed.code, fixed.err) == (0, "")
-    assert sum(line.startswith("fixed: ") for line in fixed.out.splitlines()) == 4
+    assert sum(line.startswith("fixed: ") for line in fixed.out.splitlines()) == 5
     assert mode(host.home) & 0o022 == 0
     assert [mode(path) for path in (host.store_path(), host.store_path().parent, dotenv, config)] == [
         0o600,
-        0o700,
+        0o755,
         0o600,
         0o600,
     ]
@@ -230,9 +236,123 @@ def test_a_run_directory_that_everybody_may_write_to_is_an_error(host: Host) -> 
     run_dir.chmod(0o777)
     done = host.run("doctor")
     assert done.code == 1
-    assert said(done, "error", f"{run_dir}\tmay be written to by everybody")
+    assert said(
+        done, "error", f"{run_dir}\thas mode 0777, with which every user can replace what is in it\tchmod 755 {run_dir}"
+    )
     assert host.run("doctor", "--fix").code == 0
-    assert mode(run_dir) == 0o775
+    assert mode(run_dir) == 0o755
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "opened", "severity", "what"),
+    [
+        ("seal", "seal: {key_file: HOME/seal}", 0o666, "error", "seals the profile stores and has mode 0666"),
+        ("seal", "seal: {key_file: HOME/seal}", 0o644, "error", "seals the profile stores and has mode 0644"),
+        ("seal", "seal: {key_file: HOME/seal}", 0o640, "warning", "seals the profile stores and has mode 0640"),
+        (".env", "", 0o644, "warning", "holds credentials and has mode 0644"),
+        (".env", "", 0o646, "error", "holds credentials and has mode 0646"),
+        ("login", "sources: [profile_store: {}, claude_cli: {path: HOME/login}]", 0o666, "error", "can read and change it"),
+        ("login", "sources: [profile_store: {}, codex_cli: {path: HOME/login}]", 0o644, "warning", "can read it"),
+        ("login", "sources: [profile_store: {}, qwen_cli: {path: HOME/login}]", 0o602, "error", "can change it"),
+        ("kube", "sources: [profile_store: {}, kubernetes: {kubeconfig: HOME/kube}]", 0o644, "warning", "of a cluster"),
+        ("log", "audit: {path: HOME/log}", 0o666, "error", "is the audit log"),
+        ("log", "audit: {path: HOME/log}", 0o644, "", ""),
+        ("run/audit.head", "", 0o606, "error", "is the anchor of the audit log"),
+        ("run/state.db", "", 0o666, "error", "holds leases"),
+        ("equabot.yaml", "", 0o646, "error", "says what agents may have and has mode 0646"),
+        ("equabot.yaml", "", 0o644, "", ""),
+        ("tls.key", REMOTE, 0o644, "warning", "is the key of the broker's certificate"),
+    ],
+)  # fmt: skip
+def test_a_file_that_others_can_read_or_change_is_told_and_closed(  # noqa: PLR0917
+    host: Host, name: str, config: str, opened: int, severity: str, what: str
+) -> None:
+    """S25: keys, logins, records and the configuration, each as far as it matters who reads it."""
+    host.write_config(config.replace("HOME", str(host.home)) + "\n")
+    path = host.home / name
+    path.parent.mkdir(exist_ok=True)
+    if not path.exists():
+        path.write_bytes(b"k" * 32 if name == "seal" else b"")
+    path.chmod(opened)
+    done = host.run("doctor")
+    told = [row for row in found(done) if row[1] == str(path) and " has mode " in f" {row[2]}"]
+    if not severity:
+        assert not told
+        return
+    closed = opened & (0o600 if name not in ("log", "run/audit.head", "run/state.db", "equabot.yaml") else 0o644)
+    assert [(row[0], what in row[2], row[3]) for row in told] == [(severity, True, f"chmod {closed:o} {path}")]
+    fixed = host.run("doctor", "--fix")
+    assert f"fixed: {path} is {closed:o} now" in fixed.out
+    assert mode(path) == closed
+    assert not [row for row in found(fixed) if row[1] == str(path) and " has mode " in f" {row[2]}"]
+
+
+@pytest.mark.parametrize("which", ["creds", "creds/team", "home", "records", "run", "keys"])
+def test_a_directory_in_which_others_can_replace_files_is_told_and_closed(host: Host, which: str) -> None:
+    """S25: of mounted credentials, of a unit of them, of the configuration, of the audit log, of sockets, of the seal's key."""
+    for made in ("creds/team", "records", "run", "keys"):
+        (host.home / made).mkdir(parents=True)
+    config = "sources: [mounted: {path: HOME/creds}]\naudit: {path: HOME/records/audit}\nseal: {key_file: HOME/keys/seal}\n"
+    host.write_config(config.replace("HOME", str(host.home)))
+    directory = host.home if which == "home" else host.home / which
+    told = f"{directory}\thas mode 0777, with which every user can replace what is in it\tchmod 755 {directory}"
+    directory.chmod(0o1777)
+    assert not said(host.run("doctor"), "error", "replace what is in it"), "in a sticky one they cannot"
+    directory.chmod(0o777)
+    assert said(host.run("doctor"), "error", told)
+    assert f"fixed: {directory} is 755 now" in host.run("doctor", "--fix").out
+    assert mode(directory) == 0o755
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make what a kubelet makes")
+@pytest.mark.parametrize("volume", [0o3777, 0o2775])
+def test_a_pods_volumes_are_in_order(volume: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """K2: an emptyDir in memory or a claim, of root and the pod's group. What the pod may not change is not asked of it."""
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        host = Host(Path(made) / "home", monkeypatch)
+        for directory in (host.home, host.home / "run"):
+            directory.mkdir()
+            os.chown(directory, 0, 54321)
+            directory.chmod(volume)
+        os.setegid(54321)
+        os.seteuid(65532)
+        try:
+            store(host, manual=token())
+            done = host.run("doctor")
+            os.umask(os.umask(0o022))
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+        assert (done.code, done.err) == (0, "")
+        assert not [row for row in found(done) if row[0] in ("error", "warning")]
+
+
+@pytest.mark.parametrize(("deliveries", "told"), [("[brokered]", True), ("[raw, brokered]", False)])
+@pytest.mark.parametrize("container", [False, True])
+def test_an_agent_without_keys_that_shares_the_brokers_user_is_told(
+    host: Host, deliveries: str, told: bool, container: bool
+) -> None:
+    """S7: it can read them all the same. In a container the other side's users do not show, and its mounts keep it apart."""
+    store(host, manual=token())
+    host.write_config(f"agents: {{main: {{providers: [anthropic], deliveries: {deliveries}}}}}\ngateway: {{mode: child}}\n")
+    inside = {"container": "oci"} if container else {}
+    done = host.run("doctor", **inside)
+    expected = told and not container and not Path("/.dockerenv").exists()
+    assert (
+        said(done, "warning", "agent main\tmay have brokered leases alone, and only programs of the broker's own") is expected
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a directory to a group")
+def test_an_agent_that_can_be_another_user_is_not_told(host: Host) -> None:
+    """S7: someone else is in the group of its socket."""
+    store(host, manual=token())
+    host.write_config("agents: {main: {providers: [anthropic], deliveries: [brokered]}}\ngateway: {mode: child}\n")
+    other = next(user for user in pwd.getpwall() if user.pw_uid != 0)
+    (host.home / "run" / "main").mkdir(parents=True, mode=0o750)
+    os.chown(host.home / "run" / "main", 0, other.pw_gid)
+    assert not said(host.run("doctor"), "warning", "brokered leases alone")
 
 
 def test_two_sources_that_disagree_are_told(host: Host) -> None:

@@ -144,12 +144,13 @@ def test_a_link_of_a_stranger_is_not_followed(place: Path) -> None:
         check(link / path.name)
 
 
-def test_a_socket_that_is_not_there_yet_is_unavailable(place: Path) -> None:
-    """And is not waited for where a stranger can put one first."""
-    check(place / "run" / "broker.sock")
-    open_to_all = made(place / "open", 0o1777)
-    with pytest.raises(BrokerUnavailable):
-        check(open_to_all / "broker.sock")
+@pytest.mark.parametrize("mode", [0o755, 0o1777, 0o777])
+def test_a_socket_that_is_not_there_is_not_waited_for(place: Path, mode: int) -> None:
+    """S15: gRPC would go on to try, and take a stranger's that comes first."""
+    place.chmod(mode)
+    for path in (place / "broker.sock", place / "run" / "broker.sock"):
+        with pytest.raises(BrokerUnavailable, match="No such file or directory"):
+            check(path)
 
 
 def test_a_socket_is_looked_at_again_once_it_is_another(place: Path) -> None:

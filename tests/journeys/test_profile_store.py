@@ -176,6 +176,7 @@ def test_a_tools_login_is_refreshed_where_the_operator_says_so(make_broker: Make
 def test_a_sealed_store_is_served_and_shows_nothing(make_broker: MakeBroker) -> None:
     """Sealed with the first write of whoever has the key."""
     broker = make_broker(config="seal: {key_file: seal.key}\n")
+    (broker.home / "seal.key").touch(mode=0o600)
     (broker.home / "seal.key").write_bytes(os.urandom(32))
     write(broker, profiles={"anthropic:default": key(KEY)})
     broker.start()
@@ -187,6 +188,21 @@ def test_a_sealed_store_is_served_and_shows_nothing(make_broker: MakeBroker) -> 
     assert "anthropic" not in path_of(broker).read_text()
     assert served(broker, "anthropic:default") == KEY
     assert broker.run("models", "auth", "list").stdout.count("anthropic:default") == 1
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o666])
+def test_a_seal_key_that_others_can_read_or_change_keeps_a_broker_from_starting(make_broker: MakeBroker, mode: int) -> None:
+    """S14: with the command that closes it."""
+    broker = make_broker(config="seal: {key_file: seal.key}\n")
+    sealing = broker.home / "seal.key"
+    sealing.write_bytes(os.urandom(32))
+    sealing.chmod(mode)
+    done = broker.run("serve")
+    assert done.returncode == 1
+    assert f"seal.key_file: the key file {sealing} has mode 0{mode:o}" in done.stderr
+    assert f"chmod 600 {sealing}" in done.stderr
+    sealing.chmod(0o440)
+    broker.start()
 
 
 def test_credentials_of_older_files_are_served(make_broker: MakeBroker) -> None:

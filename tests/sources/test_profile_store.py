@@ -118,12 +118,14 @@ async def test_a_store_open_to_others_is_a_fault_of_its_unit(stores: AgentStores
 async def test_a_key_that_comes_later_opens_a_sealed_store(tmp_path: Path) -> None:
     """The key's file is followed like the store's."""
     keys = tmp_path / "keys"
+    keys.touch(mode=0o600)
     keys.write_bytes(b"k" * 32)
     stores = AgentStores(tmp_path, clock=SystemClock(), seal=Seal(keys))
     await stores.edit("main", key("openai:x", "k"))
     keys.unlink()
     async with following(source(stores)) as events:
         assert await events.next() == {"main": "failed"}
+        keys.touch(mode=0o600)
         keys.write_bytes(b"k" * 32)
         assert await events.next() == ("main", {"openai:x": "k"})
 

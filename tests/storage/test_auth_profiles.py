@@ -165,7 +165,7 @@ def test_a_store_in_the_midst_of_being_written_is_waited_for(store: AuthProfiles
     timer.join()
 
 
-@pytest.mark.parametrize("loose", [0o644, 0o640, 0o660, 0o606])
+@pytest.mark.parametrize("loose", [0o644, 0o640, 0o660, 0o604])
 def test_a_store_open_to_others_is_read_said_and_mended_by_the_next_edit(store: AuthProfiles, path: Path, loose: int) -> None:
     """An edit that changes nothing else is enough."""
     put(path, STORE).chmod(loose)
@@ -178,11 +178,17 @@ def test_a_store_open_to_others_is_read_said_and_mended_by_the_next_edit(store: 
     assert store.inspect() == (document, ())
 
 
-def test_a_directory_that_others_may_write_to_is_said(store: AuthProfiles, path: Path) -> None:
-    """Whoever may write there can put another store in its place."""
+@pytest.mark.parametrize("opened", ["file", "directory"])
+def test_a_store_that_others_may_change_is_not_used(store: AuthProfiles, path: Path, opened: str) -> None:
+    """S25: what is in it may be another user's, as ssh has it of its files; it stays as it is, and the way back is said."""
     put(path, STORE)
-    path.parent.chmod(0o777)
-    assert ["may be written to by others" in doubt for doubt in store.inspect()[1]] == [True]
+    wide, where = (0o666, path) if opened == "file" else (0o777, path.parent)
+    where.chmod(wide)
+    for attempt in (store.read, store.inspect, lambda: store.edit(ordered("anthropic:a"))):
+        with pytest.raises(StoreFault, match=f"{path} is not used, because {where} has mode 0{wide:o}.*equabot doctor --fix"):
+            attempt()
+    where.chmod(0o700)
+    assert store.read().raw == STORE
 
 
 def test_a_link_is_followed_and_stays_one(store: AuthProfiles, path: Path, tmp_path: Path) -> None:

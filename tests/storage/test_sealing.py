@@ -27,6 +27,7 @@ def b64(key: bytes | bytearray) -> bytes:
 def written(tmp_path: Path, content: bytes) -> Path:
     path = tmp_path / "seal.key"
     path.write_bytes(content)
+    path.chmod(0o600)
     return path
 
 
@@ -133,6 +134,22 @@ def test_a_missing_key_file_is_a_fault_before_anything_is_written(tmp_path: Path
     (tmp_path / "no.key").mkdir()
     with pytest.raises(StoreFault, match=r"the key file .*no\.key"):
         missing.edit(filled)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o666, 0o604, 0o622])
+def test_a_key_that_others_can_read_or_change_is_not_used(tmp_path: Path, mode: int) -> None:
+    """S14: as ssh refuses it, whenever it is needed, with the way back; what is sealed stays as it is."""
+    document = store(tmp_path, b64(ONE)).edit(filled)
+    key = tmp_path / "seal.key"
+    key.chmod(mode)
+    exposed = AuthProfiles(tmp_path / "auth-profiles.json", clock=SystemClock(), seal=Seal(key))
+    for attempt in (exposed.read, lambda: exposed.edit(lambda d: with_order(d, "openai", ["openai:x"]))):
+        with pytest.raises(
+            StoreFault, match=rf"the key file {key} has mode 0{mode:o}, with which every user can .*: chmod 600 {key}"
+        ):
+            attempt()
+    key.chmod(0o440)
+    assert exposed.read() == document
 
 
 def changed(content: bytes, **fields: object) -> bytes:

@@ -32,6 +32,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> AuthProfiles:
     path.chmod(0o600)
     if request.param == "plain":
         return AuthProfiles(path, clock=SystemClock())
+    (tmp_path / "key").touch(mode=0o600)
     (tmp_path / "key").write_bytes(b"k" * 32)
     sealed = AuthProfiles(path, clock=SystemClock(), seal=Seal(tmp_path / "key"))
     sealed.edit(lambda document: document)

@@ -139,13 +139,18 @@ def error(raised: grpc.RpcError, address: str) -> errors.EquabotError:
         return errors.by_reason(reason, details, metadata=metadata, retry_after=wait)
     match code:
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            return errors.BrokerUnavailable(f"no broker answers at {address}: {_remedy(address, details)} ({details})")
+            return unavailable(address, details)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return errors.DeadlineExceeded(f"the broker at {address} did not answer in time")
         case grpc.StatusCode.UNIMPLEMENTED:
             return errors.Unsupported(f"what answers at {address} does not know this call: {details}")
         case _:
             return errors.Unexpected(f"{address} answered {code.name}: {details}")
+
+
+def unavailable(address: str, details: str) -> errors.BrokerUnavailable:
+    """No broker there, with what to look at."""
+    return errors.BrokerUnavailable(f"no broker answers at {address}: {_remedy(address, details)} ({details})")
 
 
 def _remedy(address: str, details: str) -> str:

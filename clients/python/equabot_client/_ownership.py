@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from equabot_client import errors
+from equabot_client import _convert, errors
 
 _VARIABLE: Final = "EQUABOT_BROKER_UID"
 _ROOT: Final = 0
@@ -38,27 +38,23 @@ class Ownership:
         self._checked: tuple[int, int, int] | None = None
 
     def check(self) -> None:
-        """Raises BrokerNotTrusted, and BrokerUnavailable for a socket that is not ready. gRPC reports one that is not there."""
+        """Raises BrokerNotTrusted, and BrokerUnavailable for a socket that is not there or not ready."""
         try:
             found = self._socket.stat()
-        except OSError:
-            found = None
-        seen = None if found is None else (found.st_dev, found.st_ino, found.st_ctime_ns)
-        if seen is None or seen != self._checked:
+        except OSError as missing:  # gRPC would go on to try, and take whatever comes there
+            raise _convert.unavailable(f"unix:{self._socket}", missing.strerror or "") from None
+        seen = (found.st_dev, found.st_ino, found.st_ctime_ns)
+        if seen != self._checked:
             self._check(found)
             self._checked = seen
 
-    def _check(self, found: os.stat_result | None) -> None:
+    def _check(self, found: os.stat_result) -> None:
         trusted = {_ROOT, os.geteuid()} | ({self._named} if self._named is not None else set())
         known = frozenset(trusted)
         for link in _links(self._socket):
             if not self._walk(link.parent, set(trusted)) and link.lstat().st_uid not in trusted:
                 raise self._refusal(link, f"is a link of {_user(link.lstat().st_uid)}, who can lead it elsewhere")
         closed = self._walk(Path(os.path.realpath(self._socket)).parent, trusted)
-        if found is None:
-            if not closed:  # gRPC would take whatever comes next
-                raise errors.BrokerUnavailable(f"no broker answers at unix:{self._socket}: No such file or directory")
-            return
         if self._named is not None and found.st_uid != self._named:
             raise self._refusal(self._socket, f"belongs to {_user(found.st_uid)}, and {_VARIABLE} names {self._named}")
         if found.st_uid not in trusted and not closed:
@@ -78,7 +74,7 @@ class Ownership:
             try:
                 found = step.stat()
             except OSError:
-                return closed  # what is missing, a trusted user will make, unless it is closed to them
+                return closed
             if found.st_uid not in trusted and found.st_uid not in foreign:
                 if not closed:
                     raise self._refusal(step, f"belongs to {_user(found.st_uid)}, whom no one vouches for")
