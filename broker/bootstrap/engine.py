@@ -113,7 +113,6 @@ class Engine:
         self.spending = Spending(
             clock=clock,
             events=events,
-            catalog=config.catalog,
             policies=config.policies,
             standings=self.standings,
             leasing=self.leasing,

@@ -1,6 +1,7 @@
 """`equabot config check`: whether a broker would accept its configuration, without starting one."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from broker.cli import output
@@ -25,7 +26,7 @@ def add_parser(subparsers: Any, **described: str) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Prints a summary, or every fault on a line of its own to standard error."""
+    """Prints a summary, or every fault on a line of its own to standard error, where warnings go as well."""
     from broker.config.faults import ConfigurationFaults  # noqa: PLC0415
     from broker.config.load import load  # noqa: PLC0415
 
@@ -37,6 +38,8 @@ def run(args: Namespace) -> int:
         return Exit.USAGE
     output.say(f"{config.file}: sound" if config.file else "no configuration file: every default applies")
     output.table(_summary(config), indent=2)
+    for warning in _warnings(config):
+        output.fault(f"warning: {warning}")
     return Exit.DONE
 
 
@@ -50,3 +53,10 @@ def _summary(config: "Config") -> list[tuple[str, str]]:
         ("sources", ", ".join(" ".join((spec.kind, *map(str, spec.options.values()))) for spec in config.sources)),
         ("required", ", ".join(config.required) or "nothing"),
     ]
+
+
+def _warnings(config: "Config") -> Iterator[str]:
+    """Providers that have an address and that the gateway does not serve: nobody has said what of them agents need."""
+    for provider in config.catalog.providers.values():
+        if provider.base_url and provider.gateway_fault:
+            yield f"provider {provider.id!r} has raw leases only: {provider.gateway_fault}"

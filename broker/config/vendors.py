@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from broker.config.faults import quote
 from broker.config.reading import Report, closest, under
 from broker.domain.provider import Catalog, EnvName, Mode, Provider
+from broker.domain.requests import prefixed
 from broker.providers import BUILT_IN, PROVIDERS, list_names
 
 _EXCHANGES: Final = tuple(provider.exchange for provider in PROVIDERS.values() if provider.exchange)
@@ -66,9 +68,17 @@ def _provider(known: Provider, given: Mapping[str, Any]) -> Provider:
         if by_mode in told:
             before: Mapping[Mode, Any] = getattr(known, by_mode)
             told[by_mode] = MappingProxyType({**before, **told[by_mode]})
+    if "base_url" in given:
+        told.setdefault("requests", _requests_at(given["base_url"], known))
     if known.exchange is not None and "token_url" in given:
         told["exchange"] = replace(known.exchange, url=given["token_url"])
     return replace(known, **told)
+
+
+def _requests_at(base_url: str, known: Provider) -> tuple[str, ...]:
+    """The provider's rules at another address. Where that has not the base path of the vendor's own, clients may say it."""
+    same = urlsplit(base_url).path.rstrip("/").endswith(known.base_path)
+    return known.requests if same else (*known.requests, *prefixed(known.base_path, known.requests))
 
 
 def _refuse_shared(merged: Mapping[str, Provider], changed: Mapping[str, str], report: Report) -> None:

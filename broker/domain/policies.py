@@ -67,8 +67,11 @@ class AgentPolicy:
         if not self.allows_profile(provider, profile):
             raise PolicyDenied(f"agent {agent!r} may not use profile {profile!r}: add it to agents.{agent}.profiles")
 
-    def choose_delivery(self, agent: str, asked: str, *, available: frozenset[Delivery]) -> Delivery:
-        """The delivery to use: the one asked for, or the first that is allowed and available.
+    def choose_delivery(
+        self, agent: str, asked: str, *, available: frozenset[Delivery], unbrokered: str = "no gateway runs"
+    ) -> Delivery:
+        """The delivery to use: the one asked for, or the first that is allowed and available. `unbrokered` says why `brokered`
+        is not available, where it is not.
 
         Raises DeliveryNotAllowed.
         """
@@ -76,7 +79,8 @@ class AgentPolicy:
         if not asked:
             if allowed:
                 return allowed[0]
-            raise DeliveryNotAllowed(f"agent {agent!r} is allowed no delivery that this broker has: {_words(available)}")
+            why = f" ({unbrokered})" if Delivery.BROKERED in self.deliveries else ""
+            raise DeliveryNotAllowed(f"agent {agent!r} is allowed no delivery that is available: {_words(available)}{why}")
         try:
             delivery = Delivery(asked)
         except ValueError:
@@ -86,8 +90,8 @@ class AgentPolicy:
                 f"agent {agent!r} may not have delivery {delivery.value!r}: add it to agents.{agent}.deliveries"
             )
         if delivery not in available:
-            why = "no gateway runs beside this broker, or the provider has no base_url"
-            raise DeliveryNotAllowed(f"delivery {delivery.value!r} is not available: {why}")
+            why = f": {unbrokered}" if delivery is Delivery.BROKERED else ""
+            raise DeliveryNotAllowed(f"delivery {delivery.value!r} is not available{why}")
         return delivery
 
     def spend(self, agent: str, allowance: Allowance | None, *, now: float) -> Allowance | None:

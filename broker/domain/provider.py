@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from urllib.parse import urlsplit
+
+from broker.domain.requests import allows_any
 
 
 class Mode(StrEnum):
@@ -71,7 +74,8 @@ class Provider:
     page of the vendor that shows the code), or confirms a device login that begins at `device_url`.
     `api` is the form of a request to a model (`messages`, `openai`, `chat`, `gemini`), `probe_model` a small model to try a
     credential on; empty where none is known. `exchange` is there where the vendor trusts workloads' identities. `requests` are
-    the rules of what may be asked through the gateway (`broker.domain.requests`), paths as they stand behind `base_url`.
+    the rules of what may be asked through the gateway (`broker.domain.requests`), paths as they come after `base_url`; a
+    provider without a rule that allows something is not brokered.
     `accounts` are the headers (in lower case) in which a request names an account: one that the credential does not belong to
     is refused as if the credential were bad.
     """
@@ -104,6 +108,32 @@ class Provider:
     def login(self) -> bool:
         """Whether a person can log in."""
         return bool(self.token_url and self.client_id and (self.authorize_url or self.device_url))
+
+    @property
+    def base_path(self) -> str:
+        """The path of `base_url`, without a slash at its end: what comes before every path at the provider."""
+        return urlsplit(self.base_url).path.rstrip("/")
+
+    def received(self, path: str) -> str:
+        """The path that the provider receives for one behind the gateway's `/<provider>`. Some SDKs add the provider's own base
+        path to an address: the gateway's routes take it out once."""
+        base = self.base_path
+        return path if path.startswith(f"{base}/") else f"{base}{path}"
+
+    @property
+    def gateway_fault(self) -> str:
+        """Why the gateway does not serve this provider, with what to do, for a person; empty: it does. Leases, the gateway's
+        routes and the commands all ask this."""
+        setting = f"providers.{self.id}"
+        if not self.base_url:
+            return f"provider {self.id!r} has no address: set {setting}.base_url"
+        if allows_any(self.requests):
+            return ""
+        lacks = "only says what the gateway refuses" if self.requests else "does not say what the gateway lets through"
+        return (
+            f"{setting}.requests {lacks}: list it, for example"
+            ' ["POST /v1/chat/completions", "GET /v1/models"], or ["* /**"] for everything'
+        )
 
     def header_form(self, mode: Mode) -> HeaderForm:
         """How a request carries a credential of this mode."""

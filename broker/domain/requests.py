@@ -1,14 +1,23 @@
 """Requests that go through the gateway: what a rule lets pass, and the one spelling in which a path is taken at all.
 
-A rule is `[!][METHOD ]/path`, `*` standing for any characters: `POST /v1/messages`, `GET /v1/models*`, `!/organization*`. Of a
-list, a request has to match one without `!`, if there is any, and none with it. HEAD is taken for GET.
+A rule is `[!][METHOD ]/path`: `POST /v1/messages`, `GET /v1/files/{file}/content`, `GET /v1/models*`, `!/organization*`.
+
+- METHOD is one of `METHODS`, or `*` for any; without it the rule is for any method. HEAD counts as GET.
+- `{name}` matches one segment or a part of one, never a slash. Where the path ends with it, it does not match a segment that
+  names credentials or administration (`token`, `api_keys`, `sessions`…): `GET /v1/files/{file}` is not `GET /v1/files/secrets`.
+- `*` and `**` match any characters, slashes too. `* /**` matches everything.
+- Everything else matches itself: case and a slash at the end count. A rule with `!` matches in any case, with or without it.
+
+A list lets a request pass that matches a rule without `!` and no rule with it; a list without the former lets nothing pass
+(ADR 16).
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
+from urllib.parse import unquote_plus
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 """What an API is asked with. The others open tunnels, echo what they are sent, or are a browser's."""
@@ -23,7 +32,27 @@ _ENCODED: Final = "|".join(
 """What may stand encoded: nothing that need not (RFC 3986, 6.2.2.2), and nothing that would mean another path once decoded."""
 _PATH: Final = re.compile(rf"(?:/(?!\.\.?(?:/|$))(?:[!$&'()*+,=:@{_PLAIN}]|%(?i:{_ENCODED}))+)+/?|/")
 _QUERY: Final = re.compile(r"[!-\"$-~]*")
-_RULE: Final = re.compile(rf"(!?)(?:({'|'.join(sorted(METHODS))}) +)?(/[!-~]*)")
+_OVERRIDE: Final = re.compile(r"_method|\$http.*|(?:x[-_])?(?:http[-_])?method[-_]override", re.IGNORECASE)
+"""The parameters in which some servers let a request say that its method or its headers are others."""
+
+_ANY: Final = "*"
+_RULE: Final = re.compile(rf"(!?)(?:({'|'.join(sorted(METHODS))}|\*) +)?(/[!-~]*)")
+_NAMED: Final = re.compile(r"\{[a-z_]{1,32}\}")
+_HOLE: Final = "\0"
+_SEGMENT: Final = "(?:[^/%]|%(?!3[AaBbFf]|23)){1,1024}"
+"""What `{name}` matches: nothing that is a delimiter once it is decoded (`:`, `;`, `?`, `#`)."""
+_WORDS: Final = (
+    "access", "account", "activity", "admin", "audit", "auth", "authorize", "billing", "config", "configuration", "credit",
+    "deployment", "grant", "impersonate", "integration", "invoice", "jwt", "key", "login", "member", "membership", "org",
+    "organisation", "organization", "payment", "permission", "policy", "project", "role", "setting", "sso", "subscription",
+    "team", "usage", "user", "vault", "webhook", "whoami", "workspace",
+)  # fmt: skip
+_PARTS: Final = ("apikey", "credential", "invit", "oauth", "passw", "secret", "session", "signed", "token")
+_RESERVED: Final = (
+    rf"(?i:{'|'.join(_PARTS)}|(?<![a-z0-9])(?:{'|'.join(_WORDS)})s?(?![a-z0-9]))"
+    rf"|(?<=[a-z])(?:{'|'.join(word.title() for word in _WORDS)})s?(?![a-z])"
+)
+"""Segments that name credentials or administration: parts anywhere, words whole (`api_keys`, `apiKeys`, but not `monkey`)."""
 _ROUTE_WORD: Final = re.compile(r"[a-z][a-z_-]{0,31}|v[0-9][a-z0-9]{0,7}")
 _DEEPEST: Final = 8
 
@@ -37,7 +66,14 @@ def target_fault(path: str, query: str) -> str:
         return "the target must be a path, not an address"
     if not _is_plain(path):
         return "the path is not in its plain form: no '.' or '..', no '//', no backslash, nothing encoded that need not be"
-    return "" if _QUERY.fullmatch(query) else "the query holds characters that have to be encoded"
+    if not _QUERY.fullmatch(query):
+        return "the query holds characters that have to be encoded"
+    return "the query names another method or other headers: a request is what its first line says" if _overrides(query) else ""
+
+
+def _overrides(query: str) -> bool:
+    names = (unquote_plus(part.partition("=")[0]) for part in re.split("[&;]", query)) if query else ()
+    return any(map(_OVERRIDE.fullmatch, names))
 
 
 @lru_cache(maxsize=256)  # of paths alone: a query may hold a key, which is not to be kept
@@ -48,54 +84,103 @@ def _is_plain(path: str) -> bool:
 def rule(written: str) -> str:
     """A rule in its usual spelling. Raises ValueError, saying what would be right."""
     found = _RULE.fullmatch(written.strip())
-    if found is None:
+    if found is None or not _is_rule_path(found[3]):
         raise ValueError(
-            "must be a method and a path, like POST /v1/messages or GET /v1/models*, with ! before what is not allowed"
+            "must be a method and a path, like POST /v1/messages, GET /v1/files/{file}, GET /v1/models* or * /** for"
+            " everything, with ! before what is not allowed"
         )
     no, method, path = found.groups()
-    return f"{no}{method} {path}" if method else f"{no}{path}"
+    return f"{no}{method} {path}" if method and method != _ANY else f"{no}{path}"
+
+
+def _is_rule_path(path: str) -> bool:
+    """Whether some request's path could match; and whether looking is quick: one `{name}` a segment, and none after a star."""
+    head, star, tail = path.partition("*")
+    named = _NAMED.sub(_HOLE, head)
+    if any(segment.count(_HOLE) > 1 for segment in named.split("/")):
+        return False
+    return _is_plain((named + star + tail).replace("*", "x").replace(_HOLE, "x"))
+
+
+def prefixed(base: str, written: Iterable[str]) -> tuple[str, ...]:
+    """The rules with `base` before their paths: `POST /chat` under `/v1` is `POST /v1/chat`."""
+    return tuple(one.replace("/", f"{base}/", 1) for one in written)
+
+
+def allows_any(written: Iterable[str]) -> bool:
+    """Whether a list of rules lets anything pass: it has one without `!`."""
+    return any(not one.startswith("!") for one in written)
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """A list of rules, ready to be asked. None: it says nothing."""
+    """A list of rules, ready to be asked. None: it has no such rules."""
 
     _some: re.Pattern[str] | None
     _none: re.Pattern[str] | None
 
-    def allow(self, method: str, *paths: str) -> bool:
-        """Whether a request of that method passes, its path being told in every way in which a rule may have it."""
-        asked = [f"{'GET' if method == 'HEAD' else method} {path}" for path in paths]
+    def allow(self, method: str, path: str) -> bool:
+        """Whether a request of that method for that path, as the provider receives it, passes."""
+        asked = f"{'GET' if method == 'HEAD' else method} {path}"
         # A vendor may not care for a slash at the end either.
-        if self._none is not None and any(self._none.fullmatch(one) or self._none.fullmatch(one.rstrip("/")) for one in asked):
+        if self._none is not None and (self._none.fullmatch(asked) or self._none.fullmatch(asked.rstrip("/"))):
             return False
-        return self._some is None or any(map(self._some.fullmatch, asked))
+        return self._some is not None and self._some.fullmatch(asked) is not None
 
 
 @lru_cache(maxsize=1024)
-def rules(written: tuple[str, ...]) -> Rules:
-    """The rules that `rule` has passed."""
-    some = [one for one in written if not one.startswith("!")]
-    none = [one.removeprefix("!") for one in written if one.startswith("!")]
+def rules(written: tuple[str, ...], base: str = "") -> Rules:
+    """The rules that `rule` has passed, for a provider whose `base_url` has the path `base`.
+
+    A rule's path is the vendor's (`/v1/models`) or what comes after `base_url` (`/models`). An allowing rule that begins with
+    `base` is the former and nothing else: with `/v1` said twice it would let `/v1/v1/models` pass.
+    """
+    some = [form for one in written if not one.startswith("!") for form in _forms(one, base, once=True)]
+    none = [form for one in written if one.startswith("!") for form in _forms(one[1:], base, once=False)]
     # A vendor may not care for the case of a path: what is forbidden is so in every one.
-    return Rules(_pattern(some), _pattern(none, re.IGNORECASE))
+    return Rules(_pattern(some, _allowing), _pattern(none, _forbidding, re.IGNORECASE))
 
 
-def _pattern(written: Iterable[str], flags: re.RegexFlag = re.NOFLAG) -> re.Pattern[str] | None:
+def narrowing(written: tuple[str, ...], base: str = "") -> Rules:
+    """The same for a list that narrows another one: without a rule that allows, it takes away only what it forbids."""
+    return rules(written if allows_any(written) else ("/**", *written), base)
+
+
+def _forms(written: str, base: str, *, once: bool) -> tuple[str, ...]:
+    path = written.rpartition(" ")[2]
+    whole = not base or (once and path.startswith(f"{base}/"))
+    return (written,) if whole else (written, *prefixed(base, [written]))
+
+
+def _pattern(
+    written: Iterable[str], path_pattern: Callable[[str], str], flags: re.RegexFlag = re.NOFLAG
+) -> re.Pattern[str] | None:
     forms = []
     for one in written:
         method, _, path = one.rpartition(" ")
         method = "GET" if method == "HEAD" else method
-        forms.append(f"{method or '[A-Z]+'} {_path_pattern(path)}")
+        forms.append(f"{method or '[A-Z]+'} {path_pattern(path)}")
     return re.compile("|".join(forms), flags) if forms else None
 
 
-def _path_pattern(path: str) -> str:
+def _allowing(path: str) -> str:
+    head, brace, _ = path.rpartition("{") if path.endswith("}") else (path, "", "")
+    guarded = f"(?![^/]*(?:{_RESERVED})){_SEGMENT}" if brace else ""
+    return _starred(head, _SEGMENT) + guarded
+
+
+def _forbidding(path: str) -> str:
+    return _starred(path, "[^/]+")
+
+
+def _starred(path: str, segment: str) -> str:
     """Each star takes as little as it can and never more (`(?>…)`): it loses no match by that, and no path, however it was
     made, keeps the broker busy."""
-    first, *others = map(re.escape, path.split("*"))
-    if not others:
+    head, *tail = path.split("*")
+    first = segment.join(map(re.escape, _NAMED.split(head)))
+    if not tail:
         return first
+    others = [re.escape(part) for part in tail]
     return first + "".join(f"(?>.*?{part})" for part in others[:-1] if part) + f".*{others[-1]}"
 
 

@@ -344,10 +344,9 @@ class Leasing:
         policy = self._policies.of(agent)
         provider, profile = self._choosing.resolve_names(request.provider, request.profile)
         policy.check_provider(agent, provider)
-        # The gateway leads only to providers that have an address.
-        addressed = self._choosing.catalog.providers[provider].base_url
-        available = self._deliveries if addressed else self._deliveries - {Delivery.BROKERED}
-        delivery = policy.choose_delivery(agent, request.delivery, available=available)
+        unbrokered = self._unbrokered(provider)
+        available = self._deliveries - {Delivery.BROKERED} if unbrokered else self._deliveries
+        delivery = policy.choose_delivery(agent, request.delivery, available=available, unbrokered=unbrokered)
         ttl = check_ttl(request.ttl, default=self._options.default_ttl)
         now = self._clock.steady()
         before = self._predecessor(agent, provider, request) if delivery is Delivery.BROKERED else None
@@ -381,6 +380,12 @@ class Leasing:
             self._ledger.end(before.id, "succeeded")
         return replace(granted, token=token.secret)
 
+    def _unbrokered(self, provider: str) -> str:
+        """Why the provider has no brokered leases, with what to do; empty: it has."""
+        if Delivery.BROKERED not in self._deliveries:
+            return "no gateway runs with this broker: set gateway.mode"
+        return self._choosing.catalog.providers[provider].gateway_fault
+
     def _predecessor(self, agent: str, provider: str, request: Request) -> Lease | None:
         """The lease whose token goes on, where there is one, the same agent's for the same provider."""
         before = self._ledger.get(request.succeeds)
@@ -396,6 +401,8 @@ class Leasing:
         policy = self._policies.agents.get(lease.agent)
         known = lease.provider in self._choosing.catalog.providers
         if not known or policy is None or lease.delivery not in self._deliveries.intersection(policy.deliveries):
+            return False
+        if lease.brokered and self._unbrokered(lease.provider):
             return False
         return policy.allows_profile(lease.provider, lease.profile)
 

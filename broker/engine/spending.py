@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from urllib.parse import urlsplit
 
 from broker.domain import lease_tokens
 from broker.domain.answers import Answer
@@ -15,8 +14,8 @@ from broker.domain.errors import InvalidArgument, NoUsableProfile, PolicyDenied,
 from broker.domain.leases import Lease
 from broker.domain.material import Held
 from broker.domain.policies import Policies
-from broker.domain.provider import Catalog, Provider
-from broker.domain.requests import METHODS, route, rules
+from broker.domain.provider import Provider
+from broker.domain.requests import METHODS, narrowing, route, rules
 from broker.domain.secret_value import SecretValue
 from broker.engine.leasing import Leasing
 from broker.engine.ledger import whose
@@ -66,7 +65,6 @@ class Spending:
         *,
         clock: Clock,
         events: Events,
-        catalog: Catalog,
         policies: Policies,
         standings: Standings,
         leasing: Leasing,
@@ -81,7 +79,6 @@ class Spending:
         self._refreshing = refreshing
         self._reporting = reporting
         self._process, self._numbers = secrets.token_hex(4), count(1)
-        self._prefixes = {known.id: urlsplit(known.base_url).path.rstrip("/") for known in catalog.providers.values()}
 
     def bearer(self, token: str) -> Lease:
         """The lease that a token is of. Raises AgentSuspended, LeaseNotFound, LeaseExpired, ShuttingDown."""
@@ -165,15 +162,12 @@ class Spending:
             raise PolicyDenied(f"the lease token is for provider {lease.provider!r}, not for {provider.id!r}")
         if method not in METHODS:
             raise InvalidArgument("the method is none that a provider's API is asked with")
-        prefix = self._prefixes.get(provider.id, "")
-        if path.startswith(f"{prefix}/"):
-            path = path.removeprefix(prefix)  # said twice, it counts once: so do the gateway's routes
-        spellings = (path, prefix + path)
-        if not rules(provider.requests).allow(method, *spellings):
+        base, received = provider.base_path, provider.received(path)
+        if not rules(provider.requests, base).allow(method, received):
             raise PolicyDenied(
                 f"{method} of this path is not let through to {provider.id}: see providers.{provider.id}.requests"
             )
-        if not rules(self._policies.of(lease.agent).requests).allow(method, *spellings):
+        if not narrowing(self._policies.of(lease.agent).requests, base).allow(method, received):
             raise PolicyDenied(f"agent {lease.agent!r} may not ask for this: see agents.{lease.agent}.requests")
 
     def _settle_again(self, token: bytes) -> tuple[Lease, Held]:

@@ -169,7 +169,11 @@ def _routes(gateway: Gateway) -> Json:
                 "domains": domains,
                 "routes": [
                     *routes,
-                    _nothing(404, "PROVIDER_UNKNOWN", "no provider is at this path: it begins with /<provider>/"),
+                    _nothing(
+                        404,
+                        "PROVIDER_UNKNOWN",
+                        "no provider of the gateway is at this path: it begins with /<provider>/",
+                    ),
                 ],
             },
             {

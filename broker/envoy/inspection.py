@@ -54,7 +54,11 @@ class Inspection:
         first = target.partition("?")[0].split("/", 2)[1:2]
         provider = self._catalog.providers.get(named or "".join(first))
         if provider is None or [provider.id] != first:
-            raise Refused(404, "PROVIDER_UNKNOWN", "no provider is at this path: it begins with /<provider>/")
+            raise Refused(
+                404,
+                "PROVIDER_UNKNOWN",
+                "no provider of the gateway is at this path: it begins with /<provider>/",
+            )
         return provider
 
     def asked(self, provider: Provider, target: str, host: str, headers: Mapping[str, str]) -> Asked:

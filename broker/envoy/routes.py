@@ -31,7 +31,7 @@ class Upstream:
 
 
 def upstreams(providers: Iterable[Provider], *, vendor_urls: Mapping[str, str]) -> tuple[Upstream, ...]:
-    """The providers that have an address, by id. Only one that the configuration gave, so that it differs from the vendor's
+    """The providers that the gateway serves, by id. Only one that the configuration gave, so that it differs from the vendor's
     own, may lie in a private network: who resolves a vendor's name to such an address is no vendor."""
     made = (_upstream(provider, private=provider.base_url != vendor_urls.get(provider.id)) for provider in providers)
     return tuple(sorted((one for one in made if one is not None), key=lambda one: one.provider))
@@ -39,8 +39,8 @@ def upstreams(providers: Iterable[Provider], *, vendor_urls: Mapping[str, str]) 
 
 def _upstream(provider: Provider, *, private: bool) -> Upstream | None:
     url = urlsplit(provider.base_url)
-    if not url.hostname or url.scheme not in _PORTS:
+    if provider.gateway_fault or not url.hostname or url.scheme not in _PORTS:
         return None
     return Upstream(
-        provider.id, url.hostname, url.port or _PORTS[url.scheme], url.scheme == "https", url.path.rstrip("/"), private
+        provider.id, url.hostname, url.port or _PORTS[url.scheme], url.scheme == "https", provider.base_path, private
     )

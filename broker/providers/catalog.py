@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from broker.domain.provider import BEARER, Catalog, EnvName, Exchange, HeaderForm, Mode, Provider
-from broker.domain.requests import rule
+from broker.providers import allowed
 
 _TOKEN_WORDS: Final = ("OAUTH_TOKEN", "AUTH_TOKEN")
 _TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # RFC 8693
@@ -49,13 +49,13 @@ def _vendor(
     login: _Login = _Login(""),  # noqa: B008  (a tuple)
     model: str = "",
     api: str = "",
-    requests: str = "",
+    requests: tuple[str, ...] = (),
     accounts: tuple[str, ...] = (),
     exchange: Exchange | None = None,
 ) -> Provider:
     """`env`: the variables, in order of preference. `oauth`: token endpoint, its encoding, public client id. `model`: a small
     one to try a credential on, with a request in the form `api`, by default the one that most have taken over. `requests`: what
-    may be asked through the gateway, a rule a line. `accounts`: the headers in which a request names one."""
+    may be asked through the gateway. `accounts`: the headers in which a request names one."""
     names = tuple(
         EnvName(name, Mode.TOKEN if any(word in name for word in _TOKEN_WORDS) else Mode.API_KEY) for name in env.split()
     )
@@ -86,7 +86,7 @@ def _vendor(
         scopes=tuple(login.scopes.split()),
         api=api or ("chat" if model else ""),
         probe_model=model,
-        requests=tuple(rule(line) for line in requests.strip().splitlines()),
+        requests=requests,
         accounts=accounts,
         exchange=exchange,
     )
@@ -114,15 +114,7 @@ _ALL: Final = (
         ),
         model="claude-haiku-4-5",
         api="messages",
-        requests="""
-            POST /v1/messages
-            POST /v1/messages/count_tokens
-            /v1/messages/batches*
-            GET /v1/models*
-            /v1/files*
-            /v1/skills*
-            POST /v1/complete
-        """,
+        requests=allowed.ANTHROPIC,
         # Not at the token endpoint of logins. The header is in the vendor's own client, not in its documentation.
         exchange=Exchange(
             url="https://api.anthropic.com/v1/oauth/token",
@@ -151,15 +143,7 @@ _ALL: Final = (
         oauth=("https://auth.openai.com/oauth/token", "form", ""),
         model="gpt-4.1-nano",
         api="openai",
-        # Neither administration, nor what hands out credentials of its own.
-        requests="""
-            !/organization*
-            !/projects*
-            !/realtime/client_secrets*
-            !/realtime/sessions*
-            !/realtime/transcription_sessions*
-            !/chatkit/sessions*
-        """,
+        requests=allowed.OPENAI,
         accounts=("openai-organization", "openai-project"),
         exchange=Exchange(
             url="https://auth.openai.com/oauth/token",
@@ -181,7 +165,7 @@ _ALL: Final = (
             redirect="http://localhost:1455/auth/callback",
             extra=MappingProxyType({"id_token_add_organizations": "true", "codex_cli_simplified_flow": "true"}),
         ),
-        requests="/codex/*",  # beside which everything lies that a person's account has
+        requests=allowed.OPENAI_CODEX,
     ),
     _vendor(
         "openrouter",
@@ -190,10 +174,7 @@ _ALL: Final = (
         prefixes=("sk-or-",),
         oauth=("https://openrouter.ai/api/v1/oauth/token", "form", ""),
         model="openai/gpt-4.1-nano",
-        requests="""
-            !/keys*
-            !/auth/*
-        """,
+        requests=allowed.OPENROUTER,
         exchange=Exchange(
             url="https://openrouter.ai/api/v1/oauth/token",
             grant_type=_TOKEN_EXCHANGE,
@@ -215,11 +196,7 @@ _ALL: Final = (
         token_prefixes=("ya29.",),
         model="gemini-2.5-flash-lite",
         api="gemini",
-        # Nor a batch, whose parts are requests that no rule is asked about.
-        requests="""
-            !/*/auth_tokens*
-            !/batch*
-        """,
+        requests=allowed.GOOGLE,
     ),
     _vendor(
         "github-copilot",
@@ -228,14 +205,23 @@ _ALL: Final = (
         also=("copilot",),
         prefixes=_GITHUB,
         token_prefixes=_GITHUB,
+        requests=allowed.GITHUB_COPILOT,
     ),
-    _vendor("zai", "ZAI_API_KEY Z_AI_API_KEY", "https://api.z.ai/api/paas/v4", also=("z.ai", "z-ai"), model="glm-4.5-flash"),
+    _vendor(
+        "zai",
+        "ZAI_API_KEY Z_AI_API_KEY",
+        "https://api.z.ai/api/paas/v4",
+        also=("z.ai", "z-ai"),
+        model="glm-4.5-flash",
+        requests=allowed.ZAI,
+    ),
     _vendor(
         "opencode",
         "OPENCODE_API_KEY OPENCODE_ZEN_API_KEY",
         "https://opencode.ai/zen/v1",
         also=("opencode-zen",),
         model="gpt-5-nano",
+        requests=allowed.OPENCODE,
     ),
     _vendor(
         "qwen-portal",
@@ -246,6 +232,7 @@ _ALL: Final = (
         oauth=("https://chat.qwen.ai/api/v1/oauth2/token", "form", "f0304373b74a44d2b584a3fb70ca9e56"),
         login=_Login("openid profile email model.completion", device="https://chat.qwen.ai/api/v1/oauth2/device/code"),
         model="coder-model",
+        requests=allowed.QWEN_PORTAL,
     ),
     _vendor(
         "vercel-ai-gateway",
@@ -254,6 +241,7 @@ _ALL: Final = (
         also=("vercel",),
         prefixes=("vck_",),
         model="openai/gpt-4.1-nano",
+        requests=allowed.VERCEL_AI_GATEWAY,
     ),
     _vendor(
         "kimi-code",
@@ -262,6 +250,7 @@ _ALL: Final = (
         also=("kimi-coding",),
         prefixes=("sk-kimi-",),
         model="kimi-for-coding",
+        requests=allowed.KIMI_CODE,
     ),
     _vendor(
         "huggingface",
@@ -272,6 +261,7 @@ _ALL: Final = (
         prefixes=("hf_",),
         token_prefixes=("hf_",),
         model="meta-llama/Llama-3.1-8B-Instruct",
+        requests=allowed.HUGGINGFACE,
     ),
     _vendor(
         "chutes",
@@ -286,6 +276,7 @@ _ALL: Final = (
             redirect="http://127.0.0.1:1456/oauth-callback",
         ),
         api="chat",
+        requests=allowed.CHUTES,
     ),
     _vendor(
         "microsoft-foundry",
@@ -294,48 +285,73 @@ _ALL: Final = (
         also=("azure", "azure-openai"),
         header=HeaderForm("api-key", ""),
         token_header=BEARER,
+        requests=allowed.MICROSOFT_FOUNDRY,
     ),
-    _vendor("groq", "GROQ_API_KEY", "https://api.groq.com/openai/v1", prefixes=("gsk_",), model="llama-3.1-8b-instant"),
+    _vendor(
+        "groq",
+        "GROQ_API_KEY",
+        "https://api.groq.com/openai/v1",
+        prefixes=("gsk_",),
+        model="llama-3.1-8b-instant",
+        requests=allowed.GROQ,
+    ),
     _vendor(
         "deepgram",
         "DEEPGRAM_API_KEY",
         "https://api.deepgram.com",
         header=HeaderForm("Authorization", "Token "),
         token_header=BEARER,
-        requests="""
-            !/v1/auth/*
-            !/v1/projects*
-        """,
+        requests=allowed.DEEPGRAM,
     ),
-    _vendor("cerebras", "CEREBRAS_API_KEY", "https://api.cerebras.ai/v1", prefixes=("csk-",), model="llama3.1-8b"),
-    _vendor("xai", "XAI_API_KEY", "https://api.x.ai/v1", also=("x.ai", "grok"), prefixes=("xai-",), model="grok-3-mini"),
-    _vendor("moonshot", "MOONSHOT_API_KEY", "https://api.moonshot.ai/v1", also=("kimi",), model="moonshot-v1-8k"),
-    _vendor("minimax", "MINIMAX_API_KEY", "https://api.minimax.io/v1", model="MiniMax-M2"),
+    _vendor(
+        "cerebras",
+        "CEREBRAS_API_KEY",
+        "https://api.cerebras.ai/v1",
+        prefixes=("csk-",),
+        model="llama3.1-8b",
+        requests=allowed.CEREBRAS,
+    ),
+    _vendor(
+        "xai",
+        "XAI_API_KEY",
+        "https://api.x.ai/v1",
+        also=("x.ai", "grok"),
+        prefixes=("xai-",),
+        model="grok-3-mini",
+        requests=allowed.XAI,
+    ),
+    _vendor(
+        "moonshot",
+        "MOONSHOT_API_KEY",
+        "https://api.moonshot.ai/v1",
+        also=("kimi",),
+        model="moonshot-v1-8k",
+        requests=allowed.MOONSHOT,
+    ),
+    _vendor("minimax", "MINIMAX_API_KEY", "https://api.minimax.io/v1", model="MiniMax-M2", requests=allowed.MINIMAX),
     _vendor(
         "synthetic",
         "SYNTHETIC_API_KEY",
         "https://api.synthetic.new/openai/v1",
         prefixes=("syn_",),
         model="hf:meta-llama/Llama-3.1-8B-Instruct",
+        requests=allowed.SYNTHETIC,
     ),
     _vendor(
         "venice",
         "VENICE_API_KEY",
         "https://api.venice.ai/api/v1",
         model="llama-3.2-3b",
-        requests="""
-            !DELETE /api_keys*
-            !PATCH /api_keys*
-            !POST /api_keys*
-        """,
+        requests=allowed.VENICE,
     ),
-    _vendor("mistral", "MISTRAL_API_KEY", "https://api.mistral.ai/v1", model="mistral-small-latest"),
-    _vendor("deepseek", "DEEPSEEK_API_KEY", "https://api.deepseek.com", model="deepseek-chat"),
+    _vendor("mistral", "MISTRAL_API_KEY", "https://api.mistral.ai/v1", model="mistral-small-latest", requests=allowed.MISTRAL),
+    _vendor("deepseek", "DEEPSEEK_API_KEY", "https://api.deepseek.com", model="deepseek-chat", requests=allowed.DEEPSEEK),
     _vendor(
         "fireworks",
         "FIREWORKS_API_KEY",
         "https://api.fireworks.ai/inference/v1",
         model="accounts/fireworks/models/llama-v3p1-8b-instruct",
+        requests=allowed.FIREWORKS,
     ),
     _vendor(
         "together",
@@ -343,44 +359,47 @@ _ALL: Final = (
         "https://api.together.xyz/v1",
         base_url_env="TOGETHER_BASE_URL",
         model="meta-llama/Llama-3.2-3B-Instruct-Turbo",
+        requests=allowed.TOGETHER,
     ),
-    _vendor("perplexity", "PERPLEXITY_API_KEY", "https://api.perplexity.ai", prefixes=("pplx-",), model="sonar"),
+    _vendor(
+        "perplexity",
+        "PERPLEXITY_API_KEY",
+        "https://api.perplexity.ai",
+        prefixes=("pplx-",),
+        model="sonar",
+        requests=allowed.PERPLEXITY,
+    ),
     _vendor(
         "nvidia",
         "NVIDIA_API_KEY",
         "https://integrate.api.nvidia.com/v1",
         prefixes=("nvapi-",),
         model="meta/llama-3.1-8b-instruct",
+        requests=allowed.NVIDIA,
     ),
     _vendor(
         "litellm",  # a proxy that people run themselves, often with the key that makes all others
         "LITELLM_API_KEY",
         api="chat",
-        requests="""
-            !/config/*
-            !/credentials*
-            !/key/*
-            !/organization/*
-            !/team/*
-            !/user/*
-        """,
+        requests=allowed.LITELLM,
     ),
-    _vendor("voyage", "VOYAGE_API_KEY", "https://api.voyageai.com/v1"),
-    _vendor("exa", "EXA_API_KEY", "https://api.exa.ai"),
-    _vendor("tavily", "TAVILY_API_KEY", "https://api.tavily.com", prefixes=("tvly-",)),
-    _vendor("firecrawl", "FIRECRAWL_API_KEY", "https://api.firecrawl.dev"),
-    _vendor("brave", "BRAVE_API_KEY", "https://api.search.brave.com", header=HeaderForm("X-Subscription-Token", "")),
+    _vendor("voyage", "VOYAGE_API_KEY", "https://api.voyageai.com/v1", requests=allowed.VOYAGE),
+    _vendor("exa", "EXA_API_KEY", "https://api.exa.ai", requests=allowed.EXA),
+    _vendor("tavily", "TAVILY_API_KEY", "https://api.tavily.com", prefixes=("tvly-",), requests=allowed.TAVILY),
+    _vendor("firecrawl", "FIRECRAWL_API_KEY", "https://api.firecrawl.dev", requests=allowed.FIRECRAWL),
+    _vendor(
+        "brave",
+        "BRAVE_API_KEY",
+        "https://api.search.brave.com",
+        header=HeaderForm("X-Subscription-Token", ""),
+        requests=allowed.BRAVE,
+    ),
     _vendor(
         "elevenlabs",
         "ELEVENLABS_API_KEY",
         "https://api.elevenlabs.io",
         header=HeaderForm("xi-api-key", ""),
-        requests="""
-            !/v1/service-accounts*
-            !/v1/single-use-token*
-            !/v1/user
-            !/v1/workspace*
-        """,
+        requests=allowed.ELEVENLABS,
     ),
 )
 

@@ -45,6 +45,27 @@ def test_no_file_is_sound(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[:2] == ["no configuration file: every default applies", "run_dir\t/flag"]
 
 
+def test_a_provider_that_is_not_brokered_is_warned_of(tmp_path: Path) -> None:
+    """S1: with how its list is written; a broker takes the configuration."""
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        "providers:\n"
+        "  acme: {base_url: 'https://a.example'}\n"
+        "  other: {base_url: 'https://b.example', requests: ['!/keys*']}\n"
+        "  third: {base_url: 'https://c.example', requests: ['* /**']}\n"
+        "  openai: {base_url: 'https://d.example'}\n"
+    )
+    done = check(tmp_path, "--config", str(file))
+    assert done.returncode == 0
+    how = 'list it, for example ["POST /v1/chat/completions", "GET /v1/models"], or ["* /**"] for everything'
+    acme = "providers.acme.requests does not say what the gateway lets through"
+    other = "providers.other.requests only says what the gateway refuses"
+    assert done.stderr.splitlines() == [
+        f"warning: provider 'acme' has raw leases only: {acme}: {how}",
+        f"warning: provider 'other' has raw leases only: {other}: {how}",
+    ]
+
+
 def test_every_fault_is_a_line_of_its_own(tmp_path: Path) -> None:
     """64, and `file:line: path.to.key: what is wrong; what to do` on standard error; a pasted key is not told."""
     file = tmp_path / "c.yaml"

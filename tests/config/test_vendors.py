@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
+
 from broker.config.document import read
 from broker.config.reading import Report
 from broker.config.vendors import Known
 from broker.domain.provider import EnvName, HeaderForm, Mode, Provider
+from broker.domain.requests import rules
 from broker.providers import PROVIDERS
 
 
@@ -30,6 +33,44 @@ def test_an_override_changes_only_what_it_says() -> None:
         base_url="http://10.0.0.1:4000/v1",
         headers={**built_in.headers, Mode.API_KEY: HeaderForm("X-Key", "", {})},
     )
+
+
+@pytest.mark.parametrize(
+    ("base_url", "passes", "refused"),
+    [
+        ("http://10.0.0.1:4000/v1", "/v1/responses", "/v1/v1/responses"),
+        ("http://10.0.0.1:4000/gpt/v1", "/gpt/v1/responses", "/gpt/v1/v1/responses"),
+        ("http://10.0.0.1:4000", "/responses", "/v1/v1/responses"),
+        ("http://10.0.0.1:4000/", "/v1/responses", "/realtime/client_secrets"),
+        ("http://10.0.0.1:4000/gpt", "/gpt/v1/responses", "/gpt/v1/realtime/client_secrets"),
+    ],
+)
+def test_the_built_in_requests_hold_at_another_address(base_url: str, passes: str, refused: str) -> None:
+    """S1: an address alone opens nothing that the vendor's own does not."""
+    found, faults = known(f"providers: {{openai: {{base_url: '{base_url}'}}}}")
+    openai = found.catalog.providers["openai"]
+    assert (faults, openai.gateway_fault) == ([], "")
+    asked = rules(openai.requests, openai.base_path)
+    assert asked.allow("POST", passes)
+    assert not asked.allow("POST", refused)
+
+
+def test_requests_that_are_given_replace_the_built_in_ones() -> None:
+    """Whole, also at another address; none at all close the gateway to the provider."""
+    text = "{{base_url: 'http://10.0.0.1:4000', requests: {}}}"
+    for written, taken in (('["* /**"]', ("/**",)), ('["GET /models"]', ("GET /models",)), ("[]", ())):
+        found, faults = known(f"providers: {{openai: {text.format(written)}}}")
+        assert faults == []
+        assert found.catalog.providers["openai"].requests == taken
+        assert bool(found.catalog.providers["openai"].gateway_fault) is (not taken)
+
+
+@pytest.mark.parametrize("written", ["post /v1/x", "/v1/x?y", "/v1/{a}{b}", "everything"])
+def test_a_rule_that_is_none_is_a_fault(written: str) -> None:
+    """Said with examples of what would be one."""
+    [told] = known(f"providers: {{openai: {{requests: ['{written}']}}}}")[1]
+    assert told.startswith("f.yaml:1: providers.openai.requests[0]: must be a method and a path, like POST /v1/messages, ")
+    assert told.endswith(f"or * /** for everything, with ! before what is not allowed, not '{written}'")
 
 
 def test_a_new_provider_needs_little() -> None:

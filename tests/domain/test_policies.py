@@ -85,6 +85,14 @@ def test_the_delivery_asked_for_is_given_or_refused(
             policy.choose_delivery("main", asked.value, available=there)
 
 
+@pytest.mark.parametrize("asked", ["", "brokered"])
+def test_why_brokered_is_not_available_is_said(asked: str) -> None:
+    """To an agent that may have nothing else, or asks for it; with what to do."""
+    policy = AgentPolicy(deliveries=(Delivery.BROKERED,))
+    with pytest.raises(DeliveryNotAllowed, match=r"set gateway\.mode"):
+        policy.choose_delivery("main", asked, available=frozenset({Delivery.RAW}), unbrokered="set gateway.mode")
+
+
 @pytest.mark.parametrize("asked", ["RAW", "raw ", "plain", "x" * 1_000_000])
 def test_an_unknown_delivery_is_refused_with_those_there_are(asked: str) -> None:
     """Without repeating all of what was asked."""

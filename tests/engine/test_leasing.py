@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from broker.domain.errors import (
 from broker.domain.lease_tokens import digest
 from broker.domain.leases import Lease, LeaseOptions
 from broker.domain.policies import AgentPolicy, Delivery
-from broker.domain.provider import Mode
+from broker.domain.provider import Mode, Provider
 from broker.domain.secret_value import SecretValue
 from broker.engine.grants import Grant, Request
 from broker.telemetry.events import (
@@ -677,6 +678,40 @@ async def test_a_lease_of_a_provider_that_is_configured_no_more_ends(engine: Eng
     acquire(engine)
     again = restarted(engine, providers={"openai": engine.catalog.providers["openai"]})
     assert again.leasing.count() == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"requests": ()}, r'providers\.acme\.requests does not say .* list it, .* or \["\* /\*\*"\] for everything'),
+        ({"requests": ("!/keys*",)}, r"providers\.acme\.requests only says what the gateway refuses: list it"),
+        ({"requests": ("/**",), "base_url": ""}, r"no address: set providers\.acme\.base_url"),
+    ],
+)
+async def test_a_provider_without_a_list_of_requests_is_not_brokered(facts: dict[str, Any], why: str) -> None:
+    """S1: asked for, or where the agent may have nothing else; raw leases are as they were. What to write is said."""
+    acme = replace(Provider(id="acme", base_url="https://api.acme.example"), **facts)
+    agents = {"main": ANYTHING, "token-only": replace(ANYTHING, deliveries=(Delivery.BROKERED,))}
+    engine = Engine(providers={"acme": acme}, agents=agents, deliveries=frozenset(Delivery))
+    engine.put(profile("acme:a"))
+    for agent, delivery in (("main", "brokered"), ("token-only", "brokered"), ("token-only", "")):
+        with pytest.raises(DeliveryNotAllowed, match=why):
+            engine.leasing.acquire(agent, Request(provider="acme", delivery=delivery))
+    assert not engine.leasing.acquire("main", Request(provider="acme")).lease.brokered
+
+
+async def test_a_brokered_lease_ends_with_the_restart_that_takes_its_list_away() -> None:
+    """S1: the configuration is asked again, as about the rest of the policy."""
+    acme = Provider(id="acme", base_url="https://api.acme.example", requests=("/**",))
+    both = frozenset(Delivery)
+    engine = Engine(providers={"acme": acme}, deliveries=both)
+    engine.put(profile("acme:a"))
+    lease = engine.leasing.acquire("main", Request(provider="acme", delivery="brokered")).lease
+    engine.store.flush()
+    kept = restarted(engine, providers={"acme": acme}, deliveries=both)
+    assert [one.id for one in kept.leasing.living()] == [lease.id]
+    ended = restarted(engine, providers={"acme": replace(acme, requests=())}, deliveries=both)
+    assert ended.leasing.count() == (0, 0)
 
 
 async def test_after_a_restart_a_source_that_is_not_read_yet_costs_no_lease(engine: Engine) -> None:

@@ -167,6 +167,55 @@ async def test_an_agents_policy_narrows_what_may_be_asked() -> None:
         await use(engine, other, PROVIDERS["openai"], asked="POST /embeddings")
 
 
+@pytest.mark.parametrize(
+    ("asked", "passes"),
+    [
+        ("GET /models", True),
+        ("GET /v1/models", True),
+        ("GET /v1/v1/models", False),
+        ("GET /v1/models/", False),
+        ("GET /v1", False),
+        ("POST /responses/", False),
+        ("POST /Responses", False),
+        ("POST /v1/realtime/client_secrets", False),
+        ("POST /v1/v1/realtime/client_secrets", False),
+    ],
+)
+@pytest.mark.parametrize("requests", [PROVIDERS["openai"].requests, ("GET /v1/models*", "POST /v1/responses")])
+async def test_the_base_path_counts_once(engine: Engine, asked: str, passes: bool, requests: tuple[str, ...]) -> None:
+    """S1: what is let through is what the vendor receives, in whichever way the rules are written."""
+    engine.put(profile("openai:a"))
+    token = shown(acquire(engine, provider="openai"))
+    openai = replace(PROVIDERS["openai"], requests=requests)
+    if passes or (asked == "GET /v1/models/" and "GET /v1/models*" in requests):
+        await use(engine, token, openai, asked=asked)
+    else:
+        with pytest.raises(PolicyDenied):
+            await use(engine, token, openai, asked=asked)
+
+
+async def test_a_list_that_lets_nothing_through_lets_nothing_through(engine: Engine) -> None:
+    """S1: none, or one that only forbids, should a token be shown all the same."""
+    token = shown(acquire(engine))
+    for requests in ((), ("!/v1/organizations*",)):
+        with pytest.raises(PolicyDenied, match=r"providers\.anthropic\.requests"):
+            await use(engine, token, replace(ANTHROPIC, requests=requests))
+
+
+async def test_an_agents_policy_may_forbid_alone() -> None:
+    """It narrows what the provider's list lets through, by whichever name of the path."""
+    engine = Engine(deliveries=BOTH, agents={"main": replace(ANYTHING, requests=("!/v1/files*", "!DELETE /**"))})
+    engine.put(profile(A), profile("openai:a"))
+    token, other = shown(acquire(engine)), shown(acquire(engine, provider="openai"))
+    await use(engine, token)
+    await use(engine, other, PROVIDERS["openai"], asked="POST /responses")
+    for asked in ("GET /v1/files", "GET /files", "DELETE /responses/r"):
+        with pytest.raises(PolicyDenied, match=r"agents\.main\.requests|openai"):
+            await use(engine, other, PROVIDERS["openai"], asked=asked)
+    with pytest.raises(PolicyDenied, match=r"agents\.main\.requests"):
+        await use(engine, token, asked="POST /v1/files")
+
+
 async def test_what_cannot_be_recorded_does_not_pass(engine: Engine) -> None:
     """S8: where nothing may happen unrecorded, the use itself is what is to be recorded."""
     token, audit = shown(acquire(engine)), MemoryAudit(fail_closed=True)

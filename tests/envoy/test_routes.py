@@ -15,6 +15,7 @@ def test_every_vendor_with_an_address_has_a_route() -> None:
     """Each to its own host over TLS, and none to a private network."""
     made = upstreams(PROVIDERS.values(), vendor_urls=VENDORS)
     assert [one.provider for one in made] == sorted(known.id for known in PROVIDERS.values() if known.base_url)
+    assert all(known.requests for known in PROVIDERS.values())
     assert all(one.tls and not one.private for one in made)
 
 
@@ -28,13 +29,20 @@ def test_every_vendor_with_an_address_has_a_route() -> None:
 )
 def test_an_address_is_taken_apart(url: str, expected: Upstream) -> None:
     """Scheme, host, port and path; one that the configuration gave may be private."""
-    assert upstreams([Provider(id="acme", base_url=url)], vendor_urls=VENDORS) == (expected,)
+    assert upstreams([Provider(id="acme", base_url=url, requests=("/**",))], vendor_urls=VENDORS) == (expected,)
 
 
 @pytest.mark.parametrize("url", ["", "ftp://api.acme.example", "https://"])
 def test_what_is_no_address_has_no_route(url: str) -> None:
     """A provider whose address depends on the customer is not in the gateway."""
-    assert upstreams([Provider(id="acme", base_url=url)], vendor_urls=VENDORS) == ()
+    assert upstreams([Provider(id="acme", base_url=url, requests=("/**",))], vendor_urls=VENDORS) == ()
+
+
+@pytest.mark.parametrize("requests", [(), ("!/admin*",)])
+def test_a_provider_without_a_list_of_requests_has_no_route(requests: tuple[str, ...]) -> None:
+    """S1: it is not in the gateway, as no lease for it is brokered."""
+    acme = Provider(id="acme", base_url="https://api.acme.example", requests=requests)
+    assert upstreams([acme], vendor_urls=VENDORS) == ()
 
 
 def test_a_vendor_at_its_own_address_stays_public_whatever_else_was_configured() -> None:

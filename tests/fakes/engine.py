@@ -121,7 +121,7 @@ class Engine:
             suspensions=self.suspensions,
         )  # fmt: skip
         self.spending = Spending(
-            clock=self.clock, events=self.events, catalog=self.catalog, policies=self.policies, standings=self.standings,
+            clock=self.clock, events=self.events, policies=self.policies, standings=self.standings,
             leasing=self.leasing, refreshing=self.refreshing, reporting=self.reporting,
         )  # fmt: skip
         self.readiness = Readiness(

@@ -18,7 +18,11 @@ NOW = 1_800_000_000
 LIFE = 600
 LEAD = LIFE / 3
 ACME = Provider(
-    id="acme", base_url="https://api.acme.example", token_url="https://login.acme.example/token", client_id="acme-cli"
+    id="acme",
+    base_url="https://api.acme.example",
+    requests=("/**",),
+    token_url="https://login.acme.example/token",
+    client_id="acme-cli",
 )
 PROVIDERS = {"acme": ACME, "bare": Provider(id="bare")}
 ASKED = Request(provider="acme")
