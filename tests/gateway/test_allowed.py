@@ -1,6 +1,7 @@
 """The built-in lists through a real Envoy: an agent that may have tokens alone, against each vendor's whole API."""
 
 from collections.abc import Iterator
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,9 +15,9 @@ from tests.providers.requests_of_vendors import BASES, FORBIDDEN, NEEDED, rows
 
 AGENTS = {
     "main": {"deliveries": ["brokered"], "max_leases": 1000},
-    "narrow": {"deliveries": ["brokered"], "requests": ["POST /v1/responses", "!/v1/files*"]},
+    "narrow": {"providers": ["openai"], "deliveries": ["brokered"], "requests": ["POST /v1/responses", "!/v1/files*"]},
 }
-OWN = {
+OWN: Final[dict[str, Any]] = {
     "openai-codex": {"env": {"CODEX_LOGIN": "token"}},
     "acme": {"env": {"ACME_API_KEY": "api_key"}},
     "forbids": {"env": {"FORBIDS_API_KEY": "api_key"}, "requests": ["!/admin*"]},
@@ -39,12 +40,12 @@ def key_of(provider: str) -> str:
 @pytest.fixture(scope="module")
 def shared_gateway(shared_vendor: Upstream) -> Iterator[Gateway]:
     """With a key for every vendor, each at the base path that is its own, and for three that are not built in."""
-    providers = {
-        name: {"base_url": shared_vendor.url + (base_of(name) if name in PROVIDERS else "/v1")} for name in IDS + [*OWN]
+    bases = dict.fromkeys(OWN, "/v1") | {name: base_of(name) for name in IDS}
+    providers: dict[str, Any] = {
+        name: {"base_url": shared_vendor.url + base, **OWN.get(name, {})} for name, base in bases.items()
     }
-    dotenv = "\n".join(key_of(name) for name in providers) + "\n"
-    config = {name: facts | OWN.get(name, {}) for name, facts in providers.items()}
-    gateway = Gateway(shared_vendor, dotenv=dotenv, providers=config, agents=AGENTS)
+    dotenv = "\n".join(map(key_of, bases)) + "\n"
+    gateway = Gateway(shared_vendor, dotenv=dotenv, providers=providers, agents=AGENTS)
     try:
         yield gateway.start()
     finally:

@@ -223,10 +223,10 @@ def test_the_vendor_sees_the_request_and_nothing_of_the_gateway(gateway: Gateway
     """Path, query, headers and body as the agent sent them, but for the credential and the host; the answer likewise."""
     bearer = gateway.lease("openai").secret.reveal()
     mine = {"authorization": f"Bearer {bearer}", "user_agent": "mine", "x_stainless_lang": "python", "accept": "*/*"}
-    told = gateway.ask("", "/openai/files/a%20b?after=x%2fy&limit=2", body={"text": "x" * 5_000_000}, **mine)
+    told = gateway.ask("", "/openai/vector_stores/a%20b?after=x%2fy&limit=2", body={"text": "x" * 5_000_000}, **mine)
     assert told.status == 200
     [received] = vendor.received
-    assert received.path == "/v1/files/a%20b?after=x%2fy&limit=2"
+    assert received.path == "/v1/vector_stores/a%20b?after=x%2fy&limit=2"
     assert json.loads(received.body) == {"text": "x" * 5_000_000}
     assert received.headers == {
         "host": f"127.0.0.1:{vendor.port}",

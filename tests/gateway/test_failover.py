@@ -83,7 +83,7 @@ def test_a_login_that_the_vendor_calls_expired_is_refreshed_once_for_all(
 ) -> None:
     """Whoever asks meanwhile waits, and is served with the new token: nobody is refused, and one refresh is all it takes."""
     with TokenEndpoint(tmp_path / "ledger", life=3600.0) as endpoint:
-        acme = {"base_url": vendor.url, "token_url": endpoint.url, "client_id": "equabot-test"}
+        acme = {"base_url": vendor.url, "token_url": endpoint.url, "client_id": "equabot-test", "requests": ["* /**"]}
         gateway = make_gateway(providers={"acme": acme}, dotenv="")
         login = endpoint.login("me")
         store = gateway.home / "agents/main/agent/auth-profiles.json"

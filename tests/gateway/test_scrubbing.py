@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -18,11 +19,25 @@ ECHO = "/openai/echo"
 BLANK = "*" * len(KEY)
 
 
+def echoing(vendor: Upstream) -> dict[str, Any]:
+    """A vendor of which everything may be asked, what echoes too."""
+    return {"openai": {"base_url": f"{vendor.url}/v1", "requests": ["* /**"]}}
+
+
+@pytest.fixture(scope="module")
+def shared_gateway(shared_vendor: Upstream) -> Iterator[Gateway]:
+    """One that does not look into answers."""
+    with ExitStack() as ending:
+        gateway = Gateway(shared_vendor, providers=echoing(shared_vendor))
+        ending.callback(gateway.close)
+        yield gateway.start()
+
+
 @pytest.fixture(scope="module")
 def scrubbing(shared_vendor: Upstream) -> Iterator[Gateway]:
     """A gateway that looks into answers."""
     with ExitStack() as ending:
-        gateway = Gateway(shared_vendor, gateway={"scrub": True})
+        gateway = Gateway(shared_vendor, gateway={"scrub": True}, providers=echoing(shared_vendor))
         ending.callback(gateway.close)
         yield gateway.start()
 
