@@ -56,7 +56,7 @@ def _summary(config: "Config") -> list[tuple[str, str]]:
 
 
 def _warnings(config: "Config") -> Iterator[str]:
-    """Providers that have an address and that the gateway does not serve: nobody has said what of them agents need."""
+    """Providers that have an address and that the gateway does not serve, because they have no list of requests."""
     for provider in config.catalog.providers.values():
         if provider.base_url and provider.gateway_fault:
             yield f"provider {provider.id!r} has raw leases only: {provider.gateway_fault}"

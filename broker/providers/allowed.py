@@ -3,7 +3,7 @@
 A list names what a model's work needs: messages, responses, completions, embeddings, reranking, images, audio, video, files,
 batches, moderation, models (to read), search and scraping. What creates, lists, shows or changes credentials, sessions,
 members, billing, settings, permissions, deployments or training jobs is not in it, and neither is a request that carries
-others inside. Rules have no star, so that a vendor's next path is refused until somebody reads its reference and adds it.
+others inside. Rules have no star, so that a vendor's next path is refused until a person reads its reference and adds it.
 Paths come after the vendor's `base_url`; where a vendor has several roots they are written whole.
 """
 
