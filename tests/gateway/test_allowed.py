@@ -18,7 +18,6 @@ AGENTS = {
     "narrow": {"providers": ["openai"], "deliveries": ["brokered"], "requests": ["POST /v1/responses", "!/v1/files*"]},
 }
 OWN: Final[dict[str, Any]] = {
-    "openai-codex": {"env": {"CODEX_LOGIN": "token"}},
     "acme": {"env": {"ACME_API_KEY": "api_key"}},
     "forbids": {"env": {"FORBIDS_API_KEY": "api_key"}, "requests": ["!/admin*"]},
     "open": {"env": {"OPEN_API_KEY": "api_key"}, "requests": ["* /**", "!/admin*"]},
@@ -31,20 +30,28 @@ def base_of(provider: str) -> str:
 
 
 def key_of(provider: str) -> str:
-    known = PROVIDERS.get(provider)
-    names = [env.name for env in known.env_names if env.mode is Mode.API_KEY] if known else []
-    prefix = known.key_prefixes[0] if known and known.key_prefixes else ""
-    return f"{(names or list(OWN[provider]['env']))[0]}={prefix}key-of-{provider}-{'0123456789' * 4}"
+    known = PROVIDERS[provider]
+    names = [env.name for env in known.env_names if env.mode is Mode.API_KEY] or ["CODEX_LOGIN"]
+    return f"{names[0]}={(known.key_prefixes or ('',))[0]}key-of-{provider}-{'0123456789' * 4}"
 
 
 @pytest.fixture(scope="module")
 def shared_gateway(shared_vendor: Upstream) -> Iterator[Gateway]:
-    """With a key for every vendor, each at the base path that is its own, and for three that are not built in."""
-    bases = dict.fromkeys(OWN, "/v1") | {name: base_of(name) for name in IDS}
-    providers: dict[str, Any] = {
-        name: {"base_url": shared_vendor.url + base, **OWN.get(name, {})} for name, base in bases.items()
-    }
-    dotenv = "\n".join(map(key_of, bases)) + "\n"
+    """With a key for every vendor, each at the base path that is its own."""
+    providers: dict[str, Any] = {name: {"base_url": shared_vendor.url + base_of(name)} for name in IDS}
+    providers["openai-codex"]["env"] = {"CODEX_LOGIN": "token"}
+    gateway = Gateway(shared_vendor, dotenv="\n".join(map(key_of, IDS)) + "\n", providers=providers, agents=AGENTS)
+    try:
+        yield gateway.start()
+    finally:
+        gateway.close()
+
+
+@pytest.fixture(scope="module")
+def own_gateway(shared_vendor: Upstream) -> Iterator[Gateway]:
+    """With providers that are not built in, next to OpenAI."""
+    providers = {name: {"base_url": f"{shared_vendor.url}/v1", **facts} for name, facts in OWN.items()}
+    dotenv = "".join(f"{name.upper()}_API_KEY=key-of-{name}-0123456789\n" for name in [*OWN, "openai"])
     gateway = Gateway(shared_vendor, dotenv=dotenv, providers=providers, agents=AGENTS)
     try:
         yield gateway.start()
@@ -76,27 +83,27 @@ def test_an_agent_gets_what_it_needs_and_no_credential(gateway: Gateway, vendor:
     assert vendor.received == []
 
 
-def test_a_provider_without_a_list_is_not_in_the_gateway(gateway: Gateway, vendor: Upstream) -> None:
+def test_a_provider_without_a_list_is_not_in_the_gateway(own_gateway: Gateway, vendor: Upstream) -> None:
     """S1: no lease, with the words that a person needs; no route, for whatever token; no more in what Envoy is run with."""
     for provider in ("acme", "forbids"):
         with pytest.raises(DeliveryNotAllowed, match=rf'providers\.{provider}\.requests .* \["\* /\*\*"\] for everything'):
-            gateway.lease(provider)
-        told = gateway.ask(gateway.lease("openai").secret.reveal(), f"/{provider}/v1/models", method="GET")
+            own_gateway.lease(provider)
+        told = own_gateway.ask(own_gateway.lease("openai").secret.reveal(), f"/{provider}/v1/models", method="GET")
         assert (told.status, told.reason) == (404, "PROVIDER_UNKNOWN")
     assert vendor.received == []
-    shown = gateway.run("gateway", "config").stdout
+    shown = own_gateway.run("gateway", "config").stdout
     assert "/open/" in shown
     assert "/acme/" not in shown
     assert "/forbids/" not in shown
 
 
-def test_a_person_may_say_everything(gateway: Gateway, vendor: Upstream) -> None:
+def test_a_person_may_say_everything(own_gateway: Gateway, vendor: Upstream) -> None:
     """`* /**`, and what is forbidden of it."""
-    token = gateway.lease("open").secret.reveal()
-    assert passes(gateway, token, "DELETE", "/open/anything/at/all")
+    token = own_gateway.lease("open").secret.reveal()
+    assert passes(own_gateway, token, "DELETE", "/open/anything/at/all")
     assert vendor.received[-1].path == "/v1/anything/at/all"
     for path in ("/open/admin/keys", "/open/v1/ADMIN", "/open/v1/admin/"):
-        assert not passes(gateway, token, "GET", path)
+        assert not passes(own_gateway, token, "GET", path)
 
 
 def test_an_agents_own_list_narrows_the_vendors(gateway: Gateway, vendor: Upstream) -> None:
