@@ -55,8 +55,8 @@ def _merge(sections: Mapping[str, Mapping[str, Any]], report: Report) -> Catalog
 
 
 def _provider(known: Provider, given: Mapping[str, Any]) -> Provider:
-    """What is given stands instead of what was known; headers and SDK variables by mode. A token endpoint is also the one that
-    exchanges identities."""
+    """What is given replaces what was known; headers and SDK variables by mode. Names of what may be sent are added to those
+    that were known. A token endpoint is also the one that exchanges identities."""
     told = dict(given)
     if "env_names" in given:
         names = tuple(EnvName(name, mode) for name, mode in given["env_names"].items())
@@ -70,6 +70,8 @@ def _provider(known: Provider, given: Mapping[str, Any]) -> Provider:
             told[by_mode] = MappingProxyType({**before, **told[by_mode]})
     if "base_url" in given:
         told.setdefault("requests", _requests_at(given["base_url"], known))
+    for added in ("forward_headers", "query", "subprotocols"):
+        told[added] = (*getattr(known, added), *given.get(added, ()))
     if known.exchange is not None and "token_url" in given:
         told["exchange"] = replace(known.exchange, url=given["token_url"])
     return replace(known, **told)

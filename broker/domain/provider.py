@@ -78,6 +78,8 @@ class Provider:
     provider without a rule that allows something is not brokered.
     `accounts` are the headers (in lower case) in which a request names an account: one that the credential does not belong to
     is refused as if the credential were bad.
+    `forward_headers`, `query` and `subprotocols` are the names of headers, query parameters and WebSocket protocols that go on
+    to the vendor, besides those that every provider may be sent (`broker.domain.forwarding`).
     """
 
     id: str
@@ -102,6 +104,9 @@ class Provider:
     probe_model: str = ""
     requests: tuple[str, ...] = ()
     accounts: tuple[str, ...] = ()
+    forward_headers: tuple[str, ...] = ()
+    query: tuple[str, ...] = ()
+    subprotocols: tuple[str, ...] = ()
     exchange: Exchange | None = None
 
     @property

@@ -32,6 +32,10 @@ class Scrubber:
             text = text.replace(secret, _BLANK * len(secret))
         return text
 
+    def occurs(self, name: str) -> bool:
+        """Whether a secret is in the name of a header, which has no upper case any more."""
+        return any(secret.lower() in name.lower().encode() for secret in self._secrets)
+
 
 def _beginning(secret: bytes, text: bytes) -> int:
     """How many bytes at the text's end are the beginning of the secret."""

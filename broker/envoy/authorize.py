@@ -5,7 +5,7 @@ which credential. Here a secret leaves: in the answer to Envoy, and nowhere else
 import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Final
 
 from envoy.config.core.v3.base_pb2 import HeaderValueOption
@@ -19,7 +19,7 @@ from broker.domain.requests import METHODS, route, target_fault
 from broker.engine.ingesting import Ingesting
 from broker.engine.spending import Spending, Use
 from broker.envoy.bootstrap_config import PROVIDER
-from broker.envoy.inspection import Inspection
+from broker.envoy.inspection import Asked, Inspection
 from broker.envoy.refusals import Refused, denied, refusal_of
 from broker.rpc.calls import Call, Service
 from broker.telemetry.events import Events, GatewayRefused
@@ -63,7 +63,7 @@ class AuthorizationServicer:
                 lease = self._spending.bearer(asked.token)  # it may have ended meanwhile
             within = partial(_patience, call)
             use = await self._spending.use(lease, provider, method=http.method, path=asked.path, within=within)
-            return _passed(use, headers, self._inspection.places(provider))
+            return _passed(use, headers, asked)
         except Refused as error:
             refused = error
         except BrokerError as error:
@@ -92,15 +92,17 @@ class AuthorizationServicer:
         )
 
 
-def _passed(use: Use, headers: Mapping[str, str], places: tuple[str, ...]) -> pb.CheckResponse:
+def _passed(use: Use, headers: Mapping[str, str], asked: Asked) -> pb.CheckResponse:
     lease, held, profile = use.lease, use.held, use.held.profile
     form = use.provider.header_form(profile.mode)
     response = pb.CheckResponse()
     passed = response.ok_response
-    for name, value in carried(form, use.secret, headers).items():
+    made = carried(form, use.secret, headers)
+    for name, value in made.items():
         option = passed.headers.add()
         option.header.key, option.header.value, option.append_action = name, value, _REPLACE
-    passed.headers_to_remove.extend(_removed(places, form.name))
+    set_here = {name.lower() for name in made}  # Envoy removes last
+    passed.headers_to_remove.extend(name for name in asked.removed if name not in set_here)
     fields = response.dynamic_metadata.fields
     for name, value in (
         ("agent", lease.agent),
@@ -116,12 +118,6 @@ def _passed(use: Use, headers: Mapping[str, str], places: tuple[str, ...]) -> pb
     if any(name in headers for name in use.provider.accounts):
         fields[ACCOUNT].bool_value = True
     return response
-
-
-@lru_cache(maxsize=512)
-def _removed(places: tuple[str, ...], kept: str) -> tuple[str, ...]:
-    """Wherever a token may have been, but for the header that carries the credential now: Envoy removes last."""
-    return tuple(name for name in places if name != kept.lower())
 
 
 def _patience(call: Call) -> float:

@@ -5,34 +5,51 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
-from urllib.parse import unquote, unquote_plus
+from urllib.parse import unquote
 
 from broker.domain import lease_tokens
+from broker.domain.forwarding import Credentials, Names, may_hold_credential, parameters, shown
 from broker.domain.provider import Catalog, Provider
 from broker.domain.requests import target_fault
 from broker.envoy.refusals import Refused
+from broker.providers.forwarding import COMMON
 
 _USUAL: Final = ("authorization", "x-api-key", "x-goog-api-key", "api-key", "proxy-authorization")
 """Where SDKs put keys, whatever the vendor."""
-_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-real-ip", "via")
-_ANOTHER: Final = ("x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url")
+_PROXIED: Final = re.compile(
+    r"forwarded|via|x-forwarded(?!-proto\Z).*|x-original-(?!url\Z).*|(?:.+-)?(?:client|connecting|real|remote|user)-?(?:ip|addr)(?:v6)?"
+)
+"""Headers in which a proxy says whom it speaks for. Envoy writes `x-forwarded-proto` itself."""
+_ANOTHER: Final = frozenset({"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"})
 """In which some servers let a request say that it is another one."""
+_ENVOYS: Final = frozenset({":authority", ":method", ":path", ":protocol", ":scheme", "host"})
+"""What Envoy writes itself of the request's first line."""
 _HOPS: Final = frozenset({"upgrade", "close", "keep-alive", ""})
 _PORT: Final = re.compile(r":[0-9]*\Z")
-_KEY: Final = re.compile(r"\$?key|api[_-]?key|subscription-key|(?:access|auth|bearer|oauth)[_-]?token", re.IGNORECASE)
-"""The parameters in which vendors take credentials, beside the header or before it."""
-_IN_PROTOCOL: Final = re.compile(rf"\b(?:api[_-]?key|token|bearer|organization|project)\b|{lease_tokens.PREFIX}", re.IGNORECASE)
-"""And what they take in the name of a WebSocket's protocol, from browsers, which can set no header."""
+_DROPPED: Final = frozenset({"cookie"})
+"""What HTTP clients send without being asked: a cookie that an answer had set."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What goes on to a provider, and the headers in which its token may be."""
+
+    headers: Names
+    query: Names
+    subprotocols: frozenset[str]
+    places: tuple[str, ...]
+    scheme: re.Pattern[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What is asked of which provider: `path` as it stands behind its `base_url`. `token` is what was shown: of the right form,
-    and maybe of nobody."""
+    and maybe of nobody. `removed` are the headers that do not go on to the provider, in lower case."""
 
     provider: Provider
     path: str
     token: str = field(repr=False)
+    removed: tuple[str, ...] = ()
 
 
 class Inspection:
@@ -42,12 +59,8 @@ class Inspection:
         self._catalog = catalog
         written = (f"[{name}]" if ":" in name else name.lower() for name in names if name)
         self._hosts = frozenset(("127.0.0.1", "[::1]", "localhost", *written))
-        self._places = {provider.id: _places(provider) for provider in catalog.providers.values()}
-        self._schemes = {provider.id: _schemes(provider) for provider in catalog.providers.values()}
-
-    def places(self, provider: Provider) -> tuple[str, ...]:
-        """The headers in which a token may be, in lower case."""
-        return self._places[provider.id]
+        self._credentials = Credentials(catalog.providers.values())
+        self._rules = {provider.id: _rules(provider) for provider in catalog.providers.values()}
 
     def provider(self, target: str, named: str) -> Provider:
         """Where the request leads: to the provider that its route names, which its path names as well. Raises Refused."""
@@ -63,58 +76,108 @@ class Inspection:
 
     def asked(self, provider: Provider, target: str, host: str, headers: Mapping[str, str]) -> Asked:
         """The request, fit to be decided about. Names of headers are in lower case. Raises Refused."""
-        self._refuse_strangers(host, headers)
+        rules = self._rules[provider.id]
+        unlisted = rules.headers.unlisted(headers)
+        self._refuse_strangers(host, headers, unlisted)
         path, _, query = target.partition("?")
         if fault := target_fault(path, query):
             raise Refused(403, "INVALID_ARGUMENT", fault)
-        if any(map(headers.__contains__, _ANOTHER)):
-            raise Refused(403, "INVALID_ARGUMENT", f"a request is what its first line says: none of {', '.join(_ANOTHER)}")
+        if not _ANOTHER.isdisjoint(unlisted):
+            others = ", ".join(sorted(_ANOTHER))
+            raise Refused(403, "INVALID_ARGUMENT", f"a request is what its first line says: send none of {others}")
         hops = headers.get("connection", "")
         if hops and not _HOPS.issuperset(word.strip() for word in hops.lower().split(",")):
             raise Refused(403, "INVALID_ARGUMENT", "Connection names a header, which would be lost on the way to the provider")
-        if query and _holds_key(query):
-            raise Refused(401, "TOKEN_IN_QUERY", "a query is no place for a key or a token: send it in a header")
-        if _IN_PROTOCOL.search(headers.get("sec-websocket-protocol", "")):
-            raise Refused(401, "KEY_REFUSED", "a WebSocket's protocol is no place for a key: send the lease token in a header")
-        return Asked(provider, path[len(provider.id) + 1 :] or "/", self._token(provider, headers))
+        if query:
+            self._refuse_query(provider, rules, query)
+        if protocols := headers.get("sec-websocket-protocol"):
+            _refuse_subprotocols(provider, rules, protocols)
+        token = _token(rules, headers)
+        removed = tuple(name for name in unlisted if name not in _ENVOYS)
+        self._refuse_credentials(provider, rules, headers, token, removed)
+        return Asked(provider, path[len(provider.id) + 1 :] or "/", token, removed)
 
-    def _refuse_strangers(self, host: str, headers: Mapping[str, str]) -> None:
+    def _refuse_strangers(self, host: str, headers: Mapping[str, str], unlisted: list[str]) -> None:
         """A page in a browser can make it send requests to this machine, but not without these headers; and can make a name of
         its own lead here, which then is the host."""
         if "origin" in headers or headers.get("sec-fetch-site", "none") != "none":
             raise Refused(403, "BROWSER_REFUSED", "this gateway is not for pages in a browser")
         if host and _name(host) not in self._hosts:
             raise Refused(403, "HOST_REFUSED", "this gateway is not called by that host: see gateway.url")
-        if any(map(headers.__contains__, _FORWARDED)):
+        if any(map(_PROXIED.fullmatch, unlisted)):
             raise Refused(403, "FORWARDED_REFUSED", "this gateway takes requests from agents, not from other proxies")
 
-    def _token(self, provider: Provider, headers: Mapping[str, str]) -> str:
-        scheme = self._schemes[provider.id]
-        values = filter(None, map(headers.get, self.places(provider)))
-        shown = {scheme.sub("", value.strip(), count=1) for value in values}
-        if not shown:
-            raise Refused(401, "TOKEN_MISSING", "no lease token: send it where the provider's key would be")
-        if len(shown) > 1:
-            raise Refused(401, "TWO_CREDENTIALS", "two headers hold different credentials: send the lease token alone")
-        (token,) = shown
-        if not token.startswith(lease_tokens.PREFIX):
-            raise Refused(401, "KEY_REFUSED", "this is no lease token: send the lease token, not the provider's key")
-        return token
+    def _refuse_query(self, provider: Provider, rules: _Rules, query: str) -> None:
+        unlisted = rules.query.unlisted(parameters(query))
+        hidden = lease_tokens.PREFIX in unquote(query).lower() or self._credentials.within(query)
+        if hidden or any(map(may_hold_credential, unlisted)):
+            raise Refused(401, "TOKEN_IN_QUERY", "a query is no place for a key or a token: send it in a header")
+        if unlisted:
+            raise Refused(
+                403,
+                "POLICY_DENIED",
+                f"a query parameter {shown(unlisted[0])} is not sent to {provider.id}: see providers.{provider.id}.query",
+            )
+
+    def _refuse_credentials(
+        self, provider: Provider, rules: _Rules, headers: Mapping[str, str], token: str, removed: tuple[str, ...]
+    ) -> None:
+        """Any but the token. That it is said once more, in another header, is no credential of its own."""
+        for name in removed:
+            if name in rules.places or name in _DROPPED or not may_hold_credential(name):
+                continue
+            if rules.scheme.sub("", headers[name].strip(), count=1) not in {"", token}:
+                raise Refused(
+                    401,
+                    "KEY_REFUSED",
+                    f"a header {shown(name)} could carry a second credential: send the lease token alone,"
+                    f" or see providers.{provider.id}.forward_headers",
+                )
+        if self._credentials.within(
+            "\n".join([value for name, value in headers.items() if name not in removed and name[:1] != ":"])
+        ):
+            raise Refused(401, "KEY_REFUSED", "a header holds a credential where none belongs: send the lease token alone")
 
 
-def _places(provider: Provider) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*_USUAL, *(form.name.lower() for form in provider.headers.values()))))
+def _rules(provider: Provider) -> _Rules:
+    places = tuple(dict.fromkeys((*_USUAL, *(form.name.lower() for form in provider.headers.values()))))
+    return _Rules(
+        headers=Names((*COMMON.headers.split(), *provider.forward_headers, *provider.accounts), without=places),
+        query=Names((*COMMON.query.split(), *provider.query)),
+        subprotocols=frozenset((*COMMON.subprotocols.split(), *provider.subprotocols)),
+        places=places,
+        scheme=_scheme(provider),
+    )
 
 
-def _schemes(provider: Provider) -> re.Pattern[str]:
+def _scheme(provider: Provider) -> re.Pattern[str]:
     """What may stand before a token: the usual words, and the vendor's own."""
     words = {"bearer", "token", *(form.prefix.strip().lower() for form in provider.headers.values())} - {""}
     return re.compile(rf"\A(?:{'|'.join(map(re.escape, sorted(words)))}) +", re.IGNORECASE)
 
 
-def _holds_key(query: str) -> bool:
-    names = (unquote_plus(part.partition("=")[0]) for part in re.split("[&;]", query))
-    return lease_tokens.PREFIX in unquote(query).lower() or any(map(_KEY.fullmatch, names))
+def _token(rules: _Rules, headers: Mapping[str, str]) -> str:
+    values = filter(None, map(headers.get, rules.places))
+    found = {rules.scheme.sub("", value.strip(), count=1) for value in values}
+    if not found:
+        raise Refused(401, "TOKEN_MISSING", "no lease token: send it where the provider's key would be")
+    if len(found) > 1:
+        raise Refused(401, "TWO_CREDENTIALS", "two headers hold different credentials: send the lease token alone")
+    (token,) = found
+    if not token.startswith(lease_tokens.PREFIX):
+        raise Refused(401, "KEY_REFUSED", "this is no lease token: send the lease token, not the provider's key")
+    return token
+
+
+def _refuse_subprotocols(provider: Provider, rules: _Rules, written: str) -> None:
+    """Browsers can set no header, so vendors take keys in the name of a protocol."""
+    if not rules.subprotocols.issuperset(word.strip() for word in written.split(",")):
+        raise Refused(
+            401,
+            "KEY_REFUSED",
+            "this WebSocket protocol is not asked for, because it could be a key: send the lease token in a header,"
+            f" or see providers.{provider.id}.subprotocols",
+        )
 
 
 @lru_cache(maxsize=64)

@@ -100,6 +100,9 @@ def _headers(headers: HeaderMap, scrubber: Scrubber) -> pb.ProcessingResponse:
 def _blanked(headers: HeaderMap, scrubber: Scrubber) -> pb.HeaderMutation:
     mutation = pb.HeaderMutation()
     for header in headers.headers:
+        if scrubber.occurs(header.key):
+            mutation.remove_headers.append(header.key)
+            continue
         before = _value(header)
         if (after := scrubber.blank(before)) != before:
             mutation.set_headers.append(_header(header.key, after))

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from broker.domain.provider import BEARER, Catalog, EnvName, Exchange, HeaderForm, Mode, Provider
-from broker.providers import allowed
+from broker.providers import allowed, forwarding
 
 _TOKEN_WORDS: Final = ("OAUTH_TOKEN", "AUTH_TOKEN")
 _TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # RFC 8693
@@ -403,7 +403,7 @@ _ALL: Final = (
     ),
 )
 
-PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType({provider.id: provider for provider in _ALL})
+PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType({provider.id: forwarding.added(provider) for provider in _ALL})
 """Every built-in vendor by its id."""
 
 BUILT_IN: Final = Catalog(PROVIDERS)

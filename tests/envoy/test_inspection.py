@@ -1,12 +1,19 @@
 """A request as an agent sent it: from an agent, to a provider, with one token, wherever its SDK has put it."""
 
-import pytest
+from dataclasses import replace
+from string import ascii_lowercase, digits
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.domain.forwarding import Names
 from broker.domain.lease_tokens import made
 from broker.domain.provider import BEARER, Catalog, HeaderForm, Mode, Provider
 from broker.envoy.inspection import Inspection
 from broker.envoy.refusals import Refused
 from broker.providers import PROVIDERS
+from broker.providers.forwarding import COMMON
 
 _SECRET = made(b"\7" * 32).secret
 assert _SECRET is not None
@@ -91,7 +98,7 @@ def test_two_tokens_in_one_header_are_none() -> None:
         f"key={TOKEN}",
         "key=AIza-real",
         "alt=sse&api_key=x",
-        "x=1&Access_Token=x",
+        "limit=1&Access_Token=x",
         f"anything={TOKEN}",
         "auth-token=x",
         "%6bey=x",
@@ -107,7 +114,10 @@ def test_a_query_is_no_place_for_a_secret(query: str) -> None:
     assert refused(f"/google/v1beta/models?{query}", {"x-goog-api-key": TOKEN}) == (401, "TOKEN_IN_QUERY")
 
 
-@pytest.mark.parametrize("query", ["beta=true", "alt=sse", "monkey=1", "page_token_size=3", "q=a%26key=b", ""])
+@pytest.mark.parametrize(
+    "query",
+    ["beta=true", "alt=sse", "include[]=a&include%5B%5D=b", "pageToken=x", "q=a%26key=b", "&limit=1&", ""],
+)
 def test_other_queries_pass(query: str) -> None:
     """And are no part of the path."""
     assert look(f"/anthropic/v1/messages?{query}")[1] == "/v1/messages"
@@ -219,7 +229,164 @@ def test_a_header_of_a_configured_provider_is_looked_into() -> None:
     """Its form is data like any other's."""
     acme = Provider(id="acme", headers={Mode.API_KEY: HeaderForm("X-Acme", "Key "), Mode.TOKEN: BEARER})
     inspection = Inspection(Catalog({"acme": acme}))
-    assert inspection.places(acme)[-1] == "x-acme"
-    assert inspection.asked(acme, "/acme/x", "", {"x-acme": f"Key {TOKEN}"}).token == TOKEN
+    asked = inspection.asked(acme, "/acme/x", "", {"x-acme": f"Key {TOKEN}"})
+    assert (asked.token, asked.removed) == (TOKEN, ("x-acme",))
     with pytest.raises(Refused, match="send the lease token"):
         inspection.asked(acme, "/acme/x", "", {"x-acme": "Key of-acme"})
+
+
+# -- what goes on to the vendor ----------------------------------------------------------------------------------------
+
+KEY = "sk-ant-api03-" + "0123456789abcdef" * 4
+NAMES = st.text(f"{ascii_lowercase}{digits}-", min_size=1, max_size=40)
+SECOND = (
+    "x-litellm-api-key", "ocp-apim-subscription-key", "x-auth-token", "x-api-token", "xi-api-key", "x-subscription-token",
+    "private-token", "x-amz-security-token", "x-authorization", "authentication", "x-access-key", "x-client-secret",
+)  # fmt: skip
+
+
+def asked(headers: dict[str, str], provider: str = "anthropic", inspection: Inspection = INSPECTION) -> tuple[str, ...]:
+    """The headers that do not go on."""
+    found = inspection.provider(f"/{provider}/x", provider)
+    return inspection.asked(found, f"/{provider}/x", HOST, {"authorization": f"Bearer {TOKEN}", **headers}).removed
+
+
+@pytest.mark.parametrize("name", SECOND)
+@pytest.mark.parametrize("provider", ["anthropic", "openai", "litellm", "microsoft-foundry"])
+def test_a_second_credential_is_refused(provider: str, name: str) -> None:
+    """S4: its answer would be about that one, and be taken for one about the profile's."""
+    with pytest.raises(Refused) as raised:
+        asked({name: "anything"}, provider)
+    assert (raised.value.status, raised.value.reason) == (401, "KEY_REFUSED")
+    assert f"providers.{provider}.forward_headers" in raised.value.message
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_the_token_in_two_headers_is_no_second_credential(name: str) -> None:
+    """Some SDKs do so. It does not go on, and neither does an empty header."""
+    assert name in asked({name: TOKEN})
+    assert name in asked({name: f"Bearer {TOKEN}"})
+    assert name in asked({name: ""})
+
+
+@given(NAMES, st.sampled_from(sorted(PROVIDERS)))
+def test_a_header_that_is_not_listed_does_not_reach_the_vendor(name: str, provider: str) -> None:
+    """S4: it is removed, or the request is refused; whatever it is called."""
+    known = PROVIDERS[provider]
+    listed = Names((*COMMON.headers.split(), *known.forward_headers, *known.accounts))
+    try:
+        removed = asked({name: "anything"}, provider)
+    except Refused:
+        return
+    assert name in removed or (name in listed and name not in {form.name.lower() for form in known.headers.values()})
+
+
+def test_cookies_do_not_reach_the_vendor() -> None:
+    """S4: HTTP clients send back what an answer has set, so they are removed and not refused."""
+    assert "cookie" in asked({"cookie": "session=x"})
+
+
+def test_what_sdks_send_goes_on() -> None:
+    """Only the token is taken out."""
+    stainless = {f"x-stainless-{name}": "x" for name in ("lang", "package-version", "os", "arch", "runtime", "retry-count")}
+    usual = {
+        "accept": "*/*",
+        "content-type": "application/json",
+        "user-agent": "Anthropic/Python 0.84.0",
+        "anthropic-beta": "x",
+    }
+    assert asked({**stainless, **usual, "openai-organization": "org-1"}, "openai") == ("authorization",)
+
+
+@pytest.mark.parametrize(
+    "header", ["user-agent", "accept", "anthropic-beta", "traceparent", "x-stainless-lang", "idempotency-key", "content-type"]
+)
+@pytest.mark.parametrize("value", [KEY, f"x {KEY}", TOKEN, "AIza" + "0" * 35, "eyJhbGciOi1.eyJzdWIiOiIx.x"])
+def test_no_header_holds_a_credential(header: str, value: str) -> None:
+    """S4: a listed one neither. No message shows it."""
+    with pytest.raises(Refused) as raised:
+        asked({header: value})
+    assert raised.value.reason == "KEY_REFUSED"
+    assert value not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        "token", "authorization", "x-api-key", "xi-api-key", "single_use_token", "key", "access_token", "sig", "signature",
+        "X-Amz-Signature", "X-Amz-Credential", "code", "se", "%74oken", "KEY", "api.key", "key[]", "$key", "jwt",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("provider", sorted(PROVIDERS))
+def test_no_query_holds_a_credential(provider: str, parameter: str) -> None:
+    """S4: of no provider."""
+    token = {"authorization": f"Bearer {TOKEN}"}
+    assert refused(f"/{provider}/x?limit=1&{parameter}=x", token)[1] in {"TOKEN_IN_QUERY", "POLICY_DENIED"}
+
+
+@given(NAMES, st.sampled_from(sorted(PROVIDERS)))
+def test_a_query_parameter_that_is_not_listed_is_refused(name: str, provider: str) -> None:
+    """S4: whatever it is called."""
+    known = PROVIDERS[provider]
+    if name in Names((*COMMON.query.split(), *known.query)):
+        return
+    assert refused(f"/{provider}/x?{name}=1", {"authorization": f"Bearer {TOKEN}"})[1] in {"TOKEN_IN_QUERY", "POLICY_DENIED"}
+
+
+def test_a_listed_query_parameter_holds_no_credential() -> None:
+    """S4: encoded once or twice, it is one all the same."""
+    for value in (KEY, KEY.replace("-", "%2D"), KEY.replace("-", "%252d"), "AIza" + "0" * 35):
+        assert refused(f"/anthropic/v1/models?after_id={value}") == (401, "TOKEN_IN_QUERY")
+
+
+def test_a_refusal_says_how_a_parameter_is_allowed() -> None:
+    """By its name, unless that could be a key itself."""
+    with pytest.raises(Refused, match=r"'team' is not sent to anthropic: see providers.anthropic.query"):
+        look("/anthropic/v1/models?team=1")
+    with pytest.raises(Refused, match="of that name"):
+        look(f"/anthropic/v1/models?{'x' * 60}=1")
+
+
+@given(st.text("abcdefgh.-_", min_size=1, max_size=30))
+def test_a_websocket_protocol_that_is_not_listed_is_refused(name: str) -> None:
+    """S4: whatever it is called, and next to one that is."""
+    headers = {"x-api-key": TOKEN, "sec-websocket-protocol": f"realtime, {name}"}
+    if name not in COMMON.subprotocols.split():
+        assert refused(headers=headers) == (401, "KEY_REFUSED")
+
+
+@pytest.mark.parametrize("named", ["rt_0123456789abcdef", "xai-client-secret.x", "openai-insecure-api-key.sk-x", "token", ""])
+def test_no_websocket_protocol_is_a_credential(named: str) -> None:
+    """S4: those of the vendors' browsers."""
+    headers = {"x-api-key": TOKEN, "sec-websocket-protocol": f"realtime,{named}"}
+    assert refused(headers=headers) == (401, "KEY_REFUSED")
+
+
+def test_an_operator_adds_to_the_lists() -> None:
+    """By provider: what is added goes on, and nothing else. The header of the token never does."""
+    mine = replace(
+        PROVIDERS["anthropic"],
+        forward_headers=("x-team", "x-acme-*", "x-auth-hint", "authorization"),
+        query=("team",),
+        subprotocols=("acme.v1",),
+    )
+    inspection = Inspection(Catalog({"anthropic": mine}))
+    sent = {"x-team": "a", "x-acme-region": "eu", "x-auth-hint": "a", "x-other": "a", "sec-websocket-protocol": "acme.v1"}
+    assert set(asked(sent, inspection=inspection)) == {"x-other", "authorization"}
+    assert inspection.asked(mine, "/anthropic/x?team=1", HOST, {"x-api-key": TOKEN}).path == "/x"
+    with pytest.raises(Refused):
+        asked({"x-acme-token": "a"}, inspection=inspection)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "forwarded", "via", "x-forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-server",
+        "x-forwarded-prefix", "x-forwarded-uri", "x-forwarded-user", "x-real-ip", "x-original-forwarded-for", "x-original-host",
+        "x-client-ip", "true-client-ip", "cf-connecting-ip", "cf-connecting-ipv6", "x-cluster-client-ip", "fastly-client-ip",
+        "x-remote-addr", "x-azure-clientip", "x-appengine-user-ip",
+    ],
+)  # fmt: skip
+def test_a_proxys_header_is_refused(name: str) -> None:
+    """S20: every one that the documents name, and its like."""
+    assert refused(headers={"x-api-key": TOKEN, name: "10.0.0.1"}) == (403, "FORWARDED_REFUSED")

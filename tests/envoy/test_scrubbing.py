@@ -107,6 +107,14 @@ async def test_the_credential_is_blanked_wherever_the_request_had_it(envoy: Envo
     assert _set(told.response_headers.response.header_mutation) == {"x-echo": f"<{BLANK}>"}
 
 
+async def test_a_header_with_the_credential_in_its_name_is_removed(envoy: Envoy) -> None:
+    """S21: Envoy has written the name in lower case."""
+    exchange = await envoy.ask(x_api_key=KEY)
+    told = await exchange.answer(**{f"x-{KEY.lower()}-x": "1", "x-other": KEY})
+    mutation = told.response_headers.response.header_mutation
+    assert (list(mutation.remove_headers), _set(mutation)) == ([f"x-{KEY.lower()}-x"], {"x-other": BLANK})
+
+
 @pytest.mark.parametrize("trailers", [False, True])
 @pytest.mark.parametrize("size", [1, 7, 40, 1000])
 async def test_no_cut_lets_it_through(envoy: Envoy, size: int, trailers: bool) -> None:

@@ -20,12 +20,14 @@ _EVENTS: Final = {"content-type": "text/event-stream"}
 
 @dataclass
 class Received:
-    """One request as it came in. Header names are lower case; one that came twice is joined with a comma."""
+    """One request as it came in. Header names are lower case; one that came twice is joined with a comma. `trailers` are lines
+    behind a chunked body."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes
+    trailers: tuple[bytes, ...] = ()
 
     def keys(self) -> dict[str, str]:
         """Every header in it that may hold a key."""
@@ -140,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers: dict[str, str] = {}
         for name, value in self.headers.items():
             headers[name.lower()] = f"{headers[name.lower()]}, {value}" if name.lower() in headers else value
-        received = Received(self.command, self.path, headers, self._body())
+        received = Received(self.command, self.path, headers, *self._body())
         self.upstream.received.append(received)
         answer = self.upstream.answer(received)
         if answer.status == 200 and headers.get("upgrade", "").lower() == "websocket":
@@ -159,15 +161,14 @@ class _Handler(BaseHTTPRequestHandler):
     # The names that http.server calls.
     do_GET = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_POST  # noqa: N815
 
-    def _body(self) -> bytes:
+    def _body(self) -> tuple[bytes, tuple[bytes, ...]]:
         if self.headers.get("transfer-encoding", "").lower() != "chunked":
-            return self.rfile.read(int(self.headers.get("content-length") or 0))
+            return self.rfile.read(int(self.headers.get("content-length") or 0)), ()
         pieces = []
         while size := int(self.rfile.readline(), 16):
             pieces.append(self.rfile.read(size))
             self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(pieces)
+        return b"".join(pieces), tuple(iter(lambda: self.rfile.readline().strip(), b""))
 
     def _head(self, answer: Answer, **more: str) -> None:
         self.send_response(answer.status)

@@ -61,11 +61,19 @@ def test_an_echo_is_blanked_in_headers_and_body(scrubbing: Gateway, vendor: Upst
     """The vendor cuts it into pieces of three bytes. What else it echoes stays: the rest of the request is no secret."""
     blank = "*" * len(OPENAI_KEY)
     bearer = scrubbing.lease("openai").secret.reveal()
-    told = scrubbing.ask("", path, authorization=f"Bearer {bearer}", x_mine="kept")
+    told = scrubbing.ask("", path, authorization=f"Bearer {bearer}", x_stainless_lang="kept")
     assert (told.status, told.headers["x-echo"]) == (200, blank)
     echoed = json.loads(told.body.decode().partition("data: ")[2] if "stream" in path else told.body)
-    assert (echoed["authorization"], echoed["x-mine"]) == (f"Bearer {blank}", "kept")
+    assert (echoed["authorization"], echoed["x-stainless-lang"]) == (f"Bearer {blank}", "kept")
     assert vendor.received[-1].secret() == OPENAI_KEY
+
+
+def test_a_header_that_is_named_like_the_key_is_removed(scrubbing: Gateway, vendor: Upstream, token: str) -> None:
+    """S21: nor is it in what the vendor calls the status."""
+    vendor.answers.append(Answer(200, headers={f"X-{KEY}": "1", "x-other": "2"}, body={}))
+    told = scrubbing.ask(token)
+    assert (told.status, told.headers["x-other"]) == (200, "2")
+    assert KEY.lower() not in str(told.headers).lower()
 
 
 def test_an_error_that_quotes_the_key_is_blanked(scrubbing: Gateway, vendor: Upstream, token: str) -> None:

@@ -90,8 +90,13 @@ def _config(vendor: Upstream, folder: Path, port: int, alpn: tuple[str, ...]) ->
         ],
     }
     there = {"socket_address": {"address": "127.0.0.1", "port_value": vendor.port}}
+    options = {
+        "@type": f"{_TYPE}.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http_protocol_options": {"enable_trailers": True}},
+    }
     cluster = {
         "name": "vendor",
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
         "type": "STATIC",
         "load_assignment": {
             "cluster_name": "vendor",
