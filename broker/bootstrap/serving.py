@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
@@ -20,7 +21,7 @@ from broker.domain.errors import CannotStart
 from broker.engine.clock import SystemClock
 from broker.envoy.bootstrap_config import as_yaml, bootstrap_config
 from broker.envoy.options import GatewayMode
-from broker.envoy.process import EnvoyProcess
+from broker.envoy.process import EnvoyProcess, fitting
 from broker.identity.agent_socket import claim
 from broker.ports import Clock, StateStore
 from broker.storage.replacing import replace_file
@@ -114,6 +115,8 @@ async def _gateway(config: Config, clock: SystemClock, stack: AsyncExitStack) ->
     if config.gateway.mode is GatewayMode.OFF:
         return ()
     gateway = gateway_of(config)
+    if config.gateway.mode is GatewayMode.CHILD:
+        gateway = replace(gateway, options=fitting(gateway.options))
     file = gateway.control.parent / "envoy.yaml"
     try:
         replace_file(file, as_yaml(bootstrap_config(gateway)).encode(), mode=0o644)

@@ -311,4 +311,6 @@ def _gateway(given: GatewaySection, around: Surroundings) -> GatewayOptions:
         ca_file=around.path(given.ca_file) if given.ca_file else usual.ca_file,
         idle_timeout=given.idle_timeout or usual.idle_timeout,
         scrub=given.scrub,
+        memory=given.memory or usual.memory,
+        max_connections=given.max_connections or usual.max_connections,
     )

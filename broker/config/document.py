@@ -107,6 +107,8 @@ class GatewaySection:
     ca_file: str = ""
     idle_timeout: float | None = None
     scrub: bool = False
+    memory: int | None = None
+    max_connections: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,6 +344,9 @@ _PROVIDER: Final = Section(
         "key_prefixes": Many(_TEXT),
         "token_prefixes": Many(_TEXT),
         "requests": Many(Text(values.request)),
+        "forward_headers": Many(Text(values.listed_name)),
+        "query": Many(Text(values.listed_name)),
+        "subprotocols": Many(Text(values.header)),
     },
 )
 _ENV: Final = Section(
@@ -389,6 +394,8 @@ DOCUMENT: Final = Section(
                 "ca_file": _PATH,
                 "idle_timeout": _DURATION,
                 "scrub": Text(values.boolean),
+                "memory": Text(values.memory),
+                "max_connections": Text(values.count),
             },
         ),
         "env": _env,

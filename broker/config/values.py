@@ -9,8 +9,8 @@ from ipaddress import ip_address
 from typing import Final, NamedTuple, TypeVar
 
 from broker.config.faults import Refused, is_credential, quote
-from broker.domain.hygiene import masked
 from broker.domain.requests import rule
+from broker.envoy.options import LEAST_MEMORY
 
 E = TypeVar("E", bound=Enum)
 
@@ -30,10 +30,13 @@ _PROVIDER: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62})")
 _PROFILE_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@+-]{0,126})")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,126}")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+_LISTED: Final = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._$-]{0,63}\*?|\*")
 _URL: Final = re.compile(r"https?://[A-Za-z0-9\[][A-Za-z0-9.:\]-]*(?:/[A-Za-z0-9._~/%:+-]*)?")
 _KUBE_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
 _KUBE_NAME_MAX: Final = 253
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:-]{0,126})")
+_SIZE: Final = re.compile("([0-9]{1,12})(Ki|Mi|Gi|k|M|G)?")
+_UNITS: Final = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "k": 10**3, "M": 10**6, "G": 10**9}
 _RATE: Final = re.compile(r"([0-9]{1,6})/([smh])")
 _RESERVED_AGENTS: Final = ("admin", "gateway")
 
@@ -75,7 +78,7 @@ def path(written: str) -> str:
     """A path. `~/` is the user's home; a relative path starts where the configuration file is."""
     if text(written).startswith("~") and written != "~" and not written.startswith("~/"):
         raise Refused("another user's home is not looked up; write the whole path")
-    return _named(written)
+    return written
 
 
 def socket(written: str) -> str:
@@ -96,6 +99,22 @@ def count(written: str) -> int:
     if not re.fullmatch("[0-9]{1,7}", written) or not 1 <= int(written) <= 1_000_000:
         raise Refused(f"must be a whole number from 1 to 1000000, not {quote(written)}")
     return int(written)
+
+
+def size(written: str) -> int:
+    """Bytes of `256Mi`, `1Gi`, as Kubernetes writes them."""
+    found = _SIZE.fullmatch(written)
+    if found is None:
+        raise Refused(f"{quote(written)} is not a size; write 256Mi or 1Gi")
+    return int(found[1]) * _UNITS[found[2] or ""]
+
+
+def memory(written: str) -> int:
+    """Bytes that Envoy can work with."""
+    bytes_ = size(written)
+    if bytes_ < LEAST_MEMORY:
+        raise Refused(f"{quote(written)} is less than Envoy needs; give it {LEAST_MEMORY >> 20}Mi or more")
+    return bytes_
 
 
 def span(written: str) -> float:
@@ -187,7 +206,7 @@ def agent(written: str) -> str:
         raise Refused(f"{written!r} is the name of the broker's own socket directory; give the agent another")
     if not _AGENT.fullmatch(written):
         raise Refused("is no agent name; use up to 63 of a-z, 0-9, - and _, beginning with a letter or digit")
-    return _named(written)
+    return written
 
 
 def service_account(written: str) -> str:
@@ -209,7 +228,6 @@ def profile(written: str) -> tuple[str, str]:
     vendor, colon, name = written.partition(":")
     if not colon or not _PROVIDER.fullmatch(vendor) or not _PROFILE_NAME.fullmatch(name):
         raise Refused(f"{quote(written)} is no profile id; write provider:name, as anthropic:prod")
-    _named(written)
     return vendor, name
 
 
@@ -224,6 +242,13 @@ def header(written: str) -> str:
     """The name of an HTTP header."""
     if not _HEADER.fullmatch(written):
         raise Refused(f"{quote(written)} is no name of a header")
+    return written
+
+
+def listed_name(written: str) -> str:
+    """The name of a header or of a query parameter, or the beginning of one with `*` at its end."""
+    if not _LISTED.fullmatch(written):
+        raise Refused(f"{quote(written)} is not a name; write it as X-Team, or X-Team-* for all that begin so")
     return written
 
 
@@ -247,12 +272,6 @@ def kube_name(written: str) -> str:
     """The name of an object in Kubernetes, as most of them are: a DNS subdomain (RFC 1123)."""
     if len(written) > _KUBE_NAME_MAX or not _KUBE_NAME.fullmatch(written):
         raise Refused(f"{quote(written)} is no name in Kubernetes; use a-z, 0-9, - and ., and a letter or digit at both ends")
-    return _named(written)
-
-
-def _named(written: str) -> str:
-    if masked(written) != written:
-        raise Refused("looks like a key, and a name belongs here; names are logged and listed")
     return written
 
 

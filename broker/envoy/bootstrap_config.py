@@ -6,13 +6,16 @@ Everything that decides about a request is here or in `authorize`; Envoy's defau
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from broker.envoy import overload
 from broker.envoy._documents import Json, header, named, typed
+from broker.envoy.addresses import exempt, public_only
+from broker.envoy.clusters import CONTROL, cluster_name, clusters, names
 from broker.envoy.local_replies import REASON, local_replies
 from broker.envoy.options import GatewayOptions
 from broker.envoy.routes import Upstream
@@ -20,24 +23,16 @@ from broker.envoy.routes import Upstream
 PROVIDER: Final = "provider"
 """The context extension in which a check is told what provider its route leads to."""
 
-_CONTROL: Final = "equabot_control"
 _LOOPBACK: Final = ("127.0.0.1", "[::1]", "localhost")
 _CHECK_WITHIN: Final = "40s"
 """As long as a login may take to be refreshed, and a little more."""
 _ATTEMPTS: Final = 32
 """Asked again so often while the broker is away: a restart takes a second, on a busy machine a few; these take about ten."""
-_BUFFER: Final = 1 << 18
-"""What is read of an answer at once, at most: where it is scrubbed, that is a message to the broker, which takes a megabyte."""
-_PRIVATE: Final = (
-    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
-    "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4", "::/127", "::ffff:0:0/96", "fc00::/7", "fe80::/10",
-    "ff00::/8",
-)  # fmt: skip
-"""What is no vendor's: this machine, private and link-local networks (IANA's special-purpose registries)."""
 _STRIPPED: Final = (
     "x-forwarded-proto", "x-request-id", "x-envoy-expected-rq-timeout-ms", "x-envoy-internal", "x-envoy-external-address",
+    "x-envoy-auth-partial-body",
 )  # fmt: skip
-"""What Envoy adds to requests: no vendor needs it, and the last one is an agent's address."""
+"""What Envoy adds to requests, among it an agent's address. The last one an agent may send, and the broker is not shown it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,16 +58,12 @@ def bootstrap_config(gateway: Gateway) -> Json:
     """Envoy's bootstrap (`envoy.config.bootstrap.v3.Bootstrap`) as a document."""
     return {
         "node": {"id": "equabot-gateway", "cluster": "equabot"},
-        "static_resources": {"listeners": [_listener(gateway)], "clusters": _clusters(gateway)},
-        "overload_manager": {
-            "resource_monitors": [
-                named(
-                    "envoy.resource_monitors.global_downstream_max_connections",
-                    "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                    max_active_downstream_connections=4096,
-                )
-            ]
+        "static_resources": {
+            "listeners": [_listener(gateway)],
+            "clusters": clusters(gateway.control, gateway.upstreams, gateway.options),
         },
+        "overload_manager": overload.overload_manager(gateway.options),
+        "memory_allocator_manager": overload.memory_allocator_manager(gateway.options),
     }
 
 
@@ -93,11 +84,14 @@ def _listener(gateway: Gateway) -> Json:
         stat_prefix="gateway",
         codec_type="AUTO",
         http_protocol_options={"allow_absolute_url": False},
-        http2_protocol_options={"max_concurrent_streams": 1024},
-        common_http_protocol_options={"idle_timeout": "3600s", "headers_with_underscores_action": "REJECT_REQUEST"},
+        http2_protocol_options=overload.http2(),
+        common_http_protocol_options={
+            "idle_timeout": overload.IDLE_AT_MOST,
+            "headers_with_underscores_action": "REJECT_REQUEST",
+        },
         request_headers_timeout="10s",
         stream_idle_timeout=_seconds(gateway.options.idle_timeout),
-        max_request_headers_kb=64,
+        max_request_headers_kb=16,
         # What is odd in a path is refused by the broker, which is why it has to see it as it is.
         normalize_path=False,
         path_with_escaped_slashes_action="KEEP_UNCHANGED",
@@ -115,7 +109,7 @@ def _listener(gateway: Gateway) -> Json:
         "name": "gateway",
         "address": _address(gateway.host, gateway.port),
         "enable_reuse_port": False,  # a second one on the same port is an error, not half of the connections
-        "per_connection_buffer_limit_bytes": _BUFFER,
+        **overload.listener_limits(),
         "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}],
     }
 
@@ -140,7 +134,7 @@ def _access_log(expression: str, **buffer: Any) -> Json:
         "access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
         common_config={
             "log_name": "gateway",
-            "grpc_service": {"envoy_grpc": {"cluster_name": _CONTROL}},
+            "grpc_service": {"envoy_grpc": {"cluster_name": CONTROL}},
             "transport_api_version": "V3",
             **buffer,
         },
@@ -193,7 +187,8 @@ def _nothing(status: int, reason: str, message: str) -> Json:
         "direct_response": {"status": status, "body": {"inline_string": body}},
         "response_headers_to_add": [header("content-type", "application/json"), header(REASON, reason)],
         "typed_per_filter_config": {
-            "envoy.filters.http.ext_authz": typed("filters.http.ext_authz.v3.ExtAuthzPerRoute", disabled=True)
+            "envoy.filters.http.ext_authz": typed("filters.http.ext_authz.v3.ExtAuthzPerRoute", disabled=True),
+            **exempt(),
         },
     }
 
@@ -203,7 +198,7 @@ def _upstream_routes(upstream: Upstream, gateway: Gateway) -> list[Json]:
     path to an address: said twice, it counts once."""
     upgrade = {"headers": [{"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}]}
     return [
-        _upstream_route(upstream, gateway, {"prefix": prefix} | extra, cluster=_cluster_name(upstream, upgrade=bool(extra)))
+        _upstream_route(upstream, gateway, {"prefix": prefix} | extra, cluster=cluster_name(upstream, upgrade=bool(extra)))
         for prefix in dict.fromkeys((f"/{upstream.provider}{upstream.path}/", f"/{upstream.provider}/"))
         for extra in (upgrade, {})
     ]
@@ -220,7 +215,7 @@ def _upstream_route(upstream: Upstream, gateway: Gateway, match: Json, *, cluste
         ),
     }
     if upstream.private:
-        filters["envoy.filters.http.rbac"] = typed("filters.http.rbac.v3.RBACPerRoute")
+        filters |= exempt()
     return {
         "match": match,
         "route": {
@@ -245,10 +240,10 @@ def _filters(gateway: Gateway) -> list[Json]:
         named(
             "envoy.filters.http.dynamic_forward_proxy",
             "filters.http.dynamic_forward_proxy.v3.FilterConfig",
-            dns_cache_config=_names(),
+            dns_cache_config=names(),
             save_upstream_address=True,
         ),
-        _public_only(),
+        public_only(),
         named("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True),
     ]
 
@@ -259,7 +254,7 @@ def _authorization() -> Json:
         "filters.http.ext_authz.v3.ExtAuthz",
         transport_api_version="V3",
         grpc_service={
-            "envoy_grpc": {"cluster_name": _CONTROL},
+            "envoy_grpc": {"cluster_name": CONTROL},
             "timeout": _CHECK_WITHIN,
             "retry_policy": {
                 "retry_on": "unavailable,cancelled,connect-failure,reset,refused-stream",
@@ -276,7 +271,7 @@ def _scrubbing() -> Json:
     return named(
         "envoy.filters.http.ext_proc",
         "filters.http.ext_proc.v3.ExternalProcessor",
-        grpc_service={"envoy_grpc": {"cluster_name": _CONTROL}, "timeout": "5s"},
+        grpc_service={"envoy_grpc": {"cluster_name": CONTROL}, "timeout": "5s"},
         processing_mode={
             "request_header_mode": "SEND",
             "response_header_mode": "SEND",
@@ -287,108 +282,6 @@ def _scrubbing() -> Json:
         failure_mode_allow=False,
         message_timeout="5s",
     )
-
-
-def _names() -> Json:
-    return {"name": "vendors", "dns_lookup_family": "V4_PREFERRED", "max_hosts": 256}
-
-
-def _public_only() -> Json:
-    addresses = [
-        {"address_prefix": prefix.partition("/")[0], "prefix_len": int(prefix.partition("/")[2])} for prefix in _PRIVATE
-    ]
-    matchers = [
-        {
-            "matcher": named(
-                "envoy.rbac.matchers.upstream_ip_port",
-                "rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher",
-                upstream_ip=address,
-            )
-        }
-        for address in addresses
-    ]
-    return named(
-        "envoy.filters.http.rbac",
-        "filters.http.rbac.v3.RBAC",
-        rules={
-            "action": "DENY",
-            "policies": {"private": {"permissions": [{"or_rules": {"rules": matchers}}], "principals": [{"any": True}]}},
-        },
-    )
-
-
-# -- where it goes -----------------------------------------------------------------------------------------------------
-
-
-def _cluster_name(upstream: Upstream, *, upgrade: bool = False) -> str:
-    if not upstream.tls:
-        return "vendors_without_tls"
-    return "vendors_for_upgrades" if upgrade else "vendors"
-
-
-def _clusters(gateway: Gateway) -> list[Json]:
-    clusters = [_control(gateway.control)]
-    names = {_cluster_name(one, upgrade=upgrade) for one in gateway.upstreams for upgrade in (False, True)}
-    return clusters + [_vendors(name, gateway.options.ca_file) for name in sorted(names)]
-
-
-def _control(socket: Path) -> Json:
-    return {
-        "name": _CONTROL,
-        "type": "STATIC",
-        "connect_timeout": "1s",
-        "typed_extension_protocol_options": _protocol(explicit_http_config={"http2_protocol_options": {}}),
-        # Everything that waits for a broker to come back is a retry.
-        "circuit_breakers": _breakers(retries=4096),
-        "load_assignment": {
-            "cluster_name": _CONTROL,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": str(socket)}}}}]}],
-        },
-    }
-
-
-def _vendors(name: str, ca_file: Path) -> Json:
-    tls = name != "vendors_without_tls"
-    protocols: Json = (
-        {"auto_config": {"http2_protocol_options": {}}}
-        if name == "vendors"
-        else {"explicit_http_config": {"http_protocol_options": {}}}
-    )
-    # Without TLS it means nothing, but a cluster that resolves names is refused without it.
-    protocols["upstream_http_protocol_options"] = {"auto_sni": True, "auto_san_validation": True}
-    cluster: Json = {
-        "name": name,
-        "lb_policy": "CLUSTER_PROVIDED",
-        "connect_timeout": "10s",
-        "per_connection_buffer_limit_bytes": _BUFFER,
-        "circuit_breakers": _breakers(),
-        "typed_extension_protocol_options": _protocol(**protocols),
-        "cluster_type": named(
-            "envoy.clusters.dynamic_forward_proxy",
-            "clusters.dynamic_forward_proxy.v3.ClusterConfig",
-            dns_cache_config=_names(),
-        ),
-    }
-    if tls:
-        validation = {"trusted_ca": {"filename": str(ca_file)}}
-        cluster["transport_socket"] = named(
-            "envoy.transport_sockets.tls",
-            "transport_sockets.tls.v3.UpstreamTlsContext",
-            common_tls_context={
-                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-                "validation_context": validation,
-            },
-        )
-    return cluster
-
-
-def _protocol(**config: Any) -> Mapping[str, Json]:
-    return {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed("upstreams.http.v3.HttpProtocolOptions", **config)}
-
-
-def _breakers(*, retries: int = 64) -> Json:
-    most = {"max_connections": 1024, "max_pending_requests": 4096, "max_requests": 4096, "max_retries": retries}
-    return {"thresholds": [most]}
 
 
 def _seconds(duration: float) -> str:

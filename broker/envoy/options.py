@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
+
+LEAST_MEMORY: Final = 128 << 20
+"""Bytes with which Envoy still has room for requests."""
 
 
 class GatewayMode(StrEnum):
@@ -17,7 +21,8 @@ class GatewayMode(StrEnum):
 class GatewayOptions:
     """`url` is what agents are told, empty for the address that the gateway listens on; `envoy` the program of a child;
     `ca_file` the certificates that vendors are verified with; `idle_timeout` the seconds for which nothing may come of a
-    request, in either direction; `scrub` whether answers are searched for the secret that was sent."""
+    request, in either direction; `scrub` whether answers are searched for the secret that was sent. Envoy's memory stays below
+    `memory` bytes, and agents have at most `max_connections` connections to it."""
 
     mode: GatewayMode = GatewayMode.OFF
     url: str = ""
@@ -25,3 +30,5 @@ class GatewayOptions:
     ca_file: Path = Path("/etc/ssl/certs/ca-certificates.crt")
     idle_timeout: float = 600.0
     scrub: bool = False
+    memory: int = 256 << 20
+    max_connections: int = 8192

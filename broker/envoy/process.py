@@ -4,25 +4,30 @@ import asyncio
 import logging
 import os
 import re
+import resource
 import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from shutil import which
 from typing import Final
 
 from broker.domain.backoff import delays
 from broker.domain.errors import CannotStart
+from broker.envoy.options import GatewayOptions
 from broker.ports import Clock
 
 _log = logging.getLogger("equabot.gateway")
 
 _GUARDED: Final = (
-    "import ctypes, os, signal, sys; parent = int(sys.argv[1]); ctypes.CDLL(None).prctl(1, signal.SIGTERM); "
+    "import ctypes, os, resource, signal, sys; parent = int(sys.argv[1]); ctypes.CDLL(None).prctl(1, signal.SIGTERM); "
+    "files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]; resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)); "
     "os.getppid() == parent or sys.exit(1); os.execv(sys.argv[2], sys.argv[2:])"
 )
-"""Becomes Envoy, which from then on does not outlive the broker, however that ends (PR_SET_PDEATHSIG, prctl(2))."""
+"""Becomes Envoy, which from then on does not outlive the broker, however that ends (PR_SET_PDEATHSIG, prctl(2)), and may have
+as many connections open as the broker could."""
 
 _STARTS_WITHIN: Final = 15.0
 _LOOKED_AT_EVERY: Final = 0.02
@@ -33,6 +38,14 @@ _STEADY_AFTER: Final = 60.0
 """Seconds after which an Envoy that dies is not one that cannot start."""
 _LEVELS: Final = {"warning": logging.WARNING, "error": logging.ERROR, "critical": logging.CRITICAL}
 _LINE: Final = re.compile(r"<(\w+)> (.*)")
+
+
+def fitting(options: GatewayOptions) -> GatewayOptions:
+    """The options with no more connections than a child of this process can have, and as many files for the rest."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if files == resource.RLIM_INFINITY:
+        return options
+    return replace(options, max_connections=max(min(options.max_connections, files // 2), 1))
 
 
 class EnvoyProcess:

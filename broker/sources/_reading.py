@@ -3,7 +3,8 @@
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,11 +13,10 @@ from typing import Final, TypeVar
 
 from dotenv.parser import Binding
 
-from broker.domain.hygiene import ENTRIES_MAX, SIZE_MAX, is_misplaced_key
-from broker.files.confined import Folder, open_within, read_within
+from broker.domain.hygiene import ENTRIES_MAX, SIZE_MAX
 from broker.files.dotenv import SIZE_MAX as DOTENV_MAX
 from broker.files.dotenv import bindings
-from broker.files.reading import StandingFault, unreadable
+from broker.files.reading import StandingFault, read_some, unreadable
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class Bundle:
 
 
 def read_bundle(
-    folder: Folder, *, shown: Path, wants: Callable[[str], bool], files: Mapping[str, int] = MappingProxyType({})
+    folder: int, *, shown: Path, wants: Callable[[str], bool], files: Mapping[str, int] = MappingProxyType({})
 ) -> Bundle:
     """What an open directory holds: a file for each wanted key, beneath them the variables of its `.env`, and these `files`, of
     which it says how many bytes each may have.
@@ -92,27 +92,26 @@ def read_bundle(
     if len(wanted) > ENTRIES_MAX:
         raise StandingFault(shown, f"holds more than {ENTRIES_MAX:,} keys", "move some of them to a directory of their own")
     for key in sorted(wanted):
-        if is_misplaced_key(key):  # the discovery says so; nothing of it is needed
-            texts[key], origins[key] = "", str(shown / key)
-            continue
         if (value := _read_entry(key, folder, shown=shown, limit=files.get(key, SIZE_MAX))) is not None:
             texts[key] = value
             origins[key] = str(shown / key)
     return Bundle(texts, origins)
 
 
-def _names(folder: Folder, *, shown: Path) -> set[str]:
-    with os.scandir(folder.descriptor) as entries:
+def _names(folder: int, *, shown: Path) -> set[str]:
+    with os.scandir(folder) as entries:
         names = {entry.name for entry in islice(entries, _NAMES_MAX + 1)}
     if len(names) > _NAMES_MAX:
         raise StandingFault(shown, f"has more than {_NAMES_MAX:,} entries", "keep nothing but secrets in it")
     return names
 
 
-def _read_entry(name: str, folder: Folder, *, shown: Path, limit: int) -> bytes | None:
+def _read_entry(name: str, folder: int, *, shown: Path, limit: int) -> bytes | None:
     """None for a directory, and for a file that has gone since the names were listed."""
     try:
-        return read_within(folder, name, shown=shown / name, limit=limit)
+        if stat.S_ISDIR(os.stat(name, dir_fd=folder).st_mode):
+            return None
+        return read_some(name, shown=shown / name, limit=limit, within=folder).data
     except FileNotFoundError:
         linked = is_link(name, folder)
     except OSError as error:
@@ -122,21 +121,21 @@ def _read_entry(name: str, folder: Folder, *, shown: Path, limit: int) -> bytes 
     return None
 
 
-def is_link(name: str, folder: Folder) -> bool:
+def is_link(name: str, folder: int) -> bool:
     """Whether an entry of an open directory is a symbolic link, whatever it leads to."""
     try:
-        return stat.S_ISLNK(os.lstat(name, dir_fd=folder.descriptor).st_mode)
+        return stat.S_ISLNK(os.lstat(name, dir_fd=folder).st_mode)
     except FileNotFoundError:
         return False
 
 
-def subdirectories(folder: Folder, *, shown: Path) -> set[str]:
+def subdirectories(folder: int, *, shown: Path) -> set[str]:
     """The directories in an open directory, and links to directories; none that is hidden, or whose name cannot be shown.
 
     Raises StandingFault where there are too many.
     """
     found: set[str] = set()
-    with os.scandir(folder.descriptor) as entries:
+    with os.scandir(folder) as entries:
         for entry in entries:
             try:
                 if not entry.name.startswith(".") and entry.name.isprintable() and entry.is_dir():
@@ -148,21 +147,32 @@ def subdirectories(folder: Folder, *, shown: Path) -> set[str]:
     return found
 
 
-def consistently(folder: Folder, read: Callable[[Folder, Folder], T], *, shown: Path) -> T:
-    """What `read` finds in an open directory, given that and the directory with its present contents.
+@contextmanager
+def opened(path: str | Path, *, within: int | None = None) -> Iterator[int]:
+    """A directory, open for as long as the context. Raises OSError."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=within)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def consistently(path: Path, read: Callable[[int, int], T]) -> T:
+    """What `read` finds in a directory, given its descriptor and that of the directory with its present contents.
 
     They differ where the kubelet keeps a volume: there `..data` leads to the contents and is exchanged as a whole. A reading
-    during which that happened is thrown away. Raises Unreadable.
+    during which that happened is thrown away. Raises OSError when the directory cannot be opened, and Unreadable.
     """
-    for _ in range(_SWAPS_MAX):
-        try:
-            with open_within(folder, _DATA, shown=shown / _DATA) as data:
-                found = read(folder, data)
-                if os.path.samestat(os.fstat(data.descriptor), os.stat(_DATA, dir_fd=folder.descriptor)):
-                    return found
-        except FileNotFoundError:
-            if not is_link(_DATA, folder):
-                return read(folder, folder)
-        except OSError as error:
-            raise unreadable(shown / _DATA, error) from None
-    raise StandingFault(shown / _DATA, "leads nowhere, or elsewhere whenever it is read", "check what writes there")
+    with opened(path) as folder:
+        for _ in range(_SWAPS_MAX):
+            try:
+                with opened(_DATA, within=folder) as data:
+                    found = read(folder, data)
+                    if os.path.samestat(os.fstat(data), os.stat(_DATA, dir_fd=folder)):
+                        return found
+            except FileNotFoundError:
+                if not is_link(_DATA, folder):
+                    return read(folder, folder)
+            except OSError as error:
+                raise unreadable(path / _DATA, error) from None
+    raise StandingFault(path / _DATA, "leads nowhere, or elsewhere whenever it is read", "check what writes there")

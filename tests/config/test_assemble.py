@@ -15,6 +15,7 @@ from broker.domain.discovery import FOREIGN_LOGINS, Override, Place
 from broker.domain.leases import LeaseOptions
 from broker.domain.policies import AgentPolicy, Delivery
 from broker.domain.provider import Mode
+from broker.providers import PROVIDERS
 
 
 def around(**told: Any) -> Surroundings:
@@ -202,6 +203,16 @@ def test_rules_of_what_may_be_asked_through_the_gateway() -> None:
     assert config.policies.of("a").requests == ("POST /v1/messages", "!/v1/files*")
     assert config.catalog.providers["anthropic"].requests == ("POST /v1/messages", "!/v1/files*")
     assert config.catalog.providers["openai"].requests == ()
+
+
+def test_what_goes_on_to_a_provider_is_added_to_what_is_known() -> None:
+    """And the gateway's limits are numbers."""
+    given = "{forward_headers: [X-Team, 'X-Trace-*'], query: [team], subprotocols: [acme.v1]}"
+    config = sound(f"providers: {{openai: {given}}}\ngateway: {{memory: 512Mi, max_connections: 100}}\n")
+    openai, before = config.catalog.providers["openai"], PROVIDERS["openai"]
+    assert openai.forward_headers == (*before.forward_headers, "X-Team", "X-Trace-*")
+    assert (openai.query, openai.subprotocols) == ((*before.query, "team"), (*before.subprotocols, "acme.v1"))
+    assert (config.gateway.memory, config.gateway.max_connections) == (512 << 20, 100)
 
 
 def test_an_agents_leases_live_as_long_as_any() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from broker.domain.errors import CannotStart
 from broker.engine.clock import SystemClock
 from broker.envoy.bootstrap_config import Gateway, as_yaml, bootstrap_config
 from broker.envoy.options import GatewayOptions
-from broker.envoy.process import EnvoyProcess
+from broker.envoy.process import EnvoyProcess, fitting
 from tests.journeys.running import free_port
 from tests.tiers import program, require
 
@@ -141,3 +142,10 @@ def test_it_does_not_outlive_a_broker_that_is_killed(config: tuple[Path, int]) -
     broker.stdout.close()
     psutil.wait_procs([child], 10)
     assert children(config[0]) == []
+
+
+def test_a_child_has_no_more_connections_than_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S10: half of them, for each connection may need one to a vendor."""
+    for files, allowed in ((1000, 500), (1 << 20, 8192), (resource.RLIM_INFINITY, 8192), (1, 1)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (256, files))
+        assert fitting(GatewayOptions()).max_connections == allowed

@@ -69,10 +69,14 @@ def test_a_vendor_that_cannot_prove_who_it_is_gets_nothing(
 
 
 @pytest.mark.parametrize(
-    "address", ["127.0.0.1", "10.0.0.1", "192.168.7.1", "169.254.169.254", "100.64.0.1", "::1", "fd00::1", "fe80::1"]
-)
+    "address",
+    [
+        "127.0.0.1", "10.0.0.1", "192.168.7.1", "169.254.169.254", "100.64.0.1", "168.63.129.16", "::1", "fd00::1", "fe80::1",
+        "64:ff9b::7f00:1", "64:ff9b:1::a00:1", "2002:7f00:1::1", "2001:0:7f00:1::1", "::ffff:127.0.0.1", "::127.0.0.1",
+    ],
+)  # fmt: skip
 def test_a_vendors_name_that_leads_to_a_private_address(vendor: Upstream, named: Gateway, address: str) -> None:
-    """Is not followed: whoever answers names so is not the vendor."""
+    """S26: it is not followed, also where the address only translates to a private one: that is not the vendor's."""
     with NameServer(address) as names, named.envoy(resolving(named, names.port)):
         told = named.ask(named.lease().secret.reveal())
         assert (told.status, told.reason) == (403, "PRIVATE_ADDRESS")

@@ -66,7 +66,12 @@ chart sets itself is refused in the values, with the reason.
 {{- if and (not .values.gateway.enabled) (eq $mode "sidecar") -}}
   {{- fail "config.gateway.mode is sidecar, and no Envoy runs beside the broker: set gateway.enabled=true, which sets the mode" -}}
 {{- end -}}
-{{- if .values.gateway.enabled -}}{{- $_ := set $section "mode" "sidecar" -}}{{- end -}}
+{{- if .values.gateway.enabled -}}
+  {{- $_ := set $section "mode" "sidecar" -}}
+  {{/* Envoy's own limit follows the container's. */}}
+  {{- $limit := dig "limits" "memory" "" (.values.gateway.resources | default dict) -}}
+  {{- if and $limit (not (hasKey $section "memory")) -}}{{- $_ := set $section "memory" (toString $limit) -}}{{- end -}}
+{{- end -}}
 {{- toJson $section -}}
 {{- end -}}
 
