@@ -7,10 +7,11 @@ from types import MappingProxyType
 from typing import Protocol
 
 from broker.domain.auth_document import Document
-from broker.domain.cooldowns import Usage
+from broker.domain.cooldowns import Outcome, Usage
 from broker.domain.leases import Lease
 from broker.domain.material import Event
 from broker.domain.oauth import Answer, Failure, TokenRequest
+from broker.domain.probing import Found
 from broker.domain.profiles import Profile
 from broker.domain.suspension import Suspension
 
@@ -171,6 +172,17 @@ class TokenEndpoint(Protocol):
     async def ask(self, request: TokenRequest) -> Answer | Failure:
         """The answer, or why there is none. One request and no second one, within a deadline; never raises, and nothing of what
         was sent or answered stands in a failure."""
+
+
+class Probes(Protocol):
+    """Credentials, tried on their providers."""
+
+    def possible(self, profile: Profile, about: Outcome) -> bool:
+        """Whether it is known how to find out about the outcome (AUTH or BILLING) with one small request."""
+
+    async def probe(self, profile: Profile, about: Outcome) -> Found:
+        """What the provider answers to that request. One request, within a deadline; never raises for anything that the network
+        or the provider does, and nothing of what was sent or answered is in what is found."""
 
 
 class Identities(Protocol):

@@ -9,6 +9,7 @@ from broker.config.model import Config
 from broker.domain.policies import MAIN, Delivery
 from broker.engine.choosing import Choosing
 from broker.engine.clock import SystemClock
+from broker.engine.confirming import Confirming
 from broker.engine.expiring import Expiring
 from broker.engine.ingesting import Ingesting
 from broker.engine.leasing import Leasing
@@ -29,6 +30,7 @@ from broker.sources.env import EnvOptions
 from broker.sources.registry import TAIL, Context, build
 from broker.sources.workload import Workloads
 from broker.telemetry.events import Events
+from broker.upstream.probe import HttpProbes
 from broker.upstream.token_endpoint import HttpTokenEndpoint
 
 _EXCHANGE_WITHIN: Final = 10.0
@@ -85,8 +87,15 @@ class Engine:
             chance=random.random,
             identities=identities,
         )
+        self.confirming = Confirming(clock=clock, events=events, standings=self.standings, probes=HttpProbes(config.catalog))
         self.reporting = Reporting(
-            clock=clock, standings=self.standings, refreshing=self.refreshing, cooldowns=config.cooldowns
+            clock=clock,
+            policies=config.policies,
+            standings=self.standings,
+            refreshing=self.refreshing,
+            confirming=self.confirming,
+            cooldowns=config.cooldowns,
+            chance=random.random,
         )
         self.suspensions = Suspensions(stored.suspensions)
         self.leasing = Leasing(

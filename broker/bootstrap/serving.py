@@ -74,7 +74,14 @@ async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
                 served = metrics.serve(address.host, address.port, snapshot=lambda: _snapshot(engine, store, audit, clock))
                 stack.callback(served.close)
                 gateway = await _gateway(config, clock, stack)
-                moving = (engine.ingesting, engine.expiring, engine.refreshing, engine.remembering, engine.mirroring)
+                moving = (
+                    engine.ingesting,
+                    engine.expiring,
+                    engine.refreshing,
+                    engine.confirming,
+                    engine.remembering,
+                    engine.mirroring,
+                )
                 await stack.enter_async_context(
                     beside(
                         *(part.run() for part in moving),

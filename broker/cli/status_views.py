@@ -55,7 +55,11 @@ def _provider(report: Report, provider: str) -> dict[str, Any]:
 
 
 def _unusable(profile: ProfileStatus, now: float) -> list[dict[str, Any]]:
-    ends = (("cooldown", profile.cooldown_until, ""), ("disabled", profile.disabled_until, profile.disabled_reason))
+    ends = (
+        ("cooldown", profile.cooldown_until, ""),
+        ("disabled", profile.disabled_until, profile.disabled_reason),
+        ("rejected", profile.retry_at, ""),
+    )
     return [
         {"profileId": profile.id, "provider": profile.provider, "kind": kind}
         | ({"reason": reason} if reason else {})

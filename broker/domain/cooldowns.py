@@ -1,9 +1,12 @@
 """What a failure costs a profile, and what heals it. Rules of the seed's system, with its known defects mended.
 
-A failure cools a profile down for 1, 5, 25, 60 minutes by count; a billing failure disables it for 5 hours, doubling to 24.
-The provider's own `retry-after` overrides the table. Success clears everything. Counters start anew after a day without
-failure, and when a cooldown has lapsed: one 429 after a quiet hour costs a minute, not an hour. Only the count of billing
-failures outlives the disable that they caused: without it there would be no doubling.
+A failure cools a profile down for 1, 5, 25, 60 minutes by count. A billing failure is a cooldown first, for the request may
+have been too large; one that comes after that cooldown disables the profile for 5 hours, doubling to 24. The provider's own
+`retry-after` overrides the table. Success clears everything. Counters start at zero again after a day without failure, and
+when a cooldown has lapsed: one 429 after a quiet hour costs a minute, not an hour. Only the count of billing failures outlives
+what they caused: without it there would be no second one, and no doubling.
+
+A rejected credential is tried again after a minute, then after twice as long each time, up to an hour.
 """
 
 from collections.abc import Mapping
@@ -13,6 +16,8 @@ from types import MappingProxyType
 
 MINUTE = 60.0
 HOUR = 3600.0
+_SPREAD = 0.2
+"""The share of a wait that chance may take away."""
 
 
 class Outcome(StrEnum):
@@ -41,7 +46,8 @@ class CooldownOptions:
 class Usage:
     """What is remembered of a profile's use. Instants in seconds since the epoch; 0 means never.
 
-    `rejected` is why the provider refused the credential, for as long as its version stays `rejected_version`.
+    `rejected` is why the provider refused the credential, for as long as its version stays `rejected_version`. It was refused
+    `rejections` times in a row, and may be tried again from `rejected_until` on.
     """
 
     last_used: float = 0.0
@@ -53,6 +59,12 @@ class Usage:
     last_failure: float = 0.0
     rejected: str = ""
     rejected_version: int = 0
+    rejected_until: float = 0.0
+    rejections: int = 0
+
+    def rejects(self, version: int, now: float) -> bool:
+        """Whether the credential of this version was refused, and is not to be tried again yet."""
+        return bool(self.rejected) and self.rejected_version == version and now < self.rejected_until
 
     def cooling(self, now: float) -> bool:
         """Whether it is in cooldown or disabled."""
@@ -69,22 +81,42 @@ def succeeded(usage: Usage, *, now: float) -> Usage:
     return Usage(last_used=max(usage.last_used, now))
 
 
-def rejected(usage: Usage, reason: str, *, version: int, now: float) -> Usage:
-    """After the provider refused the credential for good. New material clears it."""
+def rejected(usage: Usage, reason: str, *, version: int, now: float, chance: float = 0.0) -> Usage:
+    """After the provider refused the credential. New material clears it, and so does a success when it is tried again.
+    `chance`, in [0, 1), takes a part of the wait away, so that many brokers do not try at one time."""
     counted = _count(usage, Outcome.AUTH, now=now, window=24 * HOUR)
-    return replace(counted, rejected=reason, rejected_version=version)
+    again = bool(usage.rejected) and usage.rejected_version == version
+    times = usage.rejections + 1 if again else 1
+    wait = min(MINUTE * 2.0 ** min(times - 1, 10), HOUR) * (1 - _SPREAD * chance)
+    return replace(counted, rejected=reason, rejected_version=version, rejected_until=now + wait, rejections=times)
+
+
+def accepted(usage: Usage) -> Usage:
+    """After the provider took the credential, and nothing more is known: only the rejection is over."""
+    return replace(usage, rejected="", rejected_version=0, rejected_until=0.0, rejections=0)
 
 
 def failed(
-    usage: Usage, outcome: Outcome, *, provider: str, now: float, options: CooldownOptions, retry_after: float | None = None
+    usage: Usage,
+    outcome: Outcome,
+    *,
+    provider: str,
+    now: float,
+    options: CooldownOptions,
+    retry_after: float | None = None,
+    proven: bool = False,
 ) -> Usage:
-    """After a failure. FORMAT changes nothing: another credential would get the same answer."""
-    if outcome in (Outcome.OK, Outcome.FORMAT):
+    """After a failure. FORMAT changes nothing: another credential would get the same answer. BILLING changes nothing while what
+    an earlier one caused goes on, unless it is `proven`: the smallest request got it."""
+    billing = outcome is Outcome.BILLING
+    known = usage.failure_counts.get(Outcome.BILLING, 0) if billing else 0
+    if outcome in (Outcome.OK, Outcome.FORMAT) or (known and usage.cooling(now) and not proven):
         return usage
     counted = _count(usage, outcome, now=now, window=options.failure_window)
-    if outcome is Outcome.BILLING:
+    times = counted.failure_counts[outcome] - (0 if proven and not known else 1)
+    if billing and times:
         first = options.billing_backoff_by_provider.get(provider, options.billing_backoff)
-        table = min(first * 2.0 ** min(counted.failure_counts[outcome] - 1, 16), options.billing_max)
+        table = min(first * 2.0 ** min(times - 1, 16), options.billing_max)
         until = now + _wait(table, retry_after, options)
         return replace(counted, disabled_until=until, disabled_reason=outcome.value)
     table = min(MINUTE * 5.0 ** min(counted.error_count - 1, 3), HOUR)
@@ -94,8 +126,9 @@ def failed(
 def shifted(usage: Usage, by: float, *, now: float) -> Usage:
     """After the wall clock moved `by` seconds to `now`: what was under way lasts as long as before."""
     before = now - by
-    cooldown, disabled = (at + by if at > before else at for at in (usage.cooldown_until, usage.disabled_until))
-    return replace(usage, cooldown_until=cooldown, disabled_until=disabled)
+    instants = (usage.cooldown_until, usage.disabled_until, usage.rejected_until)
+    cooldown, disabled, rejected = (at + by if at > before else at for at in instants)
+    return replace(usage, cooldown_until=cooldown, disabled_until=disabled, rejected_until=rejected)
 
 
 def _wait(table: float, retry_after: float | None, options: CooldownOptions) -> float:

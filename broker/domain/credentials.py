@@ -41,7 +41,8 @@ class Standing:
     `reason` age sooner, and do not count when two are compared.
 
     `usable`: it can serve a request, and health may count on it. A cooldown leaves it so, for others only come first; a billing
-    disable does not. `cooling_until` is when either ends, 0 for now. Where it is not usable, `revival` says whether to wait.
+    disable does not. `cooling_until` is when either ends, 0 for now. Where it is not usable, `revival` says whether to wait,
+    and `trial` that it was refused a while ago, so that one request is to find out.
     """
 
     state: State
@@ -50,24 +51,28 @@ class Standing:
     cooling_until: float
     valid_until: float
     revival: Revival = Revival.NONE
+    trial: bool = False
 
 
-def assess(held: Held, usage: Usage, *, now: float, warn_within: float, trouble: Trouble | None = None) -> Standing:
-    """What the profile is worth at `now`. A `trouble` of another version does not count."""
+def assess(
+    held: Held, usage: Usage, *, now: float, warn_within: float, trouble: Trouble | None = None, tried_until: float = 0.0
+) -> Standing:
+    """What the profile is worth at `now`. A `trouble` of another version does not count. A request that tries a refused
+    credential again is under way until `tried_until`."""
     if trouble is not None and trouble.version != held.version:
         trouble = None
-    judged = _judged(held, usage, trouble, now=now, warn_within=warn_within)
-    usable, reason, revival = judged.serves, judged.reason, Revival.NONE
+    judged = _judged(held, usage, trouble, now=now, warn_within=warn_within, tried_until=tried_until)
+    usable, reason, revival, trial = judged.serves, judged.reason, Revival.NONE, judged.trial
     if judged.revives:
         revival = Revival.FAILING if trouble is not None and trouble.failure else Revival.COMING
     cooling = usage.cooling_until(now)
     if usage.disabled_until > now:
-        usable, revival = False, Revival.NONE
+        usable, revival, trial = False, Revival.NONE, False
         reason = f"disabled ({usage.disabled_reason or 'billing'}) for {span(usage.disabled_until - now)}"
     elif cooling and usable:
         reason = f"in cooldown for {span(cooling - now)}"
     ends = (end for end in (usage.cooldown_until, usage.disabled_until) if end > now)
-    return Standing(judged.state, reason, usable, cooling, min(judged.until, min(ends, default=NEVER)), revival)
+    return Standing(judged.state, reason, usable, cooling, min(judged.until, min(ends, default=NEVER)), revival, trial)
 
 
 class _Judged(NamedTuple):
@@ -76,9 +81,12 @@ class _Judged(NamedTuple):
     until: float
     serves: bool
     revives: bool = False
+    trial: bool = False
 
 
-def _judged(held: Held, usage: Usage, trouble: Trouble | None, *, now: float, warn_within: float) -> _Judged:
+def _judged(
+    held: Held, usage: Usage, trouble: Trouble | None, *, now: float, warn_within: float, tried_until: float
+) -> _Judged:
     profile = held.profile
     if profile.secret is None and not profile.renews:
         return _plain(State.INVALID, profile.fault or "malformed")
@@ -86,7 +94,7 @@ def _judged(held: Held, usage: Usage, trouble: Trouble | None, *, now: float, wa
         return _plain(State.MISSING, f"{profile.source} has been unreadable for longer than the stale budget")
     stale_end = NEVER if held.stale_until is None else held.stale_until
     if usage.rejected and usage.rejected_version == held.version:
-        return _plain(State.REJECTED, usage.rejected, stale_end)
+        return _rejected(usage, stale_end, now=now, tried_until=tried_until)
     if profile.renews:
         return _renewed(profile, trouble, stale_end, now=now, warn_within=warn_within)
     if profile.expires_at is None:
@@ -99,6 +107,17 @@ def _judged(held: Held, usage: Usage, trouble: Trouble | None, *, now: float, wa
     if now >= warned_at:
         return _plain(State.EXPIRING, f"expires in {span(left)}", min(profile.expires_at, stale_end))
     return _plain(State.OK, "", min(warned_at, stale_end))
+
+
+def _rejected(usage: Usage, stale_end: float, *, now: float, tried_until: float) -> _Judged:
+    """One request tries the credential again when its time has come, and the next one only when nothing came of that."""
+    if not usage.rejected_until:
+        return _plain(State.REJECTED, usage.rejected, stale_end)
+    again = max(usage.rejected_until, tried_until)
+    if again > now:
+        reason = f"{usage.rejected}; it is tried again in {span(again - now)}"
+        return _plain(State.REJECTED, reason, min(again, stale_end))
+    return _plain(State.REJECTED, f"{usage.rejected}; the next request tries it again", stale_end)._replace(trial=True)
 
 
 def _plain(state: State, reason: str, until: float = NEVER) -> _Judged:

@@ -35,25 +35,28 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A POST. `headers` hold the credential."""
+    """A request. `headers` hold the credential."""
 
     url: str
     body: bytes
     headers: Mapping[str, str] = field(repr=False)
+    method: str = "POST"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A verdict, and a sentence in our own words: nothing of an answer's text is repeated."""
+    """A verdict, and a sentence in our own words: nothing of an answer's text is repeated. `sure`: any request with this
+    credential would be answered so."""
 
     verdict: Verdict
     reason: str = ""
+    sure: bool = True
 
 
 _BY_STATUS: Final = {
     401: Found(Verdict.AUTH, "the provider refused it"),
     402: Found(Verdict.BILLING, "there is no credit left"),
-    403: Found(Verdict.AUTH, "the provider forbids it this request"),
+    403: Found(Verdict.AUTH, "the provider forbids it this request", sure=False),
     408: Found(Verdict.TIMEOUT, "the provider gave up waiting"),
     429: Found(Verdict.RATE_LIMIT, "too many requests, or the quota is used up"),
     503: Found(Verdict.RATE_LIMIT, "the provider is overloaded"),
@@ -88,13 +91,30 @@ def request(provider: Provider, *, model: str, base_url: str, headers: Mapping[s
     return Request(url, json.dumps(body).encode(), headers)
 
 
+def cheapest(provider: Provider, *, base_url: str, headers: Mapping[str, str]) -> Request | None:
+    """The request that costs least and tells a refused credential from a good one; None where it is not known how to make one.
+    Many vendors list their models to anybody: only where the list needs a credential it is asked for."""
+    base = base_url.rstrip("/")
+    small = request(provider, model=provider.probe_model, base_url=base_url, headers=headers)
+    match provider.api if small is not None else "":
+        case "messages":
+            body = {"model": provider.probe_model, "messages": [{"role": "user", "content": _QUESTION}]}
+            return Request(f"{base}/v1/messages/count_tokens", json.dumps(body).encode(), {**_VERSION, **headers})
+        case "openai":
+            return Request(f"{base}/models", b"", headers, "GET")
+        case "gemini":
+            return Request(f"{base}/v1beta/models?pageSize=1", b"", headers, "GET")
+    return small
+
+
 def judge(status: int, body: bytes) -> Found:
     """What an answer says of the credential."""
     text = body[:LARGEST].decode("utf-8", "replace").lower()
     if 200 <= status < 300:
         return Found(Verdict.OK)
     if _ONLY_CLAUDE_CODE in text:
-        return Found(Verdict.AUTH, "rejected: it is only authorized for use with Claude Code; use an Anthropic API key instead")
+        why = "rejected: it is only authorized for use with Claude Code; use an Anthropic API key instead"
+        return Found(Verdict.AUTH, why, sure=False)
     if status in _BY_STATUS:
         return _BY_STATUS[status]
     if status == 404 and "model" in text:

@@ -2,7 +2,8 @@
 
 An explicit order is exclusive and kept. Without one: oauth, then token, then api_key; inside a kind the least recently used
 first; profiles from the environment and `.env` form a last tier, in the order of the sources. Those in cooldown come last,
-by soonest end. What cannot serve is never tried. A login that a refresh brings back has its place all the same, and whoever
+by soonest end. What cannot serve is never tried, but for one request that is to find out whether a refused credential is good
+again. A login that a refresh brings back has its place all the same, and whoever
 takes it waits for that; one whose refreshes fail comes after everything else.
 """
 
@@ -109,12 +110,16 @@ def plan(candidates: Iterable[Candidate], *, order: Sequence[str] | None, now: f
 def _split(ranked: Sequence[Candidate], *, now: float) -> tuple[list[Candidate], list[Candidate], list[Candidate]]:
     """Those that serve, or will; those in cooldown by soonest end, and whose refreshes fail; those that cannot serve. Else in
     the order given."""
-    coming = [c for c in ranked if c.standing.usable or c.standing.revival is Revival.COMING]
+    coming = [c for c in ranked if _comes(c.standing)]
     cooling = [c for c in coming if c.standing.cooling_until > now]
     cooling.sort(key=lambda c: (not c.standing.usable, c.standing.cooling_until))
     failing = [c for c in ranked if c.standing.revival is Revival.FAILING]
     ready = [c for c in coming if c.standing.cooling_until <= now]
-    return ready, cooling + failing, [c for c in ranked if not c.standing.usable and c.standing.revival is Revival.NONE]
+    return ready, cooling + failing, [c for c in ranked if not _comes(c.standing) and c.standing.revival is Revival.NONE]
+
+
+def _comes(standing: Standing) -> bool:
+    return standing.usable or standing.trial or standing.revival is Revival.COMING
 
 
 def _group(candidate: Candidate) -> tuple[int, int, int]:

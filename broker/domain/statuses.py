@@ -27,6 +27,7 @@ class ProfileStatus:
     last_used_at: float = 0.0
     base_url: str = ""
     version: int = 0
+    retry_at: float = 0.0
 
 
 def describe(
@@ -53,4 +54,5 @@ def describe(
         last_used_at=usage.last_used,
         base_url=base_url,
         version=candidate.held.version,
+        retry_at=usage.rejected_until if candidate.standing.state is State.REJECTED else 0.0,
     )

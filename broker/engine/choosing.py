@@ -126,10 +126,10 @@ class Choosing:
         candidate = (self._of_session(current, key) if session else None) or current.first()
         if candidate is None:
             raise self._nothing_usable(current, agent, provider)
-        if not candidate.standing.usable:
+        if not (candidate.standing.usable or candidate.standing.trial):
             other = None if waits else next((c for c in current.ordered() if c.standing.usable), None)
             if other is None:
-                raise self._behind(candidate)
+                raise self._behind(agent, candidate)
             return other
         if session and candidate.id != self._sessions.pinned(key)[0]:
             self._sessions.serve(key, candidate.id, now=self._clock.now())
@@ -148,9 +148,9 @@ class Choosing:
             if candidate is not None and _serves(candidate, now):
                 return candidate
             if strict and candidate is not None and candidate.standing.revival is Revival.FAILING:
-                raise self._behind(candidate)
+                raise self._behind(agent, candidate)
             if strict:
-                why = "no source holds it" if candidate is None else self._why(candidate)
+                why = "no source holds it" if candidate is None else self._why(agent, candidate)
                 raise NoUsableProfile(
                     f"the session is pinned to {pinned!r}, which cannot serve ({why}): wait, or unpin it",
                     metadata={pinned: why},
@@ -173,30 +173,30 @@ class Choosing:
         if candidate is None:
             raise self._not_found(agent, provider, profile)
         if candidate.standing.revival is not Revival.NONE:
-            raise self._behind(candidate)
-        if not candidate.standing.usable:
-            why = self._why(candidate)
+            raise self._behind(agent, candidate)
+        if not (candidate.standing.usable or candidate.standing.trial):
+            why = self._why(agent, candidate)
             raise _unusable(f"profile {profile!r} cannot be used: {why}", [candidate], {profile: why})
         return candidate
 
     # -- what cannot be chosen, and why --------------------------------------------------------------------------------
 
-    def _why(self, candidate: Candidate) -> str:
-        """Why a profile that a source holds is in its state, in words of now."""
-        standing = self._standings.judge((candidate.held.profile.agent, candidate.id)).standing
+    def _why(self, agent: str, candidate: Candidate) -> str:
+        """Why a profile that a source holds is in its state for the agent, in words of now."""
+        standing = self._standings.judge((candidate.held.profile.agent, candidate.id), agent).standing
         return standing.reason or standing.state.value
 
-    def _behind(self, candidate: Candidate) -> RefreshFailed:
+    def _behind(self, agent: str, candidate: Candidate) -> RefreshFailed:
         """A login that serves once it is refreshed."""
-        profile, why, wait = candidate.held.profile, self._why(candidate), None
+        profile, why, wait = candidate.held.profile, self._why(agent, candidate), None
         trouble = self._standings.trouble((profile.agent, profile.id))
         if trouble is not None and candidate.standing.revival is Revival.FAILING:
             wait = max(trouble.next_try - self._clock.now(), 0.0)
         message = f"profile {profile.id!r} has to be refreshed first: {why}"
         return RefreshFailed(message, metadata={profile.id: why}, retry_after=wait)
 
-    def _reasons(self, current: Plan) -> dict[str, str]:
-        return {c.id: self._why(c) for c in current.unusable} | dict(current.excluded)
+    def _reasons(self, agent: str, current: Plan) -> dict[str, str]:
+        return {c.id: self._why(agent, c) for c in current.unusable} | dict(current.excluded)
 
     def _not_found(self, agent: str, provider: str, profile: str) -> ProfileNotFound | SourceNotSynced:
         unread = self._unread()
@@ -207,7 +207,7 @@ class Choosing:
         return ProfileNotFound(f"no profile {quoted(profile)}; there is {', '.join(ids[:10]) or 'none of this provider'}")
 
     def _nothing_usable(self, current: Plan, agent: str, provider: str) -> BrokerError:
-        reasons = self._reasons(current)
+        reasons = self._reasons(agent, current)
         if reasons:
             told = "; ".join(f"{profile}: {why}" for profile, why in list(reasons.items())[:5])
             return _unusable(f"no usable profile for provider {provider!r} ({told})", current.unusable, reasons)
@@ -254,7 +254,7 @@ class Choosing:
         except (NoUsableProfile, RefreshFailed):
             lead = None
         usable = dict.fromkeys([*([] if lead is None else [lead.id]), *(c.id for c in current.ordered())])
-        rest = {profile: why for profile, why in self._reasons(current).items() if profile not in usable}
+        rest = {profile: why for profile, why in self._reasons(agent, current).items() if profile not in usable}
         pinned = self._sessions.pinned(key)[0] if session else ""
         url = self.catalog.providers[provider].base_url
         rows: list[ProfileStatus] = []
@@ -264,8 +264,8 @@ class Choosing:
                 rows.append(ProfileStatus(id=profile, provider=provider, reason=rest[profile], base_url=url))
                 continue
             row = describe(
-                self._standings.judge(found[0]),
-                reason=rest.get(profile) or self._why(found[1]),
+                self._standings.judge(found[0], agent),
+                reason=rest.get(profile) or self._why(agent, found[1]),
                 is_next=lead is not None and profile == lead.id,
                 usable=found[1].standing.usable and profile not in rest,
                 pinned=profile == pinned,
@@ -335,7 +335,7 @@ class Choosing:
 def _serves(candidate: Candidate, now: float) -> bool:
     """Now, or once the refresh that is due has been made."""
     standing = candidate.standing
-    return (standing.usable or standing.revival is Revival.COMING) and standing.cooling_until <= now
+    return (standing.usable or standing.trial or standing.revival is Revival.COMING) and standing.cooling_until <= now
 
 
 def _unusable(message: str, candidates: Iterable[Candidate], reasons: Mapping[str, str]) -> NoUsableProfile | ReauthRequired:

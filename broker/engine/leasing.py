@@ -132,6 +132,7 @@ class Leasing:
         renewed = renew(lease, ttl=ttl, credential_left=rest, now=self._clock.steady())
         self._quotas.spend_renewal(agent, self._policies.of(agent), now=self._clock.steady())
         self._events.emit(LeaseRenewed(profile=lease.profile, **whose(lease)))
+        self._hand_out(renewed, held)
         self._ledger.replace(renewed)
         self._store.flush()
         return self._with_material(renewed, held)
@@ -160,7 +161,7 @@ class Leasing:
             version = home.held.version
         if home is not None and not lease.brokered:
             self._events.emit(OutcomeReported(profile=lease.profile, outcome=outcome.value, **whose(lease)))
-            self._reporting.note(home.held, outcome, retry_after=retry_after)
+            self._reporting.note(home.held, outcome, agent=agent, retry_after=retry_after)
         try:
             return self.moved_on(agent, lease_id, profile=lease.profile, version=version)
         finally:
@@ -266,6 +267,7 @@ class Leasing:
             self._flushing.soon()
         held = self._rehoming.look(settled)
         self._standings.touch((held.profile.agent, held.profile.id))
+        self._standings.tried(settled.agent, (held.profile.agent, held.profile.id))
         return settled, held
 
     # -- what an open stream may ask -----------------------------------------------------------------------------------
@@ -375,6 +377,7 @@ class Leasing:
         granted = self._with_material(lease, held)
         life = granted.lease.expires_at - now
         self._events.emit(LeaseGranted(profile=lease.profile, delivery=delivery.value, seconds=life, **whose(lease)))
+        self._hand_out(lease, held)
         self._ledger.keep(lease, token.secret)
         if before is not None:
             self._ledger.end(before.id, "succeeded")
@@ -385,6 +388,11 @@ class Leasing:
         if Delivery.BROKERED not in self._deliveries:
             return "no gateway runs with this broker: set gateway.mode"
         return self._choosing.catalog.providers[provider].gateway_fault
+
+    def _hand_out(self, lease: Lease, held: Held) -> None:
+        """The holder of a raw lease may try a credential that was refused; with a token it is the next request that does."""
+        if not lease.brokered:
+            self._standings.tried(lease.agent, (held.profile.agent, held.profile.id))
 
     def _predecessor(self, agent: str, provider: str, request: Request) -> Lease | None:
         """The lease whose token goes on, where there is one, the same agent's for the same provider."""

@@ -43,6 +43,9 @@ _ARRIVES_WITHIN: Final = 5.0
 """Seconds in which what is in the store is read back from it."""
 _AT_ONCE_REFUSED: Final = 900.0
 """Seconds after a forced refresh in which another refusal means that refreshing does not help."""
+_FORCED_APART: Final = 60.0
+"""The least seconds between two forced refreshes of a profile, whatever is reported in between; it doubles while they go on."""
+_FORCED_APART_MOST: Final = 3600.0
 
 
 @dataclass(slots=True)
@@ -56,6 +59,14 @@ class _Plan:
     not_before: float = 0.0
     forced: bool = False
     since: float = field(default=-NEVER)
+
+
+@dataclass(slots=True)
+class _Forced:
+    """The steady instant of a profile's last forced refresh, and how many seconds the next one has to wait for."""
+
+    at: float
+    apart: float = _FORCED_APART
 
 
 class Refreshing:
@@ -81,6 +92,7 @@ class Refreshing:
         self._chance = chance
         self._identities = identities
         self._plans: dict[Key, _Plan] = {}
+        self._forced: dict[Key, _Forced] = {}
         self._flying: set[Key] = set()
         self._doors: dict[tuple[str, str], asyncio.Lock] = {}
         self._slots = asyncio.Semaphore(_PARALLEL)
@@ -151,16 +163,34 @@ class Refreshing:
                     raise
             await pause(self._clock, left, sooner=news)
 
-    def force(self, key: Key, version: int) -> bool:
-        """The provider refuses the login's access token of that version: it serves nobody, and is refreshed now. False: it came
-        from such a refresh just before, or there is nothing to refresh."""
+    def force(self, key: Key, version: int, *, everybody: bool = True) -> bool:
+        """The provider refuses the login's access token of that version, which is refreshed now; with `everybody` it serves no
+        agent until then. False: it came from such a refresh just before, the last one is too recent, or there is nothing to
+        refresh."""
         plan = self._plans.get(key)
         if plan is None or plan.version != version or self._clock.steady() - plan.since < _AT_ONCE_REFUSED:
             return False
         if not plan.forced:
+            if not self._may_force(key):
+                return False
             plan.forced, plan.at = True, -NEVER
-            self._standings.replace_trouble(key, Trouble(version=version, refused=True))
             self._sooner.set()
+        trouble = self._standings.trouble(key)
+        if trouble is None or trouble.version != version:
+            trouble = Trouble(version=version)
+        if everybody and not trouble.refused:
+            self._standings.replace_trouble(key, replace(trouble, refused=True))
+        return True
+
+    def _may_force(self, key: Key) -> bool:
+        """Whether another forced refresh is due, which is noted. No outcome that is reported brings it nearer."""
+        now, last = self._clock.steady(), self._forced.get(key)
+        if last is None or now - last.at >= 2 * _FORCED_APART_MOST:
+            self._forced[key] = _Forced(now)
+        elif now - last.at < last.apart:
+            return False
+        else:
+            self._forced[key] = _Forced(now, min(last.apart * 2, _FORCED_APART_MOST))
         return True
 
     def proved(self, key: Key, version: int) -> None:
@@ -174,10 +204,12 @@ class Refreshing:
     def _changed(self, keys: frozenset[Key]) -> None:
         for key in keys:
             held = self._standings.material.held.get(key)
+            if held is None:
+                self._forced.pop(key, None)
             if held is None or self._is_over(held.profile):
                 self._plans.pop(key, None)
             elif key not in self._plans or self._plans[key].version != held.version:
-                self._plans[key] = self._planned(held, self._plans.get(key))
+                self._plans[key] = self._planned(key, held, self._plans.get(key))
                 self._sooner.set()
         self._tell()
 
@@ -185,7 +217,7 @@ class Refreshing:
         """Whether there is nothing more to do for it. Who is told that a login has ended may have its tokens in hand."""
         return not profile.renews or (bool(profile.reauth) and not self._redeeming.owes(profile))
 
-    def _planned(self, held: Held, before: _Plan | None) -> _Plan:
+    def _planned(self, key: Key, held: Held, before: _Plan | None) -> _Plan:
         profile = held.profile
         if (ahead := (profile.issued_at or 0.0) - self._clock.now()) > _CLOCKS_APART:
             _log.warning(
@@ -199,7 +231,11 @@ class Refreshing:
             at = -NEVER
         elif profile.expires_at is not None:
             at = refresh_at(issued_at=profile.issued_at, expires_at=profile.expires_at, chance=self._chance())
-        since = self._clock.steady() if before is not None and before.forced else -NEVER
+        since = -NEVER
+        if before is not None and before.forced:
+            since = self._clock.steady()
+            if key in self._forced:
+                self._forced[key].at = since
         return _Plan(held.version, at, delays(base=_FIRST_RETRY, cap=_LAST_RETRY, rng=self._chance), since=since)
 
     def _due(self) -> list[Key]:

@@ -149,7 +149,13 @@ class Remembering:
     def _with_rejection(self, key: Key, usage: Usage) -> Usage:
         """A store does not say that a provider refused a credential; the broker knows, until the credential is another."""
         now = self._standings.usage(key)
-        return replace(usage, rejected=now.rejected, rejected_version=now.rejected_version)
+        return replace(
+            usage,
+            rejected=now.rejected,
+            rejected_version=now.rejected_version,
+            rejected_until=now.rejected_until,
+            rejections=now.rejections,
+        )
 
 
 def _begun(ours: Usage, theirs: Usage) -> Usage:

@@ -1,63 +1,205 @@
-"""What providers answer, whoever tells it, and what that makes of a profile."""
+"""What providers answer, whoever reports it, and what that makes of a profile: for the agent that met it, and for everybody."""
 
-from broker.domain.cooldowns import CooldownOptions, Outcome, Usage, failed, rejected, succeeded
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from broker.domain.cooldowns import CooldownOptions, Outcome, Usage, accepted, failed, rejected, succeeded
+from broker.domain.evidence import Evidence, confirmed, disproved
 from broker.domain.material import Held
+from broker.domain.policies import Policies
+from broker.domain.probing import Found, Verdict
+from broker.engine.confirming import Confirming
 from broker.engine.refreshing import Refreshing
-from broker.engine.standing import Standings
+from broker.engine.standing import Key, Standings
 from broker.ports import Clock
+
+_REFUSED: Final = "the provider refused it (401): replace the credential"
+_REFUSED_ONE: Final = "the provider refused it to this agent (401)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Failure:
+    """How a request failed: `began` and `sure` as in `Reporting.note`; `proven`: it was the smallest there is."""
+
+    outcome: Outcome
+    retry_after: float | None = None
+    began: float | None = None
+    sure: bool = True
+    proven: bool = False
+
+    @property
+    def refuses(self) -> bool:
+        return self.outcome is Outcome.AUTH and self.sure
 
 
 class Reporting:
-    """Takes note: cooldowns, disables, rejections, and logins that are to be refreshed for it."""
+    """Takes note: cooldowns, disables, rejections, and logins that are to be refreshed for it.
 
-    def __init__(self, *, clock: Clock, standings: Standings, refreshing: Refreshing, cooldowns: CooldownOptions) -> None:
+    A profile that one agent alone may have is judged by what that agent reports. Of one that others may have as well a failure
+    counts for the agent that met it, and for the others once it is confirmed (`domain.evidence`).
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        policies: Policies,
+        standings: Standings,
+        refreshing: Refreshing,
+        confirming: Confirming,
+        cooldowns: CooldownOptions,
+        chance: Callable[[], float],
+    ) -> None:
         self._clock = clock
+        self._policies = policies
         self._standings = standings
         self._refreshing = refreshing
+        self._confirming = confirming
         self._cooldowns = cooldowns
+        self._chance = chance
+        confirming.heard = self._probed
 
     def note(
         self,
         held: Held,
         outcome: Outcome,
         *,
+        agent: str,
+        seen: bool = False,
         retry_after: float | None = None,
         began: float | None = None,
         sure: bool = True,
     ) -> None:
-        """A request with this material, which is what its profile holds now, was answered.
+        """A request of the agent's with this material, which is what its profile holds now, was answered.
 
-        `began` is when (seconds since the epoch) the request was made, where that is known: of many that are under way at
-        once the first failure counts, and what the others add to it is no news. `sure` says of AUTH whether it is the
-        credential that was refused; else it may have been the request, and costs no more than a cooldown.
+        `seen`: the gateway saw the answer, and it is not only reported. `began` is when (seconds since the epoch) the request
+        was made, where that is known: of many that are under way at once the first failure counts, and what the others add to
+        it is no news. `sure` says of AUTH whether it is the credential that was refused; else it may have been the request,
+        and costs no more than a cooldown.
         """
-        key = (held.profile.agent, held.profile.id)
-        usage = self._standings.remembered(key)
-        if outcome is Outcome.FORMAT or (outcome is not Outcome.AUTH and _is_no_news(usage, began)):
-            return
         if outcome is Outcome.OK:
-            self._refreshing.proved(key, held.version)
-            if not usage.last_failure and not usage.rejected:
-                return  # nearly always: nothing is held against it that would have to be forgotten
+            self._worked(held, agent, seen=seen, began=began)
+        elif outcome is not Outcome.FORMAT:
+            failure = _Failure(outcome=outcome, retry_after=retry_after, began=began, sure=sure)
+            if self._alone(agent, held):
+                self._count(held, failure)
+            else:
+                self._hold(agent, held, failure)
+
+    # -- a success -----------------------------------------------------------------------------------------------------
+
+    def _worked(self, held: Held, agent: str, *, seen: bool, began: float | None) -> None:
+        key = _key(held)
+        self._refreshing.proved(key, held.version)
+        usage, evidence = self._standings.remembered(key), self._standings.evidence(key)
+        if not (usage.last_failure or usage.rejected or evidence):
+            return  # nearly always: nothing is held against it that would have to be forgotten
+        if seen:
+            self._disprove(key, before=self._clock.now() if began is None else began)
+        own = evidence.get(agent)
+        if own is not None and own.outcome is not Outcome.OK and not _is_no_news(own.usage, began):
+            self._standings.replace_evidence(agent, key, Evidence(doubted_until=own.doubted_until))
+        if not (usage.last_failure or usage.rejected) or _is_no_news(usage, began):
+            return
         now = self._clock.now()
+        waits = usage.cooling(now) or usage.rejects(held.version, now)
+        # A report alone does not bring back for others what may not be tried yet.
+        if seen or not waits or self._alone(agent, held):
+            self._standings.replace_usage(key, succeeded(self._standings.usage(key), now=now))
+
+    def _disprove(self, key: Key, *, before: float) -> None:
+        """The profile serves: whatever agents have met with it before has not been its fault."""
+        now = self._clock.now()
+        for agent, own in list(self._standings.evidence(key).items()):
+            if own.outcome is not Outcome.OK and own.usage.last_failure <= before and own.doubted_until <= now:
+                self._standings.replace_evidence(agent, key, disproved(own, now=now))
+
+    # -- a failure -----------------------------------------------------------------------------------------------------
+
+    def _count(self, held: Held, failure: _Failure) -> None:
+        """The failure counts for everybody."""
+        key = _key(held)
         usage = self._standings.usage(key)
-        if outcome is Outcome.OK:
-            self._standings.replace_usage(key, succeeded(usage, now=now))
-        elif outcome is Outcome.AUTH and self._refreshing.force(key, held.version):
+        stale = failure.outcome is not Outcome.AUTH and _is_no_news(usage, failure.began)
+        if stale or (failure.outcome is Outcome.AUTH and self._refreshing.force(key, held.version)):
             return
-        elif outcome is Outcome.AUTH and sure:
-            why = "the provider refused it (401): replace the credential"
-            self._standings.replace_usage(key, rejected(usage, why, version=held.version, now=now))
-        elif not _is_no_news(usage, began):
-            noted = failed(
-                usage,
-                outcome,
-                provider=held.profile.provider,
-                now=now,
-                options=self._cooldowns,
-                retry_after=retry_after,
-            )
-            self._standings.replace_usage(key, noted)
+        after = self._after(usage, held, failure, _REFUSED)
+        if after is not usage:
+            self._standings.replace_usage(key, after)
+
+    def _hold(self, agent: str, held: Held, failure: _Failure) -> None:
+        """The failure counts for the agent, and for the others once it is confirmed."""
+        key, now = _key(held), self._clock.now()
+        known = self._standings.evidence(key)
+        before = known.get(agent, Evidence())
+        if failure.outcome is not Outcome.AUTH and _is_no_news(before.usage, failure.began):
+            return
+        fresh = failure.outcome is Outcome.AUTH and self._refreshing.force(key, held.version, everybody=False)
+        usage = replace(before.usage, last_failure=now) if fresh else self._after(before.usage, held, failure, _REFUSED_ONE)
+        if usage is before.usage:
+            return
+        own = replace(
+            before,
+            outcome=failure.outcome,
+            sure=failure.sure,
+            version=held.version,
+            usage=usage,
+            refused=held.version if fresh else before.refused,
+        )
+        self._standings.replace_evidence(agent, key, own)
+        if confirmed(own, (other for name, other in known.items() if name != agent), now=now):
+            self._count(held, failure)
+        elif failure.refuses or failure.outcome is Outcome.BILLING:
+            self._confirming.wonder(held, failure.outcome)
+
+    def _after(self, usage: Usage, held: Held, failure: _Failure, why: str) -> Usage:
+        """What the failure makes of what is remembered; the same object where it is no news."""
+        now = self._clock.now()
+        if failure.refuses:
+            if usage.rejects(held.version, now) and not failure.proven:
+                return usage
+            return rejected(usage, why, version=held.version, now=now, chance=self._chance())
+        if _is_no_news(usage, failure.began):
+            return usage
+        return failed(
+            usage,
+            failure.outcome,
+            provider=held.profile.provider,
+            now=now,
+            options=self._cooldowns,
+            retry_after=failure.retry_after,
+            proven=failure.proven,
+        )
+
+    # -- what the broker asked itself ----------------------------------------------------------------------------------
+
+    def _probed(self, held: Held, asked: Outcome, found: Found, began: float) -> None:
+        """The provider answered the broker's own request, made at `began` to find out about an outcome."""
+        key = _key(held)
+        if found.verdict is Verdict.OK:
+            usage = self._standings.usage(key)
+            if asked is Outcome.BILLING and usage.last_failure and not _is_no_news(usage, began):
+                self._standings.replace_usage(key, succeeded(usage, now=self._clock.now()))
+            elif usage.rejected:
+                self._standings.replace_usage(key, accepted(usage))
+            self._disprove(key, before=began)
+        elif found.verdict is Verdict.AUTH and found.sure:
+            self._count(held, _Failure(outcome=Outcome.AUTH, proven=True))
+        elif found.verdict is Verdict.BILLING:
+            self._count(held, _Failure(outcome=Outcome.BILLING, proven=True))
+
+    def _alone(self, agent: str, held: Held) -> bool:
+        """Whether no other agent may be given the profile."""
+        profile = held.profile
+        return bool(profile.agent) or not any(
+            name != agent and policy.allows_profile(profile.provider, profile.id)
+            for name, policy in self._policies.agents.items()
+        )
+
+
+def _key(held: Held) -> Key:
+    return held.profile.agent, held.profile.id
 
 
 def _is_no_news(usage: Usage, began: float | None) -> bool:

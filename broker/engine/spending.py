@@ -139,7 +139,7 @@ class Spending:
         began = answer.began or self._clock.now() - answer.seconds
         if outcome is Outcome.OK:
             # Nearly all of them are: that they were used says it.
-            self._reporting.note(found[1].held, outcome, began=began)
+            self._reporting.note(found[1].held, outcome, agent=used.agent, seen=True, began=began)
             return
         self._events.emit(
             OutcomeReported(
@@ -152,7 +152,15 @@ class Spending:
             )
         )
         sure = answer.sure and not used.account
-        self._reporting.note(found[1].held, outcome, retry_after=answer.retry_after, began=began, sure=sure)
+        self._reporting.note(
+            found[1].held,
+            outcome,
+            agent=used.agent,
+            seen=True,
+            retry_after=answer.retry_after,
+            began=began,
+            sure=sure,
+        )
         # At once, and not with the next request: that may come when the vendor said, and be told the same.
         with suppress(RefreshFailed):
             self._leasing.moved_on(used.agent, used.lease, profile=used.profile, version=used.version)

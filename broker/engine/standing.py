@@ -6,13 +6,15 @@ Everything that can change a profile's worth comes through here, and every chang
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from broker.domain.cooldowns import Usage, shifted
+from broker.domain.cooldowns import MINUTE, Usage, shifted
 from broker.domain.credentials import Standing, Trouble, assess
+from broker.domain.evidence import Evidence, overlaid
 from broker.domain.material import Held, Material, changed
 from broker.domain.profiles import State
 from broker.domain.secret_value import SecretValue
 from broker.domain.selection import Candidate
 from broker.engine.agenda import Agenda
+from broker.engine.evidence import AgentEvidence
 from broker.ports import Clock, StateStore
 from broker.telemetry.events import CredentialStateChanged, Events
 
@@ -20,10 +22,13 @@ Key = tuple[str, str]
 Listener = Callable[[frozenset[Key]], None]
 
 _FRESH = Usage()
+_TRIAL = MINUTE
+"""Seconds for which a request that tries a refused credential again keeps the next one from doing so."""
 
 
 class Standings:
-    """The board. Keys are (agent, profile id), agent "" for a profile every agent may be given.
+    """The board. Keys are (agent, profile id), agent "" for a profile every agent may be given. On top of it lies the evidence
+    of single agents: what one alone has met with a profile of everybody's changes what that agent sees, and nothing else.
 
     `listeners` hear of one change after the other, also when one of them causes the next: the board is ahead of what they have
     heard, never behind. `generation` grows with every change.
@@ -42,6 +47,8 @@ class Standings:
         self._usage = dict(usage)
         self._used_at: dict[Key, float] = {}
         self._troubles: dict[Key, Trouble] = {}
+        self._evidence = AgentEvidence()
+        self._trials: dict[Key, float] = {}
         self._board: dict[Key, Candidate] = {}
         self._by_provider: dict[Key, set[Key]] = {}
         self._untold: set[Key] = set()
@@ -61,7 +68,7 @@ class Standings:
         for key in ((agent, profile_id), ("", profile_id)):
             candidate = self._board.get(key)
             if candidate is not None:
-                return key, candidate
+                return key, self._seen_by(agent, key, candidate)
         return None
 
     def of(self, agent: str, provider: str) -> list[tuple[Key, Candidate]]:
@@ -69,16 +76,17 @@ class Standings:
         own = self._by_provider.get((agent, provider), set())
         shared = self._by_provider.get(("", provider), set())
         seen = own | {key for key in shared if (agent, key[1]) not in self._board}
-        return [(key, self._remembering(key)) for key in seen]
+        return [(key, self._seen_by(agent, key, self._remembering(key))) for key in seen]
 
     def all(self) -> Iterator[tuple[Key, Candidate]]:
         """Every profile."""
         yield from self._board.items()
 
-    def judge(self, key: Key) -> Candidate:
-        """The profile as it is at this moment, in words that are not older. Raises KeyError."""
+    def judge(self, key: Key, agent: str = "") -> Candidate:
+        """The profile as it is at this moment, for everybody or for an agent, in words that are not older. Raises KeyError."""
         held, usage = self._board[key].held, self.usage(key)
-        return Candidate(held, self._assess(key, held, usage, self._clock.now()), usage)
+        candidate = Candidate(held, self._assess(key, held, usage, self._clock.now()), usage)
+        return self._seen_by(agent, key, candidate)
 
     def holders(self, profile_id: str) -> list[Candidate]:
         """Everything of that id, whoever it belongs to."""
@@ -112,6 +120,10 @@ class Standings:
     def trouble(self, key: Key) -> Trouble | None:
         """What is known of a login's present version that its store does not say."""
         return self._troubles.get(key)
+
+    def evidence(self, key: Key) -> Mapping[str, Evidence]:
+        """What agents have met with the profile of everybody's, by agent."""
+        return {} if key[0] else self._evidence.of(key[1])
 
     def secrets(self) -> tuple[SecretValue, ...]:
         """Every value that is live now: the same object until the material changes. May be called from any thread."""
@@ -158,6 +170,28 @@ class Standings:
             self._troubles[key] = trouble
         self._reassess([key])
 
+    def replace_evidence(self, agent: str, key: Key, evidence: Evidence) -> None:
+        """What the agent has met with the profile of everybody's. The agent's leases are told of the profile, and no other."""
+        self._evidence.put(agent, key[1], evidence, now=self._clock.now())
+        self._untold.add((agent, key[1]))
+        self._changed()
+
+    def forgive(self, key: Key) -> None:
+        """An operator holds nothing against the profile any more, whichever agent has met it."""
+        if not key[0]:
+            self._untold.update(self._evidence.forget_all(key[1]))
+        self.replace_usage(key, Usage(last_used=self.usage(key).last_used))
+        self._changed()
+
+    def tried(self, agent: str, key: Key) -> None:
+        """The agent is given the credential now. Where that was refused a while ago, others wait for what comes of it."""
+        if not self._seen_by(agent, key, self._board[key]).standing.trial:
+            return
+        for whose in {agent, key[0]}:
+            self._trials[whose, key[1]] = self._clock.now() + _TRIAL
+        self.generation += 1
+        self._reassess([key])
+
     def touch(self, key: Key) -> None:
         """The profile was handed out. Changes nothing but the memory of when; stored with `flush_used`."""
         self._used_at[key] = self._clock.now()
@@ -171,9 +205,13 @@ class Standings:
 
     def tick(self) -> float:
         """Takes the passing of time into account. Returns when to come again, in seconds since the epoch."""
-        if due := self.agenda.due(self._clock.now()):
+        now = self._clock.now()
+        if lapsed := self._evidence.lapse(now):
+            self._untold.update(lapsed)
+            self._changed()
+        if due := self.agenda.due(now):
             self._reassess(due)
-        return self.agenda.next()
+        return min(self.agenda.next(), self._evidence.next())
 
     def wall_moved(self, by: float) -> None:
         """The wall clock jumped: all judgements are stale, also those whose time had not come. Cooldowns last as before."""
@@ -183,6 +221,8 @@ class Standings:
             moved = shifted(usage, by, now=now)
             if moved != usage:
                 self._remember(key, moved)
+        self._evidence.shift(by, now=now)
+        self._trials.clear()
         self.agenda.clear()
         self._reassess(list(self._board))
 
@@ -199,8 +239,10 @@ class Standings:
         now = self._clock.now()
         told = [key for key in keys if key in self.material.held and self._place(key, self.material.held[key], now)]
         self._untold.update(told, also)
-        if not self._untold:
-            return
+        if self._untold:
+            self._changed()
+
+    def _changed(self) -> None:
         self.generation += 1
         if not self._telling:
             self._tell()
@@ -231,8 +273,22 @@ class Standings:
             self._announce(held, known, standing.state, standing.reason or held.profile.origin)
         return before is None or (before.held, before.standing) != (held, standing)
 
-    def _assess(self, key: Key, held: Held, usage: Usage, now: float) -> Standing:
-        return assess(held, usage, now=now, warn_within=self._warn_within, trouble=self._troubles.get(key))
+    def _assess(
+        self, key: Key, held: Held, usage: Usage, now: float, *, trouble: Trouble | None = None, agent: str = ""
+    ) -> Standing:
+        tried = max(self._trials.get((whose, key[1]), 0.0) for whose in (agent, key[0]))
+        trouble = trouble or self._troubles.get(key)
+        return assess(held, usage, now=now, warn_within=self._warn_within, trouble=trouble, tried_until=tried)
+
+    def _seen_by(self, agent: str, key: Key, candidate: Candidate) -> Candidate:
+        """The profile as the agent is to see it, which is nearly always as everybody does."""
+        evidence = None if key[0] else self._evidence.of(key[1]).get(agent)
+        if evidence is None:
+            return candidate
+        held, usage, trouble = candidate.held, overlaid(candidate.usage, evidence, candidate.held.version), self.trouble(key)
+        if evidence.refused == held.version:
+            trouble = replace(trouble or Trouble(version=held.version), refused=True)
+        return Candidate(held, self._assess(key, held, usage, self._clock.now(), trouble=trouble, agent=agent), usage)
 
     def _remembering(self, key: Key) -> Candidate:
         candidate = self._board[key]
@@ -243,6 +299,10 @@ class Standings:
     def _drop(self, key: Key) -> None:
         gone = self._board.pop(key)
         self._troubles.pop(key, None)
+        for trial in [trial for trial in self._trials if trial[1] == key[1]]:
+            del self._trials[trial]
+        if not key[0]:
+            self._untold.update(self._evidence.forget_all(key[1]))
         self._unlist(key, gone)
         self.agenda.forget(key)
         self._announce(gone.held, gone.standing.state.value, State.MISSING, f"{gone.held.profile.source} no longer holds it")

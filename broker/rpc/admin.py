@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from broker.domain.cooldowns import Usage
 from broker.domain.errors import ProfileNotFound, SourceNotSynced
 from broker.domain.findings import findings
 from broker.domain.hygiene import quoted
@@ -150,7 +149,7 @@ class AdminServicer:
         if not keys:
             raise ProfileNotFound(f"no source holds a profile {quoted(profile)}")
         for key in keys:
-            self._standings.replace_usage(key, Usage(last_used=self._standings.usage(key).last_used))
+            self._standings.forgive(key)
         self._store.flush()
         self._did("ClearCooldown", profile=profile, count=len(keys))
         return pb.ClearCooldownResponse()

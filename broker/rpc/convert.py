@@ -143,7 +143,7 @@ def profile_status(status: ProfileStatus) -> broker_pb2.ProfileStatus:
         base_url=_plain(status.base_url),
         version=status.version,
     )
-    for stamp in ("expires_at", "cooldown_until", "disabled_until", "last_used_at"):
+    for stamp in ("expires_at", "cooldown_until", "disabled_until", "last_used_at", "retry_at"):
         instant = getattr(status, stamp)
         if instant:
             _stamp(getattr(message, stamp), instant)

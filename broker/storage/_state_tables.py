@@ -54,10 +54,17 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             agent TEXT PRIMARY KEY, since REAL NOT NULL, reason TEXT NOT NULL, tokens BLOB NOT NULL
         ) WITHOUT ROWID""",
     ),
+    # When a rejected credential is tried again, and how often it was refused. What was rejected before has its turn soon.
+    (
+        "ALTER TABLE usage ADD COLUMN rejected_until REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE usage ADD COLUMN rejections INTEGER NOT NULL DEFAULT 0",
+        "UPDATE usage SET rejected_until = last_failure + 60, rejections = 1 WHERE rejected != ''",
+    ),
 )
 """Each step leads to the schema version of its place, counted from one. Steps are added at the end and never changed."""
 _TOKENS_SINCE: Final = 2
 _SUSPENSIONS_SINCE: Final = 3
+_TRIALS_SINCE: Final = 4
 _DIGEST: Final = 32
 
 
@@ -131,12 +138,12 @@ def _usage_row(usage: Usage, _: Moment) -> Row:
     return (
         usage.last_used, usage.cooldown_until, usage.disabled_until, usage.disabled_reason, usage.error_count,
         json.dumps(dict(usage.failure_counts)) if usage.failure_counts else "{}",
-        usage.last_failure, usage.rejected, usage.rejected_version,
+        usage.last_failure, usage.rejected, usage.rejected_version, usage.rejected_until, usage.rejections,
     )  # fmt: skip
 
 
 def _read_usage(row: Row, _: Moment) -> tuple[tuple[str, str], Usage]:
-    agent, profile, last_used, cooldown, disabled, why, errors, counts, last_failure, rejected, rejected_version = row
+    agent, profile, last_used, cooldown, disabled, why, errors, counts, last_failure, rejected, version, until, times = row
     return (agent, profile), Usage(
         last_used=last_used,
         cooldown_until=cooldown,
@@ -146,7 +153,9 @@ def _read_usage(row: Row, _: Moment) -> tuple[tuple[str, str], Usage]:
         failure_counts=MappingProxyType({str(name): int(count) for name, count in json.loads(counts).items()}),
         last_failure=last_failure,
         rejected=rejected,
-        rejected_version=rejected_version,
+        rejected_version=version,
+        rejected_until=until,
+        rejections=times,
     )
 
 
@@ -185,11 +194,17 @@ ORDERS: Final[Table[tuple[str, str], tuple[str, ...]]] = _table(
 USAGE: Final[Table[tuple[str, str], Usage]] = _table(
     "usage",
     "agent, profile, last_used, cooldown_until, disabled_until, disabled_reason, error_count, failure_counts, last_failure, "
-    "rejected, rejected_version",
+    "rejected, rejected_version, rejected_until, rejections",
     key="agent, profile",
     key_row=lambda key: key,
     value_row=_usage_row,
     read=_read_usage,
+)
+_USAGE_WITHOUT_TRIALS: Final = replace(
+    USAGE,
+    select=USAGE.select.replace(
+        ", rejected_until, rejections ", ", iif(rejected != '', last_failure + 60, 0), rejected != '' "
+    ),
 )
 VERSIONS: Final[Table[tuple[str, str], StoredVersion]] = _table(
     "versions",
@@ -258,7 +273,7 @@ def read_state(db: sqlite3.Connection, moment: Moment) -> tuple[StoredState, lis
         leases=tuple(lease for lease in leases if lease.expires_at > moment.steady),
         pins=dict(_rows(db, PINS, moment)),
         orders=dict(_rows(db, ORDERS, moment)),
-        usage=dict(_rows(db, USAGE, moment)),
+        usage=dict(_rows(db, _USAGE_WITHOUT_TRIALS if _version(db) < _TRIALS_SINCE else USAGE, moment)),
         versions=dict(_rows(db, VERSIONS, moment)),
         suspensions=read_suspensions(db, moment),
     ), [lease.id for lease in leases if lease.expires_at <= moment.steady]

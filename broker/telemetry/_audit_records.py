@@ -21,6 +21,7 @@ KINDS: Final[dict[type[Event], str]] = {
     told.RenewalDenied: "renewal_denied",
     told.CallerRefused: "caller_refused",
     told.OutcomeReported: "outcome",
+    told.CredentialProbed: "probed",
     told.RefreshSucceeded: "refreshed",
     told.RefreshFailed: "refresh_failed",
     told.ReauthRequired: "reauth_required",

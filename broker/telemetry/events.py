@@ -224,6 +224,19 @@ class SuspensionLifted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialProbed(Event):
+    """The broker itself is about to try a credential on its provider, because of an outcome (`about`) that one agent alone has
+    met, or to see whether a refused one is good again. `agent` is whose it is; empty: everybody's."""
+
+    granting: ClassVar[bool] = True
+
+    provider: str
+    profile: str
+    about: str
+    agent: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Administered(Event):
     """An operator did something: `action` as in the admin service (`RevokeLeases`, `SetOrder`…), to what the other fields name
     as far as they were given; `count` is how many leases or profiles it concerned."""

@@ -4,7 +4,11 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from broker.domain.probing import LARGEST, Found, Request, Verdict, judge
+from broker.domain.cooldowns import Outcome
+from broker.domain.credentials import headers
+from broker.domain.probing import LARGEST, Found, Request, Verdict, cheapest, judge, request
+from broker.domain.profiles import Profile
+from broker.domain.provider import Catalog
 
 if TYPE_CHECKING:
     import httpx
@@ -31,6 +35,36 @@ async def probe(requests: Mapping[str, Request], *, within: float = WITHIN, at_o
     return {name: found[name] for name in requests}
 
 
+class HttpProbes:
+    """Fulfils `broker.ports.Probes`."""
+
+    def __init__(self, catalog: Catalog, *, within: float = WITHIN) -> None:
+        self._catalog = catalog
+        self._within = within
+
+    def possible(self, profile: Profile, about: Outcome) -> bool:
+        """Whether it is known how to ask."""
+        return self._made(profile, about) is not None
+
+    async def probe(self, profile: Profile, about: Outcome) -> Found:
+        """What the provider answers to one small request. Never raises for anything that it or the network does."""
+        made = self._made(profile, about)
+        if made is None:
+            return Found(Verdict.NO_MODEL)
+        # A tenth of a second of imports, which nobody else should wait for.
+        await asyncio.to_thread(__import__, "httpx")
+        return (await probe({profile.id: made}, within=self._within))[profile.id]
+
+    def _made(self, profile: Profile, about: Outcome) -> Request | None:
+        provider = self._catalog.providers.get(profile.provider)
+        if provider is None or profile.secret is None:
+            return None
+        carried, url = headers(provider, profile.mode, profile.secret), provider.base_url
+        if about is Outcome.BILLING:
+            return request(provider, model=provider.probe_model, base_url=url, headers=carried)
+        return cheapest(provider, base_url=url, headers=carried)
+
+
 async def _asked(client: "httpx.AsyncClient", request: Request, within: float) -> Found:
     import httpx  # noqa: PLC0415  (is there by now)
 
@@ -39,7 +73,7 @@ async def _asked(client: "httpx.AsyncClient", request: Request, within: float) -
     try:
         async with (
             asyncio.timeout(within),
-            client.stream("POST", request.url, content=request.body, headers=headers) as response,
+            client.stream(request.method, request.url, content=request.body, headers=headers) as response,
         ):
             async for piece in response.aiter_bytes():
                 body += piece

@@ -1,12 +1,24 @@
 """What a failure costs, and what heals it."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.cooldowns import HOUR, MINUTE, CooldownOptions, Outcome, Usage, failed, rejected, shifted, succeeded
+from broker.domain.cooldowns import (
+    HOUR,
+    MINUTE,
+    CooldownOptions,
+    Outcome,
+    Usage,
+    accepted,
+    failed,
+    rejected,
+    shifted,
+    succeeded,
+)
 
 NOW = 1_800_000_000.0
 OPTIONS = CooldownOptions()
@@ -67,14 +79,19 @@ def test_after_a_lapsed_cooldown_one_failure_costs_a_minute_again(
 def test_a_failure_never_shortens_the_table(
     history: list[tuple[float, Outcome, float | None]], passed: float, outcome: Outcome, retry_after: float | None
 ) -> None:
-    """Every cost lies between a minute and an hour, a billing disable between 5 and 24 hours, unless the provider says when."""
+    """Every cost lies between a minute and an hour, a billing disable between 5 and 24 hours, unless the provider says when.
+    S5: billing costs a cooldown first, and while that or a disable goes on another one changes nothing."""
     usage, now = lived(history)
     now += passed
     after = fail(usage, outcome, at=now, retry_after=retry_after)
     if outcome in (Outcome.OK, Outcome.FORMAT):
         assert after is usage
         return
-    billing = outcome is Outcome.BILLING
+    repeated = outcome is Outcome.BILLING and bool(usage.failure_counts.get(outcome))
+    if repeated and usage.cooling(now):
+        assert after is usage
+        return
+    billing = repeated and bool(after.failure_counts[outcome] > 1)
     cost = (after.disabled_until if billing else after.cooldown_until) - now
     if retry_after is not None:
         assert cost == pytest.approx(min(max(retry_after, 0), 24 * HOUR), abs=1e-3)
@@ -87,23 +104,39 @@ def test_a_failure_never_shortens_the_table(
     assert after.last_used == usage.last_used
 
 
-def test_a_billing_failure_disables_for_5_hours_doubling_to_24() -> None:
+def test_a_billing_failure_is_a_cooldown_first() -> None:
+    """S5: the request may have been too large. Others that fail meanwhile add nothing; one after the cooldown disables."""
+    first = fail(Usage(), Outcome.BILLING)
+    assert (first.cooldown_until, first.disabled_until) == (NOW + MINUTE, 0)
+    assert fail(first, Outcome.BILLING, at=NOW + MINUTE - 1) is first
+    assert fail(first, Outcome.BILLING, at=NOW + MINUTE).disabled_until == NOW + MINUTE + 5 * HOUR
+    assert fail(succeeded(first, now=NOW + 1), Outcome.BILLING, at=NOW + MINUTE).disabled_until == 0
+
+
+def test_a_billing_failure_of_the_smallest_request_disables_at_once() -> None:
+    """S5: what was not too large says that the account is empty, also in the middle of the cooldown."""
+    for before in (Usage(), fail(Usage(), Outcome.BILLING)):
+        after = failed(before, Outcome.BILLING, provider="anthropic", now=NOW, options=OPTIONS, proven=True)
+        assert after.disabled_until == NOW + 5 * HOUR
+
+
+def test_billing_failures_disable_for_5_hours_doubling_to_24() -> None:
     """Also when each comes after the disable before it has ended: the doubling is what the count is kept for."""
-    usage, now, costs = Usage(), NOW, []
+    usage = fail(Usage(), Outcome.BILLING)
+    now, costs = usage.cooldown_until, []
     for _ in range(4):
         usage = fail(usage, Outcome.BILLING, at=now)
         costs.append((usage.disabled_until - now) / HOUR)
         now = usage.disabled_until + 1
     assert costs == [5, 10, 20, 24]
     assert usage.disabled_reason == "billing"
-    assert usage.cooldown_until == 0
 
 
 def test_a_disable_of_a_day_is_a_day_without_failure() -> None:
-    """Counters start anew after 24 hours, so after the longest disable the first one comes again."""
+    """Counters start at zero after 24 hours, so after the longest disable a cooldown comes again."""
     usage = fail(Usage(failure_counts={"billing": 9}, last_failure=NOW, disabled_until=NOW + 24 * HOUR), Outcome.BILLING,
                  at=NOW + 24 * HOUR + 1)  # fmt: skip
-    assert usage.disabled_until == NOW + 29 * HOUR + 1
+    assert usage.cooldown_until == NOW + 24 * HOUR + 1 + MINUTE
     assert usage.failure_counts == {"billing": 1}
 
 
@@ -124,8 +157,8 @@ def test_billing_is_configurable_and_by_provider() -> None:
         usage = Usage(failure_counts={"billing": count}, last_failure=NOW)
         return (failed(usage, Outcome.BILLING, provider=provider, now=NOW, options=options).disabled_until - NOW) / HOUR
 
-    assert [cost("anthropic", n) for n in range(4)] == [1, 2, 3, 3]
-    assert [cost("openai", n) for n in range(3)] == [2, 3, 3]
+    assert [cost("anthropic", n) for n in range(1, 5)] == [1, 2, 3, 3]
+    assert [cost("openai", n) for n in range(1, 4)] == [2, 3, 3]
     assert cost("openai", 10_000_000) == 3
 
 
@@ -141,7 +174,8 @@ def test_what_the_provider_asks_for_overrides_the_table() -> None:
     """Shorter and longer, of rate limits and of billing, but a day at most and never into the past."""
     assert fail(Usage(), Outcome.RATE_LIMIT, retry_after=7).cooldown_until == NOW + 7
     assert fail(Usage(), Outcome.RATE_LIMIT, retry_after=7200).cooldown_until == NOW + 7200
-    assert fail(Usage(), Outcome.BILLING, retry_after=60).disabled_until == NOW + 60
+    assert fail(Usage(), Outcome.BILLING, retry_after=90).cooldown_until == NOW + 90
+    assert fail(Usage(failure_counts={"billing": 1}), Outcome.BILLING, retry_after=60).disabled_until == NOW + 60
     assert fail(Usage(), Outcome.RATE_LIMIT, retry_after=1e12).cooldown_until == NOW + 24 * HOUR
     assert fail(Usage(), Outcome.RATE_LIMIT, retry_after=-5).cooldown_until == NOW
     assert not fail(Usage(), Outcome.RATE_LIMIT, retry_after=0).cooling(NOW)
@@ -165,9 +199,24 @@ def test_a_rejection_is_of_one_version() -> None:
     """It says why and of which material, counts, and cools nothing down."""
     usage = rejected(Usage(), "401", version=7, now=NOW)
     assert usage == Usage(
-        error_count=1, failure_counts={"auth": 1}, last_failure=NOW, rejected="401", rejected_version=7
+        error_count=1, failure_counts={"auth": 1}, last_failure=NOW, rejected="401", rejected_version=7,
+        rejected_until=NOW + MINUTE, rejections=1,
     )  # fmt: skip
     assert not usage.cooling(NOW)
+
+
+def test_a_rejection_is_tried_again_ever_later() -> None:
+    """S4: after 1, 2, 4 minutes and so on, up to an hour; chance takes a fifth at most. Other material begins at a minute."""
+    usage, waits = Usage(), []
+    for _ in range(9):
+        usage = rejected(usage, "401", version=7, now=NOW)
+        waits.append((usage.rejected_until - NOW) / MINUTE)
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert usage.rejects(7, NOW)
+    assert not usage.rejects(8, NOW)
+    assert not usage.rejects(7, usage.rejected_until)
+    assert rejected(usage, "401", version=8, now=NOW, chance=1.0).rejected_until == NOW + 0.8 * MINUTE
+    assert accepted(usage) == replace(usage, rejected="", rejected_version=0, rejected_until=0.0, rejections=0)
 
 
 @given(histories, seconds)
@@ -202,10 +251,10 @@ def test_a_history_of_failures_stays_small() -> None:
     """A thousand failures take no more memory than the kinds there are, and no number overflows."""
     usage = Usage()
     for n in range(1000):
-        usage = fail(usage, list(Outcome)[n % len(Outcome)])
+        usage = fail(usage, list(Outcome)[n % len(Outcome)], at=NOW + n * MINUTE)
     assert len(usage.failure_counts) == len(Outcome) - 2
-    assert usage.cooldown_until == NOW + HOUR
-    assert usage.disabled_until == NOW + 24 * HOUR
+    assert usage.cooldown_until <= NOW + 1000 * MINUTE + HOUR
+    assert usage.disabled_until <= NOW + 1000 * MINUTE + 24 * HOUR
 
 
 def test_the_same_failure_costs_more_only_while_it_cools() -> None:

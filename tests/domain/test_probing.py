@@ -100,7 +100,7 @@ def test_a_credential_of_claude_code_is_rejected_with_the_advice(status: int) ->
     text = json.dumps({"error": {"message": told}}).encode()
     found = judge(status, text)
     assert found == Found(
-        Verdict.AUTH, "rejected: it is only authorized for use with Claude Code; use an Anthropic API key instead"
+        Verdict.AUTH, "rejected: it is only authorized for use with Claude Code; use an Anthropic API key instead", sure=False
     )
 
 

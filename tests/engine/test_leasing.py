@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.domain.cooldowns import HOUR, MINUTE, Outcome
+from broker.domain.cooldowns import MINUTE, Outcome
 from broker.domain.errors import (
     BrokerError,
     DeliveryNotAllowed,
@@ -47,6 +47,14 @@ ANY = Request(provider="anthropic")
 @pytest.fixture
 def engine() -> Engine:
     made = Engine(agents={"main": ANYTHING, "other": ANYTHING})
+    made.put(profile(A, "secret-a"), profile(B, "secret-b"))
+    return made
+
+
+@pytest.fixture
+def alone() -> Engine:
+    """As `engine`, with one agent: what that reports counts for everybody, for there is no other."""
+    made = Engine()
     made.put(profile(A, "secret-a"), profile(B, "secret-b"))
     return made
 
@@ -316,6 +324,9 @@ def fail(engine: Engine, profile_id: str, how: str) -> None:
     lease = acquire(engine, profile=profile_id)
     outcome = {"rejection": Outcome.AUTH, "cooldown": Outcome.RATE_LIMIT, "billing": Outcome.BILLING}[how]
     engine.leasing.report("main", lease.id, outcome)
+    if outcome is Outcome.BILLING:
+        engine.clock.advance(MINUTE)
+        engine.leasing.report("main", lease.id, outcome)
     engine.leasing.revoke("main", lease.id)
 
 
@@ -400,8 +411,9 @@ async def test_an_agents_own_profile_takes_over_from_everybodys(engine: Engine) 
 # -- report ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_rate_limit_cools_down_and_the_lease_moves_on(engine: Engine) -> None:
+async def test_a_rate_limit_cools_down_and_the_lease_moves_on(alone: Engine) -> None:
     """`changed`: another profile serves the lease now, so that trying again makes sense."""
+    engine = alone
     lease = acquire(engine)
     assert engine.leasing.report("main", lease.id, Outcome.RATE_LIMIT) is True
     assert engine.standings.usage(("", A)).cooldown_until == engine.clock.now() + MINUTE
@@ -414,14 +426,15 @@ async def test_a_rate_limit_cools_down_and_the_lease_moves_on(engine: Engine) ->
 @pytest.mark.parametrize(
     ("outcome", "retry_after", "cooldown", "disabled"),
     [
-        (Outcome.RATE_LIMIT, 7.0, 7.0, 0), (Outcome.TIMEOUT, None, 60.0, 0), (Outcome.BILLING, None, 0, 5 * HOUR),
+        (Outcome.RATE_LIMIT, 7.0, 7.0, 0), (Outcome.TIMEOUT, None, 60.0, 0), (Outcome.BILLING, None, 60.0, 0),
         (Outcome.AUTH, None, 0, 0), (Outcome.FORMAT, 7.0, 0, 0), (Outcome.OK, 7.0, 0, 0),
     ],
 )  # fmt: skip
 async def test_an_outcome_costs_what_the_rules_say(
-    engine: Engine, outcome: Outcome, retry_after: float | None, cooldown: float, disabled: float
+    alone: Engine, outcome: Outcome, retry_after: float | None, cooldown: float, disabled: float
 ) -> None:
-    """And it is stored when the report is answered."""
+    """And it is stored when the report is answered. S5: the first billing failure is a cooldown."""
+    engine = alone
     lease = acquire(engine)
     engine.leasing.report("main", lease.id, outcome, retry_after=retry_after)
     engine.store.crash()
@@ -431,8 +444,9 @@ async def test_an_outcome_costs_what_the_rules_say(
     assert bool(usage.rejected) == (outcome is Outcome.AUTH)
 
 
-async def test_a_rejected_key_serves_nobody_until_it_is_replaced(engine: Engine) -> None:
+async def test_a_rejected_key_serves_nobody_until_it_is_replaced(alone: Engine) -> None:
     """New material clears the rejection; the same material, listed again or gone and back, does not."""
+    engine = alone
     lease = acquire(engine)
     assert engine.leasing.report("main", lease.id, Outcome.AUTH) is True
     engine.put(profile(A, "secret-a"))
@@ -455,8 +469,9 @@ async def test_the_last_profile_has_nowhere_to_go(engine: Engine) -> None:
     assert living(engine) == [lease.id]
 
 
-async def test_success_heals(engine: Engine) -> None:
+async def test_success_heals(alone: Engine) -> None:
     """What was held against the profile is gone; without anything to heal, nothing is written."""
+    engine = alone
     lease = acquire(engine, profile=A)
     engine.leasing.report("main", lease.id, Outcome.RATE_LIMIT)
     assert engine.leasing.report("main", lease.id, Outcome.OK) is False
@@ -466,8 +481,9 @@ async def test_success_heals(engine: Engine) -> None:
     assert engine.standings.usage(("", A)) == usage
 
 
-async def test_an_outcome_of_older_material_says_nothing_of_the_new(engine: Engine) -> None:
+async def test_an_outcome_of_older_material_says_nothing_of_the_new(alone: Engine) -> None:
     """A request that was under way during a rotation does not condemn the key that replaced its own."""
+    engine = alone
     granted = engine.leasing.acquire("main", replace(ANY, profile=A))
     engine.put(profile(A, "rotated"), profile(B))
     assert engine.leasing.report("main", granted.lease.id, Outcome.AUTH, version=granted.held.version) is True
@@ -477,8 +493,9 @@ async def test_an_outcome_of_older_material_says_nothing_of_the_new(engine: Engi
     assert engine.standings.usage(("", A)).rejected
 
 
-async def test_a_volley_of_failures_is_counted_against_the_one_that_failed(engine: Engine) -> None:
+async def test_a_volley_of_failures_is_counted_against_the_one_that_failed(alone: Engine) -> None:
     """Ten requests under way with one key, ten refusals: its siblings, found in the same listing, stay untouched."""
+    engine = alone
     engine.put(*(profile(f"anthropic:{n}") for n in range(5)))
     granted = engine.leasing.acquire("main", ANY)
     for _ in range(10):
@@ -838,5 +855,5 @@ async def test_what_an_agent_reports_of_the_gateway_counts_for_nothing() -> None
     for outcome in (Outcome.AUTH, Outcome.RATE_LIMIT, Outcome.BILLING):
         assert engine.leasing.report("main", granted.lease.id, outcome, version=granted.held.version) is False
     assert engine.standings.usage(("", A)).error_count == 0
-    engine.reporting.note(granted.held, Outcome.RATE_LIMIT)
+    engine.reporting.note(granted.held, Outcome.RATE_LIMIT, agent="main")
     assert engine.leasing.report("main", granted.lease.id, Outcome.RATE_LIMIT, version=granted.held.version) is True

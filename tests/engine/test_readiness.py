@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from broker.domain.cooldowns import HOUR, Outcome
+from broker.domain.cooldowns import HOUR, MINUTE, Outcome
 from broker.domain.material import Listed, Unavailable
 from broker.engine.grants import Request
 from tests.fakes.engine import ANYTHING, Engine, profile
@@ -36,8 +36,10 @@ def statuses(engine: Engine, *names: str) -> list[bool | None]:
 
 
 def report(engine: Engine, profile_id: str, outcome: Outcome) -> None:
-    lease = engine.leasing.acquire("main", Request(profile=profile_id)).lease
-    engine.leasing.report("main", lease.id, outcome)
+    """Both agents have met it: what one alone has met is no matter of health."""
+    leases = [engine.leasing.acquire(agent, Request(profile=profile_id)).lease for agent in engine.policies.agents]
+    for lease in leases:
+        engine.leasing.report(lease.agent, lease.id, outcome)
 
 
 # -- readiness ---------------------------------------------------------------------------------------------------------
@@ -77,17 +79,35 @@ async def test_a_cooldown_alone_does_not_make_it_unready(engine: Engine, outcome
 
 @pytest.mark.parametrize("outcome", [Outcome.AUTH, Outcome.BILLING])
 async def test_a_rejection_or_a_billing_disable_of_the_last_profile_does(engine: Engine, outcome: Outcome) -> None:
-    """Of the last one: while another serves, only its own name says so."""
+    """Of the last one: while another serves, only its own name says so. S5: billing disables when it comes a second time."""
     engine.put(profile(A), profile(B))
+    for each in (A, B) if outcome is Outcome.BILLING else ():
+        report(engine, each, outcome)
+    assert statuses(engine, *WHOLE, f"profile/{A}", f"profile/{B}") == [True] * 4
+    engine.clock.advance(MINUTE)
     report(engine, A, outcome)
     assert statuses(engine, *WHOLE, "provider/anthropic", f"profile/{A}", f"profile/{B}") == [True, True, True, False, True]
     report(engine, B, outcome)
     assert statuses(engine, *WHOLE, "provider/anthropic", f"profile/{B}") == [False] * 4
 
 
+@pytest.mark.parametrize("outcome", [Outcome.AUTH, Outcome.BILLING])
+async def test_what_one_agent_alone_has_met_is_no_matter_of_health(engine: Engine, outcome: Outcome) -> None:
+    """S4, S5: however often it reports it."""
+    for _ in range(5):
+        lease = next(engine.leasing.living(), None) or engine.leasing.acquire("main", Request(profile=A)).lease
+        engine.leasing.report("main", lease.id, outcome)
+        engine.clock.advance(MINUTE)
+        engine.expiring.turn()
+        assert statuses(engine, *WHOLE, "provider/anthropic", f"profile/{A}") == [True] * 4
+
+
 async def test_a_billing_disable_ends(engine: Engine) -> None:
     """And with it the outage."""
     report(engine, A, Outcome.BILLING)
+    engine.clock.advance(MINUTE)
+    report(engine, A, Outcome.BILLING)
+    assert statuses(engine, *WHOLE) == [False, False]
     engine.clock.advance(5 * HOUR)
     engine.expiring.turn()
     assert statuses(engine, *WHOLE) == [True, True]

@@ -2,9 +2,13 @@
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from broker.domain.cooldowns import Outcome
 from broker.domain.errors import NoUsableProfile, ReauthRequired, RefreshFailed
@@ -438,7 +442,7 @@ async def test_a_refused_access_token_is_refreshed_once() -> None:
 
 @pytest.mark.parametrize("meanwhile", ["the provider took it", "a quarter of an hour"])
 async def test_a_later_refusal_is_another_one(meanwhile: str) -> None:
-    """One that is known to have worked, or that has lasted, may be refused for another reason."""
+    """One that is known to have worked, or that has lasted, may be refused for another reason. Not within a minute (S6)."""
     world = World(granted(2, expires_in=10**5), granted(3, expires_in=10**5))
     async with world.running():
         await world.clock.elapse(1)
@@ -450,10 +454,63 @@ async def test_a_later_refusal_is_another_one(meanwhile: str) -> None:
             await world.clock.elapse(900)
         else:
             world.leasing.report("main", grant.lease.id, Outcome.OK)
+            await world.clock.elapse(60)
         with pytest.raises(RefreshFailed):
             refuse(world, world.leasing.acquire("main", ASKED))
         await world.clock.elapse(1)
         assert (world.served, world.script.redeemed) == ("at-3", ["rt-1", "rt-2"])
+
+
+async def test_forced_refreshes_are_ever_further_apart() -> None:
+    """S6: an agent that reports success and refusal in turn, once a second for an hour, costs a handful of refresh tokens. Each
+    wait is twice the one before; a login that is left alone for two hours begins with a minute again."""
+    world = World(*[granted(number, expires_in=10**6) for number in range(2, 40)])
+    async with world.running():
+        await world.clock.elapse(1)
+        at = []
+        for second in range(3600):
+            before = len(world.script.redeemed)
+            _alternate(world)
+            await world.clock.elapse(1)
+            at += [second] * (len(world.script.redeemed) - before)
+        apart = [later - sooner for sooner, later in pairwise(at)]
+        assert len(at) <= 7
+        assert all(60 <= one <= other for one, other in pairwise(apart))
+        await world.clock.elapse(7200)
+        for _ in range(62):
+            _alternate(world)
+            await world.clock.elapse(1)
+        assert len(world.script.redeemed) == len(at) + 2
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([Outcome.OK, Outcome.AUTH]), st.sampled_from([0.0, 7.0, 59.0, 61.0])), max_size=40))
+def test_no_sequence_of_outcomes_is_a_storm(told: list[tuple[Outcome, float]]) -> None:
+    """S6: whatever is reported over T seconds, at most 1 + T/60 refresh tokens are redeemed."""
+
+    async def lived() -> tuple[int, float]:
+        world = World(*[granted(number, expires_in=10**6) for number in range(2, 60)])
+        async with world.running():
+            await world.clock.elapse(1)
+            began = world.clock.steady()
+            for outcome, passed in told:
+                with suppress(NoUsableProfile, RefreshFailed):
+                    grant = world.leasing.acquire("main", ASKED)
+                    world.leasing.report("main", grant.lease.id, outcome, version=grant.held.version)
+                await world.clock.elapse(passed)
+            return len(world.script.redeemed), world.clock.steady() - began
+
+    redeemed, seconds = asyncio.run(lived())
+    assert redeemed <= 1 + seconds / 60
+
+
+def _alternate(world: World) -> None:
+    """The agent says that its newest token works, and that it does not."""
+    leases = list(world.leasing.living(agent="main"))
+    with suppress(NoUsableProfile, RefreshFailed):
+        lease_id = leases[0].id if leases else world.leasing.acquire("main", ASKED).lease.id
+        world.leasing.report("main", lease_id, Outcome.OK)
+        world.leasing.report("main", lease_id, Outcome.AUTH)
 
 
 async def test_a_forced_refresh_that_fails_goes_on() -> None:

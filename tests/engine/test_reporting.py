@@ -29,22 +29,22 @@ def state(engine: Engine) -> State:
     return found[1].standing.state
 
 
-@pytest.mark.parametrize("outcome", [Outcome.RATE_LIMIT, Outcome.TIMEOUT, Outcome.BILLING])
+@pytest.mark.parametrize("outcome", [Outcome.RATE_LIMIT, Outcome.TIMEOUT])
 def test_what_began_before_the_last_failure_is_no_news(engine: Engine, outcome: Outcome) -> None:
     """Without an instant every word counts, as one that an agent says."""
     now = engine.clock.now()
-    engine.reporting.note(held(engine), outcome, began=now - 1)
-    engine.reporting.note(held(engine), outcome, began=now - 1)
+    engine.reporting.note(held(engine), outcome, agent="main", began=now - 1)
+    engine.reporting.note(held(engine), outcome, agent="main", began=now - 1)
     assert engine.standings.usage(("", A)).error_count == 1
-    engine.reporting.note(held(engine), outcome)
+    engine.reporting.note(held(engine), outcome, agent="main")
     assert engine.standings.usage(("", A)).error_count == 2
 
 
 def test_a_refusal_of_the_credential_is_always_news(engine: Engine) -> None:
     """However long its request was under way."""
     now = engine.clock.now()
-    engine.reporting.note(held(engine), Outcome.RATE_LIMIT)
-    engine.reporting.note(held(engine), Outcome.AUTH, began=now - 100)
+    engine.reporting.note(held(engine), Outcome.RATE_LIMIT, agent="main")
+    engine.reporting.note(held(engine), Outcome.AUTH, agent="main", began=now - 100)
     assert state(engine) is State.REJECTED
 
 
@@ -52,7 +52,7 @@ def test_a_refusal_that_may_be_of_the_request_costs_a_cooldown(engine: Engine) -
     """And no more than one for all that were under way."""
     now = engine.clock.now()
     for _ in range(5):
-        engine.reporting.note(held(engine), Outcome.AUTH, began=now - 1, sure=False)
+        engine.reporting.note(held(engine), Outcome.AUTH, agent="main", began=now - 1, sure=False)
     usage = engine.standings.usage(("", A))
     assert (state(engine), usage.cooldown_until) == (State.OK, now + MINUTE)
 
@@ -60,5 +60,5 @@ def test_a_refusal_that_may_be_of_the_request_costs_a_cooldown(engine: Engine) -
 def test_a_malformed_request_says_nothing(engine: Engine) -> None:
     """Neither for nor against."""
     before = engine.standings.usage(("", A))
-    engine.reporting.note(held(engine), Outcome.FORMAT)
+    engine.reporting.note(held(engine), Outcome.FORMAT, agent="main")
     assert engine.standings.usage(("", A)) == before

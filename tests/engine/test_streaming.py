@@ -357,6 +357,9 @@ def fail(engine: Engine, how: str) -> None:
     outcome = {"rejection": Outcome.AUTH, "cooldown": Outcome.RATE_LIMIT, "billing": Outcome.BILLING}[how]
     lease = next(engine.leasing.living(profile=A))
     engine.leasing.report(lease.agent, lease.id, outcome)
+    if outcome is Outcome.BILLING and lease in engine.leasing.living(profile=A):
+        engine.clock.advance(60.0)
+        engine.leasing.report(lease.agent, lease.id, outcome)
 
 
 @pytest.mark.parametrize("how", ["vanish", "rejection", "cooldown", "billing"])

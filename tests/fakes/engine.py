@@ -13,6 +13,7 @@ from broker.domain.profiles import Profile
 from broker.domain.provider import Catalog, Mode, Provider
 from broker.domain.secret_value import SecretValue
 from broker.engine.choosing import Choosing
+from broker.engine.confirming import Confirming
 from broker.engine.expiring import Expiring
 from broker.engine.ingesting import Ingesting
 from broker.engine.leasing import Leasing
@@ -30,6 +31,7 @@ from broker.providers import PROVIDERS
 from broker.storage.login_places import LoginPlaces
 from broker.telemetry.events import Event, Events
 from tests.fakes.clock import FakeClock
+from tests.fakes.probes import ScriptedProbes
 from tests.fakes.profile_store import MemoryProfileStore
 from tests.fakes.scripted_endpoint import UNREACHED, ScriptedEndpoint
 from tests.fakes.source import FakeSource
@@ -74,6 +76,7 @@ class Engine:
         profiles: MemoryProfileStore | None = None,
         endpoint: TokenEndpoint | None = None,
         identities: Identities | None = None,
+        probes: ScriptedProbes | None = None,
         deliveries: frozenset[Delivery] = frozenset({Delivery.RAW}),
     ) -> None:
         self.clock = clock or FakeClock()
@@ -107,9 +110,12 @@ class Engine:
             clock=self.clock, events=self.events, standings=self.standings, redeeming=self.redeeming,
             reread=self.ingesting.look_again, chance=lambda: 0.0, identities=identities,
         )  # fmt: skip
+        self.probes = probes or ScriptedProbes()
+        self.confirming = Confirming(clock=self.clock, events=self.events, standings=self.standings, probes=self.probes)
         self.reporting = Reporting(
-            clock=self.clock, standings=self.standings, refreshing=self.refreshing, cooldowns=CooldownOptions()
-        )
+            clock=self.clock, policies=self.policies, standings=self.standings, refreshing=self.refreshing,
+            confirming=self.confirming, cooldowns=CooldownOptions(), chance=lambda: 0.0,
+        )  # fmt: skip
         self.suspensions = Suspensions(stored.suspensions)
         self.leasing = Leasing(
             clock=self.clock, store=self.store, events=self.events, policies=self.policies, choosing=self.choosing,
@@ -144,7 +150,7 @@ class Engine:
     async def running(self) -> AsyncIterator[None]:
         """Follows the sources and the clock, and refreshes what is due."""
         async with asyncio.TaskGroup() as group:
-            moving = (self.ingesting, self.expiring, self.refreshing)
+            moving = (self.ingesting, self.expiring, self.refreshing, self.confirming)
             loops = [group.create_task(part.run()) for part in moving]
             try:
                 yield

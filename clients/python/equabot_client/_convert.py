@@ -178,6 +178,7 @@ def _profile(message: pb.ProfileStatus) -> Profile:
         disabled_until=_optional(message, "disabled_until"),
         disabled_reason=message.disabled_reason,
         last_used_at=_optional(message, "last_used_at"),
+        retry_at=_optional(message, "retry_at"),
         base_url=message.base_url,
         version=message.version,
     )

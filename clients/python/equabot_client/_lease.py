@@ -109,6 +109,8 @@ class Profile:
     disabled_until: datetime | None
     disabled_reason: str
     last_used_at: datetime | None
+    retry_at: datetime | None = None
+    """When a `rejected` credential is tried again."""
     base_url: str
     version: int
 

@@ -459,6 +459,7 @@ class ProfileStatus(google.protobuf.message.Message):
     LAST_USED_AT_FIELD_NUMBER: builtins.int
     BASE_URL_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
+    RETRY_AT_FIELD_NUMBER: builtins.int
     id: builtins.str
     provider: builtins.str
     mode: builtins.str
@@ -490,6 +491,10 @@ class ProfileStatus(google.protobuf.message.Message):
     def disabled_until(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
     @property
     def last_used_at(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
+    @property
+    def retry_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When a `rejected` credential is tried again: by one request, or by the broker itself."""
+
     def __init__(
         self,
         *,
@@ -510,9 +515,10 @@ class ProfileStatus(google.protobuf.message.Message):
         last_used_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         base_url: builtins.str = ...,
         version: builtins.int = ...,
+        retry_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["cooldown_until", b"cooldown_until", "disabled_until", b"disabled_until", "expires_at", b"expires_at", "last_used_at", b"last_used_at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["base_url", b"base_url", "cooldown_until", b"cooldown_until", "disabled_reason", b"disabled_reason", "disabled_until", b"disabled_until", "expires_at", b"expires_at", "id", b"id", "label", b"label", "last_used_at", b"last_used_at", "mode", b"mode", "next", b"next", "pinned", b"pinned", "provider", b"provider", "reason", b"reason", "source", b"source", "state", b"state", "usable", b"usable", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["cooldown_until", b"cooldown_until", "disabled_until", b"disabled_until", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "retry_at", b"retry_at"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["base_url", b"base_url", "cooldown_until", b"cooldown_until", "disabled_reason", b"disabled_reason", "disabled_until", b"disabled_until", "expires_at", b"expires_at", "id", b"id", "label", b"label", "last_used_at", b"last_used_at", "mode", b"mode", "next", b"next", "pinned", b"pinned", "provider", b"provider", "reason", b"reason", "retry_at", b"retry_at", "source", b"source", "state", b"state", "usable", b"usable", "version", b"version"]) -> None: ...
 
 global___ProfileStatus = ProfileStatus
 
