@@ -50,10 +50,18 @@ def confirmed(evidence: Evidence, others: Iterable[Evidence], *, now: float) -> 
 
 
 def disproved(evidence: Evidence, *, now: float) -> Evidence:
-    """After the profile has served a request all the same: its agent is doubted, and need not wait long to try again."""
-    usage = evidence.usage
-    soon = min(usage.rejected_until, usage.last_failure + MINUTE)
-    return replace(evidence, usage=replace(usage, rejected_until=soon), doubted_until=now + REMEMBERED)
+    """After the profile has served a request all the same: its agent is doubted, and need not wait long to try again. The next
+    failure is a first one."""
+    usage, soon = evidence.usage, evidence.usage.last_failure + MINUTE
+    first = replace(
+        usage,
+        rejected_until=min(usage.rejected_until, soon),
+        rejections=0,
+        disabled_until=min(usage.disabled_until, soon),
+        error_count=0,
+        failure_counts={},
+    )
+    return replace(evidence, usage=first, doubted_until=now + REMEMBERED)
 
 
 def overlaid(usage: Usage, evidence: Evidence, version: int) -> Usage:
@@ -63,7 +71,8 @@ def overlaid(usage: Usage, evidence: Evidence, version: int) -> Usage:
     if own.disabled_until > usage.disabled_until:
         seen = replace(seen, disabled_until=own.disabled_until, disabled_reason=own.disabled_reason)
     refused = own.rejected and own.rejected_version == version
-    if not refused or (usage.rejected_version == version and usage.rejected_until >= own.rejected_until):
+    known = usage.rejected and usage.rejected_version == version
+    if not refused or (known and usage.rejected_until >= own.rejected_until):
         return seen
     return replace(
         seen,

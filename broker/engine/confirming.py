@@ -68,6 +68,7 @@ class Confirming:
                 now = self._clock.steady()
                 for key in [key for key, question in self._questions.items() if question.at <= now and key not in self._flying]:
                     self._flying.add(key)
+                    self._pace(key, now)
                     group.create_task(self._ask(key, self._questions.pop(key)), name=f"probe {key[1]}")
                 self._sooner.clear()
                 waits = (question.at - now for key, question in self._questions.items() if key not in self._flying)
@@ -108,22 +109,26 @@ class Confirming:
             self._flying.discard(key)
             self._sooner.set()
 
+    def _pace(self, key: Key, now: float) -> None:
+        """A question is asked now: the next one has to wait."""
+        pace = self._paces.get(key)
+        again = pace is not None and now - pace.at < _QUIET
+        self._paces[key] = _Pace(now, min(pace.apart * 2, _APART_MOST) if again and pace is not None else _APART)
+
     def _is_open(self, key: Key, asked: Outcome) -> bool:
         """Whether there still is something to find out."""
         met = any(evidence.outcome is asked for evidence in self._standings.evidence(key).values())
         return met or bool(self._standings.remembered(key).rejected)
 
     async def _asked(self, key: Key, held: Held, asked: Outcome) -> None:
-        profile, now = held.profile, self._clock.steady()
-        pace = self._paces.get(key)
-        again = pace is not None and now - pace.at < _QUIET
-        self._paces[key] = _Pace(now, min(pace.apart * 2, _APART_MOST) if again and pace is not None else _APART)
+        profile = held.profile
         event = CredentialProbed(provider=profile.provider, profile=profile.id, agent=profile.agent, about=asked.value)
         with suppress(AuditUnavailable):
             self._events.emit(event)
             began = self._clock.now()
             found = await self._probes.probe(profile, asked)
             _log.info("%s was tried on its provider (%s): %s", profile.id, asked.value, found.reason or found.verdict.value)
+            self._questions.pop(key, None)  # what was planned in the meantime is answered
             if self._standings.material.held.get(key) == held:
                 self.heard(held, asked, found, began)
             self._changed(frozenset({key}))

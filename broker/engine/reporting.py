@@ -112,7 +112,7 @@ class Reporting:
         """The profile serves: whatever agents have met with it before has not been its fault."""
         now = self._clock.now()
         for agent, own in list(self._standings.evidence(key).items()):
-            if own.outcome is not Outcome.OK and own.usage.last_failure <= before and own.doubted_until <= now:
+            if own.usage.error_count and own.usage.last_failure <= before:
                 self._standings.replace_evidence(agent, key, disproved(own, now=now))
 
     # -- a failure -----------------------------------------------------------------------------------------------------

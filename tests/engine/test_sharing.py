@@ -1,0 +1,458 @@
+"""One agent's answers are one agent's: what several agents, one of them a liar, make of a profile that they share."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from broker.domain.answers import Answer
+from broker.domain.cooldowns import HOUR, MINUTE, Outcome
+from broker.domain.errors import NoUsableProfile
+from broker.domain.leases import Lease
+from broker.domain.policies import AgentPolicy, Delivery
+from broker.domain.probing import Found, Verdict
+from broker.domain.profiles import State
+from broker.engine.grants import Request
+from broker.engine.spending import Used
+from broker.engine.streaming import NoticeKind
+from broker.telemetry.events import CredentialProbed
+from tests.fakes.engine import ANYTHING, Engine, profile
+from tests.fakes.logins import World
+from tests.fakes.probes import ScriptedProbes
+from tests.fakes.scripted_endpoint import UNREACHED, granted
+
+A, B = "anthropic:a", "anthropic:b"
+ASKED = Request(provider="anthropic")
+AGENTS = dict.fromkeys(("bad", "good", "third"), ANYTHING)
+FAILURES = [Outcome.AUTH, Outcome.RATE_LIMIT, Outcome.BILLING, Outcome.TIMEOUT]
+GOOD, REFUSES, EMPTY = Found(Verdict.OK), Found(Verdict.AUTH, "the provider refused it"), Found(Verdict.BILLING)
+UNKNOWN = Found(Verdict.UNKNOWN)
+
+
+def made(*profiles: str, probes: ScriptedProbes | None = None, **options: Any) -> Engine:
+    order = {"anthropic": (A, B)}
+    engine = Engine(
+        agents=AGENTS, order=order, probes=probes, required=("anthropic",), deliveries=frozenset(Delivery), **options
+    )
+    engine.put(*(profile(name, f"secret of {name}") for name in profiles or (A, B)))
+    return engine
+
+
+def acquire(engine: Engine, agent: str, profile_id: str = "", delivery: str = "raw") -> Lease:
+    provider = "" if profile_id else "anthropic"
+    return engine.leasing.acquire(agent, Request(provider=provider, profile=profile_id, delivery=delivery)).lease
+
+
+def report(engine: Engine, agent: str, outcome: Outcome, **told: Any) -> None:
+    """Of its raw lease on A, whether or not it would get one now."""
+    lease = next(engine.leasing.living(agent=agent, profile=A), None) or acquire(engine, agent, A)
+    engine.leasing.report(agent, lease.id, outcome, **told)
+
+
+def answered(engine: Engine, agent: str, status: int, **told: Any) -> None:
+    """A request of the agent's through the gateway, with A, was answered."""
+    found = engine.standings.find(agent, A)
+    assert found is not None
+    used = Used(
+        agent=agent, session="", lease="gone", provider="anthropic", profile=A, version=found[1].held.version,
+        method="POST", route="/v1/messages",
+    )  # fmt: skip
+    engine.spending.answered(used, Answer(status=status, **told))
+
+
+def state(engine: Engine, agent: str) -> State:
+    found = engine.standings.find(agent, A)
+    assert found is not None
+    return found[1].standing.state
+
+
+def healthy(engine: Engine) -> list[bool | None]:
+    return [engine.readiness.status(name) for name in ("", "provider/anthropic", f"profile/{A}")]
+
+
+def later(engine: Engine, seconds: float) -> None:
+    engine.clock.advance(seconds)
+    engine.expiring.turn()
+
+
+# -- one agent ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outcome", FAILURES)
+async def test_what_one_agent_reports_holds_for_that_agent(outcome: Outcome) -> None:
+    """S4, S5: it moves on at once. The others are served as before, and health says so."""
+    engine = made()
+    report(engine, "bad", outcome)
+    assert acquire(engine, "bad").profile == B
+    assert {acquire(engine, name).profile for name in ("good", "third")} == {A}
+    assert healthy(engine) == [True] * 3
+    assert engine.standings.judge(("", A)).standing.cooling_until == 0
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 408, 429, 529])
+async def test_what_the_gateway_sees_of_one_agent_holds_for_that_agent(status: int) -> None:
+    """S4, S5: a second credential, an oversized request, a model with a small limit may be the cause of every one of these."""
+    engine = made()
+    answered(engine, "bad", status, retry_after=3600.0)
+    assert acquire(engine, "bad").profile == B
+    assert acquire(engine, "good").profile == A
+    assert healthy(engine) == [True] * 3
+
+
+@pytest.mark.parametrize("outcome", FAILURES)
+async def test_no_number_of_one_agents_reports_takes_a_profile_from_others(outcome: Outcome) -> None:
+    """S4, S5: a day of lies, success and failure in turn."""
+    engine = made(A)
+    for _ in range(24 * 6):
+        for _ in range(3):
+            report(engine, "bad", outcome)
+            report(engine, "bad", Outcome.OK)
+            report(engine, "bad", outcome)
+        later(engine, 10 * MINUTE)
+        good = acquire(engine, "good")
+        assert (good.profile, healthy(engine)) == (A, [True] * 3)
+        engine.leasing.revoke("good", good.id)
+        for lease in list(engine.leasing.living(agent="bad")):
+            engine.leasing.revoke("bad", lease.id)
+        engine.standings._evidence.forget("bad", A)  # so that it is given the profile, and can lie of it, again
+
+
+@pytest.mark.parametrize("outcome", FAILURES)
+async def test_what_two_agents_have_met_counts_for_all(outcome: Outcome) -> None:
+    """S4: whichever of them comes second."""
+    engine = made()
+    for name in ("bad", "good"):
+        report(engine, name, outcome)
+    assert {acquire(engine, name).profile for name in AGENTS} == {B}
+    assert (state(engine, "third") is State.REJECTED) == (outcome is Outcome.AUTH)
+    assert healthy(engine) == [True, True, outcome is not Outcome.AUTH]
+
+
+async def test_a_refusal_of_other_material_confirms_nothing() -> None:
+    """S4: the key that the second agent was refused with is another one."""
+    engine = made()
+    report(engine, "bad", Outcome.AUTH)
+    engine.put(profile(A, "another"), profile(B, "b"))
+    assert acquire(engine, "bad").profile == A
+    report(engine, "good", Outcome.AUTH)
+    assert (state(engine, "bad"), state(engine, "good"), state(engine, "third")) == (State.OK, State.REJECTED, State.OK)
+
+
+async def test_an_agent_alone_is_everybody() -> None:
+    """A profile that no other agent may have, or that belongs to one, is judged by what that agent meets."""
+    engine = Engine(agents={"main": ANYTHING, "other": AgentPolicy(providers=frozenset({"openai"}))})
+    engine.put(profile(A))
+    report(engine, "main", Outcome.AUTH)
+    assert engine.readiness.status("provider/anthropic") is False
+    engine = made()
+    engine.put(profile(A, agent="bad"))
+    report(engine, "bad", Outcome.AUTH)
+    assert engine.readiness.status(f"profile/{A}") is False
+
+
+async def test_streams_of_others_are_not_told() -> None:
+    """S4: the one agent's stream moves at once, the other's hears nothing."""
+    engine = made()
+    with engine.leasing.stream("bad", ASKED) as bad, engine.leasing.stream("good", ASKED) as good:
+        for stream in (bad, good):
+            assert (await stream.next()).kind is NoticeKind.GRANTED
+        report(engine, "bad", Outcome.AUTH)
+        notice = await bad.next()
+        assert (notice.kind, notice.grant and notice.grant.lease.profile) == (NoticeKind.ROTATED, B)
+        assert [lease.profile for lease in engine.leasing.living(agent="good")] == [A]
+        waiting = asyncio.ensure_future(good.next())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        waiting.cancel()
+
+
+async def test_the_agent_is_told_why_and_until_when() -> None:
+    """S4: by the list, in its own words; an operator who asks for another agent sees that agent's."""
+    engine = made()
+    report(engine, "bad", Outcome.AUTH)
+    mine, others = (engine.choosing.statuses(name, "anthropic") for name in ("bad", "good"))
+    (row,) = (row for row in mine if row.id == A)
+    assert (row.state, row.usable, row.retry_at) == ("rejected", False, engine.clock.now() + MINUTE)
+    assert row.reason == "the provider refused it to this agent (401); it is tried again in 1m"
+    assert [(row.id, row.state, row.retry_at) for row in others] == [(A, "ok", 0.0), (B, "ok", 0.0)]
+
+
+async def test_an_operator_forgives_every_agent() -> None:
+    """`ClearCooldown` ends what single agents have met, too."""
+    engine = made()
+    report(engine, "bad", Outcome.AUTH)
+    engine.standings.forgive(("", A))
+    assert acquire(engine, "bad").profile == A
+
+
+async def test_what_is_remembered_of_agents_is_bounded_and_ends() -> None:
+    """S4: one entry a pair of agent and profile, and none an hour after the last failure, or when the profile is gone."""
+    engine = made()
+    for _ in range(100):
+        report(engine, "bad", Outcome.TIMEOUT)
+        answered(engine, "bad", 401)
+    assert set(engine.standings.evidence(("", A))) == {"bad"}
+    later(engine, HOUR + 1)
+    assert dict(engine.standings.evidence(("", A))) == {}
+    report(engine, "bad", Outcome.AUTH)
+    engine.put(profile(B))
+    assert engine.standings._evidence._of == {}
+
+
+async def test_a_wall_clock_that_jumps_ends_nothing() -> None:
+    """Neither early nor late."""
+    engine = made()
+    report(engine, "bad", Outcome.AUTH)
+    engine.clock.jump_wall(10 * HOUR)
+    engine.expiring.turn()
+    assert acquire(engine, "bad").profile == B
+    later(engine, MINUTE)
+    assert acquire(engine, "bad").profile == A
+
+
+# -- the way back ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_rejection_is_over_when_a_trial_succeeds() -> None:
+    """S4: after a minute one request is let through, and no second one; health is well again once it has succeeded."""
+    engine = made(A)
+    for name in ("bad", "good"):
+        report(engine, name, Outcome.AUTH)
+    assert healthy(engine) == [False] * 3
+    later(engine, MINUTE - 1)
+    with pytest.raises(NoUsableProfile, match="tried again in 1s"):
+        acquire(engine, "third")
+    later(engine, 1)
+    lease = acquire(engine, "third")
+    with pytest.raises(NoUsableProfile, match="tried again in 1m"):
+        acquire(engine, "third")
+    assert healthy(engine) == [False] * 3
+    engine.leasing.report("third", lease.id, Outcome.OK)
+    assert healthy(engine) == [True] * 3
+    assert acquire(engine, "third").profile == A
+
+
+async def test_a_rejection_lasts_twice_as_long_when_a_trial_fails() -> None:
+    """S4: and what fails at the same time adds nothing to that."""
+    engine = made(A)
+    for name in ("bad", "good"):
+        report(engine, name, Outcome.AUTH)
+    for minutes in (1, 2, 4, 8):
+        assert engine.standings.usage(("", A)).rejected_until == pytest.approx(engine.clock.now() + minutes * MINUTE)
+        later(engine, minutes * MINUTE)
+        acquire(engine, "third")
+        for name in ("bad", "good", "bad", "good"):
+            answered(engine, name, 401)
+
+
+async def test_a_trial_that_nobody_answers_is_made_again() -> None:
+    """S4: a minute later, for whoever asks then."""
+    engine = made(A)
+    for name in ("bad", "good"):
+        report(engine, name, Outcome.AUTH)
+    later(engine, MINUTE)
+    acquire(engine, "third")
+    later(engine, MINUTE)
+    assert acquire(engine, "third").profile == A
+
+
+async def test_with_a_token_it_is_the_request_that_tries() -> None:
+    """S4: a brokered lease is none, and the gateway lets one request through."""
+    engine = made(A)
+    tokens = [acquire(engine, "third", delivery="brokered") for _ in range(3)]
+    for name in ("bad", "good"):
+        report(engine, name, Outcome.AUTH)
+    later(engine, MINUTE)
+    acquire(engine, "third", delivery="brokered")
+    assert engine.leasing.settle(tokens[0])[1].profile.id == A
+    with pytest.raises(NoUsableProfile):
+        engine.leasing.settle(tokens[1])
+    answered(engine, "third", 200)
+    assert engine.leasing.settle(tokens[2])[1].profile.id == A
+
+
+async def test_a_rejection_outlives_the_broker_and_so_does_its_way_back() -> None:
+    """S4: a restart does not begin the wait again."""
+    engine = made(A)
+    for name in ("bad", "good"):
+        report(engine, name, Outcome.AUTH)
+    engine.store.flush()
+    later(engine, 30)
+    after = Engine(agents=AGENTS, store=engine.store, clock=engine.clock)
+    after.put(profile(A, f"secret of {A}"))
+    with pytest.raises(NoUsableProfile, match="tried again in 30s"):
+        acquire(after, "third")
+    later(after, 30)
+    assert acquire(after, "third").profile == A
+
+
+async def test_a_report_of_success_does_not_end_what_others_wait_for() -> None:
+    """S4: an agent that lies well of a dead key keeps nobody else on it. What the gateway sees does."""
+    engine = made()
+    for name in ("good", "third"):
+        report(engine, name, Outcome.AUTH)
+    lying = acquire(engine, "bad")
+    engine.leasing.report("bad", lying.id, Outcome.OK)
+    report_lease = next(engine.leasing.living(agent="good", profile=A))
+    engine.leasing.report("good", report_lease.id, Outcome.OK)
+    assert state(engine, "bad") is State.REJECTED
+    answered(engine, "good", 200)
+    assert state(engine, "bad") is State.OK
+
+
+async def test_who_has_been_disproved_needs_an_honest_witness() -> None:
+    """S4: two agents that conspire take a key from the others once, and not again within the hour. A third one that has met the
+    same is believed."""
+    engine = made()
+    for name in ("bad", "good"):
+        answered(engine, name, 401)
+    assert state(engine, "third") is State.REJECTED
+    later(engine, MINUTE)
+    answered(engine, "third", 200)
+    for _ in range(10):
+        for name in ("bad", "good"):
+            answered(engine, name, 401)
+        assert state(engine, "third") is State.OK
+        later(engine, MINUTE)
+    answered(engine, "third", 401)
+    assert engine.readiness.status(f"profile/{A}") is False
+
+
+# -- the broker's own question -----------------------------------------------------------------------------------------
+
+
+async def test_a_refusal_is_confirmed_by_the_brokers_own_request() -> None:
+    """S4: a key that is dead is so for everybody as soon as one agent has met that, and is recorded before it is used."""
+    probes = ScriptedProbes(REFUSES)
+    engine = made(A, probes=probes)
+    async with engine.running():
+        answered(engine, "bad", 401)
+        assert healthy(engine) == [True] * 3
+        await engine.clock.elapse(0)
+        assert (probes.asked, healthy(engine)) == ([(A, Outcome.AUTH)], [False] * 3)
+    told = [event for event in engine.emitted if isinstance(event, CredentialProbed)]
+    assert told == [CredentialProbed(provider="anthropic", profile=A, about="auth")]
+
+
+@pytest.mark.parametrize(
+    "found", [GOOD, UNKNOWN, replace(REFUSES, sure=False), Found(Verdict.RATE_LIMIT), Found(Verdict.FORMAT)]
+)
+async def test_what_the_broker_does_not_meet_itself_is_the_agents_own(found: Found) -> None:
+    """S4: the agent stays on its way for the minute, though the key is good."""
+    engine = made(probes=ScriptedProbes(found))
+    async with engine.running():
+        answered(engine, "bad", 401)
+        await engine.clock.elapse(0)
+        assert healthy(engine) == [True] * 3
+        assert (acquire(engine, "bad").profile, acquire(engine, "good").profile) == (B, A)
+
+
+async def test_a_rejected_key_that_is_good_again_is_found_to_be() -> None:
+    """S4: with no agent asking, when its time has come; and one that is not waits twice as long."""
+    probes = ScriptedProbes(REFUSES, REFUSES, GOOD)
+    engine = made(A, probes=probes)
+    async with engine.running():
+        answered(engine, "bad", 401)
+        await engine.clock.elapse(59)
+        assert (len(probes.asked), healthy(engine)) == (1, [False] * 3)
+        await engine.clock.elapse(2)
+        assert (len(probes.asked), healthy(engine)) == (2, [False] * 3)
+        await engine.clock.elapse(121)
+        assert (len(probes.asked), healthy(engine)) == (3, [True] * 3)
+
+
+async def test_an_agent_alone_has_its_way_back_too() -> None:
+    """S4: and no question is asked when its own word is enough."""
+    probes = ScriptedProbes(GOOD)
+    engine = Engine(probes=probes, required=("anthropic",))
+    engine.put(profile(A))
+    async with engine.running():
+        report(engine, "main", Outcome.AUTH)
+        await engine.clock.elapse(30)
+        assert (probes.asked, healthy(engine)) == ([], [False] * 3)
+        await engine.clock.elapse(31)
+        assert (probes.asked, healthy(engine)) == ([(A, Outcome.AUTH)], [True] * 3)
+
+
+async def test_questions_are_seldom() -> None:
+    """S4: whatever an agent does in an hour, its provider is asked a score of times at most, and never twice at a time."""
+    probes = ScriptedProbes(GOOD)
+    engine = made(A, probes=probes)
+    async with engine.running():
+        for _ in range(3600):
+            answered(engine, "bad", 200)
+            answered(engine, "bad", 402)
+            answered(engine, "bad", 401)
+            await engine.clock.elapse(1)
+    assert 10 < len(probes.asked) <= 20
+
+
+async def test_what_cannot_be_asked_about_is_not() -> None:
+    """S4: then it takes a second agent."""
+    engine = made(A)
+    async with engine.running():
+        answered(engine, "bad", 401)
+        await engine.clock.elapse(10)
+        assert (engine.probes.asked, healthy(engine)) == ([], [True] * 3)
+
+
+# -- an empty account --------------------------------------------------------------------------------------------------
+
+
+async def test_requests_that_are_too_large_disable_nothing() -> None:
+    """S5: while small ones succeed, however many there are of the large ones; also with one agent alone."""
+    for engine in (made(A), Engine(deliveries=frozenset(Delivery))):
+        engine.put(profile(A))
+        first, second = ("bad", "good") if "bad" in engine.policies.agents else ("main", "main")
+        for _ in range(50):
+            answered(engine, first, 402)
+            later(engine, 1)
+            answered(engine, second, 200)
+            later(engine, 2 * MINUTE)
+            assert acquire(engine, second).profile == A
+            assert engine.standings.usage(("", A)).disabled_until == 0
+
+
+async def test_one_agents_empty_account_is_not_everybodys() -> None:
+    """S5: its second 402 disables the profile for it alone."""
+    engine = made()
+    for _ in range(2):
+        answered(engine, "bad", 402)
+        later(engine, MINUTE)
+    found = engine.standings.find("bad", A)
+    assert found is not None
+    assert found[1].standing.reason == "disabled (billing) for 4h59m"
+    assert acquire(engine, "good").profile == A
+
+
+async def test_a_small_request_that_fails_too_disables_for_all() -> None:
+    """S5: the broker's own."""
+    probes = ScriptedProbes(EMPTY)
+    engine = made(A, probes=probes)
+    async with engine.running():
+        answered(engine, "bad", 402)
+        await engine.clock.elapse(0)
+        assert (probes.asked, healthy(engine)) == ([(A, Outcome.BILLING)], [False] * 3)
+        assert engine.standings.usage(("", A)).disabled_until == pytest.approx(engine.clock.now() + 5 * HOUR)
+
+
+# -- logins ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_login_that_one_agent_calls_expired_is_refreshed_behind_the_others() -> None:
+    """S4, S6: the agent waits for the new token; the others go on with the old one, also when no new one can be had."""
+    world = World(UNREACHED, granted(2), agents=AGENTS)
+    async with world.running():
+        await world.clock.elapse(1)
+        leases = {name: world.leasing.acquire(name, Request(provider="acme")) for name in AGENTS}
+        bad = leases["bad"]
+        assert world.readiness.status("provider/acme")
+        with pytest.raises(Exception, match="refused its access token"):
+            world.leasing.report("bad", bad.lease.id, Outcome.AUTH, version=bad.held.version)
+        await world.clock.elapse(0.5)
+        assert world.readiness.status("provider/acme")
+        assert world.leasing.acquire("good", Request(provider="acme")).held.version == bad.held.version
+        await world.clock.elapse(10)
+        assert world.leasing.acquire("bad", Request(provider="acme")).held.version != bad.held.version
+        assert world.script.redeemed == ["rt-1", "rt-1"]
