@@ -55,7 +55,7 @@ def answered(engine: Engine, agent: str, status: int, **told: Any) -> None:
     found = engine.standings.find(agent, A)
     assert found is not None
     used = Used(
-        agent=agent, session="", lease="gone", provider="anthropic", profile=A, version=found[1].held.version,
+        agent=agent, session="", lease="gone", request="1", provider="anthropic", profile=A, version=found[1].held.version,
         method="POST", route="/v1/messages",
     )  # fmt: skip
     engine.spending.answered(used, Answer(status=status, **told))
