@@ -87,7 +87,8 @@ class Engine:
             chance=random.random,
             identities=identities,
         )
-        self.confirming = Confirming(clock=clock, events=events, standings=self.standings, probes=HttpProbes(config.catalog))
+        probes = HttpProbes(config.catalog, allowed=config.probe)
+        self.confirming = Confirming(clock=clock, events=events, standings=self.standings, probes=probes)
         self.reporting = Reporting(
             clock=clock,
             policies=config.policies,

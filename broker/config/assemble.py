@@ -78,6 +78,7 @@ def assemble(document: Document, around: Surroundings, report: Report) -> Config
         rules=_rules(document, sources, known, report),
         order=_order(document, known, report),
         cooldowns=_cooldowns(document, known, report),
+        probe=document.auth.probe,
         leases=leases,
         expiry=document.expiry,
         audit=_audit(document.audit, around),

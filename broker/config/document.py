@@ -86,6 +86,7 @@ class AuthSection:
 
     order: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=lambda: NOTHING)
     cooldowns: CooldownOptions = field(default_factory=CooldownOptions)
+    probe: bool = True
     profiles: Mapping[tuple[str, str], ConfiguredProfile] = field(default_factory=lambda: NOTHING)
 
 
@@ -306,6 +307,7 @@ _AUTH: Final = Section(
     {
         "order": Named(values.provider, Many(Text(values.profile), some=True)),
         "cooldowns": _COOLDOWNS,
+        "probe": Text(values.boolean),
         "profiles": Named(
             values.profile,
             Section(ConfiguredProfile, {"provider": Text(values.provider), "mode": _MODE, "email": _TEXT}),

@@ -144,6 +144,7 @@ class Config:
     rules: Rules
     order: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     cooldowns: CooldownOptions = field(default_factory=CooldownOptions)
+    probe: bool = True
     leases: LeaseOptions = field(default_factory=LeaseOptions)
     expiry: ExpiryOptions = field(default_factory=ExpiryOptions)
     audit: AuditOptions = field(default_factory=AuditOptions)

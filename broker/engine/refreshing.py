@@ -20,6 +20,7 @@ from broker.domain.material import Held
 from broker.domain.oauth import Blame, Failure, refresh_at
 from broker.domain.profiles import Profile
 from broker.engine.clock import pause
+from broker.engine.forcing import Forcing
 from broker.engine.redeeming import Kind, Outcome, Redeeming
 from broker.engine.standing import Key, Standings
 from broker.ports import Clock, Identities, StoreFault
@@ -43,9 +44,6 @@ _ARRIVES_WITHIN: Final = 5.0
 """Seconds in which what is in the store is read back from it."""
 _AT_ONCE_REFUSED: Final = 900.0
 """Seconds after a forced refresh in which another refusal means that refreshing does not help."""
-_FORCED_APART: Final = 60.0
-"""The least seconds between two forced refreshes of a profile, whatever is reported in between; it doubles while they go on."""
-_FORCED_APART_MOST: Final = 3600.0
 
 
 @dataclass(slots=True)
@@ -59,14 +57,6 @@ class _Plan:
     not_before: float = 0.0
     forced: bool = False
     since: float = field(default=-NEVER)
-
-
-@dataclass(slots=True)
-class _Forced:
-    """The steady instant of a profile's last forced refresh, and how many seconds the next one has to wait for."""
-
-    at: float
-    apart: float = _FORCED_APART
 
 
 class Refreshing:
@@ -92,7 +82,7 @@ class Refreshing:
         self._chance = chance
         self._identities = identities
         self._plans: dict[Key, _Plan] = {}
-        self._forced: dict[Key, _Forced] = {}
+        self._forcing = Forcing(clock)
         self._flying: set[Key] = set()
         self._doors: dict[tuple[str, str], asyncio.Lock] = {}
         self._slots = asyncio.Semaphore(_PARALLEL)
@@ -171,7 +161,7 @@ class Refreshing:
         if plan is None or plan.version != version or self._clock.steady() - plan.since < _AT_ONCE_REFUSED:
             return False
         if not plan.forced:
-            if not self._may_force(key):
+            if not self._forcing.begin(key):
                 return False
             plan.forced, plan.at = True, -NEVER
             self._sooner.set()
@@ -180,17 +170,6 @@ class Refreshing:
             trouble = Trouble(version=version)
         if everybody and not trouble.refused:
             self._standings.replace_trouble(key, replace(trouble, refused=True))
-        return True
-
-    def _may_force(self, key: Key) -> bool:
-        """Whether another forced refresh is due, which is noted. No outcome that is reported brings it nearer."""
-        now, last = self._clock.steady(), self._forced.get(key)
-        if last is None or now - last.at >= 2 * _FORCED_APART_MOST:
-            self._forced[key] = _Forced(now)
-        elif now - last.at < last.apart:
-            return False
-        else:
-            self._forced[key] = _Forced(now, min(last.apart * 2, _FORCED_APART_MOST))
         return True
 
     def proved(self, key: Key, version: int) -> None:
@@ -205,7 +184,7 @@ class Refreshing:
         for key in keys:
             held = self._standings.material.held.get(key)
             if held is None:
-                self._forced.pop(key, None)
+                self._forcing.forget(key)
             if held is None or self._is_over(held.profile):
                 self._plans.pop(key, None)
             elif key not in self._plans or self._plans[key].version != held.version:
@@ -234,8 +213,7 @@ class Refreshing:
         since = -NEVER
         if before is not None and before.forced:
             since = self._clock.steady()
-            if key in self._forced:
-                self._forced[key].at = since
+            self._forcing.ended(key)
         return _Plan(held.version, at, delays(base=_FIRST_RETRY, cap=_LAST_RETRY, rng=self._chance), since=since)
 
     def _due(self) -> list[Key]:

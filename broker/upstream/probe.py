@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Final
 
 from broker.domain.cooldowns import Outcome
@@ -19,11 +20,9 @@ AT_ONCE: Final = 2
 
 async def probe(requests: Mapping[str, Request], *, within: float = WITHIN, at_once: int = AT_ONCE) -> Mapping[str, Found]:
     """What every request came to, by its name; `within` seconds for each. What a provider or the network does never raises."""
-    import httpx  # noqa: PLC0415  (10 MiB, for a command that is asked for rarely)
-
     found: dict[str, Found] = {}
     turns = asyncio.Semaphore(at_once)
-    async with httpx.AsyncClient(follow_redirects=False, timeout=within, headers={"User-Agent": "equabot-broker"}) as client:
+    async with _client(within) as client:
 
         async def one(name: str, request: Request) -> None:
             async with turns:
@@ -36,11 +35,13 @@ async def probe(requests: Mapping[str, Request], *, within: float = WITHIN, at_o
 
 
 class HttpProbes:
-    """Fulfils `broker.ports.Probes`."""
+    """Fulfils `broker.ports.Probes`. Where it is not `allowed` it asks nothing."""
 
-    def __init__(self, catalog: Catalog, *, within: float = WITHIN) -> None:
+    def __init__(self, catalog: Catalog, *, allowed: bool = True, within: float = WITHIN) -> None:
         self._catalog = catalog
+        self._allowed = allowed
         self._within = within
+        self._client: httpx.AsyncClient | None = None
 
     def possible(self, profile: Profile, about: Outcome) -> bool:
         """Whether it is known how to ask."""
@@ -51,18 +52,32 @@ class HttpProbes:
         made = self._made(profile, about)
         if made is None:
             return Found(Verdict.NO_MODEL)
-        # A tenth of a second of imports, which nobody else should wait for.
-        await asyncio.to_thread(__import__, "httpx")
-        return (await probe({profile.id: made}, within=self._within))[profile.id]
+        if self._client is None:
+            # A tenth of a second of imports and certificates, which no request should wait for.
+            self._client = await asyncio.to_thread(_client, self._within)
+        return await _asked(self._client, made, self._within)
 
     def _made(self, profile: Profile, about: Outcome) -> Request | None:
         provider = self._catalog.providers.get(profile.provider)
-        if provider is None or profile.secret is None:
+        if not self._allowed or provider is None or profile.secret is None:
             return None
         carried, url = headers(provider, profile.mode, profile.secret), provider.base_url
         if about is Outcome.BILLING:
             return request(provider, model=provider.probe_model, base_url=url, headers=carried)
         return cheapest(provider, base_url=url, headers=carried)
+
+
+def _client(within: float) -> "httpx.AsyncClient":
+    import httpx  # noqa: PLC0415  (10 MiB, for what is asked for rarely)
+
+    return httpx.AsyncClient(
+        follow_redirects=False,
+        timeout=within,
+        headers={"User-Agent": "equabot-broker"},
+        limits=httpx.Limits(max_keepalive_connections=0),
+        # What it learns with one credential must not travel with another.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+    )
 
 
 async def _asked(client: "httpx.AsyncClient", request: Request, within: float) -> Found:

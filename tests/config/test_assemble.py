@@ -66,7 +66,8 @@ def test_nothing_said_is_every_default() -> None:
         SourceSpec("env", {}),
     )
     assert config.leases == LeaseOptions(default_ttl=900.0, max_ttl=3600.0)
-    assert config.cooldowns == CooldownOptions()
+    assert (config.cooldowns, config.probe) == (CooldownOptions(), True)
+    assert not sound("auth: {probe: false}").probe
     assert (config.expiry.warn_within, config.expiry.stale_budget) == (86400.0, 600.0)
     assert (config.required, dict(config.order), config.rules.bindings) == ((), {}, {})
     assert config.audit.path is None

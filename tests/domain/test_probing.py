@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from broker.domain.probing import TOKENS, Found, Verdict, judge, request
+from broker.domain.probing import TOKENS, Found, Verdict, cheapest, judge, request
+from broker.domain.provider import Provider
 from broker.providers import PROVIDERS
 
 HEADERS = {"x-api-key": "s3cret"}
@@ -61,6 +62,23 @@ def test_every_vendor_with_a_form_has_an_address() -> None:
     for provider in PROVIDERS.values():
         assert provider.api in ("", "messages", "openai", "chat", "gemini")
         assert not provider.probe_model or (provider.base_url and provider.api)
+
+
+@pytest.mark.parametrize(
+    ("provider", "method", "path"),
+    [
+        ("anthropic", "POST", "/v1/messages/count_tokens"),
+        ("openai", "GET", "/models"),
+        ("google", "GET", "/v1beta/models?pageSize=1"),
+        ("openrouter", "POST", "/chat/completions"),
+    ],
+)
+def test_the_cheapest_request_that_tells_a_refused_credential(provider: str, method: str, path: str) -> None:
+    """S4: it is free where the vendor has one that needs the credential. OpenRouter lists its models to anybody."""
+    found = cheapest(PROVIDERS[provider], base_url="https://vendor.example/", headers={"x": "y"})
+    assert found is not None
+    assert (found.method, found.url, found.headers["x"]) == (method, f"https://vendor.example{path}", "y")
+    assert cheapest(Provider(id="unknown"), base_url="https://vendor.example", headers={}) is None
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,7 @@ instants = st.floats(min_value=0, max_value=1e10)
         Usage, last_used=instants, cooldown_until=instants, disabled_until=instants, disabled_reason=words,
         error_count=st.integers(0, 1000), failure_counts=st.dictionaries(words, st.integers(0, 99), max_size=3),
         last_failure=instants, rejected=words, rejected_version=st.integers(0, 2**62),
+        rejected_until=instants, rejections=st.integers(0, 99),
     ),
     version=st.builds(StoredVersion, version=st.integers(0, 2**62), digest=st.binary(min_size=16, max_size=16)),
     names=st.tuples(words, words, words),
@@ -308,6 +309,19 @@ def test_a_store_of_the_first_version_can_be_read_where_it_cannot_be_written(pat
     with closing(open_for_reading(path)) as db:
         state, expired = read_state(db, Moment(wall=1_800_000_000.0, steady=1000.0, boot="this-boot"))
     assert (ids(state), expired) == ({"l1"}, [])
+
+
+def test_what_an_older_broker_rejected_has_its_turn_again(opened: Opener, path: Path) -> None:
+    """S4: a minute after it was refused, as if it had been refused now; also where the database can only be read."""
+    from_the_first_version(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("INSERT INTO usage VALUES ('', 'anthropic:b', 0, 0, 0, '', 1, '{}', 1800000000.0, 'refused (401)', 7)")
+    with closing(open_for_reading(path)) as db:
+        looked, _ = read_state(db, Moment(wall=1_800_000_000.0, steady=1000.0, boot="this-boot"))
+    for state in (looked, opened().load()):
+        rejected, other = (state.usage[("", profile)] for profile in ("anthropic:b", "anthropic:env"))
+        assert (rejected.rejected_until, rejected.rejections) == (1_800_000_060.0, 1)
+        assert (other.rejected_until, other.rejections) == (0.0, 0)
 
 
 def test_somebody_who_only_looks_reads_a_store_of_the_first_version(path: Path, clock: FakeClock) -> None:

@@ -4,11 +4,17 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from broker.domain.cooldowns import Outcome
 from broker.domain.probing import Found, Request, Verdict
-from broker.upstream.probe import AT_ONCE, WITHIN, probe
+from broker.domain.profiles import Profile
+from broker.domain.provider import Catalog, Mode
+from broker.domain.secret_value import SecretValue
+from broker.providers import PROVIDERS
+from broker.upstream.probe import AT_ONCE, WITHIN, HttpProbes, probe
 from tests.fakes.upstream import Answer, Upstream
 
 
@@ -100,3 +106,25 @@ async def test_an_endless_answer_is_not_read_to_its_end() -> None:
     with Upstream() as upstream:
         upstream.answers = [Answer(401, body=b"x" * (8 << 20))]
         assert (await probe({"a": asked(upstream.url)}))["a"].verdict is Verdict.AUTH
+
+
+async def test_the_broker_asks_about_a_profile_with_the_request_that_fits() -> None:
+    """S4, S5: whether a credential is refused is free to find out; whether there is credit takes a model's answer. What is not
+    known how to ask is not asked."""
+    key = Profile(
+        id="anthropic:a", provider="anthropic", mode=Mode.API_KEY, source="s", unit="u", origin="o",
+        secret=SecretValue("s3cret"),
+    )  # fmt: skip
+    with Upstream() as upstream:
+        vendor = replace(PROVIDERS["anthropic"], base_url=upstream.url)
+        probes = HttpProbes(Catalog({"anthropic": vendor}))
+        upstream.answers = [Answer(401), Answer(402)]
+        assert (await probes.probe(key, Outcome.AUTH)).verdict is Verdict.AUTH
+        assert (await probes.probe(key, Outcome.BILLING)).verdict is Verdict.BILLING
+        assert [received.path for received in upstream.received] == ["/v1/messages/count_tokens", "/v1/messages"]
+        assert {received.secret() for received in upstream.received} == {"s3cret"}
+        unknown = (replace(key, provider="nobody"), replace(key, secret=None, fault="malformed"))
+        assert [probes.possible(one, Outcome.AUTH) for one in (key, *unknown)] == [True, False, False]
+        assert (await probes.probe(unknown[0], Outcome.AUTH)).verdict is Verdict.NO_MODEL
+        assert not HttpProbes(Catalog({"anthropic": vendor}), allowed=False).possible(key, Outcome.AUTH)
+        assert len(upstream.received) == 2

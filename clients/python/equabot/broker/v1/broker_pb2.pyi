@@ -51,7 +51,7 @@ class _OutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTy
     RATE_LIMIT: _Outcome.ValueType  # 3
     """429, or 529: too many requests, overloaded."""
     BILLING: _Outcome.ValueType  # 4
-    """402: the account has no credit."""
+    """402: the account has no credit, or not enough for this request."""
     TIMEOUT: _Outcome.ValueType  # 5
     """408, or the network gave up."""
     FORMAT: _Outcome.ValueType  # 6
@@ -67,7 +67,7 @@ AUTH: Outcome.ValueType  # 2
 RATE_LIMIT: Outcome.ValueType  # 3
 """429, or 529: too many requests, overloaded."""
 BILLING: Outcome.ValueType  # 4
-"""402: the account has no credit."""
+"""402: the account has no credit, or not enough for this request."""
 TIMEOUT: Outcome.ValueType  # 5
 """408, or the network gave up."""
 FORMAT: Outcome.ValueType  # 6

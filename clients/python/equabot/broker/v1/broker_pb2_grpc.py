@@ -114,7 +114,8 @@ class BrokerServicer(object):
 
     def ReportOutcome(self, request, context):
         """ReportOutcome tells how the provider answered, which drives cooldowns, rejection and failover. What a brokered lease was
-        used for the gateway has seen itself: of that the answer alone counts here.
+        used for the gateway has seen itself: of that the answer alone counts here. A failure holds for the agent that reports it;
+        of a profile that other agents may have too, it counts for them once another agent or the broker itself has met the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

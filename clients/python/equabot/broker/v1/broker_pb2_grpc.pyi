@@ -72,7 +72,8 @@ class BrokerStub:
         equabot.broker.v1.broker_pb2.ReportOutcomeResponse,
     ]
     """ReportOutcome tells how the provider answered, which drives cooldowns, rejection and failover. What a brokered lease was
-    used for the gateway has seen itself: of that the answer alone counts here.
+    used for the gateway has seen itself: of that the answer alone counts here. A failure holds for the agent that reports it;
+    of a profile that other agents may have too, it counts for them once another agent or the broker itself has met the same.
     """
 
     ListProfiles: grpc.UnaryUnaryMultiCallable[
@@ -130,7 +131,8 @@ class BrokerAsyncStub:
         equabot.broker.v1.broker_pb2.ReportOutcomeResponse,
     ]
     """ReportOutcome tells how the provider answered, which drives cooldowns, rejection and failover. What a brokered lease was
-    used for the gateway has seen itself: of that the answer alone counts here.
+    used for the gateway has seen itself: of that the answer alone counts here. A failure holds for the agent that reports it;
+    of a profile that other agents may have too, it counts for them once another agent or the broker itself has met the same.
     """
 
     ListProfiles: grpc.aio.UnaryUnaryMultiCallable[
@@ -198,7 +200,8 @@ class BrokerServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[equabot.broker.v1.broker_pb2.ReportOutcomeResponse, collections.abc.Awaitable[equabot.broker.v1.broker_pb2.ReportOutcomeResponse]]:
         """ReportOutcome tells how the provider answered, which drives cooldowns, rejection and failover. What a brokered lease was
-        used for the gateway has seen itself: of that the answer alone counts here.
+        used for the gateway has seen itself: of that the answer alone counts here. A failure holds for the agent that reports it;
+        of a profile that other agents may have too, it counts for them once another agent or the broker itself has met the same.
         """
 
     @abc.abstractmethod
