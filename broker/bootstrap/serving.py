@@ -14,7 +14,7 @@ from typing import Final
 from broker.bootstrap.beside import beside
 from broker.bootstrap.engine import Engine
 from broker.bootstrap.listening import start_servers
-from broker.bootstrap.stores import check_seal, migrate_stores
+from broker.bootstrap.stores import migrate_stores, prepare_seal
 from broker.config.gateway import gateway_of
 from broker.config.model import Config
 from broker.domain.errors import CannotStart
@@ -50,7 +50,7 @@ async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
     metrics = Metrics(version=_version())
     folding = Folding(log_event, now=clock.now, steady=clock.steady)
     events = Events(folding.record, metrics.record)
-    await asyncio.to_thread(check_seal, config)
+    await asyncio.to_thread(prepare_seal, config)
     for migration in await asyncio.to_thread(migrate_stores, config):
         _log.log(logging.WARNING if migration.fault else logging.INFO, "%s", migration)
     listen = config.listen

@@ -1,6 +1,7 @@
 """The stores of logins: built, kept equal with other tools' files, moved from older ones."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from secrets import token_hex
@@ -27,18 +28,29 @@ from broker.upstream.token_endpoint import HttpTokenEndpoint
 
 def agent_stores(config: Config, clock: Clock | None = None) -> AgentStores:
     """The agents' profile stores, sealed where the configuration says so. Nothing is read yet."""
-    seal = None if config.seal_key_file is None else Seal(config.seal_key_file)
-    return AgentStores(config.home, clock=clock or SystemClock(), seal=seal)
+    return AgentStores(config.home, clock=clock or SystemClock(), seal=_seal(config))
 
 
-def check_seal(config: Config) -> None:
-    """Raises CannotStart where the stores are sealed with a key that others can read or change. Blocking."""
-    if config.seal_key_file is None:
+def prepare_seal(config: Config) -> None:
+    """Seals the stores that are not sealed as they should be. What is wrong with a store, its source reports. Blocking. Raises
+    CannotStart where others can read or change the key."""
+    seal = _seal(config)
+    if seal is None:
         return
     try:
-        Seal(config.seal_key_file).check()
+        seal.check()
     except StoreFault as fault:
         raise CannotStart(f"seal.key_file: {fault}") from None
+    stores = agent_stores(config)
+    for agent in dict.fromkeys((MAIN, *config.policies.agents)):
+        store = stores.of(agent)
+        if store.path.exists():
+            with suppress(StoreFault):
+                store.edit(lambda document: document)
+
+
+def _seal(config: Config) -> Seal | None:
+    return None if config.seal_key_file is None else Seal(config.seal_key_file, record=config.home / "seals.json")
 
 
 def login_places(config: Config, stores: AgentStores, clock: Clock) -> LoginPlaces:

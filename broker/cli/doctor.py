@@ -12,7 +12,7 @@ from broker.cli.arguments import add_places
 from broker.cli.exits import Exit, Failure
 from broker.cli.output import Cell, Style
 from broker.cli.problems import Problem, problem
-from broker.cli.storing import faults
+from broker.cli.storing import Desk, faults
 from broker.cli.surroundings import environment
 from broker.domain.findings import Finding, Severity
 
@@ -36,6 +36,11 @@ def add_parser(subparsers: Any, **described: str) -> None:
         action="store_true",
         help="close what is open to others, seal, migrate, remove stale locks, refresh logins whose time has come",
     )
+    parser.add_argument(
+        "--accept-restored",
+        action="store_true",
+        help="after a backup was restored: accept sealed stores that are older than the newest seen, or in another's place",
+    )
     add_places(parser)
     parser.set_defaults(run=run, agent=None)
 
@@ -51,6 +56,8 @@ def run(args: Namespace) -> int:
         told = [problem(Severity.ERROR, fault.where, ": ".join(filter(None, (fault.path, fault.message))))
                   for fault in refused.faults]  # fmt: skip
         return _tell(told)
+    if args.accept_restored:
+        _accept(config)
     _sync(config)
     problems = list(_examine(args, config))
     if args.fix and _mend(problems):
@@ -78,6 +85,17 @@ def _sync(config: "Config") -> None:
     with suppress(Failure), faults():
         if sync_claude_login(config):
             output.say("copied: the login of Claude Code, which is newer, into the store of main")
+
+
+def _accept(config: "Config") -> None:
+    """Says which stores were accepted. What cannot be, the examination reports."""
+    from broker.cli.doctor_stores import kept_agents  # noqa: PLC0415
+
+    for agent in kept_agents(config):
+        store = Desk(config, agent).store
+        with suppress(Failure), faults():
+            if config.seal_key_file is not None and store.accept():
+                output.say(f"accepted: {store.path} as it is now; every other copy of it is refused")
 
 
 def _mend(problems: Sequence[Problem]) -> bool:

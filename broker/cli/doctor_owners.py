@@ -47,6 +47,7 @@ def owners(config: "Config") -> Iterator[Problem]:
 def _files(config: "Config") -> Iterator[_Kept]:
     if config.seal_key_file is not None:
         yield _Kept(config.seal_key_file, "seals the profile stores", required=True)
+        yield _Kept(config.home / "seals.json", "holds the number of each store's newest write", secret=False)
     if config.remote is not None:
         yield _Kept(config.remote.key, "is the key of the broker's certificate")
         accounts = config.remote.service_accounts

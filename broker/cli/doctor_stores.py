@@ -23,7 +23,7 @@ _OPEN = 0o077
 def stores(config: "Config") -> Iterator[Problem]:
     """What is wrong with them."""
     yield from _older_files(config)
-    for agent in dict.fromkeys((*_kept(config.home), *config.policies.agents)):
+    for agent in kept_agents(config):
         desk = Desk(config, agent)
         try:
             yield from _store(desk)
@@ -53,9 +53,10 @@ def _older_files(config: "Config") -> Iterator[Problem]:
         yield problem(Severity.INFO, file, message, f"rm {file}, once nobody misses anything")
 
 
-def _kept(home: Path) -> list[str]:
-    """The agents that have a store."""
-    return sorted(path.parent.parent.name for path in (home / "agents").glob("*/agent/auth-profiles.json"))
+def kept_agents(config: "Config") -> list[str]:
+    """The agents that have a store, or may have one."""
+    kept = sorted(path.parent.parent.name for path in (config.home / "agents").glob("*/agent/auth-profiles.json"))
+    return list(dict.fromkeys((*kept, *config.policies.agents)))
 
 
 def _store(desk: Desk) -> Iterator[Problem]:

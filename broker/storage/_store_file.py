@@ -13,6 +13,7 @@ from broker.files.ownership import directory_doubt, file_doubt
 from broker.files.reading import Unreadable, read_some
 from broker.ports import StoreFault
 from broker.storage.replacing import replace_file
+from broker.storage.sealing import Opened
 
 _LOOKS: Final = 3
 _BETWEEN_LOOKS: Final = 0.03
@@ -27,20 +28,23 @@ class Sealing(Protocol):
     def key_file(self) -> Path:
         """That file."""
 
-    def seal(self, text: bytes) -> bytes:
-        """The file's content for a store's text. Raises StoreFault."""
+    def seal(self, text: bytes, *, leap: bool = False) -> tuple[bytes, int]:
+        """The file's content for a store's text, and its number. Raises StoreFault."""
 
-    def unseal(self, content: bytes) -> tuple[bytes, bool]:
-        """The store's text in the file's content, and whether it is sealed as `seal` does it. Raises Malformed, StoreFault."""
+    def written(self, number: int, *, anew: bool = False) -> None:
+        """The content of that number is in the file."""
+
+    def unseal(self, content: bytes, *, accepting: bool = False) -> Opened:
+        """The store's text in the file's content. Raises Malformed, StoreFault."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A store as it was read; `content` is None where there is no file. `sound`: it is sealed as it should be."""
+    """A store as it was read; `content` is None where there is no file. `doubts`: why it should be sealed again."""
 
     document: Document
     content: bytes | None = field(default=None, repr=False)
-    sound: bool = True
+    doubts: tuple[str, ...] = ()
 
 
 class StoreFile:
@@ -58,8 +62,8 @@ class StoreFile:
             raise StoreFault(f"{self.path} is a link to nothing: correct it or remove it")
         return real
 
-    def load(self) -> Loaded:
-        """What it holds. Raises StoreFault."""
+    def load(self, *, accepting: bool = False) -> Loaded:
+        """What it holds. `accepting`: a sealed store also where it is an older copy or another's. Raises StoreFault."""
         fault = ""
         for look in range(_LOOKS):
             if look:
@@ -69,15 +73,17 @@ class StoreFile:
             if content is None:
                 return Loaded(Document())
             try:
-                text, sound = (content, True) if self._seal is None else self._seal.unseal(content)
-                return Loaded(parse(text), content, sound)
+                if self._seal is None:
+                    return Loaded(parse(content), content)
+                opened = self._seal.unseal(content, accepting=accepting)
+                return Loaded(parse(opened.text), content, opened.doubts)
             except Malformed as error:
                 fault = f"{self.path} is not usable: {error}. Nothing of it was changed"
             except StoreFault as error:
                 raise StoreFault(f"{self.path} is not usable: {error}") from None
         raise StoreFault(fault)
 
-    def save(self, document: Document) -> bytes:
+    def save(self, document: Document, *, accepting: bool = False) -> bytes:
         """Writes the document, and returns the file's content. Raises StoreFault; the file is as it was then."""
         real = self.real()
         text = serialize(document)
@@ -86,7 +92,7 @@ class StoreFile:
         if excess := excessive(document):
             raise StoreFault(f"{self.path} cannot be written, for {excess}")
         try:
-            content = text if self._seal is None else self._seal.seal(text)
+            content, number = (text, 0) if self._seal is None else self._seal.seal(text, leap=accepting)
         except StoreFault as error:
             raise StoreFault(f"{self.path} cannot be sealed: {error}") from None
         try:
@@ -96,6 +102,8 @@ class StoreFile:
             replace_file(real, content)
         except OSError as error:
             raise self.unusable("written", error) from None
+        if self._seal is not None:
+            self._seal.written(number, anew=accepting)
         return content
 
     def loose(self) -> bool:

@@ -11,7 +11,8 @@ from typing import Final, TypeVar
 from broker.domain.auth_document import Document
 from broker.domain.policies import MAIN
 from broker.ports import Clock, LockedStore, StoreFault
-from broker.storage.auth_profiles import AuthProfiles, Locked, Sealing
+from broker.storage.auth_profiles import AuthProfiles, Locked
+from broker.storage.sealing import Seal
 
 T = TypeVar("T")
 _SAFE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -20,7 +21,7 @@ _SAFE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 class AgentStores:
     """The stores under `<home>/agents/<agent>/agent/`."""
 
-    def __init__(self, home: Path, *, clock: Clock, seal: Sealing | None = None) -> None:
+    def __init__(self, home: Path, *, clock: Clock, seal: Seal | None = None) -> None:
         self._home = home
         self._clock = clock
         self._seal = seal
@@ -34,7 +35,9 @@ class AgentStores:
 
     def of(self, agent: str) -> AuthProfiles:
         """The agent's store, for those who may block. Raises StoreFault."""
-        return AuthProfiles(self.directory(agent) / "auth-profiles.json", clock=self._clock, seal=self._seal)
+        path = self.directory(agent) / "auth-profiles.json"
+        seal = None if self._seal is None else self._seal.of(path.relative_to(self._home).as_posix())
+        return AuthProfiles(path, clock=self._clock, seal=seal)
 
     async def read(self, agent: str) -> Document:
         """The store as it is now. Raises StoreFault."""

@@ -36,9 +36,8 @@ class AuthProfiles:
     def inspect(self) -> tuple[Document, tuple[str, ...]]:
         """What it holds, and what is wrong with the file that does not keep it from being read. Raises StoreFault."""
         loaded = self._file.load()
-        unsealed = f"{self.path} is not sealed with the present key: run `equabot doctor --fix`"
-        doubts = () if loaded.sound else (unsealed,)
-        return loaded.document, (*doubts, *self._file.doubts())
+        unsealed = (f"{self.path} {doubt}: run `equabot doctor --fix`" for doubt in loaded.doubts)
+        return loaded.document, (*unsealed, *self._file.doubts())
 
     def stale_lock(self) -> Path | None:
         """A lock file beside it that a dead process left behind. Whoever writes the store next removes it."""
@@ -53,16 +52,29 @@ class AuthProfiles:
         with self.locked(abandoned=abandoned) as locked:
             return locked.edit(change)
 
+    def accept(self) -> bool:
+        """Seals a store again that is an older copy, another agent's, or in the open in the place of a sealed one, and returns
+        whether it was. For an operator who put it there. Raises StoreFault."""
+        try:
+            self._file.load()
+        except StoreFault:
+            pass
+        else:
+            return False
+        with self.locked(accepting=True) as locked:
+            locked.accept()
+        return True
+
     @contextmanager
-    def locked(self, *, abandoned: threading.Event | None = None) -> Iterator["Locked"]:
+    def locked(self, *, abandoned: threading.Event | None = None, accepting: bool = False) -> Iterator["Locked"]:
         """The store, which nobody else writes while the context lasts, however long. Raises StoreFault."""
-        held = self.lock(abandoned=abandoned)
+        held = self.lock(abandoned=abandoned, accepting=accepting)
         try:
             yield held
         finally:
             held.release()
 
-    def lock(self, *, abandoned: threading.Event | None = None) -> "Locked":
+    def lock(self, *, abandoned: threading.Event | None = None, accepting: bool = False) -> "Locked":
         """The same for those who give the lock back in another place. `abandoned`, once set, makes the waiting for it end.
         Raises StoreFault."""
         real = self._file.real()
@@ -70,7 +82,7 @@ class AuthProfiles:
         try:
             make_directory(real.parent)
             lock.take()
-            return Locked(self._file, lock)
+            return Locked(self._file, lock, accepting=accepting)
         except OSError as error:
             lock.release()
             raise self._file.unusable("locked for writing", error) from None
@@ -82,11 +94,11 @@ class AuthProfiles:
 class Locked:
     """A store under its lock. Its methods may be called from any thread."""
 
-    def __init__(self, file: StoreFile, lock: StoreLock) -> None:
+    def __init__(self, file: StoreFile, lock: StoreLock, *, accepting: bool) -> None:
         self._file = file
         self._lock: StoreLock | None = lock
         self._mutex = threading.Lock()
-        self._loaded = file.load()
+        self._loaded = file.load(accepting=accepting)
 
     @property
     def document(self) -> Document:
@@ -109,6 +121,11 @@ class Locked:
             self._save(change(self.document))
             return self.document
 
+    def accept(self) -> None:
+        """Writes the store as it was read, ahead of every copy of it. Raises StoreFault."""
+        with self._mutex:
+            self._file.save(self._loaded.document, accepting=True)
+
     def release(self) -> None:
         """Gives the lock back, once what is being written is written. May be called again."""
         with self._mutex:
@@ -124,7 +141,7 @@ class Locked:
 
     def _save(self, document: Document) -> None:
         loaded = self._loaded
-        well_kept = loaded.content is None or (loaded.sound and not self._file.loose())
+        well_kept = loaded.content is None or (not loaded.doubts and not self._file.loose())
         if document.raw != loaded.document.raw or not well_kept:
             content = self._file.save(document)
             self._loaded = Loaded(document, content)

@@ -173,6 +173,28 @@ def test_a_store_that_cannot_be_read_is_an_error_that_stays(host: Host, broken: 
     assert host.store_path().read_text() == broken
 
 
+def test_a_restored_store_is_accepted_when_an_operator_says_so(host: Host) -> None:
+    """S14: `--fix` does not, for it cannot tell a backup from an older copy that somebody put there."""
+    host.write_config("seal: {key_file: seal.key}\nagents: {main: {}, coder: {}}\n")
+    (host.home / "seal.key").touch(mode=0o600)
+    (host.home / "seal.key").write_bytes(b"k" * 32)
+    store(host, manual=token())
+    assert host.run("doctor", "--fix").code == 0
+    older = host.store_path().read_bytes()
+    host.run("models", "auth", "order", "set", "--provider", "anthropic", "anthropic:manual")
+    assert host.store_path().read_bytes() != older
+    host.store_path().write_bytes(older)
+    for arguments in (("doctor",), ("doctor", "--fix")):
+        done = host.run(*arguments)
+        assert done.code == 1
+        assert said(done, "error", "it is an older copy (write 1, and write 2 was seen here)")
+        assert said(done, "error", "equabot doctor --accept-restored")
+    done = host.run("doctor", "--accept-restored")
+    assert f"accepted: {host.store_path()} as it is now; every other copy of it is refused" in done.out
+    assert done.code == 0
+    assert "accepted" not in host.run("doctor", "--accept-restored").out
+
+
 def test_malformed_entries_are_warnings(host: Host) -> None:
     """They are kept, and not used."""
     host.write_store({"version": 1, "profiles": {"anthropic:a": token(), "nocolon": token(), "x:y": 3},

@@ -91,7 +91,7 @@ def test_the_keys_of_service_accounts(tmp_path: Path) -> None:
 def test_the_key_that_seals_stores(tmp_path: Path) -> None:
     """S28: nothing is written in the open instead."""
     pipe = piped(tmp_path / "seal.key")
-    said = at_once(pipe, lambda: Seal(pipe).seal(b"{}"))
+    said = at_once(pipe, lambda: Seal(pipe, record=pipe.with_name("seals.json")).of("main").seal(b"{}"))
     assert isinstance(said, StoreFault)
     assert "is not a regular file" in str(said)
 

@@ -120,7 +120,7 @@ async def test_a_key_that_comes_later_opens_a_sealed_store(tmp_path: Path) -> No
     keys = tmp_path / "keys"
     keys.touch(mode=0o600)
     keys.write_bytes(b"k" * 32)
-    stores = AgentStores(tmp_path, clock=SystemClock(), seal=Seal(keys))
+    stores = AgentStores(tmp_path, clock=SystemClock(), seal=Seal(keys, record=tmp_path / "seals.json"))
     await stores.edit("main", key("openai:x", "k"))
     keys.unlink()
     async with following(source(stores)) as events:

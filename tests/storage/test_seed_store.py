@@ -34,7 +34,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> AuthProfiles:
         return AuthProfiles(path, clock=SystemClock())
     (tmp_path / "key").touch(mode=0o600)
     (tmp_path / "key").write_bytes(b"k" * 32)
-    sealed = AuthProfiles(path, clock=SystemClock(), seal=Seal(tmp_path / "key"))
+    sealed = AuthProfiles(path, clock=SystemClock(), seal=Seal(tmp_path / "key", record=tmp_path / "seals.json").of("main"))
     sealed.edit(lambda document: document)
     return sealed
 
