@@ -121,8 +121,20 @@ class AuditSink(Protocol):
         """Why nothing can be recorded, and what to do. Empty: it can be."""
 
     @property
+    def doubt(self) -> str:
+        """Why the log may not be what a broker wrote, as was found at a start. Empty: nothing, or an operator accepted it."""
+
+    @property
+    def unheld(self) -> str:
+        """Why the log's end cannot be remembered elsewhere. Empty: it can."""
+
+    @property
     def refuses(self) -> bool:
-        """Whether nothing may be granted now: it cannot be recorded, and it must be."""
+        """Whether nothing may be granted now: it cannot be recorded, or the log is in doubt, and it must be."""
+
+    def accept(self) -> str:
+        """An operator accepts the doubt, which is recorded. Returns what was accepted; empty for nothing. Raises
+        AuditUnavailable."""
 
 
 class StoreFault(Exception):

@@ -57,10 +57,11 @@ async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
     with claim(
         config.run_dir, config.policies.agents, admin=listen.admin, control=listen.control, agent_paths=listen.agents
     ) as claimed:
+        ran_before = config.state_path.exists()
         store = SqliteStateStore(config.state_path, clock=clock)
         try:
             redactor = redactor or Redactor()
-            audit = _audit(config, clock, key=store.digest_key, clean=redactor.text)
+            audit = _audit(config, clock, key=store.digest_key, clean=redactor.text, served=ran_before)
             folding.sinks.insert(0, audit.record)
             engine = Engine(config, clock=clock, store=store, events=events)
             redactor.watch(engine.standings.secrets)
@@ -100,16 +101,17 @@ async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
             store.close()
 
 
-def _audit(config: Config, clock: Clock, *, key: bytes, clean: Callable[[str], str]) -> AuditLog:
-    """The audit log, begun. Its anchor lies beside the state, which leases outlive a restart in."""
+def _audit(config: Config, clock: Clock, *, key: bytes, clean: Callable[[str], str], served: bool) -> AuditLog:
+    """The audit log, begun."""
     options = config.audit
     audit = AuditLog(
         audit_output(options.path, patient=options.fail_closed),
-        anchor=config.state_path.with_name("audit.head"),
+        anchor=config.anchor_path,
         key=key,
         clean=clean,
         version=_version(),
         fail_closed=options.fail_closed,
+        served=served,
         now=clock.now,
         steady=clock.steady,
     )
@@ -189,6 +191,7 @@ def _snapshot(engine: Engine, store: StateStore, audit: AuditLog, clock: SystemC
         suspended=engine.suspending.states(),
         store_fault=bool(store.fault),
         audit_fault=bool(audit.fault),
+        anchor_faults=audit.anchor_faults,
         audit_lost=audit.lost,
         audit_sequence=audit.head.sequence,
     )

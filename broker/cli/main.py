@@ -31,7 +31,7 @@ _COMMANDS: Final = {
     "doctor": ("doctor", "find what is wrong, and mend what can be mended safely"),
     "gateway": ("gateway", "what the gateway is run with"),
     "config": ("config_check", "check a configuration"),
-    "audit": ("audit", "verify the audit log"),
+    "audit": ("audit", "verify the audit log, or accept one that no anchor vouches for"),
 }
 _STORING: Final = ("models", "onboard", "doctor", "agent")
 _EPILOG: Final = """\

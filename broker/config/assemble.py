@@ -299,7 +299,11 @@ def _models(given: Models, known: Known, report: Report) -> Models:
 
 
 def _audit(given: AuditSection, around: Surroundings) -> AuditOptions:
-    return AuditOptions(path=None if given.path == "-" else around.path(given.path), fail_closed=given.fail_closed)
+    return AuditOptions(
+        path=None if given.path == "-" else around.path(given.path),
+        anchor=around.path(given.anchor) if given.anchor else None,
+        fail_closed=given.fail_closed,
+    )
 
 
 def _gateway(given: GatewaySection, around: Surroundings) -> GatewayOptions:

@@ -95,6 +95,7 @@ class AuditSection:
     """`path` is `-` for standard output."""
 
     path: str = "-"
+    anchor: str = ""
     fail_closed: bool = False
 
 
@@ -386,7 +387,7 @@ DOCUMENT: Final = Section(
         ),
         "leases": Section(LeaseOptions, {"default_ttl": _DURATION, "max_ttl": _DURATION}),
         "expiry": Section(ExpiryOptions, {"warn_within": Text(values.span), "stale_budget": Text(values.span)}),
-        "audit": Section(AuditSection, {"path": _PATH, "fail_closed": Text(values.boolean)}),
+        "audit": Section(AuditSection, {"path": _PATH, "anchor": _PATH, "fail_closed": Text(values.boolean)}),
         "gateway": Section(
             GatewaySection,
             {

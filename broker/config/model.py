@@ -90,9 +90,11 @@ class ExpiryOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditOptions:
-    """Where the audit log goes, None being standard output; and whether nothing is granted while it cannot be written."""
+    """Where the audit log goes, None being standard output; where its anchor is, None being next to the state; and whether
+    nothing is granted while it cannot be written, or is in doubt."""
 
     path: Path | None = None
+    anchor: Path | None = None
     fail_closed: bool = False
 
 
@@ -156,3 +158,8 @@ class Config:
     env: Mapping[str, SecretValue] = field(default_factory=lambda: MappingProxyType({}))
     shell_env: ShellEnv = field(default_factory=ShellEnv)
     seal_key_file: Path | None = None
+
+    @property
+    def anchor_path(self) -> Path:
+        """Where the audit log's anchor is."""
+        return self.audit.anchor or self.state_path.with_name("audit.head")

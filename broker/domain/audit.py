@@ -8,19 +8,35 @@ some record on, or leave out its end. That shows only by a place that was noted 
 """
 
 import hmac
+import re
+from collections import deque
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
 from hashlib import sha256
 from json import JSONDecodeError, JSONEncoder, loads
+from math import inf
 from typing import Any, Final, NamedTuple
 
 BEGUN: Final = "begun"
 """The kind of the first record of a file, and of each start of a broker."""
+ACCEPTED: Final = "accepted"
+"""The kind of the record with which an operator accepts what a start could not vouch for."""
+CRASH_SECONDS: Final = 10.0
+"""A machine that dies may lose what its broker wrote so long before: the anchor may be that far behind the log."""
 
 _MARK: Final = b'{"audit":1,'
 _SEAL: Final = b',"hash":"'
 _SEAL_BYTES: Final = len(_SEAL) + 64 + len(b'"}')
 _HASH: Final = 64
+_NOTE: Final = re.compile(rb"the audit log stands at record (\d{1,20}), hash ([0-9a-f]{64})")
+_INTERLEAVED: Final = 4096
+"""Records by which a captured line about a record may come late."""
+_CLEAR: Final = "-"
+_ANCHOR: Final = re.compile(rb"(\d{20}) ([0-9a-f]{64})(?: ([a-z_-]+) *)?\n")
+"""Brokers before wrote two words."""
 _encode: Final = JSONEncoder(separators=(",", ":")).encode
 
 
@@ -33,6 +49,25 @@ class Head(NamedTuple):
 
 START: Final = Head(0, "0" * _HASH)
 """Before the first record."""
+
+
+class Doubt(StrEnum):
+    """Why an anchor does not vouch for the log that a broker finds when it starts."""
+
+    MISSING = "anchor_missing"
+    UNREADABLE = "anchor_unreadable"
+    AHEAD = "anchor_ahead"
+    BEHIND = "anchor_behind"
+    FOREIGN = "anchor_foreign"
+
+
+@dataclass(frozen=True, slots=True)
+class Anchored:
+    """What an anchor holds: the end of the log as its broker knew it (None: nothing that can be read), and the doubt that no
+    operator has accepted yet."""
+
+    head: Head | None = None
+    doubt: Doubt | None = None
 
 
 class Unsound(Exception):
@@ -58,8 +93,9 @@ class Record:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """What a sound log holds. `after` is the place from which it goes on: `START`, unless there is an earlier file. `lost`
-    counts what its broker could not record, `torn` the lines that a crash left unfinished, `blind` the starts at which the
-    broker had no anchor to compare the file with."""
+    counts what its broker could not record, `torn` the lines that a crash left unfinished. `doubts` are those of starts at
+    which no anchor vouched for the log, and which no operator has accepted; `accepted` counts the others. `anchored` is the
+    record that was looked for as the anchor's, and `beyond` how many seconds the log goes on after it."""
 
     records: int
     first: str
@@ -68,7 +104,10 @@ class Summary:
     head: Head
     lost: int
     torn: int
-    blind: int
+    doubts: tuple[Doubt, ...]
+    accepted: int
+    anchored: Record | None
+    beyond: float
 
 
 def seal(record: Mapping[str, object], *, after: Head) -> tuple[bytes, Head]:
@@ -94,6 +133,33 @@ def unseal(line: bytes) -> Record:
         raise Unsound("it is not a record that a broker wrote") from None
 
 
+def between(earlier: Record, later: Record) -> float:
+    """Seconds from one record to the other, by their own instants; infinite where those are none."""
+    try:
+        return (datetime.fromisoformat(later.at) - datetime.fromisoformat(earlier.at)).total_seconds()
+    except (ValueError, TypeError):
+        return inf
+
+
+def anchor_line(anchored: Anchored) -> bytes:
+    """An anchor's content, always of the same length. `anchored.head` must not be None."""
+    head = anchored.head or START
+    return b"%020d %b %-20b\n" % (head.sequence, head.hash.encode(), (anchored.doubt or _CLEAR).encode())
+
+
+def parse_anchor(content: bytes) -> Anchored:
+    """What an anchor holds. Raises Unsound for what is none."""
+    found = _ANCHOR.fullmatch(content)
+    if found is None:
+        raise Unsound("it is not an audit log's anchor")
+    head, word = Head(int(found[1]), found[2].decode()), (found[3] or b"").decode()
+    if word in ("", _CLEAR):
+        return Anchored(head)
+    if word not in set(Doubt):
+        raise Unsound("it is not an audit log's anchor")
+    return Anchored(head, Doubt(word))
+
+
 def pseudonym(lease_id: str, *, key: bytes) -> str:
     """What stands in the log for a lease: the same for one lease, and no way back to its id."""
     return hmac.digest(key, lease_id.encode(errors="replace"), "sha256")[:16].hex()
@@ -113,16 +179,21 @@ class Verifying:
     """Reads a log line by line. `captured`: it is what a container printed, so that other lines stand between the records, and
     the beginning may be gone. `noted` are hashes (or their beginnings) of records that must be there."""
 
-    def __init__(self, *, captured: bool = False, noted: Iterable[str] = ()) -> None:
+    def __init__(self, *, captured: bool = False, noted: Iterable[str] = (), anchor: Head | None = None) -> None:
         self._captured = captured
         self._noted = set(noted)
+        self._anchor = anchor
+        self._anchored: Record | None = None
+        self._said: dict[str, int] = {}
+        self._recent: deque[str] = deque(maxlen=_INTERLEAVED)
         self.lines = 0
         """So many lines were taken."""
         self._records = 0
         self._first: Record | None = None
         self._last: Record | None = None
         self._unfinished: tuple[int, bytes, Unsound] | None = None
-        self._lost = self._torn = self._blind = 0
+        self._lost = self._torn = self._accepted = 0
+        self._doubts: tuple[Doubt, ...] = ()
 
     def take(self, line: bytes) -> None:
         """The next line, without its newline. Raises Unsound; nothing more can be said after that."""
@@ -130,6 +201,7 @@ class Verifying:
         if self._captured:
             at = line.find(_MARK)
             if at < 0:
+                self._hear(line)
                 return
             line = line[at:].rstrip(b"\r")
         try:
@@ -153,6 +225,11 @@ class Verifying:
             raise Unsound("there is no record in it")
         for noted in sorted(self._noted):
             raise Unsound(f"no record has the noted hash {noted}: the log's end was cut, or it was written anew")
+        for said, number in self._said.items():
+            if number >= self._first.head.sequence:
+                raise Unsound(f"its broker noted record {number} with hash {said}, and no record has it: it was cut or changed")
+        if self._anchor is not None and self._anchored is None and self._anchor != START:
+            raise Unsound(self._why_not_anchored(self._anchor, self._last.head))
         return Summary(
             records=self._records,
             first=self._first.at,
@@ -161,8 +238,22 @@ class Verifying:
             head=self._last.head,
             lost=self._lost,
             torn=self._torn,
-            blind=self._blind,
+            doubts=self._doubts,
+            accepted=self._accepted,
+            anchored=self._anchored,
+            beyond=0.0 if self._anchored is None else between(self._anchored, self._last),
         )
+
+    def _hear(self, line: bytes) -> None:
+        """What the broker's own log, captured with the records, says of where the chain is."""
+        found = _NOTE.search(line)
+        if found and found[2].decode() not in self._recent:
+            self._said[found[2].decode()] = int(found[1])
+
+    def _why_not_anchored(self, anchor: Head, last: Head) -> str:
+        if anchor.sequence > last.sequence:
+            return f"it ends with record {last.sequence}, and its anchor holds record {anchor.sequence}: records were cut off"
+        return f"no record has the hash that its anchor holds for record {anchor.sequence}: it was changed, or is another log"
 
     def _doubt(self, line: bytes, why: Unsound) -> None:
         # A line that is not sound may be what a crash left; only the next record can vouch for that.
@@ -195,13 +286,28 @@ class Verifying:
         return self._captured and record.kind == BEGUN and record.before in (last.before, START)
 
     def _count(self, record: Record) -> None:
-        blind = record.kind == BEGUN and record.fields.get("anchor") is False
-        self._blind += blind and (self._first is not None or record.before != START)
+        if record.kind == ACCEPTED:
+            self._accepted, self._doubts = self._accepted + len(self._doubts), ()
+        elif (doubt := self._doubt_of(record)) is not None:
+            self._doubts += (doubt,)
+        if record.head == self._anchor:
+            self._anchored = record
+        self._said.pop(record.head.hash, None)
+        self._recent.append(record.head.hash)
         self._first, self._last = self._first or record, record
         self._records += 1
         self._noted = {noted for noted in self._noted if not record.head.hash.startswith(noted)}
         lost = record.fields.get("lost", 0)
         self._lost += lost if isinstance(lost, int) else 0
+
+    def _doubt_of(self, record: Record) -> Doubt | None:
+        if record.kind != BEGUN:
+            return None
+        with suppress(ValueError):
+            return Doubt(str(record.fields.get("doubt", "")))
+        # Brokers before wrote no doubt. Of a chain that begins anew, nothing vouches for the one before.
+        follows = self._first is not None or record.before != START
+        return Doubt.MISSING if follows and record.fields.get("anchor") is False else None
 
     def _refuse(self, why: str) -> None:
         raise Unsound(why, line=self.lines)

@@ -52,6 +52,8 @@ def findings(
     unmet: Iterable[str],
     store_fault: str,
     audit_fault: str = "",
+    audit_doubt: str = "",
+    anchor_fault: str = "",
     identity_fault: str = "",
     suspensions: Mapping[str, Suspension] = _NO_SUSPENSIONS,
 ) -> list[Finding]:
@@ -59,6 +61,7 @@ def findings(
     found = chain(
         _of_faults(state=store_fault, audit=audit_fault, identity=identity_fault),
         of_suspensions(suspensions),
+        _of_audit(audit_doubt, anchor_fault),
         _of_providers(unmet),
         _of_sources(sources),
         _of_profiles(candidates),
@@ -88,6 +91,18 @@ def of_suspensions(suspensions: Mapping[str, Suspension]) -> Iterator[Finding]:
             message=f"suspended since {since}{why}: it gets no lease, and the gateway refuses it",
             remedy=f"equabot agent resume {agent}",
         )
+
+
+def _of_audit(doubt: str, anchor_fault: str) -> Iterator[Finding]:
+    if doubt:
+        remedy = (
+            "compare the log with a hash that was noted elsewhere, then `equabot audit accept`; if the anchor's place does not"
+            " outlive a restart, set audit.anchor to one that does"
+        )
+        yield Finding(severity=Severity.ERROR, subject="audit", message=doubt, remedy=remedy)
+    if anchor_fault:
+        remedy = "make room there, or set audit.anchor to a place that can be written"
+        yield Finding(severity=Severity.ERROR, subject="audit", message=anchor_fault, remedy=remedy)
 
 
 def _of_providers(unmet: Iterable[str]) -> Iterator[Finding]:

@@ -81,6 +81,7 @@ class AdminServicer:
                 "ListAgents": self.list_agents,
                 "SuspendAgent": self.suspend_agent,
                 "ResumeAgent": self.resume_agent,
+                "AcceptAuditLog": self.accept_audit_log,
                 "Diagnose": self.diagnose,
             },
         )
@@ -177,6 +178,10 @@ class AdminServicer:
         resumed = await self._suspending.resume(agent)
         return pb.ResumeAgentResponse(agent=self._agent(agent), resumed=resumed)
 
+    async def accept_audit_log(self, request: pb.AcceptAuditLogRequest, call: Call) -> pb.AcceptAuditLogResponse:
+        """Accepts what no anchor vouches for."""
+        return pb.AcceptAuditLogResponse(accepted=self._audit.accept())
+
     async def diagnose(self, request: pb.DiagnoseRequest, call: Call) -> pb.DiagnoseResponse:
         """Sources, findings, counts."""
         found = findings(
@@ -186,6 +191,8 @@ class AdminServicer:
             unmet=self._readiness.unmet(),
             store_fault=self._store.fault,
             audit_fault=self._audit.fault,
+            audit_doubt=self._audit.doubt,
+            anchor_fault=self._audit.unheld,
             identity_fault=self._identity_fault(),
             suspensions=self._suspensions.all,
         )

@@ -1,12 +1,12 @@
-"""Where audit records go: a file that is only appended to, or standard output; and the anchor, which remembers their end."""
+"""Where audit records go: a file that is only appended to, or standard output."""
 
 import errno
 import fcntl
 import os
 import select
 import stat
-from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -17,6 +17,7 @@ LONGEST: Final = select.PIPE_BUF
 """Bytes of a record, at most: so many go into a pipe as one, and without waiting, where there is room at all."""
 
 _TAIL: Final = 16 * LONGEST
+_SEARCHED: Final = 1 << 24
 _PATIENCE_MS: Final = 50
 
 
@@ -41,6 +42,9 @@ class Output(Protocol):
 
     def append(self, line: bytes) -> None:
         """Hands the line, whole, to the operating system. Raises OSError; then none of it was taken, or `replaced` is true."""
+
+    def find(self, head: Head) -> Record | None:
+        """The record at that place, if it is among the last 16 MiB and the chain goes on from it to the end."""
 
     def replaced(self) -> bool:
         """Whether it has to be opened again before it is written to."""
@@ -93,6 +97,17 @@ class AuditFile:
         except OSError:
             self._torn = True
 
+    def find(self, head: Head) -> Record | None:
+        """Reads it again, so only for a log that does not end where it should."""
+        size = os.fstat(self._fd).st_size
+        lines = os.pread(self._fd, _SEARCHED, max(size - _SEARCHED, 0)).split(b"\n")
+        records = [unseal(line) for line in lines if _sound(line)]
+        for at, record in enumerate(records):
+            if record.head == head:
+                chained = all(one.head == after.before for one, after in pairwise(records[at:]))
+                return record if chained else None
+        return None
+
     def replaced(self) -> bool:
         """Whether its path leads to another file, or to none, or its last line is unfinished."""
         if self._torn or self._fd < 0:
@@ -142,43 +157,16 @@ class AuditStream:
         while rest:  # a file on a disk that is nearly full; a pipe takes all or nothing
             rest = rest[os.write(self._fd, rest) :]
 
+    def find(self, head: Head) -> Record | None:
+        """Nothing: it cannot be read."""
+        return None
+
     def replaced(self) -> bool:
         """Never, once it is open."""
         return self._fd < 0
 
     def sync(self) -> None:
         """Whoever reads it sees to that."""
-
-    def close(self) -> None:
-        """May be called again."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-
-class Anchor:
-    """The end of the chain, remembered beside the state, so that a cut made while no broker ran is found. Exact to one record
-    when a process dies, and only as good as the disk when the machine does."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._fd = -1
-
-    def read(self) -> Head | None:
-        """What was remembered last; None where nothing was, or nothing that can be read."""
-        try:
-            number, digest = self._path.read_text("ascii").split()
-            return Head(int(number), digest)
-        except (OSError, ValueError):
-            return None
-
-    def hold(self, head: Head) -> None:
-        """Remembers it. One write of always the same length, in place: it needs no space, and is whole for whoever reads it.
-        What it cannot write it leaves: the records count."""
-        with suppress(OSError):
-            if self._fd < 0:
-                self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            os.pwrite(self._fd, b"%020d %b\n" % (head.sequence, head.hash.encode()), 0)
 
     def close(self) -> None:
         """May be called again."""

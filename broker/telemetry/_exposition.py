@@ -13,6 +13,7 @@ from prometheus_client.exposition import choose_encoder, gzip_accepted
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from broker.telemetry._audit_anchor import ANCHOR_FAULTS
 from broker.telemetry._readings import Histogram, Snapshot, Tallies
 from broker.telemetry._scrape_request import Scrape
 
@@ -99,6 +100,14 @@ def _gauges(snapshot: Snapshot) -> Iterator[Metric]:
     yield from (expiry, state, leases, streams, suspended, age, stale)
     yield _gauge("state_store_fault", "1 while state cannot be stored.", {}, snapshot.store_fault)
     yield _gauge("audit_fault", "1 while nothing can be recorded.", {}, snapshot.audit_fault)
+    anchor = GaugeMetricFamily(
+        "equabot_audit_anchor_fault",
+        "1 while the anchor does not vouch for the audit log: why.",
+        labels=("reason",),
+    )
+    for reason in ANCHOR_FAULTS:
+        anchor.add_metric((reason,), reason in snapshot.anchor_faults)
+    yield anchor
     yield _gauge("audit_sequence", "Number of the audit log's last record. It never falls.", {}, snapshot.audit_sequence)
     yield CounterMetricFamily("equabot_audit_lost", "What was never recorded.", value=snapshot.audit_lost)
 

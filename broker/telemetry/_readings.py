@@ -45,6 +45,7 @@ class Snapshot:
     suspended: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))
     store_fault: bool = False
     audit_fault: bool = False
+    anchor_faults: frozenset[str] = frozenset()
     audit_lost: int = 0
     audit_sequence: int = 0
 

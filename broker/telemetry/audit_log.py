@@ -12,11 +12,21 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
 from typing import Final
 
-from broker.domain.audit import BEGUN, START, Head, Record, digest_of, seal
+from broker.domain.audit import (
+    ACCEPTED,
+    BEGUN,
+    START,
+    Anchored,
+    Doubt,
+    digest_of,
+    seal,
+)
 from broker.domain.errors import AuditUnavailable, CannotStart
-from broker.telemetry._audit_output import LONGEST, Anchor, AuditFile, AuditStream, Output
+from broker.telemetry._audit_anchor import ACCEPT, DOUBTS, UNHELD, Anchor, doubt_of
+from broker.telemetry._audit_output import LONGEST, AuditFile, AuditStream, Output
 from broker.telemetry._audit_records import KINDS, Records, shortened
 from broker.telemetry.events import Event
 
@@ -65,8 +75,9 @@ def audit_output(path: Path | None, *, stdout: int = 1, patient: bool) -> Output
 
 class AuditLog:
     """Records events (`record` is a sink for `Events`, the first one). `now` and `steady` tell the time, as a clock does; the
-    anchor is a file beside the state, `key` is what the digests of leases are made with, `clean` takes secrets out of a text.
-    `changed` is called when `fault` has changed."""
+    anchor is a file elsewhere, `key` is what the digests of leases are made with, `clean` takes secrets out of a text.
+    `served`: a broker ran with this state before, so that there should be an anchor. `changed` is called when `refuses` may
+    have changed."""
 
     def __init__(
         self,
@@ -77,6 +88,7 @@ class AuditLog:
         clean: Callable[[str], str],
         version: str,
         fail_closed: bool,
+        served: bool,
         now: Callable[[], float],
         steady: Callable[[], float],
     ) -> None:
@@ -87,6 +99,8 @@ class AuditLog:
         self._fail_closed = fail_closed
         self._now = now
         self._steady = steady
+        self._served = served
+        self._known: Anchored | None = None
         self._waiting: deque[dict[str, object]] = deque()
         self._unsaid = 0
         self._failing_since: float | None = None
@@ -97,20 +111,55 @@ class AuditLog:
         """Records that could not be kept until they could be written."""
         self.fault = ""
         """Why nothing can be recorded, and what to do. Empty: it can be."""
+        self.unheld = ""
+        """Why the anchor cannot be written, and what to do. Empty: it can be."""
         self.changed: Callable[[], None] = lambda: None
 
     @property
     def refuses(self) -> bool:
         """Whether nothing may be granted now."""
-        return self._fail_closed and bool(self.fault)
+        return self._fail_closed and bool(self.fault or self.doubt)
+
+    @property
+    def doubt(self) -> str:
+        """Why the log may not be what a broker wrote, as was found at a start. Empty: nothing, or an operator accepted it."""
+        doubt = self._anchor.doubt
+        return "" if doubt is None else DOUBTS[doubt].format(anchor=self._anchor.path)
+
+    @property
+    def anchor_faults(self) -> frozenset[str]:
+        """What is wrong with the anchor, of `ANCHOR_FAULTS`."""
+        doubt = self._anchor.doubt
+        return frozenset(({doubt.value} if doubt is not None else set()) | ({UNHELD} if self.unheld else set()))
+
+    def accept(self) -> str:
+        """An operator accepts the doubt: with a record, after which the chain counts as vouched for again. Returns what was
+        accepted; empty where there was no doubt. Raises AuditUnavailable."""
+        accepted, doubt = self.doubt, self._anchor.doubt
+        if doubt is None:
+            return ""
+        self._record_or_refuse({"ts": self._at(), "kind": ACCEPTED, "doubt": doubt.value}, accepting=True)
+        self._anchor.doubt = None
+        self._hold()
+        _log.warning("an operator accepts: %s", accepted)
+        self.changed()
+        return accepted
 
     def begin(self) -> None:
-        """Opens it, with its first record. A disk that is full is no reason not to start. Raises CannotStart."""
-        self.head = self._anchor.read() or START
+        """Opens it, with its first record. A full disk is no reason not to start, nor is a log that nothing vouches for. Raises
+        CannotStart."""
+        self._known = self._anchor.read()
+        self.head = (self._known and self._known.head) or START
+        if self._known is None and not self._served:
+            self._hold()  # a start that fails, or dies, before its first record is no loss of the anchor
         try:
-            self._begin("start", anchored=self.head != START)
+            self._begin("start")
+        except CannotStart:
+            self._anchor.close()
+            raise
         except OSError as error:
             if error.errno in _WRONG:
+                self._anchor.close()
                 raise CannotStart(f"{self._explained(error)}: set audit.path to a file that can be written") from None
             self._failed(error)
         else:
@@ -152,6 +201,7 @@ class AuditLog:
         """Brings what was written safely to the disk. Blocks; may be called from another thread, every few seconds."""
         try:
             self._output.sync()
+            self._anchor.sync()
         except OSError as error:
             _log.warning("the audit log is written, but not safely on the disk: %s", self._explained(error))
 
@@ -169,8 +219,8 @@ class AuditLog:
         self._output.close()
         self._anchor.close()
 
-    def _record_or_refuse(self, record: dict[str, object]) -> None:
-        if not self.write_waiting():
+    def _record_or_refuse(self, record: dict[str, object], *, accepting: bool = False) -> None:
+        if not self.write_waiting() or (self.doubt and not accepting):
             raise self._refusal()
         try:
             self._append(record)
@@ -179,42 +229,48 @@ class AuditLog:
             raise self._refusal() from None
 
     def _refusal(self) -> AuditUnavailable:
-        why = self.fault or "the audit log is behind"
+        why = self.fault or (self.doubt and f"{self.doubt}; {ACCEPT}") or "the audit log is behind"
         return AuditUnavailable(f"nothing is granted that cannot be recorded (audit.fail_closed): {why}", retry_after=1.0)
 
     def _make_ready(self) -> None:
         steady = self._steady()
         if not self._open:
-            self._begin("start", anchored=self.head != START)
+            self._begin("start")
         elif steady >= self._look_at:
             self._look_at = steady + _LOOK_EVERY
             if self._output.replaced():
                 self._open = False
-                self._begin("rotation", anchored=True)
+                self._begin("rotation")
                 self._tell()
 
-    def _begin(self, why: str, *, anchored: bool) -> None:
+    def _begin(self, why: str) -> None:
         """Opens the output, and writes down how it was found."""
         known = self.head
         tail = self._output.open()
+        anchored = why != "start" or known != START
         found: dict[str, object] = {"ts": self._at(), "kind": BEGUN, "why": why, "version": self._version, "anchor": anchored}
         if tail.torn:
             found["torn"] = digest_of(tail.torn)
+        expected = self._known if why == "start" else Anchored(known)
+        doubt = doubt_of(tail, expected, output=self._output, served=self._served)
+        if doubt is not None:
+            found["doubt"] = doubt.value
+        if doubt in (Doubt.AHEAD, Doubt.FOREIGN):
+            found["expected"] = {"seq": known.sequence, "hash": known.hash}
+        if not anchored and tail.last is None:
+            found["chain"] = token_hex(8)
         if tail.last is not None:
-            if anchored and not _follows(tail.last, known):
-                found["expected"] = {"seq": known.sequence, "hash": known.hash}
-                _log.error(
-                    "the audit log ends with record %d, and not with record %d as it did: records were cut off or changed",
-                    tail.last.head.sequence,
-                    known.sequence,
-                )
             self.head = tail.last.head
+        self._anchor.doubt = doubt or self._anchor.doubt
         try:
             self._append(found)
         except OSError:
             self.head = known
             raise
         self._open = True
+        if doubt is not None or (why == "start" and self.doubt):
+            _log.error("%s; %s", self.doubt, ACCEPT)
+            self.changed()
 
     def _append(self, record: dict[str, object]) -> None:
         line, head = seal(record, after=self.head)
@@ -229,7 +285,20 @@ class AuditLog:
             self._look_at = 0.0
             raise
         self.head = head
-        self._anchor.hold(head)
+        self._hold()
+
+    def _hold(self) -> None:
+        try:
+            self._anchor.hold(self.head)
+        except OSError as error:
+            why = f"the audit log's anchor {self._anchor.path} cannot be written: {error.strerror}"
+            if not self.unheld:
+                _log.error("%s; the next start will not be able to vouch for the log", why)
+            self.unheld = why
+        else:
+            if self.unheld:
+                _log.info("the audit log's anchor is written again")
+            self.unheld = ""
 
     def _failed(self, error: OSError | CannotStart) -> None:
         steady = self._steady()
@@ -266,9 +335,3 @@ class AuditLog:
             return str(error)
         remedy = _REMEDIES.get(error.errno or 0)
         return f"cannot write the audit log to {self._output.name}: {error.strerror}{f': {remedy}' if remedy else ''}"
-
-
-def _follows(last: Record, known: Head) -> bool:
-    """Whether a log that ends with the record ends where it was known to, or with the one record that a crash kept from being
-    known."""
-    return known in (last.head, last.before)

@@ -66,6 +66,9 @@ class Scripted(AdminServicer):
             sources=[read, pb.SourceStatus(name="dotenv /x", state="pending", fault="unreadable")], findings=[full, later]
         )
 
+    def AcceptAuditLog(self, request: pb.AcceptAuditLogRequest, context: grpc.ServicerContext) -> pb.AcceptAuditLogResponse:
+        return pb.AcceptAuditLogResponse(accepted="its anchor is missing")
+
 
 @pytest.fixture
 def script() -> Scripted:
@@ -147,6 +150,11 @@ def test_findings_come_in_words(operator: admin.Admin) -> None:
         admin.Finding(severity="error", subject="audit", message="no space left", remedy="free some"),
         admin.Finding(severity="warning", subject="x", message="y", remedy=""),
     )
+
+
+def test_accepting_an_audit_log_says_what_was_accepted(operator: admin.Admin) -> None:
+    """In the broker's words."""
+    assert operator.accept_audit_log() == "its anchor is missing"
 
 
 def test_the_default_is_the_admin_socket_whatever_an_agents_address_is(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,14 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.domain.audit import (
+    ACCEPTED,
     BEGUN,
     START,
+    Anchored,
+    Doubt,
     Head,
     Summary,
     Unsound,
     Verifying,
+    anchor_line,
     digest_of,
     may_be_torn,
+    parse_anchor,
     pseudonym,
     seal,
     unseal,
@@ -116,7 +121,8 @@ def test_a_lease_is_told_apart_and_not_told() -> None:
 def test_a_sound_log_says_what_it_holds() -> None:
     """How many records, from when to when, and the place to note."""
     assert verified(LOG) == Summary(
-        records=6, first=AT, last=AT, after=START, head=unseal(LOG[-1]).head, lost=0, torn=0, blind=0
+        records=6, first=AT, last=AT, after=START, head=unseal(LOG[-1]).head, lost=0, torn=0, doubts=(), accepted=0,
+        anchored=None, beyond=0.0,
     )  # fmt: skip
 
 
@@ -139,10 +145,74 @@ def test_what_was_lost_is_added_up() -> None:
 
 def test_starts_without_an_anchor_are_counted() -> None:
     """At those the broker could not see whether something had been cut off. The very first one had nothing to look for."""
-    assert verified(chain({"kind": BEGUN, "anchor": False}, {"kind": BEGUN, "anchor": True})).blind == 1
+    assert verified(chain({"kind": BEGUN, "anchor": False}, {"kind": BEGUN, "anchor": True})).doubts == (Doubt.MISSING,)
     first, _ = seal({"ts": AT, "kind": BEGUN, "anchor": False}, after=START)
     later, _ = seal({"ts": AT, "kind": BEGUN, "anchor": False}, after=unseal(LOG[-1]).head)
-    assert (verified([first[:-1]]).blind, verified([later[:-1]]).blind) == (0, 1)
+    assert (len(verified([first[:-1]]).doubts), len(verified([later[:-1]]).doubts)) == (0, 1)
+
+
+def test_a_start_in_doubt_is_one_until_it_is_accepted() -> None:
+    """S17: whatever the anchor was; the record of an operator settles all doubts before it, and none after it."""
+    doubtful = {"kind": BEGUN, "anchor": True, "doubt": "anchor_behind"}
+    assert verified(chain(doubtful)).doubts == (Doubt.BEHIND,)
+    settled = verified(chain(doubtful, {"kind": BEGUN, "anchor": False, "doubt": "anchor_missing"}, {"kind": ACCEPTED}))
+    assert (settled.doubts, settled.accepted) == ((), 2)
+    again = verified(chain(doubtful, {"kind": ACCEPTED}, doubtful))
+    assert (again.doubts, again.accepted) == ((Doubt.BEHIND,), 1)
+
+
+# -- the anchor --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("doubt", [None, *Doubt])
+def test_an_anchor_is_read_as_it_was_written(doubt: Doubt | None) -> None:
+    """Always of one length, so that it is rewritten in place; brokers before wrote no doubt."""
+    head = unseal(LOG[-1]).head
+    line = anchor_line(Anchored(head, doubt))
+    assert len(line) == len(anchor_line(Anchored(START)))
+    assert parse_anchor(line) == Anchored(head, doubt)
+    assert parse_anchor(b"%020d %b\n" % (head.sequence, head.hash.encode())) == Anchored(head)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"rubbish", b"7 abc\n", anchor_line(Anchored(START))[:-1], anchor_line(Anchored(START)).replace(b" -", b" whatever")],
+)
+def test_what_is_no_anchor_is_none(content: bytes) -> None:
+    """S17: it is not taken for one that there is not."""
+    with pytest.raises(Unsound):
+        parse_anchor(content)
+
+
+def anchored(lines: list[bytes], anchor: Head) -> Summary:
+    verifying = Verifying(anchor=anchor)
+    for line in lines:
+        verifying.take(line)
+    return verifying.end()
+
+
+def test_a_log_is_compared_with_its_anchor() -> None:
+    """S17: a cut, another chain, and how far the log goes on behind it."""
+    head = unseal(LOG[-1]).head
+    assert anchored(LOG, head).anchored == unseal(LOG[-1])
+    with pytest.raises(Unsound, match="its anchor holds record 6: records were cut off"):
+        anchored(LOG[:-1], head)
+    with pytest.raises(Unsound, match="no record has the hash that its anchor holds for record 2"):
+        anchored(LOG, Head(2, "0" * 64))
+    line, _ = seal({"ts": "2026-11-22T16:41:00.000000Z", "kind": "granted"}, after=head)
+    summary = anchored([*LOG, line[:-1]], head)
+    assert summary.anchored is not None
+    assert (summary.anchored.head, summary.beyond > 0) == (head, True)
+
+
+def test_a_captured_log_is_checked_against_what_its_broker_noted() -> None:
+    """S17: the broker's log says now and then where the chain is. Captured with the records, it shows a cut."""
+    head = unseal(LOG[-1]).head
+    note = b'{"message":"the audit log stands at record %d, hash %b"}' % (head.sequence, head.hash.encode())
+    assert verified([*LOG, note], captured=True).records == 6
+    why = unsound([*LOG[:-1], note], captured=True)
+    assert "its broker noted record 6" in str(why)
+    assert verified([note, *chain(after=head)], captured=True).records == 1, "the beginning may be gone"
 
 
 # -- tampering ---------------------------------------------------------------------------------------------------------
@@ -296,5 +366,5 @@ def test_a_start_whose_anchor_is_gone_begins_anew_there() -> None:
     """As after a reboot that took the state with it. It is counted: what was cut off before it cannot be seen."""
     anew, head = seal({"ts": AT, "kind": BEGUN, "anchor": False}, after=START)
     lines = [*LOG, anew[:-1], *chain(after=head)]
-    assert (verified(lines, captured=True).records, verified(lines, captured=True).blind) == (8, 1)
+    assert (verified(lines, captured=True).records, verified(lines, captured=True).doubts) == (8, (Doubt.MISSING,))
     unsound(lines)

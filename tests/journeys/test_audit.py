@@ -2,14 +2,16 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from broker.domain.audit import START, Anchored, anchor_line, seal
 from equabot.broker.v1 import admin_pb2
 from equabot.broker.v1.admin_pb2_grpc import AdminStub
 from equabot_client import Broker, admin, errors
@@ -112,7 +114,7 @@ def _woven(log: str, audit: str) -> str:
 
 
 def test_a_cut_is_found_by_the_next_broker_and_by_whoever_noted_a_hash(audited: RunningBroker) -> None:
-    """The chain alone cannot know of records that were cut off at its end."""
+    """S17: the chain alone cannot know of records that were cut off at its end; the anchor does, with no broker running."""
     path = audited.home / "audit.jsonl"
     with audited.connect() as broker:
         broker.revoke(broker.acquire("anthropic"))
@@ -120,13 +122,122 @@ def test_a_cut_is_found_by_the_next_broker_and_by_whoever_noted_a_hash(audited: 
     noted = records(path.read_text())[-1]["hash"]
     assert audited.run("audit", "verify", "--head", noted, str(path)).returncode == 0
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
-    assert audited.run("audit", "verify", str(path)).returncode == 0
-    refused = audited.run("audit", "verify", "--head", noted, str(path))
+    assert audited.run("audit", "verify", "--no-anchor", str(path)).returncode == 0
+    refused = audited.run("audit", "verify", str(path))
+    assert (refused.returncode, "records were cut off" in refused.stderr) == (1, True)
+    refused = audited.run("audit", "verify", "--no-anchor", "--head", noted, str(path))
     assert (refused.returncode, f"no record has the noted hash {noted}" in refused.stderr) == (1, True)
     audited.start()
     audited.stop()
     assert audited.run("audit", "verify", str(path)).returncode == 1
     assert "records were cut off or changed" in audited.log()
+
+
+def rolled_back(anchor: Path, older: bytes) -> None:
+    anchor.write_bytes(older)
+
+
+def lost(anchor: Path, older: bytes) -> None:
+    anchor.unlink()
+
+
+def corrupt(anchor: Path, older: bytes) -> None:
+    anchor.write_bytes(b"rubbish\n")
+
+
+@pytest.mark.parametrize(
+    ("tamper", "reason"), [(lost, "anchor_missing"), (corrupt, "anchor_unreadable"), (rolled_back, "anchor_behind")]
+)
+def test_an_anchor_that_does_not_vouch_is_an_error_everywhere(
+    audited: RunningBroker, tamper: Callable[[Path, bytes], None], reason: str
+) -> None:
+    """S17: `verify` says so with no broker running; then the broker does, over a restart as well, in log, metrics, `Diagnose`
+    and `doctor`; and `verify` of its log. Until an operator accepts it, which is a record."""
+    path, anchor = audited.home / "audit.jsonl", audited.run_dir / "audit.head"
+    older = b""
+    with audited.connect() as broker:
+        broker.revoke(broker.acquire("anthropic"))
+    audited.stop()
+    if tamper is rolled_back:
+        older = _age(path, anchor)
+    assert audited.run("audit", "verify", str(path)).returncode == 0
+    tamper(anchor, older)
+    refused = audited.run("audit", "verify", str(path))
+    assert (refused.returncode, refused.stdout, str(anchor) in refused.stderr) == (1, "", True)
+    assert audited.run("audit", "verify", "--no-anchor", str(path)).returncode == 0
+    for _ in range(2):
+        audited.start()
+        assert f'equabot_audit_anchor_fault{{reason="{reason}"}} 1.0' in audited.scrape()
+        [finding] = [finding for finding in diagnosed(audited) if finding.subject == "audit"]
+        assert (str(anchor) in finding.message, "equabot audit accept" in finding.remedy) == (True, True)
+        assert finding.message in audited.log()
+        assert audited.run("doctor").returncode == 1
+        with audited.connect() as broker:
+            broker.revoke(broker.acquire("anthropic"))
+        refused = audited.run("audit", "verify", str(path))
+        assert (refused.returncode, reason in refused.stderr) == (1, True)
+        audited.stop()
+    audited.start()
+    assert audited.run("audit", "accept").stdout.startswith("accepted, and recorded: the audit log's anchor")
+    assert audited.run("audit", "accept").stdout == "there is nothing to accept\n"
+    assert f'equabot_audit_anchor_fault{{reason="{reason}"}} 0.0' in audited.scrape()
+    audited.stop()
+    done = audited.run("audit", "verify", str(path))
+    assert (done.returncode, "an operator accepted" in done.stdout) == (0, True)
+
+
+def _age(path: Path, anchor: Path) -> bytes:
+    """As if the log's first record had been written a minute before. Returns the anchor of then."""
+    head, lines, older = START, [], b""
+    for number, record in enumerate(records(path.read_text())):
+        earlier = datetime.fromisoformat(record["ts"]) - timedelta(minutes=0 if number else 1)
+        fields = {name: value for name, value in record.items() if name not in ("audit", "seq", "prev", "hash")}
+        line, head = seal(fields | {"ts": earlier.isoformat().replace("+00:00", "Z")}, after=head)
+        lines.append(line)
+        older = older or anchor_line(Anchored(head))
+    path.write_bytes(b"".join(lines))
+    anchor.write_bytes(anchor_line(Anchored(head)))
+    return older
+
+
+def test_in_doubt_nothing_is_granted_with_fail_closed(make_broker: MakeBroker) -> None:
+    """S17: it is refused, retryably, and health says so; once an operator accepts it goes on."""
+    broker = make_broker(dotenv=DOTENV)
+    (broker.home / "equabot.yaml").write_text(f"audit: {{path: '{broker.home}/audit.jsonl', fail_closed: true}}\n")
+    broker.start()
+    broker.stop()
+    (broker.run_dir / "audit.head").unlink()
+    broker.start(service="liveness")
+    broker.wait_healthy(serving=False)
+    with broker.connect() as connected:
+        with pytest.raises(errors.AuditUnavailable, match="equabot audit accept") as refused:
+            connected.acquire("anthropic")
+        assert refused.value.retryable
+        assert broker.run("audit", "accept").returncode == 0
+        connected.acquire("anthropic")
+    broker.wait_healthy()
+
+
+def test_the_anchor_may_be_elsewhere(make_broker: MakeBroker) -> None:
+    """S17: on a volume that outlives the state. A broker whose state is gone goes on with the chain."""
+    broker = make_broker(dotenv=DOTENV)
+    kept = broker.home / "kept"
+    kept.mkdir()
+    (broker.home / "equabot.yaml").write_text(f"audit: {{path: '{kept}/audit.jsonl', anchor: '{kept}/audit.head'}}\n")
+    for _ in range(2):
+        broker.start()
+        assert 'equabot_audit_anchor_fault{reason="anchor_missing"} 0.0' in broker.scrape()
+        broker.stop()
+        for file in broker.run_dir.glob("state.db*"):
+            file.unlink()
+    assert not (broker.run_dir / "audit.head").exists()
+    done = broker.run("audit", "verify", str(kept / "audit.jsonl"))
+    assert (done.returncode, "it ends as its anchor says" in done.stdout) == (0, True)
+    elsewhere = broker.home / "copy"
+    elsewhere.write_bytes((kept / "audit.jsonl").read_bytes())
+    assert "no anchor was compared" in broker.run("audit", "verify", str(elsewhere)).stdout
+    done = broker.run("audit", "verify", "--anchor", str(kept / "audit.head"), str(elsewhere))
+    assert (done.returncode, "it ends as its anchor says" in done.stdout) == (0, True)
 
 
 def test_logrotate_may_rename_the_file(audited: RunningBroker) -> None:

@@ -308,6 +308,23 @@ async def test_diagnose_says_that_nothing_can_be_recorded(serve: Serve) -> None:
         assert [one.message for one in found.findings if one.subject == "audit"] == ["cannot write it: free space"]
 
 
+async def test_an_audit_log_in_doubt_is_said_until_it_is_accepted(serve: Serve) -> None:
+    """S17: with what to do; accepting again finds nothing."""
+    async with serve(engine()) as served:
+        served.audit.doubt, served.audit.unheld = "the anchor is missing", "the anchor cannot be written"
+        admin = await served.admin()
+        found = await admin.Diagnose(admin_pb2.DiagnoseRequest())
+        assert [one.message for one in found.findings if one.subject == "audit"] == [
+            "the anchor is missing",
+            "the anchor cannot be written",
+        ]
+        assert "equabot audit accept" in next(one.remedy for one in found.findings if one.subject == "audit")
+        for accepted in ("the anchor is missing", ""):
+            assert (await admin.AcceptAuditLog(admin_pb2.AcceptAuditLogRequest())).accepted == accepted
+        found = await admin.Diagnose(admin_pb2.DiagnoseRequest())
+        assert len([one for one in found.findings if one.subject == "audit"]) == 1
+
+
 async def test_diagnose_says_that_callers_cannot_be_told_from_each_other(serve: Serve) -> None:
     """Those over TCP: an agent who is not let in cannot tell whether it is the one who is wrong."""
     async with serve(engine()) as served:

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from broker.domain.audit import Summary, Unsound, Verifying
+from broker.domain.audit import Anchored, Doubt, Head, Summary, Unsound, Verifying, anchor_line, parse_anchor, unseal
 from broker.domain.errors import AuditUnavailable, CannotStart
 from broker.telemetry import events as told
+from broker.telemetry._audit_anchor import UNHELD
 from broker.telemetry._audit_records import KINDS
 from broker.telemetry.audit_log import AuditLog, audit_output
 from tests.fakes.clock import FakeClock
@@ -36,7 +37,7 @@ class Broker:
         self.fail_closed = fail_closed
         self.changes = 0
 
-    def starts(self, *, stdout: int | None = None) -> AuditLog:
+    def starts(self, *, stdout: int | None = None, served: bool = False) -> AuditLog:
         """An audit log, begun."""
         log = AuditLog(
             audit_output(None if stdout is not None else self.path, stdout=stdout or 1, patient=self.fail_closed),
@@ -44,6 +45,7 @@ class Broker:
             key=b"k" * 32,
             version="1.2.3",
             fail_closed=self.fail_closed,
+            served=served,
             now=self.clock.now,
             steady=self.clock.steady,
             clean=lambda text: text.replace("hush", "[redacted]"),
@@ -300,7 +302,7 @@ def test_without_an_anchor_a_cut_is_not_seen_but_the_blindness_is(broker: Broker
     broker.path.write_bytes(b"".join(lines[:-1]))
     broker.anchor.write_text("rubbish")
     broker.starts().close()
-    assert verified(broker.path).blind == 1
+    assert verified(broker.path).doubts == (Doubt.UNREADABLE,)
     with pytest.raises(Unsound, match="noted"):
         verified(broker.path, noted=(noted,))
 
@@ -315,6 +317,178 @@ def test_one_record_beyond_the_anchor_is_what_a_crash_leaves(broker: Broker) -> 
     broker.anchor.write_bytes(before)
     broker.starts().close()
     assert verified(broker.path).records == 5
+
+
+def cut(broker: Broker) -> None:
+    broker.path.write_bytes(b"".join(broker.path.read_bytes().splitlines(keepends=True)[:-1]))
+
+
+def lose(broker: Broker) -> None:
+    broker.anchor.unlink()
+
+
+def spoil(broker: Broker) -> None:
+    broker.anchor.write_text("rubbish " * 40)
+
+
+def empty(broker: Broker) -> None:
+    broker.anchor.write_bytes(b"")
+
+
+def roll_back(broker: Broker) -> None:
+    """An older copy of the anchor, from half a minute before the log's end."""
+    head = unseal(broker.path.read_bytes().splitlines()[0]).head
+    broker.anchor.write_bytes(anchor_line(Anchored(head)))
+
+
+def exchange(broker: Broker) -> None:
+    broker.anchor.write_bytes(anchor_line(Anchored(Head(2, "0" * 64))))
+
+
+DOUBTFUL: dict[Callable[[Broker], None], Doubt] = {
+    lose: Doubt.MISSING,
+    spoil: Doubt.UNREADABLE,
+    empty: Doubt.UNREADABLE,
+    cut: Doubt.AHEAD,
+    roll_back: Doubt.BEHIND,
+    exchange: Doubt.FOREIGN,
+}
+
+
+@pytest.mark.parametrize("tamper", DOUBTFUL, ids=lambda tamper: tamper.__name__)
+def test_an_anchor_that_does_not_vouch_is_an_error_until_it_is_accepted(
+    broker: Broker, tamper: Callable[[Broker], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """S17: at every start, with its reason; the record of an operator ends it."""
+    log = broker.starts()
+    for _ in range(3):
+        broker.clock.advance(10.0)
+        log.record(GRANTED)
+    log.close()
+    tamper(broker)
+    doubt = DOUBTFUL[tamper]
+    for _ in range(2):
+        caplog.clear()
+        log = broker.starts()
+        assert doubt.value in log.anchor_faults
+        assert str(broker.anchor) in log.doubt
+        assert [record.levelno for record in caplog.records if log.doubt in record.getMessage()] == [logging.ERROR]
+        log.record(GRANTED)
+        log.close()
+    log = broker.starts()
+    assert str(broker.anchor) in log.accept()
+    assert (log.accept(), log.doubt, log.anchor_faults) == ("", "", frozenset())
+    log.close()
+    assert broker.kinds()[-2:] == ["accepted", "ended"]
+    assert broker.records()[-2]["doubt"] == doubt.value
+    log = broker.starts()
+    assert log.doubt == ""
+    log.close()
+    if doubt in (Doubt.AHEAD, Doubt.FOREIGN):
+        with pytest.raises(Unsound, match="missing or changed"):
+            verified(broker.path)
+    else:
+        assert (verified(broker.path).doubts, verified(broker.path).accepted) == ((), 1)
+
+
+def test_a_first_start_is_no_error(broker: Broker) -> None:
+    """S17: no log and no anchor. The chain's first record gives it a name of its own."""
+    log = broker.starts()
+    assert (log.doubt, log.anchor_faults) == ("", frozenset())
+    log.close()
+    other = Broker(broker.path.parent / "other")
+    other.path.parent.mkdir()
+    other.starts().close()
+    assert broker.records()[0]["chain"] != other.records()[0]["chain"]
+    assert broker.records()[0]["hash"] != other.records()[0]["hash"]
+
+
+def test_a_start_that_failed_leaves_no_doubt(broker: Broker) -> None:
+    """S17: the place of the log was wrong; the state is there since, and so is the anchor."""
+    broker.path.mkdir()
+    with pytest.raises(CannotStart):
+        broker.starts()
+    broker.path.rmdir()
+    log = broker.starts(served=True)
+    assert log.doubt == ""
+    log.close()
+
+
+@pytest.mark.parametrize("out", [True, False], ids=["standard output", "file"])
+def test_where_a_broker_ran_before_there_is_an_anchor(broker: Broker, pipe: tuple[int, int], *, out: bool) -> None:
+    """S17: also where the log cannot be read back, or was taken away as well."""
+    stdout = pipe[1] if out else None
+    broker.starts(stdout=stdout).close()
+    broker.anchor.unlink()
+    if not out:
+        broker.path.unlink()
+    log = broker.starts(stdout=stdout, served=True)
+    assert "is missing" in log.doubt
+    log.close()
+
+
+def test_what_a_machine_lost_is_no_rollback(broker: Broker) -> None:
+    """S17: the anchor may be as old as what was not on the disk yet when the machine died: ten seconds."""
+    log = broker.starts()
+    for number in range(8):
+        log.record(GRANTED)
+        if number == 3:
+            older = broker.anchor.read_bytes()
+        broker.clock.advance(2.0)
+    dies(log)
+    broker.anchor.write_bytes(older)
+    log = broker.starts()
+    assert log.doubt == ""
+    log.close()
+    assert verified(broker.path).doubts == ()
+
+
+def test_nothing_is_granted_in_doubt_with_fail_closed(tmp_path: Path) -> None:
+    """S17: until an operator accepts; without `fail_closed` the broker goes on, and says so."""
+    broker = Broker(tmp_path, fail_closed=True)
+    broker.starts().close()
+    lose(broker)
+    log = broker.starts()
+    assert log.refuses
+    with pytest.raises(AuditUnavailable, match=r"is missing.*equabot audit accept"):
+        log.record(GRANTED)
+    log.record(REVOKED)
+    log.accept()
+    log.record(GRANTED)
+    assert not log.refuses
+    assert broker.kinds()[-4:] == ["begun", "revoked", "accepted", "granted"]
+    assert broker.changes == 2
+
+
+def test_an_anchor_that_cannot_be_written_is_said(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """S17: once, and again when it can be. A link is not followed: it may lead to a file that is not the broker's."""
+    kept = broker.anchor.with_name("kept")
+    broker.anchor.symlink_to(kept)
+    log = broker.starts()
+    log.record(GRANTED)
+    assert log.anchor_faults == {Doubt.UNREADABLE.value, UNHELD}
+    assert len([record for record in caplog.records if "cannot be written" in record.getMessage()]) == 1
+    assert not kept.exists()
+    broker.anchor.unlink()
+    log.record(GRANTED)
+    log.accept()
+    assert log.anchor_faults == frozenset()
+
+
+def test_two_brokers_do_not_share_an_anchor(broker: Broker, pipe: tuple[int, int]) -> None:
+    """S17: each would find the other's place in it. In a rolling update the new one takes it over when the old one has ended."""
+    log = broker.starts()
+    other = broker.starts(stdout=pipe[1], served=True)
+    assert other.anchor_faults == {UNHELD}
+    assert "another broker has it" in other.unheld
+    kept = broker.anchor.read_bytes()
+    other.record(GRANTED)
+    assert broker.anchor.read_bytes() == kept
+    log.close()
+    other.record(GRANTED)
+    assert other.anchor_faults == frozenset()
+    assert parse_anchor(broker.anchor.read_bytes()).head == other.head
+    other.close()
 
 
 # -- what cannot be written --------------------------------------------------------------------------------------------

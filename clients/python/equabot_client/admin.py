@@ -145,6 +145,11 @@ class Admin:
         """Everything that is wrong, or worth knowing, as the running broker sees it."""
         return self._channel.ask(Ask("Diagnose", pb.DiagnoseRequest(), _findings), timeout=self._timeout)
 
+    def accept_audit_log(self) -> str:
+        """Accepts that the audit log may not be what a broker wrote: its anchor was lost, or does not fit. Returns what was
+        accepted; empty where there was nothing to accept."""
+        return self._channel.ask(Ask("AcceptAuditLog", pb.AcceptAuditLogRequest(), _accepted), timeout=self._timeout)
+
     def close(self) -> None:
         """Closes the connection. Idempotent."""
         self._channel.close()
@@ -172,6 +177,10 @@ class _AdminChannel(Channel):
 
 def _leases(message: pb.ListLeasesResponse) -> tuple[list[LeaseSummary], str]:
     return [_summary(lease) for lease in message.leases], message.next_page_token
+
+
+def _accepted(message: pb.AcceptAuditLogResponse) -> str:
+    return message.accepted
 
 
 def _summary(message: pb.LeaseSummary) -> LeaseSummary:

@@ -517,6 +517,32 @@ class ResumeAgentResponse(google.protobuf.message.Message):
 global___ResumeAgentResponse = ResumeAgentResponse
 
 @typing.final
+class AcceptAuditLogRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___AcceptAuditLogRequest = AcceptAuditLogRequest
+
+@typing.final
+class AcceptAuditLogResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: builtins.int
+    accepted: builtins.str
+    """What was accepted, for a person. Empty: there was nothing to accept."""
+    def __init__(
+        self,
+        *,
+        accepted: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accepted", b"accepted"]) -> None: ...
+
+global___AcceptAuditLogResponse = AcceptAuditLogResponse
+
+@typing.final
 class DiagnoseRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

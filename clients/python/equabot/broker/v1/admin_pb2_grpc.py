@@ -90,6 +90,11 @@ class AdminStub(object):
                 request_serializer=equabot_dot_broker_dot_v1_dot_admin__pb2.ResumeAgentRequest.SerializeToString,
                 response_deserializer=equabot_dot_broker_dot_v1_dot_admin__pb2.ResumeAgentResponse.FromString,
                 _registered_method=True)
+        self.AcceptAuditLog = channel.unary_unary(
+                '/equabot.broker.v1.Admin/AcceptAuditLog',
+                request_serializer=equabot_dot_broker_dot_v1_dot_admin__pb2.AcceptAuditLogRequest.SerializeToString,
+                response_deserializer=equabot_dot_broker_dot_v1_dot_admin__pb2.AcceptAuditLogResponse.FromString,
+                _registered_method=True)
         self.Diagnose = channel.unary_unary(
                 '/equabot.broker.v1.Admin/Diagnose',
                 request_serializer=equabot_dot_broker_dot_v1_dot_admin__pb2.DiagnoseRequest.SerializeToString,
@@ -183,6 +188,14 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AcceptAuditLog(self, request, context):
+        """AcceptAuditLog accepts that the audit log may not be what a broker wrote (its anchor was lost, or does not fit), which is
+        recorded. Until then Diagnose and metrics say so, and with `audit.fail_closed` nothing is granted. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Diagnose(self, request, context):
         """Diagnose returns what an operator asks first: sources, stores, findings.
         """
@@ -247,6 +260,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.ResumeAgent,
                     request_deserializer=equabot_dot_broker_dot_v1_dot_admin__pb2.ResumeAgentRequest.FromString,
                     response_serializer=equabot_dot_broker_dot_v1_dot_admin__pb2.ResumeAgentResponse.SerializeToString,
+            ),
+            'AcceptAuditLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptAuditLog,
+                    request_deserializer=equabot_dot_broker_dot_v1_dot_admin__pb2.AcceptAuditLogRequest.FromString,
+                    response_serializer=equabot_dot_broker_dot_v1_dot_admin__pb2.AcceptAuditLogResponse.SerializeToString,
             ),
             'Diagnose': grpc.unary_unary_rpc_method_handler(
                     servicer.Diagnose,
@@ -552,6 +570,33 @@ class Admin(object):
             '/equabot.broker.v1.Admin/ResumeAgent',
             equabot_dot_broker_dot_v1_dot_admin__pb2.ResumeAgentRequest.SerializeToString,
             equabot_dot_broker_dot_v1_dot_admin__pb2.ResumeAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptAuditLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/equabot.broker.v1.Admin/AcceptAuditLog',
+            equabot_dot_broker_dot_v1_dot_admin__pb2.AcceptAuditLogRequest.SerializeToString,
+            equabot_dot_broker_dot_v1_dot_admin__pb2.AcceptAuditLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

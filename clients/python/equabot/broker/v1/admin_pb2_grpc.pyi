@@ -96,6 +96,14 @@ class AdminStub:
     STATE_UNAVAILABLE: the agent is resumed, but is suspended again after a restart of the broker.
     """
 
+    AcceptAuditLog: grpc.UnaryUnaryMultiCallable[
+        equabot.broker.v1.admin_pb2.AcceptAuditLogRequest,
+        equabot.broker.v1.admin_pb2.AcceptAuditLogResponse,
+    ]
+    """AcceptAuditLog accepts that the audit log may not be what a broker wrote (its anchor was lost, or does not fit), which is
+    recorded. Until then Diagnose and metrics say so, and with `audit.fail_closed` nothing is granted. Idempotent.
+    """
+
     Diagnose: grpc.UnaryUnaryMultiCallable[
         equabot.broker.v1.admin_pb2.DiagnoseRequest,
         equabot.broker.v1.admin_pb2.DiagnoseResponse,
@@ -176,6 +184,14 @@ class AdminAsyncStub:
     ]
     """ResumeAgent lets a suspended agent act again. Its ended leases stay ended. Idempotent.
     STATE_UNAVAILABLE: the agent is resumed, but is suspended again after a restart of the broker.
+    """
+
+    AcceptAuditLog: grpc.aio.UnaryUnaryMultiCallable[
+        equabot.broker.v1.admin_pb2.AcceptAuditLogRequest,
+        equabot.broker.v1.admin_pb2.AcceptAuditLogResponse,
+    ]
+    """AcceptAuditLog accepts that the audit log may not be what a broker wrote (its anchor was lost, or does not fit), which is
+    recorded. Until then Diagnose and metrics say so, and with `audit.fail_closed` nothing is granted. Idempotent.
     """
 
     Diagnose: grpc.aio.UnaryUnaryMultiCallable[
@@ -280,6 +296,16 @@ class AdminServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[equabot.broker.v1.admin_pb2.ResumeAgentResponse, collections.abc.Awaitable[equabot.broker.v1.admin_pb2.ResumeAgentResponse]]:
         """ResumeAgent lets a suspended agent act again. Its ended leases stay ended. Idempotent.
         STATE_UNAVAILABLE: the agent is resumed, but is suspended again after a restart of the broker.
+        """
+
+    @abc.abstractmethod
+    def AcceptAuditLog(
+        self,
+        request: equabot.broker.v1.admin_pb2.AcceptAuditLogRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[equabot.broker.v1.admin_pb2.AcceptAuditLogResponse, collections.abc.Awaitable[equabot.broker.v1.admin_pb2.AcceptAuditLogResponse]]:
+        """AcceptAuditLog accepts that the audit log may not be what a broker wrote (its anchor was lost, or does not fit), which is
+        recorded. Until then Diagnose and metrics say so, and with `audit.fail_closed` nothing is granted. Idempotent.
         """
 
     @abc.abstractmethod
