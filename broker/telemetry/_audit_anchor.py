@@ -37,8 +37,8 @@ class Anchor:
         """What is remembered with the end, until an operator accepts it."""
 
     def read(self) -> Anchored | None:
-        """What was remembered last; None where there is no anchor. While another broker has it, as in a rolling update, it is as
-        if a chain began: `hold` fails until the other has ended."""
+        """What was remembered last; None where there is no anchor. While another broker has it, as in a rolling update, a chain
+        begins: `hold` fails until the other has ended."""
         try:
             self._open(os.O_RDWR)
             found = parse_anchor(os.pread(self._fd, _LONGEST, 0))

@@ -151,6 +151,26 @@ def test_secrets_as_files(tmp_path: Path) -> None:
     assert all(each["secret"]["optional"] is True for each in spec["volumes"] if "secret" in each)
 
 
+def test_an_audit_log_on_a_claim_has_its_anchor_there(tmp_path: Path) -> None:
+    """S17: it outlives the pod with the log. Two pods never write it at once. Elsewhere the chart says nothing of it."""
+
+    def audit(*values: Path | dict[str, Any]) -> tuple[Any, Any]:
+        objects = render(*values, at=tmp_path)
+        (config,) = [each["data"]["equabot.yaml"] for each in objects if "equabot.yaml" in each.get("data", {})]
+        (workload,) = [each for each in objects if each["kind"] == "Deployment"]
+        return yaml.safe_load(config).get("audit"), workload["spec"].get("strategy")
+
+    path = "/var/lib/equabot/audit.jsonl"
+    assert audit(FIXTURES / "audit.yaml") == (
+        {"path": path, "anchor": "/var/lib/equabot/audit.head", "fail_closed": True},
+        {"type": "Recreate"},
+    )
+    elsewhere = {"config": {"audit": {"anchor": "/var/lib/equabot/elsewhere"}}}
+    assert audit(FIXTURES / "audit.yaml", elsewhere)[0]["anchor"] == "/var/lib/equabot/elsewhere"
+    assert audit({"config": {"audit": {"path": path}}}) == ({"path": path}, None)
+    assert audit() == (None, None)
+
+
 def test_a_changed_configuration_makes_new_pods(tmp_path: Path) -> None:
     """The broker reads its configuration once, so the pods carry its checksum."""
 

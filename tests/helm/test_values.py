@@ -86,6 +86,15 @@ def test_a_wrong_value_is_named(values: Mapping[str, Any], said: str, tmp_path: 
         ({"config": {"gateway": {"mode": "child"}}, "gateway": {"enabled": True}}, "config.gateway.mode is child", "remove"),
         ({"application": {"agent": "coder"}}, "coder is no agent", "which has main"),
         ({"mountedSecrets": ["llm"]}, "no source reads", "add `- mounted`"),
+        (
+            {
+                "config": {"audit": {"path": "/var/lib/equabot/audit.jsonl"}},
+                "broker": {"homeClaim": "home"},
+                "application": {"replicas": 2},
+            },
+            "is a file of one pod",
+            "set it to 1",
+        ),
         ({"tlsSecret": "tls"}, "config.listen.agents, which is not there", "remove tlsSecret"),
         (
             {"config": {"listen": {"agents": {"certificate": "/run/secrets/equabot-tls/tls.crt"}}}},

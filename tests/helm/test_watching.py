@@ -75,7 +75,7 @@ async def exported() -> dict[str, set[str]]:
         "route": "/v1/models",
         "status": 200,
     }
-    metrics.record(GatewayUsed(**request, session="", profile="acme:me", sent=0, received=1, seconds=1))
+    metrics.record(GatewayUsed(**request, request="1", session="", profile="acme:me", sent=0, received=1, seconds=1))
     metrics.record(GatewayRefused(**request, reason="LEASE_EXPIRED"))
     server = metrics.serve("127.0.0.1", 0, snapshot=lambda: SNAPSHOT)
     try:

@@ -476,7 +476,7 @@ def test_an_anchor_that_cannot_be_written_is_said(broker: Broker, caplog: pytest
 
 
 def test_two_brokers_do_not_share_an_anchor(broker: Broker, pipe: tuple[int, int]) -> None:
-    """S17: each would find the other's place in it. In a rolling update the new one takes it over when the old one has ended."""
+    """S17: each would find the other's place in it. The new pod of a rolling update takes it over in the end."""
     log = broker.starts()
     other = broker.starts(stdout=pipe[1], served=True)
     assert other.anchor_faults == {UNHELD}

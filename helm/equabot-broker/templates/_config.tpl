@@ -26,7 +26,22 @@ chart sets itself is refused in the values, with the reason.
 {{- if not $config.gateway -}}{{- $_ := unset $config "gateway" -}}{{- end -}}
 {{- $_ := set $config "agents" (include "equabot-broker.agents" . | fromJson) -}}
 {{- include "equabot-broker.checkMounted" . -}}
+{{- if include "equabot-broker.keepsAudit" . -}}
+  {{- /* The log outlives the pod, so its anchor has to. */ -}}
+  {{- $_ := set $config "audit" (merge (dict) $config.audit (dict "anchor" "/var/lib/equabot/audit.head")) -}}
+{{- end -}}
 {{- toYaml $config -}}
+{{- end -}}
+
+{{/* `true` where the audit log is a file on the claim, which one pod at a time may write, else nothing. */}}
+{{- define "equabot-broker.keepsAudit" -}}
+{{- $path := dig "audit" "path" "" .values.config | toString -}}
+{{- if and .values.broker.homeClaim (hasPrefix "/var/lib/equabot/" $path) -}}
+  {{- if gt (int .values.application.replicas) 1 -}}
+    {{- fail (printf "config.audit.path %s is a file of one pod, and application.replicas is more: set it to 1, or let records go to standard output" $path) -}}
+  {{- end -}}
+true
+{{- end -}}
 {{- end -}}
 
 {{/* The agents with their sockets, as JSON. */}}
