@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from typing import Final
 
 from broker.domain import lease_tokens
 from broker.domain.answers import Answer
@@ -24,6 +25,10 @@ from broker.engine.reporting import Reporting
 from broker.engine.standing import Standings
 from broker.ports import Clock
 from broker.telemetry.events import Events, GatewayAuthorized, GatewayUsed, OutcomeReported
+
+_CHECKED: Final = 4096
+"""Requests of which it is remembered that they were recorded. Envoy repeats a check within seconds, if at all."""
+_Made = tuple[str, str, str, int, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +84,18 @@ class Spending:
         self._refreshing = refreshing
         self._reporting = reporting
         self._process, self._numbers = secrets.token_hex(4), count(1)
+        self._checked: dict[_Made, str] = {}
 
     def bearer(self, token: str) -> Lease:
         """The lease that a token is of. Raises AgentSuspended, LeaseNotFound, LeaseExpired, ShuttingDown."""
         return self._leasing.bearer(lease_tokens.digest(token))
 
-    async def use(self, lease: Lease, provider: Provider, *, method: str, path: str, within: Callable[[], float]) -> Use:
+    async def use(
+        self, lease: Lease, provider: Provider, *, method: str, path: str, within: Callable[[], float], check: str = ""
+    ) -> Use:
         """The request, with the credential that serves it, and recorded. `path` is what stands behind the provider's
-        `base_url`, in its plain form. A login that has to be refreshed first is waited for, `within` so many seconds.
+        `base_url`, in its plain form. A login that has to be refreshed first is waited for, `within` so many seconds. `check`
+        is the gateway's own name for the request: one that it asks about twice is recorded once.
 
         Raises PolicyDenied, InvalidArgument, NoUsableProfile, ProfileNotFound, ReauthRequired, RefreshFailed,
         SourceNotSynced, AuditUnavailable; and, where the lease has ended since, AgentSuspended, LeaseNotFound, LeaseExpired,
@@ -100,16 +109,21 @@ class Spending:
             settled, held = await self._refreshing.patiently(again, within=within())
         if (secret := held.profile.secret) is None:
             raise NoUsableProfile(f"profile {held.profile.id!r} cannot be used: {held.profile.fault}")
-        use = Use(settled, held, provider, secret, f"{self._process}{next(self._numbers):08x}", route(path))
-        self._record(use, method)
-        return use
+        told = route(path)
+        request = self._recorded((check, settled.id, held.profile.id, held.version, method, told), settled)
+        return Use(settled, held, provider, secret, request, told)
 
-    def _record(self, use: Use, method: str) -> None:
-        """Raises AuditUnavailable where the request must not be made unrecorded, and cannot be recorded."""
-        profile = use.held.profile.id
-        self._events.emit(
-            GatewayAuthorized(profile=profile, request=use.request, method=method, route=use.route, **whose(use.lease))
-        )
+    def _recorded(self, made: _Made, lease: Lease) -> str:
+        """The request's name. Raises AuditUnavailable where it must not be made unrecorded, and cannot be recorded."""
+        check, _, profile, _, method, told = made
+        if check and (known := self._checked.get(made)):
+            return known
+        request = f"{self._process}{next(self._numbers):08x}"
+        self._events.emit(GatewayAuthorized(profile=profile, request=request, method=method, route=told, **whose(lease)))
+        self._checked[made] = request
+        if len(self._checked) > _CHECKED:
+            del self._checked[next(iter(self._checked))]
+        return request
 
     def answered(self, used: Used, answer: Answer) -> None:
         """How the vendor answered. Of material that its profile holds no more it says nothing."""

@@ -62,7 +62,7 @@ class AuthorizationServicer:
                 await self._settle(call)
                 lease = self._spending.bearer(asked.token)  # it may have ended meanwhile
             within = partial(_patience, call)
-            use = await self._spending.use(lease, provider, method=http.method, path=asked.path, within=within)
+            use = await self._spending.use(lease, provider, method=http.method, path=asked.path, within=within, check=http.id)
             return _passed(use, headers, asked)
         except Refused as error:
             refused = error

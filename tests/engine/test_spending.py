@@ -348,6 +348,26 @@ async def test_every_use_is_told(engine: Engine) -> None:
     ]  # fmt: skip
 
 
+async def test_a_check_that_the_gateway_repeats_is_one_use(engine: Engine) -> None:
+    """S8: Envoy asks again where no answer arrived. With other material it is another use; so is a check without a name."""
+    token = shown(acquire(engine))
+
+    async def name(check: str) -> str:
+        lease = engine.spending.bearer(token)
+        use = await engine.spending.use(lease, ANTHROPIC, method="POST", path="/v1/messages", within=lambda: 30.0, check=check)
+        return use.request
+
+    first = await name("17")
+    assert await name("17") == first
+    assert len({first, await name("18"), await name(""), await name("")}) == 4
+    engine.put(profile(A, "rotated-secret-a"), profile(B, "secret-b"))
+    assert await name("17") != first
+    assert len([event for event in engine.emitted if isinstance(event, GatewayAuthorized)]) == 5
+    for number in range(5_000):
+        await name(f"flood {number}")
+    assert len(engine.spending._checked) == 4096
+
+
 async def test_where_nothing_can_serve_the_lease_stays(engine: Engine) -> None:
     """The request is refused with the reason; once there is something again, the same token works."""
     token = shown(acquire(engine))

@@ -67,12 +67,16 @@ def test_a_use_is_a_pair(make_gateway: MakeGateway, vendor: Upstream) -> None:
     """S8: authorized, then used, with one name for the request; none is open any more."""
     gateway = make_gateway().start()
     token = gateway.lease().secret.reveal()
-    for _ in range(3):
-        assert gateway.ask(token).status == 200
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    for _ in range(3):  # on one connection, each is a use of its own
+        connection.request("GET", "/anthropic/v1/models", headers={"x-api-key": token})
+        assert connection.getresponse().read()
+    connection.close()
     gateway.wait_answered(3)
     records = [record for record in map(json.loads, gateway.audit().splitlines()) if "request" in record]
     kinds = [(record["kind"], record["request"]) for record in records]
     authorized = [request for kind, request in kinds if kind == "authorized"]
+    assert len(authorized) == 3
     assert sorted(authorized) == sorted(request for kind, request in kinds if kind == "used")
     assert all(kinds.index(("authorized", request)) < kinds.index(("used", request)) for request in authorized)
     assert 'equabot_gateway_requests_open{provider="anthropic"} 0.0' in gateway.scrape()
