@@ -9,6 +9,7 @@ from broker.cli.problems import FIX, Problem, problem
 from broker.config.faults import Refused
 from broker.config.recording import CLAUDE, migrated
 from broker.domain.findings import Severity
+from broker.domain.hygiene import masked
 from broker.files.dotenv import SIZE_MAX, bindings
 from broker.files.reading import Unreadable, read_whole
 from broker.storage.edited_file import Unwritable, edit_file
@@ -64,6 +65,7 @@ def _working_directory(config: "Config", here: Path, dotenvs: list[Path]) -> Ite
         return
     names = [line.key for line in lines if line.key is not None and config.rules.wants(line.key, kind="dotenv")]
     if names:
-        message = f"is not read, because a working directory may not choose credentials; in it: {', '.join(names[:5])}"
+        shown = ", ".join(map(masked, names[:5]))
+        message = f"is not read, because a working directory may not choose credentials; in it: {shown}"
         where = dotenvs[0] if dotenvs else config.home / ".env"
         yield problem(Severity.WARNING, found, message, f"move it to {where}, if it is yours")

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from typing import Final, NamedTuple, TypeVar
 
 from broker.config.faults import Refused, is_credential, quote
+from broker.domain.hygiene import masked
 from broker.domain.requests import rule
 from broker.envoy.options import LEAST_MEMORY
 
@@ -78,7 +79,7 @@ def path(written: str) -> str:
     """A path. `~/` is the user's home; a relative path starts where the configuration file is."""
     if text(written).startswith("~") and written != "~" and not written.startswith("~/"):
         raise Refused("another user's home is not looked up; write the whole path")
-    return written
+    return _named(written)
 
 
 def socket(written: str) -> str:
@@ -206,7 +207,7 @@ def agent(written: str) -> str:
         raise Refused(f"{written!r} is the name of the broker's own socket directory; give the agent another")
     if not _AGENT.fullmatch(written):
         raise Refused("is no agent name; use up to 63 of a-z, 0-9, - and _, beginning with a letter or digit")
-    return written
+    return _named(written)
 
 
 def service_account(written: str) -> str:
@@ -228,6 +229,7 @@ def profile(written: str) -> tuple[str, str]:
     vendor, colon, name = written.partition(":")
     if not colon or not _PROVIDER.fullmatch(vendor) or not _PROFILE_NAME.fullmatch(name):
         raise Refused(f"{quote(written)} is no profile id; write provider:name, as anthropic:prod")
+    _named(written)
     return vendor, name
 
 
@@ -272,6 +274,12 @@ def kube_name(written: str) -> str:
     """The name of an object in Kubernetes, as most of them are: a DNS subdomain (RFC 1123)."""
     if len(written) > _KUBE_NAME_MAX or not _KUBE_NAME.fullmatch(written):
         raise Refused(f"{quote(written)} is no name in Kubernetes; use a-z, 0-9, - and ., and a letter or digit at both ends")
+    return _named(written)
+
+
+def _named(written: str) -> str:
+    if masked(written) != written:
+        raise Refused("looks like a key, and a name belongs here; names are logged and listed")
     return written
 
 

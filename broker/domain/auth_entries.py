@@ -7,9 +7,9 @@ from typing import Final
 from broker.domain.auth_document import REAUTH, Document, Json, fingerprint, with_order
 from broker.domain.auth_usage import usage_of
 from broker.domain.discovery import Override, Rules
-from broker.domain.hygiene import Unclean, clean
+from broker.domain.hygiene import Unclean, clean, is_misplaced_key, masked
 from broker.domain.logins import issued_at
-from broker.domain.material import Fault, Unit
+from broker.domain.material import Fault, Unit, admitted
 from broker.domain.policies import MAIN
 from broker.domain.profiles import Profile, split_id
 from broker.domain.provider import Catalog, Mode
@@ -41,10 +41,10 @@ def store_unit(document: Document, *, rules: Rules, source: str, name: str, orig
             reader = _Entry(entry, where, rules, faults)
             profiles[profile_id] = reader.profile(profile_id, source=source, unit=name, agent=agent)
     if not owner:
-        return Unit(name, tuple(profiles.values()), tuple(faults))
+        return admitted(Unit(name, tuple(profiles.values()), tuple(faults)))
     usage = {profile_id: usage_of(document, written) for written, (profile_id, why) in names.items() if not why}
     orders = _orders(document, rules.catalog, origin, faults)
-    return Unit(name, tuple(profiles.values()), tuple(faults), owner=owner, usage=usage, orders=orders)
+    return admitted(Unit(name, tuple(profiles.values()), tuple(faults), owner=owner, usage=usage, orders=orders))
 
 
 def entry_ids(document: Document, catalog: Catalog) -> dict[str, str]:
@@ -74,6 +74,8 @@ def _name(written: str, entry: object, catalog: Catalog) -> tuple[str, str]:
         return "", "is no profile id: rename it to provider:name, as anthropic:default"
     if not name.isprintable() or len(written) > _ID_MAX:
         return "", "has an id that is too long or cannot be shown: rename it"
+    if is_misplaced_key(written):
+        return "", "has an id that looks like a key, so it is not used: rename it, and replace that key"
     if entry.get("type") not in list(_SECRET_FIELD):
         return "", "is of a type this program does not know: it is kept for the program that does"
     named = entry.get("provider")
@@ -117,6 +119,8 @@ def _order(ids: Sequence[str], provider: str, catalog: Catalog, where: str, faul
 
 
 def _shown(name: str) -> str:
+    if is_misplaced_key(name):
+        return masked(name)
     return repr(name[:_SHOWN_MAX]) if not name.isprintable() or len(name) > _SHOWN_MAX else name
 
 

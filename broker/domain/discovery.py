@@ -13,7 +13,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from broker.domain.hygiene import Unclean, clean, split_list
+from broker.domain.hygiene import Unclean, clean, is_misplaced_key, masked, split_list
 from broker.domain.material import Fault, Unit
 from broker.domain.profiles import Profile, split_id
 from broker.domain.provider import Catalog, Mode, Provider
@@ -24,6 +24,7 @@ _NO_KEYS: Final = frozenset({"FILE", "PATH", "HELPER", "ID", "NAME", "URL", "COM
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._@+-]+")
 _NAME_MAX: Final = 100
 _PLAIN: Final = ("api-key", "token")
+_REPLACE: Final = "rename it, and replace that key"
 
 Texts = Mapping[str, str | bytes]
 
@@ -93,6 +94,11 @@ class Rules:
         """
         found = _Finding(self, _Bundle(values, source, unit, said.name or safe_name(name) or kind, origin, said))
         uses: dict[str, list[_Use]] = {}
+        misplaced = {key for key in values if is_misplaced_key(key)}
+        for key in misplaced:
+            if said.provider or self.wants(key, kind=kind, unit=unit):
+                found.misplaced(key)
+        values = {key: text for key, text in values.items() if key not in misplaced}
         for key in values:
             if bound := self.bindings.get(Place(kind, unit, key)):
                 found.bound(bound, key)
@@ -173,6 +179,11 @@ class _Finding:
         self._bundle = bundle
         self.profiles: dict[str, Profile] = {}
         self.faults: list[Fault] = []
+
+    def misplaced(self, key: str) -> None:
+        """A key whose name looks like a key."""
+        where = masked(self._bundle.origin(key))
+        self.faults.append(Fault(where, f"{where} has a name that looks like a key, so it is not used: {_REPLACE}"))
 
     def bound(self, profile_id: str, key: str) -> None:
         """A configured profile."""

@@ -4,10 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import Final
 
 from broker.domain.cooldowns import Usage
+from broker.domain.hygiene import is_misplaced_key, masked
 from broker.domain.policies import MAIN
 from broker.domain.profiles import Profile
+
+_NAMED_LIKE_A_KEY: Final = "has a name that looks like a key, so it is not used: rename it, and replace that key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +104,54 @@ class SourceState:
         return found + [fault for unit in self.units.values() for fault in unit.faults]
 
 
+def admitted(unit: Unit) -> Unit:
+    """The unit without any name that looks like a key. Whoever puts a key where a name belongs has it in every place that names
+    profiles: so this is where names enter, and all places are safe.
+
+    A profile of such a name is not there, and a fault says so; a unit of such a name holds nothing else.
+    """
+    hidden = [profile for profile in unit.profiles if is_misplaced_key(profile.id) or is_misplaced_key(profile.unit)]
+    faults = [Fault(masked(fault.where), masked(fault.message), fault.since) for fault in unit.faults]
+    faults += [Fault(masked(profile.origin), f"{masked(profile.origin)} {_NAMED_LIKE_A_KEY}") for profile in hidden]
+    if is_misplaced_key(unit.name):
+        name = masked(unit.name)
+        return Unit(name, faults=tuple(dict.fromkeys(faults or [Fault(name, f"{name} {_NAMED_LIKE_A_KEY}")])))
+    return replace(
+        unit,
+        profiles=tuple(_presentable(profile) for profile in unit.profiles if profile not in hidden),
+        faults=tuple(faults),
+        usage={name: used for name, used in unit.usage.items() if not is_misplaced_key(name)},
+        orders={provider: tuple(map(masked, order)) for provider, order in unit.orders.items()},
+    )
+
+
+def _presentable(profile: Profile) -> Profile:
+    if not any(map(is_misplaced_key, (profile.origin, profile.fault, profile.email, profile.reauth))):
+        return profile
+    return replace(
+        profile,
+        origin=masked(profile.origin),
+        fault=masked(profile.fault),
+        email="" if is_misplaced_key(profile.email) else profile.email,
+        reauth=masked(profile.reauth),
+    )
+
+
+def _admitted(event: Event) -> Event:
+    match event:
+        case Listed(units, failed):
+            return Listed(tuple(map(admitted, units)), {masked(name): masked(why) for name, why in failed.items()})
+        case Changed(unit):
+            return Changed(admitted(unit))
+        case Removed(name):
+            return Removed(masked(name))
+        case Unavailable(fault):
+            return Unavailable(masked(fault))
+
+
 def apply(state: SourceState, event: Event, *, now: float) -> SourceState:
     """The source after the event."""
-    match event:
+    match _admitted(event):
         case Listed(units, failed):
             held = {name: state.units[name] for name in failed if name in state.units}
             since = now if state.stale_since is None else state.stale_since

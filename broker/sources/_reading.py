@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from dotenv.parser import Binding
 
-from broker.domain.hygiene import ENTRIES_MAX, SIZE_MAX
+from broker.domain.hygiene import ENTRIES_MAX, SIZE_MAX, is_misplaced_key
 from broker.files.dotenv import SIZE_MAX as DOTENV_MAX
 from broker.files.dotenv import bindings
 from broker.files.reading import StandingFault, read_some, unreadable
@@ -92,6 +92,9 @@ def read_bundle(
     if len(wanted) > ENTRIES_MAX:
         raise StandingFault(shown, f"holds more than {ENTRIES_MAX:,} keys", "move some of them to a directory of their own")
     for key in sorted(wanted):
+        if is_misplaced_key(key):  # the discovery says so; nothing of it is needed
+            texts[key], origins[key] = "", str(shown / key)
+            continue
         if (value := _read_entry(key, folder, shown=shown, limit=files.get(key, SIZE_MAX))) is not None:
             texts[key] = value
             origins[key] = str(shown / key)

@@ -9,7 +9,7 @@ from broker.domain.annotations import PROFILE, PROVIDER, read_annotations
 from broker.domain.auth_document import Malformed
 from broker.domain.bundles import FILES, bundle_unit
 from broker.domain.discovery import Rules, Texts
-from broker.domain.hygiene import ENTRIES_MAX, is_misplaced_key, quoted
+from broker.domain.hygiene import ENTRIES_MAX, masked
 from broker.domain.material import Fault, Unit
 from broker.files.reading import Unreadable
 from broker.sources._reading import parse_dotenv
@@ -58,7 +58,7 @@ def _texts(data: Mapping[str, str], rules: Rules, name: str, where: str, *, decl
     if len(wanted) > ENTRIES_MAX:
         raise Malformed(f"{where} holds more than {ENTRIES_MAX:,} keys: move some of them to a Secret of their own")
     for key in sorted(wanted):
-        origins[key] = f"{where} {quoted(key) if is_misplaced_key(key) else key}"
+        origins[key] = f"{where} {masked(key)}"
         texts[key] = _decoded(data[key], origins[key])
     return texts, origins
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from broker.domain.auth_document import LARGEST, Document, Malformed, decode, with_entry
+from broker.domain.hygiene import masked
 from broker.domain.policies import MAIN
 from broker.domain.provider import Catalog
 from broker.ports import StoreFault
@@ -41,8 +42,9 @@ class Migration:
     def __str__(self) -> str:
         if self.fault:
             return self.fault
-        moved = f"gave {', '.join(self.moved)} to {self.store}" if self.moved else f"had nothing new for {self.store}"
-        known = f"; {', '.join(self.known)} stood there already" if self.known else ""
+        gave, had = (", ".join(map(masked, names)) for names in (self.moved, self.known))
+        moved = f"gave {gave} to {self.store}" if gave else f"had nothing new for {self.store}"
+        known = f"; {had} stood there already" if had else ""
         return f"{self.file} {moved}{known}; it is kept as {self.file.name}{_DONE}"
 
 

@@ -15,6 +15,7 @@ from typing import Final
 from urllib.parse import quote
 
 from broker.domain.errors import BrokerError, CannotStart
+from broker.domain.hygiene import KEY_BEGINNINGS
 from broker.domain.secret_value import SecretValue
 
 MASK: Final = "[redacted]"
@@ -32,16 +33,15 @@ _DEEPEST: Final = 6
 _WIDEST: Final = 100
 
 _SHAPES: Final = re.compile(
-    r"""
-      \b(?:sk|rk|pk)-[A-Za-z0-9_-]{8,}                              # Anthropic, OpenAI, OpenRouter, DeepSeek…
-    | \b(?:gsk|hf|xai|nvapi|pplx|r8|tvly|fc|csk|vck|dop_v1|glpat)[_-][A-Za-z0-9_-]{16,}
-    | \beqb_[A-Za-z0-9_-]{16,}                                       # a lease token
-    | \bgh[a-z]_[A-Za-z0-9]{16,} | \bgithub_pat_[A-Za-z0-9_]{16,}
-    | \bAIza[A-Za-z0-9_-]{16,} | \bya29\.[A-Za-z0-9_.-]{16,}
-    | \beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?  # JWT
-    | ((?i:\bbearer[ ]{1,4}))[A-Za-z0-9+/_.~=-]{8,}
-    | ((?i:(?:key|token|secret|passw(?:or)?d|credential|authorization)["']?[ ]{0,4}[=:][ ]{0,4}["']?))
-      (?=[A-Za-z+/_.~=-]{0,64}[0-9])[A-Za-z0-9+/_.~=-]{16,}
+    rf"""
+      \b(?:sk|rk|pk)-[A-Za-z0-9_-]{{8,}}                              # Anthropic, OpenAI, OpenRouter, DeepSeek…
+    | \b(?:gsk|hf|xai|nvapi|pplx|r8|tvly|fc|csk|vck|dop_v1|glpat)[_-][A-Za-z0-9_-]{{16,}}
+    | \beqb_[A-Za-z0-9_-]{{16,}}                                       # a lease token
+    | (?<![A-Za-z0-9])(?i:{KEY_BEGINNINGS})(?=[A-Za-z_.-]*[0-9])[A-Za-z0-9_.-]{{12,}}  # as in names
+    | \beyJ[A-Za-z0-9_-]{{8,}}\.[A-Za-z0-9_-]{{8,}}(?:\.[A-Za-z0-9_-]*)?  # JWT
+    | ((?i:\bbearer[ ]{{1,4}}))[A-Za-z0-9+/_.~=-]{{8,}}
+    | ((?i:(?:key|token|secret|passw(?:or)?d|credential|authorization)["']?[ ]{{0,4}}[=:][ ]{{0,4}}["']?))
+      (?=[A-Za-z+/_.~=-]{{0,64}}[0-9])[A-Za-z0-9+/_.~=-]{{16,}}
     """,
     re.VERBOSE,
 )

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker.domain.hygiene import SIZE_MAX, Unclean, clean, is_misplaced_key, quoted, split_list
+from broker.domain.hygiene import SIZE_MAX, Unclean, clean, is_misplaced_key, masked, quoted, split_list
 from broker.domain.provider import Catalog, Mode, Provider
 from broker.providers import BUILT_IN, PROVIDERS
+from broker.telemetry.redaction import Redactor
 
 KEY = "q7RkTz0-JwXv9_LmPb83"
 ANTHROPIC_KEY = "sk-ant-api03-" + "k9" * 40
@@ -305,6 +306,26 @@ def test_clean_is_idempotent_and_fit_for_a_header(text: str | bytes, provider: s
 def test_a_name_that_may_be_a_key_is_not_repeated(name: str, *, is_key: bool, shown: bool) -> None:
     """Refused where it surely is one; kept out of messages where it only may be. Ordinary names are quoted."""
     assert (is_misplaced_key(name), quoted(name) == repr(name)) == (is_key, shown)
+
+
+PREFIXES = sorted({prefix for vendor in PROVIDERS.values() for prefix in (*vendor.key_prefixes, *vendor.token_prefixes)})
+
+
+@pytest.mark.parametrize("prefix", [*PREFIXES, "eqb_", "glpat-", "xoxb-", "npm_", "AKIA", "sk_live_", "lin_api_"])
+@pytest.mark.parametrize("name", ["{}", "openai:{}", "OPENAI_API_KEY_{}", "team/{}", "anthropic:env-{}"])
+def test_names_and_logs_know_the_same_keys(prefix: str, name: str) -> None:
+    """S19: whatever a vendor of ours hands out is no name, also in lower case, and the log masks what is no name."""
+    key = name.format(f"{prefix}Q7rkTz0Jw2Xv9LmPb83n")
+    for shown in (key, key.lower()):
+        assert is_misplaced_key(shown)
+        assert "7rktz0jw" not in masked(f"/run/{shown}/x").lower()
+        assert "7rktz0jw" not in Redactor().text(f"profile {shown} is new").lower()
+
+
+def test_a_name_of_any_length_is_looked_at_in_no_time() -> None:
+    """S24: the cost is that of its length."""
+    assert not is_misplaced_key("sk-" + "x" * 4_000_000)
+    assert is_misplaced_key("sk-" + "x" * 4_000_000 + "1")
 
 
 def test_a_name_that_is_quoted_is_cut_but_never_within_a_key() -> None:

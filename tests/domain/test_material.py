@@ -307,3 +307,41 @@ def test_what_stores_remember_is_theirs_by_agent() -> None:
     merged = merge([lived([Listed((main, coder))])], version=number, stale_budget=BUDGET, tail=frozenset())
     assert merged.usage == {("", "p:1"): Usage(last_used=1.0), ("coder", "p:1"): Usage(last_used=2.0)}
     assert merged.orders == {("main", "p"): ("p:1",), ("coder", "q"): ("q:1",)}
+
+
+KEY = "sk-ant-api03-" + "k9Q2" * 12
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        Unit(KEY, (profile("p:1", unit=KEY),)),
+        Unit("u", (profile(f"p:{KEY}"), profile("p:2"))),
+        Unit("u", (profile(f"p:{KEY.lower()}"), profile("p:2"))),
+        Unit("u", (replace(profile("p:2"), origin=f"/run/{KEY}/OPENAI_API_KEY"),)),
+        Unit("u", (replace(profile("p:2"), email=KEY),)),
+        Unit("u", (replace(profile("p:2"), secret=None, fault=f"/run/{KEY} is empty"),)),
+        Unit("u", (profile("p:2"),), (Fault(f"/run/{KEY}", f"/run/{KEY} is empty"),)),
+        Unit("u", (profile("p:2"),), owner="main", usage={f"p:{KEY}": Usage()}, orders={"p": (f"p:{KEY}",)}),
+    ],
+)
+@pytest.mark.parametrize("how", ["listed", "changed"])
+def test_a_name_that_looks_like_a_key_does_not_enter(unit: Unit, how: str) -> None:
+    """S19: of a unit, a profile, a place, an address, an order: it is masked or not there, and what is masked is said."""
+    state = apply(SourceState("a"), Listed((unit,)) if how == "listed" else Changed(unit), now=1)
+    shown = f"{state} {merged(state)} {state.faults()}"
+    assert "k9Q2" not in shown
+    assert "k9q2" not in shown
+    if unit.name == "u":
+        assert ("", "p:2") in merged(state).held
+    if unit.name == KEY or any("k9" in found.id for found in unit.profiles):
+        assert "looks like a key, so it is not used: rename it, and replace that key" in str(state.faults())
+
+
+def test_what_fails_under_such_a_name_is_masked_as_well() -> None:
+    """S19: and it is gone under the same mask."""
+    state = apply(SourceState("a"), Listed((), {KEY: f"/run/{KEY} is not a regular file"}), now=1)
+    assert "k9Q2" not in str(state)
+    assert state.stale_units
+    assert not apply(state, Removed(KEY), now=2).stale_units
+    assert "k9Q2" not in str(apply(state, Unavailable(f"/run/{KEY} cannot be read"), now=2))

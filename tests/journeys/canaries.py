@@ -139,6 +139,7 @@ class World:
             _write(mounted / "bad" / name, self._bad(f"{way} in a file", like))
         self._write_logins(logins)
         _write(mounted / "broken" / ".env", f"GROQ_API_KEY {self._bad('a broken .env', KEY)}\n")
+        self._misname(mounted)
         _write(self.broker.home / "unread", self.canaries.new("a file in place of a directory"))
         self.broker.environ |= TALKATIVE
         soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
@@ -147,6 +148,16 @@ class World:
             self.broker.start("-vv", service="liveness")
         finally:
             resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+
+    def _misname(self, mounted: Path) -> None:
+        """Keys where names belong: of a directory, a file, a variable, an entry, a profile of a store."""
+        value = "a-value-of-no-interest-01"
+        _write(mounted / self._bad("a directory's name", KEY) / "OPENAI_API_KEY", value)
+        _write(mounted / "misnamed" / f"OPENAI_API_KEY_{self._bad('the name of a file', KEY)}", value)
+        _write(mounted / "misnamed" / ".env", f"GROQ_API_KEY_{self._bad('a name in a line', 'hf_{}')}={value}\n")
+        store = {"profiles": {f"xai:{self._bad('a mounted profile', 'xai-{}')}": {"type": "api_key", "key": value}}}
+        _write(mounted / "misnamed-store" / "auth-profiles.json", json.dumps(store))
+        self.broker.credentials[f"OPENAI_API_KEY_{self._bad('the name of a variable', 'sk_live_{}')}"] = value
 
     def _write_logins(self, good: Mapping[str, str]) -> None:
         """Claude's, and the agents' stores: one with entries that are none, and one that is no JSON."""
@@ -173,8 +184,14 @@ class World:
                 "expires": self._bad("an end", "{}"),
             },
         }
+        profiles[f"deepseek:{self._bad('a stored name', KEY)}"] = {"type": "api_key", "key": "a-value-of-no-interest-02"}
+        profiles["deepseek:mailed"] = {
+            "type": "api_key", "key": "a-value-of-no-interest-03", "email": self._bad("an address", KEY)
+        }  # fmt: skip
+        order = {"deepseek": [f"deepseek:{self._bad('an ordered name', KEY)}"], self._bad("an ordered provider", KEY): ["x:y"]}
         store = Path("agent", "auth-profiles.json")
-        _write(self.broker.home / "agents" / "main" / store, json.dumps({"version": 1, "profiles": profiles}))
+        whole = {"version": 1, "profiles": profiles, "order": order}
+        _write(self.broker.home / "agents" / "main" / store, json.dumps(whole))
         torn = {"version": 1, "profiles": {"openai:torn": {"type": "api_key", "key": self._bad("a torn store", "sk-proj-{}")}}}
         _write(self.broker.home / "agents" / "single" / store, json.dumps(torn)[:-2])
 

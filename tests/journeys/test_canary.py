@@ -93,7 +93,7 @@ COMMANDS: Final = [
     ["serve", "--{}"],
 ]
 USUAL: Final = {"provider": "anthropic", "profile": "anthropic:env", "agent": "main", "lease_id": "none", "session": "s"}
-UNKNOWABLE: Final = {"session", "model", "profiles"}
+UNKNOWABLE: Final = {"session", "model", "profiles", "reason"}
 """Fields that take any name, so that only what has the form of a key can be told from one."""
 REASONS: Final = {
     "PROVIDER_UNKNOWN",
@@ -258,7 +258,7 @@ def test_reflection_and_diagnosis_show_nothing(world: World) -> None:
     reflection = "".join(map(str, answers))
     assert "equabot.broker.v1.Admin" in reflection
     assert "mounted/broken/.env line 1 is malformed" in diagnosis
-    assert "the provider is required, and none of its profiles serves" in diagnosis
+    assert "the provider is required, and no agent can be granted a profile of it that serves" in diagnosis
     assert not world.leaks(reflection=reflection, diagnosis=diagnosis, reloaded=reloaded)
 
 

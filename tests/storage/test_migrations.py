@@ -152,3 +152,12 @@ def test_a_directory_that_cannot_be_written_to_is_told(as_nobody: Path) -> None:
     file.parent.chmod(0o700)
     assert [again.known for again in run(as_nobody)] == [("chutes:default",)]
     assert not file.exists()
+
+
+def test_a_key_in_the_place_of_a_provider_s_name_is_not_told(home: Path) -> None:
+    """S19: `doctor --fix` prints what was moved."""
+    key = "sk-ant-api03-" + "k9Q2" * 12
+    write(old(home), {key: KEY, "openai": KEY})
+    (done,) = run(home)
+    assert "k9Q2" not in str(done)
+    assert "openai:default" in str(done)
