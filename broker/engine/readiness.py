@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final
 
-from broker.domain.policies import Policies
+from broker.domain.policies import Delivery, Policies
 from broker.domain.provider import Catalog
 from broker.engine.ingesting import Ingesting
 from broker.engine.standing import Key, Standings
@@ -101,7 +101,13 @@ class Readiness:
         return [provider for provider in self._required if not self._grantable(provider)]
 
     def _grantable(self, provider: str) -> bool:
-        agents = [(agent, policy) for agent, policy in self._policies.agents.items() if self._suspensions.of(agent) is None]
+        known = self._catalog.get(provider)
+        brokered = known is not None and not known.gateway_fault
+        agents = [
+            (agent, policy)
+            for agent, policy in self._policies.agents.items()
+            if self._suspensions.of(agent) is None and (brokered or Delivery.RAW in policy.deliveries)
+        ]
         return any(
             owner in ("", agent) and policy.allows_profile(provider, profile)
             for owner, profile in self._standings.usable(provider)

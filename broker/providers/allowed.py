@@ -265,7 +265,7 @@ ZAI: Final = (*_CHAT, *_EMBEDDINGS, *_RERANK, *_SPEECH, *_FILES, *_list("""
     POST /moderations /tokenizer /web_search /reader /layout_parsing
 """))
 OPENCODE: Final = (*_CHAT, *_MESSAGES, *_list("POST /responses"), *_GEMINI_FORM)
-QWEN_PORTAL: Final = (*_CHAT, *_COMPLETIONS, *_EMBEDDINGS)
+QWEN_PORTAL: Final = _CHAT
 VERCEL_AI_GATEWAY: Final = (
     *_CHAT, *_EMBEDDINGS, *_RERANK, *_MESSAGES, *_RESPONSES, *_IMAGES, *_list("GET /models/{creator}/{model}/endpoints"),
 )
@@ -276,12 +276,12 @@ GROQ: Final = (*_CHAT, *_EMBEDDINGS, *_RESPONSES, *_SPEECH, *_TRANSCRIPTIONS, *_
 CEREBRAS: Final = (*_CHAT, *_COMPLETIONS, *_FILES, *_BATCHES)
 MOONSHOT: Final = (*_CHAT, *_COMPLETIONS, *_FILES, *_BATCHES, *_list("POST /tokenizers/estimate-token-count"))
 SYNTHETIC: Final = (*_CHAT, *_COMPLETIONS, *_EMBEDDINGS, *_list("POST /responses"))
-NVIDIA: Final = (*_CHAT, *_COMPLETIONS, *_EMBEDDINGS, *_list("POST /ranking"), *_list("POST /responses"), *_MESSAGES)
+NVIDIA: Final = (*_CHAT, *_COMPLETIONS, *_EMBEDDINGS, *_list("POST /responses"))
 
 # -- search and scraping -----------------------------------------------------------------------------------------------
 
 EXA: Final = _list("""
-    POST /search /contents /findSimilar /answer /context /chat/completions /responses
+    POST /search /contents /findSimilar /answer /context /chat/completions
     POST GET /research/v1
     GET /research/v1/{research}
 """)

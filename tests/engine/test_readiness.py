@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from broker.domain.cooldowns import HOUR, MINUTE, Outcome
 from broker.domain.material import Listed, Unavailable
+from broker.domain.policies import Delivery
+from broker.domain.provider import Provider
 from broker.engine.grants import Request
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.source import FakeSource
@@ -142,6 +145,24 @@ def test_a_source_that_is_away_does_when_its_budget_ends(engine: Engine) -> None
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("deliveries", "requests", "ready"),
+    [
+        ((Delivery.BROKERED,), (), False),
+        ((Delivery.BROKERED,), ("/**",), True),
+        ((Delivery.BROKERED, Delivery.RAW), (), True),
+    ],
+)
+def test_a_provider_that_no_agent_may_be_granted_does(
+    deliveries: tuple[Delivery, ...], requests: tuple[str, ...], *, ready: bool
+) -> None:
+    """S1: one that is not brokered serves no agent that may have brokered leases alone."""
+    acme = Provider(id="acme", base_url="https://api.acme.example", requests=requests)
+    engine = Engine(required=("acme",), providers={"acme": acme}, agents={"main": replace(ANYTHING, deliveries=deliveries)})
+    engine.put(profile("acme:a"))
+    assert statuses(engine, "readiness", "provider/acme") == [ready, True]
 
 
 def test_liveness_is_that_the_loop_turns() -> None:
