@@ -23,6 +23,16 @@ def add_agent(parser: ArgumentParser) -> None:
     parser.add_argument("--agent", metavar="NAME", help="the agent to speak as (default: main)")
 
 
+def add_delivery(parser: ArgumentParser, default: str) -> None:
+    """What the leases are to bring."""
+    parser.add_argument("--delivery", metavar="raw|brokered", help=f"raw: the key itself; brokered: a token ({default})")
+
+
+def delivery(args: Namespace) -> str | None:
+    """What was asked for: by the argument, else by `EQUABOT_DELIVERY`, which `exec` sets for a command without keys."""
+    return args.delivery or environment().get("EQUABOT_DELIVERY") or None
+
+
 def duration(written: str) -> timedelta:
     """`15m`, `1h30m`. Raises ArgumentTypeError."""
     from broker.config.faults import Refused  # noqa: PLC0415

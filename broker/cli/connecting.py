@@ -74,7 +74,7 @@ def addressed(args: Namespace) -> bool:
 
 def _agent_address(args: Namespace) -> str | None:
     """None leaves it to the client library, which knows the environment and the usual places, but no configuration."""
-    if addressed(args) or not _configured(args):
+    if addressed(args) or not configured(args):
         return None
     config = configuration(args)
     agent = args.agent or "main"
@@ -82,13 +82,13 @@ def _agent_address(args: Namespace) -> str | None:
 
 
 def _admin_address(args: Namespace) -> str | None:
-    if not _configured(args):
+    if not configured(args):
         return None
     config = configuration(args)
     return str(config.listen.admin or config.run_dir / "admin" / "broker.sock")
 
 
-def _configured(args: Namespace) -> bool:
+def configured(args: Namespace) -> bool:
     """Whether it takes a configuration to tell where the sockets are. Reading it costs `equabot key` time."""
     known = environment()
     if args.run_dir or args.config or known.get("EQUABOT_CONFIG"):

@@ -1,19 +1,23 @@
 """`equabot exec`: a command with leases in its environment, which live exactly as long as it does."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from broker.cli import child
-from broker.cli.arguments import add_agent, add_places
-from broker.cli.connecting import broker
+from broker.cli.arguments import add_agent, add_delivery, add_places, configuration, delivery
+from broker.cli.connecting import addressed, broker, configured
 from broker.cli.exits import Failure
 from broker.cli.output import complain
 from broker.cli.surroundings import environment
 
 if TYPE_CHECKING:
-    from equabot_client import Broker, Lease, Secret
+    from broker.domain.provider import Catalog
+    from equabot_client import Broker, Credential, Lease, Secret
+
+_VARIABLES: Final = ("env", "dotenv")
+_DELIVERY: Final = "EQUABOT_DELIVERY"
 
 
 def add_parser(subparsers: Any, **described: str) -> None:
@@ -22,12 +26,13 @@ def add_parser(subparsers: Any, **described: str) -> None:
         "exec",
         usage="equabot exec [options] PROVIDER|PROFILE_ID ... -- COMMAND ...",
         description="The leases are renewed while COMMAND runs and given back when it ends. Signals go on to it; its exit code"
-        " is handed on. What it was started with stays in its environment: after a rotation, start it again; not with"
-        " --delivery brokered, whose token stays good for as long as COMMAND runs.",
+        " is handed on. Where the broker has a gateway, COMMAND gets a token for it and no key: no variable of a known provider"
+        " is in its environment but those of its leases. --delivery raw gives it the key itself, which stays as it is: after a"
+        " rotation, start COMMAND again.",
         **described,
     )
     parser.add_argument("providers", metavar="PROVIDER|PROFILE_ID", nargs="+")
-    parser.add_argument("--delivery", metavar="raw|brokered", help="what to be given (default: the agent's first)")
+    add_delivery(parser, "default: EQUABOT_DELIVERY, else brokered where a gateway runs")
     add_agent(parser)
     add_places(parser)
     parser.set_defaults(run=run, parser=parser)
@@ -41,7 +46,7 @@ def run(args: Namespace) -> int:
     # Signals are held before the client library starts threads, which inherit that.
     with child.held_signals(), broker(args) as connected:
         held = [_Held(connected, provider, args) for provider in args.providers]
-        given = _environment([one.given for one in held])
+        given = _environment([one.given for one in held], *_known(args))
         stopped_by = child.told_to_stop()
         if stopped_by is not None:
             return 128 + stopped_by
@@ -56,9 +61,25 @@ class _Held:
         connected.list_profiles(provider.partition(":")[0])
         self._verbose: bool = args.verbose
         self._token: Secret | None = None
-        self._credential = connected.credential(provider, delivery=args.delivery, on_rotate=self._tell)
-        self.given = self._credential.lease()
+        self._credential, self.given = self._leased(connected, provider, delivery(args))
         self._token = self.given.secret
+
+    def _leased(self, connected: "Broker", provider: str, asked: str | None) -> "tuple[Credential, Lease]":
+        """A key is handed out where it is asked for, or where no gateway runs. A policy that refuses a token does not lead to
+        one, nor does a provider without a list of requests."""
+        from equabot_client.errors import DeliveryNotAllowed  # noqa: PLC0415
+
+        credential = connected.credential(provider, delivery=asked or "brokered", on_rotate=self._tell)
+        try:
+            return credential, credential.lease()
+        except DeliveryNotAllowed as refused:
+            if asked is not None:
+                raise
+            why = refused
+        credential.close()
+        if why.metadata.get("cause") != "no_gateway":
+            raise Failure(f"{why.reason}: {why.message}. The command would hold the key itself with --delivery raw")
+        return self._leased(connected, provider, "raw")
 
     def _tell(self, lease: "Lease") -> None:
         if lease.delivery == "brokered":
@@ -71,24 +92,47 @@ class _Held:
             complain(f"{lease.profile} was rotated; the command keeps what it was started with")
 
 
-def _environment(leases: Sequence["Lease"]) -> Mapping[str, str]:
-    """This process's environment with what the leases bring, and without what would be used beside or before it."""
-    from broker.providers import PROVIDERS  # noqa: PLC0415
+def _known(args: Namespace) -> "tuple[Catalog, frozenset[str]]":
+    """The providers that are known here, and the variables from which the configuration takes profiles."""
+    from broker.providers import BUILT_IN  # noqa: PLC0415
 
-    given = dict(environment())
+    if not configured(args):
+        return BUILT_IN, frozenset()
+    try:
+        rules = configuration(args).rules
+    except Failure:
+        if addressed(args):  # the broker's configuration is another one
+            return BUILT_IN, frozenset()
+        raise
+    return rules.catalog, frozenset(place.key for place in rules.bindings if place.kind in _VARIABLES)
+
+
+def _environment(leases: Sequence["Lease"], catalog: "Catalog", bound: Collection[str]) -> Mapping[str, str]:
+    """This process's environment with what the leases bring. Next to a token there is no key in it; next to a key, no other of
+    the same provider."""
+    from broker.domain.command_environment import screened, without_credentials  # noqa: PLC0415
+
     for lease in leases:
         if not lease.env:
             raise Failure(f"{lease.provider}: no environment variable is known for it; `equabot key` prints its secret")
         if lease.delivery == "brokered" and lease.base_url not in lease.env.values():
             name = f"providers.{lease.provider}.base_url_env"
-            raise Failure(f"{lease.provider}: no variable is known in which its SDK takes the gateway's address: set {name}")
-        known = PROVIDERS.get(lease.provider)
-        for name in known.sdk_env.values() if known else ():
-            given.pop(name, None)
+            raise Failure(
+                f"{lease.provider}: no variable is known in which its SDK takes the gateway's address: set {name}, or hand the"
+                " key itself to the command with --delivery raw"
+            )
+    brokered = [lease for lease in leases if lease.delivery == "brokered"]
+    if not brokered:
+        given = without_credentials(environment(), filter(None, (catalog.get(lease.provider) for lease in leases)))
+    else:
+        screen = screened(environment(), catalog, bound=bound)
+        given = {**screen.kept, _DELIVERY: "brokered"}
+        if screen.unnamed:
+            complain(f"not handed on to the command, as they look like credentials: {', '.join(screen.unnamed)}")
     for lease in leases:
         given.update(lease.env)
-        if lease.delivery == "brokered":
-            _past_proxies(given, urlsplit(lease.base_url).hostname or "")
+    for lease in brokered:
+        _past_proxies(given, urlsplit(lease.base_url).hostname or "")
     return given
 
 

@@ -10,15 +10,16 @@ from argparse import ArgumentParser, Namespace
 from contextlib import suppress
 from typing import Any
 
-from broker.cli.arguments import add_agent, add_places
+from broker.cli.arguments import add_agent, add_delivery, add_places, delivery
 from broker.cli.connecting import broker
 from broker.cli.exits import Exit
 
 
 def add_parser(subparsers: Any, **described: str) -> None:
-    """`key PROVIDER|PROFILE_ID [--agent A]`."""
+    """`key PROVIDER|PROFILE_ID [--delivery D] [--agent A]`."""
     parser: ArgumentParser = subparsers.add_parser("key", **described)
     parser.add_argument("what", metavar="PROVIDER|PROFILE_ID")
+    add_delivery(parser, "default: EQUABOT_DELIVERY, else the agent's first")
     add_agent(parser)
     add_places(parser)
     parser.set_defaults(run=run)
@@ -29,7 +30,7 @@ def run(args: Namespace) -> int:
     from equabot_client.errors import EquabotError  # noqa: PLC0415
 
     with broker(args) as connected:
-        lease = connected.acquire(args.what)
+        lease = connected.acquire(args.what, delivery=delivery(args))
         try:
             sys.stdout.write(f"{lease.secret.reveal()}\n")
             sys.stdout.flush()

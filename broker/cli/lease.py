@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
 from broker.cli import output
-from broker.cli.arguments import add_agent, add_places, duration
+from broker.cli.arguments import add_agent, add_delivery, add_places, delivery, duration
 from broker.cli.connecting import addressed, admin, broker
 from broker.cli.exits import Exit, Failure
 from broker.cli.output import Cell, Style
@@ -29,7 +29,7 @@ def add_parser(subparsers: Any, **described: str) -> None:
     parser = _command(family, "acquire", acquire, "ask for a lease")
     parser.add_argument("what", metavar=what)
     parser.add_argument("--ttl", type=duration, metavar="15m", help="how long (default: the broker's)")
-    parser.add_argument("--delivery", metavar="raw|brokered", help="what to be given (default: the agent's first)")
+    add_delivery(parser, "default: EQUABOT_DELIVERY, else the agent's first")
     parser.add_argument("--session", metavar="NAME", help="the conversation, within which a choice stays")
     parser.add_argument("--json", action="store_true", help="the whole lease, its secret included")
 
@@ -60,7 +60,7 @@ def _command(family: Any, name: str, run: Any, about: str) -> ArgumentParser:
 def acquire(args: Namespace) -> int:
     """Acquires a lease that lives on after the command has ended."""
     with broker(args) as connected:
-        lease = connected.acquire(args.what, ttl=args.ttl, delivery=args.delivery, session=args.session)
+        lease = connected.acquire(args.what, ttl=args.ttl, delivery=delivery(args), session=args.session)
         _show(lease, as_json=args.json)
     return Exit.DONE
 

@@ -37,7 +37,7 @@ _STORING: Final = ("models", "onboard", "doctor", "agent")
 _EPILOG: Final = """\
 exit codes: 0 done, 1 refused or failed, 3 no broker, 64 usage or configuration
 environment: EQUABOT_HOME, EQUABOT_CONFIG, EQUABOT_RUN_DIR, EQUABOT_BROKER_ADDRESS, EQUABOT_BROKER_UID,
-  EQUABOT_DEBUG, NO_COLOR
+  EQUABOT_DELIVERY, EQUABOT_DEBUG, NO_COLOR
 """
 
 

@@ -11,6 +11,7 @@ from broker.domain.credentials import left
 from broker.domain.errors import (
     AuditUnavailable,
     BrokerError,
+    DeliveryNotAllowed,
     InvalidArgument,
     LeaseExpired,
     LeaseNotFound,
@@ -346,6 +347,9 @@ class Leasing:
         policy = self._policies.of(agent)
         provider, profile = self._choosing.resolve_names(request.provider, request.profile)
         policy.check_provider(agent, provider)
+        if request.delivery == Delivery.BROKERED and Delivery.BROKERED not in self._deliveries:
+            # Said before any policy is asked, so that a caller that takes either can take the other.
+            raise DeliveryNotAllowed("delivery 'brokered' is not available: no gateway runs", metadata={"cause": "no_gateway"})
         unbrokered = self._unbrokered(provider)
         available = self._deliveries - {Delivery.BROKERED} if unbrokered else self._deliveries
         delivery = policy.choose_delivery(agent, request.delivery, available=available, unbrokered=unbrokered)

@@ -835,6 +835,22 @@ async def test_without_a_gateway_there_are_no_tokens() -> None:
     assert living(after) == []
 
 
+@pytest.mark.parametrize("deliveries", [(Delivery.RAW,), (Delivery.BROKERED,), (Delivery.RAW, Delivery.BROKERED)])
+async def test_that_no_gateway_runs_is_said_apart_from_what_a_policy_refuses(deliveries: tuple[Delivery, ...]) -> None:
+    """S7: `exec` hands out a key in a token's place for the one reason, and never for the other."""
+    policy = replace(ANYTHING, deliveries=deliveries)
+    without, beside = Engine(agents={"main": policy}), Engine(agents={"main": policy}, deliveries=frozenset(Delivery))
+    without.put(profile(A))
+    beside.put(profile(A))
+    with pytest.raises(DeliveryNotAllowed, match="no gateway runs") as refused:
+        without.leasing.acquire("main", BROKERED)
+    assert refused.value.metadata == {"cause": "no_gateway"}
+    if Delivery.BROKERED not in deliveries:
+        with pytest.raises(DeliveryNotAllowed) as refused:
+            beside.leasing.acquire("main", BROKERED)
+        assert "cause" not in refused.value.metadata
+
+
 async def test_there_are_no_tokens_for_a_provider_without_an_address() -> None:
     """The gateway would not know where to go: that is said before there is a lease; who names none is given a raw one."""
     engine = Engine(

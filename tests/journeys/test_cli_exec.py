@@ -25,10 +25,15 @@ def test_the_command_gets_what_its_sdk_reads(make_broker: MakeBroker) -> None:
 
 def test_another_kind_of_credential_left_in_the_environment_is_taken_out(shared_broker: RunningBroker) -> None:
     """The vendor's SDK would use it beside or before the leased one."""
-    done = shared_broker.run("exec", "anthropic", "--", "env", ANTHROPIC_AUTH_TOKEN="left-over", ANTHROPIC_API_KEY="old")
+    left = ("AUTH_TOKEN", "OAUTH_TOKEN", "API_KEYS", "API_KEY_2", "API_KEY")
+    environ = {f"ANTHROPIC_{name}": "left-over" for name in left} | {"CLAUDE_CODE_OAUTH_TOKEN": "left-over"}
+    done = shared_broker.run(
+        "exec", "anthropic", "--", "env", **environ, ANTHROPIC_BASE_URL="https://mine", OPENAI_API_KEY="mine"
+    )
     shown = dict(line.split("=", 1) for line in done.stdout.splitlines())
     assert shown["ANTHROPIC_API_KEY"] == KEY
-    assert "ANTHROPIC_AUTH_TOKEN" not in shown
+    assert "left-over" not in done.stdout
+    assert (shown["ANTHROPIC_BASE_URL"], shown["OPENAI_API_KEY"]) == ("https://mine", "mine")
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])

@@ -376,3 +376,58 @@ def test_a_command_whose_sdk_would_go_past_the_gateway_is_not_run(gateway: Runni
     gateway.wait_output("models", "status", "--plain", until=lambda text: "groq" in text)
     done = gateway.run("exec", "groq", "--delivery", "brokered", "--", "true")
     assert (done.returncode, "providers.groq.base_url_env" in done.stderr) == (1, True), done.stderr
+
+
+LEFT = {
+    "ANTHROPIC_OAUTH_TOKEN": "left-1", "CLAUDE_CODE_OAUTH_TOKEN": "left-2", "ANTHROPIC_API_KEYS": "left-3,left-4",
+    "ANTHROPIC_AUTH_TOKEN": "left-5", "ANTHROPIC_API_KEY": "left-6", "ANTHROPIC_API_KEY_WORK": "left-7",
+    "GOOGLE_API_KEY": "left-8", "HUGGINGFACE_HUB_TOKEN": "left-9", "OPENAI_API_KEY": "left-10", "GITHUB_TOKEN": "left-11",
+    "ANTHROPIC_IDENTITY_TOKEN_FILE": "left-12", "OPENAI_BASE_URL": "left-13", "MY_OWN": f"Bearer {FIRST}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("asked", [(), ("--delivery", "brokered")])
+def test_a_command_with_a_token_has_no_other_credential(gateway: RunningBroker, asked: tuple[str, ...]) -> None:
+    """S7: no variable of any known provider but those of its leases, also where nobody said which delivery; nor any key."""
+    done = gateway.run("exec", "anthropic", *asked, "--", "env", KEPT="yes", **LEFT)
+    assert done.returncode == 0, done.stderr
+    shown = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert shown["ANTHROPIC_API_KEY"].startswith("eqb_")
+    assert "/anthropic" in shown["ANTHROPIC_BASE_URL"]
+    ours = {"ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "EQUABOT_DELIVERY", "NO_PROXY", "no_proxy"}
+    assert set(shown) - ours - {"PATH", "HOME", "LANG"} == {"KEPT"}
+    assert "left-" not in done.stdout
+    assert FIRST not in done.stdout
+    assert done.stderr == "equabot: not handed on to the command, as they look like credentials: MY_OWN\n"
+
+
+def test_a_command_with_a_token_does_not_get_the_key_from_equabot(gateway: RunningBroker) -> None:
+    """S7: with the default policy, under which the agent may have the key. What it asks for by itself is a token again."""
+    config = gateway.home / "equabot.yaml"
+    config.write_text(config.read_text().replace("deliveries: [brokered]", "deliveries: [raw, brokered]"))
+    gateway.stop()
+    gateway.start()
+    words = [sys.executable, "-m", "broker", "key", "anthropic", "--run-dir", str(gateway.run_dir)]
+    done = gateway.run("exec", "anthropic", "--", *words)
+    assert (done.returncode, done.stdout[:4]) == (0, "eqb_"), done.stderr
+    assert gateway.run("key", "anthropic").stdout == f"{FIRST}\n"
+    assert gateway.run("key", "anthropic", "--delivery", "brokered").stdout.startswith("eqb_")
+    assert "EQUABOT_DELIVERY" not in gateway.run("exec", "anthropic", "--delivery", "raw", "--", "env").stdout
+
+
+@pytest.mark.parametrize("deliveries", ["[raw]", "[raw, brokered]"])
+def test_a_refused_token_does_not_become_a_key(make_broker: MakeBroker, upstream: Upstream, deliveries: str) -> None:
+    """S7: where a gateway runs, the key is handed to a command only when somebody says so."""
+    require("envoy")
+    config = CONFIG.replace("[brokered]", deliveries).format(
+        port=free_port(), envoy=program("envoy"), upstream=upstream.url, order="anthropic:dotenv"
+    )
+    broker = make_broker(dotenv=f"ANTHROPIC_API_KEY={FIRST}\n", config=config).start()
+    done = broker.run("exec", "anthropic", "--", "printenv", "ANTHROPIC_API_KEY")
+    if deliveries == "[raw]":
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "DELIVERY_NOT_ALLOWED" in done.stderr
+        assert "--delivery raw" in done.stderr
+    else:
+        assert done.stdout.startswith("eqb_")
+    assert broker.run("exec", "anthropic", "--delivery", "raw", "--", "printenv", "ANTHROPIC_API_KEY").stdout == f"{FIRST}\n"

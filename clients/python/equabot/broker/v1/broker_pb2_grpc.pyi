@@ -14,7 +14,8 @@ certificate does.
 
 Every error carries a `google.rpc.ErrorInfo` with domain "equabot.dev" and one of these reasons:
 PROVIDER_UNKNOWN, PROFILE_NOT_FOUND, NO_USABLE_PROFILE (its metadata maps each candidate's id to why it was
-not used), POLICY_DENIED, DELIVERY_NOT_ALLOWED, AGENT_SUSPENDED (an operator has suspended the agent: every call of this
+not used), POLICY_DENIED, DELIVERY_NOT_ALLOWED (its metadata has cause "no_gateway" where a token was asked for and no
+gateway runs), AGENT_SUSPENDED (an operator has suspended the agent: every call of this
 service is refused with it), LEASE_NOT_FOUND, LEASE_EXPIRED, LEASE_LIMIT, RATE_LIMITED, SOURCE_NOT_SYNCED, REFRESH_FAILED,
 REAUTH_REQUIRED, AUDIT_UNAVAILABLE, INVALID_ARGUMENT, SHUTTING_DOWN.
 No error holds a secret or a piece of one.
