@@ -10,11 +10,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 REASONS = {
+    "broker/files/confined.py": "directories",
     "broker/files/reading.py": "the one reader",
     "broker/cli/audit.py": "a log of any size that a person names on the command line",
     "broker/cli/main.py": "/dev/null",
     "broker/identity/agent_socket.py": "the broker's own lock file, which it creates",
-    "broker/sources/_reading.py": "directories",
     "broker/storage/_state_file.py": "the broker's own database, which it creates",
     "broker/storage/_store_lock.py": "the broker's own lock files, which it creates",
     "broker/storage/edited_file.py": "the broker's own guard and backup files, which it creates",

@@ -3,8 +3,7 @@
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import Final, TypeVar
 from dotenv.parser import Binding
 
 from broker.domain.hygiene import ENTRIES_MAX, SIZE_MAX, is_misplaced_key
+from broker.files.confined import Folder, open_within, read_within
 from broker.files.dotenv import SIZE_MAX as DOTENV_MAX
 from broker.files.dotenv import bindings
-from broker.files.reading import StandingFault, read_some, unreadable
+from broker.files.reading import StandingFault, unreadable
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class Bundle:
 
 
 def read_bundle(
-    folder: int, *, shown: Path, wants: Callable[[str], bool], files: Mapping[str, int] = MappingProxyType({})
+    folder: Folder, *, shown: Path, wants: Callable[[str], bool], files: Mapping[str, int] = MappingProxyType({})
 ) -> Bundle:
     """What an open directory holds: a file for each wanted key, beneath them the variables of its `.env`, and these `files`, of
     which it says how many bytes each may have.
@@ -101,20 +101,18 @@ def read_bundle(
     return Bundle(texts, origins)
 
 
-def _names(folder: int, *, shown: Path) -> set[str]:
-    with os.scandir(folder) as entries:
+def _names(folder: Folder, *, shown: Path) -> set[str]:
+    with os.scandir(folder.descriptor) as entries:
         names = {entry.name for entry in islice(entries, _NAMES_MAX + 1)}
     if len(names) > _NAMES_MAX:
         raise StandingFault(shown, f"has more than {_NAMES_MAX:,} entries", "keep nothing but secrets in it")
     return names
 
 
-def _read_entry(name: str, folder: int, *, shown: Path, limit: int) -> bytes | None:
+def _read_entry(name: str, folder: Folder, *, shown: Path, limit: int) -> bytes | None:
     """None for a directory, and for a file that has gone since the names were listed."""
     try:
-        if stat.S_ISDIR(os.stat(name, dir_fd=folder).st_mode):
-            return None
-        return read_some(name, shown=shown / name, limit=limit, within=folder).data
+        return read_within(folder, name, shown=shown / name, limit=limit)
     except FileNotFoundError:
         linked = is_link(name, folder)
     except OSError as error:
@@ -124,21 +122,21 @@ def _read_entry(name: str, folder: int, *, shown: Path, limit: int) -> bytes | N
     return None
 
 
-def is_link(name: str, folder: int) -> bool:
+def is_link(name: str, folder: Folder) -> bool:
     """Whether an entry of an open directory is a symbolic link, whatever it leads to."""
     try:
-        return stat.S_ISLNK(os.lstat(name, dir_fd=folder).st_mode)
+        return stat.S_ISLNK(os.lstat(name, dir_fd=folder.descriptor).st_mode)
     except FileNotFoundError:
         return False
 
 
-def subdirectories(folder: int, *, shown: Path) -> set[str]:
+def subdirectories(folder: Folder, *, shown: Path) -> set[str]:
     """The directories in an open directory, and links to directories; none that is hidden, or whose name cannot be shown.
 
     Raises StandingFault where there are too many.
     """
     found: set[str] = set()
-    with os.scandir(folder) as entries:
+    with os.scandir(folder.descriptor) as entries:
         for entry in entries:
             try:
                 if not entry.name.startswith(".") and entry.name.isprintable() and entry.is_dir():
@@ -150,32 +148,21 @@ def subdirectories(folder: int, *, shown: Path) -> set[str]:
     return found
 
 
-@contextmanager
-def opened(path: str | Path, *, within: int | None = None) -> Iterator[int]:
-    """A directory, open for as long as the context. Raises OSError."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=within)
-    try:
-        yield folder
-    finally:
-        os.close(folder)
-
-
-def consistently(path: Path, read: Callable[[int, int], T]) -> T:
-    """What `read` finds in a directory, given its descriptor and that of the directory with its present contents.
+def consistently(folder: Folder, read: Callable[[Folder, Folder], T], *, shown: Path) -> T:
+    """What `read` finds in an open directory, given that and the directory with its present contents.
 
     They differ where the kubelet keeps a volume: there `..data` leads to the contents and is exchanged as a whole. A reading
-    during which that happened is thrown away. Raises OSError when the directory cannot be opened, and Unreadable.
+    during which that happened is thrown away. Raises Unreadable.
     """
-    with opened(path) as folder:
-        for _ in range(_SWAPS_MAX):
-            try:
-                with opened(_DATA, within=folder) as data:
-                    found = read(folder, data)
-                    if os.path.samestat(os.fstat(data), os.stat(_DATA, dir_fd=folder)):
-                        return found
-            except FileNotFoundError:
-                if not is_link(_DATA, folder):
-                    return read(folder, folder)
-            except OSError as error:
-                raise unreadable(path / _DATA, error) from None
-    raise StandingFault(path / _DATA, "leads nowhere, or elsewhere whenever it is read", "check what writes there")
+    for _ in range(_SWAPS_MAX):
+        try:
+            with open_within(folder, _DATA, shown=shown / _DATA) as data:
+                found = read(folder, data)
+                if os.path.samestat(os.fstat(data.descriptor), os.stat(_DATA, dir_fd=folder.descriptor)):
+                    return found
+        except FileNotFoundError:
+            if not is_link(_DATA, folder):
+                return read(folder, folder)
+        except OSError as error:
+            raise unreadable(shown / _DATA, error) from None
+    raise StandingFault(shown / _DATA, "leads nowhere, or elsewhere whenever it is read", "check what writes there")

@@ -15,8 +15,9 @@ from broker.domain.auth_document import Malformed
 from broker.domain.bundles import FILES, bundle_unit
 from broker.domain.discovery import Rules
 from broker.domain.material import Changed, Event, Listed, Removed, Unavailable, Unit
+from broker.files.confined import Folder, open_root, open_within
 from broker.files.reading import Unreadable, unreadable
-from broker.sources._reading import consistently, opened, read_bundle, subdirectories
+from broker.sources._reading import consistently, read_bundle, subdirectories
 from broker.sources._watching import Changes, Watch
 
 KIND: Final = "mounted"
@@ -38,8 +39,9 @@ class MountedOptions:
 class Mounted:
     """The source `mounted <path>`. Units: "" for the directory itself, and its subdirectories by name.
 
-    A directory that has never been there holds nothing; one that was and is gone, or cannot be read, makes the source
-    unavailable. A unit of which anything cannot be read is failed as a whole.
+    Links stay inside the directory, or what they are part of is not read. A directory that has never been there holds
+    nothing; one that was and is gone, or cannot be read, makes the source unavailable. A unit of which anything cannot be
+    read is failed as a whole.
     """
 
     def __init__(self, options: MountedOptions, *, rules: Rules, watch: Watch) -> None:
@@ -102,7 +104,8 @@ class Mounted:
             self._watch.path(_ROOT, self._path)
             self._listen(_ROOT, self._path)
             try:
-                units, names = consistently(self._path, self._read_contents)
+                with open_root(self._path) as root:
+                    units, names = consistently(root, self._read_contents, shown=self._path)
             except FileNotFoundError:
                 gone = f"{self._path} has disappeared: mount or create it again; until then what it held is served"
                 self._lose(gone if self._seen else "")
@@ -122,13 +125,16 @@ class Mounted:
             self._keep(name, unit)
         return names
 
-    def _read_contents(self, folder: int, data: int) -> tuple[dict[str, Found], set[str]]:
+    def _read_contents(self, folder: Folder, data: Folder) -> tuple[dict[str, Found], set[str]]:
         units = {_ROOT: self._read_unit(_ROOT, data)}
         names = subdirectories(folder, shown=self._path) - _NOBODYS
         if folder != data:
             for name in subdirectories(data, shown=self._path):
-                with opened(name, within=data) as subdirectory:
-                    units[name] = self._read_unit(name, subdirectory)
+                try:
+                    with open_within(data, name, shown=self._path / name) as subdirectory:
+                        units[name] = self._read_unit(name, subdirectory)
+                except Unreadable as error:
+                    units[name] = str(error)
         return units, names - units.keys()
 
     def _read_subdirectory(self, name: str) -> None:
@@ -138,7 +144,8 @@ class Mounted:
             self._watch.path(name, path, below=self._path)
             self._listen(name, path)
             try:
-                found = consistently(path, lambda _, data: self._read_unit(name, data))
+                with open_root(self._path) as root, open_within(root, name, shown=path) as folder:
+                    found = consistently(folder, lambda _, data: self._read_unit(name, data), shown=path)
             except (FileNotFoundError, NotADirectoryError):
                 found = None
             except (Unreadable, OSError) as error:
@@ -160,7 +167,7 @@ class Mounted:
     def _wants(self, unit: str, key: str) -> bool:
         return self._rules.wants(key, kind=KIND, unit=unit)
 
-    def _read_unit(self, name: str, folder: int) -> Found:
+    def _read_unit(self, name: str, folder: Folder) -> Found:
         path = self._path / name
         try:
             bundle = read_bundle(folder, shown=path, wants=lambda key: self._wants(name, key), files=FILES)

@@ -305,3 +305,38 @@ async def test_asking_lists_everything_again(tmp_path: Path) -> None:
         fault = await events.next()
         source.reread()
         assert await events.next() == fault
+
+
+@pytest.mark.parametrize("where", ["", "team"])
+async def test_a_link_out_of_the_directory_is_refused_and_said(tmp_path: Path, where: str) -> None:
+    """S13: whoever may write there has no say over what else the broker can read. The other units go on."""
+    seal_key, mount = tmp_path / "seal.key", tmp_path / "mount"
+    seal_key.write_text("the-key-that-seals-the-stores")
+    put(mount, "1")
+    put(mount / "team", "1")
+    put(mount / "other", "1")
+    async with following(mounted(mount)) as events:
+        whole = await events.next()
+        assert isinstance(whole, dict)
+        (mount / where / "GROQ_API_KEY").symlink_to("../seal.key" if not where else "../../seal.key")
+        failed = await events.event()
+        assert isinstance(failed, Listed)
+        fault = f"{mount / where}/GROQ_API_KEY is a link that leads out of {mount}: put the file itself there"
+        assert failed.failed == {where: fault}
+        assert {u.name: secrets(u) for u in failed.units} == {name: held for name, held in whole.items() if name != where}
+
+
+async def test_a_directory_that_leads_elsewhere_is_refused_and_said(tmp_path: Path) -> None:
+    """S13: a subdirectory that is a link, and a `..data` that is no link as the kubelet makes it."""
+    mount, away = tmp_path / "mount", tmp_path / "away"
+    put(away, "1")
+    put(mount / "team", "1")
+    (mount / "linked").symlink_to(away)
+    async with following(mounted(mount)) as events:
+        assert await events.next() == {"team": {"openai:team": "1"}, "linked": "failed"}
+        (mount / "linked").unlink()
+        await events.until(lambda told: told == "linked")
+        (mount / "team" / "..data").symlink_to(away)
+        assert await events.next() == {"team": "failed"}
+        (mount / "..data").symlink_to(away)
+        assert f"{mount}/..data is a link that leads out of {mount}" in str(await events.next())

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.files import dotenv
+from broker.files.confined import Folder, open_root
 from broker.files.dotenv import LINES_MAX, SIZE_MAX
 from broker.files.reading import Unreadable
 from broker.sources import _reading
-from broker.sources._reading import consistently, opened, parse_dotenv, read_bundle, subdirectories
+from broker.sources._reading import consistently, parse_dotenv, read_bundle, subdirectories
 from tests.fakes.volume import Volume
 
 
@@ -107,8 +108,8 @@ def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
 
 
 def bundle(folder: Path) -> dict[str, str | bytes]:
-    with opened(folder) as descriptor:
-        return read_bundle(descriptor, shown=folder, wants=lambda key: key.startswith("KEY")).texts
+    with open_root(folder) as root:
+        return read_bundle(root, shown=folder, wants=lambda key: key.startswith("KEY")).texts
 
 
 def test_a_file_goes_before_a_line(tmp_path: Path) -> None:
@@ -116,8 +117,8 @@ def test_a_file_goes_before_a_line(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("KEY_A=line\nKEY_B=line\n")
     (tmp_path / "KEY_A").write_text("file")
     assert bundle(tmp_path) == {"KEY_A": b"file", "KEY_B": "line"}
-    with opened(tmp_path) as descriptor:
-        origins = read_bundle(descriptor, shown=tmp_path, wants=lambda _: True).origins
+    with open_root(tmp_path) as root:
+        origins = read_bundle(root, shown=tmp_path, wants=lambda _: True).origins
     assert origins == {"KEY_A": f"{tmp_path}/KEY_A", "KEY_B": f"{tmp_path}/.env KEY_B"}
 
 
@@ -154,7 +155,7 @@ def test_subdirectories_are_the_visible_ones(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("a")
     (tmp_path / "circle").symlink_to("circle")
     (tmp_path / "file").write_text("")
-    with opened(tmp_path) as folder:
+    with open_root(tmp_path) as folder:
         assert subdirectories(folder, shown=tmp_path) == {"a", "link"}
 
 
@@ -171,7 +172,7 @@ def test_a_directory_of_too_many_entries_is_refused(tmp_path: Path, monkeypatch:
     for number in range(11):
         (tmp_path / f"team-{number}").mkdir()
     monkeypatch.setattr(_reading, "_UNITS_MAX", 10)
-    with opened(tmp_path) as folder, pytest.raises(Unreadable, match=f"{tmp_path} has more than 10 directories"):
+    with open_root(tmp_path) as folder, pytest.raises(Unreadable, match=f"{tmp_path} has more than 10 directories"):
         subdirectories(folder, shown=tmp_path)
     monkeypatch.setattr(_reading, "_NAMES_MAX", 10)
     with pytest.raises(Unreadable, match=f"{tmp_path} has more than 10 entries"):
@@ -183,25 +184,27 @@ def test_a_swap_during_the_reading_throws_it_away(tmp_path: Path) -> None:
     volume = Volume(tmp_path, {"KEY_A": "old", "KEY_B": "old"})
     tries = []
 
-    def read(_: int, data: int) -> dict[str, str | bytes]:
+    def read(_: Folder, data: Folder) -> dict[str, str | bytes]:
         tries.append(data)
         if len(tries) == 1:
             volume.swap({"KEY_A": "new", "KEY_B": "new"})
         return read_bundle(data, shown=tmp_path, wants=lambda key: key.startswith("KEY")).texts
 
-    assert consistently(tmp_path, read) == {"KEY_A": b"new", "KEY_B": b"new"}
+    with open_root(tmp_path) as root:
+        found = consistently(root, read, shown=tmp_path)
+    assert found == {"KEY_A": b"new", "KEY_B": b"new"}
     assert len(tries) == 2
 
 
 def test_a_volume_that_never_holds_still_is_a_fault(tmp_path: Path) -> None:
     """It ends, and says where to look."""
     volume = Volume(tmp_path, {})
-    with pytest.raises(Unreadable, match="leads nowhere, or elsewhere whenever it is read"):
-        consistently(tmp_path, lambda _, __: volume.swap({}))
+    with open_root(tmp_path) as root, pytest.raises(Unreadable, match="leads nowhere, or elsewhere whenever it is read"):
+        consistently(root, lambda _, __: volume.swap({}), shown=tmp_path)
 
 
 def test_contents_that_lead_nowhere_are_a_fault(tmp_path: Path) -> None:
     """Not an empty directory: there was something."""
     (tmp_path / "..data").symlink_to("..gone")
-    with pytest.raises(Unreadable, match=r"\.\.data leads nowhere"):
-        consistently(tmp_path, lambda _, __: None)
+    with open_root(tmp_path) as root, pytest.raises(Unreadable, match=r"\.\.data leads nowhere"):
+        consistently(root, lambda _, __: None, shown=tmp_path)
