@@ -49,10 +49,12 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredVersion:
-    """How a profile's version outlives a restart: the number, and a keyed digest of the material it stands for."""
+    """How a profile's version outlives a restart: the number, and a keyed digest of the material it stands for. `places` have
+    held the profile, the first one first: source and unit."""
 
     version: int
     digest: bytes
+    places: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

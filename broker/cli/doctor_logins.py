@@ -11,7 +11,7 @@ from broker.cli.status_reading import everyone
 from broker.cli.status_report import Report
 from broker.cli.storing import faults
 from broker.cli.surroundings import now
-from broker.domain.findings import Severity, of_suspensions
+from broker.domain.findings import Severity, choice, hides, of_suspensions
 from broker.domain.logins import login_command
 from broker.domain.material import Fault
 from broker.domain.oauth import refresh_at
@@ -137,9 +137,7 @@ def _brokers(findings: "Sequence[Finding]", here: "Survey", reports: Sequence[Re
 def _shadows(here: "Survey") -> Iterator[Problem]:
     for shadow in here.shadowed:
         if shadow.profile.secret != shadow.by.secret and not shadow.older:
-            message = f"{shadow.by.origin} hides another value in {shadow.profile.origin}"
-            do = "remove the one that is not meant, or change the order of `sources`"
-            yield problem(Severity.WARNING, shadow.profile.id, message, do)
+            yield problem(Severity.WARNING, shadow.profile.id, hides(shadow), choice(shadow))
 
 
 def _due(config: "Config", here: "Survey") -> Iterator[tuple[tuple[str, str], Problem]]:

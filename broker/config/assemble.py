@@ -18,9 +18,10 @@ from broker.config.values import Address, shown
 from broker.config.vendors import Known
 from broker.config.workloads import workloads
 from broker.domain.cooldowns import CooldownOptions
-from broker.domain.discovery import FOREIGN_LOGINS, Override, Place, Rules
+from broker.domain.discovery import Override, Place, Rules
 from broker.domain.leases import LeaseOptions
 from broker.domain.policies import AgentPolicy, Policies
+from broker.domain.profiles import FOREIGN_LOGINS
 from broker.domain.provider import Mode
 from broker.domain.tool_logins import TOOLS
 from broker.envoy.options import GatewayOptions

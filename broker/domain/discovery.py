@@ -8,14 +8,14 @@ configuration names makes the configured profile instead.
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from broker.domain.hygiene import Unclean, clean, is_misplaced_key, masked, split_list
 from broker.domain.material import Fault, Unit
-from broker.domain.profiles import Profile, split_id
+from broker.domain.profiles import FOREIGN_LOGINS, Profile, split_id
 from broker.domain.provider import Catalog, Mode, Provider
 
 _STEM: Final = "_API_KEY"
@@ -27,9 +27,6 @@ _PLAIN: Final = ("api-key", "token")
 _REPLACE: Final = "rename it, and replace that key"
 
 Texts = Mapping[str, str | bytes]
-
-FOREIGN_LOGINS: Final = frozenset({"anthropic:claude-cli", "openai-codex:codex-cli", "qwen-portal:qwen-cli"})
-"""The logins of other tools. Two programs that redeem one single-use refresh token end each other's login."""
 
 
 class Place(NamedTuple):
@@ -192,7 +189,7 @@ class _Finding:
             self._fault(key, f"is meant for {profile_id}, whose provider is unknown: add it to providers")
             return
         mode = next((env.mode for env in provider.env_names if env.name == key), Mode.API_KEY)
-        self._keep(self._profile(profile_id, provider, key, self._bundle.values[key], mode))
+        self._keep(replace(self._profile(profile_id, provider, key, self._bundle.values[key], mode), configured=True))
 
     def declared(self, provider: Provider, uses: Mapping[str, list[_Use]], keys: Sequence[str]) -> dict[str, list[_Use]]:
         """What a bundle holds that says whose it is. Returns the uses of its keys that are named for that provider; where none

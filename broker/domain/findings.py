@@ -152,9 +152,18 @@ def _remedy(profile: Profile, state: State) -> str:
 def _of_shadows(shadowed: Iterable[Shadowed]) -> Iterator[Finding]:
     for shadow in shadowed:
         if shadow.profile.secret != shadow.by.secret and not shadow.older:
-            yield Finding(
-                severity=Severity.INFO,
-                subject=shadow.profile.id,
-                message=f"{shadow.by.origin} hides another value in {shadow.profile.origin}",
-                remedy="remove the one that is not meant, or change the order of `sources`",
-            )
+            severity = Severity.WARNING if shadow.contested else Severity.INFO
+            yield Finding(severity=severity, subject=shadow.profile.id, message=hides(shadow), remedy=choice(shadow))
+
+
+def hides(shadow: Shadowed) -> str:
+    """What hides what."""
+    first = ", which has held this id first or is called so," if shadow.contested else ""
+    return f"{shadow.by.origin}{first} hides another value in {shadow.profile.origin}"
+
+
+def choice(shadow: Shadowed) -> str:
+    """How a person says which one is meant."""
+    if shadow.contested:
+        return f"rename or remove the other one, or name the one that is meant: profiles.{shadow.profile.id}.from"
+    return "remove the one that is not meant, or change the order of `sources`"

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
+from broker.domain.claims import Claim, Place, outlives, rightful
 from broker.domain.cooldowns import Usage
 from broker.domain.hygiene import is_misplaced_key, masked
 from broker.domain.policies import MAIN
@@ -187,11 +188,12 @@ class Held:
 @dataclass(frozen=True, slots=True)
 class Shadowed:
     """A profile that another one of the same id hides: from a source that comes first, or because it is `older`, a version of
-    the same login that ends sooner."""
+    the same login that ends sooner. `contested`: two units of one source claim the id."""
 
     profile: Profile
     by: Profile
     older: bool = False
+    contested: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,47 +213,50 @@ class Material:
 
 
 def merge(
-    sources: Sequence[SourceState], *, version: Callable[[Profile], int], stale_budget: float, tail: frozenset[str]
+    sources: Sequence[SourceState],
+    *,
+    version: Callable[[Profile], int],
+    stale_budget: float,
+    tail: frozenset[str],
+    places: Callable[[tuple[str, str]], Sequence[Place]] = lambda _: (),
 ) -> Material:
-    """The profiles in effect: the first source in the order wins an id, and in one source the first unit by name. Of two that
-    both say when they expire, the one that does so later, or can be refreshed, wins: it is the same login.
+    """The profiles in effect: of each id the one that `broker.domain.claims` says.
 
-    `version` numbers a profile's material: equal numbers for equal material, greater ones for newer. Sources whose name is in
-    `tail` belong to the last tier of a choice.
+    `version` numbers a profile's material: equal numbers for equal material, greater ones for newer. `places` says where an id,
+    by agent and id, was held, the first place first. Sources whose name is in `tail` belong to the last tier of a choice.
     """
-    found: dict[tuple[str, str], tuple[Profile, int, bool, float | None]] = {}
+    claims: dict[tuple[str, str], list[Claim]] = {}
     usage: dict[tuple[str, str], Usage] = {}
     orders: dict[tuple[str, str], tuple[str, ...]] = {}
-    shadowed: list[Shadowed] = []
     for rank, source in enumerate(sources):
-        last = source.name in tail
         for _, unit in sorted(source.units.items()):
-            since = source.stale_since if source.stale_since is not None else source.stale_units.get(unit.name, ("", None))[1]
-            until = None if since is None else since + stale_budget
             for profile in unit.profiles:
-                key = (profile.agent, profile.id)
-                first = found[key][0] if key in found else None
-                if first is None or _outlives(profile, first):
-                    found[key] = (profile, rank, last, until)
-                if first is not None:
-                    winner, loser = (profile, first) if found[key][0] is profile else (first, profile)
-                    shadowed.append(Shadowed(loser, winner, older=_outlives(winner, loser)))
+                claims.setdefault((profile.agent, profile.id), []).append(Claim(profile, source.name, unit.name, rank))
             if unit.owner:
                 usage |= {("" if unit.owner == MAIN else unit.owner, name): used for name, used in unit.usage.items()}
                 orders |= {(unit.owner, provider): order for provider, order in unit.orders.items() if order}
-    # Only what is in effect is numbered: whatever has a number was in effect.
-    held = {key: Held(profile, rank, version(profile), last, until) for key, (profile, rank, last, until) in found.items()}
+    held: dict[tuple[str, str], Held] = {}
+    shadowed: list[Shadowed] = []
+    for key, made in claims.items():
+        first = made[0] if len(made) == 1 else rightful(made, places(key))
+        source = sources[first.rank]
+        until = _stale_until(source, first.unit, stale_budget)
+        # Only what is in effect is numbered: whatever has a number was in effect.
+        held[key] = Held(first.profile, first.rank, version(first.profile), source.name in tail, until)
+        shadowed += (_shadowed(claim, first) for claim in made if claim is not first)
     unread = tuple(source.name for source in sources if source.synced_at is None)
     return Material(held, tuple(shadowed), unread, usage, orders)
 
 
-def _outlives(one: Profile, other: Profile) -> bool:
-    if other.workload:  # which is never any other credential
-        return False
-    if one.secret is None or other.secret is None or one.expires_at is None or other.expires_at is None:
-        return False
-    # Of two that end together, the one that can be refreshed is the better one.
-    return (one.expires_at, one.refresh is not None) > (other.expires_at, other.refresh is not None)
+def _stale_until(source: SourceState, unit: str, budget: float) -> float | None:
+    since = source.stale_since if source.stale_since is not None else source.stale_units.get(unit, ("", None))[1]
+    return None if since is None else since + budget
+
+
+def _shadowed(claim: Claim, first: Claim) -> Shadowed:
+    contested = claim.rank == first.rank and claim.unit != first.unit
+    older = not contested and outlives(first.profile, claim.profile)
+    return Shadowed(claim.profile, first.profile, older=older, contested=contested)
 
 
 def changed(before: Material, after: Material) -> set[tuple[str, str]]:

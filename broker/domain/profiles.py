@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from broker.domain.errors import InvalidArgument
 from broker.domain.hygiene import quoted
@@ -23,6 +24,9 @@ class State(StrEnum):
 
 SERVING_STATES = frozenset({State.OK, State.EXPIRING})
 
+FOREIGN_LOGINS: Final = frozenset({"anthropic:claude-cli", "openai-codex:codex-cli", "qwen-portal:qwen-cli"})
+"""The logins of other tools. Two programs that redeem one single-use refresh token end each other's login."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
@@ -33,7 +37,7 @@ class Profile:
     `agent` is empty for a profile every agent may be given, else the one agent it belongs to. `refresh` is there only where
     it is the broker's to redeem; `reauth`, when it says anything, why that failed for good, so that a person must log in again.
     `issued_at` is when the credential was given, where that is known. `workload`: it is what a workload's identity is exchanged
-    for, again and again.
+    for, again and again. `configured`: the configuration names this place for it.
     """
 
     id: str
@@ -53,6 +57,7 @@ class Profile:
     reauth: str = ""
     issued_at: float | None = None
     workload: bool = False
+    configured: bool = False
 
     @property
     def renews(self) -> bool:

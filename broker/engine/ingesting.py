@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
+from broker.domain.claims import Place, with_place
 from broker.domain.material import Event, Listed, Material, Shadowed, SourceState, Unavailable, apply, merge
 from broker.domain.profiles import Profile
 from broker.engine.standing import Key, Standings
@@ -115,7 +117,11 @@ class Ingesting:
             self._events.emit(ProfilesChanged(profiles=names, source=after.name, seconds=self._clock.steady() - began))
 
     def _merged(self) -> Material:
-        return merge(self.states, version=self._number, stale_budget=self.stale_budget, tail=self._tail)
+        return merge(self.states, version=self._number, stale_budget=self.stale_budget, tail=self._tail, places=self._places)
+
+    def _places(self, key: Key) -> Sequence[Place]:
+        stored = self._versions.get(key)
+        return () if stored is None else stored.places
 
     def _number(self, profile: Profile) -> int:
         """Equal material keeps its number, also across a restart; anything new gets one greater than all before, so that a
@@ -128,11 +134,16 @@ class Ingesting:
         digest = b"" if profile.secret is None else profile.secret.digest(
             self._store.digest_key, f"{profile.mode} {profile.expires_at}"
         )  # fmt: skip
+        places = with_place(self._places(key), (profile.source, profile.unit))
         if stored is None or stored.digest != digest:
             self._last_version = max(int(self._clock.now() * 1000), self._last_version + 1)
-            stored = self._versions[key] = StoredVersion(version=self._last_version, digest=digest)
-            self._store.put_version(key, stored)
-        return stored.version
+            now = StoredVersion(version=self._last_version, digest=digest, places=places)
+        else:
+            now = replace(stored, places=places)
+        if now != stored:
+            self._versions[key] = now
+            self._store.put_version(key, now)
+        return now.version
 
     def _tell(self, before: SourceState, after: SourceState) -> None:
         old, new = _trouble(before), _trouble(after)

@@ -60,11 +60,14 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE usage ADD COLUMN rejections INTEGER NOT NULL DEFAULT 0",
         "UPDATE usage SET rejected_until = last_failure + 60, rejections = 1 WHERE rejected != ''",
     ),
+    # Where a profile was held, the first place first: a list of [source, unit].
+    ("ALTER TABLE versions ADD COLUMN places TEXT NOT NULL DEFAULT '[]'",),
 )
 """Each step leads to the schema version of its place, counted from one. Steps are added at the end and never changed."""
 _TOKENS_SINCE: Final = 2
 _SUSPENSIONS_SINCE: Final = 3
 _TRIALS_SINCE: Final = 4
+_PLACES_SINCE: Final = 5
 _DIGEST: Final = 32
 
 
@@ -164,6 +167,11 @@ def _read_suspension(since: float, reason: str, tokens: bytes) -> Suspension:
     return Suspension(since=float(since), reason=str(reason), tokens=digests)
 
 
+def _read_version(row: Row) -> StoredVersion:
+    places = tuple((str(source), str(unit)) for source, unit in json.loads(row[4]))
+    return StoredVersion(version=row[2], digest=bytes(row[3]), places=places)
+
+
 LEASES: Final[Table[str, Lease]] = _table(
     "leases",
     "id, agent, session, provider, profile, automatic, delivery, asked, issued_at, expires_at, max_expires_at, "
@@ -208,12 +216,14 @@ _USAGE_WITHOUT_TRIALS: Final = replace(
 )
 VERSIONS: Final[Table[tuple[str, str], StoredVersion]] = _table(
     "versions",
-    "agent, profile, version, digest",
+    "agent, profile, version, digest, places",
     key="agent, profile",
     key_row=lambda key: key,
-    value_row=lambda stored, _: (stored.version, stored.digest),
-    read=lambda row, _: ((row[0], row[1]), StoredVersion(version=row[2], digest=bytes(row[3]))),
+    value_row=lambda stored, _: (stored.version, stored.digest, json.dumps(stored.places)),
+    read=lambda row, _: ((row[0], row[1]), _read_version(row)),
 )
+_VERSIONS_WITHOUT_PLACES: Final = replace(VERSIONS, select=VERSIONS.select.replace(", places ", ", '[]' "))
+"""As they are in an older database that can only be read."""
 SUSPENSIONS: Final[Table[str, Suspension]] = _table(
     "suspensions",
     "agent, since, reason, tokens",
@@ -274,7 +284,7 @@ def read_state(db: sqlite3.Connection, moment: Moment) -> tuple[StoredState, lis
         pins=dict(_rows(db, PINS, moment)),
         orders=dict(_rows(db, ORDERS, moment)),
         usage=dict(_rows(db, _USAGE_WITHOUT_TRIALS if _version(db) < _TRIALS_SINCE else USAGE, moment)),
-        versions=dict(_rows(db, VERSIONS, moment)),
+        versions=dict(_rows(db, _VERSIONS_WITHOUT_PLACES if _version(db) < _PLACES_SINCE else VERSIONS, moment)),
         suspensions=read_suspensions(db, moment),
     ), [lease.id for lease in leases if lease.expires_at <= moment.steady]
 

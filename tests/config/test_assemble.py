@@ -11,9 +11,10 @@ from broker.config.model import Config, ConfiguredProfile, Listen, SourceSpec
 from broker.config.reading import Report
 from broker.config.values import Address
 from broker.domain.cooldowns import CooldownOptions
-from broker.domain.discovery import FOREIGN_LOGINS, Override, Place
+from broker.domain.discovery import Override, Place
 from broker.domain.leases import LeaseOptions
 from broker.domain.policies import AgentPolicy, Delivery
+from broker.domain.profiles import FOREIGN_LOGINS
 from broker.domain.provider import Mode
 from broker.providers import PROVIDERS
 

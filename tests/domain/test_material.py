@@ -166,18 +166,22 @@ def test_the_first_source_wins_and_the_others_are_reported(stories: list[list[Ev
     """Nothing is lost: every profile that a source holds is either in effect or reported as shadowed, by whom."""
     states = [lived(story, f"source {n}") for n, story in enumerate(stories)]
     material = merged(*states)
-    seen: dict[tuple[str, str], tuple[int, Profile]] = {}
-    shadowed: list[Shadowed] = []
+    seen: dict[tuple[str, str], tuple[int, str, Profile]] = {}
+    shadowed: set[tuple[Profile, Profile, bool]] = set()
     for rank, state in enumerate(states):
         for name in sorted(state.units):
             for found in state.units[name].profiles:
                 key = (found.agent, found.id)
                 if key in seen:
-                    shadowed.append(Shadowed(found, seen[key][1]))
+                    first = seen[key]
+                    shadowed.add((found, first[2], first[0] == rank and first[1] != name))
                 else:
-                    seen[key] = (rank, found)
-    assert {key: (held.rank, held.profile) for key, held in material.held.items()} == seen
-    assert list(material.shadowed) == shadowed
+                    seen[key] = (rank, name, found)
+    assert {key: (held.rank, held.profile) for key, held in material.held.items()} == {
+        key: (rank, found) for key, (rank, _, found) in seen.items()
+    }
+    assert {(one.profile, one.by, one.contested) for one in material.shadowed} == shadowed
+    assert not any(one.older for one in material.shadowed)
     assert material.unread == tuple(state.name for state in states if state.synced_at is None)
 
 
