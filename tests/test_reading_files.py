@@ -20,7 +20,8 @@ REASONS = {
     "broker/storage/edited_file.py": "the broker's own guard and backup files, which it creates",
     "broker/storage/migrations.py": "a backup, which it creates",
     "broker/storage/replacing.py": "the new file, which it creates, and its directory",
-    "broker/telemetry/_audit_output.py": "the audit log and its anchor, which it appends to",
+    "broker/telemetry/_audit_anchor.py": "the anchor of the audit log, which it writes",
+    "broker/telemetry/_audit_output.py": "the audit log, which it appends to",
 }
 """Every file of the broker that opens one, and what. A new one needs a reason that a reviewer believes."""
 
