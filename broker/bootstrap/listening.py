@@ -104,6 +104,8 @@ def _control_services(config: Config, engine: Engine, *, events: Events, clock: 
     """What Envoy asks. Its messages are loaded here, by a broker that has a gateway."""
     from broker.envoy.access_log import AccessLogServicer  # noqa: PLC0415
     from broker.envoy.authorize import AuthorizationServicer  # noqa: PLC0415
+    from broker.envoy.cutting import Cutting  # noqa: PLC0415
+    from broker.envoy.processing import ProcessingServicer  # noqa: PLC0415
     from broker.envoy.scrubbing import ScrubbingServicer  # noqa: PLC0415
     from broker.envoy.secret_discovery import SecretServicer  # noqa: PLC0415
 
@@ -120,5 +122,8 @@ def _control_services(config: Config, engine: Engine, *, events: Events, clock: 
             suspensions=engine.suspensions,
             events=events,
         ).service(),
-        *([ScrubbingServicer(config.catalog.providers.values()).service()] if config.gateway.scrub else []),
+        ProcessingServicer(
+            cutting=Cutting(catalog=config.catalog, suspensions=engine.suspensions),
+            scrubbing=ScrubbingServicer(config.catalog.providers.values()) if config.gateway.scrub else None,
+        ).service(),
     ]

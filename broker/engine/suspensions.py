@@ -7,6 +7,12 @@ from broker.domain.errors import AgentSuspended
 from broker.domain.suspension import Suspension
 
 
+def refusal(agent: str) -> AgentSuspended:
+    """What a suspended agent is answered."""
+    message = f"agent {agent!r} is suspended: an operator resumes it with `equabot agent resume {agent}`"
+    return AgentSuspended(message, metadata={"agent": agent})
+
+
 class Suspensions:
     """The suspended agents, configured or not. `listeners` hear an agent's name after it was suspended or resumed."""
 
@@ -27,10 +33,7 @@ class Suspensions:
     def check(self, agent: str) -> None:
         """Raises AgentSuspended."""
         if agent in self._suspended:
-            raise AgentSuspended(
-                f"agent {agent!r} is suspended: an operator resumes it with `equabot agent resume {agent}`",
-                metadata={"agent": agent},
-            )
+            raise refusal(agent)
 
     def check_token(self, digest: bytes) -> None:
         """Raises AgentSuspended where a suspension that is in force ended the lease of this token."""

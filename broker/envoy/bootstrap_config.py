@@ -16,6 +16,7 @@ from broker.envoy import overload
 from broker.envoy._documents import Json, header, named, typed
 from broker.envoy.addresses import exempt, public_only
 from broker.envoy.clusters import CONTROL, cluster_name, clusters, names
+from broker.envoy.cutting_filters import watched_answers, watched_uploads
 from broker.envoy.local_replies import REASON, local_replies
 from broker.envoy.options import GatewayOptions
 from broker.envoy.routes import Upstream
@@ -236,7 +237,9 @@ def _upstream_route(upstream: Upstream, gateway: Gateway, match: Json, *, cluste
 def _filters(gateway: Gateway) -> list[Json]:
     return [
         _authorization(),
+        watched_uploads(CONTROL),
         *([_scrubbing()] if gateway.options.scrub else []),
+        watched_answers(CONTROL),
         named(
             "envoy.filters.http.dynamic_forward_proxy",
             "filters.http.dynamic_forward_proxy.v3.FilterConfig",

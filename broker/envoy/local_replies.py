@@ -8,6 +8,9 @@ REASON: Final = "x-equabot-reason"
 """The header in which a refusal says why, in one of the contract's words."""
 NOT_SEARCHABLE: Final = "not_searchable"
 """How Envoy's log calls an answer that cannot be searched for the credential."""
+SUSPENDED: Final = "agent_suspended"
+TOO_MANY: Final = "too_many_answers"
+"""How it calls a request that was cut for its agent's suspension, and one that came while too many are under way."""
 
 
 def local_replies() -> Json:
@@ -46,7 +49,7 @@ def local_replies() -> Json:
             "the gateway does not take this request (%RESPONSE_CODE_DETAILS%)",
         ),
     )
-    said = {"filter": _details(f"in ['ext_authz_denied', 'direct_response', '{NOT_SEARCHABLE}']")}
+    said = {"filter": _details(f"in ['ext_authz_denied', 'direct_response', '{NOT_SEARCHABLE}', '{SUSPENDED}', '{TOO_MANY}']")}
     return {"mappers": [said, *(_reply(*one) for one in told)]}
 
 

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import grpc
@@ -30,6 +30,9 @@ class Call(Protocol):
 
     def time_remaining(self) -> float | None:
         """Seconds until the caller gives up; None: it has not said."""
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]] | None:
+        """Its metadata."""
 
     async def write(self, message: Any) -> None:
         """Sends one message of a stream; returns once the transport has taken it."""

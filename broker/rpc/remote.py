@@ -5,7 +5,7 @@ minute, a certificate's last day), it is found out anew, and where that fails th
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, Final, NoReturn, Protocol
 
 import grpc
@@ -23,9 +23,6 @@ _BEARER: Final = "bearer "
 
 class RemoteCall(Call, Protocol):
     """What is asked of a call that came over a network."""
-
-    def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]] | None:
-        """Its headers."""
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
         """What the TLS handshake found out of the other side."""

@@ -53,3 +53,10 @@ class WebSocket:
         self._socket.sendall(bytes([0x81, 0x80 | len(text)]) + mask + masked)
         head = self._stream.read(2)
         return self._stream.read(head[1])
+
+    def closed(self) -> bool:
+        """Waits for the other side to end it, and returns True where it says nothing before that."""
+        try:
+            return self._stream.read(1) == b""
+        except ConnectionError:
+            return True

@@ -1,0 +1,174 @@
+"""What is under way through a real Envoy when its agent is suspended."""
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from equabot_client import admin
+from tests.fakes import vendor_answers as says
+from tests.fakes.upstream import Answer, Upstream
+from tests.gateway.conftest import MakeGateway
+from tests.gateway.running import HELLO, MESSAGES, Gateway
+from tests.gateway.websocket import WebSocket
+
+AGENTS = {"agents": {"main": {"providers": ["*"]}, "coder": {"providers": ["*"]}}}
+EVENTS = {"content-type": "text/event-stream"}
+FIRST, LAST = says.event("message_start", {"n": 1}), says.event("message_stop", {"n": 2})
+
+
+def act(gateway: Gateway, agent: str = "main", *, suspended: bool) -> None:
+    with admin.connect(str(gateway.socket("admin"))) as operator:
+        if suspended:
+            operator.suspend_agent(agent, reason="odd requests")
+        else:
+            operator.resume_agent(agent)
+
+
+class Stream:
+    """An answer that is being read."""
+
+    def __init__(self, gateway: Gateway, token: str, path: str = MESSAGES) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
+        headers = {"content-type": "application/json", "x-api-key": token}
+        self._connection.request("POST", path, body=json.dumps(HELLO | {"stream": True}), headers=headers)
+        self.answer = self._connection.getresponse()
+
+    def read(self, size: int = len(FIRST)) -> bytes:
+        return self.answer.read(size)
+
+    def rest(self) -> bytes | None:
+        """What still comes; None: it is broken off."""
+        try:
+            return self.answer.read()
+        except (http.client.IncompleteRead, ConnectionError):
+            return None
+        finally:
+            self._connection.close()
+
+
+@contextmanager
+def streaming(vendor: Upstream, count: int = 1) -> Iterator[None]:
+    """The vendor's next answers begin, and end with the block."""
+    go_on = threading.Event()
+    vendor.answers.extend(Answer(headers=EVENTS, chunks=[FIRST, go_on, LAST]) for _ in range(count))
+    try:
+        yield
+    finally:
+        go_on.set()
+
+
+@pytest.fixture(params=["child", "sidecar"])
+def both(request: pytest.FixtureRequest, make_gateway: MakeGateway) -> Iterator[Gateway]:
+    """A broker with an Envoy of its own, and one with an Envoy next to it."""
+    gateway = make_gateway(mode=request.param, **AGENTS).start()
+    if request.param == "child":
+        yield gateway
+        return
+    with gateway.envoy():
+        yield gateway
+
+
+def test_a_stream_under_way_is_cut_and_anothers_goes_on(both: Gateway, vendor: Upstream) -> None:
+    """S11: of the suspended agent not one byte more; the other agent reads its answer to the end."""
+    tokens = [both.lease(agent=agent).secret.reveal() for agent in ("main", "coder")]
+    with streaming(vendor, 2):
+        main, coder = (Stream(both, token) for token in tokens)
+        assert [stream.read() for stream in (main, coder)] == [FIRST, FIRST]
+        act(both, suspended=True)
+        assert main.rest() is None
+    assert coder.rest() == LAST
+
+
+def test_a_stream_that_is_scrubbed_is_cut(make_gateway: MakeGateway, vendor: Upstream) -> None:
+    """S11: both tasks of the external processor at once."""
+    gateway = make_gateway(gateway={"scrub": True}, **AGENTS).start()
+    token = gateway.lease().secret.reveal()
+    with streaming(vendor):
+        main = Stream(gateway, token)
+        assert main.read() == FIRST
+        act(gateway, suspended=True)
+        assert main.rest() is None
+
+
+def test_a_websocket_under_way_is_cut_and_anothers_goes_on(both: Gateway) -> None:
+    """S11: in both directions, although nothing is said in it."""
+    tokens = [both.lease("openai", agent=agent).secret.reveal() for agent in ("main", "coder")]
+    sockets = [WebSocket(both.port, "/openai/v1/realtime?model=gpt", authorization=f"Bearer {token}") for token in tokens]
+    with sockets[0] as main, sockets[1] as coder:
+        assert (main.echo(b"hello"), coder.echo(b"hello")) == (b"hello", b"hello")
+        act(both, suspended=True)
+        assert main.closed()
+        assert coder.echo(b"still here") == b"still here"
+
+
+def test_the_next_request_is_refused_until_the_agent_is_resumed(both: Gateway) -> None:
+    """S11: in the vendor's form, with the reason; across a restart; its old token stays worth nothing, a new one works."""
+    token = both.lease().secret.reveal()
+    assert both.ask(token).status == 200
+    act(both, suspended=True)
+    told = both.ask(token)
+    assert (told.status, told.reason, told.json()["error"]["type"]) == (403, "AGENT_SUSPENDED", "permission_error")
+    both.kill()
+    both.start()
+    both.wait_for(lambda: both.ask(token).reason == "AGENT_SUSPENDED")
+    act(both, suspended=False)
+    assert both.ask(token).reason == "LEASE_NOT_FOUND"
+    assert both.ask(both.lease().secret.reveal()).status == 200
+
+
+def test_an_answer_that_begins_after_the_suspension_is_withheld(make_gateway: MakeGateway, vendor: Upstream) -> None:
+    """S11: the request was let pass before; its stream never begins."""
+    gateway = make_gateway(**AGENTS).start()
+    token = gateway.lease().secret.reveal()
+    begin = threading.Event()
+    vendor.answers.append(Answer(headers=EVENTS, chunks=[begin, FIRST, LAST]))
+    told: list[tuple[int, str | None]] = []
+
+    def ask() -> None:
+        stream = Stream(gateway, token)
+        told.append((stream.answer.status, stream.answer.headers["x-equabot-reason"]))
+        stream.rest()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    gateway.wait_for(lambda: bool(vendor.received))
+    act(gateway, suspended=True)
+    begin.set()
+    asking.join(20)
+    assert told == [(403, "AGENT_SUSPENDED")]
+
+
+def test_an_upload_under_way_is_cut(make_gateway: MakeGateway, vendor: Upstream) -> None:
+    """S11: a body of unknown length that is still being sent, to which nothing was answered yet."""
+    gateway = make_gateway(**AGENTS).start()
+    token = gateway.lease().secret.reveal()
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
+    connection.putrequest("POST", MESSAGES)
+    for name, value in (("x-api-key", token), ("content-type", "application/json"), ("transfer-encoding", "chunked")):
+        connection.putheader(name, value)
+    connection.endheaders()
+    connection.send(b"1\r\n{\r\n")
+    gateway.wait_for(lambda: bool(gateway.events("authorized")))
+    act(gateway, suspended=True)
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers["x-equabot-reason"]) == (403, "AGENT_SUSPENDED")
+    connection.close()
+    assert vendor.received == []
+
+
+def test_a_cut_says_nothing_of_the_credential(make_gateway: MakeGateway, vendor: Upstream) -> None:
+    """S11: what the broker broke off is no failure of the provider: the profile serves other agents as before."""
+    gateway = make_gateway(**AGENTS).start()
+    token, other = (gateway.lease(agent=agent).secret.reveal() for agent in ("main", "coder"))
+    with streaming(vendor):
+        main = Stream(gateway, token)
+        main.read()
+        act(gateway, suspended=True)
+        assert main.rest() is None
+    gateway.wait_answered(1)
+    assert gateway.events("outcome") == []
+    assert gateway.ask(other).status == 200
