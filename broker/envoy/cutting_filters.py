@@ -44,6 +44,8 @@ def _processor(control: str, **headers: str) -> Json:
             "request_trailer_mode": "SKIP",
             "response_trailer_mode": "SEND",
         },
+        # Of the headers, which hold the credential by now, nothing is needed here.
+        forward_rules={"allowed_headers": {"patterns": [{"exact": ":status"}]}},
         metadata_options={"forwarding_namespaces": {"untyped": [AUTHORIZATION]}},
         # A restart of the broker cuts nothing: see the ADR for what that costs.
         failure_mode_allow=True,

@@ -87,8 +87,23 @@ def test_every_route_is_checked_for_its_own_provider_and_rewritten_to_its_host()
 
 def test_a_check_that_fails_lets_nothing_pass() -> None:
     """Without the broker there is no credential, and no way around it."""
-    [check] = [node for node in walk(bootstrap_config(GATEWAY)) if "failure_mode_allow" in node]
-    assert check["failure_mode_allow"] is False
+    modes = {
+        node["@type"].rpartition(".")[2]: node["failure_mode_allow"]
+        for node in walk(bootstrap_config(GATEWAY))
+        if "failure_mode_allow" in node
+    }
+    # Through the other one requests are cut that were let pass: its loss breaks off none (ADR 19).
+    assert modes == {"ExtAuthz": False, "ExternalProcessor": True}
+
+
+def test_what_is_watched_is_shown_nothing_of_the_request() -> None:
+    """S11: by then its headers hold the credential, which cutting it does not need."""
+    watching = [node for node in walk(bootstrap_config(GATEWAY)) if node.get("@type", "").endswith("ExternalProcessor")]
+    assert len(watching) == 2
+    for processor in watching:
+        assert processor["forward_rules"] == {"allowed_headers": {"patterns": [{"exact": ":status"}]}}
+        modes = processor["processing_mode"]
+        assert {modes["request_body_mode"], modes["response_body_mode"]} == {"NONE"}
 
 
 def test_only_a_private_upstream_is_exempt_from_the_rule_against_private_addresses() -> None:
