@@ -191,7 +191,7 @@ def test_a_refusal_of_the_gateway_is_an_error_that_the_packages_know(gateway: Ga
 def test_a_stream_that_breaks_off_breaks_off(claude: anthropic.Anthropic, vendor: Upstream) -> None:
     """What had come has come; the package is not made to believe in an end."""
     heard = threading.Event()
-    begun: list[bytes | threading.Event] = list(message_events())[:4]
+    begun = list(message_events())[:4]
     vendor.answers.append(Answer(headers={"content-type": "text/event-stream"}, chunks=[*begun, heard], reset=True))
     texts: list[str] = []
 
