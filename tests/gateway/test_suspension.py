@@ -160,6 +160,24 @@ def test_an_upload_under_way_is_cut(make_gateway: MakeGateway, vendor: Upstream)
     assert vendor.received == []
 
 
+def test_a_broker_that_is_killed_cuts_nothing(make_gateway: MakeGateway, vendor: Upstream) -> None:
+    """A stream that is under way goes on to its end without the broker, and one that begins after its restart can be cut."""
+    gateway = make_gateway(mode="sidecar", **AGENTS).start()
+    with gateway.envoy():
+        token = gateway.lease().secret.reveal()
+        with streaming(vendor):
+            before = Stream(gateway, token)
+            assert before.read() == FIRST
+            gateway.kill()
+            gateway.start()
+        assert before.rest() == LAST
+        with streaming(vendor):
+            after = Stream(gateway, token)
+            assert after.read() == FIRST
+            act(gateway, suspended=True)
+            assert after.rest() is None
+
+
 def test_a_cut_says_nothing_of_the_credential(make_gateway: MakeGateway, vendor: Upstream) -> None:
     """S11: what the broker broke off is no failure of the provider: the profile serves other agents as before."""
     gateway = make_gateway(**AGENTS).start()
