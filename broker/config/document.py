@@ -245,6 +245,7 @@ _AGENT: Final = Section(
         "rate": Text(values.rate),
         "burst": Text(values.count),
         "requests": Many(Text(values.request), some=True),
+        "max_requests": Text(values.count),
         "socket": _SOCKET,
         "service_accounts": Many(Text(values.service_account), some=True),
         "certificates": Many(_TEXT, some=True),

@@ -32,7 +32,7 @@ class Allowance:
 class AgentPolicy:
     """One agent's bounds. `"*"` in `providers` and `profiles` means any; durations in seconds; `rate` is acquires a second
     on average with `burst` at once, and as many renewals; None: unlimited. `requests` narrow what may be asked through the
-    gateway (the rules of `broker.domain.requests`)."""
+    gateway (the rules of `broker.domain.requests`), `max_requests` how many at once."""
 
     providers: frozenset[str] = frozenset()
     profiles: frozenset[str] = frozenset({"*"})
@@ -42,6 +42,7 @@ class AgentPolicy:
     rate: float | None = None
     burst: int = 20
     requests: tuple[str, ...] = ()
+    max_requests: int = 256
 
     @property
     def hands_out_secrets(self) -> bool:

@@ -18,6 +18,7 @@ from broker.domain.policies import Policies
 from broker.domain.provider import Provider
 from broker.domain.requests import METHODS, narrowing, route, rules
 from broker.domain.secret_value import SecretValue
+from broker.engine.concurrency import Concurrency
 from broker.engine.leasing import Leasing
 from broker.engine.ledger import whose
 from broker.engine.refreshing import Refreshing
@@ -83,6 +84,7 @@ class Spending:
         self._leasing = leasing
         self._refreshing = refreshing
         self._reporting = reporting
+        self._concurrency = Concurrency()
         self._process, self._numbers = secrets.token_hex(4), count(1)
         self._checked: dict[_Made, str] = {}
 
@@ -97,21 +99,37 @@ class Spending:
         `base_url`, in its plain form. A login that has to be refreshed first is waited for, `within` so many seconds. `check`
         is the gateway's own name for the request: one that it asks about twice is recorded once.
 
-        Raises PolicyDenied, InvalidArgument, NoUsableProfile, ProfileNotFound, ReauthRequired, RefreshFailed,
+        Raises PolicyDenied, InvalidArgument, RateLimited, NoUsableProfile, ProfileNotFound, ReauthRequired, RefreshFailed,
         SourceNotSynced, AuditUnavailable; and, where the lease has ended since, AgentSuspended, LeaseNotFound, LeaseExpired,
         ShuttingDown.
         """
         self._check(lease, provider, method, path)
+        counting = partial(
+            self._concurrency.begin, lease.agent, most=self._policies.of(lease.agent).max_requests, now=self._clock.steady()
+        )
+        waiting = f"waiting {next(self._numbers)}"
+        counting(waiting)
         try:
-            settled, held = self._leasing.settle(lease)
+            settled, held = await self._settled(lease, within)
+            if (secret := held.profile.secret) is None:
+                raise NoUsableProfile(f"profile {held.profile.id!r} cannot be used: {held.profile.fault}")
+            told = route(path)
+            request = self._recorded((check, settled.id, held.profile.id, held.version, method, told), settled)
+        finally:
+            self._concurrency.end(lease.agent, waiting)
+        counting(request)  # in the place of what waited
+        return Use(settled, held, provider, secret, request, told)
+
+    async def _settled(self, lease: Lease, within: Callable[[], float]) -> tuple[Lease, Held]:
+        try:
+            return self._leasing.settle(lease)
         except RefreshFailed:
             again = partial(self._settle_again, lease.token)
-            settled, held = await self._refreshing.patiently(again, within=within())
-        if (secret := held.profile.secret) is None:
-            raise NoUsableProfile(f"profile {held.profile.id!r} cannot be used: {held.profile.fault}")
-        told = route(path)
-        request = self._recorded((check, settled.id, held.profile.id, held.version, method, told), settled)
-        return Use(settled, held, provider, secret, request, told)
+            return await self._refreshing.patiently(again, within=within())
+
+    def disconnected(self) -> None:
+        """No Envoy is connected any more, so what was under way is over."""
+        self._concurrency.forget()
 
     def _recorded(self, made: _Made, lease: Lease) -> str:
         """The request's name. Raises AuditUnavailable where it must not be made unrecorded, and cannot be recorded."""
@@ -127,6 +145,7 @@ class Spending:
 
     def answered(self, used: Used, answer: Answer) -> None:
         """How the vendor answered. Of material that its profile holds no more it says nothing."""
+        self._concurrency.end(used.agent, used.request)
         self._events.emit(
             GatewayUsed(
                 agent=used.agent,

@@ -43,6 +43,7 @@ class AccessLogServicer:
         self._spending = spending
         self._events = events
         self._clock = clock
+        self._streams = 0
 
     def service(self) -> Service:
         """What the control server serves."""
@@ -50,12 +51,18 @@ class AccessLogServicer:
 
     async def stream(self, messages: AsyncIterator[Any], call: Call) -> pb.StreamAccessLogsResponse:
         """One Envoy's log, for as long as it runs."""
-        async for message in messages:
-            if message is None:
-                self._events.emit(GatewayLogSkipped())
-                continue
-            for entry in message.http_logs.log_entry:
-                self._hear(entry)
+        self._streams += 1
+        try:
+            async for message in messages:
+                if message is None:
+                    self._events.emit(GatewayLogSkipped())
+                    continue
+                for entry in message.http_logs.log_entry:
+                    self._hear(entry)
+        finally:
+            self._streams -= 1
+            if not self._streams:
+                self._spending.disconnected()
         return pb.StreamAccessLogsResponse()
 
     def _hear(self, entry: accesslog_pb2.HTTPAccessLogEntry) -> None:

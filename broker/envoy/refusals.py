@@ -17,6 +17,7 @@ _STATUSES: Final[Mapping[type[errors.BrokerError], int]] = {
     errors.LeaseNotFound: 401,
     errors.LeaseExpired: 401,
     errors.ProviderUnknown: 404,
+    errors.RateLimited: 429,
     errors.NoUsableProfile: 503,
     errors.RefreshFailed: 503,
     errors.SourceNotSynced: 503,
@@ -29,10 +30,23 @@ _WORDS: Final = {
         401: "authentication_error",
         403: "permission_error",
         404: "not_found_error",
+        429: "rate_limit_error",
         503: "overloaded_error",
     },
-    "gemini": {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 503: "UNAVAILABLE"},
-    "": {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 503: "server_error"},
+    "gemini": {
+        401: "UNAUTHENTICATED",
+        403: "PERMISSION_DENIED",
+        404: "NOT_FOUND",
+        429: "RESOURCE_EXHAUSTED",
+        503: "UNAVAILABLE",
+    },
+    "": {
+        401: "authentication_error",
+        403: "permission_error",
+        404: "not_found_error",
+        429: "rate_limit_error",
+        503: "server_error",
+    },
 }
 """How vendors name what they refuse, by the form of their API."""
 

@@ -186,6 +186,7 @@ agents:
     max_leases: 3
     rate: 30/m
     burst: 7
+    max_requests: 9
 """
     assert sound(text).policies.agents["coder"] == AgentPolicy(
         providers=frozenset({"zai", "openai"}),
@@ -195,6 +196,7 @@ agents:
         max_leases=3,
         rate=0.5,
         burst=7,
+        max_requests=9,
     )
 
 

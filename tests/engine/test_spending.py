@@ -15,6 +15,7 @@ from broker.domain.errors import (
     LeaseNotFound,
     NoUsableProfile,
     PolicyDenied,
+    RateLimited,
     RefreshFailed,
     ShuttingDown,
 )
@@ -481,3 +482,23 @@ def test_policies_may_allow_tokens_alone() -> None:
     policy = AgentPolicy(providers=frozenset({"*"}), deliveries=(Delivery.BROKERED,))
     assert policy.choose_delivery("main", "", available=BOTH) is Delivery.BROKERED
     assert ANYTHING.choose_delivery("main", "", available=BOTH) is Delivery.RAW
+
+
+async def test_an_agents_requests_at_once_are_bounded() -> None:
+    """S10: one more is refused until one has ended, or no gateway is connected. What was refused does not count."""
+    engine = Engine(agents={"main": replace(ANYTHING, max_requests=2)}, deliveries=BOTH, order={"anthropic": (A, B)})
+    engine.put(profile(A, "secret-a"), profile(B, "secret-b"))
+    token = shown(acquire(engine))
+    for _ in range(5):
+        with pytest.raises(PolicyDenied):
+            await use(engine, token, asked="GET /v1/organizations")
+    first, _ = await use(engine, token), await use(engine, token)
+    with pytest.raises(RateLimited, match=r"agents\.main\.max_requests") as raised:
+        await use(engine, token)
+    assert raised.value.retry_after == 1.0
+    engine.spending.answered(used(first), Answer(status=200))
+    await use(engine, token)
+    with pytest.raises(RateLimited):
+        await use(engine, token)
+    engine.spending.disconnected()
+    await use(engine, token)

@@ -37,7 +37,7 @@ from tests.fakes.scripted_endpoint import UNREACHED, ScriptedEndpoint
 from tests.fakes.source import FakeSource
 from tests.fakes.state import MemoryStateStore
 
-ANYTHING = AgentPolicy(providers=frozenset({"*"}), max_leases=10_000)
+ANYTHING = AgentPolicy(providers=frozenset({"*"}), max_leases=10_000, max_requests=10_000)
 
 
 def profile(

@@ -16,7 +16,7 @@ from tests.gateway.running import MESSAGES, Gateway
 MIB = 1 << 20
 LIMIT = 256 * MIB
 """Of the gateway's container in the chart, and what Envoy is configured for by default."""
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -93,28 +93,53 @@ def asked(gateway: Gateway, token: str) -> bool:
 
 
 def test_answers_that_are_not_read(make_gateway: MakeGateway, vendor: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S8: 700 of them, each of 4 MiB. Envoy stays below its container's limit, and gives back what it took."""
-    gateway = make_gateway().start()
-    token = gateway.lease().secret.reveal()
+    """S8: 700 of them, each of 2 MiB. Envoy stays below its container's limit, and gives back what it took."""
+    agents = {name: {"providers": ["*"], "max_requests": 400} for name in ("one", "two")}
+    gateway = make_gateway(agents=agents | {"other": {"providers": ["*"]}}).start()
+    one, two, other = (gateway.lease(agent=agent).secret.reveal() for agent in ("one", "two", "other"))
     envoy = envoy_of(gateway)
-    body = b"x" * 4 * MIB
+    body = b"x" * 2 * MIB
     monkeypatch.setattr(vendor, "answer", lambda _: Answer(body=body))
-    request = f"POST {MESSAGES} HTTP/1.1\r\nhost: 127.0.0.1\r\nx-api-key: {token}\r\ncontent-length: 2\r\n\r\n{{}}"
-    with opened(gateway, 700, request.encode()):
+    with opened(gateway, 350, request_with(one)), opened(gateway, 350, request_with(two)):
         most = rest(lambda: envoy.memory_info().rss, lambda: len(vendor.received) >= 700)
         assert most < LIMIT
         monkeypatch.undo()
-        assert gateway.ask(token).status == 200
+        assert gateway.ask(other).status == 200
     gateway.wait_for(lambda: envoy.memory_info().rss < most - 16 * MIB)
 
 
+def test_an_agent_that_reads_no_answer_takes_them_from_no_other(
+    make_gateway: MakeGateway, vendor: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S10: what one agent has under way is bounded; when it has ended, as much may be asked for as before."""
+    agents = {"hostile": {"providers": ["*"], "max_requests": 20}, "other": {"providers": ["*"]}}
+    gateway = make_gateway(agents=agents).start()
+    hostile, other = (gateway.lease(agent=agent).secret.reveal() for agent in agents)
+    body = b"x" * 8 * MIB
+    monkeypatch.setattr(vendor, "answer", lambda _: Answer(body=body))
+    with opened(gateway, 20, request_with(hostile)):
+        gateway.wait_for(lambda: len(vendor.received) == 20)
+        monkeypatch.undo()
+        told = gateway.ask(hostile)
+        assert (told.status, told.reason, told.headers["retry-after"]) == (429, "RATE_LIMITED", "1")
+        assert told.json()["error"]["type"] == "rate_limit_error"
+        assert gateway.ask(other).status == 200
+    gateway.wait_for(lambda: gateway.ask(hostile).status == 200)
+
+
+def request_with(token: str) -> bytes:
+    """A whole request."""
+    head = f"POST {MESSAGES} HTTP/1.1\r\nhost: 127.0.0.1\r\nx-api-key: {token}\r\ncontent-length: 2\r\n\r\n"
+    return f"{head}{{}}".encode()
+
+
 def rest(measured: Callable[[], int], begun: Callable[[], bool]) -> int:
-    """The most that was measured until, with the condition met, it does not grow any more."""
+    """The most bytes that were measured until, with the condition met, they grow no more."""
     deadline = time.monotonic() + PATIENCE
     most, unchanged = measured(), 0
     while unchanged < 20 or not begun():
         assert time.monotonic() < deadline, most
         time.sleep(0.05)
         now = measured()
-        most, unchanged = max(most, now), 0 if now > most else unchanged + 1
+        most, unchanged = max(most, now), 0 if now > most + MIB else unchanged + 1
     return most
