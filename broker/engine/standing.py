@@ -159,6 +159,8 @@ class Standings:
 
     def replace_usage(self, key: Key, usage: Usage) -> None:
         """Something worth remembering happened to the profile."""
+        if not usage.rejected:
+            self._end_trials(key)
         self._remember(key, usage)
         self._reassess([key])
 
@@ -173,6 +175,8 @@ class Standings:
     def replace_evidence(self, agent: str, key: Key, evidence: Evidence) -> None:
         """What the agent has met with the profile of everybody's. The agent's leases are told of the profile, and no other."""
         self._evidence.put(agent, key[1], evidence, now=self._clock.now())
+        if not evidence.usage.rejected:
+            self._trials.pop((agent, key[1]), None)
         self._untold.add((agent, key[1]))
         self._changed()
 
@@ -184,13 +188,17 @@ class Standings:
         self._changed()
 
     def tried(self, agent: str, key: Key) -> None:
-        """The agent is given the credential now. Where that was refused a while ago, others wait for what comes of it."""
+        """The agent is given the credential now. Where that was refused a while ago, the others wait for what comes of it, and
+        this agent for twice as long, so that none can take every turn."""
         if not self._seen_by(agent, key, self._board[key]).standing.trial:
             return
-        for whose in {agent, key[0]}:
-            self._trials[whose, key[1]] = self._clock.now() + _TRIAL
+        now = self._clock.now()
+        self._trials[key] = now + _TRIAL
+        if agent != key[0]:
+            self._trials[agent, key[1]] = now + 2 * _TRIAL
+        # Nobody is told: it could not serve before, and cannot now.
+        self._place(key, self.material.held[key], now)
         self.generation += 1
-        self._reassess([key])
 
     def touch(self, key: Key) -> None:
         """The profile was handed out. Changes nothing but the memory of when; stored with `flush_used`."""
@@ -207,6 +215,8 @@ class Standings:
         """Takes the passing of time into account. Returns when to come again, in seconds since the epoch."""
         now = self._clock.now()
         if lapsed := self._evidence.lapse(now):
+            for pair in lapsed:
+                self._trials.pop(pair, None)
             self._untold.update(lapsed)
             self._changed()
         if due := self.agenda.due(now):
@@ -283,10 +293,12 @@ class Standings:
     def _seen_by(self, agent: str, key: Key, candidate: Candidate) -> Candidate:
         """The profile as the agent is to see it, which is nearly always as everybody does."""
         evidence = None if key[0] else self._evidence.of(key[1]).get(agent)
-        if evidence is None:
+        if evidence is None and (agent, key[1]) not in self._trials:
             return candidate
-        held, usage, trouble = candidate.held, overlaid(candidate.usage, evidence, candidate.held.version), self.trouble(key)
-        if evidence.refused == held.version:
+        held, usage, trouble = candidate.held, candidate.usage, self.trouble(key)
+        if evidence is not None:
+            usage = overlaid(usage, evidence, held.version)
+        if evidence is not None and evidence.refused == held.version:
             trouble = replace(trouble or Trouble(version=held.version), refused=True)
         return Candidate(held, self._assess(key, held, usage, self._clock.now(), trouble=trouble, agent=agent), usage)
 
@@ -299,13 +311,16 @@ class Standings:
     def _drop(self, key: Key) -> None:
         gone = self._board.pop(key)
         self._troubles.pop(key, None)
-        for trial in [trial for trial in self._trials if trial[1] == key[1]]:
-            del self._trials[trial]
+        self._end_trials(key)
         if not key[0]:
             self._untold.update(self._evidence.forget_all(key[1]))
         self._unlist(key, gone)
         self.agenda.forget(key)
         self._announce(gone.held, gone.standing.state.value, State.MISSING, f"{gone.held.profile.source} no longer holds it")
+
+    def _end_trials(self, key: Key) -> None:
+        for trial in [trial for trial in self._trials if trial[1] == key[1]]:
+            del self._trials[trial]
 
     def _unlist(self, key: Key, candidate: Candidate) -> None:
         of_provider = (key[0], candidate.held.profile.provider)

@@ -226,7 +226,7 @@ async def test_a_rejection_is_over_when_a_trial_succeeds() -> None:
     later(engine, 1)
     lease = acquire(engine, "third")
     with pytest.raises(NoUsableProfile, match="tried again in 1m"):
-        acquire(engine, "third")
+        acquire(engine, "good")
     assert healthy(engine) == [False] * 3
     engine.leasing.report("third", lease.id, Outcome.OK)
     assert healthy(engine) == [True] * 3
@@ -247,14 +247,36 @@ async def test_a_rejection_lasts_twice_as_long_when_a_trial_fails() -> None:
 
 
 async def test_a_trial_that_nobody_answers_is_made_again() -> None:
-    """S4: a minute later, for whoever asks then."""
+    """S4: a minute later, by another agent; by the same one a minute after that, so that none can take every turn and say
+    nothing."""
     engine = made(A)
     for name in ("bad", "good"):
         report(engine, name, Outcome.AUTH)
     later(engine, MINUTE)
     acquire(engine, "third")
     later(engine, MINUTE)
+    with pytest.raises(NoUsableProfile, match="tried again in 1m"):
+        acquire(engine, "third")
+    assert acquire(engine, "good").profile == A
+    later(engine, MINUTE)
     assert acquire(engine, "third").profile == A
+
+
+async def test_a_stream_may_be_the_one_that_tries() -> None:
+    """S4: it is granted, renewed as any other while it tries, and ends with the refusal that it meets."""
+    engine = made(A)
+    for name in ("bad", "good"):
+        report(engine, name, Outcome.AUTH)
+    later(engine, MINUTE)
+    with engine.leasing.stream("third", ASKED) as stream:
+        granted = await stream.next()
+        assert granted.grant is not None
+        later(engine, 2 * MINUTE)
+        engine.leasing.renew("third", granted.lease_id)
+        assert engine.leasing.count() == (3, 1)
+        engine.leasing.report("third", granted.lease_id, Outcome.AUTH)
+        assert state(engine, "third") is State.REJECTED
+        assert engine.leasing.count() == (2, 0)
 
 
 async def test_with_a_token_it_is_the_request_that_tries() -> None:
