@@ -47,7 +47,7 @@ _NOTIFIED_AGAIN: Final = {"base": 30.0, "cap": 300.0}
 """Seconds between two tries to be notified again, where that failed."""
 
 _WORK_AT_ONCE: Final = 1.0
-_WORK_MOST: Final = 2.0
+_WORK_MOST: Final = 1.5
 _WORK_SHARE: Final = 0.25
 """Reading may take so many seconds at once, and this share of the time in the long run."""
 
