@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from dotenv.parser import Binding
 
-from broker.domain.hygiene import ENTRIES_MAX, SIZE_MAX, is_misplaced_key
+from broker.domain.hygiene import SIZE_MAX, is_misplaced_key
 from broker.files.confined import Folder, open_within, read_within
 from broker.files.dotenv import SIZE_MAX as DOTENV_MAX
 from broker.files.dotenv import bindings
@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 _DATA: Final = "..data"
 _SWAPS_MAX: Final = 20
+_KEYS_MAX: Final = 10_000
 _NAMES_MAX: Final = 100_000
 _UNITS_MAX: Final = 20_000
 _NEWLINE: Final = re.compile(r"\r\n|\n|\r")
@@ -89,8 +90,8 @@ def read_bundle(
         texts |= parse_dotenv(raw, shown=shown / ".env")
         origins |= {key: f"{shown / '.env'} {key}" for key in texts}
     wanted = [name for name in names if name in files or (not name.startswith(".") and wants(name))]
-    if len(wanted) > ENTRIES_MAX:
-        raise StandingFault(shown, f"holds more than {ENTRIES_MAX:,} keys", "move some of them to a directory of their own")
+    if len(wanted) > _KEYS_MAX:
+        raise StandingFault(shown, f"holds more than {_KEYS_MAX:,} keys", "move some of them to a directory of their own")
     for key in sorted(wanted):
         if is_misplaced_key(key):  # the discovery says so; nothing of it is needed
             texts[key], origins[key] = "", str(shown / key)

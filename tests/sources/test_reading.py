@@ -161,9 +161,9 @@ def test_subdirectories_are_the_visible_ones(tmp_path: Path) -> None:
 
 def test_a_directory_of_too_many_keys_is_refused(tmp_path: Path) -> None:
     """S24: whoever may write there decides how many files there are, and none of them is opened."""
-    for number in range(1001):
+    for number in range(10_001):
         (tmp_path / f"KEY_{number}").symlink_to("nowhere")
-    with pytest.raises(Unreadable, match=f"{tmp_path} holds more than 1,000 keys"):
+    with pytest.raises(Unreadable, match=f"{tmp_path} holds more than 10,000 keys"):
         bundle(tmp_path)
 
 
