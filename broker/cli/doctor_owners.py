@@ -12,12 +12,11 @@ from broker.cli.surroundings import environment
 from broker.domain.findings import Severity
 from broker.domain.policies import Delivery
 from broker.domain.tool_logins import TOOLS
-from broker.files.ownership import Doubt, directory_doubt, file_doubt, others_in, way_doubt
+from broker.files.ownership import Doubt, directory_doubt, file_doubt, in_container, others_in, way_doubt
 
 if TYPE_CHECKING:
     from broker.config.model import Config
 
-_CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
 _CONTAINER_VARIABLES = ("KUBERNETES_SERVICE_HOST", "container")
 
 
@@ -118,7 +117,7 @@ def _run_dir(run_dir: Path) -> Iterator[Problem]:
 def _shared_users(config: "Config") -> Iterator[Problem]:
     """Agents that are to hold no key and run as the user who can read them all. Not from a container, which shows no users of
     other containers, and whose volumes are theirs by mount."""
-    if any(mark.exists() for mark in _CONTAINER_MARKS) or any(name in environment() for name in _CONTAINER_VARIABLES):
+    if in_container() or any(name in environment() for name in _CONTAINER_VARIABLES):
         return
     for agent, policy in config.policies.agents.items():
         if tuple(policy.deliveries) != (Delivery.BROKERED,):

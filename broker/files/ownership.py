@@ -3,7 +3,8 @@
 The rule is OpenSSH's, as far as the kernel would really let others in. A file or directory belongs to root or to this user, and
 its mode gives no one else a right. A group counts as someone else where the user database knows another member: a user's
 private group does not, nor does a pod's `fsGroup`. A sticky directory (`/tmp`, an emptyDir in memory) may be writable for
-everyone, because it lets no one touch what is another's (ADR 23).
+everyone, because it lets no one touch what is another's. So may a volume of a container: who can enter it is the pod's to say
+(ADR 23).
 """
 
 import grp
@@ -18,6 +19,8 @@ from typing import Final
 from broker.files.reading import Unreadable, read_whole
 
 _ROOT: Final = 0
+_MARKS: Final = ("/.dockerenv", "/run/.containerenv", "/dev/termination-log")
+_MOUNTED: Final = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 _DEEDS: Final = {0o4: "read", 0o2: "change"}
 _ALL_IDS: Final = b"0 0 4294967295"
 _PROC_MAX: Final = 16 << 10
@@ -57,7 +60,7 @@ def directory_doubt(path: Path, *, anyones: bool = False) -> Doubt | None:
         return None
     if not anyones and found.st_uid not in _trusted():
         return _owned_by_other(path, found)
-    if found.st_mode & stat.S_ISVTX:
+    if found.st_mode & stat.S_ISVTX or _is_volume(path, found):
         return None
     return _open_to(path, found, 0o2)
 
@@ -76,6 +79,17 @@ def way_doubt(path: Path) -> Doubt | None:
             owner = step.lstat().st_uid
             return Doubt(step, f"is a link of {_user(owner)}, who can lead it elsewhere", "name the directory that is meant")
     return None
+
+
+def in_container() -> bool:
+    """Whether this process is in a container: the usual marks, and what runtimes and kubelets mount into each."""
+    return any(os.path.lexists(mark) for mark in _MARKS) or any(os.path.ismount(file) for file in _MOUNTED)
+
+
+def _is_volume(path: Path, found: os.stat_result) -> bool:
+    """Root mounted it into this container, as a kubelet does with an emptyDir on disk (mode 2777). Its modes keep no one apart:
+    who else may write there is decided by which containers it is mounted into."""
+    return found.st_uid == _ROOT and os.path.ismount(path) and in_container()
 
 
 def _steps(path: Path) -> Iterator[Path]:

@@ -353,7 +353,7 @@ def test_a_pods_volumes_are_in_order(volume: int, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(("deliveries", "told"), [("[brokered]", True), ("[raw, brokered]", False)])
 @pytest.mark.parametrize("container", [False, True])
 def test_an_agent_without_keys_that_shares_the_brokers_user_is_told(
-    host: Host, deliveries: str, told: bool, container: bool
+    host: Host, monkeypatch: pytest.MonkeyPatch, deliveries: str, told: bool, container: bool
 ) -> None:
     """S7: it can read them all the same. In a container the other side's users do not show, and its mounts keep it apart."""
     store(host, manual=token())
@@ -367,8 +367,9 @@ def test_an_agent_without_keys_that_shares_the_brokers_user_is_told(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a directory to a group")
-def test_an_agent_that_can_be_another_user_is_not_told(host: Host) -> None:
+def test_an_agent_that_can_be_another_user_is_not_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """S7: someone else is in the group of its socket."""
+    monkeypatch.setattr("broker.cli.doctor_owners.in_container", lambda: False)
     store(host, manual=token())
     host.write_config("agents: {main: {providers: [anthropic], deliveries: [brokered]}}\ngateway: {mode: child}\n")
     other = next(user for user in pwd.getpwall() if user.pw_uid != 0)

@@ -132,6 +132,30 @@ def test_a_volume_that_is_mounted_read_only_holds_what_the_pod_put_there(place: 
 
 
 @needs_root
+def test_an_open_volume_of_a_container_holds_sockets_of_trusted_users_alone(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S15: an emptyDir on disk, as the broker's own container has it, has mode 2777."""
+    monkeypatch.setattr("equabot_client._ownership._MARKS", (str(place),))
+    volume = made(place / "volume", 0o755)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=2777", "tmpfs", volume], check=False, capture_output=True)
+    if done.returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        path = bound(volume)
+        check(path)
+        os.chown(path, STRANGER, STRANGER)
+        with pytest.raises(BrokerNotTrusted, match="every user can put one there"):
+            check(path)
+        monkeypatch.setattr("equabot_client._ownership._MARKS", ())
+        monkeypatch.setattr("equabot_client._ownership._MOUNTED", ())
+        with pytest.raises(BrokerNotTrusted, match="has mode 2777"):
+            check(path)
+    finally:
+        subprocess.run(["umount", "--lazy", volume], check=True)
+
+
+@needs_root
 def test_a_link_of_a_stranger_is_not_followed(place: Path) -> None:
     """S15: it leads elsewhere whenever its owner wants."""
     path = bound(made(place / "run", 0o755))

@@ -135,6 +135,27 @@ def test_a_directory_that_everyone_may_write_has_to_be_sticky(place: Path, mode:
     assert (way_doubt(place / "missing") is None) is well
 
 
+@needs_root
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_volume_of_a_container_may_be_open(place: Path, monkeypatch: pytest.MonkeyPatch, inside: bool) -> None:
+    """S25: an emptyDir on disk has mode 2777 and is not sticky. In a container it is mounted for that container; a directory
+    with such a mode anywhere else is everyone's."""
+    monkeypatch.setattr("broker.files.ownership.in_container", lambda: inside)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"mode=2777,gid={GROUP}", "tmpfs", place], check=False, capture_output=True
+    )
+    if done.returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        below = place / "below"
+        below.mkdir()
+        below.chmod(0o777)
+        found = directory_doubt(place), directory_doubt(below)
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+    assert ([doubt is None for doubt in found]) == [inside, False]
+
+
 def test_what_is_not_there_raises_no_doubt(place: Path) -> None:
     """Whether it has to be there is not this module's to say."""
     assert (file_doubt(place / "x", secret=True), directory_doubt(place / "x"), way_doubt(place / "x" / "y")) == (None,) * 3

@@ -2,7 +2,8 @@
 
 A caller trusts root, itself and the user named in `EQUABOT_BROKER_UID`. It trusts another user where one of those has given
 that user a directory on the way to the socket: no one else can write to the directory above it, or that is mounted read-only.
-Each directory on the way belongs to a trusted user, and no one else can write to it unless it is sticky (ADR 23).
+Each directory on the way belongs to a trusted user, and no one else can write to it unless it is sticky or a container's
+volume, in which only a trusted user's socket is accepted (ADR 23).
 """
 
 import grp
@@ -17,6 +18,8 @@ from equabot_client import _convert, errors
 
 _VARIABLE: Final = "EQUABOT_BROKER_UID"
 _ROOT: Final = 0
+_MARKS: Final = ("/.dockerenv", "/run/.containerenv", "/dev/termination-log")
+_MOUNTED: Final = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 _EVERYONE: Final = 0o007
 _ALL_IDS: Final = "0 0 4294967295"
 
@@ -80,7 +83,7 @@ class Ownership:
                     raise self._refusal(step, f"belongs to {_user(found.st_uid)}, whom no one vouches for")
                 trusted.add(found.st_uid)
             closed = not _open(step, found)
-            if not closed and not found.st_mode & stat.S_ISVTX:
+            if not closed and not found.st_mode & stat.S_ISVTX and not _is_volume(step, found):
                 mode = f"{stat.S_IMODE(found.st_mode):04o}"
                 raise self._refusal(step, f"has mode {mode}, with which other users can put a socket of theirs in its place")
         return closed
@@ -101,6 +104,12 @@ def _open(directory: Path, found: os.stat_result) -> bool:
     if os.statvfs(directory).f_flag & os.ST_RDONLY:
         return False
     return bool(found.st_mode & stat.S_IWOTH) or (bool(found.st_mode & stat.S_IWGRP) and _shared(found.st_gid))
+
+
+def _is_volume(directory: Path, found: os.stat_result) -> bool:
+    """Root mounted it into this container: who else may write there is decided by which containers it is mounted into."""
+    inside = any(os.path.lexists(mark) for mark in _MARKS) or any(os.path.ismount(file) for file in _MOUNTED)
+    return inside and found.st_uid == _ROOT and os.path.ismount(directory)
 
 
 def _shared(gid: int) -> bool:
