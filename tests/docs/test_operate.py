@@ -139,7 +139,7 @@ def test_the_page(reader: Reader) -> None:
 
     reader.does(gateway)
     stored = reader.cluster.get("ConfigMap", RELEASE, namespace=NAMESPACE)["data"]["equabot.yaml"]
-    assert yaml.safe_load(stored)["gateway"] == {"mode": "sidecar"}
+    assert yaml.safe_load(stored)["gateway"] == {"mode": "sidecar", "memory": "256Mi"}
     reader.does(plain)
     reader.does(remove)
     assert reader.cluster.objects("Deployment", namespace=NAMESPACE, version="apps/v1") == []

@@ -28,8 +28,10 @@ def test_a_command_of_the_readme(command: list[str], shared_broker: RunningBroke
     agent.write_text('#!/bin/sh\necho "key $ANTHROPIC_API_KEY"\n')
     agent.chmod(0o755)
     ran = shared_broker.run(*command, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    if command[:2] == ["agent", "suspend"]:  # the broker is shared
+        assert shared_broker.run("agent", "resume", command[2]).returncode == 0
     assert (ran.returncode, ran.stderr) == (0, "")
-    told = {"models": "anthropic:dotenv", "key": KEY, "exec": f"key {KEY}", "health": "SERVING"}
+    told = {"models": "anthropic:dotenv", "key": KEY, "exec": f"key {KEY}", "health": "SERVING", "agent": "is suspended"}
     assert told[command[0]] in ran.stdout
 
 
@@ -45,7 +47,7 @@ def test_an_example_of_the_readme(example: str, shared_broker: RunningBroker) ->
 
 def test_there_is_something_to_type() -> None:
     """Else the tests above prove nothing."""
-    assert len(COMMANDS) == 4
+    assert len(COMMANDS) == 5
     assert len(EXAMPLES) == 1
 
 

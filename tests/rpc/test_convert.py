@@ -181,6 +181,7 @@ def test_a_summary_holds_no_material() -> None:
     )  # fmt: skip
 
 
+DAWN = "1970-01-01T00:00"
 UNIT = Unit("prod", (profile("anthropic:a"), profile("anthropic:b")), (Fault("prod/X", "not a key"),))
 
 
@@ -188,15 +189,28 @@ UNIT = Unit("prod", (profile("anthropic:a"), profile("anthropic:b")), (Fault("pr
     ("state", "told"),
     [
         (SourceState("env"), {"state": "pending"}),
-        (SourceState("env", stale_since=1.0, fault="no such file"), {"state": "pending", "fault": "no such file"}),
+        (
+            SourceState("env", stale_since=1.0, fault="no such file"),
+            {"state": "pending", "fault": f"no such file (since {DAWN}:01Z)"},
+        ),
         (SourceState("env", synced_at=2.0), {"state": "synced", "synced_at": Timestamp(seconds=2)}),
         (
             SourceState("env", units={"prod": UNIT}, synced_at=2.0, stale_since=3.0, fault="gone"),
-            {"state": "stale", "fault": "gone; not a key", "synced_at": Timestamp(seconds=2), "profiles": 2},
+            {
+                "state": "stale",
+                "fault": f"gone (since {DAWN}:03Z); not a key",
+                "synced_at": Timestamp(seconds=2),
+                "profiles": 2,
+            },
         ),
         (
             SourceState("env", units={"prod": UNIT}, synced_at=2.0, stale_units={"dev": ("unreadable", 3.0)}),
-            {"state": "stale", "fault": "unreadable; not a key", "synced_at": Timestamp(seconds=2), "profiles": 2},
+            {
+                "state": "stale",
+                "fault": f"unreadable (since {DAWN}:03Z); not a key",
+                "synced_at": Timestamp(seconds=2),
+                "profiles": 2,
+            },
         ),
     ],
 )
