@@ -24,7 +24,7 @@ REASONS = {
     "broker/envoy/secret_discovery.py": "onto the wire, to the Envoy that puts it into requests",
     "broker/identity/token_review.py": "a caller's token, to the API server that says whether it is good",
     "broker/rpc/convert.py": "onto the wire, to the agent that leased it",
-    "broker/rpc/remote.py": "the broker's own TLS key, to gRPC",
+    "broker/rpc/tls.py": "the broker's own TLS key, to the library, by a file in memory",
     "broker/sources/env.py": "what the configuration's env section gives, to be cleaned like any variable",
     "broker/storage/dotenv_file.py": "a line of the `.env` that a person asked to have written",
     "broker/telemetry/redaction.py": "what is to be found in a text has to be known",

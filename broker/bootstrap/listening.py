@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -18,7 +19,7 @@ from broker.rpc.admin import AdminServicer
 from broker.rpc.calls import Service
 from broker.rpc.convert import LeaseMessages
 from broker.rpc.remote import Door
-from broker.rpc.server import admin_server, agent_server, control_server, health_server, remote_server
+from broker.rpc.server import Server, admin_server, agent_server, control_server, health_server, remote_server
 from broker.rpc.servicer import BrokerServicer
 from broker.telemetry.audit_log import AuditLog
 from broker.telemetry.events import AcquireAnswered, Events
@@ -41,10 +42,15 @@ async def start_servers(
     """Starts the servers. When the stack unwinds they stop: agents and operator first, health last."""
     messages = LeaseMessages(VENDOR_URLS, gateway_url=_gateway_url(config))
     engine.standings.listeners.append(messages.forget)
-    health = health_server(config.listen.health.host, config.listen.health.port, engine.readiness)
-    servers = [health]
+
+    def behind(name: str) -> Path:
+        """For a private socket, in the directory that is the operator's."""
+        return claimed.admin.with_name(name)
+
+    health = health_server(config.listen.health, engine.readiness, behind=behind("h"))
+    servers: list[Server] = [health]
     servicers: dict[str, BrokerServicer] = {}
-    for socket in claimed.agents:
+    for number, socket in enumerate(claimed.agents):
         servicers[socket.agent] = servicer = BrokerServicer(
             socket.agent,
             leasing=engine.leasing,
@@ -55,7 +61,8 @@ async def start_servers(
             messages=messages,
             observe=lambda seconds: events.emit(AcquireAnswered(seconds=seconds)),
         )
-        servers.append(agent_server(socket.path, servicer, engine.readiness))
+        leases = config.policies.of(socket.agent).max_leases
+        servers.append(agent_server(socket.path, servicer, engine.readiness, leases=leases, behind=behind(f"a{number}")))
     listeners = [] if config.remote is None else await remote_listeners(config.remote, clock, stack)
     telling = [part for _, *parts in listeners for part in parts]
     operator = AdminServicer(
@@ -75,9 +82,20 @@ async def start_servers(
         started_at=clock.now(),
     )
     servers.append(admin_server(claimed.admin, operator, engine.readiness))
-    for address, identities, certificate in listeners:
+    leases = sum(config.policies.of(agent).max_leases for agent in servicers)
+    for number, (address, identities, certificate) in enumerate(listeners):
         door = Door(identities, clock=clock, events=events)
-        servers.append(remote_server(address, servicers, engine.readiness, door=door, certificate=certificate))
+        servers.append(
+            remote_server(
+                address,
+                servicers,
+                engine.readiness,
+                door=door,
+                certificate=certificate,
+                leases=leases,
+                behind=behind(f"t{number}"),
+            )
+        )
     if config.gateway.mode is not GatewayMode.OFF:
         servers.append(control_server(claimed.control, _control_services(config, engine, events=events, clock=clock)))
     claimed.settle()

@@ -1,7 +1,8 @@
 """The one door of every call: what is raised behind it leaves as a status, and nothing that was said leaves with it.
 
 Decorated handlers rather than interceptors: an interceptor costs another coroutine and a lookup on every call. Generic handlers
-rather than registered ones: with those the server waits on one future per method instead of on one.
+rather than registered ones: with those the server waits on one future per method instead of on one. Handlers of streams of
+requests also where there is one request: those run before a message is taken, and so before it can take room.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import logging
 import secrets
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import grpc
@@ -18,6 +20,8 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from broker.domain.errors import InvalidArgument
+from broker.rpc.admission import Admission, Kind
+from broker.rpc.limits import CONTROL
 from broker.rpc.status import Refusal, internal, refusal
 
 _log = logging.getLogger(__name__)
@@ -34,11 +38,25 @@ class Call(Protocol):
     def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]] | None:
         """Its metadata."""
 
+    def peer(self) -> str:
+        """The connection that it came on, as the transport names it."""
+
     async def write(self, message: Any) -> None:
         """Sends one message of a stream; returns once the transport has taken it."""
 
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A handler that is chosen for each call, from its headers, before its message is taken."""
+
+    choose: Callable[[Any], Awaitable[Handler]]
+
+
+_PROBED: Final = "grpc.health."
+_WATCHED: Final = (_PROBED, "grpc.reflection.")
 
 
 class Service(grpc.GenericRpcHandler):
@@ -49,32 +67,77 @@ class Service(grpc.GenericRpcHandler):
     that cannot be parsed never reaches it, nor the library's log. In a stream of requests it is None.
     """
 
-    def __init__(self, descriptor: ServiceDescriptor, handlers: Mapping[str, Handler], *, name: str = "") -> None:
+    def __init__(
+        self,
+        descriptor: ServiceDescriptor,
+        handlers: Mapping[str, Handler | Chosen],
+        *,
+        name: str = "",
+        admission: Admission | None = None,
+    ) -> None:
         self.name = name or descriptor.full_name
         self.descriptor = descriptor
         self.handlers = handlers
+        admission = admission or Admission(CONTROL)
         self._methods = {
-            f"/{self.name}/{method.name}": _method(f"{self.name}/{method.name}", method, handlers[method.name])
+            f"/{self.name}/{method.name}": _method(f"{self.name}/{method.name}", method, handlers[method.name], admission)
             for method in descriptor.methods
         }
+
+    def within(self, admission: Admission) -> "Service":
+        """The same, whose calls are counted there."""
+        return Service(self.descriptor, self.handlers, name=self.name, admission=admission)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
         """The handler of a method; None for a method of another service."""
         return self._methods.get(handler_call_details.method)
 
 
-def _method(name: str, method: MethodDescriptor, handle: Handler) -> "grpc.RpcMethodHandler[Any, Any]":
-    kind = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[method.client_streaming, method.server_streaming]
+def _method(
+    name: str, method: MethodDescriptor, handle: Handler | Chosen, admission: Admission
+) -> "grpc.RpcMethodHandler[Any, Any]":
+    kind = grpc.stream_stream_rpc_method_handler if method.server_streaming else grpc.stream_unary_rpc_method_handler
     return kind(
-        guarded(name, handle),
+        guarded(name, (_conversing if method.client_streaming else _answering)(handle, _kind(name, method), admission)),
         request_deserializer=_parser(GetMessageClass(method.input_type)),
         response_serializer=GetMessageClass(method.output_type).SerializeToString,
     )
+
+
+def _kind(name: str, method: MethodDescriptor) -> Kind:
+    if method.server_streaming:
+        return Kind.WATCH if name.startswith(_WATCHED) else Kind.LEASE
+    return Kind.PROBE if name.startswith(_PROBED) else Kind.CALL
+
+
+def _answering(handle: Handler | Chosen, kind: Kind, admission: Admission) -> Handler:
+    """For a method of one request."""
+
+    async def answer(_: Any, call: Any) -> Any:
+        async def read() -> tuple[Handler, Any]:
+            chosen = await handle.choose(call) if isinstance(handle, Chosen) else handle
+            return chosen, await call.read()
+
+        chosen, request = await admission.unread(call, read)
+        if request is None or request is grpc.aio.EOF:
+            raise InvalidArgument("the request is not a message of this method")
+        if kind is Kind.PROBE:
+            return await chosen(request, call)
+        with admission.answering(call, kind):
+            return await chosen(request, call)
+
+    return answer
+
+
+def _conversing(handle: Handler | Chosen, kind: Kind, admission: Admission) -> Handler:
+    """For a stream of requests, which the handler reads."""
+
+    async def answer(requests: Any, call: Any) -> Any:
+        with admission.answering(call, kind):
+            chosen = await admission.unread(call, lambda: handle.choose(call)) if isinstance(handle, Chosen) else handle
+            return await chosen(requests, call)
+
+    return answer
 
 
 def _parser(kind: type[Message]) -> Callable[[bytes], Message | None]:
@@ -92,8 +155,6 @@ def guarded(name: str, handle: Handler) -> Callable[[Any, Any], Awaitable[Any]]:
 
     async def answer(request: Any, call: Any) -> Any:
         try:
-            if request is None:
-                raise InvalidArgument("the request is not a message of this method")  # noqa: TRY301 - refused like all else
             return await handle(request, call)
         except grpc.aio.InternalError:
             # The connection broke under an answer: nobody is left to hear of it, and the log need not either.

@@ -5,27 +5,18 @@ minute, a certificate's last day), it is found out anew, and where that fails th
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping
-from typing import Any, Final, NoReturn, Protocol
-
-import grpc
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, NoReturn, Protocol, cast
 
 from broker.domain.callers import Identified, Shown
 from broker.domain.errors import BrokerError, Unidentified
 from broker.domain.secret_value import SecretValue
 from broker.ports import Clock
-from broker.rpc.calls import Call, Handler, Service
+from broker.rpc.calls import Call, Chosen, Handler, Service
 from broker.rpc.status import explained
 from broker.telemetry.events import CallerRefused, Events
 
 _BEARER: Final = "bearer "
-
-
-class RemoteCall(Call, Protocol):
-    """What is asked of a call that came over a network."""
-
-    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """What the TLS handshake found out of the other side."""
 
 
 class Identities(Protocol):
@@ -35,29 +26,6 @@ class Identities(Protocol):
         """The caller who shows this. Raises Unidentified, IdentityUnchecked, PolicyDenied. Answers within seconds."""
 
 
-class Pair(Protocol):
-    """A certificate, its key, and the authority that callers' certificates have to be signed by (empty: they need none)."""
-
-    @property
-    def certificate(self) -> str: ...
-
-    @property
-    def key(self) -> SecretValue: ...
-
-    @property
-    def client_ca(self) -> str: ...
-
-
-class Certificate(Protocol):
-    """Where the pair is kept, which is renewed now and then."""
-
-    def read(self) -> Pair:
-        """The pair of now. Raises CannotStart."""
-
-    def renewed(self) -> Pair | None:
-        """Another, since one was read last; None for none. Any thread may ask. Never raises."""
-
-
 class Door:
     """Lets callers in: each to what is there for its agent."""
 
@@ -65,34 +33,41 @@ class Door:
         self._identities = identities
         self._clock = clock
         self._events = events
+        self.identified: Callable[[str], None] = lambda _: None
+        self.refused: Callable[[str], None] = lambda _: None
+        """Are called with the peer of a call whose caller is known, or is not."""
+        self.certificate_of: Callable[[str], str] = lambda _: ""
+        """The certificate that a call's peer has shown, as PEM."""
 
     def service(self, agents: Mapping[str, Service]) -> Service:
         """One service in place of those of the agents, which are of one kind."""
         one = next(iter(agents.values()))
         return Service(one.descriptor, {name: self._handler(name, agents) for name in one.handlers}, name=one.name)
 
-    def _handler(self, name: str, agents: Mapping[str, Service]) -> Handler:
-        handlers = {agent: service.handlers[name] for agent, service in agents.items()}
+    def _handler(self, name: str, agents: Mapping[str, Service]) -> Chosen:
+        handlers = {agent: _handler_of(service, name) for agent, service in agents.items()}
         method = next(iter(agents.values())).descriptor.methods_by_name[name]
 
-        async def once(request: Any, call: Any) -> Any:
+        async def choose(call: Call) -> Handler:
             caller = await self._let_in(call)
-            return await handlers[caller.agent](request, call)
+            handle = handlers[caller.agent]
+            if not method.server_streaming:
+                return handle
+            return lambda request, call: self._while_known(caller, call, handle(request, call))
 
-        async def lasting(request: Any, call: Any) -> None:
-            caller = await self._let_in(call)
-            await self._while_known(caller, call, handlers[caller.agent](request, call))
+        return Chosen(choose)
 
-        return lasting if method.server_streaming else once
-
-    async def _let_in(self, call: RemoteCall) -> Identified:
+    async def _let_in(self, call: Call) -> Identified:
         try:
-            return await self._identities.identify(_shown(call))
+            caller = await self._identities.identify(_shown(call, self.certificate_of(call.peer())))
         except BrokerError as refused:
             self._events.emit(CallerRefused(reason=explained(refused).code.name, words=refused.message))
+            self.refused(call.peer())
             raise
+        self.identified(call.peer())
+        return caller
 
-    async def _while_known(self, caller: Identified, call: RemoteCall, answering: Awaitable[None]) -> None:
+    async def _while_known(self, caller: Identified, call: Call, answering: Awaitable[None]) -> None:
         """Answers, for as long as the caller is known. Raises what ends that."""
         try:
             async with asyncio.TaskGroup() as group:
@@ -105,7 +80,7 @@ class Door:
             return
         raise ended
 
-    async def _watch(self, caller: Identified, call: RemoteCall) -> NoReturn:
+    async def _watch(self, caller: Identified, call: Call) -> NoReturn:
         agent = caller.agent
         while True:
             await self._clock.sleep(max(caller.until - self._clock.steady(), 0.0))
@@ -114,32 +89,15 @@ class Door:
                 raise Unidentified("the caller is another agent than it was: open the stream again")
 
 
-def credentials(certificate: Certificate) -> grpc.ServerCredentials:
-    """TLS with this certificate, which is looked at again at every handshake. Callers must have one of their own where the pair
-    says whose. Raises CannotStart."""
-    pair = certificate.read()
-
-    def fetch() -> Any:  # in another thread; None leaves things as they are, which the library's types do not know
-        found = certificate.renewed()
-        return None if found is None else _configuration(found)
-
-    return grpc.dynamic_ssl_server_credentials(_configuration(pair), fetch, require_client_authentication=bool(pair.client_ca))
+def _handler_of(service: Service, name: str) -> Handler:
+    return cast("Handler", service.handlers[name])  # an agent's services choose no handlers
 
 
-def _configuration(pair: Pair) -> "grpc.ServerCertificateConfiguration":
-    keys = [(pair.key.reveal().encode(), pair.certificate.encode())]
-    return grpc.ssl_server_certificate_configuration(keys, root_certificates=pair.client_ca.encode() or None)
-
-
-def _shown(call: RemoteCall) -> Shown:
+def _shown(call: Call, certificate: str) -> Shown:
     headers = [value for name, value in call.invocation_metadata() or () if name == "authorization"]
     if len(headers) > 1:
         raise Unidentified("the call has several `authorization` headers: send one")
-    certificates = list(call.auth_context().get("x509_pem_cert", ()))
-    return Shown(
-        token=_token(headers[0]) if headers else None,
-        certificate=certificates[0].decode("ascii", "replace") if certificates else "",
-    )
+    return Shown(token=_token(headers[0]) if headers else None, certificate=certificate)
 
 
 def _token(header: str | bytes) -> SecretValue:

@@ -1,31 +1,34 @@
 """The servers: one per agent socket, one for the operator, health on TCP with nothing else beside it, and for agents of other
 machines, where they are wanted, one for each way in which those show who they are."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
 import grpc.aio
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import ReflectionServicer
 
-from broker.domain.errors import CannotStart, InvalidArgument
+from broker.domain.errors import InvalidArgument
 from broker.engine.readiness import Readiness
+from broker.rpc import limits
 from broker.rpc.admin import AdminServicer
+from broker.rpc.admission import Admission
 from broker.rpc.calls import Call, Service
 from broker.rpc.health import HealthServicer
-from broker.rpc.remote import Certificate, Door, credentials
+from broker.rpc.limits import Limits
+from broker.rpc.relay import CannotListen, Relay, address_of, bound_at, bound_on
+from broker.rpc.remote import Door
 from broker.rpc.servicer import BrokerServicer
+from broker.rpc.tls import Certificate, ServerTls
 
-_MOST_CALLS: Final = 2048
-"""At once and on one socket, streams included: what an agent can make the broker hold is bounded."""
+__all__ = [
+    "CannotListen", "Server", "admin_server", "agent_server", "control_server", "health_server", "remote_server",
+]  # fmt: skip
 
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # a second broker on the same port is an error, not half of the connections
-    ("grpc.max_receive_message_length", 1 << 20),
-    ("grpc.max_concurrent_streams", _MOST_CALLS),
-    ("grpc.server_handshake_timeout_ms", 10_000),  # who connects and says nothing is not waited for, as long as two minutes
     ("grpc.keepalive_time_ms", 60_000),  # a peer that is stopped loses its streams, and with them its leases
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -37,28 +40,38 @@ _OPTIONS: Final = (
 )
 
 
-class CannotListen(CannotStart):
-    """An address is not to be had: which, and what to do."""
+class Server(Protocol):
+    """What listens once it is started."""
+
+    async def start(self) -> None:
+        """Begins to answer."""
+
+    async def stop(self, grace: float | None) -> None:
+        """Refuses new calls, and ends those under way after `grace` seconds; None: at once."""
 
 
-def agent_server(path: Path, servicer: BrokerServicer, readiness: Readiness) -> grpc.aio.Server:
-    """The API of one agent on its Unix socket, with health and reflection. Listens once it is started. Raises CannotListen."""
-    return _server(f"unix:{path}", [servicer.service(), HealthServicer(readiness).service()], reflected=True)
+def agent_server(path: Path, servicer: BrokerServicer, readiness: Readiness, *, leases: int, behind: Path) -> Server:
+    """The API of one agent, which may have so many leases, on its Unix socket, with health and reflection. `behind` is a
+    path for a private socket. Listens once it is started. Raises CannotListen."""
+    bounds = limits.agent(leases)
+    relay = Relay(bound_at(path), behind, metadata=bounds.metadata, strangers=limits.PROCESSES.table())
+    return _relayed(relay, _reflected([servicer.service(), HealthServicer(readiness).service()]), bounds)
 
 
-def admin_server(path: Path, servicer: AdminServicer, readiness: Readiness) -> grpc.aio.Server:
+def admin_server(path: Path, servicer: AdminServicer, readiness: Readiness) -> Server:
     """The operator's API on its Unix socket, with health and reflection. Raises CannotListen."""
-    return _server(f"unix:{path}", [servicer.service(), HealthServicer(readiness).service()], reflected=True)
+    return _server(path, _reflected([servicer.service(), HealthServicer(readiness).service()]), limits.ADMIN)
 
 
-def control_server(path: Path, services: list[Service]) -> grpc.aio.Server:
+def control_server(path: Path, services: list[Service]) -> Server:
     """What Envoy asks, on the Unix socket that is the gateway's own. Raises CannotListen."""
-    return _server(f"unix:{path}", services, reflected=False)
+    return _server(path, services, limits.CONTROL)
 
 
-def health_server(host: str, port: int, readiness: Readiness) -> grpc.aio.Server:
-    """Health on TCP, and nothing else. Raises CannotListen."""
-    return _server(_shown(host, port), [HealthServicer(readiness).service()], reflected=False)
+def health_server(address: tuple[str, int], readiness: Readiness, *, behind: Path) -> Server:
+    """Health on TCP, and nothing else. `behind` is a path for a private socket. Raises CannotListen."""
+    relay = Relay(bound_on(*address), behind, metadata=limits.HEALTH.metadata, strangers=limits.PROBERS.table())
+    return _relayed(relay, [HealthServicer(readiness).service()], limits.HEALTH)
 
 
 def remote_server(
@@ -68,33 +81,77 @@ def remote_server(
     *,
     door: Door,
     certificate: Certificate,
-) -> grpc.aio.Server:
-    """The API of every agent on TCP, with health and reflection, all of it behind the door. Raises CannotListen, and
-    CannotStart for a certificate that is of no use."""
+    leases: int,
+    behind: Path,
+) -> Server:
+    """The API of every agent, which may have so many leases together, on TCP, with health and reflection, all of it behind the
+    door. `behind` is a path for a private socket. Raises CannotListen, and CannotStart for a certificate that is of no use."""
     brokers = {agent: servicer.service() for agent, servicer in servicers.items()}
     health = HealthServicer(readiness).service()
     names = [next(iter(brokers.values())).name, health.name]
     shared = (dict.fromkeys(brokers, service) for service in (health, *_reflection(names)))
     services = [door.service(agents) for agents in (brokers, *shared)]
-    return _server(_shown(*address), services, reflected=False, secured=credentials(certificate))
+    tls = ServerTls(certificate)
+    bounds = limits.remote(leases)
+    relay = Relay(
+        bound_on(*address),
+        behind,
+        metadata=bounds.metadata,
+        strangers=limits.STRANGERS.table(),
+        known=limits.AGENTS.table(),
+        tls=tls,
+    )
+    door.identified, door.refused, door.certificate_of = relay.identified, relay.refused, relay.certificate_of
+    return _relayed(relay, services, bounds)
 
 
-def _shown(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+class _Relayed:
+    """A server and the port in front of it."""
+
+    def __init__(self, server: grpc.aio.Server, relay: Relay) -> None:
+        self._server = server
+        self._relay = relay
+
+    async def start(self) -> None:
+        """The server first."""
+        await self._server.start()
+        await self._relay.start()
+
+    async def stop(self, grace: float | None) -> None:
+        """The server first, so that what it still answers goes out."""
+        await self._server.stop(grace)
+        await self._relay.stop()
+
+
+def _relayed(relay: Relay, services: list[Service], bounds: Limits) -> Server:
+    try:
+        server = _server(relay.path, services, bounds, address_of=address_of)
+    except CannotListen:
+        relay.close()
+        raise
+    relay.path.chmod(0o600)
+    return _Relayed(server, relay)
+
+
+def _reflected(services: list[Service]) -> list[Service]:
+    return [*services, *_reflection([service.name for service in services])]
 
 
 def _server(
-    address: str, services: list[Service], *, reflected: bool, secured: grpc.ServerCredentials | None = None
+    path: Path, services: list[Service], bounds: Limits, *, address_of: Callable[[str], str] | None = None
 ) -> grpc.aio.Server:
-    if reflected:
-        services = [*services, *_reflection([service.name for service in services])]
-    server = grpc.aio.server(handlers=services, options=_OPTIONS, maximum_concurrent_rpcs=_MOST_CALLS)
+    admission = Admission(bounds, address_of=address_of)
+    server = grpc.aio.server(
+        handlers=[service.within(admission) for service in services], options=(*_OPTIONS, *bounds.options())
+    )
     try:
-        bound = server.add_secure_port(address, secured) if secured else server.add_insecure_port(address)
+        bound = server.add_insecure_port(f"unix:{path}")
     except RuntimeError:
         bound = 0
     if not bound:
-        raise CannotListen(f"cannot listen on {address}: it is taken, forbidden or not of this machine; free it or set another")
+        raise CannotListen(
+            f"cannot listen on unix:{path}: it is taken, forbidden or not of this machine; free it or set another"
+        )
     return server
 
 

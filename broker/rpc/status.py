@@ -58,6 +58,10 @@ class TooManyServices(Exception):
     """Health was asked for a list that is too long to send."""
 
 
+class MessageLate(Exception):
+    """A call was announced, and its message did not come in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """What `abort` takes."""
@@ -76,6 +80,8 @@ def refusal(error: Exception) -> Refusal | None:
             return Refusal(StatusCode.NOT_FOUND, "unknown service")
         case TooManyServices():
             return Refusal(StatusCode.RESOURCE_EXHAUSTED, _cut(str(error), _MESSAGE_BYTES))
+        case MessageLate():
+            return Refusal(StatusCode.DEADLINE_EXCEEDED, str(error))
     return None
 
 

@@ -15,7 +15,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from broker.providers import PROVIDERS
 from broker.rpc.admin import AdminServicer
 from broker.rpc.convert import LeaseMessages
-from broker.rpc.server import admin_server, agent_server
+from broker.rpc.server import Server, admin_server, agent_server
 from broker.rpc.servicer import BrokerServicer
 from equabot.broker.v1.admin_pb2_grpc import AdminStub
 from equabot.broker.v1.broker_pb2_grpc import BrokerStub
@@ -38,7 +38,7 @@ class Served:
         self.acquires: list[float] = []
         self.audit = MemoryAudit()
         self.identity_fault = ""
-        self.servers: list[grpc.aio.Server] = []
+        self.servers: list[Server] = []
         self.messages = LeaseMessages({provider.id: provider.base_url for provider in PROVIDERS.values()})
         self._stack = stack
 
@@ -71,6 +71,7 @@ class Served:
                     observe=self.acquires.append,
                 ),
                 engine.readiness,
+                leases=engine.policies.of(agent).max_leases, behind=self.run_dir / f"{agent}.behind",
             )
             for agent in engine.policies.agents
         ]  # fmt: skip

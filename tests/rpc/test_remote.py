@@ -123,7 +123,10 @@ async def remote(
             client_ca=None if callers is None else directory / "ca.crt",
         )  # fmt: skip
         door = Door(identities, clock=engine.clock, events=engine.events)
-        server = remote_server(("127.0.0.1", port), servicers, engine.readiness, door=door, certificate=files)
+        server = remote_server(
+            ("127.0.0.1", port), servicers, engine.readiness, door=door, certificate=files,
+            leases=100, behind=directory / "agents",
+        )  # fmt: skip
         await server.start()
         stack.push_async_callback(server.stop, None)
         yield made
@@ -436,4 +439,7 @@ async def test_an_address_that_is_taken_is_said(serve: Serve, tmp_path: Path) ->
             observe=made.served.acquires.append,
         )  # fmt: skip
         with pytest.raises(CannotListen, match=f"cannot listen on 127.0.0.1:{made.port}"):
-            remote_server(("127.0.0.1", made.port), {"main": servicer}, engine.readiness, door=door, certificate=files)
+            remote_server(
+                ("127.0.0.1", made.port), {"main": servicer}, engine.readiness, door=door, certificate=files, leases=100,
+                behind=tmp_path / "other",
+            )  # fmt: skip

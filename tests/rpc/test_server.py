@@ -70,14 +70,14 @@ async def test_an_agents_socket_does_not_serve_the_operator(serve: Serve) -> Non
 
 
 async def test_a_message_too_large_is_refused_whole(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """More than a mebibyte never becomes a message; the next call is answered."""
+    """S2: more than 16 KiB never becomes a message; the next call is answered."""
     engine = Engine()
     engine.hold(profile("anthropic:a"))
     async with serve(engine) as served:
         broker = await served.broker()
-        failed = await refused(broker.AcquireLease(pb.AcquireLeaseRequest(provider="x" * 1_100_000)))
+        failed = await refused(broker.AcquireLease(pb.AcquireLeaseRequest(provider="x" * 16_400)))
         assert failed.code == "RESOURCE_EXHAUSTED"
-        failed = await refused(broker.AcquireLease(pb.AcquireLeaseRequest(provider="x" * 1_000_000)))
+        failed = await refused(broker.AcquireLease(pb.AcquireLeaseRequest(provider="x" * 16_000)))
         assert failed.reason == "INVALID_ARGUMENT"
         assert (await broker.AcquireLease(pb.AcquireLeaseRequest(provider="anthropic"))).profile == "anthropic:a"
     assert said(caplog) == []
@@ -87,8 +87,8 @@ async def test_a_message_too_large_is_refused_whole(serve: Serve, caplog: pytest
 
 
 @asynccontextmanager
-async def health_on(host: str, port: int, engine: Engine) -> AsyncIterator[Any]:
-    server = health_server(host, port, engine.readiness)
+async def health_on(host: str, port: int, engine: Engine, directory: Path) -> AsyncIterator[Any]:
+    server = health_server((host, port), engine.readiness, behind=directory / "health")
     await server.start()
     shown = f"[{host}]" if ":" in host else host
     async with grpc.aio.insecure_channel(f"{shown}:{port}") as channel:
@@ -97,11 +97,11 @@ async def health_on(host: str, port: int, engine: Engine) -> AsyncIterator[Any]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_health_is_served_on_tcp_and_nothing_else(host: str) -> None:
+async def test_health_is_served_on_tcp_and_nothing_else(host: str, tmp_path: Path) -> None:
     """A pod's network is shared: whoever reaches the port learns what serves, and gets nothing."""
     if ":" in host and not _has_ipv6():
         pytest.skip("this machine has no IPv6")
-    async with health_on(host, free_port(), Engine()) as channel:
+    async with health_on(host, free_port(), Engine(), tmp_path) as channel:
         assert (await HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="liveness"))).status == 1
         for method in (
             "/equabot.broker.v1.Broker/AcquireLease",
@@ -121,19 +121,19 @@ def _has_ipv6() -> bool:
     return True
 
 
-async def test_two_brokers_do_not_share_a_port() -> None:
+async def test_two_brokers_do_not_share_a_port(tmp_path: Path) -> None:
     """The second one fails, and says on which address."""
     port = free_port()
-    async with health_on("127.0.0.1", port, Engine()):
+    async with health_on("127.0.0.1", port, Engine(), tmp_path):
         with pytest.raises(CannotListen, match=f"127.0.0.1:{port}"):
-            health_server("127.0.0.1", port, Engine().readiness)
+            health_server(("127.0.0.1", port), Engine().readiness, behind=tmp_path / "other")
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
-async def test_an_address_of_another_machine_is_said(host: str) -> None:
+async def test_an_address_of_another_machine_is_said(host: str, tmp_path: Path) -> None:
     """What is in the way, where, and what to do."""
     with pytest.raises(CannotListen, match=rf"cannot listen on {host}:\d+: .* set another"):
-        health_server(host, free_port(), Engine().readiness)
+        health_server((host, free_port()), Engine().readiness, behind=tmp_path / "health")
 
 
 async def test_a_socket_in_a_directory_that_is_not_there_is_said(tmp_path: Path, serve: Serve) -> None:

@@ -1,0 +1,93 @@
+"""What a client may send to gRPC: HTTP/2 whose header blocks are whole and small (RFC 9113, 4.3; ADR 20).
+
+gRPC keeps the fields of an unfinished header block, up to 16 MiB of them on each connection and several times that in memory,
+whatever limit it is given: it looks at the limit once the block is whole. So a block is held back until it is whole, and a
+block that is too large ends the connection. All other frames pass as they come.
+"""
+
+import struct
+from typing import Final
+
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_HEAD: Final = struct.Struct(">HBBB4x")
+_LARGEST: Final = 16_384
+_HEADERS: Final = 1
+_PUSH_PROMISE: Final = 5
+_CONTINUATION: Final = 9
+_END_HEADERS: Final = 4
+_WAITS: Final = -1
+
+
+class Malformed(Exception):
+    """The client sends what it may not; its connection is of no more use."""
+
+
+class HeaderGate:
+    """What one client sends, in the pieces in which it arrives. `largest`: bytes of a header block, frame heads among them.
+    `blocks`: how many may pass, until `allow` says that there may be more; None: any number. The rest waits, and so should the
+    client."""
+
+    def __init__(self, *, largest: int, blocks: int | None = None) -> None:
+        self._largest = largest
+        self._blocks = blocks
+        self._held = b""
+        self._begun = False
+        self._passing = 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether a block waits until there may be more of them."""
+        return self._blocks == _WAITS
+
+    def allow(self, blocks: int | None) -> bytes:
+        """So many more blocks may pass; None: any number. Returns what waited for that. Raises Malformed."""
+        self._blocks = None if blocks is None or self._blocks is None else max(self._blocks, 0) + blocks
+        return self.pass_on(b"")
+
+    def pass_on(self, data: bytes) -> bytes:
+        """What may go on now of this piece and those before it. Raises Malformed."""
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        if not self._begun:
+            if data[: len(_PREFACE)] != _PREFACE[: len(data)]:
+                raise Malformed
+            if len(data) < len(_PREFACE):
+                self._held = data
+                return b""
+            self._begun = True
+            self._passing = len(_PREFACE)
+        whole = self._whole(data)
+        if whole == len(data):
+            return data
+        self._held = data[whole:]
+        if len(self._held) > self._largest and not self.waits:
+            raise Malformed
+        return data[:whole]
+
+    def _whole(self, data: bytes) -> int:
+        """Up to where the data may pass. What passes may end within a frame that has no fields."""
+        size = len(data)
+        at = self._passing
+        block = -1
+        while at + 9 <= size:
+            upper, lower, kind, flags = _HEAD.unpack_from(data, at)
+            end = at + 9 + (upper << 8 | lower)
+            if end - at - 9 > _LARGEST or kind == _PUSH_PROMISE or (kind == _CONTINUATION) != (block >= 0):
+                raise Malformed
+            if kind in (_HEADERS, _CONTINUATION):
+                block = at if block < 0 else block
+                if self._blocks is not None and self._blocks <= 0:
+                    self._blocks = _WAITS
+                    break
+                if end - block > self._largest:
+                    raise Malformed
+                if end > size:
+                    break
+                if flags & _END_HEADERS:
+                    block = -1
+                    if self._blocks is not None:
+                        self._blocks -= 1
+            at = end
+        self._passing = max(at - size, 0) if block < 0 else 0
+        return block if block >= 0 else min(at, size)
