@@ -99,7 +99,14 @@ CONTROL: Final = Limits(
 def agent(leases: int) -> Limits:
     """Of a socket whose agent may have so many leases, each with a stream."""
     at_once = min(leases, _MOST_STREAMS)
-    return Limits(message=_FRAME, connections=320, streams=at_once + 512, unread=at_once + 384, leases=leases + 16)
+    return Limits(
+        message=_FRAME,
+        connections=320,
+        streams=at_once + 512,
+        unread=at_once + 384,
+        pending=at_once + 512,
+        leases=leases + 16,
+    )
 
 
 def remote(leases: int) -> Limits:
