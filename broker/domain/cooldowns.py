@@ -96,6 +96,11 @@ def accepted(usage: Usage) -> Usage:
     return replace(usage, rejected="", rejected_version=0, rejected_until=0.0, rejections=0)
 
 
+def cooled(usage: Usage, *, now: float) -> Usage:
+    """After a failure that is still to be looked into: a minute of cooldown, and nothing is counted."""
+    return replace(usage, cooldown_until=max(usage.cooldown_until, now + MINUTE), last_failure=now)
+
+
 def failed(
     usage: Usage,
     outcome: Outcome,

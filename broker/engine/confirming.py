@@ -74,9 +74,10 @@ class Confirming:
                 waits = (question.at - now for key, question in self._questions.items() if key not in self._flying)
                 await pause(self._clock, min(max(min(waits, default=_LONGEST), 0.001), _LONGEST), sooner=self._sooner)
 
-    def wonder(self, held: Held, asked: Outcome) -> None:
-        """One agent alone has met AUTH or BILLING: find out, where it is known how."""
-        self._plan((held.profile.agent, held.profile.id), held, asked, after=0.0)
+    def wonder(self, held: Held, asked: Outcome) -> bool:
+        """AUTH or BILLING was met, and what that says of the credential is not sure: find out. Returns False where it is not
+        known how."""
+        return self._plan((held.profile.agent, held.profile.id), held, asked, after=0.0)
 
     def _changed(self, keys: frozenset[Key]) -> None:
         """A credential that is rejected for everybody is tried again when its time has come."""
@@ -91,13 +92,14 @@ class Confirming:
             if usage.rejected and usage.rejected_version == held.version and usage.rejected_until:
                 self._plan(key, held, Outcome.AUTH, after=usage.rejected_until - now)
 
-    def _plan(self, key: Key, held: Held, asked: Outcome, *, after: float) -> None:
+    def _plan(self, key: Key, held: Held, asked: Outcome, *, after: float) -> bool:
         if held.profile.secret is None or not self._probes.possible(held.profile, asked):
-            return
+            return False
         pace, now = self._paces.get(key), self._clock.steady()
         at = max(now + after, 0.0 if pace is None else pace.at + pace.apart)
         self._questions[key] = _Question(held.version, asked, at)
         self._sooner.set()
+        return True
 
     async def _ask(self, key: Key, question: _Question) -> None:
         try:
@@ -118,7 +120,8 @@ class Confirming:
     def _is_open(self, key: Key, asked: Outcome) -> bool:
         """Whether there still is something to find out."""
         met = any(evidence.outcome is asked for evidence in self._standings.evidence(key).values())
-        return met or bool(self._standings.remembered(key).rejected)
+        usage = self._standings.remembered(key)
+        return met or bool(usage.rejected) or (asked is Outcome.BILLING and asked.value in usage.failure_counts)
 
     async def _asked(self, key: Key, held: Held, asked: Outcome) -> None:
         profile = held.profile

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from broker.domain.cooldowns import CooldownOptions, Outcome, Usage, accepted, failed, rejected, succeeded
+from broker.domain.cooldowns import CooldownOptions, Outcome, Usage, accepted, cooled, failed, rejected, succeeded
 from broker.domain.evidence import Evidence, confirmed, disproved
 from broker.domain.material import Held
 from broker.domain.policies import Policies
@@ -162,7 +162,7 @@ class Reporting:
             return rejected(usage, why, version=held.version, now=now, chance=self._chance())
         if _is_no_news(usage, failure.began):
             return usage
-        return failed(
+        after = failed(
             usage,
             failure.outcome,
             provider=held.profile.provider,
@@ -171,6 +171,9 @@ class Reporting:
             retry_after=failure.retry_after,
             proven=failure.proven,
         )
+        disables = after.disabled_until > usage.disabled_until and not failure.proven
+        # Every request that said so may have been too large, whoever made it: where the broker can ask, the smallest decides.
+        return cooled(usage, now=now) if disables and self._confirming.wonder(held, failure.outcome) else after
 
     # -- what the broker asked itself ----------------------------------------------------------------------------------
 

@@ -436,6 +436,27 @@ async def test_requests_that_are_too_large_disable_nothing() -> None:
             assert engine.standings.usage(("", A)).disabled_until == 0
 
 
+@pytest.mark.parametrize("agents", [("bad", "good"), ("main", "main")], ids=["two agents", "one agent alone"])
+async def test_where_the_broker_can_ask_its_small_request_decides(agents: tuple[str, str]) -> None:
+    """S5: two agents whose requests are too large, one of them a liar maybe, are no proof of an empty account either."""
+    probes = ScriptedProbes(GOOD)
+    engine = made(A, probes=probes) if agents[0] == "bad" else Engine(probes=probes, deliveries=frozenset(Delivery))
+    engine.put(profile(A))
+    async with engine.running():
+        for _ in range(20):
+            for name in agents:
+                answered(engine, name, 402)
+                await engine.clock.elapse(MINUTE + 1)
+            assert engine.standings.usage(("", A)).disabled_until == 0
+            assert acquire(engine, agents[1]).profile == A
+        assert 1 < len(probes.asked) <= 20
+        probes.answers = [EMPTY]
+        for _ in range(10):
+            answered(engine, agents[0], 402)
+            await engine.clock.elapse(MINUTE + 1)
+        assert engine.standings.usage(("", A)).disabled_until > engine.clock.now() + 4 * HOUR
+
+
 async def test_one_agents_empty_account_is_not_everybodys() -> None:
     """S5: its second 402 disables the profile for it alone."""
     engine = made()
