@@ -25,7 +25,7 @@ _STARTS: Final = (lease_tokens.PREFIX, "sk-", "eyJ")
 _DECODED_AT_MOST: Final = 3
 _LONGEST: Final = 64
 """Characters of a name. What is longer is on no list, and is not remembered."""
-_SEPARATORS: Final = re.compile("[&;]")
+_SEPARATORS: Final = re.compile("[&;?]")
 _SHOWN: Final = re.compile(r"[A-Za-z0-9._$\[\]-]{1,40}")
 
 
@@ -88,8 +88,8 @@ class Credentials:
 
 
 def parameters(query: str) -> tuple[str, ...]:
-    """The names of a query's parameters, decoded and without an index: `a%5B0%5D=1&b` → `a`, `b`. A semicolon separates as
-    well: some servers take it for `&`."""
+    """The names of a query's parameters, decoded and without an index: `a%5B0%5D=1&b` → `a`, `b`. A semicolon and a
+    further question mark separate as well: some servers take them so."""
     parts = (part.partition("=")[0] for part in _SEPARATORS.split(query) if part)
     return tuple(_parameter(unquote_plus(part)) for part in parts)
 

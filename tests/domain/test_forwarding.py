@@ -113,6 +113,7 @@ def test_what_programs_send_is_no_credential(text: str) -> None:
         ("", ()),
         ("a=1&b", ("a", "b")),
         ("a=1;key=2", ("a", "key")),
+        ("a=1?key=2", ("a", "key")),
         ("%6bey=1", ("key",)),
         ("include%5B%5D=1&metadata[key]=2", ("include", "metadata")),
         ("[key]=1", ("[key]",)),
