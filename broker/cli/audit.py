@@ -115,12 +115,14 @@ def _anchor(args: Namespace) -> Path | None:
 
 def _held(anchor: Path) -> "Head | None":
     from broker.domain.audit import Unsound, parse_anchor  # noqa: PLC0415
+    from broker.files.reading import Unreadable, read_some  # noqa: PLC0415
 
     try:
-        with anchor.open("rb") as file:
-            return parse_anchor(file.read(_LONGEST_ANCHOR)).head
+        return parse_anchor(read_some(anchor, limit=_LONGEST_ANCHOR).data).head
     except FileNotFoundError:
         why = "it is missing"
+    except Unreadable as unreadable:
+        why = f"it {unreadable.why}"
     except Unsound as unsound:
         why = unsound.message
     raise Failure(

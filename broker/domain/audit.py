@@ -35,8 +35,9 @@ _NOTE: Final = re.compile(rb"the audit log stands at record (\d{1,20}), hash ([0
 _INTERLEAVED: Final = 4096
 """Records by which a captured line about a record may come late."""
 _CLEAR: Final = "-"
-_ANCHOR: Final = re.compile(rb"(\d{20}) ([0-9a-f]{64})(?: ([a-z_-]+) *)?\n")
-"""Brokers before wrote two words."""
+_ANCHOR: Final = re.compile(rb"(\d{20}) ([0-9a-f]{64})(?: ([a-z_-]+) *(?: ([0-9a-f]{16}|-{16}))?)?\n")
+"""Brokers before wrote two words, or three."""
+_NOWHERE: Final = "-" * 16
 _encode: Final = JSONEncoder(separators=(",", ":")).encode
 
 
@@ -52,9 +53,10 @@ START: Final = Head(0, "0" * _HASH)
 
 
 class Doubt(StrEnum):
-    """Why an anchor does not vouch for the log that a broker finds when it starts."""
+    """Why an anchor does not vouch for the log that a broker finds when it starts, or finds no more."""
 
     MISSING = "anchor_missing"
+    GONE = "log_missing"
     UNREADABLE = "anchor_unreadable"
     AHEAD = "anchor_ahead"
     BEHIND = "anchor_behind"
@@ -63,11 +65,12 @@ class Doubt(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Anchored:
-    """What an anchor holds: the end of the log as its broker knew it (None: nothing that can be read), and the doubt that no
-    operator has accepted yet."""
+    """What an anchor holds: the end of the log as its broker knew it (None: nothing that can be read), the doubt that no
+    operator has accepted yet, and where the log was (`place`; empty: not known)."""
 
     head: Head | None = None
     doubt: Doubt | None = None
+    place: str = ""
 
 
 class Unsound(Exception):
@@ -144,7 +147,13 @@ def between(earlier: Record, later: Record) -> float:
 def anchor_line(anchored: Anchored) -> bytes:
     """An anchor's content, always of the same length. `anchored.head` must not be None."""
     head = anchored.head or START
-    return b"%020d %b %-20b\n" % (head.sequence, head.hash.encode(), (anchored.doubt or _CLEAR).encode())
+    word, place = (anchored.doubt or _CLEAR).encode(), (anchored.place or _NOWHERE).encode()
+    return b"%020d %b %-20b %b\n" % (head.sequence, head.hash.encode(), word, place)
+
+
+def place(name: str) -> str:
+    """Sixteen digits for where a log is, by its name: an anchor says with them which log it is of."""
+    return sha256(name.encode(errors="replace")).hexdigest()[:16]
 
 
 def parse_anchor(content: bytes) -> Anchored:
@@ -152,12 +161,10 @@ def parse_anchor(content: bytes) -> Anchored:
     found = _ANCHOR.fullmatch(content)
     if found is None:
         raise Unsound("it is not an audit log's anchor")
-    head, word = Head(int(found[1]), found[2].decode()), (found[3] or b"").decode()
-    if word in ("", _CLEAR):
-        return Anchored(head)
-    if word not in set(Doubt):
+    head, word, where = Head(int(found[1]), found[2].decode()), (found[3] or b"").decode(), (found[4] or b"").decode()
+    if word not in {"", _CLEAR, *Doubt}:
         raise Unsound("it is not an audit log's anchor")
-    return Anchored(head, Doubt(word))
+    return Anchored(head, Doubt(word) if word in set(Doubt) else None, "" if where == _NOWHERE else where)
 
 
 def pseudonym(lease_id: str, *, key: bytes) -> str:

@@ -93,9 +93,15 @@ def unreadable(shown: object, error: OSError) -> Unreadable:
 
 
 def read_some(
-    name: str | Path, *, limit: int, shown: object = None, within: int | None = None, follow: bool = True
+    name: str | Path,
+    *,
+    limit: int,
+    shown: object = None,
+    within: int | None = None,
+    follow: bool = True,
+    end: bool = False,
 ) -> Contents:
-    """A regular file's first bytes, at most one more than the limit, which shows that it is longer.
+    """A regular file's first bytes, at most one more than the limit, which shows that it is longer; with `end` its last.
 
     `within` is the descriptor of the directory that a relative name is in; `shown` is the file's name in messages; without
     `follow` a link is refused. Raises FileNotFoundError where there is nothing, Unreadable for anything else that is wrong.
@@ -107,6 +113,8 @@ def read_some(
         with os.fdopen(os.open(name, _OPEN | (0 if follow else os.O_NOFOLLOW), dir_fd=within), "rb") as file:
             status = os.fstat(file.fileno())
             refuse_special(status, shown)
+            if end:
+                file.seek(max(status.st_size - limit, 0))
             return Contents(file.read(limit + 1), status)
     except FileNotFoundError:
         raise

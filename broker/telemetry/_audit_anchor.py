@@ -7,13 +7,14 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from broker.domain.audit import CRASH_SECONDS, START, Anchored, Doubt, Head, Unsound, anchor_line, between, parse_anchor
+from broker.domain.audit import CRASH_SECONDS, START, Anchored, Doubt, Head, Unsound, anchor_line, between, parse_anchor, place
 from broker.telemetry._audit_output import Output, Tail
 
 _LONGEST: Final = 256
 
 DOUBTS: Final = {
     Doubt.MISSING: "the audit log's anchor {anchor} is missing: records may have been cut off, or the whole log replaced",
+    Doubt.GONE: "the audit log is empty or gone, and no file next to it ends as its anchor {anchor} says: it was removed",
     Doubt.UNREADABLE: "the audit log's anchor {anchor} cannot be read as one: records may have been cut off",
     Doubt.AHEAD: "the audit log ends before the record that its anchor {anchor} holds: records were cut off or changed",
     Doubt.BEHIND: "the audit log's anchor {anchor} is older than the log: an older copy of it was put back",
@@ -27,10 +28,13 @@ ACCEPT: Final = "compare the log with a hash that was noted elsewhere (metrics, 
 
 
 class Anchor:
-    """A file, 0600, of one broker alone. Exact to one record when a process dies, and to some seconds when the machine does."""
+    """A file, 0600, of one broker alone; `place` says where its log is.
 
-    def __init__(self, path: Path) -> None:
+    Exact to one record when a process dies, and to some seconds when the machine does."""
+
+    def __init__(self, path: Path, *, place: str = "") -> None:
         self.path = path
+        self._place = place
         self._fd = -1
         self._strange = False
         self.doubt: Doubt | None = None
@@ -57,7 +61,7 @@ class Anchor:
         Raises OSError."""
         if self._fd < 0:
             self._open(os.O_RDWR | os.O_CREAT)
-        line = anchor_line(Anchored(head, self.doubt))
+        line = anchor_line(Anchored(head, self.doubt, self._place))
         if os.pwrite(self._fd, line, 0) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if self._strange:
@@ -92,8 +96,11 @@ def doubt_of(tail: Tail, known: Anchored | None, *, output: Output, served: bool
         return Doubt.MISSING if served or tail.last is not None or tail.torn else None
     if known.head is None:
         return Doubt.UNREADABLE
-    if tail.last is None or known.head in (tail.last.head, tail.last.before):
-        return None  # a new file, or one that cannot be read; or the end, or the one record that a crash kept from being known
+    if tail.last is None:
+        elsewhere = known.place != place(output.name)  # the configuration names another log since
+        return None if elsewhere or known.head == START or output.continues(known.head) else Doubt.GONE
+    if known.head in (tail.last.head, tail.last.before):
+        return None  # the end, or the one record that a crash kept from being known
     found = output.find(known.head)
     if found is None:
         return Doubt.AHEAD if known.head.sequence > tail.last.head.sequence else Doubt.FOREIGN

@@ -5,19 +5,24 @@ import fcntl
 import os
 import select
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
+from glob import escape
+from heapq import nlargest
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, Protocol
 
 from broker.domain.audit import Head, Record, Unsound, may_be_torn, unseal
 from broker.domain.errors import CannotStart
+from broker.files.reading import Unreadable, read_some
 
 LONGEST: Final = select.PIPE_BUF
 """Bytes of a record, at most: so many go into a pipe as one, and without waiting, where there is room at all."""
 
 _TAIL: Final = 16 * LONGEST
 _SEARCHED: Final = 1 << 24
+_BESIDE: Final = 16
 _PATIENCE_MS: Final = 50
 
 
@@ -45,6 +50,10 @@ class Output(Protocol):
 
     def find(self, head: Head) -> Record | None:
         """The record at that place, if it is among the last 16 MiB and the chain goes on from it to the end."""
+
+    def continues(self, head: Head) -> bool:
+        """Whether an output without a record may be what follows that place: the file before was renamed, or nothing can be
+        read back."""
 
     def replaced(self) -> bool:
         """Whether it has to be opened again before it is written to."""
@@ -108,6 +117,11 @@ class AuditFile:
                 return record if chained else None
         return None
 
+    def continues(self, head: Head) -> bool:
+        """Whether a file next to it, whose name begins like its own, ends there: the newest of them are looked at."""
+        beside = [path for path in self._path.parent.glob(f"{escape(self._path.stem)}*") if path != self._path]
+        return any(_ends_at(head, path) for path in nlargest(_BESIDE, beside, key=_changed_at))
+
     def replaced(self) -> bool:
         """Whether its path leads to another file, or to none, or its last line is unfinished."""
         if self._torn or self._fd < 0:
@@ -161,6 +175,10 @@ class AuditStream:
         """Nothing: it cannot be read."""
         return None
 
+    def continues(self, head: Head) -> bool:
+        """It may: nothing shows whether it does."""
+        return True
+
     def replaced(self) -> bool:
         """Never, once it is open."""
         return self._fd < 0
@@ -198,6 +216,22 @@ def _tail(fd: int, path: Path) -> Tail:
     if not may_be_torn(torn) or (last is None and (lines or found.st_size > _TAIL)):
         raise CannotStart(f"{path} does not end like an audit log: move it away, or set audit.path to another file")
     return Tail(last, torn)
+
+
+def _changed_at(path: Path) -> float:
+    with suppress(OSError):
+        return path.lstat().st_mtime
+    return 0.0
+
+
+def _ends_at(head: Head, path: Path) -> bool:
+    """Whether the last whole record of the file is that one, or the one that a crash kept its anchor from knowing."""
+    try:
+        lines = read_some(path, limit=_TAIL, follow=False, end=True).data.split(b"\n")
+    except (FileNotFoundError, Unreadable):
+        return False
+    last = next((unseal(line) for line in reversed(lines) if _sound(line)), None)
+    return last is not None and head in (last.head, last.before)
 
 
 def _sound(line: bytes) -> bool:

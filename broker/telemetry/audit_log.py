@@ -22,6 +22,7 @@ from broker.domain.audit import (
     Anchored,
     Doubt,
     digest_of,
+    place,
     seal,
 )
 from broker.domain.errors import AuditUnavailable, CannotStart
@@ -93,7 +94,7 @@ class AuditLog:
         steady: Callable[[], float],
     ) -> None:
         self._output = output
-        self._anchor = Anchor(anchor)
+        self._anchor = Anchor(anchor, place=place(output.name))
         self._records = Records(key=key, clean=clean)
         self._version = version
         self._fail_closed = fail_closed

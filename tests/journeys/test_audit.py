@@ -1,6 +1,7 @@
 """The audit log of a real broker, from the first lease to `equabot audit verify`: through kill -9, rotations, full disks."""
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -131,6 +132,16 @@ def test_a_cut_is_found_by_the_next_broker_and_by_whoever_noted_a_hash(audited: 
     audited.stop()
     assert audited.run("audit", "verify", str(path)).returncode == 1
     assert "records were cut off or changed" in audited.log()
+
+
+def test_an_anchor_that_is_no_file_is_not_waited_for(audited: RunningBroker) -> None:
+    """S17, S28: a pipe in its place would never end."""
+    path, anchor = audited.home / "audit.jsonl", audited.run_dir / "audit.head"
+    audited.stop()
+    anchor.unlink()
+    os.mkfifo(anchor)
+    refused = audited.run("audit", "verify", str(path))
+    assert (refused.returncode, "is not a regular file" in refused.stderr) == (1, True)
 
 
 def rolled_back(anchor: Path, older: bytes) -> None:

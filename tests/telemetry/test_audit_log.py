@@ -391,6 +391,60 @@ def test_an_anchor_that_does_not_vouch_is_an_error_until_it_is_accepted(
         assert (verified(broker.path).doubts, verified(broker.path).accepted) == ((), 1)
 
 
+def _deleted(path: Path) -> None:
+    path.unlink()
+
+
+def _emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _blanked(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("tamper", [_deleted, _emptied, _blanked])
+def test_a_log_that_is_gone_as_a_whole_is_an_error_until_it_is_accepted(broker: Broker, tamper: Callable[[Path], None]) -> None:
+    """S17: who removes one record is found out, and who removes all of them is, too."""
+    broker.starts().close()
+    tamper(broker.path)
+    log = broker.starts()
+    assert log.anchor_faults == {"log_missing"}
+    log.close()
+    log = broker.starts()
+    assert "is empty or gone" in log.doubt
+    assert verified(broker.path).doubts == (Doubt.GONE,)
+    log.accept()
+    log.close()
+    assert (verified(broker.path).doubts, verified(broker.path).accepted) == ((), 1)
+
+
+@pytest.mark.parametrize("end", [AuditLog.close, dies], ids=["stop", "crash"])
+@pytest.mark.parametrize("name", ["audit.1", "audit.jsonl.1", "audit.jsonl-20261122"])
+def test_a_log_that_was_renamed_between_two_starts_is_no_doubt(
+    broker: Broker, name: str, end: Callable[[AuditLog], None]
+) -> None:
+    """S17: as logrotate does it at night."""
+    log = broker.starts()
+    log.record(GRANTED)
+    end(log)
+    rotated = broker.path.rename(broker.path.with_name(name))
+    log = broker.starts()
+    assert log.doubt == ""
+    log.close()
+    assert verified(rotated, broker.path).doubts == ()
+
+
+def test_a_log_in_another_place_is_no_doubt(broker: Broker) -> None:
+    """S17: the configuration names another file since, and the chain goes on there."""
+    broker.starts().close()
+    broker.path = broker.path.with_name("elsewhere")
+    log = broker.starts()
+    assert log.doubt == ""
+    log.close()
+    assert verified(broker.path).after.sequence == 2
+
+
 def test_a_first_start_is_no_error(broker: Broker) -> None:
     """S17: no log and no anchor. The chain's first record gives it a name of its own."""
     log = broker.starts()
