@@ -22,6 +22,8 @@ LOST: Final = ("truncated", "garbled")
 REFUSED: Final = ("invalid_grant", "refresh_token_reused", "unknown", "other_account")
 SERVING: Final = ("expires_in_text", "no_refresh")
 STORE: Final = "auth-profiles.json"
+STORES: Final = (STORE, f".{STORE}.new")
+"""The store, and what takes its place in a moment."""
 _WAYS: Final[dict[str, type[Message]]] = {"AcquireLease": broker_pb2.Lease, "StreamLease": broker_pb2.LeaseEvent}
 
 
@@ -126,7 +128,7 @@ def test_no_token_is_shown_whatever_its_endpoint_does(make_world: MakeWorld) -> 
     assert "invalid_grant" in str(more["AcquireLease unknown"])
     reasons, _ = refusals(broker, SERVING)
     assert reasons == {""}
-    shown = told | more | shown_by(broker, STORE)
+    shown = told | more | shown_by(broker, *STORES)
     assert b'"level":"debug"' in cast("bytes", shown["log"])
     broker.stop()
     shown["doctor --fix"] = said(broker, ["doctor", "--fix"], ["models", "status"], EQUABOT_DEBUG="1")
@@ -144,7 +146,7 @@ def test_a_refresh_that_was_broken_off_leaves_no_token_behind(make_world: MakeWo
     broker.start("-vv", service="liveness")
     reasons, told = refusals(broker, ("slow",))
     assert reasons == {"REAUTH_REQUIRED"}
-    shown = told | shown_by(broker, STORE)
+    shown = told | shown_by(broker, *STORES)
     [entry] = json.loads(stored(broker).read_text())["profiles"].values()
     shown["intent"] = str([value for value in entry.values() if isinstance(value, dict)])
     assert "digest" in shown["intent"]
