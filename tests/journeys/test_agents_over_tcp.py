@@ -323,8 +323,8 @@ def test_a_credential_outlives_the_tokens_that_it_was_opened_with(make_broker: M
         (tmp_path / "token.new").write_text(issuer.token(expires_at=time.time() + 1.5))
         (tmp_path / "token.new").replace(tmp_path / "token")
 
-    project()
     broker.start()
+    project()  # not earlier: a start may take longer than a token lasts
     security = Security(ca_file=str(tmp_path / "ca.crt"), token_file=str(tmp_path / "token"))
     with connect(f"localhost:{port}", timeout=10, **security) as connected:
         credential = connected.credential("anthropic")
