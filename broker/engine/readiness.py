@@ -109,10 +109,15 @@ class Readiness:
             if self._suspensions.of(agent) is None and (brokered or Delivery.RAW in policy.deliveries)
         ]
         return any(
-            owner in ("", agent) and policy.allows_profile(provider, profile)
+            owner in ("", agent) and policy.allows_profile(provider, profile) and self._serves(agent, profile)
             for owner, profile in self._standings.usable(provider)
             for agent, policy in agents
         )
+
+    def _serves(self, agent: str, profile: str) -> bool:
+        """Whether the profile serves the agent, with what that agent alone has met."""
+        found = self._standings.find(agent, profile)
+        return found is not None and found[1].standing.usable
 
     def _provider(self, provider: str) -> bool:
         return self._standings.serves(provider)

@@ -151,6 +151,18 @@ async def test_an_agent_alone_is_everybody() -> None:
     assert engine.readiness.status(f"profile/{A}") is False
 
 
+async def test_a_key_that_serves_no_agent_that_may_act_makes_the_broker_unready() -> None:
+    """S4, S11: the only agent that is not suspended has met a 401. For the others the key is as good as before."""
+    engine = made(A)
+    for name in ("good", "third"):
+        await engine.suspending.suspend(name)
+    answered(engine, "bad", 401)
+    assert healthy(engine) == [False, True, True]
+    await engine.suspending.resume("third")
+    assert healthy(engine) == [True] * 3
+    assert acquire(engine, "third").profile == A
+
+
 async def test_streams_of_others_are_not_told() -> None:
     """S4: the one agent's stream moves at once, the other's hears nothing."""
     engine = made()
