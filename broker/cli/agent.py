@@ -22,7 +22,7 @@ def add_parser(subparsers: Any, **described: str) -> None:
 
     _command(family, "list", list_all, "every agent: whether it is suspended, what it holds, what it may have")
 
-    parser = _command(family, "suspend", suspend, "end an agent's leases and refuse it everything, until it is resumed")
+    parser = _command(family, "suspend", suspend, "end an agent's leases and refuse all its requests, until it is resumed")
     parser.add_argument("name", metavar="AGENT")
     parser.add_argument("--reason", default="", metavar="TEXT", help="why, for other operators (the agent does not see it)")
 
@@ -32,7 +32,7 @@ def add_parser(subparsers: Any, **described: str) -> None:
 
 def _command(family: Any, name: str, run: Any, about: str) -> ArgumentParser:
     parser: ArgumentParser = family.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
-    parser.add_argument("--json", action="store_true", help="the agents (of one: the agent) as JSON")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
     add_places(parser)
     parser.set_defaults(run=run, agent=None)
     return parser

@@ -21,7 +21,7 @@ _ABOUT: Final = """\
 Reads one log, in one file or in several, the oldest first. Exits with 0 and one line for a log that is whole; with 1 and
 the first fault, by file and line, for one in which a record was changed, taken out, put in or moved.
 
-A log whose last records were cut off is a whole log by itself. The anchor shows it: <state>/audit.head, or audit.anchor of
+A log whose last records were cut off still has a whole chain. The anchor shows the cut: <state>/audit.head, or audit.anchor of
 the configuration, in which the broker keeps the last record's hash. It is compared with the log where the configuration
 names the last FILE as audit.path, or with --anchor. A start of the broker at which the anchor was lost or did not fit is a
 fault, too, until an operator accepts it (`equabot audit accept`). --no-anchor does without, and accepts such starts.
@@ -38,7 +38,7 @@ def add_parser(subparsers: Any, **described: str) -> None:
     """`audit verify [--head HASH]… [--anchor FILE | --no-anchor] [--captured] FILE…` and `audit accept`."""
     parser: ArgumentParser = subparsers.add_parser("audit", **described)
     family = parser.add_subparsers(metavar="COMMAND", required=True)
-    verify = _command(family, "verify", "find whatever was changed in an audit log", _ABOUT)
+    verify = _command(family, "verify", "find what was changed in an audit log", _ABOUT)
     verify.add_argument("files", metavar="FILE", nargs="+", help="a file of the log, oldest first; - is standard input")
     verify.add_argument(
         "--head", metavar="HASH", action="append", default=[], help="the hash of a record that must be there (or its beginning)"
@@ -46,7 +46,9 @@ def add_parser(subparsers: Any, **described: str) -> None:
     anchors = verify.add_mutually_exclusive_group()
     anchors.add_argument("--anchor", metavar="FILE", help="the anchor, which the log must end with")
     anchors.add_argument(
-        "--no-anchor", action="store_true", help="do without an anchor, and accept starts of the broker that had none that fits"
+        "--no-anchor",
+        action="store_true",
+        help="verify without an anchor, and accept starts of the broker at which no anchor fitted",
     )
     verify.add_argument(
         "--captured",

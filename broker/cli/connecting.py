@@ -64,7 +64,7 @@ def optional() -> Iterator[None]:
     except BrokerUnavailable:
         pass
     except BrokerNotTrusted as refused:
-        complain(f"{refused.message}. It is not asked")
+        complain(f"{refused.message}. This command does not use it")
 
 
 def addressed(args: Namespace) -> bool:

@@ -63,7 +63,7 @@ def _files(config: "Config") -> Iterator[_Kept]:
     for store in sorted((config.home / "agents").glob("*/agent/auth-profiles.json")):
         yield _Kept(store, "holds credentials")
     yield _Kept(config.state_path, "holds leases and cooldowns", secret=False)
-    yield _Kept(config.state_path.with_name("audit.head"), "is the anchor of the audit log", secret=False)
+    yield _Kept(config.anchor_path, "is the anchor of the audit log", secret=False)
     if config.audit.path is not None:
         yield _Kept(config.audit.path, "is the audit log", secret=False)
 
@@ -110,7 +110,7 @@ def _run_dir(run_dir: Path) -> Iterator[Problem]:
         return
     owner = run_dir.stat().st_uid
     if owner not in (0, os.geteuid()) or not os.access(run_dir, os.W_OK | os.X_OK):
-        message = f"is user {owner}'s: a broker of this user ({os.geteuid()}) does not start there"
+        message = f"belongs to user {owner}: a broker of this user ({os.geteuid()}) cannot start there"
         yield problem(Severity.INFO, run_dir, message, "run as the broker's user, or choose another with --run-dir")
 
 

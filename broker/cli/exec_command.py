@@ -128,7 +128,7 @@ def _environment(leases: Sequence["Lease"], catalog: "Catalog", bound: Collectio
         screen = screened(environment(), catalog, bound=bound)
         given = {**screen.kept, _DELIVERY: "brokered"}
         if screen.unnamed:
-            complain(f"not handed on to the command, as they look like credentials: {', '.join(screen.unnamed)}")
+            complain(f"removed from the command's environment, because they look like credentials: {', '.join(screen.unnamed)}")
     for lease in leases:
         given.update(lease.env)
     for lease in brokered:

@@ -279,7 +279,7 @@ def kube_name(written: str) -> str:
 
 def _named(written: str) -> str:
     if masked(written) != written:
-        raise Refused("looks like a key, and a name belongs here; names are logged and listed")
+        raise Refused("looks like a key, and a name belongs here: write another name, and replace that key")
     return written
 
 

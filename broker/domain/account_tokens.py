@@ -64,14 +64,14 @@ def read_token(token: SecretValue) -> AccountToken:
     """What the token says. Raises Unidentified where it is not that of a service account."""
     text = token.reveal()
     if len(text) > LARGEST or not _FORM.fullmatch(text):
-        raise Unidentified(f"the token is no JSON Web Token of up to {LARGEST} characters: send that of a service account")
+        raise Unidentified(f"the token is not a JSON Web Token of up to {LARGEST} characters: send a service account's")
     parts = [base64url(part) for part in text.split(".")]
     if None in parts:
-        raise Unidentified("the token is no JSON Web Token, its base64url is not canonical: send that of a service account")
+        raise Unidentified("the token's base64url is not canonical: send the token of a service account, unchanged")
     head, said = (_object(part) for part in parts[:2])
     if "crit" in head:
         # RFC 7515, 4.1.11: an extension that we do not implement may change what the token means.
-        raise Unidentified("the token has a `crit` header, and no extension is supported: send that of a service account")
+        raise Unidentified("the token has a `crit` header, which is not supported: send the token of a service account")
     subject = _SUBJECT.fullmatch(_text(said, "sub"))
     if subject is None:
         raise Unidentified("the token is not that of a service account: only those say who is calling here")

@@ -234,7 +234,9 @@ class Verifying:
             raise Unsound(f"no record has the noted hash {noted}: the log's end was cut, or it was written anew")
         for said, number in self._said.items():
             if number >= self._first.head.sequence:
-                raise Unsound(f"its broker noted record {number} with hash {said}, and no record has it: it was cut or changed")
+                raise Unsound(
+                    f"its broker noted record {number} with hash {said}, and no record has it: records were cut off or changed"
+                )
         if self._anchor is not None and self._anchored is None and self._anchor != START:
             raise Unsound(self._why_not_anchored(self._anchor, self._last.head))
         return Summary(
@@ -260,7 +262,7 @@ class Verifying:
     def _why_not_anchored(self, anchor: Head, last: Head) -> str:
         if anchor.sequence > last.sequence:
             return f"it ends with record {last.sequence}, and its anchor holds record {anchor.sequence}: records were cut off"
-        return f"no record has the hash that its anchor holds for record {anchor.sequence}: it was changed, or is another log"
+        return f"no record has the hash that its anchor holds for record {anchor.sequence}: the log was changed, or is another"
 
     def _doubt(self, line: bytes, why: Unsound) -> None:
         # A line that is not sound may be what a crash left; only the next record can vouch for that.

@@ -88,7 +88,7 @@ def of_suspensions(suspensions: Mapping[str, Suspension]) -> Iterator[Finding]:
         yield Finding(
             severity=Severity.WARNING,
             subject=f"agent {agent}",
-            message=f"suspended since {since}{why}: it gets no lease, and the gateway refuses it",
+            message=f"suspended since {since}{why}: it gets no lease, and the gateway refuses its requests",
             remedy=f"equabot agent resume {agent}",
         )
 
@@ -101,7 +101,7 @@ def _of_audit(doubt: str, anchor_fault: str) -> Iterator[Finding]:
         )
         yield Finding(severity=Severity.ERROR, subject="audit", message=doubt, remedy=remedy)
     if anchor_fault:
-        remedy = "make room there, or set audit.anchor to a place that can be written"
+        remedy = "free space on its volume, or set audit.anchor to a place that can be written"
         yield Finding(severity=Severity.ERROR, subject="audit", message=anchor_fault, remedy=remedy)
 
 
@@ -110,7 +110,7 @@ def _of_providers(unmet: Iterable[str]) -> Iterator[Finding]:
         yield Finding(
             severity=Severity.ERROR,
             subject=provider,
-            message="the provider is required, and no agent can be granted a profile of it that serves",
+            message="the provider is required, and no agent can be granted a usable profile of it",
             remedy="add a credential, let an agent use it, or take the provider out of `required`",
         )
 
@@ -158,12 +158,12 @@ def _of_shadows(shadowed: Iterable[Shadowed]) -> Iterator[Finding]:
 
 def hides(shadow: Shadowed) -> str:
     """What hides what."""
-    first = ", which has held this id first or is called so," if shadow.contested else ""
-    return f"{shadow.by.origin}{first} hides another value in {shadow.profile.origin}"
+    why = ", because it has the name of the id or held the id first" if shadow.contested else ""
+    return f"{shadow.by.origin} hides another value in {shadow.profile.origin}{why}"
 
 
 def choice(shadow: Shadowed) -> str:
     """How a person says which one is meant."""
     if shadow.contested:
-        return f"rename or remove the other one, or name the one that is meant: profiles.{shadow.profile.id}.from"
+        return f"rename or remove one of them, or name the right place in profiles.{shadow.profile.id}.from"
     return "remove the one that is not meant, or change the order of `sources`"

@@ -68,7 +68,7 @@ def target_fault(path: str, query: str) -> str:
         return "the path is not in its plain form: no '.' or '..', no '//', no backslash, nothing encoded that need not be"
     if not _QUERY.fullmatch(query):
         return "the query holds characters that have to be encoded"
-    return "the query names another method or other headers: a request is what its first line says" if _overrides(query) else ""
+    return "the query names another method or other headers: send the method in the request line" if _overrides(query) else ""
 
 
 def _overrides(query: str) -> bool:

@@ -29,7 +29,8 @@ class Concurrency:
             self._under_way[agent] = under_way
         if len(under_way) >= most:
             raise RateLimited(
-                f"agent {agent!r} has {most} requests under way already, its agents.{agent}.max_requests",
+                f"agent {agent!r} has {most} requests under way already (agents.{agent}.max_requests):"
+                " try again once one has ended",
                 retry_after=_AGAIN_AFTER,
             )
         under_way[request] = now

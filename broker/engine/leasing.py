@@ -349,7 +349,9 @@ class Leasing:
         policy.check_provider(agent, provider)
         if request.delivery == Delivery.BROKERED and Delivery.BROKERED not in self._deliveries:
             # Said before any policy is asked, so that a caller that takes either can take the other.
-            raise DeliveryNotAllowed("delivery 'brokered' is not available: no gateway runs", metadata={"cause": "no_gateway"})
+            raise DeliveryNotAllowed(
+                "delivery 'brokered' is not available: no gateway runs with this broker", metadata={"cause": "no_gateway"}
+            )
         unbrokered = self._unbrokered(provider)
         available = self._deliveries - {Delivery.BROKERED} if unbrokered else self._deliveries
         delivery = policy.choose_delivery(agent, request.delivery, available=available, unbrokered=unbrokered)

@@ -55,7 +55,8 @@ class Suspending:
         self._events.emit(SuspensionSet(agent=agent, reason=suspension.reason, leases=ended))
         if fault := await self._store.sync():
             raise StateUnavailable(
-                f"agent {agent!r} is suspended, but a restart of the broker would forget it: {fault}. Then suspend it again"
+                f"agent {agent!r} is suspended, but a restart of the broker would forget it: {fault}."
+                " Correct that, then suspend it again"
             )
         return ended
 
@@ -74,11 +75,12 @@ class Suspending:
         self._store.put_suspension(agent, None)
         if fault := await self._store.sync():
             raise StateUnavailable(
-                f"agent {agent!r} is resumed, but suspended again after a restart of the broker: {fault}. Then resume it again"
+                f"agent {agent!r} is resumed, but a restart of the broker would suspend it again: {fault}."
+                " Correct that, then resume it again"
             )
         return suspended
 
     def _known(self) -> str:
         names = sorted(self._policies.agents)
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        return f"there are {', '.join(names[:_NAMED])}{more}"
+        return f"the configured agents are {', '.join(names[:_NAMED])}{more}"

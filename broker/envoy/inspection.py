@@ -84,7 +84,7 @@ class Inspection:
             raise Refused(403, "INVALID_ARGUMENT", fault)
         if not _ANOTHER.isdisjoint(unlisted):
             others = ", ".join(sorted(_ANOTHER))
-            raise Refused(403, "INVALID_ARGUMENT", f"a request is what its first line says: send none of {others}")
+            raise Refused(403, "INVALID_ARGUMENT", f"the request line says the method and the path: send none of {others}")
         hops = headers.get("connection", "")
         if hops and not _HOPS.issuperset(word.strip() for word in hops.lower().split(",")):
             raise Refused(403, "INVALID_ARGUMENT", "Connection names a header, which would be lost on the way to the provider")
@@ -111,12 +111,17 @@ class Inspection:
         unlisted = rules.query.unlisted(parameters(query))
         hidden = lease_tokens.PREFIX in unquote(query).lower() or self._credentials.within(query)
         if hidden or any(map(may_hold_credential, unlisted)):
-            raise Refused(401, "TOKEN_IN_QUERY", "a query is no place for a key or a token: send it in a header")
+            raise Refused(
+                401,
+                "TOKEN_IN_QUERY",
+                "the query holds a key or a token, or has a parameter for one: send the lease token in a header",
+            )
         if unlisted:
             raise Refused(
                 403,
                 "POLICY_DENIED",
-                f"a query parameter {shown(unlisted[0])} is not sent to {provider.id}: see providers.{provider.id}.query",
+                f"the query parameter {shown(unlisted[0])} is not sent to {provider.id}: leave it out,"
+                f" or list it in providers.{provider.id}.query",
             )
 
     def _refuse_credentials(
@@ -130,8 +135,8 @@ class Inspection:
                 raise Refused(
                     401,
                     "KEY_REFUSED",
-                    f"a header {shown(name)} could carry a second credential: send the lease token alone,"
-                    f" or see providers.{provider.id}.forward_headers",
+                    f"the header {shown(name)} could carry a second credential: send the lease token alone,"
+                    f" or list the header in providers.{provider.id}.forward_headers",
                 )
         if self._credentials.within(
             "\n".join([value for name, value in headers.items() if name not in removed and name[:1] != ":"])
@@ -175,8 +180,8 @@ def _refuse_subprotocols(provider: Provider, rules: _Rules, written: str) -> Non
         raise Refused(
             401,
             "KEY_REFUSED",
-            "this WebSocket protocol is not asked for, because it could be a key: send the lease token in a header,"
-            f" or see providers.{provider.id}.subprotocols",
+            f"a WebSocket protocol that is not listed for {provider.id} could be a key: send the lease token in a header,"
+            f" or list the protocol in providers.{provider.id}.subprotocols",
         )
 
 

@@ -80,7 +80,7 @@ class ServerCertificate:
                 pair = self._read()
             except CertificateFault as fault:
                 self._again_at = self._clock.steady() + _AGAIN_AFTER
-                unfit = f"the certificate of before is served on: {fault}"
+                unfit = f"the previous certificate stays in use: {fault}"
                 if unfit != self._unfit:
                     _log.error("%s", unfit)
                 self._unfit = unfit

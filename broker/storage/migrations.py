@@ -44,7 +44,7 @@ class Migration:
             return self.fault
         gave, had = (", ".join(map(masked, names)) for names in (self.moved, self.known))
         moved = f"gave {gave} to {self.store}" if gave else f"had nothing new for {self.store}"
-        known = f"; {had} stood there already" if had else ""
+        known = f"; the store already has {had}" if had else ""
         return f"{self.file} {moved}{known}; it is kept as {self.file.name}{_DONE}"
 
 

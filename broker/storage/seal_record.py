@@ -90,7 +90,7 @@ def _numbers(content: bytes, keys: list[bytes], file: Path, *, anew: bool) -> di
     if not sound and not anew:
         raise StoreFault(
             f"{file} was altered, or was written with a key that is not in the seal's key file any more: put that key back as"
-            " another line; or, if you trust the stores as they are now, begin it again with `equabot doctor --accept-restored`"
+            " another line. If you trust the stores as they are now, run `equabot doctor --accept-restored` instead"
         )
     return numbers if sound else {}
 

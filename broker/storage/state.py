@@ -208,7 +208,7 @@ class SqliteStateStore:
             await asyncio.to_thread(fold_log, self._path)
         except sqlite3.Error as error:
             self._log_grew = True
-            fault = f"cannot bring {self._path} safely to disk: {explain(error)}"
+            fault = f"cannot write {self._path} safely to disk: {explain(error)}"
             if fault != self._log_fault:
                 _log.error("%s", fault)
             self._log_fault = fault
@@ -224,7 +224,7 @@ class SqliteStateStore:
         try:
             await asyncio.to_thread(sync_log, self._path)
         except OSError as error:
-            return f"cannot bring {self._path} safely to disk: {error.strerror}"
+            return f"cannot write {self._path} safely to disk: {error.strerror}"
         return ""
 
     def close(self) -> None:
@@ -285,7 +285,10 @@ class SqliteStateStore:
                 self._suspended = tables.read_suspensions(db, self._moment()) | self._suspended
         except (*_WRONG, StateTooNew):
             if not self._suspended:
-                _log.error("which agents were suspended cannot be read from %s: see the audit log", self._path)
+                _log.error(
+                    "which agents were suspended cannot be read from %s: find them in the audit log, and suspend them again",
+                    self._path,
+                )
         for agent, suspension in self._suspended.items():
             self._suspensions.put(agent, suspension)
 

@@ -86,7 +86,9 @@ def _gauges(snapshot: Snapshot) -> Iterator[Metric]:
     streams = GaugeMetricFamily("equabot_streams_active", "Open streams.", labels=("agent",))
     for agent, count in snapshot.streams.items():
         streams.add_metric((agent,), count)
-    suspended = GaugeMetricFamily("equabot_agent_suspended", "1 while an operator has suspended the agent.", labels=("agent",))
+    suspended = GaugeMetricFamily(
+        "equabot_agent_suspended", "1 while an operator has suspended the agent, else 0.", labels=("agent",)
+    )
     for agent, is_suspended in snapshot.suspended.items():
         suspended.add_metric((agent,), is_suspended)
     age = GaugeMetricFamily("equabot_source_sync_age_seconds", "Since the source was last read in full.", labels=("source",))
@@ -102,7 +104,7 @@ def _gauges(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("audit_fault", "1 while nothing can be recorded.", {}, snapshot.audit_fault)
     anchor = GaugeMetricFamily(
         "equabot_audit_anchor_fault",
-        "1 while the anchor does not vouch for the audit log: why.",
+        "1 while the anchor does not vouch for the audit log, for this reason; else 0.",
         labels=("reason",),
     )
     for reason in ANCHOR_FAULTS:
@@ -140,13 +142,15 @@ def _counters(tallies: Tallies) -> Iterator[Metric]:
 
 def _gateway_counters(tallies: Tallies) -> Iterator[Metric]:
     authorized = CounterMetricFamily(
-        "equabot_gateway_authorized", "Requests that the gateway let pass, counted before they go on.", labels=("provider",)
+        "equabot_gateway_authorized",
+        "Counts requests that the gateway let pass, before they go to the provider.",
+        labels=("provider",),
     )
     for provider, count in tallies.authorized.items():
         authorized.add_metric((provider,), count)
     used = CounterMetricFamily(
         "equabot_gateway_requests",
-        "Requests that the gateway let pass and that have ended, by the status of the answer; 0: none came.",
+        "Counts requests that the gateway let pass and that have ended, by the status of the answer; 0 means no answer.",
         labels=("provider", "status"),
     )
     for key, count in tallies.used.items():
@@ -158,7 +162,7 @@ def _gateway_counters(tallies: Tallies) -> Iterator[Metric]:
         turned_away.add_metric(key, count)
     unended = GaugeMetricFamily(
         "equabot_gateway_requests_open",
-        "Requests that the gateway let pass and whose end it has not reported: under way, or lost with the gateway.",
+        "How many requests the gateway let pass without a known end: they are under way, or their end was lost.",
         labels=("provider",),
     )
     for provider, count in tallies.open.items():

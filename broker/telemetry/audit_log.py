@@ -142,7 +142,7 @@ class AuditLog:
         self._record_or_refuse({"ts": self._at(), "kind": ACCEPTED, "doubt": doubt.value}, accepting=True)
         self._anchor.doubt = None
         self._hold()
-        _log.warning("an operator accepts: %s", accepted)
+        _log.warning("an operator accepted this doubt: %s", accepted)
         self.changed()
         return accepted
 
@@ -230,7 +230,7 @@ class AuditLog:
             raise self._refusal() from None
 
     def _refusal(self) -> AuditUnavailable:
-        why = self.fault or (self.doubt and f"{self.doubt}; {ACCEPT}") or "the audit log is behind"
+        why = self.fault or (self.doubt and f"{self.doubt}; {ACCEPT}") or "records are waiting to be written: try again"
         return AuditUnavailable(f"nothing is granted that cannot be recorded (audit.fail_closed): {why}", retry_after=1.0)
 
     def _make_ready(self) -> None:
@@ -294,7 +294,7 @@ class AuditLog:
         except OSError as error:
             why = f"the audit log's anchor {self._anchor.path} cannot be written: {error.strerror}"
             if not self.unheld:
-                _log.error("%s; the next start will not be able to vouch for the log", why)
+                _log.error("%s; the next start cannot vouch for the log", why)
             self.unheld = why
         else:
             if self.unheld:

@@ -75,7 +75,9 @@ def test_a_strangers_directory_in_one_that_everyone_may_write_is_refused(place: 
     """S15: such as `/tmp/equabot`, which anyone can have made before the broker did."""
     place.chmod(0o1777)
     path = bound(made(place / "run", mode, owner=STRANGER), owner=STRANGER)
-    with pytest.raises(BrokerNotTrusted, match=f"{path.parent} belongs to user {STRANGER}, whom no one vouches for"):
+    with pytest.raises(
+        BrokerNotTrusted, match=f"{path.parent} belongs to user {STRANGER}, to whom neither root nor this user gave it"
+    ):
         check(path)
 
 

@@ -64,9 +64,9 @@ def test_the_gravest_come_first() -> None:
         (
             "WARNING",
             "agent coder",
-            "suspended since 2027-01-15T08:00:00Z: it gets no lease, and the gateway refuses it",
+            "suspended since 2027-01-15T08:00:00Z: it gets no lease, and the gateway refuses its requests",
         ),
-        ("ERROR", "openai", "the provider is required, and no agent can be granted a profile of it that serves"),
+        ("ERROR", "openai", "the provider is required, and no agent can be granted a usable profile of it"),
         ("WARNING", "k8s", "it has not been read yet"),
         ("ERROR", "dotenv /x", "permission denied: chmod it"),
         ("WARNING", "/x line 3", "no equals sign"),
@@ -109,6 +109,6 @@ def test_a_suspended_agent_is_found_with_the_way_back() -> None:
     assert found == Finding(
         severity=Severity.WARNING,
         subject="agent main",
-        message="suspended since 2027-01-15T08:00:00Z (odd requests): it gets no lease, and the gateway refuses it",
+        message="suspended since 2027-01-15T08:00:00Z (odd requests): it gets no lease, and the gateway refuses its requests",
         remedy="equabot agent resume main",
     )

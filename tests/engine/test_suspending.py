@@ -106,7 +106,7 @@ async def test_an_agent_that_goes_and_comes_back_is_still_suspended() -> None:
     await made.suspending.suspend("coder")
     without = engine(made.store, agents={"main": ANYTHING})
     assert without.suspending.states() == {"coder": True, "main": False}
-    with pytest.raises(InvalidArgument, match="agent 'coder' is not configured: there are main"):
+    with pytest.raises(InvalidArgument, match="agent 'coder' is not configured: the configured agents are main"):
         await without.suspending.suspend("coder")
     back = engine(made.store)
     with pytest.raises(AgentSuspended):
@@ -157,7 +157,7 @@ async def test_a_store_that_cannot_be_written_does_not_undo_it() -> None:
     await made.suspending.suspend("main")
     assert set(made.store.load().suspensions) == {"main"}
     made.store.broken = "cannot write state.db: disk full"
-    with pytest.raises(StateUnavailable, match="is resumed, but suspended again after a restart"):
+    with pytest.raises(StateUnavailable, match="is resumed, but a restart of the broker would suspend it again"):
         await made.suspending.resume("main")
     made.leasing.acquire("main", RAW)
 

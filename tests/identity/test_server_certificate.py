@@ -98,7 +98,7 @@ def test_files_of_no_use_are_said_and_the_pair_of_before_stays(
     assert files.renewed() is None
     assert [record.levelname for record in caplog.records] == ["ERROR"], "said once"
     assert "canary" not in caplog.text + files.fault
-    assert files.fault.startswith("the certificate of before is served on: ")
+    assert files.fault.startswith("the previous certificate stays in use: ")
     written(tmp_path)
     assert files.renewed() is not None
     assert files.fault == ""

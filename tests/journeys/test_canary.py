@@ -258,7 +258,7 @@ def test_reflection_and_diagnosis_show_nothing(world: World) -> None:
     reflection = "".join(map(str, answers))
     assert "equabot.broker.v1.Admin" in reflection
     assert "mounted/broken/.env line 1 is malformed" in diagnosis
-    assert "the provider is required, and no agent can be granted a profile of it that serves" in diagnosis
+    assert "the provider is required, and no agent can be granted a usable profile of it" in diagnosis
     assert not world.leaks(reflection=reflection, diagnosis=diagnosis, reloaded=reloaded)
 
 

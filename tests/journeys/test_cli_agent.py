@@ -95,7 +95,7 @@ def test_what_is_refused_says_why(shared_broker: RunningBroker) -> None:
     """1 for what the broker refuses, 64 for a key among the arguments, 3 without a broker; nothing has changed."""
     unknown = shared_broker.run("agent", "suspend", "mian")
     assert (unknown.returncode, unknown.stdout) == (1, "")
-    assert "agent 'mian' is not configured: there are main" in unknown.stderr
+    assert "agent 'mian' is not configured: the configured agents are main" in unknown.stderr
     key = shared_broker.run("agent", "suspend", "main", "--reason", KEY)
     assert (key.returncode, key.stdout) == (64, "")
     assert KEY[:20] not in key.stderr

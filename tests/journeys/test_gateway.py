@@ -398,7 +398,7 @@ def test_a_command_with_a_token_has_no_other_credential(gateway: RunningBroker, 
     assert set(shown) - ours - {"PATH", "HOME", "LANG"} == {"KEPT"}
     assert "left-" not in done.stdout
     assert FIRST not in done.stdout
-    assert done.stderr == "equabot: not handed on to the command, as they look like credentials: MY_OWN\n"
+    assert done.stderr == "equabot: removed from the command's environment, because they look like credentials: MY_OWN\n"
 
 
 def test_a_command_with_a_token_does_not_get_the_key_from_equabot(gateway: RunningBroker) -> None:

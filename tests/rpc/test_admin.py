@@ -409,7 +409,7 @@ async def test_what_cannot_be_stored_is_said(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"agent": "mian"}, "'mian' is not configured: there are main, other"),
+        ({"agent": "mian"}, "'mian' is not configured: the configured agents are main, other"),
         ({"agent": ""}, "agent is missing"),
         ({"agent": "main", "reason": "x" * 257}, "reason is longer than 256 characters"),
         ({"agent": "main", "reason": "two\nlines"}, "reason holds characters that cannot be printed"),

@@ -98,7 +98,7 @@ def test_the_store_as_it_was_is_kept_and_what_it_had_stays(home: Path) -> None:
     kept = store(home).with_name("auth-profiles.json.before-migration")
     assert json.loads(kept.read_text()) == before
     assert {stat.S_IMODE(path.stat().st_mode) for path in backups(home)} == {0o600}
-    assert "anthropic:default stood there already" in str(done)
+    assert "the store already has anthropic:default" in str(done)
 
 
 def test_every_agent_has_its_own(home: Path) -> None:

@@ -483,7 +483,7 @@ async def test_a_store_that_cannot_say_who_was_suspended_says_that(
     first.close()
     garbage(path)
     assert opened().load() == StoredState()
-    assert f"which agents were suspended cannot be read from {path}: see the audit log" in caplog.text
+    assert f"which agents were suspended cannot be read from {path}: find them in the audit log" in caplog.text
 
 
 def test_two_corruptions_in_one_second_lose_neither(opened: Opener, path: Path) -> None:

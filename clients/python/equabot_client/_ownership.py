@@ -64,7 +64,8 @@ class Ownership:
             raise self._refusal(self._socket, f"belongs to {_user(found.st_uid)}, and every user can put one there")
         if found.st_uid not in known and found.st_mode & _EVERYONE:
             raise errors.BrokerUnavailable(
-                f"{self._socket} belongs to {_user(found.st_uid)} and is open to every user, as no broker's is (yet)"
+                f"{self._socket} belongs to {_user(found.st_uid)} and is open to every user, so it is not a broker's,"
+                " or the broker is still starting: try again, and check its owner"
             )
 
     def _walk(self, directory: Path, trusted: set[int]) -> bool:
@@ -80,7 +81,7 @@ class Ownership:
                 return closed
             if found.st_uid not in trusted and found.st_uid not in foreign:
                 if not closed:
-                    raise self._refusal(step, f"belongs to {_user(found.st_uid)}, whom no one vouches for")
+                    raise self._refusal(step, f"belongs to {_user(found.st_uid)}, to whom neither root nor this user gave it")
                 trusted.add(found.st_uid)
             closed = not _open(step, found)
             if not closed and not found.st_mode & stat.S_ISVTX and not _is_volume(step, found):
