@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -33,6 +34,32 @@ def pytest_configure() -> None:
             signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
     if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_TEMPORARY and os.access("/tmp", os.W_OK | os.X_OK):
         tempfile.tempdir = os.environ["TMPDIR"] = "/tmp"
+
+
+@pytest.fixture
+def as_nobody() -> Iterator[Path]:
+    """A directory of one's own, and nobody's rights: root may do what it likes."""
+    with tempfile.TemporaryDirectory() as made:
+        path = Path(made)
+        root = os.geteuid() == 0
+        if root:
+            os.chown(path, 65534, 65534)
+            os.seteuid(65534)
+        try:
+            yield path
+        finally:
+            if root:
+                os.seteuid(0)
+            path.chmod(0o700)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that every user may enter and only this one may write, unlike `tmp_path`, which others cannot enter."""
+    made = Path(tempfile.mkdtemp())
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 """What the environment of a command may hold, so that its leases are the only credentials of known providers in it.
 
-Three things make a variable a provider's: its name stands in the catalog or goes on from one that does; its name begins as the
+Three things make a variable a provider's: its name is in the catalog or extends one that is; its name begins as the
 provider's variables do and has a word for a credential in it; or its value has a key of the provider in it, whatever its name.
 """
 

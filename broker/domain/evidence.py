@@ -45,7 +45,7 @@ class Evidence:
 
 
 def confirmed(evidence: Evidence, others: Iterable[Evidence], *, now: float) -> bool:
-    """Whether what the evidence says counts for everybody."""
+    """Whether what the evidence says counts for every agent."""
     return any(evidence.agrees(other, now=now) for other in others)
 
 

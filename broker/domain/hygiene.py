@@ -46,7 +46,7 @@ KEY_BEGINNINGS: Final = (
     r"[prs]k[-_]|gsk_|hf_|xai-|nvapi-|pplx-|r8_|tvly-|csk-|vck_|cpk_|syn_|fc-|dop_v1_|gl[a-z]{2,4}-|eqb_|gh[a-z]_|github_pat_"
     r"|xox[a-z]-|xapp-|npm_|pypi-|lin_api_|ntn_|sntry[a-z]_|shp[a-z]{2}_|AKIA|ASIA|AIza|ya29\.|eyJ"
 )
-"""How credentials begin that tell by it what they are: a regular expression. The log's redaction uses it as well."""
+"""The prefixes by which credentials are recognised: a regular expression. The log's redaction uses it as well."""
 _BEGINS_LIKE_A_KEY: Final = re.compile(rf"(?<![A-Za-z0-9])(?:{KEY_BEGINNINGS})", re.IGNORECASE)
 _RUN: Final = re.compile(r"[A-Za-z0-9]{12,}")
 _QUOTED_MAX: Final = 80
@@ -82,9 +82,9 @@ def split_list(text: str | bytes) -> list[str]:
 
 
 def is_misplaced_key(name: str) -> bool:
-    """Whether a credential stands where a name belongs: it begins like one and goes on like nothing that people make up.
+    """Whether a credential is in the place of a name: it begins like one and goes on like no text that people write.
 
-    A name that tells by nothing that it is a secret cannot be known to be one: 20 random letters may be a project's name.
+    A secret without a known prefix cannot be recognised: 20 random letters may be a project's name.
     """
     return _BEGINS_LIKE_A_KEY.search(name) is not None and _is_opaque(name)
 

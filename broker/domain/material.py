@@ -106,8 +106,8 @@ class SourceState:
 
 
 def admitted(unit: Unit) -> Unit:
-    """The unit without any name that looks like a key. Whoever puts a key where a name belongs has it in every place that names
-    profiles: so this is where names enter, and all places are safe.
+    """The unit without any name that looks like a key. A key in the place of a name would be in every place that
+    names profiles. All names enter here, so all those places are safe.
 
     A profile of such a name is not there, and a fault says so; a unit of such a name holds nothing else.
     """

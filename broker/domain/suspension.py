@@ -11,8 +11,8 @@ TOKENS_KEPT: Final = 1000
 class Suspension:
     """Since when (seconds since the epoch) an agent is suspended, and why, in the operator's words.
 
-    `tokens` are the SHA-256 digests of the lease tokens that the suspension ended. By them the gateway tells a request of a
-    suspended agent from one whose token never was.
+    `tokens` are the SHA-256 digests of the lease tokens that the suspension ended. By them the gateway knows a
+    request of a suspended agent from one whose token never was.
     """
 
     since: float

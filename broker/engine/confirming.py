@@ -80,7 +80,7 @@ class Confirming:
         return self._plan((held.profile.agent, held.profile.id), held, asked, after=0.0)
 
     def _changed(self, keys: frozenset[Key]) -> None:
-        """A credential that is rejected for everybody is tried again when its time has come."""
+        """A credential that is rejected for every agent is tried again when its time has come."""
         now = self._clock.now()
         for key in keys:
             held = self._standings.material.held.get(key)

@@ -1,4 +1,4 @@
-"""What single agents have met with profiles of everybody's, for as long as it says something."""
+"""What single agents have met with shared profiles, for as long as it says something."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,7 +10,7 @@ from broker.domain.evidence import Evidence
 from broker.engine.agenda import Agenda
 
 Named = tuple[str, str]
-"""An agent, and the id of a profile of everybody's."""
+"""An agent, and the id of a shared profile."""
 
 _NONE: Final[Mapping[str, Evidence]] = MappingProxyType({})
 

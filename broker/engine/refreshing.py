@@ -153,8 +153,8 @@ class Refreshing:
                     raise
             await pause(self._clock, left, sooner=news)
 
-    def force(self, key: Key, version: int, *, everybody: bool = True) -> bool:
-        """The provider refuses the login's access token of that version, which is refreshed now; with `everybody` it serves no
+    def force(self, key: Key, version: int, *, for_all: bool = True) -> bool:
+        """The provider refuses the login's access token of that version, which is refreshed now; with `for_all` it serves no
         agent until then. False: it came from such a refresh just before, the last one is too recent, or there is nothing to
         refresh."""
         plan = self._plans.get(key)
@@ -168,7 +168,7 @@ class Refreshing:
         trouble = self._standings.trouble(key)
         if trouble is None or trouble.version != version:
             trouble = Trouble(version=version)
-        if everybody and not trouble.refused:
+        if for_all and not trouble.refused:
             self._standings.replace_trouble(key, replace(trouble, refused=True))
         return True
 

@@ -1,4 +1,4 @@
-"""What providers answer, whoever reports it, and what that makes of a profile: for the agent that met it, and for everybody."""
+"""What providers answer, and what that makes of a profile: for the agent that met it, and for every agent."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -118,7 +118,7 @@ class Reporting:
     # -- a failure -----------------------------------------------------------------------------------------------------
 
     def _count(self, held: Held, failure: _Failure) -> None:
-        """The failure counts for everybody."""
+        """The failure counts for every agent."""
         key = _key(held)
         usage = self._standings.usage(key)
         stale = failure.outcome is not Outcome.AUTH and _is_no_news(usage, failure.began)
@@ -135,7 +135,7 @@ class Reporting:
         before = known.get(agent, Evidence())
         if failure.outcome is not Outcome.AUTH and _is_no_news(before.usage, failure.began):
             return
-        fresh = failure.outcome is Outcome.AUTH and self._refreshing.force(key, held.version, everybody=False)
+        fresh = failure.outcome is Outcome.AUTH and self._refreshing.force(key, held.version, for_all=False)
         usage = replace(before.usage, last_failure=now) if fresh else self._after(before.usage, held, failure, _REFUSED_ONE)
         if usage is before.usage:
             return

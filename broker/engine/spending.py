@@ -95,7 +95,7 @@ class Spending:
     async def use(
         self, lease: Lease, provider: Provider, *, method: str, path: str, within: Callable[[], float], check: str = ""
     ) -> Use:
-        """The request, with the credential that serves it, and recorded. `path` is what stands behind the provider's
+        """The request, with the credential that serves it, and recorded. `path` is what comes after the provider's
         `base_url`, in its plain form. A login that has to be refreshed first is waited for, `within` so many seconds. `check`
         is the gateway's own name for the request: one that it asks about twice is recorded once.
 

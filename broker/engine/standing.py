@@ -28,7 +28,7 @@ _TRIAL = MINUTE
 
 class Standings:
     """The board. Keys are (agent, profile id), agent "" for a profile every agent may be given. On top of it lies the evidence
-    of single agents: what one alone has met with a profile of everybody's changes what that agent sees, and nothing else.
+    of single agents: what one alone has met with a shared profile changes what that agent sees, and nothing else.
 
     `listeners` hear of one change after the other, also when one of them causes the next: the board is ahead of what they have
     heard, never behind. `generation` grows with every change.
@@ -83,7 +83,7 @@ class Standings:
         yield from self._board.items()
 
     def judge(self, key: Key, agent: str = "") -> Candidate:
-        """The profile as it is at this moment, for everybody or for an agent, in words that are not older. Raises KeyError."""
+        """The profile as it is at this moment, for every agent or for one, in words that are not older. Raises KeyError."""
         held, usage = self._board[key].held, self.usage(key)
         candidate = Candidate(held, self._assess(key, held, usage, self._clock.now()), usage)
         return self._seen_by(agent, key, candidate)
@@ -98,7 +98,7 @@ class Standings:
         return any(True for _ in self.usable(provider))
 
     def usable(self, provider: str) -> Iterator[Key]:
-        """The profiles of the provider that can serve now, whoever they belong to."""
+        """The profiles of the provider that can serve now, of any agent."""
         for (_, of_provider), keys in self._by_provider.items():
             if of_provider == provider:
                 yield from (key for key in keys if self._board[key].standing.usable)
@@ -122,7 +122,7 @@ class Standings:
         return self._troubles.get(key)
 
     def evidence(self, key: Key) -> Mapping[str, Evidence]:
-        """What agents have met with the profile of everybody's, by agent."""
+        """What agents have met with the shared profile, by agent."""
         return {} if key[0] else self._evidence.of(key[1])
 
     def secrets(self) -> tuple[SecretValue, ...]:
@@ -173,7 +173,7 @@ class Standings:
         self._reassess([key])
 
     def replace_evidence(self, agent: str, key: Key, evidence: Evidence) -> None:
-        """What the agent has met with the profile of everybody's. The agent's leases are told of the profile, and no other."""
+        """What the agent has met with the shared profile. Only this agent's leases are notified."""
         self._evidence.put(agent, key[1], evidence, now=self._clock.now())
         if not evidence.usage.rejected:
             self._trials.pop((agent, key[1]), None)
@@ -196,7 +196,7 @@ class Standings:
         self._trials[key] = now + _TRIAL
         if agent != key[0]:
             self._trials[agent, key[1]] = now + 2 * _TRIAL
-        # Nobody is told: it could not serve before, and cannot now.
+        # No listener is notified: it could not serve before, and cannot now.
         self._place(key, self.material.held[key], now)
         self.generation += 1
 
@@ -291,7 +291,7 @@ class Standings:
         return assess(held, usage, now=now, warn_within=self._warn_within, trouble=trouble, tried_until=tried)
 
     def _seen_by(self, agent: str, key: Key, candidate: Candidate) -> Candidate:
-        """The profile as the agent is to see it, which is nearly always as everybody does."""
+        """The profile as the agent is to see it, which is nearly always as every agent does."""
         evidence = None if key[0] else self._evidence.of(key[1]).get(agent)
         if evidence is None and (agent, key[1]) not in self._trials:
             return candidate

@@ -43,7 +43,7 @@ class Doubt:
 
 def file_doubt(path: Path, *, secret: bool, anyones: bool = False, strict: bool = False) -> Doubt | None:
     """What is wrong with the file: another user can change it or, where it is `secret`, read it. `anyones`: its owner may be
-    anyone. `strict`: a file of this user gives its group no right, whoever is in it. None: nothing, or no such file."""
+    anyone. `strict`: a file of this user gives its group no right. None: nothing, or no such file."""
     found = _found(path)
     if found is None:
         return None

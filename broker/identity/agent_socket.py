@@ -159,7 +159,7 @@ def _prepare(planned: SocketPlan) -> None:
 
 
 def _check_owners(directory: Path) -> None:
-    """An agent cannot tell a socket that another user put there from the broker's (ADR 23). Raises CannotStart."""
+    """To an agent, a socket that another user put there looks like the broker's (ADR 23). Raises CannotStart."""
     doubt = way_doubt(directory)
     if doubt is not None:
         raise CannotStart(f"{doubt}. Until then another user could answer agents in the broker's place")

@@ -1,6 +1,6 @@
 """What providers may be sent next to the credential, as data: headers, query parameters and WebSocket protocols by name.
 
-Names are those of the vendors' documentation and of their SDKs. A name with `*` at its end stands for all that begin so, except
+Names are those of the vendors' documentation and of their SDKs. A name with `*` at its end matches all that begin so, except
 those that could carry a credential (`broker.domain.forwarding`). Headers in which a request names an account are in the
 catalog.
 """

@@ -230,7 +230,7 @@ class Watch:
             pass
 
     def unread(self, name: str) -> None:
-        """What stands under the name could not be read: it is read again after a while, whether or not anything changes. Holds
+        """What is under the name could not be read: it is read again after a while, whether or not anything changes. Holds
         until its interests are declared again."""
         self._unread.add(name)
 

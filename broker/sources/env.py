@@ -77,7 +77,7 @@ class Env:
             await self._wait(next(waits) if fault else None)
 
     async def _wait(self, seconds: float | None) -> None:
-        """Until somebody asks, or that time has passed."""
+        """Until a caller asks, or that time has passed."""
         async with asyncio.TaskGroup() as tasks:
             nap = tasks.create_task(self._ask_after(seconds)) if seconds is not None else None
             await self._asked.wait()

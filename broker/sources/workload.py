@@ -51,7 +51,7 @@ class Workloads:
             await self._wait(again=bool(faults))
 
     async def _wait(self, *, again: bool) -> None:
-        """Until there is a reason to report: a token, somebody who asks, or a file that could not be used and may be now."""
+        """Until there is a reason to report: a token, a caller who asks, or a file that could not be used and may be now."""
         async with asyncio.TaskGroup() as tasks:
             nap = tasks.create_task(self._look_again()) if again else None
             await self._news.wait()

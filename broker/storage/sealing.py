@@ -110,7 +110,7 @@ class StoreSeal:
         return (json.dumps({"version": 1, "sealed": sealed}, indent=2) + "\n").encode(), number
 
     def written(self, number: int, *, anew: bool = False) -> None:
-        """The content of that number is in the file: nothing older is taken any more. `anew`: whatever the record holds."""
+        """The content of that number is in the file: nothing older is accepted. `anew`: also where the record was altered."""
         with suppress(StoreFault):  # the store is written; that the record is not is said by the next who reads it
             self._seal.record.note(self._name, number, self._seal.keys(), anew=anew)
 

@@ -57,7 +57,7 @@ class Anchor:
         return found
 
     def hold(self, head: Head) -> None:
-        """Remembers it. One write of always the same length, in place: it needs no space, and is whole for whoever reads it.
+        """Remembers it. One write of always the same length, in place: it needs no space, and every reader finds it whole.
         Raises OSError."""
         if self._fd < 0:
             self._open(os.O_RDWR | os.O_CREAT)

@@ -21,7 +21,7 @@ _FIRST_WINDOW: Final = 10.0
 _LONGEST_WINDOW: Final = 300.0
 _LOOK_EVERY: Final = 1.0
 _MOST: Final = 512
-"""Kinds, callers and reasons that are told apart. Further callers are summed as `OTHERS`."""
+"""Combinations of kind, caller and reason that are counted apart. Further callers are summed as `OTHERS`."""
 OTHERS: Final = "(others)"
 
 

@@ -3,7 +3,7 @@
     pin_chart.py broker ghcr.io/example/equabot-broker v1.2.3 sha256:…
     pin_chart.py gateway
 
-A released chart names its images by digest, because whoever can push to a registry can move a tag.
+A released chart names its images by digest, because anyone who can push to a registry can move a tag.
 """
 
 import re

@@ -1,12 +1,9 @@
 """Whose socket a caller speaks to: root's, its own, the named broker's, or that of a user whom one of those has let in."""
 
 import os
-import shutil
 import socket
 import stat
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,15 +14,6 @@ from equabot_client.errors import BrokerNotTrusted, BrokerUnavailable
 
 BROKER, STRANGER, GROUP = 54320, 54322, 54321
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files to other users")
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory that root or this user has, and no one else may write."""
-    made = Path(tempfile.mkdtemp())
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
 
 
 def bound(directory: Path, *, owner: int | None = None, mode: int = 0o660) -> Path:

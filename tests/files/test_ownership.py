@@ -3,10 +3,7 @@
 import grp
 import os
 import pwd
-import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,15 +12,6 @@ from broker.files.ownership import directory_doubt, file_doubt, way_doubt
 
 STRANGER, GROUP = 54322, 54321
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files to other users")
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory that everyone may enter."""
-    made = Path(tempfile.mkdtemp())
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
 
 
 def shared_group() -> int:

@@ -2,13 +2,11 @@
 
 import logging
 import os
-import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,15 +25,6 @@ GROUP = 54321
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     return tmp_path / "run"
-
-
-@pytest.fixture
-def open_path() -> Iterator[Path]:
-    """Like `tmp_path`, which nobody else can look into, for those who are somebody else for a while."""
-    made = Path(tempfile.mkdtemp())
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
 
 
 @pytest.fixture
@@ -246,9 +235,9 @@ def test_a_directory_in_which_everyone_may_put_a_socket_is_refused(tmp_path: Pat
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a directory to another user")
 @pytest.mark.parametrize("as_it_is", [0o777, 0o1777, 0o755, 0o700])
-def test_a_directory_of_another_user_is_refused(open_path: Path, as_it_is: int) -> None:
+def test_a_directory_of_another_user_is_refused(place: Path, as_it_is: int) -> None:
     """S15: its owner could answer in the broker's place, whatever its mode."""
-    run_dir = open_path / "run"
+    run_dir = place / "run"
     run_dir.mkdir()
     os.chown(run_dir, STRANGER, STRANGER)
     run_dir.chmod(as_it_is)
@@ -258,22 +247,22 @@ def test_a_directory_of_another_user_is_refused(open_path: Path, as_it_is: int) 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a link another user's")
-def test_a_link_that_another_user_can_lead_elsewhere_is_refused(open_path: Path) -> None:
+def test_a_link_that_another_user_can_lead_elsewhere_is_refused(place: Path) -> None:
     """S15: in a sticky directory, in which everyone may make one."""
-    open_path.chmod(0o1777)
-    (open_path / "meant").mkdir()
-    (open_path / "run").symlink_to("meant")
-    claim(open_path / "run", ["main"]).release()
-    os.lchown(open_path / "run", STRANGER, STRANGER)
+    place.chmod(0o1777)
+    (place / "meant").mkdir()
+    (place / "run").symlink_to("meant")
+    claim(place / "run", ["main"]).release()
+    os.lchown(place / "run", STRANGER, STRANGER)
     with pytest.raises(CannotStart, match=f"is a link of user {STRANGER}, who can lead it elsewhere: name the directory"):
-        claim(open_path / "run", ["main"])
+        claim(place / "run", ["main"])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make what a kubelet makes")
 @pytest.mark.parametrize("as_it_is", [0o3777, 0o1777, 0o2775])
-def test_a_volume_of_a_pod_will_do(open_path: Path, listeners: list[socket.socket], as_it_is: int) -> None:
+def test_a_volume_of_a_pod_will_do(place: Path, listeners: list[socket.socket], as_it_is: int) -> None:
     """Of root and the pod's `fsGroup`: an emptyDir in memory is sticky, the members of a claim's group are the pod."""
-    volume = open_path / "volume"
+    volume = place / "volume"
     volume.mkdir()
     os.chown(volume, 0, GROUP)
     volume.chmod(as_it_is)
@@ -297,10 +286,10 @@ def test_directories_that_are_made_on_the_way_are_no_one_elses(tmp_path: Path, m
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a directory to another group")
 @pytest.mark.parametrize("hands_down", [True, False])
 def test_the_group_of_the_run_directory_gets_the_agents_sockets(
-    open_path: Path, listeners: list[socket.socket], hands_down: bool
+    place: Path, listeners: list[socket.socket], hands_down: bool
 ) -> None:
     """As with a volume that belongs to a pod's `fsGroup`; admin's and the gateway's are for nobody but us."""
-    run_dir = open_path / "run"
+    run_dir = place / "run"
     run_dir.mkdir()
     os.chown(run_dir, -1, GROUP)
     run_dir.chmod(0o2770 if hands_down else 0o770)
@@ -322,9 +311,9 @@ def test_the_group_of_the_run_directory_gets_the_agents_sockets(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else for a while")
-def test_a_group_we_may_not_give_is_no_obstacle(open_path: Path, listeners: list[socket.socket]) -> None:
+def test_a_group_we_may_not_give_is_no_obstacle(place: Path, listeners: list[socket.socket]) -> None:
     """An unprivileged broker on a directory of another group works, as well as it can."""
-    run_dir = open_path / "run"
+    run_dir = place / "run"
     run_dir.mkdir()
     os.chown(run_dir, NOBODY, GROUP)
     with unprivileged(), claim(run_dir, ["main"]) as claimed:
@@ -350,14 +339,14 @@ def test_a_fresh_tmpfs_will_do(tmp_path: Path, listeners: list[socket.socket]) -
         subprocess.run(["umount", "--lazy", mounted], check=True)
 
 
-def test_a_directory_that_is_not_writable_is_said_with_the_remedy(tmp_path: Path, open_path: Path) -> None:
+def test_a_directory_that_is_not_writable_is_said_with_the_remedy(tmp_path: Path, place: Path) -> None:
     """Who we are, which path, why, and what to set."""
-    open_path.chmod(0o555)
-    for run_dir in (open_path, open_path / "run"):
+    place.chmod(0o555)
+    for run_dir in (place, place / "run"):
         with unprivileged(), pytest.raises(CannotStart, match=r"cannot use .* \(as uid \d+\): Permission denied.*--run-dir"):
             claim(run_dir, ["main"])
-    open_path.chmod(0o755)
-    assert not list(open_path.iterdir())
+    place.chmod(0o755)
+    assert not list(place.iterdir())
     in_the_way = tmp_path / "file"
     in_the_way.touch()
     with pytest.raises(CannotStart, match="cannot use"):
