@@ -112,7 +112,7 @@ def _object(part: bytes | None) -> Mapping[str, object]:
     except Malformed:
         found = None
     if not isinstance(found, dict):
-        raise Unidentified("the token is no JSON Web Token: send that of a service account")
+        raise Unidentified("the token is not a JSON Web Token: send the token of a service account")
     return found
 
 

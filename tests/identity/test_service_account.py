@@ -154,7 +154,7 @@ async def test_nobody_is_asked_about_what_is_no_token_of_ours(accounts: ServiceA
     for one, words in (
         (Shown(), "shows no token"),
         (Shown(certificate="PEM"), "shows no token"),
-        (Shown(token=SecretValue("garbage")), "no JSON Web Token"),
+        (Shown(token=SecretValue("garbage")), "not a JSON Web Token"),
         (shown(audience="https://kubernetes.default.svc"), "not for audience 'equabot'"),
     ):
         with pytest.raises(Unidentified, match=words):

@@ -838,7 +838,7 @@ def test_a_checkpoint_that_fails_says_so(opened: Opener, path: Path) -> None:
     put(store, lease())
     path.unlink()
     asyncio.run(store.checkpoint())
-    assert "cannot bring" in store.fault
+    assert "safely to disk" in store.fault
 
 
 def test_after_close_nothing_is_written(opened: Opener) -> None:
