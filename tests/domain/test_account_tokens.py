@@ -53,7 +53,9 @@ def test_an_audience_may_stand_alone() -> None:
 )  # fmt: skip
 def test_what_is_no_such_token_is_refused(text: str) -> None:
     """With words, and nothing of it."""
-    with pytest.raises(Unidentified, match=r"^the token('s base64url is not canonical| is not (a JSON Web Token|that of a service account))") as raised:
+    with pytest.raises(
+        Unidentified, match=r"^the token('s base64url is not canonical| is not (a JSON Web Token|that of a service account))"
+    ) as raised:
         read_token(SecretValue(text))
     assert not text or text not in raised.value.message
 
@@ -114,7 +116,7 @@ def test_a_token_has_one_spelling(part: int, data: st.DataObject) -> None:
     else:
         spelled = parts[part] + data.draw(st.sampled_from(["=", "==", "\n", " ", "A"]))
     parts[part] = spelled
-    with pytest.raises(Unidentified, match="is not canonical|not a JSON Web Token"):
+    with pytest.raises(Unidentified, match=r"is not canonical|not a JSON Web Token"):
         read_token(SecretValue(".".join(parts)))
 
 
@@ -139,7 +141,7 @@ def test_an_extension_that_is_critical_is_refused(crit: object) -> None:
 def test_json_that_parsers_read_differently_is_refused(head: str, said: str) -> None:
     """S23: a name that comes twice, what is no JSON, and what precedes the object."""
     text = ".".join(base64url(part.encode()) for part in (head, said)) + ".c2ln"
-    with pytest.raises(Unidentified, match="is not canonical|not a JSON Web Token"):
+    with pytest.raises(Unidentified, match=r"is not canonical|not a JSON Web Token"):
         read_token(SecretValue(text))
 
 

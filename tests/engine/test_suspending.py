@@ -135,7 +135,7 @@ async def test_an_unknown_agent_is_refused_with_those_that_there_are() -> None:
     """A misspelled name must not pass for a suspension; what looks like a key is not repeated."""
     made = engine()
     for act in (made.suspending.suspend, made.suspending.resume):
-        with pytest.raises(InvalidArgument, match="agent 'mian' is not configured: there are coder, main"):
+        with pytest.raises(InvalidArgument, match="agent 'mian' is not configured: the configured agents are coder, main"):
             await act("mian")
     with pytest.raises(InvalidArgument, match="not shown") as refused:
         await made.suspending.suspend("sk-ant-api03-" + "a1" * 40)
