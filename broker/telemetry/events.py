@@ -226,7 +226,7 @@ class SuspensionLifted(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialProbed(Event):
     """The broker itself is about to try a credential on its provider, because of an outcome (`about`) that one agent alone has
-    met, or to see whether a refused one is good again. `agent` is whose it is; empty: everybody's."""
+    met, or to see whether a refused one is good again. `agent` is whose it is; empty: every agent's."""
 
     granting: ClassVar[bool] = True
 
