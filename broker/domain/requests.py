@@ -6,7 +6,8 @@ A rule is `[!][METHOD ]/path`: `POST /v1/messages`, `GET /v1/files/{file}/conten
 - `{name}` matches one segment or a part of one, never a slash. Where the path ends with it, it does not match a segment that
   names credentials or administration (`token`, `api_keys`, `sessions`…): `GET /v1/files/{file}` is not `GET /v1/files/secrets`.
 - `*` and `**` match any characters, slashes too. `* /**` matches everything.
-- Everything else matches itself: case and a slash at the end count. A rule with `!` matches in any case, with or without it.
+- Everything else matches itself: case and a slash at the end count. A rule with `!` matches in any case, with or without it,
+  and without what follows an encoded `;`, `?` or `#` in a segment.
 
 A list lets a request pass that matches a rule without `!` and no rule with it; a list without the former lets nothing pass
 (ADR 16).
@@ -39,6 +40,8 @@ _ANY: Final = "*"
 _RULE: Final = re.compile(rf"(!?)(?:({'|'.join(sorted(METHODS))}|\*) +)?(/[!-~]*)")
 _NAMED: Final = re.compile(r"\{[a-z_]{1,32}\}")
 _HOLE: Final = "\0"
+_PARAMETER: Final = re.compile("%(?:3[BbFf]|23)[^/]*")
+"""What some servers cut off a segment, decoded (`;`, `?`, `#`)."""
 _SEGMENT: Final = "(?:[^/%]|%(?!3[AaBbFf]|23)){1,1024}"
 """What `{name}` matches: nothing that is a delimiter once it is decoded (`:`, `;`, `?`, `#`)."""
 _WORDS: Final = (
@@ -122,9 +125,11 @@ class Rules:
     def allow(self, method: str, path: str) -> bool:
         """Whether a request of that method for that path, as the provider receives it, passes."""
         asked = f"{'GET' if method == 'HEAD' else method} {path}"
-        # A vendor may not care for a slash at the end either.
-        if self._none is not None and (self._none.fullmatch(asked) or self._none.fullmatch(asked.rstrip("/"))):
-            return False
+        if self._none is not None:
+            # A vendor may not care for a slash at the end either, nor for what is a parameter of a segment once it is decoded.
+            forms = {asked, asked.rstrip("/"), _PARAMETER.sub("", asked).rstrip("/")}
+            if any(map(self._none.fullmatch, forms)):
+                return False
         return self._some is not None and self._some.fullmatch(asked) is not None
 
 
