@@ -13,11 +13,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from broker.domain.connections import ConnectionTable
-from broker.domain.errors import CannotStart
 from broker.rpc.frames import HeaderGate, Malformed
+from broker.rpc.listening import BACKLOG
 from broker.rpc.tls import ServerTls, certificate_of
 
 _CHUNK: Final = 16 << 10
@@ -32,17 +32,13 @@ _TRIMMED_AFTER: Final = 5.0
 """Seconds from the end of a connection until the memory that it took goes back to the system."""
 _TRIED_AT_ONCE: Final = 8
 """Calls of a connection over TLS that are looked at together, until one has identified its caller."""
-_BACKLOG: Final = 128
-_EVERY_INTERFACE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
-
-
-class CannotListen(CannotStart):
-    """An address is not to be had: which, and what to do."""
+_ONE_MORE_AFTER: Final = 1.0
+"""Seconds until such a connection may try one call more: calls also end without a word of who made them."""
 
 
 class Relay:
     """Listens once it is started. `strangers` counts connections, until their caller is identified; `known` those of known
-    callers, where there are any. Raises CannotListen."""
+    callers, where there are any."""
 
     def __init__(
         self,
@@ -73,7 +69,7 @@ class Relay:
         """Begins to accept connections: after the server behind it, which is to be there."""
         loop = asyncio.get_running_loop()
         for bound in self._sockets:
-            self._servers.append(await loop.create_server(lambda: _Caller(self), sock=bound, backlog=_BACKLOG))
+            self._servers.append(await loop.create_server(lambda: _Caller(self), sock=bound, backlog=BACKLOG))
 
     def close(self) -> None:
         """Ends the port."""
@@ -91,14 +87,12 @@ class Relay:
     async def stop(self) -> None:
         """Ends the port, and its connections once what they are owed is written."""
         self.close()
-        for caller in tuple(self._callers.values()):
-            caller.transport.close()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_ENDED_WITHIN):
-                await self._gone.wait()
-        for caller in tuple(self._callers.values()):
-            caller.transport.abort()
-        await self._gone.wait()
+        for end in ("close", "abort"):
+            for caller in tuple(self._callers.values()):
+                getattr(caller.transport, end)()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_ENDED_WITHIN):
+                    await self._gone.wait()
 
     def identified(self, peer: str) -> None:
         """The caller of this connection is known: it is no stranger's any more."""
@@ -173,6 +167,8 @@ class _Side(asyncio.BufferedProtocol):
 
     transport: asyncio.Transport
     other: "_Side | None" = None
+    full = False
+    """Whether what is to be written here has to wait."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -186,10 +182,12 @@ class _Side(asyncio.BufferedProtocol):
             self.other.transport.write(bytes(_BUFFER[:nbytes]))
 
     def pause_writing(self) -> None:
+        self.full = True
         if self.other is not None:
             self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self.full = False
         if self.other is not None:
             self.other.transport.resume_reading()
 
@@ -206,6 +204,7 @@ class _Caller(_Side):
         self._gate = HeaderGate(largest=relay.metadata, blocks=None if relay.tls is None else _TRIED_AT_ONCE)
         self._early = b""
         self._tasks: list[asyncio.Task[object]] = []
+        self._one_more: asyncio.TimerHandle | None = None
         self.known = False
         self.address = self.name = self.certificate = ""
 
@@ -213,8 +212,7 @@ class _Caller(_Side):
         super().connection_made(transport)
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(_GREETS_WITHIN, self.transport.abort)
-        peer = transport.get_extra_info("peername")
-        self.address = peer[0] if isinstance(peer, tuple) else ""
+        self.address = _address_in(transport.get_extra_info("peername"))
         self._relay.accept(self)
         if self._relay.tls is not None:
             self.transport.pause_reading()
@@ -231,8 +229,13 @@ class _Caller(_Side):
         """So many more calls may pass; None: any number."""
         waited = self._gate.waits
         self._pass(lambda: self._gate.allow(calls))
-        if waited and not self._gate.waits and not self.transport.is_closing():
+        full = self.other is not None and self.other.full
+        if waited and not self._gate.waits and not full and not self.transport.is_closing():
             self.transport.resume_reading()
+
+    def _allow_one_more(self) -> None:
+        self._one_more = None
+        self.allow(1)
 
     def _pass(self, what: Callable[[], bytes]) -> None:
         try:
@@ -240,6 +243,8 @@ class _Caller(_Side):
         except Malformed:
             self.transport.abort()
             return
+        if self._gate.waits and self._one_more is None:
+            self._one_more = asyncio.get_running_loop().call_later(_ONE_MORE_AFTER, self._allow_one_more)
         if self.other is not None:
             self.other.transport.write(passed)
             return
@@ -251,6 +256,8 @@ class _Caller(_Side):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._deadline.cancel()
+        if self._one_more is not None:
+            self._one_more.cancel()
         for task in self._tasks:
             task.cancel()
         self._relay.forget(self)
@@ -268,6 +275,7 @@ class _Caller(_Side):
             self.transport = await tls.secure(self.transport, self)
         except (OSError, TimeoutError):
             self.transport.abort()
+            self.connection_lost(None)  # asyncio does not say it of a connection that ends within its handshake
             return
         self.transport.set_write_buffer_limits(high=_CHUNK)
         self.certificate = certificate_of(self.transport)
@@ -299,6 +307,11 @@ def address_of(peer: str) -> str:
     return _name_of(peer).rpartition("/")[2]
 
 
+def _address_in(peer: object) -> str:
+    """Of an IPv6 address no zone: gRPC would write its `%` another way."""
+    return str(peer[0]).partition("%")[0] if isinstance(peer, tuple) else ""
+
+
 def _name_of(peer: str) -> str:
     kind, _, name = peer.partition(":")
     return name if kind == "unix-abstract" else ""
@@ -307,45 +320,3 @@ def _name_of(peer: str) -> str:
 def _end(caller: object) -> None:
     if isinstance(caller, _Caller):
         caller.transport.abort()
-
-
-def bound_at(path: Path) -> list[socket.socket]:
-    """The same on a path."""
-    bound = socket.socket(socket.AF_UNIX)
-    try:
-        bound.bind(str(path))
-        bound.listen(_BACKLOG)
-    except OSError:
-        bound.close()
-        raise cannot_listen(f"unix:{path}") from None
-    return [bound]
-
-
-def bound_on(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets on all addresses of the host; on every interface of both families where it says every interface."""
-    every = host in _EVERY_INTERFACE and socket.has_dualstack_ipv6()
-    found: list[socket.socket] = []
-    try:
-        for family, kind, _, _, address in _addresses("::" if every else host, port):
-            found.append(socket.socket(family, kind))
-            found[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                found[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not every)
-            found[-1].bind(address)
-            found[-1].listen(_BACKLOG)
-    except (OSError, OverflowError):
-        for bound in found:
-            bound.close()
-        raise cannot_listen(f"[{host}]:{port}" if ":" in host else f"{host}:{port}") from None
-    return found
-
-
-def _addresses(host: str, port: int) -> list[Any]:
-    """What a host's name stands for; of `localhost` what this machine has."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG)
-    return list(dict.fromkeys(found))
-
-
-def cannot_listen(address: str) -> CannotListen:
-    """What to say of an address."""
-    return CannotListen(f"cannot listen on {address}: it is taken, forbidden or not of this machine; free it or set another")

@@ -18,7 +18,8 @@ from broker.rpc.admission import Admission
 from broker.rpc.calls import Call, Service
 from broker.rpc.health import HealthServicer
 from broker.rpc.limits import Limits
-from broker.rpc.relay import CannotListen, Relay, address_of, bound_at, bound_on
+from broker.rpc.listening import CannotListen, bound_at, bound_on, cannot_listen
+from broker.rpc.relay import Relay, address_of
 from broker.rpc.remote import Door
 from broker.rpc.servicer import BrokerServicer
 from broker.rpc.tls import Certificate, ServerTls
@@ -149,9 +150,7 @@ def _server(
     except RuntimeError:
         bound = 0
     if not bound:
-        raise CannotListen(
-            f"cannot listen on unix:{path}: it is taken, forbidden or not of this machine; free it or set another"
-        )
+        raise cannot_listen(f"unix:{path}")
     return server
 
 

@@ -4,13 +4,15 @@ import asyncio
 import asyncio.sslproto
 import os
 import ssl
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from broker.domain.errors import CannotStart
 from broker.domain.secret_value import SecretValue
 
 asyncio.sslproto.SSLProtocol.max_size = 32 << 10
 """Bytes that a connection reads at once; it holds a buffer of that size, which is 256 KiB without this."""
+_UNREAD: Final = 16 << 10
+"""Bytes that wait while the connection is not read, besides that buffer; 256 KiB without this."""
 _SHUTDOWN_WITHIN: Final = 1.0
 _HANDSHAKE_WITHIN: Final = 5.0
 """Seconds from a connection to the end of its handshake."""
@@ -57,10 +59,11 @@ class ServerTls:
             self._context,
             server_side=True,
             ssl_handshake_timeout=_HANDSHAKE_WITHIN,
-            ssl_shutdown_timeout=1.0,
+            ssl_shutdown_timeout=_SHUTDOWN_WITHIN,
         )
         if secured is None:
             raise ConnectionError("the caller has gone")
+        cast("Any", secured).set_read_buffer_limits(high=_UNREAD)
         return secured
 
 
