@@ -69,7 +69,9 @@ class Relay:
         """Begins to accept connections: after the server behind it, which is to be there."""
         loop = asyncio.get_running_loop()
         for bound in self._sockets:
-            self._servers.append(await loop.create_server(lambda: _Caller(self), sock=bound, backlog=BACKLOG))
+            # asyncio tries to accept `backlog` times in a row, and logs each that fails for want of a descriptor
+            self._servers.append(await loop.create_server(lambda: _Caller(self), sock=bound, backlog=1))
+            bound.listen(BACKLOG)
 
     def close(self) -> None:
         """Ends the port."""

@@ -29,6 +29,7 @@ _ANSWER_WITHIN: Final = 10.0
 
 _KERNEL_BYTES: Final = 32 << 10
 """Bytes that the kernel buffers for a connection in each direction; it doubles them."""
+_BACKLOG: Final = 128
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 Render = Callable[[Scrape], Awaitable[tuple[tuple[str, ...], bytes]]]
@@ -73,7 +74,9 @@ class MetricsServer:
 
     async def _serve(self) -> None:
         table = ConnectionTable(most=CONNECTIONS, most_per_peer=CONNECTIONS_PER_PEER)
-        server = await self._loop.create_server(lambda: _Connection(self, table), sock=self._socket)
+        # asyncio tries to accept `backlog` times in a row, and logs each that fails for want of a descriptor
+        server = await self._loop.create_server(lambda: _Connection(self, table), sock=self._socket, backlog=1)
+        self._socket.listen(_BACKLOG)
         await self._closing.wait()
         server.close()
         for connection in table:
@@ -136,7 +139,7 @@ def _bound(host: str, port: int) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)  # connections inherit both
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _KERNEL_BYTES)
         bound.bind((host, port))
-        bound.listen(128)
+        bound.listen(_BACKLOG)
     except (OSError, OverflowError) as error:
         bound.close()
         why = getattr(error, "strerror", None) or "no such address"

@@ -1,6 +1,7 @@
 """What strangers and agents can make a listener hold, and that a probe is answered whatever they do."""
 
 import asyncio
+import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -19,7 +20,7 @@ from equabot.broker.v1 import broker_pb2 as pb
 from tests.fakes.engine import Engine, profile
 from tests.fakes.http2 import CONTINUATION, DATA, END_STREAM, HEADERS, RST_STREAM, Http2, call, field, frame, message
 from tests.rpc.conftest import Serve
-from tests.rpc.serving import refused
+from tests.rpc.serving import eventually, refused
 
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 ACQUIRE = "/equabot.broker.v1.Broker/AcquireLease"
@@ -174,6 +175,24 @@ async def test_calls_that_are_reset_leave_nothing(port: Port) -> None:
         stream = connection.open(CHECK)
         connection.send(frame(RST_STREAM, 0, stream, b"\0\0\0\x08"))
     assert await port.probe() == SERVING
+
+
+async def test_a_connection_without_a_descriptor_waits_for_one(port: Port) -> None:
+    """S2, S9: it is reported once a second, not for each of 128 tries, and the next probe is answered when there are some."""
+    assert await port.probe() == SERVING
+    reported = list[str]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["message"]))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as client:
+        client.settimeout(10)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))
+        try:
+            client.connect(port.address)
+            await eventually(lambda: bool(reported))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert await port.probe() == SERVING
+    assert reported == ["socket.accept() out of system resource"]
 
 
 async def test_an_agents_streams_do_not_starve_its_own_probes(serve: Serve) -> None:

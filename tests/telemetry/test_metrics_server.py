@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import resource
 import select
 import socket
 import threading
@@ -69,6 +70,23 @@ async def test_a_connection_costs_no_thread(scraped: Scraped) -> None:
         await scraped.connect(sent)
     assert b"equabot_build_info" in await scraped.scrape()
     assert threading.active_count() == before
+
+
+async def test_a_scraper_without_a_descriptor_waits_for_one(scraped: Scraped, caplog: pytest.LogCaptureFixture) -> None:
+    """S18, S9: it is logged once a second, not for each of 100 tries, and the scrape is answered when there are some."""
+    assert b"equabot_build_info" in await scraped.scrape()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as client:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))
+        try:
+            client.connect(("127.0.0.1", scraped.port))
+            async with asyncio.timeout(10):
+                while not caplog.records:  # noqa: ASYNC110 - what is waited for has no event
+                    await asyncio.sleep(0.002)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert b"equabot_build_info" in await scraped.scrape()
+    assert [record.getMessage() for record in caplog.records] == ["socket.accept"]
 
 
 async def test_strangers_do_not_starve_a_scraper(scraped: Scraped) -> None:
