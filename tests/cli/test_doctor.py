@@ -280,6 +280,7 @@ def test_a_run_directory_that_everybody_may_write_to_is_an_error(host: Host) -> 
         ("log", "audit: {path: HOME/log}", 0o666, "error", "is the audit log"),
         ("log", "audit: {path: HOME/log}", 0o644, "", ""),
         ("run/audit.head", "", 0o606, "error", "is the anchor of the audit log"),
+        ("anchor", "audit: {path: HOME/log, anchor: HOME/anchor}", 0o606, "error", "is the anchor of the audit log"),
         ("run/state.db", "", 0o666, "error", "holds leases"),
         ("equabot.yaml", "", 0o646, "error", "says what agents may have and has mode 0646"),
         ("equabot.yaml", "", 0o644, "", ""),
@@ -301,7 +302,7 @@ def test_a_file_that_others_can_read_or_change_is_told_and_closed(  # noqa: PLR0
     if not severity:
         assert not told
         return
-    closed = opened & (0o600 if name not in ("log", "run/audit.head", "run/state.db", "equabot.yaml") else 0o644)
+    closed = opened & (0o600 if name not in ("log", "anchor", "run/audit.head", "run/state.db", "equabot.yaml") else 0o644)
     assert [(row[0], what in row[2], row[3]) for row in told] == [(severity, True, f"chmod {closed:o} {path}")]
     fixed = host.run("doctor", "--fix")
     assert f"fixed: {path} is {closed:o} now" in fixed.out

@@ -126,7 +126,7 @@ def test_every_reason_is_told_and_none_that_there_is_not() -> None:
     table = PAGE.partition("## What is refused")[2].partition("## Policies")[0]
     told = {word for line in table.splitlines() if line.startswith("| ") for word in re.findall(r"`([A-Z_]+)`", line)}
     inspection, replies = ((ROOT / "broker" / "envoy" / name).read_text() for name in ("inspection.py", "local_replies.py"))
-    said = set(re.findall(r'Refused\(\d+, "([A-Z_]+)"', inspection)) | set(
+    said = set(re.findall(r'Refused\(\s*\d+,\s*"([A-Z_]+)"', inspection)) | set(
         re.findall(r'^ +"([A-Z_]+)",$', replies, re.MULTILINE)
     )
     said |= set(re.findall(r'_flags\("[A-Z,]+"\), "\w+", "([A-Z_]+)"', replies))
