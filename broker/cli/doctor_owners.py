@@ -106,7 +106,7 @@ def _chmod(path: Path, mode: int | None) -> Callable[[], str] | None:
 def _run_dir(run_dir: Path) -> Iterator[Problem]:
     doubt = directory_doubt(run_dir, anyones=True)
     yield from _told(doubt or way_doubt(run_dir.parent), Severity.ERROR)
-    if not run_dir.exists() or doubt is not None:
+    if not os.path.exists(run_dir) or doubt is not None:  # noqa: PTH110
         return
     owner = run_dir.stat().st_uid
     if owner not in (0, os.geteuid()) or not os.access(run_dir, os.W_OK | os.X_OK):
@@ -123,7 +123,7 @@ def _shared_users(config: "Config") -> Iterator[Problem]:
         if tuple(policy.deliveries) != (Delivery.BROKERED,):
             continue
         directory = config.listen.agents.get(agent, config.run_dir / agent / "broker.sock").parent
-        closest = next(step for step in (directory, *directory.parents) if step.exists())
+        closest = next(step for step in (directory, *directory.parents) if os.path.exists(step))  # noqa: PTH110  (never raises)
         found = closest.stat()
         if not others_in(found.st_gid):
             message = (

@@ -12,6 +12,9 @@ from broker.domain.hygiene import quoted
 MAIN: Final = "main"
 """The agent that there is by default, and whose profile store everybody reads."""
 
+NO_GATEWAY: Final = "no gateway runs with this broker: start it with `equabot serve --gateway`, or set gateway.mode"
+"""Why there is no `brokered` lease, with what to do."""
+
 
 class Delivery(StrEnum):
     """What an agent is handed: the secret itself, or an opaque token that only the gateway can use."""
@@ -69,7 +72,7 @@ class AgentPolicy:
             raise PolicyDenied(f"agent {agent!r} may not use profile {profile!r}: add it to agents.{agent}.profiles")
 
     def choose_delivery(
-        self, agent: str, asked: str, *, available: frozenset[Delivery], unbrokered: str = "no gateway runs"
+        self, agent: str, asked: str, *, available: frozenset[Delivery], unbrokered: str = NO_GATEWAY
     ) -> Delivery:
         """The delivery to use: the one asked for, or the first that is allowed and available. `unbrokered` says why `brokered`
         is not available, where it is not.

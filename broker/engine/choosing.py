@@ -222,7 +222,8 @@ class Choosing:
         unread = self._standings.material.unread
         if not unread:
             return None
-        return SourceNotSynced(f"it may be in a source that has not been read yet: {', '.join(unread[:5])}")
+        sources = ", ".join(unread[:5])
+        return SourceNotSynced(f"it may be in a source that has not been read yet: {sources}; `equabot doctor` says why")
 
     # -- what is told --------------------------------------------------------------------------------------------------
 

@@ -157,4 +157,4 @@ class Ingesting:
 
 
 def _trouble(state: SourceState) -> str:
-    return state.fault or "; ".join(f"{unit}: {fault}" for unit, (fault, _) in state.stale_units.items())
+    return state.fault or "; ".join(f"{unit}: {fault}" if unit else fault for unit, (fault, _) in state.stale_units.items())

@@ -20,7 +20,7 @@ from broker.domain.errors import (
 )
 from broker.domain.leases import Lease, LeaseOptions, check_ttl, grant, renew, renewal_due
 from broker.domain.material import Held
-from broker.domain.policies import Delivery, Policies
+from broker.domain.policies import NO_GATEWAY, Delivery, Policies
 from broker.engine.choosing import Choosing
 from broker.engine.flushing import Flushing
 from broker.engine.grants import Grant, Request
@@ -349,9 +349,7 @@ class Leasing:
         policy.check_provider(agent, provider)
         if request.delivery == Delivery.BROKERED and Delivery.BROKERED not in self._deliveries:
             # Said before any policy is asked, so that a caller that takes either can take the other.
-            raise DeliveryNotAllowed(
-                "delivery 'brokered' is not available: no gateway runs with this broker", metadata={"cause": "no_gateway"}
-            )
+            raise DeliveryNotAllowed(f"delivery 'brokered' is not available: {NO_GATEWAY}", metadata={"cause": "no_gateway"})
         unbrokered = self._unbrokered(provider)
         available = self._deliveries - {Delivery.BROKERED} if unbrokered else self._deliveries
         delivery = policy.choose_delivery(agent, request.delivery, available=available, unbrokered=unbrokered)
@@ -392,7 +390,7 @@ class Leasing:
     def _unbrokered(self, provider: str) -> str:
         """Why the provider has no brokered leases, with what to do; empty: it has."""
         if Delivery.BROKERED not in self._deliveries:
-            return "no gateway runs with this broker: set gateway.mode"
+            return NO_GATEWAY
         return self._choosing.catalog.providers[provider].gateway_fault
 
     def _hand_out(self, lease: Lease, held: Held) -> None:

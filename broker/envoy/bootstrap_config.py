@@ -167,7 +167,8 @@ def _routes(gateway: Gateway) -> Json:
                     _nothing(
                         404,
                         "PROVIDER_UNKNOWN",
-                        "no provider of the gateway is at this path: it begins with /<provider>/",
+                        "no provider of the gateway is at this path: it begins with /<provider>/, of a provider that has"
+                        " providers.<provider>.requests or a built-in list",
                     ),
                 ],
             },

@@ -70,7 +70,8 @@ class Inspection:
             raise Refused(
                 404,
                 "PROVIDER_UNKNOWN",
-                "no provider of the gateway is at this path: it begins with /<provider>/",
+                "no provider of the gateway is at this path: it begins with /<provider>/, of a provider that has"
+                " providers.<provider>.requests or a built-in list",
             )
         return provider
 

@@ -43,9 +43,10 @@ class Doubt:
 
 def file_doubt(path: Path, *, secret: bool, anyones: bool = False, strict: bool = False) -> Doubt | None:
     """What is wrong with the file: another user can change it or, where it is `secret`, read it. `anyones`: its owner may be
-    anyone. `strict`: a file of this user gives its group no right. None: nothing, or no such file."""
+    anyone. `strict`: a file of this user gives its group no right. None: nothing, or no such file: what is no regular file is
+    refused where it is read."""
     found = _found(path)
-    if found is None:
+    if found is None or not stat.S_ISREG(found.st_mode):
         return None
     if not anyones and found.st_uid not in _trusted():
         return _owned_by_other(path, found)
@@ -150,8 +151,14 @@ def _closing(path: Path, found: os.stat_result, mode: int) -> tuple[str, int | N
     """The step that closes it where the reader is, and the mode, where this process may set it."""
     if os.statvfs(path).f_flag & os.ST_RDONLY:
         return f"it is mounted read-only: chmod {mode:o} its original; for a Secret's volume, set defaultMode: 0440", None
-    mine = os.geteuid() in (_ROOT, found.st_uid)
-    return f"{'' if mine else 'as its owner, '}chmod {mode:o} {path}", mode if mine else None
+    if os.geteuid() in (_ROOT, found.st_uid):
+        return f"chmod {mode:o} {path}", mode
+    if found.st_gid in (os.getegid(), *os.getgroups()):
+        return f"as its owner, chmod {mode:o} {path}", None
+    # This process has its own rights as one of the others: a plain chmod would take them away as well.
+    if stat.S_ISDIR(found.st_mode):
+        return f"as its owner, chmod +t {path}", None
+    return f"as its owner, chown {os.geteuid()} {path} and chmod {mode & 0o700:o} {path}", None
 
 
 def others_in(gid: int) -> list[str]:

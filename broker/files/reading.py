@@ -6,6 +6,7 @@ nothing but a regular file, never more bytes than the caller allows, no descript
     Unreadable                what, where, why, what to do; nothing of the contents
     ├── PassingFault          the system could not read it at this moment: read it again
     └── StandingFault         it stays so until a person changes the file, its directory or its rights
+        └── Pipe              it is a named pipe
 
 FileNotFoundError is neither: what absence means is for the caller to say.
 """
@@ -75,6 +76,10 @@ class PassingFault(Unreadable):
 
 class StandingFault(Unreadable):
     """It cannot be read, or not be used, until a person changes something."""
+
+
+class Pipe(StandingFault):
+    """It is a named pipe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,4 +152,5 @@ def refuse_special(status: os.stat_result, shown: object) -> None:
     if stat.S_ISLNK(status.st_mode):
         raise StandingFault(shown, "is a link", "put a plain file in its place")
     if not stat.S_ISREG(status.st_mode):
-        raise StandingFault(shown, "is not a regular file", "put a plain file in its place")
+        kind = Pipe if stat.S_ISFIFO(status.st_mode) else StandingFault
+        raise kind(shown, "is not a regular file", "put a plain file in its place")

@@ -11,7 +11,7 @@ from broker.domain.errors import DeliveryNotAllowed, NoUsableProfile
 from broker.domain.findings import Finding, Severity
 from broker.domain.leases import Lease
 from broker.domain.material import Held, SourceState
-from broker.domain.policies import AgentPolicy
+from broker.domain.policies import NO_GATEWAY, AgentPolicy
 from broker.domain.provider import Provider
 from broker.domain.statuses import ProfileStatus
 from broker.domain.suspension import Suspension
@@ -80,7 +80,7 @@ class LeaseMessages:
         """The token where the credential would be, and the gateway where the vendor would be. What the vendor wants beside a
         credential the gateway adds."""
         if not self._gateway_url:
-            raise DeliveryNotAllowed("delivery 'brokered' is not available: no gateway runs beside this broker")
+            raise DeliveryNotAllowed(f"delivery 'brokered' is not available: {NO_GATEWAY}")
         profile, provider = granted.held.profile, granted.provider
         message.provider = profile.provider
         message.profile = profile.id

@@ -4,13 +4,18 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from broker.domain.discovery import Rules
 from broker.domain.material import Event, Listed, Unavailable
 from broker.files.dotenv import SIZE_MAX
-from broker.files.reading import Unreadable, read_some
+from broker.files.reading import Pipe, Unreadable, read_some
 from broker.sources._reading import parse_dotenv
 from broker.sources._watching import Changes, Watch
+
+_PASSWORD_MANAGER: Final = (
+    "Where a password manager feeds it (1Password), start the broker with its variables: `set -a; . FILE; equabot serve`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,9 @@ class Dotenv:
                 self._found = self._parse(read_some(self._path, limit=SIZE_MAX).data)
             except FileNotFoundError:
                 self._found = Listed(())
+            except Pipe as pipe:
+                self._found = Unavailable(f"{pipe}. {_PASSWORD_MANAGER}")
+                self._watch.unread("")
             except Unreadable as fault:
                 self._found = Unavailable(str(fault))
                 self._watch.unread("")

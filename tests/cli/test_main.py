@@ -1,14 +1,17 @@
 """The frame around every command: what it exits with, and what it says when something goes wrong."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from broker.cli.main import main, parse
+from tests.fakes.host import Host
 from tests.journeys.running import free_port
 
 CANARY = "sk-ant-api03-CANARYcanaryCANARY"
@@ -212,3 +215,35 @@ def test_ctrl_c_is_130_without_a_word(home: Path) -> None:
         [sys.executable, "-c", INTERRUPTED, "key", "x"], env=alone(home), capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGINT, "", "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
+@pytest.mark.parametrize(
+    ("command", "closed", "code", "said"),
+    [
+        (["models", "status", "--plain"], "HOME", 0, ""),
+        (["key", "anthropic"], "HOME", 3, "no broker answers"),
+        (
+            ["key", "anthropic"],
+            "EQUABOT_HOME",
+            64,
+            "equabot.yaml: cannot be read (Permission denied); let the",
+        ),
+        (["agent", "list"], "EQUABOT_HOME", 64, "equabot.yaml: cannot be read (Permission denied); let the"),
+    ],
+)
+def test_a_home_of_another_user_is_no_traceback(host: Host, command: list[str], closed: str, code: int, said: str) -> None:
+    """As after `su` or in a CI job, where HOME may still be root's."""
+    mine = Path(tempfile.mkdtemp())
+    mine.chmod(0o755)
+    (mine / "equabot.yaml").touch()
+    environ = dict.fromkeys(("HOME", "EQUABOT_HOME", "EQUABOT_RUN_DIR"), str(mine))
+    host.run(*command, **environ)  # now its modules are imported: Python itself may be closed to the other user
+    (mine / "equabot.yaml").unlink()
+    os.seteuid(54322)
+    try:
+        done = host.run(*command, **environ | {closed: str(host.home)})
+    finally:
+        os.seteuid(0)
+        shutil.rmtree(mine)
+    assert (done.code, said in done.err) == (code, True), done.err

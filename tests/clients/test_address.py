@@ -1,8 +1,14 @@
+import os
+import pwd
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from equabot_client import connect
 from equabot_client._address import resolve
+from equabot_client.errors import BrokerUnavailable
 
 HERE = {"EQUABOT_RUN_DIR": "/elsewhere"}
 
@@ -72,3 +78,30 @@ def test_an_agent_is_a_name_and_not_a_path(agent: str) -> None:
     """It becomes part of a path."""
     with pytest.raises(ValueError, match="not a name"):
         resolve(None, agent=agent, environ=HERE)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
+def test_a_socket_in_a_closed_directory_is_no_broker_with_what_to_do() -> None:
+    """S25: a client of another user, not in the group of the sockets: no traceback, and exit code 3 of the commands."""
+    run_dir = Path(tempfile.mkdtemp())
+    run_dir.chmod(0o755)
+    (run_dir / "main").mkdir(mode=0o700)
+    os.seteuid(54322)
+    try:
+        address = resolve(None, agent="main", environ={"EQUABOT_RUN_DIR": str(run_dir)})
+        with (
+            connect(address) as broker,
+            pytest.raises(BrokerUnavailable, match="may not open it: run as the broker"),
+        ):
+            broker.list_profiles()
+    finally:
+        os.seteuid(0)
+        shutil.rmtree(run_dir)
+
+
+def test_a_user_without_a_home_has_the_root_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that gives neither HOME nor an entry in the user database. The broker reads it in the same way."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    assert resolve(None, agent="main", environ={}).startswith("unix:/")
+    assert resolve("~/broker.sock", agent="main", environ={}) == "unix:/broker.sock"

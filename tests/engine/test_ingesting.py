@@ -254,6 +254,7 @@ def test_the_course_of_a_source_is_told() -> None:
     engine.put(profile(A), profile(B))
     take(engine, Listed((Unit("u", (profile(A),)),), {"v": "unreadable"}))
     take(engine, Changed(Unit("v", (profile(B),))))
+    take(engine, Listed((), {"": "/run/secrets/KEY unreadable"}))
     assert told(engine, SourceSynced, SourceStale, SourceRecovered) == [
         SourceSynced(source="s", profiles=1),
         SourceStale(source="s", fault="down"),
@@ -263,6 +264,7 @@ def test_the_course_of_a_source_is_told() -> None:
         SourceStale(source="s", fault="v: unreadable"),
         SourceRecovered(source="s"),
         SourceSynced(source="s", profiles=2),
+        SourceStale(source="s", fault="/run/secrets/KEY unreadable"),
     ]
 
 

@@ -4,6 +4,8 @@ import grp
 import os
 import pwd
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,21 @@ from broker.files.ownership import directory_doubt, file_doubt, way_doubt
 
 STRANGER, GROUP = 54322, 54321
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files to other users")
+
+
+@contextmanager
+def being(user: int, *, group: int = STRANGER) -> Iterator[None]:
+    """This process as that user, in that group alone."""
+    groups, own = os.getgroups(), os.getegid()
+    os.setgroups([])
+    os.setegid(group)
+    os.seteuid(user)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(own)
+        os.setgroups(groups)
 
 
 def shared_group() -> int:
@@ -88,13 +105,44 @@ def test_a_file_of_another_user_is_not_ours(place: Path) -> None:
 def test_a_file_that_root_gave_to_a_group_keeps_its_group(place: Path) -> None:
     """As a Secret's volume without `defaultMode`, which a process of the group reads: it may not set modes there."""
     path = file(place, 0o644, owner=0, group=GROUP)
-    os.seteuid(STRANGER)
-    try:
+    with being(STRANGER, group=GROUP):
         doubt = file_doubt(path, secret=True)
-    finally:
-        os.seteuid(0)
     assert doubt is not None
     assert (doubt.remedy, doubt.mode) == (f"as its owner, chmod 640 {path}", None)
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o644, 0o666, 0o604])
+def test_the_remedy_leaves_this_user_its_own_right(place: Path, mode: int) -> None:
+    """S25: who reads another user's file as everyone does could not read it after a plain chmod."""
+    path = file(place, mode, owner=0, group=GROUP)
+    with being(STRANGER):
+        doubt = file_doubt(path, secret=True, anyones=True)
+    assert doubt is not None
+    assert (doubt.remedy, doubt.mode) == (f"as its owner, chown {STRANGER} {path} and chmod 600 {path}", None)
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o777, 0o757])
+def test_an_open_directory_of_root_stays_open_and_becomes_sticky(place: Path, mode: int) -> None:
+    """S25: after the remedy the directory is in order, and this user can still write to it."""
+    place.chmod(mode)
+    with being(STRANGER):
+        doubt = directory_doubt(place)
+    assert doubt is not None
+    assert doubt.remedy == f"as its owner, chmod +t {place}"
+    place.chmod(mode | 0o1000)
+    with being(STRANGER):
+        assert directory_doubt(place) is None
+        (place / "made").mkdir()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_only_a_regular_file_holds_a_secret(place: Path, make: Callable[[Path], None]) -> None:
+    """A password manager's pipe holds nothing, and its mode is not the broker's to change."""
+    make(place / "file")
+    (place / "file").chmod(0o755)
+    assert file_doubt(place / "file", secret=True, strict=True) is None
 
 
 @needs_root

@@ -149,7 +149,9 @@ async def test_special_files_in_its_place(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     os.mkfifo(path)
     async with following(dotenv(path)) as events:
-        assert "is not a regular file" in str(await events.next())
+        told = str(await events.next())
+        assert "is not a regular file: put a plain file in its place." in told
+        assert "password manager feeds it (1Password), start the broker with its variables" in told
         path.unlink()
         path.mkdir()
         await events.until(lambda told: "is a directory, not a file" in str(told))

@@ -3,6 +3,8 @@
 Protobuf messages print their secrets, so none is kept in a variable longer than it takes to read it.
 """
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -155,6 +157,8 @@ def unavailable(address: str, details: str) -> errors.BrokerUnavailable:
 
 def _remedy(address: str, details: str) -> str:
     if address.startswith("unix:"):
+        if details == os.strerror(errno.EACCES):
+            return f"this user ({os.geteuid()}) may not open it: run as the broker's user, or join the group of its directory"
         return "is one running, and is its socket mounted here?"
     if "verif" in details.lower():  # CERTIFICATE_VERIFY_FAILED, Hostname Verification Check failed
         return "its certificate is not trusted. Does ca_file hold the authority that signed it, and does it name this host?"

@@ -8,6 +8,7 @@ from typing import Final, Self, TypedDict
 import grpc
 
 from equabot_client import errors
+from equabot_client._address import expanded
 
 _VARIABLES: Final = {
     "ca_file": "EQUABOT_BROKER_CA_FILE",
@@ -47,7 +48,7 @@ class Files:
     def of(cls, given: Security, environ: Mapping[str, str]) -> Self:
         """What was given, and the rest from the environment. Raises ValueError for a certificate without its key."""
         named = {name: given.get(name) or environ.get(variable) for name, variable in _VARIABLES.items()}
-        files = cls(**{name: Path(str(path)).expanduser() for name, path in named.items() if path})
+        files = cls(**{name: expanded(str(path)) for name, path in named.items() if path})
         if (files.client_certificate is None) != (files.client_key is None):
             raise ValueError("client_certificate and client_key belong together: give both")
         return files
