@@ -1,5 +1,6 @@
 """The sockets that a listener listens on."""
 
+import errno
 import socket
 from pathlib import Path
 from typing import Any, Final
@@ -29,20 +30,32 @@ def bound_at(path: Path) -> list[socket.socket]:
 def bound_on(host: str, port: int) -> list[socket.socket]:
     """Listening sockets on all addresses of the host; on every interface of both families where it says every interface.
     Raises CannotListen."""
-    every = host in _EVERY_INTERFACE and socket.has_dualstack_ipv6()
+    # A kernel may have IPv6 and the container's network may not: there only binding shows it.
+    hosts = ("::", "0.0.0.0") if host in _EVERY_INTERFACE and socket.has_dualstack_ipv6() else (host,)  # noqa: S104
+    for each in hosts:
+        try:
+            return _bound(each, port, dual=each != host or host == "::")
+        except (OSError, OverflowError) as error:
+            if each == hosts[-1] or getattr(error, "errno", 0) == errno.EADDRINUSE:
+                break
+    raise cannot_listen(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
+
+def _bound(host: str, port: int, *, dual: bool) -> list[socket.socket]:
+    """`dual`: a socket of IPv6 takes IPv4 as well. Raises OSError, OverflowError."""
     found: list[socket.socket] = []
     try:
-        for family, kind, _, _, address in _addresses("::" if every else host, port):
+        for family, kind, _, _, address in _addresses(host, port):
             found.append(socket.socket(family, kind))
             found[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
-                found[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not every)
+                found[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual)
             found[-1].bind(address)
             found[-1].listen(BACKLOG)
     except (OSError, OverflowError):
         for bound in found:
             bound.close()
-        raise cannot_listen(f"[{host}]:{port}" if ":" in host else f"{host}:{port}") from None
+        raise
     return found
 
 
