@@ -20,7 +20,9 @@ _ADDRESSES: Final = ("BASE_URL", "API_BASE", "API_HOST")
 _OWN: Final = "EQUABOT_"
 _NEEDED: Final = frozenset({"HOME", "LANG", "PATH", "PWD", "SHELL", "TERM", "USER"})
 """Handed on whatever is in them."""
-_MANYS: Final = ("sk-", "sk_")
+_STRIPES: Final = "sk_"
+"""With a word after it (`sk_live_`) it begins a key of a service that is no provider."""
+_MANYS: Final = ("sk-", _STRIPES)
 """What keys of many providers begin with."""
 # A short prefix (`hf_`) may begin a word of ordinary text: what follows has to look like no word at all.
 _LONG: Final = 6
@@ -102,7 +104,9 @@ def _key_pattern(providers: Iterable[Provider]) -> re.Pattern[str]:
     """What may be a key of a provider, anywhere in a text: its prefix, and how it goes on."""
     prefixes = {prefix for provider in providers for prefix in (*provider.key_prefixes, *provider.token_prefixes) if prefix}
     longest_first = sorted(prefixes | set(_MANYS), key=lambda prefix: (-len(prefix), prefix))
-    return re.compile(rf"(?<![A-Za-z0-9])({'|'.join(map(re.escape, longest_first))})([A-Za-z0-9_-]+)")
+    # One key may begin within what another prefix begins, so each place is looked at; an escape (`\n`, `%3D`) may go before it.
+    begins = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt])|(?<=%[0-9A-Fa-f]{2}))"
+    return re.compile(rf"{begins}(?=({'|'.join(map(re.escape, longest_first))})([A-Za-z0-9_-]{{1,48}}))")
 
 
 def _holds_key(value: str, keys: re.Pattern[str]) -> bool:
@@ -110,6 +114,6 @@ def _holds_key(value: str, keys: re.Pattern[str]) -> bool:
 
 
 def _goes_on_like_a_key(prefix: str, rest: str) -> bool:
-    if prefix in _MANYS:
+    if prefix == _STRIPES:
         return _LIKE_NO_WORD.match(rest) is not None
     return (len(prefix) >= _LONG and len(rest) >= _GOES_ON) or _LIKE_NO_WORD.search(rest) is not None

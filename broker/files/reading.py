@@ -120,11 +120,16 @@ def read_some(
             refuse_special(status, shown)
             if end:
                 file.seek(max(status.st_size - limit, 0))
-            return Contents(file.read(limit + 1), status)
+            data: bytes | None = file.read(limit + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise unreadable(shown, error) from None
+    except ValueError:
+        raise StandingFault(repr(shown), "cannot be read (its name has a null byte)", "correct the path") from None
+    if data is None:  # a log of the kernel, which looks like a file and has no more to say now
+        raise StandingFault(shown, "is not a regular file", "put a plain file in its place")
+    return Contents(data, status)
 
 
 def read_whole(name: str | Path, *, limit: int, shown: object = None, within: int | None = None, follow: bool = True) -> bytes:

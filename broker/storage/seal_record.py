@@ -85,7 +85,7 @@ def _numbers(content: bytes, keys: list[bytes], file: Path, *, anew: bool) -> di
         numbers = {str(store): int(number) for store, number in written["numbers"].items()}
         key = next(key for key in keys if key_name(key) == written["kid"])
         sound = hmac.compare_digest(str(written["digest"]), _digest(numbers, key))
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, StopIteration):
+    except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, StopIteration):
         sound, numbers = False, {}
     if not sound and not anew:
         raise StoreFault(

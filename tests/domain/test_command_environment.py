@@ -58,6 +58,8 @@ def test_a_name_that_only_looks_like_a_providers_is_not_handed_on_and_said(name:
         "sk-proj-" + "x" * 40, "sk-or-v1-" + "0" * 40, "gsk_Ab3De5Gh7Jk9Mn1Pq3St5", "AIzaSyA1b2C3d4E5f6G7h8I9",
         "sk-" + "a1b2" * 8, "sk_" + "0a1b" * 12, "ghp_A1b2C3d4E5f6G7h8",
         "hf_aB3dE5gH7jK9mN1pQ3", "sk-ant-oat01-" + "t0k" * 30,
+        "sk-None-" + "a1b2" * 10, "sk-cp-" + "a1b2" * 10, f"sk-first-{ANTHROPIC}",
+        f"key%3D{ANTHROPIC}", rf"first line\n{ANTHROPIC}",
     ],
 )  # fmt: skip
 def test_a_value_that_holds_a_providers_key_is_not_handed_on_and_said(value: str) -> None:
@@ -73,7 +75,8 @@ def test_a_value_that_holds_a_providers_key_is_not_handed_on_and_said(value: str
         ("ANTHROPIC_MODEL", "claude-sonnet-4-5"), ("CLAUDE_CODE_MAX_OUTPUT_TOKENS", "8000"), ("GITHUB_WORKSPACE", "/w"),
         ("HF_HUB_CACHE", "/models/hf_hub_downloads_of_all"), ("OPENAI_LOG", "debug"), ("SSH_AUTH_SOCK", "/run/agent"),
         ("DATABASE_URL", "postgres://me:secret@db/x"), ("LANGUAGE", "en"), ("EDITOR", "vi"),
-        ("MY_TASK", "task-ant-collection-of-ants"), ("STRIPE_KEY", "sk_live_x"), ("BRANCH", "sk-fix-the-thing-of-2026"),
+        ("MY_TASK", "task-ant-collection-of-ants"), ("STRIPE_KEY", "sk_live_51HxA1b2C3d4E5f6G7"),
+        ("BRANCH", "sk-fix-the-thing-of-2026"),
     ],
 )  # fmt: skip
 def test_everything_else_is_handed_on(name: str, value: str) -> None:

@@ -53,6 +53,12 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     assert "is a directory, not a file" in refusal(tmp_path / "directory")
 
 
+def test_a_name_that_cannot_be_one_is_refused() -> None:
+    """S28: as every other path of no use, not with an error of the library's."""
+    with pytest.raises(StandingFault, match="its name has a null byte"):
+        read_whole("no\0file", limit=10)
+
+
 def test_a_link_is_followed_unless_it_must_not_be(tmp_path: Path) -> None:
     """What a caller writes itself is no link."""
     (tmp_path / "file").write_bytes(b"k")

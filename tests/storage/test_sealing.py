@@ -369,7 +369,14 @@ def test_what_was_sealed_so_once_is_not_taken_in_another_form(tmp_path: Path, fo
 
 
 @pytest.mark.parametrize(
-    "alter", [lambda c: c.replace(b": 2", b": 1"), lambda c: b"{", lambda c: b"[]", lambda c: b'{"numbers": {}}']
+    "alter",
+    [
+        lambda c: c.replace(b": 2", b": 1"),
+        lambda c: c.replace(b": 2", b": 1e999"),
+        lambda c: b"{",
+        lambda c: b"[]",
+        lambda c: b'{"numbers": {}}',
+    ],
 )
 def test_a_record_that_was_altered_is_a_fault_with_a_way_back(tmp_path: Path, alter: Callable[[bytes], bytes]) -> None:
     """S14: its digest takes the seal's key."""
