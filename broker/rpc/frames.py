@@ -33,6 +33,8 @@ class HeaderGate:
         self._held = b""
         self._begun = False
         self._passing = 0
+        """From where on the next piece is looked at; in a block that is not whole, from the beginning of the block."""
+        self._in_block = False
 
     @property
     def waits(self) -> bool:
@@ -69,7 +71,7 @@ class HeaderGate:
         """Up to where the data may pass. What passes may end within a frame that has no fields."""
         size = len(data)
         at = self._passing
-        block = -1
+        block = 0 if self._in_block else -1
         while at + 9 <= size:
             upper, lower, kind, flags = _HEAD.unpack_from(data, at)
             end = at + 9 + (upper << 8 | lower)
@@ -89,5 +91,6 @@ class HeaderGate:
                     if self._blocks is not None:
                         self._blocks -= 1
             at = end
-        self._passing = max(at - size, 0) if block < 0 else 0
+        self._in_block = at > block >= 0
+        self._passing = at - block if block >= 0 else max(at - size, 0)
         return block if block >= 0 else min(at, size)
