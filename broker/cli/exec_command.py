@@ -79,7 +79,10 @@ class _Held:
         credential.close()
         if why.metadata.get("cause") != "no_gateway":
             raise Failure(f"{why.reason}: {why.message}. The command would hold the key itself with --delivery raw")
-        return self._leased(connected, provider, "raw")
+        try:
+            return self._leased(connected, provider, "raw")
+        except DeliveryNotAllowed:
+            raise why from None  # a gateway is what is missing, and not the right to the key
 
     def _tell(self, lease: "Lease") -> None:
         if lease.delivery == "brokered":

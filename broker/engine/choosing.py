@@ -17,7 +17,7 @@ from broker.domain.errors import (
 from broker.domain.hygiene import quoted
 from broker.domain.policies import AgentPolicy, Policies
 from broker.domain.profiles import State, split_id
-from broker.domain.provider import Catalog
+from broker.domain.provider import Catalog, Mode
 from broker.domain.selection import Candidate, Plan, explicit_order, plan
 from broker.domain.statuses import ProfileStatus, describe
 from broker.engine.sessions import SessionKey, Sessions
@@ -214,7 +214,9 @@ class Choosing:
         unread = self._unread()
         if unread is not None:
             return unread
-        names = ", ".join(name.name for name in self.catalog.providers[provider].env_names[:2])
+        # A key first: that is what most people have. The catalog's order is that of precedence.
+        known = sorted(self.catalog.providers[provider].env_names, key=lambda name: name.mode is not Mode.API_KEY)
+        names = " or ".join(name.name for name in known[:2])
         hint = f"set {names} in the environment or in .env" if names else "add a profile"
         return NoUsableProfile(f"no credential for provider {provider!r}: {hint}")
 

@@ -191,6 +191,12 @@ def test_a_provider_without_any_profile_is_told_what_to_set(engine: Engine) -> N
         engine.choosing.choose("main", "openai")
 
 
+def test_the_remedy_names_a_key_before_a_login(engine: Engine) -> None:
+    """Most people have a key; the catalog's order is that of precedence."""
+    with pytest.raises(NoUsableProfile, match="set ANTHROPIC_API_KEY or ANTHROPIC_OAUTH_TOKEN in the environment"):
+        engine.choosing.choose("main", "anthropic")
+
+
 def test_a_source_that_was_never_read_may_hold_it() -> None:
     """Then trying again makes sense; once it has been read, absence is absence."""
     sources = (FakeSource("quick"), FakeSource("slow"))

@@ -98,3 +98,13 @@ def test_a_rotation_is_told_to_those_who_ask(running_broker: RunningBroker) -> N
         assert line == "equabot: anthropic:dotenv was rotated; the command keeps what it was started with\n"
         running.send_signal(signal.SIGTERM)
         assert running.wait(10) == 128 + 15
+
+
+def test_where_a_gateway_is_missing_that_is_said_and_not_to_hand_out_the_key(make_broker: MakeBroker) -> None:
+    """An agent that may have tokens alone, before its operator has started the gateway."""
+    config = "agents: {main: {deliveries: [brokered], providers: ['*']}}\n"
+    broker = make_broker(dotenv=f"ANTHROPIC_API_KEY={KEY}\n", config=config).start()
+    done = broker.run("exec", "anthropic", "--", "env")
+    assert done.returncode == 1
+    assert "no gateway runs with this broker: start it with `equabot serve --gateway`" in done.stderr
+    assert "agents.main.deliveries" not in done.stderr

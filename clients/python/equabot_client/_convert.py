@@ -157,8 +157,9 @@ def unavailable(address: str, details: str) -> errors.BrokerUnavailable:
 
 def _remedy(address: str, details: str) -> str:
     if address.startswith("unix:"):
-        if details == os.strerror(errno.EACCES):
-            return f"this user ({os.geteuid()}) may not open it: run as the broker's user, or join the group of its directory"
+        if os.strerror(errno.EACCES) in details:
+            user = f"this user ({os.geteuid()})"
+            return f"{user} may not open it: run as the broker's user, or as an agent in the group of the socket's directory"
         return "is one running, and is its socket mounted here?"
     if "verif" in details.lower():  # CERTIFICATE_VERIFY_FAILED, Hostname Verification Check failed
         return "its certificate is not trusted. Does ca_file hold the authority that signed it, and does it name this host?"
