@@ -191,8 +191,10 @@ def test_a_provider_without_any_profile_is_told_what_to_set(engine: Engine) -> N
         engine.choosing.choose("main", "openai")
 
 
-def test_the_remedy_names_a_key_before_a_login(engine: Engine) -> None:
+def test_the_remedy_names_a_key_before_a_login() -> None:
     """Most people have a key; the catalog's order is that of precedence."""
+    engine = Engine()
+    engine.put(profile("openai:x"))
     with pytest.raises(NoUsableProfile, match="set ANTHROPIC_API_KEY or ANTHROPIC_OAUTH_TOKEN in the environment"):
         engine.choosing.choose("main", "anthropic")
 
