@@ -18,7 +18,8 @@ from typing import Final
 from broker.files.reading import StandingFault, read_some
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_LINKS_MAX: Final = 40
+_LINKED_MAX: Final = 256
+"""Links of one walk and steps in them: each step into a directory holds a descriptor until the walk ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def read_within(folder: Folder, name: str, *, shown: Path, limit: int) -> bytes 
 
 def _walk(folder: Folder, name: str, *, shown: Path, opened: ExitStack) -> tuple[tuple[int, ...], str]:
     """The descriptors that lead to what the name means, and its last step where that is no directory."""
-    steps, rest, links = list(folder.steps), [name], 0
+    steps, rest, linked = list(folder.steps), [name], 0
     while rest:
         step = rest.pop()
         if step == "..":
@@ -76,10 +77,10 @@ def _walk(folder: Folder, name: str, *, shown: Path, opened: ExitStack) -> tuple
             continue
         mode = os.lstat(step, dir_fd=steps[-1]).st_mode
         if stat.S_ISLNK(mode):
-            links += 1
-            if links > _LINKS_MAX:
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             target = Path(os.readlink(step, dir_fd=steps[-1]))
+            linked += 1 + len(target.parts)
+            if linked > _LINKED_MAX:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             if target.is_absolute():
                 if not target.is_relative_to(folder.root):
                     raise _outside(folder, shown)

@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,24 @@ def test_links_inside_are_followed(root: Path, target: str, found: bytes | None)
     (root / "alias").symlink_to("team")
     (root / "link").symlink_to(target.format(root=root))
     assert read(root, "link") == found
+
+
+def test_links_of_many_steps_take_few_descriptors(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S13: 39 links of 800 steps each held 20,000 descriptors, so that the broker had none for its callers."""
+    target = "file"
+    for number in range(39):
+        (root / f"link{number}").symlink_to("team/../" * 500 + target)
+        target = f"link{number}"
+    opened, real = list[int](), os.open
+
+    def counted(*given: Any, **named: Any) -> int:
+        opened.append(real(*given, **named))
+        return opened[-1]
+
+    monkeypatch.setattr(os, "open", counted)
+    with pytest.raises(OSError, match=os.strerror(errno.ELOOP)):
+        read(root, target)
+    assert len(opened) < 256
 
 
 @pytest.mark.parametrize(
