@@ -35,7 +35,7 @@ CHANNELS: dict[str, set[type[Event]]] = {
     "broker/envoy/secret_discovery.py": {SecretPushed},
 }
 """Where the server reveals a secret for somebody else, and what is recorded before."""
-OURS = {"broker/rpc/remote.py": "the broker's own TLS key, which stays in the process"}
+OURS = {"broker/rpc/tls.py": "the broker's own TLS key, which stays in the process"}
 
 
 class Held:

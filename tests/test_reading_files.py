@@ -15,6 +15,7 @@ REASONS = {
     "broker/cli/audit.py": "a log of any size that a person names on the command line",
     "broker/cli/main.py": "/dev/null",
     "broker/identity/agent_socket.py": "the broker's own lock file, which it creates",
+    "broker/rpc/tls.py": "memory, which it creates and which the TLS library reads as a file",
     "broker/storage/_state_file.py": "the broker's own database, which it creates",
     "broker/storage/_store_lock.py": "the broker's own lock files, which it creates",
     "broker/storage/edited_file.py": "the broker's own guard and backup files, which it creates",

@@ -102,12 +102,14 @@ async def test_strangers_do_not_starve_a_scraper(scraped: Scraped) -> None:
 async def test_a_request_has_a_deadline(scraped: Scraped, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """S18: from the connection to the empty line."""
     monkeypatch.setattr(_metrics_server, "_REQUEST_WITHIN", 0.01)
-    assert await ended([await scraped.connect(sent)]) == 1
+    with suppress(ConnectionResetError):  # the server may end it before this side has seen that it is connected
+        assert await ended([await scraped.connect(sent)]) == 1
 
 
 @pytest.mark.parametrize("scraped", [MANY], indirect=True)
 async def test_a_scraper_that_does_not_read_is_left(scraped: Scraped, monkeypatch: pytest.MonkeyPatch) -> None:
     """S18: the answer is not held for it; one that reads gets the whole."""
+    monkeypatch.setattr(_metrics_server, "_ANSWER_WITHIN", 60.0)
     whole = await scraped.scrape()
     assert len(whole) > 3_000_000
     monkeypatch.setattr(_metrics_server, "_ANSWER_WITHIN", 0.3)
