@@ -146,6 +146,9 @@ def error(raised: grpc.RpcError, address: str) -> errors.EquabotError:
             return errors.DeadlineExceeded(f"the broker at {address} did not answer in time")
         case grpc.StatusCode.UNIMPLEMENTED:
             return errors.Unsupported(f"what answers at {address} does not know this call: {details}")
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in details and not details.startswith("CLIENT"):
+            # gRPC refuses it before the broker sees it, and so without a reason of the broker's.
+            return errors.InvalidArgument("the request is larger than the broker accepts: shorten its names")
         case _:
             return errors.Unexpected(f"{address} answered {code.name}: {details}")
 
