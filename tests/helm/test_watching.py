@@ -25,6 +25,7 @@ SNAPSHOT: Final = Snapshot(
     sources=(SourceGauge(source="env", sync_age=1.0, stale=False),),
     leases={("main", "acme"): 1},
     streams={"main": 1},
+    suspended={"main": False},
 )
 
 
