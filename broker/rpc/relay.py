@@ -118,7 +118,8 @@ class Relay:
 
     def accept(self, caller: "_Caller") -> None:
         """A caller has come."""
-        caller.name = f"{self._prefix}/{next(self._numbers)}/{caller.address}"
+        # Random each time: all of a pod's containers see these names, and one could take those that come next.
+        caller.name = f"{self._prefix}/{next(self._numbers)}-{secrets.token_hex(8)}/{caller.address}"
         self._callers[caller.name] = caller
         self._gone.clear()
         _end(self.strangers.add(caller, caller.address))

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import socket
 import struct
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,12 @@ def connection(made: Remote) -> AbstractContextManager[socket.socket]:
     connected = socket.create_connection(("127.0.0.1", made.port))
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     return connected
+
+
+def names_of_the_relays() -> set[str]:
+    """As every process of this network namespace sees them."""
+    sockets = Path("/proc/net/unix").read_text().splitlines()
+    return {line.split()[-1].removeprefix("@") for line in sockets if "@equabot-" in line}
 
 
 @pytest.mark.parametrize("sent", [b"", HALF_A_HELLO, b"GET / HTTP/1.1\r\n\r\n", PREFACE + frame(SETTINGS, 0, 0)])
@@ -93,6 +99,23 @@ async def test_calls_that_give_up_do_not_close_a_connection_to_others(
             assert {failed.code for failed in await asyncio.gather(*calls)} == {"DEADLINE_EXCEEDED"}
         away.set()
         await broker.AcquireLease(ANTHROPIC, metadata=MAIN, timeout=10)
+
+
+async def test_the_names_of_connections_cannot_be_taken_in_advance(serve: Serve, tmp_path: Path) -> None:
+    """S2: processes that share the network see the names of the relay's own ends; one that binds the next ones stops nobody."""
+    async with remote(serve, tmp_path) as made, AsyncExitStack() as held:
+        await (await made.broker()).AcquireLease(ANTHROPIC, metadata=MAIN)
+        seen = names_of_the_relays()
+        assert seen
+        for name in seen:
+            prefix, number, address = name.split("/")
+            for ahead in range(1, 50):
+                squatter = held.enter_context(socket.socket(socket.AF_UNIX))
+                squatter.bind(f"\0{prefix}/{int(number.partition('-')[0]) + ahead}/{address}")
+        await (await made.broker()).AcquireLease(ANTHROPIC, metadata=MAIN, timeout=10)
+        names = {caller.name.split("/")[1].partition("-")[2] for caller in relay_of(made)._callers.values()}
+        assert len(names) == len(relay_of(made)._callers)
+        assert min(map(len, names)) == 16
 
 
 async def test_little_is_held_while_calls_wait(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
