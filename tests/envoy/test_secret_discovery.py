@@ -17,7 +17,7 @@ from broker.domain.policies import AgentPolicy
 from broker.domain.provider import Mode
 from broker.envoy.secret_discovery import SecretServicer
 from tests.fakes.engine import ANYTHING, Engine, profile
-from tests.rpc.serving import said
+from tests.rpc.serving import eventually, said
 
 WORK = profile("anthropic:work", "sk-of-work", source="fake")
 HOME = profile("anthropic:home", "sk-of-home", mode=Mode.TOKEN)
@@ -226,6 +226,7 @@ async def test_a_refusal_is_logged_without_its_words(engine: Engine, stub: Any, 
     await world.ask("main/anthropic")
     await world.told()
     await world.ask("main/anthropic", nonce="1", error_detail=Status(code=3, message="bad secret sk-of-work"))
+    await eventually(lambda: said(caplog) == ["an Envoy refuses a secret of main/anthropic"])
     engine.put(profile("anthropic:work", "sk-rotated"))
     assert await world.told() == {"main/anthropic": "sk-rotated"}
     assert said(caplog) == ["an Envoy refuses a secret of main/anthropic"]

@@ -100,7 +100,7 @@ async def test_a_server_that_is_slow_is_not_waited_for(server: TokenReviewer, tm
     await api.open()
     reviews = TokenReviews(api, audience="equabot", within=0.2)
     server.going.clear()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         refused = await asyncio.gather(*(reviews.account(said()) for _ in range(40)), return_exceptions=True)
     assert {type(error) for error in refused} == {IdentityUnchecked}
     assert len(server.asked) <= 16

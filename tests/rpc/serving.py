@@ -119,7 +119,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [message for message in messages if "PollerCompletionQueue._handle_events" not in message]
 
 
-async def eventually(condition: Callable[[], bool], *, within: float = 5.0) -> None:
+async def eventually(condition: Callable[[], bool], *, within: float = 30.0) -> None:
     """Returns once the condition holds. Raises TimeoutError."""
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event

@@ -246,7 +246,7 @@ async def test_a_vendor_that_fails_is_told_and_asked_again(
     vendors: IdentityExchange, token_file: TokenFile, fault: str, code: str
 ) -> None:
     """Once a call; the next one may succeed. Nothing of either token is in a failure."""
-    source = workloads(vendors, token_file.path, within=0.2)
+    source = workloads(vendors, token_file.path, within=0.2 if fault == "slow" else 20)
     vendors.faults = [fault]
     failed = await failure(source)
     assert failed.code == code
