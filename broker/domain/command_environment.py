@@ -18,6 +18,11 @@ _WORDS: Final = frozenset(
 )
 _ADDRESSES: Final = ("BASE_URL", "API_BASE", "API_HOST")
 _OWN: Final = "EQUABOT_"
+_OTHER_NAMES: Final = frozenset(
+    """AZURE_API_KEY CLAUDE_API_KEY CLAUDE_CODE_API_KEY CODEX_API_KEY DASHSCOPE_API_KEY GROK_API_KEY HUGGINGFACEHUB_API_TOKEN
+    HUGGING_FACE_HUB_TOKEN OPENAI_APIKEY TOGETHERAI_API_KEY VERTEX_API_KEY XI_API_KEY""".split()  # noqa: SIM905 - as above
+)
+"""In which other tools keep credentials of known providers, and which the catalog does not read."""
 _NEEDED: Final = frozenset({"HOME", "LANG", "PATH", "PWD", "SHELL", "TERM", "USER"})
 """Handed on whatever is in them."""
 _STRIPES: Final = "sk_"
@@ -52,7 +57,7 @@ def screened(environ: Mapping[str, str], catalog: Catalog, *, bound: Collection[
         upper = name.upper()
         if upper in named or name in bound or upper.startswith(_OWN):
             continue
-        if _is_credential(upper, stems) or (upper not in _NEEDED and _holds_key(value, keys)):
+        if upper in _OTHER_NAMES or _is_credential(upper, stems) or (upper not in _NEEDED and _holds_key(value, keys)):
             unnamed.append(name)
         else:
             kept[name] = value

@@ -43,10 +43,11 @@ def test_the_variables_that_were_found_left(name: str) -> None:
         "ANTHROPIC_CUSTOM_HEADERS", "ANTHROPIC_ADMIN_KEY", "OPENAI_ADMIN_KEY", "OPENAI_API_BASE",
         "GOOGLE_APPLICATION_CREDENTIALS",
         "AZURE_OPENAI_AD_TOKEN", "GITHUB_PAT", "GH_ENTERPRISE_TOKEN", "MISTRAL_CLIENT_SECRET", "XAI_MANAGEMENT_KEY",
+        "HUGGING_FACE_HUB_TOKEN", "XI_API_KEY", "DASHSCOPE_API_KEY", "CODEX_API_KEY", "azure_api_key",
     ],
 )  # fmt: skip
 def test_a_name_that_only_looks_like_a_providers_is_not_handed_on_and_said(name: str) -> None:
-    """S7: it begins as the provider's variables do, and has a word for a credential in it."""
+    """S7: it begins as the provider's variables do and has a word for a credential in it, or other tools read it."""
     screen = screened({name: "x", "KEPT": "1"}, BUILT_IN)
     assert (screen.kept, screen.unnamed) == ({"KEPT": "1"}, (name,))
 
