@@ -54,6 +54,7 @@ class Engine:
             configured_order=config.order,
             orders=stored.orders,
             pins=stored.pins,
+            places=config.places,
         )
         identities = Workloads(
             config.workloads, catalog=config.catalog, clock=clock, endpoint=HttpTokenEndpoint(within=_EXCHANGE_WITHIN)

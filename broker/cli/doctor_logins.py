@@ -12,12 +12,12 @@ from broker.cli.status_report import Report
 from broker.cli.storing import faults
 from broker.cli.surroundings import now
 from broker.domain.findings import Severity, choice, hides, of_suspensions
-from broker.domain.logins import login_command
 from broker.domain.material import Fault
 from broker.domain.oauth import refresh_at
 from broker.domain.policies import MAIN
 from broker.domain.profiles import Profile, State
 from broker.domain.provider import Mode
+from broker.domain.remedies import how_to_add, how_to_replace
 from broker.domain.statuses import ProfileStatus
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from equabot_client.admin import Finding
 
 _BAD: Final = (State.EXPIRED, State.REJECTED, State.REAUTH_REQUIRED, State.INVALID)
-_STORE: Final = "profile_store"
-_ENVIRONMENT: Final = ("env", "dotenv")
 
 
 def logins(args: Namespace, config: "Config") -> Iterator[Problem]:
@@ -60,13 +58,12 @@ def logins(args: Namespace, config: "Config") -> Iterator[Problem]:
 def _missing(report: Report) -> Iterator[Problem]:
     if not report.in_use():
         if report.agent == MAIN:
-            yield problem(Severity.ERROR, "credentials", "there are none", "equabot onboard")
+            yield problem(Severity.ERROR, "credentials", "there are none", how_to_add(None, report.config.places))
         return
     for provider in report.missing():
         subject = provider if report.agent == MAIN else f"{provider} (agent {report.agent})"
-        yield problem(
-            Severity.ERROR, subject, "is in use, and has no credential", f"equabot models auth add --provider {provider}"
-        )
+        how = how_to_add(report.config.catalog.get(provider), report.config.places)
+        yield problem(Severity.ERROR, subject, "is in use, and has no credential", how)
 
 
 def _profile(report: Report, profile: ProfileStatus, owner: str) -> Iterator[Problem]:
@@ -93,19 +90,7 @@ def _profile(report: Report, profile: ProfileStatus, owner: str) -> Iterator[Pro
 
 def remedy(profile: ProfileStatus, owner: str) -> str:
     """The command that brings a new credential for the profile to where it is kept."""
-    kind, _, place = profile.source.partition(" ")
-    if profile.mode == Mode.WIF:
-        return "it is exchanged again by itself: mend the identity token, or what the vendor trusts"
-    if kind in _ENVIRONMENT:
-        return f"replace its value in {place or 'the environment'}"
-    if kind != _STORE and not kind.endswith("_cli"):
-        return f"replace it in {profile.source}"
-    if kind.endswith("_cli") or profile.mode == Mode.OAUTH:
-        return login_command(profile.id, owner)
-    named = f"--provider {profile.provider} --profile-id {profile.id}{f' --agent {owner}' if owner else ''}"
-    if profile.mode == Mode.API_KEY:
-        return f"equabot models auth add --method api-key {named}"
-    return login_command(profile.id, owner) if profile.id.endswith("-cli") else f"equabot models auth paste-token {named}"
+    return how_to_replace(profile.id, mode=profile.mode, source=profile.source, agent=owner)
 
 
 def _sources(here: "Survey", findings: "Sequence[Finding]") -> Iterator[Problem]:

@@ -8,6 +8,7 @@ from broker.cli.output import Cell, Style
 from broker.cli.status_report import Report, condition, effective, from_environment, label, severity
 from broker.domain.profiles import State
 from broker.domain.provider import Mode
+from broker.domain.remedies import how_to_add
 from broker.domain.statuses import ProfileStatus
 
 
@@ -152,10 +153,7 @@ def _remedy(report: Report, provider: str) -> str:
     for profile in report.of(provider):
         if profile.mode == Mode.WIF:
             return f"no credential, for {profile.id} has got none: {profile.reason}"
-    known = config.catalog.get(provider)
-    names = [env.name for env in known.env_names] if known else []
-    name = next((name for name in names if name.endswith("_API_KEY")), next(iter(names), "ANTHROPIC_API_KEY"))
-    return f"no credential: set {name} in the environment or in {config.home / '.env'}"
+    return f"no credential: {how_to_add(config.catalog.get(provider), config.places)}"
 
 
 def _profile_row(profile: ProfileStatus, now: float) -> Sequence[Cell | str]:

@@ -13,6 +13,7 @@ from broker.domain.discovery import Rules
 from broker.domain.leases import LeaseOptions
 from broker.domain.policies import Policies
 from broker.domain.provider import Catalog, Mode
+from broker.domain.remedies import Places
 from broker.domain.secret_value import SecretValue
 from broker.domain.workload import Workload
 from broker.envoy.options import GatewayOptions
@@ -163,3 +164,9 @@ class Config:
     def anchor_path(self) -> Path:
         """Where the audit log's anchor is."""
         return self.audit.anchor or self.state_path.with_name("audit.head")
+
+    @property
+    def places(self) -> Places:
+        """Where credentials come from, as a remedy names it."""
+        dotenv = next((str(spec.options["path"]) for spec in self.sources if spec.kind == "dotenv"), ".env")
+        return Places(tuple(spec.kind for spec in self.sources), dotenv)

@@ -1,6 +1,6 @@
 """What an operator should know: faults of sources, credentials that need a hand, providers nobody serves."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -10,6 +10,8 @@ from types import MappingProxyType
 from broker.domain.logins import how_to_log_in
 from broker.domain.material import Shadowed, SourceState
 from broker.domain.profiles import Profile, State
+from broker.domain.provider import Mode
+from broker.domain.remedies import how_to_replace
 from broker.domain.selection import Candidate
 from broker.domain.suspension import Suspension
 
@@ -35,15 +37,6 @@ class Finding:
     remedy: str = ""
 
 
-_REMEDIES = {
-    State.EXPIRING: "replace it before it expires",
-    State.EXPIRED: "replace it",
-    State.REJECTED: "replace it; if the provider was wrong, clear the rejection",
-    State.INVALID: "correct the value where it is kept",
-    State.MISSING: "bring its source back",
-}
-
-
 def findings(
     *,
     sources: Iterable[SourceState],
@@ -56,13 +49,15 @@ def findings(
     anchor_fault: str = "",
     identity_fault: str = "",
     suspensions: Mapping[str, Suspension] = _NO_SUSPENSIONS,
+    add: Callable[[str], str] = lambda _: "add a credential",
 ) -> list[Finding]:
-    """Everything worth knowing, the gravest kinds first; after 500 of them, how many more there are."""
+    """Everything worth knowing, the gravest kinds first; after 500 of them, how many more there are. `add` says how a provider
+    gets a first credential."""
     found = chain(
         _of_faults(state=store_fault, audit=audit_fault, identity=identity_fault),
         of_suspensions(suspensions),
         _of_audit(audit_doubt, anchor_fault),
-        _of_providers(unmet),
+        _of_providers(unmet, add),
         _of_sources(sources),
         _of_profiles(candidates),
         _of_shadows(shadowed),
@@ -105,13 +100,13 @@ def _of_audit(doubt: str, anchor_fault: str) -> Iterator[Finding]:
         yield Finding(severity=Severity.ERROR, subject="audit", message=anchor_fault, remedy=remedy)
 
 
-def _of_providers(unmet: Iterable[str]) -> Iterator[Finding]:
+def _of_providers(unmet: Iterable[str], add: Callable[[str], str]) -> Iterator[Finding]:
     for provider in unmet:
         yield Finding(
             severity=Severity.ERROR,
             subject=provider,
             message="the provider is required, and no agent can be granted a usable profile of it",
-            remedy="add a credential, let an agent use it, or take the provider out of `required`",
+            remedy=f"{add(provider)}; or let an agent use it, or take the provider out of `required`",
         )
 
 
@@ -142,11 +137,14 @@ def _remedy(profile: Profile, state: State) -> str:
     again = how_to_log_in(profile)
     if state is State.REAUTH_REQUIRED:
         return again
-    if profile.workload and state is not State.REJECTED:
-        return "it is exchanged again by itself: mend the identity token, or what the vendor trusts"
     if profile.refresh is not None and state in (State.EXPIRING, State.EXPIRED):
         return f"it is refreshed by itself; should that go on failing, {again}"
-    return _REMEDIES[state]
+    if state is State.MISSING and not profile.workload:
+        return "bring its source back"
+    mode = Mode.WIF if profile.workload else profile.mode
+    kept = how_to_replace(profile.id, mode=mode, source=profile.source, agent=profile.agent)
+    wrong = "; if the provider was wrong, clear the rejection" if state is State.REJECTED else ""
+    return f"{kept}{wrong}"
 
 
 def _of_shadows(shadowed: Iterable[Shadowed]) -> Iterator[Finding]:

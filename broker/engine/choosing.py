@@ -17,7 +17,8 @@ from broker.domain.errors import (
 from broker.domain.hygiene import quoted
 from broker.domain.policies import AgentPolicy, Policies
 from broker.domain.profiles import State, split_id
-from broker.domain.provider import Catalog, Mode
+from broker.domain.provider import Catalog
+from broker.domain.remedies import ANYWHERE, Places, how_to_add
 from broker.domain.selection import Candidate, Plan, explicit_order, plan
 from broker.domain.statuses import ProfileStatus, describe
 from broker.engine.sessions import SessionKey, Sessions
@@ -47,9 +48,11 @@ class Choosing:
         configured_order: Mapping[str, tuple[str, ...]],
         orders: Mapping[tuple[str, str], tuple[str, ...]],
         pins: Mapping[SessionKey, tuple[str, bool]],
+        places: Places = ANYWHERE,
     ) -> None:
         self._clock = clock
         self._store = store
+        self._places = places
         self._policies = policies
         self._standings = standings
         self._configured = configured_order
@@ -214,11 +217,11 @@ class Choosing:
         unread = self._unread()
         if unread is not None:
             return unread
-        # A key first: that is what most people have. The catalog's order is that of precedence.
-        known = sorted(self.catalog.providers[provider].env_names, key=lambda name: name.mode is not Mode.API_KEY)
-        names = " or ".join(name.name for name in known[:2])
-        hint = f"set {names} in the environment or in .env" if names else "add a profile"
-        return NoUsableProfile(f"no credential for provider {provider!r}: {hint}")
+        return NoUsableProfile(f"no credential for provider {provider!r}: {self.how_to_add(provider)}")
+
+    def how_to_add(self, provider: str) -> str:
+        """How the broker gets a first credential of the provider."""
+        return how_to_add(self.catalog.providers.get(provider), self._places)
 
     def _unread(self) -> SourceNotSynced | None:
         unread = self._standings.material.unread

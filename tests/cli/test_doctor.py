@@ -69,7 +69,7 @@ def test_nothing_at_all_is_an_error(host: Host) -> None:
     """With the way to begin."""
     done = host.run("doctor")
     assert done.code == 1
-    assert said(done, "error", "credentials\tthere are none\tequabot onboard")
+    assert said(done, "error", "credentials\tthere are none\tset ANTHROPIC_API_KEY in the environment or in ")
     assert list(host.home.iterdir()) == [], "to look changes nothing"
 
 
@@ -79,7 +79,8 @@ def test_a_provider_in_use_without_a_credential_is_an_error(host: Host) -> None:
     host.write_config("required: [openai]\n")
     done = host.run("doctor")
     assert done.code == 1
-    assert said(done, "error", "openai\tis in use, and has no credential\tequabot models auth add --provider openai")
+    assert said(done, "error", "openai\tis in use, and has no credential\tset OPENAI_API_KEY in the environment or in ")
+    assert "or run `equabot models auth add --provider openai`" in done.out
 
 
 @pytest.mark.parametrize(

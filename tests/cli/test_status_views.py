@@ -180,6 +180,7 @@ def test_plain_is_a_line_a_profile(report: Report, capsys: pytest.CaptureFixture
 
 def test_people_read_sections(report: Report, tmp_path: Path) -> None:
     """What is in use, what is missing with the step to take, how each profile fares, and what is wrong with a source."""
+    missing = f"set GROQ_API_KEY in the environment or in {tmp_path}/.env, or run `equabot models auth add --provider groq`"
     seen = replace(report, troubles=(Trouble(DOTENV, "line 3 has no ="),), broker="unix:/run/equabot/admin/broker.sock")
     terminal = Terminal()
     with redirect_stdout(terminal):
@@ -201,7 +202,7 @@ Providers
   openai     env: (hidden) ({DOTENV})  1 api_key
 
 Missing auth
-  groq  no credential: set GROQ_API_KEY in the environment or in {tmp_path}/.env
+  groq  no credential: {missing}
 
 OAuth/token status
   anthropic:claude-cli  expiring  expires in 3h                        (claude_cli)                     next

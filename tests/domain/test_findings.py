@@ -75,7 +75,7 @@ def test_the_gravest_come_first() -> None:
         ("WARNING", "anthropic:poor", "disabled (billing) for 1h"),
         ("INFO", "anthropic:a", "env!anthropic:a hides another value in dotenv!anthropic:a"),
     ]
-    assert [found.remedy for found in told if found.subject == "anthropic:late"] == ["replace it"]
+    assert [found.remedy for found in told if found.subject == "anthropic:late"] == ["replace its value in the environment"]
 
 
 def test_a_login_is_mended_by_logging_in() -> None:
@@ -93,7 +93,7 @@ def test_a_workload_is_mended_where_its_identity_comes_from() -> None:
     """Nobody can replace what it is exchanged for."""
     workload = replace(profile("acme:pod", None), workload=True)
     (found,) = look(candidates=[candidate(workload)])
-    assert found.remedy == "it is exchanged again by itself: mend the identity token, or what the vendor trusts"
+    assert found.remedy == "it is exchanged again by itself: correct the identity token, or what the vendor trusts"
 
 
 def test_ten_thousand_of_a_kind_are_counted() -> None:

@@ -192,10 +192,13 @@ def test_a_provider_without_any_profile_is_told_what_to_set(engine: Engine) -> N
 
 
 def test_the_remedy_names_a_key_before_a_login() -> None:
-    """Most people have a key; the catalog's order is that of precedence."""
+    """F13: most people have a key, and every command names the same variable."""
     engine = Engine()
     engine.put(profile("openai:x"))
-    with pytest.raises(NoUsableProfile, match="set ANTHROPIC_API_KEY or ANTHROPIC_OAUTH_TOKEN in the environment"):
+    with pytest.raises(
+        NoUsableProfile,
+        match="set ANTHROPIC_API_KEY in the environment or in",
+    ):
         engine.choosing.choose("main", "anthropic")
 
 

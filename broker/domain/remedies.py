@@ -1,0 +1,64 @@
+"""What a person does about a credential: the one place that says it, so that all commands, errors and findings agree.
+
+A remedy is a phrase that follows a colon. It names only places that this broker reads.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from broker.domain.logins import login_command
+from broker.domain.provider import Mode, Provider
+
+_STORE: Final = "profile_store"
+_VARIABLES: Final = ("env", "dotenv")
+_ANY: Final = "ANTHROPIC_API_KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a broker takes credentials from: the `kinds` of its sources, and the path of its `.env`."""
+
+    kinds: tuple[str, ...] = (_STORE, "dotenv", "env")
+    dotenv: str = ".env"
+
+
+ANYWHERE: Final = Places()
+"""The places of a broker that is not configured."""
+
+
+def how_to_add(provider: Provider | None, places: Places = ANYWHERE) -> str:
+    """How the broker gets a first credential of the provider; None: of any provider."""
+    ways, name = [], variable(provider)
+    written = [place for kind, place in (("env", "the environment"), ("dotenv", places.dotenv)) if kind in places.kinds]
+    if name and written:
+        ways.append(f"set {name} in {' or in '.join(written)}")
+    if _STORE in places.kinds:
+        ways.append(f"run `{f'equabot models auth add --provider {provider.id}' if provider else 'equabot onboard'}`")
+    if not ways:
+        kinds = ", ".join(dict.fromkeys(places.kinds)) or "none is configured"
+        ways.append(f"put {name or 'a credential'} into one of the sources ({kinds})")
+    return ", or ".join(ways)
+
+
+def variable(provider: Provider | None) -> str:
+    """The variable that a key of the provider is put under; empty where it has none. A key first: most people have one."""
+    if provider is None:
+        return _ANY
+    keys = [name.name for name in provider.env_names if name.mode is Mode.API_KEY]
+    return next(iter(keys or [name.name for name in provider.env_names]), "")
+
+
+def how_to_replace(profile_id: str, *, mode: str, source: str, agent: str = "") -> str:
+    """How a new credential gets to where the profile's is kept; `agent` where the profile is that agent's alone."""
+    kind, _, place = source.partition(" ")
+    if mode == Mode.WIF:
+        return "it is exchanged again by itself: correct the identity token, or what the vendor trusts"
+    if kind in _VARIABLES:
+        return f"replace its value in {place or 'the environment'}"
+    if kind != _STORE and not kind.endswith("_cli"):
+        return f"replace it in {source}"
+    if kind.endswith("_cli") or mode == Mode.OAUTH or (mode == Mode.TOKEN and profile_id.endswith("-cli")):
+        return login_command(profile_id, agent)
+    named = f"--provider {profile_id.partition(':')[0]} --profile-id {profile_id}{f' --agent {agent}' if agent else ''}"
+    command = "add --method api-key" if mode == Mode.API_KEY else "paste-token"
+    return f"equabot models auth {command} {named}"
