@@ -87,14 +87,17 @@ class Relay:
             self._trimming.cancel()
 
     async def stop(self) -> None:
-        """Ends the port, and its connections once what they are owed is written."""
+        """Ends the port, and its connections after the last bytes of the server behind, which has stopped."""
         self.close()
+        for caller in tuple(self._callers.values()):
+            if caller.other is None:
+                caller.transport.abort()
         for end in ("close", "abort"):
-            for caller in tuple(self._callers.values()):
-                getattr(caller.transport, end)()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_ENDED_WITHIN):
                     await self._gone.wait()
+            for caller in tuple(self._callers.values()):
+                getattr(caller.transport, end)()
 
     def identified(self, peer: str) -> None:
         """The caller of this connection is known: it is no stranger's any more."""
@@ -196,7 +199,11 @@ class _Side(asyncio.BufferedProtocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         if self.other is not None:
-            self.other.transport.close()
+            self.other.finish()
+
+    def finish(self) -> None:
+        """Ends this side after what is still to be written: nothing more comes from the other."""
+        self.transport.close()
 
 
 class _Caller(_Side):
@@ -208,6 +215,7 @@ class _Caller(_Side):
         self._early = b""
         self._tasks: list[asyncio.Task[object]] = []
         self._one_more: asyncio.TimerHandle | None = None
+        self._finished = False
         self.known = False
         self.address = self.name = self.certificate = ""
 
@@ -222,6 +230,8 @@ class _Caller(_Side):
             self._tasks.append(loop.create_task(self._secure(self._relay.tls)))
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._finished:
+            return
         self._relay.heard(self)
         data = bytes(_BUFFER[:nbytes])
         self._pass(lambda: self._gate.pass_on(data))
@@ -265,6 +275,19 @@ class _Caller(_Side):
             task.cancel()
         self._relay.forget(self)
         super().connection_lost(exc)
+
+    def finish(self) -> None:
+        """Ends the sending half first: a socket that is closed with unread bytes resets the connection, and the caller
+        then loses what it has not read yet."""
+        if self._finished or self.transport.is_closing():
+            return
+        if not self.transport.can_write_eof():  # TLS has no halves
+            self.transport.close()
+            return
+        self._finished = True
+        self.transport.write_eof()
+        self.transport.resume_reading()
+        self._deadline = asyncio.get_running_loop().call_later(_ENDED_WITHIN, self.transport.abort)
 
     def opened(self, other: "_Server") -> None:
         """The server behind is there."""

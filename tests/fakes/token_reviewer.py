@@ -26,13 +26,16 @@ def accepted(username: str, *audiences: str) -> dict[str, Any]:
 
 class TokenReviewer:
     """`statuses` by token are what it answers to reviews, `documents` by path what is published. `refusal` is answered instead:
-    an HTTP status and a reason; while `going` is not set nothing is."""
+    an HTTP status and a reason; while `going` is not set nothing is. `at_once` is the most reviews that waited together."""
 
     def __init__(self) -> None:
         self.statuses: dict[str, Mapping[str, Any]] = {}
         self.documents: dict[str, object] = {}
         self.refusal: tuple[int, str] | None = None
         self.asked: list[tuple[str, Any]] = []
+        self.at_once = 0
+        self._waiting = 0
+        self._counting = threading.Lock()
         self.going = threading.Event()
         self.going.set()
         fake = self
@@ -47,8 +50,13 @@ class TokenReviewer:
                 self._answer(json.loads(self.rfile.read(int(self.headers["content-length"]))))
 
             def _answer(self, body: Any) -> None:
-                fake.asked.append((self.path, body))
+                with fake._counting:
+                    fake.asked.append((self.path, body))
+                    fake._waiting += 1
+                    fake.at_once = max(fake.at_once, fake._waiting)
                 fake.going.wait(20)
+                with fake._counting:
+                    fake._waiting -= 1
                 status, answer = fake._answer(self.path, body)
                 text = json.dumps(answer).encode()
                 with suppress(OSError):  # whoever asked has gone

@@ -14,6 +14,7 @@ from broker.identity.token_review import TokenReviews
 from broker.kube.api import KubeApi
 from tests.fakes.issuer import Issuer
 from tests.fakes.token_reviewer import TokenReviewer, accepted
+from tests.rpc.serving import eventually
 
 TOKEN = Issuer("ES256").token()
 REVIEWER = "system:serviceaccount:agents:reviewer"
@@ -95,7 +96,7 @@ async def test_a_server_that_is_away_is_told(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_is_slow_is_not_waited_for(server: TokenReviewer, tmp_path: Path) -> None:
-    """A deadline for the answer and for the room to ask: a flood of tokens that are no cluster's keeps nobody waiting long."""
+    """The deadline covers the answer and the wait for a turn to ask: a flood of strangers' tokens delays no caller long."""
     api = KubeApi(kubeconfig=server.kubeconfig(tmp_path / "kubeconfig"))
     await api.open()
     reviews = TokenReviews(api, audience="equabot", within=0.2)
@@ -103,5 +104,18 @@ async def test_a_server_that_is_slow_is_not_waited_for(server: TokenReviewer, tm
     async with asyncio.timeout(60):
         refused = await asyncio.gather(*(reviews.account(said()) for _ in range(40)), return_exceptions=True)
     assert {type(error) for error in refused} == {IdentityUnchecked}
-    assert len(server.asked) <= 16
+    await api.close()
+
+
+async def test_a_flood_of_tokens_asks_a_bounded_number_of_questions_at_once(server: TokenReviewer, tmp_path: Path) -> None:
+    """The others wait for their turn, and are asked about when there is room."""
+    api = KubeApi(kubeconfig=server.kubeconfig(tmp_path / "kubeconfig"))
+    await api.open()
+    reviews = TokenReviews(api, audience="equabot", within=60)
+    server.going.clear()
+    flood = asyncio.gather(*(reviews.account(said()) for _ in range(40)), return_exceptions=True)
+    await eventually(lambda: len(server.asked) == 16)
+    server.going.set()
+    await flood
+    assert (len(server.asked), server.at_once) == (40, 16)
     await api.close()

@@ -12,6 +12,8 @@ import pytest
 
 from broker.domain.callers import Identified, Shown
 from broker.rpc import relay as relaying
+from broker.rpc.limits import PROBERS
+from broker.rpc.listening import bound_on
 from broker.rpc.relay import Relay
 from equabot.broker.v1.broker_pb2_grpc import BrokerStub
 from tests.fakes.http2 import PREFACE, SETTINGS, Http2, frame
@@ -151,3 +153,27 @@ async def test_little_is_held_while_calls_wait(serve: Serve, tmp_path: Path, mon
 def test_a_connection_is_named_after_its_address(name: object, address: str) -> None:
     """Without the zone: gRPC reports `%` as `%25`, and the connection of a call would not be found."""
     assert relaying._address_in(name) == address
+
+
+async def test_the_last_bytes_of_the_server_behind_reach_the_caller(place: Path) -> None:
+    """A server that has stopped may have written what the relay has not read yet: the relay passes it on before it ends."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(len(PREFACE))
+        writers.append(writer)
+
+    behind = await asyncio.start_unix_server(keep, path=place / "behind")
+    port = bound_on("127.0.0.1", 0)
+    relay = Relay(port, place / "behind", metadata=8 << 10, strangers=PROBERS.table())
+    await relay.start()
+    reading, writing = await asyncio.open_connection(*port[0].getsockname())
+    writing.write(PREFACE + frame(SETTINGS, 0, 0))
+    await eventually(lambda: bool(writers))
+    writers[0].write(b"the last word")
+    writers[0].close()
+    writing.write(frame(SETTINGS, 0, 0) * 1000)  # unread when the connection ends, which must not reset it
+    await relay.stop()
+    assert await reading.read() == b"the last word"
+    writing.close()
+    behind.close()
