@@ -314,18 +314,27 @@ class _Caller(_Side):
         except OSError:
             self.transport.abort()
             return
-        await asyncio.get_running_loop().create_unix_connection(lambda: _Server(self), sock=behind)
+        await asyncio.get_running_loop().create_unix_connection(lambda: _Server(self, behind), sock=behind)
 
 
 class _Server(_Side):
     """The end that leads to the server behind."""
 
-    def __init__(self, caller: _Caller) -> None:
+    def __init__(self, caller: _Caller, connected: socket.socket) -> None:
         self.other = self._caller = caller
+        self._connected = connected
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._caller.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio ends a connection at a write that fails, unread: the server's last answers may still be in the socket."""
+        if exc is not None:
+            with suppress(OSError):
+                while last := self._connected.recv(_CHUNK):
+                    self._caller.transport.write(last)
+        super().connection_lost(exc)
 
 
 def address_of(peer: str) -> str:

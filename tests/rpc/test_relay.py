@@ -155,8 +155,10 @@ def test_a_connection_is_named_after_its_address(name: object, address: str) -> 
     assert relaying._address_in(name) == address
 
 
-async def test_the_last_bytes_of_the_server_behind_reach_the_caller(place: Path) -> None:
-    """A server that has stopped may have written what the relay has not read yet: the relay passes it on before it ends."""
+@pytest.mark.parametrize("caller_first", [False, True])
+async def test_the_last_bytes_of_the_server_behind_reach_the_caller(place: Path, *, caller_first: bool) -> None:
+    """A stopped server has written what the relay has not read yet: it arrives, also when the caller's next bytes find no
+    reader behind."""
     writers: list[asyncio.StreamWriter] = []
 
     async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -170,10 +172,17 @@ async def test_the_last_bytes_of_the_server_behind_reach_the_caller(place: Path)
     reading, writing = await asyncio.open_connection(*port[0].getsockname())
     writing.write(PREFACE + frame(SETTINGS, 0, 0))
     await eventually(lambda: bool(writers))
+    if caller_first:
+        other = next(iter(relay._callers.values())).other
+        assert other is not None
+        other.transport.pause_reading()
     writers[0].write(b"the last word")
     writers[0].close()
+    await writers[0].wait_closed()
     writing.write(frame(SETTINGS, 0, 0) * 1000)  # unread when the connection ends, which must not reset it
-    await relay.stop()
+    if not caller_first:
+        await relay.stop()
     assert await reading.read() == b"the last word"
     writing.close()
+    await relay.stop()
     behind.close()
