@@ -6,7 +6,7 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
@@ -14,7 +14,7 @@ from typing import Final
 from broker.bootstrap.beside import beside
 from broker.bootstrap.engine import Engine
 from broker.bootstrap.listening import start_servers
-from broker.bootstrap.stores import migrate_stores, prepare_seal
+from broker.bootstrap.stores import forget_copies, migrate_stores, prepare_seal
 from broker.config.gateway import gateway_of
 from broker.config.model import Config
 from broker.domain.errors import CannotStart
@@ -23,7 +23,7 @@ from broker.envoy.bootstrap_config import as_yaml, bootstrap_config
 from broker.envoy.options import GatewayMode
 from broker.envoy.process import EnvoyProcess, fitting
 from broker.identity.agent_socket import claim
-from broker.ports import Clock, StateStore
+from broker.ports import Clock, StateStore, StoreFault
 from broker.storage.replacing import replace_file
 from broker.storage.state import SqliteStateStore
 from broker.telemetry.audit_log import AuditLog, audit_output
@@ -53,6 +53,8 @@ async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
     await asyncio.to_thread(prepare_seal, config)
     for migration in await asyncio.to_thread(migrate_stores, config):
         _log.log(logging.WARNING if migration.fault else logging.INFO, "%s", migration)
+    with suppress(StoreFault):  # what is wrong with the store, its source reports
+        await asyncio.to_thread(forget_copies, config)
     listen = config.listen
     with claim(
         config.run_dir, config.policies.agents, admin=listen.admin, control=listen.control, agent_paths=listen.agents

@@ -7,19 +7,21 @@ from functools import partial
 from secrets import token_hex
 from socket import gethostname
 
-from broker.config.model import Config
+from broker.config.model import Config, SourceSpec
+from broker.domain.discovery import Rules
 from broker.domain.errors import CannotStart
 from broker.domain.policies import MAIN
 from broker.domain.profiles import Profile
-from broker.domain.tool_logins import CLAUDE, TOOLS
+from broker.domain.tool_logins import CLAUDE, TOOLS, Tool
 from broker.engine.clock import SystemClock
 from broker.engine.redeeming import Redeeming
 from broker.kube.api import KubeApi
 from broker.ports import Clock, StoreFault
 from broker.sources.registry import kubernetes_options
 from broker.storage.agent_stores import AgentStores
+from broker.storage.auth_profiles import AuthProfiles
 from broker.storage.login_places import LoginPlaces
-from broker.storage.login_sync import sync_login
+from broker.storage.login_sync import forget_copy, sync_login
 from broker.storage.migrations import Migration, migrate
 from broker.storage.sealing import Seal
 from broker.storage.secret_store import SecretStores
@@ -67,23 +69,49 @@ def login_places(config: Config, stores: AgentStores, clock: Clock) -> LoginPlac
 
 
 def mirrors(config: Config, clock: Clock) -> dict[str, Callable[[], bool]]:
-    """How the logins of tools that the broker is to refresh are kept equal in the tool's file and the store of `main`."""
+    """How the logins of tools are kept equal in the tool's file and the store of `main`: a login that is gone from the file
+    goes from the store, and one that the broker is to refresh is in both."""
     store = agent_stores(config, clock).of(MAIN)
     return {
-        TOOLS[spec.kind].profile_id: partial(
-            sync_login, TOOLS[spec.kind], spec.options["path"], store, rules=config.rules, clock=clock
-        )
+        TOOLS[spec.kind].profile_id: partial(_even, TOOLS[spec.kind], spec, store, rules=config.rules, clock=clock)
         for spec in config.sources
-        if spec.kind in TOOLS and TOOLS[spec.kind].profile_id not in config.rules.foreign_logins
+        if spec.kind in TOOLS
     }
 
 
+def _even(tool: Tool, spec: SourceSpec, store: AuthProfiles, *, rules: Rules, clock: Clock) -> bool:
+    file, source = spec.options["path"], source_name(spec)
+    if forget_copy(tool, file, source, store, rules=rules):
+        return True
+    ours = tool.profile_id not in rules.foreign_logins
+    return ours and sync_login(tool, file, source, store, rules=rules, clock=clock)
+
+
+def source_name(spec: SourceSpec) -> str:
+    """What the source of a tool's login is called."""
+    return f"{spec.kind} {spec.options['path']}"
+
+
 def sync_claude_login(config: Config) -> bool:
-    """Copies the login of Claude's program into the store of `main`, where it is newer, and returns whether it was: what the
-    seed's system does whenever it looks at its stores. Not where its file is no source. Raises StoreFault."""
+    """Copies the login of Claude's program into the store of `main`, where it is newer, and returns whether it was. Not where
+    its file is no source. Raises StoreFault."""
     store, clock = agent_stores(config).of(MAIN), SystemClock()
-    files = (spec.options["path"] for spec in config.sources if spec.kind == "claude_cli")
-    return any(sync_login(CLAUDE, file, store, rules=config.rules, clock=clock) for file in files)
+    return any(
+        sync_login(CLAUDE, spec.options["path"], source_name(spec), store, rules=config.rules, clock=clock)
+        for spec in config.sources
+        if spec.kind == "claude_cli"
+    )
+
+
+def forget_copies(config: Config) -> list[str]:
+    """Removes from the store of `main` each copy of a tool's login that is gone, and returns their ids. Raises StoreFault."""
+    store = agent_stores(config).of(MAIN)
+    tools = [spec for spec in config.sources if spec.kind in TOOLS]
+    return [
+        TOOLS[spec.kind].profile_id
+        for spec in tools
+        if forget_copy(TOOLS[spec.kind], spec.options["path"], source_name(spec), store, rules=config.rules)
+    ]
 
 
 async def refresh_login(config: Config, agent: str, profile: Profile) -> tuple[bool, str]:

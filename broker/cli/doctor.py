@@ -58,7 +58,6 @@ def run(args: Namespace) -> int:
         return _tell(told)
     if args.accept_restored:
         _accept(config)
-    _sync(config)
     problems = list(_examine(args, config))
     if args.fix and _mend(problems):
         problems = list(_examine(args, config))
@@ -75,16 +74,6 @@ def _examine(args: Namespace, config: "Config") -> Iterator[Problem]:
     yield from files(config, Path.cwd())
     yield from stores(config)
     yield from logins(args, config)
-
-
-def _sync(config: "Config") -> None:
-    """Copies the login of Claude's program into the store, as the seed's command does. A store that cannot take it is told of
-    by the examination."""
-    from broker.bootstrap import sync_claude_login  # noqa: PLC0415
-
-    with suppress(Failure), faults():
-        if sync_claude_login(config):
-            output.say("copied: the login of Claude Code, which is newer, into the store of main")
 
 
 def _accept(config: "Config") -> None:

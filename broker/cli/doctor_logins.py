@@ -53,6 +53,7 @@ def logins(args: Namespace, config: "Config") -> Iterator[Problem]:
             else:
                 yield from _profile(report, profile, owner)
     yield from _shadows(here)
+    yield from _left_over(config, here)
 
 
 def _missing(report: Report) -> Iterator[Problem]:
@@ -123,6 +124,20 @@ def _shadows(here: "Survey") -> Iterator[Problem]:
     for shadow in here.shadowed:
         if shadow.profile.secret != shadow.by.secret and not shadow.older:
             yield problem(Severity.WARNING, shadow.profile.id, hides(shadow), choice(shadow))
+
+
+def _left_over(config: "Config", here: "Survey") -> Iterator[Problem]:
+    def forget() -> str:
+        from broker.bootstrap import forget_copies  # noqa: PLC0415
+
+        with faults():
+            gone = forget_copies(config)
+        return f"{', '.join(gone) or 'no copy'} is removed from the store of {MAIN}"
+
+    for copy in here.material.left_over:
+        message = f"is a copy of a login that is gone ({copy.copied_from}), so it is not used ({copy.origin})"
+        yield problem(Severity.INFO, copy.id, message, FIX if " " in copy.copied_from else "remove it from the store",
+                      fix=forget if " " in copy.copied_from else None)  # fmt: skip
 
 
 def _due(config: "Config", here: "Survey") -> Iterator[tuple[tuple[str, str], Problem]]:

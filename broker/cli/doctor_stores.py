@@ -101,8 +101,10 @@ def _intents(desk: Desk, document: Document) -> Iterator[Problem]:
     """Refreshes that nobody lived to finish: their refresh tokens may be spent, and are never sent again."""
     if not any(_broken_off(entry) for entry in document.entries.values()):
         return
-    with faults(), desk.store.locked() as locked:  # whoever is refreshing right now holds the lock
-        document = locked.document
+    with faults():
+        if desk.store.is_locked():  # it is being refreshed now
+            return
+        document = desk.store.read()
     for profile_id, written in entry_ids(document, desk.config.catalog).items():
         if _broken_off(document.entries[written]):
             message = "a refresh was broken off, so that its refresh token may be spent; until its access token ends it serves"

@@ -34,9 +34,8 @@ def run(args: Namespace) -> int:
     agent = chosen_agent(args, config)
 
     from broker.cli import output, probing, status_views  # noqa: PLC0415
-    from broker.cli.status_reading import look, sync_logins  # noqa: PLC0415
+    from broker.cli.status_reading import look  # noqa: PLC0415
 
-    sync_logins(args, config)
     report = look(args, config, agent)
     probed = probing.probe_all(args, report) if args.probe else []
     if args.json:

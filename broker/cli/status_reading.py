@@ -1,11 +1,8 @@
 """Where a report on an agent's credentials comes from: a running broker, else the sources themselves."""
 
-import os
 from argparse import Namespace
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from broker.cli.connecting import addressed, admin, broker, optional
@@ -20,20 +17,6 @@ if TYPE_CHECKING:
     from equabot_client.admin import Finding
 
 _FAULTS_SHOWN = 20
-
-
-def sync_logins(args: Namespace, config: "Config") -> None:
-    """Copies the login of Claude's program into main's store, as the seed's command does. What keeps it from that, the report
-    itself tells; an agent in its container has nothing to do with it."""
-    kept = (Path(spec.options["path"]) for spec in config.sources if spec.kind == "claude_cli")
-    if addressed(args) or not any(os.path.exists(file) for file in kept):  # noqa: PTH110  (never raises)
-        return
-
-    from broker.bootstrap import sync_claude_login  # noqa: PLC0415
-    from broker.ports import StoreFault  # noqa: PLC0415
-
-    with suppress(StoreFault):
-        sync_claude_login(config)
 
 
 def look(args: Namespace, config: "Config", agent: str) -> "Report":

@@ -18,8 +18,23 @@ LARGEST: Final = 4 << 20
 _OBJECTS_MAX: Final = 20_000
 _ORDERED_MAX: Final = 10_000
 _OF_A_CREDENTIAL: Final = frozenset(
-    {"type", "provider", "key", "token", "access", "refresh", "expires", "issuedAt", "email", "clientId", "accountId"}
+    {
+        "type",
+        "provider",
+        "key",
+        "token",
+        "access",
+        "refresh",
+        "expires",
+        "issuedAt",
+        "email",
+        "clientId",
+        "accountId",
+        "copiedFrom",
+    }
 )
+COPIED: Final = "copiedFrom"
+"""The field that names the source of which an entry is a copy: another tool's login."""
 PENDING: Final = "pendingRefresh"
 """The field in which a refresh is noted before it is tried."""
 REAUTH: Final = "reauthRequired"

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from broker.domain.auth_document import REAUTH, Document, Json, fingerprint, with_order
+from broker.domain.auth_document import COPIED, REAUTH, Document, Json, fingerprint, with_order
 from broker.domain.auth_usage import usage_of
 from broker.domain.discovery import Override, Rules
 from broker.domain.hygiene import Unclean, clean, is_misplaced_key, masked
 from broker.domain.logins import issued_at
 from broker.domain.material import Fault, Unit, admitted
 from broker.domain.policies import MAIN
-from broker.domain.profiles import Profile, split_id
+from broker.domain.profiles import TOOL_OF, Profile, split_id
 from broker.domain.provider import Catalog, Mode
 from broker.domain.secret_value import SecretValue
 
@@ -160,6 +160,7 @@ class _Entry:
             agent=agent,
             reauth=self._reauth(refresh),
             issued_at=issued_at(self._entry),
+            copied_from=self._copied_from(profile_id, kind),
         )
 
     def _secret(self, provider: str, kind: Mode, mode: Mode) -> tuple[SecretValue | None, str]:
@@ -178,6 +179,11 @@ class _Entry:
         ours = kind is Mode.OAUTH and profile_id not in self._rules.foreign_logins
         endpoint = self._rules.catalog.providers[split_id(profile_id)[0]].token_url
         return SecretValue(written) if written and ours and endpoint else None
+
+    def _copied_from(self, profile_id: str, kind: Mode) -> str:
+        """An older copy does not say whose it is: a login of a tool that nothing here could refresh is one."""
+        unrefreshed = kind is Mode.OAUTH and not self._text("refresh")
+        return self._text(COPIED) or (TOOL_OF.get(profile_id, "") if unrefreshed else "")
 
     def _reauth(self, refresh: SecretValue | None) -> str:
         noted = self._entry.get(REAUTH)

@@ -199,7 +199,7 @@ class Shadowed:
 @dataclass(frozen=True, slots=True)
 class Material:
     """All profiles in effect, by agent ("" holds those of every agent) and id. `unread` names the sources that have never been
-    read in full: a profile that is not here may be there.
+    read in full: a profile that is not here may be there. `left_over` are copies of logins that are gone: they do not serve.
 
     `usage` is what the profile stores remember, by the same keys, of every profile that is in one. `orders` are theirs as well,
     by agent and provider: `main`'s profiles are for everybody, its orders are its own.
@@ -208,6 +208,7 @@ class Material:
     held: Mapping[tuple[str, str], Held] = field(default_factory=lambda: MappingProxyType({}))
     shadowed: tuple[Shadowed, ...] = ()
     unread: tuple[str, ...] = ()
+    left_over: tuple[Profile, ...] = ()
     usage: Mapping[tuple[str, str], Usage] = field(default_factory=lambda: MappingProxyType({}))
     orders: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -226,11 +227,15 @@ def merge(
     by agent and id, was held, the first place first. Sources whose name is in `tail` belong to the last tier of a choice.
     """
     claims: dict[tuple[str, str], list[Claim]] = {}
+    left_over: list[Profile] = []
     usage: dict[tuple[str, str], Usage] = {}
     orders: dict[tuple[str, str], tuple[str, ...]] = {}
     for rank, source in enumerate(sources):
         for _, unit in sorted(source.units.items()):
             for profile in unit.profiles:
+                if profile.copied_from and _is_left_over(profile, sources):
+                    left_over.append(profile)
+                    continue
                 claims.setdefault((profile.agent, profile.id), []).append(Claim(profile, source.name, unit.name, rank))
             if unit.owner:
                 usage |= {("" if unit.owner == MAIN else unit.owner, name): used for name, used in unit.usage.items()}
@@ -245,7 +250,16 @@ def merge(
         held[key] = Held(first.profile, first.rank, version(first.profile), source.name in tail, until)
         shadowed += (_shadowed(claim, first) for claim in made if claim is not first)
     unread = tuple(source.name for source in sources if source.synced_at is None)
-    return Material(held, tuple(shadowed), unread, usage, orders)
+    return Material(held, tuple(shadowed), unread, tuple(left_over), usage, orders)
+
+
+def _is_left_over(copy: Profile, sources: Sequence[SourceState]) -> bool:
+    """Whether the source of which it is a copy was read, and holds the login no more."""
+    named = [source for source in sources if copy.copied_from in (source.name, source.name.partition(" ")[0])]
+    read = bool(named) and all(source.synced_at is not None and source.stale_since is None for source in named)
+    return read and not any(
+        profile.id == copy.id for source in named for unit in source.units.values() for profile in unit.profiles
+    )
 
 
 def _stale_until(source: SourceState, unit: str, budget: float) -> float | None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 from broker.domain.errors import InvalidArgument
@@ -24,7 +25,12 @@ class State(StrEnum):
 
 SERVING_STATES = frozenset({State.OK, State.EXPIRING})
 
-FOREIGN_LOGINS: Final = frozenset({"anthropic:claude-cli", "openai-codex:codex-cli", "qwen-portal:qwen-cli"})
+TOOL_OF: Final = MappingProxyType(
+    {"anthropic:claude-cli": "claude_cli", "openai-codex:codex-cli": "codex_cli", "qwen-portal:qwen-cli": "qwen_cli"}
+)
+"""The kinds of source that read the logins of other tools, by the profile that each makes."""
+
+FOREIGN_LOGINS: Final = frozenset(TOOL_OF)
 """The logins of other tools. Two programs that redeem one single-use refresh token end each other's login."""
 
 
@@ -37,7 +43,8 @@ class Profile:
     `agent` is empty for a profile every agent may be given, else the one agent it belongs to. `refresh` is there only where
     it is the broker's to redeem; `reauth`, when it says anything, why that failed for good, so that a person must log in again.
     `issued_at` is when the credential was given, where that is known. `workload`: it is what a workload's identity is exchanged
-    for, again and again. `configured`: the configuration names this place for it.
+    for, again and again. `configured`: the configuration names this place for it. `copied_from`: the source, or the
+    kind of source, of which it is a copy; it serves only while that holds the login.
     """
 
     id: str
@@ -58,6 +65,7 @@ class Profile:
     issued_at: float | None = None
     workload: bool = False
     configured: bool = False
+    copied_from: str = ""
 
     @property
     def renews(self) -> bool:

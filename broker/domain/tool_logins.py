@@ -12,7 +12,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from broker.domain.auth_document import Document, Json, Malformed, decode, entry_of_oauth, entry_of_token, with_entry
+from broker.domain.auth_document import (
+    COPIED,
+    Document,
+    Json,
+    Malformed,
+    decode,
+    entry_of_oauth,
+    entry_of_token,
+    with_entry,
+    without_entry,
+)
 from broker.domain.auth_entries import instant
 from broker.domain.discovery import Override, Rules
 from broker.domain.hygiene import Unclean, clean
@@ -129,7 +139,7 @@ def with_login_entry(tool: Tool, text: bytes, entry: Mapping[str, object]) -> by
 
 def with_login(document: Document, login: Profile, *, refresh: SecretValue | None = None, now: float) -> Document:
     """The store with a tool's login, where that is good and newer than what is there; never with a token in the place of an
-    OAuth login. A key that somebody keeps under that name stays.
+    OAuth login. A key that somebody keeps under that name stays. The entry says of which source it is a copy.
 
     `refresh` is its refresh token, where that is the broker's to redeem.
     """
@@ -142,7 +152,14 @@ def with_login(document: Document, login: Profile, *, refresh: SecretValue | Non
         entry = entry_of_oauth(login.provider, login.secret, refresh, expires_at=login.expires_at)
     else:
         entry = entry_of_token(login.provider, login.secret, expires_at=login.expires_at)
-    return with_entry(document, login.id, entry)
+    return with_entry(document, login.id, {**entry, COPIED: login.source})
+
+
+def without_copy(document: Document, profile_id: str, source: str) -> Document:
+    """The store without the profile, where its entry says that it is a copy of what that source held."""
+    entry = document.entries.get(profile_id)
+    copied = isinstance(entry, dict) and entry.get(COPIED) == source
+    return without_entry(document, profile_id) if copied else document
 
 
 def written_back(tool: Tool, text: bytes, entry: object) -> bytes:

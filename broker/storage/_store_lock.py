@@ -94,6 +94,20 @@ class StoreLock:
         except OSError:
             return None
 
+    def held(self) -> bool:
+        """Whether a process of ours holds it now. Creates and changes nothing."""
+        try:
+            guard = os.open(self._guard_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(guard, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(guard)
+        return False
+
     # -- among our own -------------------------------------------------------------------------------------------------
 
     def _take_guard(self) -> None:

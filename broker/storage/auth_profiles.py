@@ -41,7 +41,14 @@ class AuthProfiles:
 
     def stale_lock(self) -> Path | None:
         """A lock file beside it that a dead process left behind. Whoever writes the store next removes it."""
-        return StoreLock(self.path, self._file.real(), clock=self._clock, abandoned=threading.Event()).left_behind()
+        return self._lock().left_behind()
+
+    def is_locked(self) -> bool:
+        """Whether a process of ours writes it, or refreshes a login in it, now. Changes nothing. Raises StoreFault."""
+        return self._lock().held()
+
+    def _lock(self) -> StoreLock:
+        return StoreLock(self.path, self._file.real(), clock=self._clock, abandoned=threading.Event())
 
     def edit(self, change: Callable[[Document], Document], *, abandoned: threading.Event | None = None) -> Document:
         """Reads, changes and replaces the store under its lock, and returns it. An unchanged one is written only where the file

@@ -9,14 +9,29 @@ from pathlib import Path
 
 from broker.domain.auth_document import Document, Malformed
 from broker.domain.discovery import Rules
-from broker.domain.tool_logins import SIZE_MAX, Tool, read_login, refresh_token, with_login, written_back
+from broker.domain.tool_logins import SIZE_MAX, Tool, read_login, refresh_token, with_login, without_copy, written_back
 from broker.ports import Clock, StoreFault
 from broker.storage._store_file import read_trusted
 from broker.storage.auth_profiles import AuthProfiles
 from broker.storage.edited_file import Unwritable, edit_file
 
 
-def sync_login(tool: Tool, file: Path, store: AuthProfiles, *, rules: Rules, clock: Clock) -> bool:
+def forget_copy(tool: Tool, file: Path, source: str, store: AuthProfiles, *, rules: Rules) -> bool:
+    """Removes the store's copy of the tool's login, once its file was read and holds none, and returns whether it did. What a
+    person stored stays: it does not say that it is a copy of `source`. Raises StoreFault."""
+    try:
+        text = read_trusted(file, limit=SIZE_MAX, shown=file) or b"{}"
+        unit = read_login(tool, text, changed_at=0.0, rules=rules, source=source, unit="", origin=str(file))
+    except (OSError, StoreFault, Malformed):
+        return False
+    if unit.profiles:
+        return False
+    forget = partial(without_copy, profile_id=tool.profile_id, source=source)
+    before = store.read()
+    return forget(before) != before and store.edit(forget) != before
+
+
+def sync_login(tool: Tool, file: Path, source: str, store: AuthProfiles, *, rules: Rules, clock: Clock) -> bool:
     """Copies the tool's login into the store, where it is good and newer than what is there, and returns whether it was. Only
     where the broker is to refresh it its refresh token goes along, and what is newer in the store goes back into the file.
 
@@ -27,7 +42,7 @@ def sync_login(tool: Tool, file: Path, store: AuthProfiles, *, rules: Rules, clo
     try:
         changed_at = file.stat().st_mtime
         text = read_trusted(file, limit=SIZE_MAX, shown=file) or b"{}"
-        unit = read_login(tool, text, changed_at=changed_at, rules=rules, source="", unit="", origin=str(file))
+        unit = read_login(tool, text, changed_at=changed_at, rules=rules, source=source, unit="", origin=str(file))
         refresh = refresh_token(tool, text) if ours else None
     except (OSError, StoreFault, Malformed):
         return False

@@ -423,14 +423,17 @@ def test_an_order_of_nobody_is_a_warning(host: Host) -> None:
 # -- what it does ------------------------------------------------------------------------------------------------------
 
 
-def test_the_login_of_claude_code_is_copied_whenever_it_runs(host: Host) -> None:
-    """As the seed's command does; once."""
-    log_in_to_claude(host, expires=time.time() + 2 * DAY)
+def test_a_copy_of_a_login_that_is_gone_is_not_used_and_fix_removes_it(host: Host) -> None:
+    """P11: after a logout of Claude Code."""
+    path = log_in_to_claude(host, expires=time.time() + 2 * DAY)
+    assert host.run("onboard", "--auth-choice", "claude-cli").code == 0
+    path.unlink()
     done = host.run("doctor")
-    assert (done.code, done.out.splitlines()[0][:7]) == (0, "copied:")
-    assert host.store()["profiles"]["anthropic:claude-cli"]["access"] == TOKEN
-    assert "copied" not in host.run("doctor").out
-    assert not any(row[0] == "warning" for row in found(host.run("doctor")))
+    assert said(done, "info", "anthropic:claude-cli\tis a copy of a login that is gone")
+    assert "anthropic:claude-cli" not in host.run("models", "status", "--plain").out
+    assert "anthropic:claude-cli" in host.store()["profiles"]
+    assert "fixed: anthropic:claude-cli is removed" in host.run("doctor", "--fix").out
+    assert host.store()["profiles"] == {}
 
 
 def test_an_old_configuration_is_migrated_with_a_backup(host: Host) -> None:

@@ -349,3 +349,35 @@ def test_what_fails_under_such_a_name_is_masked_as_well() -> None:
     assert state.stale_units
     assert not apply(state, Removed(KEY), now=2).stale_units
     assert "k9Q2" not in str(apply(state, Unavailable(f"/run/{KEY} cannot be read"), now=2))
+
+
+LOGIN = "anthropic:claude-cli"
+TOOL = "claude_cli /home/me/.claude/.credentials.json"
+
+
+def _of_tool(*found: Profile, fault: str = "") -> SourceState:
+    state = apply(SourceState(TOOL), Listed((Unit("", found),) if found else ()), now=1.0)
+    return apply(state, Unavailable(fault), now=2.0) if fault else state
+
+
+def _of_store(copied_from: str) -> SourceState:
+    copy = replace(profile(LOGIN, "copy", source="profile_store", unit="main"), copied_from=copied_from)
+    return apply(SourceState("profile_store"), Listed((Unit("main", (copy,)),)), now=1.0)
+
+
+@pytest.mark.parametrize(
+    ("tool", "copied_from", "serves"),
+    [
+        (_of_tool(), TOOL, False),
+        (_of_tool(), "claude_cli", False),
+        (_of_tool(profile(LOGIN, "login", source=TOOL, unit="")), TOOL, True),
+        (_of_tool(fault="no permission"), TOOL, True),
+        (SourceState(TOOL), TOOL, True),
+        (_of_tool(), "claude_cli /elsewhere", True),
+        (_of_tool(), "", True),
+    ],
+)
+def test_a_copy_of_a_login_that_is_gone_does_not_serve(tool: SourceState, copied_from: str, serves: bool) -> None:
+    """P11: unless its tool's file cannot be read, is another one, or a person stored it."""
+    material = merged(_of_store(copied_from), tool)
+    assert (("", LOGIN) in material.held, [copy.id for copy in material.left_over]) == (serves, [] if serves else [LOGIN])

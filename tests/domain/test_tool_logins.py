@@ -14,7 +14,7 @@ from broker.domain.material import Unit
 from broker.domain.profiles import Profile
 from broker.domain.provider import Mode
 from broker.domain.secret_value import SecretValue
-from broker.domain.tool_logins import CLAUDE, CODEX, QWEN, SIZE_MAX, Tool, claims, read_login, with_login
+from broker.domain.tool_logins import CLAUDE, CODEX, QWEN, SIZE_MAX, Tool, claims, read_login, with_login, without_copy
 from broker.providers import BUILT_IN
 
 RULES = Rules(BUILT_IN)
@@ -130,22 +130,23 @@ def test_it_may_be_called_otherwise_and_the_configuration_has_the_last_word() ->
 
 OAUTH = {"type": "oauth", "provider": "anthropic", "access": ACCESS, "expires": int(AT * 1000)}
 TOKEN = {"type": "token", "provider": "anthropic", "token": ACCESS, "expires": int(AT * 1000)}
+COPY = {"copiedFrom": "s"}
 SOONER, LATER = int(AT * 1000) - 1, int(AT * 1000) + 1
 
 
 @pytest.mark.parametrize(
     ("before", "file", "after"),
     [
-        (None, claude(), OAUTH),
-        (None, claude(refreshToken=""), TOKEN),
-        (OAUTH | {"access": "old", "expires": SOONER, "refresh": "r", "note": 1}, claude(), OAUTH | {"note": 1}),
+        (None, claude(), OAUTH | COPY),
+        (None, claude(refreshToken=""), TOKEN | COPY),
+        (OAUTH | {"access": "old", "expires": SOONER, "refresh": "r", "note": 1}, claude(), OAUTH | COPY | {"note": 1}),
         (OAUTH | {"access": "newer", "expires": LATER, "refresh": "r"}, claude(), "same"),
         (OAUTH | {"access": "as old", "refresh": "r"}, claude(), "same"),
         (OAUTH | {"expires": SOONER, "refresh": "r"}, claude(), "same"),
         (TOKEN | {"expires": SOONER}, claude(refreshToken=""), "same"),
-        (TOKEN | {"token": "old", "expires": SOONER}, claude(refreshToken=""), TOKEN),
-        (TOKEN | {"token": "static", "expires": None}, claude(refreshToken=""), TOKEN),
-        (TOKEN, claude(), OAUTH),
+        (TOKEN | {"token": "old", "expires": SOONER}, claude(refreshToken=""), TOKEN | COPY),
+        (TOKEN | {"token": "static", "expires": None}, claude(refreshToken=""), TOKEN | COPY),
+        (TOKEN, claude(), OAUTH | COPY),
         (TOKEN | {"token": "newer", "expires": LATER}, claude(), "same"),
         (OAUTH | {"access": "old", "expires": 1}, claude(refreshToken=""), "same"),
         ({"type": "api_key", "key": "k"}, claude(), "same"),
@@ -161,6 +162,14 @@ def test_a_newer_login_is_copied_into_a_store(before: Any, file: dict[str, Any],
     expected = {} if after is None else {"anthropic:claude-cli": before if after == "same" else after}
     assert copied.raw == {"profiles": expected, "x": 1}
     assert with_login(copied, login(CLAUDE, file), now=CHANGED) == copied
+
+
+@pytest.mark.parametrize(("entry", "goes"), [(OAUTH | COPY, True), (OAUTH, False), (TOKEN | {"copiedFrom": "t"}, False)])
+def test_only_a_copy_of_that_source_goes_with_its_login(entry: dict[str, Any], goes: bool) -> None:
+    """P11: what a person stored under the same id stays."""
+    document = Document({"profiles": {"anthropic:claude-cli": entry, "anthropic:a": TOKEN}})
+    after = without_copy(document, "anthropic:claude-cli", "s")
+    assert ("anthropic:claude-cli" in after.entries, "anthropic:a" in after.entries) == (not goes, True)
 
 
 @pytest.mark.parametrize(

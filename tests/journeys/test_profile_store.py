@@ -144,9 +144,21 @@ def test_claudes_login_is_served_and_followed(make_broker: MakeBroker) -> None:
     assert json.loads(done.stdout)["auth"]["oauth"]["profiles"][0]["profileId"] == "anthropic:claude-cli"
     write_login(broker, NEWER, LATER + 5000, folder="elsewhere")
     soon(lambda: served(broker, "anthropic:claude-cli") == NEWER)
+    before = path_of(broker).read_bytes()
     broker.run("models", "status")
-    entry = json.loads(path_of(broker).read_text())["profiles"]["anthropic:claude-cli"]
-    assert entry == {"type": "oauth", "provider": "anthropic", "access": NEWER, "expires": LATER + 5000}
+    assert path_of(broker).read_bytes() == before
+
+
+def test_after_a_logout_no_copy_is_handed_out(make_broker: MakeBroker) -> None:
+    """P11: neither while the broker runs nor after a restart; the copy is gone from the store as well."""
+    broker = make_broker()
+    write_login(broker, TOKEN)
+    assert broker.run("onboard", "--auth-choice", "claude-cli").returncode == 0
+    broker.start("--config", str(broker.home / "equabot.yaml"), service="profile/anthropic:claude-cli")
+    assert served(broker, "anthropic:claude-cli") == TOKEN
+    (broker.home / ".claude" / ".credentials.json").write_text("{}")
+    soon(lambda: "anthropic:claude-cli" not in broker.run("models", "status", "--plain").stdout)
+    soon(lambda: json.loads(path_of(broker).read_text())["profiles"] == {})
 
 
 def test_a_tools_login_is_refreshed_where_the_operator_says_so(make_broker: MakeBroker, tmp_path: Path) -> None:

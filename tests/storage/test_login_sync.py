@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from broker.domain.auth_document import with_fields
+from broker.domain.auth_document import with_entry, with_fields
 from broker.domain.discovery import Rules
 from broker.domain.tool_logins import CLAUDE, CODEX, QWEN, Tool
 from broker.ports import StoreFault
 from broker.providers import BUILT_IN
 from broker.storage.auth_profiles import AuthProfiles
-from broker.storage.login_sync import sync_login
+from broker.storage.login_sync import forget_copy, sync_login
 from tests.fakes.clock import FakeClock
+
+SOURCE = "claude_cli /home/me/.claude/.credentials.json"
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def write(file: Path, token: str, expires: float = 1.9e12) -> None:
 
 def sync(file: Path, store: AuthProfiles, tool: Tool = CLAUDE, *, ours: bool = False) -> bool:
     rules = Rules(BUILT_IN, foreign_logins=frozenset()) if ours else Rules(BUILT_IN)
-    return sync_login(tool, file, store, rules=rules, clock=FakeClock())
+    return sync_login(tool, file, SOURCE, store, rules=rules, clock=FakeClock())
 
 
 def test_it_is_copied_once_and_again_when_it_is_newer(file: Path, store: AuthProfiles) -> None:
@@ -45,7 +47,13 @@ def test_it_is_copied_once_and_again_when_it_is_newer(file: Path, store: AuthPro
     write(file, "two", 1.95e12)
     assert sync(file, store) is True
     assert store.read().entries == {
-        "anthropic:claude-cli": {"type": "oauth", "provider": "anthropic", "access": "two", "expires": 1_950_000_000_000}
+        "anthropic:claude-cli": {
+            "type": "oauth",
+            "provider": "anthropic",
+            "access": "two",
+            "expires": 1_950_000_000_000,
+            "copiedFrom": SOURCE,
+        }
     }
     assert "never-copied" not in store.path.read_text()
 
@@ -159,3 +167,27 @@ def test_a_tools_file_that_cannot_be_written_is_told(as_nobody: Path) -> None:
     with pytest.raises(StoreFault, match=f"{file} cannot be written"):
         sync(file, store, ours=True)
     file.parent.chmod(0o700)
+
+
+@pytest.mark.parametrize("logged_out", [None, "{}", '{"claudeAiOauth": null}', '{"claudeAiOauth": {"accessToken": ""}}'])
+def test_a_copy_goes_once_the_tool_is_logged_out(file: Path, store: AuthProfiles, logged_out: str | None) -> None:
+    """P11: it is removed from the store; while the tool is logged in it stays, and so does what a person stored."""
+    write(file, "one")
+    sync(file, store)
+    assert forget_copy(CLAUDE, file, SOURCE, store, rules=Rules(BUILT_IN)) is False
+    file.unlink() if logged_out is None else file.write_text(logged_out)
+    assert forget_copy(CLAUDE, file, SOURCE, store, rules=Rules(BUILT_IN)) is True
+    assert store.read().entries == {}
+    typed = {"type": "token", "provider": "anthropic", "token": "typed"}
+    store.edit(lambda document: with_entry(document, "anthropic:claude-cli", typed))
+    assert forget_copy(CLAUDE, file, SOURCE, store, rules=Rules(BUILT_IN)) is False
+    assert store.read().entries == {"anthropic:claude-cli": typed}
+
+
+def test_a_file_that_cannot_be_understood_costs_no_copy(file: Path, store: AuthProfiles) -> None:
+    """P11: a tool may be writing it just now."""
+    write(file, "one")
+    sync(file, store)
+    file.write_text('{"claudeAiOauth": {"acc')
+    assert forget_copy(CLAUDE, file, SOURCE, store, rules=Rules(BUILT_IN)) is False
+    assert "anthropic:claude-cli" in store.read().entries
