@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from broker.cli import child
+from broker.cli import child, exec_variables
 from broker.cli.arguments import add_agent, add_delivery, add_places, configuration, delivery
 from broker.cli.connecting import addressed, broker, configured
 from broker.cli.exits import Failure
@@ -13,15 +13,27 @@ from broker.cli.output import complain
 from broker.cli.surroundings import environment
 
 if TYPE_CHECKING:
-    from broker.domain.provider import Catalog
-    from equabot_client import Broker, Credential, Lease, Secret
+    from broker.domain.provider import Catalog, Provider
+    from equabot_client import Broker, Credential, Lease
 
 _VARIABLES: Final = ("env", "dotenv")
 _DELIVERY: Final = "EQUABOT_DELIVERY"
+_ENDS: Final = {
+    "revoked": "it was revoked",
+    "agent_suspended": "the agent is suspended, until an operator resumes it",
+    "AGENT_SUSPENDED": "the agent is suspended, until an operator resumes it",
+    "no_usable_profile": "its credential is gone, and no other can serve",
+    "NO_USABLE_PROFILE": "its credential is gone, and no other can serve",
+    "policy": "the agent's policy does not allow it any more",
+    "POLICY_DENIED": "the agent's policy does not allow it any more",
+    "expired": "it expired before it was renewed; this machine or this command may have been paused",
+    "BROKER_UNAVAILABLE": "the broker was away for longer than the lease lived (see leases.default_ttl)",
+}
+"""Why a lease ended, by the broker's word or the client's."""
 
 
 def add_parser(subparsers: Any, **described: str) -> None:
-    """`exec PROVIDER… [--delivery D] [--agent A] -- CMD…`."""
+    """`exec PROVIDER… [--as SDK] [--delivery D] [--agent A] -- CMD…`."""
     parser: ArgumentParser = subparsers.add_parser(
         "exec",
         usage="equabot exec [options] PROVIDER|PROFILE_ID ... -- COMMAND ...",
@@ -32,6 +44,16 @@ def add_parser(subparsers: Any, **described: str) -> None:
         **described,
     )
     parser.add_argument("providers", metavar="PROVIDER|PROFILE_ID", nargs="+")
+    parser.add_argument(
+        "--as",
+        dest="sdks",
+        metavar="[PROVIDER=]openai|anthropic",
+        type=exec_variables.sdk,
+        action="append",
+        default=[],
+        help="give the lease under that SDK's variables, for a provider with a compatible API: `exec openrouter --as openai`"
+        " sets OPENAI_BASE_URL and OPENAI_API_KEY",
+    )
     add_delivery(parser, "default: EQUABOT_DELIVERY, else brokered where a gateway runs")
     add_agent(parser)
     add_places(parser)
@@ -46,7 +68,7 @@ def run(args: Namespace) -> int:
     # Signals are held before the client library starts threads, which inherit that.
     with child.held_signals(), broker(args) as connected:
         held = [_Held(connected, provider, args) for provider in args.providers]
-        given = _environment([one.given for one in held], *_known(args))
+        given = _environment([one.given for one in held], args, *_known(args))
         stopped_by = child.told_to_stop()
         if stopped_by is not None:
             return 128 + stopped_by
@@ -60,16 +82,14 @@ class _Held:
         # A credential waits for a broker that is away; whoever has just typed a command wants to be told.
         connected.list_profiles(provider.partition(":")[0])
         self._verbose: bool = args.verbose
-        self._token: Secret | None = None
         self._credential, self.given = self._leased(connected, provider, delivery(args))
-        self._token = self.given.secret
 
     def _leased(self, connected: "Broker", provider: str, asked: str | None) -> "tuple[Credential, Lease]":
         """A key is handed out where it is asked for, or where no gateway runs. A policy that refuses a token does not lead to
         one, nor does a provider without a list of requests."""
         from equabot_client.errors import DeliveryNotAllowed  # noqa: PLC0415
 
-        credential = connected.credential(provider, delivery=asked or "brokered", on_rotate=self._tell)
+        credential = connected.credential(provider, delivery=asked or "brokered", on_rotate=self._rotated, on_end=self._ended)
         try:
             return credential, credential.lease()
         except DeliveryNotAllowed as refused:
@@ -84,15 +104,17 @@ class _Held:
         except DeliveryNotAllowed:
             raise why from None  # a gateway is what is missing, and not the right to the key
 
-    def _tell(self, lease: "Lease") -> None:
-        if lease.delivery == "brokered":
-            if self._token not in (None, lease.secret):
-                complain(
-                    f"the lease token of {lease.provider} is over: the broker was away for longer than the lease lived"
-                    " (see leases.default_ttl); start the command again"
-                )
-        elif self._verbose:
+    def _rotated(self, lease: "Lease") -> None:
+        if self._verbose and lease.delivery == "raw":
             complain(f"{lease.profile} was rotated; the command keeps what it was started with")
+
+    def _ended(self, reason: str) -> None:
+        """The command cannot be given another token, so no lease is kept for it any more."""
+        why = _ENDS.get(reason, f"for the reason {reason}")
+        raw = self.given.delivery == "raw"
+        rest = "the command still holds the key" if raw else "its token is refused: start the command again"
+        complain(f"the lease of {self.given.provider} has ended: {why}; {rest}")
+        self._credential.close()
 
 
 def _known(args: Namespace) -> "tuple[Catalog, frozenset[str]]":
@@ -110,33 +132,50 @@ def _known(args: Namespace) -> "tuple[Catalog, frozenset[str]]":
     return rules.catalog, frozenset(place.key for place in rules.bindings if place.kind in _VARIABLES)
 
 
-def _environment(leases: Sequence["Lease"], catalog: "Catalog", bound: Collection[str]) -> Mapping[str, str]:
+def _environment(leases: Sequence["Lease"], args: Namespace, catalog: "Catalog", bound: Collection[str]) -> Mapping[str, str]:
     """This process's environment with what the leases bring. Next to a token there is no key in it; next to a key, no other of
     the same provider."""
     from broker.domain.command_environment import screened, without_credentials  # noqa: PLC0415
 
-    for lease in leases:
-        if not lease.env:
-            raise Failure(f"{lease.provider}: no environment variable is known for it; `equabot key` prints its secret")
-        if lease.delivery == "brokered" and lease.base_url not in lease.env.values():
-            name = f"providers.{lease.provider}.base_url_env"
-            raise Failure(
-                f"{lease.provider}: no variable is known in which its SDK takes the gateway's address: set {name}, or hand the"
-                " key itself to the command with --delivery raw"
-            )
+    sdks = _sdks(args, leases, catalog)
+    brought = exec_variables.merged(
+        (
+            lease.profile,
+            exec_variables.variables(
+                lease, provider=catalog.get(lease.provider), sdk=sdks.get(lease.provider), command=args.command
+            ),
+        )
+        for lease in leases
+    )
     brokered = [lease for lease in leases if lease.delivery == "brokered"]
     if not brokered:
-        given = without_credentials(environment(), filter(None, (catalog.get(lease.provider) for lease in leases)))
+        concerned = (*(catalog.get(lease.provider) for lease in leases), *sdks.values())
+        given = without_credentials(environment(), filter(None, concerned))
     else:
         screen = screened(environment(), catalog, bound=bound)
         given = {**screen.kept, _DELIVERY: "brokered"}
         if screen.unnamed:
             complain(f"removed from the command's environment, because they look like credentials: {', '.join(screen.unnamed)}")
-    for lease in leases:
-        given.update(lease.env)
+    given.update(brought)
     for lease in brokered:
         _past_proxies(given, urlsplit(lease.base_url).hostname or "")
+        if name := exec_variables.unread(lease, provider=catalog.get(lease.provider), sdk=sdks.get(lease.provider)):
+            complain(f"{lease.provider}: no SDK is known to read {name}: the command has to send its requests there by itself")
     return given
+
+
+def _sdks(args: Namespace, leases: Sequence["Lease"], catalog: "Catalog") -> "Mapping[str, Provider]":
+    """By provider, the one whose SDK's variables were asked for."""
+    from broker.providers import PROVIDERS  # noqa: PLC0415
+
+    leased = {lease.provider for lease in leases}
+    chosen: dict[str, Provider] = {}
+    for wanted in sorted(args.sdks):  # one for all comes first
+        named = {catalog.normalise(wanted.provider) or wanted.provider} if wanted.provider else leased
+        if not named <= leased:
+            raise Failure(f"--as {wanted.provider}={wanted.sdk}: the command has no lease of {wanted.provider!r}")
+        chosen.update(dict.fromkeys(named, PROVIDERS[wanted.sdk]))
+    return chosen
 
 
 def _past_proxies(given: dict[str, str], host: str) -> None:

@@ -113,7 +113,7 @@ def _request(config: "Config", status: "ProfileStatus", known: "Profile | None",
         return _NO_MODEL
     stale = known is not None and known.refresh is not None and status.state in (State.EXPIRED, State.MISSING)
     if known is not None and known.secret is not None and not stale:
-        carried: Mapping[str, str] = headers(provider, known.mode, known.secret)
+        carried: Mapping[str, str] = headers(provider, known, known.secret)
         return request(provider, model=model, base_url=provider.base_url, headers=carried) or _NO_MODEL
     if lessor is None:
         return Found(Verdict.UNKNOWN, f"not tried: {status.reason or status.state}")

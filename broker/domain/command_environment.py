@@ -18,11 +18,6 @@ _WORDS: Final = frozenset(
 )
 _ADDRESSES: Final = ("BASE_URL", "API_BASE", "API_HOST")
 _OWN: Final = "EQUABOT_"
-_OTHER_NAMES: Final = frozenset(
-    """AZURE_API_KEY CLAUDE_API_KEY CLAUDE_CODE_API_KEY CODEX_API_KEY DASHSCOPE_API_KEY GROK_API_KEY HUGGINGFACEHUB_API_TOKEN
-    HUGGING_FACE_HUB_TOKEN OPENAI_APIKEY TOGETHERAI_API_KEY VERTEX_API_KEY XI_API_KEY""".split()  # noqa: SIM905 - as above
-)
-"""In which other tools keep credentials of known providers, and which the catalog does not read."""
 _NEEDED: Final = frozenset({"HOME", "LANG", "PATH", "PWD", "SHELL", "TERM", "USER"})
 """Handed on whatever is in them."""
 _STRIPES: Final = "sk_"
@@ -50,6 +45,7 @@ def screened(environ: Mapping[str, str], catalog: Catalog, *, bound: Collection[
     providers = catalog.providers.values()
     named = _Names(providers, addresses=True)
     stems = _stems(providers)
+    others = {name.upper() for provider in providers for name in provider.other_env}
     keys = _key_pattern(providers)
     kept: dict[str, str] = {}
     unnamed: list[str] = []
@@ -57,7 +53,7 @@ def screened(environ: Mapping[str, str], catalog: Catalog, *, bound: Collection[
         upper = name.upper()
         if upper in named or name in bound or upper.startswith(_OWN):
             continue
-        if upper in _OTHER_NAMES or _is_credential(upper, stems) or (upper not in _NEEDED and _holds_key(value, keys)):
+        if upper in others or _is_credential(upper, stems) or (upper not in _NEEDED and _holds_key(value, keys)):
             unnamed.append(name)
         else:
             kept[name] = value
@@ -65,9 +61,12 @@ def screened(environ: Mapping[str, str], catalog: Catalog, *, bound: Collection[
 
 
 def without_credentials(environ: Mapping[str, str], providers: Iterable[Provider]) -> dict[str, str]:
-    """The environment without what the providers' SDKs would use next to a leased credential, or before it. Addresses stay."""
-    named = _Names(providers, addresses=False)
-    return {name: value for name, value in environ.items() if name.upper() not in named}
+    """The environment without what the providers' SDKs and tools would use next to a leased credential, or before it. Addresses
+    stay."""
+    known = tuple(providers)
+    named = _Names(known, addresses=False)
+    others = {name.upper() for provider in known for name in provider.other_env}
+    return {name: value for name, value in environ.items() if name.upper() not in named and name.upper() not in others}
 
 
 class _Names:
@@ -77,10 +76,10 @@ class _Names:
         self._exact: set[str] = set()
         self._begin: tuple[str, ...] = ()
         for provider in providers:
-            names = {env.name for env in provider.env_names} | set(provider.list_env_names) | set(provider.sdk_env.values())
+            names = {env.name for env in provider.env_names} | set(provider.list_env_names) | set(provider.sdk_env_names())
             self._begin += tuple(f"{name.upper()}_" for name in names if name.upper().endswith(("_API_KEY", "_TOKEN")))
             names |= set(provider.exchange.variables.values()) if provider.exchange is not None else set()
-            names |= {provider.base_url_env} if addresses else set()
+            names |= {provider.base_url_env, provider.address_env} if addresses else set()
             self._exact |= {name.upper() for name in names if name}
 
     def __contains__(self, name: str) -> bool:

@@ -1,5 +1,6 @@
 """Credentials: the usable form of a profile now. What it is worth, and how a request or a process carries it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -13,6 +14,7 @@ from broker.domain.provider import HeaderForm, Mode, Provider
 from broker.domain.secret_value import SecretValue
 
 NEVER: Final = float("inf")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9._:@-]{1,256}")
 
 
 class Revival(Enum):
@@ -181,26 +183,44 @@ def span(seconds: float) -> str:
     return f"{whole}s"
 
 
-def headers(provider: Provider, mode: Mode, secret: SecretValue, *, extra: bool = True) -> dict[str, str]:
-    """What a request must carry, or of that the secret alone."""
-    form = provider.header_form(mode)
-    return {form.name: form.prefix + secret.reveal(), **(form.extra if extra else {})}
+def headers(provider: Provider, profile: Profile, secret: SecretValue) -> dict[str, str]:
+    """What a request with the profile's credential must carry."""
+    form = provider.header_form(profile.mode)
+    return {form.name: form.prefix + secret.reveal(), **form.extra, **_account(form, profile)}
 
 
-def carried(form: HeaderForm, secret: SecretValue, sent: Mapping[str, str]) -> dict[str, str]:
+def carried(form: HeaderForm, profile: Profile, secret: SecretValue, sent: Mapping[str, str]) -> dict[str, str]:
     """What takes the place of a request's own headers (`sent`, names in lower case) on its way to the vendor. Lists that both
     have something to say in are joined; where they agree, once."""
-    made = {form.name: form.prefix + secret.reveal()}
+    made = {form.name: form.prefix + secret.reveal(), **_account(form, profile)}
     for name, value in form.extra.items():
         words = (word.strip() for word in f"{sent.get(name.lower(), '')},{value}".split(","))
         made[name] = ",".join(dict.fromkeys(filter(None, words))) if name.lower().endswith("-beta") else value
     return made
 
 
+def _account(form: HeaderForm, profile: Profile) -> dict[str, str]:
+    """The header that names the login's account. One that no header can hold is left out: the vendor's answer says so."""
+    named = form.account and _PLAIN.fullmatch(profile.account)
+    return {form.account: profile.account} if named else {}
+
+
 def sdk_env(provider: Provider, mode: Mode, secret: SecretValue, base_url: str = "") -> dict[str, str]:
-    """What a process must be given so that the vendor's SDK works; `base_url` only where it is not the SDK's own."""
-    name = provider.sdk_env_name(mode)
-    env = {name: secret.reveal()} if name else {}
+    """What a process must be given so that the vendor's SDKs work; `base_url` only where it is not the SDK's own."""
+    env = {name: secret.reveal() for name in provider.sdk_env_names(mode)}
     if base_url and provider.base_url_env:
         env[provider.base_url_env] = base_url
     return env
+
+
+def token_headers(provider: Provider, token: SecretValue) -> dict[str, str]:
+    """What a request to the gateway must carry. It does not depend on the credential behind the lease, which may change."""
+    form = provider.header_form(Mode.API_KEY)
+    return {form.name: form.prefix + token.reveal()}
+
+
+def token_env(provider: Provider, token: SecretValue, base_url: str) -> dict[str, str]:
+    """What a process must be given so that its requests go to the gateway: the token wherever an SDK may look for a credential,
+    whatever credential is behind it, and the gateway's address. Empty where no variable of the provider is known."""
+    env = {name: token.reveal() for name in provider.sdk_env_names()}
+    return {**env, provider.address_env: base_url} if env else {}

@@ -1,5 +1,6 @@
 """What there is to know of a vendor. The facts themselves are data, in `broker.providers`."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -28,14 +29,18 @@ class EnvName:
 
 @dataclass(frozen=True, slots=True)
 class HeaderForm:
-    """How a request carries a credential: the header's name, what stands before the secret, and fixed headers beside it."""
+    """How a request carries a credential: the header's name, what stands before the secret, and fixed headers beside it.
+    `account` is the header for the account that a login belongs to, where the vendor wants to know it."""
 
     name: str = "Authorization"
     prefix: str = "Bearer "
     extra: Mapping[str, str] = field(default_factory=dict)
+    account: str = ""
 
 
 BEARER = HeaderForm()
+
+_END = re.compile(r"_(?:API_KEY|OAUTH_TOKEN|AUTH_TOKEN|ACCESS_TOKEN|TOKEN|KEY)$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +72,8 @@ class Provider:
     `list_env_names` hold several keys at once, split on space, comma and semicolon; a name `<P>_API_KEY` also has
     siblings `<P>_API_KEY_<suffix>`.
     `headers` and `sdk_env` say by mode how a request carries the secret and which variable the vendor's SDK reads;
-    a mode that is not listed is used like `api_key`.
+    a mode that is not listed is used like `api_key`. `sdk_env_also` are variables in which other SDKs read the same API key,
+    `other_env` those in which further tools keep credentials of this vendor. The broker gives the first and reads neither.
     `key_prefixes` start every key of this vendor that is long enough to tell (used to recognise a key that belongs to
     another vendor); `token_prefixes` start OAuth access and setup tokens.
     A person logs in at `authorize_url` and comes back to `redirect_url` with a code (a loopback address, port 0 for any; or a
@@ -88,6 +94,8 @@ class Provider:
     list_env_names: tuple[str, ...] = ()
     headers: Mapping[Mode, HeaderForm] = field(default_factory=lambda: MappingProxyType({}))
     sdk_env: Mapping[Mode, str] = field(default_factory=lambda: MappingProxyType({}))
+    sdk_env_also: tuple[str, ...] = ()
+    other_env: tuple[str, ...] = ()
     base_url: str = ""
     base_url_env: str = ""
     key_prefixes: tuple[str, ...] = ()
@@ -147,6 +155,25 @@ class Provider:
     def sdk_env_name(self, mode: Mode) -> str:
         """The variable in which the vendor's SDK expects a credential of this mode; empty where none is known."""
         return self.sdk_env.get(mode) or self.sdk_env.get(Mode.API_KEY) or ""
+
+    def sdk_env_names(self, mode: Mode | None = None) -> tuple[str, ...]:
+        """All variables in which SDKs expect a credential of this mode; without a mode, of any: a lease token may be in all."""
+        modes = tuple(Mode) if mode is None else (mode,)
+        also = self.sdk_env_also if mode in (None, Mode.API_KEY) else ()
+        return tuple(dict.fromkeys(filter(None, (*map(self.sdk_env_name, modes), *also))))
+
+    @property
+    def address_env(self) -> str:
+        """The variable for the gateway's address: the one that the vendor's SDK reads. Where none is known, one of the usual
+        form, which a program has to read by itself."""
+        first = next((env.name for env in self.env_names), "")
+        stem = _END.sub("", first.upper()) or re.sub(r"[^A-Z0-9]+", "_", self.id.upper())
+        return self.base_url_env or f"{stem}_BASE_URL"
+
+    @property
+    def speaks(self) -> str:
+        """The provider whose SDKs can be pointed at this one: `openai`, `anthropic`, or empty."""
+        return {"messages": "anthropic", "openai": "openai", "chat": "openai"}.get(self.api, "")
 
 
 class Catalog:

@@ -97,7 +97,7 @@ def _passed(use: Use, headers: Mapping[str, str], asked: Asked) -> pb.CheckRespo
     form = use.provider.header_form(profile.mode)
     response = pb.CheckResponse()
     passed = response.ok_response
-    made = carried(form, use.secret, headers)
+    made = carried(form, profile, use.secret, headers)
     for name, value in made.items():
         option = passed.headers.add()
         option.header.key, option.header.value, option.append_action = name, value, _REPLACE

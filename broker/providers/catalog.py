@@ -43,6 +43,8 @@ def _vendor(
     token_header: HeaderForm | None = None,
     sdk_env: str = "",
     sdk_token_env: str = "",
+    sdk_env_also: str = "",
+    other_env: str = "",
     prefixes: tuple[str, ...] = (),
     token_prefixes: tuple[str, ...] = (),
     oauth: tuple[str, str, str] = ("", "json", ""),
@@ -55,7 +57,8 @@ def _vendor(
 ) -> Provider:
     """`env`: the variables, in order of preference. `oauth`: token endpoint, its encoding, public client id. `model`: a small
     one to try a credential on, with a request in the form `api`, by default the one that most have taken over. `requests`: what
-    may be asked through the gateway. `accounts`: the headers in which a request names one."""
+    may be asked through the gateway. `accounts`: the headers in which a request names one. `sdk_env_also` and `other_env` are
+    variables, as in `Provider`."""
     names = tuple(
         EnvName(name, Mode.TOKEN if any(word in name for word in _TOKEN_WORDS) else Mode.API_KEY) for name in env.split()
     )
@@ -71,7 +74,9 @@ def _vendor(
         env_names=names,
         list_env_names=list_names(names),
         headers=MappingProxyType(headers),
-        sdk_env=MappingProxyType(variables),
+        sdk_env=MappingProxyType({mode: name for mode, name in variables.items() if name}),
+        sdk_env_also=tuple(sdk_env_also.split()),
+        other_env=tuple(other_env.split()),
         base_url=base_url,
         base_url_env=base_url_env,
         key_prefixes=prefixes,
@@ -102,6 +107,7 @@ _ALL: Final = (
         header=HeaderForm("x-api-key", ""),
         token_header=HeaderForm("Authorization", "Bearer ", MappingProxyType({"anthropic-beta": "oauth-2025-04-20"})),
         sdk_token_env="ANTHROPIC_AUTH_TOKEN",
+        other_env="CLAUDE_API_KEY CLAUDE_CODE_API_KEY",
         prefixes=("sk-ant-", "sk-ant-api", "sk-ant-admin"),
         # A refresh token (ort) is no key either, and no request can be made with it.
         token_prefixes=("sk-ant-", "sk-ant-oat", "sk-ant-ort"),
@@ -139,6 +145,7 @@ _ALL: Final = (
         "OPENAI_API_KEY",
         "https://api.openai.com/v1",
         base_url_env="OPENAI_BASE_URL",
+        other_env="CODEX_API_KEY OPENAI_APIKEY",
         prefixes=("sk-proj-", "sk-svcacct-", "sk-admin-"),
         oauth=("https://auth.openai.com/oauth/token", "form", ""),
         model="gpt-4.1-nano",
@@ -158,6 +165,11 @@ _ALL: Final = (
         "",
         "https://chatgpt.com/backend-api",
         also=("codex",),
+        # No tool reads these by itself: Codex takes their names from its own configuration.
+        base_url_env="OPENAI_CODEX_BASE_URL",
+        sdk_env="OPENAI_CODEX_TOKEN",
+        header=HeaderForm(account="chatgpt-account-id"),
+        other_env="CODEX_ACCESS_TOKEN",
         oauth=("https://auth.openai.com/oauth/token", "form", "app_EMoamEEZ73f0CkXaXp7hrann"),
         login=_Login(
             "openid profile email offline_access",
@@ -186,9 +198,11 @@ _ALL: Final = (
     ),
     _vendor(
         "google",
-        "GEMINI_API_KEY GOOGLE_API_KEY",
+        "GEMINI_API_KEY GOOGLE_API_KEY GOOGLE_GENERATIVE_AI_API_KEY",
         "https://generativelanguage.googleapis.com",
         base_url_env="GOOGLE_GEMINI_BASE_URL",
+        sdk_env_also="GOOGLE_GENERATIVE_AI_API_KEY",  # the Vercel AI SDK
+        other_env="VERTEX_API_KEY",
         also=("gemini",),
         header=HeaderForm("x-goog-api-key", ""),
         token_header=BEARER,
@@ -229,6 +243,7 @@ _ALL: Final = (
         "https://portal.qwen.ai/v1",
         also=("qwen",),
         sdk_token_env="QWEN_OAUTH_TOKEN",
+        other_env="DASHSCOPE_API_KEY",
         oauth=("https://chat.qwen.ai/api/v1/oauth2/token", "form", "f0304373b74a44d2b584a3fb70ca9e56"),
         login=_Login("openid profile email model.completion", device="https://chat.qwen.ai/api/v1/oauth2/device/code"),
         model="coder-model",
@@ -258,6 +273,7 @@ _ALL: Final = (
         "https://router.huggingface.co/v1",
         also=("hf",),
         sdk_env="HF_TOKEN",
+        other_env="HUGGINGFACEHUB_API_TOKEN HUGGING_FACE_HUB_TOKEN",
         prefixes=("hf_",),
         token_prefixes=("hf_",),
         model="meta-llama/Llama-3.1-8B-Instruct",
@@ -283,6 +299,7 @@ _ALL: Final = (
         "AZURE_OPENAI_API_KEY",
         base_url_env="AZURE_OPENAI_ENDPOINT",  # every resource has an address of its own
         also=("azure", "azure-openai"),
+        other_env="AZURE_API_KEY",
         header=HeaderForm("api-key", ""),
         token_header=BEARER,
         requests=allowed.MICROSOFT_FOUNDRY,
@@ -316,6 +333,7 @@ _ALL: Final = (
         "XAI_API_KEY",
         "https://api.x.ai/v1",
         also=("x.ai", "grok"),
+        other_env="GROK_API_KEY",
         prefixes=("xai-",),
         model="grok-3-mini",
         requests=allowed.XAI,
@@ -358,6 +376,7 @@ _ALL: Final = (
         "TOGETHER_API_KEY",
         "https://api.together.xyz/v1",
         base_url_env="TOGETHER_BASE_URL",
+        other_env="TOGETHERAI_API_KEY",
         model="meta-llama/Llama-3.2-3B-Instruct-Turbo",
         requests=allowed.TOGETHER,
     ),
@@ -399,6 +418,7 @@ _ALL: Final = (
         "ELEVENLABS_API_KEY",
         "https://api.elevenlabs.io",
         header=HeaderForm("xi-api-key", ""),
+        other_env="XI_API_KEY",
         requests=allowed.ELEVENLABS,
     ),
 )

@@ -6,7 +6,7 @@ from typing import Final
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from broker.domain.credentials import headers, sdk_env
+from broker.domain.credentials import headers, sdk_env, token_env, token_headers
 from broker.domain.errors import DeliveryNotAllowed, NoUsableProfile
 from broker.domain.findings import Finding, Severity
 from broker.domain.leases import Lease
@@ -90,8 +90,8 @@ class LeaseMessages:
         message.version = granted.held.version
         if granted.token is not None:
             message.secret = granted.token.reveal()
-            message.headers.update(headers(provider, profile.mode, granted.token, extra=False))
-            message.env.update(sdk_env(provider, profile.mode, granted.token, message.base_url))
+            message.headers.update(token_headers(provider, granted.token))
+            message.env.update(token_env(provider, granted.token, message.base_url))
 
     def _template(self, granted: Grant) -> broker_pb2.Lease:
         profile = granted.held.profile
@@ -116,7 +116,7 @@ class LeaseMessages:
             mode=profile.mode.value,
             delivery=granted.lease.delivery.value,
             secret=profile.secret.reveal(),
-            headers=headers(provider, profile.mode, profile.secret),
+            headers=headers(provider, profile, profile.secret),
             env=sdk_env(provider, profile.mode, profile.secret, other_url),
             base_url=provider.base_url,
             version=held.version,

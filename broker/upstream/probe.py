@@ -61,7 +61,7 @@ class HttpProbes:
         provider = self._catalog.providers.get(profile.provider)
         if not self._allowed or provider is None or profile.secret is None:
             return None
-        carried, url = headers(provider, profile.mode, profile.secret), provider.base_url
+        carried, url = headers(provider, profile, profile.secret), provider.base_url
         if about is Outcome.BILLING:
             return request(provider, model=provider.probe_model, base_url=url, headers=carried)
         return cheapest(provider, base_url=url, headers=carried)

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import queue
 import subprocess
 import sys
 import textwrap
@@ -64,6 +65,48 @@ def test_a_renewal_is_no_rotation(fake: FakeBroker, broker: Broker) -> None:
         credential.wait_for_change(since=first, timeout=0.2)
     assert credential.lease().expires_at > first.expires_at
     assert told == []
+
+
+@pytest.mark.parametrize("delivery", ["raw", "brokered"])
+def test_the_end_of_a_lease_is_reported_with_its_reason(fake: FakeBroker, broker: Broker, delivery: str) -> None:
+    """C19: once for each lease, in the broker's word; a renewal is no end."""
+    fake.delivery = delivery
+    ends: queue.Queue[str] = queue.Queue()
+    credential = broker.credential("anthropic", on_end=ends.put)
+    first = credential.lease()
+    fake.push(pb.LeaseEvent.RENEWED)
+    fake.push(pb.LeaseEvent.REVOKED, reason="agent_suspended")
+    assert ends.get(timeout=30) == "agent_suspended"
+    other_than(first, credential)
+    assert ends.empty()
+
+
+@pytest.mark.parametrize(
+    ("refusal", "reason"),
+    [
+        (Refusal(grpc.StatusCode.PERMISSION_DENIED, "POLICY_DENIED"), "POLICY_DENIED"),
+        (None, "BROKER_UNAVAILABLE"),
+    ],
+    ids=["refused", "away"],
+)
+def test_a_token_that_does_not_go_on_is_reported(
+    fake: FakeBroker, broker: Broker, refusal: Refusal | None, reason: str
+) -> None:
+    """C19: after a restart of the broker, which refuses now, or knows the lease no more. Where it goes on nothing is said."""
+    fake.delivery = "brokered"
+    ends: queue.Queue[str] = queue.Queue()
+    credential = broker.credential("anthropic", on_end=ends.put)
+    first = credential.lease()
+    fake.stop()
+    fake.start()
+    other_than(first, credential)
+    assert ends.empty()
+    fake.stop()
+    fake.forget_leases()
+    if refusal is not None:
+        fake.refusals["StreamLease"] = refusal
+    fake.start()
+    assert ends.get(timeout=30) == reason
 
 
 def test_a_callback_that_fails_ends_nothing(fake: FakeBroker, broker: Broker, caplog: pytest.LogCaptureFixture) -> None:

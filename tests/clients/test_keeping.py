@@ -95,7 +95,7 @@ class Script:
         self.held.append(held)
         self.done.append(f"hold {held.lease.id}")
 
-    def drop(self) -> None:
+    def drop(self, reason: str) -> None:
         self.done.append("drop")
 
     def failed(self, error: errors.EquabotError) -> None:

@@ -21,8 +21,10 @@ from tests.tiers import program, require
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "gateway.md").read_text()
 README = (ROOT / "README.md").read_text()
+ROUTER_KEY = "sk-or-v1-" + "r0uter00" * 8
 CLAUDE = """#!/bin/sh
-curl -fsS "$ANTHROPIC_BASE_URL/v1/messages" -H "x-api-key: $ANTHROPIC_API_KEY" -H "content-type: application/json" -d '{}'
+curl -fsS "$ANTHROPIC_BASE_URL/v1/messages" \\
+  -H "authorization: Bearer $ANTHROPIC_AUTH_TOKEN" -H "content-type: application/json" -d '{}'
 """
 
 
@@ -39,15 +41,16 @@ BLOCKS = [Block(*found) for found in re.findall(r"```([a-z ]+)\n(.*?)```", PAGE,
 @pytest.fixture(scope="module")
 def vendor() -> Iterator[Upstream]:
     with Upstream() as serving:
-        serving.accepted = {KEY}
+        serving.accepted = {KEY, ROUTER_KEY}
         yield serving
 
 
 @pytest.fixture(scope="module")
 def reader(vendor: Upstream) -> Iterator[Gateway]:
     """Somebody who has typed the first command, on a host whose `claude` is a stand-in."""
-    gateway = Gateway(vendor, mode="off", dotenv=f"ANTHROPIC_API_KEY={KEY}\n")
-    gateway.configure({"providers": {"anthropic": {"base_url": vendor.url}}})
+    gateway = Gateway(vendor, mode="off", dotenv=f"ANTHROPIC_API_KEY={KEY}\nOPENROUTER_API_KEY={ROUTER_KEY}\n")
+    addresses = {"anthropic": vendor.url, "openrouter": f"{vendor.url}/api/v1"}
+    gateway.configure({"providers": {name: {"base_url": address} for name, address in addresses.items()}})
     tools = gateway.home / "bin"
     tools.mkdir()
     scripts = {"equabot": f'#!/bin/sh\nexec {sys.executable} -m broker "$@"\n', "claude": CLAUDE}

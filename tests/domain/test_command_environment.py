@@ -17,7 +17,7 @@ def kept(**environ: str) -> set[str]:
 def test_no_variable_of_a_known_provider_is_handed_on(provider: Provider) -> None:
     """S7: names, lists, siblings, those of SDKs, addresses, and those with which an identity is exchanged."""
     names = {env.name for env in provider.env_names} | set(provider.list_env_names) | set(provider.sdk_env.values())
-    names |= {f"{name}_2" for name in names if name.endswith("_API_KEY")} | {provider.base_url_env}
+    names |= {f"{name}_2" for name in names if name.endswith("_API_KEY")} | {provider.base_url_env, provider.address_env}
     names |= {f"{name}_FILE" for name in names if name.endswith(("_API_KEY", "_TOKEN"))}
     names |= set(provider.exchange.variables.values()) if provider.exchange else set()
     environ = {name: "anything" for name in names if name}
@@ -116,6 +116,14 @@ def test_next_to_a_key_only_those_of_its_provider_go() -> None:
     }  # fmt: skip
     left = without_credentials(environ, [PROVIDERS["anthropic"]])
     assert left == {"ANTHROPIC_BASE_URL": "https://mine", "OPENAI_API_KEY": "y"}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS)
+def test_next_to_a_key_none_of_the_providers_other_variables_stays(provider: Provider) -> None:
+    """C6, P13: every name under which the vendor's SDKs and other tools look for a credential of it, in any spelling."""
+    names = {env.name for env in provider.env_names} | set(provider.sdk_env_names()) | set(provider.other_env)
+    environ = dict.fromkeys([*names, *map(str.lower, names), *provider.list_env_names], "left over")
+    assert without_credentials({**environ, "KEPT": "1"}, [provider]) == {"KEPT": "1"}
 
 
 def test_a_long_environment_is_looked_at_in_one_pass() -> None:

@@ -7,7 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.domain.cooldowns import Usage
-from broker.domain.credentials import NEVER, Revival, Standing, Trouble, assess, carried, headers, left, sdk_env
+from broker.domain.credentials import (
+    NEVER,
+    Revival,
+    Standing,
+    Trouble,
+    assess,
+    carried,
+    headers,
+    left,
+    sdk_env,
+    token_env,
+    token_headers,
+)
 from broker.domain.material import Held
 from broker.domain.profiles import Profile, State
 from broker.domain.provider import HeaderForm, Mode, Provider
@@ -250,9 +262,33 @@ VENDOR = Provider(
 
 def test_headers_carry_the_secret_in_the_vendors_form() -> None:
     """With what must stand beside it."""
-    assert headers(VENDOR, Mode.API_KEY, SecretValue("k")) == {"x-api-key": "k"}
-    assert headers(VENDOR, Mode.TOKEN, SecretValue("t")) == {"Authorization": "Bearer t", "beta": "oauth-1"}
-    assert headers(Provider(id="q"), Mode.OAUTH, SecretValue("o")) == {"Authorization": "Bearer o"}
+    key, token = KEY, replace(KEY, mode=Mode.TOKEN)
+    assert headers(VENDOR, key, SecretValue("k")) == {"x-api-key": "k"}
+    assert headers(VENDOR, token, SecretValue("t")) == {"Authorization": "Bearer t", "beta": "oauth-1"}
+    assert headers(Provider(id="q"), token, SecretValue("o")) == {"Authorization": "Bearer o"}
+
+
+@pytest.mark.parametrize("account", ["", "a b", "a\r\nx: y", "é", "x" * 257])
+def test_a_login_carries_its_account_where_the_vendor_wants_it(account: str) -> None:
+    """C12: one that no header can hold is left out."""
+    form = HeaderForm(account="chatgpt-account-id")
+    provider, login = Provider(id="codex", headers={Mode.API_KEY: form}), replace(KEY, mode=Mode.OAUTH, account="acc-1")
+    with_account = {"Authorization": "Bearer t", "chatgpt-account-id": "acc-1"}
+    assert headers(provider, login, SecretValue("t")) == with_account
+    assert carried(form, login, SecretValue("t"), {"chatgpt-account-id": "mine"}) == with_account
+    other = replace(login, account=account)
+    assert (
+        headers(provider, other, SecretValue("t"))
+        == carried(form, other, SecretValue("t"), {})
+        == {"Authorization": "Bearer t"}
+    )
+
+
+def test_a_token_is_carried_alike_whatever_is_behind_it() -> None:
+    """C3, C22: in every variable that an SDK reads, with the gateway's address; in the header of keys."""
+    assert token_headers(VENDOR, SecretValue("eqb")) == {"x-api-key": "eqb"}
+    assert token_env(VENDOR, SecretValue("eqb"), "http://x") == {"P_KEY": "eqb", "P_TOKEN": "eqb", "P_URL": "http://x"}
+    assert token_env(Provider(id="q"), SecretValue("eqb"), "http://x") == {}
 
 
 def test_the_environment_carries_it_under_the_sdks_name() -> None:
@@ -265,13 +301,13 @@ def test_the_environment_carries_it_under_the_sdks_name() -> None:
 def test_a_request_carries_the_credential_in_place_of_its_own_headers() -> None:
     """Words that the vendor wants beside it join those that the SDK sent; anything else fixed replaces what was sent."""
     form = HeaderForm("Authorization", "Bearer ", {"anthropic-beta": "oauth-2025-04-20", "x-app": "cli"})
-    assert carried(form, SecretValue("tok"), {}) == {
+    assert carried(form, KEY, SecretValue("tok"), {}) == {
         "Authorization": "Bearer tok",
         "anthropic-beta": "oauth-2025-04-20",
         "x-app": "cli",
     }
     sent = {"anthropic-beta": "files-api-2025-04-14, oauth-2025-04-20,,mcp", "x-app": "mine", "authorization": "Bearer eqb_x"}
-    assert carried(form, SecretValue("tok"), sent) == {
+    assert carried(form, KEY, SecretValue("tok"), sent) == {
         "Authorization": "Bearer tok",
         "anthropic-beta": "files-api-2025-04-14,oauth-2025-04-20,mcp",
         "x-app": "cli",

@@ -196,7 +196,7 @@ def test_a_login_brings_its_own_words_beside_the_sdks(make_broker: MakeBroker, u
         config=CONFIG.format(port=free_port(), envoy=program("envoy"), upstream=upstream.url, order="anthropic:dotenv"),
     ).start()
     lease = lent(broker)
-    assert lease.env.keys() == {"ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"}
+    assert lease.env.keys() == {"ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"}
     assert post(lease, {"anthropic-beta": "files-api-2025-04-14"}).status_code == 200
     headers = upstream.received[0].headers
     assert headers["anthropic-beta"] == "files-api-2025-04-14,oauth-2025-04-20"
@@ -371,11 +371,43 @@ def test_a_commands_token_lives_as_long_as_the_command(make_broker: MakeBroker, 
 
 
 def test_a_command_whose_sdk_would_go_past_the_gateway_is_not_run(gateway: RunningBroker) -> None:
-    """There is no variable in which it could be told the gateway's address."""
+    """C7: its SDK reads the gateway's address from no variable; the refusal says what to type, and that works."""
     gateway.write_dotenv("GROQ_API_KEY=gsk_Ab3De5Gh7Jk9Mn1Pq3St5Vw7YzAb3De5Gh7Jk9\n")
     gateway.wait_output("models", "status", "--plain", until=lambda text: "groq" in text)
     done = gateway.run("exec", "groq", "--delivery", "brokered", "--", "true")
     assert (done.returncode, "providers.groq.base_url_env" in done.stderr) == (1, True), done.stderr
+    assert "`--as openai`" in done.stderr
+    done = gateway.run("exec", "groq", "--as", "openai", "--", "env", OPENAI_API_KEY="left over")
+    shown = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert shown["OPENAI_API_KEY"].startswith("eqb_")
+    assert shown["OPENAI_BASE_URL"].endswith("/groq")
+    assert "GROQ_API_KEY" not in shown
+
+
+def test_two_leases_that_want_the_same_variable_are_refused(gateway: RunningBroker) -> None:
+    """C7: the last would silently win."""
+    gateway.write_dotenv(f"GROQ_API_KEY=gsk_Ab3De5Gh7Jk9Mn1Pq3St5Vw7YzAb3De5Gh7Jk9\nANTHROPIC_API_KEY={FIRST}\n")
+    gateway.wait_output("models", "status", "--plain", until=lambda text: "groq" in text)
+    done = gateway.run("exec", "groq", "anthropic", "--as", "openai", "--", "true")
+    assert done.returncode == 1
+    assert "groq:dotenv and anthropic:dotenv both want OPENAI_API_KEY" in done.stderr
+    both = gateway.run("exec", "groq", "anthropic", "--as", "groq=openai", "--", "env")
+    assert {"OPENAI_API_KEY", "ANTHROPIC_AUTH_TOKEN"} <= {line.partition("=")[0] for line in both.stdout.splitlines()}
+    assert gateway.run("exec", "groq", "--as", "anthropic=openai", "--", "true").returncode == 1
+    assert gateway.run("exec", "groq", "--as", "gemini", "--", "true").returncode == 64
+
+
+def test_claude_code_is_given_no_variable_that_it_asks_about(gateway: RunningBroker) -> None:
+    """C3: it asks about a new ANTHROPIC_API_KEY at each start; every other program gets both variables (C22)."""
+    tool = gateway.home / "claude"
+    tool.write_text("#!/bin/sh\nexec env\n")
+    tool.chmod(0o755)
+    for command, key in (([str(tool)], False), (["env", "A=b", str(tool)], False), (["env"], True)):
+        done = gateway.run("exec", "anthropic", "--delivery", "brokered", "--", *command)
+        shown = dict(line.split("=", 1) for line in done.stdout.splitlines())
+        assert shown["ANTHROPIC_AUTH_TOKEN"].startswith("eqb_")
+        assert ("ANTHROPIC_API_KEY" in shown) is key
 
 
 LEFT = {
@@ -394,7 +426,7 @@ def test_a_command_with_a_token_has_no_other_credential(gateway: RunningBroker, 
     shown = dict(line.split("=", 1) for line in done.stdout.splitlines())
     assert shown["ANTHROPIC_API_KEY"].startswith("eqb_")
     assert "/anthropic" in shown["ANTHROPIC_BASE_URL"]
-    ours = {"ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "EQUABOT_DELIVERY", "NO_PROXY", "no_proxy"}
+    ours = {"ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "EQUABOT_DELIVERY", "NO_PROXY", "no_proxy"}
     assert set(shown) - ours - {"PATH", "HOME", "LANG"} == {"KEPT"}
     assert "left-" not in done.stdout
     assert FIRST not in done.stdout

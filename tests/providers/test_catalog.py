@@ -33,7 +33,7 @@ NAMED_AFTER_THEMSELVES = [
 
 IN_ORDER = {
     "anthropic": "ANTHROPIC_OAUTH_TOKEN CLAUDE_CODE_OAUTH_TOKEN ANTHROPIC_AUTH_TOKEN ANTHROPIC_API_KEY",
-    "google": "GEMINI_API_KEY GOOGLE_API_KEY",
+    "google": "GEMINI_API_KEY GOOGLE_API_KEY GOOGLE_GENERATIVE_AI_API_KEY",
     "github-copilot": "COPILOT_GITHUB_TOKEN GH_TOKEN GITHUB_TOKEN",
     "zai": "ZAI_API_KEY Z_AI_API_KEY",
     "opencode": "OPENCODE_API_KEY OPENCODE_ZEN_API_KEY",
@@ -62,7 +62,7 @@ def test_a_name_with_oauth_or_auth_token_is_a_token(provider: Provider) -> None:
 
 def test_lists_stand_beside_every_api_key() -> None:
     """`<P>_API_KEYS` for every `<P>_API_KEY`."""
-    assert PROVIDERS["google"].list_env_names == ("GEMINI_API_KEYS", "GOOGLE_API_KEYS")
+    assert PROVIDERS["google"].list_env_names == ("GEMINI_API_KEYS", "GOOGLE_API_KEYS", "GOOGLE_GENERATIVE_AI_API_KEYS")
     assert PROVIDERS["anthropic"].list_env_names == ("ANTHROPIC_API_KEYS",)
     assert PROVIDERS["github-copilot"].list_env_names == ()
 

@@ -241,7 +241,7 @@ def brokered(**profile_fields: object) -> Grant:
 
 
 def test_a_token_stands_where_the_credential_would_and_the_gateway_where_the_vendor_would() -> None:
-    """The whole message: nothing of the secret in it, and nothing that the gateway adds or that ends with the credential."""
+    """C3: the whole message: nothing of the secret, of its mode, of what the gateway adds, or that ends with the credential."""
     grant = brokered(secret="sk-1", mode=Mode.TOKEN, expires_at=1_800_000_600.0)
     token = TOKEN.reveal()
     assert LeaseMessages(URLS, gateway_url=GATEWAY).lease(grant) == broker_pb2.Lease(
@@ -251,8 +251,8 @@ def test_a_token_stands_where_the_credential_would_and_the_gateway_where_the_ven
         mode="token",
         delivery="brokered",
         secret=token,
-        headers={"Authorization": f"Bearer {token}"},
-        env={"ANTHROPIC_AUTH_TOKEN": token, "ANTHROPIC_BASE_URL": f"{GATEWAY}/anthropic"},
+        headers={"x-api-key": token},
+        env={"ANTHROPIC_API_KEY": token, "ANTHROPIC_AUTH_TOKEN": token, "ANTHROPIC_BASE_URL": f"{GATEWAY}/anthropic"},
         base_url=f"{GATEWAY}/anthropic",
         issued_at=Timestamp(seconds=1_800_000_000),
         expires_at=Timestamp(seconds=1_800_000_900, nanos=250_000_000),

@@ -13,7 +13,7 @@ from typing import Final
 from equabot_client import _convert, errors
 from equabot_client._client import Channel, Stream
 from equabot_client._clock import steady
-from equabot_client._keeping import WAITED_OUT, Held, keep
+from equabot_client._keeping import WAITED_OUT, Ending, Held, keep
 from equabot_client._lease import Lease, LeaseEvent, LeaseRequest
 
 _log: Final = logging.getLogger("equabot_client")
@@ -39,6 +39,7 @@ class Keeper:
         *,
         timeout: float,
         on_rotate: Callable[[Lease], object] | None,
+        on_end: Callable[[str], object] | None = None,
     ) -> None:
         self.held: Held | None = None
         self.patience = timeout / 2
@@ -47,6 +48,7 @@ class Keeper:
         self._request = request
         self._timeout = timeout
         self._on_rotate = on_rotate
+        self._ending = Ending(on_end)
         self._news = threading.Condition()
         self._needed = threading.Event()
         self._stopping = threading.Event()
@@ -178,7 +180,7 @@ class Keeper:
             self._overdue, self._silent = until, False
             self._news.notify_all()
         try:
-            return self._streams[-1].read()
+            return self._ending.read(self._streams[-1].read())
         except errors.BrokerUnavailable:
             if not self._silent:
                 raise
@@ -212,21 +214,24 @@ class Keeper:
             self._go_on()
             self.held, self._error = held, None
             self._news.notify_all()
+        self._ending.held(held.lease, before)
         if self._on_rotate is not None and before is not None and not held.lease.same_material(before):
             try:
                 self._on_rotate(held.lease)
             except Exception:  # noqa: BLE001 - somebody else's code: it must not end ours
                 _log.exception("on_rotate of %s failed", held.lease.provider)
 
-    def drop(self) -> None:
+    def drop(self, reason: str) -> None:
         with self._news:
             self.held = None
+        self._ending.ended(reason)
 
     def failed(self, error: errors.EquabotError) -> None:
         with self._news:
             self._error = error
             self._failures += 1
             self._news.notify_all()
+        self._ending.failed(error, self._last)
 
     def _go_on(self) -> None:
         if self._stopping.is_set():

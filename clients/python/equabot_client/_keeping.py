@@ -12,12 +12,16 @@ through a `Line`. A Line for threads has methods that block and never suspend, s
 A round that fails is followed by a jittered pause. What was in hand is served on until its lease ends.
 """
 
+import logging
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NoReturn, Protocol
 
 from equabot_client import errors
 from equabot_client._lease import EventKind, Lease, LeaseEvent
+
+_log: Final = logging.getLogger("equabot_client")
 
 WAITED_OUT: Final = (
     errors.BrokerUnavailable,
@@ -77,8 +81,8 @@ class Line(Protocol):
     def hold(self, held: Held) -> None:
         """From now on this is served."""
 
-    def drop(self) -> None:
-        """From now on nothing is served: the lease was taken away."""
+    def drop(self, reason: str) -> None:
+        """From now on nothing is served: the lease was taken away, for a reason in the broker's word."""
 
     def failed(self, error: errors.EquabotError) -> None:
         """What those who wait may be told."""
@@ -104,6 +108,46 @@ class Pace:
         pause: float = min(0.4 if soon else 5.0, 0.05 * 2**count) * self._rng.uniform(0.5, 1.0)
         asked = error.retry_after if error is not None and error.retry_after else 0.0
         return max(pause, min(asked, 60.0))
+
+
+class Ending:
+    """Notices the end of what a process was given at its start, and reports it once. A raw lease ends when the broker takes it
+    away. A token ends with its lease as well, unless the next lease goes on with it.
+
+    `report` is called with the reason: the broker's word (`revoked`, `agent_suspended`, …), `expired`, or the reason of the
+    error for which there is no next lease; BROKER_UNAVAILABLE where the broker was away until the lease was over.
+    """
+
+    def __init__(self, report: Callable[[str], object] | None) -> None:
+        self._report = report
+        self._reported = self._away = False
+
+    def held(self, lease: Lease, before: Lease | None) -> None:
+        """There is a lease in hand, after another."""
+        if before is not None and before.delivery == "brokered" and lease.secret != before.secret:
+            self.ended(errors.BrokerUnavailable.reason if self._away else "expired")
+        self._reported = self._away = False
+
+    def failed(self, error: errors.EquabotError, before: Lease | None) -> None:
+        """There is no next lease yet, or for good."""
+        self._away = self._away or isinstance(error, errors.BrokerUnavailable)
+        if before is not None and not error.retryable:
+            self.ended(error.reason)
+
+    def read(self, event: LeaseEvent | None) -> LeaseEvent | None:
+        """An event of the stream. One that ends without a word was cut off, as when the broker is killed."""
+        self._away = self._away or event is None
+        return event
+
+    def ended(self, reason: str) -> None:
+        """What is in hand is over."""
+        if self._report is None or self._reported:
+            return
+        self._reported = True
+        try:
+            self._report(reason)
+        except Exception:  # noqa: BLE001 - somebody else's code: it must not end ours
+            _log.exception("on_end failed")
 
 
 async def keep(line: Line, *, rng: random.Random) -> NoReturn:
@@ -142,7 +186,7 @@ async def _stream(line: Line, pace: Pace) -> None:
                 return
             if event.kind is EventKind.REVOKED:
                 if event.reason not in _SERVED_ON:
-                    line.drop()
+                    line.drop(event.reason)
                 return
             ending = event.kind is EventKind.EXPIRING
             if event.lease is not None:
@@ -166,8 +210,8 @@ async def _renewals(line: Line, pace: Pace, *, rng: random.Random, lasting: bool
                 return
             try:
                 held = _hold(line, await line.renew(held.lease.id), before=held, renewals=False)
-            except (errors.LeaseNotFound, errors.LeaseExpired):
-                line.drop()
+            except (errors.LeaseNotFound, errors.LeaseExpired) as over:
+                line.drop("revoked" if isinstance(over, errors.LeaseNotFound) else "expired")
                 return
             except errors.EquabotError as error:
                 line.failed(error)

@@ -12,7 +12,7 @@ from typing import Final
 from equabot_client import _convert, errors
 from equabot_client._client import AsyncChannel, AsyncStream
 from equabot_client._clock import steady
-from equabot_client._keeping import WAITED_OUT, Held, keep
+from equabot_client._keeping import WAITED_OUT, Ending, Held, keep
 from equabot_client._lease import Lease, LeaseEvent, LeaseRequest
 
 _log: Final = logging.getLogger("equabot_client")
@@ -29,6 +29,7 @@ class Keeper:
         *,
         timeout: float,
         on_rotate: Callable[[Lease], object] | None,
+        on_end: Callable[[str], object] | None = None,
     ) -> None:
         self.held: Held | None = None
         self.patience = timeout / 2
@@ -36,6 +37,7 @@ class Keeper:
         self._request = request
         self._timeout = timeout
         self._on_rotate = on_rotate
+        self._ending = Ending(on_end)
         self._news = asyncio.Event()
         self._needed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -157,7 +159,7 @@ class Keeper:
         self._streams = (*self._streams[-1:], await self._channel.stream(self._request.after(self._last)))
 
     async def read(self, *, until: float) -> LeaseEvent | None:
-        return await self._streams[-1].read(timeout=max(until - steady(), 0.0))
+        return self._ending.read(await self._streams[-1].read(timeout=max(until - steady(), 0.0)))
 
     async def acquire(self) -> Lease:
         lease = await self._channel.ask(_convert.acquire(self._request.after(self._last)), timeout=self._timeout)
@@ -182,19 +184,22 @@ class Keeper:
         self._last = held.lease
         self.held, self._error = held, None
         self._tell()
+        self._ending.held(held.lease, before)
         if self._on_rotate is not None and before is not None and not held.lease.same_material(before):
             try:
                 self._on_rotate(held.lease)
             except Exception:  # noqa: BLE001 - somebody else's code: it must not end ours
                 _log.exception("on_rotate of %s failed", held.lease.provider)
 
-    def drop(self) -> None:
+    def drop(self, reason: str) -> None:
         self.held = None
+        self._ending.ended(reason)
 
     def failed(self, error: errors.EquabotError) -> None:
         self._error = error
         self._failures += 1
         self._tell()
+        self._ending.failed(error, self._last)
 
     async def _give_back(self) -> None:
         """A stream's lease ends with the stream; another has to be given back."""

@@ -48,14 +48,21 @@ class AsyncBroker:
         return self._channel.target
 
     def credential(
-        self, provider: str, *, on_rotate: Callable[[Lease], object] | None = None, **wanted: Unpack[Wanted]
+        self,
+        provider: str,
+        *,
+        on_rotate: Callable[[Lease], object] | None = None,
+        on_end: Callable[[str], object] | None = None,
+        **wanted: Unpack[Wanted],
     ) -> AsyncCredential:
         """A credential that stays current. Nothing happens before its first use.
 
         `on_rotate` is called with the new lease, in the event loop, whenever what a request carries changes.
+        `on_end` is called with a reason, likewise, when what a process was given at its start is over: its lease was taken
+        away, or its token does not go on.
         """
         request = LeaseRequest(provider=provider, **wanted)
-        credential = AsyncCredential(self._channel, request, timeout=self._timeout, on_rotate=on_rotate)
+        credential = AsyncCredential(self._channel, request, timeout=self._timeout, on_rotate=on_rotate, on_end=on_end)
         self._credentials.add(credential)
         return credential
 

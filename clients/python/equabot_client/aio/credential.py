@@ -29,11 +29,12 @@ class AsyncCredential:
         *,
         timeout: float,
         on_rotate: Callable[[Lease], object] | None = None,
+        on_end: Callable[[str], object] | None = None,
     ) -> None:
         self._request = request
         self._channel = channel
         self._timeout = timeout
-        self._keeper = Keeper(channel, request, timeout=timeout, on_rotate=on_rotate)
+        self._keeper = Keeper(channel, request, timeout=timeout, on_rotate=on_rotate, on_end=on_end)
         weakref.finalize(self, self._keeper.abandon).atexit = False
 
     async def lease(self) -> Lease:
