@@ -10,7 +10,7 @@ from broker.config.faults import Refused
 from broker.config.recording import CLAUDE, migrated
 from broker.domain.findings import Severity
 from broker.domain.hygiene import masked
-from broker.files.dotenv import SIZE_MAX, bindings
+from broker.files.dotenv import SIZE_MAX, statements
 from broker.files.reading import Unreadable, read_whole
 from broker.storage.edited_file import Unwritable, edit_file
 
@@ -60,10 +60,10 @@ def _working_directory(config: "Config", here: Path, dotenvs: list[Path]) -> Ite
     try:
         if any(found.samefile(dotenv) for dotenv in dotenvs if dotenv.exists()):
             return
-        lines = bindings(read_whole(found, limit=SIZE_MAX), shown=found)
+        lines = statements(read_whole(found, limit=SIZE_MAX), shown=found)
     except (OSError, Unreadable):
         return
-    names = [line.key for line in lines if line.key is not None and config.rules.wants(line.key, kind="dotenv")]
+    names = [line.name for line in lines if line.name and config.rules.wants(line.name, kind="dotenv")]
     if names:
         shown = ", ".join(map(masked, names[:5]))
         message = f"is not read, because a working directory may not choose credentials; in it: {shown}"

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Final
 
 from broker.domain.claims import Place, with_place
@@ -10,9 +11,10 @@ from broker.domain.material import Event, Listed, Material, Shadowed, SourceStat
 from broker.domain.profiles import Profile
 from broker.engine.standing import Key, Standings
 from broker.ports import Clock, Source, StateStore, StoredVersion
-from broker.telemetry.events import Events, ProfilesChanged, SourceRecovered, SourceStale, SourceSynced
+from broker.telemetry.events import Events, ProfilesChanged, SourceDoubted, SourceRecovered, SourceStale, SourceSynced
 
 _REREAD_WITHIN: Final = 10.0
+_FAULTS_LOGGED: Final = 20
 
 
 class Ingesting:
@@ -151,6 +153,9 @@ class Ingesting:
             self._events.emit(SourceStale(source=after.name, fault=new))
         elif old and not new:
             self._events.emit(SourceRecovered(source=after.name))
+        new_faults = _faults(after)
+        if new_faults and new_faults != _faults(before):
+            self._events.emit(SourceDoubted(source=after.name, faults=new_faults))
         if after.synced_at is not None and (before.synced_at is None or (old and not new)):
             profiles = sum(len(unit.profiles) for unit in after.units.values())
             self._events.emit(SourceSynced(source=after.name, profiles=profiles))
@@ -158,3 +163,8 @@ class Ingesting:
 
 def _trouble(state: SourceState) -> str:
     return state.fault or "; ".join(f"{unit}: {fault}" if unit else fault for unit, (fault, _) in state.stale_units.items())
+
+
+def _faults(state: SourceState) -> tuple[str, ...]:
+    """What is wrong inside its units, which can be read."""
+    return tuple(islice((fault.message for unit in state.units.values() for fault in unit.faults), _FAULTS_LOGGED))

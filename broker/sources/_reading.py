@@ -1,7 +1,6 @@
-"""What sources share of reading: the variables of a `.env`, and what a directory of secrets holds."""
+"""What sources share of reading: when a file changed, and what a directory of secrets holds."""
 
 import os
-import re
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,13 +9,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from dotenv.parser import Binding
-
 from broker.domain.hygiene import SIZE_MAX, is_misplaced_key
 from broker.files.confined import Folder, open_within, read_within
 from broker.files.dotenv import SIZE_MAX as DOTENV_MAX
-from broker.files.dotenv import bindings
 from broker.files.reading import StandingFault, unreadable
+from broker.sources._variables import parse_dotenv
 
 T = TypeVar("T")
 
@@ -25,8 +22,6 @@ _SWAPS_MAX: Final = 20
 _KEYS_MAX: Final = 10_000
 _NAMES_MAX: Final = 100_000
 _UNITS_MAX: Final = 20_000
-_NEWLINE: Final = re.compile(r"\r\n|\n|\r")
-_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def changed_at(path: Path) -> float:
@@ -42,37 +37,13 @@ def changed_at(path: Path) -> float:
         raise unreadable(path, error) from None
 
 
-def parse_dotenv(raw: bytes, *, shown: object) -> dict[str, str]:
-    """The variables of a `.env`, as written: nothing is interpolated. The last of equal names wins.
-
-    Raises Unreadable for what is too large or is not text, and, naming the line's number alone, for what is no assignment.
-    """
-    values: dict[str, str] = {}
-    for binding in bindings(raw, shown=shown):
-        if _malformed(binding):
-            why = f"line {_line(binding)} is malformed"
-            raise StandingFault(shown, why, "write NAME=value, and close every quote that is opened")
-        if binding.key is not None and binding.value is not None:
-            values[binding.key] = binding.value
-    return values
-
-
-def _malformed(binding: Binding) -> bool:
-    # A bare word may stand for `export NAME`; anything else without `=` is a mistake, maybe a key without its name.
-    return binding.error or (binding.value is None and binding.key is not None and not _NAME.fullmatch(binding.key))
-
-
-def _line(binding: Binding) -> int:
-    text = binding.original.string
-    return binding.original.line + len(_NEWLINE.findall(text[: len(text) - len(text.lstrip())]))
-
-
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """The texts in a directory by key, and where each is."""
+    """The texts in a directory by key, where each is, and what is doubtful about the lines of its `.env`."""
 
     texts: dict[str, str | bytes]
     origins: dict[str, str]
+    doubts: tuple[str, ...] = ()
 
 
 def read_bundle(
@@ -85,9 +56,11 @@ def read_bundle(
     """
     texts: dict[str, str | bytes] = {}
     origins: dict[str, str] = {}
+    doubts: tuple[str, ...] = ()
     names = _names(folder, shown=shown)
     if ".env" in names and (raw := _read_entry(".env", folder, shown=shown, limit=DOTENV_MAX)) is not None:
-        texts |= parse_dotenv(raw, shown=shown / ".env")
+        found = parse_dotenv(raw, shown=shown / ".env", wants=wants)
+        texts, doubts = dict(found.values), found.doubts
         origins |= {key: f"{shown / '.env'} {key}" for key in texts}
     wanted = [name for name in names if name in files or (not name.startswith(".") and wants(name))]
     if len(wanted) > _KEYS_MAX:
@@ -99,7 +72,7 @@ def read_bundle(
         if (value := _read_entry(key, folder, shown=shown, limit=files.get(key, SIZE_MAX))) is not None:
             texts[key] = value
             origins[key] = str(shown / key)
-    return Bundle(texts, origins)
+    return Bundle(texts, origins, doubts)
 
 
 def _names(folder: Folder, *, shown: Path) -> set[str]:

@@ -12,7 +12,7 @@ from broker.domain.discovery import Rules, Texts
 from broker.domain.hygiene import ENTRIES_MAX, masked
 from broker.domain.material import Fault, Unit
 from broker.files.reading import Unreadable
-from broker.sources._reading import parse_dotenv
+from broker.sources._variables import parse_dotenv, with_doubts
 
 KIND: Final = "kubernetes"
 
@@ -31,13 +31,14 @@ def read_secret(thing: Mapping[str, Any], *, rules: Rules, source: str) -> Found
     where = f"Secret {thing['metadata'].get('namespace', '')}/{name}"
     try:
         annotations = _strings(thing["metadata"].get("annotations"), where)
-        texts, origins = _texts(_strings(thing.get("data"), where), rules, name, where, declared=_declared(annotations))
+        texts, origins, doubts = _texts(_strings(thing.get("data"), where), rules, name, where, declared=_declared(annotations))
         unit = bundle_unit(
             texts, rules=rules, kind=KIND, source=source, unit=name, name=name, origin=origins.__getitem__,
             annotations=annotations, said=read_annotations(annotations, catalog=rules.catalog, where=where),
         )  # fmt: skip
     except (Malformed, Unreadable) as fault:
         return str(fault)
+    unit = with_doubts(unit, doubts, shown=f"{where} {_DOTENV}", source=source)
     if unit.profiles or unit.faults:
         return unit
     nothing = (
@@ -47,12 +48,18 @@ def read_secret(thing: Mapping[str, Any], *, rules: Rules, source: str) -> Found
     return Unit(name, faults=(Fault(where, nothing),))
 
 
-def _texts(data: Mapping[str, str], rules: Rules, name: str, where: str, *, declared: bool) -> tuple[Texts, Mapping[str, str]]:
-    """The values that may be credentials, and where each is. In a Secret that says whose it is, any of them may be."""
+def _texts(
+    data: Mapping[str, str], rules: Rules, name: str, where: str, *, declared: bool
+) -> tuple[Texts, Mapping[str, str], tuple[str, ...]]:
+    """The values that may be credentials, where each is, and what is doubtful about the lines of its `.env`. In a Secret that
+    says whose it is, any value may be one."""
     texts: dict[str, bytes | str] = {}
     origins: dict[str, str] = {}
+    doubts: tuple[str, ...] = ()
     if _DOTENV in data:
-        texts |= parse_dotenv(_decoded(data[_DOTENV], f"{where} {_DOTENV}"), shown=f"{where} {_DOTENV}")
+        raw = _decoded(data[_DOTENV], f"{where} {_DOTENV}")
+        found = parse_dotenv(raw, shown=f"{where} {_DOTENV}", wants=lambda key: rules.wants(key, kind=KIND, unit=name))
+        texts, doubts = dict(found.values), found.doubts
         origins |= {key: f"{where} {_DOTENV} {key}" for key in texts}
     wanted = [key for key in data.keys() - {_DOTENV} if declared or key in FILES or rules.wants(key, kind=KIND, unit=name)]
     if len(wanted) > ENTRIES_MAX:
@@ -60,7 +67,7 @@ def _texts(data: Mapping[str, str], rules: Rules, name: str, where: str, *, decl
     for key in sorted(wanted):
         origins[key] = f"{where} {masked(key)}"
         texts[key] = _decoded(data[key], origins[key])
-    return texts, origins
+    return texts, origins, doubts
 
 
 def _declared(annotations: Mapping[str, str]) -> bool:

@@ -9,8 +9,8 @@ from typing import Final
 from broker.domain.discovery import Rules
 from broker.domain.material import Event, Listed, Unavailable
 from broker.files.dotenv import SIZE_MAX
-from broker.files.reading import Pipe, Unreadable, read_some
-from broker.sources._reading import parse_dotenv
+from broker.files.reading import Pipe, StandingFault, Unreadable, read_some
+from broker.sources._variables import parse_dotenv, with_doubts
 from broker.sources._watching import Changes, Watch
 
 _PASSWORD_MANAGER: Final = (
@@ -26,8 +26,8 @@ class DotenvOptions:
 
 
 class Dotenv:
-    """The source `dotenv <path>`. One unit, named "". A file that is not there holds nothing; one that cannot be read or
-    understood makes the source unavailable."""
+    """The source `dotenv <path>`. One unit, named "". A file that is not there holds nothing; one that cannot be read makes the
+    source unavailable; a line that cannot be understood is a fault of the unit, and its other lines serve."""
 
     def __init__(self, options: DotenvOptions, *, rules: Rules, watch: Watch) -> None:
         self.name = f"dotenv {options.path}"
@@ -64,8 +64,10 @@ class Dotenv:
                 self._watch.unread("")
 
     def _parse(self, raw: bytes) -> Listed:
-        values = parse_dotenv(raw, shown=self._path)
+        found = parse_dotenv(raw, shown=self._path, wants=lambda key: self._rules.wants(key, kind="dotenv"))
+        if found.doubts and not found.values:  # maybe a mistake of the moment: what was good is served until then
+            raise StandingFault(self._path, "assigns nothing", "; ".join(found.doubts))
         unit = self._rules.discover(
-            values, kind="dotenv", source=self.name, unit="", name="dotenv", origin=lambda key: f"{self._path} {key}"
+            found.values, kind="dotenv", source=self.name, unit="", name="dotenv", origin=lambda key: f"{self._path} {key}"
         )
-        return Listed((unit,))
+        return Listed((with_doubts(unit, found.doubts, shown=self._path, source=self.name),))

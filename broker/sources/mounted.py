@@ -18,6 +18,7 @@ from broker.domain.material import Changed, Event, Listed, Removed, Unavailable,
 from broker.files.confined import Folder, open_root, open_within
 from broker.files.reading import Unreadable, unreadable
 from broker.sources._reading import consistently, read_bundle, subdirectories
+from broker.sources._variables import with_doubts
 from broker.sources._watching import Changes, Watch
 
 KIND: Final = "mounted"
@@ -171,10 +172,11 @@ class Mounted:
         path = self._path / name
         try:
             bundle = read_bundle(folder, shown=path, wants=lambda key: self._wants(name, key), files=FILES)
-            return bundle_unit(
+            unit = bundle_unit(
                 bundle.texts, rules=self._rules, kind=KIND, source=self.name, unit=name, name=name,
                 origin=bundle.origins.__getitem__,
             )  # fmt: skip
+            return with_doubts(unit, bundle.doubts, shown=path / ".env", source=self.name)
         except (Unreadable, OSError) as error:
             return _why(path, error)
         except Malformed as malformed:

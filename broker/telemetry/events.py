@@ -379,6 +379,14 @@ class SourceStale(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceDoubted(Event):
+    """A source was read, and some of what it holds cannot be used: the first of these faults, without any value."""
+
+    source: str
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRecovered(Event):
     """A source that was stale is read again."""
 

@@ -391,12 +391,12 @@ def test_two_sources_that_disagree_are_told(host: Host) -> None:
 
 
 def test_a_source_that_cannot_be_read_is_an_error(host: Host) -> None:
-    """With its line, and never the line itself."""
+    """P7: with its line, and never the line itself, also where its other lines serve."""
     store(host, manual=token())
-    (host.home / ".env").write_text("A='open s3cret\n")
+    (host.home / ".env").write_text(f"ANTHROPIC_API_KEY={KEY}\nopen s3cret\n")
     done = host.run("doctor")
     assert done.code == 1
-    assert said(done, "error", f"{host.home}/.env line 1 is malformed")
+    assert said(done, "error", f"{host.home}/.env line 2 is skipped")
     assert "s3cret" not in done.out
 
 

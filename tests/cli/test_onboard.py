@@ -146,10 +146,17 @@ def test_env_needs_a_source_that_reads_it(host: Host) -> None:
     assert "no .env is among sources" in done.err
 
 
-def test_a_broken_env_file_is_not_written(host: Host) -> None:
-    """It is named, with the line."""
-    (host.home / ".env").write_text("A='open\n")
+def test_an_env_file_that_is_no_text_is_not_written(host: Host) -> None:
+    """It is named, and stays as it is."""
+    (host.home / ".env").write_bytes(b"\0\1\2")
     done = host.run("onboard", "--auth-choice", "openai", "--store-in", "env", stdin=OPENAI)
     assert done.code == 1
-    assert f"{host.home}/.env line 1 is malformed" in done.err
-    assert (host.home / ".env").read_text() == "A='open\n"
+    assert f"{host.home}/.env is binary, not text" in done.err
+    assert (host.home / ".env").read_bytes() == b"\0\1\2"
+
+
+def test_lines_that_assign_nothing_do_not_keep_a_key_from_being_written(host: Host) -> None:
+    """P7: they stay as they are."""
+    (host.home / ".env").write_text("A='open\nset -a\n")
+    assert host.run("onboard", "--auth-choice", "openai", "--store-in", "env", stdin=OPENAI).code == 0
+    assert (host.home / ".env").read_text() == f"A='open\nset -a\nOPENAI_API_KEY={OPENAI}\n"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from broker.domain.material import Changed, Event, Fault, Listed, Removed, Unavailable, Unit
 from broker.domain.profiles import State
 from broker.engine.ingesting import Ingesting
-from broker.telemetry.events import ProfilesChanged, SourceRecovered, SourceStale, SourceSynced
+from broker.telemetry.events import ProfilesChanged, SourceDoubted, SourceRecovered, SourceStale, SourceSynced
 from tests.fakes.engine import Engine, profile
 from tests.fakes.source import FakeSource
 
@@ -275,6 +275,18 @@ def test_faults_inside_a_unit_are_kept_for_whoever_asks() -> None:
     take(engine, Listed((Unit("u", (profile(A),), (fault,)),)))
     assert engine.ingesting.states[0].faults() == [fault]
     assert told(engine, SourceStale) == []
+
+
+def test_faults_inside_a_unit_are_logged_when_they_are_new() -> None:
+    """P7, P10: a source that is read, and holds something that cannot be used, says so; and not again while nothing changes."""
+    engine = Engine(sources=(FakeSource("s"),))
+    for faults in ((), ("a",), ("a",), ("a", "b"), (), ("a",)):
+        take(engine, Listed((Unit("u", (profile(A),), tuple(Fault("/f", message) for message in faults)),)))
+    assert told(engine, SourceDoubted) == [
+        SourceDoubted(source="s", faults=("a",)),
+        SourceDoubted(source="s", faults=("a", "b")),
+        SourceDoubted(source="s", faults=("a",)),
+    ]
 
 
 def test_listeners_hear_of_every_event_after_it_is_in_effect() -> None:

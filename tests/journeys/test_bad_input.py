@@ -58,9 +58,8 @@ def _text(content: bytes) -> Callable[[Path], object]:
 
 
 BROKEN_DOTENV: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no assignment": (_text(b"OPENAI_API_KEY=sk-x\n\nthis is no assignment\n"), ".env line 3 is malformed"),
-    "an open quote": (_text(b"A=1\nANTHROPIC_API_KEY='sk-ant-api03-x\nB=2\n"), ".env line 2 is malformed"),
-    "garbage": (_text(os.urandom(1000) + b"\0\xff"), ".env is binary, not UTF-8 text"),
+    "no assignment": (_text(b"\n\nthis is no assignment\n"), ".env assigns nothing: line 3 is skipped"),
+    "garbage": (_text(bytes(range(256)) * 4), ".env is binary, not text"),
     "ten megabytes": (_text(b"ANTHROPIC_API_KEY=" + b"x" * 10_000_000), ".env is larger than 128 KiB"),
     "a directory": (Path.mkdir, ".env is a directory"),
     "a pipe": (os.mkfifo, ".env is not a regular file"),

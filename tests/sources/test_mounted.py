@@ -217,14 +217,17 @@ async def test_a_key_that_cannot_be_read_fails_its_unit_alone(tmp_path: Path, un
         assert await events.next() == (unit, whole[unit])
 
 
-async def test_a_malformed_dotenv_inside_fails_the_unit_with_its_line(tmp_path: Path) -> None:
-    """The number, never the line."""
-    (tmp_path / ".env").write_text("A=1\nOPENAI_API_KEY='sk-half\n")
+async def test_a_line_of_a_dotenv_inside_that_assigns_nothing_is_said(tmp_path: Path) -> None:
+    """P7: by its number, as an error of the source; what the other lines hold serves."""
+    (tmp_path / ".env").write_text("a line of prose\nOPENAI_API_KEY=sk-whole\n")
     async with following(mounted(tmp_path)) as events:
         event = await events.event()
         assert isinstance(event, Listed)
-        assert event.failed[""].startswith(f"{tmp_path}/.env line 2 is malformed")
-        assert "sk-half" not in str(event)
+        assert secrets(event.units[0]) == {"openai:mounted": "sk-whole"}
+        (fault,) = event.units[0].faults
+        assert fault.where == f"mounted {tmp_path}"
+        assert fault.message.startswith(f"{tmp_path}/.env line 1 is skipped")
+        assert "prose" not in str(event)
 
 
 async def test_a_forbidden_subdirectory_fails_alone_and_recovers(as_nobody: Path) -> None:

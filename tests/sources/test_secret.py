@@ -113,7 +113,7 @@ def test_a_value_of_no_use_makes_an_invalid_profile(value: str | bytes, why: str
         {"metadata": {"name": "llm", "namespace": "apps"}, "data": {"ANTHROPIC_API_KEY": 5}},
         {"metadata": {"name": "llm", "namespace": "apps", "annotations": {"equabot.dev/mode": 1}}},
         thing({"auth-profiles.json": "{"}),
-        thing({".env": b"\xff"}),
+        thing({".env": b"\0\1\2"}),
         thing({"ANTHROPIC_API_KEY": KEY}, expires_at="soon"),
     ],
 )

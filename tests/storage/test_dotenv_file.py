@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.domain.secret_value import SecretValue
-from broker.sources._reading import parse_dotenv
+from broker.sources._variables import parse_dotenv
 from broker.storage.dotenv_file import assign
 from broker.storage.edited_file import Unwritable
 
@@ -31,6 +31,8 @@ NEW = SecretValue("sk-ant-api03-new")
         ('ANTHROPIC_API_KEY="old #piece"\n', "ANTHROPIC_API_KEY=sk-ant-api03-new\n"),
         ("ANTHROPIC_API_KEY_B=1\r\n", "ANTHROPIC_API_KEY_B=1\r\nANTHROPIC_API_KEY=sk-ant-api03-new\r\n"),
         ("\ufeffA=1\n", "\ufeffA=1\nANTHROPIC_API_KEY=sk-ant-api03-new\n"),
+        ("set -a\n[keys]\nA='open\n", "set -a\n[keys]\nA='open\nANTHROPIC_API_KEY=sk-ant-api03-new\n"),
+        ("ANTHROPIC_API_KEY: old\n", "ANTHROPIC_API_KEY=sk-ant-api03-new\n"),
     ],
 )
 def test_one_assignment_is_set_and_the_rest_kept(tmp_path: Path, before: str, after: str) -> None:
@@ -44,15 +46,43 @@ def test_one_assignment_is_set_and_the_rest_kept(tmp_path: Path, before: str, af
     assert not assign(path, NAME, NEW)
 
 
-@pytest.mark.parametrize("broken", [b"A='open\n", b"\xff\xfe", b"A=1\0"])
-def test_a_file_that_nobody_can_read_is_not_written(tmp_path: Path, broken: bytes) -> None:
-    """Its reader would refuse it whole; the refusal says where, and shows nothing of it."""
+@pytest.mark.parametrize("broken", [b"A\0=\0o\0p\0e\0n\0", b"\xff\xfe\0\0open", bytes(range(32)) + b"open"])
+def test_a_file_that_is_no_text_is_not_written(tmp_path: Path, broken: bytes) -> None:
+    """Its reader refuses it whole; the refusal says why, and shows nothing of it."""
     path = tmp_path / ".env"
     path.write_bytes(broken)
     with pytest.raises(Unwritable) as refused:
         assign(path, NAME, NEW)
-    assert "open" not in str(refused.value).replace("opened", "")
+    assert "open" not in str(refused.value)
     assert path.read_bytes() == broken
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+def test_a_utf16_file_stays_one(tmp_path: Path, codec: str) -> None:
+    """P25: what PowerShell's `>` wrote is read, and written in its own encoding."""
+    path = tmp_path / ".env"
+    path.write_bytes("\ufeffA=é\r\n".encode(codec))
+    assert assign(path, NAME, NEW)
+    assert path.read_bytes().decode(codec) == f"\ufeffA=é\r\n{NAME}={NEW.reveal()}\r\n"
+    assert parse_dotenv(path.read_bytes(), shown=path).values == {"A": "é", NAME: NEW.reveal()}
+
+
+def test_bytes_that_are_not_utf8_are_kept(tmp_path: Path) -> None:
+    """P7: a comment in Latin-1 does not keep a key from being set, and is as it was afterwards."""
+    path = tmp_path / ".env"
+    path.write_bytes(b"# cl\xe9s\n")
+    assert assign(path, NAME, NEW)
+    assert path.read_bytes() == b"# cl\xe9s\nANTHROPIC_API_KEY=sk-ant-api03-new\n"
+
+
+def test_a_value_that_would_not_be_read_back_is_not_written(tmp_path: Path) -> None:
+    """With all three quotes in it there is no way to write it that the parser understands."""
+    path = tmp_path / ".env"
+    path.write_text(f"{NAME}=mine\n")
+    with pytest.raises(Unwritable, match="cannot hold this value of ANTHROPIC_API_KEY") as refused:
+        assign(path, NAME, SecretValue("""#a'b"c`d'"`#"""))
+    assert "#" not in str(refused.value)
+    assert path.read_text() == f"{NAME}=mine\n"
 
 
 lines = st.sampled_from(
@@ -62,9 +92,18 @@ lines = st.sampled_from(
 
 @given(st.lists(lines, max_size=6), st.text(alphabet=st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1))
 def test_what_is_written_is_what_is_read(tmp_path_factory: pytest.TempPathFactory, before: list[str], value: str) -> None:
-    """Whatever visible ASCII a key is of, and whatever else stands in the file."""
+    """Whatever visible ASCII a key is of, and whatever else is in the file. Where it cannot be kept, the file is as it was."""
     path = tmp_path_factory.mktemp("env") / ".env"
     path.write_text("\n".join(before))
-    kept = parse_dotenv(path.read_bytes(), shown=path)
-    assign(path, NAME, SecretValue(value))
-    assert parse_dotenv(path.read_bytes(), shown=path) == {**kept, NAME: value}
+    kept = parse_dotenv(path.read_bytes(), shown=path).values
+    written = _assigned(path, value)
+    assert parse_dotenv(path.read_bytes(), shown=path).values == ({**kept, NAME: value} if written else kept)
+    assert written or {"'", '"', "`", "\\"} & set(value)
+
+
+def _assigned(path: Path, value: str) -> bool:
+    try:
+        assign(path, NAME, SecretValue(value))
+    except Unwritable:
+        return False
+    return True

@@ -16,6 +16,7 @@ from broker.telemetry.events import (
     RefreshFailed,
     RefreshSucceeded,
     RenewalDenied,
+    SourceDoubted,
     SourceStale,
     StoreFault,
 )
@@ -43,6 +44,7 @@ def test_an_event_is_a_line_with_its_fields(caplog: pytest.LogCaptureFixture) ->
     [
         (GRANTED, logging.DEBUG),
         (LeaseDenied(agent="main", provider="anthropic", reason="POLICY_DENIED"), logging.INFO),
+        (SourceDoubted(source="env", faults=("a", "b")), logging.WARNING),
         (SourceStale(source="env", fault="gone"), logging.WARNING),
         (StoreFault(fault="full"), logging.ERROR),
         (RefreshSucceeded(profile="acme:me", provider="acme", adopted=False, seconds=0.3), logging.INFO),

@@ -1,0 +1,99 @@
+"""The variables of a `.env`, and what a person should know of its other lines: which are skipped, and which name a key."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Final
+
+from broker.domain.hygiene import masked
+from broker.domain.material import Fault, Unit
+from broker.files.dotenv import Statement, statements
+
+_DOUBTS_MAX: Final = 20
+_LINES_SHOWN: Final = 5
+_SPELLED: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
+_LONGEST_NAME: Final = 100
+# What a terminal or an editor puts on the next line when it wraps a key: letters of both cases, or digits among them.
+_PIECE: Final = re.compile(r"(?![A-Z_]+\Z|[a-z_]+\Z)[A-Za-z0-9_./+-]*[A-Za-z0-9][A-Za-z0-9_./+-]*={0,2}", re.ASCII)
+
+Wants = Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Variables:
+    """`values` by name, as written: nothing is interpolated, and the last of equal names wins. `doubts` go on from the name of
+    the file, and hold no byte of a value."""
+
+    values: dict[str, str] = field(repr=False)
+    doubts: tuple[str, ...] = ()
+
+
+def parse_dotenv(raw: bytes, *, shown: object, wants: Wants = lambda _: False) -> Variables:
+    """The variables of a `.env`. `wants` says which names may make a profile: what looks like one of them is a doubt.
+
+    A value that goes on in the next line, without quotes, keeps that line as well: so cleaning refuses it, and half a key is
+    never served. Raises Unreadable for a file that is too large, or whose encoding cannot be known.
+    """
+    found = statements(raw, shown=shown)
+    values = {one.name: one.value + _wrapped(found, at) for at, one in enumerate(found) if one.name}
+    return Variables(values, tuple(islice(_doubts(found, values, wants), _DOUBTS_MAX)))
+
+
+def with_doubts(unit: Unit, doubts: Sequence[str], *, shown: object, source: str) -> Unit:
+    """The unit with the doubts about its `.env` among its faults. They are errors of the source: such a line may hold a key."""
+    return replace(unit, faults=(*unit.faults, *(Fault(source, f"{shown} {doubt}") for doubt in doubts)))
+
+
+def _wrapped(found: Sequence[Statement], at: int) -> str:
+    """The lines that a key seems to go on in, each after a line end."""
+    if found[at].quoted or not found[at].value:
+        return ""
+    pieces = ""
+    for following in islice(found, at + 1, None):
+        bare = following.written.strip()
+        if following.name or not _PIECE.fullmatch(bare):
+            break
+        pieces += f"\n{bare}"
+    return pieces
+
+
+def _doubts(found: Sequence[Statement], values: dict[str, str], wants: Wants) -> Iterator[str]:
+    skipped = [one for one in found if not one.sound]
+    if skipped:
+        yield _skipped([one.number for one in skipped])
+    for one in skipped:
+        if named := _named(one.written, wants):
+            yield f"line {one.number} names {masked(named)} and does not assign it: write {masked(named)}=value"
+    for one in found:
+        if one.quoted and (named := _swallowed(one.value, values, wants)):
+            yield f"line {one.number} opens a quote that encloses the line of {masked(named)}: close it"
+        elif one.name and (meant := _meant(one.name, wants)) and not values.get(meant):
+            yield f"line {one.number} sets {masked(one.name)}, a name that is not read: write {masked(meant)}"
+
+
+def _skipped(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:_LINES_SHOWN]))
+    if len(numbers) > _LINES_SHOWN:
+        shown += f" and {len(numbers) - _LINES_SHOWN} more"
+    what = "line {} is skipped, because it is" if len(numbers) == 1 else "lines {} are skipped, because they are"
+    return f"{what.format(shown)} no assignment: write NAME=value, or remove what is not meant"
+
+
+def _named(line: str, wants: Wants) -> str:
+    """The first name in the line that is read where it is assigned: behind `$env:`, `set -x`, `setx`, `-e`, or in JSON."""
+    words = (word[0] for word in _SPELLED.finditer(line) if len(word[0]) <= _LONGEST_NAME)
+    return next((word for word in words if wants(word)), "")
+
+
+def _swallowed(value: str, values: dict[str, str], wants: Wants) -> str:
+    """The first name that an assignment inside a value of several lines would set, and that nothing else sets."""
+    heads = (line.partition("=") for line in value.splitlines()[1:])
+    names = (head.strip().removeprefix("export ").strip() for head, equals, _ in heads if equals)
+    return next((name for name in names if wants(name) and name not in values), "")
+
+
+def _meant(name: str, wants: Wants) -> str:
+    """The name that is read, where this is another spelling of it."""
+    meant = re.sub(r"[.-]", "_", name.upper())
+    return meant if len(name) <= _LONGEST_NAME and meant != name and not wants(name) and wants(meant) else ""
