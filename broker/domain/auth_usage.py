@@ -1,17 +1,25 @@
-"""What a store remembers of each profile's use, for the seed's system to honour as well: `usageStats`, in milliseconds."""
+"""What a store remembers of each profile's use, for OpenClaw to honour as well: `usageStats`, in milliseconds.
+
+A store has room for one cooldown: of the whole profile, or of the one model that `cooldownModel` names.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
 from broker.domain.auth_document import Document, Json
-from broker.domain.cooldowns import Usage
+from broker.domain.cooldowns import ModelCooldown, Usage
 
 _INSTANT_MAX: Final = 253_402_300_799_000  # the end of the year 9999
 _COUNT_MAX: Final = 1_000_000
 _FIELDS: Final = frozenset(
-    {"lastUsed", "cooldownUntil", "disabledUntil", "disabledReason", "errorCount", "failureCounts", "lastFailureAt"}
-)
+    {
+        "lastUsed", "cooldownUntil", "cooldownModel", "disabledUntil", "disabledReason", "errorCount", "failureCounts",
+        "lastFailureAt",
+    }
+)  # fmt: skip
+_COOLDOWN: Final = ("cooldownUntil", "cooldownModel")
+_MODEL_MOST: Final = 256
 
 
 def usage_of(document: Document, entry_id: str) -> Usage:
@@ -20,9 +28,12 @@ def usage_of(document: Document, entry_id: str) -> Usage:
     if not isinstance(stats, dict):
         return Usage()
     counts, why = stats.get("failureCounts"), stats.get("disabledReason")
+    until, model = _seconds(stats, "cooldownUntil"), _model(stats.get("cooldownModel"))
+    of_model = {model: ModelCooldown(until, last_failure=_seconds(stats, "lastFailureAt"))} if model and until else {}
     return Usage(
         last_used=_seconds(stats, "lastUsed"),
-        cooldown_until=_seconds(stats, "cooldownUntil"),
+        cooldown_until=0.0 if of_model else until,
+        models=of_model,
         disabled_until=_seconds(stats, "disabledUntil"),
         disabled_reason=why[:40] if isinstance(why, str) and why.isprintable() else "",
         error_count=_count(stats.get("errorCount")),
@@ -36,8 +47,11 @@ def with_usage(document: Document, changed: Mapping[str, Usage]) -> Document:
     stats = {**(document.raw.get("usageStats") or {})}
     for entry_id, usage in changed.items():
         before = stats.get(entry_id)
-        kept = {name: value for name, value in before.items() if name not in _FIELDS} if isinstance(before, dict) else {}
-        stats[entry_id] = dict(_written(usage)) | kept
+        written, known = dict(_written(usage)), before if isinstance(before, dict) else {}
+        kept = {name: value for name, value in known.items() if name not in _FIELDS}
+        if any(written.get(name) != known.get(name) for name in _COOLDOWN):
+            kept.pop("cooldownReason", None)  # it was another cooldown's
+        stats[entry_id] = written | kept
     return Document({**document.raw, "usageStats": stats})
 
 
@@ -55,25 +69,57 @@ def merged(base: Usage, *, ours: Usage, theirs: Usage) -> Usage:
     return replace(failing, last_used=max(ours.last_used, theirs.last_used))
 
 
+def restored(stored: Usage, *, known: Usage | None, ours: Usage) -> Usage:
+    """What a store says, `known` being what it said before, with all that it has no room for as the broker knows it."""
+    told = frozenset() if known is None else known.models.keys()
+    models = {name: cooling for name, cooling in ours.models.items() if name not in told}
+    return replace(
+        stored,
+        rejected=ours.rejected,
+        rejected_version=ours.rejected_version,
+        rejected_until=ours.rejected_until,
+        rejections=ours.rejections,
+        models={**models, **stored.models},
+        version=ours.version,
+    )
+
+
 def _failures(usage: Usage) -> Usage:
     return replace(usage, last_used=0.0)
 
 
 def _written(usage: Usage) -> Iterator[tuple[str, object]]:
+    model, cooling = _shown(usage)
     for name, seconds in (
         ("lastUsed", usage.last_used),
-        ("cooldownUntil", usage.cooldown_until),
+        ("cooldownUntil", usage.cooldown_until if cooling is None else cooling.until),
         ("disabledUntil", usage.disabled_until),
-        ("lastFailureAt", usage.last_failure),
+        ("lastFailureAt", max(usage.last_failure, 0.0 if cooling is None else cooling.last_failure)),
     ):
         if seconds > 0:
             yield name, round(seconds * 1000)
+    if cooling is not None:
+        yield "cooldownModel", model
     if usage.disabled_until:
         yield "disabledReason", usage.disabled_reason
     if usage.error_count:
         yield "errorCount", usage.error_count
     if usage.failure_counts:
         yield "failureCounts", dict(usage.failure_counts)
+
+
+def _shown(usage: Usage) -> tuple[str, ModelCooldown | None]:
+    """The model whose cooldown a store is to say: the one that ends last, where none of the whole profile began later."""
+    if not usage.models:
+        return "", None
+    model, cooling = max(usage.models.items(), key=lambda item: (item[1].until, item[0]))
+    whole = usage.cooldown_until > max(met.last_failure for met in usage.models.values())
+    return ("", None) if whole or cooling.until <= 0 else (model, cooling)
+
+
+def _model(value: object) -> str:
+    """A model's name, where it can be one."""
+    return value if isinstance(value, str) and value.isprintable() and len(value) <= _MODEL_MOST else ""
 
 
 def _seconds(stats: Json, name: str) -> float:

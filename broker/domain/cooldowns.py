@@ -7,6 +7,9 @@ when a cooldown has lapsed: one 429 after a quiet hour costs a minute, not an ho
 what they caused: without it there would be no second one, and no doubling.
 
 A rejected credential is tried again after a minute, then after twice as long each time, up to an hour.
+
+One event counts once: what failed in a request that was made before a cooldown began is part of that cooldown (`is_old`). A
+failure that names a model cools the profile down for that model alone, unless it is about the account (ADR 27).
 """
 
 from collections.abc import Mapping
@@ -16,6 +19,8 @@ from types import MappingProxyType
 
 MINUTE = 60.0
 HOUR = 3600.0
+MODELS_MOST = 32
+"""The most models of a profile of which a cooldown is kept. Callers name models as they like."""
 _SPREAD = 0.2
 """The share of a wait that chance may take away."""
 
@@ -29,6 +34,15 @@ class Outcome(StrEnum):
     BILLING = "billing"
     TIMEOUT = "timeout"
     FORMAT = "format"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCooldown:
+    """A profile is not used for one model `until` then (seconds since the epoch), after so many failures in a row."""
+
+    until: float
+    errors: int = 1
+    last_failure: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +61,9 @@ class Usage:
     """What is remembered of a profile's use. Instants in seconds since the epoch; 0 means never.
 
     `rejected` is why the provider refused the credential, for as long as its version stays `rejected_version`. It was refused
-    `rejections` times in a row, and may be tried again from `rejected_until` on.
+    `rejections` times in a row, and may be tried again from `rejected_until` on. `models` holds what concerns one model alone,
+    by its name. `version` is the version of the material that all of it was met with; 0: not known, or there is nothing. Two
+    that differ in it alone are equal.
     """
 
     last_used: float = 0.0
@@ -61,6 +77,18 @@ class Usage:
     rejected_version: int = 0
     rejected_until: float = 0.0
     rejections: int = 0
+    models: Mapping[str, ModelCooldown] = field(default_factory=lambda: MappingProxyType({}))
+    version: int = field(default=0, compare=False)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is held against the profile, not even a count."""
+        return self == Usage(last_used=self.last_used)
+
+    def model_until(self, model: str) -> float:
+        """When the cooldown for this model alone ends; 0: there was none."""
+        cooling = self.models.get(model)
+        return 0.0 if cooling is None else cooling.until
 
     def rejects(self, version: int, now: float) -> bool:
         """Whether the credential of this version was refused, and is not to be tried again yet."""
@@ -76,9 +104,25 @@ class Usage:
         return until if until > now else 0.0
 
 
-def succeeded(usage: Usage, *, now: float) -> Usage:
-    """After a success: nothing is held against it any more."""
-    return Usage(last_used=max(usage.last_used, now))
+def is_old(usage: Usage, *, now: float, began: float | None = None, earliest: float | None = None, model: str = "") -> bool:
+    """Whether a request that has just failed was made before what it met began, so that its failure is part of that.
+
+    `began` is when it was made. Where that is not known, `earliest` may be the instant before which it was not made; a failure
+    that arrives while a cooldown lasts is then old, unless the request cannot have been made before that cooldown.
+    """
+    scopes = [(usage.last_failure, max(usage.cooldown_until, usage.disabled_until))]
+    if model in usage.models:
+        scopes.append((usage.models[model].last_failure, usage.models[model].until))
+    if began is not None:
+        return any(began < last for last, _ in scopes)
+    return any(until > now and (earliest is None or earliest <= last) for last, until in scopes)
+
+
+def succeeded(usage: Usage, *, now: float, model: str = "") -> Usage:
+    """After a success: nothing is held against it any more, but for what concerns other models than `model`."""
+    others = {name: cooling for name, cooling in usage.models.items() if name != model}
+    after = Usage(last_used=max(usage.last_used, now))
+    return replace(after, models=others, version=usage.version) if others else after
 
 
 def rejected(usage: Usage, reason: str, *, version: int, now: float, chance: float = 0.0) -> Usage:
@@ -88,7 +132,9 @@ def rejected(usage: Usage, reason: str, *, version: int, now: float, chance: flo
     again = bool(usage.rejected) and usage.rejected_version == version
     times = usage.rejections + 1 if again else 1
     wait = min(MINUTE * 2.0 ** min(times - 1, 10), HOUR) * (1 - _SPREAD * chance)
-    return replace(counted, rejected=reason, rejected_version=version, rejected_until=now + wait, rejections=times)
+    return replace(
+        counted, rejected=reason, rejected_version=version, rejected_until=now + wait, rejections=times, version=version
+    )
 
 
 def accepted(usage: Usage) -> Usage:
@@ -96,9 +142,10 @@ def accepted(usage: Usage) -> Usage:
     return replace(usage, rejected="", rejected_version=0, rejected_until=0.0, rejections=0)
 
 
-def cooled(usage: Usage, *, now: float) -> Usage:
+def cooled(usage: Usage, *, now: float, version: int = 0) -> Usage:
     """After a failure that is still to be looked into: a minute of cooldown, and nothing is counted."""
-    return replace(usage, cooldown_until=max(usage.cooldown_until, now + MINUTE), last_failure=now)
+    until = max(usage.cooldown_until, now + MINUTE)
+    return replace(usage, cooldown_until=until, last_failure=now, version=version or usage.version)
 
 
 def failed(
@@ -110,13 +157,18 @@ def failed(
     options: CooldownOptions,
     retry_after: float | None = None,
     proven: bool = False,
+    model: str = "",
+    version: int = 0,
 ) -> Usage:
     """After a failure. FORMAT changes nothing: another credential would get the same answer. BILLING changes nothing while what
-    an earlier one caused goes on, unless it is `proven`: the smallest request got it."""
+    an earlier one caused goes on, unless it is `proven`: the smallest request got it; and it is never about a `model`."""
     billing = outcome is Outcome.BILLING
     known = usage.failure_counts.get(Outcome.BILLING, 0) if billing else 0
     if outcome in (Outcome.OK, Outcome.FORMAT) or (known and usage.cooling(now) and not proven):
         return usage
+    usage = replace(usage, version=version or usage.version)
+    if model and not billing:
+        return _failed_for_model(usage, model, now=now, retry_after=retry_after, options=options)
     counted = _count(usage, outcome, now=now, window=options.failure_window)
     times = counted.failure_counts[outcome] - (0 if proven and not known else 1)
     if billing and times:
@@ -124,8 +176,17 @@ def failed(
         table = min(first * 2.0 ** min(times - 1, 16), options.billing_max)
         until = now + _wait(table, retry_after, options)
         return replace(counted, disabled_until=until, disabled_reason=outcome.value)
-    table = min(MINUTE * 5.0 ** min(counted.error_count - 1, 3), HOUR)
-    return replace(counted, cooldown_until=now + _wait(table, retry_after, options))
+    return replace(counted, cooldown_until=now + _wait(_table(counted.error_count), retry_after, options))
+
+
+def _failed_for_model(usage: Usage, model: str, *, now: float, retry_after: float | None, options: CooldownOptions) -> Usage:
+    """Those that end first are forgotten where there are too many."""
+    before = usage.models.get(model)
+    errors = before.errors + 1 if before is not None and before.until > now else 1
+    cooling = ModelCooldown(now + _wait(_table(errors), retry_after, options), errors, now)
+    others = {name: other for name, other in usage.models.items() if name != model}
+    kept = sorted(others, key=lambda name: others[name].until)[-(MODELS_MOST - 1) :]
+    return replace(usage, models={**{name: others[name] for name in kept}, model: cooling})
 
 
 def shifted(usage: Usage, by: float, *, now: float) -> Usage:
@@ -133,7 +194,15 @@ def shifted(usage: Usage, by: float, *, now: float) -> Usage:
     before = now - by
     instants = (usage.cooldown_until, usage.disabled_until, usage.rejected_until)
     cooldown, disabled, rejected = (at + by if at > before else at for at in instants)
-    return replace(usage, cooldown_until=cooldown, disabled_until=disabled, rejected_until=rejected)
+    models = {
+        name: replace(cooling, until=cooling.until + by) if cooling.until > before else cooling
+        for name, cooling in usage.models.items()
+    }
+    return replace(usage, cooldown_until=cooldown, disabled_until=disabled, rejected_until=rejected, models=models)
+
+
+def _table(errors: int) -> float:
+    return min(MINUTE * 5.0 ** min(errors - 1, 3), HOUR)
 
 
 def _wait(table: float, retry_after: float | None, options: CooldownOptions) -> float:

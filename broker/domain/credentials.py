@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from broker.domain.cooldowns import Usage
@@ -44,7 +45,11 @@ class Standing:
 
     `usable`: it can serve a request, and health may count on it. A cooldown leaves it so, for others only come first; a billing
     disable does not. `cooling_until` is when either ends, 0 for now. Where it is not usable, `revival` says whether to wait,
-    and `trial` that it was refused a while ago, so that one request is to find out.
+    and `trial` that it was refused a while ago, so that one request is to find out. `models` are those it is in cooldown for,
+    with the end of each.
+
+    `returns_at` is when it serves again by itself: a cooldown or disable ends, a refused credential is tried again, a refresh
+    that failed is. 0: it serves now, or it takes a person.
     """
 
     state: State
@@ -54,6 +59,18 @@ class Standing:
     valid_until: float
     revival: Revival = Revival.NONE
     trial: bool = False
+    models: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    returns_at: float = field(default=0.0, compare=False)
+
+    def for_model(self, model: str, *, now: float) -> "Standing":
+        """What it is worth to a request for this model; the same object where that makes no difference."""
+        until = self.models.get(model, 0.0)
+        if until <= max(now, self.cooling_until):
+            return self
+        reason = f"in cooldown for model {model} for {span(until - now)}" if self.usable else self.reason
+        returns = max(until, self.returns_at) if self.usable or self.returns_at else 0.0
+        ends = min(self.valid_until, until)
+        return replace(self, reason=reason, cooling_until=until, valid_until=ends, returns_at=returns)
 
 
 def assess(
@@ -65,16 +82,30 @@ def assess(
         trouble = None
     judged = _judged(held, usage, trouble, now=now, warn_within=warn_within, tried_until=tried_until)
     usable, reason, revival, trial = judged.serves, judged.reason, Revival.NONE, judged.trial
+    returns = 0.0 if usable else judged.returns
     if judged.revives:
         revival = Revival.FAILING if trouble is not None and trouble.failure else Revival.COMING
+        returns = trouble.next_try if trouble is not None and trouble.failure else now
     cooling = usage.cooling_until(now)
     if usage.disabled_until > now:
+        returns = max(cooling, returns) if usable or returns or trial else 0.0
         usable, revival, trial = False, Revival.NONE, False
         reason = f"disabled ({usage.disabled_reason or 'billing'}) for {span(usage.disabled_until - now)}"
     elif cooling and usable:
-        reason = f"in cooldown for {span(cooling - now)}"
-    ends = (end for end in (usage.cooldown_until, usage.disabled_until) if end > now)
-    return Standing(judged.state, reason, usable, cooling, min(judged.until, min(ends, default=NEVER)), revival, trial)
+        reason, returns = f"in cooldown for {span(cooling - now)}", cooling
+    models = {name: met.until for name, met in usage.models.items() if met.until > now}
+    ends = (end for end in (usage.cooldown_until, usage.disabled_until, *models.values()) if end > now)
+    until = min(judged.until, min(ends, default=NEVER))
+    return Standing(judged.state, reason, usable, cooling, until, revival, trial, models, returns)
+
+
+def way_back(profile: Profile, standing: Standing) -> str:
+    """What a person can do so that a profile that does not serve serves again, where its reason does not say it; else empty."""
+    if standing.usable or standing.trial or standing.revival is not Revival.NONE:
+        return ""
+    if standing.cooling_until:
+        return f"a new credential ends that, and so does `equabot profile clear {profile.id}`"
+    return f"replace it in {profile.origin}" if standing.state is State.EXPIRED else ""
 
 
 class _Judged(NamedTuple):
@@ -84,6 +115,7 @@ class _Judged(NamedTuple):
     serves: bool
     revives: bool = False
     trial: bool = False
+    returns: float = 0.0
 
 
 def _judged(
@@ -118,8 +150,10 @@ def _rejected(usage: Usage, stale_end: float, *, now: float, tried_until: float)
     again = max(usage.rejected_until, tried_until)
     if again > now:
         reason = f"{usage.rejected}; it is tried again in {span(again - now)}"
-        return _plain(State.REJECTED, reason, min(again, stale_end))
-    return _plain(State.REJECTED, f"{usage.rejected}; the next request tries it again", stale_end)._replace(trial=True)
+        return _plain(State.REJECTED, reason, min(again, stale_end))._replace(returns=again)
+    return _plain(State.REJECTED, f"{usage.rejected}; the next request tries it again", stale_end)._replace(
+        trial=True, returns=again
+    )
 
 
 def _plain(state: State, reason: str, until: float = NEVER) -> _Judged:

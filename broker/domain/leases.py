@@ -19,7 +19,8 @@ class LeaseOptions:
 class Lease:
     """One grant. `automatic` tells whether the broker chose the profile, so that another may take over; `asked` is the time to
     live first asked for, which renewals keep to; `streaming` whether a stream holds it: then it ends with that stream.
-    `token` is the digest of what the holder of a brokered lease shows to the gateway; empty for a raw one.
+    `token` is the digest of what the holder of a brokered lease shows to the gateway; empty for a raw one. `model` is the one
+    that its requests are for, where its holder said so; `holder` a name for who holds it, within the agent.
     """
 
     id: str
@@ -35,6 +36,8 @@ class Lease:
     max_expires_at: float
     streaming: bool = False
     token: bytes = field(default=b"", repr=False)
+    model: str = ""
+    holder: str = ""
 
     @property
     def brokered(self) -> bool:
@@ -84,6 +87,8 @@ def grant(
     now: float,
     streaming: bool,
     token: bytes = b"",
+    model: str = "",
+    holder: str = "",
 ) -> Lease:
     """A new lease: as long as the least of what was asked, what policy allows and what is left of the credential.
 
@@ -91,7 +96,8 @@ def grant(
     """
     life = min(ttl, max_ttl) if credential_left is None else min(ttl, max_ttl, max(credential_left, 0.0))
     return Lease(
-        lease_id, agent, session, provider, profile, automatic, delivery, ttl, now, now + life, now + max_ttl, streaming, token
+        lease_id, agent, session, provider, profile, automatic, delivery, ttl, now, now + life, now + max_ttl, streaming, token,
+        model, holder,
     )  # fmt: skip
 
 

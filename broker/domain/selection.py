@@ -9,7 +9,7 @@ takes it waits for that; one whose refreshes fail comes after everything else.
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from broker.domain.cooldowns import Usage
@@ -32,16 +32,24 @@ class Candidate:
     def id(self) -> str:
         return self.held.profile.id
 
+    def for_model(self, model: str, *, now: float) -> "Candidate":
+        """The candidate as a request for this model sees it; the same object where that makes no difference."""
+        standing = self.standing.for_model(model, now=now) if model else self.standing
+        if standing is self.standing:
+            return self
+        cooling = max(self.usage.cooldown_until, standing.cooling_until)
+        return Candidate(self.held, standing, replace(self.usage, cooldown_until=cooling))
+
 
 class Plan:
     """The candidates of one agent and provider, ready to be taken from in O(1).
 
     Groups are tried in order and taken from in rotation, which is what "least recently used first" comes to while nothing
     else changes; `cooling` come after them; `unusable` and `excluded` (id → why) never. The plan holds until `valid_until` or
-    until anything about its candidates changes, whichever is first.
+    until anything about its candidates changes, whichever is first. For a model in `models` it is another plan.
     """
 
-    __slots__ = ("_groups", "_places", "cooling", "excluded", "unusable", "valid_until")
+    __slots__ = ("_groups", "_places", "cooling", "excluded", "models", "unusable", "valid_until")
 
     def __init__(
         self,
@@ -58,6 +66,7 @@ class Plan:
         last = OrderedDict((c.id, c) for c in cooling)
         self._places = {profile: group for group in (*self._groups, last) for profile in group}
         everyone = (*self.ordered(), *self.unusable)
+        self.models = frozenset(model for c in everyone for model in c.standing.models)
         self.valid_until = min((c.standing.valid_until for c in everyone), default=NEVER)
 
     def find(self, profile_id: str) -> Candidate | None:

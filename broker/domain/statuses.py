@@ -1,6 +1,8 @@
 """What may be told of a profile: names, states and instants, never material."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from broker.domain.profiles import State
 from broker.domain.selection import Candidate
@@ -28,6 +30,7 @@ class ProfileStatus:
     base_url: str = ""
     version: int = 0
     retry_at: float = 0.0
+    model_cooldowns: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def describe(
@@ -54,5 +57,6 @@ def describe(
         last_used_at=usage.last_used,
         base_url=base_url,
         version=candidate.held.version,
-        retry_at=usage.rejected_until if candidate.standing.state is State.REJECTED else 0.0,
+        retry_at=candidate.standing.returns_at,
+        model_cooldowns=candidate.standing.models,
     )

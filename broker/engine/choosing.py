@@ -1,9 +1,9 @@
 """Choosing the profile for a request: orders, pins, sessions, and the plan they come to."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from broker.domain.credentials import Revival
+from broker.domain.credentials import Revival, way_back
 from broker.domain.errors import (
     BrokerError,
     InvalidArgument,
@@ -19,8 +19,9 @@ from broker.domain.policies import AgentPolicy, Policies
 from broker.domain.profiles import State, split_id
 from broker.domain.provider import Catalog
 from broker.domain.remedies import ANYWHERE, Places, how_to_add
-from broker.domain.selection import Candidate, Plan, explicit_order, plan
+from broker.domain.selection import Candidate, Plan, explicit_order
 from broker.domain.statuses import ProfileStatus, describe
+from broker.engine.planning import Planning
 from broker.engine.sessions import SessionKey, Sessions
 from broker.engine.standing import Standings
 from broker.ports import Clock, StateStore
@@ -58,7 +59,7 @@ class Choosing:
         self._configured = configured_order
         self._orders = dict(orders)
         self._sessions = Sessions(store=store, pins=pins)
-        self._plans: dict[str, dict[str, tuple[int, Plan]]] = {}
+        self._planning = Planning(clock=clock, policies=policies, standings=standings, order=self._order)
         self.catalog = catalog
 
     # -- names ---------------------------------------------------------------------------------------------------------
@@ -88,8 +89,10 @@ class Choosing:
 
     # -- the choice ----------------------------------------------------------------------------------------------------
 
-    def choose(self, agent: str, provider: str, *, profile: str = "", session: str = "", waits: bool = True) -> Choice:
-        """The profile that serves a request of the agent now.
+    def choose(
+        self, agent: str, provider: str, *, profile: str = "", session: str = "", model: str = "", waits: bool = True
+    ) -> Choice:
+        """The profile that serves a request of the agent now, for `model` where it names one.
 
         `provider` and `profile` are normalised. Raises PolicyDenied, ProfileNotFound, NoUsableProfile, ReauthRequired,
         SourceNotSynced; and RefreshFailed for a login that has to be refreshed first, where the caller `waits` for that, or no
@@ -101,32 +104,22 @@ class Choosing:
             candidate = self._named(agent, provider, profile)
         else:
             policy.check_provider(agent, provider)
-            candidate = self._automatic((agent, session, provider), waits=waits)
+            candidate = self._automatic((agent, session, provider), model=model, waits=waits)
         self._standings.touch((candidate.held.profile.agent, candidate.id))
-        for _, known in self._plans.get(provider, {}).values():
-            known.used(candidate.id)
+        self._planning.used(provider, candidate.id)
         return Choice(candidate, automatic=not profile)
 
-    def plan(self, agent: str, provider: str) -> Plan:
-        """The agent's candidates of the provider, ranked."""
-        now = self._clock.now()
-        generation, known = self._plans.setdefault(provider, {}).get(agent, (-1, None))
-        if known is not None and generation == self._standings.generation and known.valid_until > now:
-            return known
-        policy = self._policies.of(agent)
-        found = (candidate for _, candidate in self._standings.of(agent, provider))
-        candidates = [candidate for candidate in found if policy.allows_profile(provider, candidate.id)]
-        order = explicit_order(provider, stored=self._stored(agent, provider), configured=self._configured)
-        if order is not None:
-            order = [profile for profile in order if policy.allows_profile(provider, profile)]
-        made = plan(candidates, order=order, now=now)
-        self._plans[provider][agent] = (self._standings.generation, made)
-        return made
+    def plan(self, agent: str, provider: str, model: str = "") -> Plan:
+        """The agent's candidates of the provider, ranked for requests for the model."""
+        return self._planning.plan(agent, provider, model)
 
-    def _automatic(self, key: SessionKey, *, waits: bool) -> Candidate:
+    def _order(self, agent: str, provider: str) -> Sequence[str] | None:
+        return explicit_order(provider, stored=self._stored(agent, provider), configured=self._configured)
+
+    def _automatic(self, key: SessionKey, *, model: str, waits: bool) -> Candidate:
         agent, session, provider = key
-        current = self.plan(agent, provider)
-        candidate = (self._of_session(current, key) if session else None) or current.first()
+        current = self.plan(agent, provider, model)
+        candidate = (self._of_session(current, key, model=model) if session else None) or current.first()
         if candidate is None:
             raise self._nothing_usable(current, agent, provider)
         if not (candidate.standing.usable or candidate.standing.trial):
@@ -138,7 +131,7 @@ class Choosing:
             self._sessions.serve(key, candidate.id, now=self._clock.now())
         return candidate
 
-    def _of_session(self, current: Plan, key: SessionKey) -> Candidate | None:
+    def _of_session(self, current: Plan, key: SessionKey, *, model: str = "") -> Candidate | None:
         """The session's own profile, where it has one that can serve now: the pinned one, then the one that served before.
 
         Raises NoUsableProfile, RefreshFailed for a strict pin that cannot serve.
@@ -148,15 +141,17 @@ class Choosing:
         pinned, strict = self._sessions.pinned(key)
         if pinned:
             candidate = self._find(agent, provider, pinned)
+            candidate = None if candidate is None else candidate.for_model(model, now=now)
             if candidate is not None and _serves(candidate, now):
                 return candidate
             if strict and candidate is not None and candidate.standing.revival is Revival.FAILING:
                 raise self._behind(agent, candidate)
             if strict:
-                why = "no source holds it" if candidate is None else self._why(agent, candidate)
+                why = "no source holds it" if candidate is None else self._why(agent, candidate, model)
                 raise NoUsableProfile(
                     f"the session is pinned to {pinned!r}, which cannot serve ({why}): wait, or unpin it",
                     metadata={pinned: why},
+                    retry_after=_wait([] if candidate is None else [candidate], now),
                 )
         # An automatic choice stays until a cooldown, also one that has lapsed since.
         profile, since = self._sessions.served(key)
@@ -179,15 +174,17 @@ class Choosing:
             raise self._behind(agent, candidate)
         if not (candidate.standing.usable or candidate.standing.trial):
             why = self._why(agent, candidate)
-            raise _unusable(f"profile {profile!r} cannot be used: {why}", [candidate], {profile: why})
+            message = f"profile {profile!r} cannot be used: {why}"
+            raise _unusable(message, [candidate], {profile: why}, now=self._clock.now())
         return candidate
 
     # -- what cannot be chosen, and why --------------------------------------------------------------------------------
 
-    def _why(self, agent: str, candidate: Candidate) -> str:
+    def _why(self, agent: str, candidate: Candidate, model: str = "") -> str:
         """Why a profile that a source holds is in its state for the agent, in words of now."""
         standing = self._standings.judge((candidate.held.profile.agent, candidate.id), agent).standing
-        return standing.reason or standing.state.value
+        standing = standing.for_model(model, now=self._clock.now())
+        return "; ".join(filter(None, (standing.reason or standing.state.value, way_back(candidate.held.profile, standing))))
 
     def _behind(self, agent: str, candidate: Candidate) -> RefreshFailed:
         """A login that serves once it is refreshed."""
@@ -213,7 +210,8 @@ class Choosing:
         reasons = self._reasons(agent, current)
         if reasons:
             told = "; ".join(f"{profile}: {why}" for profile, why in list(reasons.items())[:5])
-            return _unusable(f"no usable profile for provider {provider!r} ({told})", current.unusable, reasons)
+            message = f"no usable profile for provider {provider!r} ({told})"
+            return _unusable(message, current.unusable, reasons, now=self._clock.now())
         unread = self._unread()
         if unread is not None:
             return unread
@@ -232,31 +230,33 @@ class Choosing:
 
     # -- what is told --------------------------------------------------------------------------------------------------
 
-    def statuses(self, agent: str, provider: str = "", *, session: str = "", operator: bool = False) -> list[ProfileStatus]:
-        """The agent's candidates of one provider (or of every one it may use), in the order they would be tried, then those
-        that cannot serve. Takes nothing. An agent that may have no raw lease is shown no character of a secret; an `operator`
-        is shown the labels of every profile. Raises ProviderUnknown, PolicyDenied."""
+    def statuses(
+        self, agent: str, provider: str = "", *, session: str = "", model: str = "", operator: bool = False
+    ) -> list[ProfileStatus]:
+        """The agent's candidates of one provider (or of every one it may use), in the order they would be tried for the model,
+        then those that cannot serve. Takes nothing. An agent that may have no raw lease is shown no character of a secret; an
+        `operator` is shown the labels of every profile. Raises ProviderUnknown, PolicyDenied."""
         policy = self._policies.of(agent)
         labels = operator or policy.hands_out_secrets
-        rows = self._rows(agent, policy, provider, session=session)
+        rows = self._rows(agent, policy, provider, session=session, model=model)
         return rows if labels else [replace(row, label="") for row in rows]
 
-    def _rows(self, agent: str, policy: AgentPolicy, provider: str, *, session: str) -> list[ProfileStatus]:
+    def _rows(self, agent: str, policy: AgentPolicy, provider: str, *, session: str, model: str) -> list[ProfileStatus]:
         self._standings.tick()
         if provider:
             known = self._known(provider)
             policy.check_provider(agent, known)
-            return self._statuses((agent, session, known))
+            return self._statuses((agent, session, known), model)
         stored = {*self._orders, *self._standings.material.orders}
         ordered = {of_provider for of_agent, of_provider in stored if of_agent == agent} | self._configured.keys()
         allowed = sorted(p for p in self._standings.providers() | ordered if policy.allows_provider(p))
-        return [status for p in allowed if p in self.catalog.providers for status in self._statuses((agent, session, p))]
+        return [status for p in allowed if p in self.catalog.providers for status in self._statuses((agent, session, p), model)]
 
-    def _statuses(self, key: SessionKey) -> list[ProfileStatus]:
+    def _statuses(self, key: SessionKey, model: str) -> list[ProfileStatus]:
         agent, session, provider = key
-        current = self.plan(agent, provider)
+        current = self.plan(agent, provider, model)
         try:
-            lead = (self._of_session(current, key) if session else None) or current.first()
+            lead = (self._of_session(current, key, model=model) if session else None) or current.first()
         except (NoUsableProfile, RefreshFailed):
             lead = None
         usable = dict.fromkeys([*([] if lead is None else [lead.id]), *(c.id for c in current.ordered())])
@@ -270,8 +270,8 @@ class Choosing:
                 rows.append(ProfileStatus(id=profile, provider=provider, reason=rest[profile], base_url=url))
                 continue
             row = describe(
-                self._standings.judge(found[0], agent),
-                reason=rest.get(profile) or self._why(agent, found[1]),
+                self._standings.judge(found[0], agent).for_model(model, now=self._clock.now()),
+                reason=rest.get(profile) or self._why(agent, found[1], model),
                 is_next=lead is not None and profile == lead.id,
                 usable=found[1].standing.usable and profile not in rest,
                 pinned=profile == pinned,
@@ -344,8 +344,16 @@ def _serves(candidate: Candidate, now: float) -> bool:
     return (standing.usable or standing.trial or standing.revival is Revival.COMING) and standing.cooling_until <= now
 
 
-def _unusable(message: str, candidates: Iterable[Candidate], reasons: Mapping[str, str]) -> NoUsableProfile | ReauthRequired:
+def _unusable(
+    message: str, candidates: Sequence[Candidate], reasons: Mapping[str, str], *, now: float
+) -> NoUsableProfile | ReauthRequired:
     states = {candidate.standing.state for candidate in candidates}
     if states == {State.REAUTH_REQUIRED}:
         return ReauthRequired(message, metadata=reasons)
-    return NoUsableProfile(message, metadata=reasons)
+    return NoUsableProfile(message, metadata=reasons, retry_after=_wait(candidates, now))
+
+
+def _wait(candidates: Iterable[Candidate], now: float) -> float | None:
+    """In how many seconds the first of them serves again by itself; None: it takes a person."""
+    returning = [c.standing.returns_at for c in candidates if c.standing.returns_at]
+    return max(min(returning) - now, 0.0) if returning else None

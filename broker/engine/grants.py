@@ -10,7 +10,8 @@ from broker.domain.secret_value import SecretValue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What an agent asks for. `ttl` in seconds; empty texts mean "not said". `succeeds`: the lease whose token goes on."""
+    """What an agent asks for. `ttl` in seconds; empty texts mean "not said". `succeeds`: the lease whose token goes on;
+    `holder`: a name for who asks, whose earlier token goes on as well."""
 
     provider: str = ""
     profile: str = ""
@@ -19,6 +20,7 @@ class Request:
     ttl: float | None = None
     delivery: str = ""
     succeeds: str = ""
+    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,10 +145,22 @@ class Leasing:
             self._end([lease], "revoked")
 
     def report(
-        self, agent: str, lease_id: str, outcome: Outcome, *, retry_after: float | None = None, version: int = 0
+        self,
+        agent: str,
+        lease_id: str,
+        outcome: Outcome,
+        *,
+        retry_after: float | None = None,
+        version: int = 0,
+        model: str = "",
+        elapsed: float | None = None,
+        sure: bool = True,
     ) -> bool:
         """Takes note of a provider's answer. Returns whether the lease has newer material or another profile now. Of what went
         through the gateway it takes no note: that has been seen, and what the gateway refuses is no provider's answer.
+
+        `model` is the one that was asked, where it is not the lease's; `elapsed` how many seconds ago; `sure` as in
+        `Reporting.note`.
 
         Raises AgentSuspended, LeaseNotFound; and RefreshFailed, after taking note, where that is still to be seen: ask
         `moved_on` then.
@@ -162,14 +174,24 @@ class Leasing:
             version = home.held.version
         if home is not None and not lease.brokered:
             self._events.emit(OutcomeReported(profile=lease.profile, outcome=outcome.value, **whose(lease)))
-            self._reporting.note(home.held, outcome, agent=agent, retry_after=retry_after)
+            self._reporting.note(
+                home.held,
+                outcome,
+                agent=agent,
+                retry_after=retry_after,
+                began=None if elapsed is None else self._clock.now() - elapsed,
+                earliest=lease.issued_at + self.offset(),
+                sure=sure,
+                model=model or lease.model,
+            )
         try:
-            return self.moved_on(agent, lease_id, profile=lease.profile, version=version)
+            return self.moved_on(agent, lease_id, profile=lease.profile, version=version, model=model)
         finally:
             self._store.flush()
 
-    def moved_on(self, agent: str, lease_id: str, *, profile: str, version: int) -> bool:
-        """Whether the lease has another version of the profile's material now, or another profile, or could be given one.
+    def moved_on(self, agent: str, lease_id: str, *, profile: str, version: int, model: str = "") -> bool:
+        """Whether the lease has another version of the profile's material now, or another profile, or could be given one, for
+        requests for the model.
 
         Raises RefreshFailed where that depends on a refresh.
         """
@@ -180,7 +202,7 @@ class Leasing:
         if lease.profile == profile and home is not None and home.held.version != version:
             return True
         try:
-            return self._rehoming.settle(lease).profile != profile
+            return self._rehoming.settle(lease, model=model).profile != profile
         except RefreshFailed:
             raise
         except BrokerError:
@@ -256,14 +278,15 @@ class Leasing:
         self._suspensions.check(lease.agent)
         return self._alive(lease)
 
-    def settle(self, lease: Lease) -> tuple[Lease, Held]:
-        """The lease on a profile that can serve now, and what that holds.
+    def settle(self, lease: Lease, *, model: str = "") -> tuple[Lease, Held]:
+        """The lease on a profile that can serve now, and what that holds. `model`: the one to be asked, where it is not the
+        lease's.
 
         Raises NoUsableProfile, ProfileNotFound, ReauthRequired, RefreshFailed, SourceNotSynced, PolicyDenied,
         AuditUnavailable.
         """
         self._standings.tick()
-        settled = self._rehoming.settle(lease)
+        settled = self._rehoming.settle(lease, model=model)
         if settled is not lease:
             self._flushing.soon()
         held = self._rehoming.look(settled)
@@ -357,7 +380,9 @@ class Leasing:
         now = self._clock.steady()
         before = self._predecessor(agent, provider, request) if delivery is Delivery.BROKERED else None
         self._quotas.spend(agent, policy, now=now, freed=0 if before is None else 1)
-        choice = self._choosing.choose(agent, provider, profile=profile, session=request.session, waits=waits)
+        choice = self._choosing.choose(
+            agent, provider, profile=profile, session=request.session, model=request.model, waits=waits
+        )
         held = choice.candidate.held
         wall = self._clock.now()
         token = self._token(before) if delivery is Delivery.BROKERED else lease_tokens.NONE
@@ -377,6 +402,8 @@ class Leasing:
             now=now,
             streaming=streaming,
             token=token.digest,
+            model=request.model,
+            holder=request.holder,
         )
         granted = self._with_material(lease, held)
         life = granted.lease.expires_at - now

@@ -42,19 +42,19 @@ class Rehoming:
             raise LeaseNotFound(f"profile {lease.profile!r} is gone: acquire another lease")
         return home.held
 
-    def settle(self, lease: Lease) -> Lease:
+    def settle(self, lease: Lease, *, model: str = "") -> Lease:
         """The lease on a profile that can serve: its own; else, unless the request named it, the next. One in cooldown only
-        where no other would do.
+        where no other would do. `model` is the one to be asked, where it is not the lease's.
 
         Raises as `Choosing.choose` does where there is none, so RefreshFailed where waiting for one makes sense; and
         AuditUnavailable where it could not be recorded.
         """
-        home = self.home(lease)
-        if home is not None and home.standing.usable and home.standing.cooling_until <= self._clock.now():
+        home, now, model = self.home(lease), self._clock.now(), model or lease.model
+        if home is not None and home.standing.usable and home.for_model(model, now=now).standing.cooling_until <= now:
             return lease
         named = "" if lease.automatic else lease.profile
         try:
-            choice = self._choosing.choose(lease.agent, lease.provider, profile=named, session=lease.session)
+            choice = self._choosing.choose(lease.agent, lease.provider, profile=named, session=lease.session, model=model)
             return self._move(lease, choice.candidate.held)
         except BrokerError:
             if home is not None and home.standing.usable:

@@ -14,7 +14,7 @@ from typing import Final
 
 from broker.domain.auth_document import Document
 from broker.domain.auth_entries import entry_ids
-from broker.domain.auth_usage import as_stored, merged, usage_of, with_usage
+from broker.domain.auth_usage import as_stored, merged, restored, usage_of, with_usage
 from broker.domain.backoff import delays
 from broker.domain.cooldowns import Usage
 from broker.domain.material import Material
@@ -117,7 +117,8 @@ class Remembering:
             if self._dirty.get(key) == usage:
                 del self._dirty[key]
                 if key in written and written[key] != usage:
-                    self._standings.replace_usage(key, self._with_rejection(key, written[key]))
+                    ours = self._standings.usage(key)
+                    self._standings.replace_usage(key, restored(written[key], known=usage, ours=ours))
 
     def _failed(self, agent: str, fault: str) -> None:
         fresh = delays(base=_RETRY_FIRST, cap=_RETRY_LAST, rng=random.random)
@@ -143,19 +144,8 @@ class Remembering:
             self._known[key] = theirs
             self._want(key, usage, theirs)
             if usage != ours:
-                adopted[key] = self._with_rejection(key, usage)
+                adopted[key] = restored(usage, known=known, ours=self._standings.usage(key))
         return adopted
-
-    def _with_rejection(self, key: Key, usage: Usage) -> Usage:
-        """A store does not say that a provider refused a credential; the broker knows, until the credential is another."""
-        now = self._standings.usage(key)
-        return replace(
-            usage,
-            rejected=now.rejected,
-            rejected_version=now.rejected_version,
-            rejected_until=now.rejected_until,
-            rejections=now.rejections,
-        )
 
 
 def _begun(ours: Usage, theirs: Usage) -> Usage:

@@ -14,6 +14,7 @@ from broker.domain.cooldowns import Outcome
 from broker.domain.errors import InvalidArgument, NoUsableProfile, PolicyDenied, RefreshFailed
 from broker.domain.leases import Lease
 from broker.domain.material import Held
+from broker.domain.model_names import model_of
 from broker.domain.policies import Policies
 from broker.domain.provider import Provider
 from broker.domain.requests import METHODS, narrowing, route, rules
@@ -35,7 +36,7 @@ _Made = tuple[str, str, str, int, str, str]
 @dataclass(frozen=True, slots=True)
 class Use:
     """A request that may be made, and the material to make it with. `request` is a name for it, no secret: eight
-    characters for this process, and a number."""
+    characters for this process, and a number. `model` is the one that is asked, as far as path and lease say."""
 
     lease: Lease
     held: Held
@@ -43,6 +44,7 @@ class Use:
     secret: SecretValue
     request: str
     route: str
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ class Used:
     request: str
     method: str
     route: str
+    model: str = ""
     account: bool = False
 
 
@@ -110,7 +113,8 @@ class Spending:
         waiting = f"waiting {next(self._numbers)}"
         counting(waiting)
         try:
-            settled, held = await self._settled(lease, within)
+            model = model_of(path) or lease.model
+            settled, held = await self._settled(lease, model, within)
             if (secret := held.profile.secret) is None:
                 raise NoUsableProfile(f"profile {held.profile.id!r} cannot be used: {held.profile.fault}")
             told = route(path)
@@ -118,13 +122,13 @@ class Spending:
         finally:
             self._concurrency.end(lease.agent, waiting)
         counting(request)  # in the place of what waited
-        return Use(settled, held, provider, secret, request, told)
+        return Use(settled, held, provider, secret, request, told, model)
 
-    async def _settled(self, lease: Lease, within: Callable[[], float]) -> tuple[Lease, Held]:
+    async def _settled(self, lease: Lease, model: str, within: Callable[[], float]) -> tuple[Lease, Held]:
         try:
-            return self._leasing.settle(lease)
+            return self._leasing.settle(lease, model=model)
         except RefreshFailed:
-            again = partial(self._settle_again, lease.token)
+            again = partial(self._settle_again, lease.token, model)
             return await self._refreshing.patiently(again, within=within())
 
     def disconnected(self) -> None:
@@ -172,7 +176,7 @@ class Spending:
         began = answer.began or self._clock.now() - answer.seconds
         if outcome is Outcome.OK:
             # Nearly all of them are: that they were used says it.
-            self._reporting.note(found[1].held, outcome, agent=used.agent, seen=True, began=began)
+            self._reporting.note(found[1].held, outcome, agent=used.agent, seen=True, began=began, model=used.model)
             return
         self._events.emit(
             OutcomeReported(
@@ -193,10 +197,11 @@ class Spending:
             retry_after=answer.retry_after,
             began=began,
             sure=sure,
+            model=used.model,
         )
         # At once, and not with the next request: that may come when the vendor said, and be told the same.
         with suppress(RefreshFailed):
-            self._leasing.moved_on(used.agent, used.lease, profile=used.profile, version=used.version)
+            self._leasing.moved_on(used.agent, used.lease, profile=used.profile, version=used.version, model=used.model)
 
     def _check(self, lease: Lease, provider: Provider, method: str, path: str) -> None:
         if lease.provider != provider.id:
@@ -211,6 +216,6 @@ class Spending:
         if not narrowing(self._policies.of(lease.agent).requests, base).allow(method, received):
             raise PolicyDenied(f"agent {lease.agent!r} may not ask for this: see agents.{lease.agent}.requests")
 
-    def _settle_again(self, token: bytes) -> tuple[Lease, Held]:
+    def _settle_again(self, token: bytes, model: str) -> tuple[Lease, Held]:
         """Once more, for a lease that may have been revoked while it was waited for."""
-        return self._leasing.settle(self._leasing.bearer(token))
+        return self._leasing.settle(self._leasing.bearer(token), model=model)

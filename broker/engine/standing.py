@@ -11,6 +11,7 @@ from broker.domain.credentials import Standing, Trouble, assess
 from broker.domain.evidence import Evidence, overlaid
 from broker.domain.material import Held, Material, changed
 from broker.domain.profiles import State
+from broker.domain.provider import Mode
 from broker.domain.secret_value import SecretValue
 from broker.domain.selection import Candidate
 from broker.engine.agenda import Agenda
@@ -24,6 +25,14 @@ Listener = Callable[[frozenset[Key]], None]
 _FRESH = Usage()
 _TRIAL = MINUTE
 """Seconds for which a request that tries a refused credential again keeps the next one from doing so."""
+
+
+def _is_other(held: Held, version: int, before: Held | None) -> bool:
+    """Whether it is another credential than the one of this version, which `before` held last."""
+    if held.profile.mode in (Mode.API_KEY, Mode.TOKEN):
+        return held.version != version
+    accounts = ("", "") if before is None else (before.profile.account, held.profile.account)
+    return all(accounts) and accounts[0] != accounts[1]
 
 
 class Standings:
@@ -146,6 +155,8 @@ class Standings:
         gone = {key for key in keys if key not in material.held}
         for key in gone:
             self._drop(key)
+        for key in (keys | adopted.keys()) - gone:
+            self._acquit(key, before.held.get(key))
         self._reassess((keys | adopted.keys()) - gone, also=gone)
         if before.orders != material.orders:
             self.reordered()
@@ -237,6 +248,19 @@ class Standings:
         self._reassess(list(self._board))
 
     # -- within --------------------------------------------------------------------------------------------------------
+
+    def _acquit(self, key: Key, before: Held | None) -> None:
+        """What was met with another credential is not held against this one (ADR 27). A login's tokens come and go, and its
+        account stays: there only another account is another credential."""
+        held, usage = self.material.held.get(key), self.usage(key)
+        if held is None:
+            return
+        if not usage.clean and not usage.version:
+            self._remember(key, replace(usage, version=held.version))
+        elif not usage.clean and _is_other(held, usage.version, before):
+            self._remember(key, Usage(last_used=usage.last_used))
+        if not key[0] and before is not None and _is_other(held, before.version, before):
+            self._untold.update(self._evidence.forget_all(key[1]))
 
     def _remember(self, key: Key, usage: Usage) -> None:
         self._usage[key] = usage

@@ -10,7 +10,7 @@ from envoy.service.accesslog.v3 import als_pb2 as pb
 
 from broker.domain.answers import Answer, wait
 from broker.engine.spending import Spending, Used
-from broker.envoy.authorize import ACCOUNT
+from broker.envoy.authorize import ACCOUNT, MODEL
 from broker.ports import Clock
 from broker.rpc.calls import Call, Service
 from broker.telemetry.events import Events, GatewayLogSkipped
@@ -83,6 +83,7 @@ def _used(entry: accesslog_pb2.HTTPAccessLogEntry, fields: Mapping[str, Any]) ->
     return Used(
         **{name: told[name] for name in _NAMES},
         request=told.get("request", ""),
+        model=told.get(MODEL, ""),
         version=int(told["version"]),
         method=_METHODS[entry.request.request_method],
         account=ACCOUNT in told,

@@ -26,6 +26,8 @@ from broker.telemetry.events import Events, GatewayRefused
 
 ACCOUNT: Final = "account"
 """Under which the access log is told that a request named an account."""
+MODEL: Final = "model"
+"""Under which it is told which model a request is for, where that is known."""
 _WITHIN: Final = 35.0
 """Seconds that a request waits for a login to be refreshed, or for the sources, where Envoy gives that long."""
 _OF_THE_DEADLINE: Final = 0.9
@@ -115,6 +117,8 @@ def _passed(use: Use, headers: Mapping[str, str], asked: Asked) -> pb.CheckRespo
         ("route", use.route),
     ):
         fields[name].string_value = value
+    if use.model:
+        fields[MODEL].string_value = use.model
     if any(name in headers for name in use.provider.accounts):
         fields[ACCOUNT].bool_value = True
     return response

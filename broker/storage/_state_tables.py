@@ -3,11 +3,11 @@
 import json
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
-from broker.domain.cooldowns import Usage
+from broker.domain.cooldowns import ModelCooldown, Usage
 from broker.domain.leases import Lease
 from broker.domain.policies import Delivery
 from broker.domain.suspension import Suspension
@@ -62,12 +62,20 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
     # Where a profile was held, the first place first: a list of [source, unit].
     ("ALTER TABLE versions ADD COLUMN places TEXT NOT NULL DEFAULT '[]'",),
+    # `models`: model → [cooldown's end, failures in a row, last failure]. `version`: the material that all of it was met with.
+    (
+        "ALTER TABLE usage ADD COLUMN models TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE usage ADD COLUMN version INTEGER NOT NULL DEFAULT 0",
+        "UPDATE usage SET version = rejected_version WHERE rejected != ''",
+        "ALTER TABLE leases ADD COLUMN model TEXT NOT NULL DEFAULT ''",
+    ),
 )
 """Each step leads to the schema version of its place, counted from one. Steps are added at the end and never changed."""
 _TOKENS_SINCE: Final = 2
 _SUSPENSIONS_SINCE: Final = 3
 _TRIALS_SINCE: Final = 4
 _PLACES_SINCE: Final = 5
+_MODELS_SINCE: Final = 6
 _DIGEST: Final = 32
 
 
@@ -118,14 +126,13 @@ def _lease_row(lease: Lease, moment: Moment) -> Row:
     return (
         lease.agent, lease.session, lease.provider, lease.profile, lease.automatic, lease.delivery.value, lease.asked,
         lease.issued_at, lease.expires_at, lease.max_expires_at, moment.wall + lease.expires_at - moment.steady, moment.boot,
-        lease.token,
+        lease.token, lease.model,
     )  # fmt: skip
 
 
 def _read_lease(row: Row, moment: Moment) -> tuple[str, Lease]:
-    lease_id, agent, session, provider, profile, automatic, delivery, asked, issued, expires, max_expires, wall, boot, token = (
-        row
-    )
+    lease_id, agent, session, provider, profile, automatic, delivery, asked, issued, expires, max_expires, *rest = row
+    wall, boot, token, model = rest
     shift = 0.0
     if not boot or boot != moment.boot:
         # A clock that was set back must not lengthen a lease beyond what it was to live.
@@ -133,7 +140,7 @@ def _read_lease(row: Row, moment: Moment) -> tuple[str, Lease]:
         shift = moment.steady + left - expires
     return lease_id, Lease(
         lease_id, agent, session, provider, profile, bool(automatic), Delivery(delivery), asked,
-        issued + shift, expires + shift, max_expires + shift, token=bytes(token),
+        issued + shift, expires + shift, max_expires + shift, token=bytes(token), model=model,
     )  # fmt: skip
 
 
@@ -142,11 +149,14 @@ def _usage_row(usage: Usage, _: Moment) -> Row:
         usage.last_used, usage.cooldown_until, usage.disabled_until, usage.disabled_reason, usage.error_count,
         json.dumps(dict(usage.failure_counts)) if usage.failure_counts else "{}",
         usage.last_failure, usage.rejected, usage.rejected_version, usage.rejected_until, usage.rejections,
+        json.dumps({name: astuple(cooling) for name, cooling in usage.models.items()}) if usage.models else "{}",
+        usage.version,
     )  # fmt: skip
 
 
 def _read_usage(row: Row, _: Moment) -> tuple[tuple[str, str], Usage]:
-    agent, profile, last_used, cooldown, disabled, why, errors, counts, last_failure, rejected, version, until, times = row
+    agent, profile, last_used, cooldown, disabled, why, errors, counts, last_failure, rejected, version, *rest = row
+    until, times, models, of = rest
     return (agent, profile), Usage(
         last_used=last_used,
         cooldown_until=cooldown,
@@ -159,7 +169,13 @@ def _read_usage(row: Row, _: Moment) -> tuple[tuple[str, str], Usage]:
         rejected_version=version,
         rejected_until=until,
         rejections=times,
+        models=MappingProxyType({str(name): _read_model(*met) for name, met in json.loads(models).items()}),
+        version=of,
     )
+
+
+def _read_model(until: float, errors: int, last_failure: float) -> ModelCooldown:
+    return ModelCooldown(float(until), int(errors), float(last_failure))
 
 
 def _read_suspension(since: float, reason: str, tokens: bytes) -> Suspension:
@@ -175,14 +191,15 @@ def _read_version(row: Row) -> StoredVersion:
 LEASES: Final[Table[str, Lease]] = _table(
     "leases",
     "id, agent, session, provider, profile, automatic, delivery, asked, issued_at, expires_at, max_expires_at, "
-    "expires_wall, boot, token",
+    "expires_wall, boot, token, model",
     key="id",
     key_row=lambda key: (key,),
     value_row=_lease_row,
     read=_read_lease,
 )
-_LEASES_WITHOUT_TOKENS: Final = replace(LEASES, select=LEASES.select.replace(", token ", ", x'' "))
+_LEASES_WITHOUT_MODELS: Final = replace(LEASES, select=LEASES.select.replace(", model ", ", '' "))
 """As they are in an older database that can only be read."""
+_LEASES_WITHOUT_TOKENS: Final = replace(LEASES, select=LEASES.select.replace(", token, model ", ", x'', '' "))
 PINS: Final[Table[tuple[str, str, str], tuple[str, bool]]] = _table(
     "pins",
     "agent, session, provider, profile, strict",
@@ -202,16 +219,17 @@ ORDERS: Final[Table[tuple[str, str], tuple[str, ...]]] = _table(
 USAGE: Final[Table[tuple[str, str], Usage]] = _table(
     "usage",
     "agent, profile, last_used, cooldown_until, disabled_until, disabled_reason, error_count, failure_counts, last_failure, "
-    "rejected, rejected_version, rejected_until, rejections",
+    "rejected, rejected_version, rejected_until, rejections, models, version",
     key="agent, profile",
     key_row=lambda key: key,
     value_row=_usage_row,
     read=_read_usage,
 )
+_USAGE_WITHOUT_MODELS: Final = replace(USAGE, select=USAGE.select.replace(", models, version ", ", '{}', rejected_version "))
 _USAGE_WITHOUT_TRIALS: Final = replace(
     USAGE,
-    select=USAGE.select.replace(
-        ", rejected_until, rejections ", ", iif(rejected != '', last_failure + 60, 0), rejected != '' "
+    select=_USAGE_WITHOUT_MODELS.select.replace(
+        ", rejected_until, rejections,", ", iif(rejected != '', last_failure + 60, 0), rejected != '',"
     ),
 )
 VERSIONS: Final[Table[tuple[str, str], StoredVersion]] = _table(
@@ -277,14 +295,17 @@ def read_state(db: sqlite3.Connection, moment: Moment) -> tuple[StoredState, lis
 
     Raises sqlite3.Error, and ValueError or TypeError for rows that no broker wrote.
     """
-    rows = _rows(db, _LEASES_WITHOUT_TOKENS if _version(db) < _TOKENS_SINCE else LEASES, moment)
+    version = _version(db)
+    leases_table = _as_of(version, (_TOKENS_SINCE, _LEASES_WITHOUT_TOKENS), (_MODELS_SINCE, _LEASES_WITHOUT_MODELS)) or LEASES
+    usage_table = _as_of(version, (_TRIALS_SINCE, _USAGE_WITHOUT_TRIALS), (_MODELS_SINCE, _USAGE_WITHOUT_MODELS)) or USAGE
+    rows = _rows(db, leases_table, moment)
     leases = sorted((lease for _, lease in rows), key=lambda lease: lease.issued_at)
     return StoredState(
         leases=tuple(lease for lease in leases if lease.expires_at > moment.steady),
         pins=dict(_rows(db, PINS, moment)),
         orders=dict(_rows(db, ORDERS, moment)),
-        usage=dict(_rows(db, _USAGE_WITHOUT_TRIALS if _version(db) < _TRIALS_SINCE else USAGE, moment)),
-        versions=dict(_rows(db, _VERSIONS_WITHOUT_PLACES if _version(db) < _PLACES_SINCE else VERSIONS, moment)),
+        usage=dict(_rows(db, usage_table, moment)),
+        versions=dict(_rows(db, _VERSIONS_WITHOUT_PLACES if version < _PLACES_SINCE else VERSIONS, moment)),
         suspensions=read_suspensions(db, moment),
     ), [lease.id for lease in leases if lease.expires_at <= moment.steady]
 
@@ -292,6 +313,11 @@ def read_state(db: sqlite3.Connection, moment: Moment) -> tuple[StoredState, lis
 def read_suspensions(db: sqlite3.Connection, moment: Moment) -> dict[str, Suspension]:
     """The suspended agents alone, whatever is wrong with the other tables. Raises as `read_state` does."""
     return {} if _version(db) < _SUSPENSIONS_SINCE else dict(_rows(db, SUSPENSIONS, moment))
+
+
+def _as_of(version: int, *older: tuple[int, Table[K, V]]) -> Table[K, V] | None:
+    """The table as it is in a database of this version: the first of `older` that has changed since; None: as it is today."""
+    return next((table for changed, table in older if version < changed), None)
 
 
 def _version(db: sqlite3.Connection) -> int:

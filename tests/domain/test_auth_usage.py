@@ -1,12 +1,14 @@
 """What a store remembers of a profile's use, in the seed system's milliseconds."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.domain.auth_document import Document
-from broker.domain.auth_usage import as_stored, merged, usage_of, with_usage
-from broker.domain.cooldowns import Usage
+from broker.domain.auth_usage import as_stored, merged, restored, usage_of, with_usage
+from broker.domain.cooldowns import ModelCooldown, Usage
 
 THEIRS = {
     "lastUsed": 1_769_000_000_123,
@@ -43,6 +45,34 @@ def test_what_is_not_known_stays_and_what_ended_goes() -> None:
         "openai:y": {"lastUsed": 5},
         "odd": {},
     }
+
+
+def test_a_cooldown_of_one_model_is_read_and_written_as_openclaw_does() -> None:
+    """P18: `cooldownModel` says that it is of that model alone; what the reason was stays while the cooldown is the same."""
+    theirs = {"cooldownUntil": 1_769_000_060_000, "cooldownModel": "opus", "lastFailureAt": 1_769_000_000_000}
+    document = Document({"usageStats": {"openai:x": theirs | {"cooldownReason": "rate_limit"}}})
+    usage = usage_of(document, "openai:x")
+    cooling = ModelCooldown(1_769_000_060.0, 1, 1_769_000_000.0)
+    assert usage == Usage(models={"opus": cooling}, last_failure=1_769_000_000.0)
+    used = with_usage(document, {"openai:x": replace(usage, last_used=1_769_000_001.0)})
+    assert used.raw["usageStats"]["openai:x"] == theirs | {"cooldownReason": "rate_limit", "lastUsed": 1_769_000_001_000}
+    whole = replace(usage, models={}, cooldown_until=1_769_000_090.0)
+    assert with_usage(document, {"openai:x": whole}).raw["usageStats"]["openai:x"] == {
+        "cooldownUntil": 1_769_000_090_000, "lastFailureAt": 1_769_000_000_000,
+    }  # fmt: skip
+
+
+def test_a_store_has_room_for_one_cooldown() -> None:
+    """P18: that of the whole profile where it began last, else the one that ends last; the broker still knows the others."""
+    models = {"a": ModelCooldown(90.0, 2, 30.0), "b": ModelCooldown(60.0, 1, 50.0)}
+    ours = Usage(models=models, version=4)
+    stored = as_stored(ours)
+    assert stored == Usage(models={"a": ModelCooldown(90.0, 1, 30.0)}, last_failure=30.0)
+    assert as_stored(stored) == stored
+    assert as_stored(replace(ours, cooldown_until=80.0)).models == {}
+    known = restored(stored, known=None, ours=ours)
+    assert (set(known.models), known.version) == ({"a", "b"}, 4)
+    assert set(restored(Usage(), known=stored, ours=ours).models) == {"b"}
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ def test_a_status_is_the_whole_of_it() -> None:
         id="anthropic:work", provider="anthropic", mode="token", source="mounted /run", state="expiring", reason="why",
         next=True, usable=True, pinned=False, label="sk-c…efgh", expires_at=NOW + 100, cooldown_until=NOW + 60,
         disabled_until=NOW + 90, disabled_reason="billing", last_used_at=NOW - 5, base_url="https://x", version=7,
+        retry_at=NOW + 90,
     )  # fmt: skip
     assert CANARY[4:-4] not in repr(status)
 

@@ -181,7 +181,9 @@ def test_nothing_usable_is_told_with_each_candidates_reason(engine: Engine) -> N
     later(engine, 130)
     with pytest.raises(NoUsableProfile) as caught:
         choose(engine)
-    assert caught.value.metadata == {A: "expired 2m ago", B: "it is a placeholder", C: "the provider refused it"}
+    assert caught.value.metadata == {
+        A: "expired 2m ago; replace it in fake anthropic:a", B: "it is a placeholder", C: "the provider refused it"
+    }  # fmt: skip
     assert A in caught.value.message
 
 
@@ -234,9 +236,9 @@ def test_when_only_a_new_login_helps_it_says_so(engine: Engine) -> None:
     found = engine.choosing.plan("main", "anthropic").ordered()
     login = Standing(State.REAUTH_REQUIRED, "log in again", usable=False, cooling_until=0.0, valid_until=NEVER)
     lapsed = [Candidate(c.held, login, c.usage) for c in found]
-    assert type(module._unusable("x", lapsed, {})) is ReauthRequired
-    assert type(module._unusable("x", [*lapsed[1:], found[0]], {})) is NoUsableProfile
-    assert type(module._unusable("x", [], {})) is NoUsableProfile
+    assert type(module._unusable("x", lapsed, {}, now=0.0)) is ReauthRequired
+    assert type(module._unusable("x", [*lapsed[1:], found[0]], {}, now=0.0)) is NoUsableProfile
+    assert type(module._unusable("x", [], {}, now=0.0)) is NoUsableProfile
 
 
 # -- policy ------------------------------------------------------------------------------------------------------------

@@ -84,6 +84,7 @@ async def test_a_grant_is_a_lease_with_what_is_behind_it(engine: Engine) -> None
     lease = Lease(
         id=granted.lease.id, agent="main", session="s", provider="anthropic", profile=A, automatic=False,
         delivery=Delivery.RAW, asked=60.0, issued_at=now, expires_at=now + 60, max_expires_at=now + 3600,
+        model="any",
     )  # fmt: skip
     found = engine.standings.find("main", A)
     assert found is not None
@@ -351,12 +352,7 @@ async def test_a_lease_on_a_named_profile_never_moves(engine: Engine, how: str) 
         engine.leasing.renew("main", lease.id)
     assert list(engine.leasing.living()) == [lease]
     engine.put(profile(A, "new"), profile(B))
-    engine.clock.advance(5 * MINUTE)
-    if how == "billing":
-        with pytest.raises(NoUsableProfile):
-            engine.leasing.renew("main", lease.id)
-    else:
-        assert engine.leasing.renew("main", lease.id).lease.profile == A
+    assert engine.leasing.renew("main", lease.id).lease.profile == A
 
 
 async def test_a_named_profile_in_cooldown_serves_on(engine: Engine) -> None:

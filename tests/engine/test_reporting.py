@@ -31,12 +31,15 @@ def state(engine: Engine) -> State:
 
 @pytest.mark.parametrize("outcome", [Outcome.RATE_LIMIT, Outcome.TIMEOUT])
 def test_what_began_before_the_last_failure_is_no_news(engine: Engine, outcome: Outcome) -> None:
-    """Without an instant every word counts, as one that an agent says."""
+    """P3: and what may have begun before it, as far as is known."""
     now = engine.clock.now()
     engine.reporting.note(held(engine), outcome, agent="main", began=now - 1)
     engine.reporting.note(held(engine), outcome, agent="main", began=now - 1)
     assert engine.standings.usage(("", A)).error_count == 1
     engine.reporting.note(held(engine), outcome, agent="main")
+    engine.reporting.note(held(engine), outcome, agent="main", earliest=now)
+    assert engine.standings.usage(("", A)).error_count == 1
+    engine.reporting.note(held(engine), outcome, agent="main", began=now)
     assert engine.standings.usage(("", A)).error_count == 2
 
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.cooldowns import Usage
+from broker.domain.cooldowns import ModelCooldown, Usage
 from broker.domain.leases import Lease
 from broker.domain.policies import Delivery
 from broker.domain.suspension import Suspension
@@ -90,7 +90,7 @@ instants = st.floats(min_value=0, max_value=1e10)
 @given(
     one=st.builds(
         Lease, words, words, words, words, words, st.booleans(), st.sampled_from(Delivery), instants, instants,
-        st.floats(min_value=1001, max_value=1e10), instants, token=st.binary(max_size=32),
+        st.floats(min_value=1001, max_value=1e10), instants, token=st.binary(max_size=32), model=words,
     ),
     pin=st.tuples(words, st.booleans()),
     order=st.lists(words).map(tuple),
@@ -98,7 +98,8 @@ instants = st.floats(min_value=0, max_value=1e10)
         Usage, last_used=instants, cooldown_until=instants, disabled_until=instants, disabled_reason=words,
         error_count=st.integers(0, 1000), failure_counts=st.dictionaries(words, st.integers(0, 99), max_size=3),
         last_failure=instants, rejected=words, rejected_version=st.integers(0, 2**62),
-        rejected_until=instants, rejections=st.integers(0, 99),
+        rejected_until=instants, rejections=st.integers(0, 99), version=st.integers(0, 2**62),
+        models=st.dictionaries(words, st.builds(ModelCooldown, instants, st.integers(0, 99), instants), max_size=3),
     ),
     version=st.builds(StoredVersion, version=st.integers(0, 2**62), digest=st.binary(min_size=16, max_size=16)),
     names=st.tuples(words, words, words),
@@ -118,7 +119,9 @@ def test_everything_comes_back_as_it_was(
     first.put_version(names[:2], version)
     first.close()
     again = SqliteStateStore(path, clock=clock, boot_id=lambda: "boot")
-    assert again.load() == StoredState(
+    state = again.load()
+    assert state.usage[names[:2]].version == usage.version
+    assert state == StoredState(
         leases=(one,),
         pins={names: pin},
         orders={names[:2]: order},
