@@ -12,6 +12,7 @@ from broker.domain.logins import INTERRUPTED, SUPERSEDED, how_to_log_in
 from broker.domain.material import Held
 from broker.domain.profiles import SERVING_STATES, Profile, State
 from broker.domain.provider import HeaderForm, Mode, Provider
+from broker.domain.remedies import how_to_replace
 from broker.domain.secret_value import SecretValue
 
 NEVER: Final = float("inf")
@@ -105,7 +106,9 @@ def way_back(profile: Profile, standing: Standing) -> str:
         return ""
     if standing.cooling_until:
         return f"a new credential ends that, and so does `equabot profile clear {profile.id}`"
-    return f"replace it in {profile.origin}" if standing.state is State.EXPIRED else ""
+    if standing.state is not State.EXPIRED:
+        return ""
+    return how_to_replace(profile.id, mode=profile.mode, source=profile.source, agent=profile.agent)
 
 
 class _Judged(NamedTuple):

@@ -182,7 +182,7 @@ def test_nothing_usable_is_told_with_each_candidates_reason(engine: Engine) -> N
     with pytest.raises(NoUsableProfile) as caught:
         choose(engine)
     assert caught.value.metadata == {
-        A: "expired 2m ago; replace it in fake anthropic:a", B: "it is a placeholder", C: "the provider refused it"
+        A: "expired 2m ago; replace it in fake", B: "it is a placeholder", C: "the provider refused it"
     }  # fmt: skip
     assert A in caught.value.message
 

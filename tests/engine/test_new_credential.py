@@ -117,4 +117,4 @@ async def test_a_refusal_that_a_person_has_to_end_says_what_ends_it() -> None:
     with pytest.raises(NoUsableProfile) as caught:
         acquire(engine)
     assert caught.value.retry_after is None
-    assert "replace it in fake anthropic:a" in caught.value.message
+    assert "replace it in fake" in caught.value.message
