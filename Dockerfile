@@ -20,7 +20,8 @@ RUN python3 -m venv --without-pip /opt/equabot \
 COPY LICENSE README.md pyproject.toml ./
 COPY clients/python/ clients/python/
 COPY broker/ broker/
-RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . clients/python \
+COPY deploy/release/client_dependency.py deploy/release/
+RUN EQUABOT_RELEASE=1 /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . clients/python \
     && /opt/build/bin/pip --python /opt/equabot/bin/python install --no-deps dist/*.whl
 
 FROM base

@@ -89,10 +89,18 @@ def test_the_archives_hold_the_product_and_no_more(dist: Path) -> None:
     for wheel in dist.glob("*.whl"):
         tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
         assert tops <= {"broker", "equabot_client", "equabot"}
+        required = re.findall(r"Requires-Dist: equabot-client.*", _metadata(wheel))
+        assert required == (["Requires-Dist: equabot-client==0.1.0"] if wheel.name.startswith("equabot_broker") else [])
     for archive in dist.glob("*.tar.gz"):
         with tarfile.open(archive) as opened:
             names = opened.getnames()
         assert not [name for name in names if re.search(r"/tests/|/\.env|\.venv|/build/", name)]
+
+
+def _metadata(wheel: Path) -> str:
+    with zipfile.ZipFile(wheel) as opened:
+        name = next(name for name in opened.namelist() if name.endswith(".dist-info/METADATA"))
+        return opened.read(name).decode()
 
 
 def test_the_wheels_are_reproducible(dist: Path, tmp_path: Path) -> None:
