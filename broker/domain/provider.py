@@ -5,9 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Final
 from urllib.parse import urlsplit
 
+from broker.domain.joining import received
 from broker.domain.requests import allows_any
+
+_SEGMENT: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 class Mode(StrEnum):
@@ -127,11 +131,17 @@ class Provider:
         """The path of `base_url`, without a slash at its end: what comes before every path at the provider."""
         return urlsplit(self.base_url).path.rstrip("/")
 
-    def received(self, path: str) -> str:
-        """The path that the provider receives for one behind the gateway's `/<provider>`. Some SDKs add the provider's own base
-        path to an address: the gateway's routes take it out once."""
-        base = self.base_path
-        return path if path.startswith(f"{base}/") else f"{base}{path}"
+    def received(self, method: str, path: str, *, joined: bool = True) -> str:
+        """The whole path that the provider receives for one behind the gateway's `/<provider>`. An Envoy with routes of its own
+        does not have it `joined`: its routes take the base path out once, where it is said."""
+        if joined:
+            return received(method, path, base=self.base_path, written=self.requests)
+        return path if path.startswith(f"{self.base_path}/") else f"{self.base_path}{path}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its names in the gateway's paths, the usual one first."""
+        return tuple(dict.fromkeys((self.id, *(alias for alias in self.aliases if _SEGMENT.fullmatch(alias)))))
 
     @property
     def gateway_fault(self) -> str:

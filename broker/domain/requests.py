@@ -6,15 +6,15 @@ A rule is `[!][METHOD ]/path`: `POST /v1/messages`, `GET /v1/files/{file}/conten
 - `{name}` matches one segment or a part of one, never a slash. Where the path ends with it, it does not match a segment that
   names credentials or administration (`token`, `api_keys`, `sessions`…): `GET /v1/files/{file}` is not `GET /v1/files/secrets`.
 - `*` and `**` match any characters, slashes too. `* /**` matches everything.
-- Everything else matches itself: case and a slash at the end count. A rule with `!` matches in any case, with or without it,
-  and without what follows an encoded `;`, `?` or `#` in a segment.
+- Everything else matches itself: case and a slash at the end count (`joining` says which path is asked about). A rule with `!`
+  matches in any case, with or without it, and without what follows an encoded `;`, `?` or `#` in a segment.
 
 A list lets a request pass that matches a rule without `!` and no rule with it; a list without the former lets nothing pass
 (ADR 16).
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -122,15 +122,23 @@ class Rules:
     _some: re.Pattern[str] | None
     _none: re.Pattern[str] | None
 
+    def name(self, method: str, path: str) -> bool:
+        """Whether a rule that allows names the request; another may forbid it."""
+        return self._some is not None and self._some.fullmatch(_asked(method, path)) is not None
+
     def allow(self, method: str, path: str) -> bool:
         """Whether a request of that method for that path, as the provider receives it, passes."""
-        asked = f"{'GET' if method == 'HEAD' else method} {path}"
+        asked = _asked(method, path)
         if self._none is not None:
             # A vendor may not care for a slash at the end either, nor for what is a parameter of a segment once it is decoded.
             forms = {asked, asked.rstrip("/"), _PARAMETER.sub("", asked).rstrip("/")}
             if any(map(self._none.fullmatch, forms)):
                 return False
-        return self._some is not None and self._some.fullmatch(asked) is not None
+        return self.name(method, path)
+
+
+def _asked(method: str, path: str) -> str:
+    return f"{'GET' if method == 'HEAD' else method} {path}"
 
 
 @lru_cache(maxsize=1024)
@@ -144,6 +152,14 @@ def rules(written: tuple[str, ...], base: str = "") -> Rules:
     none = [form for one in written if one.startswith("!") for form in _forms(one[1:], base, once=False)]
     # A vendor may not care for the case of a path: what is forbidden is so in every one.
     return Rules(_pattern(some, _allowing), _pattern(none, _forbidding, re.IGNORECASE))
+
+
+def allowed_paths(written: Iterable[str], base: str) -> Iterator[str]:
+    """The whole paths of the rules that allow, as the provider would receive them, with `{name}` and `*` in them."""
+    for one in written:
+        if not one.startswith("!"):
+            paths = (form.rpartition(" ")[2] for form in _forms(one, base, once=True))
+            yield from (path for path in paths if path.startswith(f"{base}/"))
 
 
 def narrowing(written: tuple[str, ...], base: str = "") -> Rules:

@@ -36,7 +36,8 @@ _Made = tuple[str, str, str, int, str, str]
 @dataclass(frozen=True, slots=True)
 class Use:
     """A request that may be made, and the material to make it with. `request` is a name for it, no secret: eight
-    characters for this process, and a number. `model` is the one that is asked, as far as path and lease say."""
+    characters for this process, and a number. `path` is the whole path that was decided about, and is to be sent. `model` is
+    the one that is asked, as far as path and lease say."""
 
     lease: Lease
     held: Held
@@ -44,6 +45,7 @@ class Use:
     secret: SecretValue
     request: str
     route: str
+    path: str
     model: str = ""
 
 
@@ -96,17 +98,27 @@ class Spending:
         return self._leasing.bearer(lease_tokens.digest(token))
 
     async def use(
-        self, lease: Lease, provider: Provider, *, method: str, path: str, within: Callable[[], float], check: str = ""
+        self,
+        lease: Lease,
+        provider: Provider,
+        *,
+        method: str,
+        path: str,
+        within: Callable[[], float],
+        check: str = "",
+        joined: bool = True,
     ) -> Use:
-        """The request, with the credential that serves it, and recorded. `path` is what comes after the provider's
-        `base_url`, in its plain form. A login that has to be refreshed first is waited for, `within` so many seconds. `check`
-        is the gateway's own name for the request: one that it asks about twice is recorded once.
+        """The request, with the credential that serves it, and recorded. `path` is what comes after the gateway's
+        `/<provider>`, in its plain form. A login that has to be refreshed first is waited for, `within` so many seconds.
+        `check` is the gateway's own name for the request: one that it asks about twice is recorded once. `joined` is whether
+        the path that is returned is the one that will be sent.
 
         Raises PolicyDenied, InvalidArgument, RateLimited, NoUsableProfile, ProfileNotFound, ReauthRequired, RefreshFailed,
         SourceNotSynced, AuditUnavailable; and, where the lease has ended since, AgentSuspended, LeaseNotFound, LeaseExpired,
         ShuttingDown.
         """
-        self._check(lease, provider, method, path)
+        received = provider.received(method, path, joined=joined)
+        self._check(lease, provider, method, received)
         counting = partial(
             self._concurrency.begin, lease.agent, most=self._policies.of(lease.agent).max_requests, now=self._clock.steady()
         )
@@ -122,7 +134,7 @@ class Spending:
         finally:
             self._concurrency.end(lease.agent, waiting)
         counting(request)  # in the place of what waited
-        return Use(settled, held, provider, secret, request, told, model)
+        return Use(settled, held, provider, secret, request, told, received, model)
 
     async def _settled(self, lease: Lease, model: str, within: Callable[[], float]) -> tuple[Lease, Held]:
         try:
@@ -203,12 +215,12 @@ class Spending:
         with suppress(RefreshFailed):
             self._leasing.moved_on(used.agent, used.lease, profile=used.profile, version=used.version, model=used.model)
 
-    def _check(self, lease: Lease, provider: Provider, method: str, path: str) -> None:
+    def _check(self, lease: Lease, provider: Provider, method: str, received: str) -> None:
         if lease.provider != provider.id:
             raise PolicyDenied(f"the lease token is for provider {lease.provider!r}, not for {provider.id!r}")
         if method not in METHODS:
             raise InvalidArgument("the method is none that a provider's API is asked with")
-        base, received = provider.base_path, provider.received(path)
+        base = provider.base_path
         if not rules(provider.requests, base).allow(method, received):
             raise PolicyDenied(
                 f"{method} of this path is not let through to {provider.id}: see providers.{provider.id}.requests"

@@ -18,8 +18,8 @@ from broker.domain.provider import Catalog, Provider
 from broker.domain.requests import METHODS, route, target_fault
 from broker.engine.ingesting import Ingesting
 from broker.engine.spending import Spending, Use
-from broker.envoy.bootstrap_config import PROVIDER
-from broker.envoy.inspection import Asked, Inspection
+from broker.envoy.bootstrap_config import PATHS, PATHS_OF_BROKER, PROVIDER
+from broker.envoy.inspection import Asked, Inspection, behind
 from broker.envoy.refusals import Refused, denied, refusal_of
 from broker.rpc.calls import Call, Service
 from broker.telemetry.events import Events, GatewayRefused
@@ -57,15 +57,19 @@ class AuthorizationServicer:
         provider: Provider | None = None
         lease: Lease | None = None
         try:
-            provider = self._inspection.provider(http.path, request.attributes.context_extensions.get(PROVIDER, ""))
+            route_of = request.attributes.context_extensions
+            provider = self._inspection.provider(http.path, route_of.get(PROVIDER, ""))
             asked = self._inspection.asked(provider, http.path, http.host, headers)
             lease = self._spending.bearer(asked.token)
             if not self._ingesting.settled:
                 await self._settle(call)
                 lease = self._spending.bearer(asked.token)  # it may have ended meanwhile
             within = partial(_patience, call)
-            use = await self._spending.use(lease, provider, method=http.method, path=asked.path, within=within, check=http.id)
-            return _passed(use, headers, asked)
+            joined = route_of.get(PATHS, "") == PATHS_OF_BROKER
+            use = await self._spending.use(
+                lease, provider, method=http.method, path=asked.path, within=within, check=http.id, joined=joined
+            )
+            return _passed(use, headers, asked, joined=joined)
         except Refused as error:
             refused = error
         except BrokerError as error:
@@ -87,20 +91,21 @@ class AuthorizationServicer:
                 provider="" if provider is None else provider.id,
                 lease="" if lease is None else lease.id,
                 method=http.method if http.method in METHODS else "",
-                route="" if provider is None or target_fault(path, "") else route(path[len(provider.id) + 1 :] or "/"),
+                route="" if provider is None or target_fault(path, "") else route(behind(path)),
                 status=refused.status,
                 reason=refused.reason,
             )
         )
 
 
-def _passed(use: Use, headers: Mapping[str, str], asked: Asked) -> pb.CheckResponse:
+def _passed(use: Use, headers: Mapping[str, str], asked: Asked, *, joined: bool) -> pb.CheckResponse:
     lease, held, profile = use.lease, use.held, use.held.profile
     form = use.provider.header_form(profile.mode)
     response = pb.CheckResponse()
     passed = response.ok_response
     made = carried(form, profile, use.secret, headers)
-    for name, value in made.items():
+    target = f"{use.path}?{asked.query}" if asked.query else use.path
+    for name, value in (({":path": target} if joined else {}) | made).items():
         option = passed.headers.add()
         option.header.key, option.header.value, option.append_action = name, value, _REPLACE
     set_here = {name.lower() for name in made}  # Envoy removes last

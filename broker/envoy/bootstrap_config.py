@@ -23,12 +23,17 @@ from broker.envoy.routes import Upstream
 
 PROVIDER: Final = "provider"
 """The context extension in which a check is told what provider its route leads to."""
+PATHS: Final = "paths"
+PATHS_OF_BROKER: Final = "broker"
+"""The extension by which a check knows that its route leaves the path to the broker. An Envoy with a configuration of its own
+changes paths itself, and so does one that runs with what an older broker has written."""
 
 _LOOPBACK: Final = ("127.0.0.1", "[::1]", "localhost")
 _CHECK_WITHIN: Final = "40s"
 """As long as a login may take to be refreshed, and a little more."""
-_ATTEMPTS: Final = 32
-"""Asked again so often while the broker is away: a restart takes a second, on a busy machine a few; these take about ten."""
+_ATTEMPTS: Final = 48
+"""Asked again so often while the broker is away: a restart takes a second, on a busy machine a few, a kubelet's after a second
+crash up to thirteen; these take about fifteen."""
 _STRIPPED: Final = (
     "x-forwarded-proto", "x-request-id", "x-envoy-expected-rq-timeout-ms", "x-envoy-internal", "x-envoy-external-address",
     "x-envoy-auth-partial-body",
@@ -86,10 +91,8 @@ def _listener(gateway: Gateway) -> Json:
         codec_type="AUTO",
         http_protocol_options={"allow_absolute_url": False},
         http2_protocol_options=overload.http2(),
-        common_http_protocol_options={
-            "idle_timeout": overload.IDLE_AT_MOST,
-            "headers_with_underscores_action": "REJECT_REQUEST",
-        },
+        # The broker decides about each header by its name, also where a server might read `_` as `-`.
+        common_http_protocol_options={"idle_timeout": overload.IDLE_AT_MOST, "headers_with_underscores_action": "ALLOW"},
         request_headers_timeout="10s",
         stream_idle_timeout=_seconds(gateway.options.idle_timeout),
         max_request_headers_kb=16,
@@ -188,29 +191,42 @@ def _nothing(status: int, reason: str, message: str) -> Json:
         "match": {"prefix": "/"},
         "direct_response": {"status": status, "body": {"inline_string": body}},
         "response_headers_to_add": [header("content-type", "application/json"), header(REASON, reason)],
-        "typed_per_filter_config": {
-            "envoy.filters.http.ext_authz": typed("filters.http.ext_authz.v3.ExtAuthzPerRoute", disabled=True),
-            **exempt(),
-        },
+        "typed_per_filter_config": _unasked(),
     }
 
 
+def _unasked() -> Json:
+    """What a route has that answers by itself."""
+    disabled = typed("filters.http.ext_authz.v3.ExtAuthzPerRoute", disabled=True)
+    return {"envoy.filters.http.ext_authz": disabled, **exempt()}
+
+
 def _upstream_routes(upstream: Upstream, gateway: Gateway) -> list[Json]:
-    """One for upgrades, which no connection of HTTP/2 is asked for, and one for the rest. Some SDKs add the vendor's own base
-    path to an address: said twice, it counts once."""
+    """One for upgrades, which no connection of HTTP/2 is asked for, and one for the rest; and one that answers who only looks
+    whether something is there, as some clients do at their start."""
     upgrade = {"headers": [{"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}]}
-    return [
-        _upstream_route(upstream, gateway, {"prefix": prefix} | extra, cluster=cluster_name(upstream, upgrade=bool(extra)))
-        for prefix in dict.fromkeys((f"/{upstream.provider}{upstream.path}/", f"/{upstream.provider}/"))
-        for extra in (upgrade, {})
-    ]
+    routes = [_there(path) for name in upstream.names for path in (f"/{name}", f"/{name}/")]
+    for name in upstream.names:
+        for extra in (upgrade, {}):
+            match = {"prefix": f"/{name}/"} | extra
+            routes.append(_upstream_route(upstream, gateway, match, cluster=cluster_name(upstream, upgrade=bool(extra))))
+    return routes
+
+
+def _there(path: str) -> Json:
+    head = {"name": ":method", "string_match": {"exact": "HEAD"}}
+    return {
+        "match": {"path": path, "headers": [head]},
+        "direct_response": {"status": 200},
+        "typed_per_filter_config": _unasked(),
+    }
 
 
 def _upstream_route(upstream: Upstream, gateway: Gateway, match: Json, *, cluster: str) -> Json:
     filters = {
         "envoy.filters.http.ext_authz": typed(
             "filters.http.ext_authz.v3.ExtAuthzPerRoute",
-            check_settings={"context_extensions": {PROVIDER: upstream.provider}},
+            check_settings={"context_extensions": {PROVIDER: upstream.provider, PATHS: PATHS_OF_BROKER}},
         ),
         "envoy.filters.http.dynamic_forward_proxy": typed(
             "filters.http.dynamic_forward_proxy.v3.PerRouteConfig", host_rewrite_literal=upstream.authority
@@ -221,8 +237,7 @@ def _upstream_route(upstream: Upstream, gateway: Gateway, match: Json, *, cluste
     return {
         "match": match,
         "route": {
-            "cluster": cluster,
-            "prefix_rewrite": f"{upstream.path}/",
+            "cluster": cluster,  # the path is the one that the broker has decided about
             "timeout": "0s",  # a long generation takes as long as it takes, while something comes
             "idle_timeout": _seconds(gateway.options.idle_timeout),
             # Only what the vendor has not seen. What it answered is the SDK's to try again.

@@ -14,8 +14,8 @@ from broker.domain.errors import AgentSuspended, InvalidArgument
 from broker.domain.provider import Catalog
 from broker.engine.suspensions import Suspensions, refusal
 from broker.envoy.cutting_filters import AUTHORIZATION
-from broker.envoy.local_replies import REASON, SUSPENDED, TOO_MANY
-from broker.envoy.refusals import Refused, body, refusal_of
+from broker.envoy.local_replies import SUSPENDED, TOO_MANY
+from broker.envoy.refusals import Refused, body, refusal_of, said
 from broker.rpc.calls import Call
 
 _PER_AGENT: Final = 512
@@ -71,7 +71,7 @@ class Cutting:
         self._suspensions.check(agent)
         mine = self._open.setdefault(agent, set())
         if len(mine) >= self._per_agent or self._count >= self._in_all:
-            raise Refused(503, "OVERLOADED", "too many answers are under way in the gateway: try again once some have ended")
+            raise Refused(503, "OVERLOADED", "too many answers are under way in the gateway", retry_after=1.0)
         watched = _Watched()
         mine.add(watched)
         self._count += 1
@@ -120,8 +120,9 @@ async def _rest(requests: AsyncIterator[Any], call: Call) -> None:
 def _ended(refused: Refused, api: str) -> pb.ProcessingResponse:
     """Whatever Envoy waits for: where nothing was answered yet this is the answer, else the request is reset in both
     directions."""
-    told = {"content-type": "application/json", REASON: refused.reason}
-    headers = [HeaderValueOption(header=HeaderValue(key=name, raw_value=value.encode())) for name, value in told.items()]
+    headers = [
+        HeaderValueOption(header=HeaderValue(key=name, raw_value=value.encode())) for name, value in said(refused).items()
+    ]
     return pb.ProcessingResponse(
         immediate_response=pb.ImmediateResponse(
             status=HttpStatus(code=refused.status),

@@ -43,13 +43,19 @@ class _Rules:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is asked of which provider: `path` as it stands behind its `base_url`. `token` is what was shown: of the right form,
-    and maybe of nobody. `removed` are the headers that do not go on to the provider, in lower case."""
+    """What is asked of which provider: `path` as it is behind the gateway's `/<provider>`. `token` is what was shown: of the
+    right form, and maybe of nobody. `removed` are the headers that do not go on to the provider, in lower case."""
 
     provider: Provider
     path: str
     token: str = field(repr=False)
     removed: tuple[str, ...] = ()
+    query: str = ""
+
+
+def behind(path: str) -> str:
+    """What comes after the gateway's `/<provider>`."""
+    return path[len(_first(path)) + 1 :] or "/"
 
 
 class Inspection:
@@ -64,9 +70,9 @@ class Inspection:
 
     def provider(self, target: str, named: str) -> Provider:
         """Where the request leads: to the provider that its route names, which its path names as well. Raises Refused."""
-        first = target.partition("?")[0].split("/", 2)[1:2]
-        provider = self._catalog.providers.get(named or "".join(first))
-        if provider is None or [provider.id] != first:
+        first = _first(target)
+        provider = self._catalog.get(named or first)
+        if provider is None or first not in provider.names:
             raise Refused(
                 404,
                 "PROVIDER_UNKNOWN",
@@ -79,11 +85,12 @@ class Inspection:
         """The request, fit to be decided about. Names of headers are in lower case. Raises Refused."""
         rules = self._rules[provider.id]
         unlisted = rules.headers.unlisted(headers)
-        self._refuse_strangers(host, headers, unlisted)
+        meant = frozenset(map(_dashed, unlisted))
+        self._refuse_strangers(host, headers, meant)
         path, _, query = target.partition("?")
         if fault := target_fault(path, query):
             raise Refused(403, "INVALID_ARGUMENT", fault)
-        if not _ANOTHER.isdisjoint(unlisted):
+        if not _ANOTHER.isdisjoint(meant):
             others = ", ".join(sorted(_ANOTHER))
             raise Refused(403, "INVALID_ARGUMENT", f"the request line says the method and the path: send none of {others}")
         hops = headers.get("connection", "")
@@ -96,17 +103,24 @@ class Inspection:
         token = _token(rules, headers)
         removed = tuple(name for name in unlisted if name not in _ENVOYS)
         self._refuse_credentials(provider, rules, headers, token, removed)
-        return Asked(provider, path[len(provider.id) + 1 :] or "/", token, removed)
+        return Asked(provider, behind(path), token, removed, query)
 
-    def _refuse_strangers(self, host: str, headers: Mapping[str, str], unlisted: list[str]) -> None:
+    def _refuse_strangers(self, host: str, headers: Mapping[str, str], meant: Iterable[str]) -> None:
         """A page in a browser can make it send requests to this machine, but not without these headers; and can make a name of
-        its own lead here, which then is the host."""
-        if "origin" in headers or headers.get("sec-fetch-site", "none") != "none":
+        its own lead here, which then is the host. Some clients that are no browser send the gateway's own origin: no page is
+        served here that could have it. `meant` are the names of unlisted headers."""
+        foreign = "origin" in headers and not self._is_own(headers["origin"], host)
+        if foreign or headers.get("sec-fetch-site", "none") != "none":
             raise Refused(403, "BROWSER_REFUSED", "this gateway is not for pages in a browser")
         if host and _name(host) not in self._hosts:
             raise Refused(403, "HOST_REFUSED", "this gateway is not called by that host: see gateway.url")
-        if any(map(_PROXIED.fullmatch, unlisted)):
+        if any(map(_PROXIED.fullmatch, meant)):
             raise Refused(403, "FORWARDED_REFUSED", "this gateway takes requests from agents, not from other proxies")
+
+    def _is_own(self, origin: str, host: str) -> bool:
+        """Whether it is exactly the address, with its port, at which this request was sent to the gateway."""
+        scheme, _, authority = origin.lower().partition("://")
+        return scheme in ("http", "https") and authority == host.lower() != "" and _name(host) in self._hosts
 
     def _refuse_query(self, provider: Provider, rules: _Rules, query: str) -> None:
         unlisted = rules.query.unlisted(parameters(query))
@@ -130,7 +144,8 @@ class Inspection:
     ) -> None:
         """Any but the token. That it is said once more, in another header, is no credential of its own."""
         for name in removed:
-            if name in rules.places or name in _DROPPED or not may_hold_credential(name):
+            meant = _dashed(name)
+            if name in rules.places or meant in _DROPPED or not may_hold_credential(meant):
                 continue
             if rules.scheme.sub("", headers[name].strip(), count=1) not in {"", token}:
                 raise Refused(
@@ -184,6 +199,15 @@ def _refuse_subprotocols(provider: Provider, rules: _Rules, written: str) -> Non
             f"a WebSocket protocol that is not listed for {provider.id} could be a key: send the lease token in a header,"
             f" or list the protocol in providers.{provider.id}.subprotocols",
         )
+
+
+def _first(target: str) -> str:
+    return "".join(target.partition("?")[0].split("/", 2)[1:2])
+
+
+def _dashed(name: str) -> str:
+    """The header that some servers take it for: to CGI and WSGI `x_api_key` is `x-api-key`."""
+    return name.replace("_", "-")
 
 
 @lru_cache(maxsize=64)

@@ -12,6 +12,9 @@ SUSPENDED: Final = "agent_suspended"
 TOO_MANY: Final = "too_many_answers"
 """How it calls a request that was cut for its agent's suspension, and one that came while too many are under way."""
 
+_WAITS: Final = {"BROKER_UNAVAILABLE": "5", "OVERLOADED": "1", "UPSTREAM_UNREACHABLE": "1"}
+"""Seconds after which it makes sense to ask again, by reason."""
+
 
 def local_replies() -> Json:
     """What becomes of them; what the broker said, or the configuration says, stays as it is."""
@@ -54,9 +57,10 @@ def local_replies() -> Json:
 
 
 def _reply(matched: Json, kind: str, reason: str, message: str) -> Json:
+    said = {REASON: reason} | ({"retry-after": _WAITS[reason]} if reason in _WAITS else {})
     return {
         "filter": matched,
-        "headers_to_add": [header(REASON, reason)],
+        "headers_to_add": [header(name, value) for name, value in said.items()],
         "body_format_override": {
             "json_format": {"type": "error", "error": {"type": kind, "code": reason.lower(), "message": message}}
         },

@@ -12,14 +12,14 @@ _PORTS: Final = {"https": 443, "http": 80}
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A vendor's address. `path` is what stands before every path there, without a slash at its end; `private` whether it may
-    be an address of this machine or of a private network."""
+    """A vendor's address. `names` are those by which paths of the gateway begin with it; `private` is whether it may be an
+    address of this machine or of a private network."""
 
     provider: str
     host: str
     port: int
     tls: bool
-    path: str = ""
+    names: tuple[str, ...] = ()
     private: bool = False
 
     @property
@@ -41,6 +41,5 @@ def _upstream(provider: Provider, *, private: bool) -> Upstream | None:
     url = urlsplit(provider.base_url)
     if provider.gateway_fault or not url.hostname or url.scheme not in _PORTS:
         return None
-    return Upstream(
-        provider.id, url.hostname, url.port or _PORTS[url.scheme], url.scheme == "https", provider.base_path, private
-    )
+    port = url.port or _PORTS[url.scheme]
+    return Upstream(provider.id, url.hostname, port, url.scheme == "https", provider.names, private)

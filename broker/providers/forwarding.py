@@ -48,10 +48,10 @@ _APPLICATION: Final = "http-referer referer x-title"
 BY_PROVIDER: Final[Mapping[str, Forwarded]] = MappingProxyType(
     {
         "anthropic": Forwarded("anthropic-client-* anthropic-user-profile-id x-app x-claude-*", "source scope_id"),
-        "openai": Forwarded("openai-intent", "call_id intent run_id variant metadata role"),
+        "openai": Forwarded("openai-intent session_id conversation_id", "call_id intent run_id variant metadata role"),
         "openai-codex": Forwarded(
-            "openai-intent originator version session-id conversation-id thread-id x-codex-* x-openai-subagent"
-            " x-responsesapi-include-timing-metrics",
+            "openai-intent originator version session-id session_id conversation-id conversation_id thread-id x-codex-*"
+            " x-openai-subagent x-responsesapi-include-timing-metrics",
             "client_version task_filter",
         ),
         "openrouter": Forwarded(f"{_APPLICATION} x-openrouter-*", "id supported_parameters input_modalities output_modalities"),

@@ -48,13 +48,13 @@ class Gateway:
 
     async def ask(
         self, headers: dict[str, str], path: str = "/anthropic/v1/messages", *, method: str = "POST", named: str | None = None,
-        host: str = "127.0.0.1:8787", timeout: float | None = 40.0,
+        host: str = "127.0.0.1:8787", paths: str = "broker", timeout: float | None = 40.0,
     ) -> pb.CheckResponse:  # fmt: skip
         request = pb.CheckRequest()
         http = request.attributes.request.http
         http.method, http.path, http.host, http.protocol = method, path, host, "HTTP/1.1"
         http.headers.update({":method": method, ":path": path, ":authority": host, "user-agent": "sdk", **headers})
-        request.attributes.context_extensions["provider"] = path.split("/")[1] if named is None else named
+        request.attributes.context_extensions.update(provider=path.split("/")[1] if named is None else named, paths=paths)
         found = await self._stub.Check(request, timeout=timeout)
         assert isinstance(found, pb.CheckResponse)
         return found
@@ -67,7 +67,8 @@ class Gateway:
         for option in response.ok_response.headers:
             assert option.append_action == option.OVERWRITE_IF_EXISTS_OR_ADD
             going = {name: value for name, value in going.items() if name != option.header.key.lower()}
-            going[option.header.key.lower()] = option.header.value
+            if option.header.key != ":path":
+                going[option.header.key.lower()] = option.header.value
         for name in response.ok_response.headers_to_remove:
             going.pop(name, None)
         return going

@@ -21,7 +21,7 @@ GATEWAY = Gateway(
     upstreams=upstreams(PROVIDERS.values(), vendor_urls={known.id: known.base_url for known in PROVIDERS.values()}),
     options=GatewayOptions(),
 )
-PRIVATE = Upstream("local", "10.0.0.7", 8000, tls=False, path="/v1", private=True)
+PRIVATE = Upstream("local", "10.0.0.7", 8000, tls=False, names=("local",), private=True)
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,15 @@ def test_nothing_but_the_gateway_listens() -> None:
 def test_every_route_is_checked_for_its_own_provider_and_rewritten_to_its_host() -> None:
     """A token is good for one provider: the check is told which one the route leads to."""
     for route in routes(GATEWAY):
-        provider = route["match"]["prefix"].split("/")[1]
+        named = route["match"]["prefix"].split("/")[1]
+        [provider] = [one.provider for one in GATEWAY.upstreams if named in one.names]
         filters = route["typed_per_filter_config"]
         checked = filters["envoy.filters.http.ext_authz"]
-        assert checked["check_settings"] == {"context_extensions": {"provider": provider}}
+        assert checked["check_settings"] == {"context_extensions": {"provider": provider, "paths": "broker"}}
         assert "disabled" not in checked
         [upstream] = [one for one in GATEWAY.upstreams if one.provider == provider]
         assert filters["envoy.filters.http.dynamic_forward_proxy"]["host_rewrite_literal"] == upstream.authority
-        assert route["route"]["prefix_rewrite"] == f"{upstream.path}/"
+        assert not {"prefix_rewrite", "regex_rewrite", "path_rewrite_policy"} & route["route"].keys()
         assert "envoy.filters.http.rbac" not in filters
 
 
@@ -112,7 +113,7 @@ def test_only_a_private_upstream_is_exempt_from_the_rule_against_private_address
     exempt = {
         route["match"]["prefix"] for route in routes(both) if "envoy.filters.http.rbac" in route["typed_per_filter_config"]
     }
-    assert exempt == {"/local/v1/", "/local/"}
+    assert exempt == {"/local/"}
 
 
 def test_vendors_are_verified() -> None:

@@ -147,7 +147,9 @@ def test_the_path_begins_with_the_provider(target: str, named: str, provider: st
         ("", ""),
         ("*", ""),
         ("//anthropic/v1", ""),
-        ("/claude/v1/messages", ""),
+        ("/claudes/v1/messages", ""),
+        ("/Claude/v1/messages", ""),
+        ("/claude/v1/messages", "openai"),
         ("/openai/v1/messages", "anthropic"),
         ("/anthropic/v1", "nobody"),
         ("/%61nthropic/v1", "anthropic"),
@@ -186,17 +188,84 @@ def test_a_page_that_makes_its_own_name_lead_here_is_told_nothing(host: str) -> 
     [
         ({"origin": "https://evil.example"}, "BROWSER_REFUSED"),
         ({"origin": "null"}, "BROWSER_REFUSED"),
+        ({"origin": ""}, "BROWSER_REFUSED"),
+        ({"origin": "127.0.0.1:8787"}, "BROWSER_REFUSED"),
+        ({"origin": "http://127.0.0.1"}, "BROWSER_REFUSED"),
+        ({"origin": "http://127.0.0.1:3000"}, "BROWSER_REFUSED"),
+        ({"origin": "http://localhost:8787"}, "BROWSER_REFUSED"),
+        ({"origin": "http://127.0.0.1:8787/"}, "BROWSER_REFUSED"),
+        ({"origin": "http://127.0.0.1:8787, http://evil.example"}, "BROWSER_REFUSED"),
+        ({"origin": "file://127.0.0.1:8787"}, "BROWSER_REFUSED"),
+        ({"origin": "http://127.0.0.1:8787", "sec-fetch-site": "same-origin"}, "BROWSER_REFUSED"),
         ({"sec-fetch-site": "cross-site"}, "BROWSER_REFUSED"),
         ({"sec-fetch-site": "same-origin"}, "BROWSER_REFUSED"),
         ({"forwarded": "for=1.2.3.4"}, "FORWARDED_REFUSED"),
         ({"x-forwarded-for": "1.2.3.4"}, "FORWARDED_REFUSED"),
         ({"x-forwarded-host": "elsewhere"}, "FORWARDED_REFUSED"),
         ({"via": "1.1 proxy"}, "FORWARDED_REFUSED"),
+        ({"x_forwarded_for": "1.2.3.4"}, "FORWARDED_REFUSED"),
+        ({"x-real_ip": "1.2.3.4"}, "FORWARDED_REFUSED"),
     ],
 )
 def test_pages_and_proxies_are_refused(headers: dict[str, str], why: str) -> None:
     """With a valid token as well."""
     assert refused(headers={"x-api-key": TOKEN, **headers}) == (403, why)
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:8787", "HTTP://127.0.0.1:8787", "https://127.0.0.1:8787"])
+def test_the_gateways_own_origin_is_no_page(origin: str) -> None:
+    """C21: `websocket-client` makes one of the address that it calls. Another host's is refused, though it leads here."""
+    assert look(headers={"x-api-key": TOKEN, "origin": origin})[2] == TOKEN
+    page = {"x-api-key": TOKEN, "origin": "http://evil.example:8787"}
+    assert refused(headers=page, host="evil.example:8787") == (403, "BROWSER_REFUSED")
+
+
+@pytest.mark.parametrize("target", ["/claude/v1/messages", "/anthropic/v1/messages"])
+def test_a_path_may_begin_with_any_name_of_the_provider(target: str) -> None:
+    """C16: as the commands take them."""
+    for named in ("", "anthropic"):
+        found = INSPECTION.asked(INSPECTION.provider(target, named), target, HOST, {"x-api-key": TOKEN})
+        assert (found.provider.id, found.path) == ("anthropic", "/v1/messages")
+
+
+def removed(provider: str, headers: dict[str, str]) -> tuple[str, ...]:
+    target = f"/{provider}/v1/responses"
+    given = {"authorization": f"Bearer {TOKEN}"} | headers
+    found = INSPECTION.asked(INSPECTION.provider(target, ""), target, HOST, given)
+    return tuple(name for name in found.removed if name != "authorization")
+
+
+def test_a_name_with_an_underscore_is_listed_as_it_is_written() -> None:
+    """C2: `session_id` goes on to whom it is listed for; no other spelling of a listed name does."""
+    assert removed("openai-codex", {"session_id": "s", "conversation_id": "c"}) == ()
+    assert removed("groq", {"session_id": "s"}) == ("session_id",)
+    odd = {
+        "x_made_up": "y",
+        "anthropic_beta": "files",
+        "content_length": "7",
+        "transfer_encoding": "chunked",
+        "user_agent": "me",
+    }
+    assert removed("openai", odd) == tuple(odd)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "reason"),
+    [
+        ("x_api_key", 401, "KEY_REFUSED"),
+        ("x-api_key", 401, "KEY_REFUSED"),
+        ("authorization_", 401, "KEY_REFUSED"),
+        ("x_auth_token", 401, "KEY_REFUSED"),
+        ("proxy_authorization", 401, "KEY_REFUSED"),
+        ("x_http_method_override", 403, "INVALID_ARGUMENT"),
+        ("x_original-url", 403, "INVALID_ARGUMENT"),
+        ("x_forwarded_host", 403, "FORWARDED_REFUSED"),
+    ],
+)
+def test_an_underscore_hides_nothing(name: str, status: int, reason: str) -> None:
+    """C2: to some servers `x_api_key` is `x-api-key`. It is judged as that, and never taken for the token's place."""
+    assert refused(headers={"authorization": f"Bearer {TOKEN}", name: "another"}) == (status, reason)
+    assert refused(headers={"x_api_key": TOKEN}) == (401, "TOKEN_MISSING")
 
 
 @pytest.mark.parametrize("headers", [{"sec-fetch-site": "none"}, {"sec-fetch-mode": "cors"}, {"x-forwarded-proto": "http"}])
@@ -278,7 +347,11 @@ def test_a_header_that_is_not_listed_does_not_reach_the_vendor(name: str, provid
         removed = asked({name: "anything"}, provider)
     except Refused:
         return
-    assert name in removed or (name in listed and name not in {form.name.lower() for form in known.headers.values()})
+    assert (
+        name in removed
+        or name == "host"
+        or (name in listed and name not in {form.name.lower() for form in known.headers.values()})
+    )
 
 
 def test_cookies_do_not_reach_the_vendor() -> None:

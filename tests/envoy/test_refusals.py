@@ -58,6 +58,55 @@ def _status(response: Any) -> int:
     return int(response.denied_response.status.code)
 
 
+def _headers(refused: Refused) -> dict[str, str]:
+    return {option.header.key: option.header.value for option in denied(refused, "").denied_response.headers}
+
+
+@pytest.mark.parametrize(
+    ("refused", "final"),
+    [
+        (Refused(401, "KEY_REFUSED", "no"), True),
+        (Refused(401, "TOKEN_MISSING", "no"), True),
+        (Refused(403, "POLICY_DENIED", "no"), True),
+        (Refused(404, "PROVIDER_UNKNOWN", "no"), True),
+        (Refused(503, "NO_USABLE_PROFILE", "no credential"), True),
+        (Refused(503, "NO_USABLE_PROFILE", "no", retry_after=18_000.0), True),
+        (Refused(503, "NO_USABLE_PROFILE", "no", retry_after=20.0), False),
+        (Refused(503, "REFRESH_FAILED", "no"), False),
+        (Refused(503, "SHUTTING_DOWN", "no"), False),
+        (Refused(429, "RATE_LIMITED", "no", retry_after=1.0), False),
+        (Refused(401, "LEASE_NOT_FOUND", "no"), False),
+        (Refused(401, "LEASE_EXPIRED", "no"), False),
+    ],
+)
+def test_a_final_refusal_is_not_to_be_tried_again(refused: Refused, final: bool) -> None:
+    """C10: SDKs obey the header, also where the status alone would have them try again; a token may be fetched again."""
+    assert (_headers(refused).get("x-should-retry") == "false") is final
+    retried = refused.status in (408, 409, 429) or refused.status >= 500
+    assert not final or not retried or body(refused, "messages")["error"]["type"] != "overloaded_error"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0.2, "1 s"),
+        (59.5, "60 s"),
+        (119.0, "119 s"),
+        (120.0, "2 min"),
+        (3660.0, "1 h 1 min"),
+        (86_400.0, "1 d"),
+        (18_000.0, "5 h"),
+    ],
+)
+def test_a_refusal_says_when_it_ends(seconds: float, shown: str) -> None:
+    """P21: in a header for programs, in words for a person, and as Google's packages read it."""
+    refused = Refused(503, "NO_USABLE_PROFILE", "no usable profile", retry_after=seconds)
+    assert int(_headers(refused)["retry-after"]) == max(1, round(seconds + 0.5 - 1e-9))
+    for api in ("messages", "openai", "gemini"):
+        assert body(refused, api)["error"]["message"] == f"no usable profile; try again in {shown}"
+    assert body(refused, "gemini")["error"]["details"][1]["retryDelay"] == f"{_headers(refused)['retry-after']}s"
+
+
 def test_the_reason_and_the_wait_stand_in_headers() -> None:
     """For whoever does not read bodies; a wait is in whole seconds, and not none."""
     response = denied(Refused(503, "REFRESH_FAILED", "wait", retry_after=0.2), "messages")

@@ -22,9 +22,9 @@ def test_every_vendor_with_an_address_has_a_route() -> None:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("https://api.acme.example/v1/", Upstream("acme", "api.acme.example", 443, tls=True, path="/v1", private=True)),
-        ("http://10.0.0.7:8000", Upstream("acme", "10.0.0.7", 8000, tls=False, private=True)),
-        ("http://[fd00::1]/x", Upstream("acme", "fd00::1", 80, tls=False, path="/x", private=True)),
+        ("https://api.acme.example/v1/", Upstream("acme", "api.acme.example", 443, tls=True, names=("acme",), private=True)),
+        ("http://10.0.0.7:8000", Upstream("acme", "10.0.0.7", 8000, tls=False, names=("acme",), private=True)),
+        ("http://[fd00::1]/x", Upstream("acme", "fd00::1", 80, tls=False, names=("acme",), private=True)),
     ],
 )
 def test_an_address_is_taken_apart(url: str, expected: Upstream) -> None:
@@ -48,7 +48,9 @@ def test_a_provider_without_a_list_of_requests_has_no_route(requests: tuple[str,
 def test_a_vendor_at_its_own_address_stays_public_whatever_else_was_configured() -> None:
     """Only another address makes the difference."""
     renamed = replace(PROVIDERS["openai"], client_id="ours")
-    assert upstreams([renamed], vendor_urls=VENDORS) == (Upstream("openai", "api.openai.com", 443, tls=True, path="/v1"),)
+    assert upstreams([renamed], vendor_urls=VENDORS) == (
+        Upstream("openai", "api.openai.com", 443, tls=True, names=("openai",)),
+    )
 
 
 def test_the_authority_names_a_port_only_where_it_is_another() -> None:

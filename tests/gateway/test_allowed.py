@@ -111,7 +111,8 @@ def test_an_agents_own_list_narrows_the_vendors(gateway: Gateway, vendor: Upstre
     token = gateway.lease("openai", agent="narrow").secret.reveal()
     assert passes(gateway, token, "POST", "/openai/responses")
     assert passes(gateway, token, "POST", "/openai/v1/responses")
-    for path in ("/openai/v1/v1/responses", "/openai/chat/completions", "/openai/files", "/openai/realtime/client_secrets"):
+    assert passes(gateway, token, "POST", "/openai/v1/v1/responses")
+    for path in ("/openai/v2/responses", "/openai/chat/completions", "/openai/files", "/openai/realtime/client_secrets"):
         assert not passes(gateway, token, "POST", path)
     assert {one.path for one in vendor.received} == {"/v1/responses"}
 

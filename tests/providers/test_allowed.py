@@ -81,7 +81,7 @@ def test_what_hands_out_credentials_does_not(provider: str, method: str, path: s
     known = addressed(provider)
     behind = path.removeprefix(known.base_path)
     for spelling in {path, behind, known.base_path + path, path.upper(), f"{path.rstrip('/')}/", path.rstrip("/"), f"{path}/x"}:
-        assert not allow(known, method, known.received(spelling)), spelling
+        assert not allow(known, method, known.received(method, spelling)), spelling
 
 
 @pytest.mark.parametrize("provider", IDS)
