@@ -8,6 +8,7 @@ from typing import Protocol
 
 from broker.domain.auth_document import Document
 from broker.domain.cooldowns import Outcome, Usage
+from broker.domain.ends import FirstSeen
 from broker.domain.leases import Lease
 from broker.domain.material import Event
 from broker.domain.oauth import Answer, Failure, TokenRequest
@@ -50,11 +51,12 @@ class Source(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredVersion:
     """How a profile's version outlives a restart: the number, and a keyed digest of the material it stands for. `places` have
-    held the profile, the first one first: source and unit."""
+    held the profile, the first one first: source and unit. `seen` is its declared end, if it has one, and for which value."""
 
     version: int
     digest: bytes
     places: tuple[tuple[str, str], ...] = ()
+    seen: FirstSeen | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

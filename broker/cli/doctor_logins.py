@@ -38,6 +38,7 @@ def logins(args: Namespace, config: "Config") -> Iterator[Problem]:
         yield from (Problem(found) for found in of_suspensions(here.suspensions))
     yield from _sources(here, findings)
     yield from _brokers(findings, here, reports)
+    yield from _ends(here)
     due = {} if running else dict(_due(config, here))
     told: set[tuple[str, str]] = set()
     for report in reports:
@@ -101,6 +102,13 @@ def _sources(here: "Survey", findings: "Sequence[Finding]") -> Iterator[Problem]
             whole = fault.where == source.name
             message = next((found.message for found in findings if _same(found, fault)), fault.message)
             yield problem(Severity.ERROR if whole else Severity.WARNING, fault.where, message)
+
+
+def _ends(here: "Survey") -> Iterator[Problem]:
+    """Ends that are not applied, because they were set for other values."""
+    for (agent, profile_id), held in here.material.held.items():
+        if held.profile.doubt:
+            yield problem(Severity.WARNING, f"{profile_id} (agent {agent})" if agent else profile_id, held.profile.doubt)
 
 
 def _same(found: "Finding", fault: Fault) -> bool:

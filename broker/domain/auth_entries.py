@@ -141,6 +141,8 @@ class _Entry:
         expires_at, doubt = instant(self._entry.get("expires"))
         if doubt and kind is not Mode.API_KEY:
             self._faults.append(Fault(self._where, f"{self._where}: its 'expires' {doubt}"))
+        own = None if kind is Mode.API_KEY else expires_at
+        end = override.end(profile_id, own)
         refresh = self._refresh(profile_id, kind)
         secret, fault = self._secret(provider, kind, override.mode or kind)
         return Profile(
@@ -152,7 +154,8 @@ class _Entry:
             origin=self._where,
             secret=secret,
             fault=fault,
-            expires_at=override.expires_at or (None if kind is Mode.API_KEY else expires_at),
+            expires_at=own if end is None else end.at,
+            declared=end,
             refresh=refresh,
             client_id=self._text("clientId"),
             account=self._text("accountId"),

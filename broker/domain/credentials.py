@@ -135,7 +135,7 @@ def _judged(
     if profile.renews:
         return _renewed(profile, trouble, stale_end, now=now, warn_within=warn_within)
     if profile.expires_at is None:
-        return _plain(State.OK, "", stale_end)
+        return _plain(State.OK, profile.doubt, stale_end)
     left = profile.expires_at - now
     if left <= 0:
         return _plain(State.EXPIRED, f"expired {span(-left)} ago", stale_end)
@@ -143,7 +143,7 @@ def _judged(
     warned_at = profile.expires_at - warn_within
     if now >= warned_at:
         return _plain(State.EXPIRING, f"expires in {span(left)}", min(profile.expires_at, stale_end))
-    return _plain(State.OK, "", min(warned_at, stale_end))
+    return _plain(State.OK, profile.doubt, min(warned_at, stale_end))
 
 
 def _rejected(usage: Usage, stale_end: float, *, now: float, tried_until: float) -> _Judged:

@@ -13,9 +13,10 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from broker.domain.ends import declare
 from broker.domain.hygiene import Unclean, clean, is_misplaced_key, masked, split_list
 from broker.domain.material import Fault, Unit
-from broker.domain.profiles import FOREIGN_LOGINS, Profile, split_id
+from broker.domain.profiles import FOREIGN_LOGINS, DeclaredEnd, Profile, split_id
 from broker.domain.provider import Catalog, Mode, Provider
 
 _STEM: Final = "_API_KEY"
@@ -44,16 +45,27 @@ class Override:
     mode: Mode | None = None
     expires_at: float | None = None
 
+    def end(self, profile_id: str, own: float | None) -> DeclaredEnd | None:
+        """The end that is declared here, for a value whose own end is `own`."""
+        return declare(self.expires_at, f"profiles.{profile_id}.expires_at", own=own)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
     """What a bundle says of itself beside its values: the one provider whose credentials they are, the second half of its
-    profiles' ids, their mode and when they expire (seconds since the epoch). What it does not say is found out, or unknown."""
+    profiles' ids, their mode and when they expire (seconds since the epoch; `ends_at` is the place that says so). What it does
+    not say is found out, or unknown. `newer` are the keys whose values were written after that end."""
 
     provider: str = ""
     name: str = ""
     mode: Mode | None = None
     expires_at: float | None = None
+    ends_at: str = ""
+    newer: frozenset[str] = frozenset()
+
+    def end(self, key: str) -> DeclaredEnd | None:
+        """The end that is declared here, for the value of that key."""
+        return declare(self.expires_at, self.ends_at, older=key in self.newer)
 
 
 NOTHING: Final = Said()
@@ -257,6 +269,7 @@ class _Finding:
         override = self._rules.overrides.get(profile_id, Override())
         said = self._bundle.said
         mode = override.mode or said.mode or mode
+        end = override.end(profile_id, None) or said.end(key)
         secret, fault, origin = None, "", self._bundle.origin(key)
         try:
             secret = clean(text, provider=provider, mode=mode, catalog=self._rules.catalog)
@@ -271,7 +284,8 @@ class _Finding:
             origin=origin,
             secret=secret,
             fault=fault,
-            expires_at=said.expires_at if override.expires_at is None else override.expires_at,
+            expires_at=None if end is None else end.at,
+            declared=end,
         )
 
     def _keep(self, profile: Profile) -> None:

@@ -131,6 +131,8 @@ def _of_profiles(candidates: Iterable[Candidate]) -> Iterator[Finding]:
             )
         elif not candidate.standing.usable:
             yield Finding(severity=Severity.WARNING, subject=candidate.id, message=candidate.standing.reason)
+        elif candidate.held.profile.doubt:
+            yield Finding(severity=Severity.WARNING, subject=candidate.id, message=candidate.held.profile.doubt)
 
 
 def _remedy(profile: Profile, state: State) -> str:
@@ -144,7 +146,8 @@ def _remedy(profile: Profile, state: State) -> str:
     mode = Mode.WIF if profile.workload else profile.mode
     kept = how_to_replace(profile.id, mode=mode, source=profile.source, agent=profile.agent)
     wrong = "; if the provider was wrong, clear the rejection" if state is State.REJECTED else ""
-    return f"{kept}{wrong}"
+    end = f", then correct or remove {profile.declared.where}" if state is State.EXPIRED and profile.declared else ""
+    return f"{kept}{end}{wrong}"
 
 
 def _of_shadows(shadowed: Iterable[Shadowed]) -> Iterator[Finding]:

@@ -220,11 +220,13 @@ def merge(
     stale_budget: float,
     tail: frozenset[str],
     places: Callable[[tuple[str, str]], Sequence[Place]] = lambda _: (),
+    judged: Callable[[Profile], Profile] = lambda profile: profile,
 ) -> Material:
     """The profiles in effect: of each id the one that `broker.domain.claims` says.
 
     `version` numbers a profile's material: equal numbers for equal material, greater ones for newer. `places` says where an id,
-    by agent and id, was held, the first place first. Sources whose name is in `tail` belong to the last tier of a choice.
+    by agent and id, was held, the first place first. `judged` gives a profile in effect the end that counts.
+    Sources whose name is in `tail` belong to the last tier of a choice.
     """
     claims: dict[tuple[str, str], list[Claim]] = {}
     left_over: list[Profile] = []
@@ -246,8 +248,9 @@ def merge(
         first = made[0] if len(made) == 1 else rightful(made, places(key))
         source = sources[first.rank]
         until = _stale_until(source, first.unit, stale_budget)
+        profile = judged(first.profile)
         # Only what is in effect is numbered: whatever has a number was in effect.
-        held[key] = Held(first.profile, first.rank, version(first.profile), source.name in tail, until)
+        held[key] = Held(profile, first.rank, version(profile), source.name in tail, until)
         shadowed += (_shadowed(claim, first) for claim in made if claim is not first)
     unread = tuple(source.name for source in sources if source.synced_at is None)
     return Material(held, tuple(shadowed), unread, tuple(left_over), usage, orders)

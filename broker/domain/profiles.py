@@ -35,6 +35,19 @@ FOREIGN_LOGINS: Final = frozenset(TOOL_OF)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeclaredEnd:
+    """An end that is written next to a credential and not in it, so that it stays when the credential changes. `at` and `own`
+    in seconds since the epoch; `where` is the place that a person corrects; `own` is what the credential's data says.
+    `older`: its place says that the data was written after it.
+    """
+
+    at: float
+    where: str
+    own: float | None = None
+    older: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """One named credential of a provider.
 
@@ -44,7 +57,8 @@ class Profile:
     it is the broker's to redeem; `reauth`, when it says anything, why that failed for good, so that a person must log in again.
     `issued_at` is when the credential was given, where that is known. `workload`: it is what a workload's identity is exchanged
     for, again and again. `configured`: the configuration names this place for it. `copied_from`: the source, or the
-    kind of source, of which it is a copy; it serves only while that holds the login.
+    kind of source, of which it is a copy; it serves only while that holds the login. `declared` is where `expires_at` comes
+    from when that is not the credential's data; `doubt` says why such an end is not applied (see `broker.domain.ends`).
     """
 
     id: str
@@ -66,6 +80,8 @@ class Profile:
     workload: bool = False
     configured: bool = False
     copied_from: str = ""
+    declared: DeclaredEnd | None = None
+    doubt: str = ""
 
     @property
     def renews(self) -> bool:

@@ -79,6 +79,7 @@ def _profile(tool: Tool, login: _Login, profile_id: str, rules: Rules, *, source
     provider = rules.catalog.providers[split_id(tool.profile_id)[0]]
     override = rules.overrides.get(profile_id, Override())
     mode = override.mode or (Mode.OAUTH if login.refresh else Mode.TOKEN)
+    end = override.end(profile_id, login.expires_at)
     secret, fault = None, ""
     try:
         secret = clean(login.access, provider=provider, mode=mode, catalog=rules.catalog)
@@ -93,7 +94,8 @@ def _profile(tool: Tool, login: _Login, profile_id: str, rules: Rules, *, source
         origin=origin,
         secret=secret,
         fault=fault,
-        expires_at=override.expires_at or login.expires_at,
+        expires_at=login.expires_at if end is None else end.at,
+        declared=end,
         account=login.account,
         email=login.email,
     )

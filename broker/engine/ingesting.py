@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Final
 
 from broker.domain.claims import Place, with_place
+from broker.domain.ends import FirstSeen, judge
 from broker.domain.material import Event, Listed, Material, Shadowed, SourceState, Unavailable, apply, merge
 from broker.domain.profiles import Profile
 from broker.engine.standing import Key, Standings
@@ -41,6 +42,7 @@ class Ingesting:
         self._versions = dict(versions)
         self._last_version = max((stored.version for stored in versions.values()), default=0)
         self._heard = asyncio.Condition()
+        self._ends: dict[Key, FirstSeen | None] = {}
         self._counts = [0] * len(self._sources)
         self.stale_budget = stale_budget
         self.states = [SourceState(source.name) for source in self._sources]
@@ -119,11 +121,28 @@ class Ingesting:
             self._events.emit(ProfilesChanged(profiles=names, source=after.name, seconds=self._clock.steady() - began))
 
     def _merged(self) -> Material:
-        return merge(self.states, version=self._number, stale_budget=self.stale_budget, tail=self._tail, places=self._places)
+        return merge(
+            self.states, version=self._number, stale_budget=self.stale_budget, tail=self._tail, places=self._places,
+            judged=self._judged,
+        )  # fmt: skip
 
     def _places(self, key: Key) -> Sequence[Place]:
         stored = self._versions.get(key)
         return () if stored is None else stored.places
+
+    def _judged(self, profile: Profile) -> Profile:
+        """The profile with the end that counts. What is to be remembered of its end is stored with its number."""
+        key = (profile.agent, profile.id)
+        if profile.declared is None:
+            self._ends.pop(key, None)
+            return profile
+        judged, seen = judge(profile, self._seen(key), lambda value: value.digest(self._store.digest_key, "end"))
+        self._ends[key] = seen
+        return judged
+
+    def _seen(self, key: Key) -> FirstSeen | None:
+        stored = self._versions.get(key)
+        return None if stored is None else stored.seen
 
     def _number(self, profile: Profile) -> int:
         """Equal material keeps its number, also across a restart; anything new gets one greater than all before, so that a
@@ -139,9 +158,9 @@ class Ingesting:
         places = with_place(self._places(key), (profile.source, profile.unit))
         if stored is None or stored.digest != digest:
             self._last_version = max(int(self._clock.now() * 1000), self._last_version + 1)
-            now = StoredVersion(version=self._last_version, digest=digest, places=places)
+            now = StoredVersion(version=self._last_version, digest=digest, places=places, seen=self._ends.get(key))
         else:
-            now = replace(stored, places=places)
+            now = replace(stored, places=places, seen=self._ends.get(key))
         if now != stored:
             self._versions[key] = now
             self._store.put_version(key, now)

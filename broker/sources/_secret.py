@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Mapping
 from typing import Any, Final
 
-from broker.domain.annotations import PROFILE, PROVIDER, read_annotations
+from broker.domain.annotations import PROFILE, PROVIDER, keys_after_end, read_annotations
 from broker.domain.auth_document import Malformed
 from broker.domain.bundles import FILES, bundle_unit
 from broker.domain.discovery import Rules, Texts
@@ -34,7 +34,10 @@ def read_secret(thing: Mapping[str, Any], *, rules: Rules, source: str) -> Found
         texts, origins, doubts = _texts(_strings(thing.get("data"), where), rules, name, where, declared=_declared(annotations))
         unit = bundle_unit(
             texts, rules=rules, kind=KIND, source=source, unit=name, name=name, origin=origins.__getitem__,
-            annotations=annotations, said=read_annotations(annotations, catalog=rules.catalog, where=where),
+            annotations=annotations,
+            said=read_annotations(
+                annotations, catalog=rules.catalog, where=where, newer=keys_after_end(thing["metadata"].get("managedFields"))
+            ),
         )  # fmt: skip
     except (Malformed, Unreadable) as fault:
         return str(fault)

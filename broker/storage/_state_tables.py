@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
 from broker.domain.cooldowns import ModelCooldown, Usage
+from broker.domain.ends import FirstSeen
 from broker.domain.leases import Lease
 from broker.domain.policies import Delivery
 from broker.domain.suspension import Suspension
@@ -69,6 +70,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "UPDATE usage SET version = rejected_version WHERE rejected != ''",
         "ALTER TABLE leases ADD COLUMN model TEXT NOT NULL DEFAULT ''",
     ),
+    # The declared end of a profile, and a digest of the value with which it was seen first.
+    ("ALTER TABLE versions ADD COLUMN end_at REAL", "ALTER TABLE versions ADD COLUMN end_digest BLOB"),
 )
 """Each step leads to the schema version of its place, counted from one. Steps are added at the end and never changed."""
 _TOKENS_SINCE: Final = 2
@@ -76,6 +79,7 @@ _SUSPENSIONS_SINCE: Final = 3
 _TRIALS_SINCE: Final = 4
 _PLACES_SINCE: Final = 5
 _MODELS_SINCE: Final = 6
+_ENDS_SINCE: Final = 7
 _DIGEST: Final = 32
 
 
@@ -185,7 +189,13 @@ def _read_suspension(since: float, reason: str, tokens: bytes) -> Suspension:
 
 def _read_version(row: Row) -> StoredVersion:
     places = tuple((str(source), str(unit)) for source, unit in json.loads(row[4]))
-    return StoredVersion(version=row[2], digest=bytes(row[3]), places=places)
+    seen = None if row[5] is None else FirstSeen(float(row[5]), bytes(row[6]))
+    return StoredVersion(version=row[2], digest=bytes(row[3]), places=places, seen=seen)
+
+
+def _version_row(stored: StoredVersion, _: Moment) -> Row:
+    end = (None, None) if stored.seen is None else (stored.seen.at, stored.seen.digest)
+    return (stored.version, stored.digest, json.dumps(stored.places), *end)
 
 
 LEASES: Final[Table[str, Lease]] = _table(
@@ -234,13 +244,16 @@ _USAGE_WITHOUT_TRIALS: Final = replace(
 )
 VERSIONS: Final[Table[tuple[str, str], StoredVersion]] = _table(
     "versions",
-    "agent, profile, version, digest, places",
+    "agent, profile, version, digest, places, end_at, end_digest",
     key="agent, profile",
     key_row=lambda key: key,
-    value_row=lambda stored, _: (stored.version, stored.digest, json.dumps(stored.places)),
+    value_row=_version_row,
     read=lambda row, _: ((row[0], row[1]), _read_version(row)),
 )
-_VERSIONS_WITHOUT_PLACES: Final = replace(VERSIONS, select=VERSIONS.select.replace(", places ", ", '[]' "))
+_VERSIONS_WITHOUT_ENDS: Final = replace(VERSIONS, select=VERSIONS.select.replace(", end_at, end_digest ", ", NULL, NULL "))
+_VERSIONS_WITHOUT_PLACES: Final = replace(
+    _VERSIONS_WITHOUT_ENDS, select=_VERSIONS_WITHOUT_ENDS.select.replace(", places,", ", '[]',")
+)
 """As they are in an older database that can only be read."""
 SUSPENSIONS: Final[Table[str, Suspension]] = _table(
     "suspensions",
@@ -298,6 +311,8 @@ def read_state(db: sqlite3.Connection, moment: Moment) -> tuple[StoredState, lis
     version = _version(db)
     leases_table = _as_of(version, (_TOKENS_SINCE, _LEASES_WITHOUT_TOKENS), (_MODELS_SINCE, _LEASES_WITHOUT_MODELS)) or LEASES
     usage_table = _as_of(version, (_TRIALS_SINCE, _USAGE_WITHOUT_TRIALS), (_MODELS_SINCE, _USAGE_WITHOUT_MODELS)) or USAGE
+    places, ends = (_PLACES_SINCE, _VERSIONS_WITHOUT_PLACES), (_ENDS_SINCE, _VERSIONS_WITHOUT_ENDS)
+    versions_table = _as_of(version, places, ends) or VERSIONS
     rows = _rows(db, leases_table, moment)
     leases = sorted((lease for _, lease in rows), key=lambda lease: lease.issued_at)
     return StoredState(
@@ -305,7 +320,7 @@ def read_state(db: sqlite3.Connection, moment: Moment) -> tuple[StoredState, lis
         pins=dict(_rows(db, PINS, moment)),
         orders=dict(_rows(db, ORDERS, moment)),
         usage=dict(_rows(db, usage_table, moment)),
-        versions=dict(_rows(db, _VERSIONS_WITHOUT_PLACES if version < _PLACES_SINCE else VERSIONS, moment)),
+        versions=dict(_rows(db, versions_table, moment)),
         suspensions=read_suspensions(db, moment),
     ), [lease.id for lease in leases if lease.expires_at <= moment.steady]
 

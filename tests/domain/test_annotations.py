@@ -9,6 +9,7 @@ from broker.domain.provider import Mode
 from broker.providers import BUILT_IN
 
 CANARY = "sk-ant-api03-CANARYcanary0123456789"
+ENDS_AT = "Secret apps/llm annotation equabot.dev/expires-at"
 
 
 def read(**annotations: str) -> Said:
@@ -31,8 +32,8 @@ def test_what_is_not_said_is_not_known() -> None:
         ({"provider": "openai", "profile": "openai:prod"}, Said(provider="openai", name="prod")),
         ({"mode": "token"}, Said(mode=Mode.TOKEN)),
         ({"mode": "oauth"}, Said(mode=Mode.OAUTH)),
-        ({"expires_at": "1970-01-01T00:00:10Z"}, Said(expires_at=10.0)),
-        ({"expires_at": "2027-01-01t00:00:00.5+01:00"}, Said(expires_at=1798758000.5)),
+        ({"expires_at": "1970-01-01T00:00:10Z"}, Said(expires_at=10.0, ends_at=ENDS_AT)),
+        ({"expires_at": "2027-01-01t00:00:00.5+01:00"}, Said(expires_at=1798758000.5, ends_at=ENDS_AT)),
     ],
 )
 def test_what_they_say(annotations: dict[str, str], said: Said) -> None:

@@ -5,6 +5,7 @@ How streams follow Secrets, what becomes of odd ones, and of a server that is ki
 
 import asyncio
 import base64
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from tests.fakes.api_server import Stream, api_server, page, refusal, secret
 from tests.journeys.running import KEY, OTHER_KEY, RunningBroker
 from tests.kubernetes.api import Api
 from tests.kubernetes.cluster import Cluster
+from tests.tiers import absent, program
 
 LABEL: Final = {"equabot.dev/credential": "true"}
 RULES: Final = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["list", "watch"]}]
@@ -89,6 +91,55 @@ def test_a_pod_is_ready_as_long_as_its_credentials_are(
         assert client.acquire("anthropic").secret.reveal() == KEY[:-4] + "NEXT"
         cluster.delete("Secret", name, namespace=namespace)
         assert (ready(), provider()) == (NOT_SERVING, NOT_SERVING)
+
+
+def test_the_documented_rotation_revives_an_expired_key(
+    cluster: Api, namespace: str, make_broker: Callable[..., RunningBroker], tmp_path: Path
+) -> None:
+    """K1: kubectl replaces an expired key as docs/operate.md says. The new one is served at once, also by a broker that starts
+    later; status and doctor say that the end is not applied, until it is written anew."""
+    kubectl = program("kubectl")
+    if kubectl is None:
+        absent("kubernetes", "no kubectl; deploy/ci/kubernetes builds it")
+    admin = cluster.kubeconfig(tmp_path / "admin", namespace=namespace)
+
+    def run(*arguments: str, given: str = "") -> str:
+        command = [str(kubectl), f"--kubeconfig={admin}", *arguments]
+        return subprocess.run(command, input=given, capture_output=True, text=True, check=True).stdout
+
+    def rotate(key: str) -> None:
+        (tmp_path / "key").write_text(key)
+        secret = ("create", "secret", "generic", "llm", f"--from-file=ANTHROPIC_API_KEY={tmp_path / 'key'}")
+        made = run(*secret, "--dry-run=client", "--output=yaml")
+        run("apply", "--server-side", "--force-conflicts", "--filename=-", given=made)
+
+    def annotate(instant: str) -> None:
+        run("annotate", "--overwrite", "secret", "llm", f"equabot.dev/expires-at={instant}")
+
+    rotate(KEY)
+    run("label", "secret", "llm", "equabot.dev/credential=true")
+    annotate("2020-01-01T00:00:00Z")
+    account = cluster.service_account(namespace, "broker", rules=RULES)
+    seeing = make_broker(cluster.kubeconfig(tmp_path / "kubeconfig", user=account.user, namespace=namespace))
+    seeing.start(service="liveness")
+    seeing.wait_healthy("readiness", serving=False)
+    assert "expired" in seeing.run("doctor").stdout
+    # The record of who wrote what counts in seconds.
+    written = cluster.get("Secret", "llm", namespace=namespace)["metadata"]["managedFields"]
+    last = max(datetime.fromisoformat(each["time"]) for each in written)
+    seeing.wait_for(lambda: datetime.now(UTC) >= last + timedelta(seconds=1))
+    rotate(OTHER_KEY)
+    later = make_broker(cluster.kubeconfig(tmp_path / "later", user=account.user, namespace=namespace))
+    later.start()
+    for broker in (seeing, later):
+        broker.wait_healthy()
+        assert broker.run("key", "anthropic").stdout.strip() == OTHER_KEY
+        for command in (("doctor",), ("models", "status")):
+            said = " ".join(broker.run(*command).stdout.split())
+            assert "was set for an earlier value and is not applied" in said
+    annotate(LATER)
+    for broker in (seeing, later):
+        broker.wait_for(lambda broker=broker: "earlier value" not in broker.run("doctor").stdout)  # type: ignore[misc]
 
 
 def test_a_server_that_is_silent_when_the_pod_starts(

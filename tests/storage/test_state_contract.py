@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from broker.domain.cooldowns import Usage
+from broker.domain.ends import FirstSeen
 from broker.domain.leases import Lease
 from broker.domain.policies import Delivery
 from broker.domain.suspension import Suspension
@@ -18,7 +19,7 @@ LEASE = Lease("l1", "main", "talk", "anthropic", "anthropic:a", True, Delivery.R
 PIN = (("main", "talk", "anthropic"), ("anthropic:a", True))
 ORDER = (("main", "anthropic"), ("anthropic:b", "anthropic:a"))
 USAGE = (("", "anthropic:a"), Usage(last_used=1_800_000_000.0, error_count=2, failure_counts={"timeout": 2}))
-VERSION = (("", "anthropic:a"), StoredVersion(version=7, digest=b"0123456789abcdef"))
+VERSION = (("", "anthropic:a"), StoredVersion(version=7, digest=b"0123456789abcdef", seen=FirstSeen(5.0, b"e" * 16)))
 SUSPENSION = ("coder", Suspension(since=1_800_000_000.5, reason="odd requests", tokens=(b"t" * 32, b"u" * 32)))
 
 Opener = Callable[[], StateStore]
