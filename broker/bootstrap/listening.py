@@ -141,7 +141,12 @@ def _control_services(config: Config, engine: Engine, *, events: Events, clock: 
             events=events,
         ).service(),
         ProcessingServicer(
-            cutting=Cutting(catalog=config.catalog, suspensions=engine.suspensions),
+            cutting=Cutting(
+                catalog=config.catalog,
+                suspensions=engine.suspensions,
+                leasing=engine.leasing,
+                standings=engine.standings,
+            ),
             scrubbing=ScrubbingServicer(config.catalog.providers.values()) if config.gateway.scrub else None,
         ).service(),
     ]

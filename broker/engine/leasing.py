@@ -82,6 +82,7 @@ class Leasing:
         self._quotas = Quotas(self._ledger)
         self._rehoming = Rehoming(clock=clock, choosing=choosing, standings=standings, ledger=self._ledger)
         self.agenda = self._ledger.agenda
+        self.endings = self._ledger.endings
         self.draining = False
         for lease in leases:
             self._ledger.adopt(lease)

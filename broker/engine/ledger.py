@@ -1,7 +1,7 @@
 """The living leases: kept, stored, planned, and told of what happens to them."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from broker.domain.leases import Lease
@@ -15,6 +15,7 @@ from broker.telemetry.events import Events, LeaseMoved, LeaseRevoked
 class Ledger:
     """Leases by id. What is put here is stored with the next `flush` of the store, which is the caller's to call.
 
+    `endings` hear of each lease that has ended, and why, in the same turn of the loop.
     Everyone is due at the end of the lease; a stream before that, when its caller says.
     A lease that a stream holds ends with its connection: a restart has nothing to remember of it, so it is not stored. But a
     token is in the environment of a process that knows nothing of streams: its lease is stored, and lives on without its stream
@@ -32,6 +33,7 @@ class Ledger:
         self._by_token: dict[bytes, str] = {}
         self._tokens: dict[str, SecretValue] = {}
         self.agenda: Agenda[str] = Agenda()
+        self.endings: list[Callable[[Lease, str], None]] = []
 
     def get(self, lease_id: str) -> Lease | None:
         """The lease, if it has not ended."""
@@ -110,6 +112,8 @@ class Ledger:
         if _is_stored(lease):
             self._store.put_lease(lease_id, None)
         self._events.emit(LeaseRevoked(profile=lease.profile, reason=reason, **whose(lease)))
+        for listener in self.endings:
+            listener(lease, reason)
 
     def detach(self, lease_id: str, reason: str) -> None:
         """The stream that holds the lease is told that it is over, as by `end`; the lease lives on without it."""

@@ -115,6 +115,7 @@ def _passed(use: Use, headers: Mapping[str, str], asked: Asked, *, joined: bool)
         ("agent", lease.agent),
         ("session", lease.session),
         ("lease", lease.id),
+        ("token", lease.token.hex()),
         ("provider", lease.provider),
         ("profile", lease.profile),
         ("version", str(held.version)),

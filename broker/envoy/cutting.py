@@ -1,20 +1,32 @@
-"""Requests under way, by agent: what is suspended is cut. Envoy keeps a stream open for each of them (`cutting_filters`)."""
+"""Requests under way, by agent: cut when the agent is suspended, the lease ends or the profile is deleted. Envoy keeps a stream
+open for each of them (`cutting_filters`)."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from envoy.type.v3.http_status_pb2 import HttpStatus
 
-from broker.domain.errors import AgentSuspended, InvalidArgument
+from broker.domain.errors import (
+    AgentSuspended,
+    BrokerError,
+    InvalidArgument,
+    LeaseExpired,
+    LeaseNotFound,
+    ProfileNotFound,
+    ShuttingDown,
+)
+from broker.domain.leases import Lease
 from broker.domain.provider import Catalog
+from broker.engine.leasing import Leasing
+from broker.engine.standing import Key, Standings
 from broker.engine.suspensions import Suspensions, refusal
 from broker.envoy.cutting_filters import AUTHORIZATION
-from broker.envoy.local_replies import SUSPENDED, TOO_MANY
+from broker.envoy.local_replies import ENDED, SUSPENDED, TOO_MANY
 from broker.envoy.refusals import Refused, body, refusal_of, said
 from broker.rpc.calls import Call
 
@@ -26,21 +38,36 @@ _CONTINUE: Final = {
     "response_headers": pb.ProcessingResponse(response_headers=pb.HeadersResponse()),
     "response_trailers": pb.ProcessingResponse(response_trailers=pb.TrailersResponse()),
 }
+_DETAILS: Final = {AgentSuspended.reason: SUSPENDED, "OVERLOADED": TOO_MANY}
+_EXPIRED: Final = frozenset({"expired", "max_ttl"})
+"""Words of the wire for a lease whose time is over."""
 
 
 class Cutting:
-    """Holds the streams of requests under way, and ends those of an agent in the turn of the loop that suspends it."""
+    """Holds the streams of requests under way, and ends them in the turn of the loop that suspends their agent, ends their
+    lease or deletes their profile. A lease whose token goes on with its successor has not ended for them."""
 
     def __init__(
-        self, *, catalog: Catalog, suspensions: Suspensions, per_agent: int = _PER_AGENT, in_all: int = _IN_ALL
+        self,
+        *,
+        catalog: Catalog,
+        suspensions: Suspensions,
+        leasing: Leasing,
+        standings: Standings,
+        per_agent: int = _PER_AGENT,
+        in_all: int = _IN_ALL,
     ) -> None:
         self._catalog = catalog
         self._suspensions = suspensions
+        self._leasing = leasing
+        self._standings = standings
         self._per_agent = per_agent
         self._in_all = in_all
         self._open: dict[str, set[_Watched]] = {}
         self._count = 0
         suspensions.listeners.append(self._changed)
+        leasing.endings.append(self._ended)
+        standings.listeners.append(self._profiles_changed)
 
     async def process(self, requests: AsyncIterator[Any], call: Call) -> None:
         """One request of an agent: returns once it has ended, or was cut. A request of no agent is let be."""
@@ -50,29 +77,35 @@ class Cutting:
         told = first.metadata_context.filter_metadata
         if AUTHORIZATION not in told:
             return
-        fields = told[AUTHORIZATION].fields
-        agent, provider = fields["agent"].string_value, self._catalog.providers.get(fields["provider"].string_value)
+        fields = {name: value.string_value for name, value in told[AUTHORIZATION].fields.items()}
+        provider = self._catalog.providers.get(fields.get("provider", ""))
         refused: Refused | None = None
         try:
-            with self._kept(agent) as watched:
+            with self._kept(fields) as watched:
                 await call.write(_CONTINUE[first.WhichOneof("request")])
                 await watched.ends(requests, call)
-                refused = refusal_of(refusal(agent)) if watched.cut else None
-        except AgentSuspended as suspended:
-            refused = refusal_of(suspended)
+                refused = None if watched.cut is None else refusal_of(watched.cut)
+        except BrokerError as over:
+            refused = refusal_of(over)
         except Refused as full:
             refused = full
         if refused is not None:
-            await call.write(_ended(refused, "" if provider is None else provider.api))
+            await call.write(_answer(refused, "" if provider is None else provider.api))
 
     @contextmanager
-    def _kept(self, agent: str) -> Iterator["_Watched"]:
-        """Raises AgentSuspended, Refused."""
+    def _kept(self, fields: dict[str, str]) -> Iterator["_Watched"]:
+        """Raises AgentSuspended, LeaseNotFound, LeaseExpired, ProfileNotFound, Refused."""
+        agent = fields.get("agent", "")
+        watched = _Watched(bytes.fromhex(fields.get("token", "")), fields.get("profile", ""))
         self._suspensions.check(agent)
+        with suppress(ShuttingDown):
+            if watched.token:
+                self._leasing.bearer(watched.token)
+        if gone := self._gone(agent, watched.profile):
+            raise gone
         mine = self._open.setdefault(agent, set())
         if len(mine) >= self._per_agent or self._count >= self._in_all:
             raise Refused(503, "OVERLOADED", "too many answers are under way in the gateway", retry_after=1.0)
-        watched = _Watched()
         mine.add(watched)
         self._count += 1
         try:
@@ -86,18 +119,46 @@ class Cutting:
     def _changed(self, agent: str) -> None:
         if self._suspensions.of(agent) is not None:
             for watched in self._open.get(agent, ()):
-                watched.cut = True
-                watched.over.set()
+                watched.end(refusal(agent))
+
+    def _ended(self, lease: Lease, reason: str) -> None:
+        if not lease.token or reason == "succeeded":
+            return
+        for watched in self._open.get(lease.agent, ()):
+            if watched.token == lease.token:
+                over = LeaseExpired if reason in _EXPIRED else LeaseNotFound
+                watched.end(over(f"the lease has ended ({reason}), and with it what was under way: acquire another"))
+
+    def _profiles_changed(self, keys: frozenset[Key]) -> None:
+        names = {profile for _, profile in keys}
+        for agent, open_ in self._open.items():
+            for watched in open_:
+                if watched.profile in names and (gone := self._gone(agent, watched.profile)):
+                    watched.end(gone)
+
+    def _gone(self, agent: str, profile: str) -> ProfileNotFound | None:
+        """Why a request with this profile does not go on. What a source holds that is not read yet is not gone."""
+        if not profile or self._standings.material.unread or self._standings.find(agent, profile) is not None:
+            return None
+        return ProfileNotFound(f"profile {profile!r} is gone, and with it what was under way: ask again")
 
 
 class _Watched:
-    """A request under way. It is `over` when Envoy says so, or the broker, which has `cut` it then."""
+    """A request under way, with whose token and on which profile. It is `over` when Envoy says so, or the broker, which has
+    `cut` it then."""
 
-    __slots__ = ("cut", "over")
+    __slots__ = ("cut", "over", "profile", "token")
 
-    def __init__(self) -> None:
+    def __init__(self, token: bytes, profile: str) -> None:
+        self.token = token
+        self.profile = profile
         self.over = asyncio.Event()
-        self.cut = False
+        self.cut: BrokerError | None = None
+
+    def end(self, why: BrokerError) -> None:
+        """Cuts it."""
+        self.cut = self.cut or why
+        self.over.set()
 
     async def ends(self, requests: AsyncIterator[Any], call: Call) -> None:
         """Returns when it is over."""
@@ -117,7 +178,7 @@ async def _rest(requests: AsyncIterator[Any], call: Call) -> None:
         await call.write(_CONTINUE[part])
 
 
-def _ended(refused: Refused, api: str) -> pb.ProcessingResponse:
+def _answer(refused: Refused, api: str) -> pb.ProcessingResponse:
     """Whatever Envoy waits for: where nothing was answered yet this is the answer, else the request is reset in both
     directions."""
     headers = [
@@ -128,6 +189,6 @@ def _ended(refused: Refused, api: str) -> pb.ProcessingResponse:
             status=HttpStatus(code=refused.status),
             headers=pb.HeaderMutation(set_headers=headers),
             body=json.dumps(body(refused, api)).encode(),
-            details=SUSPENDED if refused.reason == AgentSuspended.reason else TOO_MANY,
+            details=_DETAILS.get(refused.reason, ENDED),
         )
     )

@@ -9,8 +9,10 @@ REASON: Final = "x-equabot-reason"
 NOT_SEARCHABLE: Final = "not_searchable"
 """How Envoy's log calls an answer that cannot be searched for the credential."""
 SUSPENDED: Final = "agent_suspended"
+ENDED: Final = "lease_ended"
 TOO_MANY: Final = "too_many_answers"
-"""How it calls a request that was cut for its agent's suspension, and one that came while too many are under way."""
+"""How it calls a request that was cut for its agent's suspension or with its lease, and one that came while too many are under
+way."""
 
 _WAITS: Final = {"BROKER_UNAVAILABLE": "5", "OVERLOADED": "1", "UPSTREAM_UNREACHABLE": "1"}
 """Seconds after which it makes sense to ask again, by reason."""
@@ -52,7 +54,8 @@ def local_replies() -> Json:
             "the gateway does not take this request (%RESPONSE_CODE_DETAILS%)",
         ),
     )
-    said = {"filter": _details(f"in ['ext_authz_denied', 'direct_response', '{NOT_SEARCHABLE}', '{SUSPENDED}', '{TOO_MANY}']")}
+    ours = ("ext_authz_denied", "direct_response", NOT_SEARCHABLE, SUSPENDED, ENDED, TOO_MANY)
+    said = {"filter": _details(f"in {list(ours)}")}
     return {"mappers": [said, *(_reply(*one) for one in told)]}
 
 

@@ -78,8 +78,25 @@ ANTHROPIC: Final = prefixed("/v1", (*_MESSAGES, *_MODELS, *_FILES, *_list("""
     GET /messages/batches/{batch}/results
     POST GET /skills /skills/{skill}/versions
     GET DELETE /skills/{skill} /skills/{skill}/versions/{version}
+    GET /skills/{skill}/versions/{version}/content
     POST /complete
+    POST GET /agents /environments /sessions /memory_stores
+    POST GET /agents/{agent}
+    GET /agents/{agent}/versions
+    POST GET DELETE /environments/{environment} /sessions/{session} /memory_stores/{store}
+    POST /agents/{agent}/archive /environments/{environment}/archive /sessions/{session}/archive /memory_stores/{store}/archive
+    POST GET /sessions/{session}/events /sessions/{session}/resources
+    GET /sessions/{session}/events/stream /sessions/{session}/threads /sessions/{session}/threads/{thread}
+    POST GET DELETE /sessions/{session}/resources/{resource}
+    POST /sessions/{session}/threads/{thread}/archive
+    GET /sessions/{session}/threads/{thread}/events /sessions/{session}/threads/{thread}/stream
+    POST GET /memory_stores/{store}/memories
+    POST GET DELETE /memory_stores/{store}/memories/{memory}
+    GET /memory_stores/{store}/memory_versions /memory_stores/{store}/memory_versions/{version}
+    POST /memory_stores/{store}/memory_versions/{version}/redact
 """)))
+# A session here is an agent's run. Not vaults and tunnels, which hold credentials or show them; not deployments and user
+# profiles, which act for other people; not `/environments/{environment}/work`, which a worker asks for with a key of its own.
 # Not assistants and threads (which the vendor has ended), nor fine-tuning and evaluations, which are a person's jobs.
 OPENAI: Final = (*_OPENAI_FORM, *_list("""
     GET /chat/completions /chat/completions/{completion}/messages

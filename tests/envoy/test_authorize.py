@@ -146,7 +146,9 @@ async def test_the_access_log_is_told_what_the_request_was_made_with(engine: Eng
     found = engine.standings.find("main", A)
     assert found is not None
     [authorized] = [event for event in engine.emitted if isinstance(event, GatewayAuthorized)]
-    assert {name: value.string_value for name, value in response.dynamic_metadata.fields.items()} == {
+    told = {name: value.string_value for name, value in response.dynamic_metadata.fields.items()}
+    assert len(told.pop("token")) == 64  # its digest
+    assert told == {
         "request": authorized.request, "agent": "main", "session": "talk", "lease": lease.id, "provider": "anthropic",
         "profile": A, "version": str(found[1].held.version), "route": "/v1/files/*",
     }  # fmt: skip
@@ -156,7 +158,14 @@ async def test_a_provider_that_the_route_does_not_name_is_that_of_the_path(gatew
     """For an Envoy with a configuration of its own."""
     token = gateway.token(provider="google")
     path = "/google/v1beta/models/gemini-2.5-flash:generateContent"
-    assert await gateway.passed({"x-goog-api-key": token}, path, named="") == {"x-goog-api-key": "AIza-canary"}
+    assert await gateway.passed({"x-goog-api-key": token}, path, named="", paths="") == {"x-goog-api-key": "AIza-canary"}
+    for paths, sent in (("", []), ("broker", ["/v1beta/models/gemini:countTokens?alt=sse"])):
+        asked = "/google/v1beta/models/gemini:countTokens?alt=sse"
+        response = await gateway.ask({"x-goog-api-key": token}, asked, named="", paths=paths)
+        options = response.ok_response.headers
+        assert [option.header.value for option in options if option.header.key == ":path"] == sent
+    unjoined = await gateway.refused({"x-goog-api-key": token}, "/google/models/gemini:countTokens", paths="")
+    assert unjoined[:2] == (403, "POLICY_DENIED")
 
 
 # -- what does not -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Requests under way, as Envoy tells of them on its external processor: cut with their agent's suspension."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,29 @@ import pytest
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from envoy.service.ext_proc.v3.external_processor_pb2_grpc import ExternalProcessorStub
 
+from broker.domain.leases import Lease
+from broker.domain.policies import Delivery
+from broker.engine.grants import Request
 from broker.envoy.cutting import Cutting
 from broker.envoy.cutting_filters import AUTHORIZATION, TASK
 from broker.envoy.processing import ProcessingServicer
-from tests.fakes.engine import ANYTHING, Engine
+from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.rpc.serving import eventually, said
 
 
 @pytest.fixture
 def engine() -> Engine:
-    return Engine(agents={"main": ANYTHING, "coder": ANYTHING})
+    made = Engine(agents={"main": ANYTHING, "coder": ANYTHING}, deliveries=frozenset(Delivery))
+    made.put(profile("anthropic:a"), profile("anthropic:b"))
+    return made
 
 
 @pytest.fixture
 def made(engine: Engine) -> Cutting:
-    return Cutting(catalog=engine.catalog, suspensions=engine.suspensions, per_agent=3, in_all=4)
+    return Cutting(
+        catalog=engine.catalog, suspensions=engine.suspensions, leasing=engine.leasing, standings=engine.standings,
+        per_agent=3, in_all=4,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -38,20 +47,22 @@ async def stub(made: Cutting, tmp_path: Path) -> AsyncIterator[Any]:
     await server.stop(None)
 
 
-def message(agent: str = "", part: str = "response_headers") -> pb.ProcessingRequest:
+def message(agent: str = "", part: str = "response_headers", *, of: Lease | None = None) -> pb.ProcessingRequest:
     """Headers, or trailers, with what the authorization has said of the request."""
     request = pb.ProcessingRequest()
     getattr(request, part).SetInParent()
     if agent:
         fields = request.metadata_context.filter_metadata[AUTHORIZATION].fields
         fields["agent"].string_value, fields["provider"].string_value = agent, "anthropic"
+        if of is not None:
+            fields["token"].string_value, fields["profile"].string_value = of.token.hex(), of.profile
     return request
 
 
-async def begun(stub: Any, agent: str, part: str = "response_headers") -> Any:
+async def begun(stub: Any, agent: str, part: str = "response_headers", *, of: Lease | None = None) -> Any:
     """A stream of a request that goes on."""
     call = stub.Process(metadata=[TASK])
-    await call.write(message(agent, part))
+    await call.write(message(agent, part, of=of))
     assert (await call.read()).WhichOneof("response") == part
     return call
 
@@ -91,6 +102,74 @@ async def test_one_that_was_suspended_and_resumed_at_once_is_cut_all_the_same(en
     await engine.suspending.suspend("main")
     await engine.suspending.resume("main")
     assert (await cut(call))[:2] == (403, "AGENT_SUSPENDED")
+
+
+def leased(engine: Engine, agent: str = "main", **asked: Any) -> Lease:
+    """A brokered lease."""
+    request = Request(**{"provider": "anthropic", "delivery": "brokered", "ttl": 60.0, **asked})
+    return engine.leasing.acquire(agent, request).lease
+
+
+async def goes_on(call: Any) -> bool:
+    """Whether Envoy, asking about trailers, is answered."""
+    await call.write(message(part="response_trailers"))
+    return bool((await call.read()).HasField("response_trailers"))
+
+
+async def test_what_is_under_way_is_cut_with_its_lease(engine: Engine, stub: Any) -> None:
+    """C8: revoked by the agent or by an operator; what another lease of the same agent has under way goes on."""
+    first, second, other = leased(engine), leased(engine), leased(engine)
+    calls = [await begun(stub, "main", of=lease) for lease in (first, second, other)]
+    engine.leasing.revoke("main", first.id)
+    assert await cut(calls[0]) == (401, "LEASE_NOT_FOUND", "lease_ended")
+    engine.leasing.revoke_matching(lease_id=second.id)
+    assert await cut(calls[1]) == (401, "LEASE_NOT_FOUND", "lease_ended")
+    assert await goes_on(calls[2])
+
+
+async def test_what_is_under_way_is_cut_at_the_leases_end(engine: Engine, stub: Any) -> None:
+    """C8: one that was renewed goes on."""
+    short, renewed = leased(engine), leased(engine)
+    calls = [await begun(stub, "main", of=lease) for lease in (short, renewed)]
+    engine.clock.advance(40.0)
+    engine.leasing.renew("main", renewed.id)
+    engine.clock.advance(21.0)
+    engine.leasing.tick()
+    assert await cut(calls[0]) == (401, "LEASE_EXPIRED", "lease_ended")
+    assert await goes_on(calls[1])
+
+
+async def test_what_is_under_way_goes_on_with_the_token(engine: Engine, stub: Any) -> None:
+    """C8: a lease that another succeeds does not cut; the successor's end does."""
+    first = leased(engine)
+    call = await begun(stub, "main", of=first)
+    second = leased(engine, succeeds=first.id)
+    assert second.token == first.token
+    assert await goes_on(call)
+    engine.leasing.revoke("main", second.id)
+    assert (await cut(call))[1] == "LEASE_NOT_FOUND"
+
+
+async def test_what_is_under_way_is_cut_with_its_profile(engine: Engine, stub: Any) -> None:
+    """C8: the credential of a deleted profile serves nothing any more, though the lease goes over to another; what it would go
+    over to is not cut."""
+    lease = leased(engine)
+    calls = [await begun(stub, "main", of=replace(lease, profile=profile)) for profile in ("anthropic:a", "anthropic:b")]
+    engine.put(profile("anthropic:b"))
+    assert await cut(calls[0]) == (403, "PROFILE_NOT_FOUND", "lease_ended")
+    assert await goes_on(calls[1])
+    late = stub.Process(metadata=[TASK])
+    await late.write(message("main", of=replace(lease, profile="anthropic:a")))
+    assert (await cut(late))[1] == "PROFILE_NOT_FOUND"
+
+
+async def test_an_answer_that_begins_after_the_leases_end_is_withheld(engine: Engine, stub: Any) -> None:
+    """C8: the request was let pass before."""
+    lease = leased(engine)
+    engine.leasing.revoke("main", lease.id)
+    call = stub.Process(metadata=[TASK])
+    await call.write(message("main", of=lease))
+    assert (await cut(call))[:2] == (401, "LEASE_NOT_FOUND")
 
 
 async def test_nothing_is_kept_of_what_has_ended(made: Cutting, stub: Any) -> None:

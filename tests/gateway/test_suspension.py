@@ -10,10 +10,11 @@ import pytest
 
 from equabot_client import admin
 from tests.fakes import vendor_answers as says
-from tests.fakes.upstream import Answer, Upstream
+from tests.fakes.upstream import Answer, Upstream, refused
 from tests.gateway.conftest import MakeGateway
-from tests.gateway.running import HELLO, MESSAGES, Gateway
+from tests.gateway.running import DOTENV, HELLO, MESSAGES, OPENAI_KEY, TWO_KEYS, Gateway
 from tests.gateway.websocket import WebSocket
+from tests.journeys.running import KEY, OTHER_KEY
 
 AGENTS = {"agents": {"main": {"providers": ["*"]}, "coder": {"providers": ["*"]}}}
 EVENTS = {"content-type": "text/event-stream"}
@@ -31,10 +32,11 @@ def act(gateway: Gateway, agent: str = "main", *, suspended: bool) -> None:
 class Stream:
     """An answer that is being read."""
 
-    def __init__(self, gateway: Gateway, token: str, path: str = MESSAGES) -> None:
+    def __init__(self, gateway: Gateway, token: str, path: str = MESSAGES, *, method: str = "POST") -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
         headers = {"content-type": "application/json", "x-api-key": token}
-        self._connection.request("POST", path, body=json.dumps(HELLO | {"stream": True}), headers=headers)
+        body = json.dumps(HELLO | {"stream": True}) if method == "POST" else None
+        self._connection.request(method, path, body=body, headers=headers)
         self.answer = self._connection.getresponse()
 
     def read(self, size: int = len(FIRST)) -> bytes:
@@ -190,3 +192,53 @@ def test_a_cut_says_nothing_of_the_credential(make_gateway: MakeGateway, vendor:
     gateway.wait_answered(1)
     assert gateway.events("outcome") == []
     assert gateway.ask(other).status == 200
+
+
+# -- the end of a lease ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_under_way_ends_with_its_lease_alone(both: Gateway, vendor: Upstream) -> None:
+    """C8: a stream, a WebSocket and a long download of a revoked lease are cut; those of the same agent's other lease go on."""
+    revoked, kept = both.lease("openai"), both.lease("openai")
+    path = "/openai/v1/realtime?model=gpt"
+    sockets = [WebSocket(both.port, path, authorization=f"Bearer {lease.secret.reveal()}") for lease in (revoked, kept)]
+    with sockets[0] as gone, sockets[1] as stays, streaming(vendor, 3):
+        streams = [Stream(both, lease.secret.reveal(), "/openai/v1/responses") for lease in (revoked, kept)]
+        download = Stream(both, revoked.secret.reveal(), "/openai/v1/files/file_1/content", method="GET")
+        assert [one.read() for one in (*streams, download)] == [FIRST] * 3
+        with both.connect() as broker:
+            broker.revoke(revoked.id)
+        assert gone.closed()
+        assert [streams[0].rest(), download.rest()] == [None, None]
+        assert stays.echo(b"still here") == b"still here"
+    assert streams[1].rest() == LAST
+    assert both.ask("", "/openai/v1/responses", authorization=f"Bearer {kept.secret.reveal()}").status == 200
+
+
+def test_what_is_under_way_on_a_deleted_profile_is_cut(make_gateway: MakeGateway, vendor: Upstream) -> None:
+    """C8: its key is out of use at once; the token goes on with the next one."""
+    gateway = make_gateway(dotenv=TWO_KEYS, **AGENTS).start()
+    token = gateway.lease().secret.reveal()
+    with streaming(vendor):
+        stream = Stream(gateway, token)
+        assert stream.read() == FIRST
+        assert vendor.received[-1].secret() in (KEY, OTHER_KEY)
+        left = OTHER_KEY if vendor.received[-1].secret() == KEY else KEY
+        gateway.dotenv.write_text(f"ANTHROPIC_API_KEY_SECOND={left}\n" if left == OTHER_KEY else f"ANTHROPIC_API_KEY={left}\n")
+        assert stream.rest() is None
+    assert gateway.ask(token).status == 200
+    assert vendor.received[-1].secret() == left
+
+
+def test_a_refused_websocket_counts(make_gateway: MakeGateway, vendor: Upstream) -> None:
+    """C8: a 429 of the handshake; the next one is made with the next key."""
+    second = "sk-proj-" + "second00" * 12
+    gateway = make_gateway(dotenv=f"{DOTENV}OPENAI_API_KEY_SECOND={second}\n").start()
+    bearer = f"Bearer {gateway.lease('openai').secret.reveal()}"
+    vendor.verdicts[OPENAI_KEY] = refused(429, retry_after="30")
+    with pytest.raises(ConnectionError, match="429"):
+        WebSocket(gateway.port, "/openai/v1/responses", authorization=bearer)
+    gateway.wait_answered(1)
+    with WebSocket(gateway.port, "/openai/v1/responses", authorization=bearer) as socket:
+        assert socket.echo(b"hello") == b"hello"
+    assert vendor.received[-1].secret() == second

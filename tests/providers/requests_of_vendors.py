@@ -18,6 +18,15 @@ NEEDED: Final[dict[str, str]] = {
         GET /v1/files/file_011CNha8iCJcU1wXNR6q4V8w/content
         DELETE /v1/files/file_011CNha8iCJcU1wXNR6q4V8w
         GET /v1/skills/skill_01/versions/1759178010641129
+        POST /v1/agents
+        GET /v1/agents/agent_01/versions
+        POST /v1/environments
+        POST /v1/sessions
+        GET /v1/sessions/sesn_01/events/stream
+        POST /v1/sessions/sesn_01/events
+        DELETE /v1/sessions/sesn_01/resources/sesrsc_01
+        POST /v1/memory_stores/memstore_01/memories
+        GET /v1/memory_stores/memstore_01/memory_versions/memver_01
     """,
     "openai": """
         POST /v1/responses
@@ -266,8 +275,14 @@ FORBIDDEN: Final[dict[str, str]] = {
         POST /v1/organizations/invites
         GET /v1/organizations/api_keys
         POST /v1/oauth/token
-        POST /v1/sessions
+        POST /v1/vaults
+        GET /v1/vaults/v/credentials
         POST /v1/vaults/v/credentials
+        POST /v1/tunnels/t/reveal_token
+        POST /v1/tunnels/t/rotate_token
+        POST /v1/user_profiles/u/enrollment_url
+        POST /v1/deployments
+        GET /v1/environments/e/work/poll
         POST /v1/environments/e/keys
     """,
     "openai": """

@@ -35,9 +35,12 @@ EXCEPTIONS = {
     "/workflows/accounts/fireworks/models/{model}": "the vendor's own models are named so",
     "/workflows/accounts/fireworks/models/{model}/text_to_image": "the vendor's own models are named so",
     "/workflows/accounts/fireworks/models/{model}/get_result": "the vendor's own models are named so",
+    "/v1/sessions": "C14: runs of an agent, by the vendor's reference; nothing that they answer is a credential",
     "/openai/deployments/{deployment}": "the name of a model, before what is done with it; deployments themselves are not in",
 }
-"""Ends of paths of rules that hold a word of `WORDS` and were looked at, with the reason."""
+"""Parts of paths of rules that hold a word of `WORDS` and were looked at, with the reason."""
+LISTED = {"anthropic": {"/v1/sessions", "/v1/sessions/x1"}}
+"""What rules with such a word let through as it is."""
 
 IDS = [provider.id for provider in PROVIDERS.values()]
 
@@ -90,7 +93,7 @@ def test_no_word_of_credentials_passes(provider: str) -> None:
     known = addressed(provider)
     allowed = rules(known.requests, known.base_path)
     passed = {path for path in generated(known) for method in METHODS - {"HEAD"} if allowed.allow(method, path)}
-    assert passed == set()
+    assert passed == LISTED.get(provider, set())
 
 
 def generated(provider: Provider) -> Iterator[str]:
