@@ -47,8 +47,16 @@ def cluster_programs() -> Path | None:
 
 
 def _built() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("EQUABOT_ASSETS") or Path(cache) / "equabot" / "assets")
+    return Path(os.environ.get("EQUABOT_ASSETS") or _cache() / "assets")
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "equabot"
+
+
+def clients() -> Path:
+    """The folder into which deploy/ci/clients installs the clients of docs/recipes.md."""
+    return Path(os.environ.get("EQUABOT_CLIENTS") or _cache() / "clients")
 
 
 def _envoy_of_the_package() -> Path | None:
@@ -80,8 +88,9 @@ def _helm() -> str:
     return "" if program("helm") else "no helm command; deploy/ci/kubernetes builds one"
 
 
-def _claude_code() -> str:
-    return "" if program("claude") else "no claude command; `npm install -g @anthropic-ai/claude-code` brings one"
+def _clients() -> str:
+    found = (clients() / "made-from").is_file()
+    return "" if found else f"no clients in {clients()}; deploy/ci/clients installs them"
 
 
 def _envoy() -> str:
@@ -90,7 +99,7 @@ def _envoy() -> str:
 
 # Each returns why the tier cannot run, or nothing.
 _PROBES: Final[Mapping[str, Callable[[], str]]] = {
-    "claude-code": _claude_code,
+    "clients": _clients,
     "docker": _docker,
     "envoy": _envoy,
     "helm": _helm,

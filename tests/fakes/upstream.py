@@ -63,9 +63,9 @@ class _Server(ThreadingHTTPServer):
 
 
 class Upstream:
-    """Answers as Anthropic (`/v1/messages`, counted, listed models) and OpenAI (`/chat/completions`, `/responses`) do, streamed
-    where asked; `/realtime` is a WebSocket that echoes, and `/echo` shows a request's headers in every way: in a header, and in
-    its body, in pieces of three bytes and as an event if `?stream`.
+    """Answers as Anthropic (`/v1/messages`, counted, listed models), OpenAI (`/chat/completions`, `/responses`, also over a
+    WebSocket) and Google (`:generateContent`) do, streamed where asked. `/realtime` is a WebSocket that echoes, `/echo` shows a
+    request's headers in every way: in a header, and in its body, in pieces of three bytes and as an event if `?stream`.
 
     `answers` are given first, in their order; then `verdicts`, what becomes of every request with that secret. `accepted`, when
     set, are the only secrets that do not get a 401.
@@ -118,6 +118,10 @@ class Upstream:
 
 
 def _generated(path: str, *, stream: bool) -> Answer:
+    if path.endswith(":streamGenerateContent"):
+        return Answer(headers=_EVENTS, chunks=says.content_events())
+    if path.endswith((":generateContent", ":countTokens")):
+        return Answer(body={**says.CONTENT, "totalTokens": 1})
     if path.endswith("/chat/completions"):
         return Answer(headers=_EVENTS, chunks=says.completion_events()) if stream else Answer(body=says.COMPLETION)
     if path.endswith("/responses"):
@@ -146,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.upstream.received.append(received)
         answer = self.upstream.answer(received)
         if answer.status == 200 and headers.get("upgrade", "").lower() == "websocket":
-            self._echo_frames(headers["sec-websocket-key"])
+            self._speak_frames(headers["sec-websocket-key"], responses=self.path.partition("?")[0].endswith("/responses"))
         elif answer.chunks is None:
             content = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body or {}).encode()
             self._head(answer, **{"content-length": str(len(content))})
@@ -190,16 +194,23 @@ class _Handler(BaseHTTPRequestHandler):
         if not answer.reset:
             self.wfile.write(b"0\r\n\r\n")
 
-    def _echo_frames(self, key: str) -> None:
-        """RFC 6455, as far as short texts go."""
+    def _speak_frames(self, key: str, *, responses: bool) -> None:
+        """RFC 6455, as far as whole texts go: each is answered with itself, or with the events of a response."""
         accept = base64.b64encode(hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()).decode()
         self._head(Answer(101), connection="Upgrade", upgrade="websocket", **{"sec-websocket-accept": accept})
         self.close_connection = True
         while (head := self.rfile.read(2)) and head[0] & 0x0F != 0x8:
-            mask = self.rfile.read(4)
-            masked = self.rfile.read(head[1] & 0x7F)
-            text = bytes(byte ^ mask[at % 4] for at, byte in enumerate(masked))
-            self.wfile.write(bytes([0x81, len(text)]) + text)
+            text = self._unmasked(head[1] & 0x7F)
+            for said in [json.dumps(step).encode() for step in says.response_steps()] if responses else [text]:
+                size = len(said)
+                self.wfile.write(struct.pack("!BB", 0x81, size) if size < 126 else struct.pack("!BBH", 0x81, 126, size))
+                self.wfile.write(said)
+
+    def _unmasked(self, size: int) -> bytes:
+        if size > 125:
+            size = int.from_bytes(self.rfile.read(2 if size == 126 else 8))
+        mask, masked = self.rfile.read(4), self.rfile.read(size)
+        return (int.from_bytes(masked) ^ int.from_bytes((mask * (size // 4 + 1))[:size])).to_bytes(size)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that http.server has
         """Tests look at `received` instead."""

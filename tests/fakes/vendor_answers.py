@@ -1,4 +1,4 @@
-"""What Anthropic and OpenAI say: their shapes, their names of events, their errors. Words are short; the forms are whole."""
+"""What Anthropic, OpenAI and Google say: shapes, names of events, errors. Words are short; the forms are whole."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -34,6 +34,11 @@ COMPLETION: Final[Json] = {
     "created": 1,
     "model": "gpt",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}],
+}
+CONTENT: Final[Json] = {
+    "candidates": [{"index": 0, "content": {"role": "model", "parts": [{"text": "hello"}]}, "finishReason": "STOP"}],
+    "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2},
+    "modelVersion": "gemini",
 }
 _OUTPUT: Final[Json] = {
     "id": "msg_1",
@@ -95,8 +100,18 @@ def completion_events() -> Iterator[bytes]:
     yield b"data: [DONE]\n\n"
 
 
+def content_events() -> Iterator[bytes]:
+    """Content, streamed as Google does: without names or an end."""
+    yield f"data: {json.dumps(CONTENT)}\n\n".encode()
+
+
 def response_events() -> Iterator[bytes]:
     """A response, streamed as OpenAI does: with names and numbers."""
+    return (event(told["type"], told) for told in response_steps())
+
+
+def response_steps() -> Iterator[Json]:
+    """The events of a response, as they are sent over a WebSocket."""
     begun = RESPONSE | {"status": "in_progress", "output": []}
     place: Json = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
     events: tuple[Json, ...] = (
@@ -109,7 +124,7 @@ def response_events() -> Iterator[bytes]:
         {"type": "response.output_item.done", "output_index": 0, "item": _OUTPUT},
         {"type": "response.completed", "response": RESPONSE},
     )
-    return (event(told["type"], told | {"sequence_number": number}) for number, told in enumerate(events))
+    return (told | {"sequence_number": number} for number, told in enumerate(events))
 
 
 def event(name: str, told: Json) -> bytes:

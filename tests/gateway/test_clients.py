@@ -1,4 +1,4 @@
-"""Real clients, unmodified, with nothing but a lease token: the vendors' packages, curl, Claude Code."""
+"""Real clients, unmodified, with nothing but a lease token: the vendors' packages, curl. Other clients: tests/recipes."""
 
 import json
 import os
@@ -21,7 +21,6 @@ from tests.fakes.vendor_answers import completion_events, message_events
 from tests.gateway.running import DOTENV, HELLO, OPENAI_KEY, Gateway, agent_environ
 from tests.gateway.websocket import WebSocket
 from tests.journeys.running import KEY
-from tests.tiers import program, require
 
 AGENT = Path(__file__).with_name("agent.py")
 PIECE = 8
@@ -110,23 +109,6 @@ def test_curl(gateway: Gateway, vendor: Upstream) -> None:
     done = subprocess.run(["sh", "-c", script], env=environ, capture_output=True, text=True, timeout=30, check=False)
     assert json.loads(done.stdout)["content"] == [{"type": "text", "text": "hello"}], done.stderr
     assert [request.keys() for request in vendor.received] == [{"x-api-key": KEY}]
-
-
-def test_claude_code(make_gateway: Any, vendor: Upstream) -> None:
-    """The program itself, under `equabot exec`: asks, streams, answers."""
-    require("claude-code")
-    gateway = make_gateway().start()
-    vendor.accepted = {KEY}
-    quiet = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"}
-    wanted = ("exec", "anthropic", "--delivery", "brokered", "--", str(program("claude")), "-p", "hi")
-    done = gateway.run(*wanted, stdin="", **quiet)
-    assert (done.returncode, done.stdout) == (0, "hello\n"), done.stderr
-    asked = [request for request in vendor.received if request.path.startswith("/v1/messages")]
-    assert asked
-    assert {request.secret() for request in asked} == {KEY}
-    assert "claude-code" in asked[0].headers["anthropic-beta"]  # what it asked for is still asked for
-    files = {path: path.read_bytes() for path in gateway.home.rglob("*") if path.is_file() and path != gateway.dotenv}
-    assert [path for path, text in files.items() for piece in pieces(KEY) if piece in text] == []
 
 
 def test_the_vendors_base_path_said_twice_counts_once(gateway: Gateway, vendor: Upstream) -> None:
