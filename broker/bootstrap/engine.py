@@ -22,6 +22,7 @@ from broker.engine.remembering import Remembering
 from broker.engine.reporting import Reporting
 from broker.engine.spending import Spending
 from broker.engine.standing import Standings
+from broker.engine.suitability import Suitability
 from broker.engine.suspending import Suspending
 from broker.engine.suspensions import Suspensions
 from broker.envoy.options import GatewayMode
@@ -45,12 +46,14 @@ class Engine:
         self.standings = Standings(
             clock=clock, store=store, events=events, warn_within=config.expiry.warn_within, usage=stored.usage
         )
+        self.suitability = Suitability(clock=clock, catalog=config.catalog)
         self.choosing = Choosing(
             clock=clock,
             store=store,
             catalog=config.catalog,
             policies=config.policies,
             standings=self.standings,
+            suitability=self.suitability,
             configured_order=config.order,
             orders=stored.orders,
             pins=stored.pins,
@@ -94,6 +97,7 @@ class Engine:
             clock=clock,
             policies=config.policies,
             standings=self.standings,
+            suitability=self.suitability,
             refreshing=self.refreshing,
             confirming=self.confirming,
             cooldowns=config.cooldowns,

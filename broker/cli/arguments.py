@@ -1,14 +1,18 @@
 """Arguments that several commands take, and how their texts are read."""
 
+import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Final
 
 from broker.cli.exits import Exit, Failure
 from broker.cli.surroundings import environment
 
 if TYPE_CHECKING:
     from broker.config.model import Config
+
+_PROGRAM: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def add_places(parser: ArgumentParser) -> None:
@@ -31,6 +35,12 @@ def add_delivery(parser: ArgumentParser, default: str) -> None:
 def delivery(args: Namespace) -> str | None:
     """What was asked for: by the argument, else by `EQUABOT_DELIVERY`, which `exec` sets for a command without keys."""
     return args.delivery or environment().get("EQUABOT_DELIVERY") or None
+
+
+def client(command: str) -> str | None:
+    """The program that a command is, for the broker to choose a credential by; None where its name cannot be one."""
+    name = PurePath(command).name
+    return name if _PROGRAM.fullmatch(name) else None
 
 
 def duration(written: str) -> timedelta:

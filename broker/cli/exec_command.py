@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from broker.cli import child, exec_variables
-from broker.cli.arguments import add_agent, add_delivery, add_places, configuration, delivery
+from broker.cli.arguments import add_agent, add_delivery, add_places, client, configuration, delivery
 from broker.cli.connecting import addressed, broker, configured
 from broker.cli.exits import Failure
 from broker.cli.output import complain
@@ -68,6 +68,8 @@ def run(args: Namespace) -> int:
     # Signals are held before the client library starts threads, which inherit that.
     with child.held_signals(), broker(args) as connected:
         held = [_Held(connected, provider, args) for provider in args.providers]
+        for notice in dict.fromkeys(one.given.notice for one in held if one.given.notice):
+            complain(notice)
         given = _environment([one.given for one in held], args, *_known(args))
         stopped_by = child.told_to_stop()
         if stopped_by is not None:
@@ -82,6 +84,7 @@ class _Held:
         # A credential waits for a broker that is away; whoever has just typed a command wants to be told.
         connected.list_profiles(provider.partition(":")[0])
         self._verbose: bool = args.verbose
+        self._client = client(args.command[0])
         self._credential, self.given = self._leased(connected, provider, delivery(args))
 
     def _leased(self, connected: "Broker", provider: str, asked: str | None) -> "tuple[Credential, Lease]":
@@ -89,7 +92,9 @@ class _Held:
         one, nor does a provider without a list of requests."""
         from equabot_client.errors import DeliveryNotAllowed  # noqa: PLC0415
 
-        credential = connected.credential(provider, delivery=asked or "brokered", on_rotate=self._rotated, on_end=self._ended)
+        credential = connected.credential(
+            provider, delivery=asked or "brokered", client=self._client, on_rotate=self._rotated, on_end=self._ended
+        )
         try:
             return credential, credential.lease()
         except DeliveryNotAllowed as refused:

@@ -13,6 +13,7 @@ from typing import Any
 from broker.cli.arguments import add_agent, add_delivery, add_places, delivery
 from broker.cli.connecting import broker
 from broker.cli.exits import Exit
+from broker.cli.output import complain
 
 
 def add_parser(subparsers: Any, **described: str) -> None:
@@ -34,6 +35,8 @@ def run(args: Namespace) -> int:
         try:
             sys.stdout.write(f"{lease.secret.reveal()}\n")
             sys.stdout.flush()
+            if lease.notice:
+                complain(lease.notice)
         finally:
             if lease.delivery == "raw":
                 with suppress(EquabotError):  # then it runs out by itself

@@ -62,6 +62,8 @@ def acquire(args: Namespace) -> int:
     with broker(args) as connected:
         lease = connected.acquire(args.what, ttl=args.ttl, delivery=delivery(args), session=args.session)
         _show(lease, as_json=args.json)
+        if lease.notice:
+            output.complain(lease.notice)
     return Exit.DONE
 
 

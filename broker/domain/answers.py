@@ -49,6 +49,11 @@ class Answer:
         return Outcome.OK if 100 < self.status < 400 else _BY_STATUS.get(self.status)
 
     @property
+    def doubts_client(self) -> bool:
+        """Whether the vendor may have refused the client program: it does so with 400, as it refuses a malformed request."""
+        return self.status == 400 and not self.ours and not self.failed
+
+    @property
     def sure(self) -> bool:
         """Whether AUTH is about the credential. 403 may be about what was asked: one request for what a key may not do would
         otherwise take the key away from everybody."""

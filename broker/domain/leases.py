@@ -20,7 +20,8 @@ class Lease:
     """One grant. `automatic` tells whether the broker chose the profile, so that another may take over; `asked` is the time to
     live first asked for, which renewals keep to; `streaming` whether a stream holds it: then it ends with that stream.
     `token` is the digest of what the holder of a brokered lease shows to the gateway; empty for a raw one. `model` is the one
-    that its requests are for, where its holder said so; `holder` a name for who holds it, within the agent.
+    that its requests are for, where its holder said so; `holder` a name for who holds it, within the agent; `client` the
+    program that it was chosen for, empty where that is not known.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Lease:
     token: bytes = field(default=b"", repr=False)
     model: str = ""
     holder: str = ""
+    client: str = ""
 
     @property
     def brokered(self) -> bool:
@@ -89,6 +91,7 @@ def grant(
     token: bytes = b"",
     model: str = "",
     holder: str = "",
+    client: str = "",
 ) -> Lease:
     """A new lease: as long as the least of what was asked, what policy allows and what is left of the credential.
 
@@ -97,7 +100,7 @@ def grant(
     life = min(ttl, max_ttl) if credential_left is None else min(ttl, max_ttl, max(credential_left, 0.0))
     return Lease(
         lease_id, agent, session, provider, profile, automatic, delivery, ttl, now, now + life, now + max_ttl, streaming, token,
-        model, holder,
+        model, holder, client,
     )  # fmt: skip
 
 

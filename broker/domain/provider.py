@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from broker.domain.joining import received
 from broker.domain.requests import allows_any
+from broker.domain.secret_value import SecretValue
 
 _SEGMENT: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -45,6 +46,27 @@ class HeaderForm:
 BEARER = HeaderForm()
 
 _END = re.compile(r"_(?:API_KEY|OAUTH_TOKEN|AUTH_TOKEN|ACCESS_TOKEN|TOKEN|KEY)$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientMarks:
+    """How a client program is recognised: by its `commands`; by how its user agent begins (`agents`); by how a value in a
+    header begins that holds a list (`words`). All in lower case. Any program can send these headers: they help to choose a
+    credential, and protect nothing."""
+
+    commands: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def fit(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request with these headers comes from the program."""
+        if headers.get("user-agent", "").lower().startswith(self.agents):
+            return True
+        return any(
+            word.strip().lower().startswith(begins)
+            for name, begins in self.words.items()
+            for word in headers.get(name, "").split(",")
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +110,8 @@ class Provider:
     provider without a rule that allows something is not brokered.
     `accounts` are the headers (in lower case) in which a request names an account: one that the credential does not belong to
     is refused as if the credential were bad.
+    `exclusive` names, by the prefix of a credential, the one client program from which the vendor takes such a credential;
+    `clients` says by which headers of a request each of these programs is recognised.
     `forward_headers`, `query` and `subprotocols` are the names of headers, query parameters and WebSocket protocols that go on
     to the vendor, besides those that every provider may be sent (`broker.domain.forwarding`).
     """
@@ -120,6 +144,23 @@ class Provider:
     query: tuple[str, ...] = ()
     subprotocols: tuple[str, ...] = ()
     exchange: Exchange | None = None
+    exclusive: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    clients: Mapping[str, ClientMarks] = field(default_factory=lambda: MappingProxyType({}))
+
+    def client(self, name: str) -> str:
+        """The client program of that name, or with that command, where the vendor treats it differently from other programs;
+        empty for all others."""
+        return next((client for client, marks in self.clients.items() if name in (client, *marks.commands)), "")
+
+    def only_client(self, secret: SecretValue | None) -> str:
+        """The one client program from which the vendor takes this credential; empty: it takes it from any program."""
+        if secret is None:
+            return ""
+        return next((client for prefix, client in self.exclusive.items() if secret.begins_with(prefix)), "")
+
+    def client_of(self, headers: Mapping[str, str]) -> str:
+        """The client program that a request comes from, by its headers (names in lower case); empty: not known."""
+        return next((client for client, marks in self.clients.items() if marks.fit(headers)), "")
 
     @property
     def login(self) -> bool:

@@ -29,6 +29,10 @@ class SecretValue:
             return "…"
         return f"{self.__value[:4]}…{self.__value[-4:]}"
 
+    def begins_with(self, prefix: str) -> bool:
+        """Whether the text begins so: for prefixes that say what kind of credential it is."""
+        return self.__value.startswith(prefix)
+
     def digest(self, key: bytes, context: str = "") -> bytes:
         """A keyed fingerprint of the text in a context (HMAC-SHA256, 16 bytes): to the key's holder it tells equal from
         different, and nothing else."""

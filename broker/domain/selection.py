@@ -4,11 +4,14 @@ An explicit order is exclusive and kept. Without one: oauth, then token, then ap
 first; profiles from the environment and `.env` form a last tier, in the order of the sources. Those in cooldown come last,
 by soonest end. What cannot serve is never tried, but for one request that is to find out whether a refused credential is good
 again. A login that a refresh brings back has its place all the same, and whoever
-takes it waits for that; one whose refreshes fail comes after everything else.
+takes it waits for that; one whose refreshes fail comes after those in cooldown.
+
+A credential that the vendor takes from one client program alone comes after everything else for all other programs, unless an
+explicit order names it. It comes last in an explicit order as well, once the vendor has refused it to such a program.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -46,10 +49,11 @@ class Plan:
 
     Groups are tried in order and taken from in rotation, which is what "least recently used first" comes to while nothing
     else changes; `cooling` come after them; `unusable` and `excluded` (id → why) never. The plan holds until `valid_until` or
-    until anything about its candidates changes, whichever is first. For a model in `models` it is another plan.
+    until anything about its candidates changes, whichever is first. For a model in `models` it is another plan. Those in
+    `unsuited` are among the last of `cooling`: they are not for the program that asks.
     """
 
-    __slots__ = ("_groups", "_places", "cooling", "excluded", "models", "unusable", "valid_until")
+    __slots__ = ("_groups", "_places", "cooling", "excluded", "models", "unsuited", "unusable", "valid_until")
 
     def __init__(
         self,
@@ -58,11 +62,13 @@ class Plan:
         cooling: Sequence[Candidate],
         unusable: Sequence[Candidate],
         excluded: Mapping[str, str],
+        unsuited: Collection[str] = (),
     ) -> None:
         self._groups = [OrderedDict((c.id, c) for c in group) for group in groups]
         self.cooling = tuple(cooling)
         self.unusable = tuple(unusable)
         self.excluded = excluded
+        self.unsuited = frozenset(unsuited)
         last = OrderedDict((c.id, c) for c in cooling)
         self._places = {profile: group for group in (*self._groups, last) for profile in group}
         everyone = (*self.ordered(), *self.unusable)
@@ -98,33 +104,41 @@ class Plan:
         return [c for group in self._groups for c in group.values()] + list(self.cooling)
 
 
-def plan(candidates: Iterable[Candidate], *, order: Sequence[str] | None, now: float) -> Plan:
-    """Ranks the candidates. `order` is the explicit one, or None; ids in it that no candidate has are excluded as missing."""
+def plan(candidates: Iterable[Candidate], *, order: Sequence[str] | None, now: float, unsuited: Collection[str] = ()) -> Plan:
+    """Ranks the candidates. `order` is the explicit one, or None; ids in it that no candidate has are excluded as missing.
+    `unsuited` are the ids that are not for the program that asks: they come last."""
     if order is None:
         # Of those that cool down equally long no turns are taken, so that using one does not change the ranking.
-        ready, cooling, unusable = _split(sorted(candidates, key=lambda c: c.id), now=now)
+        ready, cooling, unusable = _split(sorted(candidates, key=lambda c: c.id), now=now, unsuited=unsuited)
         ready.sort(key=lambda c: c.usage.last_used)
         groups: dict[tuple[int, int, int], list[Candidate]] = {}
         for candidate in ready:
             groups.setdefault(_group(candidate), []).append(candidate)
-        return Plan([groups[key] for key in sorted(groups)], cooling=cooling, unusable=unusable, excluded={})
+        ranked = [groups[key] for key in sorted(groups)]
+        return Plan(ranked, cooling=cooling, unusable=unusable, excluded={}, unsuited=unsuited)
     known = {c.id: c for c in candidates}
     wanted = dict.fromkeys(order)
-    ready, cooling, unusable = _split([known[i] for i in wanted if i in known], now=now)
+    ready, cooling, unusable = _split([known[i] for i in wanted if i in known], now=now, unsuited=unsuited)
     excluded = {i: "no source holds it" for i in wanted if i not in known}
     excluded |= {i: "not in the order, which is exclusive" for i in sorted(known) if i not in wanted}
-    return Plan([[c] for c in ready], cooling=cooling, unusable=unusable, excluded=excluded)
+    return Plan([[c] for c in ready], cooling=cooling, unusable=unusable, excluded=excluded, unsuited=unsuited)
 
 
-def _split(ranked: Sequence[Candidate], *, now: float) -> tuple[list[Candidate], list[Candidate], list[Candidate]]:
-    """Those that serve, or will; those in cooldown by soonest end, and whose refreshes fail; those that cannot serve. Else in
-    the order given."""
+def _split(
+    ranked: Sequence[Candidate], *, now: float, unsuited: Collection[str]
+) -> tuple[list[Candidate], list[Candidate], list[Candidate]]:
+    """Those that serve, or will; those in cooldown by soonest end, whose refreshes fail, and the unsuited ones; those that
+    cannot serve. Else in the order given."""
     coming = [c for c in ranked if _comes(c.standing)]
-    cooling = [c for c in coming if c.standing.cooling_until > now]
-    cooling.sort(key=lambda c: (not c.standing.usable, c.standing.cooling_until))
+    waiting = [c for c in coming if c.standing.cooling_until > now]
+    waiting.sort(key=lambda c: (not c.standing.usable, c.standing.cooling_until))
     failing = [c for c in ranked if c.standing.revival is Revival.FAILING]
     ready = [c for c in coming if c.standing.cooling_until <= now]
-    return ready, cooling + failing, [c for c in ranked if not _comes(c.standing) and c.standing.revival is Revival.NONE]
+    late = waiting + failing
+    last = [c for c in ready + late if c.id in unsuited]
+    late = [c for c in late if c.id not in unsuited] + last
+    ready = [c for c in ready if c.id not in unsuited]
+    return ready, late, [c for c in ranked if not _comes(c.standing) and c.standing.revival is Revival.NONE]
 
 
 def _comes(standing: Standing) -> bool:

@@ -3,36 +3,30 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from broker.domain.credentials import Revival, way_back
-from broker.domain.errors import (
-    BrokerError,
-    InvalidArgument,
-    NoUsableProfile,
-    ProfileNotFound,
-    ProviderUnknown,
-    ReauthRequired,
-    RefreshFailed,
-    SourceNotSynced,
-)
+from broker.domain.credentials import Revival
+from broker.domain.errors import InvalidArgument, NoUsableProfile, ProfileNotFound, ProviderUnknown, RefreshFailed
 from broker.domain.hygiene import quoted
 from broker.domain.policies import AgentPolicy, Policies
-from broker.domain.profiles import State, split_id
+from broker.domain.profiles import split_id
 from broker.domain.provider import Catalog
-from broker.domain.remedies import ANYWHERE, Places, how_to_add
+from broker.domain.remedies import ANYWHERE, Places
 from broker.domain.selection import Candidate, Plan, explicit_order
 from broker.domain.statuses import ProfileStatus, describe
+from broker.engine.explaining import Explaining, unusable, wait
 from broker.engine.planning import Planning
 from broker.engine.sessions import SessionKey, Sessions
 from broker.engine.standing import Standings
+from broker.engine.suitability import Suitability
 from broker.ports import Clock, StateStore
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The profile for a request; `automatic` unless the request named it."""
+    """The profile for a request; `automatic` unless the request named it. `notice` is what its holder should know of it."""
 
     candidate: Candidate
     automatic: bool
+    notice: str = ""
 
 
 class Choosing:
@@ -46,6 +40,7 @@ class Choosing:
         catalog: Catalog,
         policies: Policies,
         standings: Standings,
+        suitability: Suitability,
         configured_order: Mapping[str, tuple[str, ...]],
         orders: Mapping[tuple[str, str], tuple[str, ...]],
         pins: Mapping[SessionKey, tuple[str, bool]],
@@ -53,13 +48,16 @@ class Choosing:
     ) -> None:
         self._clock = clock
         self._store = store
-        self._places = places
         self._policies = policies
         self._standings = standings
         self._configured = configured_order
         self._orders = dict(orders)
         self._sessions = Sessions(store=store, pins=pins)
-        self._planning = Planning(clock=clock, policies=policies, standings=standings, order=self._order)
+        self._suitability = suitability
+        self._planning = Planning(
+            clock=clock, catalog=catalog, policies=policies, standings=standings, suitability=suitability, order=self._order
+        )
+        self.explaining = Explaining(clock=clock, catalog=catalog, policies=policies, standings=standings, places=places)
         self.catalog = catalog
 
     # -- names ---------------------------------------------------------------------------------------------------------
@@ -90,9 +88,18 @@ class Choosing:
     # -- the choice ----------------------------------------------------------------------------------------------------
 
     def choose(
-        self, agent: str, provider: str, *, profile: str = "", session: str = "", model: str = "", waits: bool = True
+        self,
+        agent: str,
+        provider: str,
+        *,
+        profile: str = "",
+        session: str = "",
+        model: str = "",
+        client: str = "",
+        waits: bool = True,
     ) -> Choice:
-        """The profile that serves a request of the agent now, for `model` where it names one.
+        """The profile that serves a request of the agent now, for `model` where it names one, and for the program `client`
+        where that is known.
 
         `provider` and `profile` are normalised. Raises PolicyDenied, ProfileNotFound, NoUsableProfile, ReauthRequired,
         SourceNotSynced; and RefreshFailed for a login that has to be refreshed first, where the caller `waits` for that, or no
@@ -104,35 +111,48 @@ class Choosing:
             candidate = self._named(agent, provider, profile)
         else:
             policy.check_provider(agent, provider)
-            candidate = self._automatic((agent, session, provider), model=model, waits=waits)
+            candidate = self._automatic((agent, session, provider), model=model, client=client, waits=waits)
         self._standings.touch((candidate.held.profile.agent, candidate.id))
         self._planning.used(provider, candidate.id)
-        return Choice(candidate, automatic=not profile)
+        pinned = session and candidate.id == self._sessions.pinned((agent, session, provider))[0]
+        if profile or pinned or self.suits(agent, candidate, client):
+            return Choice(candidate, automatic=not profile)
+        return Choice(candidate, automatic=True, notice=self.explaining.unsuited(candidate.held))
 
-    def plan(self, agent: str, provider: str, model: str = "") -> Plan:
-        """The agent's candidates of the provider, ranked for requests for the model."""
-        return self._planning.plan(agent, provider, model)
+    def plan(self, agent: str, provider: str, model: str = "", client: str = "") -> Plan:
+        """The agent's candidates of the provider, ranked for a program's requests for the model."""
+        return self._planning.plan(agent, provider, model, client)
+
+    def suits(self, agent: str, candidate: Candidate, client: str) -> bool:
+        """Whether the profile is for a program of the agent, or was named for it."""
+        if not self._suitability.is_for_another(candidate.held, client):
+            return True
+        return candidate.id not in self.plan(agent, candidate.held.profile.provider, client=client).unsuited
 
     def _order(self, agent: str, provider: str) -> Sequence[str] | None:
         return explicit_order(provider, stored=self._stored(agent, provider), configured=self._configured)
 
-    def _automatic(self, key: SessionKey, *, model: str, waits: bool) -> Candidate:
+    def _automatic(self, key: SessionKey, *, model: str, client: str, waits: bool) -> Candidate:
         agent, session, provider = key
-        current = self.plan(agent, provider, model)
-        candidate = (self._of_session(current, key, model=model) if session else None) or current.first()
+        current = self.plan(agent, provider, model, client)
+        candidate = (self._of_session(current, key, model=model, client=client) if session else None) or current.first()
         if candidate is None:
-            raise self._nothing_usable(current, agent, provider)
+            raise self.explaining.nothing_usable(current, agent, provider)
         if not (candidate.standing.usable or candidate.standing.trial):
             other = None if waits else next((c for c in current.ordered() if c.standing.usable), None)
             if other is None:
-                raise self._behind(agent, candidate)
+                raise self.explaining.behind(agent, candidate)
             return other
         if session and candidate.id != self._sessions.pinned(key)[0]:
-            self._sessions.serve(key, candidate.id, now=self._clock.now())
+            first, _ = self._sessions.served(key, client)
+            kept = bool(first) and self._find(agent, provider, first) is not None
+            self._sessions.serve(key, client, first=first if kept else candidate.id, last=candidate.id)
         return candidate
 
-    def _of_session(self, current: Plan, key: SessionKey, *, model: str = "") -> Candidate | None:
-        """The session's own profile, where it has one that can serve now: the pinned one, then the one that served before.
+    def _of_session(self, current: Plan, key: SessionKey, *, model: str, client: str) -> Candidate | None:
+        """The session's own profile, where it has one that can serve now: the pinned one, then the one that served it first,
+        then the one that served it last. A profile that had to leave a session to another comes back when it can serve again:
+        else each cooldown would drive all sessions onto the profiles that had none, and leave them there.
 
         Raises NoUsableProfile, RefreshFailed for a strict pin that cannot serve.
         """
@@ -145,19 +165,19 @@ class Choosing:
             if candidate is not None and _serves(candidate, now):
                 return candidate
             if strict and candidate is not None and candidate.standing.revival is Revival.FAILING:
-                raise self._behind(agent, candidate)
+                raise self.explaining.behind(agent, candidate)
             if strict:
-                why = "no source holds it" if candidate is None else self._why(agent, candidate, model)
+                why = "no source holds it" if candidate is None else self.explaining.why(agent, candidate, model)
                 raise NoUsableProfile(
                     f"the session is pinned to {pinned!r}, which cannot serve ({why}): wait, or unpin it",
                     metadata={pinned: why},
-                    retry_after=_wait([] if candidate is None else [candidate], now),
+                    retry_after=wait([] if candidate is None else [candidate], now),
                 )
-        # An automatic choice stays until a cooldown, also one that has lapsed since.
-        profile, since = self._sessions.served(key)
-        candidate = current.find(profile)
-        stays = candidate is not None and _serves(candidate, now) and candidate.usage.cooldown_until <= since
-        return candidate if stays else None
+        for profile in self._sessions.served(key, client):
+            candidate = current.find(profile)
+            if candidate is not None and _serves(candidate, now) and profile not in current.unsuited:
+                return candidate
+        return None
 
     def _find(self, agent: str, provider: str, profile: str) -> Candidate | None:
         """The named profile, in an order or not, if the agent may have it and it is of this provider."""
@@ -169,98 +189,55 @@ class Choosing:
     def _named(self, agent: str, provider: str, profile: str) -> Candidate:
         candidate = self._find(agent, provider, profile)
         if candidate is None:
-            raise self._not_found(agent, provider, profile)
+            raise self.explaining.not_found(agent, provider, profile)
         if candidate.standing.revival is not Revival.NONE:
-            raise self._behind(agent, candidate)
+            raise self.explaining.behind(agent, candidate)
         if not (candidate.standing.usable or candidate.standing.trial):
-            why = self._why(agent, candidate)
+            why = self.explaining.why(agent, candidate)
             message = f"profile {profile!r} cannot be used: {why}"
-            raise _unusable(message, [candidate], {profile: why}, now=self._clock.now())
+            raise unusable(message, [candidate], {profile: why}, now=self._clock.now())
         return candidate
-
-    # -- what cannot be chosen, and why --------------------------------------------------------------------------------
-
-    def _why(self, agent: str, candidate: Candidate, model: str = "") -> str:
-        """Why a profile that a source holds is in its state for the agent, in words of now."""
-        standing = self._standings.judge((candidate.held.profile.agent, candidate.id), agent).standing
-        standing = standing.for_model(model, now=self._clock.now())
-        return "; ".join(filter(None, (standing.reason or standing.state.value, way_back(candidate.held.profile, standing))))
-
-    def _behind(self, agent: str, candidate: Candidate) -> RefreshFailed:
-        """A login that serves once it is refreshed."""
-        profile, why, wait = candidate.held.profile, self._why(agent, candidate), None
-        trouble = self._standings.trouble((profile.agent, profile.id))
-        if trouble is not None and candidate.standing.revival is Revival.FAILING:
-            wait = max(trouble.next_try - self._clock.now(), 0.0)
-        message = f"profile {profile.id!r} has to be refreshed first: {why}"
-        return RefreshFailed(message, metadata={profile.id: why}, retry_after=wait)
-
-    def _reasons(self, agent: str, current: Plan) -> dict[str, str]:
-        return {c.id: self._why(agent, c) for c in current.unusable} | dict(current.excluded)
-
-    def _not_found(self, agent: str, provider: str, profile: str) -> ProfileNotFound | SourceNotSynced:
-        unread = self._unread()
-        if unread is not None:
-            return unread
-        policy = self._policies.of(agent)
-        ids = sorted(c.id for _, c in self._standings.of(agent, provider) if policy.allows_profile(provider, c.id))
-        return ProfileNotFound(f"no profile {quoted(profile)}; there is {', '.join(ids[:10]) or 'none of this provider'}")
-
-    def _nothing_usable(self, current: Plan, agent: str, provider: str) -> BrokerError:
-        reasons = self._reasons(agent, current)
-        if reasons:
-            told = "; ".join(f"{profile}: {why}" for profile, why in list(reasons.items())[:5])
-            message = f"no usable profile for provider {provider!r} ({told})"
-            return _unusable(message, current.unusable, reasons, now=self._clock.now())
-        unread = self._unread()
-        if unread is not None:
-            return unread
-        return NoUsableProfile(f"no credential for provider {provider!r}: {self.how_to_add(provider)}")
-
-    def how_to_add(self, provider: str) -> str:
-        """How the broker gets a first credential of the provider."""
-        return how_to_add(self.catalog.providers.get(provider), self._places)
-
-    def _unread(self) -> SourceNotSynced | None:
-        unread = self._standings.material.unread
-        if not unread:
-            return None
-        sources = ", ".join(unread[:5])
-        return SourceNotSynced(f"it may be in a source that has not been read yet: {sources}; `equabot doctor` says why")
 
     # -- what is told --------------------------------------------------------------------------------------------------
 
     def statuses(
-        self, agent: str, provider: str = "", *, session: str = "", model: str = "", operator: bool = False
+        self,
+        agent: str,
+        provider: str = "",
+        *,
+        session: str = "",
+        model: str = "",
+        client: str = "",
+        operator: bool = False,
     ) -> list[ProfileStatus]:
-        """The agent's candidates of one provider (or of every one it may use), in the order they would be tried for the model,
-        then those that cannot serve. Takes nothing. An agent that may have no raw lease is shown no character of a secret; an
-        `operator` is shown the labels of every profile. Raises ProviderUnknown, PolicyDenied."""
+        """The agent's candidates of one provider (or of every one it may use), in the order they would be tried for the model
+        and the program, then those that cannot serve. Takes nothing. An agent that may have no raw lease is shown no character
+        of a secret; an `operator` is shown the labels of every profile. Raises ProviderUnknown, PolicyDenied."""
         policy = self._policies.of(agent)
         labels = operator or policy.hands_out_secrets
-        rows = self._rows(agent, policy, provider, session=session, model=model)
+        self._standings.tick()
+        asked = [self._known(provider)] if provider else self._listed(agent, policy)
+        if provider:
+            policy.check_provider(agent, asked[0])
+        rows = [row for of in asked for row in self._statuses((agent, session, of), model=model, client=client)]
         return rows if labels else [replace(row, label="") for row in rows]
 
-    def _rows(self, agent: str, policy: AgentPolicy, provider: str, *, session: str, model: str) -> list[ProfileStatus]:
-        self._standings.tick()
-        if provider:
-            known = self._known(provider)
-            policy.check_provider(agent, known)
-            return self._statuses((agent, session, known), model)
+    def _listed(self, agent: str, policy: AgentPolicy) -> list[str]:
+        """The providers that the agent may use, and of which there is something to say."""
         stored = {*self._orders, *self._standings.material.orders}
         ordered = {of_provider for of_agent, of_provider in stored if of_agent == agent} | self._configured.keys()
         allowed = sorted(p for p in self._standings.providers() | ordered if policy.allows_provider(p))
-        return [status for p in allowed if p in self.catalog.providers for status in self._statuses((agent, session, p), model)]
+        return [p for p in allowed if p in self.catalog.providers]
 
-    def _statuses(self, key: SessionKey, model: str) -> list[ProfileStatus]:
+    def _statuses(self, key: SessionKey, *, model: str, client: str) -> list[ProfileStatus]:
         agent, session, provider = key
-        current = self.plan(agent, provider, model)
+        current = self.plan(agent, provider, model, client)
         try:
-            lead = (self._of_session(current, key, model=model) if session else None) or current.first()
+            lead = (self._of_session(current, key, model=model, client=client) if session else None) or current.first()
         except (NoUsableProfile, RefreshFailed):
             lead = None
         usable = dict.fromkeys([*([] if lead is None else [lead.id]), *(c.id for c in current.ordered())])
-        rest = {profile: why for profile, why in self._reasons(agent, current).items() if profile not in usable}
+        rest = {profile: why for profile, why in self.explaining.reasons(agent, current).items() if profile not in usable}
         pinned = self._sessions.pinned(key)[0] if session else ""
         url = self.catalog.providers[provider].base_url
         rows: list[ProfileStatus] = []
@@ -271,7 +248,7 @@ class Choosing:
                 continue
             row = describe(
                 self._standings.judge(found[0], agent).for_model(model, now=self._clock.now()),
-                reason=rest.get(profile) or self._why(agent, found[1], model),
+                reason=rest.get(profile) or self._reason(agent, found[1], current, model),
                 is_next=lead is not None and profile == lead.id,
                 usable=found[1].standing.usable and profile not in rest,
                 pinned=profile == pinned,
@@ -280,6 +257,12 @@ class Choosing:
             )
             rows.append(row)
         return rows
+
+    def _reason(self, agent: str, candidate: Candidate, current: Plan, model: str) -> str:
+        """Why the profile is in its state; where that is well, why it has its place."""
+        if candidate.id in current.unsuited and not candidate.for_model(model, now=self._clock.now()).standing.reason:
+            return self.explaining.unsuited(candidate.held)
+        return self.explaining.why(agent, candidate, model)
 
     # -- pins and orders -----------------------------------------------------------------------------------------------
 
@@ -292,7 +275,7 @@ class Choosing:
         provider, profile = self.resolve_names(provider, profile)
         self._policies.of(agent).check_profile(agent, provider, profile)
         if self._find(agent, provider, profile) is None:
-            raise self._not_found(agent, provider, profile)
+            raise self.explaining.not_found(agent, provider, profile)
         self._sessions.pin((agent, session, provider), profile, strict=strict)
 
     def unpin(self, agent: str, session: str, provider: str) -> None:
@@ -342,18 +325,3 @@ def _serves(candidate: Candidate, now: float) -> bool:
     """Now, or once the refresh that is due has been made."""
     standing = candidate.standing
     return (standing.usable or standing.trial or standing.revival is Revival.COMING) and standing.cooling_until <= now
-
-
-def _unusable(
-    message: str, candidates: Sequence[Candidate], reasons: Mapping[str, str], *, now: float
-) -> NoUsableProfile | ReauthRequired:
-    states = {candidate.standing.state for candidate in candidates}
-    if states == {State.REAUTH_REQUIRED}:
-        return ReauthRequired(message, metadata=reasons)
-    return NoUsableProfile(message, metadata=reasons, retry_after=_wait(candidates, now))
-
-
-def _wait(candidates: Iterable[Candidate], now: float) -> float | None:
-    """In how many seconds the first of them serves again by itself; None: it takes a person."""
-    returning = [c.standing.returns_at for c in candidates if c.standing.returns_at]
-    return max(min(returning) - now, 0.0) if returning else None

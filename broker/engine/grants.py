@@ -11,7 +11,7 @@ from broker.domain.secret_value import SecretValue
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What an agent asks for. `ttl` in seconds; empty texts mean "not said". `succeeds`: the lease whose token goes on;
-    `holder`: a name for who asks, whose earlier token goes on as well."""
+    `holder`: a name for who asks, whose earlier token goes on as well; `client`: the program that the credential is for."""
 
     provider: str = ""
     profile: str = ""
@@ -21,12 +21,14 @@ class Request:
     delivery: str = ""
     succeeds: str = ""
     holder: str = ""
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
     """A lease with the material behind it. `offset` turns the lease's steady instants into wall-clock ones. `token` is what the
-    holder of a brokered lease has of it; None once only its digest is known, and for a raw one."""
+    holder of a brokered lease has of it; None once only its digest is known, and for a raw one. `notice` is what the holder
+    should know of the credential, empty for nothing."""
 
     lease: Lease
     held: Held
@@ -34,3 +36,4 @@ class Grant:
     offset: float
     renewable: bool
     token: SecretValue | None = None
+    notice: str = ""

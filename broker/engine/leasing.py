@@ -184,6 +184,7 @@ class Leasing:
                 earliest=lease.issued_at + self.offset(),
                 sure=sure,
                 model=model or lease.model,
+                client=lease.client,
             )
         try:
             return self.moved_on(agent, lease_id, profile=lease.profile, version=version, model=model)
@@ -279,15 +280,15 @@ class Leasing:
         self._suspensions.check(lease.agent)
         return self._alive(lease)
 
-    def settle(self, lease: Lease, *, model: str = "") -> tuple[Lease, Held]:
+    def settle(self, lease: Lease, *, model: str = "", client: str = "") -> tuple[Lease, Held]:
         """The lease on a profile that can serve now, and what that holds. `model`: the one to be asked, where it is not the
-        lease's.
+        lease's; `client`: the program that asks, empty where that is not known.
 
         Raises NoUsableProfile, ProfileNotFound, ReauthRequired, RefreshFailed, SourceNotSynced, PolicyDenied,
         AuditUnavailable.
         """
         self._standings.tick()
-        settled = self._rehoming.settle(lease, model=model)
+        settled = self._rehoming.settle(lease, model=model, client=client)
         if settled is not lease:
             self._flushing.soon()
         held = self._rehoming.look(settled)
@@ -381,8 +382,15 @@ class Leasing:
         now = self._clock.steady()
         before = self._predecessor(agent, provider, request) if delivery is Delivery.BROKERED else None
         self._quotas.spend(agent, policy, now=now, freed=0 if before is None else 1)
+        client = self._choosing.catalog.providers[provider].client(request.client)
         choice = self._choosing.choose(
-            agent, provider, profile=profile, session=request.session, model=request.model, waits=waits
+            agent,
+            provider,
+            profile=profile,
+            session=request.session,
+            model=request.model,
+            client=client,
+            waits=waits,
         )
         held = choice.candidate.held
         wall = self._clock.now()
@@ -405,6 +413,7 @@ class Leasing:
             token=token.digest,
             model=request.model,
             holder=request.holder,
+            client=client,
         )
         granted = self._with_material(lease, held)
         life = granted.lease.expires_at - now
@@ -413,7 +422,7 @@ class Leasing:
         self._ledger.keep(lease, token.secret)
         if before is not None:
             self._ledger.end(before.id, "succeeded")
-        return replace(granted, token=token.secret)
+        return replace(granted, token=token.secret, notice=choice.notice)
 
     def _unbrokered(self, provider: str) -> str:
         """Why the provider has no brokered leases, with what to do; empty: it has."""

@@ -4,15 +4,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from broker.domain.policies import Policies
+from broker.domain.provider import Catalog
 from broker.domain.selection import Plan, plan
 from broker.engine.standing import Standings
+from broker.engine.suitability import Suitability
 from broker.ports import Clock
 
 
 @dataclass(slots=True)
 class _Kept:
-    """For one agent and provider, while the board was of this generation: the plan for every model but those that a profile is
-    in cooldown for, and the plans for these. There are no more of them than cooldowns."""
+    """For one agent, provider and program, while the board was of this generation: the plan for every model but those that a
+    profile is in cooldown for, and the plans for these. There are no more of them than cooldowns."""
 
     generation: int
     any_model: Plan
@@ -26,27 +28,33 @@ class Planning:
         self,
         *,
         clock: Clock,
+        catalog: Catalog,
         policies: Policies,
         standings: Standings,
+        suitability: Suitability,
         order: Callable[[str, str], Sequence[str] | None],
     ) -> None:
         self._clock = clock
+        self._catalog = catalog
+        self._suitability = suitability
         self._policies = policies
         self._standings = standings
         self._order = order
-        self._kept: dict[str, dict[str, _Kept]] = {}
+        self._kept: dict[str, dict[tuple[str, str], _Kept]] = {}
 
-    def plan(self, agent: str, provider: str, model: str = "") -> Plan:
-        """The agent's candidates of the provider, ranked for requests for the model."""
+    def plan(self, agent: str, provider: str, model: str = "", client: str = "") -> Plan:
+        """The agent's candidates of the provider, ranked for a program's requests for the model."""
         now, generation = self._clock.now(), self._standings.generation
-        kept = self._kept.setdefault(provider, {}).get(agent)
+        vendor = self._catalog.providers.get(provider)
+        client = "" if vendor is None else vendor.client(client)
+        kept = self._kept.setdefault(provider, {}).get((agent, client))
         if kept is None or kept.generation != generation or kept.any_model.valid_until <= now:
-            kept = self._kept[provider][agent] = _Kept(generation, self._made(agent, provider, "", now))
+            kept = self._kept[provider][agent, client] = _Kept(generation, self._made(agent, provider, "", client, now))
         if model not in kept.any_model.models:
             return kept.any_model
         known = kept.of_models.get(model)
         if known is None or known.valid_until <= now:
-            known = kept.of_models[model] = self._made(agent, provider, model, now)
+            known = kept.of_models[model] = self._made(agent, provider, model, client, now)
         return known
 
     def used(self, provider: str, profile: str) -> None:
@@ -55,11 +63,14 @@ class Planning:
             for known in (kept.any_model, *kept.of_models.values()):
                 known.used(profile)
 
-    def _made(self, agent: str, provider: str, model: str, now: float) -> Plan:
+    def _made(self, agent: str, provider: str, model: str, client: str, now: float) -> Plan:
         policy = self._policies.of(agent)
         found = (candidate for _, candidate in self._standings.of(agent, provider))
         candidates = [c.for_model(model, now=now) for c in found if policy.allows_profile(provider, c.id)]
         order = self._order(agent, provider)
         if order is not None:
             order = [profile for profile in order if policy.allows_profile(provider, profile)]
-        return plan(candidates, order=order, now=now)
+        unsuited, until = self._suitability.unsuited(agent, candidates, client=client, ordered=order is not None)
+        made = plan(candidates, order=order, now=now, unsuited=unsuited)
+        made.valid_until = min(made.valid_until, until)
+        return made

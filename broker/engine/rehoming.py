@@ -42,24 +42,37 @@ class Rehoming:
             raise LeaseNotFound(f"profile {lease.profile!r} is gone: acquire another lease")
         return home.held
 
-    def settle(self, lease: Lease, *, model: str = "") -> Lease:
+    def settle(self, lease: Lease, *, model: str = "", client: str | None = None) -> Lease:
         """The lease on a profile that can serve: its own; else, unless the request named it, the next. One in cooldown only
-        where no other would do. `model` is the one to be asked, where it is not the lease's.
+        where no other would do. `model` is the one to be asked, and `client` the program that asks, where they are not the
+        lease's.
 
         Raises as `Choosing.choose` does where there is none, so RefreshFailed where waiting for one makes sense; and
         AuditUnavailable where it could not be recorded.
         """
-        home, now, model = self.home(lease), self._clock.now(), model or lease.model
-        if home is not None and home.standing.usable and home.for_model(model, now=now).standing.cooling_until <= now:
+        home, model = self.home(lease), model or lease.model
+        if lease.automatic and client is not None and client != lease.client:
+            lease = replace(lease, client=client)
+            self._ledger.replace(lease)
+        elif home is not None and self._stays(lease, home, model):
             return lease
         named = "" if lease.automatic else lease.profile
         try:
-            choice = self._choosing.choose(lease.agent, lease.provider, profile=named, session=lease.session, model=model)
+            choice = self._choosing.choose(
+                lease.agent, lease.provider, profile=named, session=lease.session, model=model, client=lease.client
+            )
             return self._move(lease, choice.candidate.held)
         except BrokerError:
             if home is not None and home.standing.usable:
                 return lease
             raise
+
+    def _stays(self, lease: Lease, home: Candidate, model: str) -> bool:
+        """Whether its own profile can serve it well."""
+        now = self._clock.now()
+        if not home.standing.usable or home.for_model(model, now=now).standing.cooling_until > now:
+            return False
+        return not lease.automatic or self._choosing.suits(lease.agent, home, lease.client)
 
     def remind(self, lease: Lease, held: Held) -> None:
         """Plans when the stream is to renew the lease, or to warn that its credential ends."""

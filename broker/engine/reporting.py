@@ -12,6 +12,7 @@ from broker.domain.probing import Found, Verdict
 from broker.engine.confirming import Confirming
 from broker.engine.refreshing import Refreshing
 from broker.engine.standing import Key, Standings
+from broker.engine.suitability import Suitability
 from broker.ports import Clock
 
 _REFUSED: Final = "the provider refused it (401): replace the credential"
@@ -57,6 +58,7 @@ class Reporting:
         clock: Clock,
         policies: Policies,
         standings: Standings,
+        suitability: Suitability,
         refreshing: Refreshing,
         confirming: Confirming,
         cooldowns: CooldownOptions,
@@ -65,6 +67,7 @@ class Reporting:
         self._clock = clock
         self._policies = policies
         self._standings = standings
+        self._suitability = suitability
         self._refreshing = refreshing
         self._confirming = confirming
         self._cooldowns = cooldowns
@@ -83,6 +86,7 @@ class Reporting:
         earliest: float | None = None,
         sure: bool = True,
         model: str = "",
+        client: str = "",
     ) -> None:
         """A request of the agent's with this material, which is what its profile holds now, was answered.
 
@@ -90,11 +94,17 @@ class Reporting:
         was made, where that is known, and `earliest` when at the earliest it can have been: of many that are under way at once
         the first failure counts, and what the others add to it is no news. `sure` says of AUTH whether it is the credential
         that was refused; else it may have been the request, and costs no more than a cooldown. `model` is what was asked; a
-        limit, a timeout and a refused request are about that model alone.
+        limit, a timeout and a refused request are about that model alone. `client` is the program that asked, where that is
+        known.
         """
         if outcome is Outcome.OK:
             self._worked(held, agent, seen=seen, began=began, model=model)
-        elif outcome is not Outcome.FORMAT:
+            if self._suitability.served(agent, held, client=client):
+                self._standings.reordered()
+        elif outcome is Outcome.FORMAT:
+            if self._suitability.refused(agent, held, client=client):
+                self._standings.reordered()
+        else:
             failure = _Failure(outcome=outcome, retry_after=retry_after, began=began, earliest=earliest, sure=sure, model=model)
             if self._alone(agent, held):
                 self._count(held, failure)

@@ -1,4 +1,4 @@
-"""What a session wants: the profile it pinned, and the one that served it before."""
+"""What a session wants: the profile it pinned, and those that served it before."""
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
@@ -9,29 +9,30 @@ from broker.ports import StateStore
 _KEPT: Final = 10_000
 """Agents name their sessions as they like: of each agent's pins and choices only the newest so many are kept."""
 
+K = TypeVar("K", bound=tuple[str, ...])
 V = TypeVar("V")
 
 SessionKey = tuple[str, str, str]
 """Agent, session, provider."""
 
 
-class _Newest(Generic[V]):
+class _Newest(Generic[K, V]):
     """Values by session; one agent's do not push out another's."""
 
     def __init__(self) -> None:
-        self._by_agent: defaultdict[str, OrderedDict[SessionKey, V]] = defaultdict(OrderedDict)
+        self._by_agent: defaultdict[str, OrderedDict[K, V]] = defaultdict(OrderedDict)
 
-    def get(self, key: SessionKey) -> V | None:
+    def get(self, key: K) -> V | None:
         return self._by_agent[key[0]].get(key)
 
-    def put(self, key: SessionKey, value: V) -> SessionKey | None:
+    def put(self, key: K, value: V) -> K | None:
         """Returns the key that had to go for it."""
         known = self._by_agent[key[0]]
         known[key] = value
         known.move_to_end(key)
         return known.popitem(last=False)[0] if len(known) > _KEPT else None
 
-    def pop(self, key: SessionKey) -> V | None:
+    def pop(self, key: K) -> V | None:
         return self._by_agent[key[0]].pop(key, None)
 
 
@@ -40,8 +41,8 @@ class Sessions:
 
     def __init__(self, *, store: StateStore, pins: Mapping[SessionKey, tuple[str, bool]]) -> None:
         self._store = store
-        self._pins: _Newest[tuple[str, bool]] = _Newest()
-        self._served: _Newest[tuple[str, float]] = _Newest()
+        self._pins: _Newest[SessionKey, tuple[str, bool]] = _Newest()
+        self._served: _Newest[tuple[str, str, str, str], tuple[str, str]] = _Newest()
         for key, pin in pins.items():
             self._pins.put(key, pin)
 
@@ -63,10 +64,10 @@ class Sessions:
             self._store.put_pin(key, None)
             self._store.flush()
 
-    def served(self, key: SessionKey) -> tuple[str, float]:
-        """The profile that served last (empty: none), and when, in seconds since the epoch."""
-        return self._served.get(key) or ("", 0.0)
+    def served(self, key: SessionKey, client: str) -> tuple[str, str]:
+        """The profile that served the session's requests of this program first, and the one that did last (empty: none)."""
+        return self._served.get((*key, client)) or ("", "")
 
-    def serve(self, key: SessionKey, profile: str, *, now: float) -> None:
-        """Remembers that this profile serves."""
-        self._served.put(key, (profile, now))
+    def serve(self, key: SessionKey, client: str, *, first: str, last: str) -> None:
+        """Remembers which profile serves."""
+        self._served.put((*key, client), (first, last))

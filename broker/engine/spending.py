@@ -37,7 +37,7 @@ _Made = tuple[str, str, str, int, str, str]
 class Use:
     """A request that may be made, and the material to make it with. `request` is a name for it, no secret: eight
     characters for this process, and a number. `path` is the whole path that was decided about, and is to be sent. `model` is
-    the one that is asked, as far as path and lease say."""
+    the one that is asked, as far as path and lease say; `client` the program that asks, empty where that is not known."""
 
     lease: Lease
     held: Held
@@ -47,6 +47,7 @@ class Use:
     route: str
     path: str
     model: str = ""
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,7 @@ class Used:
     route: str
     model: str = ""
     account: bool = False
+    client: str = ""
 
 
 class Spending:
@@ -107,11 +109,12 @@ class Spending:
         within: Callable[[], float],
         check: str = "",
         joined: bool = True,
+        client: str = "",
     ) -> Use:
         """The request, with the credential that serves it, and recorded. `path` is what comes after the gateway's
         `/<provider>`, in its plain form. A login that has to be refreshed first is waited for, `within` so many seconds.
         `check` is the gateway's own name for the request: one that it asks about twice is recorded once. `joined` is whether
-        the path that is returned is the one that will be sent.
+        the path that is returned is the one that will be sent. `client` is the program that asks, as `Provider.client_of` says.
 
         Raises PolicyDenied, InvalidArgument, RateLimited, NoUsableProfile, ProfileNotFound, ReauthRequired, RefreshFailed,
         SourceNotSynced, AuditUnavailable; and, where the lease has ended since, AgentSuspended, LeaseNotFound, LeaseExpired,
@@ -126,7 +129,8 @@ class Spending:
         counting(waiting)
         try:
             model = model_of(path) or lease.model
-            settled, held = await self._settled(lease, model, within)
+            settling = partial(self._leasing.settle, model=model, client=client)
+            settled, held = await self._settled(lease, settling, within)
             if (secret := held.profile.secret) is None:
                 raise NoUsableProfile(f"profile {held.profile.id!r} cannot be used: {held.profile.fault}")
             told = route(path)
@@ -134,14 +138,16 @@ class Spending:
         finally:
             self._concurrency.end(lease.agent, waiting)
         counting(request)  # in the place of what waited
-        return Use(settled, held, provider, secret, request, told, received, model)
+        return Use(settled, held, provider, secret, request, told, received, model, client)
 
-    async def _settled(self, lease: Lease, model: str, within: Callable[[], float]) -> tuple[Lease, Held]:
+    async def _settled(
+        self, lease: Lease, settle: Callable[[Lease], tuple[Lease, Held]], within: Callable[[], float]
+    ) -> tuple[Lease, Held]:
+        """Once more after a refresh: the lease may have been revoked while that was waited for."""
         try:
-            return self._leasing.settle(lease, model=model)
+            return settle(lease)
         except RefreshFailed:
-            again = partial(self._settle_again, lease.token, model)
-            return await self._refreshing.patiently(again, within=within())
+            return await self._refreshing.patiently(lambda: settle(self._leasing.bearer(lease.token)), within=within())
 
     def disconnected(self) -> None:
         """No Envoy is connected any more, so what was under way is over."""
@@ -179,16 +185,29 @@ class Spending:
             )
         )
         outcome = answer.outcome
-        if outcome is None:
+        if outcome is None and not answer.doubts_client:
             return
         self._standings.tick()
         found = self._standings.find(used.agent, used.profile)
         if found is None or found[1].held.version != used.version:
             return
         began = answer.began or self._clock.now() - answer.seconds
+        note = partial(
+            self._reporting.note,
+            found[1].held,
+            agent=used.agent,
+            seen=True,
+            began=began,
+            model=used.model,
+            client=used.client,
+        )
         if outcome is Outcome.OK:
             # Nearly all of them are: that they were used says it.
-            self._reporting.note(found[1].held, outcome, agent=used.agent, seen=True, began=began, model=used.model)
+            note(outcome)
+            return
+        if outcome is None:
+            note(Outcome.FORMAT)
+            self._move_on(used)
             return
         self._events.emit(
             OutcomeReported(
@@ -201,17 +220,11 @@ class Spending:
             )
         )
         sure = answer.sure and not used.account
-        self._reporting.note(
-            found[1].held,
-            outcome,
-            agent=used.agent,
-            seen=True,
-            retry_after=answer.retry_after,
-            began=began,
-            sure=sure,
-            model=used.model,
-        )
-        # At once, and not with the next request: that may come when the vendor said, and be told the same.
+        note(outcome, retry_after=answer.retry_after, sure=sure)
+        self._move_on(used)
+
+    def _move_on(self, used: Used) -> None:
+        """At once, and not with the next request: that may come when the vendor said, and be told the same."""
         with suppress(RefreshFailed):
             self._leasing.moved_on(used.agent, used.lease, profile=used.profile, version=used.version, model=used.model)
 
@@ -227,7 +240,3 @@ class Spending:
             )
         if not narrowing(self._policies.of(lease.agent).requests, base).allow(method, received):
             raise PolicyDenied(f"agent {lease.agent!r} may not ask for this: see agents.{lease.agent}.requests")
-
-    def _settle_again(self, token: bytes, model: str) -> tuple[Lease, Held]:
-        """Once more, for a lease that may have been revoked while it was waited for."""
-        return self._leasing.settle(self._leasing.bearer(token), model=model)

@@ -87,6 +87,7 @@ def _used(entry: accesslog_pb2.HTTPAccessLogEntry, fields: Mapping[str, Any]) ->
         version=int(told["version"]),
         method=_METHODS[entry.request.request_method],
         account=ACCOUNT in told,
+        client=told.get("client", ""),
     )
 
 

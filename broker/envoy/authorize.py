@@ -67,7 +67,14 @@ class AuthorizationServicer:
             within = partial(_patience, call)
             joined = route_of.get(PATHS, "") == PATHS_OF_BROKER
             use = await self._spending.use(
-                lease, provider, method=http.method, path=asked.path, within=within, check=http.id, joined=joined
+                lease,
+                provider,
+                method=http.method,
+                path=asked.path,
+                within=within,
+                check=http.id,
+                joined=joined,
+                client=provider.client_of(headers),
             )
             return _passed(use, headers, asked, joined=joined)
         except Refused as error:
@@ -125,6 +132,8 @@ def _passed(use: Use, headers: Mapping[str, str], asked: Asked, *, joined: bool)
         fields[name].string_value = value
     if use.model:
         fields[MODEL].string_value = use.model
+    if use.client:
+        fields["client"].string_value = use.client
     if any(name in headers for name in use.provider.accounts):
         fields[ACCOUNT].bool_value = True
     return response

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from broker.domain.provider import BEARER, Catalog, EnvName, Exchange, HeaderForm, Mode, Provider
+from broker.domain.provider import BEARER, Catalog, ClientMarks, EnvName, Exchange, HeaderForm, Mode, Provider
 from broker.providers import allowed, forwarding
 
 _TOKEN_WORDS: Final = ("OAUTH_TOKEN", "AUTH_TOKEN")
 _TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # RFC 8693
+CLAUDE_CODE: Final = "claude-code"
 _GITHUB: Final = ("github_pat_", "ghp_", "gho_", "ghu_", "ghs_")
 
 
@@ -54,11 +55,13 @@ def _vendor(
     requests: tuple[str, ...] = (),
     accounts: tuple[str, ...] = (),
     exchange: Exchange | None = None,
+    exclusive: Mapping[str, str] = MappingProxyType({}),
 ) -> Provider:
     """`env`: the variables, in order of preference. `oauth`: token endpoint, its encoding, public client id. `model`: a small
     one to try a credential on, with a request in the form `api`, by default the one that most have taken over. `requests`: what
     may be asked through the gateway. `accounts`: the headers in which a request names one. `sdk_env_also` and `other_env` are
-    variables, as in `Provider`."""
+    variables, as in `Provider`. `exclusive`: the client program, by the prefix of the credentials that the vendor takes from
+    this program alone."""
     names = tuple(
         EnvName(name, Mode.TOKEN if any(word in name for word in _TOKEN_WORDS) else Mode.API_KEY) for name in env.split()
     )
@@ -94,8 +97,21 @@ def _vendor(
         requests=requests,
         accounts=accounts,
         exchange=exchange,
+        exclusive=exclusive,
+        clients=MappingProxyType({client: _CLIENTS[client] for client in exclusive.values()}),
     )
 
+
+_CLIENTS: Final = MappingProxyType(
+    {
+        # The vendor's program says so in three places; programs that act in its name send the second and the third.
+        CLAUDE_CODE: ClientMarks(
+            commands=("claude",),
+            agents=("claude-cli/", "claude-code/"),
+            words=MappingProxyType({"anthropic-beta": ("claude-code-",), "x-app": ("cli",)}),
+        )
+    }
+)
 
 _ALL: Final = (
     _vendor(
@@ -120,6 +136,8 @@ _ALL: Final = (
         ),
         model="claude-haiku-4-5",
         api="messages",
+        # The tokens of a Claude login, and setup tokens: "only authorized for use with Claude Code".
+        exclusive=MappingProxyType({"sk-ant-oat": CLAUDE_CODE}),
         requests=allowed.ANTHROPIC,
         # Not at the token endpoint of logins. The header is in the vendor's own client, not in its documentation.
         exchange=Exchange(

@@ -195,7 +195,7 @@ class AdminServicer:
             anchor_fault=self._audit.unheld,
             identity_fault=self._identity_fault(),
             suspensions=self._suspensions.all,
-            add=self._choosing.how_to_add,
+            add=self._choosing.explaining.how_to_add,
         )
         leases, streams = self._leasing.count()
         return pb.DiagnoseResponse(

@@ -72,6 +72,7 @@ class LeaseMessages:
             message.CopyFrom(self._template(granted))
         message.id = lease.id
         message.renewable = granted.renewable
+        message.notice = granted.notice
         _stamp(message.issued_at, lease.issued_at + offset)
         _stamp(message.expires_at, lease.expires_at + offset)
         _stamp(message.max_expires_at, lease.max_expires_at + offset)

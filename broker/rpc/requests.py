@@ -32,6 +32,7 @@ def acquire(message: broker_pb2.AcquireLeaseRequest) -> Request:
         ttl=_seconds(message.ttl, "ttl") if message.HasField("ttl") else None,
         delivery=text(message.delivery, "delivery"),
         succeeds=text(message.succeeds, "succeeds"),
+        client=text(message.client, "client"),
     )
 
 

@@ -137,8 +137,9 @@ class BrokerServicer:
     async def list_profiles(self, request: pb.ListProfilesRequest, call: Call) -> pb.ListProfilesResponse:
         """The candidates, in order."""
         provider, session = requests.text(request.provider, "provider"), requests.text(request.session, "session")
+        client = requests.text(request.client, "client")
         await self._settle(call)
-        statuses = self._choosing.statuses(self._agent, provider, session=session)
+        statuses = self._choosing.statuses(self._agent, provider, session=session, client=client)
         return pb.ListProfilesResponse(profiles=map(profile_status, statuses))
 
     async def pin_profile(self, request: pb.PinProfileRequest, call: Call) -> pb.PinProfileResponse:

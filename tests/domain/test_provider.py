@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.domain.provider import BEARER, Catalog, HeaderForm, Mode, Provider
+from broker.domain.secret_value import SecretValue
+from broker.providers import PROVIDERS
 
 KEY = HeaderForm(name="x-api-key", prefix="")
 OAUTH = HeaderForm(extra={"beta": "1"})
@@ -51,3 +53,37 @@ def test_a_catalog_does_not_follow_the_mapping_it_was_made_of() -> None:
     catalog = Catalog(facts)
     facts["other"] = Provider(id="other")
     assert list(catalog.providers) == ["zai"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "client"),
+    [
+        ({"user-agent": "claude-cli/2.0.14 (external, cli)"}, "claude-code"),
+        ({"user-agent": "Claude-CLI/2.0.14 (external, sdk-ts)"}, "claude-code"),
+        ({"user-agent": "node", "x-app": "cli"}, "claude-code"),
+        ({"anthropic-beta": "oauth-2025-04-20, claude-code-20250219"}, "claude-code"),
+        ({"user-agent": "Anthropic/Python 0.75.0"}, ""),
+        ({"user-agent": "my-claude-cli/1"}, ""),
+        ({"anthropic-beta": "oauth-2025-04-20"}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_request_of_claude_code_is_recognised(headers: dict[str, str], client: str) -> None:
+    """C5: by its user agent, by its entry in a list of betas, or by the header that programs send which act in its name."""
+    assert PROVIDERS["anthropic"].client_of(headers) == client
+    assert PROVIDERS["openai"].client_of(headers) == ""
+
+
+def test_a_program_is_known_by_its_command_or_its_name() -> None:
+    """C5: any other one is not known, whatever the vendor."""
+    names = ("claude", "claude-code", "Claude", "python", "")
+    assert [PROVIDERS["anthropic"].client(name) for name in names] == ["claude-code", "claude-code", "", "", ""]
+    assert [PROVIDERS["openai"].client(name) for name in names] == [""] * 5
+
+
+@pytest.mark.parametrize(
+    ("secret", "client"), [("sk-ant-oat01-x", "claude-code"), ("sk-ant-api03-x", ""), ("another", ""), (None, "")]
+)
+def test_the_tokens_of_a_claude_login_are_for_claude_code(secret: str | None, client: str) -> None:
+    """C5: a fact of the vendor's, by prefix."""
+    assert PROVIDERS["anthropic"].only_client(None if secret is None else SecretValue(secret)) == client

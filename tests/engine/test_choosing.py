@@ -20,8 +20,8 @@ from broker.domain.profiles import Profile, State
 from broker.domain.provider import Mode
 from broker.domain.selection import Candidate
 from broker.domain.statuses import ProfileStatus
-from broker.engine import choosing as module
 from broker.engine.choosing import Choosing
+from broker.engine.explaining import unusable
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.source import FakeSource
 
@@ -236,9 +236,9 @@ def test_when_only_a_new_login_helps_it_says_so(engine: Engine) -> None:
     found = engine.choosing.plan("main", "anthropic").ordered()
     login = Standing(State.REAUTH_REQUIRED, "log in again", usable=False, cooling_until=0.0, valid_until=NEVER)
     lapsed = [Candidate(c.held, login, c.usage) for c in found]
-    assert type(module._unusable("x", lapsed, {}, now=0.0)) is ReauthRequired
-    assert type(module._unusable("x", [*lapsed[1:], found[0]], {}, now=0.0)) is NoUsableProfile
-    assert type(module._unusable("x", [], {}, now=0.0)) is NoUsableProfile
+    assert type(unusable("x", lapsed, {}, now=0.0)) is ReauthRequired
+    assert type(unusable("x", [*lapsed[1:], found[0]], {}, now=0.0)) is NoUsableProfile
+    assert type(unusable("x", [], {}, now=0.0)) is NoUsableProfile
 
 
 # -- policy ------------------------------------------------------------------------------------------------------------
@@ -403,19 +403,32 @@ def test_sessions_of_two_agents_are_two() -> None:
 
 
 @pytest.mark.parametrize("asked_meanwhile", [True, False])
-def test_a_cooldown_ends_an_automatic_choice(engine: Engine, asked_meanwhile: bool) -> None:
-    """For good: after it, the session stays where it went; also when nobody asked while it lasted."""
-    later(engine)
+@pytest.mark.parametrize("order", [None, (A, B)])
+def test_a_cooldown_moves_an_automatic_choice_for_as_long_as_it_lasts(
+    order: tuple[str, ...] | None, *, asked_meanwhile: bool
+) -> None:
+    """P27: the session goes back to its first profile once that has recovered, in an order and without one."""
+    engine = Engine(order={} if order is None else {"anthropic": order})
+    engine.put(profile(A), profile(B))
     first = choose(engine, session="s")
     later(engine)
     cool(engine, first, 60)
+    second = choose(engine, session="s") if asked_meanwhile else ""
+    later(engine, 30)
     if asked_meanwhile:
-        assert choose(engine, session="s") != first
-    later(engine, 61)
+        assert second not in ("", first)
+        assert choose(engine, session="s") == second
+    later(engine, 31)
+    assert {choose(engine, session="s") for _ in range(3)} == {first}
+
+
+def test_a_session_whose_first_profile_is_gone_begins_again(engine: Engine) -> None:
+    """P27: a profile of the same name that comes later is another one."""
+    first = choose(engine, session="s")
+    engine.put(*(profile(i) for i in (A, B, C) if i != first))
     second = choose(engine, session="s")
-    assert second != first
-    later(engine, 100)
-    assert choose(engine, session="s") == second
+    engine.put(profile(A), profile(B), profile(C))
+    assert {choose(engine, session="s") for _ in range(3)} == {second}
 
 
 def test_a_choice_that_cannot_serve_any_more_is_made_again(engine: Engine) -> None:

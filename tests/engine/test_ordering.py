@@ -17,6 +17,7 @@ from broker.engine.clock import SystemClock
 from broker.engine.ingesting import Ingesting
 from broker.engine.ordering import Ordering
 from broker.engine.standing import Standings
+from broker.engine.suitability import Suitability
 from broker.providers import BUILT_IN
 from broker.sources.profile_store import ProfileStores
 from broker.storage.agent_stores import AgentStores
@@ -40,7 +41,8 @@ class Rig:
         self.standings = Standings(clock=clock, store=state, events=events, warn_within=0.0, usage=stored.usage)
         self.choosing = Choosing(
             clock=clock, store=state, catalog=BUILT_IN, policies=Policies(agents=dict.fromkeys(AGENTS, ANYTHING)),
-            standings=self.standings, configured_order={"anthropic": (A,)}, orders=stored.orders, pins={},
+            standings=self.standings, suitability=Suitability(clock=clock, catalog=BUILT_IN),
+            configured_order={"anthropic": (A,)}, orders=stored.orders, pins={},
         )  # fmt: skip
         source = ProfileStores({a: self.stores.of(a) for a in AGENTS}, rules=Rules(BUILT_IN), watch=live_watch())
         self.ingesting = Ingesting(

@@ -138,6 +138,30 @@ async def test_a_login_brings_the_words_that_its_vendor_wants(gateway: Gateway) 
     assert (await gateway.passed({"x-api-key": token}))["anthropic-beta"] == "oauth-2025-04-20"
 
 
+@pytest.mark.parametrize(
+    ("sent", "profile_id", "carried"),
+    [
+        ({"user-agent": "claude-cli/2.0.14 (external, cli)"}, B, {"authorization": f"Bearer {OAUTH}"}),
+        ({"anthropic-beta": "claude-code-20250219"}, B, {"authorization": f"Bearer {OAUTH}"}),
+        ({"user-agent": "Anthropic/Python 0.75.0"}, A, {"x-api-key": KEY}),
+    ],
+)
+async def test_a_claude_login_is_for_the_requests_of_claude_code(
+    tmp_path: Path, sent: dict[str, str], profile_id: str, carried: dict[str, str]
+) -> None:
+    """C5: one lease token serves Claude Code with the login, and other programs with the API key."""
+    engine = Engine(deliveries=BOTH)
+    engine.put(profile(A, KEY), profile(B, OAUTH, mode=Mode.OAUTH))
+    async with serving(engine, tmp_path) as gateway:
+        token = gateway.token()
+        going = await gateway.passed({"x-api-key": token, **sent})
+        response = await gateway.ask({"x-api-key": token, **sent})
+    assert carried.items() <= going.items()
+    fields = response.dynamic_metadata.fields
+    assert fields["profile"].string_value == profile_id
+    assert ("client" in fields) is (profile_id == B)
+
+
 async def test_the_access_log_is_told_what_the_request_was_made_with(engine: Engine, gateway: Gateway) -> None:
     """Names alone."""
     token = gateway.token(session="talk")

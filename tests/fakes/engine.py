@@ -24,6 +24,7 @@ from broker.engine.refreshing import Refreshing
 from broker.engine.reporting import Reporting
 from broker.engine.spending import Spending
 from broker.engine.standing import Standings
+from broker.engine.suitability import Suitability
 from broker.engine.suspending import Suspending
 from broker.engine.suspensions import Suspensions
 from broker.ports import Identities, TokenEndpoint
@@ -92,9 +93,10 @@ class Engine:
         self.standings = Standings(
             clock=self.clock, store=self.store, events=self.events, warn_within=86400.0, usage=stored.usage
         )
+        self.suitability = Suitability(clock=self.clock, catalog=self.catalog)
         self.choosing = Choosing(
             clock=self.clock, store=self.store, catalog=self.catalog, policies=self.policies, standings=self.standings,
-            configured_order=order or {}, orders=stored.orders, pins=stored.pins,
+            suitability=self.suitability, configured_order=order or {}, orders=stored.orders, pins=stored.pins,
         )  # fmt: skip
         self.ingesting = Ingesting(
             self.sources, tail=frozenset(), clock=self.clock, store=self.store, events=self.events,
@@ -113,8 +115,8 @@ class Engine:
         self.probes = probes or ScriptedProbes()
         self.confirming = Confirming(clock=self.clock, events=self.events, standings=self.standings, probes=self.probes)
         self.reporting = Reporting(
-            clock=self.clock, policies=self.policies, standings=self.standings, refreshing=self.refreshing,
-            confirming=self.confirming, cooldowns=CooldownOptions(), chance=lambda: 0.0,
+            clock=self.clock, policies=self.policies, standings=self.standings, suitability=self.suitability,
+            refreshing=self.refreshing, confirming=self.confirming, cooldowns=CooldownOptions(), chance=lambda: 0.0,
         )  # fmt: skip
         self.suspensions = Suspensions(stored.suspensions)
         self.leasing = Leasing(

@@ -57,8 +57,8 @@ def report(lease_id: str, outcome: Outcome, *, retry_after: timedelta | None, ve
     return Ask("ReportOutcome", request, _changed)
 
 
-def list_profiles(provider: str | None, session: str | None) -> Ask[tuple[Profile, ...]]:
-    request = pb.ListProfilesRequest(provider=provider or "", session=session or "")
+def list_profiles(provider: str | None, session: str | None, client: str | None = None) -> Ask[tuple[Profile, ...]]:
+    request = pb.ListProfilesRequest(provider=provider or "", session=session or "", client=client or "")
     return Ask("ListProfiles", request, profiles)
 
 
@@ -84,6 +84,7 @@ def acquire_request(request: LeaseRequest) -> pb.AcquireLeaseRequest:
         ttl=_duration(request.ttl),
         delivery=request.delivery or "",
         succeeds=request.succeeds or "",
+        client=request.client or "",
     )
 
 
@@ -106,6 +107,7 @@ def lease(message: pb.Lease) -> Lease:
             credential_expires_at=_optional(message, "credential_expires_at"),
             renewable=message.renewable,
             version=message.version,
+            notice=message.notice,
         )
     except (ValueError, OverflowError):
         del message  # a traceback with locals would print it

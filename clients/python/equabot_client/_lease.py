@@ -34,6 +34,8 @@ class Lease:
     renewable: bool
     version: int
     """Grows whenever the material behind the lease changes."""
+    notice: str = field(default="", compare=False)
+    """What the holder should know of the credential; empty for nothing."""
 
     def going_on_from(self, before: "Lease | None") -> "Lease":
         """The lease with the token of the one before, where the broker knows it no more: it keeps no token but as a digest."""
@@ -127,6 +129,9 @@ class Wanted(TypedDict, total=False):
     ttl: timedelta | None
     delivery: str | None
     """`raw` or `brokered`."""
+    client: str | None
+    """The program that the credential is for, by its command or name (`claude`): a vendor may take a credential from one
+    program alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +144,7 @@ class LeaseRequest:
     model: str | None = None
     ttl: timedelta | None = None
     delivery: str | None = None
+    client: str | None = None
     succeeds: str | None = None
     """The id of the lease whose token is to go on."""
 

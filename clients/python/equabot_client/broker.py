@@ -109,9 +109,11 @@ class Broker:
         ask = _convert.report(lease.id, outcome, retry_after=retry_after, version=lease.version)
         return self._channel.ask(ask, timeout=self._timeout)
 
-    def list_profiles(self, provider: str | None = None, *, session: str | None = None) -> tuple[Profile, ...]:
-        """This agent's candidates in the order they would be tried, without their secrets."""
-        return self._channel.ask(_convert.list_profiles(provider, session), timeout=self._timeout)
+    def list_profiles(
+        self, provider: str | None = None, *, session: str | None = None, client: str | None = None
+    ) -> tuple[Profile, ...]:
+        """This agent's candidates in the order they would be tried for the program `client`, without their secrets."""
+        return self._channel.ask(_convert.list_profiles(provider, session, client), timeout=self._timeout)
 
     def pin(self, session: str, provider: str, *, profile: str, strict: bool = False) -> None:
         """Makes a session try one profile first. `strict`: and, while it is in cooldown, no other."""

@@ -86,6 +86,7 @@ class AcquireLeaseRequest(google.protobuf.message.Message):
     TTL_FIELD_NUMBER: builtins.int
     DELIVERY_FIELD_NUMBER: builtins.int
     SUCCEEDS_FIELD_NUMBER: builtins.int
+    CLIENT_FIELD_NUMBER: builtins.int
     provider: builtins.str
     """A provider's id, `anthropic`, or one of its other spellings."""
     profile: builtins.str
@@ -103,6 +104,11 @@ class AcquireLeaseRequest(google.protobuf.message.Message):
     started with a token keeps it, however many leases its life takes. That lease ends with reason "succeeded". Where it has
     ended already, the new lease has a token of its own. Of no meaning for `raw`.
     """
+    client: builtins.str
+    """The program that the credential is for: its command or its name, `claude`. A vendor may take a credential from one
+    program alone (the tokens of a Claude login: from Claude Code). For any other program, and where this is empty, such a
+    credential is chosen last, unless an order or a pin names it.
+    """
     @property
     def ttl(self) -> google.protobuf.duration_pb2.Duration:
         """How long. Absent: the broker's default. Granted is the least of this, the policy's limit and what is left of the
@@ -119,9 +125,10 @@ class AcquireLeaseRequest(google.protobuf.message.Message):
         ttl: google.protobuf.duration_pb2.Duration | None = ...,
         delivery: builtins.str = ...,
         succeeds: builtins.str = ...,
+        client: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["ttl", b"ttl"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["delivery", b"delivery", "model", b"model", "profile", b"profile", "provider", b"provider", "session", b"session", "succeeds", b"succeeds", "ttl", b"ttl"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["client", b"client", "delivery", b"delivery", "model", b"model", "profile", b"profile", "provider", b"provider", "session", b"session", "succeeds", b"succeeds", "ttl", b"ttl"]) -> None: ...
 
 global___AcquireLeaseRequest = AcquireLeaseRequest
 
@@ -178,6 +185,7 @@ class Lease(google.protobuf.message.Message):
     CREDENTIAL_EXPIRES_AT_FIELD_NUMBER: builtins.int
     RENEWABLE_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
+    NOTICE_FIELD_NUMBER: builtins.int
     id: builtins.str
     provider: builtins.str
     profile: builtins.str
@@ -197,6 +205,10 @@ class Lease(google.protobuf.message.Message):
     """Whether RenewLease would still extend it."""
     version: builtins.int
     """Grows whenever the material behind the lease changes; equal versions of one profile hold equal secrets."""
+    notice: builtins.str
+    """What the holder should know of the credential, for example that the vendor takes it from one program alone. One or two
+    sentences for a person, with the commands to run. Empty: there is nothing to know.
+    """
     @property
     def headers(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """What a request to the provider (for `brokered`: to the gateway) must carry."""
@@ -237,9 +249,10 @@ class Lease(google.protobuf.message.Message):
         credential_expires_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         renewable: builtins.bool = ...,
         version: builtins.int = ...,
+        notice: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["credential_expires_at", b"credential_expires_at", "expires_at", b"expires_at", "issued_at", b"issued_at", "max_expires_at", b"max_expires_at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["base_url", b"base_url", "credential_expires_at", b"credential_expires_at", "delivery", b"delivery", "env", b"env", "expires_at", b"expires_at", "headers", b"headers", "id", b"id", "issued_at", b"issued_at", "max_expires_at", b"max_expires_at", "mode", b"mode", "profile", b"profile", "provider", b"provider", "renewable", b"renewable", "secret", b"secret", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["base_url", b"base_url", "credential_expires_at", b"credential_expires_at", "delivery", b"delivery", "env", b"env", "expires_at", b"expires_at", "headers", b"headers", "id", b"id", "issued_at", b"issued_at", "max_expires_at", b"max_expires_at", "mode", b"mode", "notice", b"notice", "profile", b"profile", "provider", b"provider", "renewable", b"renewable", "secret", b"secret", "version", b"version"]) -> None: ...
 
 global___Lease = Lease
 
@@ -407,17 +420,21 @@ class ListProfilesRequest(google.protobuf.message.Message):
 
     PROVIDER_FIELD_NUMBER: builtins.int
     SESSION_FIELD_NUMBER: builtins.int
+    CLIENT_FIELD_NUMBER: builtins.int
     provider: builtins.str
     """Empty: every provider this agent may use."""
     session: builtins.str
     """Empty: no session, so neither pins nor stickiness."""
+    client: builtins.str
+    """The program that would use the credentials, as in AcquireLeaseRequest."""
     def __init__(
         self,
         *,
         provider: builtins.str = ...,
         session: builtins.str = ...,
+        client: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["provider", b"provider", "session", b"session"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["client", b"client", "provider", b"provider", "session", b"session"]) -> None: ...
 
 global___ListProfilesRequest = ListProfilesRequest
 
