@@ -1,6 +1,8 @@
 """`equabot health`: what a probe asks, for people, scripts and `exec` probes."""
 
 from argparse import ArgumentParser, Namespace
+from contextlib import suppress
+from threading import Event
 from typing import Any
 
 from broker.cli import output
@@ -8,11 +10,12 @@ from broker.cli.arguments import add_places, configuration
 from broker.cli.connecting import refusals
 from broker.cli.exits import Exit, Failure
 
+_PAUSE = 0.1
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
 
 
 def add_parser(subparsers: Any, **described: str) -> None:
-    """`health [SERVICE] [--address host:port]`."""
+    """`health [SERVICE] [--wait seconds] [--address host:port]`."""
     parser: ArgumentParser = subparsers.add_parser(
         "health", description="Exits with 0 when the service serves, 1 when it does not, 3 when no broker answers.", **described
     )
@@ -23,6 +26,9 @@ def add_parser(subparsers: Any, **described: str) -> None:
         default="",
         help="readiness, liveness, provider/NAME or profile/ID (default: the broker as a whole)",
     )
+    parser.add_argument(
+        "--wait", metavar="SECONDS", type=float, default=0.0, help="how long to ask until the service serves (default: once)"
+    )
     parser.add_argument("--address", metavar="HOST:PORT", help="where health is served (default: as configured)")
     add_places(parser)
     parser.set_defaults(run=run)
@@ -30,6 +36,15 @@ def add_parser(subparsers: Any, **described: str) -> None:
 
 def run(args: Namespace) -> int:
     """Prints SERVING, or raises Failure."""
+    pause = Event()
+    for _ in range(int(args.wait / _PAUSE)):
+        with suppress(Failure):
+            return _asked(args)
+        pause.wait(_PAUSE)
+    return _asked(args)
+
+
+def _asked(args: Namespace) -> int:
     from equabot_client.health import check  # noqa: PLC0415
 
     with refusals():

@@ -15,7 +15,7 @@ from traceback import extract_tb
 from typing import Final, NoReturn
 
 from broker.cli.exits import Exit, Failure
-from broker.cli.hardening import hide_memory
+from broker.cli.hardening import end_first, hide_memory
 from broker.cli.output import complain
 from broker.cli.surroundings import environment
 
@@ -66,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parse(list(sys.argv[1:] if argv is None else argv))
         hide_memory()
+        if not args.serving and not args.command:
+            end_first()
         _lead_log(args)
         code: int = args.run(args)
         sys.stdout.flush()

@@ -78,8 +78,9 @@ def _told(profiles: Iterable["Profile"]) -> "list[ProfileStatus]":
 
     from broker.domain.statuses import ProfileStatus  # noqa: PLC0415
 
-    names = [field.name for field in fields(ProfileStatus)]
-    return [ProfileStatus(**{name: _epoch(getattr(profile, name)) for name in names}) for profile in profiles]
+    names = {field.name for field in fields(ProfileStatus)}
+    told = ({each.name: _epoch(getattr(profile, each.name)) for each in fields(profile)} for profile in profiles)
+    return [ProfileStatus(**{name: value for name, value in known.items() if name in names}) for known in told]
 
 
 def _epoch(value: Any) -> Any:

@@ -25,6 +25,7 @@ from broker.domain.cooldowns import Usage
 from broker.domain.hygiene import Unclean, clean
 from broker.domain.material import Unit
 from broker.domain.provider import Mode, Provider
+from broker.domain.remedies import how_to_add
 from broker.domain.secret_value import SecretValue
 from broker.files.reading import Unreadable, read_whole
 from broker.storage.edited_file import Unwritable, edit_file
@@ -123,8 +124,11 @@ def cleaned(secret: SecretValue, provider: Provider, mode: Mode, desk: Desk) -> 
 def keep(desk: Desk, profile_id: str, entry: Mapping[str, Any]) -> None:
     """Stores a credential, in the place of the one that the profile had; that one's cooldowns and refusals go with it.
 
-    Raises Failure; nothing was stored then.
+    Raises Failure; nothing was stored then. A store that no source reads takes nothing.
     """
+    if not desk.config.places.stores:
+        instead = how_to_add(desk.config.catalog.get(str(entry["provider"])), desk.config.places)
+        raise Failure(f"nothing was stored: no source of this broker reads {desk.store.path}; instead, {instead}")
     replaced = False
 
     def change(document: Document) -> Document:

@@ -13,7 +13,7 @@ from broker.domain.discovery import Rules
 from broker.domain.leases import LeaseOptions
 from broker.domain.policies import Policies
 from broker.domain.provider import Catalog, Mode
-from broker.domain.remedies import Places
+from broker.domain.remedies import LABEL, Places
 from broker.domain.secret_value import SecretValue
 from broker.domain.workload import Workload
 from broker.envoy.options import GatewayOptions
@@ -169,4 +169,9 @@ class Config:
     def places(self) -> Places:
         """Where credentials come from, as a remedy names it."""
         dotenv = next((str(spec.options["path"]) for spec in self.sources if spec.kind == "dotenv"), ".env")
-        return Places(tuple(spec.kind for spec in self.sources), dotenv)
+        mounted = tuple(str(spec.options["path"]) for spec in self.sources if spec.kind == "mounted")
+        cluster = [spec.options for spec in self.sources if spec.kind == "kubernetes"]
+        names = tuple(name for options in cluster for name in options.get("names", ()))
+        chosen = (options.get("selector") or ("" if options.get("names") else LABEL) for options in cluster)
+        kinds = tuple(spec.kind for spec in self.sources)
+        return Places(kinds, dotenv, mounted, names, tuple(filter(None, chosen)))

@@ -12,14 +12,25 @@ from broker.domain.provider import Mode, Provider
 _STORE: Final = "profile_store"
 _VARIABLES: Final = ("env", "dotenv")
 _ANY: Final = "ANTHROPIC_API_KEY"
+LABEL: Final = "equabot.dev/credential=true"
+"""The label by which Secrets are found where neither a selector nor names are given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where a broker takes credentials from: the `kinds` of its sources, and the path of its `.env`."""
+    """Where a broker takes credentials from: the `kinds` of its sources, the path of its `.env`, the directories that are
+    mounted, the Secrets by name, and the labels that choose others."""
 
     kinds: tuple[str, ...] = (_STORE, "dotenv", "env")
     dotenv: str = ".env"
+    mounted: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+
+    @property
+    def stores(self) -> bool:
+        """Whether what a command stores is read."""
+        return _STORE in self.kinds
 
 
 ANYWHERE: Final = Places()
@@ -32,12 +43,23 @@ def how_to_add(provider: Provider | None, places: Places = ANYWHERE) -> str:
     written = [place for kind, place in (("env", "the environment"), ("dotenv", places.dotenv)) if kind in places.kinds]
     if name and written:
         ways.append(f"set {name} in {' or in '.join(written)}")
-    if _STORE in places.kinds:
+    if places.stores:
         ways.append(f"run `{f'equabot models auth add --provider {provider.id}' if provider else 'equabot onboard'}`")
+    if name:
+        ways += _in_cluster(name, places, alone=not ways)
     if not ways:
         kinds = ", ".join(dict.fromkeys(places.kinds)) or "none is configured"
         ways.append(f"put {name or 'a credential'} into one of the sources ({kinds})")
     return ", or ".join(ways)
+
+
+def _in_cluster(name: str, places: Places, *, alone: bool) -> list[str]:
+    """The same for places whose files and Secrets others write; files only where there is no other way."""
+    ways = [f"write it to the file {path}/{name}" for path in places.mounted[:1] if alone]
+    command = f"--from-file={name}=KEY_FILE"
+    ways += [f"run `kubectl create secret generic {secret} {command}`" for secret in places.secrets[:1]]
+    ways += [f"put {name} into a Secret and run `kubectl label secret NAME {label}`" for label in places.labels[:1]]
+    return ways
 
 
 def variable(provider: Provider | None) -> str:

@@ -16,13 +16,11 @@ from typing import Final
 from broker.domain.backoff import delays
 from broker.domain.discovery import Rules
 from broker.domain.material import Changed, Event, Listed, Removed, Unavailable, Unit
+from broker.domain.remedies import LABEL
 from broker.kube import watching
 from broker.kube.api import KubeApi
 from broker.ports import Clock
 from broker.sources._secret import KIND, Found, read_secret
-
-SELECTOR: Final = "equabot.dev/credential=true"
-"""The label by which Secrets are found where neither a selector nor names are given."""
 
 _PACE: Final = {"base": 0.5, "cap": 15.0}
 _SAID_MAX: Final = 3
@@ -41,12 +39,12 @@ class KubernetesOptions:
     @property
     def selected(self) -> str:
         """The selector that counts; empty for none."""
-        return self.selector or ("" if self.names else SELECTOR)
+        return self.selector or ("" if self.names else LABEL)
 
     @property
     def shown(self) -> str:
         """The source's name, which no other options have."""
-        selector = "" if self.selected == SELECTOR and not self.names else self.selected
+        selector = "" if self.selected == LABEL and not self.names else self.selected
         kubeconfig = str(self.kubeconfig or "")
         told = {"namespace": self.namespace, "selector": selector, "names": ",".join(self.names), "kubeconfig": kubeconfig}
         return " ".join((KIND, *(f"{key}={value}" for key, value in told.items() if value)))

@@ -5,10 +5,16 @@ The same program works with the provider's key (a `raw` lease) and behind the ga
 they carry, is the lease's to say.
 """
 
-import json
-import os
+# ruff: noqa: E402
 import signal
 import sys
+
+# The first process of a container ignores a SIGTERM that it does not handle, so this comes before imports that take time.
+for _number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(_number, lambda *_: sys.exit(0))
+
+import json
+import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

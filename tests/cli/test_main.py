@@ -247,3 +247,13 @@ def test_a_home_of_another_user_is_no_traceback(host: Host, command: list[str], 
         os.seteuid(0)
         shutil.rmtree(mine)
     assert (done.code, said in done.err) == (code, True), done.err
+
+
+def test_a_command_is_ended_before_the_broker_where_memory_runs_out() -> None:
+    """K7: commands run in the broker's container, and count against its limit."""
+    code = (
+        "from pathlib import Path; from broker.cli.main import main; main(['config', 'check', '--config', '/nowhere']);"
+        " print('score', Path('/proc/self/oom_score_adj').read_text())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split()[-2:] == ["score", "1000"]

@@ -220,9 +220,9 @@ def test_a_broker_that_is_started_anew_is_found_again(
 
 
 def test_without_native_sidecars_the_agent_waits(install: Callable[..., Installed]) -> None:
-    """It is started before the broker there, and works as soon as that has something to give."""
+    """It works as soon as the broker has something to give."""
     installed, key = install(nativeSidecar=False), made_up_key("plain")
-    assert list(installed.pod.containers) == ["agent", BROKER]
+    assert list(installed.pod.containers) == [BROKER, "agent"]
     installed.secret(key)
     installed.pod.wait_until(lambda: installed.used(key) and installed.ready)
 

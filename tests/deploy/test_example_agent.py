@@ -111,3 +111,14 @@ def test_it_lives_through_its_brokers_end(agent: Agent) -> None:
     calls = agent.page()[1]["calls"]
     agent.broker.wait_for(lambda: agent.page()[1]["calls"] > calls + 3)
     agent.shows(working=True, status=200)
+
+
+def test_a_signal_during_its_imports_ends_it(tmp_path: Path) -> None:
+    """K9: as the first process of a container it would ignore a SIGTERM that comes before it has a handler."""
+    (tmp_path / "httpx.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(600)\n")
+    environ = {"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    with subprocess.Popen([sys.executable, str(PROGRAM)], env=environ, stdout=subprocess.PIPE) as agent:
+        assert agent.stdout is not None
+        assert agent.stdout.readline() == b"importing\n"
+        agent.send_signal(signal.SIGTERM)
+        assert agent.wait(60) == 0

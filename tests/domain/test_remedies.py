@@ -8,6 +8,7 @@ from broker.domain.remedies import ANYWHERE, Places, how_to_add, how_to_replace
 ACME = Provider(id="acme", env_names=(EnvName("ACME_TOKEN", Mode.TOKEN), EnvName("ACME_API_KEY"), EnvName("ACME_KEY")))
 BARE = Provider(id="bare")
 ADD = "run `equabot models auth add --provider acme`"
+SECRET = "kubectl create secret generic"
 STORE = "equabot models auth"
 
 
@@ -19,6 +20,13 @@ STORE = "equabot models auth"
         (ACME, Places(("env",)), "set ACME_API_KEY in the environment"),
         (ACME, Places(("profile_store",)), ADD),
         (ACME, Places(("kubernetes", "kubernetes")), "put ACME_API_KEY into one of the sources (kubernetes)"),
+        (ACME, Places(("mounted",), mounted=("/run/s",)), "write it to the file /run/s/ACME_API_KEY"),
+        (ACME, Places(("kubernetes",), secrets=("llm",)), f"run `{SECRET} llm --from-file=ACME_API_KEY=KEY_FILE`"),
+        (
+            ACME,
+            Places(("kubernetes",), labels=("a=b",)),
+            "put ACME_API_KEY into a Secret and run `kubectl label secret NAME a=b`",
+        ),
         (ACME, Places(()), "put ACME_API_KEY into one of the sources (none is configured)"),
         (BARE, ANYWHERE, "run `equabot models auth add --provider bare`"),
         (BARE, Places(("env",)), "put a credential into one of the sources (env)"),

@@ -140,3 +140,14 @@ def test_vendors_are_verified() -> None:
 def test_agents_are_told_an_address_that_they_can_reach(url: str, host: str, expected: str) -> None:
     """Whatever it listens on, unless the configuration names one."""
     assert gateway_url(GatewayOptions(url=url), host=host, port=8787) == expected
+
+
+def test_a_check_outlasts_a_kubelets_second_restart() -> None:
+    """K6: Envoy asks again for about 15 seconds. Its pauses are random, on average half of the longest one."""
+    (policy,) = [
+        node["envoy_grpc"] and node["retry_policy"]
+        for node in walk(bootstrap_config(GATEWAY))
+        if "retry_policy" in node and "envoy_grpc" in node
+    ]
+    longest = float(policy["retry_back_off"]["max_interval"].removesuffix("s"))
+    assert 14 <= policy["num_retries"] * longest / 2 <= 20

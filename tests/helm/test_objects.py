@@ -1,9 +1,13 @@
 """The other objects: what the broker may do in the cluster, who reaches the pods, and what watches them."""
 
+import json
+import re
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import combinations
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -170,6 +174,26 @@ def test_what_helm_test_asks() -> None:
     assert all(name in said for name in services)
     assert [each["name"] for each in test["spec"]["containers"]] == ["liveness", "readiness", "lease"]
     assert of_kind(render(FIXTURES / "agents.yaml"), "Pod") == []
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (401, 1), (503, 1), (0, 1)])
+def test_what_helm_test_asks_fails_while_the_agents_calls_fail(status: int, code: int) -> None:
+    """K8: a lease in hand is not enough. The test's own command, with a page in place of the agent's."""
+    (test,) = of_kind(render(), "Pod")
+    [source] = test["spec"]["containers"][-1]["args"]
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"working": True, "status": status}).encode())
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        asked = re.sub(r"http://[^\"]*", f"http://127.0.0.1:{server.server_port}/", source)
+        done = subprocess.run([sys.executable, "-c", asked], capture_output=True, timeout=60, check=False)
+        server.shutdown()
+    assert done.returncode == code, done.stderr
 
 
 @pytest.mark.parametrize("fixture", EVERY, ids=lambda path: path.stem)

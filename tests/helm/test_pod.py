@@ -112,9 +112,29 @@ def test_a_cluster_says_whether_it_has_native_sidecars(kubernetes: str, *, nativ
     """Where it has them, the broker comes first and goes last; elsewhere the agent is the first of equals."""
     spec = pod(render(FIXTURES / "gateway.yaml", kubernetes=kubernetes))
     assert [each["name"] for each in spec.get("initContainers", [])] == ([BROKER, GATEWAY] if native else [])
-    assert [each["name"] for each in spec["containers"]] == (["agent"] if native else ["agent", BROKER, GATEWAY])
+    assert [each["name"] for each in spec["containers"]] == (["agent"] if native else [BROKER, GATEWAY, "agent"])
     policies = {name: each.get("restartPolicy") for name, each in containers(spec).items()}
     assert policies == {"agent": None, **dict.fromkeys((BROKER, GATEWAY), "Always" if native else None)}
+
+
+def test_a_hung_broker_has_less_time_to_end_than_the_pod(objects: list[dict[str, Any]]) -> None:
+    """K4: a failed liveness probe ends it after five seconds; the pod's grace is for a broker that ends in order."""
+    spec = pod(objects)
+    assert containers(spec)[BROKER]["livenessProbe"]["terminationGracePeriodSeconds"] == 5
+    assert spec["terminationGracePeriodSeconds"] > 5
+
+
+def test_what_is_after_the_broker_waits_for_it(objects: list[dict[str, Any]]) -> None:
+    """K10: as a native sidecar by its startup probe; else it is the first container, and a kubelet starts the next one when
+    its postStart hook has returned."""
+    spec = pod(objects)
+    broker = containers(spec)[BROKER]
+    if "initContainers" in spec:
+        assert spec["initContainers"][0]["name"] == BROKER
+        assert "lifecycle" not in broker
+    else:
+        assert spec["containers"][0]["name"] == BROKER
+        assert broker["lifecycle"]["postStart"]["exec"]["command"][:3] == ["equabot", "health", "liveness"]
 
 
 def test_a_fallback_can_be_asked_for() -> None:

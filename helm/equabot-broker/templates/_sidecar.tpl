@@ -5,7 +5,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Entries for `containers`, after the agents', where the cluster has no native sidecars; elsewhere nothing. */}}
+{{/* Entries for `containers`, before the agents', where the cluster has no native sidecars; elsewhere nothing. */}}
 {{- define "equabot-broker.plainSidecar" -}}
 {{- if not (include "equabot-broker.isNative" .) -}}
 {{ include "equabot-broker.containers" . }}
@@ -35,6 +35,12 @@
     {{- with .values.broker.env }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
+  {{- if not (include "equabot-broker.isNative" .) }}
+  # What is after it in `containers` starts once it serves: a kubelet starts them in order, and waits for this.
+  lifecycle:
+    postStart:
+      exec: {command: [equabot, health, liveness, --wait, "60"]}
+  {{- end }}
   ports:
     - {name: equabot-health, containerPort: {{ $health }}}
     - {name: equabot-metrics, containerPort: {{ include "equabot-broker.port" (dict "values" .values "key" "metrics") }}}
