@@ -108,3 +108,27 @@ def test_where_a_gateway_is_missing_that_is_said_and_not_to_hand_out_the_key(mak
     assert done.returncode == 1
     assert "no gateway runs with this broker: start it with `equabot serve --gateway`" in done.stderr
     assert "agents.main.deliveries" not in done.stderr
+
+
+@pytest.mark.parametrize("how", ["revoked", "suspended"])
+def test_the_end_of_a_lease_is_said_with_its_reason(running_broker: RunningBroker, how: str) -> None:
+    """C19: and no other lease is taken, which the command could not use."""
+    with running_broker.spawn("exec", "anthropic", "--", sys.executable, "-c", WAIT) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        assert running.stdout.readline()
+        lease = running_broker.run("lease", "list").stdout.split()[0]
+        if how == "revoked":
+            assert running_broker.run("lease", "revoke", lease).returncode == 0
+            why = "it was revoked"
+        else:
+            assert running_broker.run("agent", "suspend", "main").returncode == 0
+            why = "the agent is suspended, until an operator resumes it"
+        line = running.stderr.readline()
+        assert line == f"equabot: the lease of anthropic has ended: {why}; the command still holds the key\n"
+        running_broker.run("agent", "resume", "main")
+        running_broker.wait_output("lease", "list", until=lambda text: not text)
+        assert running.poll() is None
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(10) == 128 + 15
+        assert running.stderr.read() == ""
