@@ -17,10 +17,16 @@ PROTOC      = $(PROTO_VENV)/bin/python -m grpc_tools.protoc --proto_path=proto \
 LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-package equabot-client $(LOCK_FLAGS)
 
+# Tests wait more than they work, so that there are more workers than cores.
+JOBS   ?= $(shell expr $$(nproc) + 1)
+PYTEST  = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
+# Longest first: what begins last should not be what takes longest.
+SLOW   := $(wildcard $(addprefix tests/,kubelet containers kubernetes clients_real gateway journeys deploy docs helm proof))
+
 BUILD_IMAGE = docker build $(BUILD_FLAGS) $(foreach arg,BASE_IMAGE PIP_NO_INDEX,$(if $($(arg)),--build-arg $(arg)=$($(arg))))
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check fmt proto proto-check lock image example-agent dist bench clean
+.PHONY: help install run test test-fast check fmt proto proto-check lock image example-agent dist bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,8 +36,11 @@ install: $(VENV)/.installed ## the virtual environment, from requirements/dev.tx
 run: install ## a broker and an agent that uses it, in this terminal
 	$(BIN)/python deploy/demo.py
 
-test: install ## every tier this machine allows; what it skips is listed at the end
-	$(BIN)/python -m pytest $(ARGS)
+test-fast: install ## the tests that need no more than Python: no Docker, no Envoy, no cluster
+	$(PYTEST) $(SLOW:%=--ignore=%)
+
+test: $(if $(ARGS),install,test-fast) ## every tier this machine allows, the fast ones first; takes ARGS=, of pytest
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(PYTEST) $(SLOW))
 
 check: install proto-check ## lint, format, types, walls between the rooms, stale stubs
 	$(BIN)/ruff check

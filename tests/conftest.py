@@ -36,6 +36,20 @@ def pytest_configure() -> None:
         tempfile.tempdir = os.environ["TMPDIR"] = "/tmp"
 
 
+_TOGETHER: Final = {"containers": "engine", "kubelet": "engine", "kubernetes": "cluster", "helm": "cluster"}
+"""Directories of tests that share what is dear: images and containers of one Docker Engine, one API server."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With pytest-xdist the tests of a file stay together, which share its fixtures, and those of a dear tier too."""
+    if not config.getoption("dist", "no").startswith("loadgroup"):
+        return
+    for item in items:
+        directory = item.path.relative_to(config.rootpath).parts[1]
+        group = _TOGETHER.get(directory) or str(item.path.relative_to(config.rootpath))
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture
 def as_nobody() -> Iterator[Path]:
     """A directory of one's own, and nobody's rights: root may do what it likes."""

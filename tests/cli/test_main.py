@@ -12,7 +12,7 @@ import pytest
 
 from broker.cli.main import main, parse
 from tests.fakes.host import Host
-from tests.journeys.running import free_port
+from tests.ports import free_port
 
 CANARY = "sk-ant-api03-CANARYcanaryCANARY"
 

@@ -17,8 +17,8 @@ import pytest
 from tests.containers.kubelet import RunningPod, pod
 from tests.fakes.upstream import Upstream
 from tests.helm import chart
-from tests.journeys.running import free_port
 from tests.kubernetes.api import Account, Api
+from tests.ports import free_port
 from tests.tiers import require
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for the images to be built

@@ -19,7 +19,7 @@ import yaml
 
 from tests.containers.pod import BROKER_ID
 from tests.fakes.upstream import Upstream
-from tests.journeys.running import free_port
+from tests.ports import free_port
 from tests.tiers import absent
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for the images to be built

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from tests.fakes.upstream import Upstream, refused
-from tests.journeys.running import KEY, OTHER_KEY, RunningBroker, free_port
+from tests.journeys.running import KEY, OTHER_KEY, RunningBroker
+from tests.ports import free_port
 
 PROGRAM = Path(__file__).parents[2] / "deploy" / "example-agent" / "agent.py"
 

@@ -19,7 +19,7 @@ from broker.engine.clock import SystemClock
 from broker.envoy.bootstrap_config import Gateway, as_yaml, bootstrap_config
 from broker.envoy.options import GatewayOptions
 from broker.envoy.process import EnvoyProcess, fitting
-from tests.journeys.running import free_port
+from tests.ports import free_port
 from tests.tiers import program, require
 
 

@@ -14,7 +14,8 @@ import yaml
 
 from equabot_client import Lease
 from tests.fakes.upstream import Upstream
-from tests.journeys.running import KEY, OTHER_KEY, RunningBroker, free_port
+from tests.journeys.running import KEY, OTHER_KEY, RunningBroker
+from tests.ports import free_port
 from tests.tiers import program, require
 
 OPENAI_KEY: Final = "sk-proj-" + "gateway0" * 12

@@ -9,7 +9,8 @@ import pytest
 
 from tests.fakes.upstream import Upstream
 from tests.gateway.running import Gateway, Told
-from tests.journeys.running import KEY, OTHER_KEY, free_port
+from tests.journeys.running import KEY, OTHER_KEY
+from tests.ports import free_port
 
 _TYPE: Final = "type.googleapis.com/envoy.extensions"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.fakes.upstream import Upstream
-from tests.journeys.running import free_port
 from tests.kubernetes.certificates import Pair
+from tests.ports import free_port
 from tests.tiers import program
 
 _TYPE: Final = "type.googleapis.com/envoy.extensions"

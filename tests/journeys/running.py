@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import Final, Self
 import pytest
 
 from equabot_client import Broker, EquabotError, connect, health
+from tests.ports import free_port
 
 EQUABOT: Final = (sys.executable, "-m", "broker")
 KEY: Final = "sk-ant-api03-" + "journey0" * 11 + "AA"
@@ -182,10 +182,3 @@ class RunningBroker:
             self.process.kill()
             self.process.wait(10)
         shutil.rmtree(self.home, ignore_errors=True)
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

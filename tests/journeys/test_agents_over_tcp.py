@@ -14,9 +14,10 @@ from equabot_client import Security, aio, connect, errors
 from tests.fakes.issuer import ISSUER, Issuer
 from tests.journeys.canaries import PIECE
 from tests.journeys.conftest import MakeBroker
-from tests.journeys.running import EQUABOT, KEY, OTHER_KEY, RunningBroker, free_port
+from tests.journeys.running import EQUABOT, KEY, OTHER_KEY, RunningBroker
 from tests.kubernetes.api import Api
 from tests.kubernetes.certificates import Authority, Pair
+from tests.ports import free_port
 
 REVIEWS = {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
 AUTHORITY = Authority("broker")

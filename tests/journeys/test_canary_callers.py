@@ -12,9 +12,10 @@ from equabot_client import Security, connect, errors
 from tests.fakes.issuer import ISSUER, Issuer, base64url
 from tests.journeys.canaries import KEY, Canaries
 from tests.journeys.conftest import MakeBroker
-from tests.journeys.running import RunningBroker, free_port
+from tests.journeys.running import RunningBroker
 from tests.journeys.showing import BROKER, TALKATIVE, ask, shown_by
 from tests.kubernetes.certificates import Authority
+from tests.ports import free_port
 
 CONFIG = """\
 listen:

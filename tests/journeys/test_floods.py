@@ -30,8 +30,9 @@ from tests.fakes.http2 import (
     message,
 )  # fmt: skip
 from tests.fakes.issuer import ISSUER, Issuer
-from tests.journeys.running import KEY, RunningBroker, free_port
+from tests.journeys.running import KEY, RunningBroker
 from tests.kubernetes.certificates import Authority
+from tests.ports import free_port
 
 MOST = 32 << 10
 """KiB by which a flood may grow the broker."""

@@ -16,7 +16,8 @@ import pytest
 from equabot_client import Lease
 from tests.fakes.upstream import Answer, Upstream
 from tests.journeys.conftest import MakeBroker
-from tests.journeys.running import RunningBroker, free_port
+from tests.journeys.running import RunningBroker
+from tests.ports import free_port
 from tests.tiers import program, require
 
 FIRST = "sk-ant-api03-" + "gateway1" * 11 + "AA"

@@ -18,16 +18,11 @@ from grpc_reflection.v1alpha import reflection_pb2
 from broker.rpc.server import CannotListen, health_server
 from equabot.broker.v1 import broker_pb2 as pb
 from tests.fakes.engine import Engine, profile
+from tests.ports import free_port
 from tests.rpc.conftest import Serve
 from tests.rpc.serving import refused, said
 
 V1, V1ALPHA = "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def reflect(channel: Any, service: str, request: reflection_pb2.ServerReflectionRequest | bytes) -> Any:

@@ -20,7 +20,7 @@ from broker.storage.agent_stores import AgentStores
 from broker.storage.auth_profiles import AuthProfiles
 from broker.storage.sealing import Seal, StoreSeal
 
-ONE, TWO = os.urandom(32), os.urandom(32)
+ONE, TWO = hashlib.sha256(b"one").digest(), hashlib.sha256(b"two").digest()
 SECRET = "sk-ant-api03-" + "s" * 60
 
 
