@@ -20,8 +20,6 @@ LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --uni
 # Tests wait more than they work, so that there are more workers than cores.
 JOBS   ?= $(shell expr $$(nproc) + 1)
 PYTEST  = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
-# Longest first: what begins last should not be what takes longest.
-SLOW   := $(wildcard $(addprefix tests/,kubelet containers kubernetes clients_real gateway journeys deploy docs helm proof))
 
 BUILD_IMAGE = docker build $(BUILD_FLAGS) $(foreach arg,BASE_IMAGE PIP_NO_INDEX,$(if $($(arg)),--build-arg $(arg)=$($(arg))))
 
@@ -37,10 +35,10 @@ run: install ## a broker and an agent that uses it, in this terminal
 	$(BIN)/python deploy/demo.py
 
 test-fast: install ## the tests that need no more than Python: no Docker, no Envoy, no cluster
-	$(PYTEST) $(SLOW:%=--ignore=%)
+	$(PYTEST) --only fast
 
 test: $(if $(ARGS),install,test-fast) ## every tier this machine allows, the fast ones first; takes ARGS=, of pytest
-	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(PYTEST) $(SLOW))
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(PYTEST) --only slow)
 
 check: install proto-check ## lint, format, types, walls between the rooms, stale stubs
 	$(BIN)/ruff check

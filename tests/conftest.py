@@ -36,18 +36,41 @@ def pytest_configure() -> None:
         tempfile.tempdir = os.environ["TMPDIR"] = "/tmp"
 
 
+_SLOW: Final = ("kubelet", "containers", "kubernetes", "recipes", "gateway", "journeys", "deploy", "docs", "helm")
+"""Directories of tests that start processes, the longest first: what begins last should not be what takes longest."""
 _TOGETHER: Final = {"containers": "engine", "kubelet": "engine", "kubernetes": "cluster", "helm": "cluster"}
-"""Directories of tests that share what is dear: images and containers of one Docker Engine, one API server."""
+"""Those that share what is dear: images and containers of one Docker Engine, one API server."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The fast tests need no more than Python; the slow ones are all others."""
+    parser.addoption("--only", choices=("fast", "slow"), help="the tests that start no programs, or all others")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A whole directory is fast or slow; a file next to this one is fast."""
+    only = config.getoption("--only")
+    if only is None or collection_path.parent != Path(__file__).parent:
+        return None
+    return (collection_path.name in _SLOW) is (only == "fast") or None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With pytest-xdist the tests of a file stay together, which share its fixtures, and those of a dear tier too."""
-    if not config.getoption("dist", "no").startswith("loadgroup"):
+    if config.getoption("dist", "no") != "loadgroup":
         return
+    items.sort(key=lambda item: _place(_directory(item)))
     for item in items:
-        directory = item.path.relative_to(config.rootpath).parts[1]
-        group = _TOGETHER.get(directory) or str(item.path.relative_to(config.rootpath))
+        group = _TOGETHER.get(_directory(item)) or str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _directory(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).parts[0]
+
+
+def _place(directory: str) -> int:
+    return _SLOW.index(directory) if directory in _SLOW else len(_SLOW)
 
 
 @pytest.fixture
