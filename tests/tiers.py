@@ -88,6 +88,12 @@ def _helm() -> str:
     return "" if program("helm") else "no helm command; deploy/ci/kubernetes builds one"
 
 
+def _kubelet() -> str:
+    from tests.kubelet.node import lacking
+
+    return _docker() or lacking(cluster_programs())
+
+
 def _clients() -> str:
     found = (clients() / "made-from").is_file()
     return "" if found else f"no clients in {clients()}; deploy/ci/clients installs them"
@@ -103,5 +109,6 @@ _PROBES: Final[Mapping[str, Callable[[], str]]] = {
     "docker": _docker,
     "envoy": _envoy,
     "helm": _helm,
+    "kubelet": _kubelet,
     "kubernetes": _kubernetes,
 }

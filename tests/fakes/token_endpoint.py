@@ -77,6 +77,7 @@ class TokenEndpoint:
         odds: Mapping[str, float] | None = None,
         seed: int = 0,
         slowness: float = 0.5,
+        host: str = "127.0.0.1",
     ) -> None:
         self.life = life
         self.slowness = slowness
@@ -97,7 +98,7 @@ class TokenEndpoint:
             self._apply(entry)
         self._file = os.open(ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._ledger = ledger
-        self._server = _Server(("127.0.0.1", port), self)
+        self._server = _Server((host, port), self)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self.port: int = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}/token"

@@ -36,8 +36,9 @@ class Cluster(Api):
     called in any order: address, certificates, accounts and data outlive every end.
     """
 
-    def __init__(self, assets: Path, directory: Path) -> None:
+    def __init__(self, assets: Path, directory: Path, *, address: str = "127.0.0.1") -> None:
         self._assets = assets
+        self._address = address
         self._directory = directory
         self._authority = Authority("test-cluster")
         self._token = secrets.token_urlsafe(32)
@@ -46,7 +47,7 @@ class Cluster(Api):
         self._server: subprocess.Popen[bytes] | None = None
         trust = base64.b64encode(self._authority.pem).decode()
         super().__init__(
-            {"server": f"https://127.0.0.1:{self._port}", "certificate-authority-data": trust}, {"token": self._token}
+            {"server": f"https://{address}:{self._port}", "certificate-authority-data": trust}, {"token": self._token}
         )
 
     def __enter__(self) -> Self:
@@ -114,7 +115,7 @@ class Cluster(Api):
     # --- the programs ---
 
     def _prepare(self) -> None:
-        serving = self._authority.server("127.0.0.1", "localhost", "kubernetes.default.svc")
+        serving = self._authority.server(self._address, "localhost", "kubernetes.default.svc", "10.0.0.1")
         signing = signing_key()
         files = {
             "ca.pem": self._authority.pem,
@@ -146,8 +147,8 @@ class Cluster(Api):
         files = self._directory
         return (
             f"--etcd-servers=unix://{files}/etcd",
-            "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1",
+            f"--bind-address={self._address}",
+            f"--advertise-address={self._address}",
             f"--secure-port={self._port}",
             "--endpoint-reconciler-type=none",
             f"--tls-cert-file={files}/tls.pem",
