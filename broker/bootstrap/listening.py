@@ -146,6 +146,7 @@ def _control_services(config: Config, engine: Engine, *, events: Events, clock: 
                 suspensions=engine.suspensions,
                 leasing=engine.leasing,
                 standings=engine.standings,
+                clock=clock,
             ),
             scrubbing=ScrubbingServicer(config.catalog.providers.values()) if config.gateway.scrub else None,
         ).service(),

@@ -132,6 +132,16 @@ class Choosing:
     def _order(self, agent: str, provider: str) -> Sequence[str] | None:
         return explicit_order(provider, stored=self._stored(agent, provider), configured=self._configured)
 
+    def has_another(
+        self, agent: str, provider: str, *, than: str, session: str = "", model: str = "", client: str = ""
+    ) -> bool:
+        """Whether a profile is ready for the agent now that is another, should that one refuse. Takes nothing."""
+        pinned, strict = self._sessions.pinned((agent, session, provider)) if session else ("", False)
+        if strict and pinned == than:
+            return False
+        ready = (one for one in self.plan(agent, provider, model, client).ordered() if one.id != than)
+        return any(_serves(one, self._clock.now()) for one in ready)
+
     def _automatic(self, key: SessionKey, *, model: str, client: str, waits: bool) -> Candidate:
         agent, session, provider = key
         current = self.plan(agent, provider, model, client)

@@ -296,6 +296,15 @@ class Leasing:
         self._standings.tried(settled.agent, (held.profile.agent, held.profile.id))
         return settled, held
 
+    def has_another(self, token: bytes, *, profile: str, model: str = "") -> bool:
+        """Whether the next request with the token could be served by another profile than this one."""
+        lease = self._ledger.by_token(token)
+        if lease is None or not lease.automatic:
+            return False
+        return self._choosing.has_another(
+            lease.agent, lease.provider, than=profile, session=lease.session, model=model or lease.model, client=lease.client
+        )
+
     # -- what an open stream may ask -----------------------------------------------------------------------------------
 
     def look(self, lease_id: str) -> Grant:

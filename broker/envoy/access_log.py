@@ -11,6 +11,7 @@ from envoy.service.accesslog.v3 import als_pb2 as pb
 from broker.domain.answers import Answer, wait
 from broker.engine.spending import Spending, Used
 from broker.envoy.authorize import ACCOUNT, MODEL
+from broker.envoy.waits import NAMESPACE
 from broker.ports import Clock
 from broker.rpc.calls import Call, Service
 from broker.telemetry.events import Events, GatewayLogSkipped
@@ -98,12 +99,18 @@ def _answer(entry: accesslog_pb2.HTTPAccessLogEntry, *, now: float) -> Answer:
         status=response.response_code.value,
         ours=response.response_code_details not in _FROM_THE_VENDOR,
         failed=_failed(common),
-        retry_after=wait(response.response_headers, now=now),
+        retry_after=wait(_said(common) or response.response_headers, now=now),
         began=common.start_time.seconds + common.start_time.nanos / 1e9,
         seconds=max(lasted.seconds + lasted.nanos / 1e9, 0.0),
         sent=request.request_body_bytes,
         received=response.response_body_bytes,
     )
+
+
+def _said(common: accesslog_pb2.AccessLogCommon) -> Mapping[str, str]:
+    """The vendor's own words where the agent was given others."""
+    told = common.metadata.filter_metadata
+    return {name: value.string_value for name, value in told[NAMESPACE].fields.items()} if NAMESPACE in told else {}
 
 
 def _failed(common: accesslog_pb2.AccessLogCommon) -> bool:

@@ -28,6 +28,8 @@ from broker.engine.suspensions import Suspensions, refusal
 from broker.envoy.cutting_filters import AUTHORIZATION
 from broker.envoy.local_replies import ENDED, SUSPENDED, TOO_MANY
 from broker.envoy.refusals import Refused, body, refusal_of, said
+from broker.envoy.waits import Waits
+from broker.ports import Clock
 from broker.rpc.calls import Call
 
 _PER_AGENT: Final = 512
@@ -54,12 +56,15 @@ class Cutting:
         suspensions: Suspensions,
         leasing: Leasing,
         standings: Standings,
+        clock: Clock,
         per_agent: int = _PER_AGENT,
         in_all: int = _IN_ALL,
     ) -> None:
         self._catalog = catalog
         self._suspensions = suspensions
         self._leasing = leasing
+        self._clock = clock
+        self._waits = Waits(leasing)
         self._standings = standings
         self._per_agent = per_agent
         self._in_all = in_all
@@ -82,7 +87,7 @@ class Cutting:
         refused: Refused | None = None
         try:
             with self._kept(fields) as watched:
-                await call.write(_CONTINUE[first.WhichOneof("request")])
+                await call.write(self._continued(first, fields))
                 await watched.ends(requests, call)
                 refused = None if watched.cut is None else refusal_of(watched.cut)
         except BrokerError as over:
@@ -91,6 +96,12 @@ class Cutting:
             refused = full
         if refused is not None:
             await call.write(_answer(refused, "" if provider is None else provider.api))
+
+    def _continued(self, first: Any, fields: dict[str, str]) -> pb.ProcessingResponse:
+        part = first.WhichOneof("request")
+        if part != "response_headers":
+            return _CONTINUE[part]
+        return self._waits.continued(first.response_headers, fields, now=self._clock.now())
 
     @contextmanager
     def _kept(self, fields: dict[str, str]) -> Iterator["_Watched"]:

@@ -9,6 +9,7 @@ A request whose body is small, or whose answer is small and comes whole, is soon
 from typing import Any, Final
 
 from broker.envoy._documents import Json, named
+from broker.envoy.waits import HEADERS, NAMESPACE, STATUSES
 
 AUTHORIZATION: Final = "envoy.filters.http.ext_authz"
 """Whose metadata says which agent's request it is."""
@@ -26,9 +27,11 @@ def watched_uploads(control: str) -> Json:
 
 
 def watched_answers(control: str) -> Json:
-    """Watches streams, WebSockets and large answers, from the answer's headers on."""
+    """Watches streams, WebSockets and large answers, from the answer's headers on, and looks at those that ask for patience."""
     comes_whole = _or(_header("Response", "content-length", _SMALL_ANSWER), _header("Response", ":status", "204|304"))
-    return _unless(comes_whole, _processor(control, request_header_mode="SKIP", response_header_mode="SEND"))
+    asks_for_patience = _header("Response", ":status", STATUSES)
+    soon_over = {"and_matcher": {"predicate": [comes_whole, {"not_matcher": asks_for_patience}]}}
+    return _unless(soon_over, _processor(control, request_header_mode="SKIP", response_header_mode="SEND"))
 
 
 def _processor(control: str, **headers: str) -> Json:
@@ -44,9 +47,12 @@ def _processor(control: str, **headers: str) -> Json:
             "request_trailer_mode": "SKIP",
             "response_trailer_mode": "SEND",
         },
-        # Of the headers, which hold the credential by now, nothing is needed here.
-        forward_rules={"allowed_headers": {"patterns": [{"exact": ":status"}]}},
-        metadata_options={"forwarding_namespaces": {"untyped": [AUTHORIZATION]}},
+        # Of the request's headers, which hold the credential by now, nothing is needed here.
+        forward_rules={"allowed_headers": {"patterns": [{"exact": name} for name in (":status", *HEADERS)]}},
+        metadata_options={
+            "forwarding_namespaces": {"untyped": [AUTHORIZATION]},
+            "receiving_namespaces": {"untyped": [NAMESPACE]},
+        },
         # A restart of the broker cuts nothing: see the ADR for what that costs.
         failure_mode_allow=True,
         message_timeout="5s",

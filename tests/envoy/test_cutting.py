@@ -32,7 +32,7 @@ def engine() -> Engine:
 def made(engine: Engine) -> Cutting:
     return Cutting(
         catalog=engine.catalog, suspensions=engine.suspensions, leasing=engine.leasing, standings=engine.standings,
-        per_agent=3, in_all=4,
+        clock=engine.clock, per_agent=3, in_all=4,
     )  # fmt: skip
 
 

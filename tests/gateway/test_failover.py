@@ -3,8 +3,10 @@
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import anthropic
 import pytest
 
 from equabot_client import admin
@@ -128,3 +130,39 @@ def test_a_lease_goes_to_the_profile_that_was_asked_for_and_to_no_other(make_gat
     gateway.wait_answered(1)
     assert gateway.ask(token).status == 429
     assert {request.secret() for request in vendor.received} == {KEY}
+
+
+@pytest.mark.parametrize("header", ["retry-after", "retry-after-ms"])
+@pytest.mark.parametrize("status", [429, 503, 529])
+def test_no_sdk_sleeps_while_another_profile_is_ready(
+    make_gateway: MakeGateway, vendor: Upstream, status: int, header: str
+) -> None:
+    """C20: the agent is asked to wait for a second; the profile waits as long as the vendor has said."""
+    gateway = make_gateway(dotenv=TWO_KEYS, auth=ORDER).start()
+    vendor.verdicts[KEY] = Answer(status, {header: "600" if header == "retry-after" else "600000"}, b"{}")
+    token = gateway.lease().secret.reveal()
+    before = datetime.now(UTC)
+    told = gateway.ask(token)
+    assert (told.status, told.headers["retry-after"], "retry-after-ms" in told.headers) == (status, "1", False)
+    gateway.wait_answered(1)
+    assert gateway.ask(token).status == 200
+    with gateway.connect() as broker:
+        [cooling] = [profile for profile in broker.list_profiles("anthropic") if profile.id == "anthropic:dotenv"]
+    assert cooling.cooldown_until is not None
+    assert cooling.cooldown_until - before > timedelta(seconds=500)
+    # Nor does the last one say less than the vendor, once none is left.
+    vendor.verdicts[OTHER_KEY] = Answer(status, {"retry-after": "700"}, b"{}")
+    assert gateway.ask(token).headers["retry-after"] == "700"
+
+
+def test_an_unmodified_sdk_meets_the_next_profile_at_once(make_gateway: MakeGateway, vendor: Upstream) -> None:
+    """C20: with its own retries and the vendor's own words."""
+    gateway = make_gateway(dotenv=TWO_KEYS, auth=ORDER).start()
+    vendor.verdicts[KEY] = refused(429, retry_after="59")
+    token = gateway.lease().secret.reveal()
+    with anthropic.Anthropic(api_key=token, base_url=f"{gateway.url}/anthropic", max_retries=1, timeout=30.0) as client:
+        said = client.with_raw_response.messages.create(
+            model="claude", max_tokens=9, messages=[{"role": "user", "content": "hi"}]
+        )
+    assert said.retries_taken == 1
+    assert [request.secret() for request in vendor.received] == [KEY, OTHER_KEY]
