@@ -5,6 +5,8 @@ A rule is `[!][METHOD ]/path`: `POST /v1/messages`, `GET /v1/files/{file}/conten
 - METHOD is one of `METHODS`, or `*` for any; without it the rule is for any method. HEAD counts as GET.
 - `{name}` matches one segment or a part of one, never a slash. Where the path ends with it, it does not match a segment that
   names credentials or administration (`token`, `api_keys`, `sessions`…): `GET /v1/files/{file}` is not `GET /v1/files/secrets`.
+- `{model}` also matches what models' names have: encoded slashes (`anthropic%2Fclaude`), and the organisation in the name of a
+  fine-tuned one (`ft:gpt:my-org::id`). No other name matches an encoded slash.
 - `*` and `**` match any characters, slashes too. `* /**` matches everything.
 - Everything else matches itself: case and a slash at the end count (`joining` says which path is asked about). A rule with `!`
   matches in any case, with or without it, and without what follows an encoded `;`, `?` or `#` in a segment.
@@ -31,7 +33,9 @@ _ENCODED: Final = "|".join(
     if byte != 0x7F and chr(byte) not in "/\\%" and not re.fullmatch(f"[{_PLAIN}]", chr(byte))
 )
 """What may stand encoded: nothing that need not (RFC 3986, 6.2.2.2), and nothing that would mean another path once decoded."""
-_PATH: Final = re.compile(rf"(?:/(?!\.\.?(?:/|$))(?:[!$&'()*+,=:@{_PLAIN}]|%(?i:{_ENCODED}))+)+/?|/")
+_SLASH: Final = re.compile("%2[Ff]")
+_PIECE: Final = rf"(?!\.\.?(?:/|%2[Ff]|$))(?:[!$&'()*+,=:@{_PLAIN}]|%(?i:{_ENCODED}))+"
+_PATH: Final = re.compile(rf"(?:/{_PIECE}(?:%2[Ff]{_PIECE})*)+/?|/")
 _QUERY: Final = re.compile(r"[!-\"$-~]*")
 _OVERRIDE: Final = re.compile(r"_method|\$http.*|(?:x[-_])?(?:http[-_])?method[-_]override", re.IGNORECASE)
 """The parameters in which some servers let a request say that its method or its headers are others."""
@@ -42,8 +46,11 @@ _NAMED: Final = re.compile(r"\{[a-z_]{1,32}\}")
 _HOLE: Final = "\0"
 _PARAMETER: Final = re.compile("%(?:3[BbFf]|23)[^/]*")
 """What some servers cut off a segment, decoded (`;`, `?`, `#`)."""
-_SEGMENT: Final = "(?:[^/%]|%(?!3[AaBbFf]|23)){1,1024}"
-"""What `{name}` matches: nothing that is a delimiter once it is decoded (`:`, `;`, `?`, `#`)."""
+_SEGMENT: Final = "(?:[^/%]|%(?!3[AaBbFf]|23|2[Ff])){1,1024}"
+"""What `{name}` matches: nothing that is a delimiter once it is decoded (`:`, `;`, `?`, `#`, `/`)."""
+_MODEL: Final = "model"
+_MODELS: Final = f"{_SEGMENT}(?:%2[Ff]{_SEGMENT}){{1,8}}"
+"""What `{model}` matches besides: pieces with encoded slashes between them. `_odd` looks at each piece."""
 _WORDS: Final = (
     "access", "account", "activity", "admin", "audit", "auth", "authorize", "billing", "config", "configuration", "credit",
     "deployment", "grant", "impersonate", "integration", "invoice", "jwt", "key", "login", "member", "membership", "org",
@@ -56,6 +63,15 @@ _RESERVED: Final = (
     rf"|(?<=[a-z])(?:{'|'.join(word.title() for word in _WORDS)})s?(?![a-z])"
 )
 """Segments that name credentials or administration: parts anywhere, words whole (`api_keys`, `apiKeys`, but not `monkey`)."""
+_IS_RESERVED: Final = re.compile(_RESERVED)
+_OWNERS: Final = frozenset(
+    f"{word}{s}" for word in ("account", "org", "organisation", "organization", "project", "team", "user") for s in ("", "s")
+)
+"""Words that name whose a model is: `accounts/fireworks/models/llama`."""
+_TUNED: Final = (
+    rf"ft:[\w.-]{{1,64}}:[\w.-]{{0,64}}:[\w.-]{{0,64}}:(?![\w:-]*(?:{_RESERVED}))[\w-]{{1,64}}(?::ckpt-step-[0-9]{{1,9}})?"
+)
+"""The name of a fine-tuned model, in which an organisation and a person's word are."""
 _ROUTE_WORD: Final = re.compile(r"[a-z][a-z_-]{0,31}|v[0-9][a-z0-9]{0,7}")
 _DEEPEST: Final = 8
 
@@ -100,7 +116,7 @@ def _is_rule_path(path: str) -> bool:
     """Whether some request's path could match; and whether looking is quick: one `{name}` a segment, and none after a star."""
     head, star, tail = path.partition("*")
     named = _NAMED.sub(_HOLE, head)
-    if any(segment.count(_HOLE) > 1 for segment in named.split("/")):
+    if any(segment.count(_HOLE) > 1 for segment in named.split("/")) or _SLASH.search(path):
         return False
     return _is_plain((named + star + tail).replace("*", "x").replace(_HOLE, "x"))
 
@@ -124,7 +140,9 @@ class Rules:
 
     def name(self, method: str, path: str) -> bool:
         """Whether a rule that allows names the request; another may forbid it."""
-        return self._some is not None and self._some.fullmatch(_asked(method, path)) is not None
+        if self._some is None or self._some.fullmatch(_asked(method, path)) is None:
+            return False
+        return "%2" not in path or not _odd(path)
 
     def allow(self, method: str, path: str) -> bool:
         """Whether a request of that method for that path, as the provider receives it, passes."""
@@ -132,9 +150,19 @@ class Rules:
         if self._none is not None:
             # A vendor may not care for a slash at the end either, nor for what is a parameter of a segment once it is decoded.
             forms = {asked, asked.rstrip("/"), _PARAMETER.sub("", asked).rstrip("/")}
+            forms |= {_SLASH.sub("/", form) for form in forms}
             if any(map(self._none.fullmatch, forms)):
                 return False
         return self.name(method, path)
+
+
+def _odd(path: str) -> bool:
+    """Whether a piece behind an encoded slash names credentials or administration: to some servers the slash is one."""
+    for segment in path.split("/"):
+        *owners, last = _SLASH.split(segment)
+        if owners and any(map(_IS_RESERVED.search, [*(one for one in owners if one.lower() not in _OWNERS), last])):
+            return True
+    return False
 
 
 def _asked(method: str, path: str) -> str:
@@ -185,20 +213,24 @@ def _pattern(
 
 
 def _allowing(path: str) -> str:
-    head, brace, _ = path.rpartition("{") if path.endswith("}") else (path, "", "")
+    head, brace, name = path.rpartition("{") if path.endswith("}") else (path, "", "")
     guarded = f"(?![^/]*(?:{_RESERVED})){_SEGMENT}" if brace else ""
-    return _starred(head, _SEGMENT) + guarded
+    if name == f"{_MODEL}}}":
+        guarded = f"(?:{guarded}|{_MODELS}|{_TUNED})" if head.endswith("/") else f"(?:{guarded}|{_MODELS})"
+    return _starred(head, _SEGMENT, model=f"(?:{_SEGMENT}|{_MODELS})") + guarded
 
 
 def _forbidding(path: str) -> str:
     return _starred(path, "[^/]+")
 
 
-def _starred(path: str, segment: str) -> str:
+def _starred(path: str, segment: str, *, model: str = "") -> str:
     """Each star takes as little as it can and never more (`(?>…)`): it loses no match by that, and no path, however it was
     made, keeps the broker busy."""
     head, *tail = path.split("*")
-    first = segment.join(map(re.escape, _NAMED.split(head)))
+    literal, names = _NAMED.split(head), _NAMED.findall(head)
+    between = (model if model and name == f"{{{_MODEL}}}" else segment for name in names)
+    first = "".join(f"{re.escape(text)}{matched}" for text, matched in zip(literal, [*between, ""], strict=True))
     if not tail:
         return first
     others = [re.escape(part) for part in tail]

@@ -48,8 +48,8 @@ def test_a_path_in_its_plain_form_is_taken(path: str) -> None:
         "/v1/%2e%2e/admin",
         "/v1/%2E./admin",
         "/v1/.%2e/admin",
-        "/v1%2fmessages",
-        "/v1%2Fmessages",
+        "/v1%2f",
+        "/v1/%2Fmessages",
         "/v1%5cmessages",
         "/v1\\messages",
         "/v1/%252e%252e/admin",
@@ -298,3 +298,53 @@ def test_what_is_no_rule_is_said_to_be_none(written: str) -> None:
 def test_a_route_is_what_requests_of_a_kind_share(path: str, told: str) -> None:
     """No name of a file, a model or a person is left in it."""
     assert route(path) == told
+
+
+MODELS = ("GET /v1/models/{model}", "GET /v1/files/{file}", "POST /v1beta/models/{model}:generateContent")
+
+
+@pytest.mark.parametrize(
+    ("asked", "passes"),
+    [
+        ("GET /v1/models/anthropic%2Fclaude-sonnet", True),
+        ("GET /v1/models/meta-llama%2fLlama-3.1-8B", True),
+        ("GET /v1/models/accounts%2Ffireworks%2Fmodels%2Fllama", True),
+        ("GET /v1/models/my-mistral%2Fx", True),
+        ("GET /v1/models/ft:gpt-4o-mini-2024-07-18:my-org::7p4lURel", True),
+        ("GET /v1/models/ft:gpt-4o:acme-team:user-facing:abc123", True),
+        ("GET /v1/models/ft:gpt-4o:my-org::abc123:ckpt-step-88", True),
+        ("POST /v1beta/models/tunedModels%2Fx:generateContent", True),
+        ("GET /v1/models/my-org", False),
+        ("GET /v1/models/x%2Fapi_keys", False),
+        ("GET /v1/models/x%2fkeys", False),
+        ("GET /v1/models/keys%2Fx", False),
+        ("GET /v1/models/accounts%2Fx%2Ftokens", False),
+        ("GET /v1/models/accounts%2Fusers", False),
+        ("GET /v1/models/ft:x:my-org::getIamPolicy", False),
+        ("GET /v1/models/ft:x:my-org:keys", False),
+        ("GET /v1/models/x:my-org::id", False),
+        ("GET /v1/models/x%3Fy", False),
+        ("GET /v1/files/x%2Fy", False),
+        ("POST /v1beta/models/x%2Fkeys:generateContent", False),
+    ],
+)
+def test_a_models_name_may_hold_what_models_names_hold(asked: str, passes: bool) -> None:
+    """C16: vendors' names of models have slashes and organisations in them; what names credentials passes in no piece."""
+    method, path = asked.split(" ")
+    assert target_fault(path, "") == ""
+    assert rules(MODELS).allow(method, path) is passes
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/%2Fx", "/v1/x%2F", "/v1/x%2F%2Fy", "/v1/..%2Fx", "/v1/x%2F..", "/v1/x%2f.%2Fy", "/%2F", "/v1/x%2F../y", "/a%5Cb"],
+)
+def test_an_encoded_slash_leads_nowhere_else(path: str) -> None:
+    """C16: between two names, and not next to another slash or to dots."""
+    assert target_fault(path, "") != ""
+
+
+@pytest.mark.parametrize("path", ["/v1%2Fadmin", "/v1/admin%2Fkeys", "/v1%2fADMIN/x"])
+def test_what_is_forbidden_is_so_behind_an_encoded_slash(path: str) -> None:
+    """C16: to some servers it is a slash."""
+    assert not rules(("/**", "!/v1/admin*")).allow("GET", path)

@@ -164,7 +164,7 @@ def test_another_path_leads_nowhere(target: str, named: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "rest", ["/../openai/v1", "//v1/messages", "/v1/%2e%2e/x", "/v1%2fmessages", "/v1\\messages", "/%6Dessages", "/a b"]
+    "rest", ["/../openai/v1", "//v1/messages", "/v1/%2e%2e/x", "/v1%2f%2fmessages", "/v1\\messages", "/%6Dessages", "/a b"]
 )
 def test_a_path_has_one_spelling(rest: str) -> None:
     """The rules for it are asked about what the vendor will see."""

@@ -164,7 +164,7 @@ def test_what_is_the_vendors_but_no_models(gateway: Gateway, token: str) -> None
         "/anthropic/./v1/messages",
         "/anthropic/v1/%2e%2e/messages",
         "/anthropic/v1/.%2E/messages",
-        "/anthropic/v1%2fmessages",
+        "/anthropic/v1%2f%2fmessages",
         "/anthropic/v1%5cmessages",
         "/anthropic/v1%252fmessages",
         "/anthropic//v1/messages",
@@ -262,7 +262,7 @@ def test_http_2_without_tls(gateway: Gateway, token: str) -> None:
     if curl is None:
         pytest.skip("no curl")
     http2 = [curl, "-sS", "--http2-prior-knowledge", "-o", "/dev/null", "-w", "%{http_version} %{response_code}"]
-    target = f"{gateway.url}/anthropic/v1/x%2fy"
+    target = f"{gateway.url}/anthropic/v1/x%2f%2fy"
     done = subprocess.run(
         [*http2, "-H", f"x-api-key: {token}", target], capture_output=True, text=True, timeout=30, check=False
     )
@@ -272,7 +272,7 @@ def test_http_2_without_tls(gateway: Gateway, token: str) -> None:
 def test_an_upgrade_to_something_else(gateway: Gateway, token: str) -> None:
     """WebSockets alone; a page's WebSocket no more than its requests."""
     h2c = ("connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "http2-settings: AAMAAABkAARAAAAAAAIAAAAA")
-    told = raw(gateway, asked("/anthropic/v1/x%2fy", token, *h2c))
+    told = raw(gateway, asked("/anthropic/v1/x%2f%2fy", token, *h2c))
     refused(told, 403, "INVALID_ARGUMENT")
     refused(raw(gateway, asked(MESSAGES, token, "connection: Upgrade", "upgrade: tls/1.2")), 403, "INVALID_ARGUMENT")
     page = ("connection: Upgrade", "upgrade: websocket", "sec-websocket-key: x", "origin: https://page.example")

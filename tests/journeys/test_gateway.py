@@ -227,7 +227,7 @@ def raw(lease: Lease, request: str) -> bytes:
     [
         "POST /anthropic/../openai/v1/chat/completions HTTP/1.1",
         "POST /anthropic/v1/%2e%2e/admin HTTP/1.1",
-        "POST /anthropic/v1%2fmessages HTTP/1.1",
+        "POST /anthropic/v1%2f%2fmessages HTTP/1.1",
         "POST /anthropic//v1/messages HTTP/1.1",
         "POST /anthropic/v1\\messages HTTP/1.1",
         "POST http://evil.example/anthropic/v1/messages HTTP/1.1",
