@@ -337,7 +337,7 @@ def test_a_models_name_may_hold_what_models_names_hold(asked: str, passes: bool)
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1/%2Fx", "/v1/x%2F", "/v1/x%2F%2Fy", "/v1/..%2Fx", "/v1/x%2F..", "/v1/x%2f.%2Fy", "/%2F", "/v1/x%2F../y", "/a%5Cb"],
+    ["/v1/%2Fx", "/v1/x%2F", "/v1/x%2F%2Fy", "/v1/..%2Fx", "/v1/x%2F..", "/v1/x%2f.%2Fy", "/%2F", "/v1/x%2F../y"],
 )
 def test_an_encoded_slash_leads_nowhere_else(path: str) -> None:
     """C16: between two names, and not next to another slash or to dots."""

@@ -102,7 +102,8 @@ def test_what_is_watched_is_shown_nothing_of_the_request() -> None:
     watching = [node for node in walk(bootstrap_config(GATEWAY)) if node.get("@type", "").endswith("ExternalProcessor")]
     assert len(watching) == 2
     for processor in watching:
-        assert processor["forward_rules"] == {"allowed_headers": {"patterns": [{"exact": ":status"}]}}
+        shown = [one["exact"] for one in processor["forward_rules"]["allowed_headers"]["patterns"]]
+        assert shown == [":status", "retry-after", "retry-after-ms"]
         modes = processor["processing_mode"]
         assert {modes["request_body_mode"], modes["response_body_mode"]} == {"NONE"}
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import anthropic
 import openai
@@ -121,6 +122,17 @@ def test_no_way_of_joining_reaches_more(gateway: Gateway, vendor: Upstream, prov
     """C4: what no list names is refused in every spelling, and the vendor hears nothing of it."""
     assert asked(gateway, provider, request_line) == (403, "POLICY_DENIED")
     assert vendor.received == []
+
+
+@pytest.mark.parametrize("model", ["anthropic/claude-sonnet", "ft:gpt-4o-mini:my-org::7p4lURel"])
+def test_a_models_name_is_looked_up_as_it_is(gateway: Gateway, vendor: Upstream, model: str) -> None:
+    """C16: with an encoded slash, and with an organisation in it; a key's name behind a slash is refused."""
+    token = gateway.lease("openai").secret.reveal()
+    path = f"/openai/v1/models/{quote(model, safe=':')}"
+    assert gateway.ask("", path, method="GET", authorization=f"Bearer {token}").reason == ""
+    assert [one.path for one in vendor.received] == [path.removeprefix("/openai")]
+    odd = gateway.ask("", "/openai/v1/models/x%2Fapi_keys", method="GET", authorization=f"Bearer {token}")
+    assert (odd.status, odd.reason) == (403, "POLICY_DENIED")
 
 
 def test_a_look_at_the_base_url_is_answered_here(gateway: Gateway, vendor: Upstream) -> None:
