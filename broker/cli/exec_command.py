@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from broker.cli import child, exec_variables
-from broker.cli.arguments import add_agent, add_delivery, add_places, client, configuration, delivery
+from broker.cli.arguments import add_agent, add_delivery, add_places, configuration, delivery
 from broker.cli.connecting import addressed, broker, configured
 from broker.cli.exits import Failure
 from broker.cli.output import complain
@@ -84,7 +84,7 @@ class _Held:
         # A credential waits for a broker that is away; whoever has just typed a command wants to be told.
         connected.list_profiles(provider.partition(":")[0])
         self._verbose: bool = args.verbose
-        self._client = client(args.command[0])
+        self._client = exec_variables.program(args.command)
         self._credential, self.given = self._leased(connected, provider, delivery(args))
 
     def _leased(self, connected: "Broker", provider: str, asked: str | None) -> "tuple[Credential, Lease]":

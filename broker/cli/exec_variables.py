@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from broker.cli.arguments import client
 from broker.cli.exits import Failure
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ def is_claude_code(command: Sequence[str]) -> bool:
         if name not in _LAUNCHERS and not word.startswith("-") and "=" not in word and not word[:1].isdigit():
             return False
     return False
+
+
+def program(command: Sequence[str]) -> str | None:
+    """The program for which the broker chooses a credential: Claude Code also behind a launcher."""
+    return "claude" if is_claude_code(command) else client(command[0])
 
 
 def _words(text: str) -> list[str]:

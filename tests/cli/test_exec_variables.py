@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from broker.cli.exec_variables import As, is_claude_code, merged, sdk, unread, variables
+from broker.cli.exec_variables import As, is_claude_code, merged, program, sdk, unread, variables
 from broker.cli.exits import Failure
 from broker.domain.credentials import sdk_env, token_env
 from broker.domain.provider import Mode, Provider
@@ -124,8 +124,9 @@ def test_what_the_brokers_configuration_adds_is_taken_as_it_comes() -> None:
     ],
 )  # fmt: skip
 def test_claude_code_is_known_also_behind_a_launcher(command: list[str]) -> None:
-    """C3."""
+    """C3; and C5: the broker chooses a credential for it."""
     assert is_claude_code(command)
+    assert program(command) == "claude"
 
 
 @pytest.mark.parametrize(
@@ -136,6 +137,7 @@ def test_claude_code_is_known_also_behind_a_launcher(command: list[str]) -> None
 def test_what_only_has_the_word_in_it_is_another_program(command: list[str]) -> None:
     """It is given both variables."""
     assert not is_claude_code(command)
+    assert program(command) == command[0]
 
 
 def test_what_may_be_asked_for() -> None:
