@@ -117,6 +117,27 @@ class StateStore(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reloaded:
+    """What came of reading the configuration again. With `faults` (what is wrong with it, a line each) or a `refusal` (why a
+    sound one cannot be applied) nothing has changed; else `changes` are in effect, a line each, and `ended` leases are over."""
+
+    faults: tuple[str, ...] = ()
+    refusal: str = ""
+    changes: tuple[str, ...] = ()
+    ended: int = 0
+
+
+class Configuration(Protocol):
+    """The configuration of the running broker."""
+
+    async def reload(self, by: str) -> Reloaded:
+        """Reads it again, and applies it or nothing of it. `by`: who asks. One at a time: who asks meanwhile waits."""
+
+    async def doubts(self) -> tuple[str, ...]:
+        """Why what is in effect is not what the file says now, each with where. Empty: it is."""
+
+
 class AuditSink(Protocol):
     """Where everything is recorded that somebody may have to account for; it hears of it as events."""
 

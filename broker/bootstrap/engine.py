@@ -2,16 +2,17 @@
 
 import random
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass
 
-from broker.bootstrap.stores import agent_stores, login_places, mirrors
+from broker.bootstrap.sources import Sources, build_sources
+from broker.bootstrap.stores import agent_stores, login_places, mirrors, secret_stores
 from broker.config.model import Config
-from broker.domain.policies import MAIN, Delivery
+from broker.domain.policies import Delivery
 from broker.engine.choosing import Choosing
 from broker.engine.clock import SystemClock
 from broker.engine.confirming import Confirming
 from broker.engine.expiring import Expiring
-from broker.engine.ingesting import Ingesting
+from broker.engine.ingesting import Followed, Ingesting
 from broker.engine.leasing import Leasing
 from broker.engine.mirroring import Mirroring
 from broker.engine.ordering import Ordering
@@ -26,16 +27,11 @@ from broker.engine.suitability import Suitability
 from broker.engine.suspending import Suspending
 from broker.engine.suspensions import Suspensions
 from broker.envoy.options import GatewayMode
-from broker.ports import Source, StateStore
-from broker.sources.env import EnvOptions
-from broker.sources.registry import TAIL, Context, build
-from broker.sources.workload import Workloads
+from broker.ports import StateStore
+from broker.storage.agent_stores import AgentStores
 from broker.telemetry.events import Events
 from broker.upstream.probe import HttpProbes
 from broker.upstream.token_endpoint import HttpTokenEndpoint
-
-_EXCHANGE_WITHIN: Final = 10.0
-"""Seconds for the exchange of a workload's identity: not long, for it may be tried again at any time."""
 
 
 class Engine:
@@ -59,15 +55,12 @@ class Engine:
             pins=stored.pins,
             places=config.places,
         )
-        identities = Workloads(
-            config.workloads, catalog=config.catalog, clock=clock, endpoint=HttpTokenEndpoint(within=_EXCHANGE_WITHIN)
-        )
-        sources, tail = _sources(config, clock)
-        if config.workloads:
-            sources = (identities, *sources)
+        self._clock = clock
+        self._config = config
+        self._sources = build_sources(config, clock)
         self.ingesting = Ingesting(
-            sources,
-            tail=tail,
+            self._sources.all,
+            tail=self._sources.tail,
             clock=clock,
             store=store,
             events=events,
@@ -75,24 +68,25 @@ class Engine:
             stale_budget=config.expiry.stale_budget,
             versions=stored.versions,
         )
-        stores = agent_stores(config, clock)
-        followed = stores if any(spec.kind == "profile_store" for spec in config.sources) else None
-        self.ordering = Ordering(choosing=self.choosing, ingesting=self.ingesting, standings=self.standings, stores=followed)
+        self._stores = stores = agent_stores(config, clock)
+        self.ordering = Ordering(
+            choosing=self.choosing, ingesting=self.ingesting, standings=self.standings, stores=_followed(config, stores)
+        )
         self.mirroring = Mirroring(clock=clock, standings=self.standings, mirrors=mirrors(config, clock))
         self.remembering = Remembering(clock=clock, standings=self.standings, stores=stores, catalog=config.catalog)
         self.logins = login_places(config, stores, clock)
-        redeeming = Redeeming(clock=clock, stores=self.logins, endpoint=HttpTokenEndpoint(), rules=config.rules)
+        self._redeeming = Redeeming(clock=clock, stores=self.logins, endpoint=HttpTokenEndpoint(), rules=config.rules)
         self.refreshing = Refreshing(
             clock=clock,
             events=events,
             standings=self.standings,
-            redeeming=redeeming,
+            redeeming=self._redeeming,
             reread=self.ingesting.look_again,
             chance=random.random,
-            identities=identities,
+            identities=self._sources.identities,
         )
-        probes = HttpProbes(config.catalog, allowed=config.probe)
-        self.confirming = Confirming(clock=clock, events=events, standings=self.standings, probes=probes)
+        self._probes = HttpProbes(config.catalog, allowed=config.probe)
+        self.confirming = Confirming(clock=clock, events=events, standings=self.standings, probes=self._probes)
         self.reporting = Reporting(
             clock=clock,
             policies=config.policies,
@@ -144,21 +138,64 @@ class Engine:
             required=config.required,
         )
 
+    async def prepare(self, config: Config) -> "Prepared":
+        """Reads what is new in the sources of another configuration. Nothing is in effect before `apply`."""
+        sources = build_sources(config, self._clock, self._sources)
+        return Prepared(config, sources, await self.ingesting.following(sources.all))
+
+    def forsake(self, prepared: "Prepared") -> None:
+        """That configuration is not to be."""
+        self.ingesting.forsake(prepared.followed)
+
+    def apply(self, prepared: "Prepared") -> int:
+        """The configuration is in effect when this returns, in one turn of the loop: no one sees a part of it. Returns how many
+        leases it has ended. Raises nothing that could leave it half applied."""
+        config, before = prepared.config, self._config
+        self._config, self._sources = config, prepared.sources
+        known = config.catalog.providers
+        changed = frozenset(name for name, old in before.catalog.providers.items() if known.get(name) != old)
+        self.logins.add(secret_stores(config, self._clock, lacking=self.logins.lacks))
+        self._redeeming.apply(config.rules)
+        self._probes.apply(config.catalog, allowed=config.probe)
+        self.refreshing.apply(prepared.sources.identities)
+        self.remembering.apply(config.catalog)
+        self.ordering.apply(_followed(config, self._stores))
+        self.mirroring.apply(mirrors(config, self._clock))
+        self.choosing.apply(
+            catalog=config.catalog, policies=config.policies, configured_order=config.order, places=config.places
+        )
+        self.suitability.apply(config.catalog)
+        self.reporting.apply(policies=config.policies, cooldowns=config.cooldowns)
+        self.suspending.apply(config.policies)
+        self.spending.apply(config.policies)
+        ended = self.leasing.apply(
+            policies=config.policies, options=config.leases, deliveries=_deliveries(config), told=changed
+        )
+        self.ingesting.apply(
+            prepared.followed,
+            tail=prepared.sources.tail,
+            stale_budget=config.expiry.stale_budget,
+            known=lambda profile: profile.provider in known,
+        )
+        self.standings.apply(warn_within=config.expiry.warn_within)
+        self.standings.reordered()
+        self.readiness.apply(catalog=config.catalog, policies=config.policies, required=config.required)
+        return ended
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A configuration that could be in effect at once."""
+
+    config: Config
+    sources: Sources
+    followed: Sequence[Followed]
+
+
+def _followed(config: Config, stores: AgentStores) -> AgentStores | None:
+    return stores if any(spec.kind == "profile_store" for spec in config.sources) else None
+
 
 def _deliveries(config: Config) -> frozenset[Delivery]:
     """A token is worth something only where there is a gateway that knows it."""
     return frozenset({Delivery.RAW} if config.gateway.mode is GatewayMode.OFF else Delivery)
-
-
-def _sources(config: Config, clock: SystemClock) -> tuple[Sequence[Source], frozenset[str]]:
-    stores = agent_stores(config, clock)
-    agents = dict.fromkeys((MAIN, *config.policies.agents))
-    context = Context(
-        home=config.home,
-        rules=config.rules,
-        clock=clock,
-        stores={agent: stores.of(agent) for agent in agents},
-        env=EnvOptions(config.env, config.shell_env.timeout if config.shell_env.enabled else None),
-    )
-    built = [(spec.kind, build(spec.kind, spec.options, context)) for spec in config.sources]
-    return [source for _, source in built], frozenset(source.name for kind, source in built if kind in TAIL)

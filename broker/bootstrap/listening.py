@@ -1,7 +1,10 @@
 """The servers: what listens where, and in which order it stops."""
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -9,17 +12,21 @@ from urllib.parse import urlsplit
 from broker.bootstrap.callers import remote_listeners
 from broker.bootstrap.engine import Engine
 from broker.config.model import Config
+from broker.domain.callers import Callers
+from broker.domain.provider import Catalog
 from broker.engine.clock import SystemClock
 from broker.envoy.bootstrap_config import gateway_url
 from broker.envoy.options import GatewayMode
-from broker.identity.agent_socket import Claim
-from broker.ports import Clock, StateStore
+from broker.identity.agent_socket import AgentSocket, Claim, plan
+from broker.identity.client_certificate import ClientCertificates
+from broker.identity.service_account import ServiceAccounts
+from broker.ports import Clock, Configuration, StateStore
 from broker.providers.catalog import VENDOR_URLS
 from broker.rpc.admin import AdminServicer
 from broker.rpc.calls import Service
 from broker.rpc.convert import LeaseMessages
 from broker.rpc.remote import Door
-from broker.rpc.server import Server, admin_server, agent_server, control_server, health_server, remote_server
+from broker.rpc.server import LeaseServer, Server, admin_server, agent_server, control_server, health_server, remote_server
 from broker.rpc.servicer import BrokerServicer
 from broker.telemetry.audit_log import AuditLog
 from broker.telemetry.events import AcquireAnswered, Events
@@ -28,87 +35,173 @@ _GRACE: Final = 2.0
 """Seconds that calls under way have to end once the broker stops."""
 
 
-async def start_servers(
-    config: Config,
-    engine: Engine,
-    claimed: Claim,
-    *,
-    store: StateStore,
-    events: Events,
-    audit: AuditLog,
-    clock: SystemClock,
-    stack: AsyncExitStack,
-) -> None:
-    """Starts the servers. When the stack unwinds they stop: agents and operator first, health last."""
-    messages = LeaseMessages(VENDOR_URLS, gateway_url=_gateway_url(config))
-    engine.standings.listeners.append(messages.forget)
+@dataclass(frozen=True, slots=True)
+class _Agent:
+    """An agent's socket, the server behind it, and the service that it serves."""
 
-    def behind(name: str) -> Path:
-        """For a private socket, in the directory that is the operator's."""
-        return claimed.admin.with_name(name)
+    socket: AgentSocket
+    server: LeaseServer
+    service: Service
 
-    health = health_server(config.listen.health, engine.readiness, behind=behind("h"))
-    servers: list[Server] = [health]
-    servicers: dict[str, BrokerServicer] = {}
-    for number, socket in enumerate(claimed.agents):
-        servicers[socket.agent] = servicer = BrokerServicer(
+
+class Servers:
+    """What listens. When the stack that it was started on unwinds it stops: agents and operator first, health last.
+
+    Agents come and go with the configuration (`prepare`, `apply`); all other addresses stay as they are.
+    """
+
+    def __init__(
+        self, config: Config, engine: Engine, claimed: Claim, *, events: Events, clock: SystemClock, stack: AsyncExitStack
+    ) -> None:
+        self._config = config
+        self._engine = engine
+        self._claimed = claimed
+        self._events = events
+        self._clock = clock
+        self._stack = stack
+        self._messages = LeaseMessages(VENDOR_URLS, gateway_url=_gateway_url(config))
+        engine.standings.listeners.append(self._messages.forget)
+        self._numbers = count()
+        self._agents: dict[str, _Agent] = {}
+        self._services: dict[str, Service] = {}
+        self._doors: list[Door] = []
+        self._identities: list[ClientCertificates | ServiceAccounts] = []
+        self._remote: list[LeaseServer] = []
+        self._operator: AdminServicer | None = None
+        self._control: ControlServices | None = None
+
+    async def start(self, *, store: StateStore, audit: AuditLog, configuration: Configuration) -> None:
+        """Starts them. Raises CannotStart."""
+        config, engine = self._config, self._engine
+        health = health_server(config.listen.health, engine.readiness, behind=self._behind("h"))
+        servers: list[Server] = [health]
+        for socket in self._claimed.agents:
+            self._enter(self._agent(socket, config))
+        servers += (agent.server for agent in self._agents.values())
+        listeners = [] if config.remote is None else await remote_listeners(config.remote, self._clock, self._stack)
+        telling = [part for _, *parts in listeners for part in parts]
+        self._identities = [identities for _, identities, _ in listeners]
+        self._operator = AdminServicer(
+            leasing=engine.leasing,
+            choosing=engine.choosing,
+            ordering=engine.ordering,
+            standings=engine.standings,
+            ingesting=engine.ingesting,
+            readiness=engine.readiness,
+            suspensions=engine.suspensions,
+            suspending=engine.suspending,
+            policies=config.policies,
+            store=store,
+            events=self._events,
+            audit=audit,
+            configuration=configuration,
+            identity_fault=lambda: "; ".join(dict.fromkeys(part.fault for part in telling if part.fault)),
+            started_at=self._clock.now(),
+        )
+        servers.append(admin_server(self._claimed.admin, self._operator, engine.readiness))
+        for number, (address, identities, certificate) in enumerate(listeners):
+            door = Door(identities, clock=self._clock, events=self._events)
+            self._doors.append(door)
+            self._remote.append(
+                remote_server(
+                    address,
+                    self._services,
+                    engine.readiness,
+                    door=door,
+                    certificate=certificate,
+                    leases=_most_leases(config),
+                    behind=self._behind(f"t{number}"),
+                )
+            )
+        servers += self._remote
+        if config.gateway.mode is not GatewayMode.OFF:
+            self._control = ControlServices(config, engine, events=self._events, clock=self._clock)
+            servers.append(control_server(self._claimed.control, self._control.services))
+        self._claimed.settle()
+        for server in servers:
+            await server.start()
+        self._stack.push_async_callback(health.stop, None)
+        fixed = [server for server in servers[1:] if server not in [agent.server for agent in self._agents.values()]]
+        self._stack.push_async_callback(self._stop, fixed)
+
+    async def prepare(self, config: Config) -> list[_Agent]:
+        """Listens for the agents that another configuration adds; until `apply` they are refused. Raises CannotStart."""
+        listen = config.listen
+        planned = plan(config.run_dir, config.policies.agents, admin=listen.admin, control=listen.control,
+                       agent_paths=listen.agents)  # fmt: skip
+        added = await asyncio.to_thread(self._claimed.add, planned, config.policies.agents.keys() - self._agents.keys())
+        ready: list[_Agent] = []
+        try:
+            for socket in added:
+                ready.append(self._agent(socket, config))
+                self._claimed.keep(socket)
+                await ready[-1].server.start()
+        except BaseException:
+            await self.forsake(ready)
+            raise
+        return ready
+
+    async def forsake(self, agents: Iterable[_Agent]) -> None:
+        """Listens for these agents no more."""
+        async with asyncio.TaskGroup() as group:
+            for agent in agents:
+                self._claimed.forget(agent.socket.path)
+                group.create_task(agent.server.stop(_GRACE))
+
+    def apply(self, config: Config, added: Iterable[_Agent]) -> list[_Agent]:
+        """The configuration is in effect. Returns the agents that are no more, whose leases have ended: to be forsaken."""
+        self._config = config
+        for agent in added:
+            self._enter(agent)
+        gone = [self._agents.pop(name) for name in self._agents.keys() - config.policies.agents.keys()]
+        for agent in gone:
+            del self._services[agent.socket.agent]
+        for name, agent in self._agents.items():
+            agent.server.allow(config.policies.of(name).max_leases)
+        for server in self._remote:
+            server.allow(_most_leases(config))
+        for identities in self._identities:
+            identities.apply(Callers() if config.remote is None else config.remote.callers)
+        for door in self._doors:
+            door.look_again()
+        if self._operator is not None:
+            self._operator.apply(config.policies)
+        if self._control is not None:
+            self._control.apply(config.catalog)
+        return gone
+
+    def _enter(self, agent: _Agent) -> None:
+        self._agents[agent.socket.agent] = agent
+        self._services[agent.socket.agent] = agent.service
+
+    def _agent(self, socket: AgentSocket, config: Config) -> _Agent:
+        engine = self._engine
+        servicer = BrokerServicer(
             socket.agent,
             leasing=engine.leasing,
             choosing=engine.choosing,
             ingesting=engine.ingesting,
             refreshing=engine.refreshing,
             suspensions=engine.suspensions,
-            messages=messages,
-            observe=lambda seconds: events.emit(AcquireAnswered(seconds=seconds)),
+            messages=self._messages,
+            observe=lambda seconds: self._events.emit(AcquireAnswered(seconds=seconds)),
         )
-        leases = config.policies.of(socket.agent).max_leases
-        servers.append(agent_server(socket.path, servicer, engine.readiness, leases=leases, behind=behind(f"a{number}")))
-    listeners = [] if config.remote is None else await remote_listeners(config.remote, clock, stack)
-    telling = [part for _, *parts in listeners for part in parts]
-    operator = AdminServicer(
-        leasing=engine.leasing,
-        choosing=engine.choosing,
-        ordering=engine.ordering,
-        standings=engine.standings,
-        ingesting=engine.ingesting,
-        readiness=engine.readiness,
-        suspensions=engine.suspensions,
-        suspending=engine.suspending,
-        policies=config.policies,
-        store=store,
-        events=events,
-        audit=audit,
-        identity_fault=lambda: "; ".join(dict.fromkeys(part.fault for part in telling if part.fault)),
-        started_at=clock.now(),
-    )
-    servers.append(admin_server(claimed.admin, operator, engine.readiness))
-    leases = sum(config.policies.of(agent).max_leases for agent in servicers)
-    for number, (address, identities, certificate) in enumerate(listeners):
-        door = Door(identities, clock=clock, events=events)
-        servers.append(
-            remote_server(
-                address,
-                servicers,
-                engine.readiness,
-                door=door,
-                certificate=certificate,
-                leases=leases,
-                behind=behind(f"t{number}"),
-            )
-        )
-    if config.gateway.mode is not GatewayMode.OFF:
-        servers.append(control_server(claimed.control, _control_services(config, engine, events=events, clock=clock)))
-    claimed.settle()
-    for server in servers:
-        await server.start()
-    stack.push_async_callback(health.stop, None)
+        leases, behind = config.policies.of(socket.agent).max_leases, self._behind(f"a{next(self._numbers)}")
+        return _Agent(socket, agent_server(socket.path, servicer, engine.readiness, leases=leases, behind=behind),
+                      servicer.service())  # fmt: skip
 
-    async def stop_others() -> None:
+    def _behind(self, name: str) -> Path:
+        """For a private socket, in the directory that is the operator's."""
+        return self._claimed.admin.with_name(name)
+
+    async def _stop(self, fixed: Iterable[Server]) -> None:
         async with asyncio.TaskGroup() as group:
-            for server in servers[1:]:
+            for server in (*(agent.server for agent in self._agents.values()), *fixed):
                 group.create_task(server.stop(_GRACE))
 
-    stack.push_async_callback(stop_others)
+
+def _most_leases(config: Config) -> int:
+    return sum(policy.max_leases for policy in config.policies.agents.values())
 
 
 def _gateway_url(config: Config) -> str:
@@ -118,36 +211,45 @@ def _gateway_url(config: Config) -> str:
     return "" if off else gateway_url(config.gateway, host=listen.host, port=listen.port)
 
 
-def _control_services(config: Config, engine: Engine, *, events: Events, clock: Clock) -> list[Service]:
+class ControlServices:
     """What Envoy asks. Its messages are loaded here, by a broker that has a gateway."""
-    from broker.envoy.access_log import AccessLogServicer  # noqa: PLC0415
-    from broker.envoy.authorize import AuthorizationServicer  # noqa: PLC0415
-    from broker.envoy.cutting import Cutting  # noqa: PLC0415
-    from broker.envoy.processing import ProcessingServicer  # noqa: PLC0415
-    from broker.envoy.scrubbing import ScrubbingServicer  # noqa: PLC0415
-    from broker.envoy.secret_discovery import SecretServicer  # noqa: PLC0415
 
-    names = [name] if (name := urlsplit(config.gateway.url).hostname) else []
-    return [
-        AuthorizationServicer(
+    def __init__(self, config: Config, engine: Engine, *, events: Events, clock: Clock) -> None:
+        from broker.envoy.access_log import AccessLogServicer  # noqa: PLC0415
+        from broker.envoy.authorize import AuthorizationServicer  # noqa: PLC0415
+        from broker.envoy.cutting import Cutting  # noqa: PLC0415
+        from broker.envoy.processing import ProcessingServicer  # noqa: PLC0415
+        from broker.envoy.scrubbing import ScrubbingServicer  # noqa: PLC0415
+        from broker.envoy.secret_discovery import SecretServicer  # noqa: PLC0415
+
+        names = [name] if (name := urlsplit(config.gateway.url).hostname) else []
+        self._authorization = AuthorizationServicer(
             spending=engine.spending, ingesting=engine.ingesting, catalog=config.catalog, events=events, names=names
-        ).service(),
-        AccessLogServicer(spending=engine.spending, events=events, clock=clock).service(),
-        SecretServicer(
-            choosing=engine.choosing,
-            standings=engine.standings,
-            ingesting=engine.ingesting,
+        )
+        self._cutting = Cutting(
+            catalog=config.catalog,
             suspensions=engine.suspensions,
-            events=events,
-        ).service(),
-        ProcessingServicer(
-            cutting=Cutting(
-                catalog=config.catalog,
-                suspensions=engine.suspensions,
-                leasing=engine.leasing,
+            leasing=engine.leasing,
+            standings=engine.standings,
+            clock=clock,
+        )
+        self._scrubbing = ScrubbingServicer(config.catalog.providers.values()) if config.gateway.scrub else None
+        self.services: list[Service] = [
+            self._authorization.service(),
+            AccessLogServicer(spending=engine.spending, events=events, clock=clock).service(),
+            SecretServicer(
+                choosing=engine.choosing,
                 standings=engine.standings,
-                clock=clock,
-            ),
-            scrubbing=ScrubbingServicer(config.catalog.providers.values()) if config.gateway.scrub else None,
-        ).service(),
-    ]
+                ingesting=engine.ingesting,
+                suspensions=engine.suspensions,
+                events=events,
+            ).service(),
+            ProcessingServicer(cutting=self._cutting, scrubbing=self._scrubbing).service(),
+        ]
+
+    def apply(self, catalog: Catalog) -> None:
+        """The configuration is another."""
+        self._authorization.apply(catalog)
+        self._cutting.apply(catalog)
+        if self._scrubbing is not None:
+            self._scrubbing.apply(catalog.providers.values())

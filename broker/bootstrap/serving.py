@@ -7,24 +7,22 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from broker.bootstrap.beside import beside
 from broker.bootstrap.engine import Engine
-from broker.bootstrap.listening import start_servers
+from broker.bootstrap.gateway import GatewayFiles
+from broker.bootstrap.listening import Servers
+from broker.bootstrap.reloading import Reloading
 from broker.bootstrap.stores import forget_copies, migrate_stores, prepare_seal
-from broker.config.gateway import gateway_of
 from broker.config.model import Config
-from broker.domain.errors import CannotStart
 from broker.engine.clock import SystemClock
-from broker.envoy.bootstrap_config import as_yaml, bootstrap_config
 from broker.envoy.options import GatewayMode
-from broker.envoy.process import EnvoyProcess, fitting
+from broker.envoy.process import EnvoyProcess
 from broker.identity.agent_socket import claim
 from broker.ports import Clock, StateStore, StoreFault
-from broker.storage.replacing import replace_file
 from broker.storage.state import SqliteStateStore
 from broker.telemetry.audit_log import AuditLog, audit_output
 from broker.telemetry.event_log import log_event
@@ -38,8 +36,16 @@ _log = logging.getLogger("equabot.stores")
 _CHECKPOINT_EVERY: Final = 5.0
 
 
-async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
-    """Runs a broker until SIGTERM or SIGINT, then drains it. The redactor is told what must not be logged. Raises CannotStart.
+async def serve(
+    config: Config,
+    *,
+    redactor: Redactor | None = None,
+    reread: Callable[[], Config] | None = None,
+    on_hangup: Callable[[Callable[[bool], None]], None] = lambda _: None,
+) -> None:
+    """Runs a broker until SIGTERM or SIGINT, then drains it. The redactor is told what must not be logged. `reread` reads the
+    configuration again for a reload, by default as it is here. `on_hangup` is given what is to be called for each SIGHUP, with
+    whether the terminal is gone that the broker began at: then it stops, else it reloads. Raises CannotStart.
 
     Anything else that comes out of it is a defect, which has taken the whole broker down: half of one is worse than none.
     """
@@ -72,11 +78,23 @@ async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
                 stack.callback(audit.close)
                 stack.callback(folding.close)
                 stack.push_async_callback(engine.logins.close)
-                await start_servers(config, engine, claimed, store=store, events=events, audit=audit, clock=clock, stack=stack)
+                servers, files = Servers(config, engine, claimed, events=events, clock=clock, stack=stack), GatewayFiles()
+                reloading = Reloading(
+                    config,
+                    reread=reread or (lambda: config),
+                    engine=engine,
+                    servers=servers,
+                    gateway=files,
+                    events=events,
+                    clock=clock,
+                    key=store.digest_key,
+                )
+                await servers.start(store=store, audit=audit, configuration=reloading)
                 address = config.listen.metrics
-                served = metrics.serve(address.host, address.port, snapshot=lambda: _snapshot(engine, store, audit, clock))
+                snapshot = partial(_snapshot, engine, store, audit, clock, reloading)
+                served = metrics.serve(address.host, address.port, snapshot=snapshot)
                 stack.callback(served.close)
-                gateway = await _gateway(config, clock, stack)
+                gateway = await _gateway(config, files, clock, stack)
                 moving = (
                     engine.ingesting,
                     engine.expiring,
@@ -91,8 +109,10 @@ async def serve(config: Config, *, redactor: Redactor | None = None) -> None:
                         *(envoy.run() for envoy in gateway),
                         folding.run(clock.sleep),
                         _checkpoints(store, audit, clock),
+                        reloading.run(),
                     )
                 )
+                on_hangup(partial(_hung_up, asyncio.get_running_loop(), reloading, stopping))
                 events.emit(Started(version=metrics.version, seconds=clock.steady() - began))
                 reason = await stopping
                 events.emit(Draining(reason=reason))
@@ -121,24 +141,36 @@ def _audit(config: Config, clock: Clock, *, key: bytes, clean: Callable[[str], s
     return audit
 
 
-async def _gateway(config: Config, clock: SystemClock, stack: AsyncExitStack) -> tuple[EnvoyProcess, ...]:
+async def _gateway(config: Config, files: GatewayFiles, clock: SystemClock, stack: AsyncExitStack) -> tuple[EnvoyProcess, ...]:
     """Writes the gateway's configuration, and starts it where it is the broker's to run. Raises CannotStart."""
     if config.gateway.mode is GatewayMode.OFF:
         return ()
-    gateway = gateway_of(config)
-    if config.gateway.mode is GatewayMode.CHILD:
-        gateway = replace(gateway, options=fitting(gateway.options))
-    file = gateway.control.parent / "envoy.yaml"
-    try:
-        replace_file(file, as_yaml(bootstrap_config(gateway)).encode(), mode=0o644)
-    except OSError as error:
-        raise CannotStart(f"cannot write the gateway's configuration to {file}: {error.strerror}") from None
+    gateway = files.write(config)
     if config.gateway.mode is GatewayMode.SIDECAR:
         return ()
+    file = gateway.control.parent / "envoy.yaml"
     process = EnvoyProcess(config.gateway.envoy, file, host=gateway.host, port=gateway.port, clock=clock, chance=random.random)
     stack.push_async_callback(process.stop)
     await process.start()
     return (process,)
+
+
+def _hung_up(
+    loop: asyncio.AbstractEventLoop,
+    reloading: Reloading,
+    stopping: "asyncio.Future[str]",
+    gone: bool,  # noqa: FBT001 - the one thing that a handler is told
+) -> None:
+    """On SIGHUP, between any two steps of this thread."""
+
+    def heed() -> None:
+        if not gone:
+            reloading.ask("SIGHUP")
+        elif not stopping.done():
+            stopping.set_result("SIGHUP: its terminal is gone")
+
+    with suppress(RuntimeError):  # the loop has closed: the broker has stopped
+        loop.call_soon_threadsafe(heed)
 
 
 async def _checkpoints(store: SqliteStateStore, audit: AuditLog, clock: SystemClock) -> None:
@@ -162,7 +194,7 @@ def _stop_signals() -> "asyncio.Future[str]":
     return stopping
 
 
-def _snapshot(engine: Engine, store: StateStore, audit: AuditLog, clock: SystemClock) -> Snapshot:
+def _snapshot(engine: Engine, store: StateStore, audit: AuditLog, clock: SystemClock, reloading: Reloading) -> Snapshot:
     now = clock.now()
     leases: Counter[tuple[str, str]] = Counter()
     streams: Counter[str] = Counter()
@@ -196,6 +228,8 @@ def _snapshot(engine: Engine, store: StateStore, audit: AuditLog, clock: SystemC
         anchor_faults=audit.anchor_faults,
         audit_lost=audit.lost,
         audit_sequence=audit.head.sequence,
+        config_reload_ok=reloading.ok,
+        config_reloaded_at=reloading.reloaded_at,
     )
 
 

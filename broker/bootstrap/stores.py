@@ -57,15 +57,20 @@ def _seal(config: Config) -> Seal | None:
 
 def login_places(config: Config, stores: AgentStores, clock: Clock) -> LoginPlaces:
     """Where logins are refreshed: in the agents' stores, and in the Secrets of each source of that kind. To be closed."""
+    return LoginPlaces(stores, secret_stores(config, clock))
+
+
+def secret_stores(config: Config, clock: Clock, *, lacking: Callable[[str], bool] = lambda _: True) -> dict[str, SecretStores]:
+    """The Secrets of each source of that kind, of those sources that are `lacking`. To be closed."""
     chosen = [kubernetes_options(spec.options) for spec in config.sources if spec.kind == "kubernetes"]
     holder = f"{gethostname()}_{token_hex(8)}"
-    secrets = {
+    return {
         options.shown: SecretStores(
             KubeApi(kubeconfig=options.kubeconfig), namespace=options.namespace, clock=clock, holder=holder
         )
         for options in chosen
+        if lacking(options.shown)
     }
-    return LoginPlaces(stores, secrets)
 
 
 def mirrors(config: Config, clock: Clock) -> dict[str, Callable[[], bool]]:

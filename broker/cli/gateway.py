@@ -15,7 +15,7 @@ def add_parser(subparsers: Any, **described: str) -> None:
         "config",
         help="print Envoy's configuration",
         description="Envoy's bootstrap, made of the providers' facts and of the configuration; no secret is in it. A broker"
-        " with a gateway writes the same to <run_dir>/gateway/envoy.yaml.",
+        " with a gateway writes the same to <run_dir>/gateway/envoy.yaml, with the routes in a file of their own.",
     )
     config.add_argument("--json", action="store_true", help="JSON instead of YAML")
     add_places(config)

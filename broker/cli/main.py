@@ -31,6 +31,7 @@ _COMMANDS: Final = {
     "doctor": ("doctor", "find what is wrong, and mend what can be mended safely"),
     "gateway": ("gateway", "what the gateway is run with"),
     "config": ("config_check", "check a configuration"),
+    "reload": ("reload", "make the running broker read its configuration again"),
     "audit": ("audit", "verify the audit log, or accept one that no anchor vouches for"),
 }
 _STORING: Final = ("models", "onboard", "doctor", "agent")

@@ -3,12 +3,17 @@
 import logging
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from broker.cli.arguments import add_places, configuration
 from broker.cli.exits import Exit, Failure
+from broker.cli.hangups import Hangups
 from broker.cli.hardening import set_limits
+from broker.cli.surroundings import environment
 from broker.envoy.options import GatewayMode
+
+if TYPE_CHECKING:
+    from broker.config.model import Config
 
 
 def add_parser(subparsers: Any, **described: str) -> None:
@@ -21,21 +26,29 @@ def add_parser(subparsers: Any, **described: str) -> None:
 
 def run(args: Namespace) -> int:
     """Runs until it is told to stop. Raises Failure for a configuration that is refused and for what keeps it from starting."""
-    config = configuration(args)
-    if args.gateway:
-        config = replace(config, gateway=replace(config.gateway, mode=GatewayMode.CHILD))
+    hangups = Hangups()
+    config = _with_gateway(args, configuration(args))
     set_limits()
+
+    def reread() -> "Config":
+        again = load(config_path=args.config, run_dir=args.run_dir, environ=environment(), default_run_dir=config.run_dir)
+        return _with_gateway(args, again)
 
     import asyncio  # noqa: PLC0415
 
     from broker.bootstrap import serve  # noqa: PLC0415
+    from broker.config.load import load  # noqa: PLC0415
     from broker.domain.errors import CannotStart  # noqa: PLC0415
 
     try:
-        asyncio.run(serve(config, redactor=args.redactor))
+        asyncio.run(serve(config, redactor=args.redactor, reread=reread, on_hangup=hangups.tell))
     except CannotStart as reason:
         raise Failure(str(reason)) from None
     except Exception:
         logging.getLogger(__name__).critical("the broker ends: it has a defect", exc_info=True)
         raise
     return Exit.DONE
+
+
+def _with_gateway(args: Namespace, config: "Config") -> "Config":
+    return replace(config, gateway=replace(config.gateway, mode=GatewayMode.CHILD)) if args.gateway else config

@@ -4,8 +4,10 @@ A flag goes before a variable, a variable before the file, the file before the d
 the default, so that an image may set it and a file mounted into its containers still has the last word.
 """
 
+import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -29,10 +31,12 @@ def load(
     run_dir: str | None = None,
     environ: Mapping[str, str] | None = None,
     home: Path | None = None,
+    default_run_dir: Path | None = None,
 ) -> Config:
     """The configuration: from `--config`, `EQUABOT_CONFIG` or `$EQUABOT_HOME/equabot.yaml`, which alone may be missing.
 
-    `environ` is the environment, by default the process's own; `home` the user's home directory, by default what `~` is.
+    `environ` is the environment, by default the process's own; `home` the user's home directory, by default what `~` is;
+    `default_run_dir` where the sockets are where nothing says it, by default the first place that can be used.
     Nothing is created. Raises ConfigurationFaults, with all that is wrong.
     """
     environ = os.environ if environ is None else environ
@@ -41,13 +45,14 @@ def load(
     own_home = outside.path("EQUABOT_HOME") or outside.user_home / ".equabot"
     named = outside.path("--config", config_path) or outside.path("EQUABOT_CONFIG")
     report.file = str(named or own_home / "equabot.yaml")
-    document = _document(Path(report.file), needed=named is not None, report=report)
+    content = _content(Path(report.file), needed=named is not None, report=report)
+    document = None if content is None else _document(content, report)
     around = Surroundings(
         file=None if document is None else Path(report.file),
         user_home=outside.user_home,
         home=own_home,
         run_dir=outside.path("--run-dir", run_dir) or outside.path("EQUABOT_RUN_DIR"),
-        default_run_dir=_default_run_dir(environ, own_home),
+        default_run_dir=default_run_dir or _default_run_dir(environ, own_home),
         listen=outside.addresses(),
         logins=outside.logins(),
         workloads=outside.workloads(),
@@ -55,7 +60,19 @@ def load(
     config = assemble(document or Document(), around, report)
     if faults := report.faults():
         raise ConfigurationFaults(faults)
-    return config
+    return config if content is None else replace(config, revision=_revision(content))
+
+
+def revision_of(file: Path) -> str:
+    """What the file holds now, as `Config.revision` tells it; empty where it cannot be read."""
+    try:
+        return _revision(read_whole(file, limit=_SIZE_MAX))
+    except (FileNotFoundError, Unreadable):
+        return ""
+
+
+def _revision(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 class _Outside:
@@ -126,23 +143,29 @@ class _Outside:
         return ""
 
 
-def _document(file: Path, *, needed: bool, report: Report) -> Document | None:
-    """What the file says; None when there is none, or none that can be used, which the report then says."""
-    content = b""
+def _content(file: Path, *, needed: bool, report: Report) -> bytes | None:
+    """What the file holds; None when there is none, or none that can be read, which the report then says."""
     try:
-        content = read_whole(file, limit=_SIZE_MAX)
-        return read(content.decode("utf-8-sig"), report)
+        return read_whole(file, limit=_SIZE_MAX)
     except FileNotFoundError:
         message = "does not exist; create it, or do not name it" if needed else ""
+    except Unreadable as unreadable:
+        message = f"{unreadable.why}; {unreadable.remedy}"
+    if message:
+        report.refuse("", message)
+    return None
+
+
+def _document(content: bytes, report: Report) -> Document | None:
+    """What the file says; None where it cannot be used, which the report then says."""
+    try:
+        return read(content.decode("utf-8-sig"), report)
     except UnicodeDecodeError as undecodable:
         line = content.count(b"\n", 0, undecodable.start) + 1
         message = f"is not UTF-8 text (line {line}); save it as UTF-8"
-    except Unreadable as unreadable:
-        message = f"{unreadable.why}; {unreadable.remedy}"
     except Refused as refused:
         message = str(refused)
-    if message:
-        report.refuse("", message)
+    report.refuse("", message)
     return None
 
 

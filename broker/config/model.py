@@ -131,7 +131,8 @@ class Config:
 
     `order` is by provider id and exclusive; `required` holds provider ids; `profiles` are by profile id, `profile_aliases`
     profile ids by alias; `workloads` are the identities that are exchanged. `seal_key_file` has the keys that seal the profile
-    stores; None: they are not sealed.
+    stores; None: they are not sealed. `revision` tells what was read from what the file holds later: its SHA-256 in
+    hexadecimal, empty without a file.
     """
 
     file: Path | None
@@ -159,6 +160,7 @@ class Config:
     env: Mapping[str, SecretValue] = field(default_factory=lambda: MappingProxyType({}))
     shell_env: ShellEnv = field(default_factory=ShellEnv)
     seal_key_file: Path | None = None
+    revision: str = ""
 
     @property
     def anchor_path(self) -> Path:

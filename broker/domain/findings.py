@@ -49,6 +49,7 @@ def findings(
     anchor_fault: str = "",
     identity_fault: str = "",
     suspensions: Mapping[str, Suspension] = _NO_SUSPENSIONS,
+    configuration: Iterable[str] = (),
     add: Callable[[str], str] = lambda _: "add a credential",
 ) -> list[Finding]:
     """Everything worth knowing, the gravest kinds first; after 500 of them, how many more there are. `add` says how a provider
@@ -56,6 +57,7 @@ def findings(
     found = chain(
         _of_faults(state=store_fault, audit=audit_fault, identity=identity_fault),
         of_suspensions(suspensions),
+        _of_configuration(configuration),
         _of_audit(audit_doubt, anchor_fault),
         _of_providers(unmet, add),
         _of_sources(sources),
@@ -86,6 +88,11 @@ def of_suspensions(suspensions: Mapping[str, Suspension]) -> Iterator[Finding]:
             message=f"suspended since {since}{why}: it gets no lease, and the gateway refuses its requests",
             remedy=f"equabot agent resume {agent}",
         )
+
+
+def _of_configuration(doubts: Iterable[str]) -> Iterator[Finding]:
+    for doubt in doubts:
+        yield Finding(severity=Severity.WARNING, subject="configuration", message=doubt, remedy="equabot reload")
 
 
 def _of_audit(doubt: str, anchor_fault: str) -> Iterator[Finding]:

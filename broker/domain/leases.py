@@ -104,6 +104,14 @@ def grant(
     )  # fmt: skip
 
 
+def shortened(lease: Lease, max_ttl: float) -> Lease:
+    """The lease, with an end at most so many seconds after it was issued; the same one where it ends by then."""
+    latest = lease.issued_at + max_ttl
+    if lease.max_expires_at <= latest:
+        return lease
+    return replace(lease, max_expires_at=latest, expires_at=min(lease.expires_at, latest))
+
+
 def renew(lease: Lease, *, ttl: float | None, credential_left: float | None, now: float) -> Lease:
     """The lease, living `ttl` (or as long as first asked) from now, never past its maximum or its credential's end.
 

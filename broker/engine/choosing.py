@@ -60,6 +60,14 @@ class Choosing:
         self.explaining = Explaining(clock=clock, catalog=catalog, policies=policies, standings=standings, places=places)
         self.catalog = catalog
 
+    def apply(
+        self, *, catalog: Catalog, policies: Policies, configured_order: Mapping[str, tuple[str, ...]], places: Places
+    ) -> None:
+        """The configuration is another. Orders and pins that were set while the broker ran stay."""
+        self.catalog, self._policies, self._configured = catalog, policies, configured_order
+        self._planning.apply(catalog=catalog, policies=policies)
+        self.explaining.apply(catalog=catalog, policies=policies, places=places)
+
     # -- names ---------------------------------------------------------------------------------------------------------
 
     def resolve_names(self, provider: str, profile: str) -> tuple[str, str]:

@@ -32,6 +32,10 @@ class Explaining:
         self._standings = standings
         self._places = places
 
+    def apply(self, *, catalog: Catalog, policies: Policies, places: Places) -> None:
+        """The configuration is another."""
+        self._catalog, self._policies, self._places = catalog, policies, places
+
     def why(self, agent: str, candidate: Candidate, model: str = "") -> str:
         """Why a profile that a source holds is in its state for the agent, in words of now."""
         standing = self._standings.judge((candidate.held.profile.agent, candidate.id), agent).standing

@@ -1,8 +1,8 @@
 """Taking in what the sources hold: event → material → who is affected. One task a source; they do not wait for each other."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
 
@@ -16,6 +16,17 @@ from broker.telemetry.events import Events, ProfilesChanged, SourceDoubted, Sour
 
 _REREAD_WITHIN: Final = 10.0
 _FAULTS_LOGGED: Final = 20
+
+
+@dataclass(slots=True, eq=False)
+class Followed:
+    """A source, what it has said so far, and how often it said all that it holds. Until it is `live` it changes nothing."""
+
+    source: Source
+    state: SourceState
+    count: int = 0
+    live: bool = True
+    task: "asyncio.Task[None] | None" = None
 
 
 class Ingesting:
@@ -33,7 +44,8 @@ class Ingesting:
         stale_budget: float,
         versions: Mapping[Key, StoredVersion],
     ) -> None:
-        self._sources = tuple(sources)
+        self._followed = [Followed(source, SourceState(source.name)) for source in sources]
+        self._group: asyncio.TaskGroup | None = None
         self._tail = tail
         self._clock = clock
         self._store = store
@@ -43,17 +55,63 @@ class Ingesting:
         self._last_version = max((stored.version for stored in versions.values()), default=0)
         self._heard = asyncio.Condition()
         self._ends: dict[Key, FirstSeen | None] = {}
-        self._counts = [0] * len(self._sources)
         self.stale_budget = stale_budget
-        self.states = [SourceState(source.name) for source in self._sources]
         self.listeners: list[Callable[[], None]] = []
         standings.replace_material(self._merged())
 
     async def run(self) -> None:
         """Follows every source, forever."""
         async with asyncio.TaskGroup() as group:
-            for index, source in enumerate(self._sources):
-                group.create_task(self._follow(index, source), name=f"source {source.name}")
+            self._group = group
+            for followed in self._followed:
+                self._begin(group, followed)
+            await asyncio.Event().wait()
+
+    def _begin(self, group: asyncio.TaskGroup, followed: Followed) -> None:
+        followed.task = group.create_task(self._follow(followed), name=f"source {followed.source.name}")
+
+    @property
+    def states(self) -> list[SourceState]:
+        """What each source has said, in order."""
+        return [followed.state for followed in self._followed]
+
+    async def following(self, sources: Sequence[Source], *, within: float = _REREAD_WITHIN) -> list[Followed]:
+        """Those sources, of which the new ones are read for so many seconds at most. Nothing of what they say is in effect
+        before `apply`; `forsake` ends what is not to be. Follows nothing where it does not run."""
+        known = {followed.source: followed for followed in self._followed}
+        wanted = [known.get(source) or Followed(source, SourceState(source.name), live=False) for source in sources]
+        new = [followed for followed in wanted if not followed.live]
+        if self._group is not None:
+            for followed in new:
+                self._begin(self._group, followed)
+            try:
+                await self.wait_for(lambda: all(followed.count for followed in new), within=within)
+            except BaseException:
+                self.forsake(new)
+                raise
+        return wanted
+
+    def forsake(self, followed: Iterable[Followed]) -> None:
+        """Ends following those that are not in effect."""
+        for one in followed:
+            if one not in self._followed and one.task is not None:
+                one.live = False
+                one.task.cancel()
+
+    def apply(
+        self, followed: Sequence[Followed], *, tail: frozenset[str], stale_budget: float, known: Callable[[Profile], bool]
+    ) -> None:
+        """The configuration is another: these are the sources now, as one update. One in the place of another of its name, that
+        could not be read (yet), keeps the last good profiles, those that are `known` still."""
+        began = self._clock.steady()
+        before = {one.state.name: one.state for one in self._followed}
+        dropped, self._followed = self._followed, list(followed)
+        for one in followed:
+            if not one.live:
+                one.live, one.state = True, _continued(before.get(one.state.name), one.state, known)
+        self.forsake(dropped)
+        self._tail, self.stale_budget = tail, stale_budget
+        self._changed("configuration", began)
 
     @property
     def settled(self) -> bool:
@@ -86,39 +144,46 @@ class Ingesting:
 
     async def reread(self, *, within: float = _REREAD_WITHIN) -> bool:
         """Makes every source read again. Returns whether all of them did within so many seconds."""
-        before = list(self._counts)
-        for source in self._sources:
-            source.reread()
-        return await self.wait_for(lambda: all(n > b for n, b in zip(self._counts, before, strict=True)), within=within)
+        before = [(followed, followed.count) for followed in self._followed]
+        for followed, _ in before:
+            followed.source.reread()
+        return await self.wait_for(lambda: all(one.count > n or one not in self._followed for one, n in before), within=within)
 
     def look_again(self, source: str) -> None:
         """Makes the source of that name read again, soon."""
-        for known in self._sources:
-            if known.name == source:
-                known.reread()
+        for known in self._followed:
+            if known.source.name == source:
+                known.source.reread()
 
-    async def _follow(self, index: int, source: Source) -> None:
-        async for event in source.events():
-            self._take(index, event)
+    async def _follow(self, followed: Followed) -> None:
+        async for event in followed.source.events():
+            if followed.live:
+                self._take(self._followed.index(followed), event)
+            else:
+                followed.state = apply(followed.state, event, now=self._clock.now())
             # What a source says of one unit is not yet an answer to `reread`.
-            self._counts[index] += isinstance(event, Listed | Unavailable)
+            followed.count += isinstance(event, Listed | Unavailable)
             async with self._heard:
                 self._heard.notify_all()
-        raise RuntimeError(f"source {source.name} has ended, which it never should")
+        raise RuntimeError(f"source {followed.source.name} has ended, which it never should")
 
     def _take(self, index: int, event: Event) -> None:
         began = self._clock.steady()
-        now = self._clock.now()
-        before = self.states[index]
-        after = self.states[index] = apply(before, event, now=now)
+        followed = self._followed[index]
+        before = followed.state
+        followed.state = apply(before, event, now=self._clock.now())
+        self._changed(before.name, began, lambda: self._tell(before, followed.state))
+
+    def _changed(self, name: str, began: float, tell: Callable[[], None] = lambda: None) -> None:
+        """What the sources have said is in effect, and everyone concerned hears of it."""
         keys = self._standings.replace_material(self._merged())
         self._store.flush()
-        self._tell(before, after)
+        tell()
         for listener in self.listeners:
             listener()
         if keys:
             names = tuple(sorted(profile for _, profile in keys))
-            self._events.emit(ProfilesChanged(profiles=names, source=after.name, seconds=self._clock.steady() - began))
+            self._events.emit(ProfilesChanged(profiles=names, source=name, seconds=self._clock.steady() - began))
 
     def _merged(self) -> Material:
         return merge(
@@ -187,3 +252,18 @@ def _trouble(state: SourceState) -> str:
 def _faults(state: SourceState) -> tuple[str, ...]:
     """What is wrong inside its units, which can be read."""
     return tuple(islice((fault.message for unit in state.units.values() for fault in unit.faults), _FAULTS_LOGGED))
+
+
+def _continued(before: SourceState | None, now: SourceState, known: Callable[[Profile], bool]) -> SourceState:
+    """What a source has said since it was made, on top of what the one before it said."""
+    if before is None or (now.synced_at is not None and not now.stale_units):
+        return now
+    kept = {
+        name: replace(unit, profiles=tuple(filter(known, unit.profiles)))
+        for name, unit in before.units.items()
+        if now.synced_at is None or name in now.stale_units
+    }
+    if now.settled:
+        synced = before.synced_at if now.synced_at is None else now.synced_at
+        return replace(now, units=kept | dict(now.units), synced_at=synced)
+    return replace(before, units=kept)

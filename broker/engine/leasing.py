@@ -18,13 +18,14 @@ from broker.domain.errors import (
     RefreshFailed,
     ShuttingDown,
 )
-from broker.domain.leases import Lease, LeaseOptions, check_ttl, grant, renew, renewal_due
+from broker.domain.leases import Lease, LeaseOptions, check_ttl, grant, renew, renewal_due, shortened
 from broker.domain.material import Held
 from broker.domain.policies import NO_GATEWAY, Delivery, Policies
 from broker.engine.choosing import Choosing
 from broker.engine.flushing import Flushing
 from broker.engine.grants import Grant, Request
 from broker.engine.ledger import Ledger, whose
+from broker.engine.notifying import News
 from broker.engine.quotas import Quotas
 from broker.engine.rehoming import Rehoming
 from broker.engine.reporting import Reporting
@@ -88,8 +89,38 @@ class Leasing:
             self._ledger.adopt(lease)
             if suspensions.of(lease.agent) is not None:
                 self._ledger.end(lease.id, "agent_suspended")
-            elif not self._allowed(lease):
-                self._ledger.end(lease.id, "policy")
+            else:
+                self._hold_to_policy(lease)
+
+    def apply(self, *, policies: Policies, options: LeaseOptions, deliveries: frozenset[Delivery], told: frozenset[str]) -> int:
+        """The configuration is another: leases that it does not grant end, those that it grants for a shorter time end sooner,
+        and all others stay. `choosing` has its part already. Streams on the `told` providers hear of their lease as it is now.
+        Returns how many ended."""
+        self._policies, self._options, self._deliveries = policies, options, deliveries
+        ended = 0
+        for lease in self._ledger.all():
+            kept = self._hold_to_policy(lease)
+            ended += kept is None
+            if kept is not None and kept.streaming and (kept is not lease or kept.provider in told):
+                if (home := self._rehoming.home(kept)) is not None:
+                    self._rehoming.remind(kept, home.held)
+                self._ledger.mailbox(kept.id).post(News.MOVED)
+        self._store.flush()
+        return ended
+
+    def _hold_to_policy(self, lease: Lease) -> Lease | None:
+        """The lease as far as its agent's policy grants it; None where that is not at all, so that it ended."""
+        if not self._allowed(lease):
+            self._ledger.end(lease.id, "policy")
+            return None
+        longest = min(self._policies.of(lease.agent).max_ttl, self._options.max_ttl)
+        held = shortened(lease, longest)
+        if held.expires_at <= self._clock.steady():
+            self._ledger.end(lease.id, "max_ttl")
+            return None
+        if held is not lease:
+            self._ledger.replace(held)
+        return held
 
     # -- what an agent may ask ---------------------------------------------------------------------------------------
 

@@ -26,6 +26,12 @@ class Mirroring:
         self._sooner = asyncio.Event()
         standings.listeners.append(self._changed)
 
+    def apply(self, mirrors: Mapping[str, Callable[[], object]]) -> None:
+        """The configuration is another: each is made equal once."""
+        self._mirrors = mirrors
+        self._uneven = set(mirrors)
+        self._sooner.set()
+
     async def run(self) -> None:
         """Works forever."""
         while True:
@@ -43,7 +49,8 @@ class Mirroring:
     async def _make_even(self, profile_id: str) -> bool:
         self._uneven.discard(profile_id)
         try:
-            await asyncio.to_thread(self._mirrors[profile_id])
+            if (mirror := self._mirrors.get(profile_id)) is not None:
+                await asyncio.to_thread(mirror)
         except StoreFault as fault:
             _log.warning("%s is not the same in its tool's file and in its store: %s", profile_id, str(fault))
             return False

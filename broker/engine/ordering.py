@@ -24,6 +24,10 @@ class Ordering:
         self._standings = standings
         self._stores = stores
 
+    def apply(self, stores: ProfileStore | None) -> None:
+        """The configuration is another."""
+        self._stores = stores
+
     async def set(self, agent: str, provider: str, profiles: Iterable[str]) -> tuple[str, ...]:
         """Stores (or, given none, clears) the agent's order, and returns it once it counts.
 

@@ -42,6 +42,11 @@ class Planning:
         self._order = order
         self._kept: dict[str, dict[tuple[str, str], _Kept]] = {}
 
+    def apply(self, *, catalog: Catalog, policies: Policies) -> None:
+        """The configuration is another."""
+        self._catalog, self._policies = catalog, policies
+        self._kept.clear()
+
     def plan(self, agent: str, provider: str, model: str = "", client: str = "") -> Plan:
         """The agent's candidates of the provider, ranked for a program's requests for the model."""
         now, generation = self._clock.now(), self._standings.generation

@@ -47,6 +47,11 @@ class Readiness:
         ingesting.listeners.append(self.look_again)
         suspensions.listeners.append(lambda _: self.look_again())
 
+    def apply(self, *, catalog: Catalog, policies: Policies, required: Sequence[str]) -> None:
+        """The configuration is another."""
+        self._catalog, self._policies, self._required = catalog, policies, tuple(required)
+        self.look_again()
+
     def status(self, service: str) -> bool | None:
         """Whether the service serves; None for a name that is not known (now)."""
         if service == "liveness":

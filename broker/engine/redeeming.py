@@ -77,11 +77,13 @@ class _Place(NamedTuple):
 
 
 class _Owed(NamedTuple):
-    """What has to be written of a refresh: the login, the digest of the refresh token that was sent, and the change."""
+    """What has to be written of a refresh: the login, the digest of the refresh token that was sent, the change, and the rules
+    by which the login is found."""
 
     login: Profile
     of: str
     change: Change
+    rules: Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,10 @@ class Redeeming:
         self._endpoint = endpoint
         self._rules = rules
         self._unwritten: dict[_Place, _Owed] = {}
+
+    def apply(self, rules: Rules) -> None:
+        """The configuration is another. What a refresh under way gives is written by the rules it began with."""
+        self._rules = rules
 
     @property
     def owed(self) -> tuple[Profile, ...]:
@@ -150,7 +156,7 @@ class Redeeming:
                 return Outcome(Kind.ENDED)
             case Step.INTERRUPT:
                 broken_off = partial(with_interruption, found=login.entry, now=self._clock.now())
-                await self._leave(store, _Owed(seen, digest(login.entry), broken_off))
+                await self._leave(store, _Owed(seen, digest(login.entry), broken_off, self._rules))
                 return Outcome(Kind.ENDED, _BROKEN_OFF)
             case _:
                 return await self._redeem(seen, store, login)
@@ -161,7 +167,7 @@ class Redeeming:
             raise ValueError("a login without a refresh token cannot be redeemed")
         request = refresh_request(self._rules.catalog.providers[profile.provider], profile.refresh, client_id=profile.client_id)
         now, by = self._clock.now(), token_hex(8)
-        owed = _Owed(seen, digest(login.entry), partial(without_intent, by=by))
+        owed = _Owed(seen, digest(login.entry), partial(without_intent, by=by), self._rules)
         self._unwritten[_Place.of(seen)] = owed  # for a write that fails half-way
         await store.replace(_with_entry(store.document, login.name, with_intent(login.entry, by=by, now=now)))
         # For one who stops waiting.
@@ -197,7 +203,7 @@ class Redeeming:
     def _changed(self, document: Document, owed: _Owed) -> Document:
         """The document with the login's entry changed, if it still has the refresh token with that digest: somebody may have
         logged in anew."""
-        name = entry_ids(document, self._rules.catalog).get(owed.login.id)
+        name = entry_ids(document, owed.rules.catalog).get(owed.login.id)
         if name is None or digest(document.entries[name]) != owed.of:
             return document
         return _with_entry(document, name, owed.change(document.entries[name]))

@@ -91,6 +91,10 @@ class Refreshing:
         self._draining = False
         standings.listeners.append(self._changed)
 
+    def apply(self, identities: Identities | None) -> None:
+        """The configuration is another. What is under way goes on."""
+        self._identities = identities
+
     async def run(self) -> None:
         """Works forever."""
         async with asyncio.TaskGroup() as group:

@@ -52,6 +52,10 @@ class Remembering:
         standings.adopting = self._adopted
         standings.usage_listeners.append(self._noted)
 
+    def apply(self, catalog: Catalog) -> None:
+        """The configuration is another."""
+        self._catalog = catalog
+
     async def run(self) -> None:
         """Works forever, on one store after the other: nobody waits for this."""
         while True:

@@ -74,6 +74,10 @@ class Reporting:
         self._chance = chance
         confirming.heard = self._probed
 
+    def apply(self, *, policies: Policies, cooldowns: CooldownOptions) -> None:
+        """The configuration is another. Cooldowns that have begun last as they were set."""
+        self._policies, self._cooldowns = policies, cooldowns
+
     def note(
         self,
         held: Held,

@@ -95,6 +95,10 @@ class Spending:
         self._process, self._numbers = secrets.token_hex(4), count(1)
         self._checked: dict[_Made, str] = {}
 
+    def apply(self, policies: Policies) -> None:
+        """The configuration is another, from the next request on."""
+        self._policies = policies
+
     def bearer(self, token: str) -> Lease:
         """The lease that a token is of. Raises AgentSuspended, LeaseNotFound, LeaseExpired, ShuttingDown."""
         return self._leasing.bearer(lease_tokens.digest(token))

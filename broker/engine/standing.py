@@ -191,6 +191,12 @@ class Standings:
         self._untold.add((agent, key[1]))
         self._changed()
 
+    def apply(self, *, warn_within: float) -> None:
+        """The configuration is another."""
+        if warn_within != self._warn_within:
+            self._warn_within = warn_within
+            self._reassess(list(self._board))
+
     def forgive(self, key: Key) -> None:
         """An operator holds nothing against the profile any more, whichever agent has met it."""
         if not key[0]:

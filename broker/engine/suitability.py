@@ -30,6 +30,10 @@ class Suitability:
         self._catalog = catalog
         self._answers: OrderedDict[_Key, tuple[int, float]] = OrderedDict()
 
+    def apply(self, catalog: Catalog) -> None:
+        """The configuration is another."""
+        self._catalog = catalog
+
     def unsuited(
         self, agent: str, candidates: Iterable[Candidate], *, client: str, ordered: bool
     ) -> tuple[frozenset[str], float]:

@@ -32,6 +32,10 @@ class Suspending:
         self._leasing = leasing
         self._suspensions = suspensions
 
+    def apply(self, policies: Policies) -> None:
+        """The configuration is another. A suspended agent stays suspended."""
+        self._policies = policies
+
     def states(self) -> dict[str, bool]:
         """Every agent, configured or suspended, by name, and whether it is suspended."""
         suspended = self._suspensions.all

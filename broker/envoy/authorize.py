@@ -18,7 +18,7 @@ from broker.domain.provider import Catalog, Provider
 from broker.domain.requests import METHODS, route, target_fault
 from broker.engine.ingesting import Ingesting
 from broker.engine.spending import Spending, Use
-from broker.envoy.bootstrap_config import PATHS, PATHS_OF_BROKER, PROVIDER
+from broker.envoy.bootstrap_config import ADDRESS, PATHS, PATHS_OF_BROKER, PROVIDER
 from broker.envoy.inspection import Asked, Inspection, behind
 from broker.envoy.refusals import Refused, denied, refusal_of
 from broker.rpc.calls import Call, Service
@@ -44,7 +44,12 @@ class AuthorizationServicer:
         self._spending = spending
         self._ingesting = ingesting
         self._events = events
-        self._inspection = Inspection(catalog, names)
+        self._names = tuple(names)
+        self._inspection = Inspection(catalog, self._names)
+
+    def apply(self, catalog: Catalog) -> None:
+        """The configuration is another, from the next request on."""
+        self._inspection = Inspection(catalog, self._names)
 
     def service(self) -> Service:
         """What the control server serves."""
@@ -59,6 +64,7 @@ class AuthorizationServicer:
         try:
             route_of = request.attributes.context_extensions
             provider = self._inspection.provider(http.path, route_of.get(PROVIDER, ""))
+            _check_route(provider, route_of.get(ADDRESS, ""))
             asked = self._inspection.asked(provider, http.path, http.host, headers)
             lease = self._spending.bearer(asked.token)
             if not self._ingesting.settled:
@@ -102,6 +108,17 @@ class AuthorizationServicer:
                 status=refused.status,
                 reason=refused.reason,
             )
+        )
+
+
+def _check_route(provider: Provider, address: str) -> None:
+    """A credential goes only where the configuration says, also while Envoy has not taken over new routes. Raises Refused."""
+    if address not in ("", provider.base_url):
+        raise Refused(
+            503,
+            "RELOADING",
+            "the gateway is being led to another address of this provider: try again in a moment",
+            retry_after=1.0,
         )
 
 

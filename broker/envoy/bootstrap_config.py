@@ -28,6 +28,10 @@ PATHS_OF_BROKER: Final = "broker"
 """The extension by which a check knows that its route leaves the path to the broker. An Envoy with a configuration of its own
 changes paths itself, and so does one that runs with what an older broker has written."""
 
+ADDRESS: Final = "address"
+"""The one in which a check is told where its route leads: for a moment of a reload that may not be where it is to lead."""
+ROUTES: Final = "gateway"
+
 _LOOPBACK: Final = ("127.0.0.1", "[::1]", "localhost")
 _CHECK_WITHIN: Final = "40s"
 """As long as a login may take to be refreshed, and a little more."""
@@ -43,13 +47,15 @@ _STRIPPED: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
-    """What the configuration is made of. `control` is the broker's socket as Envoy sees it."""
+    """What the configuration is made of. `control` is the broker's socket as Envoy sees it. `routes` is the file that Envoy
+    reads its routes from whenever it is replaced; None: they are part of the bootstrap, and stay as they are."""
 
     host: str
     port: int
     control: Path
     upstreams: Sequence[Upstream]
     options: GatewayOptions
+    routes: Path | None = None
 
 
 def gateway_url(options: GatewayOptions, *, host: str, port: int) -> str:
@@ -66,11 +72,17 @@ def bootstrap_config(gateway: Gateway) -> Json:
         "node": {"id": "equabot-gateway", "cluster": "equabot"},
         "static_resources": {
             "listeners": [_listener(gateway)],
-            "clusters": clusters(gateway.control, gateway.upstreams, gateway.options),
+            "clusters": clusters(gateway.control, gateway.upstreams, gateway.options, every=gateway.routes is not None),
         },
         "overload_manager": overload.overload_manager(gateway.options),
         "memory_allocator_manager": overload.memory_allocator_manager(gateway.options),
     }
+
+
+def routes_config(gateway: Gateway) -> Json:
+    """The file with Envoy's routes (`envoy.service.discovery.v3.DiscoveryResponse`) as a document."""
+    kind = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+    return {"resources": [{"@type": kind, **_routes(gateway)}]}
 
 
 def as_yaml(config: Json) -> str:
@@ -106,7 +118,7 @@ def _listener(gateway: Gateway) -> Json:
         upgrade_configs=[{"upgrade_type": "websocket"}],
         access_log=_access_logs(),
         local_reply_config=local_replies(),
-        route_config=_routes(gateway),
+        **_routing(gateway),
         http_filters=_filters(gateway),
     )
     return {
@@ -152,12 +164,19 @@ def _access_log(expression: str, **buffer: Any) -> Json:
     return log | {"filter": {"extension_filter": cel}}
 
 
+def _routing(gateway: Gateway) -> Json:
+    if gateway.routes is None:
+        return {"route_config": _routes(gateway)}
+    source = {"resource_api_version": "V3", "path_config_source": {"path": str(gateway.routes)}}
+    return {"rds": {"route_config_name": ROUTES, "config_source": source}}
+
+
 def _routes(gateway: Gateway) -> Json:
     named = urlsplit(gateway.options.url).hostname
     domains = [*_LOOPBACK, *([] if named is None or named in _LOOPBACK else [named])]
     routes = [route for upstream in gateway.upstreams for route in _upstream_routes(upstream, gateway)]
     return {
-        "name": "gateway",
+        "name": ROUTES,
         # A page that makes a name point here (DNS rebinding) is told nothing.
         "ignore_port_in_host_matching": True,
         "request_headers_to_remove": list(_STRIPPED),
@@ -226,7 +245,13 @@ def _upstream_route(upstream: Upstream, gateway: Gateway, match: Json, *, cluste
     filters = {
         "envoy.filters.http.ext_authz": typed(
             "filters.http.ext_authz.v3.ExtAuthzPerRoute",
-            check_settings={"context_extensions": {PROVIDER: upstream.provider, PATHS: PATHS_OF_BROKER}},
+            check_settings={
+                "context_extensions": {
+                    PROVIDER: upstream.provider,
+                    PATHS: PATHS_OF_BROKER,
+                    ADDRESS: upstream.address,
+                }
+            },
         ),
         "envoy.filters.http.dynamic_forward_proxy": typed(
             "filters.http.dynamic_forward_proxy.v3.PerRouteConfig", host_rewrite_literal=upstream.authority

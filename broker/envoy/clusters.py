@@ -18,6 +18,9 @@ _COOKIES: Final = ("set-cookie", "set-cookie2")
 """Credentials that a vendor makes: an HTTP client would send one vendor's to the next, for the gateway is one host."""
 
 
+_NAMES: Final = ("vendors", "vendors_for_upgrades", "vendors_without_tls")
+
+
 def cluster_name(upstream: Upstream, *, upgrade: bool = False) -> str:
     """The cluster through which a vendor is reached: upgrades want a connection of HTTP/1.1."""
     if not upstream.tls:
@@ -25,9 +28,10 @@ def cluster_name(upstream: Upstream, *, upgrade: bool = False) -> str:
     return "vendors_for_upgrades" if upgrade else "vendors"
 
 
-def clusters(control: Path, upstreams: Iterable[Upstream], options: GatewayOptions) -> list[Json]:
-    """All of them, as documents."""
+def clusters(control: Path, upstreams: Iterable[Upstream], options: GatewayOptions, *, every: bool = False) -> list[Json]:
+    """Those that the upstreams need, or `every` one that any upstream may need, as documents."""
     used = {cluster_name(one, upgrade=upgrade) for one in upstreams for upgrade in (False, True)}
+    used |= set(_NAMES) if every else set()
     return [_control(control), *(_vendors(name, options) for name in sorted(used))]
 
 

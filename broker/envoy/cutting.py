@@ -74,6 +74,10 @@ class Cutting:
         leasing.endings.append(self._ended)
         standings.listeners.append(self._profiles_changed)
 
+    def apply(self, catalog: Catalog) -> None:
+        """The configuration is another."""
+        self._catalog = catalog
+
     async def process(self, requests: AsyncIterator[Any], call: Call) -> None:
         """One request of an agent: returns once it has ended, or was cut. A request of no agent is let be."""
         first = await anext(requests, None)

@@ -1,7 +1,7 @@
 """Where the gateway sends what it lets pass: one route a provider, made of the address that the provider has."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -13,7 +13,7 @@ _PORTS: Final = {"https": 443, "http": 80}
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """A vendor's address. `names` are those by which paths of the gateway begin with it; `private` is whether it may be an
-    address of this machine or of a private network."""
+    address of this machine or of a private network; `address` is all of it, as it is configured."""
 
     provider: str
     host: str
@@ -21,6 +21,7 @@ class Upstream:
     tls: bool
     names: tuple[str, ...] = ()
     private: bool = False
+    address: str = field(default="", compare=False)
 
     @property
     def authority(self) -> str:
@@ -42,4 +43,5 @@ def _upstream(provider: Provider, *, private: bool) -> Upstream | None:
     if provider.gateway_fault or not url.hostname or url.scheme not in _PORTS:
         return None
     port = url.port or _PORTS[url.scheme]
-    return Upstream(provider.id, url.hostname, port, url.scheme == "https", provider.names, private)
+    tls = url.scheme == "https"
+    return Upstream(provider.id, url.hostname, port, tls, provider.names, private, provider.base_url)

@@ -30,8 +30,13 @@ class ScrubbingServicer:
     """Searches answers for what the request carried in any of the providers' credential headers."""
 
     def __init__(self, providers: Iterable[Provider]) -> None:
-        forms = [form for provider in providers for form in provider.headers.values()]
         self._prefixes: dict[str, set[str]] = {}
+        self.apply(providers)
+
+    def apply(self, providers: Iterable[Provider]) -> None:
+        """The configuration is another."""
+        forms = [form for provider in providers for form in provider.headers.values()]
+        self._prefixes = {}
         for form in forms:
             self._prefixes.setdefault(form.name.lower(), set()).add(form.prefix)
 

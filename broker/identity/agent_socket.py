@@ -88,21 +88,40 @@ class Claim:
         """Where the gateway's control server is to listen, if there is one."""
         return self._plan.control
 
+    def add(self, planned: SocketPlan, agents: Iterable[str]) -> tuple[AgentSocket, ...]:
+        """Makes places for the sockets of more agents, as planned; `keep` makes them ours. Blocking. Raises CannotStart."""
+        added = tuple(one for one in planned.agents if one.agent in agents)
+        group = planned.run_dir.stat().st_gid
+        for one in added:
+            _prepare_agent(one, planned.run_dir, group=group)
+        return added
+
+    def keep(self, one: AgentSocket) -> None:
+        """The socket of one more agent is bound: gives it its mode. Raises CannotStart."""
+        self._settle_agent(one)
+
+    def forget(self, path: Path) -> None:
+        """That socket is gone."""
+        self._bound.pop(path, None)
+
     def settle(self) -> None:
         """To be called once the servers are bound: 0660 and the directory's group for agents' sockets, 0600 for ours.
 
         Raises CannotStart for one that is not there.
         """
         for one in self._plan.agents:
-            with _explained(one.path):
-                # Who may open the directory may use the socket: a group that mounts it has been given it for that.
-                _give(one.path, group=one.path.parent.stat().st_gid)
-                self._settle(one.path, _AGENT_SOCKET_MODE)
+            self._settle_agent(one)
         with _explained(self.admin):
             self._settle(self.admin, _OWN_SOCKET_MODE)
         with _explained(self.control):
             if self.control.is_socket():
                 self._settle(self.control, _OWN_SOCKET_MODE)
+
+    def _settle_agent(self, one: AgentSocket) -> None:
+        with _explained(one.path):
+            # Who may open the directory may use the socket: a group that mounts it has been given it for that.
+            _give(one.path, group=one.path.parent.stat().st_gid)
+            self._settle(one.path, _AGENT_SOCKET_MODE)
 
     def _settle(self, path: Path, mode: int) -> None:
         path.chmod(mode)
@@ -149,13 +168,20 @@ def _lock(run_dir: Path) -> int:
 def _prepare(planned: SocketPlan) -> None:
     group = planned.run_dir.stat().st_gid
     for one in planned.agents:
-        _make_directory(one.path.parent, _AGENT_MODE, ours=planned.run_dir / one.agent, group=group)
+        _prepare_agent(one, planned.run_dir, group=group)
     _make_directory(planned.admin.parent, _OWN_MODE, ours=planned.run_dir / "admin")
     _make_directory(planned.control.parent, _OWN_MODE, ours=planned.run_dir / "gateway")
-    for path in (*(one.path for one in planned.agents), planned.admin, planned.control):
+    for path in (planned.admin, planned.control):
         with _explained(path):
             _check_owners(path.parent)
             _clear(path)
+
+
+def _prepare_agent(one: AgentSocket, run_dir: Path, *, group: int) -> None:
+    _make_directory(one.path.parent, _AGENT_MODE, ours=run_dir / one.agent, group=group)
+    with _explained(one.path):
+        _check_owners(one.path.parent)
+        _clear(one.path)
 
 
 def _check_owners(directory: Path) -> None:

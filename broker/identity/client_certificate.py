@@ -36,6 +36,10 @@ class ClientCertificates:
         self._clock = clock
         self._read: OrderedDict[bytes, _Certificate] = OrderedDict()
 
+    def apply(self, callers: Callers) -> None:
+        """The configuration is another, from the next call on."""
+        self._callers = callers
+
     async def identify(self, shown: Shown) -> Identified:
         """The caller of this connection. Raises Unidentified, and PolicyDenied for one who is no agent."""
         if not shown.certificate:

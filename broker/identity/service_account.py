@@ -65,6 +65,10 @@ class ServiceAccounts:
         """Why the last token that was to be checked could not be, and what to do. Empty: it could."""
         return self._fault
 
+    def apply(self, callers: Callers) -> None:
+        """The configuration is another, from the next call on."""
+        self._callers = callers
+
     async def identify(self, shown: Shown) -> Identified:
         """The caller who shows this. Raises Unidentified, IdentityUnchecked, and PolicyDenied for one who is no agent."""
         if shown.token is None:

@@ -18,7 +18,7 @@ from broker.engine.readiness import Readiness
 from broker.engine.standing import Standings
 from broker.engine.suspending import Suspending
 from broker.engine.suspensions import Suspensions
-from broker.ports import AuditSink, StateStore
+from broker.ports import AuditSink, Configuration, StateStore
 from broker.rpc import requests
 from broker.rpc.calls import Call, Service
 from broker.rpc.convert import agent_status, finding, lease_summary, profile_status, source_status, timestamp
@@ -26,6 +26,7 @@ from broker.telemetry.events import Administered, Events
 from equabot.broker.v1 import admin_pb2 as pb
 
 _PAGE: Final = 1000
+_FAULTS: Final = 1000
 
 
 class AdminServicer:
@@ -47,6 +48,7 @@ class AdminServicer:
         store: StateStore,
         events: Events,
         audit: AuditSink,
+        configuration: Configuration,
         identity_fault: Callable[[], str] = lambda: "",
         started_at: float,
     ) -> None:
@@ -62,8 +64,13 @@ class AdminServicer:
         self._store = store
         self._events = events
         self._audit = audit
+        self._configuration = configuration
         self._identity_fault = identity_fault
         self._started_at = started_at
+
+    def apply(self, policies: Policies) -> None:
+        """The configuration is another."""
+        self._policies = policies
 
     def service(self) -> Service:
         """What a server serves."""
@@ -156,11 +163,14 @@ class AdminServicer:
         return pb.ClearCooldownResponse()
 
     async def reload(self, request: pb.ReloadRequest, call: Call) -> pb.ReloadResponse:
-        """Reads every source again."""
+        """Reads the configuration again, and then every source."""
         self._did("Reload")
+        done = await self._configuration.reload("admin")
+        if done.faults or done.refusal:
+            return pb.ReloadResponse(sources=self._sources(), faults=done.faults[:_FAULTS], refusal=done.refusal)
         if not await self._ingesting.reread():
-            raise SourceNotSynced("not every source was read again in time: diagnose tells which")
-        return pb.ReloadResponse(sources=self._sources())
+            raise SourceNotSynced("the configuration is in effect, but not every source was read again in time: see diagnose")
+        return pb.ReloadResponse(sources=self._sources(), changes=done.changes[:_FAULTS], revoked=done.ended)
 
     async def list_agents(self, request: pb.ListAgentsRequest, call: Call) -> pb.ListAgentsResponse:
         """Every agent that there is, or that is suspended."""
@@ -196,6 +206,7 @@ class AdminServicer:
             identity_fault=self._identity_fault(),
             suspensions=self._suspensions.all,
             add=self._choosing.explaining.how_to_add,
+            configuration=await self._configuration.doubts(),
         )
         leases, streams = self._leasing.count()
         return pb.DiagnoseResponse(

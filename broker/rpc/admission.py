@@ -71,6 +71,10 @@ class Admission:
         }
         self._sweeping: asyncio.TimerHandle | None = None
 
+    def allow(self, leases: int) -> None:
+        """So many streams of leases from now on. None that is open ends."""
+        self._places[Kind.LEASE].allow(leases)
+
     async def unread(self, call: Peer, step: Callable[[], Awaitable[T]]) -> T:
         """What the step returns, which reads the call's message. Raises RateLimited for a call that had to make room, and
         MessageLate."""
@@ -125,6 +129,9 @@ class _Places:
         self._most_per_peer = most_per_peer
         self._taken: Counter[str] = Counter()
         self._all = 0
+
+    def allow(self, most: int) -> None:
+        self._most = self._most_per_peer = most
 
     def take(self, peer: str) -> None:
         if self._all >= self._most or self._taken[peer] >= self._most_per_peer:

@@ -11,6 +11,7 @@ from typing import Final, NoReturn, Protocol, cast
 from broker.domain.callers import Identified, Shown
 from broker.domain.errors import BrokerError, Unidentified
 from broker.domain.secret_value import SecretValue
+from broker.engine.clock import pause
 from broker.ports import Clock
 from broker.rpc.calls import Call, Chosen, Handler, Service
 from broker.rpc.status import explained
@@ -38,19 +39,26 @@ class Door:
         """Are called with the peer of a call whose caller is known, or is not."""
         self.certificate_of: Callable[[str], str] = lambda _: ""
         """The certificate that a call's peer has shown, as PEM."""
+        self._sooner = asyncio.Event()
+
+    def look_again(self) -> None:
+        """Who may call as which agent has changed: every open stream is asked about now."""
+        self._sooner.set()
+        self._sooner = asyncio.Event()
 
     def service(self, agents: Mapping[str, Service]) -> Service:
-        """One service in place of those of the agents, which are of one kind."""
+        """One service in place of those of the agents, which are of one kind. Agents may come and go in what is given here."""
         one = next(iter(agents.values()))
         return Service(one.descriptor, {name: self._handler(name, agents) for name in one.handlers}, name=one.name)
 
     def _handler(self, name: str, agents: Mapping[str, Service]) -> Chosen:
-        handlers = {agent: _handler_of(service, name) for agent, service in agents.items()}
         method = next(iter(agents.values())).descriptor.methods_by_name[name]
 
         async def choose(call: Call) -> Handler:
             caller = await self._let_in(call)
-            handle = handlers[caller.agent]
+            if (service := agents.get(caller.agent)) is None:
+                raise Unidentified("the caller's agent is not configured any more")
+            handle = _handler_of(service, name)
             if not method.server_streaming:
                 return handle
             return lambda request, call: self._while_known(caller, call, handle(request, call))
@@ -83,7 +91,7 @@ class Door:
     async def _watch(self, caller: Identified, call: Call) -> NoReturn:
         agent = caller.agent
         while True:
-            await self._clock.sleep(max(caller.until - self._clock.steady(), 0.0))
+            await pause(self._clock, max(caller.until - self._clock.steady(), 0.0), sooner=self._sooner)
             caller = await self._let_in(call)
             if caller.agent != agent:
                 raise Unidentified("the caller is another agent than it was: open the stream again")

@@ -1,7 +1,7 @@
 """The servers: one per agent socket, one for the operator, health on TCP with nothing else beside it, and for agents of other
 machines, where they are wanted, one for each way in which those show who they are."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -51,7 +51,14 @@ class Server(Protocol):
         """Refuses new calls, and ends those under way after `grace` seconds; None: at once."""
 
 
-def agent_server(path: Path, servicer: BrokerServicer, readiness: Readiness, *, leases: int, behind: Path) -> Server:
+class LeaseServer(Server, Protocol):
+    """A server of agents."""
+
+    def allow(self, leases: int) -> None:
+        """Its agents may have so many leases from now on. One connection opens as many streams at once as it could before."""
+
+
+def agent_server(path: Path, servicer: BrokerServicer, readiness: Readiness, *, leases: int, behind: Path) -> LeaseServer:
     """The API of one agent, which may have so many leases, on its Unix socket, with health and reflection. `behind` is a
     path for a private socket. Listens once it is started. Raises CannotListen."""
     bounds = limits.agent(leases)
@@ -77,20 +84,20 @@ def health_server(address: tuple[str, int], readiness: Readiness, *, behind: Pat
 
 def remote_server(
     address: tuple[str, int],
-    servicers: Mapping[str, BrokerServicer],
+    brokers: Mapping[str, Service],
     readiness: Readiness,
     *,
     door: Door,
     certificate: Certificate,
     leases: int,
     behind: Path,
-) -> Server:
+) -> LeaseServer:
     """The API of every agent, which may have so many leases together, on TCP, with health and reflection, all of it behind the
-    door. `behind` is a path for a private socket. Raises CannotListen, and CannotStart for a certificate that is of no use."""
-    brokers = {agent: servicer.service() for agent, servicer in servicers.items()}
+    door; agents may come and go in `brokers`. `behind` is a path for a private socket. Raises CannotListen, and CannotStart
+    for a certificate that is of no use."""
     health = HealthServicer(readiness).service()
     names = [next(iter(brokers.values())).name, health.name]
-    shared = (dict.fromkeys(brokers, service) for service in (health, *_reflection(names)))
+    shared = (_Shared(brokers, service) for service in (health, *_reflection(names)))
     services = [door.service(agents) for agents in (brokers, *shared)]
     tls = ServerTls(certificate)
     bounds = limits.remote(leases)
@@ -106,12 +113,36 @@ def remote_server(
     return _relayed(relay, services, bounds)
 
 
+class _Shared(Mapping[str, Service]):
+    """One service, for every agent that there is now."""
+
+    def __init__(self, agents: Mapping[str, object], service: Service) -> None:
+        self._agents = agents
+        self._service = service
+
+    def __getitem__(self, agent: str) -> Service:
+        if agent not in self._agents:
+            raise KeyError(agent)
+        return self._service
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._agents)
+
+    def __len__(self) -> int:
+        return len(self._agents)
+
+
 class _Relayed:
     """A server and the port in front of it."""
 
-    def __init__(self, server: grpc.aio.Server, relay: Relay) -> None:
+    def __init__(self, server: grpc.aio.Server, relay: Relay, admission: Admission) -> None:
         self._server = server
         self._relay = relay
+        self._admission = admission
+
+    def allow(self, leases: int) -> None:
+        """Through the admission of both kinds of listener, which count alike."""
+        self._admission.allow(limits.agent(leases).leases)
 
     async def start(self) -> None:
         """The server first."""
@@ -124,24 +155,26 @@ class _Relayed:
         await self._relay.stop()
 
 
-def _relayed(relay: Relay, services: list[Service], bounds: Limits) -> Server:
+def _relayed(relay: Relay, services: list[Service], bounds: Limits) -> _Relayed:
+    admission = Admission(bounds, address_of=address_of)
     try:
-        server = _server(relay.path, services, bounds, address_of=address_of)
+        server = _bound(relay.path, services, bounds, admission)
     except CannotListen:
         relay.close()
         raise
     relay.path.chmod(0o600)
-    return _Relayed(server, relay)
+    return _Relayed(server, relay, admission)
 
 
 def _reflected(services: list[Service]) -> list[Service]:
     return [*services, *_reflection([service.name for service in services])]
 
 
-def _server(
-    path: Path, services: list[Service], bounds: Limits, *, address_of: Callable[[str], str] | None = None
-) -> grpc.aio.Server:
-    admission = Admission(bounds, address_of=address_of)
+def _server(path: Path, services: list[Service], bounds: Limits) -> grpc.aio.Server:
+    return _bound(path, services, bounds, Admission(bounds))
+
+
+def _bound(path: Path, services: list[Service], bounds: Limits, admission: Admission) -> grpc.aio.Server:
     server = grpc.aio.server(
         handlers=[service.within(admission) for service in services], options=(*_OPTIONS, *bounds.options())
     )

@@ -5,13 +5,13 @@ so that what the kubelet has put there is what is sent.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Final
 
 from broker.domain.material import Event, Fault, Listed, Unit
 from broker.domain.oauth import Blame, Failure, Tokens
 from broker.domain.profiles import Profile
-from broker.domain.provider import Catalog, Mode
+from broker.domain.provider import Catalog, Exchange, Mode
 from broker.domain.workload import SIZE_MAX, SOURCE, Identity, Unfit, Workload, exchange_request, read_exchange, read_identity
 from broker.files.reading import Unreadable, read_some
 from broker.ports import Clock, TokenEndpoint
@@ -34,13 +34,29 @@ class Workloads:
 
     name = SOURCE
 
-    def __init__(self, workloads: Iterable[Workload], *, catalog: Catalog, clock: Clock, endpoint: TokenEndpoint) -> None:
+    def __init__(
+        self,
+        workloads: Iterable[Workload],
+        *,
+        catalog: Catalog,
+        clock: Clock,
+        endpoint: TokenEndpoint,
+        before: "Workloads | None" = None,
+    ) -> None:
+        """`before` is the source of an earlier configuration: what it was given for the same identities goes on."""
         self._workloads = {workload.profile: workload for workload in workloads}
+        self.made_of = {
+            name: (workload, catalog.providers[workload.provider].exchange) for name, workload in self._workloads.items()
+        }
         self._catalog = catalog
         self._clock = clock
         self._endpoint = endpoint
-        self._given: dict[str, Tokens] = {}
+        self.given: dict[str, Tokens] = {} if before is None else before.given_for(self.made_of)
         self._news = asyncio.Event()
+
+    def given_for(self, made_of: Mapping[str, tuple[Workload, Exchange | None]]) -> dict[str, Tokens]:
+        """What was given, for those identities that are exchanged as here."""
+        return {name: tokens for name, tokens in self.given.items() if made_of.get(name) == self.made_of[name]}
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Every workload, and again whenever one has another token."""
@@ -80,12 +96,12 @@ class Workloads:
         meant = read_exchange(answer, identity, token_file=workload.token_file, now=self._clock.now())
         if isinstance(meant, Failure):
             return meant
-        self._given[profile_id] = meant
+        self.given[profile_id] = meant
         self._news.set()
         return None
 
     def _unit(self, workload: Workload, fault: str) -> Unit:
-        given = self._given.get(workload.profile)
+        given = self.given.get(workload.profile)
         profile = Profile(
             id=workload.profile,
             provider=workload.provider,

@@ -27,7 +27,15 @@ class LoginPlaces:
 
     def __init__(self, agents: ProfileStore, units: Mapping[str, Units] = _NONE) -> None:
         self._agents = agents
-        self._units = units
+        self._units = dict(units)
+
+    def add(self, units: Mapping[str, Units]) -> None:
+        """More units. One of a name that is known stays, and none goes before `close`: a refresh may be under way in it."""
+        self._units = {**units, **self._units}
+
+    def lacks(self, name: str) -> bool:
+        """Whether there are no units of that source."""
+        return name not in self._units
 
     def locked(self, login: Profile) -> AbstractAsyncContextManager[LockedStore]:
         """The store of the login. Raises StoreFault."""

@@ -29,6 +29,8 @@ KINDS: Final[dict[type[Event], str]] = {
     told.SuspensionSet: "agent_suspended",
     told.SuspensionLifted: "agent_resumed",
     told.Administered: "administered",
+    told.ConfigurationReloaded: "reloaded",
+    told.ReloadFailed: "reload_refused",
     told.GatewayAuthorized: "authorized",
     told.GatewayUsed: "used",
     told.GatewayRefused: "refused",

@@ -100,6 +100,18 @@ def _gauges(snapshot: Snapshot) -> Iterator[Metric]:
             age.add_metric((source.source,), source.sync_age)
         stale.add_metric((source.source,), source.stale)
     yield from (expiry, state, leases, streams, suspended, age, stale)
+    yield _gauge(
+        "config_last_reload_successful",
+        "1 where the last reading of the configuration was applied, 0 where it was refused.",
+        {},
+        snapshot.config_reload_ok,
+    )
+    yield _gauge(
+        "config_last_reload_success_timestamp_seconds",
+        "When the configuration that is in effect was read.",
+        {},
+        snapshot.config_reloaded_at,
+    )
     yield _gauge("state_store_fault", "1 while state cannot be stored.", {}, snapshot.store_fault)
     yield _gauge("audit_fault", "1 while nothing can be recorded.", {}, snapshot.audit_fault)
     anchor = GaugeMetricFamily(

@@ -48,6 +48,8 @@ class Snapshot:
     anchor_faults: frozenset[str] = frozenset()
     audit_lost: int = 0
     audit_sequence: int = 0
+    config_reload_ok: bool = True
+    config_reloaded_at: float = 0.0
 
 
 class Histogram:

@@ -22,6 +22,7 @@ from broker.telemetry.events import (
     OutcomeReported,
     ReauthRequired,
     RefreshFailed,
+    ReloadFailed,
     RenewalDenied,
     SecretPushed,
     SourceDoubted,
@@ -53,6 +54,7 @@ _LEVELS: Final[dict[type[Event], int]] = {
     SourceDoubted: logging.WARNING,
     SourceStale: logging.WARNING,
     StoreFault: logging.ERROR,
+    ReloadFailed: logging.ERROR,
     SuspensionSet: logging.WARNING,
     SuspensionLifted: logging.WARNING,
 }

@@ -251,6 +251,27 @@ class Administered(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurationReloaded(Event):
+    """The configuration was read again and is in effect. `by`: `admin`, `SIGHUP`; `digest` tells one configuration from
+    another; `changes` name what differs, without values; `leases` ended by it."""
+
+    by: str
+    digest: str
+    changes: tuple[str, ...]
+    leases: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReloadFailed(Event):
+    """The configuration was read again and refused whole: it has so many `faults`, or needs a restart, or cannot be applied
+    (`reason`)."""
+
+    by: str
+    reason: str
+    faults: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayAuthorized(Event):
     """A request is let through the gateway: its credential goes to Envoy after this. `request` is a name for it, which its end
     (`GatewayUsed`) has too. `route` is the path without its query, and without what makes it one of its kind."""

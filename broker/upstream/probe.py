@@ -43,6 +43,10 @@ class HttpProbes:
         self._within = within
         self._client: httpx.AsyncClient | None = None
 
+    def apply(self, catalog: Catalog, *, allowed: bool) -> None:
+        """The configuration is another, from the next question on."""
+        self._catalog, self._allowed = catalog, allowed
+
     def possible(self, profile: Profile, about: Outcome) -> bool:
         """Whether it is known how to ask."""
         return self._made(profile, about) is not None

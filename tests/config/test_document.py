@@ -77,7 +77,7 @@ def test_the_example_file_is_the_defaults(tmp_path: Path) -> None:
     bare = load(environ={}, home=tmp_path, run_dir="/run/equabot")
     (home / "equabot.yaml").write_text(EXAMPLE)
     full = load(environ={}, home=tmp_path, run_dir="/run/equabot")
-    assert differing(bare, full) == {"file"}
+    assert differing(bare, full) == {"file", "revision"}
 
 
 def differing(one: Config, other: Config) -> set[str]:

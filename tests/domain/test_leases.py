@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.domain.errors import InvalidArgument, LeaseExpired
-from broker.domain.leases import Lease, check_ttl, grant, renew, renewal_due
+from broker.domain.leases import Lease, check_ttl, grant, renew, renewal_due, shortened
 from broker.domain.policies import Delivery
 
 NOW = 5000.0
@@ -116,3 +116,14 @@ def test_any_other_time_to_live_is_refused(ttl: float) -> None:
         check_ttl(ttl, default=900.0)
     with pytest.raises(InvalidArgument):
         renew(granted(), ttl=ttl, credential_left=None, now=NOW)
+
+
+def test_a_shorter_policy_shortens_a_lease_and_never_lengthens_one() -> None:
+    """C15: its end and its latest end count from when it was issued."""
+    lease = granted(ttl=900.0, max_ttl=3600.0)
+    assert shortened(lease, 3600.0) is lease
+    assert shortened(lease, 7200.0) is lease
+    half = shortened(lease, 600.0)
+    assert (half.expires_at, half.max_expires_at) == (NOW + 600.0, NOW + 600.0)
+    less = shortened(lease, 1200.0)
+    assert (less.expires_at, less.max_expires_at) == (NOW + 900.0, NOW + 1200.0)

@@ -322,4 +322,3 @@ async def test_without_sources_everything_is_settled() -> None:
     async with asyncio.timeout(5):
         await engine.ingesting.wait_settled()
         assert await engine.ingesting.reread() is True
-        await engine.ingesting.run()

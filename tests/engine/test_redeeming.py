@@ -95,6 +95,15 @@ async def test_new_tokens_take_the_place_of_the_old(world: World) -> None:
     assert world.endpoint.redeemed == ["rt-1"]
 
 
+async def test_a_reload_in_the_middle_loses_no_token(world: World) -> None:
+    """C15: though the new configuration knows the provider no more, what the endpoint gives is written."""
+    process = world.process()
+    world.endpoint.meanwhile = lambda: process.apply(Rules(Catalog({})))
+    assert await world.redeem(process=process) == Outcome(Kind.REFRESHED)
+    assert (world.read()["access"], world.read()["refresh"]) == ("at-2", "rt-2")
+    assert process.owed == ()
+
+
 async def test_the_logins_own_client_redeems_it(world: World) -> None:
     """Another program's login belongs to that program's client."""
     world.write(ENTRY | {"clientId": "theirs"})

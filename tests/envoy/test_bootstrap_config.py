@@ -78,9 +78,11 @@ def test_every_route_is_checked_for_its_own_provider_and_rewritten_to_its_host()
         [provider] = [one.provider for one in GATEWAY.upstreams if named in one.names]
         filters = route["typed_per_filter_config"]
         checked = filters["envoy.filters.http.ext_authz"]
-        assert checked["check_settings"] == {"context_extensions": {"provider": provider, "paths": "broker"}}
-        assert "disabled" not in checked
         [upstream] = [one for one in GATEWAY.upstreams if one.provider == provider]
+        context = {"provider": provider, "paths": "broker", "address": upstream.address}
+        assert checked["check_settings"] == {"context_extensions": context}
+        assert upstream.address == PROVIDERS[provider].base_url
+        assert "disabled" not in checked
         assert filters["envoy.filters.http.dynamic_forward_proxy"]["host_rewrite_literal"] == upstream.authority
         assert not {"prefix_rewrite", "regex_rewrite", "path_rewrite_policy"} & route["route"].keys()
         assert "envoy.filters.http.rbac" not in filters

@@ -57,7 +57,8 @@ class Person:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(10)
-        os.close(self._screen)
+        with suppress(OSError):  # it may have hung up
+            os.close(self._screen)
 
     def reads(self, text: str) -> Self:
         """Waits until the text is shown, behind what was read before."""
@@ -67,6 +68,10 @@ class Person:
                 raise AssertionError(f"{text!r} is not shown; what is:\n{self.seen[self._read_to :]}")
         self._read_to = at + len(text)
         return self
+
+    def hangs_up(self) -> None:
+        """Closes the terminal."""
+        os.close(self._screen)
 
     def types(self, text: str, *, enter: bool = True) -> Self:
         """Types the text, and Enter."""

@@ -20,6 +20,7 @@ from broker.rpc.servicer import BrokerServicer
 from equabot.broker.v1.admin_pb2_grpc import AdminStub
 from equabot.broker.v1.broker_pb2_grpc import BrokerStub
 from tests.fakes.audit import MemoryAudit
+from tests.fakes.configuration import FakeConfiguration
 from tests.fakes.engine import Engine
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Served:
         self.run_dir = run_dir
         self.acquires: list[float] = []
         self.audit = MemoryAudit()
+        self.configuration = FakeConfiguration()
         self.identity_fault = ""
         self.servers: list[Server] = []
         self.messages = LeaseMessages({provider.id: provider.base_url for provider in PROVIDERS.values()})
@@ -79,7 +81,7 @@ class Served:
             leasing=engine.leasing, choosing=engine.choosing, ordering=engine.ordering, standings=engine.standings,
             ingesting=engine.ingesting, readiness=engine.readiness, suspensions=engine.suspensions,
             suspending=engine.suspending, policies=engine.policies, store=engine.store, events=engine.events,
-            audit=self.audit, identity_fault=lambda: self.identity_fault,
+            audit=self.audit, configuration=self.configuration, identity_fault=lambda: self.identity_fault,
             started_at=1_799_999_000.0,
         )  # fmt: skip
         for server in [*servers, admin_server(self.run_dir / "admin.sock", admin, engine.readiness)]:

@@ -11,6 +11,7 @@ from broker.domain.cooldowns import Usage
 from broker.domain.material import Listed, Unavailable, Unit
 from broker.domain.policies import AgentPolicy
 from broker.domain.suspension import Suspension
+from broker.ports import Reloaded
 from broker.telemetry.events import Administered
 from equabot.broker.v1 import admin_pb2, broker_pb2
 from tests.fakes.engine import ANYTHING, Engine, profile
@@ -197,6 +198,28 @@ async def test_reload_returns_once_every_source_was_read_again(serve: Serve) -> 
     ]
     assert told[0].synced_at.seconds == NOW
     assert told[0].stale_budget == Duration(seconds=600)
+
+
+@pytest.mark.parametrize("answer", [Reloaded(faults=("a: b", "c: d")), Reloaded(refusal="needs a restart: run_dir")])
+async def test_a_configuration_that_is_refused_is_no_error_of_the_call(serve: Serve, answer: Reloaded) -> None:
+    """C15: the answer says why; the sources are not read again."""
+    async with serve(engine()) as served:
+        served.configuration.answer, served.configuration.doubt = answer, ("it is older than f",)
+        told = await (await served.admin()).Reload(admin_pb2.ReloadRequest())
+        assert (tuple(told.faults), told.refusal, served.configuration.asked) == (answer.faults, answer.refusal, ["admin"])
+        found = (await (await served.admin()).Diagnose(admin_pb2.DiagnoseRequest())).findings
+        assert [(one.message, one.remedy) for one in found if one.subject == "configuration"] == [
+            ("it is older than f", "equabot reload")
+        ]
+
+
+async def test_what_a_reload_changed_is_told(serve: Serve) -> None:
+    """C15: and how many leases ended."""
+    async with serve(engine()) as served:
+        await served.engine.settle()
+        served.configuration.answer = Reloaded(changes=("agent a added",), ended=2)
+        told = await (await served.admin()).Reload(admin_pb2.ReloadRequest())
+        assert (list(told.changes), told.revoked) == (["agent a added"], 2)
 
 
 async def test_diagnose_tells_what_an_operator_asks_first(serve: Serve) -> None:

@@ -63,6 +63,7 @@ class Remote:
         self.served = served
         self.engine = served.engine
         self.tokens = Tokens(served.engine.clock)
+        self.door: Door | None = None
         self.port = port
         self.directory = directory
         self._stack = stack
@@ -122,9 +123,10 @@ async def remote(
             directory / "tls.crt", directory / "tls.key", clock=engine.clock,
             client_ca=None if callers is None else directory / "ca.crt",
         )  # fmt: skip
-        door = Door(identities, clock=engine.clock, events=engine.events)
+        made.door = door = Door(identities, clock=engine.clock, events=engine.events)
         server = remote_server(
-            ("127.0.0.1", port), servicers, engine.readiness, door=door, certificate=files,
+            ("127.0.0.1", port), {agent: one.service() for agent, one in servicers.items()}, engine.readiness,
+            door=door, certificate=files,
             leases=100, behind=directory / "agents",
         )  # fmt: skip
         await server.start()
@@ -155,6 +157,22 @@ async def test_a_suspended_agent_is_refused_over_the_network_too(serve: Serve, t
         assert (await refused(broker.AcquireLease(ANTHROPIC, metadata=MAIN))).reason == "AGENT_SUSPENDED"
         assert (await refused(broker.ListProfiles(pb.ListProfilesRequest(), metadata=MAIN))).reason == "AGENT_SUSPENDED"
         await broker.AcquireLease(pb.AcquireLeaseRequest(provider="openai"), metadata=CODER)
+
+
+async def test_a_caller_that_a_reload_took_the_agent_from_loses_its_stream(serve: Serve, tmp_path: Path) -> None:
+    """C15: at once, however long its token or certificate was good for; the other caller's stream stays."""
+    async with remote(serve, tmp_path) as made:
+        broker, openai = await made.broker(), pb.AcquireLeaseRequest(provider="openai")
+        gone: Any = broker.StreamLease(ANTHROPIC, metadata=MAIN)
+        stays: Any = broker.StreamLease(openai, metadata=CODER)
+        await gone.read()
+        await stays.read()
+        made.tokens.agents["token-of-main"] = PolicyDenied("is no agent here")
+        assert made.door is not None
+        made.door.look_again()
+        assert (await refused(gone.read())).reason == "POLICY_DENIED"
+        made.engine.suspensions.check("coder")
+        assert [lease.agent for lease in made.engine.leasing.living()] == ["coder"]
 
 
 async def test_quotas_are_those_of_the_sockets(serve: Serve, tmp_path: Path) -> None:
@@ -440,6 +458,6 @@ async def test_an_address_that_is_taken_is_said(serve: Serve, tmp_path: Path) ->
         )  # fmt: skip
         with pytest.raises(CannotListen, match=f"cannot listen on 127.0.0.1:{made.port}"):
             remote_server(
-                ("127.0.0.1", made.port), {"main": servicer}, engine.readiness, door=door, certificate=files, leases=100,
-                behind=tmp_path / "other",
+                ("127.0.0.1", made.port), {"main": servicer.service()}, engine.readiness, door=door, certificate=files,
+                leases=100, behind=tmp_path / "other",
             )  # fmt: skip

@@ -20,6 +20,7 @@ from equabot_client._lease import Profile
 
 _ADMIN: Final = "admin"
 _PAGE: Final = 1000
+_RELOADS_WITHIN: Final = 45.0
 _SEVERITIES: Final = {pb.Finding.INFO: "info", pb.Finding.WARNING: "warning", pb.Finding.ERROR: "error"}
 
 
@@ -78,6 +79,17 @@ class Finding:
     subject: str
     message: str
     remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reload:
+    """What came of reading the configuration again. With `faults` or a `refusal` nothing has changed; else `changes`
+    say what is different, and `revoked` how many leases ended for it."""
+
+    faults: tuple[str, ...]
+    refusal: str
+    changes: tuple[str, ...]
+    revoked: int
 
 
 def connect(address: str | None = None, *, timeout: float = 10.0) -> "Admin":
@@ -149,6 +161,10 @@ class Admin:
         """Accepts that the audit log may not be what a broker wrote: its anchor was lost, or does not fit. Returns what was
         accepted; empty where there was nothing to accept."""
         return self._channel.ask(Ask("AcceptAuditLog", pb.AcceptAuditLogRequest(), _accepted), timeout=self._timeout)
+
+    def reload(self) -> Reload:
+        """Makes the broker read its configuration again, and then every source. Returns what came of it, refused or not."""
+        return self._channel.ask(Ask("Reload", pb.ReloadRequest(), _reload), timeout=_RELOADS_WITHIN)
 
     def close(self) -> None:
         """Closes the connection. Idempotent."""
@@ -227,6 +243,12 @@ def _agent(message: pb.AgentStatus) -> AgentStatus:
         profiles=tuple(message.profiles),
         deliveries=tuple(message.deliveries),
         max_leases=message.max_leases,
+    )
+
+
+def _reload(message: pb.ReloadResponse) -> Reload:
+    return Reload(
+        faults=tuple(message.faults), refusal=message.refusal, changes=tuple(message.changes), revoked=message.revoked
     )
 
 

@@ -338,14 +338,34 @@ class ReloadResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SOURCES_FIELD_NUMBER: builtins.int
+    FAULTS_FIELD_NUMBER: builtins.int
+    REFUSAL_FIELD_NUMBER: builtins.int
+    CHANGES_FIELD_NUMBER: builtins.int
+    REVOKED_FIELD_NUMBER: builtins.int
+    refusal: builtins.str
+    """Why a sound configuration cannot be applied: "needs a restart: listen.health, run_dir". Not empty: nothing has changed."""
+    revoked: builtins.int
+    """How many leases ended because the configuration grants them no more."""
     @property
     def sources(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SourceStatus]: ...
+    @property
+    def faults(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What is wrong with the configuration. Not empty: it is refused, and nothing has changed."""
+
+    @property
+    def changes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What has changed, without values: "agent worker added", "provider zai changed", "auth.order"."""
+
     def __init__(
         self,
         *,
         sources: collections.abc.Iterable[global___SourceStatus] | None = ...,
+        faults: collections.abc.Iterable[builtins.str] | None = ...,
+        refusal: builtins.str = ...,
+        changes: collections.abc.Iterable[builtins.str] | None = ...,
+        revoked: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["sources", b"sources"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["changes", b"changes", "faults", b"faults", "refusal", b"refusal", "revoked", b"revoked", "sources", b"sources"]) -> None: ...
 
 global___ReloadResponse = ReloadResponse
 

@@ -156,7 +156,8 @@ class AdminServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Reload(self, request, context):
-        """Reload makes every source read again now and returns once they have.
+        """Reload reads the configuration again, as SIGHUP does, then makes every source read again, and returns once they have. The
+        configuration is applied as a whole, without ending a lease that it still grants; or it is refused, and nothing changes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

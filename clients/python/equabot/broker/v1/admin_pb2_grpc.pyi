@@ -69,7 +69,9 @@ class AdminStub:
         equabot.broker.v1.admin_pb2.ReloadRequest,
         equabot.broker.v1.admin_pb2.ReloadResponse,
     ]
-    """Reload makes every source read again now and returns once they have."""
+    """Reload reads the configuration again, as SIGHUP does, then makes every source read again, and returns once they have. The
+    configuration is applied as a whole, without ending a lease that it still grants; or it is refused, and nothing changes.
+    """
 
     ListAgents: grpc.UnaryUnaryMultiCallable[
         equabot.broker.v1.admin_pb2.ListAgentsRequest,
@@ -159,7 +161,9 @@ class AdminAsyncStub:
         equabot.broker.v1.admin_pb2.ReloadRequest,
         equabot.broker.v1.admin_pb2.ReloadResponse,
     ]
-    """Reload makes every source read again now and returns once they have."""
+    """Reload reads the configuration again, as SIGHUP does, then makes every source read again, and returns once they have. The
+    configuration is applied as a whole, without ending a lease that it still grants; or it is refused, and nothing changes.
+    """
 
     ListAgents: grpc.aio.UnaryUnaryMultiCallable[
         equabot.broker.v1.admin_pb2.ListAgentsRequest,
@@ -265,7 +269,9 @@ class AdminServicer(metaclass=abc.ABCMeta):
         request: equabot.broker.v1.admin_pb2.ReloadRequest,
         context: _ServicerContext,
     ) -> typing.Union[equabot.broker.v1.admin_pb2.ReloadResponse, collections.abc.Awaitable[equabot.broker.v1.admin_pb2.ReloadResponse]]:
-        """Reload makes every source read again now and returns once they have."""
+        """Reload reads the configuration again, as SIGHUP does, then makes every source read again, and returns once they have. The
+        configuration is applied as a whole, without ending a lease that it still grants; or it is refused, and nothing changes.
+        """
 
     @abc.abstractmethod
     def ListAgents(
