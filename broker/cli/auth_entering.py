@@ -101,6 +101,8 @@ def paste_token(args: Namespace) -> int:
 
 def _add_token(desk: Desk, provider: Provider, profile_id: str, *, life: float | None) -> int:
     token = cleaned(secret(f"Token of {provider.id}"), provider, Mode.TOKEN, desk)
+    if token.reveal().startswith(_SETUP_PREFIX):
+        checked_setup_token(token)
     keep(desk, profile_id, entry_of_token(provider.id, token, expires_at=None if life is None else now() + life))
     return Exit.DONE
 

@@ -4,6 +4,7 @@ Questions are written to standard error, so that standard output stays for resul
 """
 
 import os
+import select
 import sys
 import termios
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ _NEWLINES = (b"\n", b"\r")
 _ERASE = (b"\x7f", b"\x08")
 _KILL = b"\x15"
 _END = b"\x04"
+_PASTE_PAUSE = 0.2
+"""Seconds without a key after which a line is the last one of a paste."""
 
 
 def interactive() -> bool:
@@ -58,7 +61,8 @@ def choose(question: str, options: Mapping[str, str]) -> str:
 
 
 def secret(question: str) -> SecretValue:
-    """A secret: typed or pasted unseen at a terminal, otherwise all of standard input. Not cleaned yet. Raises Failure."""
+    """A secret: typed or pasted unseen at a terminal, otherwise all of standard input. Not cleaned yet: what
+    was pasted may have more than one line. Raises Failure."""
     return _typed(question) if interactive() else _piped(question)
 
 
@@ -77,6 +81,8 @@ def _typed(question: str) -> SecretValue:
     with unseen(keyboard):
         print(f"{question} (not shown): ", end="", file=sys.stderr, flush=True)
         typed = _line(keyboard)
+        while len(typed) <= SIZE_MAX and select.select([keyboard], [], [], _PASTE_PAUSE)[0]:
+            typed += b"\n" + _line(keyboard)
     if not typed.strip():
         raise Failure("nothing was entered, and nothing was stored")
     return SecretValue(typed.decode("utf-8", "surrogateescape"))

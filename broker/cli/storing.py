@@ -22,7 +22,7 @@ from broker.domain.auth_document import Document, with_entry
 from broker.domain.auth_entries import entry_ids, store_unit
 from broker.domain.auth_usage import usage_of, with_usage
 from broker.domain.cooldowns import Usage
-from broker.domain.hygiene import Unclean, clean
+from broker.domain.hygiene import Unclean, clean, joined
 from broker.domain.material import Unit
 from broker.domain.provider import Mode, Provider
 from broker.domain.remedies import how_to_add
@@ -113,7 +113,7 @@ def faults() -> Iterator[None]:
 def cleaned(secret: SecretValue, provider: Provider, mode: Mode, desk: Desk) -> SecretValue:
     """What a person gave, fit to be stored. Raises Failure, with nothing of it."""
     try:
-        return clean(secret.reveal(), provider=provider, mode=mode, catalog=desk.config.catalog)
+        return clean(joined(secret.reveal()), provider=provider, mode=mode, catalog=desk.config.catalog)
     except Unclean as unclean:
         reason = unclean.reason
     what = reason.partition(":")[0]

@@ -70,6 +70,7 @@ def _provider(known: Provider, given: Mapping[str, Any]) -> Provider:
             told[by_mode] = MappingProxyType({**before, **told[by_mode]})
     if "base_url" in given:
         told.setdefault("requests", _requests_at(given["base_url"], known))
+        told["form"] = None  # a server of the operator's own takes whatever its owner chose
     for added in ("forward_headers", "query", "subprotocols"):
         told[added] = (*getattr(known, added), *given.get(added, ()))
     if known.exchange is not None and "token_url" in given:

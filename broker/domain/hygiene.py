@@ -7,6 +7,7 @@ Cleaned is what cannot change the meaning: whitespace and a byte order mark arou
 import re
 from typing import Final
 
+from broker.domain.key_forms import misshapen
 from broker.domain.provider import Catalog, Mode, Provider
 from broker.domain.secret_value import SecretValue
 
@@ -31,8 +32,10 @@ _SEPARATORS: Final = re.compile(r"[\s,;]+")
 
 _PLACEHOLDER: Final = re.compile(
     r"""
-      change[-_ ]?(?:me|this|it) | replace[-_ ]?(?:me|this|with.*) | fill[-_ ]?(?:me[-_ ]?)?in | to[-_ ]?do | tbd | fixme
-    | place[-_ ]?holder | none | null | nil | undefined | redacted | (?:api|secret|access)[-_ ]?key(?:[-_ ]?here)?
+      (?:[a-z]+[-_ ])*place[-_ ]?holder(?:[-_ ][a-z]+)* | (?:[a-z]+[-_ ])*example[-_ ](?:api[-_ ]?)?(?:key|token|secret)
+    | (?:[a-z]+[-_ ])*to[-_ ]be[-_ ][a-z]+
+    | change[-_ ]?(?:me|this|it) | replace[-_ ]?(?:me|this|with.*) | fill[-_ ]?(?:me[-_ ]?)?in | to[-_ ]?do | tbd | fixme
+    | none | null | nil | undefined | redacted | (?:api|secret|access)[-_ ]?key(?:[-_ ]?here)?
     | (?:insert|put|paste|enter|add)[-_ ](?:api|key|token|secret|your|my|the|here)\b.*
     | (?:[a-z0-9]+[-_ ])*your[-_ ]?.*(?:key|token|secret).*
     | (?:[a-z0-9]+[-_])*(?: x{3,32} | \*{3,} | \.{2,}.* | …+.* )
@@ -48,6 +51,8 @@ KEY_BEGINNINGS: Final = (
 )
 """The prefixes by which credentials are recognised: a regular expression. The log's redaction uses it as well."""
 _BEGINS_LIKE_A_KEY: Final = re.compile(rf"(?<![A-Za-z0-9])(?:{KEY_BEGINNINGS})", re.IGNORECASE)
+_WRAPPED: Final = re.compile(r"[A-Za-z0-9._~+/=-]+")
+_WIDTH_MIN: Final = 20
 _RUN: Final = re.compile(r"[A-Za-z0-9]{12,}")
 _QUOTED_MAX: Final = 80
 _WORD: Final = re.compile(r"[^\s/:,;'\"()]+")
@@ -70,7 +75,22 @@ def clean(text: str | bytes, *, provider: Provider, mode: Mode, catalog: Catalog
     value = _unwrap(_decode(text))
     _refuse_unfit(value)
     _refuse_misplaced(value, provider=provider, mode=mode, catalog=catalog)
+    if fault := misshapen(value, provider=provider, mode=mode, catalog=catalog):
+        raise Unclean(fault)
     return SecretValue(value)
+
+
+def joined(text: str) -> str:
+    """A key that a terminal has wrapped, in one line; any other text as it is, for `clean` to judge.
+
+    It is one where the first line alone begins like a key, and all but the last are equally long.
+    """
+    lines = [line for line in map(str.strip, text.strip().splitlines()) if line]
+    if len(lines) < 2 or not all(map(_WRAPPED.fullmatch, lines)):
+        return text
+    widths, begun = {len(line) for line in lines[:-1]}, [_BEGINS_LIKE_A_KEY.match(line) is not None for line in lines]
+    wrapped = len(widths) == 1 and min(widths) >= max(_WIDTH_MIN, len(lines[-1])) and begun[0] and not any(begun[1:])
+    return "".join(lines) if wrapped else text
 
 
 def split_list(text: str | bytes) -> list[str]:

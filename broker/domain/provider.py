@@ -91,6 +91,15 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeyForm:
+    """What every key of a vendor has, and every token that a person is given: at least `shortest` characters, or those in
+    `beginnings` where it begins so. Less than the vendor issues today: a form that is too strict loses good keys."""
+
+    shortest: int = 8
+    beginnings: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
     """A vendor.
 
@@ -101,7 +110,8 @@ class Provider:
     a mode that is not listed is used like `api_key`. `sdk_env_also` are variables in which other SDKs read the same API key,
     `other_env` those in which further tools keep credentials of this vendor. The broker gives the first and reads neither.
     `key_prefixes` start every key of this vendor that is long enough to tell (used to recognise a key that belongs to
-    another vendor); `token_prefixes` start OAuth access and setup tokens.
+    another vendor); `token_prefixes` start OAuth access and setup tokens. `form` is what is known of the form of
+    both; None where an operator's own server decides.
     A person logs in at `authorize_url` and comes back to `redirect_url` with a code (a loopback address, port 0 for any; or a
     page of the vendor that shows the code), or confirms a device login that begins at `device_url`.
     `api` is the form of a request to a model (`messages`, `openai`, `chat`, `gemini`), `probe_model` a small model to try a
@@ -128,6 +138,7 @@ class Provider:
     base_url_env: str = ""
     key_prefixes: tuple[str, ...] = ()
     token_prefixes: tuple[str, ...] = ()
+    form: KeyForm | None = None
     token_url: str = ""
     token_encoding: str = "json"
     client_id: str = ""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from broker.domain.provider import BEARER, Catalog, ClientMarks, EnvName, Exchange, HeaderForm, Mode, Provider
+from broker.domain.provider import BEARER, Catalog, ClientMarks, EnvName, Exchange, HeaderForm, KeyForm, Mode, Provider
 from broker.providers import allowed, forwarding
 
 _TOKEN_WORDS: Final = ("OAUTH_TOKEN", "AUTH_TOKEN")
@@ -33,6 +33,10 @@ def list_names(env_names: tuple[EnvName, ...]) -> tuple[str, ...]:
     return tuple(f"{env.name}S" for env in env_names if env.name.endswith("_API_KEY"))
 
 
+def _form(prefixes: tuple[str, ...], beginnings: Mapping[str, int]) -> KeyForm:
+    return KeyForm(beginnings=MappingProxyType({prefix: len(prefix) + 4 for prefix in prefixes} | dict(beginnings)))
+
+
 def _vendor(
     id: str,  # noqa: A002  (what it is called everywhere else)
     env: str,
@@ -48,6 +52,8 @@ def _vendor(
     other_env: str = "",
     prefixes: tuple[str, ...] = (),
     token_prefixes: tuple[str, ...] = (),
+    beginnings: Mapping[str, int] = MappingProxyType({}),
+    own_keys: bool = False,
     oauth: tuple[str, str, str] = ("", "json", ""),
     login: _Login = _Login(""),  # noqa: B008  (a tuple)
     model: str = "",
@@ -61,7 +67,8 @@ def _vendor(
     one to try a credential on, with a request in the form `api`, by default the one that most have taken over. `requests`: what
     may be asked through the gateway. `accounts`: the headers in which a request names one. `sdk_env_also` and `other_env` are
     variables, as in `Provider`. `exclusive`: the client program, by the prefix of the credentials that the vendor takes from
-    this program alone."""
+    this program alone. `beginnings`: how many characters a key that begins so has at least; by default, four more than a known
+    prefix has. `own_keys`: its operator makes the keys up."""
     names = tuple(
         EnvName(name, Mode.TOKEN if any(word in name for word in _TOKEN_WORDS) else Mode.API_KEY) for name in env.split()
     )
@@ -84,6 +91,7 @@ def _vendor(
         base_url_env=base_url_env,
         key_prefixes=prefixes,
         token_prefixes=token_prefixes,
+        form=None if own_keys else _form((*prefixes, *token_prefixes), beginnings),
         token_url=token_url,
         token_encoding=token_encoding,
         client_id=client_id,
@@ -127,6 +135,7 @@ _ALL: Final = (
         prefixes=("sk-ant-", "sk-ant-api", "sk-ant-admin"),
         # A refresh token (ort) is no key either, and no request can be made with it.
         token_prefixes=("sk-ant-", "sk-ant-oat", "sk-ant-ort"),
+        beginnings=MappingProxyType({"sk-ant-api03-": 16, "sk-ant-oat01-": 16, "sk-ant-ort01-": 16}),
         oauth=("https://platform.claude.com/v1/oauth/token", "json", "9d1c250a-e61b-44d9-88ed-5944d1962f5e"),
         login=_Login(
             "org:create_api_key user:profile user:inference",
@@ -417,6 +426,7 @@ _ALL: Final = (
     _vendor(
         "litellm",  # a proxy that people run themselves, often with the key that makes all others
         "LITELLM_API_KEY",
+        own_keys=True,
         api="chat",
         requests=allowed.LITELLM,
     ),

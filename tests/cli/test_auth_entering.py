@@ -43,6 +43,77 @@ def test_a_pasted_token_is_in_the_store_and_named_in_the_configuration(host: Hos
     assert host.run("config", "check").code == 0
 
 
+def wrapped(text: str, *, width: int, indent: str = "") -> str:
+    """The text as a terminal shows it, and as it is copied from there."""
+    return "\n".join(indent + text[at : at + width] for at in range(0, len(text), width))
+
+
+LONG = "sk-ant-oat01-" + "w8Gz" * 24
+
+
+@pytest.mark.parametrize(("width", "indent"), [(80, ""), (78, "  "), (40, ""), (36, "    ")])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_token_that_a_terminal_wrapped_is_stored_whole(host: Host, width: int, indent: str, newline: str) -> None:
+    """P5: 109 characters on 80 columns are two lines; the first alone was stored for a year."""
+    given = wrapped(LONG, width=width, indent=indent).replace("\n", newline)
+    assert host.run("models", "auth", "paste-token", "--provider", "anthropic", stdin=f"{given}\n").code == 0
+    assert host.store()["profiles"]["anthropic:manual"]["token"] == LONG
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_a_wrapped_token_is_whole_at_a_terminal_too(host: Host, width: int) -> None:
+    """P5: every line of the paste belongs to it, though a terminal hands over one line after the other."""
+    with host.person("models", "auth", "paste-token", "--provider", "anthropic") as typing:
+        typing.reads("Token of anthropic (not shown): ").types(wrapped(LONG, width=width)).reads(
+            "stored anthropic:manual (token)"
+        )
+        assert typing.leaves() == 0
+        assert LONG[:20] not in typing.seen
+    assert host.store()["profiles"]["anthropic:manual"]["token"] == LONG
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        LONG[:40],
+        f"{LONG}\n{LONG}",
+        f"{LONG[:40]}\n{LONG[40:50]}\n{LONG[50:]}",
+        f"{LONG}\n\nStore this token securely.",
+        "hello",
+        "op://Team/Claude/token",
+        "true",
+        "someone@example.com",
+        f"{LONG};",
+    ],
+)
+def test_what_is_no_whole_token_is_refused(host: Host, given: str) -> None:
+    """P5, F14: a part of one, two of them, a token with prose, a word: one line says why, and nothing is stored."""
+    done = host.run("models", "auth", "paste-token", "--provider", "anthropic", stdin=given)
+    assert done.code == 1
+    assert done.err.startswith("equabot: what was given ")
+    assert LONG[13:30] not in done.err
+    assert not host.store_path().exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("models", "auth", "paste-token", "--provider", "openai"),
+        ("models", "auth", "add", "--provider", "openai", "--method", "api-key"),
+        ("models", "auth", "add", "--provider", "openai", "--method", "token"),
+        ("onboard", "--auth-choice", "openai"),
+        ("onboard", "--auth-choice", "openai", "--store-in", "env"),
+    ],
+)
+def test_every_command_that_stores_has_the_one_gate(host: Host, arguments: tuple[str, ...]) -> None:
+    """F14, P6: what one command refuses, all do, and so does every source that reads it."""
+    for given in ("hello", "https://platform.openai.com/api-keys", "sk-proj-AbC...xyz"):
+        done = host.run(*arguments, stdin=given)
+        assert (done.code, "what was given is" in done.err) == (1, True)
+        assert not host.store_path().exists()
+        assert not (host.home / ".env").exists()
+
+
 def test_any_provider_may_be_pasted(host: Host) -> None:
     """Also one that has keys alone, as on the seed's page; and under another name, for another agent."""
     host.write_config("agents: {main: {}, coder: {providers: [openrouter]}}\n")

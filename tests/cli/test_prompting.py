@@ -65,10 +65,12 @@ def test_mistakes_can_be_corrected() -> None:
         typing.reads("(not shown): ").types("wrong\x15rightt\x7f").reads("= right\n")
 
 
-def test_what_is_pasted_behind_the_first_line_is_thrown_away() -> None:
-    """The shell would run it. And the echo is back."""
-    with person("print('=', prompting.secret('Token').reveal()); print('then', prompting.ask('Next'))") as typing:
-        typing.reads("(not shown): ").types("first\nrm -rf x").reads("= first\n").reads("Next: ").types("typed")
+def test_what_is_pasted_behind_the_first_line_belongs_to_the_secret() -> None:
+    """P5: a terminal wraps what it shows, so that a copy has several lines. No shell runs the rest, and the echo is back."""
+    with person("print('=', repr(prompting.secret('Token').reveal())); print('then', prompting.ask('Next'))") as typing:
+        typing.reads("(not shown): ").types("first\n  second\nrm -rf x").reads("= 'first\\n  second\\nrm -rf x'\n").reads(
+            "Next: "
+        ).types("typed")
         typing.reads("typed").reads("then typed")
 
 

@@ -12,9 +12,9 @@ from broker.domain.material import Unit
 from broker.domain.profiles import Profile
 from broker.domain.provider import Mode
 from broker.domain.secret_value import SecretValue
-from broker.providers import BUILT_IN
+from tests.fakes.following import UNSHAPED
 
-RULES = Rules(BUILT_IN)
+RULES = Rules(UNSHAPED)
 API_KEY = "sk-ant-api03-" + "k3y" * 10
 TOKEN = "sk-ant-oat01-" + "t0k" * 30
 REFRESH = "sk-ant-ort01-" + "r3f" * 30
@@ -137,7 +137,7 @@ def test_names_of_providers_are_normalised_and_the_provider_field_decides() -> N
 def test_profiles_are_found_again_in_the_store() -> None:
     """By the id under which they stand there."""
     document = Document({"profiles": {"z.ai:x": {"type": "api_key", "key": "k"}, "odd": {}, "zai:x": {"type": "token"}}})
-    assert entry_ids(document, BUILT_IN) == {"zai:x": "z.ai:x"}
+    assert entry_ids(document, UNSHAPED) == {"zai:x": "z.ai:x"}
 
 
 def test_usage_goes_by_profile_and_names_every_one() -> None:
@@ -177,8 +177,8 @@ def test_orders_are_normalised_and_faults_of_them_said() -> None:
 def test_an_order_takes_the_place_of_one_under_another_name() -> None:
     """Or both would stand there, and nobody could tell which counts."""
     document = Document({"order": {"z.ai": ["zai:a"], "zai": "odd", "openai": ["openai:x"]}})
-    assert with_order_of(document, "zai", ["zai:b"], BUILT_IN).raw == {"order": {"openai": ["openai:x"], "zai": ["zai:b"]}}
-    assert with_order_of(document, "zai", [], BUILT_IN).raw == {"order": {"openai": ["openai:x"]}}
+    assert with_order_of(document, "zai", ["zai:b"], UNSHAPED).raw == {"order": {"openai": ["openai:x"], "zai": ["zai:b"]}}
+    assert with_order_of(document, "zai", [], UNSHAPED).raw == {"order": {"openai": ["openai:x"]}}
 
 
 @pytest.mark.parametrize("name", ["anthropic:claude-cli", "openai-codex:codex-cli", "qwen-portal:qwen-cli"])
@@ -186,7 +186,7 @@ def test_the_refresh_token_of_another_tools_login_is_not_ours(name: str) -> None
     """Unless the configuration says so: two that redeem it end each other's login."""
     entry = {"type": "oauth", "access": TOKEN if name.startswith("anthropic") else "a", "refresh": "r"}
     assert only(entry, name).refresh is None
-    assert only(entry, name, rules=Rules(BUILT_IN, foreign_logins=frozenset())).refresh == SecretValue("r")
+    assert only(entry, name, rules=Rules(UNSHAPED, foreign_logins=frozenset())).refresh == SecretValue("r")
 
 
 def test_a_refused_refresh_is_remembered_for_that_token_alone() -> None:
@@ -204,7 +204,7 @@ def test_a_refused_refresh_is_remembered_for_that_token_alone() -> None:
 def test_the_configuration_has_the_last_word() -> None:
     """On expiry and mode, as for any other source."""
     overrides = {"anthropic:x": Override(mode=Mode.TOKEN, expires_at=AT)}
-    profile = only({"type": "api_key", "key": TOKEN}, rules=Rules(BUILT_IN, overrides=overrides))
+    profile = only({"type": "api_key", "key": TOKEN}, rules=Rules(UNSHAPED, overrides=overrides))
     assert (profile.mode, profile.expires_at, profile.secret) == (Mode.TOKEN, AT, SecretValue(TOKEN))
 
 

@@ -9,9 +9,9 @@ from broker.domain.material import Fault, Unit
 from broker.domain.profiles import Profile
 from broker.domain.provider import Mode
 from broker.domain.secret_value import SecretValue
-from broker.providers import BUILT_IN
+from tests.fakes.following import UNSHAPED
 
-RULES = Rules(BUILT_IN)
+RULES = Rules(UNSHAPED)
 EMPTY = "is empty"
 
 
@@ -138,7 +138,7 @@ def test_a_bound_key_makes_the_configured_profile() -> None:
         Place("env", "other", "GROQ_API_KEY"): "groq:other",
         Place("dotenv", "", "XAI_API_KEY"): "xai:file",
     }
-    rules = Rules(BUILT_IN, bindings, {"anthropic:mine": Override(mode=Mode.TOKEN, expires_at=99.0)})
+    rules = Rules(UNSHAPED, bindings, {"anthropic:mine": Override(mode=Mode.TOKEN, expires_at=99.0)})
     values = {
         "OPENAI_API_KEY": "a",
         "MY_CLAUDE": "b",
@@ -159,7 +159,7 @@ def test_a_bound_key_makes_the_configured_profile() -> None:
 
 def test_a_binding_for_an_unknown_provider_is_a_fault() -> None:
     """Configuration refuses it earlier; if it does not, nothing is served and something is said."""
-    unit = discover({"X": "a"}, Rules(BUILT_IN, {Place("env", "", "X"): "nobody:x"}))
+    unit = discover({"X": "a"}, Rules(UNSHAPED, {Place("env", "", "X"): "nobody:x"}))
     assert unit.profiles == ()
     assert "nobody:x" in unit.faults[0].message
 
@@ -167,7 +167,7 @@ def test_a_binding_for_an_unknown_provider_is_a_fault() -> None:
 def test_the_configuration_says_what_a_discovered_profile_is() -> None:
     """Mode and expiry of a profile, whatever variable it came from."""
     token = "sk-ant-oat01-" + "x9" * 40
-    rules = Rules(BUILT_IN, overrides={"anthropic:env": Override(mode=Mode.TOKEN, expires_at=5.0)})
+    rules = Rules(UNSHAPED, overrides={"anthropic:env": Override(mode=Mode.TOKEN, expires_at=5.0)})
     (profile,) = discover({"ANTHROPIC_API_KEY": token}, rules).profiles
     assert (profile.mode, profile.expires_at, profile.secret) == (Mode.TOKEN, 5.0, SecretValue(token))
 

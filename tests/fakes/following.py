@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from broker.domain.discovery import Rules
 from broker.domain.material import Changed, Event, Listed, Removed, Unavailable, Unit
+from broker.domain.provider import Catalog
 from broker.engine.clock import SystemClock
 from broker.ports import Source
 from broker.providers import BUILT_IN
@@ -25,7 +27,9 @@ class CountingRules(Rules):
         return super().discover(*args, **kwargs)
 
 
-RULES = Rules(BUILT_IN)
+UNSHAPED = Catalog({known.id: replace(known, form=None) for known in BUILT_IN.providers.values()})
+"""The vendors, without the forms of their keys, for tests that are about something else and use short ones."""
+RULES = Rules(UNSHAPED)
 
 
 def live_watch() -> Watch:

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from broker.domain.material import Unavailable
-from broker.providers import BUILT_IN
 from broker.sources.dotenv import Dotenv, DotenvOptions
-from tests.fakes.following import RULES, CountingRules, following, live_watch
+from tests.fakes.following import RULES, UNSHAPED, CountingRules, following, live_watch
 from tests.fakes.volume import Volume
 
 
@@ -89,7 +88,7 @@ async def test_what_changes_nothing_is_no_event(tmp_path: Path) -> None:
     """The same keys again, a comment, a touch, a mode: nobody needs to hear of it."""
     path = tmp_path / ".env"
     path.write_text(line("same"))
-    rules = CountingRules(BUILT_IN)
+    rules = CountingRules(UNSHAPED)
     async with following(Dotenv(DotenvOptions(path), rules=rules, watch=live_watch())) as events:
         assert await events.next() == one("same")
         await events.unmoved(rules, lambda: path.write_text("# comment\n" + line("same")))
@@ -103,7 +102,7 @@ async def test_other_files_are_none_of_its_business(tmp_path: Path) -> None:
     """A neighbour that is written all day wakes nobody."""
     path = tmp_path / ".env"
     path.write_text(line("mine"))
-    rules = CountingRules(BUILT_IN)
+    rules = CountingRules(UNSHAPED)
     async with following(Dotenv(DotenvOptions(path), rules=rules, watch=live_watch())) as events:
         assert await events.next() == one("mine")
         for number in range(100):

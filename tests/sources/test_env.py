@@ -8,9 +8,8 @@ from broker.domain.discovery import Rules
 from broker.domain.material import Unit
 from broker.domain.secret_value import SecretValue
 from broker.engine.clock import SystemClock
-from broker.providers import BUILT_IN
 from broker.sources.env import Env, EnvOptions, process_environment
-from tests.fakes.following import RULES, following
+from tests.fakes.following import RULES, UNSHAPED, following
 
 
 async def test_it_is_listed_once_and_again_when_asked() -> None:
@@ -36,7 +35,7 @@ async def test_a_profile_says_which_variable_it_came_from() -> None:
 async def test_bytes_that_are_no_text_make_an_invalid_profile() -> None:
     """The operating system puts no encoding on the environment."""
     async with following(
-        Env(rules=Rules(BUILT_IN), environ=lambda: {"OPENAI_API_KEY": "k\udcff"}, clock=SystemClock())
+        Env(rules=Rules(UNSHAPED), environ=lambda: {"OPENAI_API_KEY": "k\udcff"}, clock=SystemClock())
     ) as events:
         assert await events.next() == {"": {"openai:env": "!"}}
 

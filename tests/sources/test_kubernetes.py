@@ -11,10 +11,9 @@ from aiohttp import web
 from broker.domain.discovery import Place, Rules
 from broker.domain.material import Listed, Unavailable
 from broker.engine.clock import SystemClock
-from broker.providers import BUILT_IN
 from broker.sources.kubernetes import KubernetesOptions, KubernetesSecrets
 from tests.fakes.api_server import ApiServer, Handler, Stream, answer, api_server, event, page, refusal, secret
-from tests.fakes.following import following
+from tests.fakes.following import UNSHAPED, following
 
 LABEL = "equabot.dev/credential=true"
 
@@ -27,7 +26,7 @@ async def server(tmp_path: Path) -> AsyncIterator[ApiServer]:
 
 def source(server: ApiServer, *, rules: Rules | None = None, **options: object) -> KubernetesSecrets:
     chosen = KubernetesOptions(kubeconfig=server.kubeconfig, **options)  # type: ignore[arg-type]
-    return KubernetesSecrets(chosen, rules=rules or Rules(BUILT_IN), clock=SystemClock())
+    return KubernetesSecrets(chosen, rules=rules or Rules(UNSHAPED), clock=SystemClock())
 
 
 def openai(name: str, key: str, *, version: str = "1") -> dict[str, object]:
@@ -94,7 +93,7 @@ async def test_a_selector_and_names_find_a_secret_once(server: ApiServer) -> Non
     """A configured profile's Secret is followed by its name, whether or not it is selected: by its name alone, so that two
     streams never tell of it in turns."""
     selected, named = Stream(), Stream()
-    rules = Rules(BUILT_IN, bindings={Place("kubernetes", "a", "odd"): "openai:prod", Place("mounted", "c", "x"): "openai:c"})
+    rules = Rules(UNSHAPED, bindings={Place("kubernetes", "a", "odd"): "openai:prod", Place("mounted", "c", "x"): "openai:c"})
     odd = secret("a", data={"odd": base64.b64encode(b"k1").decode()})
     server.otherwise = {
         "list": by_request(selected=page(odd, openai("b", "k2")), a=page(odd)),

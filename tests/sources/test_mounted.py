@@ -9,9 +9,8 @@ import pytest
 
 from broker.domain.discovery import Place, Rules
 from broker.domain.material import Changed, Listed, Unavailable, Unit
-from broker.providers import BUILT_IN
 from broker.sources.mounted import Mounted, MountedOptions
-from tests.fakes.following import RULES, CountingRules, following, live_watch, secrets
+from tests.fakes.following import RULES, UNSHAPED, CountingRules, following, live_watch, secrets
 from tests.fakes.volume import Volume
 
 
@@ -71,7 +70,7 @@ async def test_files_of_logins_are_followed(tmp_path: Path) -> None:
 async def test_a_profile_says_which_file_it_came_from(tmp_path: Path) -> None:
     """A person can look there, and an operator can bind it."""
     put(tmp_path / "team", "k")
-    rules = Rules(BUILT_IN, {Place("mounted", "team", "OPENAI_API_KEY"): "openai:prod"})
+    rules = Rules(UNSHAPED, {Place("mounted", "team", "OPENAI_API_KEY"): "openai:prod"})
     async with following(mounted(tmp_path, rules)) as events:
         listed = await events.event()
         assert isinstance(listed, Listed)
@@ -263,7 +262,7 @@ async def test_ten_thousand_files_and_directories(tmp_path: Path) -> None:
         (tmp_path / f"file-{number}").write_text("x")
         put(tmp_path / f"s{number}", f"v{number}")
     put(tmp_path, "root")
-    rules = CountingRules(BUILT_IN)
+    rules = CountingRules(UNSHAPED)
     async with following(mounted(tmp_path, rules)) as events:
         event = await events.event()
         assert isinstance(event, Listed)
@@ -282,7 +281,7 @@ async def test_ten_thousand_files_and_directories(tmp_path: Path) -> None:
 async def test_what_changes_nothing_is_no_event(tmp_path: Path) -> None:
     """The same again, an extra file, an empty line."""
     put(tmp_path, "1")
-    rules = CountingRules(BUILT_IN)
+    rules = CountingRules(UNSHAPED)
     async with following(mounted(tmp_path, rules)) as events:
         assert await events.next() == {"": root("1")}
         await events.unmoved(rules, lambda: put(tmp_path, "1\n"))

@@ -9,9 +9,8 @@ import pytest
 from broker.domain.discovery import Override, Place, Rules
 from broker.domain.material import Unit
 from broker.domain.provider import Mode
-from broker.providers import BUILT_IN
 from broker.sources._secret import read_secret
-from tests.fakes.following import secrets
+from tests.fakes.following import UNSHAPED, secrets
 
 KEY = "sk-ant-api03-" + "A1" * 45
 TOKEN = "sk-ant-oat01-" + "A1" * 45
@@ -25,13 +24,13 @@ def thing(data: dict[str, str | bytes], **annotations: str) -> dict[str, Any]:
 
 
 def read(data: dict[str, str | bytes], rules: Rules | None = None, /, **annotations: str) -> Unit:
-    found = read_secret(thing(data, **annotations), rules=rules or Rules(BUILT_IN), source="kubernetes")
+    found = read_secret(thing(data, **annotations), rules=rules or Rules(UNSHAPED), source="kubernetes")
     assert isinstance(found, Unit), found
     return found
 
 
 def failed(raw: dict[str, Any]) -> str:
-    found = read_secret(raw, rules=Rules(BUILT_IN), source="kubernetes")
+    found = read_secret(raw, rules=Rules(UNSHAPED), source="kubernetes")
     assert isinstance(found, str)
     return found
 
@@ -124,7 +123,7 @@ def test_what_cannot_be_understood_fails_as_a_whole(raw: dict[str, Any]) -> None
 
 def test_a_configured_key_needs_no_name() -> None:
     """Whatever annotations say."""
-    rules = Rules(BUILT_IN, bindings={Place("kubernetes", "llm", "odd"): "openai:prod"})
+    rules = Rules(UNSHAPED, bindings={Place("kubernetes", "llm", "odd"): "openai:prod"})
     assert secrets(read({"odd": OPENAI, "other": "x"}, rules)) == {"openai:prod": OPENAI}
     both = read({"odd": OPENAI, "other": KEY}, rules, provider="anthropic")
     assert secrets(both) == {"openai:prod": OPENAI, "anthropic:llm": KEY}
@@ -170,7 +169,7 @@ def test_a_name_alone_names_every_provider_s() -> None:
 
 def test_the_configuration_s_word_goes_first() -> None:
     """What it says of a profile, an annotation does not change."""
-    rules = Rules(BUILT_IN, overrides={"anthropic:llm": Override(mode=Mode.TOKEN, expires_at=5.0)})
+    rules = Rules(UNSHAPED, overrides={"anthropic:llm": Override(mode=Mode.TOKEN, expires_at=5.0)})
     (profile,) = read({"x": TOKEN}, rules, provider="anthropic", mode="api_key", expires_at="2027-01-01T00:00:00Z").profiles
     assert (profile.mode, profile.expires_at, profile.fault) == (Mode.TOKEN, 5.0, "")
 

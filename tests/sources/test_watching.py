@@ -16,12 +16,11 @@ from inotify_simple import INotify
 from broker.domain.discovery import Rules
 from broker.domain.material import Unit
 from broker.engine.clock import SystemClock
-from broker.providers import BUILT_IN
 from broker.sources._watching import Changes, Watch, _being_written
 from broker.sources.dotenv import Dotenv, DotenvOptions
 from broker.sources.mounted import Mounted, MountedOptions
 from tests.fakes.clock import FakeClock, HurriedClock
-from tests.fakes.following import RULES, CountingRules, following, live_watch
+from tests.fakes.following import RULES, UNSHAPED, CountingRules, following, live_watch
 
 
 def out_of_instances() -> INotify:
@@ -143,7 +142,7 @@ async def test_what_changes_during_the_reading_throws_it_away(tmp_path: Path) ->
                 path.write_text(f"OPENAI_API_KEY={self.reads}")
             return unit
 
-    rules = Crossing(BUILT_IN)
+    rules = Crossing(UNSHAPED)
     async with following(Dotenv(DotenvOptions(path), rules=rules, watch=live_watch())) as events:
         assert await events.next() == {"": {"openai:dotenv": "3"}}
         assert rules.reads == 4
@@ -160,7 +159,7 @@ async def test_a_writer_that_never_rests_does_not_starve_the_reader(tmp_path: Pa
             path.write_text(f"OPENAI_API_KEY={self.reads}")
             return unit
 
-    async with following(Dotenv(DotenvOptions(path), rules=Restless(BUILT_IN), watch=live_watch())) as events:
+    async with following(Dotenv(DotenvOptions(path), rules=Restless(UNSHAPED), watch=live_watch())) as events:
         assert await events.next() != {}
 
 
@@ -193,7 +192,7 @@ async def test_names_travel_and_nothing_else(tmp_path: Path) -> None:
 async def test_what_is_no_longer_wanted_is_no_longer_watched(tmp_path: Path) -> None:
     """Watches are scarce: a source that lives for months keeps no more than its files need."""
     watch = Watch(SystemClock())
-    source = Mounted(MountedOptions(tmp_path), rules=Rules(BUILT_IN), watch=watch)
+    source = Mounted(MountedOptions(tmp_path), rules=Rules(UNSHAPED), watch=watch)
     async with following(source) as events:
         await events.next()
         before = len(watch._directories)
