@@ -63,7 +63,7 @@ def test_a_token_that_a_terminal_wrapped_is_stored_whole(host: Host, width: int,
 @pytest.mark.parametrize("width", [80, 40])
 def test_a_wrapped_token_is_whole_at_a_terminal_too(host: Host, width: int) -> None:
     """P5: every line of the paste belongs to it, though a terminal hands over one line after the other."""
-    with host.person("models", "auth", "paste-token", "--provider", "anthropic") as typing:
+    with host.at_terminal("models", "auth", "paste-token", "--provider", "anthropic") as typing:
         typing.reads("Token of anthropic (not shown): ").types(wrapped(LONG, width=width)).reads(
             "stored anthropic:manual (token)"
         )
