@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from broker.domain.auth_document import COPIED, REAUTH, Document, Json, fingerprint, with_order
 from broker.domain.auth_usage import usage_of
@@ -19,6 +19,10 @@ _SECRET_FIELD: Final = {Mode.API_KEY: "key", Mode.TOKEN: "token", Mode.OAUTH: "a
 _SECONDS_BELOW: Final = 100_000_000_000  # as milliseconds this is March 1973; as seconds, the year 5138
 _YEAR_9999: Final = 253_402_300_799_000
 _ID_MAX: Final = 200
+_TOP: Final = frozenset({"version", "profiles", "order", "usageStats", "lastGood"})
+_FIELDS: Final = frozenset({"key", "apiKey", "api_key", "token", "access", "accessToken", "access_token", "keyRef", "tokenRef"})
+_MISFITS_SHOWN: Final = 5
+_OTHER_NAMES: Final = ("apiKey", "api_key", "key", "token", "accessToken", "access_token", "access")
 _SHOWN_MAX: Final = 80
 
 
@@ -32,8 +36,14 @@ def store_unit(document: Document, *, rules: Rules, source: str, name: str, orig
     profiles: dict[str, Profile] = {}
     names = _names(document, rules.catalog)
     agent = "" if owner == MAIN else owner
-    for written, entry in document.entries.items():
+    if misfits := _beside_profiles(document):
+        shown = ", ".join(misfits)
+        faults.append(Fault(origin, f"{origin} has credentials outside of 'profiles', which are not read: move {shown} there"))
+    for written, found in document.entries.items():
+        entry = as_named_here(found)
         where = f"{origin} {_shown(written)}"
+        if entry != found:
+            faults.append(Fault(where, f"{where} has other names of fields: 'mode' is read as 'type', and 'apiKey' as 'key'"))
         profile_id, why = names[written]
         if why:
             faults.append(Fault(where, f"{where} {why}"))
@@ -47,6 +57,21 @@ def store_unit(document: Document, *, rules: Rules, source: str, name: str, orig
     return admitted(Unit(name, tuple(profiles.values()), tuple(faults), owner=owner, usage=usage, orders=orders))
 
 
+def as_named_here(entry: Any) -> Any:
+    """An entry with `mode` and `apiKey`, which OpenClaw takes where `type` and `key` are missing, under those names."""
+    if not isinstance(entry, dict):
+        return entry
+    read = {name: entry.get(other) for name, other in (("type", "mode"), ("key", "apiKey")) if name not in entry}
+    given = {name: value for name, value in read.items() if isinstance(value, str)}
+    return {**entry, **given} if given else entry
+
+
+def _beside_profiles(document: Document) -> list[str]:
+    """Names at the top level that look like credentials, for a message."""
+    others = ((name, value) for name, value in document.raw.items() if name not in _TOP and isinstance(value, dict))
+    return [_shown(name) for name, value in others if ":" in name or _FIELDS & value.keys()][:_MISFITS_SHOWN]
+
+
 def entry_ids(document: Document, catalog: Catalog) -> dict[str, str]:
     """The id in the store by the id of the profile which that entry makes: there another spelling of a provider may stand."""
     return {profile_id: written for written, (profile_id, why) in _names(document, catalog).items() if not why}
@@ -57,7 +82,7 @@ def _names(document: Document, catalog: Catalog) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     taken: set[str] = set()
     for written, entry in document.entries.items():
-        profile_id, why = _name(written, entry, catalog)
+        profile_id, why = _name(written, as_named_here(entry), catalog)
         if profile_id in taken:
             why = f"is another entry for {profile_id}, which stands above it: rename or remove one"
         elif not why:
@@ -170,6 +195,14 @@ class _Entry:
         name = _SECRET_FIELD[kind]
         written = self._entry.get(name)
         if not isinstance(written, str):
+            if isinstance(written, dict) or any(isinstance(self._entry.get(ref), dict) for ref in ("keyRef", "tokenRef")):
+                return (
+                    None,
+                    f"{self._where} has a reference to its secret, which is not followed here: store its value",
+                )
+            meant = next((other for other in _OTHER_NAMES if isinstance(self._entry.get(other), str)), "")
+            if meant:
+                return None, f"{self._where} has a {meant!r}, where {name!r} is meant: rename that field"
             return None, f"{self._where} has no {name!r}"
         catalog = self._rules.catalog
         try:

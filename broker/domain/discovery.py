@@ -25,6 +25,7 @@ _NO_KEYS: Final = frozenset({"FILE", "PATH", "HELPER", "ID", "NAME", "URL", "COM
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._@+-]+")
 _NAME_MAX: Final = 100
 _PLAIN: Final = ("api-key", "token")
+_SPELLED_FREELY: Final = frozenset({"mounted", "kubernetes"})
 _REPLACE: Final = "rename it, and replace that key"
 
 Texts = Mapping[str, str | bytes]
@@ -83,7 +84,7 @@ class Rules:
 
     def wants(self, key: str, *, kind: str, unit: str = "") -> bool:
         """Whether this key of a bundle could make a profile, so that it is worth reading. Costs the same for any catalog."""
-        return (kind, unit, key) in self.bindings or bool(self._index.uses(key))
+        return (kind, unit, key) in self.bindings or bool(self._uses(key, kind))
 
     def discover(
         self,
@@ -112,7 +113,7 @@ class Rules:
             if bound := self.bindings.get(Place(kind, unit, key)):
                 found.bound(bound, key)
                 continue
-            for use in self._index.uses(key):
+            for use in self._uses(key, kind):
                 uses.setdefault(use.provider, []).append(use)
         if said.provider:
             free = [key for key in values if Place(kind, unit, key) not in self.bindings]
@@ -121,6 +122,14 @@ class Rules:
             if provider.id in uses:
                 found.provider(provider, sorted(uses[provider.id]))
         return Unit(unit, tuple(found.profiles.values()), tuple(found.faults))
+
+    def _uses(self, key: str, kind: str) -> "Sequence[_Use]":
+        """What a key is to providers. The names of files and of a Secret's keys may be spelled as Docker and Azure spell them:
+        `anthropic_api_key`, `anthropic-api-key`."""
+        uses = self._index.uses(key)
+        if uses or kind not in _SPELLED_FREELY or len(key) > _NAME_MAX:
+            return uses
+        return [use._replace(key=key) for use in self._index.uses(key.upper().replace("-", "_"))]
 
     @cached_property
     def _index(self) -> "_Index":

@@ -5,6 +5,7 @@ spent: that is what `Blame` tells apart.
 """
 
 import json
+import re
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,10 @@ _WORDS: Final = frozenset(
     unavailable unknown unsupported user""".split()  # noqa: SIM905 - forty pairs of quotes hide the words
 )
 _OTHER: Final = "other_error"
+_DEAD: Final = re.compile(
+    r"refresh[ _]?token[^.]{0,60}\b(?:expired|invalid|revoked|not found)|\b(?:expired|invalid|revoked) refresh[ _]?token",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,7 @@ def read_answer(answer: Answer, *, now: float) -> Tokens | Failure:
     if 200 <= answer.status < 300 and not code:
         return _granted(content, now=now)
     told = f"the token endpoint answered {answer.status}{' ' if code else ''}{code}"
-    if answer.status < 500 and _for_good(answer.status, code):
+    if answer.status < 500 and (_for_good(answer.status, code) or _dead(answer.status, code, content)):
         return Failure(Blame.PERMANENT, code, told)
     wait = seconds_to_wait(answer.retry_after, now=now)
     return Failure(Blame.TRANSIENT, code or f"http_{answer.status}", told, wait)
@@ -124,6 +129,13 @@ def _for_good(status: int, code: str) -> bool:
     if status in (408, 425, 429) or code in _PASSING:
         return False
     return code in _REFUSED or code.endswith(_REFUSED_ENDINGS) or (status == 401 and bool(code))
+
+
+def _dead(status: int, code: str, content: Mapping[str, object]) -> bool:
+    """Whether an endpoint says in a sentence, and not by its code, that the refresh token is dead: Qwen's answers 400
+    `invalid_request`, "refresh token expired or invalid"."""
+    said = content.get("error_description")
+    return status == 400 and code == "invalid_request" and isinstance(said, str) and _DEAD.search(said[:1000]) is not None
 
 
 def _granted(answer: Mapping[str, object], *, now: float) -> Tokens | Failure:

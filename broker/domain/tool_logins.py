@@ -8,9 +8,11 @@ back into the tool's file.
 import base64
 import binascii
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 from broker.domain.auth_document import (
     COPIED,
@@ -34,18 +36,23 @@ from broker.domain.secret_value import SecretValue
 SIZE_MAX: Final = 256 << 10
 """Bytes such a file may have."""
 _LIFE_OF_A_CODEX_TOKEN: Final = 3600.0
+_QWEN_USUAL: Final = "portal.qwen.ai"
+_QWEN_HOSTS: Final = (".qwen.ai", ".aliyuncs.com")
+_PLAIN_URL: Final = re.compile(r"https://[a-z0-9.-]{1,100}(?:/[A-Za-z0-9._-]{1,60}){0,6}")
 _CLAIMED_MAX: Final = 253_402_300_799  # the end of the year 9999
 
 
 @dataclass(frozen=True, slots=True)
 class _Login:
-    """What a file says, still unchecked. `expires_at` in seconds since the epoch."""
+    """What a file says, still unchecked. `expires_at` in seconds since the epoch; None: it does not say. `remark`: what a
+    person should know of it, going on from the file's name."""
 
     access: str
     refresh: str
-    expires_at: float
+    expires_at: float | None
     account: str = ""
     email: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,7 @@ class Tool:
     last) and written (given its contents, and the tokens and when they end), and how a person mends it."""
 
     profile_id: str
-    read: Callable[[Mapping[str, object], float], "_Login | str | None"]
+    read: Callable[[Mapping[str, object], float], "_Login | str"]
     write: Callable[[Json, str, str, float], Json]
     remedy: str
 
@@ -62,7 +69,7 @@ class Tool:
 def read_login(
     tool: Tool, text: bytes, *, changed_at: float, rules: Rules, source: str, unit: str, origin: str, profile_id: str = ""
 ) -> Unit:
-    """The unit that the tool's file makes: its login, or none where nobody is logged in, or the reason why it is of no use.
+    """The unit that the tool's file makes: its login, or the fault that says why there is none.
 
     `profile_id` is what the profile is called where that is not what the tool is known by. Its refresh token is not in it.
     Raises Malformed.
@@ -70,9 +77,8 @@ def read_login(
     found = tool.read(_contents(text), changed_at)
     if isinstance(found, str):
         return Unit(unit, faults=(Fault(origin, f"{origin} {found}: {tool.remedy}"),))
-    if found is None:
-        return Unit(unit)
-    return Unit(unit, (_profile(tool, found, profile_id or tool.profile_id, rules, source=source, unit=unit, origin=origin),))
+    profile = _profile(tool, found, profile_id or tool.profile_id, rules, source=source, unit=unit, origin=origin)
+    return Unit(unit, (profile,), (Fault(origin, f"{origin} {found.remark}"),) if found.remark else ())
 
 
 def _profile(tool: Tool, login: _Login, profile_id: str, rules: Rules, *, source: str, unit: str, origin: str) -> Profile:
@@ -117,7 +123,7 @@ def refresh_token(tool: Tool, text: bytes) -> SecretValue | None:
 def login_entry(tool: Tool, text: bytes) -> Json | None:
     """The login in a tool's file as an entry of a store, where it can be refreshed. Raises Malformed."""
     found = tool.read(_contents(text), 0.0)
-    if not isinstance(found, _Login) or not found.refresh:
+    if not isinstance(found, _Login) or not found.refresh or found.expires_at is None:
         return None
     return entry_of_oauth(
         split_id(tool.profile_id)[0],
@@ -172,7 +178,7 @@ def written_back(tool: Tool, text: bytes, entry: object) -> bytes:
     if not isinstance(found, _Login) or not isinstance(entry, dict) or entry.get("type") != Mode.OAUTH:
         return text
     access, refresh, until = _text(entry, "access"), _text(entry, "refresh"), instant(entry.get("expires"))[0]
-    if not access or not refresh or until is None or until <= found.expires_at or access == found.access:
+    if not access or not refresh or until is None or until <= (found.expires_at or 0.0) or access == found.access:
         return text
     return (json.dumps(tool.write(contents, access, refresh, until), indent=2) + "\n").encode()
 
@@ -196,20 +202,29 @@ def _completes(login: Profile, refresh: SecretValue | None, before: object) -> b
     return SecretValue(_text(before, "access")) == login.secret
 
 
-def _claude(contents: Mapping[str, object], _: float) -> _Login | str | None:
+def _claude(contents: Mapping[str, object], _: float) -> _Login | str:
     login = contents.get("claudeAiOauth")
-    if not isinstance(login, dict) or not _text(login, "accessToken"):
-        return None
+    if not isinstance(login, dict):
+        return "holds no login: there is no object 'claudeAiOauth' in it"
+    if not _text(login, "accessToken"):
+        return "holds a login without an accessToken, as after a logout"
     expires_at, doubt = instant(login.get("expiresAt"))
-    if expires_at is None:
+    # A long-lived token, as container images write it: nothing to refresh, and no end that is known.
+    static = login.get("expiresAt") is None and not _text(login, "refreshToken")
+    if expires_at is None and not static:
         return f"is ignored, for its expiresAt {doubt or 'is missing'}"
     return _Login(_text(login, "accessToken"), _text(login, "refreshToken"), expires_at)
 
 
-def _codex(contents: Mapping[str, object], changed_at: float) -> _Login | str | None:
+def _codex(contents: Mapping[str, object], changed_at: float) -> _Login | str:
     tokens = contents.get("tokens")
     if not isinstance(tokens, dict) or not _text(tokens, "access_token"):
-        return None
+        if _text(contents, "OPENAI_API_KEY"):
+            return (
+                "holds an API key and no login, and is not read for keys: set OPENAI_API_KEY, or store it with"
+                " `equabot models auth add --provider openai`; for a login"
+            )
+        return "holds no login: there is no access_token in an object 'tokens'"
     access = _text(tokens, "access_token")
     return _Login(
         access,
@@ -220,13 +235,32 @@ def _codex(contents: Mapping[str, object], changed_at: float) -> _Login | str | 
     )
 
 
-def _qwen(contents: Mapping[str, object], _: float) -> _Login | str | None:
+def _qwen(contents: Mapping[str, object], _: float) -> _Login | str:
     if not _text(contents, "access_token"):
-        return None
+        return "holds no login: there is no access_token in it"
     expires_at, doubt = instant(contents.get("expiry_date"))
     if expires_at is None:
         return f"is ignored, for its expiry_date {doubt or 'is missing'}"
-    return _Login(_text(contents, "access_token"), _text(contents, "refresh_token"), expires_at)
+    remark = _elsewhere(_text(contents, "resource_url"))
+    return _Login(_text(contents, "access_token"), _text(contents, "refresh_token"), expires_at, remark=remark)
+
+
+def _elsewhere(resource: str) -> str:
+    """What to say of a login that is good at another address than the usual one. The broker does not follow it by itself: who
+    can write the file would choose where tokens are sent."""
+    url = resource if "://" in resource else f"https://{resource}"
+    try:
+        parts = urlsplit(url)
+        host, plain = parts.hostname or "", parts.scheme == "https" and not parts.username and parts.port in (None, 443)
+    except ValueError:
+        host, plain = "", False
+    if not resource or host == _QWEN_USUAL:
+        return ""
+    if not plain or not host.endswith(_QWEN_HOSTS):
+        return "has a resource_url that is no https address of Qwen: it is not used"
+    path = parts.path.rstrip("/")
+    base = f"https://{host}{path}" if path.endswith("/v1") else f"https://{host}{path}/v1"
+    return f"is a login for another address: set providers.qwen-portal.base_url to {base}" if _PLAIN_URL.fullmatch(base) else ""
 
 
 def _write_claude(contents: Json, access: str, refresh: str, expires_at: float) -> Json:
@@ -263,6 +297,8 @@ def claims(token: str) -> Mapping[str, object]:
 
 def _expiry(said: Mapping[str, object]) -> float | None:
     at = said.get("exp")
+    if isinstance(at, str) and at.isascii() and at.isdigit() and len(at) <= 12:
+        at = int(at)
     return float(at) if isinstance(at, int | float) and not isinstance(at, bool) and 0 < at <= _CLAIMED_MAX else None
 
 

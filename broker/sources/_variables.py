@@ -68,6 +68,8 @@ def _doubts(found: Sequence[Statement], values: dict[str, str], wants: Wants) ->
     for one in found:
         if one.quoted and (named := _swallowed(one.value, values, wants)):
             yield f"line {one.number} opens a quote that encloses the line of {masked(named)}: close it"
+        elif one.name.endswith("_FILE") and wants(one.name.removesuffix("_FILE")):
+            yield f"line {one.number} sets {masked(one.name)}, which is followed in the broker's environment only: set it there"
         elif one.name and (meant := _meant(one.name, wants)) and not values.get(meant):
             yield f"line {one.number} sets {masked(one.name)}, a name that is not read: write {masked(meant)}"
 

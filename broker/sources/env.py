@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import subprocess
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,11 +16,14 @@ from typing import Final
 
 from broker.domain.backoff import delays
 from broker.domain.discovery import Rules
+from broker.domain.hygiene import SIZE_MAX
 from broker.domain.material import Event, Fault, Listed, Unit
 from broker.domain.secret_value import SecretValue
+from broker.files.reading import Unreadable, read_whole
 from broker.ports import Clock
 
 _SHELL: Final = "/bin/sh"
+_FILE: Final = "_FILE"
 _LARGEST: Final = 4 << 20
 _AGAIN: Final = {"base": 5.0, "cap": 300.0}
 """Seconds until a login shell that said nothing is asked again."""
@@ -72,7 +75,7 @@ class Env:
             fault = ""
             if self._options.shell_within is not None:
                 of_shell, fault = await asyncio.to_thread(_login_shell, self._environ(), self._options.shell_within)
-            yield Listed((self._unit(of_shell, fault),))
+            yield Listed((await asyncio.to_thread(self._unit, of_shell, fault),))
             waits = waits if fault else delays(**_AGAIN, rng=random.random)
             await self._wait(next(waits) if fault else None)
 
@@ -94,13 +97,15 @@ class Env:
 
     def _unit(self, of_shell: Mapping[str, str], fault: str) -> Unit:
         """The unit of everything. `fault` is why the login shell told nothing."""
-        values, origins = dict(self._environ()), {}
+        values: dict[str, str | bytes] = dict(self._environ())
+        origins: dict[str, str] = {}
         for name, given in self._options.given.items():
             if not values.get(name):
                 values[name], origins[name] = given.reveal(), _SECTION.format(name)
         for name, value in of_shell.items():
             if value and not values.get(name) and self._rules.wants(name, kind="env"):
                 values[name], origins[name] = value, _LOGIN_SHELL.format(name)
+        faults = list(self._follow_files(values, origins))
         unit = self._rules.discover(
             values,
             kind="env",
@@ -109,7 +114,26 @@ class Env:
             name="env",
             origin=lambda key: origins.get(key) or _PROCESS.format(key),
         )
-        return replace(unit, faults=(*unit.faults, Fault("login shell", fault))) if fault else unit
+        faults += [Fault("login shell", fault)] if fault else []
+        return replace(unit, faults=(*unit.faults, *faults))
+
+    def _follow_files(self, values: dict[str, str | bytes], origins: dict[str, str]) -> Iterator[Fault]:
+        """Puts what the files hold that variables `<NAME>_FILE` name (Docker's secrets) into `values`, where NAME itself is not
+        set. They are read when the environment is; a fault for each that cannot be."""
+        for variable in [name for name in values if name.endswith(_FILE)]:
+            name, path = variable.removesuffix(_FILE), values[variable]
+            if values.get(name) or not path or not self._rules.wants(name, kind="env"):
+                continue
+            where = origins.get(variable) or _PROCESS.format(variable)
+            if not isinstance(path, str) or not path.startswith("/"):
+                yield Fault(where, f"{where} is no absolute path: name the file that holds {name}")
+                continue
+            try:
+                values[name], origins[name] = read_whole(path, limit=SIZE_MAX), f"{where}, file {path}"
+            except FileNotFoundError:
+                yield Fault(where, f"{where} names {path}, which is not there: mount it, or correct the path")
+            except Unreadable as unreadable:
+                yield Fault(where, f"{where}: {unreadable}")
 
 
 def _login_shell(environ: Mapping[str, str], within: float) -> tuple[Mapping[str, str], str]:

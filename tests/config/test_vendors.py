@@ -32,6 +32,7 @@ def test_an_override_changes_only_what_it_says() -> None:
         built_in,
         base_url="http://10.0.0.1:4000/v1",
         headers={**built_in.headers, Mode.API_KEY: HeaderForm("X-Key", "", {})},
+        form=None,
     )
 
 

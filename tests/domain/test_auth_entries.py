@@ -104,7 +104,7 @@ def test_an_entry_that_is_no_profile_is_a_fault_and_no_obstacle(profile_id: str,
     [
         ({"type": "api_key"}, "has no 'key'"),
         ({"type": "api_key", "key": 5}, "has no 'key'"),
-        ({"type": "api_key", "token": TOKEN}, "has no 'key'"),
+        ({"type": "api_key", "token": TOKEN}, "where 'key' is meant"),
         ({"type": "api_key", "key": "  "}, "has a 'key' that is empty"),
         ({"type": "api_key", "key": TOKEN}, "has a 'key' that is an OAuth token, not an API key"),
         ({"type": "token", "token": API_KEY}, "has a 'token' that is an API key, not an OAuth token"),
@@ -252,3 +252,63 @@ def test_a_doubtful_expiry_is_a_fault_beside_the_profile() -> None:
     })  # fmt: skip
     assert [profile.secret is None for profile in unit.profiles] == [False, False]
     assert messages(unit) == ["/s.json anthropic:x: its 'expires' is zero or negative: treated as unknown"]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"mode": "api_key", "provider": "anthropic", "key": API_KEY},
+        {"type": "api_key", "provider": "anthropic", "apiKey": API_KEY},
+        {"mode": "api_key", "apiKey": API_KEY},
+    ],
+)
+def test_the_other_names_that_openclaw_takes_are_taken(entry: dict[str, Any]) -> None:
+    """P14: `mode` for `type` and `apiKey` for `key`, as its reader does; and it is said, for other programs do not."""
+    unit = read({"anthropic:x": entry})
+    assert [(profile.mode, profile.secret) for profile in unit.profiles] == [(Mode.API_KEY, SecretValue(API_KEY))]
+    assert messages(unit) == ["/s.json anthropic:x has other names of fields: 'mode' is read as 'type', and 'apiKey' as 'key'"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [
+        ({"type": "api_key", "keyRef": {"source": "env", "id": "S3CRET"}}, "a reference to its secret"),
+        ({"type": "api_key", "key": {"source": "env", "id": "S3CRET"}}, "a reference to its secret"),
+        ({"type": "token", "tokenRef": {"source": "exec", "id": "S3CRET"}}, "a reference to its secret"),
+        ({"type": "api_key", "api_key": API_KEY}, "has a 'api_key', where 'key' is meant"),
+        ({"type": "token", "accessToken": TOKEN}, "has a 'accessToken', where 'token' is meant"),
+        ({"type": "oauth", "access_token": TOKEN}, "has a 'access_token', where 'access' is meant"),
+        ({"type": "api_key", "key": None}, "has no 'key'"),
+    ],
+)
+def test_what_is_not_read_is_named(entry: dict[str, Any], why: str) -> None:
+    """P14: a reference, or a field of another program: the message says what is there and what is meant."""
+    profile = only({"provider": "anthropic", **entry})
+    assert profile.secret is None
+    assert why in profile.fault
+    assert "S3CRET" not in profile.fault
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"anthropic": {"apiKey": API_KEY}},
+        {"anthropic": {"type": "api_key", "key": API_KEY}},
+        {"version": 1, "anthropic:default": {"type": "api_key", "key": API_KEY}},
+        {"profiles": {}, "anthropic:default": {"provider": "anthropic"}},
+        {"openai": {"access_token": "s3cret"}, "note": {"x": 1}},
+    ],
+)
+def test_credentials_outside_of_profiles_are_said(raw: dict[str, Any]) -> None:
+    """P10: what people write by hand, without `profiles` around it, is not passed over in silence."""
+    unit = store_unit(Document(raw), rules=RULES, source="s", name="main", origin="/s.json", owner="main")
+    (name,) = (name for name in raw if name not in ("version", "profiles", "note"))
+    assert unit.profiles == ()
+    assert messages(unit) == [f"/s.json has credentials outside of 'profiles', which are not read: move {name} there"]
+
+
+@pytest.mark.parametrize("raw", [{}, {"version": 1}, {"profiles": {}}, {"version": 1, "note": {"x": 1}, "tags": ["a"]}])
+def test_an_empty_store_is_no_fault(raw: dict[str, Any]) -> None:
+    """P10: fields of other programs stay what they are."""
+    unit = store_unit(Document(raw), rules=RULES, source="s", name="main", origin="/s.json", owner="main")
+    assert (unit.profiles, unit.faults) == ((), ())

@@ -125,7 +125,7 @@ def test_what_is_worth_reading() -> None:
     """Names that could make a profile, and no others."""
     for name in ("OPENAI_API_KEY", "OPENAI_API_KEYS", "OPENAI_API_KEY_2", "HF_TOKEN"):
         assert RULES.wants(name, kind="mounted", unit="any")
-    for name in ("PATH", "SOME_API_KEY", "SOME_API_KEY_2", "openai_api_key", "tls.crt", "HF_TOKEN_2", ""):
+    for name in ("PATH", "SOME_API_KEY", "SOME_API_KEY_2", "tls.crt", "HF_TOKEN_2", ""):
         assert not RULES.wants(name, kind="mounted", unit="any")
 
 
@@ -216,3 +216,24 @@ def test_a_list_of_more_than_a_hundred_keys_is_refused_whole() -> None:
     why = "variable OPENAI_API_KEYS lists more than 100 keys: spread them over several variables"
     assert unit.faults == (Fault("variable OPENAI_API_KEYS", why),)
     assert unit.profiles == ()
+
+
+@pytest.mark.parametrize("name", ["anthropic_api_key", "anthropic-api-key", "ANTHROPIC-API-KEY", "Anthropic_Api_Key"])
+@pytest.mark.parametrize("kind", ["mounted", "kubernetes"])
+def test_names_of_files_may_be_spelled_as_docker_and_azure_spell_them(name: str, kind: str) -> None:
+    """P16: Docker's secrets are in lower case, Azure's vault has dashes. A variable's name is as it is."""
+    rules = Rules(UNSHAPED)
+    assert rules.wants(name, kind=kind)
+    assert not rules.wants(name, kind="env")
+    assert not rules.wants(name, kind="dotenv")
+    unit = rules.discover({name: "lower"}, kind=kind, source="s", unit="", name="m", origin=lambda key: f"/m/{key}")
+    assert [(profile.id, profile.origin, profile.secret) for profile in unit.profiles] == [
+        ("anthropic:m", f"/m/{name}", SecretValue("lower"))
+    ]
+
+
+def test_the_name_itself_goes_before_another_spelling() -> None:
+    """P16: where both are there, the variable's own name is meant."""
+    values = {"anthropic_api_key": "lower", "ANTHROPIC_API_KEY": "upper"}
+    unit = Rules(UNSHAPED).discover(values, kind="mounted", source="s", unit="", name="m", origin=str)
+    assert [profile.secret for profile in unit.profiles] == [SecretValue("upper")]

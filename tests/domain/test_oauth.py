@@ -138,6 +138,8 @@ def test_more_than_is_read_is_no_answer() -> None:
     ("status", "body", "code"),
     [
         (400, {"error": "invalid_grant", "error_description": "Refresh token not found or invalid"}, "invalid_grant"),
+        (400, {"error": "invalid_request", "error_description": "Refresh token expired or invalid."}, "invalid_request"),  # P19
+        (400, {"error": "invalid_request", "error_description": "Invalid refresh token"}, "invalid_request"),
         (200, {"error": "invalid_grant"}, "invalid_grant"),
         (401, {"error": {"code": "refresh_token_reused", "type": "invalid_request_error"}}, "refresh_token_reused"),
         (401, {"error": {"code": "refresh_token_expired"}}, "refresh_token_expired"),

@@ -64,7 +64,10 @@ def test_a_login_without_refresh_token_is_a_token(refresh: object) -> None:
 
 @pytest.mark.parametrize(
     ("expires", "why"),
-    [("absent", "is missing"), (None, "is missing"), (0, "is zero or negative"), (-5, "is zero or"), ("x", "is not a number")],
+    [
+        ("absent", "is missing"), (None, "is missing"), ("", "is not a"), (0, "is zero or negative"), (-5, "is zero or"),
+        ("x", "is not a number"),
+    ],
 )  # fmt: skip
 def test_a_claude_login_that_does_not_say_when_it_ends_is_ignored(expires: object, why: str) -> None:
     """And that is said, with the way to a better one."""
@@ -74,17 +77,77 @@ def test_a_claude_login_that_does_not_say_when_it_ends_is_ignored(expires: objec
     assert ACCESS[:14] not in unit.faults[0].message
 
 
+@pytest.mark.parametrize("refresh", ["absent", "", None])
+@pytest.mark.parametrize("expires", ["absent", None])
+def test_a_claude_login_of_a_token_alone_is_static(refresh: object, expires: object) -> None:
+    """P15: container images write a setup token and its scopes, and nothing else. It has no end that is known."""
+    unit = read(CLAUDE, claude(refreshToken=refresh, expiresAt=expires))
+    (profile,) = unit.profiles
+    assert (profile.mode, profile.secret, profile.expires_at) == (Mode.TOKEN, SecretValue(ACCESS), None)
+    assert unit.faults == ()
+
+
 @pytest.mark.parametrize(
-    ("tool", "contents"),
+    ("tool", "contents", "why"),
     [
-        (CLAUDE, {}), (CLAUDE, {"mcpOAuth": {"x": 1}}), (CLAUDE, {"claudeAiOauth": None}), (CLAUDE, claude(accessToken="")),
-        (CODEX, {"OPENAI_API_KEY": "sk-x"}), (CODEX, {"tokens": []}), (CODEX, {"tokens": {"access_token": None}}),
-        (QWEN, {}), (QWEN, {"access_token": " "}),
+        (CLAUDE, {}, "there is no object 'claudeAiOauth'"),
+        (CLAUDE, {"mcpOAuth": {"x": 1}}, "there is no object 'claudeAiOauth'"),
+        (CLAUDE, {"claudeAiOauth": None}, "there is no object 'claudeAiOauth'"),
+        (CLAUDE, {"claudeAiOauth": []}, "there is no object 'claudeAiOauth'"),
+        (CLAUDE, {"claude_ai_oauth": {"access_token": "s3cret"}}, "there is no object 'claudeAiOauth'"),
+        (CLAUDE, {"accessToken": "s3cret", "expiresAt": 1}, "there is no object 'claudeAiOauth'"),
+        (CLAUDE, {"token": "s3cret"}, "there is no object 'claudeAiOauth'"),
+        (CLAUDE, claude(accessToken=""), "without an accessToken, as after a logout"),
+        (CLAUDE, {"claudeAiOauth": {}}, "without an accessToken, as after a logout"),
+        (CODEX, {"OPENAI_API_KEY": "s3cret", "tokens": None}, "an API key and no login"),
+        (CODEX, {}, "no access_token in an object 'tokens'"),
+        (CODEX, {"tokens": ["s3cret"]}, "no access_token in an object 'tokens'"),
+        (CODEX, {"tokens": {"access_token": None}}, "no access_token in an object 'tokens'"),
+        (CODEX, {"access_token": "s3cret"}, "no access_token in an object 'tokens'"),
+        (QWEN, {}, "there is no access_token in it"),
+        (QWEN, {"access_token": " "}, "there is no access_token in it"),
+        (QWEN, {"accessToken": "s3cret"}, "there is no access_token in it"),
     ],
-)  # fmt: skip
-def test_where_nobody_is_logged_in_there_is_nothing(tool: Tool, contents: object) -> None:
-    """Which is no fault."""
-    assert read(tool, contents) == Unit("")
+)
+def test_a_file_that_holds_no_login_says_so(tool: Tool, contents: object, why: str) -> None:
+    """P10: another shape, a logout, an API key: what was looked at and held nothing is said, with what to do."""
+    unit = read(tool, contents)
+    assert unit.profiles == ()
+    (fault,) = unit.faults
+    assert fault.message.startswith("/f holds ")
+    assert why in fault.message
+    assert tool.remedy in fault.message
+    assert "s3cret" not in fault.message
+
+
+@pytest.mark.parametrize(
+    ("resource", "said"),
+    [
+        (None, ""),
+        ("portal.qwen.ai", ""),
+        ("https://portal.qwen.ai/v1", ""),
+        ("dashscope.aliyuncs.com/compatible-mode", "to https://dashscope.aliyuncs.com/compatible-mode/v1"),
+        ("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "to https://dashscope-intl.aliyuncs.com/compatible-mode/v1"),
+        ("http://dashscope.aliyuncs.com", "no https address of Qwen"),
+        ("evil.example", "no https address of Qwen"),
+        ("https://portal.qwen.ai@evil.example/", "no https address of Qwen"),
+        ("https://evilaliyuncs.com", "no https address of Qwen"),
+        ("https://[", "no https address of Qwen"),
+    ],
+)
+def test_a_login_of_qwen_for_another_address_says_what_to_set(resource: str | None, said: str) -> None:
+    """P19: the file does not choose where tokens are sent; the operator does, in one line. Other addresses are not repeated."""
+    contents = {"access_token": "q", "refresh_token": "r", "expiry_date": AT * 1000, "resource_url": resource}
+    unit = read(QWEN, contents)
+    assert len(unit.profiles) == 1
+    assert [said in fault.message for fault in unit.faults] == ([True] if said else [])
+    assert not any("evil" in fault.message for fault in unit.faults)
+
+
+@pytest.mark.parametrize("exp", [AT, str(int(AT))])
+def test_a_codex_token_may_say_its_end_in_digits(exp: object) -> None:
+    """P10: a number in quotes is that number."""
+    assert login(CODEX, {"tokens": {"access_token": token(exp=exp)}}).expires_at == AT
 
 
 def test_a_claude_login_that_holds_an_api_key_is_invalid() -> None:

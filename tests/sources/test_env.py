@@ -1,5 +1,7 @@
 """The environment as a source."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,57 @@ async def test_a_shell_that_is_none_is_the_systems() -> None:
 def test_by_default_it_is_that_of_the_process() -> None:
     """The only other door to it is the configuration's."""
     assert "PATH" in process_environment()
+
+
+async def test_a_variable_that_names_a_file_is_followed(tmp_path: Path) -> None:
+    """P16: Docker's `<NAME>_FILE`; read again when asked, and only where NAME itself is not set."""
+    file = tmp_path / "key"
+    file.write_text("in-the-file\n")
+    environ = {
+        "OPENAI_API_KEY_FILE": str(file),
+        "GROQ_API_KEY": "set",
+        "GROQ_API_KEY_FILE": str(file),
+        "OTHER_FILE": "/nowhere",
+    }
+    source = Env(rules=RULES, environ=lambda: environ, clock=SystemClock())
+    async with following(source) as events:
+        event = await events.event()
+        unit = event.units[0]  # type: ignore[union-attr]
+        origin = f"environment variable OPENAI_API_KEY_FILE, file {file}"
+        assert told(unit) == {
+            "openai:env": ("in-the-file", origin),
+            "groq:env": ("set", "environment variable GROQ_API_KEY"),
+        }
+        assert unit.faults == ()
+        file.write_text("changed")
+        source.reread()
+        assert await events.next() == {"": {"openai:env": "changed", "groq:env": "set"}}
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda path: None, "which is not there: mount it, or correct the path"),
+        (Path.mkdir, "is a directory, not a file"),
+        (os.mkfifo, "is not a regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "is not a regular file"),
+        (lambda path: path.write_bytes(b"x" * 70_000), "is larger than 64 KiB"),
+    ],
+)
+async def test_a_file_that_cannot_be_read_is_said(tmp_path: Path, make: Callable[[Path], object], why: str) -> None:
+    """P16: with the variable and the path; nothing waits for a pipe, and nothing endless is read."""
+    make(tmp_path / "key")
+    unit = await listed(EnvOptions(), OPENAI_API_KEY_FILE=str(tmp_path / "key"))
+    assert unit.profiles == ()
+    (fault,) = unit.faults
+    assert fault.message.startswith("environment variable OPENAI_API_KEY_FILE")
+    assert f"{tmp_path}/key" in fault.message
+    assert why in fault.message
+
+
+async def test_a_file_is_named_by_its_whole_path() -> None:
+    """P16: a key in the place of a path is not repeated."""
+    unit = await listed(EnvOptions(), OPENAI_API_KEY_FILE="sk-proj-canary")
+    assert unit.profiles == ()
+    assert "is no absolute path: name the file that holds OPENAI_API_KEY" in unit.faults[0].message
+    assert "canary" not in unit.faults[0].message

@@ -78,7 +78,7 @@ async def test_a_home_that_is_closed_holds_no_login(as_nobody: Path) -> None:
 async def test_a_login_of_no_use_is_a_fault_of_its_unit(tmp_path: Path) -> None:
     """The source itself is well."""
     path = tmp_path / "c.json"
-    path.write_text(json.dumps({"claudeAiOauth": {"accessToken": "a"}}))
+    path.write_text(json.dumps({"claudeAiOauth": {"accessToken": "a", "refreshToken": "r"}}))
     async with following(source(path)) as events:
         listed = await events.event()
         assert isinstance(listed, Listed)

@@ -199,3 +199,9 @@ def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
             assert text.encode("utf-8", "surrogateescape") == raw.removeprefix(b"\xef\xbb\xbf")
         assert parse_dotenv(raw, shown="x").values.keys() == {one.name for one in found if one.name}
     assert fault.startswith("x is ")
+
+
+def test_a_file_variable_of_a_dotenv_is_said() -> None:
+    """P16: `<NAME>_FILE` is followed in the broker's environment; in a `.env` it gets a hint."""
+    said = doubts("OPENAI_API_KEY_FILE=/run/secrets/canary")
+    assert said == "line 1 sets OPENAI_API_KEY_FILE, which is followed in the broker's environment only: set it there"
