@@ -257,7 +257,7 @@ def test_reflection_and_diagnosis_show_nothing(world: World) -> None:
         answer.ClearField("original_request")  # which repeats what was asked: so has it the protocol
     reflection = "".join(map(str, answers))
     assert "equabot.broker.v1.Admin" in reflection
-    assert "mounted/broken/.env line 1 is malformed" in diagnosis
+    assert "mounted/broken/.env line 1 is skipped" in diagnosis
     assert "the provider is required, and no agent can be granted a usable profile of it" in diagnosis
     assert not world.leaks(reflection=reflection, diagnosis=diagnosis, reloaded=reloaded)
 
@@ -355,15 +355,15 @@ def _read(path: Path) -> bytes:
 
 
 def test_a_source_that_breaks_while_it_is_followed_shows_nothing(world: World) -> None:
-    """A malformed line, then binary garbage; the stream that is open is served on, and follows when it is mended."""
+    """A line that assigns nothing, then binary garbage; the stream that is open is served on, and follows when it is mended."""
     new = world.canaries.new("a new value", like="gsk_{}")
     text = world.broker.dotenv.read_text()
     with world.broker.connect() as broker:
         events = broker.stream("groq:dotenv")
         assert next(events).kind is EventKind.GRANTED
         world.broker.write_dotenv(f"{text}\nGROQ_API_KEY {new}\n")
-        world.broker.wait_output("models", "status", until=lambda shown: f"{world.broker.dotenv} line 6 is malformed" in shown)
-        world.broker.write_dotenv(f"{text}\0{new}")
+        world.broker.wait_output("models", "status", until=lambda shown: f"{world.broker.dotenv} line 6 is skipped" in shown)
+        world.broker.write_dotenv("\0" * len(text) + text + new)
         world.broker.wait_output("models", "status", until=lambda shown: f"{world.broker.dotenv} is binary" in shown)
         world.broker.write_dotenv(f"{text}\nGROQ_API_KEY={new}\n")
         rotated = next(events)
