@@ -1,7 +1,6 @@
 """What may be asked through the gateway: one spelling of a path, and rules that no other spelling gets round."""
 
 import re
-import time
 from urllib.parse import unquote
 
 import pytest
@@ -179,12 +178,10 @@ def test_a_star_stands_for_anything(pattern: str, text: str) -> None:
 
 
 def test_no_path_keeps_a_rule_busy() -> None:
-    """An agent chooses the path, and the broker does nothing else meanwhile. Tried in every way, this one takes a minute and a
-    half, and a millisecond so."""
-    began = time.process_time()
-    assert rules((rule("/*"), rule("!/*/x*/x*/z"))).allow("GET", "/v1" + "/x" * 4000)
-    assert not rules((rule("/{a}/{b}/{c}/{d}:run"),)).allow("GET", "/a" + "/x:ru" * 1600)
-    assert time.process_time() - began < 5
+    """An agent chooses the path, and the broker waits for the answer. Tried in every way this takes ten minutes, beyond
+    the timeout; it takes a millisecond."""
+    assert rules((rule("/*"), rule("!/*/x*/x*/z"))).allow("GET", "/v1" + "/x" * 8000)
+    assert not rules((rule("/{a}/{b}/{c}/{d}:run"),)).allow("GET", "/a" + "/x:ru" * 3200)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """One refresh under the lock of a real store: what is sent, what the file says at each step, and what is never done twice."""
 
 import asyncio
+import fcntl
 import json
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -136,14 +138,24 @@ async def test_the_intent_is_on_the_disk_before_anything_is_sent(world: World) -
     assert "rt-1" not in json.dumps(mark)
 
 
-async def test_nobody_else_writes_meanwhile(world: World) -> None:
+async def test_nobody_else_writes_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock holds over the call."""
+    refused, lock = threading.Event(), fcntl.flock
+
+    def flock(descriptor: int, operation: int) -> None:
+        try:
+            lock(descriptor, operation)
+        except BlockingIOError:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(fcntl, "flock", flock)
     world.endpoint.open.clear()
     async with asyncio.TaskGroup() as group:
         first = group.create_task(world.redeem())
         second = group.create_task(world.redeem())
         await world.endpoint.asked.wait()
-        await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(refused.wait, 60)
         assert (len(world.endpoint.redeemed), second.done()) == (1, False)
         world.endpoint.open.set()
     assert {first.result().kind, second.result().kind} == {Kind.REFRESHED, Kind.ADOPTED}

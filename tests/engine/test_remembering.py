@@ -347,7 +347,6 @@ async def test_on_real_files_two_brokers_see_each_others_cooldowns(tmp_path: Pat
         now = clock.now()
         for number, name in enumerate(names):
             boards[number % 2].replace_usage(("", name), failure(round(now) + number))
-            await asyncio.sleep(0.002 * number)
 
         def agreed() -> bool:
             return all(
@@ -356,9 +355,11 @@ async def test_on_real_files_two_brokers_see_each_others_cooldowns(tmp_path: Pat
 
         while not agreed():  # noqa: ASYNC110  (the file is followed by others)
             await asyncio.sleep(0.005)
+        await stores.edit("main", lambda d: with_entry(d, "openai:last", {"type": "api_key", "key": "last"}))
         path = stores.of("main").path
-        before = path.stat().st_ino
-        await asyncio.sleep(0.1)
-        assert path.stat().st_ino == before
+        written = path.stat().st_ino
+        while not all(board.find("main", "openai:last") for board in boards):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        assert path.stat().st_ino == written
         for task in tasks:
             task.cancel()

@@ -6,7 +6,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -124,9 +123,7 @@ async def test_the_deadline_is_for_all_of_it() -> None:
     """An endpoint that sends a little now and then does not hold on to anybody."""
     drops = [b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n", *[b"x"] * 3]
     async with answering(*drops, hangs=True) as url:
-        began = time.monotonic()
-        assert await HttpTokenEndpoint(within=0.3).ask(replace(ASKED, url=url)) == LOST
-        assert time.monotonic() - began < 5
+        assert await HttpTokenEndpoint(within=0.3).ask(replace(ASKED, url=url)) == LOST  # else it hangs until pytest's timeout
 
 
 async def test_a_refusal_stands_without_its_body() -> None:
