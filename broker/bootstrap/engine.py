@@ -8,6 +8,7 @@ from broker.bootstrap.sources import Sources, build_sources
 from broker.bootstrap.stores import agent_stores, login_places, mirrors, secret_stores
 from broker.config.model import Config
 from broker.domain.policies import Delivery
+from broker.engine.availability import Availability
 from broker.engine.choosing import Choosing
 from broker.engine.clock import SystemClock
 from broker.engine.confirming import Confirming
@@ -129,11 +130,18 @@ class Engine:
             reporting=self.reporting,
         )
         self.expiring = Expiring(clock=clock, store=store, events=events, leasing=self.leasing, standings=self.standings)
-        self.readiness = Readiness(
-            catalog=config.catalog,
+        self.availability = Availability(
             policies=config.policies,
             standings=self.standings,
+            choosing=self.choosing,
+            leasing=self.leasing,
+            suspensions=self.suspensions,
+        )
+        self.readiness = Readiness(
+            catalog=config.catalog,
+            standings=self.standings,
             ingesting=self.ingesting,
+            availability=self.availability,
             suspensions=self.suspensions,
             required=config.required,
         )

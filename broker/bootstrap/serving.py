@@ -18,6 +18,7 @@ from broker.bootstrap.listening import Servers
 from broker.bootstrap.reloading import Reloading
 from broker.bootstrap.stores import forget_copies, migrate_stores, prepare_seal
 from broker.config.model import Config
+from broker.domain.findings import none_at_all
 from broker.engine.clock import SystemClock
 from broker.envoy.options import GatewayMode
 from broker.envoy.process import EnvoyProcess
@@ -110,6 +111,7 @@ async def serve(
                         folding.run(clock.sleep),
                         _checkpoints(store, audit, clock),
                         reloading.run(),
+                        _remark_if_empty(engine),
                     )
                 )
                 on_hangup(partial(_hung_up, asyncio.get_running_loop(), reloading, stopping))
@@ -179,6 +181,14 @@ async def _checkpoints(store: SqliteStateStore, audit: AuditLog, clock: SystemCl
         await store.checkpoint()
         audit.write_waiting()
         await asyncio.to_thread(audit.sync)
+
+
+async def _remark_if_empty(engine: Engine) -> None:
+    """Logs that no source holds a credential: the broker may be ready all the same."""
+    await engine.ingesting.wait_settled()
+    if not any(True for _ in engine.standings.all()):
+        none = none_at_all()
+        _log.warning("%s: %s, so every request for a lease is refused: %s", none.subject, none.message, none.remedy)
 
 
 def _stop_signals() -> "asyncio.Future[str]":

@@ -46,7 +46,7 @@ async def survey(config: Config) -> Survey:
             async with asyncio.timeout(_SETTLE_WITHIN + (config.shell_env.timeout if config.shell_env.enabled else 0.0)):
                 await engine.ingesting.wait_settled()
     return Survey(
-        {agent: engine.choosing.statuses(agent, operator=True) for agent in config.policies.agents},
+        {agent: engine.availability.statuses(agent) for agent in config.policies.agents},
         tuple(engine.ingesting.states),
         engine.ingesting.shadowed,
         engine.standings.material,

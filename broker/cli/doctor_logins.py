@@ -62,10 +62,14 @@ def _missing(report: Report) -> Iterator[Problem]:
         if report.agent == MAIN:
             yield problem(Severity.ERROR, "credentials", "there are none", how_to_add(None, report.config.places))
         return
-    for provider in report.missing():
+    for provider in report.unserved():
         subject = provider if report.agent == MAIN else f"{provider} (agent {report.agent})"
         how = how_to_add(report.config.catalog.get(provider), report.config.places)
-        yield problem(Severity.ERROR, subject, "is in use, and has no credential", how)
+        if provider in report.missing():
+            yield problem(Severity.ERROR, subject, "is in use, and has no credential", how)
+        elif all(profile.state in (State.OK, State.EXPIRING, State.MISSING) for profile in report.of(provider)):
+            why = "; ".join(f"{profile.id}: {profile.reason}" for profile in report.of(provider)[:5])
+            yield problem(Severity.ERROR, subject, f"is in use, and no credential of it can be granted ({why})", how)
 
 
 def _profile(report: Report, profile: ProfileStatus, owner: str) -> Iterator[Problem]:
@@ -74,6 +78,8 @@ def _profile(report: Report, profile: ProfileStatus, owner: str) -> Iterator[Pro
     state = State(profile.state)
     if state in _BAD:
         severity = Severity.ERROR if used else Severity.WARNING
+        if state is State.INVALID and report.served(profile.provider):
+            severity = Severity.INFO
         reason = profile.reason if profile.reason.startswith(state.value) else f"{state.value}: {profile.reason}".rstrip(": ")
         yield problem(severity, subject, reason, remedy(profile, owner))
     elif state is State.EXPIRING:
@@ -85,14 +91,16 @@ def _profile(report: Report, profile: ProfileStatus, owner: str) -> Iterator[Pro
         yield problem(Severity.WARNING, subject, message, f"{command}{of_agent}, or take it out of auth.order")
     elif state is State.MISSING:
         do = remedy(profile, owner) if profile.mode == Mode.WIF else "bring its source back"
-        yield problem(Severity.ERROR if used else Severity.WARNING, subject, profile.reason, do)
+        alarm = used and not report.served(profile.provider)
+        yield problem(Severity.ERROR if alarm else Severity.WARNING, subject, profile.reason, do)
     elif profile.disabled_until > report.now or profile.cooldown_until > report.now:
         yield problem(Severity.INFO, subject, profile.reason)
 
 
 def remedy(profile: ProfileStatus, owner: str) -> str:
     """The command that brings a new credential for the profile to where it is kept."""
-    return how_to_replace(profile.id, mode=profile.mode, source=profile.source, agent=owner)
+    expired = profile.state == State.EXPIRED
+    return how_to_replace(profile.id, mode=profile.mode, source=profile.source, agent=owner, expired=expired)
 
 
 def _sources(here: "Survey", findings: "Sequence[Finding]") -> Iterator[Problem]:
@@ -121,7 +129,7 @@ def _brokers(findings: "Sequence[Finding]", here: "Survey", reports: Sequence[Re
     wrong = [fault for source in here.sources for fault in source.faults()]
     sources = {fault.where for fault in wrong} | {one.name for one in here.sources}
     described = {profile.id for report in reports for profile in report.profiles}
-    described |= {provider for report in reports for provider in report.missing()}
+    described |= {provider for report in reports for provider in report.unserved()}
     for found in findings:
         if found.subject not in described and not any(_same(found, fault) for fault in wrong):
             subject = f"{found.subject} (the broker's)" if found.subject in sources else found.subject

@@ -3,14 +3,15 @@
 from argparse import ArgumentParser, Namespace
 from contextlib import suppress
 from threading import Event
-from typing import Any
+from typing import Any, Final
 
 from broker.cli import output
 from broker.cli.arguments import add_places, configuration
-from broker.cli.connecting import refusals
+from broker.cli.connecting import addressed, admin, optional, refusals
 from broker.cli.exits import Exit, Failure
 
 _PAUSE = 0.1
+_EXPLAINED: Final = 5
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
 
 
@@ -31,7 +32,7 @@ def add_parser(subparsers: Any, **described: str) -> None:
     )
     parser.add_argument("--address", metavar="HOST:PORT", help="where health is served (default: as configured)")
     add_places(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, agent=None)
 
 
 def run(args: Namespace) -> int:
@@ -51,9 +52,23 @@ def _asked(args: Namespace) -> int:
         serving = check(args.service, address=args.address or _configured(args))
     if serving:
         output.say("SERVING")
+    if args.address is None and not addressed(args):
+        _explain(args)
+    if serving:
         return Exit.DONE
     name = args.service or "the broker"
     raise Failure(f"{name}: NOT_SERVING" if serving is False else f"{name}: NOT_FOUND: no such service")
+
+
+def _explain(args: Namespace) -> None:
+    """Says on standard error what is wrong, where this user may ask the broker: health itself answers yes or no."""
+    try:
+        with admin(args) as operator, optional():
+            wrong = [found for found in operator.findings() if found.severity == "error"]
+    except Failure:
+        return
+    for found in wrong[:_EXPLAINED]:
+        output.complain(f"{found.subject}: {found.message}")
 
 
 def _configured(args: Namespace) -> str:

@@ -67,14 +67,27 @@ class Report:
         """The providers in use that have no profile at all."""
         return [provider for provider in self.in_use() if all(p.state == State.MISSING for p in self.of(provider))]
 
+    def served(self, provider: str) -> bool:
+        """Whether the agent would be granted a credential of the provider now."""
+        return any(profile.usable for profile in self.of(provider))
+
+    def unserved(self) -> list[str]:
+        """The providers in use of which the agent would be granted nothing."""
+        return [provider for provider in self.in_use() if not self.served(provider)]
+
+    def alarming(self, profile: ProfileStatus) -> bool:
+        """Whether it takes a person: it has ended. What never was a credential is no alarm next to one that serves."""
+        never = profile.state in (State.INVALID, State.MISSING)
+        return severity(profile) > _SEVERITY[State.EXPIRING] and not (never and self.served(profile.provider))
+
     def verdict(self) -> int:
-        """What `--check` exits with: 1 when a provider in use lacks a credential or has one that is expired, missing, invalid,
-        rejected or in need of a login; 2 when one is expiring; 0 when all is well. Nothing in use at all is missing."""
-        used = set(self.in_use())
-        worst = max((severity(profile) for profile in self.profiles if profile.provider in used), default=0)
-        if not used or self.missing() or worst > _SEVERITY[State.EXPIRING]:
+        """What `--check` exits with: 1 when the agent would be granted nothing of a provider in use, or a credential of it has
+        expired, was rejected or needs a login; 2 when one is expiring; 0 when all is well. Nothing in use at all is missing."""
+        used = self.in_use()
+        profiles = [profile for profile in self.profiles if profile.provider in used]
+        if not used or self.unserved() or any(map(self.alarming, profiles)):
             return _EXPIRED_OR_MISSING
-        return _EXPIRING if worst == _SEVERITY[State.EXPIRING] else _FINE
+        return _EXPIRING if any(severity(profile) == _SEVERITY[State.EXPIRING] for profile in profiles) else _FINE
 
 
 def condition(profile: ProfileStatus) -> str:

@@ -108,7 +108,7 @@ def way_back(profile: Profile, standing: Standing) -> str:
         return f"a new credential ends that, and so does `equabot profile clear {profile.id}`"
     if standing.state is not State.EXPIRED:
         return ""
-    return how_to_replace(profile.id, mode=profile.mode, source=profile.source, agent=profile.agent)
+    return how_to_replace(profile.id, mode=profile.mode, source=profile.source, agent=profile.agent, expired=True)
 
 
 class _Judged(NamedTuple):
@@ -139,6 +139,9 @@ def _judged(
     left = profile.expires_at - now
     if left <= 0:
         return _plain(State.EXPIRED, f"expired {span(-left)} ago", stale_end)
+    if profile.tool:
+        # Its tool renews it shortly before its end: how soon that is says nothing until it has passed.
+        return _plain(State.OK, "", min(profile.expires_at, stale_end))
     # The very instant that ends the judgement is compared, so that no rounding brings the same one back at its end.
     warned_at = profile.expires_at - warn_within
     if now >= warned_at:

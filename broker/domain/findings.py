@@ -11,11 +11,13 @@ from broker.domain.logins import how_to_log_in
 from broker.domain.material import Shadowed, SourceState
 from broker.domain.profiles import Profile, State
 from broker.domain.provider import Mode
-from broker.domain.remedies import how_to_replace
+from broker.domain.remedies import how_to_add, how_to_replace
 from broker.domain.selection import Candidate
 from broker.domain.suspension import Suspension
 
 _SHOWN = 500
+CREDENTIALS = "credentials"
+"""What a finding is about that is about all of them."""
 _NO_SUSPENSIONS: Mapping[str, Suspension] = MappingProxyType({})
 
 
@@ -42,7 +44,7 @@ def findings(
     sources: Iterable[SourceState],
     candidates: Iterable[Candidate],
     shadowed: Iterable[Shadowed],
-    unmet: Iterable[str],
+    unmet: Mapping[str, str],
     store_fault: str,
     audit_fault: str = "",
     audit_doubt: str = "",
@@ -54,12 +56,14 @@ def findings(
 ) -> list[Finding]:
     """Everything worth knowing, the gravest kinds first; after 500 of them, how many more there are. `add` says how a provider
     gets a first credential."""
+    candidates = tuple(candidates)
     found = chain(
         _of_faults(state=store_fault, audit=audit_fault, identity=identity_fault),
         of_suspensions(suspensions),
         _of_configuration(configuration),
         _of_audit(audit_doubt, anchor_fault),
         _of_providers(unmet, add),
+        () if candidates or unmet else (none_at_all(),),
         _of_sources(sources),
         _of_profiles(candidates),
         _of_shadows(shadowed),
@@ -107,14 +111,19 @@ def _of_audit(doubt: str, anchor_fault: str) -> Iterator[Finding]:
         yield Finding(severity=Severity.ERROR, subject="audit", message=anchor_fault, remedy=remedy)
 
 
-def _of_providers(unmet: Iterable[str], add: Callable[[str], str]) -> Iterator[Finding]:
-    for provider in unmet:
+def _of_providers(unmet: Mapping[str, str], add: Callable[[str], str]) -> Iterator[Finding]:
+    for provider, why in unmet.items():
         yield Finding(
             severity=Severity.ERROR,
             subject=provider,
-            message="the provider is required, and no agent can be granted a usable profile of it",
+            message=f"the provider is required, and no agent can be granted a usable profile of it: {why}",
             remedy=f"{add(provider)}; or let an agent use it, or take the provider out of `required`",
         )
+
+
+def none_at_all() -> Finding:
+    """That no source holds a credential, where none is required."""
+    return Finding(severity=Severity.ERROR, subject=CREDENTIALS, message="there are none", remedy=how_to_add(None))
 
 
 def _of_sources(sources: Iterable[SourceState]) -> Iterator[Finding]:
@@ -151,7 +160,7 @@ def _remedy(profile: Profile, state: State) -> str:
     if state is State.MISSING and not profile.workload:
         return "bring its source back"
     mode = Mode.WIF if profile.workload else profile.mode
-    kept = how_to_replace(profile.id, mode=mode, source=profile.source, agent=profile.agent)
+    kept = how_to_replace(profile.id, mode=mode, source=profile.source, agent=profile.agent, expired=state is State.EXPIRED)
     wrong = "; if the provider was wrong, clear the rejection" if state is State.REJECTED else ""
     end = f", then correct or remove {profile.declared.where}" if state is State.EXPIRED and profile.declared else ""
     return f"{kept}{end}{wrong}"

@@ -84,6 +84,12 @@ class Profile:
     doubt: str = ""
 
     @property
+    def tool(self) -> str:
+        """The kind of source whose tool renews this login in its file, by itself and in time; empty: no tool does."""
+        kind = (self.copied_from or self.source).partition(" ")[0]
+        return kind if self.mode is Mode.OAUTH and not self.renews and kind in TOOL_OF.values() else ""
+
+    @property
     def renews(self) -> bool:
         """Whether the broker gets new tokens for it, unless that has failed for good."""
         return self.workload or self.refresh is not None

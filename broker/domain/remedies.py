@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker.domain.logins import login_command
+from broker.domain.profiles import TOOL_OF
 from broker.domain.provider import Mode, Provider
 
 _STORE: Final = "profile_store"
 _VARIABLES: Final = ("env", "dotenv")
+_TOOLS: Final = {"claude_cli": "Claude Code", "codex_cli": "Codex", "qwen_cli": "Qwen Code"}
 _ANY: Final = "ANTHROPIC_API_KEY"
 LABEL: Final = "equabot.dev/credential=true"
 """The label by which Secrets are found where neither a selector nor names are given."""
@@ -70,9 +72,13 @@ def variable(provider: Provider | None) -> str:
     return next(iter(keys or [name.name for name in provider.env_names]), "")
 
 
-def how_to_replace(profile_id: str, *, mode: str, source: str, agent: str = "") -> str:
-    """How a new credential gets to where the profile's is kept; `agent` where the profile is that agent's alone."""
+def how_to_replace(profile_id: str, *, mode: str, source: str, agent: str = "", expired: bool = False) -> str:
+    """How a new credential gets to where the profile's is kept; `agent` where the profile is that agent's alone. `expired`:
+    it was good until its end, so that a tool can renew it."""
     kind, _, place = source.partition(" ")
+    tool = kind if kind in _TOOLS else TOOL_OF.get(profile_id, "")
+    if expired and tool and mode == Mode.OAUTH:
+        return f"open {_TOOLS[tool]} once: it renews its login"
     if mode == Mode.WIF:
         return "it is exchanged again by itself: correct the identity token, or what the vendor trusts"
     if kind in _VARIABLES:

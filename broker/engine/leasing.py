@@ -415,9 +415,7 @@ class Leasing:
         if request.delivery == Delivery.BROKERED and Delivery.BROKERED not in self._deliveries:
             # Said before any policy is asked, so that a caller that takes either can take the other.
             raise DeliveryNotAllowed(f"delivery 'brokered' is not available: {NO_GATEWAY}", metadata={"cause": "no_gateway"})
-        unbrokered = self._unbrokered(provider)
-        available = self._deliveries - {Delivery.BROKERED} if unbrokered else self._deliveries
-        delivery = policy.choose_delivery(agent, request.delivery, available=available, unbrokered=unbrokered)
+        delivery = self.delivery(agent, provider, request.delivery)
         ttl = check_ttl(request.ttl, default=self._options.default_ttl)
         now = self._clock.steady()
         before = self._predecessor(agent, provider, request) if delivery is Delivery.BROKERED else None
@@ -463,6 +461,12 @@ class Leasing:
         if before is not None:
             self._ledger.end(before.id, "succeeded")
         return replace(granted, token=token.secret, notice=choice.notice)
+
+    def delivery(self, agent: str, provider: str, asked: str = "") -> Delivery:
+        """How a credential of the provider reaches the agent. Raises DeliveryNotAllowed, PolicyDenied."""
+        unbrokered = self._unbrokered(provider)
+        available = self._deliveries - {Delivery.BROKERED} if unbrokered else self._deliveries
+        return self._policies.of(agent).choose_delivery(agent, asked, available=available, unbrokered=unbrokered)
 
     def _unbrokered(self, provider: str) -> str:
         """Why the provider has no brokered leases, with what to do; empty: it has."""

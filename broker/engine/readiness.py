@@ -1,16 +1,18 @@
 """What health says: about the broker, about each provider, about each profile.
 
-`""` and `readiness`: every required provider has a profile that serves and that some agent may be granted, every source has
-been read, and nothing keeps it from granting. A suspended agent is granted nothing. `liveness`: the loop turns.
-`provider/<id>` and `profile/<id>`: that one serves. A name that means nothing is None.
+`""` and `readiness`: every source was tried once, of every required provider some agent would be granted a lease, and nothing
+keeps the broker from granting. A source that cannot be read counts only through the required provider that lacks a credential.
+`liveness`: the loop turns. `provider/<id>` and `profile/<id>`: some agent would be granted a lease of it. A name that means
+nothing is None. `engine.availability` says who would be granted what.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final
 
-from broker.domain.policies import Delivery, Policies
+from broker.domain.policies import Policies
 from broker.domain.provider import Catalog
+from broker.engine.availability import Availability
 from broker.engine.ingesting import Ingesting
 from broker.engine.standing import Key, Standings
 from broker.engine.suspensions import Suspensions
@@ -27,17 +29,16 @@ class Readiness:
         self,
         *,
         catalog: Catalog,
-        policies: Policies,
         standings: Standings,
         ingesting: Ingesting,
+        availability: Availability,
         suspensions: Suspensions,
         required: Sequence[str],
     ) -> None:
         self._catalog = catalog
-        self._policies = policies
         self._standings = standings
         self._ingesting = ingesting
-        self._suspensions = suspensions
+        self.availability = availability
         self._required = tuple(required)
         self._watchers: set[asyncio.Event] = set()
         self._draining = False
@@ -49,7 +50,8 @@ class Readiness:
 
     def apply(self, *, catalog: Catalog, policies: Policies, required: Sequence[str]) -> None:
         """The configuration is another."""
-        self._catalog, self._policies, self._required = catalog, policies, tuple(required)
+        self._catalog, self._required = catalog, tuple(required)
+        self.availability.apply(policies=policies)
         self.look_again()
 
     def status(self, service: str) -> bool | None:
@@ -58,12 +60,13 @@ class Readiness:
             return True
         if service in _WHOLE:
             granting = not self._draining and not self.blocked()
-            return granting and self._ingesting.synced and not self.unmet()
+            return granting and self._ingesting.settled and not self.unmet()
         if service.startswith(_PROVIDER):
             known = self._catalog.normalise(service.removeprefix(_PROVIDER))
-            return None if known is None else self._provider(known) and not self._draining
+            return None if known is None else self.availability.grants(known) and not self._draining
         if service.startswith(_PROFILE):
-            return self._profile(service.removeprefix(_PROFILE))
+            serves = self.availability.serves(service.removeprefix(_PROFILE))
+            return None if serves is None else serves and not self._draining
         return None
 
     def statuses(self) -> dict[str, bool]:
@@ -101,35 +104,9 @@ class Readiness:
         for news in self._watchers:
             news.set()
 
-    def unmet(self) -> list[str]:
-        """The required providers of which no agent can be granted anything."""
-        return [provider for provider in self._required if not self._grantable(provider)]
-
-    def _grantable(self, provider: str) -> bool:
-        known = self._catalog.get(provider)
-        brokered = known is not None and not known.gateway_fault
-        agents = [
-            (agent, policy)
-            for agent, policy in self._policies.agents.items()
-            if self._suspensions.of(agent) is None and (brokered or Delivery.RAW in policy.deliveries)
-        ]
-        return any(
-            owner in ("", agent) and policy.allows_profile(provider, profile) and self._serves(agent, profile)
-            for owner, profile in self._standings.usable(provider)
-            for agent, policy in agents
-        )
-
-    def _serves(self, agent: str, profile: str) -> bool:
-        """Whether the profile serves the agent, with what that agent alone has met."""
-        found = self._standings.find(agent, profile)
-        return found is not None and found[1].standing.usable
-
-    def _provider(self, provider: str) -> bool:
-        return self._standings.serves(provider)
-
-    def _profile(self, profile: str) -> bool | None:
-        found = self._standings.holders(profile)
-        return any(candidate.standing.usable for candidate in found) and not self._draining if found else None
+    def unmet(self) -> dict[str, str]:
+        """The required providers of which no agent would be granted a lease, and why."""
+        return {of: self.availability.obstacles(of) for of in self._required if not self.availability.grants(of)}
 
     def _changed(self, keys: frozenset[Key]) -> None:
         self.look_again()

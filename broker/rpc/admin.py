@@ -127,7 +127,7 @@ class AdminServicer:
         answer = pb.ListAllProfilesResponse()
         for agent in [asked] if asked else sorted(self._policies.agents):
             if not provider or self._policies.of(agent).allows_provider(provider):
-                statuses = self._choosing.statuses(agent, provider, operator=True)
+                statuses = self._readiness.availability.statuses(agent, provider)
                 answer.agents.add(agent=agent, profiles=map(profile_status, statuses))
         return answer
 

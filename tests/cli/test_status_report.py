@@ -37,13 +37,27 @@ def profile(profile_id: str, state: str = "ok", **fields: object) -> ProfileStat
         (["ok", "expiring"], 2),
         (["ok", "expired"], 1),
         (["expiring", "rejected"], 1),
+        (["ok", "invalid"], 0),
+        (["ok", "missing"], 0),
+        (["expiring", "invalid"], 2),
+        (["invalid", "missing"], 1),
         ([], 1),
     ],
 )
 def test_check_is_as_bad_as_the_worst_profile(tmp_path: Path, states: list[str], verdict: int) -> None:
-    """1 for what does not work, 2 for what soon will not, 0 when all is well; nothing at all is missing."""
+    """1 for what does not work, 2 for what soon will not, 0 when all is well; nothing at all is missing. P17: what never was a
+    credential is no alarm next to one that serves."""
     profiles = [profile(f"anthropic:{number}", state) for number, state in enumerate(states)]
     assert report(*profiles, home=tmp_path).verdict() == verdict
+
+
+def test_what_cannot_be_granted_is_an_alarm_whatever_its_state(tmp_path: Path) -> None:
+    """P4: a billing disable of the only key; P9: an order that excludes the only profile."""
+    disabled = profile("anthropic:env", usable=False, disabled_until=NOW + 60, disabled_reason="billing")
+    excluded = profile("anthropic:env", usable=False, reason="not in the order, which is exclusive")
+    for one in (disabled, excluded):
+        assert (report(one, home=tmp_path).verdict(), report(one, home=tmp_path).unserved()) == (1, ["anthropic"])
+    assert report(disabled, profile("anthropic:dotenv"), home=tmp_path).verdict() == 0
 
 
 def test_a_cooldown_is_no_alarm(tmp_path: Path) -> None:

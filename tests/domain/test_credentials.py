@@ -19,6 +19,7 @@ from broker.domain.credentials import (
     sdk_env,
     token_env,
     token_headers,
+    way_back,
 )
 from broker.domain.material import Held
 from broker.domain.profiles import Profile, State
@@ -95,6 +96,19 @@ def test_the_states_of_material(profile: Profile, state: State, reason: str, val
     standing = judged(profile)
     assert standing == Standing(state, reason, usable, 0.0, NOW + valid_for)
     assert standing.reason == reason
+
+
+@pytest.mark.parametrize("source", ["claude_cli /x", "codex_cli /x", "qwen_cli /x"])
+def test_a_login_that_its_tool_renews_is_ok_until_its_end(source: str) -> None:
+    """F6, P12: it does not say when it will be renewed; past its end the tool has to be opened. So is a copy."""
+    login = replace(KEY, mode=Mode.OAUTH, source=source, expires_at=NOW + 60)
+    for profile in (login, replace(login, source="profile_store", copied_from=source.split(" ", maxsplit=1)[0])):
+        assert judged(profile) == Standing(State.OK, "", True, 0.0, NOW + 60)
+        over = judged(profile, now=NOW + 60)
+        assert (over.state, over.usable) == (State.EXPIRED, False)
+        assert way_back(replace(profile, id="anthropic:claude-cli"), over).startswith("open ")
+    assert judged(replace(login, mode=Mode.TOKEN)).state is State.EXPIRING
+    assert judged(replace(login, source="profile_store")).state is State.EXPIRING
 
 
 def test_a_rejection_counts_against_the_material_that_was_rejected() -> None:

@@ -29,7 +29,7 @@ def candidate(held: Profile, usage: Usage | None = None) -> Candidate:
 
 
 def look(**seen: object) -> list[Finding]:
-    nothing = {"sources": (), "candidates": (), "shadowed": (), "unmet": (), "store_fault": ""}
+    nothing = {"sources": (), "candidates": (), "shadowed": (), "unmet": {}, "store_fault": ""}
     return findings(**{**nothing, **seen})  # type: ignore[arg-type]
 
 
@@ -56,7 +56,8 @@ def test_the_gravest_come_first() -> None:
     ]
     hidden = [Shadowed(profile("anthropic:a", "other", source="dotenv"), profile("anthropic:a"))]
     told = look(
-        sources=sources, candidates=candidates, shadowed=hidden, unmet=["openai"], store_fault="the disk is full: make room",
+        sources=sources, candidates=candidates, shadowed=hidden, unmet={"openai": "there is none"},
+        store_fault="the disk is full: make room",
         suspensions={"coder": Suspension(since=1_800_000_000.0)},
     )  # fmt: skip
     assert [(found.severity.name, found.subject, found.message) for found in told] == [
@@ -66,7 +67,7 @@ def test_the_gravest_come_first() -> None:
             "agent coder",
             "suspended since 2027-01-15T08:00:00Z: it gets no lease, and the gateway refuses its requests",
         ),
-        ("ERROR", "openai", "the provider is required, and no agent can be granted a usable profile of it"),
+        ("ERROR", "openai", "the provider is required, and no agent can be granted a usable profile of it: there is none"),
         ("WARNING", "k8s", "it has not been read yet"),
         ("ERROR", "dotenv /x", "permission denied: chmod it"),
         ("WARNING", "/x line 3", "no equals sign"),

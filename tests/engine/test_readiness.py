@@ -54,23 +54,54 @@ def test_it_is_ready_when_every_source_was_read_and_every_required_provider_serv
     assert statuses(engine, *WHOLE) == [False, False]
     engine.put(profile(A))
     assert statuses(engine, *WHOLE) == [False, False]
-    assert engine.readiness.unmet() == ["openai"]
+    assert engine.readiness.unmet().keys() == {"openai"}
     engine.put(profile("openai:x"), source=1)
     assert statuses(engine, *WHOLE) == [True, True]
-    assert engine.readiness.unmet() == []
+    assert engine.readiness.unmet() == {}
     engine.put(source=1)
     assert statuses(engine, *WHOLE) == [False, False]
 
 
-def test_with_nothing_required_the_sources_must_have_been_read() -> None:
-    """A failure is no reading; one that was read and then failed has been read."""
+def test_with_nothing_required_every_source_must_have_been_tried_once() -> None:
+    """P8: a source that cannot be read does not keep the broker unready, whether it could be read before or not."""
     engine = made(sources=2)
+    engine.put()
+    assert statuses(engine, *WHOLE) == [False, False]
+    engine.ingesting._take(1, Unavailable("no route"))
+    assert statuses(engine, *WHOLE) == [True, True]
+    engine.put(source=1)
+    engine.ingesting._take(1, Unavailable("no route"))
+    assert statuses(engine, *WHOLE) == [True, True]
+
+
+def test_a_source_that_cannot_be_read_counts_where_a_required_provider_lacks_its_credential() -> None:
+    """P8: only through the provider, and with words that name the source."""
+    engine = made("anthropic", sources=2)
     engine.put()
     engine.ingesting._take(1, Unavailable("no route"))
     assert statuses(engine, *WHOLE) == [False, False]
-    engine.put(source=1)
-    engine.ingesting._take(1, Unavailable("no route"))
+    assert "s1" in engine.readiness.unmet()["anthropic"]
+    engine.put(profile(A))
     assert statuses(engine, *WHOLE) == [True, True]
+
+
+def test_an_order_of_profiles_that_are_gone_serves_nothing() -> None:
+    """P9: an exclusive order that names only a deleted profile; a request would be refused as well."""
+    engine = Engine(required=("anthropic",), order={"anthropic": (B,)})
+    engine.put(profile(A))
+    assert statuses(engine, *WHOLE, "provider/anthropic", f"profile/{A}") == [False, False, False, True]
+    assert B in engine.readiness.unmet()["anthropic"]
+    engine.put(profile(A), profile(B))
+    assert statuses(engine, *WHOLE, "provider/anthropic") == [True, True, True]
+
+
+def test_a_policy_that_names_a_profile_that_is_not_there_serves_nothing() -> None:
+    """P9: the only agent may have another profile than the one that is there."""
+    engine = Engine(required=("anthropic",), agents={"main": replace(ANYTHING, profiles=frozenset({B}))})
+    engine.put(profile(A))
+    assert statuses(engine, *WHOLE, "provider/anthropic", f"profile/{A}") == [False] * 4
+    engine.put(profile(A), profile(B))
+    assert statuses(engine, *WHOLE, "provider/anthropic", f"profile/{A}", f"profile/{B}") == [True, True, True, False, True]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.RATE_LIMIT, Outcome.TIMEOUT, Outcome.FORMAT, Outcome.OK])
@@ -160,9 +191,14 @@ def test_a_provider_that_no_agent_may_be_granted_does(
 ) -> None:
     """S1: one that is not brokered serves no agent that may have brokered leases alone."""
     acme = Provider(id="acme", base_url="https://api.acme.example", requests=requests)
-    engine = Engine(required=("acme",), providers={"acme": acme}, agents={"main": replace(ANYTHING, deliveries=deliveries)})
+    engine = Engine(
+        required=("acme",),
+        providers={"acme": acme},
+        agents={"main": replace(ANYTHING, deliveries=deliveries)},
+        deliveries=frozenset(Delivery),
+    )
     engine.put(profile("acme:a"))
-    assert statuses(engine, "readiness", "provider/acme") == [ready, True]
+    assert statuses(engine, "readiness", "provider/acme", "profile/acme:a") == [ready] * 3
 
 
 def test_liveness_is_that_the_loop_turns() -> None:

@@ -186,6 +186,6 @@ async def test_readiness_counts_only_what_an_agent_may_be_granted() -> None:
         assert made.readiness.status("readiness") is True
         await made.suspending.suspend("main")
         assert made.readiness.status("readiness") is False
-        assert (made.readiness.status("provider/anthropic"), made.readiness.unmet()) == (True, ["anthropic"])
+        assert (made.readiness.status("provider/anthropic"), list(made.readiness.unmet())) == (False, ["anthropic"])
         await made.suspending.resume("main")
         assert made.readiness.status("") is True

@@ -12,6 +12,7 @@ from broker.domain.policies import AgentPolicy, Delivery, Policies
 from broker.domain.profiles import Profile
 from broker.domain.provider import Catalog, Mode, Provider
 from broker.domain.secret_value import SecretValue
+from broker.engine.availability import Availability
 from broker.engine.choosing import Choosing
 from broker.engine.confirming import Confirming
 from broker.engine.expiring import Expiring
@@ -132,8 +133,15 @@ class Engine:
             clock=self.clock, events=self.events, policies=self.policies, standings=self.standings,
             leasing=self.leasing, refreshing=self.refreshing, reporting=self.reporting,
         )  # fmt: skip
+        self.availability = Availability(
+            policies=self.policies,
+            standings=self.standings,
+            choosing=self.choosing,
+            leasing=self.leasing,
+            suspensions=self.suspensions,
+        )
         self.readiness = Readiness(
-            catalog=self.catalog, policies=self.policies, standings=self.standings, ingesting=self.ingesting,
+            catalog=self.catalog, standings=self.standings, ingesting=self.ingesting, availability=self.availability,
             suspensions=self.suspensions, required=required,
         )  # fmt: skip
         self.expiring = Expiring(
