@@ -40,19 +40,19 @@ def run(args: Namespace) -> int:
     pause = Event()
     for _ in range(int(args.wait / _PAUSE)):
         with suppress(Failure):
-            return _asked(args)
+            return _asked(args, last=False)
         pause.wait(_PAUSE)
-    return _asked(args)
+    return _asked(args, last=True)
 
 
-def _asked(args: Namespace) -> int:
+def _asked(args: Namespace, *, last: bool) -> int:
     from equabot_client.health import check  # noqa: PLC0415
 
     with refusals():
         serving = check(args.service, address=args.address or _configured(args))
     if serving:
         output.say("SERVING")
-    if args.address is None and not addressed(args):
+    if (serving or last) and args.address is None and not addressed(args):
         _explain(args)
     if serving:
         return Exit.DONE
