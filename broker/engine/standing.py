@@ -102,16 +102,6 @@ class Standings:
         agents = {agent for agent, _ in self._by_provider}
         return [self._board[agent, profile_id] for agent in agents if (agent, profile_id) in self._board]
 
-    def serves(self, provider: str) -> bool:
-        """Whether health may count on a profile of the provider, whoever it belongs to."""
-        return any(True for _ in self.usable(provider))
-
-    def usable(self, provider: str) -> Iterator[Key]:
-        """The profiles of the provider that can serve now, of any agent."""
-        for (_, of_provider), keys in self._by_provider.items():
-            if of_provider == provider:
-                yield from (key for key in keys if self._board[key].standing.usable)
-
     def providers(self) -> set[str]:
         """Every provider that has a profile, usable or not."""
         return {provider for _, provider in self._by_provider}

@@ -106,7 +106,10 @@ def test_ten_thousand_of_a_kind_are_counted() -> None:
 
 def test_a_suspended_agent_is_found_with_the_way_back() -> None:
     """S11: since when, why, and the command that resumes it."""
-    (found,) = look(suspensions={"main": Suspension(since=1_800_000_000.0, reason="odd requests")})
+    (found,) = look(
+        candidates=[candidate(profile("anthropic:fine"))],
+        suspensions={"main": Suspension(since=1_800_000_000.0, reason="odd requests")},
+    )
     assert found == Finding(
         severity=Severity.WARNING,
         subject="agent main",

@@ -65,8 +65,6 @@ def test_a_profile_that_changes_its_provider_leaves_the_old_one(engine: Engine, 
     assert ids(engine.standings, "main") == []
     assert ids(engine.standings, "main", "openai") == [("", A)]
     assert engine.standings.providers() == {"openai"}
-    assert not engine.standings.serves("anthropic")
-    assert engine.standings.serves("openai")
     assert heard == [{("", A)}] * 2
     engine.standings.replace_material(Material())
     assert engine.standings.providers() == set()
