@@ -110,6 +110,8 @@ def _sources(here: "Survey", findings: "Sequence[Finding]") -> Iterator[Problem]
             whole = fault.where == source.name
             message = next((found.message for found in findings if _same(found, fault)), fault.message)
             yield problem(Severity.ERROR if whole else Severity.WARNING, fault.where, message)
+        for note in source.notes():
+            yield problem(Severity.INFO, note.where, note.message)
 
 
 def _ends(here: "Survey") -> Iterator[Problem]:
@@ -126,7 +128,7 @@ def _same(found: "Finding", fault: Fault) -> bool:
 def _brokers(findings: "Sequence[Finding]", here: "Survey", reports: Sequence[Report]) -> Iterator[Problem]:
     """What the running broker finds: of its own (state, audit log, callers), and of sources where they look different to it. Of
     profiles the reports tell, in its words as well."""
-    wrong = [fault for source in here.sources for fault in source.faults()]
+    wrong = [fault for source in here.sources for fault in (*source.faults(), *source.notes())]
     sources = {fault.where for fault in wrong} | {one.name for one in here.sources}
     described = {profile.id for report in reports for profile in report.profiles}
     described |= {provider for report in reports for provider in report.unserved()}

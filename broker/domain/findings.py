@@ -133,6 +133,8 @@ def _of_sources(sources: Iterable[SourceState]) -> Iterator[Finding]:
         for fault in source.faults():
             severity = Severity.ERROR if fault.where == source.name else Severity.WARNING
             yield Finding(severity=severity, subject=fault.where, message=str(fault))
+        for note in source.notes():
+            yield Finding(severity=Severity.INFO, subject=note.where, message=note.message)
 
 
 def _of_profiles(candidates: Iterable[Candidate]) -> Iterator[Finding]:

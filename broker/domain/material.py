@@ -35,7 +35,7 @@ class Unit:
     """A bundle that changes as a whole: a file, a directory, a Secret, the environment.
 
     An agent's profile store also has an `owner`, the agent, and what it remembers: `usage` by profile id, with every profile of
-    it, and `orders` by provider.
+    it, and `orders` by provider. `notes` are worth knowing, and nothing wrong.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Unit:
     owner: str = ""
     usage: Mapping[str, Usage] = field(default_factory=lambda: MappingProxyType({}))
     orders: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    notes: tuple[Fault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,10 @@ class SourceState:
         found = [Fault(self.name, self.fault, self.stale_since)] if self.fault else []
         found += [Fault(f"{self.name} {unit}".rstrip(), *stale) for unit, stale in self.stale_units.items()]
         return found + [fault for unit in self.units.values() for fault in unit.faults]
+
+    def notes(self) -> list[Fault]:
+        """Everything in it that is worth knowing."""
+        return [note for unit in self.units.values() for note in unit.notes]
 
 
 def admitted(unit: Unit) -> Unit:

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -39,11 +39,13 @@ def changed_at(path: Path) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """The texts in a directory by key, where each is, and what is doubtful about the lines of its `.env`."""
+    """The texts in a directory by key, where each is, and what is doubtful about the lines of its `.env`. `unread` are the
+    names of other entries."""
 
     texts: dict[str, str | bytes]
     origins: dict[str, str]
     doubts: tuple[str, ...] = ()
+    unread: frozenset[str] = frozenset()
 
 
 def read_bundle(
@@ -72,7 +74,19 @@ def read_bundle(
         if (value := _read_entry(key, folder, shown=shown, limit=files.get(key, SIZE_MAX))) is not None:
             texts[key] = value
             origins[key] = str(shown / key)
-    return Bundle(texts, origins, doubts)
+    return Bundle(texts, origins, doubts, frozenset(names.difference(wanted)))
+
+
+def only_files(names: Iterable[str], folder: Folder) -> list[str]:
+    """Those entries that are files, or links to one. None is opened."""
+    return [name for name in names if _is_file(name, folder)]
+
+
+def _is_file(name: str, folder: Folder) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(name, dir_fd=folder.descriptor).st_mode)
+    except OSError:
+        return False
 
 
 def _names(folder: Folder, *, shown: Path) -> set[str]:

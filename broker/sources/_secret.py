@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from broker.domain.annotations import PROFILE, PROVIDER, keys_after_end, read_annotations
@@ -11,6 +12,7 @@ from broker.domain.bundles import FILES, bundle_unit
 from broker.domain.discovery import Rules, Texts
 from broker.domain.hygiene import ENTRIES_MAX, masked
 from broker.domain.material import Fault, Unit
+from broker.domain.unknown_names import notes, unknown_names
 from broker.files.reading import Unreadable
 from broker.sources._variables import parse_dotenv, with_doubts
 
@@ -31,7 +33,8 @@ def read_secret(thing: Mapping[str, Any], *, rules: Rules, source: str) -> Found
     where = f"Secret {thing['metadata'].get('namespace', '')}/{name}"
     try:
         annotations = _strings(thing["metadata"].get("annotations"), where)
-        texts, origins, doubts = _texts(_strings(thing.get("data"), where), rules, name, where, declared=_declared(annotations))
+        data, declared = _strings(thing.get("data"), where), _declared(annotations)
+        texts, origins, doubts = _texts(data, rules, name, where, declared=declared)
         unit = bundle_unit(
             texts, rules=rules, kind=KIND, source=source, unit=name, name=name, origin=origins.__getitem__,
             annotations=annotations,
@@ -42,13 +45,16 @@ def read_secret(thing: Mapping[str, Any], *, rules: Rules, source: str) -> Found
     except (Malformed, Unreadable) as fault:
         return str(fault)
     unit = with_doubts(unit, doubts, shown=f"{where} {_DOTENV}", source=source)
+    if not declared:
+        unknown = unknown_names({**data, **texts}, rules, kind=KIND, unit=name)
+        unit = replace(unit, notes=notes(unknown, rules.catalog, where=lambda key: f"{where} {key}"))
     if unit.profiles or unit.faults:
         return unit
     nothing = (
         f"{where} holds no credential: call a key as the provider's environment variable is called (OPENAI_API_KEY), or say"
         f" whose it is by the annotation {PROVIDER}"
     )
-    return Unit(name, faults=(Fault(where, nothing),))
+    return replace(unit, faults=(Fault(where, nothing),))
 
 
 def _texts(

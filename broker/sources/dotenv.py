@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from broker.domain.discovery import Rules
 from broker.domain.material import Event, Listed, Unavailable
+from broker.domain.unknown_names import notes, unknown_names
 from broker.files.dotenv import SIZE_MAX
 from broker.files.reading import Pipe, StandingFault, Unreadable, read_some
 from broker.sources._variables import parse_dotenv, with_doubts
@@ -70,4 +71,6 @@ class Dotenv:
         unit = self._rules.discover(
             found.values, kind="dotenv", source=self.name, unit="", name="dotenv", origin=lambda key: f"{self._path} {key}"
         )
+        unknown = unknown_names(found.values, self._rules, kind="dotenv")
+        unit = replace(unit, notes=notes(unknown, self._rules.catalog, where=lambda key: f"{self._path} {key}"))
         return Listed((with_doubts(unit, found.doubts, shown=self._path, source=self.name),))

@@ -7,7 +7,7 @@ is read at once.
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +15,10 @@ from broker.domain.auth_document import Malformed
 from broker.domain.bundles import FILES, bundle_unit
 from broker.domain.discovery import Rules
 from broker.domain.material import Changed, Event, Listed, Removed, Unavailable, Unit
+from broker.domain.unknown_names import notes, unknown_names
 from broker.files.confined import Folder, open_root, open_within
 from broker.files.reading import Unreadable, unreadable
-from broker.sources._reading import consistently, read_bundle, subdirectories
+from broker.sources._reading import consistently, only_files, read_bundle, subdirectories
 from broker.sources._variables import with_doubts
 from broker.sources._watching import Changes, Watch
 
@@ -176,6 +177,10 @@ class Mounted:
                 bundle.texts, rules=self._rules, kind=KIND, source=self.name, unit=name, name=name,
                 origin=bundle.origins.__getitem__,
             )  # fmt: skip
+            unknown = only_files(unknown_names(bundle.unread, self._rules, kind=KIND, unit=name), folder)
+            told = {key: str(path / key) for key in unknown}
+            told |= {key: bundle.origins[key] for key in unknown_names(bundle.texts, self._rules, kind=KIND, unit=name)}
+            unit = replace(unit, notes=notes(told, self._rules.catalog, where=told.__getitem__))
             return with_doubts(unit, bundle.doubts, shown=path / ".env", source=self.name)
         except (Unreadable, OSError) as error:
             return _why(path, error)

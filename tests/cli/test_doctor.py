@@ -436,6 +436,19 @@ def test_a_copy_of_a_login_that_is_gone_is_not_used_and_fix_removes_it(host: Hos
     assert host.store()["profiles"] == {}
 
 
+def test_an_unknown_key_is_said_and_is_no_error(host: Host) -> None:
+    """C13: in `.env` and in a mounted directory, with what to do."""
+    (host.home / "mounted").mkdir()
+    (host.home / "mounted" / "ACME_TOKEN").write_text("0123456789abcdef-token")
+    (host.home / ".env").write_text(f"ANTHROPIC_API_KEY={KEY}\nANTROPIC_API_KEY={KEY}\n")
+    host.write_config(f"sources: [mounted: {{path: {host.home / 'mounted'}}}, dotenv: {{}}]\n")
+    done = host.run("doctor")
+    notes = [row for row in found(done) if "is not used" in " ".join(row)]
+    assert [row[0] for row in notes] == ["info", "info"]
+    assert "did you mean ANTHROPIC_API_KEY (anthropic)?" in done.out
+    assert "env: {ACME_TOKEN: token}" in done.out
+
+
 def test_an_old_configuration_is_migrated_with_a_backup(host: Host) -> None:
     """`mode: token` of Claude's login is read as oauth; `--fix` writes it so, once."""
     before = "auth:\n  profiles:\n    anthropic:claude-cli: {provider: anthropic, mode: token} # mine\n"

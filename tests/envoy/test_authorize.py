@@ -48,13 +48,14 @@ class Gateway:
 
     async def ask(
         self, headers: dict[str, str], path: str = "/anthropic/v1/messages", *, method: str = "POST", named: str | None = None,
-        host: str = "127.0.0.1:8787", paths: str = "broker", timeout: float | None = 40.0,
+        host: str = "127.0.0.1:8787", paths: str = "broker", timeout: float | None = 40.0, address: str = "",
     ) -> pb.CheckResponse:  # fmt: skip
         request = pb.CheckRequest()
         http = request.attributes.request.http
         http.method, http.path, http.host, http.protocol = method, path, host, "HTTP/1.1"
         http.headers.update({":method": method, ":path": path, ":authority": host, "user-agent": "sdk", **headers})
         request.attributes.context_extensions.update(provider=path.split("/")[1] if named is None else named, paths=paths)
+        request.attributes.context_extensions["address"] = address
         found = await self._stub.Check(request, timeout=timeout)
         assert isinstance(found, pb.CheckResponse)
         return found
@@ -337,3 +338,12 @@ async def test_after_a_restart_a_request_waits_until_the_sources_have_been_read(
         assert (await asyncio.wait({asking}, timeout=0.1))[0] == set()
         again.hold(profile(A, KEY), profile(B, OAUTH, mode=Mode.OAUTH))
         assert (await asking)["x-api-key"] == KEY
+
+
+async def test_no_credential_follows_a_route_that_leads_elsewhere(gateway: Gateway) -> None:
+    """C15: between a reload and Envoy's new routes; and where Envoy does not say where it leads, as an older one, it passes."""
+    headers = {"x-api-key": gateway.token()}
+    status, reason, _ = await gateway.refused(headers, address="https://elsewhere.example.com")
+    assert (status, reason) == (503, "RELOADING")
+    for address in ("https://api.anthropic.com", ""):
+        assert (await gateway.passed(headers, address=address))["x-api-key"] == KEY

@@ -49,6 +49,14 @@ def test_a_secret_of_too_many_keys_is_refused_whole() -> None:
 # -- without annotations --------------------------------------------------------------------------------------------------
 
 
+def test_a_key_that_no_provider_has_is_said() -> None:
+    """C13: in a Secret and in the `.env` in it; not where the Secret says whose it is."""
+    unit = read({"ANTHROPIC_API_KEY": KEY, "ACME_TOKEN": "t", ".env": f"ANTROPIC_API_KEY={KEY}\n", "username": "me"})
+    assert [note.where for note in unit.notes] == ["Secret apps/llm ACME_TOKEN", "Secret apps/llm ANTROPIC_API_KEY"]
+    assert unit.faults == ()
+    assert read({"ACME_TOKEN": OPENAI}, provider="openai").notes == ()
+
+
 def test_keys_are_named_as_environment_variables() -> None:
     """Profiles are named after the Secret; what is named otherwise is not looked at, and nobody hears of it."""
     unit = read({"ANTHROPIC_API_KEY": f" {KEY}\n", "OPENAI_API_KEY_TEAM": OPENAI, "tls.key": b"\xff\x00", "username": "me"})
