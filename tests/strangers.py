@@ -31,3 +31,13 @@ def as_user(user: int = OTHER) -> tuple[str, ...]:
 def _runs(prefix: tuple[str, ...]) -> bool:
     tried = [*prefix, sys.executable, "-c", "import broker.cli.main, grpc, equabot_client"]
     return subprocess.run(tried, capture_output=True, check=False, timeout=60).returncode == 0
+
+
+def without_rights_of_root() -> tuple[str, ...]:
+    """What to put before a program, so that modes of files count for it, as they do for everyone but root."""
+    if os.geteuid() != 0:
+        return ()
+    if shutil.which("setpriv") is None:
+        pytest.skip("needs setpriv, to take root's rights from a program")
+    rights = "-dac_override,-dac_read_search"
+    return ("setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}")

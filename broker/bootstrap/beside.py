@@ -1,9 +1,18 @@
 """Coroutines that run while a block does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
+
+from broker.domain.backoff import delays
+from broker.ports import Clock
+from broker.telemetry.incidents import incident
+
+_AGAIN: Final = {"base": 0.5, "cap": 10.0}
+_CALM: Final = 60.0
+"""Seconds after which a task that fails is one that worked."""
 
 
 @asynccontextmanager
@@ -14,3 +23,20 @@ async def beside(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         yield
         for task in tasks:
             task.cancel()
+
+
+async def lastingly(name: str, run: Callable[[], Coroutine[Any, Any, None]], *, clock: Clock) -> None:
+    """Runs what is to run forever, and again after a while where it ends: what it has to do for one profile must not end the
+    others."""
+    waits = delays(**_AGAIN, rng=random.random)
+    while True:
+        began = clock.steady()
+        try:
+            await run()
+        except Exception as error:  # noqa: BLE001 - a port: the broker outlives it
+            incident("task", name, error)
+        else:
+            incident("task", name, RuntimeError("it has ended, which it never should"))
+        if clock.steady() - began > _CALM:
+            waits = delays(**_AGAIN, rng=random.random)
+        await clock.sleep(next(waits))

@@ -2,16 +2,17 @@
 
 import asyncio
 import logging
+import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final
+from typing import Any, Final
 
-from broker.bootstrap.beside import beside
+from broker.bootstrap.beside import beside, lastingly
 from broker.bootstrap.engine import Engine
 from broker.bootstrap.gateway import GatewayFiles
 from broker.bootstrap.listening import Servers
@@ -48,7 +49,8 @@ async def serve(
     configuration again for a reload, by default as it is here. `on_hangup` is given what is to be called for each SIGHUP, with
     whether the terminal is gone that the broker began at: then it stops, else it reloads. Raises CannotStart.
 
-    Anything else that comes out of it is a defect, which has taken the whole broker down: half of one is worse than none.
+    What fails while it runs stays with the part that failed (ADR 25). Anything else that comes out of it is a defect of its
+    start or of its end.
     """
     asyncio.get_running_loop().set_exception_handler(loop_exception_handler)
     clock = SystemClock()
@@ -66,7 +68,7 @@ async def serve(
     with claim(
         config.run_dir, config.policies.agents, admin=listen.admin, control=listen.control, agent_paths=listen.agents
     ) as claimed:
-        ran_before = config.state_path.exists()
+        ran_before = os.path.exists(config.state_path)  # noqa: PTH110, ASYNC240  (which never raises)
         store = SqliteStateStore(config.state_path, clock=clock)
         try:
             redactor = redactor or Redactor()
@@ -104,16 +106,15 @@ async def serve(
                     engine.remembering,
                     engine.mirroring,
                 )
-                await stack.enter_async_context(
-                    beside(
-                        *(part.run() for part in moving),
-                        *(envoy.run() for envoy in gateway),
-                        folding.run(clock.sleep),
-                        _checkpoints(store, audit, clock),
-                        reloading.run(),
-                        _remark_if_empty(engine),
-                    )
-                )
+                tasks: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+                    **{type(part).__name__.lower(): part.run for part in moving},
+                    **({"gateway": gateway[0].run} if gateway else {}),
+                    "folding": partial(folding.run, clock.sleep),
+                    "checkpoints": partial(_checkpoints, store, audit, clock),
+                    "reloading": reloading.run,
+                }
+                lasting = (lastingly(name, run, clock=clock) for name, run in tasks.items())
+                await stack.enter_async_context(beside(*lasting, _remark_if_empty(engine)))
                 on_hangup(partial(_hung_up, asyncio.get_running_loop(), reloading, stopping))
                 events.emit(Started(version=metrics.version, seconds=clock.steady() - began))
                 reason = await stopping

@@ -1,5 +1,7 @@
 """The stores of logins: built, kept equal with other tools' files, moved from older ones."""
 
+import logging
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -27,6 +29,8 @@ from broker.storage.sealing import Seal
 from broker.storage.secret_store import SecretStores
 from broker.upstream.token_endpoint import HttpTokenEndpoint
 
+_log = logging.getLogger("equabot.stores")
+
 
 def agent_stores(config: Config, clock: Clock | None = None) -> AgentStores:
     """The agents' profile stores, sealed where the configuration says so. Nothing is read yet."""
@@ -43,12 +47,26 @@ def prepare_seal(config: Config) -> None:
         seal.check()
     except StoreFault as fault:
         raise CannotStart(f"seal.key_file: {fault}") from None
+    if unusable := seal_fault(config):
+        _log.error("seal.key_file: %s; until then no sealed store is read, and none is written", unusable)
     stores = agent_stores(config)
     for agent in dict.fromkeys((MAIN, *config.policies.agents)):
         store = stores.of(agent)
-        if store.path.exists():
+        if os.path.exists(store.path):  # noqa: PTH110  (which raises nothing for a closed directory)
             with suppress(StoreFault):
                 store.edit(lambda document: document)
+
+
+def seal_fault(config: Config) -> str:
+    """Why the stores cannot be sealed or read with the configured key, and what to do. Empty: they can, or are not sealed."""
+    seal = _seal(config)
+    if seal is None:
+        return ""
+    try:
+        seal.keys()
+    except StoreFault as fault:
+        return str(fault)
+    return ""
 
 
 def _seal(config: Config) -> Seal | None:

@@ -38,7 +38,7 @@ def run(args: Namespace) -> int:
         return Exit.USAGE
     output.say(f"{config.file}: sound" if config.file else "no configuration file: every default applies")
     output.table(_summary(config), indent=2)
-    for warning in _warnings(config):
+    for warning in (*_warnings(config), *_around(config)):
         output.fault(f"warning: {warning}")
     return Exit.DONE
 
@@ -53,6 +53,15 @@ def _summary(config: "Config") -> list[tuple[str, str]]:
         ("sources", ", ".join(" ".join((spec.kind, *map(str, spec.options.values()))) for spec in config.sources)),
         ("required", ", ".join(config.required) or "nothing"),
     ]
+
+
+def _around(config: "Config") -> Iterator[str]:
+    """What in this environment would hurt a broker with this configuration."""
+    from broker.cli.doctor_surroundings import surroundings  # noqa: PLC0415
+
+    for found in surroundings(config):
+        finding = found.finding
+        yield f"{finding.subject} {finding.message}" + (f": {finding.remedy}" if finding.remedy else "")
 
 
 def _warnings(config: "Config") -> Iterator[str]:

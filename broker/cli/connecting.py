@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from broker.cli.absence import absence, closed_to
 from broker.cli.arguments import configuration
 from broker.cli.exits import Exit, Failure
 from broker.cli.output import complain
@@ -24,7 +25,7 @@ def broker(args: Namespace) -> Iterator["Broker"]:
     """The broker as the agent that the arguments name. Errors of the client that are raised inside become Failures."""
     from equabot_client import connect  # noqa: PLC0415
 
-    with refusals(), connect(_agent_address(args), agent=args.agent or "main", timeout=_TIMEOUT) as connected:
+    with refusals(args), connect(_agent_address(args), agent=args.agent or "main", timeout=_TIMEOUT) as connected:
         yield connected
 
 
@@ -33,19 +34,22 @@ def admin(args: Namespace) -> Iterator["Admin"]:
     """The broker as its operator. Errors as with `broker`."""
     from equabot_client.admin import connect  # noqa: PLC0415
 
-    with refusals(), connect(_admin_address(args), timeout=_TIMEOUT) as connected:
+    with refusals(args), connect(_admin_address(args), timeout=_TIMEOUT) as connected:
         yield connected
 
 
 @contextmanager
-def refusals() -> Iterator[None]:
-    """What the client library raises inside, as Failures: 3 when no broker answers, 1 for what it refuses."""
+def refusals(args: Namespace | None = None) -> Iterator[None]:
+    """What the client library raises inside, as Failures: 3 when no broker answers, 1 for what it refuses. With the arguments
+    of the command it says why there is no broker."""
     from equabot_client.errors import BrokerUnavailable, EquabotError  # noqa: PLC0415
 
     try:
         yield
     except BrokerUnavailable as away:
-        failure = Failure(away.message, code=Exit.NO_BROKER)
+        address = away.metadata.get("address", "")
+        said = absence(address, args, said=away.message) if args is not None and address else away.message
+        failure = Failure(said, code=Exit.NO_BROKER)
     except EquabotError as refused:
         failure = Failure(f"{refused.reason}: {refused.message}")
     except ValueError as misnamed:  # an address that is none
@@ -62,8 +66,10 @@ def optional() -> Iterator[None]:
 
     try:
         yield
-    except BrokerUnavailable:
-        pass
+    except BrokerUnavailable as away:
+        address = away.metadata.get("address", "")
+        if address.startswith("unix:") and (closed := closed_to(Path(address.removeprefix("unix:")))):
+            complain(f"{closed}. This command goes on without it")
     except BrokerNotTrusted as refused:
         complain(f"{refused.message}. This command does not use it")
 

@@ -69,7 +69,9 @@ def _examine(args: Namespace, config: "Config") -> Iterator[Problem]:
     from broker.cli.doctor_logins import logins  # noqa: PLC0415
     from broker.cli.doctor_owners import owners  # noqa: PLC0415
     from broker.cli.doctor_stores import stores  # noqa: PLC0415
+    from broker.cli.doctor_surroundings import surroundings  # noqa: PLC0415
 
+    yield from surroundings(config)
     yield from owners(config)
     yield from files(config, Path.cwd())
     yield from stores(config)

@@ -5,7 +5,6 @@ and a script that asks in a loop would otherwise use up its agent's leases. The 
 A brokered token is worth as much as its lease, which is therefore left to run out.
 """
 
-import sys
 from argparse import ArgumentParser, Namespace
 from contextlib import suppress
 from typing import Any
@@ -14,6 +13,7 @@ from broker.cli.arguments import add_agent, add_delivery, add_places, delivery
 from broker.cli.connecting import broker
 from broker.cli.exits import Exit
 from broker.cli.output import complain
+from broker.cli.streams import write_exactly
 
 
 def add_parser(subparsers: Any, **described: str) -> None:
@@ -33,8 +33,7 @@ def run(args: Namespace) -> int:
     with broker(args) as connected:
         lease = connected.acquire(args.what, delivery=delivery(args))
         try:
-            sys.stdout.write(f"{lease.secret.reveal()}\n")
-            sys.stdout.flush()
+            write_exactly(lease.secret.reveal())
             if lease.notice:
                 complain(lease.notice)
         finally:

@@ -5,11 +5,10 @@ Only the module that is asked for is imported, and it imports what is heavy when
 agent's request waits for it.
 """
 
-import os
+import errno
 import sys
 from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib import import_module
 from traceback import extract_tb
 from typing import Final, NoReturn
@@ -17,6 +16,7 @@ from typing import Final, NoReturn
 from broker.cli.exits import Exit, Failure
 from broker.cli.hardening import end_first, hide_memory
 from broker.cli.output import complain
+from broker.cli.streams import flushed, settle
 from broker.cli.surroundings import environment
 
 _COMMANDS: Final = {
@@ -64,6 +64,7 @@ def _shown(message: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command that `argv` (default: the process's arguments) asks for and returns its exit code. Never raises."""
     args = Namespace(verbose=0)
+    settle()
     try:
         args = parse(list(sys.argv[1:] if argv is None else argv))
         hide_memory()
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = Exit.BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the last door: a traceback could show what no one may see
         code = _told(error, verbose=bool(args.verbose or environment().get("EQUABOT_DEBUG")))
-    return code if _flushed() else code or Exit.BROKEN_PIPE
+    return code if flushed() else code or Exit.BROKEN_PIPE
 
 
 def parse(argv: Sequence[str]) -> Namespace:
@@ -142,6 +143,8 @@ def _told(error: Exception, *, verbose: bool) -> int:
         for line in error.message.splitlines():
             complain(line)
         return error.code
+    if isinstance(error, OSError) and error.errno == errno.EBADF:
+        return Exit.BROKEN_PIPE  # standard output is closed, and who closed it knows
     if isinstance(error, OSError) and error.strerror:
         complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
         return Exit.FAILED
@@ -149,14 +152,3 @@ def _told(error: Exception, *, verbose: bool) -> int:
     for frame in extract_tb(error.__traceback__) if verbose else ():
         complain(f"  {frame.filename}:{frame.lineno} in {frame.name}")
     return Exit.FAILED
-
-
-def _flushed() -> bool:
-    """Whether standard output took everything. If not, it is forgotten: the interpreter would complain of it at its end."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True

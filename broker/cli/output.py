@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TextIO
 
+from broker.cli.streams import takes_all
 from broker.cli.surroundings import environment
 
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
@@ -55,7 +56,7 @@ def fault(text: str) -> None:
     """One line on standard error. An argument that it quotes may be a key in the wrong place."""
     from broker.telemetry.redaction import Redactor  # noqa: PLC0415
 
-    with suppress(OSError):  # nobody listens
+    with suppress(OSError, ValueError):  # nobody listens
         print(_clean(Redactor().text(text)), file=sys.stderr)
 
 
@@ -88,7 +89,7 @@ def columns(texts: Sequence[str]) -> None:
 
 def document(value: Mapping[str, Any] | list[dict[str, Any]], *, indent: int | None = 2) -> None:
     """JSON on standard output, for programs."""
-    print(json.dumps(value, indent=indent, ensure_ascii=False), flush=True)
+    print(json.dumps(value, indent=indent, ensure_ascii=not takes_all(sys.stdout)), flush=True)
 
 
 def span(seconds: float) -> str:

@@ -177,4 +177,4 @@ def _default_run_dir(environ: Mapping[str, str], own_home: Path, *, system: Path
 
 
 def _usable(place: Path) -> bool:
-    return os.access(place if place.exists() else place.parent, os.W_OK | os.X_OK)
+    return os.access(place if os.path.exists(place) else place.parent, os.W_OK | os.X_OK)  # noqa: PTH110  (never raises)

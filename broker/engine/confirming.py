@@ -11,11 +11,13 @@ from typing import Final
 from broker.domain.cooldowns import Outcome
 from broker.domain.errors import AuditUnavailable
 from broker.domain.material import Held
-from broker.domain.probing import Found
+from broker.domain.probing import Found, Verdict
+from broker.domain.profiles import Profile
 from broker.engine.clock import pause
 from broker.engine.standing import Key, Standings
 from broker.ports import Clock, Probes
 from broker.telemetry.events import CredentialProbed, Events
+from broker.telemetry.incidents import incident
 
 _log = logging.getLogger("equabot.probes")
 
@@ -93,7 +95,7 @@ class Confirming:
                 self._plan(key, held, Outcome.AUTH, after=usage.rejected_until - now)
 
     def _plan(self, key: Key, held: Held, asked: Outcome, *, after: float) -> bool:
-        if held.profile.secret is None or not self._probes.possible(held.profile, asked):
+        if held.profile.secret is None or not self._possible(held.profile, asked):
             return False
         pace, now = self._paces.get(key), self._clock.steady()
         at = max(now + after, 0.0 if pace is None else pace.at + pace.apart)
@@ -101,12 +103,27 @@ class Confirming:
         self._sooner.set()
         return True
 
+    def _possible(self, profile: Profile, asked: Outcome) -> bool:
+        try:
+            return self._probes.possible(profile, asked)
+        except Exception as error:  # noqa: BLE001 - a port
+            incident("probe", profile.id, error)
+            return False
+
+    async def _probe(self, profile: Profile, asked: Outcome) -> Found:
+        try:
+            return await self._probes.probe(profile, asked)
+        except Exception as error:  # noqa: BLE001 - a port: then nothing is known
+            return Found(Verdict.UNKNOWN, f"the provider cannot be asked: {incident('probe', profile.id, error)}")
+
     async def _ask(self, key: Key, question: _Question) -> None:
         try:
             async with self._slots:
                 held = self._standings.material.held.get(key)
                 if held is not None and held.version == question.version and self._is_open(key, question.asked):
                     await self._asked(key, held, question.asked)
+        except Exception as error:  # noqa: BLE001 - one profile's must not end the others'
+            incident("task", f"probe of {key[1]}", error)
         finally:
             self._flying.discard(key)
             self._sooner.set()
@@ -129,7 +146,7 @@ class Confirming:
         with suppress(AuditUnavailable):
             self._events.emit(event)
             began = self._clock.now()
-            found = await self._probes.probe(profile, asked)
+            found = await self._probe(profile, asked)
             _log.info("%s was tried on its provider (%s): %s", profile.id, asked.value, found.reason or found.verdict.value)
             self._questions.pop(key, None)  # what was planned in the meantime is answered
             if self._standings.material.held.get(key) == held:

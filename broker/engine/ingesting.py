@@ -1,21 +1,32 @@
-"""Taking in what the sources hold: event → material → who is affected. One task a source; they do not wait for each other."""
+"""Taking in what the sources hold: event → material → who is affected. One task a source; they do not wait for each other.
+
+A source that fails as nobody foresaw is unavailable, as one that cannot be read, and is followed again after a while.
+"""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final
 
+from broker.domain.backoff import delays
 from broker.domain.claims import Place, with_place
 from broker.domain.ends import FirstSeen, judge
 from broker.domain.material import Event, Listed, Material, Shadowed, SourceState, Unavailable, apply, merge
 from broker.domain.profiles import Profile
+from broker.engine.clock import pause
 from broker.engine.standing import Key, Standings
+from broker.engine.telling import tell
 from broker.ports import Clock, Source, StateStore, StoredVersion
 from broker.telemetry.events import Events, ProfilesChanged, SourceDoubted, SourceRecovered, SourceStale, SourceSynced
+from broker.telemetry.incidents import incident
 
 _REREAD_WITHIN: Final = 10.0
 _FAULTS_LOGGED: Final = 20
+_AGAIN: Final = {"base": 0.5, "cap": 30.0}
+"""Seconds until a source is followed again that failed as nobody foresaw."""
 
 
 @dataclass(slots=True, eq=False)
@@ -27,6 +38,7 @@ class Followed:
     count: int = 0
     live: bool = True
     task: "asyncio.Task[None] | None" = None
+    sooner: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Ingesting:
@@ -111,7 +123,7 @@ class Ingesting:
                 one.live, one.state = True, _continued(before.get(one.state.name), one.state, known)
         self.forsake(dropped)
         self._tail, self.stale_budget = tail, stale_budget
-        self._changed("configuration", began)
+        self._changed("configuration", began, self._merged())
 
     @property
     def settled(self) -> bool:
@@ -146,41 +158,70 @@ class Ingesting:
         """Makes every source read again. Returns whether all of them did within so many seconds."""
         before = [(followed, followed.count) for followed in self._followed]
         for followed, _ in before:
-            followed.source.reread()
+            self._ask(followed)
         return await self.wait_for(lambda: all(one.count > n or one not in self._followed for one, n in before), within=within)
 
     def look_again(self, source: str) -> None:
         """Makes the source of that name read again, soon."""
         for known in self._followed:
             if known.source.name == source:
-                known.source.reread()
+                self._ask(known)
+
+    def _ask(self, followed: Followed) -> None:
+        followed.sooner.set()
+        try:
+            followed.source.reread()
+        except Exception as error:  # noqa: BLE001 - a port: what is wrong with it, its events show
+            incident("source", followed.source.name, error)
 
     async def _follow(self, followed: Followed) -> None:
-        async for event in followed.source.events():
-            if followed.live:
-                self._take(self._followed.index(followed), event)
+        name, waits = followed.source.name, delays(**_AGAIN, rng=random.random)
+        while True:
+            events: AsyncIterator[Event] | None = None
+            try:
+                events = followed.source.events()
+                async for event in events:
+                    await self._hear(followed, event)
+                    waits = delays(**_AGAIN, rng=random.random)
+            except Exception as error:  # noqa: BLE001 - a port: whatever it is, the other sources serve
+                fault = incident("source", name, error)
             else:
-                followed.state = apply(followed.state, event, now=self._clock.now())
-            # What a source says of one unit is not yet an answer to `reread`.
-            followed.count += isinstance(event, Listed | Unavailable)
-            async with self._heard:
-                self._heard.notify_all()
-        raise RuntimeError(f"source {followed.source.name} has ended, which it never should")
+                fault = incident("source", name, RuntimeError("it has ended, which it never should"))
+            followed.sooner.clear()
+            await self._hear(followed, Unavailable(f"{name} cannot be read: {fault}"))
+            if isinstance(events, AsyncGenerator):
+                with suppress(Exception):
+                    await events.aclose()
+            await pause(self._clock, next(waits), sooner=followed.sooner)
+
+    async def _hear(self, followed: Followed, event: Event) -> None:
+        if followed.live:
+            self._take(self._followed.index(followed), event)
+        else:
+            followed.state = apply(followed.state, event, now=self._clock.now())
+        # What a source says of one unit is not yet an answer to `reread`.
+        followed.count += isinstance(event, Listed | Unavailable)
+        async with self._heard:
+            self._heard.notify_all()
 
     def _take(self, index: int, event: Event) -> None:
         began = self._clock.steady()
         followed = self._followed[index]
         before = followed.state
         followed.state = apply(before, event, now=self._clock.now())
-        self._changed(before.name, began, lambda: self._tell(before, followed.state))
+        try:
+            merged = self._merged()
+        except Exception:
+            followed.state = before  # or no other source could be taken in
+            raise
+        self._changed(before.name, began, merged, lambda: self._tell(before, followed.state))
 
-    def _changed(self, name: str, began: float, tell: Callable[[], None] = lambda: None) -> None:
+    def _changed(self, name: str, began: float, merged: Material, say: Callable[[], None] = lambda: None) -> None:
         """What the sources have said is in effect, and everyone concerned hears of it."""
-        keys = self._standings.replace_material(self._merged())
+        keys = self._standings.replace_material(merged)
         self._store.flush()
-        tell()
-        for listener in self.listeners:
-            listener()
+        say()
+        tell(self.listeners)
         if keys:
             names = tuple(sorted(profile for _, profile in keys))
             self._events.emit(ProfilesChanged(profiles=names, source=name, seconds=self._clock.steady() - began))

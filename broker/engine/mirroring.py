@@ -9,6 +9,7 @@ from typing import Final
 from broker.engine.clock import pause
 from broker.engine.standing import Key, Standings
 from broker.ports import Clock, StoreFault
+from broker.telemetry.incidents import incident
 
 _log = logging.getLogger("equabot.stores")
 
@@ -52,6 +53,10 @@ class Mirroring:
             if (mirror := self._mirrors.get(profile_id)) is not None:
                 await asyncio.to_thread(mirror)
         except StoreFault as fault:
-            _log.warning("%s is not the same in its tool's file and in its store: %s", profile_id, str(fault))
-            return False
-        return True
+            why = str(fault)
+        except Exception as error:  # noqa: BLE001 - a port: it is tried again
+            why = str(incident("profile_store", profile_id, error))
+        else:
+            return True
+        _log.warning("%s is not the same in its tool's file and in its store: %s", profile_id, why)
+        return False

@@ -33,10 +33,11 @@ from broker.domain.logins import (
     with_tokens,
     without_intent,
 )
-from broker.domain.oauth import Blame, Failure, Tokens, read_answer, refresh_request, same_identity
+from broker.domain.oauth import Answer, Blame, Failure, TokenRequest, Tokens, read_answer, refresh_request, same_identity
 from broker.domain.policies import MAIN
 from broker.domain.profiles import Profile
 from broker.ports import Clock, LockedStore, LoginStore, StoreFault, TokenEndpoint
+from broker.telemetry.incidents import incident
 
 Change = Callable[[Entry], Json]
 
@@ -126,9 +127,14 @@ class Redeeming:
 
     async def _settle(self, login: Profile) -> None:
         with suppress(StoreFault):
-            async with self._stores.locked(login) as store:
-                if (owed := self._unwritten.get(_Place.of(login))) is not None:
-                    await self._leave(store, owed)
+            try:
+                async with self._stores.locked(login) as store:
+                    if (owed := self._unwritten.get(_Place.of(login))) is not None:
+                        await self._leave(store, owed)
+            except StoreFault:
+                raise
+            except Exception as error:  # noqa: BLE001 - a port: it is owed further
+                incident("profile_store", login.id, error)
 
     async def redeem(self, seen: Profile, *, forced: bool = False) -> Outcome:
         """Replaces the access token of a login, `seen` as it came from its source; `forced` although its time has not come.
@@ -172,7 +178,7 @@ class Redeeming:
         await store.replace(_with_entry(store.document, login.name, with_intent(login.entry, by=by, now=now)))
         # For one who stops waiting.
         self._unwritten[_Place.of(seen)] = owed._replace(change=partial(with_doubt, by=by, now=now))
-        answer = await self._endpoint.ask(request)
+        answer = await self._ask(request)
         meant = answer if isinstance(answer, Failure) else read_answer(answer, now=now)
         if isinstance(meant, Tokens) and not _is_of(profile, meant):
             meant = _ANOTHER
@@ -180,6 +186,13 @@ class Redeeming:
         if isinstance(meant, Tokens):
             return Outcome(Kind.REFRESHED)
         return Outcome(Kind.ENDED if meant.blame is Blame.PERMANENT else Kind.FAILED, meant)
+
+    async def _ask(self, request: TokenRequest) -> Answer | Failure:
+        try:
+            return await self._endpoint.ask(request)
+        except Exception as error:  # noqa: BLE001 - a port: the request may have been read
+            why = f"the token endpoint was asked, and its answer is lost: {incident('token_endpoint', request.url, error)}"
+            return Failure(Blame.UNCERTAIN, "no_answer", why)
 
     def _change(self, meant: Tokens | Failure, by: str) -> Change:
         """What an answer makes of the entry."""

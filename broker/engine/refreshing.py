@@ -26,6 +26,7 @@ from broker.engine.standing import Key, Standings
 from broker.ports import Clock, Identities, StoreFault
 from broker.telemetry import events as told
 from broker.telemetry.events import Events
+from broker.telemetry.incidents import incident
 
 T = TypeVar("T")
 
@@ -244,6 +245,10 @@ class Refreshing:
                     self._plans.pop(key, None)
                 elif plan is not None and not self._draining:
                     await self._refresh(key, held, plan)
+        except Exception as error:  # noqa: BLE001 - one login's must not end the others'
+            incident("task", f"refresh of {key[1]}", error)
+            if (failed := self._plans.get(key)) is not None:
+                failed.not_before = self._clock.steady() + next(failed.waits)
         finally:
             self._flying.discard(key)
             self._sooner.set()
@@ -260,6 +265,9 @@ class Refreshing:
             outcome = await self._renew(held.profile, forced=plan.forced)
         except StoreFault as fault:
             outcome = Outcome(Kind.FAILED, Failure(Blame.TRANSIENT, "store", str(fault)))
+        except Exception as error:  # noqa: BLE001 - a port: it is tried again, and what was sent is remembered as sent
+            unforeseen = incident("token_endpoint", held.profile.id, error)
+            outcome = Outcome(Kind.FAILED, Failure(Blame.TRANSIENT, "unexpected", f"it cannot be refreshed: {unforeseen}"))
         if outcome.kind is Kind.HELD:
             self._reread(held.profile.source)
             plan.not_before = self._clock.steady() + next(plan.waits)

@@ -18,10 +18,12 @@ from broker.domain.auth_usage import as_stored, merged, restored, usage_of, with
 from broker.domain.backoff import delays
 from broker.domain.cooldowns import Usage
 from broker.domain.material import Material
+from broker.domain.policies import MAIN
 from broker.domain.provider import Catalog
 from broker.engine.clock import pause
 from broker.engine.standing import Key, Standings
 from broker.ports import Clock, ProfileStore, StoreFault
+from broker.telemetry.incidents import incident
 
 _log = logging.getLogger("equabot.stores")
 
@@ -95,6 +97,9 @@ class Remembering:
                 await self._stores.edit(agent, partial(self._changed, batch=batch))
             except StoreFault as fault:
                 self._failed(agent, str(fault))
+                return
+            except Exception as error:  # noqa: BLE001 - a port: it is tried again
+                self._failed(agent, str(incident("profile_store", f"of {agent or MAIN}", error)))
                 return
         self._retries.pop(agent, None)
         self._faults.pop(agent, None)

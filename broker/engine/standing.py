@@ -16,6 +16,7 @@ from broker.domain.secret_value import SecretValue
 from broker.domain.selection import Candidate
 from broker.engine.agenda import Agenda
 from broker.engine.evidence import AgentEvidence
+from broker.engine.telling import tell
 from broker.ports import Clock, StateStore
 from broker.telemetry.events import CredentialStateChanged, Events
 
@@ -155,8 +156,7 @@ class Standings:
     def reordered(self) -> None:
         """Who is tried first is another, and no profile has changed: listeners hear of no name."""
         self.generation += 1
-        for listener in self.listeners:
-            listener(frozenset())
+        tell(self.listeners, frozenset())
 
     def replace_usage(self, key: Key, usage: Usage) -> None:
         """Something worth remembering happened to the profile."""
@@ -262,8 +262,7 @@ class Standings:
         self._usage[key] = usage
         self._used_at.pop(key, None)
         self._store.put_usage(key, usage)
-        for listener in self.usage_listeners:
-            listener(key, usage)
+        tell(self.usage_listeners, key, usage)
 
     def _reassess(self, keys: Iterable[Key], *, also: Iterable[Key] = ()) -> None:
         now = self._clock.now()
@@ -283,8 +282,7 @@ class Standings:
             while self._untold:
                 keys = frozenset(self._untold)
                 self._untold.clear()
-                for listener in self.listeners:
-                    listener(keys)
+                tell(self.listeners, keys)
         finally:
             self._telling = False
 

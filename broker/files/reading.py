@@ -15,9 +15,11 @@ import errno
 import os
 import stat
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final
 
+_REPLACED_MAX: Final = 5
 _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _DESCRIPTORS: Final = "raise the limit on open files"
 _DISK: Final = "check the disk or the volume that it is on"
@@ -89,6 +91,19 @@ class Contents:
     data: bytes = field(repr=False)
     status: os.stat_result
 
+    @property
+    def detached(self) -> bool:
+        """Whether the file has no name any more, though a path leads to it: it alone is mounted here, and what it was mounted
+        from has been replaced. What is written there is never seen here."""
+        return self.status.st_nlink == 0
+
+
+DETACHED: Final = (
+    "is mounted alone, and its original was replaced, so no change of it arrives: mount the directory that it is in, and start"
+    " the container again"
+)
+"""What to say of such a file, after its name."""
+
 
 def unreadable(shown: object, error: OSError) -> Unreadable:
     """The fault for an error of the operating system."""
@@ -111,7 +126,18 @@ def read_some(
     `within` is the descriptor of the directory that a relative name is in; `shown` is the file's name in messages; without
     `follow` a link is refused. Raises FileNotFoundError where there is nothing, Unreadable for anything else that is wrong.
     """
-    shown = name if shown is None else shown
+    read = partial(_read_once, name, limit=limit, shown=name if shown is None else shown, within=within, follow=follow, end=end)
+    found = read()
+    for _ in range(_REPLACED_MAX):
+        if not found.detached:
+            break
+        before, found = found, read()  # it may have been replaced while it was read
+        if os.path.samestat(before.status, found.status):
+            break
+    return found
+
+
+def _read_once(name: str | Path, *, limit: int, shown: object, within: int | None, follow: bool, end: bool) -> Contents:
     try:
         # Before it is opened, since to open a device may do something; and after, since it may have been replaced.
         refuse_special(os.stat(name, dir_fd=within, follow_symlinks=follow), shown)

@@ -23,6 +23,7 @@ from broker.domain.errors import InvalidArgument
 from broker.rpc.admission import Admission, Kind
 from broker.rpc.limits import CONTROL
 from broker.rpc.status import Refusal, internal, refusal
+from broker.telemetry.incidents import count
 
 _log = logging.getLogger(__name__)
 
@@ -171,6 +172,7 @@ def guarded(name: str, handle: Handler) -> Callable[[Any, Any], Awaitable[Any]]:
 
 def _incident(name: str, error: Exception) -> Refusal:
     """Logs where, and not what: an exception's text may quote anything."""
+    count("call")
     incident = secrets.token_hex(4)
     frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
     where = " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in reversed(frames))

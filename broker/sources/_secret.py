@@ -15,6 +15,7 @@ from broker.domain.material import Fault, Unit
 from broker.domain.unknown_names import notes, unknown_names
 from broker.files.reading import Unreadable
 from broker.sources._variables import parse_dotenv, with_doubts
+from broker.telemetry.incidents import incident
 
 KIND: Final = "kubernetes"
 
@@ -44,6 +45,8 @@ def read_secret(thing: Mapping[str, Any], *, rules: Rules, source: str) -> Found
         )  # fmt: skip
     except (Malformed, Unreadable) as fault:
         return str(fault)
+    except Exception as error:  # noqa: BLE001 - a port: the other Secrets serve
+        return f"{where} cannot be read: {incident('source', where, error)}"
     unit = with_doubts(unit, doubts, shown=f"{where} {_DOTENV}", source=source)
     if not declared:
         unknown = unknown_names({**data, **texts}, rules, kind=KIND, unit=name)

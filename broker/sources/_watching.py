@@ -35,6 +35,9 @@ _ITSELF: Final = on.DELETE_SELF | on.MOVE_SELF | on.ATTRIB | on.ONLYDIR
 _ENTRIES: Final = on.CREATE | on.DELETE | on.MOVED_FROM | on.MOVED_TO | on.ATTRIB | on.ONLYDIR
 _CONTENTS: Final = _ENTRIES | on.CLOSE_WRITE | on.MODIFY
 
+_FILE: Final = on.ATTRIB
+"""What a file alone tells that is mounted without its directory: that its original has lost its name."""
+
 _SETTLE_WITHIN: Final = 1.0
 """Seconds for which a file that is being written holds its reading back."""
 
@@ -254,6 +257,8 @@ class Watch:
             except OSError as error:
                 if error.errno != errno.EINVAL:  # which says that it is there, and no link
                     return
+                if not steps:
+                    self._want(name, here, _FILE)
                 at = here
             else:
                 links += 1

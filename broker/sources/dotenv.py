@@ -10,7 +10,7 @@ from broker.domain.discovery import Rules
 from broker.domain.material import Event, Listed, Unavailable
 from broker.domain.unknown_names import notes, unknown_names
 from broker.files.dotenv import SIZE_MAX
-from broker.files.reading import Pipe, StandingFault, Unreadable, read_some
+from broker.files.reading import DETACHED, Contents, Pipe, StandingFault, Unreadable, read_some
 from broker.sources._variables import parse_dotenv, with_doubts
 from broker.sources._watching import Changes, Watch
 
@@ -54,7 +54,7 @@ class Dotenv:
         with self._watch.interests(""):
             self._watch.path("", self._path)
             try:
-                self._found = self._parse(read_some(self._path, limit=SIZE_MAX).data)
+                self._found = self._parse(read_some(self._path, limit=SIZE_MAX))
             except FileNotFoundError:
                 self._found = Listed(())
             except Pipe as pipe:
@@ -64,8 +64,8 @@ class Dotenv:
                 self._found = Unavailable(str(fault))
                 self._watch.unread("")
 
-    def _parse(self, raw: bytes) -> Listed:
-        found = parse_dotenv(raw, shown=self._path, wants=lambda key: self._rules.wants(key, kind="dotenv"))
+    def _parse(self, contents: Contents) -> Listed:
+        found = parse_dotenv(contents.data, shown=self._path, wants=lambda key: self._rules.wants(key, kind="dotenv"))
         if found.doubts and not found.values:  # maybe a mistake of the moment: what was good is served until then
             raise StandingFault(self._path, "assigns nothing", "; ".join(found.doubts))
         unit = self._rules.discover(
@@ -73,4 +73,5 @@ class Dotenv:
         )
         unknown = unknown_names(found.values, self._rules, kind="dotenv")
         unit = replace(unit, notes=notes(unknown, self._rules.catalog, where=lambda key: f"{self._path} {key}"))
-        return Listed((with_doubts(unit, found.doubts, shown=self._path, source=self.name),))
+        doubts = (*found.doubts, DETACHED) if contents.detached else found.doubts
+        return Listed((with_doubts(unit, doubts, shown=self._path, source=self.name),))

@@ -21,6 +21,7 @@ from broker.files.reading import Unreadable, unreadable
 from broker.sources._reading import consistently, only_files, read_bundle, subdirectories
 from broker.sources._variables import with_doubts
 from broker.sources._watching import Changes, Watch
+from broker.telemetry.incidents import incident
 
 KIND: Final = "mounted"
 _ROOT: Final = ""
@@ -186,6 +187,8 @@ class Mounted:
             return _why(path, error)
         except Malformed as malformed:
             return str(malformed)
+        except Exception as error:  # noqa: BLE001 - a port: the other units serve
+            return f"{path} cannot be read: {incident('source', str(path), error)}"
 
     def _keep(self, name: str, found: Found) -> None:
         self._found[name] = found

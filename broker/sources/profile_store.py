@@ -15,6 +15,7 @@ from broker.domain.discovery import Rules
 from broker.domain.material import Changed, Event, Fault, Listed, Removed, Unit
 from broker.ports import StoreFault
 from broker.sources._watching import Changes, Watch
+from broker.telemetry.incidents import incident
 
 KIND: Final = "profile_store"
 
@@ -94,6 +95,10 @@ class ProfileStores:
             document, doubts = store.inspect()
         except StoreFault as fault:
             self._found[agent] = str(fault)
+            self._watch.unread(agent)
+            return
+        except Exception as error:  # noqa: BLE001 - a port: the other agents' stores serve
+            self._found[agent] = f"{store.path} cannot be read: {incident('source', str(store.path), error)}"
             self._watch.unread(agent)
             return
         if not document.entries and not os.path.exists(store.path):  # noqa: PTH110  (which never raises)

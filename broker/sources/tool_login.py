@@ -2,14 +2,14 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from broker.domain.auth_document import Malformed
 from broker.domain.discovery import Rules
-from broker.domain.material import Event, Listed, Unavailable
+from broker.domain.material import Event, Fault, Listed, Unavailable
 from broker.domain.tool_logins import SIZE_MAX, Tool, read_login
-from broker.files.reading import Unreadable, read_some
+from broker.files.reading import DETACHED, Unreadable, read_some
 from broker.sources._reading import changed_at
 from broker.sources._watching import Changes, Watch
 
@@ -53,10 +53,11 @@ class ToolLogin:
             self._watch.path("", self._path)
             try:
                 at = changed_at(self._path)
-                text = read_some(self._path, limit=SIZE_MAX).data
-                unit = read_login(
-                    self._tool, text, changed_at=at, rules=self._rules, source=self.name, unit="", origin=str(self._path)
-                )
+                contents = read_some(self._path, limit=SIZE_MAX)
+                data, origin = contents.data, str(self._path)
+                unit = read_login(self._tool, data, changed_at=at, rules=self._rules, source=self.name, unit="", origin=origin)
+                if contents.detached:
+                    unit = replace(unit, faults=(*unit.faults, Fault(self.name, f"{self._path} {DETACHED}")))
                 self._found = Listed((unit,))
             except FileNotFoundError:
                 self._found = Listed(())

@@ -104,7 +104,9 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         raise sqlite3.OperationalError("it is empty")
     # Where a write-ahead log is left it has to be read too, for which exclusive locking needs no shared memory file.
     logged = path.with_name(path.name + "-wal").exists()
-    db = sqlite3.connect(f"{path.absolute().as_uri()}?{'mode=rw' if logged else 'immutable=1'}", uri=True, isolation_level=None)
+    place = f"{path.absolute().as_uri()}?{'mode=rw' if logged else 'immutable=1'}"
+    # A running broker holds it as long as it runs: waiting brings nothing.
+    db = sqlite3.connect(place, uri=True, isolation_level=None, timeout=0.2)
     try:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         _version(db, path)

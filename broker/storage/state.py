@@ -6,6 +6,7 @@ checkpoint on, and neither leaves a database that cannot be read. All of it belo
 
 import asyncio
 import logging
+import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ from broker.storage._state_file import (
     open_for_reading,
     sync_log,
 )
+from broker.telemetry.incidents import incident
 
 __all__ = ["SqliteStateStore", "StateTooNew", "boot_id"]
 
@@ -101,8 +103,10 @@ class SqliteStateStore:
         self._boot = self._read_boot_id()
         try:
             self._db = self._connect()
-        except _WRONG as error:
-            if is_broken(error, reading=True):
+        except StateTooNew:
+            raise
+        except Exception as error:  # noqa: BLE001 - a port: granting goes on from memory
+            if self._has_broken(error):
                 self._begin_anew(error)
             else:
                 self._salvage()
@@ -117,10 +121,13 @@ class SqliteStateStore:
             return self._salvaged
         try:
             state, expired = tables.read_state(self._db, self._moment())
-        except _WRONG as error:
-            if is_broken(error, reading=True):
+        except StateTooNew:
+            raise
+        except Exception as error:  # noqa: BLE001 - a port: granting goes on from memory
+            if self._has_broken(error):
                 self._begin_anew(error)
             else:
+                self._rescue_suspensions()
                 self._failed(error)
             return self._with_rescued(StoredState())
         for lease_id in expired:
@@ -185,7 +192,7 @@ class SqliteStateStore:
                 # Even with nothing left to write, only a write tells whether it can.
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('recovered', ?)", (str(moment.wall),))
             db.execute("COMMIT")
-        except (*_WRONG, StateTooNew) as error:
+        except Exception as error:  # noqa: BLE001 - a port: granting goes on from memory
             self._failed(error)
             return
         for changes in self._changes:
@@ -206,9 +213,9 @@ class SqliteStateStore:
         self._log_grew = False
         try:
             await asyncio.to_thread(fold_log, self._path)
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 - a port: it is tried again
             self._log_grew = True
-            fault = f"cannot write {self._path} safely to disk: {explain(error)}"
+            fault = f"cannot write {self._path} safely to disk: {self._explained(error)}"
             if fault != self._log_fault:
                 _log.error("%s", fault)
             self._log_fault = fault
@@ -223,8 +230,9 @@ class SqliteStateStore:
             return self._fault or f"{self._path} is closed"
         try:
             await asyncio.to_thread(sync_log, self._path)
-        except OSError as error:
-            return f"cannot write {self._path} safely to disk: {error.strerror}"
+        except Exception as error:  # noqa: BLE001 - a port
+            said = error.strerror if isinstance(error, OSError) else self._explained(error)
+            return f"cannot write {self._path} safely to disk: {said}"
         return ""
 
     def close(self) -> None:
@@ -274,16 +282,17 @@ class SqliteStateStore:
                 self._digest_key = digest_key_of(db)
                 self._salvaged, _ = tables.read_state(db, self._moment())
                 self._suspended = dict(self._salvaged.suspensions)
-        except _WRONG as error:
-            if self._path.exists() and self._path.stat().st_size:
-                _log.error("leases and suspensions of an earlier run cannot be read from %s: %s", self._path, explain(error))
+        except Exception as error:  # noqa: BLE001 - a port
+            if os.path.exists(self._path) and os.path.getsize(self._path):  # noqa: PTH110, PTH202  (which do not raise first)
+                why = self._explained(error)
+                _log.error("leases and suspensions of an earlier run cannot be read from %s: %s", self._path, why)
 
     def _rescue_suspensions(self) -> None:
         """A suspension is a security act: it outlives a database that cannot be used, where it can still be read."""
         try:
             with closing(open_for_reading(self._path)) as db:
                 self._suspended = tables.read_suspensions(db, self._moment()) | self._suspended
-        except (*_WRONG, StateTooNew):
+        except Exception:  # noqa: BLE001 - a port
             if not self._suspended:
                 _log.error(
                     "which agents were suspended cannot be read from %s: find them in the audit log, and suspend them again",
@@ -312,10 +321,18 @@ class SqliteStateStore:
         if not self._fault:
             self._retries = delays(base=_RETRY_FIRST, cap=_RETRY_CAP, rng=secrets.SystemRandom().random)
         self._retry_at = self._clock.steady() + next(self._retries)
-        fault = f"cannot write {self._path}: {explain(error)}"
+        fault = f"cannot write {self._path}: {self._explained(error)}"
         if fault != self._fault:
             _log.error("%s (state is kept in memory meanwhile)", fault)
         self._fault = fault
+
+    def _has_broken(self, error: Exception) -> bool:
+        """Whether the file is to blame, and not the way to it."""
+        return isinstance(error, _WRONG) and is_broken(error, reading=True)
+
+    def _explained(self, error: Exception) -> str:
+        expected = isinstance(error, (*_WRONG, StateTooNew))
+        return explain(error) if expected else str(incident("state", str(self._path), error))
 
     def _roll_back(self) -> None:
         try:

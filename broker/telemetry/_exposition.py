@@ -16,6 +16,7 @@ from prometheus_client.utils import floatToGoString
 from broker.telemetry._audit_anchor import ANCHOR_FAULTS
 from broker.telemetry._readings import Histogram, Snapshot, Tallies
 from broker.telemetry._scrape_request import Scrape
+from broker.telemetry.incidents import counts
 
 _WITHIN: Final = 2.0
 """Seconds the event loop has to answer, before a scrape fails: a broker that does not turn must not look alive."""
@@ -146,7 +147,12 @@ def _counters(tallies: Tallies) -> Iterator[Metric]:
     )
     for key, count in tallies.refreshes.items():
         refreshes.add_metric(key, count)
-    yield from (granted, denied, callers, outcomes, refreshes)
+    unforeseen = CounterMetricFamily(
+        "equabot_incidents", "Exceptions that no part foresaw, by where they came from; the log has each.", labels=("port",)
+    )
+    for port, count in counts().items():
+        unforeseen.add_metric((port,), count)
+    yield from (granted, denied, callers, outcomes, refreshes, unforeseen)
     yield from _gateway_counters(tallies)
     yield _histogram("acquire_seconds", "From a request for a lease to its answer.", tallies.acquire)
     yield _histogram("rotation_seconds", "From a source's change to the notice in every stream.", tallies.rotation)

@@ -16,7 +16,7 @@ def failure(error: BaseException, redactor: Redactor, *, depth: int = _DEPTH) ->
     """`{type, message?, frames: ["file:line function"], cause?, group?}`, innermost frame last."""
     kind = type(error)
     found: dict[str, Any] = {"type": kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"}
-    if isinstance(error, (BrokerError, CannotStart, OSError)):
+    if isinstance(error, (BrokerError, CannotStart)) or (isinstance(error, OSError) and error.errno is not None):
         found["message"] = redactor.text(told(error))
     frames = [_frame(frame.f_code.co_filename, line, frame.f_code.co_qualname) for frame, line in
               traceback.walk_tb(error.__traceback__)]  # fmt: skip

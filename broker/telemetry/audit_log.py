@@ -30,6 +30,7 @@ from broker.telemetry._audit_anchor import ACCEPT, DOUBTS, UNHELD, Anchor, doubt
 from broker.telemetry._audit_output import LONGEST, AuditFile, AuditStream, Output
 from broker.telemetry._audit_records import KINDS, Records, shortened
 from broker.telemetry.events import Event
+from broker.telemetry.incidents import incident
 
 _KEPT: Final = 4096
 """Records that wait to be written, at most."""
@@ -163,6 +164,8 @@ class AuditLog:
                 self._anchor.close()
                 raise CannotStart(f"{self._explained(error)}: set audit.path to a file that can be written") from None
             self._failed(error)
+        except Exception as error:  # noqa: BLE001 - a port: records wait
+            self._failed(self._unforeseen(error))
         else:
             self._tell()
 
@@ -170,7 +173,13 @@ class AuditLog:
         """Records it, if it is one to be recorded. Raises AuditUnavailable where it must not happen unrecorded."""
         if type(event) not in KINDS:
             return
-        record = self._records.of(event, at=self._at())
+        try:
+            record = self._records.of(event, at=self._at())
+        except Exception as error:  # noqa: BLE001 - a port: what cannot be recorded is lost, or must not happen
+            self._unrecordable(error)
+            if event.granting and self._fail_closed:
+                raise self._refusal() from None
+            return
         if event.granting and self._fail_closed:
             self._record_or_refuse(record)
             return
@@ -195,6 +204,11 @@ class AuditLog:
         except (OSError, CannotStart) as error:
             self._failed(error)
             return False
+        except Exception as error:  # noqa: BLE001 - a port: it may be this record, which must not hold up the others
+            if self._waiting:
+                self._waiting.popleft()
+            self._unrecordable(error)
+            return False
         self._recovered()
         return True
 
@@ -205,6 +219,8 @@ class AuditLog:
             self._anchor.sync()
         except OSError as error:
             _log.warning("the audit log is written, but not safely on the disk: %s", self._explained(error))
+        except Exception as error:  # noqa: BLE001 - a port
+            _log.warning("the audit log is written, but not safely on the disk: %s", incident("sink", "audit", error))
 
     def close(self) -> None:
         """Records the end, and closes it."""
@@ -228,6 +244,18 @@ class AuditLog:
         except OSError as error:
             self._failed(error)
             raise self._refusal() from None
+        except Exception as error:  # noqa: BLE001 - a port: nothing is granted that is not recorded
+            self._unrecordable(error)
+            raise self._refusal() from None
+
+    def _unrecordable(self, error: Exception) -> None:
+        """A record is lost, in a way that nobody foresaw."""
+        self._unsaid += 1
+        self.lost += 1
+        self._failed(self._unforeseen(error))
+
+    def _unforeseen(self, error: Exception) -> CannotStart:
+        return CannotStart(f"the audit log cannot be written to {self._output.name}: {incident('sink', 'audit', error)}")
 
     def _refusal(self) -> AuditUnavailable:
         why = self.fault or (self.doubt and f"{self.doubt}; {ACCEPT}") or "records are waiting to be written: try again"
@@ -291,8 +319,10 @@ class AuditLog:
     def _hold(self) -> None:
         try:
             self._anchor.hold(self.head)
-        except OSError as error:
-            why = f"the audit log's anchor {self._anchor.path} cannot be written: {error.strerror}"
+        except Exception as error:  # noqa: BLE001 - a port: the log itself is written
+            unforeseen = not isinstance(error, OSError)
+            said = incident("sink", "audit anchor", error) if unforeseen else getattr(error, "strerror", "")
+            why = f"the audit log's anchor {self._anchor.path} cannot be written: {said}"
             if not self.unheld:
                 _log.error("%s; the next start cannot vouch for the log", why)
             self.unheld = why

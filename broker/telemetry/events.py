@@ -7,9 +7,12 @@ refuses what is `granting`, which is therefore emitted before it takes effect.
 `lease` is a lease's id, which only the audit log hears of, and writes as a keyed digest.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
+
+from broker.domain.errors import BrokerError
+from broker.telemetry.incidents import incident
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +40,19 @@ class Events:
         self.sinks = list(sinks)
 
     def emit(self, event: Event) -> None:
-        """Tells every sink, in order."""
-        for sink in self.sinks:
+        """Tells every sink, in order. What a sink raises is an incident of that sink, but for a refusal to record."""
+        tell(self.sinks, event)
+
+
+def tell(sinks: Iterable[Sink], event: Event) -> None:
+    """Tells every sink, in order."""
+    for sink in sinks:
+        try:
             sink(event)
+        except BrokerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a port: the others have to hear of it
+            incident("sink", getattr(sink, "__qualname__", "unknown"), error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

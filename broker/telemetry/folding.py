@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from broker.telemetry._audit_records import KINDS
-from broker.telemetry.events import Event, Sink, Summed
+from broker.telemetry.events import Event, Sink, Summed, tell
 
 AT_ONCE: Final = 10
 """Events of one kind, caller and reason that go on one by one."""
@@ -144,8 +144,7 @@ class Folding:
         self._tell(summed)
 
     def _tell(self, event: Event) -> None:
-        for sink in self.sinks:
-            sink(event)
+        tell(self.sinks, event)
 
 
 def _instant(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Final
 
 from broker.domain.cooldowns import Outcome
@@ -10,6 +9,8 @@ from broker.domain.credentials import headers
 from broker.domain.probing import LARGEST, Found, Request, Verdict, cheapest, judge, request
 from broker.domain.profiles import Profile
 from broker.domain.provider import Catalog
+from broker.telemetry.incidents import incident
+from broker.upstream.clients import Unusable, client
 
 if TYPE_CHECKING:
     import httpx
@@ -22,11 +23,15 @@ async def probe(requests: Mapping[str, Request], *, within: float = WITHIN, at_o
     """What every request came to, by its name; `within` seconds for each. What a provider or the network does never raises."""
     found: dict[str, Found] = {}
     turns = asyncio.Semaphore(at_once)
-    async with _client(within) as client:
+    try:
+        made = await asyncio.to_thread(client, timeout=within)
+    except Exception as error:  # noqa: BLE001 - the port's last door
+        return dict.fromkeys(requests, _unasked(error, "probe"))
+    async with made:
 
         async def one(name: str, request: Request) -> None:
             async with turns:
-                found[name] = await _asked(client, request, within)
+                found[name] = await _asked(made, request, within)
 
         async with asyncio.TaskGroup() as group:
             for name, request in requests.items():
@@ -56,9 +61,12 @@ class HttpProbes:
         made = self._made(profile, about)
         if made is None:
             return Found(Verdict.NO_MODEL)
-        if self._client is None:
-            # A tenth of a second of imports and certificates, which no request should wait for.
-            self._client = await asyncio.to_thread(_client, self._within)
+        try:
+            if self._client is None:
+                # A tenth of a second of imports and certificates, which no request should wait for.
+                self._client = await asyncio.to_thread(client, timeout=self._within)
+        except Exception as error:  # noqa: BLE001 - the port's last door
+            return _unasked(error, profile.provider)
         return await _asked(self._client, made, self._within)
 
     def _made(self, profile: Profile, about: Outcome) -> Request | None:
@@ -69,19 +77,6 @@ class HttpProbes:
         if about is Outcome.BILLING:
             return request(provider, model=provider.probe_model, base_url=url, headers=carried)
         return cheapest(provider, base_url=url, headers=carried)
-
-
-def _client(within: float) -> "httpx.AsyncClient":
-    import httpx  # noqa: PLC0415  (10 MiB, for what is asked for rarely)
-
-    return httpx.AsyncClient(
-        follow_redirects=False,
-        timeout=within,
-        headers={"User-Agent": "equabot-broker"},
-        limits=httpx.Limits(max_keepalive_connections=0),
-        # What it learns with one credential must not travel with another.
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-    )
 
 
 async def _asked(client: "httpx.AsyncClient", request: Request, within: float) -> Found:
@@ -104,3 +99,11 @@ async def _asked(client: "httpx.AsyncClient", request: Request, within: float) -
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         # Its text may hold the request.
         return Found(Verdict.UNKNOWN, f"the provider cannot be reached ({type(error).__name__})")
+    except Exception as error:  # noqa: BLE001 - the port's last door
+        return _unasked(error, "probe")
+
+
+def _unasked(error: Exception, subject: str) -> Found:
+    """Why the provider was not asked, or its answer not understood: nothing is known of the credential."""
+    why = error if isinstance(error, Unusable) else incident("probe", subject, error)
+    return Found(Verdict.UNKNOWN, f"the provider cannot be asked: {why}")

@@ -1,20 +1,21 @@
-"""OAuth token endpoints over HTTP. The only module that imports `httpx`, and only once something has to be refreshed."""
+"""OAuth token endpoints over HTTP. `httpx` is imported once something has to be refreshed."""
 
 import asyncio
 import ssl
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from broker.domain.oauth import LARGEST, Answer, Blame, Failure, TokenRequest
 from broker.domain.secret_value import SecretValue
+from broker.telemetry.incidents import incident
+from broker.upstream.clients import Unusable, client
 
 if TYPE_CHECKING:
     import httpx
 
 WITHIN: Final = 30.0
 CONNECT_WITHIN: Final = 5.0
-_AGENT: Final = "equabot-broker"
 _LOST: Final = Failure(Blame.UNCERTAIN, "no_answer", "the token endpoint was asked, and its answer is lost")
 
 
@@ -30,18 +31,26 @@ class HttpTokenEndpoint:
         self._client: httpx.AsyncClient | None = None
 
     async def ask(self, request: TokenRequest) -> Answer | Failure:
-        """The endpoint's answer, or why there is none. Never raises for anything that the endpoint or the network does, and
-        nothing of what was sent or answered stands in a failure."""
-        if self._client is None:
-            # A tenth of a second of imports and certificates, which nobody else should wait for.
-            self._client = await asyncio.to_thread(self._made)
-        import httpx  # noqa: PLC0415 - lazily, see above
+        """The endpoint's answer, or why there is none. Never raises for anything that the endpoint, the network or the
+        environment does, and nothing of what was sent or answered stands in a failure."""
+        try:
+            if self._client is None:
+                # A tenth of a second of imports and certificates, which no one else should wait for.
+                self._client = await asyncio.to_thread(self._made)
+        except Unusable as fault:
+            return _unreached("environment", str(fault))
+        except Exception as error:  # noqa: BLE001 - nothing was sent, so it may be tried again
+            return _unreached("unexpected", str(incident("token_endpoint", _host(request.url), error)))
+        return await self._ask(self._client, request)
+
+    async def _ask(self, client: "httpx.AsyncClient", request: TokenRequest) -> Answer | Failure:
+        import httpx  # noqa: PLC0415 - is there by now
 
         where = _host(request.url)
         refused: list[Answer] = []
         try:
             async with asyncio.timeout(self._within):
-                return await _asked(self._client, request, refused)
+                return await _asked(client, request, refused)
         except (httpx.ConnectTimeout, httpx.PoolTimeout):
             return _unreached("unreachable", f"cannot connect to {where} within {self._connect_within:g} s")
         except httpx.ConnectError as error:
@@ -52,21 +61,19 @@ class HttpTokenEndpoint:
             return _unreached("unreachable", f"the proxy does not lead to {where}")
         except (httpx.InvalidURL, httpx.UnsupportedProtocol):
             return _unreached("unreachable", "the provider's token_url is not a URL of HTTP")
+        except Unusable as fault:
+            return _unreached("environment", str(fault))
         except (httpx.HTTPError, TimeoutError, OSError):
             return refused[0] if refused else _LOST
+        except Exception as error:  # noqa: BLE001 - the request may have been read
+            return refused[0] if refused else replace(_LOST, reason=str(incident("token_endpoint", where, error)))
 
     def _made(self) -> "httpx.AsyncClient":
         import httpx  # noqa: PLC0415 - lazily, see above
 
-        return httpx.AsyncClient(
-            follow_redirects=False,
+        return client(
             timeout=httpx.Timeout(self._within, connect=self._connect_within),
-            # A connection that was kept may be closed by the other side at the very moment it is used, and nobody knows then
-            # whether the request was read.
-            limits=httpx.Limits(max_keepalive_connections=0),
-            # What it learns of one login must not travel with another.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            headers={"User-Agent": _AGENT, "Accept": "application/json", "Accept-Encoding": "identity"},
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
         )
 
 

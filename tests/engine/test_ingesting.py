@@ -1,16 +1,19 @@
-"""Ingesting: what the sources hold is in effect, numbered, and told of; a source that dies takes everything down."""
+"""Ingesting: what the sources hold is in effect, numbered, and told of; a source that dies takes nothing else down."""
 
 import asyncio
+import errno
+import re
 from collections.abc import AsyncGenerator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.material import Changed, Event, Fault, Listed, Removed, Unavailable, Unit
+from broker.domain.material import Changed, Event, Fault, Listed, Removed, SourceState, Unavailable, Unit
 from broker.domain.profiles import State
 from broker.engine.ingesting import Ingesting
 from broker.telemetry.events import ProfilesChanged, SourceDoubted, SourceRecovered, SourceStale, SourceSynced
+from broker.telemetry.incidents import counts
 from tests.fakes.engine import Engine, profile
 from tests.fakes.source import FakeSource
 
@@ -75,7 +78,7 @@ async def test_sources_do_not_wait_for_each_other() -> None:
 
 
 class Dying(FakeSource):
-    """Fails with the first event, or just ends."""
+    """Fails after the first event, or just ends."""
 
     def __init__(self, error: Exception | None) -> None:
         super().__init__("dying")
@@ -87,16 +90,65 @@ class Dying(FakeSource):
             raise self._error
 
 
-@pytest.mark.parametrize("error", [RuntimeError("defect"), None])
-async def test_a_source_that_dies_takes_everything_down(error: Exception | None) -> None:
-    """With an error, or by ending without one: half a broker is worse than none."""
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(errno.EACCES, "Permission denied"),
+        ValueError("a value"),
+        RecursionError("deep"),
+        ExceptionGroup("many", [OSError("one"), KeyError("two")]),
+        UnicodeDecodeError("utf-8", b"text", 0, 1, "bad"),
+        None,
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_source_that_dies_is_unavailable_and_followed_again(error: Exception | None) -> None:
+    """P1: with an exception that is none of ours, or by ending without one. Its profiles are served for a while, those of the
+    others as ever; the fault has the incident's number and no value, and ends with the next reading."""
     dying, living = Dying(error), FakeSource("living")
     engine = Engine(sources=(dying, living))
-    dying.push(Listed(()))
-    with pytest.raises(ExceptionGroup) as caught:
-        async with asyncio.timeout(5):
-            await engine.ingesting.run()
-    assert caught.group_contains(RuntimeError, match="defect" if error else "dying has ended, which it never should")
+    before = counts()["source"]
+    async with engine.running():
+        engine.hold(profile(A), source=1)
+        dying.push(Listed(()))
+        state = await until_down(engine)
+        assert re.search(r"^dying cannot be read: an unexpected fault \(.*\), incident [0-9a-f]{8} in the .* log$", state.fault)
+        assert not any(said in state.fault for said in ("a value", "deep", "many", "one", "two", "text"))
+        assert counts()["source"] == before + 1
+        assert ("", A) in engine.standings.material.held
+        dying.push(Listed(()))
+        engine.ingesting.look_again("dying")
+        await engine.clock.elapse(0.6)
+        assert counts()["source"] >= before + 1
+        assert engine.ingesting.synced
+
+
+async def until_down(engine: Engine) -> SourceState:
+    """The first source's state, once it is down."""
+    async with asyncio.timeout(60):
+        while not engine.ingesting.states[0].fault:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0)
+    return engine.ingesting.states[0]
+
+
+async def test_a_source_whose_rereading_fails_keeps_no_other_from_it() -> None:
+    """P1: the others are read."""
+
+    class Deaf(FakeSource):
+        def reread(self) -> None:
+            raise RecursionError("deaf")
+
+    engine = Engine(sources=(Deaf("deaf"), FakeSource("living")))
+    async with engine.running():
+        for source in engine.sources:
+            source.push(Listed(()))
+        await engine.settle()
+        before = counts()["source"]
+        asking = asyncio.ensure_future(engine.ingesting.reread(within=1.0))
+        await engine.clock.elapse(0)
+        assert counts()["source"] == before + 1
+        await engine.clock.elapse(2)
+        asking.cancel()
 
 
 async def test_reading_again_returns_once_everybody_has() -> None:

@@ -107,3 +107,17 @@ def test_what_a_person_must_change_stands(name: str) -> None:
     number = getattr(errno, name)
     assert type(unreadable("x", OSError(number, os.strerror(number)))) is StandingFault
     assert issubclass(StandingFault, Unreadable)
+
+
+def test_a_file_without_a_name_is_told_from_one_that_was_replaced(tmp_path: Path) -> None:
+    """P22: what a mount of one file leads to, once its original was replaced, has no name (st_nlink 0)."""
+    original = tmp_path / "original"
+    original.write_text("old")
+    with original.open() as mounted:
+        place = Path(f"/proc/self/fd/{mounted.fileno()}")
+        assert not read_some(place, limit=10).detached
+        (tmp_path / "new").write_text("new")
+        (tmp_path / "new").rename(original)
+        found = read_some(place, limit=10)
+        assert (found.data, found.detached) == (b"old", True)
+        assert not read_some(original, limit=10).detached

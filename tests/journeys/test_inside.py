@@ -74,13 +74,16 @@ def test_a_defect_in_a_handler_is_an_incident_without_a_word_of_it(looked_into: 
     assert canaries.leaks({"log": log, "error": repr(raised.value)}) == {}
 
 
-def test_a_defect_in_a_source_ends_the_broker_without_a_word_of_it(looked_into: tuple[RunningBroker, Canaries, str]) -> None:
-    """Loudly, and telling where; half a broker would be worse than none."""
-    broker, canaries, _ = looked_into
+def test_a_defect_in_a_source_is_a_fault_without_a_word_of_it(looked_into: tuple[RunningBroker, Canaries, str]) -> None:
+    """P1: said by number, with where it was; the broker serves on, and the source once the defect is not met."""
+    broker, canaries, secret = looked_into
     broker.write_dotenv(f"GROQ_API_KEY={canaries.new('the last', like='gsk_{}')}\n# explode\n")
-    assert broker.wait_ended() == 1
-    log = broker.log()
-    assert "the broker ends: it has a defect" in log
+    broker.wait_for(lambda: "an unexpected fault of source dotenv" in broker.log())
+    with broker.connect() as client:
+        assert client.acquire("anthropic:env").secret.reveal() == secret
+    log, said = broker.log(), broker.run("doctor").stdout
     assert "inside.py" in log
-    assert "internal error: ExceptionGroup" in log
-    assert canaries.leaks({"log": log}) == {}
+    assert "an unexpected fault (ValueError), incident " in said
+    assert canaries.leaks({"log": log, "doctor": said}) == {}
+    broker.write_dotenv(f"GROQ_API_KEY={canaries.new('another', like='gsk_{}')}\n")
+    broker.wait_healthy("provider/groq")

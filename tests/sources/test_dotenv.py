@@ -2,11 +2,12 @@
 
 import asyncio
 import os
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
-from broker.domain.material import Unavailable
+from broker.domain.material import Listed, Unavailable
 from broker.sources.dotenv import Dotenv, DotenvOptions
 from tests.fakes.following import RULES, UNSHAPED, CountingRules, following, live_watch
 from tests.fakes.volume import Volume
@@ -213,3 +214,24 @@ async def test_asking_lists_it_again_though_nothing_changed(tmp_path: Path) -> N
         assert await events.next() == one("good")
         source.reread()
         assert await events.next() == one("good")
+
+
+async def test_a_file_that_is_mounted_alone_and_was_replaced_is_said(tmp_path: Path) -> None:
+    """P22: what is left of it is served, and the fault says why no change arrives, as soon as the original is replaced."""
+    original = tmp_path / "original"
+    original.write_text(line("old"))
+    with original.open() as mounted:
+        source = dotenv(Path(f"/proc/{os.getpid()}/fd/{mounted.fileno()}"))
+        async with aclosing(source.events()) as events:
+            first = await anext(events)
+            assert isinstance(first, Listed)
+            assert first.units[0].faults == ()
+            (tmp_path / "new").write_text(line("new"))
+            (tmp_path / "new").rename(original)
+            source.reread()
+            found = await anext(events)
+            assert isinstance(found, Listed)
+            (unit,) = found.units
+            assert [profile.secret and profile.secret.reveal() for profile in unit.profiles] == ["old"]
+            (fault,) = unit.faults
+            assert "is mounted alone, and its original was replaced" in fault.message

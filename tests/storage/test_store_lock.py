@@ -280,3 +280,25 @@ def test_a_link_and_its_target_are_one_store(path: Path, clock: FakeClock, lock:
     other.take()
     assert beside(link).exists()
     other.release()
+
+
+@pytest.mark.parametrize("form", ["ours", "the seed's", "a directory", "no text"])
+def test_a_lock_of_the_future_holds_nobody_up(
+    path: Path, clock: FakeClock, lock: StoreLock, patience: Patience, form: str
+) -> None:
+    """P23: it was written by a clock that was wrong; who holds it writes it again, with the time of now."""
+    ahead = clock.now() + 86400 * 365
+    beside(path).parent.mkdir(parents=True, exist_ok=True)
+    match form:
+        case "a directory":
+            beside(path).mkdir()
+        case "no text":
+            beside(path).touch()
+        case "ours":
+            held_by(path, pid=os.getppid(), createdAt=iso(ahead), ns=namespace())
+        case _:
+            held_by(path, pid=os.getppid(), createdAt=iso(ahead))
+    os.utime(beside(path), (ahead, ahead))
+    lock.take()
+    assert patience.waits == []
+    assert json.loads(beside(path).read_text())["pid"] == os.getpid()

@@ -155,9 +155,18 @@ def error(raised: grpc.RpcError, address: str) -> errors.EquabotError:
             return errors.Unexpected(f"{address} answered {code.name}: {details}")
 
 
+_SYSTEMS = (errno.ECONNREFUSED, errno.ENOENT, errno.EACCES, errno.ETIMEDOUT, errno.EHOSTUNREACH)
+
+
 def unavailable(address: str, details: str) -> errors.BrokerUnavailable:
     """No broker there, with what to look at."""
-    return errors.BrokerUnavailable(f"no broker answers at {address}: {_remedy(address, details)} ({details})")
+    said = f"no broker answers at {address}: {_remedy(address, details)} ({_shortly(details)})"
+    return errors.BrokerUnavailable(said, metadata={"address": address})
+
+
+def _shortly(details: str) -> str:
+    """The system's word for it, where gRPC's long text has one."""
+    return next((word for word in map(os.strerror, _SYSTEMS) if word in details), details)
 
 
 def _remedy(address: str, details: str) -> str:
