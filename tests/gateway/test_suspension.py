@@ -239,6 +239,5 @@ def test_a_refused_websocket_counts(make_gateway: MakeGateway, vendor: Upstream)
     with pytest.raises(ConnectionError, match="429"):
         WebSocket(gateway.port, "/openai/v1/responses", authorization=bearer)
     gateway.wait_answered(1)
-    with WebSocket(gateway.port, "/openai/v1/responses", authorization=bearer) as socket:
-        assert socket.echo(b"hello") == b"hello"
-    assert vendor.received[-1].secret() == second
+    with WebSocket(gateway.port, "/openai/v1/responses", authorization=bearer):
+        assert vendor.received[-1].secret() == second
