@@ -168,7 +168,7 @@ def test_revoking_stops_the_next_request(gateway: RunningBroker, upstream: Upstr
 
 @pytest.mark.parametrize("status", [401, 429, 529])
 def test_the_next_request_goes_with_the_next_profile(gateway: RunningBroker, upstream: Upstream, status: int) -> None:
-    """The agent does nothing for it. It gets the vendor's answer as it is, but for a wait that the next profile spares it (C20)."""
+    """The agent does nothing for it. It gets the answer as it is, but for a wait that the next profile spares it (C20)."""
     lease = lent(gateway)
     upstream.answers.append(Answer(status, {"retry-after": "7", "request-id": "req_1"}, {"type": "error"}))
     with httpx.Client(headers=dict(lease.headers)) as client:
