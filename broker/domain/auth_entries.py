@@ -68,8 +68,16 @@ def as_named_here(entry: Any) -> Any:
 
 def _beside_profiles(document: Document) -> list[str]:
     """Names at the top level that look like credentials, for a message."""
-    others = ((name, value) for name, value in document.raw.items() if name not in _TOP and isinstance(value, dict))
-    return [_shown(name) for name, value in others if ":" in name or _FIELDS & value.keys()][:_MISFITS_SHOWN]
+    others = ((name, value) for name, value in document.raw.items() if name not in _TOP)
+    return [_shown(name) for name, value in others if (":" in name and isinstance(value, dict)) or _holds(value)][
+        :_MISFITS_SHOWN
+    ]
+
+
+def _holds(value: object) -> bool:
+    """Whether it is an entry, or an object or a list of entries."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(isinstance(entry, dict) and not _FIELDS.isdisjoint(entry) for entry in (value, *inner))
 
 
 def entry_ids(document: Document, catalog: Catalog) -> dict[str, str]:

@@ -38,7 +38,7 @@ _PLACEHOLDER: Final = re.compile(
     | none | null | nil | undefined | redacted | (?:api|secret|access)[-_ ]?key(?:[-_ ]?here)?
     | (?:insert|put|paste|enter|add)[-_ ](?:api|key|token|secret|your|my|the|here)\b.*
     | (?:[a-z0-9]+[-_ ])*your[-_ ]?.*(?:key|token|secret).*
-    | (?:[a-z0-9]+[-_])*(?: x{3,32} | \*{3,} | \.{2,}.* | …+.* )
+    | (?:[a-z0-9]+[-_])*(?: x{3,60} | \*{3,} | \.{2,}.* | …+.* )
     | \$\{.* | \$\(.* | \$(?-i:[A-Z_][A-Z0-9_]*) | \{\{.*\}\} | %\w+% | <.*> | \[.*\]
     """,
     re.IGNORECASE | re.VERBOSE | re.DOTALL,

@@ -14,6 +14,7 @@ _DOUBTS_MAX: Final = 20
 _LINES_SHOWN: Final = 5
 _SPELLED: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
 _LONGEST_NAME: Final = 100
+_ASSIGNED: Final = re.compile(r"(?<![A-Za-z0-9_?&])([A-Za-z_][A-Za-z0-9_]*)[ \t]*=", re.ASCII)
 # What a terminal or an editor puts on the next line when it wraps a key: letters of both cases, or digits among them.
 _PIECE: Final = re.compile(r"(?![A-Z_]+\Z|[a-z_]+\Z)[A-Za-z0-9_./+-]*[A-Za-z0-9][A-Za-z0-9_./+-]*={0,2}", re.ASCII)
 
@@ -66,8 +67,8 @@ def _doubts(found: Sequence[Statement], values: dict[str, str], wants: Wants) ->
         if named := _named(one.written, wants):
             yield f"line {one.number} names {masked(named)} and does not assign it: write {masked(named)}=value"
     for one in found:
-        if one.quoted and (named := _swallowed(one.value, values, wants)):
-            yield f"line {one.number} opens a quote that encloses the line of {masked(named)}: close it"
+        if one.name and (named := _swallowed(one.value, values, wants)):
+            yield f"line {one.number} has {masked(named)}= inside of another value: give it its own line, outside of quotes"
         elif one.name.endswith("_FILE") and wants(one.name.removesuffix("_FILE")):
             yield f"line {one.number} sets {masked(one.name)}, which is followed in the broker's environment only: set it there"
         elif one.name and (meant := _meant(one.name, wants)) and not values.get(meant):
@@ -89,9 +90,8 @@ def _named(line: str, wants: Wants) -> str:
 
 
 def _swallowed(value: str, values: dict[str, str], wants: Wants) -> str:
-    """The first name that an assignment inside a value of several lines would set, and that nothing else sets."""
-    heads = (line.partition("=") for line in value.splitlines()[1:])
-    names = (head.strip().removeprefix("export ").strip() for head, equals, _ in heads if equals)
+    """The first name that an assignment inside a value would set, and that nothing else sets."""
+    names = (found[1] for found in _ASSIGNED.finditer(value) if len(found[1]) <= _LONGEST_NAME)
     return next((name for name in names if wants(name) and name not in values), "")
 
 

@@ -128,7 +128,10 @@ def test_a_quote_that_encloses_a_key_is_named() -> None:
     """P7: the parsers agree that the key is a part of the text; that it is missing is no mystery then."""
     text = 'MOTD="hello\nOPENAI_API_KEY=sk-canary\nBYE="\n'
     assert values(text) == {"MOTD": "hello\nOPENAI_API_KEY=sk-canary\nBYE="}
-    assert doubts(text) == "line 1 opens a quote that encloses the line of OPENAI_API_KEY: close it"
+    said = "line 1 has OPENAI_API_KEY= inside of another value: give it its own line, outside of quotes"
+    assert doubts(text) == said
+    assert doubts("A=1 OPENAI_API_KEY=sk-canary") == said
+    assert doubts(text + "OPENAI_API_KEY=sk-other") == ""
 
 
 @pytest.mark.parametrize("rest", ["1111bbbbCCCC", "   1111bbbbCCCC", "aB/c+d=", "Ab_9\nzz99"])
