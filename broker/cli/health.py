@@ -48,8 +48,10 @@ def run(args: Namespace) -> int:
 def _asked(args: Namespace, *, last: bool) -> int:
     from equabot_client.health import check  # noqa: PLC0415
 
+    address = args.address or _configured(args)
     with refusals():
-        serving = check(args.service, address=args.address or _configured(args))
+        serving = check(args.service, address=address)
+        meant = [name for name in _meant(args.service) if check(name, address=address) is not None] if serving is None else []
     if serving:
         output.say("SERVING")
     if (serving or last) and args.address is None and not addressed(args):
@@ -57,7 +59,15 @@ def _asked(args: Namespace, *, last: bool) -> int:
     if serving:
         return Exit.DONE
     name = args.service or "the broker"
-    raise Failure(f"{name}: NOT_SERVING" if serving is False else f"{name}: NOT_FOUND: no such service")
+    if serving is None:
+        hint = f"; did you mean {' or '.join(meant)}?" if meant else ": readiness, liveness, provider/NAME or profile/ID"
+        raise Failure(f"{name}: NOT_FOUND: no such service{hint}")
+    raise Failure(f"{name}: NOT_SERVING")
+
+
+def _meant(service: str) -> list[str]:
+    """What a name without its kind may be."""
+    return [] if "/" in service else [f"provider/{service}", f"profile/{service}"]
 
 
 def _explain(args: Namespace) -> None:

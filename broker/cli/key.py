@@ -2,7 +2,8 @@
 
 A raw lease is given back as soon as its secret is written: nobody would renew or revoke it, the secret cannot be taken back,
 and a script that asks in a loop would otherwise use up its agent's leases. The broker's log keeps that it was granted.
-A brokered token is worth as much as its lease, which is therefore left to run out.
+A brokered token is worth as much as its lease, which is therefore left to run out; whoever asks again gets the same token, and
+holds one lease: a helper that is called every few seconds does not use up its agent's leases either.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -31,7 +32,7 @@ def run(args: Namespace) -> int:
     from equabot_client.errors import EquabotError  # noqa: PLC0415
 
     with broker(args) as connected:
-        lease = connected.acquire(args.what, delivery=delivery(args))
+        lease = connected.acquire(args.what, delivery=delivery(args), holder=f"key {args.what}")
         try:
             write_exactly(lease.secret.reveal())
             if lease.notice:

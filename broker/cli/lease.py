@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
-from broker.cli import output
+from broker.cli import lease_naming, output
 from broker.cli.arguments import add_agent, add_delivery, add_places, delivery, duration
 from broker.cli.connecting import addressed, admin, broker
 from broker.cli.exits import Exit, Failure
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _SUCCEEDED = ("max_ttl", "shutting_down")
 """Ends of a lease after which another may be had; when the broker is gone for good, asking for it says so."""
 
+_ROUNDING = 1.0
+"""Seconds by which a lease may be shorter than what was asked for without a word."""
 _EVENT_STYLES = {"GRANTED": Style.GOOD, "ROTATED": Style.STRONG, "EXPIRING": Style.WARN, "REVOKED": Style.BAD}
 
 
@@ -34,12 +36,14 @@ def add_parser(subparsers: Any, **described: str) -> None:
     parser.add_argument("--json", action="store_true", help="the whole lease, its secret included")
 
     parser = _command(family, "renew", renew, "extend a lease, counting from now")
-    parser.add_argument("id", metavar="ID")
+    parser.add_argument("id", metavar="ID", help="the id, or how it begins (see `lease list`)")
     parser.add_argument("--ttl", type=duration, metavar="15m", help="how long (default: as first asked)")
     parser.add_argument("--json", action="store_true", help="the whole lease, its secret included")
 
-    parser = _command(family, "revoke", revoke, "end a lease")
-    parser.add_argument("id", metavar="ID")
+    parser = _command(family, "revoke", revoke, "end a lease, or every lease of an agent, a provider or a profile")
+    parser.add_argument("id", metavar="ID", nargs="?", default="", help="the id, or how it begins (see `lease list`)")
+    parser.add_argument("--provider", metavar="NAME", help="every lease of this provider")
+    parser.add_argument("--profile", metavar="PROFILE_ID", help="every lease on this profile")
 
     parser = _command(family, "list", list_all, "the living leases of every agent, or of one (asks the admin socket)")
     parser.add_argument("--json", action="store_true", help="a list of leases, without secrets")
@@ -61,6 +65,7 @@ def acquire(args: Namespace) -> int:
     """Acquires a lease that lives on after the command has ended."""
     with broker(args) as connected:
         lease = connected.acquire(args.what, ttl=args.ttl, delivery=delivery(args), session=args.session)
+        _warn_if_shorter(args, lease, since=lease.issued_at.timestamp())
         _show(lease, as_json=args.json)
         if lease.notice:
             output.complain(lease.notice)
@@ -69,44 +74,83 @@ def acquire(args: Namespace) -> int:
 
 def renew(args: Namespace) -> int:
     """Renews a lease of the agent."""
+    lease_id = lease_naming.whole(args, args.id)
     with broker(args) as connected:
-        _show(connected.renew(args.id, ttl=args.ttl), as_json=args.json)
+        lease = connected.renew(lease_id, ttl=args.ttl)
+        _warn_if_shorter(args, lease, since=now())
+        _show(lease, as_json=args.json)
     return Exit.DONE
+
+
+def _warn_if_shorter(args: Namespace, lease: "Lease", *, since: float) -> None:
+    """A lease may be shorter than what was asked for, which nothing in it shows."""
+    if args.ttl is None:
+        return
+    asked, granted = args.ttl.total_seconds(), lease.expires_at.timestamp() - since
+    if granted < asked - _ROUNDING:
+        ends = lease.credential_expires_at
+        by_credential = ends is not None and ends <= lease.expires_at
+        why = "its credential ends then" if by_credential else "see max_ttl of the agent and of leases in the configuration"
+        output.complain(f"the lease lives {output.span(granted)}, not {output.span(asked)}: {why}")
 
 
 def revoke(args: Namespace) -> int:
-    """Revokes a lease. Idempotent.
+    """Revokes a lease, or every lease that matches, and says what ended. Idempotent.
 
-    Without a word about which agent it is, any agent's: through the admin socket, unless that is not there, as in an agent's
-    container.
+    An id without a word about which agent it is of is any agent's: through the admin socket, unless that is not there, as in an
+    agent's container.
     """
-    if args.agent is not None or addressed(args) or not _revoke_as_operator(args):
-        with broker(args) as connected:
-            connected.revoke(args.id)
+    if not args.id:
+        return _revoke_matching(args)
+    if args.provider or args.profile:
+        raise Failure("name a lease, or --agent, --provider and --profile, not both", code=Exit.USAGE)
+    lease_id = lease_naming.whole(args, args.id)
+    if args.agent is not None or addressed(args):
+        ended = _revoke_as_agent(args, lease_id)
+    else:
+        ended = _revoke_as_operator(args, lease_id)
+    output.say(f"lease {lease_id} is revoked" if ended else f"no living lease {lease_id}: nothing was revoked")
     return Exit.DONE
 
 
-def _revoke_as_operator(args: Namespace) -> bool:
+def _revoke_matching(args: Namespace) -> int:
+    if not (args.agent or args.provider or args.profile):
+        raise Failure("say which leases: an id, --agent, --provider or --profile", code=Exit.USAGE)
+    with admin(args) as connected:
+        count = connected.revoke_leases(agent=args.agent or "", provider=args.provider or "", profile=args.profile or "")
+    output.say("1 lease is revoked" if count == 1 else f"{count} leases are revoked")
+    return Exit.DONE
+
+
+def _revoke_as_agent(args: Namespace, lease_id: str) -> bool:
+    with broker(args) as connected:
+        return connected.revoke(lease_id)
+
+
+def _revoke_as_operator(args: Namespace, lease_id: str) -> bool:
     from equabot_client.errors import BrokerUnavailable  # noqa: PLC0415
 
     with admin(args) as connected:
         try:
-            connected.revoke_leases(lease_id=args.id)
+            return connected.revoke_leases(lease_id=lease_id) > 0
         except BrokerUnavailable:
-            return False
-    return True
+            pass
+    return _revoke_as_agent(args, lease_id)
 
 
 def list_all(args: Namespace) -> int:
     """Lists the living leases, oldest first."""
     with admin(args) as connected:
-        leases = connected.list_leases(agent=args.agent or "")
+        living = connected.list_leases()
+    leases = [lease for lease in living if args.agent in (None, lease.agent)]
     if args.json:
         output.document([_plain(lease) for lease in leases])
         return Exit.DONE
+    # A script is given the whole id, which means the same lease for good.
+    shown = lease_naming.shortened([lease.id for lease in living]) if output.for_people() else {}
     rows = [
         (
-            lease.id,
+            shown.get(lease.id, lease.id),
             lease.agent,
             lease.profile,
             lease.delivery,

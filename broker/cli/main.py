@@ -22,6 +22,7 @@ from broker.cli.surroundings import environment
 _COMMANDS: Final = {
     "serve": ("serve", "run the broker"),
     "lease": ("lease", "acquire, renew, revoke, list and watch leases"),
+    "profile": ("profiles", "end a cooldown, a disable or a rejection of a profile"),
     "agent": ("agent", "list, suspend and resume agents"),
     "key": ("key", "print a secret, and nothing else (for apiKeyHelper and scripts)"),
     "exec": ("exec_command", "run a command with leases in its environment"),

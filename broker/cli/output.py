@@ -87,6 +87,11 @@ def columns(texts: Sequence[str]) -> None:
     print("\t".join(map(_clean, texts)).rstrip(), flush=True)
 
 
+def for_people() -> bool:
+    """Whether standard output is a terminal."""
+    return _person(sys.stdout)
+
+
 def document(value: Mapping[str, Any] | list[dict[str, Any]], *, indent: int | None = 2) -> None:
     """JSON on standard output, for programs."""
     print(json.dumps(value, indent=indent, ensure_ascii=not takes_all(sys.stdout)), flush=True)

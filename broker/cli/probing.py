@@ -1,4 +1,5 @@
-"""`equabot models status --probe`: every credential of an agent, tried on its provider with one tiny call. It sets no cooldown.
+"""`equabot models status --probe`: every credential of an agent, tried on its provider with one tiny call. It sets no cooldown;
+one that succeeds ends what is held against the profile.
 
 What the sources here hold is tried as it is. For the rest, and for a login that only a broker can refresh, a running broker is
 asked for a lease, which is given back at once.
@@ -12,8 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from broker.cli import output
-from broker.cli.connecting import broker
+from broker.cli.connecting import addressed, broker
+from broker.cli.exits import Failure
 from broker.cli.output import Cell, Style
+from broker.cli.profiles import forgive
 from broker.cli.status_report import Report
 from broker.domain.credentials import headers
 from broker.domain.probing import Found, Request, Verdict, request
@@ -60,11 +63,31 @@ def probe_all(args: Namespace, report: Report) -> list[Probed]:
             else:
                 requests[status.id] = made
     found |= run_async(probe(requests))
+    for status in report.profiles:
+        if status.id in found and found[status.id].verdict is Verdict.OK and is_held_against(status, report.now):
+            found[status.id] = _cleared(args, status, running=bool(report.broker))
     return [
         Probed(status.id, status.provider, _model(report.config, status.provider), found[status.id])
         for status in report.profiles
         if status.id in found
     ]
+
+
+def is_held_against(status: "ProfileStatus", now: float) -> bool:
+    """Whether a cooldown, a disable or a rejection keeps the profile from being used."""
+    ends = (status.cooldown_until, status.disabled_until, *status.model_cooldowns.values())
+    return status.state == State.REJECTED or any(end > now for end in ends)
+
+
+def _cleared(args: Namespace, status: "ProfileStatus", *, running: bool) -> Found:
+    """The provider takes the credential of this version: what an earlier answer made of it is over."""
+    if running and addressed(args):
+        return Found(Verdict.OK, f"the operator's `equabot profile clear {status.id}` ends what is held against it")
+    try:
+        ended, _ = forgive(args, status.id, version=status.version)
+    except Failure as failure:
+        return Found(Verdict.OK, f"what is held against it goes on: {failure.message}")
+    return Found(Verdict.OK, f"{' and '.join(ended)} ended" if ended else "")
 
 
 def document(probed: Sequence[Probed]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Where a report on an agent's credentials comes from: a running broker, else the sources themselves."""
 
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -86,4 +86,6 @@ def _told(profiles: Iterable["Profile"]) -> "list[ProfileStatus]":
 def _epoch(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.timestamp()
+    if isinstance(value, Mapping):
+        return {name: _epoch(instant) for name, instant in value.items()}
     return 0.0 if value is None else value

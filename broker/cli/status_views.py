@@ -56,16 +56,16 @@ def _provider(report: Report, provider: str) -> dict[str, Any]:
 
 
 def _unusable(profile: ProfileStatus, now: float) -> list[dict[str, Any]]:
-    ends = (
-        ("cooldown", profile.cooldown_until, ""),
-        ("disabled", profile.disabled_until, profile.disabled_reason),
-        ("rejected", profile.retry_at, ""),
-    )
+    ends: list[tuple[str, float, dict[str, str]]] = [
+        ("cooldown", profile.cooldown_until, {}),
+        *(("cooldown", until, {"model": model}) for model, until in sorted(profile.model_cooldowns.items())),
+        ("disabled", profile.disabled_until, {"reason": profile.disabled_reason} if profile.disabled_reason else {}),
+        ("rejected", profile.retry_at if profile.state == State.REJECTED else 0.0, {}),
+    ]
     return [
-        {"profileId": profile.id, "provider": profile.provider, "kind": kind}
-        | ({"reason": reason} if reason else {})
+        {"profileId": profile.id, "provider": profile.provider, "kind": kind, **more}
         | {"until": output.rfc3339(until), "remainingMs": round((until - now) * 1000)}
-        for kind, until, reason in ends
+        for kind, until, more in ends
         if until > now
     ]
 
@@ -175,10 +175,15 @@ def _when(profile: ProfileStatus, now: float) -> str:
 
 
 def _marks(profile: ProfileStatus, now: float) -> str:
-    """`[cooldown 5m]`, `[disabled:billing 4h]`."""
+    """`[cooldown 5m]`, `[cooldown:opus 5m]`, `[disabled:billing 4h]`."""
     marks = []
     if profile.cooldown_until > now:
         marks.append(f"[cooldown {output.span(profile.cooldown_until - now)}]")
+    for model, until in sorted(profile.model_cooldowns.items()):
+        if until > now:
+            marks.append(f"[cooldown:{model} {output.span(until - now)}]")
     if profile.disabled_until > now:
         marks.append(f"[disabled:{profile.disabled_reason or 'billing'} {output.span(profile.disabled_until - now)}]")
+    if profile.state == State.REJECTED and profile.retry_at > now:
+        marks.append(f"[tried again in {output.span(profile.retry_at - now)}]")
     return " ".join(marks)

@@ -104,6 +104,14 @@ class Usage:
         return until if until > now else 0.0
 
 
+def held_against(usage: Usage, version: int, *, now: float) -> list[str]:
+    """What keeps a profile with this version of its material from being used, in the words of the wire."""
+    cooling = usage.cooldown_until > now or any(met.until > now for met in usage.models.values())
+    rejected = bool(usage.rejected) and usage.rejected_version == version
+    words = (("cooldown", cooling), ("disable", usage.disabled_until > now), ("rejection", rejected))
+    return [word for word, holds in words if holds]
+
+
 def is_old(usage: Usage, *, now: float, began: float | None = None, earliest: float | None = None, model: str = "") -> bool:
     """Whether a request that has just failed was made before what it met began, so that its failure is part of that.
 

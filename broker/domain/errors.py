@@ -36,12 +36,19 @@ class BrokerError(Exception):
 
     reason: ClassVar[str]
     retryable: ClassVar[bool] = False
+    soon: ClassVar[float | None] = None
+    """In how many seconds it is worth asking again, where nothing says it better."""
 
     def __init__(self, message: str, *, metadata: Mapping[str, str] | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.metadata: Mapping[str, str] = dict(metadata or {})
         self.retry_after = retry_after
+
+    @property
+    def wait(self) -> float | None:
+        """In how many seconds it is worth asking again; None: it takes a person, or the same request is never granted."""
+        return self.soon if self.retry_after is None else self.retry_after
 
 
 class InvalidArgument(BrokerError):
@@ -100,6 +107,7 @@ class RateLimited(BrokerError):
 class SourceNotSynced(BrokerError):
     reason = "SOURCE_NOT_SYNCED"
     retryable = True
+    soon = 1.0
 
 
 class IdentityUnchecked(SourceNotSynced):
@@ -111,6 +119,7 @@ class RefreshFailed(BrokerError):
 
     reason = "REFRESH_FAILED"
     retryable = True
+    soon = 1.0
 
 
 class ReauthRequired(BrokerError):
@@ -122,6 +131,7 @@ class AuditUnavailable(BrokerError):
 
     reason = "AUDIT_UNAVAILABLE"
     retryable = True
+    soon = 1.0
 
 
 class StateUnavailable(BrokerError):
@@ -129,11 +139,13 @@ class StateUnavailable(BrokerError):
 
     reason = "STATE_UNAVAILABLE"
     retryable = True
+    soon = 1.0
 
 
 class ShuttingDown(BrokerError):
     reason = "SHUTTING_DOWN"
     retryable = True
+    soon = 1.0
 
 
 class CannotStart(Exception):

@@ -20,8 +20,8 @@ class Lease:
     """One grant. `automatic` tells whether the broker chose the profile, so that another may take over; `asked` is the time to
     live first asked for, which renewals keep to; `streaming` whether a stream holds it: then it ends with that stream.
     `token` is the digest of what the holder of a brokered lease shows to the gateway; empty for a raw one. `model` is the one
-    that its requests are for, where its holder said so; `holder` a name for who holds it, within the agent; `client` the
-    program that it was chosen for, empty where that is not known.
+    that its requests are for, where its holder said so; `holder` a name for who holds it, within the agent, which no store
+    keeps; `client` the program that it was chosen for, empty where that is not known.
     """
 
     id: str

@@ -2,6 +2,7 @@
 credential."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -63,6 +64,8 @@ _BY_STATUS: Final = {
     504: Found(Verdict.TIMEOUT, "the provider gave up waiting"),
     529: Found(Verdict.RATE_LIMIT, "the provider is overloaded"),
 }
+_OF_THE_REQUEST: Final = re.compile(r"\bscopes?\b|insufficient.scope|permission")
+"""How a 401 says that the credential is good, and this request is too much for it."""
 _BY_TEXT: Final = (
     (("insufficient credits", "credit balance", "insufficient_quota"), _BY_STATUS[402]),
     (("usage limit", "quota", "too many requests", "rate limit"), _BY_STATUS[429]),
@@ -115,6 +118,8 @@ def judge(status: int, body: bytes) -> Found:
     if _ONLY_CLAUDE_CODE in text:
         why = "rejected: it is only authorized for use with Claude Code; use an Anthropic API key instead"
         return Found(Verdict.AUTH, why, sure=False)
+    if status == 401 and _OF_THE_REQUEST.search(text):
+        return _BY_STATUS[403]
     if status in _BY_STATUS:
         return _BY_STATUS[status]
     if status == 404 and "model" in text:

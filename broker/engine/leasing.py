@@ -21,6 +21,7 @@ from broker.domain.errors import (
 from broker.domain.leases import Lease, LeaseOptions, check_ttl, grant, renew, renewal_due, shortened
 from broker.domain.material import Held
 from broker.domain.policies import NO_GATEWAY, Delivery, Policies
+from broker.domain.provider import Catalog
 from broker.engine.choosing import Choosing
 from broker.engine.flushing import Flushing
 from broker.engine.grants import Grant, Request
@@ -170,11 +171,14 @@ class Leasing:
         self._store.flush()
         return self._with_material(renewed, held)
 
-    def revoke(self, agent: str, lease_id: str) -> None:
-        """Ends the lease. An unknown one, or another agent's, is not an error."""
+    def revoke(self, agent: str, lease_id: str) -> bool:
+        """Ends the lease, and returns whether it lived. An unknown one, or another agent's, is not an error."""
         lease = self._ledger.get(lease_id)
-        if lease is not None and lease.agent == agent:
-            self._end([lease], "revoked")
+        if lease is None or lease.agent != agent:
+            return False
+        lived = lease.expires_at > self._clock.steady()
+        self._end([lease], "revoked")
+        return lived
 
     def report(
         self,
@@ -297,6 +301,11 @@ class Leasing:
     def wall_moved(self) -> None:
         """The wall clock jumped: leases last as long as before, but end at other instants. Streams are told, the store too."""
         self._ledger.wall_moved()
+
+    @property
+    def catalog(self) -> Catalog:
+        """The providers that there are leases of."""
+        return self._choosing.catalog
 
     # -- what the gateway may ask --------------------------------------------------------------------------------------
 
@@ -483,7 +492,7 @@ class Leasing:
         """The lease whose token goes on, where there is one, the same agent's for the same provider."""
         before = self._ledger.get(request.succeeds)
         same = before is not None and before.brokered and (before.agent, before.provider) == (agent, provider)
-        return before if same else None
+        return before if same else self._ledger.held_as((agent, provider, request.holder))
 
     def _token(self, before: Lease | None) -> lease_tokens.Token:
         if before is not None:

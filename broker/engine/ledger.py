@@ -32,6 +32,7 @@ class Ledger:
         self._held_by: Counter[str] = Counter()
         self._by_token: dict[bytes, str] = {}
         self._tokens: dict[str, SecretValue] = {}
+        self._by_holder: dict[tuple[str, str, str], str] = {}
         self.agenda: Agenda[str] = Agenda()
         self.endings: list[Callable[[Lease, str], None]] = []
 
@@ -43,6 +44,11 @@ class Ledger:
         """The lease whose token has this digest, if it has not ended."""
         lease_id = self._by_token.get(digest)
         return None if lease_id is None else self._leases[lease_id]
+
+    def held_as(self, holder: tuple[str, str, str]) -> Lease | None:
+        """The lease of a named holder (agent, provider, name), if it has not ended and this process knows its token."""
+        lease_id = self._by_holder.get(holder)
+        return None if lease_id is None else self._leases.get(lease_id)
 
     def token(self, lease_id: str) -> SecretValue | None:
         """The lease's token itself, where this process has made it."""
@@ -69,6 +75,8 @@ class Ledger:
         self.adopt(lease)
         if token is not None:
             self._tokens[lease.id] = token
+            if lease.holder:
+                self._by_holder[_holder(lease)] = lease.id
         self._put(lease)
 
     def adopt(self, lease: Lease) -> None:
@@ -105,6 +113,8 @@ class Ledger:
         self.agenda.forget(lease_id)
         self._held_by[lease.agent] -= 1
         self._tokens.pop(lease_id, None)
+        if self._by_holder.get(_holder(lease)) == lease_id:
+            del self._by_holder[_holder(lease)]
         if self._by_token.get(lease.token) == lease_id:
             del self._by_token[lease.token]
         if lease.streaming:
@@ -165,6 +175,10 @@ class Ledger:
 
 def _is_stored(lease: Lease) -> bool:
     return bool(lease.token) or not lease.streaming
+
+
+def _holder(lease: Lease) -> tuple[str, str, str]:
+    return lease.agent, lease.provider, lease.holder
 
 
 def whose(lease: Lease) -> dict[str, str]:

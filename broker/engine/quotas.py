@@ -1,5 +1,6 @@
 """How many leases an agent may hold, and how often it may ask for one."""
 
+from broker.domain.credentials import span
 from broker.domain.errors import LeaseLimit
 from broker.domain.policies import AgentPolicy, Allowance
 from broker.engine.ledger import Ledger
@@ -18,7 +19,12 @@ class Quotas:
         if self._full(agent, policy, freed):
             self._ledger.tick()
             if self._full(agent, policy, freed):
-                raise LeaseLimit(f"agent {agent!r} holds {policy.max_leases} leases already, its agents.{agent}.max_leases")
+                first = min((lease.expires_at for lease in self._ledger.all() if lease.agent == agent), default=now)
+                raise LeaseLimit(
+                    f"agent {agent!r} holds {policy.max_leases} leases already, its agents.{agent}.max_leases: the first ends"
+                    f" in {span(first - now)}, and `equabot lease revoke --agent {agent}` ends them all",
+                    retry_after=max(first - now, 0.0),
+                )
         self._left[agent] = policy.spend(agent, self._left.get(agent), now=now)
 
     def spend_renewal(self, agent: str, policy: AgentPolicy, *, now: float) -> None:

@@ -223,7 +223,7 @@ class Spending:
                 lease=used.lease,
             )
         )
-        sure = answer.sure and not used.account
+        sure = answer.sure and not used.account and not self._only_looks(used)
         note(outcome, retry_after=answer.retry_after, sure=sure)
         self._move_on(used)
 
@@ -231,6 +231,11 @@ class Spending:
         """At once, and not with the next request: that may come when the vendor said, and be told the same."""
         with suppress(RefreshFailed):
             self._leasing.moved_on(used.agent, used.lease, profile=used.profile, version=used.version, model=used.model)
+
+    def _only_looks(self, used: Used) -> bool:
+        """Whether the request only looked something up with a vendor of models: a key that may not list models may ask them."""
+        provider = self._leasing.catalog.providers.get(used.provider)
+        return provider is not None and bool(provider.api) and used.method in ("GET", "HEAD")
 
     def _check(self, lease: Lease, provider: Provider, method: str, received: str) -> None:
         if lease.provider != provider.id:

@@ -6,7 +6,7 @@ Everything that can change a profile's worth comes through here, and every chang
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from broker.domain.cooldowns import MINUTE, Usage, shifted
+from broker.domain.cooldowns import MINUTE, Usage, held_against, shifted
 from broker.domain.credentials import Standing, Trouble, assess
 from broker.domain.evidence import Evidence, overlaid
 from broker.domain.material import Held, Material, changed
@@ -187,12 +187,18 @@ class Standings:
             self._warn_within = warn_within
             self._reassess(list(self._board))
 
-    def forgive(self, key: Key) -> None:
-        """An operator holds nothing against the profile any more, whichever agent has met it."""
+    def forgive(self, key: Key, *, version: int = 0) -> frozenset[str]:
+        """An operator holds nothing against the profile any more, whichever agent has met it: where it holds this `version`
+        of its material, 0 meaning any. Returns what that has ended."""
+        if version not in (0, self.material.held[key].version):
+            return frozenset()
+        now, met = self._clock.now(), [self.usage(key), *(own.usage for own in self.evidence(key).values())]
+        ended = frozenset(word for usage in met for word in held_against(usage, self.material.held[key].version, now=now))
         if not key[0]:
             self._untold.update(self._evidence.forget_all(key[1]))
         self.replace_usage(key, Usage(last_used=self.usage(key).last_used))
         self._changed()
+        return ended
 
     def tried(self, agent: str, key: Key) -> None:
         """The agent is given the credential now. Where that was refused a while ago, the others wait for what comes of it, and

@@ -86,7 +86,7 @@ def refusal_of(error: errors.BrokerError) -> Refused:
         _STATUSES.get(type(error), 403),
         error.reason,
         error.message,
-        retry_after=error.retry_after,
+        retry_after=error.wait,
         agent=error.metadata.get("agent", ""),
     )
 

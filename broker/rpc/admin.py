@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from broker.domain.errors import ProfileNotFound, SourceNotSynced
+from broker.domain.errors import InvalidArgument, ProfileNotFound, SourceNotSynced
 from broker.domain.findings import findings
 from broker.domain.hygiene import quoted
 from broker.domain.leases import Lease
@@ -156,11 +156,12 @@ class AdminServicer:
         keys = [key for key, candidate in self._standings.all() if candidate.id == profile]
         if not keys:
             raise ProfileNotFound(f"no source holds a profile {quoted(profile)}")
-        for key in keys:
-            self._standings.forgive(key)
+        if request.version < 0:
+            raise InvalidArgument(f"version {request.version} is none that a profile can have")
+        ended = {word for key in keys for word in self._standings.forgive(key, version=request.version)}
         self._store.flush()
         self._did("ClearCooldown", profile=profile, count=len(keys))
-        return pb.ClearCooldownResponse()
+        return pb.ClearCooldownResponse(ended=sorted(ended))
 
     async def reload(self, request: pb.ReloadRequest, call: Call) -> pb.ReloadResponse:
         """Reads the configuration again, and then every source."""

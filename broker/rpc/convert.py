@@ -148,6 +148,8 @@ def profile_status(status: ProfileStatus) -> broker_pb2.ProfileStatus:
         instant = getattr(status, stamp)
         if instant:
             _stamp(getattr(message, stamp), instant)
+    for model, until in status.model_cooldowns.items():
+        _stamp(message.model_cooldowns[_plain(model)], until)
     return message
 
 

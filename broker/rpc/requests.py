@@ -1,5 +1,6 @@
 """Messages → what the engine is asked. Whatever does not fit is refused whole, as InvalidArgument that names the field."""
 
+from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -33,6 +34,7 @@ def acquire(message: broker_pb2.AcquireLeaseRequest) -> Request:
         delivery=text(message.delivery, "delivery"),
         succeeds=text(message.succeeds, "succeeds"),
         client=text(message.client, "client"),
+        holder=text(message.holder, "holder"),
     )
 
 
@@ -41,18 +43,43 @@ def renew(message: broker_pb2.RenewLeaseRequest) -> tuple[str, float | None]:
     return required(message.lease_id, "lease_id"), _seconds(message.ttl, "ttl") if message.HasField("ttl") else None
 
 
-def outcome(message: broker_pb2.ReportOutcomeRequest) -> tuple[Outcome, float | None]:
-    """The outcome, and how many seconds the provider asked to be left alone."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """How a provider answered; arguments as of `Leasing.report`."""
+
+    outcome: Outcome
+    retry_after: float | None
+    version: int
+    model: str
+    elapsed: float | None
+    sure: bool
+
+
+def outcome(message: broker_pb2.ReportOutcomeRequest) -> Reported:
+    """What is reported. Raises InvalidArgument."""
     known = _OUTCOMES.get(message.outcome)
     if known is None:
         names = ", ".join(broker_pb2.Outcome.Name(number) for number in _OUTCOMES)
         raise InvalidArgument(f"outcome {int(message.outcome)} is none: use {names}")
     if message.version < 0:
         raise InvalidArgument(f"version {message.version} is none that a lease can have")
-    wait = _seconds(message.retry_after, "retry_after") if message.HasField("retry_after") else None
-    if wait is not None and wait < 0:
-        raise InvalidArgument(f"retry_after must not be negative, as {wait:g} s is")
-    return known, wait
+    return Reported(
+        outcome=known,
+        retry_after=_passed(message, "retry_after"),
+        version=message.version,
+        model=text(message.model, "model"),
+        elapsed=_passed(message, "elapsed"),
+        sure=not message.about_request,
+    )
+
+
+def _passed(message: broker_pb2.ReportOutcomeRequest, field: str) -> float | None:
+    if not message.HasField(field):  # type: ignore[arg-type]
+        return None
+    seconds = _seconds(getattr(message, field), field)
+    if seconds < 0:
+        raise InvalidArgument(f"{field} must not be negative, as {seconds:g} s is")
+    return seconds
 
 
 def order(message: admin_pb2.SetOrderRequest) -> list[str]:

@@ -121,15 +121,25 @@ class BrokerServicer:
 
     async def revoke_lease(self, request: pb.RevokeLeaseRequest, call: Call) -> pb.RevokeLeaseResponse:
         """Ends."""
-        self._leasing.revoke(self._agent, requests.required(request.lease_id, "lease_id"))
-        return pb.RevokeLeaseResponse()
+        return pb.RevokeLeaseResponse(
+            revoked=self._leasing.revoke(self._agent, requests.required(request.lease_id, "lease_id"))
+        )
 
     async def report_outcome(self, request: pb.ReportOutcomeRequest, call: Call) -> pb.ReportOutcomeResponse:
         """Takes note of a provider's answer."""
         lease_id = requests.required(request.lease_id, "lease_id")
-        outcome, wait = requests.outcome(request)
+        told = requests.outcome(request)
         try:
-            changed = self._leasing.report(self._agent, lease_id, outcome, retry_after=wait, version=request.version)
+            changed = self._leasing.report(
+                self._agent,
+                lease_id,
+                told.outcome,
+                retry_after=told.retry_after,
+                version=told.version,
+                model=told.model,
+                elapsed=told.elapsed,
+                sure=told.sure,
+            )
         except RefreshFailed:
             changed = await self._moved_on(call, lease_id)
         return pb.ReportOutcomeResponse(changed=changed)
@@ -137,9 +147,9 @@ class BrokerServicer:
     async def list_profiles(self, request: pb.ListProfilesRequest, call: Call) -> pb.ListProfilesResponse:
         """The candidates, in order."""
         provider, session = requests.text(request.provider, "provider"), requests.text(request.session, "session")
-        client = requests.text(request.client, "client")
+        client, model = requests.text(request.client, "client"), requests.text(request.model, "model")
         await self._settle(call)
-        statuses = self._choosing.statuses(self._agent, provider, session=session, client=client)
+        statuses = self._choosing.statuses(self._agent, provider, session=session, model=model, client=client)
         return pb.ListProfilesResponse(profiles=map(profile_status, statuses))
 
     async def pin_profile(self, request: pb.PinProfileRequest, call: Call) -> pb.PinProfileResponse:

@@ -97,8 +97,8 @@ def explained(error: errors.BrokerError) -> Refusal:
     message = _cut(error.message, _MESSAGE_BYTES)
     status = Status(code=code.value[0], message=message)
     status.details.add().Pack(ErrorInfo(domain=DOMAIN, reason=error.reason, metadata=_bounded(error.metadata)))
-    if error.retry_after is not None:
-        status.details.add().Pack(RetryInfo(retry_delay=_duration(error.retry_after)))
+    if error.wait is not None:
+        status.details.add().Pack(RetryInfo(retry_delay=_duration(error.wait)))
     return Refusal(code, message, ((TRAILER, status.SerializeToString()),))
 
 

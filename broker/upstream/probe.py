@@ -67,7 +67,12 @@ class HttpProbes:
                 self._client = await asyncio.to_thread(client, timeout=self._within)
         except Exception as error:  # noqa: BLE001 - the port's last door
             return _unasked(error, profile.provider)
-        return await _asked(self._client, made, self._within)
+        found = await _asked(self._client, made, self._within)
+        if found.verdict is not Verdict.AUTH or found.sure:
+            return found
+        # A key that may not list models may ask one.
+        small = self._made(profile, Outcome.BILLING)
+        return found if small is None or small == made else await _asked(self._client, small, self._within)
 
     def _made(self, profile: Profile, about: Outcome) -> Request | None:
         provider = self._catalog.providers.get(profile.provider)

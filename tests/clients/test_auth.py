@@ -267,3 +267,34 @@ def test_a_date_in_retry_after_is_counted_from_now() -> None:
     wait = retry_after({"retry-after": format_datetime(datetime.now(UTC) + timedelta(minutes=2), usegmt=True)})
     assert wait is not None
     assert timedelta(seconds=110) < wait <= timedelta(seconds=120)
+
+
+@pytest.mark.parametrize(
+    ("answer", "about"),
+    [
+        ((401, "Missing scopes: api.model.read"), True),
+        ((403, "no access to this model"), True),
+        ((401, "invalid x-api-key"), False),
+        ((429, "slow down"), False),
+    ],
+)
+def test_a_report_says_which_request_it_is_of(
+    fake: FakeBroker, upstream: Upstream, post: Any, answer: tuple[int, str], about: bool
+) -> None:
+    """C1, P3, P18: the model that was asked, how long ago, and whether that request was refused and not the credential."""
+    upstream.answers = [Answer(answer[0], body={"error": {"message": answer[1]}})]
+    assert post(json={"model": "opus"}).status_code == answer[0]
+    (report,) = _reports(fake)
+    assert (report.model, report.about_request) == ("opus", about)
+    assert report.HasField("elapsed")
+    assert timedelta() <= report.elapsed.ToTimedelta() < timedelta(minutes=5)
+
+
+@pytest.mark.parametrize("content", [b"[" * 50, b'{"model": 5}', b'{"model": "a\\u0000b"}', b"", b"[1]"])
+def test_a_body_that_names_no_model_is_reported_without(
+    fake: FakeBroker, upstream: Upstream, post: Any, content: bytes
+) -> None:
+    """P18: whatever it is."""
+    upstream.answers = [Answer(429)]
+    post(json=None, content=content)
+    assert [report.model for report in _reports(fake)] == [""]

@@ -126,3 +126,19 @@ def test_nothing_of_an_answer_is_repeated() -> None:
     """It may quote the request's credential."""
     assert "s3cret" not in str(judge(400, b"s3cret is no good \xff"))
     assert judge(200, b"\xff" * (1 << 20)).verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    ("body", "sure"),
+    [
+        (b'{"error": {"message": "You have insufficient permissions. Missing scopes: api.model.read."}}', False),
+        (b'{"error": "insufficient_scope"}', False),
+        (b'{"error": {"message": "invalid x-api-key"}}', True),
+        (b'{"error": {"message": "Incorrect API key provided: periscope"}}', True),
+        (b"", True),
+    ],
+)
+def test_a_401_that_speaks_of_scopes_is_about_the_request(body: bytes, sure: bool) -> None:
+    """C1: a restricted key is a good key."""
+    found = judge(401, body)
+    assert (found.verdict, found.sure) == (Verdict.AUTH, sure)

@@ -869,3 +869,23 @@ async def test_what_an_agent_reports_of_the_gateway_counts_for_nothing() -> None
     assert engine.standings.usage(("", A)).error_count == 0
     engine.reporting.note(granted.held, Outcome.RATE_LIMIT, agent="main")
     assert engine.leasing.report("main", granted.lease.id, Outcome.RATE_LIMIT, version=granted.held.version) is True
+
+
+async def test_a_named_holder_of_tokens_has_one_lease(engine: Engine) -> None:
+    """C1: a helper that asks a hundred times gets one token, and holds one lease; another holder has its own. A raw lease has
+    no holder, and after a restart the token is another, for the broker knows the old one no more."""
+    engine = restarted(engine, deliveries=frozenset(Delivery))
+    engine.put(profile(A, "secret-a"), profile(B, "secret-b"))
+    asked = Request(profile=A, delivery="brokered", holder="key")
+    tokens = {engine.leasing.acquire("main", asked).token for _ in range(5)}
+    assert len(tokens) == 1
+    assert engine.leasing.count() == (1, 0)
+    assert engine.leasing.acquire("main", replace(asked, holder="other")).token not in tokens
+    assert engine.leasing.acquire("other", asked).token not in tokens
+    assert engine.leasing.count() == (3, 0)
+    for _ in range(3):
+        engine.leasing.acquire("main", replace(asked, delivery="raw"))
+    assert engine.leasing.count() == (6, 0)
+    again = restarted(engine, deliveries=frozenset(Delivery))
+    again.put(profile(A, "secret-a"), profile(B, "secret-b"))
+    assert again.leasing.acquire("main", asked).token not in tokens

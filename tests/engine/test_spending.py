@@ -503,3 +503,14 @@ async def test_an_agents_requests_at_once_are_bounded() -> None:
         await use(engine, token)
     engine.spending.disconnected()
     await use(engine, token)
+
+
+async def test_a_key_that_may_not_list_models_may_ask_them(engine: Engine) -> None:
+    """C1: the 401 to a list of models costs a cooldown, and the next request passes; a 401 to a model's request rejects."""
+    token = shown(acquire(engine))
+    listing = replace(used(await use(engine, token, asked="GET /v1/models")), method="GET")
+    engine.spending.answered(listing, Answer(status=401, began=engine.clock.now()))
+    assert not engine.standings.usage(("", A)).rejected
+    assert engine.standings.usage(("", A)).cooldown_until == engine.clock.now() + MINUTE
+    engine.spending.answered(replace(listing, method="POST"), Answer(status=401, began=engine.clock.now()))
+    assert engine.standings.usage(("", A)).rejected

@@ -78,7 +78,19 @@ def test_a_text_that_is_no_name_is_refused_by_field(field: str, value: str) -> N
 def test_every_outcome_has_its_number(outcome: Outcome) -> None:
     """The wire's names and the domain's are the same."""
     number = broker_pb2.Outcome.Value(outcome.name)
-    assert requests.outcome(broker_pb2.ReportOutcomeRequest(outcome=number)) == (outcome, None)
+    reported = requests.outcome(broker_pb2.ReportOutcomeRequest(outcome=number))
+    assert reported == requests.Reported(outcome=outcome, retry_after=None, version=0, model="", elapsed=None, sure=True)
+
+
+def test_a_report_says_which_request_it_is_of() -> None:
+    """P3, P18: the model that was asked, how long ago, and whether it was that request that was refused."""
+    message = broker_pb2.ReportOutcomeRequest(
+        outcome=broker_pb2.AUTH, model="opus", elapsed=Duration(seconds=7), about_request=True, version=3
+    )
+    reported = requests.outcome(message)
+    assert reported == requests.Reported(
+        outcome=Outcome.AUTH, retry_after=None, version=3, model="opus", elapsed=7.0, sure=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,6 +100,8 @@ def test_every_outcome_has_its_number(outcome: Outcome) -> None:
         (broker_pb2.ReportOutcomeRequest(outcome=99), "outcome 99 is none"),  # type: ignore[arg-type]
         (broker_pb2.ReportOutcomeRequest(outcome=broker_pb2.OK, version=-1), "version -1"),
         (broker_pb2.ReportOutcomeRequest(outcome=broker_pb2.OK, retry_after=Duration(seconds=-1)), "negative"),
+        (broker_pb2.ReportOutcomeRequest(outcome=broker_pb2.OK, elapsed=Duration(seconds=-1)), "elapsed must not be negative"),
+        (broker_pb2.ReportOutcomeRequest(outcome=broker_pb2.OK, model="a\nb"), "model holds"),
     ],
 )
 def test_an_outcome_that_says_nothing_is_refused(message: broker_pb2.ReportOutcomeRequest, told: str) -> None:

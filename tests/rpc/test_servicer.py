@@ -144,7 +144,7 @@ async def test_profiles_are_listed_in_order_without_secrets(serve: Serve) -> Non
         ("anthropic:key", "ok", True, True),
         ("anthropic:late", "expired", False, False),
     ]
-    assert listed[1].reason == "expired 1m ago"
+    assert listed[1].reason == "expired 1m ago; replace it in fake"
     assert [s.id for s in everything] == ["anthropic:key", "anthropic:late", "openai:key"]
     assert listed[0].label == "sk-a…only"
     assert SECRET not in str(everything)
@@ -244,7 +244,7 @@ async def test_why_no_profile_can_be_used_is_told_for_each(serve: Serve) -> None
     engine.hold(profile("openai:late", expires_at=NOW - 60.0), profile("openai:bad", None, fault="a placeholder"))
     async with serve(engine) as served:
         failed = await refused((await served.broker()).AcquireLease(ask("openai")))
-    assert failed.metadata == {"openai:late": "expired 1m ago", "openai:bad": "a placeholder"}
+    assert failed.metadata == {"openai:late": "expired 1m ago; replace it in fake", "openai:bad": "a placeholder"}
 
 
 async def test_ten_thousand_unusable_candidates_are_refused_as_one(serve: Serve) -> None:

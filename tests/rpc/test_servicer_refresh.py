@@ -47,7 +47,8 @@ async def test_an_expired_login_is_waited_for(serve: Serve) -> None:
 
 @pytest.mark.parametrize("open_", [True, False])
 async def test_who_has_no_time_left_is_told_before_it_is_up(serve: Serve, open_: bool) -> None:
-    """REFRESH_FAILED while refreshes fail and while none answers, and when to come again where that is known."""
+    """P4: REFRESH_FAILED while refreshes fail and while none answers, and when to come again: in a second, where the refresh
+    is under way."""
     world = World(UNREACHED, entry=login(left=-1))
     if not open_:
         world.script.open.clear()
@@ -57,7 +58,7 @@ async def test_who_has_no_time_left_is_told_before_it_is_up(serve: Serve, open_:
         told = await in_time(world, call)
     assert (told.code, told.reason) == ("UNAVAILABLE", "REFRESH_FAILED")
     assert "acme:me" in told.metadata
-    assert (told.retry_after is None) is not open_
+    assert told.retry_after == 1.0 if not open_ else told.retry_after is not None
     assert [denied.reason for denied in world.told(events.LeaseDenied)] == ["REFRESH_FAILED"]
 
 

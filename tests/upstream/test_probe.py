@@ -128,3 +128,24 @@ async def test_the_broker_asks_about_a_profile_with_the_request_that_fits() -> N
         assert (await probes.probe(unknown[0], Outcome.AUTH)).verdict is Verdict.NO_MODEL
         assert not HttpProbes(Catalog({"anthropic": vendor}), allowed=False).possible(key, Outcome.AUTH)
         assert len(upstream.received) == 2
+
+
+async def test_a_key_that_may_not_list_models_is_tried_on_a_small_one() -> None:
+    """C1: a 401 that speaks of scopes is about the list; what a model answers decides."""
+    scopes = {"error": {"message": "Missing scopes: api.model.read"}}
+    for answers, verdict in (
+        ([Answer(401, body=scopes)], Verdict.OK),
+        ([Answer(401, body=scopes), Answer(401)], Verdict.AUTH),
+    ):
+        with Upstream() as upstream:
+            openai = replace(PROVIDERS["openai"], base_url=upstream.url)
+            key = Profile(
+                id="openai:a", provider="openai", mode=Mode.API_KEY, source="s", unit="u", origin="o",
+                secret=SecretValue("sk-a"),
+            )  # fmt: skip
+            upstream.answers = answers
+            found = await HttpProbes(Catalog({"openai": openai})).probe(key, Outcome.AUTH)
+            assert found.verdict is verdict
+            assert [(received.method, received.path) for received in upstream.received] == [
+                ("GET", "/models"), ("POST", "/chat/completions"),
+            ]  # fmt: skip

@@ -1,13 +1,16 @@
 """What a request to a provider needs of a credential, for any HTTP library of httpx's form."""
 
+import json
 import logging
+import re
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, Final
 
 from equabot_client import errors
-from equabot_client._lease import Lease, Outcome
+from equabot_client._clock import steady
+from equabot_client._lease import Answered, Lease, Outcome
 from equabot_client.aio.credential import AsyncCredential
 from equabot_client.credential import Credential
 
@@ -29,6 +32,11 @@ _OUTCOMES: Final = {
 }
 _SPEAK_OF_BILLING: Final = (400, 403)
 _BILLING: Final = ("credit balance", "insufficient credits")
+_READ: Final = (*_SPEAK_OF_BILLING, 401)
+_OF_THE_REQUEST: Final = re.compile(r"\bscopes?\b|insufficient.scope|permission", re.IGNORECASE)
+"""How a 401 says that the credential is good, and this request is too much for it."""
+_BODY_MOST: Final = 8 << 20
+_NAME_MOST: Final = 256
 
 
 class AuthFlow:
@@ -59,17 +67,18 @@ class AuthFlow:
         for last in (False, True):
             lease = credential.lease()
             self._carry(request, shown, lease)
+            began = steady()
             response = yield request
             if self._lost_key(response, lease):
                 self._carry(response.request, response.request.headers, lease)
                 response = yield response.request
-            if response.status_code in _SPEAK_OF_BILLING:
+            if response.status_code in _READ:
                 response.read()
             outcome = self._outcome(response, lease)
             if outcome is None:
                 return
             try:
-                changed = credential.report(outcome, lease=lease, retry_after=retry_after(response.headers))
+                changed = credential.report(outcome, lease=lease, **_answered(request, response, began))
             except errors.EquabotError as error:
                 changed = _unreported(error)
             if last or not changed or not _can_repeat(request):
@@ -83,17 +92,18 @@ class AuthFlow:
         for last in (False, True):
             lease = await credential.lease()
             self._carry(request, shown, lease)
+            began = steady()
             response = yield request
             if self._lost_key(response, lease):
                 self._carry(response.request, response.request.headers, lease)
                 response = yield response.request
-            if response.status_code in _SPEAK_OF_BILLING:
+            if response.status_code in _READ:
                 await response.aread()
             outcome = self._outcome(response, lease)
             if outcome is None:
                 return
             try:
-                changed = await credential.report(outcome, lease=lease, retry_after=retry_after(response.headers))
+                changed = await credential.report(outcome, lease=lease, **_answered(request, response, began))
             except errors.EquabotError as error:
                 changed = _unreported(error)
             if last or not changed or not _can_repeat(request):
@@ -149,6 +159,29 @@ class AuthFlow:
                 *(origin[0], url.netloc.decode("ascii", "replace").rpartition("@")[2]),
                 *(lease.profile, lease.base_url or "no fixed address"),
             )
+
+
+def _answered(request: Any, response: Any, began: float) -> Answered:
+    """What a report says of the answer beside its outcome. `began`: the steady instant at which the request was made."""
+    status = response.status_code
+    return Answered(
+        retry_after=retry_after(response.headers),
+        model=_model(request),
+        elapsed=timedelta(seconds=max(steady() - began, 0.0)),
+        about_request=status == 403 or (status == 401 and _OF_THE_REQUEST.search(response.text) is not None),
+    )
+
+
+def _model(request: Any) -> str | None:
+    """The model that a request's JSON names, as most vendors have it."""
+    if not _can_repeat(request) or not 0 < len(request.content) <= _BODY_MOST:
+        return None
+    try:
+        body = json.loads(request.content)
+    except (ValueError, RecursionError):
+        return None
+    name = body.get("model") if isinstance(body, dict) else None
+    return name if isinstance(name, str) and name.isprintable() and len(name) <= _NAME_MOST else None
 
 
 def retry_after(headers: Mapping[str, str]) -> timedelta | None:

@@ -16,7 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from equabot.broker.v1 import broker_pb2 as pb
 from equabot_client import errors
-from equabot_client._lease import EventKind, Lease, LeaseEvent, LeaseRequest, Outcome, Profile
+from equabot_client._lease import Answered, EventKind, Lease, LeaseEvent, LeaseRequest, Outcome, Profile
 from equabot_client._secret import Secret, SecretMap
 from equabot_client._status import TRAILER, error_info
 
@@ -43,22 +43,27 @@ def renew(lease_id: str, ttl: timedelta | None = None) -> Ask[Lease]:
     return Ask("RenewLease", pb.RenewLeaseRequest(lease_id=lease_id, ttl=_duration(ttl)), lease)
 
 
-def revoke(lease_id: str) -> Ask[None]:
-    return Ask("RevokeLease", pb.RevokeLeaseRequest(lease_id=lease_id), _nothing)
+def revoke(lease_id: str) -> Ask[bool]:
+    return Ask("RevokeLease", pb.RevokeLeaseRequest(lease_id=lease_id), _revoked)
 
 
-def report(lease_id: str, outcome: Outcome, *, retry_after: timedelta | None, version: int) -> Ask[bool]:
+def report(lease: Lease, outcome: Outcome, answered: Answered) -> Ask[bool]:
     request = pb.ReportOutcomeRequest(
-        lease_id=lease_id,
+        lease_id=lease.id,
         outcome=pb.Outcome.Value(outcome.name),
-        retry_after=_duration(retry_after),
-        version=version,
+        retry_after=_duration(answered.get("retry_after")),
+        version=lease.version,
+        model=answered.get("model") or "",
+        elapsed=_duration(answered.get("elapsed")),
+        about_request=answered.get("about_request", False),
     )
     return Ask("ReportOutcome", request, _changed)
 
 
-def list_profiles(provider: str | None, session: str | None, client: str | None = None) -> Ask[tuple[Profile, ...]]:
-    request = pb.ListProfilesRequest(provider=provider or "", session=session or "", client=client or "")
+def list_profiles(
+    provider: str | None, session: str | None, *, client: str | None = None, model: str | None = None
+) -> Ask[tuple[Profile, ...]]:
+    request = pb.ListProfilesRequest(provider=provider or "", session=session or "", client=client or "", model=model or "")
     return Ask("ListProfiles", request, profiles)
 
 
@@ -85,6 +90,7 @@ def acquire_request(request: LeaseRequest) -> pb.AcquireLeaseRequest:
         delivery=request.delivery or "",
         succeeds=request.succeeds or "",
         client=request.client or "",
+        holder=request.holder or "",
     )
 
 
@@ -198,6 +204,7 @@ def _profile(message: pb.ProfileStatus) -> Profile:
         disabled_reason=message.disabled_reason,
         last_used_at=_optional(message, "last_used_at"),
         retry_at=_optional(message, "retry_at"),
+        model_cooldowns={model: _instant(until) for model, until in message.model_cooldowns.items()},
         base_url=message.base_url,
         version=message.version,
     )
@@ -221,6 +228,10 @@ def _duration(span: timedelta | None) -> Duration | None:
 
 def _changed(message: pb.ReportOutcomeResponse) -> bool:
     return message.changed
+
+
+def _revoked(message: pb.RevokeLeaseResponse) -> bool:
+    return message.revoked
 
 
 def _nothing(message: object) -> None:

@@ -1,8 +1,10 @@
 """What a broker says, in Python's types. Instants are aware and UTC; optional ones are None."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
+from types import MappingProxyType
 from typing import TypedDict
 
 from equabot_client._secret import Secret, SecretMap
@@ -112,7 +114,9 @@ class Profile:
     disabled_reason: str
     last_used_at: datetime | None
     retry_at: datetime | None = None
-    """When a `rejected` credential is tried again."""
+    """When one that does not serve now serves, or is tried, again by itself. None: it serves, or it takes a person."""
+    model_cooldowns: Mapping[str, datetime] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    """The models that it is in cooldown for, with the end of each."""
     base_url: str
     version: int
 
@@ -125,13 +129,28 @@ class Wanted(TypedDict, total=False):
     session: str | None
     """One conversation of the agent, within which a choice of profile stays."""
     model: str | None
-    """What the request is for. Informative."""
+    """What the requests are for. A profile in cooldown for this model comes after the others."""
     ttl: timedelta | None
     delivery: str | None
     """`raw` or `brokered`."""
     client: str | None
     """The program that the credential is for, by its command or name (`claude`): a vendor may take a credential from one
     program alone."""
+    holder: str | None
+    """A name for who asks, within the agent: with `brokered`, the token of the holder's last lease goes on."""
+
+
+class Answered(TypedDict, total=False):
+    """What a report may say of how the provider answered, beside the outcome."""
+
+    retry_after: timedelta | None
+    """What the provider asked for."""
+    model: str | None
+    """The model that was asked. Default: the one that the lease was acquired for."""
+    elapsed: timedelta | None
+    """How long ago the request was made: a failure from before a cooldown is part of it."""
+    about_request: bool
+    """With AUTH: the provider refused this request (403, or a 401 that speaks of scopes), and not the credential."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +166,7 @@ class LeaseRequest:
     client: str | None = None
     succeeds: str | None = None
     """The id of the lease whose token is to go on."""
+    holder: str | None = None
 
     def after(self, lease: Lease | None) -> "LeaseRequest":
         """The request for the next lease: a token is in the environment of processes, which cannot be given another."""

@@ -129,6 +129,12 @@ class Admin:
         request = pb.RevokeLeasesRequest(lease_id=lease_id, agent=agent, provider=provider, profile=profile)
         return self._channel.ask(Ask("RevokeLeases", request, _revoked), timeout=self._timeout)
 
+    def clear_profile(self, profile: str, *, version: int = 0) -> tuple[str, ...]:
+        """Ends cooldowns, billing disable and rejection of a profile, for every agent: only what was met with that `version` of
+        its material, 0 meaning any. Returns what ended: `cooldown`, `disable`, `rejection`."""
+        request = pb.ClearCooldownRequest(profile=profile, version=version)
+        return self._channel.ask(Ask("ClearCooldown", request, _ended), timeout=self._timeout)
+
     def list_agents(self) -> list[AgentStatus]:
         """Every configured agent, and every suspended agent that the configuration does not name any more, by name."""
         return self._channel.ask(Ask("ListAgents", pb.ListAgentsRequest(), _agents), timeout=self._timeout)
@@ -212,6 +218,10 @@ def _summary(message: pb.LeaseSummary) -> LeaseSummary:
         expires_at=_instant(message.expires_at),
         max_expires_at=_instant(message.max_expires_at),
     )
+
+
+def _ended(message: pb.ClearCooldownResponse) -> tuple[str, ...]:
+    return tuple(message.ended)
 
 
 def _revoked(message: pb.RevokeLeasesResponse) -> int:

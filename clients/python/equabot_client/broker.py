@@ -10,7 +10,7 @@ from typing import Final, Self, Unpack
 
 from equabot_client import _convert, errors
 from equabot_client._client import Channel
-from equabot_client._lease import Lease, LeaseEvent, LeaseRequest, Outcome, Profile, Wanted
+from equabot_client._lease import Answered, Lease, LeaseEvent, LeaseRequest, Outcome, Profile, Wanted
 from equabot_client._security import Files, Security
 from equabot_client.credential import Credential
 
@@ -100,20 +100,27 @@ class Broker:
         renewed = self._channel.ask(_convert.renew(_id(lease), ttl), timeout=self._timeout)
         return renewed if isinstance(lease, str) else renewed.going_on_from(lease)
 
-    def revoke(self, lease: Lease | str) -> None:
-        """Ends a lease. Idempotent."""
-        self._channel.ask(_convert.revoke(_id(lease)), timeout=self._timeout)
+    def revoke(self, lease: Lease | str) -> bool:
+        """Ends a lease, and returns whether it lived. Idempotent."""
+        return self._channel.ask(_convert.revoke(_id(lease)), timeout=self._timeout)
 
-    def report(self, lease: Lease, outcome: Outcome, *, retry_after: timedelta | None = None) -> bool:
-        """Tells how the provider answered a request made with the lease. True: `renew` would now bring other material."""
-        ask = _convert.report(lease.id, outcome, retry_after=retry_after, version=lease.version)
+    def report(self, lease: Lease, outcome: Outcome, **answered: Unpack[Answered]) -> bool:
+        """Reports how the provider answered a request made with the lease. True: `renew` would now bring other material."""
+        ask = _convert.report(lease, outcome, answered)
         return self._channel.ask(ask, timeout=self._timeout)
 
     def list_profiles(
-        self, provider: str | None = None, *, session: str | None = None, client: str | None = None
+        self,
+        provider: str | None = None,
+        *,
+        session: str | None = None,
+        client: str | None = None,
+        model: str | None = None,
     ) -> tuple[Profile, ...]:
-        """This agent's candidates in the order they would be tried for the program `client`, without their secrets."""
-        return self._channel.ask(_convert.list_profiles(provider, session, client), timeout=self._timeout)
+        """This agent's candidates in the order they would be tried for the program `client` and the model, without their
+        secrets."""
+        ask = _convert.list_profiles(provider, session, client=client, model=model)
+        return self._channel.ask(ask, timeout=self._timeout)
 
     def pin(self, session: str, provider: str, *, profile: str, strict: bool = False) -> None:
         """Makes a session try one profile first. `strict`: and, while it is in cooldown, no other."""

@@ -3,14 +3,13 @@
 import math
 import weakref
 from collections.abc import Callable
-from datetime import timedelta
-from typing import Final, Self
+from typing import Final, Self, Unpack
 
 from equabot_client import _convert, errors
 from equabot_client._client import Channel
 from equabot_client._clock import steady
 from equabot_client._keeper import Keeper
-from equabot_client._lease import Lease, LeaseRequest, Outcome
+from equabot_client._lease import Answered, Lease, LeaseRequest, Outcome
 from equabot_client._secret import Secret, SecretMap
 
 _CHANGE_ARRIVES: Final = 2.0
@@ -71,14 +70,14 @@ class Credential:
         lease. Raises DeadlineExceeded after so many seconds; None waits for as long as it takes."""
         return self._keeper.wait_for_change(since or self.lease(), math.inf if timeout is None else timeout)
 
-    def report(self, outcome: Outcome, *, lease: Lease | None = None, retry_after: timedelta | None = None) -> bool:
+    def report(self, outcome: Outcome, *, lease: Lease | None = None, **answered: Unpack[Answered]) -> bool:
         """Tells the broker how the provider answered a request made with `lease` (default: the one in hand).
 
-        True: there is other material in hand now, so that trying again makes sense. `retry_after` is what the provider asked
-        for. News of material that is no longer served changes nothing.
+        True: there is other material in hand now, so that trying again makes sense. `answered` says more of the answer. News of
+        material that is no longer served changes nothing.
         """
         used = lease or self.lease()
-        ask = _convert.report(used.id, outcome, retry_after=retry_after, version=used.version)
+        ask = _convert.report(used, outcome, answered)
         try:
             changed = self._channel.ask(ask, timeout=self._timeout)
         except (errors.LeaseNotFound, errors.LeaseExpired):

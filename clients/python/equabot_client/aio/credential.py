@@ -3,13 +3,12 @@
 import math
 import weakref
 from collections.abc import Callable
-from datetime import timedelta
-from typing import Final, Self
+from typing import Final, Self, Unpack
 
 from equabot_client import _convert, errors
 from equabot_client._client import AsyncChannel
 from equabot_client._clock import steady
-from equabot_client._lease import Lease, LeaseRequest, Outcome
+from equabot_client._lease import Answered, Lease, LeaseRequest, Outcome
 from equabot_client._secret import Secret, SecretMap
 from equabot_client.aio._keeper import Keeper
 
@@ -60,10 +59,10 @@ class AsyncCredential:
         """As `Credential.wait_for_change`."""
         return await self._keeper.wait_for_change(since or await self.lease(), math.inf if timeout is None else timeout)
 
-    async def report(self, outcome: Outcome, *, lease: Lease | None = None, retry_after: timedelta | None = None) -> bool:
+    async def report(self, outcome: Outcome, *, lease: Lease | None = None, **answered: Unpack[Answered]) -> bool:
         """As `Credential.report`."""
         used = lease or await self.lease()
-        ask = _convert.report(used.id, outcome, retry_after=retry_after, version=used.version)
+        ask = _convert.report(used, outcome, answered)
         try:
             changed = await self._channel.ask(ask, timeout=self._timeout)
         except (errors.LeaseNotFound, errors.LeaseExpired):

@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65quabot/broker/v1/admin.proto\x12\x11\x65quabot.broker.v1\x1a\x1e\x65quabot/broker/v1/broker.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"l\n\x11ListLeasesRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0f\n\x07profile\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"^\n\x12ListLeasesResponse\x12/\n\x06leases\x18\x01 \x03(\x0b\x32\x1f.equabot.broker.v1.LeaseSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x95\x02\n\x0cLeaseSummary\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x0f\n\x07session\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x0f\n\x07profile\x18\x05 \x01(\t\x12\x10\n\x08\x64\x65livery\x18\x06 \x01(\t\x12\x11\n\tstreaming\x18\x07 \x01(\x08\x12-\n\tissued_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0emax_expires_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Y\n\x13RevokeLeasesRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\x0f\n\x07profile\x18\x04 \x01(\t\"\'\n\x14RevokeLeasesResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\x05\"9\n\x16ListAllProfilesRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\"K\n\x17ListAllProfilesResponse\x12\x30\n\x06\x61gents\x18\x01 \x03(\x0b\x32 .equabot.broker.v1.AgentProfiles\"R\n\rAgentProfiles\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x32\n\x08profiles\x18\x02 \x03(\x0b\x32 .equabot.broker.v1.ProfileStatus\"2\n\x0fGetOrderRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\"D\n\x0fSetOrderRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x10\n\x08profiles\x18\x03 \x03(\t\"4\n\x11\x43learOrderRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\":\n\x05Order\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x10\n\x08profiles\x18\x03 \x03(\t\"\'\n\x14\x43learCooldownRequest\x12\x0f\n\x07profile\x18\x01 \x01(\t\"\x17\n\x15\x43learCooldownResponse\"\x0f\n\rReloadRequest\"\x85\x01\n\x0eReloadResponse\x12\x30\n\x07sources\x18\x01 \x03(\x0b\x32\x1f.equabot.broker.v1.SourceStatus\x12\x0e\n\x06\x66\x61ults\x18\x02 \x03(\t\x12\x0f\n\x07refusal\x18\x03 \x01(\t\x12\x0f\n\x07\x63hanges\x18\x04 \x03(\t\x12\x0f\n\x07revoked\x18\x05 \x01(\x05\"\x13\n\x11ListAgentsRequest\"D\n\x12ListAgentsResponse\x12.\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x1e.equabot.broker.v1.AgentStatus\"\xec\x01\n\x0b\x41gentStatus\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x11\n\tsuspended\x18\x02 \x01(\x08\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06leases\x18\x05 \x01(\x05\x12\x0f\n\x07streams\x18\x06 \x01(\x05\x12\x12\n\nconfigured\x18\x07 \x01(\x08\x12\x11\n\tproviders\x18\x08 \x03(\t\x12\x10\n\x08profiles\x18\t \x03(\t\x12\x12\n\ndeliveries\x18\n \x03(\t\x12\x12\n\nmax_leases\x18\x0b \x01(\x05\"4\n\x13SuspendAgentRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"V\n\x14SuspendAgentResponse\x12-\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1e.equabot.broker.v1.AgentStatus\x12\x0f\n\x07revoked\x18\x02 \x01(\x05\"#\n\x12ResumeAgentRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\"U\n\x13ResumeAgentResponse\x12-\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1e.equabot.broker.v1.AgentStatus\x12\x0f\n\x07resumed\x18\x02 \x01(\x08\"\x17\n\x15\x41\x63\x63\x65ptAuditLogRequest\"*\n\x16\x41\x63\x63\x65ptAuditLogResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\t\"\x11\n\x0f\x44iagnoseRequest\"\xc3\x01\n\x10\x44iagnoseResponse\x12\x30\n\x07sources\x18\x01 \x03(\x0b\x32\x1f.equabot.broker.v1.SourceStatus\x12,\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x1a.equabot.broker.v1.Finding\x12\x0e\n\x06leases\x18\x03 \x01(\x03\x12\x0f\n\x07streams\x18\x04 \x01(\x03\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xac\x01\n\x0cSourceStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\r\n\x05\x66\x61ult\x18\x03 \x01(\t\x12-\n\tsynced_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08profiles\x18\x05 \x01(\x05\x12/\n\x0cstale_budget\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xba\x01\n\x07\x46inding\x12\x35\n\x08severity\x18\x01 \x01(\x0e\x32#.equabot.broker.v1.Finding.Severity\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\"F\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x08\n\x04INFO\x10\x01\x12\x0b\n\x07WARNING\x10\x02\x12\t\n\x05\x45RROR\x10\x03\x32\x98\t\n\x05\x41\x64min\x12Y\n\nListLeases\x12$.equabot.broker.v1.ListLeasesRequest\x1a%.equabot.broker.v1.ListLeasesResponse\x12_\n\x0cRevokeLeases\x12&.equabot.broker.v1.RevokeLeasesRequest\x1a\'.equabot.broker.v1.RevokeLeasesResponse\x12h\n\x0fListAllProfiles\x12).equabot.broker.v1.ListAllProfilesRequest\x1a*.equabot.broker.v1.ListAllProfilesResponse\x12H\n\x08GetOrder\x12\".equabot.broker.v1.GetOrderRequest\x1a\x18.equabot.broker.v1.Order\x12H\n\x08SetOrder\x12\".equabot.broker.v1.SetOrderRequest\x1a\x18.equabot.broker.v1.Order\x12L\n\nClearOrder\x12$.equabot.broker.v1.ClearOrderRequest\x1a\x18.equabot.broker.v1.Order\x12\x62\n\rClearCooldown\x12\'.equabot.broker.v1.ClearCooldownRequest\x1a(.equabot.broker.v1.ClearCooldownResponse\x12M\n\x06Reload\x12 .equabot.broker.v1.ReloadRequest\x1a!.equabot.broker.v1.ReloadResponse\x12Y\n\nListAgents\x12$.equabot.broker.v1.ListAgentsRequest\x1a%.equabot.broker.v1.ListAgentsResponse\x12_\n\x0cSuspendAgent\x12&.equabot.broker.v1.SuspendAgentRequest\x1a\'.equabot.broker.v1.SuspendAgentResponse\x12\\\n\x0bResumeAgent\x12%.equabot.broker.v1.ResumeAgentRequest\x1a&.equabot.broker.v1.ResumeAgentResponse\x12\x65\n\x0e\x41\x63\x63\x65ptAuditLog\x12(.equabot.broker.v1.AcceptAuditLogRequest\x1a).equabot.broker.v1.AcceptAuditLogResponse\x12S\n\x08\x44iagnose\x12\".equabot.broker.v1.DiagnoseRequest\x1a#.equabot.broker.v1.DiagnoseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65quabot/broker/v1/admin.proto\x12\x11\x65quabot.broker.v1\x1a\x1e\x65quabot/broker/v1/broker.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"l\n\x11ListLeasesRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0f\n\x07profile\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"^\n\x12ListLeasesResponse\x12/\n\x06leases\x18\x01 \x03(\x0b\x32\x1f.equabot.broker.v1.LeaseSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x95\x02\n\x0cLeaseSummary\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x0f\n\x07session\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x0f\n\x07profile\x18\x05 \x01(\t\x12\x10\n\x08\x64\x65livery\x18\x06 \x01(\t\x12\x11\n\tstreaming\x18\x07 \x01(\x08\x12-\n\tissued_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0emax_expires_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Y\n\x13RevokeLeasesRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\x0f\n\x07profile\x18\x04 \x01(\t\"\'\n\x14RevokeLeasesResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\x05\"9\n\x16ListAllProfilesRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\"K\n\x17ListAllProfilesResponse\x12\x30\n\x06\x61gents\x18\x01 \x03(\x0b\x32 .equabot.broker.v1.AgentProfiles\"R\n\rAgentProfiles\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x32\n\x08profiles\x18\x02 \x03(\x0b\x32 .equabot.broker.v1.ProfileStatus\"2\n\x0fGetOrderRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\"D\n\x0fSetOrderRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x10\n\x08profiles\x18\x03 \x03(\t\"4\n\x11\x43learOrderRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\":\n\x05Order\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x10\n\x08profiles\x18\x03 \x03(\t\"8\n\x14\x43learCooldownRequest\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"&\n\x15\x43learCooldownResponse\x12\r\n\x05\x65nded\x18\x01 \x03(\t\"\x0f\n\rReloadRequest\"\x85\x01\n\x0eReloadResponse\x12\x30\n\x07sources\x18\x01 \x03(\x0b\x32\x1f.equabot.broker.v1.SourceStatus\x12\x0e\n\x06\x66\x61ults\x18\x02 \x03(\t\x12\x0f\n\x07refusal\x18\x03 \x01(\t\x12\x0f\n\x07\x63hanges\x18\x04 \x03(\t\x12\x0f\n\x07revoked\x18\x05 \x01(\x05\"\x13\n\x11ListAgentsRequest\"D\n\x12ListAgentsResponse\x12.\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x1e.equabot.broker.v1.AgentStatus\"\xec\x01\n\x0b\x41gentStatus\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x11\n\tsuspended\x18\x02 \x01(\x08\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06leases\x18\x05 \x01(\x05\x12\x0f\n\x07streams\x18\x06 \x01(\x05\x12\x12\n\nconfigured\x18\x07 \x01(\x08\x12\x11\n\tproviders\x18\x08 \x03(\t\x12\x10\n\x08profiles\x18\t \x03(\t\x12\x12\n\ndeliveries\x18\n \x03(\t\x12\x12\n\nmax_leases\x18\x0b \x01(\x05\"4\n\x13SuspendAgentRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"V\n\x14SuspendAgentResponse\x12-\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1e.equabot.broker.v1.AgentStatus\x12\x0f\n\x07revoked\x18\x02 \x01(\x05\"#\n\x12ResumeAgentRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\"U\n\x13ResumeAgentResponse\x12-\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1e.equabot.broker.v1.AgentStatus\x12\x0f\n\x07resumed\x18\x02 \x01(\x08\"\x17\n\x15\x41\x63\x63\x65ptAuditLogRequest\"*\n\x16\x41\x63\x63\x65ptAuditLogResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\t\"\x11\n\x0f\x44iagnoseRequest\"\xc3\x01\n\x10\x44iagnoseResponse\x12\x30\n\x07sources\x18\x01 \x03(\x0b\x32\x1f.equabot.broker.v1.SourceStatus\x12,\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x1a.equabot.broker.v1.Finding\x12\x0e\n\x06leases\x18\x03 \x01(\x03\x12\x0f\n\x07streams\x18\x04 \x01(\x03\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xac\x01\n\x0cSourceStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\r\n\x05\x66\x61ult\x18\x03 \x01(\t\x12-\n\tsynced_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08profiles\x18\x05 \x01(\x05\x12/\n\x0cstale_budget\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xba\x01\n\x07\x46inding\x12\x35\n\x08severity\x18\x01 \x01(\x0e\x32#.equabot.broker.v1.Finding.Severity\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\"F\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x08\n\x04INFO\x10\x01\x12\x0b\n\x07WARNING\x10\x02\x12\t\n\x05\x45RROR\x10\x03\x32\x98\t\n\x05\x41\x64min\x12Y\n\nListLeases\x12$.equabot.broker.v1.ListLeasesRequest\x1a%.equabot.broker.v1.ListLeasesResponse\x12_\n\x0cRevokeLeases\x12&.equabot.broker.v1.RevokeLeasesRequest\x1a\'.equabot.broker.v1.RevokeLeasesResponse\x12h\n\x0fListAllProfiles\x12).equabot.broker.v1.ListAllProfilesRequest\x1a*.equabot.broker.v1.ListAllProfilesResponse\x12H\n\x08GetOrder\x12\".equabot.broker.v1.GetOrderRequest\x1a\x18.equabot.broker.v1.Order\x12H\n\x08SetOrder\x12\".equabot.broker.v1.SetOrderRequest\x1a\x18.equabot.broker.v1.Order\x12L\n\nClearOrder\x12$.equabot.broker.v1.ClearOrderRequest\x1a\x18.equabot.broker.v1.Order\x12\x62\n\rClearCooldown\x12\'.equabot.broker.v1.ClearCooldownRequest\x1a(.equabot.broker.v1.ClearCooldownResponse\x12M\n\x06Reload\x12 .equabot.broker.v1.ReloadRequest\x1a!.equabot.broker.v1.ReloadResponse\x12Y\n\nListAgents\x12$.equabot.broker.v1.ListAgentsRequest\x1a%.equabot.broker.v1.ListAgentsResponse\x12_\n\x0cSuspendAgent\x12&.equabot.broker.v1.SuspendAgentRequest\x1a\'.equabot.broker.v1.SuspendAgentResponse\x12\\\n\x0bResumeAgent\x12%.equabot.broker.v1.ResumeAgentRequest\x1a&.equabot.broker.v1.ResumeAgentResponse\x12\x65\n\x0e\x41\x63\x63\x65ptAuditLog\x12(.equabot.broker.v1.AcceptAuditLogRequest\x1a).equabot.broker.v1.AcceptAuditLogResponse\x12S\n\x08\x44iagnose\x12\".equabot.broker.v1.DiagnoseRequest\x1a#.equabot.broker.v1.DiagnoseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,41 +59,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDER']._serialized_start=1163
   _globals['_ORDER']._serialized_end=1221
   _globals['_CLEARCOOLDOWNREQUEST']._serialized_start=1223
-  _globals['_CLEARCOOLDOWNREQUEST']._serialized_end=1262
-  _globals['_CLEARCOOLDOWNRESPONSE']._serialized_start=1264
-  _globals['_CLEARCOOLDOWNRESPONSE']._serialized_end=1287
-  _globals['_RELOADREQUEST']._serialized_start=1289
-  _globals['_RELOADREQUEST']._serialized_end=1304
-  _globals['_RELOADRESPONSE']._serialized_start=1307
-  _globals['_RELOADRESPONSE']._serialized_end=1440
-  _globals['_LISTAGENTSREQUEST']._serialized_start=1442
-  _globals['_LISTAGENTSREQUEST']._serialized_end=1461
-  _globals['_LISTAGENTSRESPONSE']._serialized_start=1463
-  _globals['_LISTAGENTSRESPONSE']._serialized_end=1531
-  _globals['_AGENTSTATUS']._serialized_start=1534
-  _globals['_AGENTSTATUS']._serialized_end=1770
-  _globals['_SUSPENDAGENTREQUEST']._serialized_start=1772
-  _globals['_SUSPENDAGENTREQUEST']._serialized_end=1824
-  _globals['_SUSPENDAGENTRESPONSE']._serialized_start=1826
-  _globals['_SUSPENDAGENTRESPONSE']._serialized_end=1912
-  _globals['_RESUMEAGENTREQUEST']._serialized_start=1914
-  _globals['_RESUMEAGENTREQUEST']._serialized_end=1949
-  _globals['_RESUMEAGENTRESPONSE']._serialized_start=1951
-  _globals['_RESUMEAGENTRESPONSE']._serialized_end=2036
-  _globals['_ACCEPTAUDITLOGREQUEST']._serialized_start=2038
-  _globals['_ACCEPTAUDITLOGREQUEST']._serialized_end=2061
-  _globals['_ACCEPTAUDITLOGRESPONSE']._serialized_start=2063
-  _globals['_ACCEPTAUDITLOGRESPONSE']._serialized_end=2105
-  _globals['_DIAGNOSEREQUEST']._serialized_start=2107
-  _globals['_DIAGNOSEREQUEST']._serialized_end=2124
-  _globals['_DIAGNOSERESPONSE']._serialized_start=2127
-  _globals['_DIAGNOSERESPONSE']._serialized_end=2322
-  _globals['_SOURCESTATUS']._serialized_start=2325
-  _globals['_SOURCESTATUS']._serialized_end=2497
-  _globals['_FINDING']._serialized_start=2500
-  _globals['_FINDING']._serialized_end=2686
-  _globals['_FINDING_SEVERITY']._serialized_start=2616
-  _globals['_FINDING_SEVERITY']._serialized_end=2686
-  _globals['_ADMIN']._serialized_start=2689
-  _globals['_ADMIN']._serialized_end=3865
+  _globals['_CLEARCOOLDOWNREQUEST']._serialized_end=1279
+  _globals['_CLEARCOOLDOWNRESPONSE']._serialized_start=1281
+  _globals['_CLEARCOOLDOWNRESPONSE']._serialized_end=1319
+  _globals['_RELOADREQUEST']._serialized_start=1321
+  _globals['_RELOADREQUEST']._serialized_end=1336
+  _globals['_RELOADRESPONSE']._serialized_start=1339
+  _globals['_RELOADRESPONSE']._serialized_end=1472
+  _globals['_LISTAGENTSREQUEST']._serialized_start=1474
+  _globals['_LISTAGENTSREQUEST']._serialized_end=1493
+  _globals['_LISTAGENTSRESPONSE']._serialized_start=1495
+  _globals['_LISTAGENTSRESPONSE']._serialized_end=1563
+  _globals['_AGENTSTATUS']._serialized_start=1566
+  _globals['_AGENTSTATUS']._serialized_end=1802
+  _globals['_SUSPENDAGENTREQUEST']._serialized_start=1804
+  _globals['_SUSPENDAGENTREQUEST']._serialized_end=1856
+  _globals['_SUSPENDAGENTRESPONSE']._serialized_start=1858
+  _globals['_SUSPENDAGENTRESPONSE']._serialized_end=1944
+  _globals['_RESUMEAGENTREQUEST']._serialized_start=1946
+  _globals['_RESUMEAGENTREQUEST']._serialized_end=1981
+  _globals['_RESUMEAGENTRESPONSE']._serialized_start=1983
+  _globals['_RESUMEAGENTRESPONSE']._serialized_end=2068
+  _globals['_ACCEPTAUDITLOGREQUEST']._serialized_start=2070
+  _globals['_ACCEPTAUDITLOGREQUEST']._serialized_end=2093
+  _globals['_ACCEPTAUDITLOGRESPONSE']._serialized_start=2095
+  _globals['_ACCEPTAUDITLOGRESPONSE']._serialized_end=2137
+  _globals['_DIAGNOSEREQUEST']._serialized_start=2139
+  _globals['_DIAGNOSEREQUEST']._serialized_end=2156
+  _globals['_DIAGNOSERESPONSE']._serialized_start=2159
+  _globals['_DIAGNOSERESPONSE']._serialized_end=2354
+  _globals['_SOURCESTATUS']._serialized_start=2357
+  _globals['_SOURCESTATUS']._serialized_end=2529
+  _globals['_FINDING']._serialized_start=2532
+  _globals['_FINDING']._serialized_end=2718
+  _globals['_FINDING_SEVERITY']._serialized_start=2648
+  _globals['_FINDING_SEVERITY']._serialized_end=2718
+  _globals['_ADMIN']._serialized_start=2721
+  _globals['_ADMIN']._serialized_end=3897
 # @@protoc_insertion_point(module_scope)

@@ -303,13 +303,17 @@ class ClearCooldownRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     PROFILE_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
     profile: builtins.str
+    version: builtins.int
+    """Only what was met with this version of the profile's material is forgotten. 0: whatever it was met with."""
     def __init__(
         self,
         *,
         profile: builtins.str = ...,
+        version: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["profile", b"profile"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["profile", b"profile", "version", b"version"]) -> None: ...
 
 global___ClearCooldownRequest = ClearCooldownRequest
 
@@ -317,9 +321,17 @@ global___ClearCooldownRequest = ClearCooldownRequest
 class ClearCooldownResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    ENDED_FIELD_NUMBER: builtins.int
+    @property
+    def ended(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What was forgotten: `cooldown`, `disable`, `rejection`. Empty: nothing was held against the profile."""
+
     def __init__(
         self,
+        *,
+        ended: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ended", b"ended"]) -> None: ...
 
 global___ClearCooldownResponse = ClearCooldownResponse
 

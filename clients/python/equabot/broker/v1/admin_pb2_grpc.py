@@ -149,7 +149,7 @@ class AdminServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ClearCooldown(self, request, context):
-        """ClearCooldown forgets cooldown, billing disable, rejection and counters of a profile.
+        """ClearCooldown forgets cooldowns, billing disable, rejection and counters of a profile, for every agent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

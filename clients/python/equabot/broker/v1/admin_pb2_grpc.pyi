@@ -63,7 +63,7 @@ class AdminStub:
         equabot.broker.v1.admin_pb2.ClearCooldownRequest,
         equabot.broker.v1.admin_pb2.ClearCooldownResponse,
     ]
-    """ClearCooldown forgets cooldown, billing disable, rejection and counters of a profile."""
+    """ClearCooldown forgets cooldowns, billing disable, rejection and counters of a profile, for every agent."""
 
     Reload: grpc.UnaryUnaryMultiCallable[
         equabot.broker.v1.admin_pb2.ReloadRequest,
@@ -155,7 +155,7 @@ class AdminAsyncStub:
         equabot.broker.v1.admin_pb2.ClearCooldownRequest,
         equabot.broker.v1.admin_pb2.ClearCooldownResponse,
     ]
-    """ClearCooldown forgets cooldown, billing disable, rejection and counters of a profile."""
+    """ClearCooldown forgets cooldowns, billing disable, rejection and counters of a profile, for every agent."""
 
     Reload: grpc.aio.UnaryUnaryMultiCallable[
         equabot.broker.v1.admin_pb2.ReloadRequest,
@@ -261,7 +261,7 @@ class AdminServicer(metaclass=abc.ABCMeta):
         request: equabot.broker.v1.admin_pb2.ClearCooldownRequest,
         context: _ServicerContext,
     ) -> typing.Union[equabot.broker.v1.admin_pb2.ClearCooldownResponse, collections.abc.Awaitable[equabot.broker.v1.admin_pb2.ClearCooldownResponse]]:
-        """ClearCooldown forgets cooldown, billing disable, rejection and counters of a profile."""
+        """ClearCooldown forgets cooldowns, billing disable, rejection and counters of a profile, for every agent."""
 
     @abc.abstractmethod
     def Reload(

@@ -18,6 +18,9 @@ not used), POLICY_DENIED, DELIVERY_NOT_ALLOWED (its metadata has cause "no_gatew
 gateway runs), AGENT_SUSPENDED (an operator has suspended the agent: every call of this
 service is refused with it), LEASE_NOT_FOUND, LEASE_EXPIRED, LEASE_LIMIT, RATE_LIMITED, SOURCE_NOT_SYNCED, REFRESH_FAILED,
 REAUTH_REQUIRED, AUDIT_UNAVAILABLE, INVALID_ARGUMENT, SHUTTING_DOWN.
+A refusal that ends by itself also carries a `google.rpc.RetryInfo` with how long that takes: until the first cooldown or
+disable ends, a refused credential is tried again, the agent's first lease ends. Without it a person has to do what the
+message says.
 No error holds a secret or a piece of one.
 """
 
@@ -87,6 +90,7 @@ class AcquireLeaseRequest(google.protobuf.message.Message):
     DELIVERY_FIELD_NUMBER: builtins.int
     SUCCEEDS_FIELD_NUMBER: builtins.int
     CLIENT_FIELD_NUMBER: builtins.int
+    HOLDER_FIELD_NUMBER: builtins.int
     provider: builtins.str
     """A provider's id, `anthropic`, or one of its other spellings."""
     profile: builtins.str
@@ -94,7 +98,9 @@ class AcquireLeaseRequest(google.protobuf.message.Message):
     session: builtins.str
     """One conversation of the agent. Inside it an automatic choice stays, and pins apply."""
     model: builtins.str
-    """The model the request is for. Informative."""
+    """The model that the lease's requests are for. A profile in cooldown for this model comes after the others, and outcomes of
+    these requests count for this model. Empty: no model in particular.
+    """
     delivery: builtins.str
     """`raw` (the secret itself) or `brokered` (an opaque token only the gateway can use). Empty: the first delivery that
     the agent's policy allows.
@@ -108,6 +114,11 @@ class AcquireLeaseRequest(google.protobuf.message.Message):
     """The program that the credential is for: its command or its name, `claude`. A vendor may take a credential from one
     program alone (the tokens of a Claude login: from Claude Code). For any other program, and where this is empty, such a
     credential is chosen last, unless an order or a pin names it.
+    """
+    holder: builtins.str
+    """A name for the holder of a brokered lease, within the agent. Where the same holder has a lease of the same provider
+    already, that lease is succeeded as if `succeeds` named it: a program that asks again and again holds one lease. Of no
+    meaning for `raw`.
     """
     @property
     def ttl(self) -> google.protobuf.duration_pb2.Duration:
@@ -126,9 +137,10 @@ class AcquireLeaseRequest(google.protobuf.message.Message):
         delivery: builtins.str = ...,
         succeeds: builtins.str = ...,
         client: builtins.str = ...,
+        holder: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["ttl", b"ttl"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["client", b"client", "delivery", b"delivery", "model", b"model", "profile", b"profile", "provider", b"provider", "session", b"session", "succeeds", b"succeeds", "ttl", b"ttl"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["client", b"client", "delivery", b"delivery", "holder", b"holder", "model", b"model", "profile", b"profile", "provider", b"provider", "session", b"session", "succeeds", b"succeeds", "ttl", b"ttl"]) -> None: ...
 
 global___AcquireLeaseRequest = AcquireLeaseRequest
 
@@ -361,9 +373,15 @@ global___RevokeLeaseRequest = RevokeLeaseRequest
 class RevokeLeaseResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    REVOKED_FIELD_NUMBER: builtins.int
+    revoked: builtins.bool
+    """Whether a living lease of the agent ended by this call."""
     def __init__(
         self,
+        *,
+        revoked: builtins.bool = ...,
     ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["revoked", b"revoked"]) -> None: ...
 
 global___RevokeLeaseResponse = RevokeLeaseResponse
 
@@ -375,15 +393,32 @@ class ReportOutcomeRequest(google.protobuf.message.Message):
     OUTCOME_FIELD_NUMBER: builtins.int
     RETRY_AFTER_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    ELAPSED_FIELD_NUMBER: builtins.int
+    ABOUT_REQUEST_FIELD_NUMBER: builtins.int
     lease_id: builtins.str
     outcome: global___Outcome.ValueType
     version: builtins.int
     """The version of the lease that the request was made with. An outcome of older material than is served now changes
     nothing. 0: the current one.
     """
+    model: builtins.str
+    """The model that was asked. A rate limit, a timeout and a refusal of one request (`about_request`) count for this model
+    alone. Empty: the model that the lease was acquired for; where it was for none, the outcome counts for the whole profile.
+    """
+    about_request: builtins.bool
+    """With AUTH: the provider refused this request (403, or a 401 that speaks of scopes or permissions), which says nothing of
+    other requests. The credential is not rejected for it; it costs a cooldown.
+    """
     @property
     def retry_after(self) -> google.protobuf.duration_pb2.Duration:
         """What the provider asked for in `retry-after`; overrides the cooldown table."""
+
+    @property
+    def elapsed(self) -> google.protobuf.duration_pb2.Duration:
+        """How long ago the request was made. A failure of a request that was made before a cooldown began is part of that cooldown
+        and changes nothing. Absent: while a cooldown lasts, a failure counts only where the lease was granted after it began.
+        """
 
     def __init__(
         self,
@@ -392,9 +427,12 @@ class ReportOutcomeRequest(google.protobuf.message.Message):
         outcome: global___Outcome.ValueType = ...,
         retry_after: google.protobuf.duration_pb2.Duration | None = ...,
         version: builtins.int = ...,
+        model: builtins.str = ...,
+        elapsed: google.protobuf.duration_pb2.Duration | None = ...,
+        about_request: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["retry_after", b"retry_after"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["lease_id", b"lease_id", "outcome", b"outcome", "retry_after", b"retry_after", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["elapsed", b"elapsed", "retry_after", b"retry_after"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["about_request", b"about_request", "elapsed", b"elapsed", "lease_id", b"lease_id", "model", b"model", "outcome", b"outcome", "retry_after", b"retry_after", "version", b"version"]) -> None: ...
 
 global___ReportOutcomeRequest = ReportOutcomeRequest
 
@@ -421,20 +459,24 @@ class ListProfilesRequest(google.protobuf.message.Message):
     PROVIDER_FIELD_NUMBER: builtins.int
     SESSION_FIELD_NUMBER: builtins.int
     CLIENT_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
     provider: builtins.str
     """Empty: every provider this agent may use."""
     session: builtins.str
     """Empty: no session, so neither pins nor stickiness."""
     client: builtins.str
     """The program that would use the credentials, as in AcquireLeaseRequest."""
+    model: builtins.str
+    """The answer is for requests for this model. Empty: for no model in particular."""
     def __init__(
         self,
         *,
         provider: builtins.str = ...,
         session: builtins.str = ...,
         client: builtins.str = ...,
+        model: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["client", b"client", "provider", b"provider", "session", b"session"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["client", b"client", "model", b"model", "provider", b"provider", "session", b"session"]) -> None: ...
 
 global___ListProfilesRequest = ListProfilesRequest
 
@@ -460,6 +502,24 @@ class ProfileStatus(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class ModelCooldownsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @property
+        def value(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     ID_FIELD_NUMBER: builtins.int
     PROVIDER_FIELD_NUMBER: builtins.int
     MODE_FIELD_NUMBER: builtins.int
@@ -478,6 +538,7 @@ class ProfileStatus(google.protobuf.message.Message):
     BASE_URL_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     RETRY_AT_FIELD_NUMBER: builtins.int
+    MODEL_COOLDOWNS_FIELD_NUMBER: builtins.int
     id: builtins.str
     provider: builtins.str
     mode: builtins.str
@@ -511,7 +572,14 @@ class ProfileStatus(google.protobuf.message.Message):
     def last_used_at(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
     @property
     def retry_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When a `rejected` credential is tried again: by one request, or by the broker itself."""
+        """When a profile that does not serve now serves again, or is tried again, by itself: a cooldown or a disable ends, a
+        `rejected` credential is tried by one request or by the broker, a failed refresh is repeated. Absent: it serves, or it
+        takes a person (see `reason`).
+        """
+
+    @property
+    def model_cooldowns(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, google.protobuf.timestamp_pb2.Timestamp]:
+        """The models that the profile is in cooldown for, with the end of each cooldown. `cooldown_until` is about every model."""
 
     def __init__(
         self,
@@ -534,9 +602,10 @@ class ProfileStatus(google.protobuf.message.Message):
         base_url: builtins.str = ...,
         version: builtins.int = ...,
         retry_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        model_cooldowns: collections.abc.Mapping[builtins.str, google.protobuf.timestamp_pb2.Timestamp] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["cooldown_until", b"cooldown_until", "disabled_until", b"disabled_until", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "retry_at", b"retry_at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["base_url", b"base_url", "cooldown_until", b"cooldown_until", "disabled_reason", b"disabled_reason", "disabled_until", b"disabled_until", "expires_at", b"expires_at", "id", b"id", "label", b"label", "last_used_at", b"last_used_at", "mode", b"mode", "next", b"next", "pinned", b"pinned", "provider", b"provider", "reason", b"reason", "retry_at", b"retry_at", "source", b"source", "state", b"state", "usable", b"usable", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["base_url", b"base_url", "cooldown_until", b"cooldown_until", "disabled_reason", b"disabled_reason", "disabled_until", b"disabled_until", "expires_at", b"expires_at", "id", b"id", "label", b"label", "last_used_at", b"last_used_at", "mode", b"mode", "model_cooldowns", b"model_cooldowns", "next", b"next", "pinned", b"pinned", "provider", b"provider", "reason", b"reason", "retry_at", b"retry_at", "source", b"source", "state", b"state", "usable", b"usable", "version", b"version"]) -> None: ...
 
 global___ProfileStatus = ProfileStatus
 

@@ -18,6 +18,9 @@ not used), POLICY_DENIED, DELIVERY_NOT_ALLOWED (its metadata has cause "no_gatew
 gateway runs), AGENT_SUSPENDED (an operator has suspended the agent: every call of this
 service is refused with it), LEASE_NOT_FOUND, LEASE_EXPIRED, LEASE_LIMIT, RATE_LIMITED, SOURCE_NOT_SYNCED, REFRESH_FAILED,
 REAUTH_REQUIRED, AUDIT_UNAVAILABLE, INVALID_ARGUMENT, SHUTTING_DOWN.
+A refusal that ends by itself also carries a `google.rpc.RetryInfo` with how long that takes: until the first cooldown or
+disable ends, a refused credential is tried again, the agent's first lease ends. Without it a person has to do what the
+message says.
 No error holds a secret or a piece of one.
 """
 
