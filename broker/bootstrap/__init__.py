@@ -8,6 +8,5 @@ from broker.bootstrap.surveying import Survey, survey
 
 __all__ = [
     "Engine", "Survey", "agent_stores", "clear_stored", "forget_copies", "migrate_stores", "refresh_login", "seal_fault",
-    "serve", "survey",
-    "sync_claude_login",
+    "serve", "survey", "sync_claude_login",
 ]  # fmt: skip

@@ -60,7 +60,7 @@ def _asked(args: Namespace, *, last: bool) -> int:
         return Exit.DONE
     name = args.service or "the broker"
     if serving is None:
-        hint = f"; did you mean {' or '.join(meant)}?" if meant else ": readiness, liveness, provider/NAME or profile/ID"
+        hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
         raise Failure(f"{name}: NOT_FOUND: no such service{hint}")
     raise Failure(f"{name}: NOT_SERVING")
 
