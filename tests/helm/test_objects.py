@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from broker.domain.remedies import variable
 from broker.kube.locking import lease_name
+from broker.providers.catalog import PROVIDERS
 from tests.helm.chart import CHART, EVERY, FIXTURES, NAMESPACE, config, helm, of_kind, render, secret_rules
 
 READ = ["get", "list", "watch"]
@@ -208,6 +210,28 @@ def test_the_notes_tell_what_is_next(fixture: Path) -> None:
     assert not secrets or any(f"create secret generic {name} " in notes for name in secrets)
     assert ("every Secret of" in notes) is (fixture.stem == "selector")
     assert ("without native sidecars" in notes) is (fixture.stem == "plain")
+
+
+def test_the_notes_name_the_variables_and_what_is_not_published(tmp_path: Path) -> None:
+    """F26: a block that is pasted whole stores a key from its file; each provider's variable; images that no registry has."""
+    values = tmp_path / "values.yaml"
+    lab = {"base_url": "https://lab.example", "env": {"LAB_KEY": "api_key"}}
+    config = {"required": ["openai", "google", "lab"], "providers": {"lab": lab}}
+    values.write_text(yaml.safe_dump({"config": config}))
+    command = ("install", "test", CHART, "--namespace", NAMESPACE, "--dry-run=client", "--values", values)
+    notes = helm(*command).partition("NOTES:")[2]
+    assert "--from-file=OPENAI_API_KEY=openai.key --from-file=GEMINI_API_KEY=google.key --from-file=LAB_KEY=lab.key" in notes
+    assert "/dev/stdin" not in notes
+    assert "equabot-broker:0.1.0 and equabot-example-agent:0.1.0 are on no registry" in notes
+    images = {"broker": {"image": {"repository": "r.example/a"}}, "application": {"image": {"repository": "r.example/b"}}}
+    values.write_text(yaml.safe_dump({"config": config, **images}))
+    assert "no registry" not in helm(*command).partition("NOTES:")[2]
+
+
+def test_the_notes_know_the_variables_of_the_catalogue() -> None:
+    """F26: a provider's variable is in one place, and the chart's copy is the same."""
+    known = yaml.safe_load((CHART / "files" / "variables.yaml").read_text())
+    assert known == {name: variable(provider) for name, provider in PROVIDERS.items() if variable(provider)}
 
 
 def test_no_two_fixtures_are_alike() -> None:

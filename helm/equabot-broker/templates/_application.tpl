@@ -42,3 +42,25 @@ labels:
 {{- end -}}
 {{- $found | default "equabot.dev/credential=true" -}}
 {{- end -}}
+
+{{/* The names of the images that are built from a clone and that no values replace, for NOTES.txt; nothing where there are none. */}}
+{{- define "equabot-broker.unpublished" -}}
+{{- $names := list -}}
+{{- range list .values.broker.image .values.application.image -}}
+  {{- if has .repository (list "equabot-broker" "equabot-example-agent") -}}{{- $names = append $names (printf "%s:%s" .repository .tag) -}}{{- end -}}
+{{- end -}}
+{{- if $names -}}{{- join " and " $names }} {{ eq (len $names) 1 | ternary "is" "are" -}}{{- end -}}
+{{- end -}}
+
+{{/* For NOTES.txt: what puts a key of each required provider (without any: of Anthropic) into a Secret. An unknown variable is NAME. */}}
+{{- define "equabot-broker.keyFiles" -}}
+{{- $known := .root.Files.Get "files/variables.yaml" | fromYaml -}}
+{{- $own := .values.config.providers | default dict -}}
+{{- $options := list -}}
+{{- range .values.config.required | default (list "anthropic") -}}
+  {{- $declared := keys (dig . "env" dict $own) | sortAlpha -}}
+  {{- $variable := concat $declared (list (get $known . | default "NAME")) | first -}}
+  {{- $options = append $options (printf "--from-file=%s=%s.key" $variable .) -}}
+{{- end -}}
+{{- join " " $options -}}
+{{- end -}}
