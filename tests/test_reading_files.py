@@ -13,6 +13,7 @@ REASONS = {
     "broker/files/confined.py": "directories",
     "broker/files/reading.py": "the one reader",
     "broker/cli/audit.py": "a log of any size that a person names on the command line",
+    "broker/cli/hangups.py": "/dev/tty, of which nothing is read",
     "broker/cli/streams.py": "/dev/null",
     "broker/identity/agent_socket.py": "the broker's own lock file, which it creates",
     "broker/rpc/tls.py": "memory, which it creates and which the TLS library reads as a file",

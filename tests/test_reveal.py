@@ -13,6 +13,7 @@ SEARCHED = ("broker", "clients/python/equabot_client", "deploy", "benchmarks")
 
 REASONS = {
     "broker/cli/auth_entering.py": "a setup token is told by its beginning and its length",
+    "broker/cli/exec_variables.py": "the variables of a command that is run with a lease, under another SDK's names",
     "broker/cli/key.py": "prints the secret alone, for apiKeyHelper and scripts: its purpose",
     "broker/cli/lease.py": "--json prints the whole lease, its secret included, as the help says",
     "broker/cli/storing.py": "what a person gave, to be cleaned before it is stored",

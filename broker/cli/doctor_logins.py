@@ -5,6 +5,7 @@ from asyncio import run as run_async
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
+from broker.cli.absence import closed_to
 from broker.cli.exits import Failure
 from broker.cli.problems import FIX, Problem, problem
 from broker.cli.status_reading import everyone
@@ -33,8 +34,9 @@ def logins(args: Namespace, config: "Config") -> Iterator[Problem]:
     here, reports, findings = everyone(args, config)
     running = any(report.broker for report in reports)
     if not running:
-        message = "no broker answers: what follows was read without one"
-        yield problem(Severity.INFO, config.run_dir, message, "equabot serve")
+        message, _, do = closed_to(config.listen.admin or config.run_dir / "admin" / "broker.sock").partition(": ")
+        message = message or "no broker answers: what follows was read without one"
+        yield problem(Severity.INFO, config.run_dir, message, do or "equabot serve")
         yield from (Problem(found) for found in of_suspensions(here.suspensions))
     yield from _sources(here, findings)
     yield from _brokers(findings, here, reports)

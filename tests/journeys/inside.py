@@ -73,7 +73,15 @@ def _spoken(one: object) -> Iterator[str]:
         try:
             yield str(way())
         except Exception as error:  # noqa: BLE001 - what it fails with is said as well
-            yield "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+            yield _failure(error)
+
+
+def _failure(error: Exception) -> str:
+    """With its local variables, unless one of them is half an object, which cannot say what it is."""
+    try:
+        return "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    except Exception:  # noqa: BLE001 - a copy that was broken off has no fields yet
+        return "".join(traceback.TracebackException.from_exception(error).format())
 
 
 def _refusals(engine: Engine, reasons: list[str]) -> Iterator[str]:

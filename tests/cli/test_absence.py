@@ -1,0 +1,74 @@
+"""Why no broker answers: shortly, and with a step that this user can take."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.strangers import without_rights_of_root
+
+OWN = "start your own on other ports: `EQUABOT_LISTEN_HEALTH="
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """Short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="eqb-") as place:
+        yield Path(place)
+
+
+def run(home: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    environ = {"PATH": os.environ["PATH"], "HOME": str(home), "EQUABOT_RUN_DIR": str(home / "run")}
+    command = [*without_rights_of_root(), sys.executable, "-m", "broker", *words]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    "words", [("key", "anthropic"), ("lease", "list"), ("lease", "acquire", "anthropic"), ("agent", "list")]
+)
+def test_without_a_broker_a_short_line_says_how_to_start_one(home: Path, words: tuple[str, ...]) -> None:
+    """F13: no text of gRPC; also where a socket was left by a broker that is gone."""
+    for left in (False, True):
+        if left:
+            for agent in ("main", "admin"):
+                (home / "run" / agent).mkdir(parents=True, mode=0o700)
+                with socket.socket(socket.AF_UNIX) as gone:
+                    gone.bind(str(home / "run" / agent / "broker.sock"))
+        done = run(home, *words)
+        assert done.returncode == 3
+        assert done.stderr.endswith("start one with `equabot serve`\n")
+        assert len(done.stderr) < 160
+
+
+def test_an_agent_that_is_not_configured_is_not_a_missing_broker(home: Path) -> None:
+    """F13: with where to add it, and which there are."""
+    done = run(home, "lease", "acquire", "anthropic", "--agent", "coder")
+    assert done.returncode == 3
+    assert "agent 'coder' is not configured" in done.stderr
+    assert "add it to agents in" in done.stderr
+    assert "(known: main)" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("key", "anthropic"), ("lease", "list"), ("doctor",), ("models", "status")])
+def test_another_users_broker_is_said_with_a_way_that_works(home: Path, words: tuple[str, ...]) -> None:
+    """F8: whose it is, and that this user may run its own, on other ports; reports go on without it."""
+    closed = home / "run"
+    (closed / "main").mkdir(parents=True)
+    (closed / "admin").mkdir()
+    owner = 4242 if os.geteuid() == 0 else os.geteuid()
+    if os.geteuid() == 0:
+        os.chown(closed, owner, owner)
+    closed.chmod(0)
+    done = run(home, *words)
+    closed.chmod(0o700)
+    said = done.stdout + done.stderr
+    assert "internal error" not in said
+    if os.geteuid() == 0:
+        assert OWN in said
+        assert f"sudo -u '#{owner}'" in said
+    assert done.returncode in ((3,) if words[0] in ("key", "lease") else (0, 1))
