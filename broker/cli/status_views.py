@@ -160,7 +160,7 @@ def _profile_row(profile: ProfileStatus, now: float) -> Sequence[Cell | str]:
     said = [_when(profile, now), _marks(profile, now)]
     if profile.mode == Mode.WIF and profile.reason:
         said = [profile.reason]
-    elif profile.state not in (State.EXPIRING, State.EXPIRED) and not (profile.state == State.OK and said[1]):
+    elif profile.state not in (profile.reason, State.EXPIRING, State.EXPIRED) and not (profile.state == State.OK and said[1]):
         said.append(profile.reason)
     where = f"({profile.source})" if profile.source else ""
     mark = Cell("next", Style.FAINT) if profile.next else ""

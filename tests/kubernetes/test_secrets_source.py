@@ -193,7 +193,7 @@ def test_an_api_server_that_goes_and_comes_back(own: Cluster, broker_on: MakeBro
     end, whether or not it answers."""
     namespace = own.namespace()
     own.secret(namespace, "llm", {"ANTHROPIC_API_KEY": KEY}, labels=LABEL)
-    running = broker_on(own, namespace).start()
+    running = broker_on(own, namespace, extra="required: [anthropic]\n").start()
     own.kill()
     running.wait_for(lambda: stale(running))
     with running.connect() as broker:
