@@ -19,7 +19,7 @@ RUNNER = _RUN + " path=os.environ['PATH']), sys.argv[1:], environment=os.environ
 REPORTER = textwrap.dedent("""
     import os, signal, sys, time
     def told(number, frame):
-        print(signal.Signals(number).name, flush=True)
+        os.write(1, f"{signal.Signals(number).name}\\n".encode())  # a signal may interrupt the one before
         if number in (signal.SIGTERM, signal.SIGINT): sys.exit(7)
     for name in ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH"):
         signal.signal(getattr(signal, "SIG" + name), told)

@@ -55,7 +55,8 @@ def test_each_is_tried_in_its_own_form(ready: Host, upstream: Upstream) -> None:
 def test_people_and_scripts_are_told_too(ready: Host) -> None:
     """A section behind the report, and lines behind the lines."""
     text = ready.run("models", "status", "--probe").out
-    assert "Probes\nanthropic:manual\tok\tclaude-haiku-4-5" in text
+    assert "Probes\nanthropic:dotenv\tok" in text
+    assert "\nanthropic:manual\tok\tclaude-haiku-4-5" in text
     assert "probe\tanthropic:dotenv\tok\n" in ready.run("models", "status", "--probe", "--plain").out
     assert KEY[:20] not in text
 

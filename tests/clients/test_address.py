@@ -64,10 +64,10 @@ def test_the_environment_says_where_when_the_caller_does_not() -> None:
     assert resolve(None, agent="reviewer", environ=HERE) == "unix:/elsewhere/reviewer/broker.sock"
 
 
-def test_of_several_run_directories_the_one_with_a_socket_is_meant(tmp_path: Path) -> None:
+def test_of_several_run_directories_the_one_with_a_socket_is_meant(place: Path) -> None:
     """A host may have an XDG directory that its broker does not use."""
-    environ = {"XDG_RUNTIME_DIR": str(tmp_path / "xdg"), "EQUABOT_HOME": str(tmp_path / "home")}
-    socket = tmp_path / "home" / "run" / "no-such-agent-elsewhere" / "broker.sock"
+    environ = {"XDG_RUNTIME_DIR": str(place / "xdg"), "EQUABOT_HOME": str(place / "home")}
+    socket = place / "home" / "run" / "no-such-agent-elsewhere" / "broker.sock"
     socket.parent.mkdir(parents=True)
     socket.touch()
     assert resolve(None, agent="no-such-agent-elsewhere", environ=environ) == f"unix:{socket}"

@@ -46,14 +46,14 @@ def test_one_assignment_is_set_and_the_rest_kept(tmp_path: Path, before: str, af
     assert not assign(path, NAME, NEW)
 
 
-@pytest.mark.parametrize("broken", [b"A\0=\0o\0p\0e\0n\0", b"\xff\xfe\0\0open", bytes(range(32)) + b"open"])
+@pytest.mark.parametrize("broken", [b"A\0=\0z\0q\0z\0q\0", b"\xff\xfe\0\0zqzq", bytes(range(32)) + b"open"])
 def test_a_file_that_is_no_text_is_not_written(tmp_path: Path, broken: bytes) -> None:
     """Its reader refuses it whole; the refusal says why, and shows nothing of it."""
     path = tmp_path / ".env"
     path.write_bytes(broken)
     with pytest.raises(Unwritable) as refused:
         assign(path, NAME, NEW)
-    assert "open" not in str(refused.value)
+    assert "zqzq" not in str(refused.value)
     assert path.read_bytes() == broken
 
 

@@ -373,6 +373,7 @@ def test_warnings_are_logged(out: Written) -> None:
     """A library's warning is a line like any other."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
+        logging.captureWarnings(capture=False)  # which another test may have begun, outside of this block
         logging.captureWarnings(capture=True)
         warnings.warn(f"deprecated: {SECRET}", DeprecationWarning, stacklevel=1)
     (line,) = out.lines()
