@@ -852,3 +852,14 @@ def test_after_close_nothing_is_written(opened: Opener) -> None:
     put(store, lease("after"))
     store.close()
     assert ids(opened().load()) == {"before"}
+
+
+def test_who_only_looks_does_not_wait_for_the_broker_that_holds_the_state(tmp_path: Path) -> None:
+    """F11: `doctor` next to a running broker stalled for SQLite's five seconds each time."""
+    path = tmp_path / "state.db"
+    store = SqliteStateStore(path, clock=FakeClock())
+    store.load()
+    store.close()
+    with closing(open_for_reading(path)) as db:
+        (waits,) = db.execute("PRAGMA busy_timeout").fetchone()
+    assert waits <= 200
