@@ -26,7 +26,7 @@ _HEAD: Final = re.compile(rf"{_SPACE}*(?:export{_SPACE}+)?([A-Za-z0-9_.-]+)(?:{_
 _QUOTED: Final = re.compile(r"""('(?:\\'|[^'])*'|"(?:\\"|[^"])*"|`(?:\\`|[^`])*`)""" + rf"{_SPACE}*(?:#[^\r\n]*)?{_END}")
 _NEWLINE: Final = re.compile(r"\r\n|\r|\n")
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0e-\x1f]")
-_AROUND: Final = re.compile(rf"\A(?:{_SPACE}|[\r\n])+|(?:{_SPACE}|[\r\n])+\Z")
+_WHITE: Final = "".join(character for character in map(chr, range(0x10000)) if character.isspace()) + "\ufeff"
 # A shell's `export NAME` and a bare NAME assign nothing, and are no mistake.
 _NAMES: Final = re.compile(r"(?:export\s+)?[A-Z_][A-Z0-9_]*(?:\s+[A-Z_][A-Z0-9_]*)*", re.ASCII)
 
@@ -114,7 +114,7 @@ def _statement(text: str, at: int, number: int) -> Statement:
 
 
 def _trimmed(text: str) -> str:
-    return _AROUND.sub("", text)
+    return text.strip(_WHITE)
 
 
 def _unquoted(value: str) -> str:

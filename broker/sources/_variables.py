@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final
 
-from broker.domain.hygiene import masked
+from broker.domain.hygiene import KEY_BEGINNINGS, masked
 from broker.domain.material import Fault, Unit
 from broker.files.dotenv import Statement, statements
 
@@ -16,7 +16,10 @@ _SPELLED: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
 _LONGEST_NAME: Final = 100
 _ASSIGNED: Final = re.compile(r"(?<![A-Za-z0-9_?&])([A-Za-z_][A-Za-z0-9_]*)[ \t]*=", re.ASCII)
 # What a terminal or an editor puts on the next line when it wraps a key: letters of both cases, or digits among them.
-_PIECE: Final = re.compile(r"(?![A-Z_]+\Z|[a-z_]+\Z)[A-Za-z0-9_./+-]*[A-Za-z0-9][A-Za-z0-9_./+-]*={0,2}", re.ASCII)
+_PIECE: Final = re.compile(r"(?![A-Z_]+\Z|[a-z_]+\Z)[_./+-]*[A-Za-z0-9][A-Za-z0-9_./+-]*={0,2}", re.ASCII)
+# The last piece of a key in base64, which reads as an assignment to a name that no program has.
+_PADDED: Final = re.compile(r"[0-9][A-Za-z0-9]*={1,2}|(?=[A-Z]*[a-z0-9])(?=[a-z]*[A-Z0-9])[A-Za-z0-9]+==")
+_BEGINS: Final = re.compile(KEY_BEGINNINGS)
 
 Wants = Callable[[str], bool]
 
@@ -47,13 +50,13 @@ def with_doubts(unit: Unit, doubts: Sequence[str], *, shown: object, source: str
 
 
 def _wrapped(found: Sequence[Statement], at: int) -> str:
-    """The lines that a key seems to go on in, each after a line end."""
+    """The lines that a key seems to go on in, each after a line end. What begins like a key is one of its own."""
     if found[at].quoted or not found[at].value:
         return ""
     pieces = ""
-    for following in islice(found, at + 1, None):
-        bare = following.written.strip()
-        if following.name or not _PIECE.fullmatch(bare):
+    for following in map(found.__getitem__, range(at + 1, len(found))):
+        bare = following.written.partition("#")[0].strip()
+        if (following.name and not _PADDED.fullmatch(bare)) or not _PIECE.fullmatch(bare) or _BEGINS.match(bare):
             break
         pieces += f"\n{bare}"
     return pieces

@@ -37,11 +37,27 @@ NO_KEYS = {
     "@Microsoft.KeyVault(SecretUri=x)": "a reference",
     "!vault|secret": "a reference",
     "projects/42/secrets/anthropic/versions/latest": "a reference",
+    "1password:Team/Anthropic": "a reference",
+    "secret/data/llm": "a reference",
+    "process.env.LLM": "a reference",
+    "os.environ/LLM": "a reference",
+    "secrets.LLM": "a reference",
+    "LLM_GATEWAY_KEY": "a reference",
+    "gAAAAAB" + "mZ1Yk3ab" * 12 + "==": "a reference",
+    "U2FsdGVkX1+vupppZksvRf5pq5g5XjFRIipRkwB0K1Y=": "a reference",
+    "AgBy3i4O" + "JSWK+Pi/" * 50: "a reference",
+    "age1" + "ql3z7hjy" * 7: "a reference",
     "api.anthropic.com": "an address",
     "localhost.localdomain.internal:4000/v1": "an address",
     "/run/secrets/anthropic_api_key": "a path",
     "~/.secrets/anthropic": "a path",
     "C:\\secrets\\anthropic": "a path",
+    "anthropic.key": "a path",
+    "llm/anthropic.txt": "a path",
+    "AKIAIOSFODNN7EXAMPLE": "of another service",
+    "xoxb-1234-5678-abcdefghijkl": "of another service",
+    "sk_live_abcdefghijklmnop12345": "of another service",
+    "rt.1.AbCdEfGhIjKl": "a refresh token",
     "someone@example.com": "an e-mail address",
     "sk-ant-api03-AbC...xyz": "masked",
     "sk-ant-api03-AbC..xyz9": "masked",
@@ -81,7 +97,10 @@ def test_what_cannot_be_a_key_is_refused(text: str, provider: str) -> None:
     assert not any(piece in reason for piece in (text, KEY, "Team", "console", "example.com", "xyz"))
 
 
-@pytest.mark.parametrize("text", [text for text, why in NO_KEYS.items() if why not in ("too short", "has a character")])
+OF_A_VENDOR = ("too short", "has a character", "of another service", "a refresh token")
+
+
+@pytest.mark.parametrize("text", [text for text, why in NO_KEYS.items() if not why.startswith(OF_A_VENDOR)])
 def test_most_of_it_is_refused_for_any_server(text: str) -> None:
     """P6: a reference or a masked copy is no key of an operator's own server either."""
     refusal(text, "litellm")
@@ -92,7 +111,19 @@ def test_tokens_are_looked_at_as_well(mode: Mode) -> None:
     """P6: in a token's place likewise. How long a login's access token is, is its issuer's matter."""
     assert "a reference" in refusal("op://Team/Claude/token", mode=mode)
     assert "masked" in refusal("sk-ant-oat01-AbC...xyz", mode=mode)
+    assert "a refresh token" in refusal("sk-ant-ort01-" + "w8Gz" * 12, mode=Mode.TOKEN)
     assert misshapen("opaque", provider=PROVIDERS["qwen-portal"], mode=Mode.OAUTH, catalog=BUILT_IN) == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["dummy-key", "sk-dummy", "sk-ant-api03-EXAMPLE", "sk-ant-api03-CHANGEME", "sk-ant-api03-REPLACE_ME", "sk-ant-KEY_HERE",
+     "sample-key", "api-key-goes-here", "change-me-please", "no-key-required", "sk-ant-placeholder", "sk-ant-_____"],
+)  # fmt: skip
+def test_words_that_stand_in_for_a_key_are_refused(text: str) -> None:
+    """P6: behind the beginning of a key as well. A server of the operator's own may have such a key."""
+    assert "a placeholder" in refusal(text)
+    assert misshapen(text, provider=PROVIDERS["litellm"], mode=Mode.API_KEY, catalog=BUILT_IN) == ""
 
 
 BASE62 = string.ascii_letters + string.digits
@@ -143,6 +174,10 @@ def test_every_real_key_passes(provider: str, data: st.DataObject) -> None:
         "cpk_0123.4567.AbCdEfGh",  # chutes
         "AQ.Ab8RN6K_x-y",  # google's newer ones
         "q7RkTz0JwXv9LmPb83Aa/+==",
+        "-_Kx0dEf9hTq3vZ8",  # random texts in base64
+        "__Kx0dEf9hTq3vZ8",
+        "sk-here2Kx0dEf9hTq3vZ8",
+        "VENICE-INFERENCE-KEY-Kx0dEf9hTq3vZ8",
     ],
 )
 def test_odd_forms_that_exist_pass(key: str) -> None:

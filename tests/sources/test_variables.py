@@ -134,14 +134,19 @@ def test_a_quote_that_encloses_a_key_is_named() -> None:
     assert doubts(text + "OPENAI_API_KEY=sk-other") == ""
 
 
-@pytest.mark.parametrize("rest", ["1111bbbbCCCC", "   1111bbbbCCCC", "aB/c+d=", "Ab_9\nzz99"])
+@pytest.mark.parametrize(
+    "rest", ["1111bbbbCCCC", "   1111bbbbCCCC", "aB/c+d=", "Ab_9\nzz99", "11bb # the key", "11bb==", "22bb=", "aB9=="]
+)
 def test_a_key_that_goes_on_in_the_next_line_is_not_cut(rest: str) -> None:
     """P5: the value keeps its other lines, so that it is refused, and half a key is never served."""
     assert "\n" in values(f"A=sk-ant-api03-half\n{rest}\nB=2")["A"]
     assert values(f"A=sk-ant-api03-half\n{rest}\nB=2")["B"] == "2"
 
 
-@pytest.mark.parametrize("rest", ["set -a", "[keys]", "=====", "word", "NAME", "# 1111bbbb", "", "B=1111bbbb"])
+@pytest.mark.parametrize(
+    "rest",
+    ["set -a", "[keys]", "=====", "word", "NAME", "# 1111bbbb", "", "B=1111bbbb", "aB9=", "FOO==", "sk-ant-api03-Another1"],
+)
 def test_what_follows_a_key_is_not_always_a_piece_of_it(rest: str) -> None:
     """P7: what no terminal makes of a key does not spoil it."""
     assert values(f"A=sk-ant-api03-whole\n{rest}")["A"] == "sk-ant-api03-whole"
@@ -186,6 +191,9 @@ def test_the_largest_one_is_read() -> None:
     assert values(b"A='x" + b" " * (SIZE_MAX - 8) + b"y'\n") != {}
     assert values(b"A='\\'" * (SIZE_MAX // 6)) != {}
     assert len(doubts(b"a b\n" * (SIZE_MAX // 4))) < 200
+    assert values(b"A=x" + b" " * (SIZE_MAX - 4) + b"y").keys() == {"A"}
+    assert values(b"A=x\n" + b"aB1" * (SIZE_MAX // 3 - 2) + b"!") == {"A": "x"}
+    assert values(b'A="x\n' * (SIZE_MAX // 5)) == {"A": '"x'}
 
 
 @given(st.one_of(st.binary(max_size=80), st.text(alphabet="A=\"'\n\r\\# $x\t:", max_size=40).map(str.encode)))
