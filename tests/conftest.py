@@ -55,10 +55,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return (collection_path.name in _SLOW) is (only == "fast") or None
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups when it sees the items
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With pytest-xdist the tests of a file stay together, which share its fixtures, and those of a dear tier too."""
-    if config.getoption("dist", "no") != "loadgroup":
-        return
     items.sort(key=lambda item: _place(_directory(item)))
     for item in items:
         group = _TOGETHER.get(_directory(item)) or str(item.path)

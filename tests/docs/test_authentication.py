@@ -130,7 +130,6 @@ def test_the_page(reader: Reader, *, running: bool) -> None:
     assert {name: entry["type"] for name, entry in profiles.items()} == {
         "anthropic:default": "token",
         "openai:default": "api_key",
-        "anthropic:claude-cli": "oauth",
         "anthropic:manual": "token",
         "openrouter:manual": "token",
     }
