@@ -188,7 +188,7 @@ async def _remark_if_empty(engine: Engine) -> None:
     """Logs that no source holds a credential: the broker may be ready all the same."""
     await engine.ingesting.wait_settled()
     if not any(True for _ in engine.standings.all()):
-        none = none_at_all()
+        none = none_at_all(engine.choosing.explaining.how_to_add(""))
         _log.warning("%s: %s, so every request for a lease is refused: %s", none.subject, none.message, none.remedy)
 
 

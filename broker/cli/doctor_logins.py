@@ -19,6 +19,7 @@ from broker.domain.policies import MAIN
 from broker.domain.profiles import Profile, State
 from broker.domain.provider import Mode
 from broker.domain.remedies import how_to_add, how_to_replace
+from broker.domain.selection import UNORDERED
 from broker.domain.statuses import ProfileStatus
 
 if TYPE_CHECKING:
@@ -71,7 +72,20 @@ def _missing(report: Report) -> Iterator[Problem]:
             yield problem(Severity.ERROR, subject, "is in use, and has no credential", how)
         elif all(profile.state in (State.OK, State.EXPIRING, State.MISSING) for profile in report.of(provider)):
             why = "; ".join(f"{profile.id}: {profile.reason}" for profile in report.of(provider)[:5])
-            yield problem(Severity.ERROR, subject, f"is in use, and no credential of it can be granted ({why})", how)
+            message = f"is in use, and no credential of it can be granted ({why})"
+            yield problem(Severity.ERROR, subject, message, _way_back(report, provider))
+
+
+def _way_back(report: Report, provider: str) -> str:
+    """What makes one of the credentials that are there grantable; empty where each one's reason says it."""
+    if any(profile.reason == UNORDERED for profile in report.of(provider)):
+        return _forget_order(report, provider)
+    return ""
+
+
+def _forget_order(report: Report, provider: str) -> str:
+    of_agent = f" --agent {report.agent}" if report.agent != MAIN else ""
+    return f"equabot models auth order clear --provider {provider}{of_agent}, or correct auth.order"
 
 
 def _profile(report: Report, profile: ProfileStatus, owner: str) -> Iterator[Problem]:
@@ -83,14 +97,13 @@ def _profile(report: Report, profile: ProfileStatus, owner: str) -> Iterator[Pro
         if state is State.INVALID and report.served(profile.provider):
             severity = Severity.INFO
         reason = profile.reason if profile.reason.startswith(state.value) else f"{state.value}: {profile.reason}".rstrip(": ")
-        yield problem(severity, subject, reason, remedy(profile, owner))
+        how = remedy(profile, owner)
+        yield problem(severity, subject, reason.removesuffix(f"; {how}"), how)
     elif state is State.EXPIRING:
         yield problem(Severity.WARNING, subject, profile.reason or "expiring", remedy(profile, owner))
     elif state is State.MISSING and not profile.mode:
-        command = f"equabot models auth order clear --provider {profile.provider}"
-        of_agent = f" --agent {report.agent}" if report.agent != MAIN else ""
-        message = "is named by an order, and nobody knows it"
-        yield problem(Severity.WARNING, subject, message, f"{command}{of_agent}, or take it out of auth.order")
+        message = "is named by an order, and no source holds it"
+        yield problem(Severity.WARNING, subject, message, _forget_order(report, profile.provider))
     elif state is State.MISSING:
         do = remedy(profile, owner) if profile.mode == Mode.WIF else "bring its source back"
         alarm = used and not report.served(profile.provider)
@@ -100,9 +113,10 @@ def _profile(report: Report, profile: ProfileStatus, owner: str) -> Iterator[Pro
 
 
 def remedy(profile: ProfileStatus, owner: str) -> str:
-    """The command that brings a new credential for the profile to where it is kept."""
+    """What brings a new credential for the profile to where it is kept; and what takes a wrong rejection back."""
     expired = profile.state == State.EXPIRED
-    return how_to_replace(profile.id, mode=profile.mode, source=profile.source, agent=owner, expired=expired)
+    how = how_to_replace(profile.id, mode=profile.mode, source=profile.source, agent=owner, expired=expired)
+    return f"{how}; if the provider was wrong, `equabot profile clear {profile.id}`" if profile.state == State.REJECTED else how
 
 
 def _sources(here: "Survey", findings: "Sequence[Finding]") -> Iterator[Problem]:

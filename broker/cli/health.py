@@ -55,7 +55,7 @@ def _asked(args: Namespace, *, last: bool) -> int:
     if serving:
         output.say("SERVING")
     if (serving or last) and args.address is None and not addressed(args):
-        _explain(args)
+        _explain(args, "" if serving else args.service)
     if serving:
         return Exit.DONE
     name = args.service or "the broker"
@@ -70,15 +70,23 @@ def _meant(service: str) -> list[str]:
     return [] if "/" in service else [f"provider/{service}", f"profile/{service}"]
 
 
-def _explain(args: Namespace) -> None:
-    """Says on standard error what is wrong, where this user may ask the broker: health itself answers yes or no."""
+def _explain(args: Namespace, silent: str) -> None:
+    """Says on standard error what is wrong, where this user may ask the broker: health itself answers yes or no. Of the service
+    that does not serve it says more."""
     try:
         with admin(args) as operator, optional():
-            wrong = [found for found in operator.findings() if found.severity == "error"]
+            wrong = [found for found in operator.findings() if found.severity == "error" or _concerns(found.subject, silent)]
     except Failure:
         return
     for found in wrong[:_EXPLAINED]:
         output.complain(f"{found.subject}: {found.message}")
+
+
+def _concerns(subject: str, service: str) -> bool:
+    """Whether what is said of the subject (a profile, an agent) may be why the service does not serve."""
+    kind, _, name = service.partition("/")
+    mine = subject == name if kind == "profile" else subject.startswith(f"{name}:")
+    return bool(name) and (mine or subject.startswith("agent "))
 
 
 def _configured(args: Namespace) -> str:

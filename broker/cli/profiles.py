@@ -34,9 +34,9 @@ def clear(args: Namespace) -> int:
     if args.json:
         output.document({"profile": args.id, "ended": list(ended), "broker": running})
         return Exit.DONE
-    where = "" if running else " (no broker runs: the stored state has changed)"
     what = " and ".join(_WORDS.get(word, word) for word in ended)
-    output.say(f"profile {args.id}: {what} ended{where}" if ended else f"profile {args.id}: nothing was held against it{where}")
+    where = "" if running else " (no broker runs: the stored state has changed)" if ended else " (no broker runs)"
+    output.say(f"profile {args.id}: {f'{what} ended' if ended else 'nothing was held against it'}{where}")
     return Exit.DONE
 
 

@@ -11,7 +11,7 @@ from broker.domain.logins import how_to_log_in
 from broker.domain.material import Shadowed, SourceState
 from broker.domain.profiles import Profile, State
 from broker.domain.provider import Mode
-from broker.domain.remedies import how_to_add, how_to_replace
+from broker.domain.remedies import how_to_replace
 from broker.domain.selection import Candidate
 from broker.domain.suspension import Suspension
 
@@ -55,7 +55,7 @@ def findings(
     add: Callable[[str], str] = lambda _: "add a credential",
 ) -> list[Finding]:
     """Everything worth knowing, the gravest kinds first; after 500 of them, how many more there are. `add` says how a provider
-    gets a first credential."""
+    gets a first credential; "" is any provider."""
     candidates = tuple(candidates)
     found = chain(
         _of_faults(state=store_fault, audit=audit_fault, identity=identity_fault),
@@ -63,7 +63,7 @@ def findings(
         _of_configuration(configuration),
         _of_audit(audit_doubt, anchor_fault),
         _of_providers(unmet, add),
-        () if candidates or unmet else (none_at_all(),),
+        () if candidates or unmet else (none_at_all(add("")),),
         _of_sources(sources),
         _of_profiles(candidates),
         _of_shadows(shadowed),
@@ -121,9 +121,9 @@ def _of_providers(unmet: Mapping[str, str], add: Callable[[str], str]) -> Iterat
         )
 
 
-def none_at_all() -> Finding:
+def none_at_all(remedy: str) -> Finding:
     """That no source holds a credential, where none is required."""
-    return Finding(severity=Severity.ERROR, subject=CREDENTIALS, message="there are none", remedy=how_to_add(None))
+    return Finding(severity=Severity.ERROR, subject=CREDENTIALS, message="there are none", remedy=remedy)
 
 
 def _of_sources(sources: Iterable[SourceState]) -> Iterator[Finding]:
@@ -163,7 +163,7 @@ def _remedy(profile: Profile, state: State) -> str:
         return "bring its source back"
     mode = Mode.WIF if profile.workload else profile.mode
     kept = how_to_replace(profile.id, mode=mode, source=profile.source, agent=profile.agent, expired=state is State.EXPIRED)
-    wrong = "; if the provider was wrong, clear the rejection" if state is State.REJECTED else ""
+    wrong = f"; if the provider was wrong, `equabot profile clear {profile.id}`" if state is State.REJECTED else ""
     end = f", then correct or remove {profile.declared.where}" if state is State.EXPIRED and profile.declared else ""
     return f"{kept}{end}{wrong}"
 

@@ -20,6 +20,8 @@ from broker.domain.credentials import NEVER, Revival, Standing
 from broker.domain.material import Held
 from broker.domain.provider import Mode
 
+UNORDERED: Final = "not in the order, which is exclusive"
+"""Why a profile is not tried that an explicit order leaves out."""
 _KIND: Final = {Mode.OAUTH: 0, Mode.WIF: 0, Mode.TOKEN: 1, Mode.API_KEY: 2}
 
 
@@ -120,7 +122,7 @@ def plan(candidates: Iterable[Candidate], *, order: Sequence[str] | None, now: f
     wanted = dict.fromkeys(order)
     ready, cooling, unusable = _split([known[i] for i in wanted if i in known], now=now, unsuited=unsuited)
     excluded = {i: "no source holds it" for i in wanted if i not in known}
-    excluded |= {i: "not in the order, which is exclusive" for i in sorted(known) if i not in wanted}
+    excluded |= {i: UNORDERED for i in sorted(known) if i not in wanted}
     return Plan([[c] for c in ready], cooling=cooling, unusable=unusable, excluded=excluded, unsuited=unsuited)
 
 

@@ -416,7 +416,7 @@ def test_an_order_of_nobody_is_a_warning(host: Host) -> None:
         {"version": 1, "profiles": {"anthropic:a": token()}, "order": {"anthropic": ["anthropic:gone", "anthropic:a"]}}
     )
     done = host.run("doctor")
-    assert said(done, "warning", "anthropic:gone\tis named by an order, and nobody knows it")
+    assert said(done, "warning", "anthropic:gone\tis named by an order, and no source holds it")
     assert said(done, "warning", "equabot models auth order clear --provider anthropic")
 
 

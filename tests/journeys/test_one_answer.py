@@ -131,3 +131,30 @@ def test_nothing_at_all_serves_and_says_so(make_broker: MakeBroker) -> None:
     assert "credentials: there are none" in done.stderr
     broker.wait_for(lambda: "there are none, so every request" in broker.log())
     assert "there are none" in broker.run("doctor").stdout
+    assert ".env" not in broker.run("doctor").stdout, "F13: no remedy names a place that is not read"
+
+
+def test_an_expired_login_is_said_once_and_by_health_too(make_broker: MakeBroker, tmp_path: Path) -> None:
+    """F13: doctor does not say a remedy twice in one row; health says why a provider does not serve."""
+    path = tmp_path / ".claude" / ".credentials.json"
+    broker = make_broker(config=logged_in(path, ends=timedelta(hours=-1))).start()
+    broker.wait_for(lambda: "open Claude Code once" in broker.run("doctor").stdout)
+    assert broker.run("doctor").stdout.count("open Claude Code once") == 1
+    done = broker.run("health", "provider/anthropic")
+    assert done.returncode == 1
+    assert "anthropic:claude-cli: expired" in done.stderr
+
+
+def test_a_credential_that_is_kept_back_asks_for_no_other(make_broker: MakeBroker) -> None:
+    """F13: where an order or a suspension keeps a key back, doctor advises to change that, and not to add a key."""
+    order = "auth: {order: {anthropic: ['anthropic:gone']}}\n"
+    broker = make_broker(credentials={"ANTHROPIC_API_KEY": KEY}, config=f"sources: [env]\n{order}").start()
+    broker.wait_for(lambda: "can be granted" in broker.run("doctor").stdout)
+    said = broker.run("doctor").stdout
+    assert "equabot models auth order clear --provider anthropic" in said
+    assert "set ANTHROPIC_API_KEY" not in said
+    assert broker.run("agent", "suspend", "main").returncode == 0
+    said = broker.run("doctor").stdout
+    assert "equabot agent resume main" in said
+    assert "set ANTHROPIC_API_KEY" not in said
+    assert "agent main: suspended" in broker.run("health", "provider/anthropic").stderr
