@@ -22,6 +22,7 @@ _ID_MAX: Final = 200
 _TOP: Final = frozenset({"version", "profiles", "order", "usageStats", "lastGood"})
 _FIELDS: Final = frozenset({"key", "apiKey", "api_key", "token", "access", "accessToken", "access_token", "keyRef", "tokenRef"})
 _MISFITS_SHOWN: Final = 5
+_DEPTH_MAX: Final = 4
 _OTHER_NAMES: Final = ("apiKey", "api_key", "key", "token", "accessToken", "access_token", "access")
 _SHOWN_MAX: Final = 80
 
@@ -74,10 +75,14 @@ def _beside_profiles(document: Document) -> list[str]:
     ]
 
 
-def _holds(value: object) -> bool:
-    """Whether it is an entry, or an object or a list of entries."""
+def _holds(value: object, *, depth: int = _DEPTH_MAX) -> bool:
+    """Whether it is an entry or a bare key, or an object or a list that has one in it."""
+    if isinstance(value, str):
+        return is_misplaced_key(value)
+    if isinstance(value, dict) and not _FIELDS.isdisjoint(value):
+        return True
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return any(isinstance(entry, dict) and not _FIELDS.isdisjoint(entry) for entry in (value, *inner))
+    return depth > 0 and any(_holds(entry, depth=depth - 1) for entry in inner)
 
 
 def entry_ids(document: Document, catalog: Catalog) -> dict[str, str]:

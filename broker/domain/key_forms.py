@@ -108,10 +108,10 @@ def _beginnings(providers: Iterable[Provider]) -> Iterator[str]:
 
 def _of_vendor(value: str, provider: Provider, mode: Mode) -> Iterator[str]:
     form = provider.form
+    if form is not None and _REFRESH.fullmatch(value):
+        yield "is a refresh token, with which no request can be made: put an access token or a key there"
     if form is None or mode not in (Mode.API_KEY, Mode.TOKEN):  # what a program was given, no person has cut
         return
-    if _REFRESH.fullmatch(value):
-        yield "is a refresh token, with which no request can be made: put an access token or a key there"
     if _FOREIGN.fullmatch(value):
         yield "is a credential of another service: put the key of this provider there"
     if not _KEY.fullmatch(value):

@@ -299,6 +299,10 @@ def test_what_is_not_read_is_named(entry: dict[str, Any], why: str) -> None:
         {"openai": {"access_token": "s3cret"}, "note": {"x": 1}},
         {"accounts": {"anthropic:default": {"type": "api_key", "key": API_KEY}}},
         {"credentials": [{"type": "api_key", "key": API_KEY}]},
+        {"anthropic": API_KEY},
+        {"env": {"ANTHROPIC_API_KEY": API_KEY}},
+        {"keys": [API_KEY]},
+        {"auth": {"profiles": {"anthropic:default": {"type": "api_key", "key": API_KEY}}}},
     ],
 )
 def test_credentials_outside_of_profiles_are_said(raw: dict[str, Any]) -> None:

@@ -111,7 +111,7 @@ def test_tokens_are_looked_at_as_well(mode: Mode) -> None:
     """P6: in a token's place likewise. How long a login's access token is, is its issuer's matter."""
     assert "a reference" in refusal("op://Team/Claude/token", mode=mode)
     assert "masked" in refusal("sk-ant-oat01-AbC...xyz", mode=mode)
-    assert "a refresh token" in refusal("sk-ant-ort01-" + "w8Gz" * 12, mode=Mode.TOKEN)
+    assert "a refresh token" in refusal("sk-ant-ort01-" + "w8Gz" * 12, mode=mode)
     assert misshapen("opaque", provider=PROVIDERS["qwen-portal"], mode=Mode.OAUTH, catalog=BUILT_IN) == ""
 
 
