@@ -19,7 +19,7 @@ LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --uni
 
 # Tests wait more than they work, so that there are more workers than cores.
 JOBS   ?= $(shell expr $$(nproc) + 1)
-PYTEST  = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
+PYTEST  = $(BIN)/python -m pytest --numprocesses $(JOBS) --no-loadscope-reorder
 
 BUILD_IMAGE = docker build $(BUILD_FLAGS) $(foreach arg,BASE_IMAGE PIP_NO_INDEX,$(if $($(arg)),--build-arg $(arg)=$($(arg))))
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import settings
@@ -55,13 +55,22 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return (collection_path.name in _SLOW) is (only == "fast") or None
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups when it sees the items
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """The tests of a file stay in one process, which share its fixtures, and those of a dear tier too."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc] - the package has no types
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return _TOGETHER.get(Path(file).parts[1], file)
+
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With pytest-xdist the tests of a file stay together, which share its fixtures, and those of a dear tier too."""
+    """The longest come first."""
     items.sort(key=lambda item: _place(_directory(item)))
-    for item in items:
-        group = _TOGETHER.get(_directory(item)) or str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def _directory(item: pytest.Item) -> str:
