@@ -17,14 +17,14 @@ _RUN = "import os, sys; from broker.cli import child\nwith child.held_signals():
 RUNNER = _RUN + " path=os.environ['PATH']), sys.argv[1:], environment=os.environ))"
 
 REPORTER = textwrap.dedent("""
-    import os, signal, sys, time
-    def told(number, frame):
-        os.write(1, f"{signal.Signals(number).name}\\n".encode())  # a signal may interrupt the one before
-        if number in (signal.SIGTERM, signal.SIGINT): sys.exit(7)
-    for name in ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH"):
-        signal.signal(getattr(signal, "SIG" + name), told)
+    import os, signal, sys
+    held = [getattr(signal, "SIG" + name) for name in ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH")]
+    signal.pthread_sigmask(signal.SIG_BLOCK, held)  # handlers and pause() would sleep on a signal that comes between the two
     print("ready", os.getpid(), flush=True)
-    while True: signal.pause()
+    while True:
+        number = signal.sigwait(held)
+        print(number.name, flush=True)
+        if number in (signal.SIGTERM, signal.SIGINT): sys.exit(7)
 """)
 
 
