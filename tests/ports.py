@@ -8,6 +8,7 @@ from typing import Final
 _FIRST, _LAST = 12_000, 32_000
 """Below what kernels give to outgoing connections (`ip_local_port_range`), which take a port of that range at any time."""
 _WORKERS: Final = 16
+_given: Final[set[int]] = set()
 
 
 def free_port() -> int:
@@ -20,4 +21,6 @@ def free_port() -> int:
                 probe.bind(("0.0.0.0", port))
             except OSError:
                 continue
+        if port not in _given:  # who asked for it may not listen yet
+            _given.add(port)
             return port

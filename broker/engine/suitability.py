@@ -12,7 +12,7 @@ from typing import Final
 from broker.domain.cooldowns import HOUR
 from broker.domain.credentials import NEVER
 from broker.domain.material import Held
-from broker.domain.provider import Catalog
+from broker.domain.provider import Catalog, Mode
 from broker.domain.selection import Candidate
 from broker.ports import Clock
 
@@ -55,7 +55,9 @@ class Suitability:
         """Whether the vendor takes the credential from another program alone."""
         profile = held.profile
         provider = self._catalog.providers.get(profile.provider)
-        return provider is not None and provider.only_client(profile.secret) not in ("", client)
+        if provider is None or profile.mode is Mode.WIF:  # a workload's own token has a login's form, and is for any program
+            return False
+        return provider.only_client(profile.secret) not in ("", client)
 
     def refused(self, agent: str, held: Held, *, client: str) -> bool:
         """The vendor answered 400 to the agent's program. Returns whether that changes what is unsuited."""

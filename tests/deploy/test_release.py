@@ -106,7 +106,12 @@ def _metadata(wheel: Path) -> str:
 def test_the_wheels_are_reproducible(dist: Path, tmp_path: Path) -> None:
     """The same commit gives the same bytes, so that whoever doubts a release can build it."""
     epoch = subprocess.run(["git", "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    environ = {"PATH": str(Path(sys.executable).parent), "SOURCE_DATE_EPOCH": epoch.strip(), "HOME": str(tmp_path)}
+    environ = {
+        "PATH": str(Path(sys.executable).parent),
+        "SOURCE_DATE_EPOCH": epoch.strip(),
+        "HOME": str(tmp_path),
+        "EQUABOT_RELEASE": "1",
+    }
     build = [sys.executable, "-m", "uv", "build", "--quiet", "--no-build-isolation", "--python", sys.executable]
     for project in (".", "clients/python"):
         subprocess.run([*build, "--out-dir", str(tmp_path), project], cwd=ROOT, env=environ, check=True)

@@ -52,12 +52,12 @@ def test_an_order_is_followed_at_once_and_excludes(make_broker: MakeBroker) -> N
     def served() -> str:
         return broker.run("key", "anthropic").stdout.strip()
 
-    assert served() == TOKEN
-    assert order("set", "anthropic:dotenv") == 0
-    broker.wait_for(lambda: served() == KEY)
+    assert served() == KEY
+    assert order("set", "anthropic:manual") == 0
+    broker.wait_for(lambda: served() == TOKEN)
     assert order("set", "anthropic:gone") == 1
     assert order("clear") == 0
-    broker.wait_for(lambda: served() == TOKEN)
+    broker.wait_for(lambda: served() == KEY)
 
 
 def test_doctor_tells_what_the_broker_knows(make_broker: MakeBroker) -> None:
