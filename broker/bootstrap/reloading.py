@@ -77,9 +77,9 @@ class Reloading:
         while True:
             await self._news.wait()
             self._news.clear()
-            by, told = ", ".join(self._asked), self._next
+            by, answer = ", ".join(self._asked), self._next
             self._asked, self._next = [], asyncio.get_running_loop().create_future()
-            told.set_result(await self._reload(by))
+            answer.set_result(await self._reload(by))
 
     async def doubts(self) -> tuple[str, ...]:
         """Whether the file is newer, and whether it was refused."""
@@ -117,13 +117,13 @@ class Reloading:
             except Exception as error:  # noqa: BLE001 - nothing has changed yet, and the broker serves
                 return self._refuse(by, Reloaded(refusal=_incident(error)))
             undoing.pop_all()
-        told = tuple(changes(self.config, wanted))
+        changed = tuple(changes(self.config, wanted))
         ended = self._engine.apply(prepared)
         gone = self._servers.apply(wanted, added)
         self.config, self._refused, self.reloaded_at = wanted, "", self._clock.now()
-        self._events.emit(ConfigurationReloaded(by=by, digest=self._digest(wanted), changes=told, leases=ended))
+        self._events.emit(ConfigurationReloaded(by=by, digest=self._digest(wanted), changes=changed, leases=ended))
         await self._servers.forsake(gone)
-        return Reloaded(changes=told, ended=ended)
+        return Reloaded(changes=changed, ended=ended)
 
     def _refuse(self, by: str, refused: Reloaded) -> Reloaded:
         for fault in refused.faults[:_SHOWN]:

@@ -162,7 +162,7 @@ def _hung_up(
     loop: asyncio.AbstractEventLoop,
     reloading: Reloading,
     stopping: "asyncio.Future[str]",
-    gone: bool,  # noqa: FBT001 - the one thing that a handler is told
+    gone: bool,  # noqa: FBT001 - the handler has no other argument
 ) -> None:
     """On SIGHUP, between any two steps of this thread."""
 

@@ -21,15 +21,13 @@ _DELIVERY: Final = "EQUABOT_DELIVERY"
 _ENDS: Final = {
     "revoked": "it was revoked",
     "agent_suspended": "the agent is suspended, until an operator resumes it",
-    "AGENT_SUSPENDED": "the agent is suspended, until an operator resumes it",
     "no_usable_profile": "its credential is gone, and no other can serve",
-    "NO_USABLE_PROFILE": "its credential is gone, and no other can serve",
     "policy": "the agent's policy does not allow it any more",
-    "POLICY_DENIED": "the agent's policy does not allow it any more",
+    "policy_denied": "the agent's policy does not allow it any more",
     "expired": "it expired before it was renewed; this machine or this command may have been paused",
-    "BROKER_UNAVAILABLE": "the broker was away for longer than the lease lived (see leases.default_ttl)",
+    "broker_unavailable": "the broker was away for longer than the lease lived (see leases.default_ttl)",
 }
-"""Why a lease ended, by the broker's word or the client's."""
+"""Why a lease ended, by the broker's word or, in lower case, the client's reason."""
 
 
 def add_parser(subparsers: Any, **described: str) -> None:
@@ -115,7 +113,7 @@ class _Held:
 
     def _ended(self, reason: str) -> None:
         """The command cannot be given another token, so no lease is kept for it any more."""
-        why = _ENDS.get(reason, f"for the reason {reason}")
+        why = _ENDS.get(reason.lower(), f"for the reason {reason}")
         raw = self.given.delivery == "raw"
         rest = "the command still holds the key" if raw else "its token is refused: start the command again"
         complain(f"the lease of {self.given.provider} has ended: {why}; {rest}")
