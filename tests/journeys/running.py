@@ -135,11 +135,17 @@ class RunningBroker:
 
     def log(self) -> str:
         """Everything that it has written to its standard error."""
-        return self.log_file.read_text() if self.log_file.exists() else ""
+        return self._lines(self.log_file)
 
     def audit(self) -> str:
         """Its standard output: audit records, unless its configuration sends them elsewhere."""
-        return self.audit_file.read_text() if self.audit_file.exists() else ""
+        return self._lines(self.audit_file)
+
+    def _lines(self, path: Path) -> str:
+        """What the file has: while the process writes, its complete lines, as a read can see half of a write."""
+        running = self.process is not None and self.process.poll() is None
+        written = path.read_bytes() if path.exists() else b""
+        return (written[: written.rfind(b"\n") + 1] if running else written).decode()
 
     @property
     def pid(self) -> int:
