@@ -348,6 +348,7 @@ _PROVIDER: Final = Section(
         "key_prefixes": Many(_TEXT),
         "token_prefixes": Many(_TEXT),
         "requests": Many(Text(values.request)),
+        "websockets": Many(Text(values.websocket)),
         "forward_headers": Many(Text(values.listed_name)),
         "query": Many(Text(values.listed_name)),
         "subprotocols": Many(Text(values.header)),

@@ -68,6 +68,14 @@ def request(written: str) -> str:
         raise Refused(f"{error}, not {quote(written)}") from None
 
 
+def websocket(written: str) -> str:
+    """A rule of where a WebSocket may be opened, which is always asked for with GET."""
+    made = request(written)
+    if made.removeprefix("!").partition("/")[0].strip() not in ("", "GET"):
+        raise Refused(f"must be a path, like /v1/realtime, because a WebSocket is opened with GET, not {quote(written)}")
+    return made
+
+
 def affix(written: str) -> str:
     """What stands before a secret in a header; may be empty or end in a space."""
     if not written.isprintable():

@@ -69,7 +69,8 @@ def _provider(known: Provider, given: Mapping[str, Any]) -> Provider:
             before: Mapping[Mode, Any] = getattr(known, by_mode)
             told[by_mode] = MappingProxyType({**before, **told[by_mode]})
     if "base_url" in given:
-        told.setdefault("requests", _requests_at(given["base_url"], known))
+        for rules in ("requests", "websockets"):
+            told.setdefault(rules, _rules_at(given["base_url"], known, getattr(known, rules)))
         told["form"] = None  # a server of the operator's own takes whatever its owner chose
     for added in ("forward_headers", "query", "subprotocols"):
         told[added] = (*getattr(known, added), *given.get(added, ()))
@@ -78,10 +79,10 @@ def _provider(known: Provider, given: Mapping[str, Any]) -> Provider:
     return replace(known, **told)
 
 
-def _requests_at(base_url: str, known: Provider) -> tuple[str, ...]:
+def _rules_at(base_url: str, known: Provider, written: tuple[str, ...]) -> tuple[str, ...]:
     """The provider's rules at another address. Where that has not the base path of the vendor's own, clients may say it."""
     same = urlsplit(base_url).path.rstrip("/").endswith(known.base_path)
-    return known.requests if same else (*known.requests, *prefixed(known.base_path, known.requests))
+    return written if same else (*written, *prefixed(known.base_path, written))
 
 
 def _refuse_shared(merged: Mapping[str, Provider], changed: Mapping[str, str], report: Report) -> None:

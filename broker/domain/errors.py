@@ -6,7 +6,8 @@
     ├── ProfileNotFound             PROFILE_NOT_FOUND   no         the caller, or a source lost it
     ├── NoUsableProfile             NO_USABLE_PROFILE   yes        the operator: no candidate can serve
     ├── PolicyDenied                POLICY_DENIED       no         the operator's policy says no
-    │   └── Unidentified            POLICY_DENIED       no         a caller from elsewhere does not show who it is
+    │   ├── Unidentified            POLICY_DENIED       no         a caller from elsewhere does not show who it is
+    │   └── WebsocketRefused        WEBSOCKET_REFUSED   no         a WebSocket where none is listed (gateway only)
     ├── DeliveryNotAllowed          DELIVERY_NOT_ALLOWED no        the operator's policy says no to this delivery
     ├── AgentSuspended              AGENT_SUSPENDED     no         an operator has suspended the agent
     ├── LeaseNotFound               LEASE_NOT_FOUND     no         the caller: acquire another
@@ -74,6 +75,12 @@ class PolicyDenied(BrokerError):
 
 class Unidentified(PolicyDenied):
     """No token and no certificate came with the call, or one that does not hold. On the wire it has a code of its own."""
+
+
+class WebsocketRefused(PolicyDenied):
+    """The request would pass, but not as the beginning of a WebSocket. Only the gateway says this."""
+
+    reason = "WEBSOCKET_REFUSED"
 
 
 class DeliveryNotAllowed(BrokerError):

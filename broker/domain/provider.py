@@ -118,6 +118,7 @@ class Provider:
     credential on; empty where none is known. `exchange` is there where the vendor trusts workloads' identities. `requests` are
     the rules of what may be asked through the gateway (`broker.domain.requests`), paths as they come after `base_url`; a
     provider without a rule that allows something is not brokered.
+    `websockets` are rules for those of the paths in `requests` on which a WebSocket may be opened.
     `accounts` are the headers (in lower case) in which a request names an account: one that the credential does not belong to
     is refused as if the credential were bad.
     `exclusive` names, by the prefix of a credential, the one client program from which the vendor takes such a credential;
@@ -150,6 +151,7 @@ class Provider:
     api: str = ""
     probe_model: str = ""
     requests: tuple[str, ...] = ()
+    websockets: tuple[str, ...] = ()
     accounts: tuple[str, ...] = ()
     forward_headers: tuple[str, ...] = ()
     query: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ A rule is `[!][METHOD ]/path`: `POST /v1/messages`, `GET /v1/files/{file}/conten
   fine-tuned one (`ft:gpt:my-org::id`). No other name matches an encoded slash.
 - `*` and `**` match any characters, slashes too. `* /**` matches everything.
 - Everything else matches itself: case and a slash at the end count (`joining` says which path is asked about). A rule with `!`
-  matches in any case, with or without it, and without what follows an encoded `;`, `?` or `#` in a segment.
+  matches in any case, with or without it, encoded or not, and without what follows an encoded `;`, `?` or `#` in a segment.
 
 A list lets a request pass that matches a rule without `!` and no rule with it; a list without the former lets nothing pass
 (ADR 16).
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 """What an API is asked with. The others open tunnels, echo what they are sent, or are a browser's."""
@@ -72,6 +72,8 @@ _TUNED: Final = (
     rf"ft:[\w.-]{{1,64}}:[\w.-]{{0,64}}:[\w.-]{{0,64}}:(?![\w:-]*(?:{_RESERVED}))[\w-]{{1,64}}(?::ckpt-step-[0-9]{{1,9}})?"
 )
 """The name of a fine-tuned model, in which an organisation and a person's word are."""
+_TUNED_ENCODED: Final = re.compile(r"(?<=/)ft(?:%3[Aa][\w.-]*)+(?=/|\Z)", re.ASCII)
+"""The same as some SDKs encode it. It is judged as if it were not encoded."""
 _ROUTE_WORD: Final = re.compile(r"[a-z][a-z_-]{0,31}|v[0-9][a-z0-9]{0,7}")
 _DEEPEST: Final = 8
 
@@ -140,7 +142,8 @@ class Rules:
 
     def name(self, method: str, path: str) -> bool:
         """Whether a rule that allows names the request; another may forbid it."""
-        if self._some is None or self._some.fullmatch(_asked(method, path)) is None:
+        asked = _TUNED_ENCODED.sub(lambda name: unquote(name[0]), _asked(method, path))
+        if self._some is None or self._some.fullmatch(asked) is None:
             return False
         return "%2" not in path or not _odd(path)
 
@@ -151,6 +154,7 @@ class Rules:
             # A vendor may not care for a slash at the end either, nor for what is a parameter of a segment once it is decoded.
             forms = {asked, asked.rstrip("/"), _PARAMETER.sub("", asked).rstrip("/")}
             forms |= {_SLASH.sub("/", form) for form in forms}
+            forms |= {unquote(form) for form in forms}
             if any(map(self._none.fullmatch, forms)):
                 return False
         return self.name(method, path)

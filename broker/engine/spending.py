@@ -11,7 +11,7 @@ from typing import Final
 from broker.domain import lease_tokens
 from broker.domain.answers import Answer
 from broker.domain.cooldowns import Outcome
-from broker.domain.errors import InvalidArgument, NoUsableProfile, PolicyDenied, RefreshFailed
+from broker.domain.errors import InvalidArgument, NoUsableProfile, PolicyDenied, RefreshFailed, WebsocketRefused
 from broker.domain.leases import Lease
 from broker.domain.material import Held
 from broker.domain.model_names import model_of
@@ -114,18 +114,20 @@ class Spending:
         check: str = "",
         joined: bool = True,
         client: str = "",
+        websocket: bool = False,
     ) -> Use:
         """The request, with the credential that serves it, and recorded. `path` is what comes after the gateway's
         `/<provider>`, in its plain form. A login that has to be refreshed first is waited for, `within` so many seconds.
         `check` is the gateway's own name for the request: one that it asks about twice is recorded once. `joined` is whether
         the path that is returned is the one that will be sent. `client` is the program that asks, as `Provider.client_of` says.
+        `websocket` is whether the request asks to become one.
 
-        Raises PolicyDenied, InvalidArgument, RateLimited, NoUsableProfile, ProfileNotFound, ReauthRequired, RefreshFailed,
-        SourceNotSynced, AuditUnavailable; and, where the lease has ended since, AgentSuspended, LeaseNotFound, LeaseExpired,
-        ShuttingDown.
+        Raises PolicyDenied, WebsocketRefused, InvalidArgument, RateLimited, NoUsableProfile, ProfileNotFound, ReauthRequired,
+        RefreshFailed, SourceNotSynced, AuditUnavailable; and, where the lease has ended since, AgentSuspended, LeaseNotFound,
+        LeaseExpired, ShuttingDown.
         """
         received = provider.received(method, path, joined=joined)
-        self._check(lease, provider, method, received)
+        self._check(lease, provider, method, received, websocket=websocket)
         counting = partial(
             self._concurrency.begin, lease.agent, most=self._policies.of(lease.agent).max_requests, now=self._clock.steady()
         )
@@ -237,7 +239,7 @@ class Spending:
         provider = self._leasing.catalog.providers.get(used.provider)
         return provider is not None and bool(provider.api) and used.method in ("GET", "HEAD")
 
-    def _check(self, lease: Lease, provider: Provider, method: str, received: str) -> None:
+    def _check(self, lease: Lease, provider: Provider, method: str, received: str, *, websocket: bool) -> None:
         if lease.provider != provider.id:
             raise PolicyDenied(f"the lease token is for provider {lease.provider!r}, not for {provider.id!r}")
         if method not in METHODS:
@@ -249,3 +251,8 @@ class Spending:
             )
         if not narrowing(self._policies.of(lease.agent).requests, base).allow(method, received):
             raise PolicyDenied(f"agent {lease.agent!r} may not ask for this: see agents.{lease.agent}.requests")
+        if websocket and not rules(provider.websockets, base).allow(method, received):
+            raise WebsocketRefused(
+                f"no WebSocket is opened on this path of {provider.id}: ask for it without an upgrade,"
+                f" or list it in providers.{provider.id}.websockets"
+            )

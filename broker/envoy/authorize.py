@@ -28,6 +28,8 @@ ACCOUNT: Final = "account"
 """Under which the access log is told that a request named an account."""
 MODEL: Final = "model"
 """Under which it is told which model a request is for, where that is known."""
+_UPGRADES: Final = ("upgrade", ":protocol")
+"""In which a request asks to become another protocol: in HTTP/1.1, and in HTTP/2 (RFC 8441). Envoy takes `websocket` alone."""
 _WITHIN: Final = 35.0
 """Seconds that a request waits for a login to be refreshed, or for the sources, where Envoy gives that long."""
 _OF_THE_DEADLINE: Final = 0.9
@@ -81,6 +83,7 @@ class AuthorizationServicer:
                 check=http.id,
                 joined=joined,
                 client=provider.client_of(headers),
+                websocket=any(headers.get(name) for name in _UPGRADES),
             )
             return _passed(use, headers, asked, joined=joined)
         except Refused as error:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from broker.domain.provider import BEARER, Catalog, ClientMarks, EnvName, Exchange, HeaderForm, KeyForm, Mode, Provider
-from broker.providers import allowed, forwarding
+from broker.providers import allowed, forwarding, websockets
 
 _TOKEN_WORDS: Final = ("OAUTH_TOKEN", "AUTH_TOKEN")
 _TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # RFC 8693
@@ -103,6 +103,7 @@ def _vendor(
         api=api or ("chat" if model else ""),
         probe_model=model,
         requests=requests,
+        websockets=websockets.BY_PROVIDER.get(id, ()),
         accounts=accounts,
         exchange=exchange,
         exclusive=exclusive,

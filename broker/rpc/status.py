@@ -45,6 +45,7 @@ CODES: Final[Mapping[type[errors.BrokerError], StatusCode]] = {
 }
 _NARROWER: Final[Mapping[type[errors.BrokerError], StatusCode]] = {
     errors.Unidentified: StatusCode.UNAUTHENTICATED,
+    errors.WebsocketRefused: StatusCode.PERMISSION_DENIED,
     errors.IdentityUnchecked: StatusCode.UNAVAILABLE,
 }
 """Kinds of the reasons above that a client may tell apart by their code."""

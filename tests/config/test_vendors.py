@@ -74,6 +74,27 @@ def test_a_rule_that_is_none_is_a_fault(written: str) -> None:
     assert told.endswith(f"or * /** for everything, with ! before what is not allowed, not '{written}'")
 
 
+def test_websockets_are_declared_like_requests() -> None:
+    """C8: for a provider of one's own none but those; a built-in list is replaced, and holds at another address."""
+    acme = "env: {ACME_API_KEY: api_key}, base_url: 'https://acme.example/v1', requests: ['* /**']"
+    assert known(f"providers: {{acme: {{{acme}}}}}")[0].catalog.providers["acme"].websockets == ()
+    found, faults = known(f"providers: {{acme: {{{acme}, websockets: ['/live', 'GET  /rooms/{{room}}', '!/rooms/x']}}}}")
+    assert faults == []
+    assert found.catalog.providers["acme"].websockets == ("/live", "GET /rooms/{room}", "!/rooms/x")
+    openai = known("providers: {openai: {base_url: 'http://10.0.0.1:4000'}}")[0].catalog.providers["openai"]
+    assert rules(openai.websockets, openai.base_path).allow("GET", "/v1/responses")
+    assert rules(openai.websockets, openai.base_path).allow("GET", "/responses")
+    assert known("providers: {openai: {websockets: []}}")[0].catalog.providers["openai"].websockets == ()
+
+
+@pytest.mark.parametrize("written", ["POST /live", "!PUT /live", "HEAD /live"])
+def test_a_websocket_is_opened_with_get(written: str) -> None:
+    """C8: a rule with another method would never match; the fault says what to write."""
+    [told] = known(f"providers: {{openai: {{websockets: ['{written}']}}}}")[1]
+    assert told.startswith("f.yaml:1: providers.openai.websockets[0]: must be a path, like /v1/realtime, because a WebSocket")
+    assert told.endswith(f"not '{written}'")
+
+
 def test_a_new_provider_needs_little() -> None:
     """A variable is enough: its lists, its SDK's variable and a bearer header follow."""
     found, faults = known("providers: {acme: {env: {ACME_API_KEY: api_key, ACME_TOKEN: token, ACME_OLD: token}}}")

@@ -18,6 +18,7 @@ from broker.domain.errors import (
     RateLimited,
     RefreshFailed,
     ShuttingDown,
+    WebsocketRefused,
 )
 from broker.domain.policies import AgentPolicy, Delivery
 from broker.domain.profiles import State
@@ -54,10 +55,17 @@ def shown(grant: Grant) -> str:
 
 
 async def use(
-    engine: Engine, token: str, provider: Provider = ANTHROPIC, *, asked: str = "POST /v1/messages", within: float = 30.0
+    engine: Engine,
+    token: str,
+    provider: Provider = ANTHROPIC,
+    *,
+    asked: str = "POST /v1/messages",
+    within: float = 30.0,
+    websocket: bool = False,
 ) -> Use:
     method, path = asked.split(" ")
-    return await engine.spending.use(engine.spending.bearer(token), provider, method=method, path=path, within=lambda: within)
+    lease = engine.spending.bearer(token)
+    return await engine.spending.use(lease, provider, method=method, path=path, within=lambda: within, websocket=websocket)
 
 
 async def served(engine: Engine, token: str) -> str:
@@ -202,6 +210,27 @@ async def test_a_list_that_lets_nothing_through_lets_nothing_through(engine: Eng
     for requests in ((), ("!/v1/organizations*",)):
         with pytest.raises(PolicyDenied, match=r"providers\.anthropic\.requests"):
             await use(engine, token, replace(ANTHROPIC, requests=requests))
+
+
+async def test_a_websocket_is_opened_only_where_one_is_listed() -> None:
+    """C8: in every spelling of the path; the same request passes without the upgrade, and a list of requests opens nothing."""
+    engine = Engine(deliveries=BOTH, agents={"main": replace(ANYTHING, requests=("!/v1/realtime",))})
+    engine.put(profile("openai:a"))
+    token = shown(acquire(engine, provider="openai"))
+    openai = PROVIDERS["openai"]
+    for asked in ("GET /responses", "GET /v1/responses", "GET /v1/v1/responses/"):
+        assert (await use(engine, token, openai, asked=asked, websocket=True)).path == "/v1/responses"
+    for asked in ("GET /models", "GET /v1/files/f/content", "POST /v1/responses/x/cancel"):
+        await use(engine, token, openai, asked=asked)
+        with pytest.raises(WebsocketRefused, match=r"providers\.openai\.websockets"):
+            await use(engine, token, openai, asked=asked, websocket=True)
+    with pytest.raises(WebsocketRefused):
+        await use(engine, token, replace(openai, websockets=()), asked="GET /responses", websocket=True)
+    with pytest.raises(PolicyDenied, match=r"agents\.main\.requests"):
+        await use(engine, token, openai, asked="GET /realtime", websocket=True)
+    everywhere = replace(openai, requests=("POST /responses",), websockets=("/**",))
+    with pytest.raises(PolicyDenied, match=r"providers\.openai\.requests"):
+        await use(engine, token, everywhere, asked="GET /responses", websocket=True)
 
 
 async def test_an_agents_policy_may_forbid_alone() -> None:

@@ -78,6 +78,40 @@ def test_what_agents_need_passes(provider: str, method: str, path: str) -> None:
     assert allow(addressed(provider), method, path)
 
 
+BIDI = "/ws/google.ai.generativelanguage.{}.GenerativeService.BidiGenerateContent"
+SPEAK = "/v1/text-to-speech/JBFqnCBsd6RMkjVDRZzb/{}"
+WEBSOCKETS = {
+    "openai": "/v1/realtime /v1/responses",
+    "openai-codex": "/backend-api/codex/responses",
+    "google": f"{BIDI.format('v1beta')} {BIDI.format('v1alpha')}",
+    "github-copilot": "/responses",
+    "vercel-ai-gateway": "/v1/responses",
+    "microsoft-foundry": "/openai/v1/realtime /openai/realtime /openai/v1/responses",
+    "deepgram": "/v1/listen /v2/listen /v1/speak",
+    "xai": "/v1/realtime /v1/responses /v1/tts /v1/stt",
+    "mistral": "/v1/audio/transcriptions/realtime",
+    "together": "/v1/realtime /v1/audio/speech/websocket",
+    "litellm": "/realtime /responses /v1/realtime /v1/responses",
+    "elevenlabs": f"{SPEAK.format('stream-input')} {SPEAK.format('multi-stream-input')} /v1/speech-to-text/realtime",
+}
+"""By the vendors' own documentation, as whole paths."""
+
+
+@pytest.mark.parametrize("provider", IDS)
+def test_websockets_are_opened_where_the_vendor_documents_them(provider: str) -> None:
+    """C8: there, and nowhere else. Each of these paths may also be asked for."""
+    known = addressed(provider)
+    documented = WEBSOCKETS.get(provider, "").split()
+    for path in documented:
+        received = known.received("GET", path)
+        assert received == path
+        assert rules(known.websockets, known.base_path).allow("GET", received), path
+        assert allow(known, "GET", received), path
+    for one in known.websockets:
+        assert one in known.requests
+        assert any(rules((one,), known.base_path).allow("GET", path) for path in documented), one
+
+
 @pytest.mark.parametrize(("provider", "method", "path"), rows(FORBIDDEN))
 def test_what_hands_out_credentials_does_not(provider: str, method: str, path: str) -> None:
     """S1: in no case, with or without a slash at its end, with the base path said twice or not at all."""
