@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import parse_qs
 
-REFUSING: Final = frozenset({"invalid_grant", "refresh_token_reused", "token_revoked"})
-"""Faults that end the login."""
+REFUSING: Final = frozenset({"invalid_grant", "refresh_token_reused", "token_revoked", "invalid_request"})
+"""Faults that end the login. With `invalid_request` the description alone says so, as Qwen's endpoint does."""
 LOSING: Final = frozenset({"reset_after", "truncated", "garbled", "slow"})
 """Faults after which a redeemed token's successor may never arrive."""
 PASSING: Final = frozenset({"http_500", "http_502", "http_503", "http_429", "html", "empty", "reset_before", "redirect"})
@@ -160,7 +160,7 @@ class TokenEndpoint:
                 return number, fault, {}, 0
             if login is None or login.over:
                 self._record(_with(entry, verdict="over" if login else "unknown"))
-                return number, "", {"error": "invalid_grant", "error_description": f"not found: {token}"}, 400
+                return number, "", _refusal(fault if fault == "invalid_request" else "invalid_grant", token), 400
             if token in self._spent:
                 self._record(_with(entry, verdict="reused"))
                 self._record(Entry("ended", time.time(), login=login_id, verdict="reused"))
@@ -168,7 +168,7 @@ class TokenEndpoint:
             if fault in REFUSING:
                 self._record(_with(entry, verdict="fault"))
                 self._record(Entry("ended", time.time(), login=login_id, verdict=fault))
-                return number, "", {"error": fault, "error_description": f"{token} is no longer good"}, 400
+                return number, "", _refusal(fault, token), 400
             keeps = fault in {"same_refresh", "no_refresh"}
             access, successor = _token("at"), token if keeps else _token("rt")
             self._record(_with(entry, verdict="redeemed", access=access, successor=successor))
@@ -234,6 +234,11 @@ def read_ledger(path: Path) -> list[Entry]:
 
 def _with(entry: Entry, **changed: Any) -> Entry:
     return Entry(**{**asdict(entry), **changed})
+
+
+def _refusal(error: str, token: str) -> dict[str, Any]:
+    said = "Refresh token expired or invalid." if error == "invalid_request" else f"not found, or no longer good: {token}"
+    return {"error": error, "error_description": said}
 
 
 def _token(kind: str) -> str:
