@@ -1,12 +1,4 @@
-"""The composition root: configuration → a running broker. Everything is built here, and everything is taken down here."""
+"""The composition root: configuration → a running broker. Everything is built here, and everything is taken down here.
 
-from broker.bootstrap.clearing import clear_stored
-from broker.bootstrap.engine import Engine
-from broker.bootstrap.serving import serve
-from broker.bootstrap.stores import agent_stores, forget_copies, migrate_stores, refresh_login, seal_fault, sync_claude_login
-from broker.bootstrap.surveying import Survey, survey
-
-__all__ = [
-    "Engine", "Survey", "agent_stores", "clear_stored", "forget_copies", "migrate_stores", "refresh_login", "seal_fault",
-    "serve", "survey", "sync_claude_login",
-]  # fmt: skip
+Names are imported from its modules: a command that only looks does not load the servers (`serving`), which takes a second.
+"""

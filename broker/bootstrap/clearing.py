@@ -11,7 +11,7 @@ from broker.domain.auth_entries import entry_ids
 from broker.domain.auth_usage import usage_of, with_usage
 from broker.domain.cooldowns import Usage, held_against
 from broker.domain.errors import ProfileNotFound, StateUnavailable
-from broker.domain.hygiene import quoted
+from broker.domain.known_names import no_profile
 from broker.domain.policies import MAIN
 from broker.engine.clock import SystemClock
 from broker.storage.state import SqliteStateStore
@@ -23,7 +23,8 @@ def clear_stored(config: Config, profile: str) -> tuple[str, ...]:
     found = asyncio.run(survey(config))
     owners = {agent for agent, name in found.material.held if name == profile}
     if not owners:
-        raise ProfileNotFound(f"no source holds a profile {quoted(profile)}: `equabot models status` lists them all")
+        provider = profile.partition(":")[0]
+        raise ProfileNotFound(no_profile(profile, (name for _, name in found.material.held if name.startswith(f"{provider}:"))))
     ended = _in_state(config, profile)
     for agent in dict.fromkeys((MAIN, *config.policies.agents)):
         ended |= _in_store(config, agent, profile)

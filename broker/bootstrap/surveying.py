@@ -1,8 +1,6 @@
 """What a broker would have to offer, without one."""
 
-import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +16,7 @@ from broker.storage.glimpse import Glimpse
 from broker.telemetry.events import Events
 
 _SETTLE_WITHIN: Final = 10.0
+_SLOW_WITHIN: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +36,24 @@ class Survey:
         return None if held is None else held.profile
 
 
-async def survey(config: Config) -> Survey:
-    """Reads every source once, in this process: needs no broker and disturbs none. What is wrong stands in `sources`."""
+async def survey(config: Config, *, answered: bool = False) -> Survey:
+    """Reads every source once, in this process: needs no broker and disturbs none. What is wrong is in `sources`.
+
+    `answered`: a running broker has answered for statuses and suspensions. Its state is then not opened, because the broker
+    holds it; and a source that waits for another program or the network gets one second, because the broker reports it."""
     clock = SystemClock()
-    engine = Engine(config, clock=clock, store=Glimpse(config.state_path, clock=clock), events=Events())
-    async with beside(engine.ingesting.run()):
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_SETTLE_WITHIN + (config.shell_env.timeout if config.shell_env.enabled else 0.0)):
-                await engine.ingesting.wait_settled()
+    store = Glimpse(None if answered else config.state_path, clock=clock)
+    engine = Engine(config, clock=clock, store=store, events=Events())
+    ingesting, shell = engine.ingesting, config.shell_env
+    slow = ("kubernetes", "env") if shell.enabled else ("kubernetes",)
+    waits = [not answered or state.name.partition(" ")[0] not in slow for state in ingesting.states]
+    async with beside(ingesting.run()):
+        await ingesting.wait_for(
+            lambda: all(state.settled or not wait for state, wait in zip(ingesting.states, waits, strict=True)),
+            within=_SETTLE_WITHIN + (shell.timeout if shell.enabled else 0.0),
+        )
+        if answered:
+            await ingesting.wait_for(lambda: ingesting.settled, within=_SLOW_WITHIN)
     return Survey(
         {agent: engine.availability.statuses(agent) for agent in config.policies.agents},
         tuple(engine.ingesting.states),

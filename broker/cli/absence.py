@@ -1,6 +1,5 @@
 """Why no broker answers a command, and what to do about it: shortly, and for the user who types."""
 
-import errno
 import os
 from argparse import Namespace
 from contextlib import suppress
@@ -8,30 +7,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.cli.arguments import configuration
-from broker.cli.exits import Failure
+from broker.cli.exits import Exit, Failure
 from broker.cli.surroundings import environment
+from broker.domain.known_names import no_agent
 
 if TYPE_CHECKING:
     from broker.config.model import Config
 
 _OWN_PORTS = "EQUABOT_LISTEN_HEALTH=127.0.0.1:8687 EQUABOT_LISTEN_METRICS=127.0.0.1:9465 equabot serve"
-_KNOWN = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
+_LOCAL = ("unix:", "127.", "localhost:", "[::1]:")
 
 
-def absence(address: str, args: Namespace, *, said: str) -> str:
-    """Why there is no broker at the address, and the step to take. `said` is what the client library says of it."""
-    if not address.startswith("unix:"):
-        return said
-    socket = Path(address.removeprefix("unix:"))
-    if closed := closed_to(socket):
-        return closed
-    if not any(os.strerror(number) in said for number in _KNOWN):
-        return said
-    if unknown := _unknown_agent(args, socket):
-        return unknown
-    if environment().get("EQUABOT_BROKER_ADDRESS"):
-        return f"no broker answers at {address}: is one running, and is its socket mounted here?"
-    return f"no broker answers at {address}: start one with `equabot serve`"
+def absence(address: str, args: Namespace, *, remedy: str) -> Failure:
+    """Why no broker answers at the address, and the step to take; or that the agent, which the address is made of, is not
+    known. `remedy` is what the client library advises. What gRPC says is for its developers, and never a part of it."""
+    socket = Path(address.removeprefix("unix:")) if address.startswith("unix:") else None
+    if socket is not None and (closed := closed_to(socket)):
+        return Failure(closed, code=Exit.NO_BROKER)
+    if socket is not None and (unknown := _unknown_agent(args, socket)):
+        return Failure(unknown, code=Exit.USAGE)
+    local = address.startswith(_LOCAL) and "certificate is" not in remedy
+    asked = "" if local and not environment().get("EQUABOT_BROKER_ADDRESS") else remedy
+    how = f"{asked} `equabot serve` starts one" if asked else "start one with `equabot serve`"
+    return Failure(f"no broker answers at {address}: {how}", code=Exit.NO_BROKER)
 
 
 def closed_to(socket: Path) -> str:
@@ -69,13 +67,12 @@ def _owner(step: Path) -> int | None:
 
 
 def _unknown_agent(args: Namespace, socket: Path) -> str:
-    """An agent that is named and not configured has no socket, whether or not a broker runs."""
+    """An agent that is named and not configured has no socket, whether or not a broker runs: that is no missing broker."""
     agent = getattr(args, "agent", None)
     config: Config | None = None
     with suppress(Failure):
         config = configuration(args)
     if not agent or config is None or agent in config.policies.agents:
         return ""
-    known = ", ".join(config.policies.agents)
     file = config.file or config.home / "equabot.yaml"
-    return f"agent {agent!r} is not configured, so there is no {socket}: add it to agents in {file} (known: {known})"
+    return f"{no_agent(agent, config.policies.agents)}. Agents are configured in {file}; without that there is no {socket}"

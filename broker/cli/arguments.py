@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker.cli.exits import Exit, Failure
 from broker.cli.surroundings import environment
+from broker.domain.known_names import no_agent
 
 if TYPE_CHECKING:
     from broker.config.model import Config
@@ -72,5 +73,5 @@ def chosen_agent(args: Namespace, config: "Config") -> str:
     agents = config.policies.agents
     agent: str = args.agent or next((name for name in ("main", *agents) if name in agents), "main")
     if agent not in agents:
-        raise Failure(f"agent {agent!r} is not configured: add it to agents", code=Exit.USAGE)
+        raise Failure(no_agent(agent, agents), code=Exit.USAGE)
     return agent

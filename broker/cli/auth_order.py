@@ -8,6 +8,7 @@ from broker.cli.arguments import add_agent, add_places
 from broker.cli.exits import Exit, Failure
 from broker.cli.storing import Desk, faults, stored_order
 from broker.domain.auth_entries import with_order_of
+from broker.domain.known_names import meant
 from broker.domain.policies import MAIN
 from broker.domain.profiles import State
 from broker.domain.provider import Provider
@@ -89,7 +90,7 @@ def _unknown(args: Namespace, desk: Desk, provider: Provider, wanted: tuple[str,
     there = (
         f"there are {', '.join(sorted(known))}" if known else f"{provider.id} has none: `equabot models auth add` stores one"
     )
-    return f"no profile {', '.join(missing)} is known; {there}"
+    return f"no profile {', '.join(missing)} is known; {there}{meant(missing[0], known)}"
 
 
 def _tell(desk: Desk, provider: Provider, *, as_json: bool) -> None:

@@ -39,17 +39,18 @@ def admin(args: Namespace) -> Iterator["Admin"]:
 
 
 @contextmanager
-def refusals(args: Namespace | None = None) -> Iterator[None]:
-    """What the client library raises inside, as Failures: 3 when no broker answers, 1 for what it refuses. With the arguments
-    of the command it says why there is no broker."""
+def refusals(args: Namespace) -> Iterator[None]:
+    """What the client library raises inside, as Failures: 3 when no broker answers, 64 for an agent that is not configured,
+    1 for what the broker refuses."""
     from equabot_client.errors import BrokerUnavailable, EquabotError  # noqa: PLC0415
 
     try:
         yield
     except BrokerUnavailable as away:
         address = away.metadata.get("address", "")
-        said = absence(address, args, said=away.message) if args is not None and address else away.message
-        failure = Failure(said, code=Exit.NO_BROKER)
+        failure = Failure(away.message, code=Exit.NO_BROKER)
+        if address:
+            failure = absence(address, args, remedy=away.metadata.get("remedy", ""))
     except EquabotError as refused:
         failure = Failure(f"{refused.reason}: {refused.message}")
     except ValueError as misnamed:  # an address that is none

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from broker.cli import output
 from broker.cli.arguments import add_places
 from broker.cli.exits import Exit, Failure
 from broker.cli.output import Cell, Style
-from broker.cli.problems import Problem, problem
+from broker.cli.problems import Problem, plain, problem
 from broker.cli.storing import Desk, faults
 from broker.cli.surroundings import environment
 from broker.domain.findings import Finding, Severity
@@ -24,7 +24,7 @@ _GRAVEST_FIRST = list(_STYLES)
 
 
 def add_parser(subparsers: Any, **described: str) -> None:
-    """`doctor [--fix]`."""
+    """`doctor [--fix] [--json]`."""
     parser: ArgumentParser = subparsers.add_parser(
         "doctor",
         description="Looks at stores, permissions, locks, logins, sources and the broker. Exits with 1 when something is an"
@@ -41,6 +41,7 @@ def add_parser(subparsers: Any, **described: str) -> None:
         action="store_true",
         help="after a backup was restored: accept sealed stores that are older than the newest seen, or in another's place",
     )
+    parser.add_argument("--json", action="store_true", help="one JSON document: findings, counts, and what --fix did")
     add_places(parser)
     parser.set_defaults(run=run, agent=None)
 
@@ -55,13 +56,36 @@ def run(args: Namespace) -> int:
     except ConfigurationFaults as refused:
         told = [problem(Severity.ERROR, fault.where, ": ".join(filter(None, (fault.path, fault.message))))
                   for fault in refused.faults]  # fmt: skip
-        return _tell(told)
+        return _tell(told, _Done(), as_json=args.json)
+    done = _Done(silent=args.json)
     if args.accept_restored:
-        _accept(config)
+        _accept(config, done)
     problems = list(_examine(args, config))
-    if args.fix and _mend(problems):
+    if args.fix and _mend(problems, done):
         problems = list(_examine(args, config))
-    return _tell(problems)
+    return _tell(problems, done, as_json=args.json)
+
+
+@dataclass(slots=True)
+class _Done:
+    """What `--fix` and `--accept-restored` did and could not do, which is said at once where nobody asked for JSON."""
+
+    silent: bool = False
+    fixed: list[str] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
+
+    def fix(self, what: str, *, word: str = "fixed") -> None:
+        """Takes note of a deed, once."""
+        if what in self.fixed:
+            return
+        self.fixed.append(what)
+        if not self.silent:
+            output.say(f"{word}: {what}")
+
+    def fail(self, subject: str, why: str) -> None:
+        """Takes note of what could not be fixed."""
+        self.failed.append({"subject": subject, "message": why})
+        output.complain(f"{subject} could not be fixed: {why}")
 
 
 def _examine(args: Namespace, config: "Config") -> Iterator[Problem]:
@@ -78,7 +102,7 @@ def _examine(args: Namespace, config: "Config") -> Iterator[Problem]:
     yield from logins(args, config)
 
 
-def _accept(config: "Config") -> None:
+def _accept(config: "Config", done: _Done) -> None:
     """Says which stores were accepted. What cannot be, the examination reports."""
     from broker.cli.doctor_stores import kept_agents  # noqa: PLC0415
 
@@ -86,28 +110,36 @@ def _accept(config: "Config") -> None:
         store = Desk(config, agent).store
         with suppress(Failure), faults():
             if config.seal_key_file is not None and store.accept():
-                output.say(f"accepted: {store.path} as it is now; every other copy of it is refused")
+                done.fix(f"{store.path} as it is now; every other copy of it is refused", word="accepted")
 
 
-def _mend(problems: Sequence[Problem]) -> bool:
+def _mend(problems: Sequence[Problem], done: _Done) -> bool:
     """Mends what can be, and says what was done. Whether anything was."""
-    done: set[str] = set()
+    before = len(done.fixed)
     for found in problems:
         if found.fix is None:
             continue
         try:
-            told = found.fix()
-            if told not in done:
-                output.say(f"fixed: {told}")
-            done.add(told)
+            done.fix(found.fix())
         except (Failure, OSError) as error:
             why = error.message if isinstance(error, Failure) else error.strerror or type(error).__name__
-            output.complain(f"{found.finding.subject} could not be fixed: {why}")
-    return bool(done)
+            done.fail(found.finding.subject, why)
+    return len(done.fixed) > before
 
 
-def _tell(problems: Sequence[Problem]) -> int:
+def _tell(problems: Sequence[Problem], done: _Done, *, as_json: bool) -> int:
     found = _once([problem.finding for problem in problems])
+    counts = {severity: sum(finding.severity is severity for finding in found) for severity in _GRAVEST_FIRST}
+    code = Exit.FAILED if counts[Severity.ERROR] else Exit.DONE
+    if as_json:
+        fixable = {(problem.finding.subject, problem.finding.remedy) for problem in problems if problem.fix is not None}
+        output.report({
+            "findings": [plain(one) | {"fixable": (one.subject, one.remedy) in fixable} for one in found],
+            "counts": {severity.value: count for severity, count in counts.items()},
+            "fixed": done.fixed,
+            "not_fixed": done.failed,
+        })  # fmt: skip
+        return code
     output.table(
         [
             (Cell(finding.severity.value, _STYLES[finding.severity]), finding.subject, finding.message, finding.remedy)
@@ -115,9 +147,8 @@ def _tell(problems: Sequence[Problem]) -> int:
         ],
         header=("", "what", "is", "do"),
     )
-    counts = {severity: sum(finding.severity is severity for finding in found) for severity in _GRAVEST_FIRST}
     output.say(", ".join(_counted(severity, count) for severity, count in counts.items() if count) or "nothing is wrong")
-    return Exit.FAILED if counts[Severity.ERROR] else Exit.DONE
+    return code
 
 
 def _once(found: Sequence[Finding]) -> list[Finding]:

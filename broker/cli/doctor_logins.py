@@ -23,7 +23,7 @@ from broker.domain.selection import UNORDERED
 from broker.domain.statuses import ProfileStatus
 
 if TYPE_CHECKING:
-    from broker.bootstrap import Survey
+    from broker.bootstrap.surveying import Survey
     from broker.config.model import Config
     from equabot_client.admin import Finding
 
@@ -162,7 +162,7 @@ def _shadows(here: "Survey") -> Iterator[Problem]:
 
 def _left_over(config: "Config", here: "Survey") -> Iterator[Problem]:
     def forget() -> str:
-        from broker.bootstrap import forget_copies  # noqa: PLC0415
+        from broker.bootstrap.stores import forget_copies  # noqa: PLC0415
 
         with faults():
             gone = forget_copies(config)
@@ -189,7 +189,7 @@ def _due(config: "Config", here: "Survey") -> Iterator[tuple[tuple[str, str], Pr
 
 def _refresh(config: "Config", agent: str, profile: Profile) -> Callable[[], str]:
     def refresh() -> str:
-        from broker.bootstrap import refresh_login  # noqa: PLC0415
+        from broker.bootstrap.stores import refresh_login  # noqa: PLC0415
 
         with faults():
             failure, told = run_async(refresh_login(config, agent, profile))

@@ -37,7 +37,7 @@ def _older_files(config: "Config") -> Iterator[Problem]:
     from broker.storage import migrations  # noqa: PLC0415
 
     def move() -> str:
-        from broker.bootstrap import migrate_stores  # noqa: PLC0415
+        from broker.bootstrap.stores import migrate_stores  # noqa: PLC0415
 
         done = migrate_stores(config)
         failed = "; ".join(migration.fault for migration in done if migration.fault)

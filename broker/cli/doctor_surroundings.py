@@ -71,7 +71,7 @@ def _owner(path: Path) -> int | None:
 
 
 def _seal_key(config: "Config") -> Iterator[Problem]:
-    from broker.bootstrap import seal_fault  # noqa: PLC0415
+    from broker.bootstrap.stores import seal_fault  # noqa: PLC0415
 
     if fault := seal_fault(config):
         message, _, do = fault.partition(": ")

@@ -1,14 +1,21 @@
 """`equabot health`: what a probe asks, for people, scripts and `exec` probes."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import islice
 from threading import Event
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from broker.cli import output
 from broker.cli.arguments import add_places, configuration
 from broker.cli.connecting import addressed, admin, optional, refusals
 from broker.cli.exits import Exit, Failure
+from broker.cli.problems import plain
+from broker.domain.known_names import nearest
+
+if TYPE_CHECKING:
+    from equabot_client.admin import Finding
 
 _PAUSE = 0.1
 _EXPLAINED: Final = 5
@@ -16,7 +23,7 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared wit
 
 
 def add_parser(subparsers: Any, **described: str) -> None:
-    """`health [SERVICE] [--wait seconds] [--address host:port]`."""
+    """`health [SERVICE] [--wait seconds] [--address host:port] [--json]`."""
     parser: ArgumentParser = subparsers.add_parser(
         "health", description="Exits with 0 when the service serves, 1 when it does not, 3 when no broker answers.", **described
     )
@@ -31,55 +38,102 @@ def add_parser(subparsers: Any, **described: str) -> None:
         "--wait", metavar="SECONDS", type=float, default=0.0, help="how long to ask until the service serves (default: once)"
     )
     parser.add_argument("--address", metavar="HOST:PORT", help="where health is served (default: as configured)")
+    parser.add_argument("--json", action="store_true", help="one JSON document, also where no broker answers")
     add_places(parser)
     parser.set_defaults(run=run, agent=None)
 
 
 def run(args: Namespace) -> int:
     """Prints SERVING, or raises Failure."""
-    pause = Event()
-    for _ in range(int(args.wait / _PAUSE)):
-        with suppress(Failure):
-            return _asked(args, last=False)
-        pause.wait(_PAUSE)
-    return _asked(args, last=True)
-
-
-def _asked(args: Namespace, *, last: bool) -> int:
     from equabot_client.health import check  # noqa: PLC0415
 
     address = args.address or _configured(args)
-    with refusals():
-        serving = check(args.service, address=address)
-        meant = [name for name in _meant(args.service) if check(name, address=address) is not None] if serving is None else []
-    if serving:
-        output.say("SERVING")
-    if (serving or last) and args.address is None and not addressed(args):
-        _explain(args, "" if serving else args.service)
-    if serving:
-        return Exit.DONE
-    name = args.service or "the broker"
-    if serving is None:
-        hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
-        raise Failure(f"{name}: NOT_FOUND: no such service{hint}")
-    raise Failure(f"{name}: NOT_SERVING")
-
-
-def _meant(service: str) -> list[str]:
-    """What a name without its kind may be."""
-    return [] if "/" in service else [f"provider/{service}", f"profile/{service}"]
-
-
-def _explain(args: Namespace, silent: str) -> None:
-    """Says on standard error what is wrong, where this user may ask the broker: health itself answers yes or no. Of the service
-    that does not serve it says more."""
+    pause, answer = Event(), None
     try:
-        with admin(args) as operator, optional():
-            wrong = [found for found in operator.findings() if found.severity == "error" or _concerns(found.subject, silent)]
-    except Failure:
-        return
-    for found in wrong[:_EXPLAINED]:
+        for _ in range(int(args.wait / _PAUSE)):
+            with suppress(Failure), refusals(args):
+                if check(args.service, address=address):
+                    break
+            pause.wait(_PAUSE)
+        with refusals(args):
+            answer = check(args.service, address=address)
+            meant = _meant(args, address) if answer is None else []
+    except Failure as failure:
+        if args.json and failure.code == Exit.NO_BROKER:
+            _document(args.service, address, status="NO_BROKER", message=failure.message)
+        raise
+    findings = [] if args.address or addressed(args) else _reasons(args, "" if answer else args.service)
+    hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
+    status = {True: "SERVING", False: "NOT_SERVING", None: "NOT_FOUND"}[answer]
+    message = {True: "", False: status, None: f"{status}: no such service{hint}"}[answer]
+    if args.json:
+        _document(args.service, address, status=status, message=message, findings=findings, meant=meant)
+    elif answer:
+        output.say(status)
+    for found in findings if not args.json else ():
         output.complain(f"{found.subject}: {found.message}")
+    if answer:
+        return Exit.DONE
+    raise Failure(f"{args.service or 'the broker'}: {message}")
+
+
+def _document(
+    service: str,
+    address: str,
+    *,
+    status: str,
+    message: str,
+    findings: "Sequence[Finding]" = (),
+    meant: Sequence[str] = (),
+) -> None:
+    """The answer for programs, also where there is no broker."""
+    output.report({
+        "service": service,
+        "status": status,
+        "address": address,
+        "message": message,
+        "did_you_mean": list(meant),
+        "findings": [plain(found) for found in findings],
+    })  # fmt: skip
+
+
+def _meant(args: Namespace, address: str) -> list[str]:
+    """What a name that is not known may be: one without its kind, or one that is nearly another. The broker knows which."""
+    from equabot_client.health import check  # noqa: PLC0415
+
+    kind, slash, name = args.service.rpartition("/")
+    known = {"": ("readiness", "liveness"), "provider": _providers(args), "profile": _profiles(args)}
+    asked = [kind] if slash and kind in known else list(known)
+    exact = [f"{one}/{name}" for one in ("provider", "profile") if one != kind]
+    near = [f"{one}/{found}".lstrip("/") for one in asked if (found := nearest(name, known[one]))]
+    for names in (exact, near):
+        if there := [service for service in names if check(service, address=address) is not None]:
+            return there
+    return []
+
+
+def _providers(args: Namespace) -> Iterable[str]:
+    with suppress(Failure):
+        return configuration(args).catalog.names()
+    return ()
+
+
+def _profiles(args: Namespace) -> Iterable[str]:
+    """Their ids, where this user may ask the broker."""
+    if args.address is not None or addressed(args):
+        return ()
+    with suppress(Failure), admin(args) as operator, optional():
+        return {profile.id for profiles in operator.list_profiles().values() for profile in profiles}
+    return ()
+
+
+def _reasons(args: Namespace, silent: str) -> "list[Finding]":
+    """What is wrong, where this user may ask the broker: health itself answers yes or no. Of the service that does not serve it
+    says more."""
+    with suppress(Failure), admin(args) as operator, optional():
+        found = (one for one in operator.findings() if one.severity == "error" or _concerns(one.subject, silent))
+        return list(islice(found, _EXPLAINED))
+    return []
 
 
 def _concerns(subject: str, service: str) -> bool:

@@ -118,7 +118,7 @@ def _dotenv(desk: Desk) -> Path:
 
 def _claude(desk: Desk) -> None:
     """Takes over the login of Claude Code. Raises Failure where there is none."""
-    from broker.bootstrap import sync_claude_login  # noqa: PLC0415
+    from broker.bootstrap.stores import sync_claude_login  # noqa: PLC0415
 
     with faults():
         copied = sync_claude_login(desk.config)

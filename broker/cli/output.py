@@ -5,7 +5,7 @@ Nothing that comes from outside reaches a terminal with control characters in it
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TextIO
@@ -95,6 +95,21 @@ def for_people() -> bool:
 def document(value: Mapping[str, Any] | list[dict[str, Any]], *, indent: int | None = 2) -> None:
     """JSON on standard output, for programs."""
     print(json.dumps(value, indent=indent, ensure_ascii=not takes_all(sys.stdout)), flush=True)
+
+
+def report(value: Mapping[str, Any]) -> None:
+    """JSON on standard output that quotes what others wrote: nothing in it that looks like a credential is shown."""
+    from broker.telemetry.redaction import Redactor  # noqa: PLC0415
+
+    document(_redacted(value, Redactor().text))
+
+
+def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {name: _redacted(inner, redact) for name, inner in value.items()}
+    return [_redacted(inner, redact) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def span(seconds: float) -> str:

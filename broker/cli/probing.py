@@ -46,7 +46,7 @@ class Probed:
 
 def probe_all(args: Namespace, report: Report) -> list[Probed]:
     """Tries every profile of the report, and says what became of it."""
-    from broker.bootstrap import survey  # noqa: PLC0415
+    from broker.bootstrap.surveying import survey  # noqa: PLC0415
     from broker.upstream.probe import probe  # noqa: PLC0415
 
     here = run_async(survey(report.config))

@@ -2,8 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from broker.domain.findings import Finding, Severity
+
+if TYPE_CHECKING:
+    from equabot_client.admin import Finding as Reported
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +19,12 @@ class Problem:
 
 
 FIX = "equabot doctor --fix"
+
+
+def plain(finding: "Finding | Reported") -> dict[str, str]:
+    """A finding for programs, its fields by their names on the wire."""
+    severity = finding.severity.value if isinstance(finding.severity, Severity) else finding.severity
+    return {"severity": severity, "subject": finding.subject, "message": finding.message, "remedy": finding.remedy}
 
 
 def problem(

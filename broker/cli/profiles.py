@@ -50,7 +50,7 @@ def forgive(args: Namespace, profile: str, *, version: int = 0) -> tuple[Sequenc
             return connected.clear_profile(profile, version=version), True
         except BrokerUnavailable:
             pass
-    from broker.bootstrap import clear_stored  # noqa: PLC0415
+    from broker.bootstrap.clearing import clear_stored  # noqa: PLC0415
     from broker.domain.errors import BrokerError  # noqa: PLC0415
     from broker.ports import StoreFault  # noqa: PLC0415
 

@@ -56,7 +56,7 @@ def _reloaded(args: Namespace) -> "Reload":
     from equabot_client.admin import connect  # noqa: PLC0415
 
     try:
-        with refusals(), connect(str(Path(args.run_dir, "admin", "broker.sock")) if args.run_dir else None) as connected:
+        with refusals(args), connect(str(Path(args.run_dir, "admin", "broker.sock")) if args.run_dir else None) as connected:
             return connected.reload()
     except Failure:
         raise wrong from None

@@ -36,7 +36,7 @@ def run(args: Namespace) -> int:
 
     import asyncio  # noqa: PLC0415
 
-    from broker.bootstrap import serve  # noqa: PLC0415
+    from broker.bootstrap.serving import serve  # noqa: PLC0415
     from broker.config.load import load  # noqa: PLC0415
     from broker.domain.errors import CannotStart  # noqa: PLC0415
 

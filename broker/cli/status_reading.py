@@ -9,7 +9,7 @@ from broker.cli.connecting import addressed, admin, broker, optional
 from broker.cli.surroundings import now
 
 if TYPE_CHECKING:
-    from broker.bootstrap import Survey
+    from broker.bootstrap.surveying import Survey
     from broker.cli.status_report import Report
     from broker.config.model import Config
     from broker.domain.statuses import ProfileStatus
@@ -43,18 +43,19 @@ def everyone(args: Namespace, config: "Config") -> "tuple[Survey, list[Report], 
     """What the sources hold here; a report for every agent, by the broker where one runs; and what that broker finds."""
     import asyncio  # noqa: PLC0415
 
-    from broker.bootstrap import survey  # noqa: PLC0415
+    from broker.bootstrap.surveying import survey  # noqa: PLC0415
     from broker.cli.status_report import Report  # noqa: PLC0415
 
-    found = asyncio.run(survey(config))
-    statuses, address = found.statuses, ""
+    statuses: Mapping[str, list[ProfileStatus]] = {}
+    address = ""
     findings: tuple[Finding, ...] = ()
     with admin(args) as operator, optional():
         statuses = {agent: _told(profiles) for agent, profiles in operator.list_profiles().items()}
         address, findings = operator.address, operator.findings()
+    found = asyncio.run(survey(config, answered=bool(address)))
     reports = [
         Report(config=config, agent=agent, profiles=profiles, troubles=(), broker=address, now=now())
-        for agent, profiles in statuses.items()
+        for agent, profiles in (statuses if address else found.statuses).items()
     ]
     return found, reports, findings
 
@@ -63,7 +64,7 @@ def _surveyed(config: "Config", agent: str) -> "Report":
     """What a broker would say if one ran: every source is read once."""
     import asyncio  # noqa: PLC0415
 
-    from broker.bootstrap import survey  # noqa: PLC0415
+    from broker.bootstrap.surveying import survey  # noqa: PLC0415
     from broker.cli.status_report import Report, Trouble  # noqa: PLC0415
 
     found = asyncio.run(survey(config))

@@ -23,6 +23,7 @@ from broker.domain.auth_entries import entry_ids, store_unit
 from broker.domain.auth_usage import usage_of, with_usage
 from broker.domain.cooldowns import Usage
 from broker.domain.hygiene import Unclean, clean, joined
+from broker.domain.known_names import meant
 from broker.domain.material import Unit
 from broker.domain.provider import Mode, Provider
 from broker.domain.remedies import how_to_add
@@ -61,7 +62,7 @@ class Desk:
 
     def store_of(self, agent: str) -> "AuthProfiles":
         """Any agent's store. Raises Failure."""
-        from broker.bootstrap import agent_stores  # noqa: PLC0415
+        from broker.bootstrap.stores import agent_stores  # noqa: PLC0415
 
         with faults():
             return agent_stores(self.config).of(agent)
@@ -75,11 +76,9 @@ class Desk:
 
     def provider(self, written: str) -> Provider:
         """The provider of any spelling. Raises Failure."""
-        from broker.config.reading import closest  # noqa: PLC0415
-
         found = self.config.catalog.get(written)
         if found is None:
-            hint = closest(written, self.config.catalog.providers) or "; describe it under providers in the configuration"
+            hint = meant(written, self.config.catalog.providers) or "; describe it under providers in the configuration"
             raise Failure(f"no provider {quote(written)} is known{hint}", code=Exit.USAGE)
         return found
 

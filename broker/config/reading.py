@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from broker.config.faults import Fault, Noted, Refused, looks_secret, quote
 from broker.config.tree import Listing, Mapping, Node, Scalar
+from broker.domain.known_names import meant
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -237,20 +238,12 @@ class Section(Generic[T]):
         return self.build(**given)
 
 
-def closest(name: str, known: Iterator[str] | Dict[str, Any]) -> str:
-    """`; did you mean 'x'?` for a name that is nearly a known one, else nothing."""
-    import difflib  # noqa: PLC0415  (only for those who err)
-
-    near = difflib.get_close_matches(name[:64], list(known), n=1, cutoff=0.65)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
 def _unknown(key: str, known: Dict[str, Any]) -> str:
     if key == "<<":
         return "is a merge key, and those are not used here; write the keys out"
     if _VARIABLE.fullmatch(key):
         return "unknown key; a credential belongs in the environment or in a .env file, not here"
-    hint = closest(key, known) or f"; known here: {', '.join(known) or 'none'}"
+    hint = meant(key, known) or f"; known here: {', '.join(known) or 'none'}"
     return f"unknown key{hint}"
 
 

@@ -7,7 +7,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from broker.config.faults import quote
-from broker.config.reading import Report, closest, under
+from broker.config.reading import Report, under
+from broker.domain.known_names import meant
 from broker.domain.provider import Catalog, EnvName, Mode, Provider
 from broker.domain.requests import prefixed
 from broker.providers import BUILT_IN, PROVIDERS, list_names
@@ -30,7 +31,7 @@ class Known:
         """The id of a provider in any spelling; what was written when there is none of that name."""
         known = self.catalog.normalise(written)
         if known is None:
-            hint = closest(written, self.catalog.providers)
+            hint = meant(written, self.catalog.providers)
             self._report.refuse(path, f"no provider {quote(written)} is known{hint or '; describe it under providers'}")
         return known or written
 

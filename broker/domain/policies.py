@@ -1,13 +1,14 @@
 """What an agent may have. Deny by default: an agent that no policy names does not exist."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from broker.domain.errors import DeliveryNotAllowed, PolicyDenied, RateLimited
+from broker.domain.errors import BrokerError, DeliveryNotAllowed, InvalidArgument, PolicyDenied, RateLimited
 from broker.domain.hygiene import quoted
+from broker.domain.known_names import no_agent
 
 MAIN: Final = "main"
 """The agent that there is by default, and whose profile store everybody reads."""
@@ -132,3 +133,8 @@ class Policies:
         if policy is None:
             raise PolicyDenied(f"agent {quoted(agent)} is not configured: add it to agents")
         return policy
+
+    def check_named(self, agent: str, besides: Container[str] = (), *, error: type[BrokerError] = InvalidArgument) -> None:
+        """What an operator named: raises that error unless it is a configured agent, or one of those `besides`."""
+        if agent not in self.agents and agent not in besides:
+            raise error(no_agent(agent, self.agents))

@@ -1,7 +1,7 @@
 """What there is to know of a vendor. The facts themselves are data, in `broker.providers`."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -252,6 +252,10 @@ class Catalog:
     def normalise(self, name: str) -> str | None:
         """The provider's id for any spelling of it, or None."""
         return self._by_name.get(name) or self._by_name.get(name.strip().lower())
+
+    def names(self) -> Iterable[str]:
+        """Every spelling of every provider's id."""
+        return self._by_name.keys()
 
     def get(self, name: str) -> Provider | None:
         """The provider for any spelling of its id, or None."""

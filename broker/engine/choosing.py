@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from broker.domain.credentials import Revival
 from broker.domain.errors import InvalidArgument, NoUsableProfile, ProfileNotFound, ProviderUnknown, RefreshFailed
 from broker.domain.hygiene import quoted
+from broker.domain.known_names import no_provider
 from broker.domain.policies import AgentPolicy, Policies
 from broker.domain.profiles import split_id
 from broker.domain.provider import Catalog
@@ -83,14 +84,15 @@ class Choosing:
             if provider and self._known(provider) != of_profile:
                 raise InvalidArgument(f"profile {quoted(profile)} is for another provider than {quoted(provider)}")
             return of_profile, f"{of_profile}:{name}"
+        if not provider:
+            raise ProviderUnknown(f"profile {quoted(profile)} names no provider: write PROVIDER:NAME")
         known = self._known(provider)
         return known, f"{known}:{profile}" if profile else ""
 
     def _known(self, provider: str) -> str:
         known = self.catalog.normalise(provider)
         if known is None:
-            hint = "see `equabot models status`, or add it to providers"
-            raise ProviderUnknown(f"provider {quoted(provider)} is unknown: {hint}")
+            raise ProviderUnknown(no_provider(provider, self.catalog.names()))
         return known
 
     # -- the choice ----------------------------------------------------------------------------------------------------

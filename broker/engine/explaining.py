@@ -11,7 +11,7 @@ from broker.domain.errors import (
     RefreshFailed,
     SourceNotSynced,
 )
-from broker.domain.hygiene import quoted
+from broker.domain.known_names import no_profile
 from broker.domain.material import Held
 from broker.domain.policies import Policies
 from broker.domain.profiles import State
@@ -61,8 +61,8 @@ class Explaining:
         if unread is not None:
             return unread
         policy = self._policies.of(agent)
-        ids = sorted(c.id for _, c in self._standings.of(agent, provider) if policy.allows_profile(provider, c.id))
-        return ProfileNotFound(f"no profile {quoted(profile)}; there is {', '.join(ids[:10]) or 'none of this provider'}")
+        ids = (c.id for _, c in self._standings.of(agent, provider) if policy.allows_profile(provider, c.id))
+        return ProfileNotFound(no_profile(profile, ids))
 
     def nothing_usable(self, current: Plan, agent: str, provider: str) -> BrokerError:
         """No profile of the provider can serve the agent."""

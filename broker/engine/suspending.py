@@ -1,15 +1,12 @@
 """An operator suspends an agent, and resumes it: in force at once, on the disk before it is answered."""
 
-from broker.domain.errors import InvalidArgument, StateUnavailable
-from broker.domain.hygiene import quoted
+from broker.domain.errors import StateUnavailable
 from broker.domain.policies import Policies
 from broker.domain.suspension import Suspension
 from broker.engine.leasing import Leasing
 from broker.engine.suspensions import Suspensions
 from broker.ports import Clock, StateStore
 from broker.telemetry.events import Events, SuspensionLifted, SuspensionSet
-
-_NAMED = 20
 
 
 class Suspending:
@@ -48,8 +45,7 @@ class Suspending:
         Raises InvalidArgument for an agent that is not configured; and StateUnavailable, the agent being suspended, where a
         restart of the broker would forget that.
         """
-        if agent not in self._policies.agents:
-            raise InvalidArgument(f"agent {quoted(agent)} is not configured: {self._known()}")
+        self._policies.check_named(agent)
         before = self._suspensions.of(agent) or Suspension(since=self._clock.now())
         tokens = tuple(lease.token for lease in self._leasing.living(agent=agent) if lease.token)
         suspension = Suspension(since=before.since, reason=reason or before.reason, tokens=before.with_tokens(tokens))
@@ -70,9 +66,8 @@ class Suspending:
         Raises InvalidArgument for an agent that is neither configured nor suspended; and StateUnavailable, the agent being
         resumed, where it would be suspended again after a restart of the broker.
         """
+        self._policies.check_named(agent, self._suspensions.all)
         suspended = self._suspensions.of(agent) is not None
-        if agent not in self._policies.agents and not suspended:
-            raise InvalidArgument(f"agent {quoted(agent)} is not configured: {self._known()}")
         if suspended:
             self._suspensions.put(agent, None)
             self._events.emit(SuspensionLifted(agent=agent))
@@ -83,8 +78,3 @@ class Suspending:
                 " Correct that, then resume it again"
             )
         return suspended
-
-    def _known(self) -> str:
-        names = sorted(self._policies.agents)
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        return f"the configured agents are {', '.join(names[:_NAMED])}{more}"

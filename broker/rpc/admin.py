@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from broker.domain.errors import InvalidArgument, ProfileNotFound, SourceNotSynced
+from broker.domain.errors import InvalidArgument, PolicyDenied, ProfileNotFound, SourceNotSynced
 from broker.domain.findings import findings
-from broker.domain.hygiene import quoted
+from broker.domain.known_names import no_profile
 from broker.domain.leases import Lease
 from broker.domain.policies import Policies
 from broker.engine.choosing import Choosing
@@ -123,7 +123,7 @@ class AdminServicer:
         """The candidates as each agent would see them; agents that may not use the provider asked for are left out."""
         asked, provider = requests.text(request.agent, "agent"), self._provider(request.provider)
         if asked:
-            self._policies.of(asked)
+            self._policies.check_named(asked, error=PolicyDenied)
         answer = pb.ListAllProfilesResponse()
         for agent in [asked] if asked else sorted(self._policies.agents):
             if not provider or self._policies.of(agent).allows_provider(provider):
@@ -152,10 +152,8 @@ class AdminServicer:
 
     async def clear_cooldown(self, request: pb.ClearCooldownRequest, call: Call) -> pb.ClearCooldownResponse:
         """Forgives."""
-        _, profile = self._choosing.resolve_names("", requests.required(request.profile, "profile"))
+        profile = self._profile("", requests.required(request.profile, "profile"))
         keys = [key for key, candidate in self._standings.all() if candidate.id == profile]
-        if not keys:
-            raise ProfileNotFound(f"no source holds a profile {quoted(profile)}")
         if request.version < 0:
             raise InvalidArgument(f"version {request.version} is none that a profile can have")
         ended = {word for key in keys for word in self._standings.forgive(key, version=request.version)}
@@ -238,9 +236,22 @@ class AdminServicer:
         return self._choosing.resolve_names(requests.text(name, "provider"), "")[0] if name else ""
 
     def _filter(self, request: pb.ListLeasesRequest | pb.RevokeLeasesRequest) -> tuple[str, str, str]:
-        agent, profile = requests.text(request.agent, "agent"), requests.text(request.profile, "profile")
-        return agent, self._provider(request.provider), profile
+        """What to look for. A name that nothing has is refused: nothing found would look like nothing there."""
+        agent, provider = requests.text(request.agent, "agent"), self._provider(request.provider)
+        profile = requests.text(request.profile, "profile")
+        if agent and not any(self._leasing.living(agent=agent)):
+            self._policies.check_named(agent, self._suspensions.all)
+        return agent, provider, self._profile(provider, profile, leased=True) if profile else ""
+
+    def _profile(self, provider: str, written: str, *, leased: bool = False) -> str:
+        """The id of a profile that a source holds, or that a lease is on. Raises ProfileNotFound."""
+        provider, profile = self._choosing.resolve_names(provider, written)
+        ids = {candidate.id for _, candidate in self._standings.all()}
+        if profile not in ids and not (leased and any(self._leasing.living(profile=profile))):
+            raise ProfileNotFound(no_profile(profile, (known for known in ids if known.startswith(f"{provider}:"))))
+        return profile
 
     def _agent_and_provider(self, request: pb.GetOrderRequest | pb.SetOrderRequest | pb.ClearOrderRequest) -> tuple[str, str]:
         agent = requests.required(request.agent, "agent")
+        self._policies.check_named(agent, error=PolicyDenied)
         return agent, self._provider(requests.required(request.provider, "provider"))

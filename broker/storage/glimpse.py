@@ -19,14 +19,15 @@ class Glimpse:
 
     fault = ""
 
-    def __init__(self, path: Path, *, clock: Clock) -> None:
+    def __init__(self, path: Path | None, *, clock: Clock) -> None:
+        """None: nothing is looked at, because a running broker has it open and answers for it."""
         self._path = path
         self._clock = clock
         self.digest_key = b""
 
     def load(self) -> StoredState:
         """What is stored; nothing where there is no state, or none that can be read."""
-        if not os.path.isfile(self._path):  # noqa: PTH113  (which raises nothing for a closed directory)
+        if self._path is None or not os.path.isfile(self._path):  # noqa: PTH113  (which raises nothing for a closed directory)
             return StoredState()
         try:
             with closing(open_for_reading(self._path)) as db:

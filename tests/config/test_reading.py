@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from broker.config.faults import Fault, Refused
-from broker.config.reading import Many, Named, OneOf, Place, Report, Section, Text, closest, under
+from broker.config.reading import Many, Named, OneOf, Place, Report, Section, Text, under
 from broker.config.tree import parse
 
 CANARY = "sk-ant-api03-CANARYcanary0123456789"
@@ -166,12 +166,6 @@ def test_a_report_knows_what_was_given_and_what_is_sound() -> None:
         Fault("f.yaml:3", "inner.two", "is no number; write digits"),
         Fault("f.yaml:5", "many[0]", "is odd"),
     )
-
-
-def test_names_are_suggested_only_when_they_are_near() -> None:
-    """A hint that is a guess is worse than none."""
-    assert closest("antropic", {"anthropic": 1, "openai": 2}) == "; did you mean 'anthropic'?"
-    assert closest("zzz", {"anthropic": 1}) == ""
 
 
 @pytest.mark.parametrize(("key", "path"), [("b", "a.b"), ("z.ai", "a.z.ai"), ("x y", "a.(hidden)"), (CANARY, "a.(hidden)")])

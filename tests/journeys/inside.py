@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from google.protobuf.message import Message
 
-from broker.bootstrap import Engine
+from broker.bootstrap.engine import Engine
 from broker.cli.main import main
 from broker.domain.errors import BrokerError
 from broker.domain.secret_value import SecretValue

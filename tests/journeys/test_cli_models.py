@@ -76,4 +76,7 @@ def test_a_fault_in_a_source_is_told(make_broker: MakeBroker) -> None:
 def test_an_agent_that_is_not_configured_is_64(make_broker: MakeBroker) -> None:
     """There is nothing to report on."""
     done = make_broker().run("models", "status", "--agent", "nobody")
-    assert (done.returncode, done.stderr) == (64, "equabot: agent 'nobody' is not configured: add it to agents\n")
+    assert (done.returncode, done.stderr) == (
+        64,
+        "equabot: agent 'nobody' is not configured: the configured agents are main\n",
+    )

@@ -112,6 +112,43 @@ def test_a_name_without_its_kind_is_answered_with_what_it_may_mean(broker: Runni
         assert done.returncode == 1
         assert f"did you mean {meant}?" in done.stderr
     assert "did you mean" not in broker.run("health", "nothing-like-it").stderr
+    assert "did you mean provider/anthropic?" in broker.run("health", "provider/antropic").stderr
+
+
+TYPOS = [
+    (("lease", "revoke", "--agent", "mian"), 1, "did you mean 'main'?"),
+    (("lease", "revoke", "--provider", "antropic"), 1, "did you mean 'anthropic'?"),
+    (("lease", "revoke", "--profile", "anthropic:dotenf"), 1, "did you mean 'anthropic:dotenv'?"),
+    (("lease", "list", "--agent", "mian"), 1, "did you mean 'main'?"),
+    (("lease", "acquire", "antropic"), 1, "did you mean 'anthropic'?"),
+    (("lease", "acquire", "anthropic:dotenf"), 1, "did you mean 'anthropic:dotenv'?"),
+    (("lease", "acquire", "anthropic", "--agent", "mian"), 64, "did you mean 'main'?"),
+    (("lease", "watch", "antropic"), 1, "did you mean 'anthropic'?"),
+    (("key", "antropic"), 1, "did you mean 'anthropic'?"),
+    (("key", "anthropic", "--agent", "mian"), 64, "did you mean 'main'?"),
+    (("exec", "antropic", "--", "true"), 1, "did you mean 'anthropic'?"),
+    (("exec", "--agent", "mian", "anthropic", "--", "true"), 64, "did you mean 'main'?"),
+    (("profile", "clear", "anthropic:dotenf"), 1, "did you mean 'anthropic:dotenv'?"),
+    (("profile", "clear", "antropic:dotenv"), 1, "did you mean 'anthropic'?"),
+    (("agent", "suspend", "mian"), 1, "did you mean 'main'?"),
+    (("agent", "resume", "mian"), 1, "did you mean 'main'?"),
+    (("models", "status", "--agent", "mian"), 64, "did you mean 'main'?"),
+    (("models", "auth", "order", "get", "--provider", "antropic"), 64, "did you mean 'anthropic'?"),
+    (("models", "auth", "order", "set", "--provider", "anthropic", "anthropic:dotenf"), 1, "did you mean 'anthropic:dotenv'?"),
+    (("models", "auth", "add", "--method", "api-key", "--provider", "antropic"), 64, "did you mean 'anthropic'?"),
+    (("models", "auth", "paste-token", "--provider", "antropic"), 64, "did you mean 'anthropic'?"),
+    (("health", "profile/anthropic:dotenf"), 1, "did you mean profile/anthropic:dotenv?"),
+]
+
+
+def test_a_mistyped_name_is_refused_and_answered_with_the_nearest(broker: RunningBroker) -> None:
+    """F13, F18: by every command that takes the name of an agent, a provider or a profile; none is taken for a missing broker."""
+    wrong = {}
+    for words, code, hint in TYPOS:
+        done = broker.run(*words, stdin="")
+        if done.returncode != code or hint not in done.stderr or "no broker" in done.stderr:
+            wrong[words] = (done.returncode, done.stderr)
+    assert wrong == {}
 
 
 # -- profiles ----------------------------------------------------------------------------------------------------------

@@ -62,7 +62,6 @@ async def test_the_living_leases_are_listed_without_their_secrets(serve: Serve) 
             ({"agent": "other"}, [second.id]),
             ({"provider": "Anthropic"}, [first.id, third.id]),
             ({"profile": "anthropic:b", "agent": "main"}, [third.id]),
-            ({"agent": "nobody"}, []),
         ):
             request = admin_pb2.ListLeasesRequest(**wanted)  # type: ignore[arg-type]
             assert [one.id for one in (await admin.ListLeases(request)).leases] == found
@@ -99,6 +98,30 @@ async def test_a_page_holds_a_thousand_leases_at_most(serve: Serve) -> None:
         page = await admin.ListLeases(admin_pb2.ListLeasesRequest(page_size=5000))
         rest = await admin.ListLeases(admin_pb2.ListLeasesRequest(page_token=page.next_page_token))
         assert (len(page.leases), len(rest.leases), rest.next_page_token) == (1000, 1, "")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason", "words"),
+    [
+        ({"agent": "mian"}, "INVALID_ARGUMENT", "the configured agents are main, other; did you mean 'main'?"),
+        ({"provider": "antropic"}, "PROVIDER_UNKNOWN", "did you mean 'anthropic'?"),
+        ({"profile": "anthropic:nope"}, "PROFILE_NOT_FOUND", "no profile 'anthropic:nope'; there is anthropic:a, anthropic:b"),
+        ({"profile": "nope"}, "PROVIDER_UNKNOWN", "names no provider: write PROVIDER:NAME"),
+        ({"profile": "nope", "provider": "anthropic"}, "PROFILE_NOT_FOUND", "no profile 'anthropic:nope'"),
+        ({"agent": SECRET + "0f" * 30}, "INVALID_ARGUMENT", "agent looks like a key"),
+    ],
+)
+@pytest.mark.parametrize("act", ["RevokeLeases", "ListLeases"])
+async def test_a_name_that_nothing_has_is_refused(
+    serve: Serve, act: str, wanted: dict[str, str], reason: str, words: str
+) -> None:
+    """F13: no lease of a mistyped name would look like no lease at all."""
+    async with serve(engine()) as served:
+        request = getattr(admin_pb2, f"{act}Request")(**wanted)
+        denied = await refused(getattr(await served.admin(), act)(request))
+        assert denied.reason == reason
+        assert words in denied.details
+        assert "0f0f" not in denied.raw
 
 
 async def test_leases_are_revoked_by_whatever_they_have_in_common(serve: Serve) -> None:
@@ -310,7 +333,8 @@ async def test_what_an_operator_does_is_told_and_what_they_look_at_is_not(serve:
         await admin.ClearCooldown(admin_pb2.ClearCooldownRequest(profile="anthropic:a"))
         await refused(admin.ClearCooldown(admin_pb2.ClearCooldownRequest(profile="anthropic:none")))
         await refused(admin.RevokeLeases(admin_pb2.RevokeLeasesRequest()))
-        await admin.RevokeLeases(admin_pb2.RevokeLeasesRequest(agent="s3cret", lease_id="s3cret"))
+        await refused(admin.RevokeLeases(admin_pb2.RevokeLeasesRequest(agent="s3cret", lease_id="s3cret")))
+        await admin.RevokeLeases(admin_pb2.RevokeLeasesRequest(lease_id="s3cret"))
         await admin.Reload(admin_pb2.ReloadRequest())
         about: dict[str, Any] = {"agent": "main", "provider": "anthropic"}
         assert [event for event in served.engine.emitted if isinstance(event, Administered)] == [

@@ -166,8 +166,9 @@ _SYSTEMS = (errno.ECONNREFUSED, errno.ENOENT, errno.EACCES, errno.ETIMEDOUT, err
 
 def unavailable(address: str, details: str) -> errors.BrokerUnavailable:
     """No broker there, with what to look at."""
-    said = f"no broker answers at {address}: {_remedy(address, details)} ({_shortly(details)})"
-    return errors.BrokerUnavailable(said, metadata={"address": address})
+    remedy = _remedy(address, details)
+    said = f"no broker answers at {address}: {remedy} ({_shortly(details)})"
+    return errors.BrokerUnavailable(said, metadata={"address": address, "remedy": remedy})
 
 
 def _shortly(details: str) -> str:
