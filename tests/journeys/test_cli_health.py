@@ -1,5 +1,7 @@
 """`equabot health` against a broker process."""
 
+import json
+
 import pytest
 
 from tests.journeys.conftest import MakeBroker
@@ -49,3 +51,16 @@ def test_a_required_provider_that_loses_its_key_is_not_ready(make_broker: MakeBr
     broker.write_dotenv(f"ANTHROPIC_API_KEY={KEY}\n")
     broker.wait_healthy("readiness")
     assert broker.run("health").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("service", "status", "code"),
+    [("", "SERVING", 0), ("provider/openai", "NOT_SERVING", 1), ("provider/antropic", "NOT_FOUND", 1)],
+)
+def test_health_as_json(shared_broker: RunningBroker, service: str, status: str, code: int) -> None:
+    """F13: the same answers and exit codes; what may be meant is named."""
+    done = shared_broker.run("health", *([service] if service else []), "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["service"], found["status"]) == (code, service, status)
+    assert found["did_you_mean"] == (["provider/anthropic"] if status == "NOT_FOUND" else [])
+    assert found["findings"] == []

@@ -142,7 +142,7 @@ TYPOS = [
 
 
 def test_a_mistyped_name_is_refused_and_answered_with_the_nearest(broker: RunningBroker) -> None:
-    """F13, F18: by every command that takes the name of an agent, a provider or a profile; none is taken for a missing broker."""
+    """F13, F18: by every command that takes the name of an agent, a provider or a profile. That is no missing broker."""
     wrong = {}
     for words, code, hint in TYPOS:
         done = broker.run(*words, stdin="")
