@@ -7,8 +7,8 @@ writer lived, and got no answer. `reauthRequired {code, at, digest}` says that t
 for the refresh token that has the digest: whoever logs in anew, with whatever program, is rid of them.
 
 A lock that ends by time can be lost by one who lives (a process that stood still, a network in two halves). So every attempt
-has a name, `by`: whoever was taken for dead, and comes back, undoes nothing but its own; and only tokens, which end every
-doubt, are written whatever stands there.
+has a name, `by`: whoever was taken for dead, and comes back, undoes nothing but its own; and only a new refresh token, which
+ends every doubt about the old one, is written whatever is there.
 """
 
 from collections.abc import Mapping
@@ -153,15 +153,20 @@ def with_interruption(entry: Entry, *, found: Entry, now: float) -> Json:
     return refused | {REAUTH: refused[REAUTH] | by}
 
 
-def with_tokens(entry: Entry, tokens: Tokens) -> Json:
-    """It was redeemed. What the entry knew of the account stays."""
+def with_tokens(entry: Entry, tokens: Tokens, *, by: str) -> Json:
+    """It was redeemed by an attempt of that name. What the entry knew of the account stays.
+
+    Where the refresh token stays the same, the entry is as it is if another attempt has been made meanwhile: that one may have
+    spent the token, and its mark is all that keeps others from sending it again.
+    """
     fields: Json = {"access": tokens.access.reveal(), "expires": _ms(tokens.expires_at), ISSUED: _ms(tokens.issued_at)}
     if tokens.refresh is not None:
         fields["refresh"] = tokens.refresh.reveal()
     for name, value in (("accountId", tokens.account), ("email", tokens.email)):
         if value and not entry.get(name):
             fields[name] = value
-    return _unmarked(entry) | fields
+    written = _unmarked(entry) | fields
+    return written if digest(written) != digest(entry) or _is_of(entry, by) else dict(entry)
 
 
 def _is_of(entry: Entry, by: str) -> bool:

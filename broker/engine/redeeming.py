@@ -197,7 +197,7 @@ class Redeeming:
     def _change(self, meant: Tokens | Failure, by: str) -> Change:
         """What an answer makes of the entry."""
         if isinstance(meant, Tokens):
-            return partial(with_tokens, tokens=meant)
+            return partial(with_tokens, tokens=meant, by=by)
         match meant.blame:
             case Blame.PERMANENT:
                 return partial(with_refusal, code=meant.code, now=self._clock.now())

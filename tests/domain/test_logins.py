@@ -135,7 +135,7 @@ def test_an_intent_speaks_of_one_token() -> None:
 
 def test_new_tokens_take_the_old_ones_place() -> None:
     """In one piece, with everything that other programs keep there; the marks of the refresh are gone."""
-    redeemed = with_tokens(with_intent(ENTRY, by="a", now=NOW), TOKENS)
+    redeemed = with_tokens(with_intent(ENTRY, by="a", now=NOW), TOKENS, by="a")
     given = {"access": "at-2", "refresh": "rt-2", "expires": int((NOW + 600.5) * 1000), "issuedAt": int(NOW * 1000)}
     assert redeemed == ENTRY | given
     found = profile(redeemed)
@@ -145,7 +145,7 @@ def test_new_tokens_take_the_old_ones_place() -> None:
 
 def test_without_a_new_refresh_token_the_old_one_is_kept() -> None:
     """And can be redeemed again, for the endpoint has said that it stays good."""
-    kept = with_tokens(with_intent(ENTRY, by="a", now=NOW), replace(TOKENS, refresh=None))
+    kept = with_tokens(with_intent(ENTRY, by="a", now=NOW), replace(TOKENS, refresh=None), by="a")
     assert kept["refresh"] == "rt-1"
     assert step(kept, seen="at-2", now=NOW + 600) is Step.REDEEM
 
@@ -153,8 +153,10 @@ def test_without_a_new_refresh_token_the_old_one_is_kept() -> None:
 def test_whose_login_it_is_is_learned_once() -> None:
     """What the entry says stays, as others wrote it."""
     named = replace(TOKENS, account="u1", email="me@acme.example")
-    assert with_tokens(ENTRY, named) | {"accountId": "u1", "email": "me@acme.example"} == with_tokens(ENTRY, named)
-    assert with_tokens(ENTRY | {"email": "Me@Acme.example"}, named)["email"] == "Me@Acme.example"
+    assert with_tokens(ENTRY, named, by="a") | {"accountId": "u1", "email": "me@acme.example"} == with_tokens(
+        ENTRY, named, by="a"
+    )
+    assert with_tokens(ENTRY | {"email": "Me@Acme.example"}, named, by="a")["email"] == "Me@Acme.example"
 
 
 def test_a_refusal_is_read_as_one() -> None:
@@ -182,13 +184,26 @@ def test_tokens_end_every_doubt() -> None:
     broken = with_intent(ENTRY, by="a", now=NOW)
     interrupted = with_interruption(broken, found=broken, now=NOW)
     assert profile(interrupted).reauth == "interrupted"
-    assert with_tokens(interrupted, TOKENS) == with_tokens(ENTRY, TOKENS)
+    assert with_tokens(interrupted, TOKENS, by="a") == with_tokens(ENTRY, TOKENS, by="a")
+
+
+@pytest.mark.parametrize("kept", [replace(TOKENS, refresh=None), replace(TOKENS, refresh=SecretValue("rt-1"))])
+def test_tokens_with_the_same_refresh_token_end_no_doubt_of_another(kept: Tokens) -> None:
+    """T10: a later attempt may have spent that token. Its mark stays, and so does what it knows."""
+    others = with_intent(ENTRY, by="b", now=NOW)
+    refused = with_refusal(others, "invalid_grant", now=NOW)
+    interrupted = with_interruption(others, found=others, now=NOW)
+    for entry in (others, with_doubt(others, by="b", now=NOW), interrupted, refused):
+        assert with_tokens(entry, kept, by="a") == entry
+    own = with_intent(ENTRY, by="a", now=NOW)
+    for entry in (own, with_doubt(own, by="a", now=NOW), with_interruption(own, found=own, now=NOW), ENTRY):
+        assert step(with_tokens(entry, kept, by="a"), seen="at-2", now=NOW + 600) is Step.REDEEM
 
 
 def test_nothing_is_interrupted_that_has_been_finished_meanwhile() -> None:
     """Between the look and the write its writer came back, or a person did."""
     broken = with_intent(ENTRY, by="a", now=NOW)
-    kept = with_tokens(broken, replace(TOKENS, refresh=None))
+    kept = with_tokens(broken, replace(TOKENS, refresh=None), by="a")
     for entry in (kept, ENTRY, with_doubt(broken, by="a", now=NOW), with_intent(ENTRY, by="b", now=NOW)):
         assert with_interruption(entry, found=broken, now=NOW) == entry
 
@@ -246,7 +261,7 @@ def test_what_is_not_ours_is_never_touched(entry: dict[str, Any], left: str) -> 
         "doubt": with_doubt(entry, by="a", now=NOW),
         "nothing": without_intent(entry, by="a"),
         "refusal": with_refusal(entry, "x", now=NOW),
-        "tokens": with_tokens(entry, TOKENS),
+        "tokens": with_tokens(entry, TOKENS, by="a"),
     }[left]
     ours = {"pendingRefresh", "reauthRequired", "issuedAt", "access", "refresh", "expires"}
     assert {k: v for k, v in after.items() if k not in ours} == {k: v for k, v in entry.items() if k not in ours}

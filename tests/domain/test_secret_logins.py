@@ -55,9 +55,11 @@ def test_an_intent_is_an_annotation() -> None:
 
 def test_tokens_are_data() -> None:
     """The marks of the refresh go, everything else in the store stays, and the spent token is remembered by its digest."""
-    secret = changed(changed(SECRET, "acme:me", with_intent(ENTRY, by="a", now=NOW)), "acme:me", with_tokens(ENTRY, TOKENS))
+    secret = changed(
+        changed(SECRET, "acme:me", with_intent(ENTRY, by="a", now=NOW)), "acme:me", with_tokens(ENTRY, TOKENS, by="a")
+    )
     stored = json.loads(secret.values[STORE])
-    assert stored == {"version": 1, "theirs": True, "profiles": {"acme:me": with_tokens(ENTRY, TOKENS), "x:y": OTHER}}
+    assert stored == {"version": 1, "theirs": True, "profiles": {"acme:me": with_tokens(ENTRY, TOKENS, by="a"), "x:y": OTHER}}
     assert secret.values[CLAUDE] == LOGIN
     assert secret.annotations.keys() == {"team", SPENT}
     assert noted(secret, SPENT) == {"acme:me": [digest(ENTRY)]}
@@ -65,7 +67,7 @@ def test_tokens_are_data() -> None:
 
 def test_a_token_that_was_put_back_is_not_the_brokers_any_more() -> None:
     """Somebody applied an older manifest: what it brings was exchanged for other tokens, and must not be sent again."""
-    secret = changed(SECRET, "acme:me", with_tokens(ENTRY, TOKENS))
+    secret = changed(SECRET, "acme:me", with_tokens(ENTRY, TOKENS, by="a"))
     back = replace(secret, values={**secret.values, STORE: TEXT})
     assert back.document().entries["acme:me"]["reauthRequired"] == {"code": "superseded", "digest": digest(ENTRY)}
     anew = ENTRY | {"refresh": "rt-9"}
@@ -76,7 +78,9 @@ def test_what_was_given_up_stays_so_after_the_next_login() -> None:
     """A token that a dead process had in hand may be spent: who puts it back must not have it sent."""
     broken = changed(SECRET, "acme:me", with_intent(ENTRY, by="a", now=NOW))
     anew = replace(broken, values={**broken.values, STORE: TEXT.replace(b"rt-1", b"rt-5")})
-    (refreshed,) = {changed(anew, "acme:me", with_tokens(anew.document().entries["acme:me"], TOKENS)).annotations[SPENT]}
+    (refreshed,) = {
+        changed(anew, "acme:me", with_tokens(anew.document().entries["acme:me"], TOKENS, by="a")).annotations[SPENT]
+    }
     assert json.loads(refreshed) == {"acme:me": [digest(ENTRY), digest({"refresh": "rt-5"})]}
 
 
@@ -105,7 +109,7 @@ def test_claudes_login_is_an_entry_where_it_is_asked_for() -> None:
     intended = changed(secret, "anthropic:llm", with_intent(entry, by="a", now=NOW))
     assert intended.values == SECRET.values
     assert intended.document().entries["anthropic:llm"] == with_intent(entry, by="a", now=NOW)
-    refreshed = changed(intended, "anthropic:llm", with_tokens(entry, TOKENS))
+    refreshed = changed(intended, "anthropic:llm", with_tokens(entry, TOKENS, by="a"))
     given = {"accessToken": "at-2", "refreshToken": "rt-2", "expiresAt": int((NOW + 600) * 1000)}
     assert json.loads(refreshed.values[CLAUDE]) == {"claudeAiOauth": OAUTH | given, "mcp": 1}
     assert refreshed.values[STORE] == TEXT
@@ -117,7 +121,7 @@ def test_what_is_noted_of_claudes_login_stays_while_another_is_refreshed() -> No
     secret = changed(
         replace(SECRET, claude="anthropic:llm"), "anthropic:llm", with_intent({"refresh": "rt-c"}, by="a", now=NOW)
     )
-    other = changed(replace(secret, claude=""), "acme:me", with_tokens(ENTRY, TOKENS))
+    other = changed(replace(secret, claude=""), "acme:me", with_tokens(ENTRY, TOKENS, by="a"))
     assert noted(other, PENDING).keys() == {"anthropic:llm"}
 
 

@@ -149,6 +149,25 @@ async def test_who_comes_back_undoes_nothing_but_its_own(world: World, answer: A
     assert (mark["code"], mark["by"]) == ("interrupted", "another")
 
 
+async def test_tokens_that_come_late_with_the_same_refresh_token_do_not_hide_that_it_was_spent(world: World) -> None:
+    """T10: the broker that brings them was cut off before they were written; another has sent the token since, and died.
+    It is not sent once more."""
+    holder = world.broker()
+    world.endpoint.answers = [granted(2, refresh_token=None)]
+    world.endpoint.meanwhile = world.go_away
+    with pytest.raises(StoreFault):
+        await holder.redeem(LOGIN)
+    world.kube.down = None
+    world.endpoint.meanwhile = lambda: None
+    mark = json.dumps({"acme:me": {"digest": digest(ENTRY), "at": NOW * 1000, "by": "one that died"}})
+    world.kube.objects[PATH]["metadata"]["annotations"]["equabot.dev/pending-refresh"] = mark
+    world.kube.touch(PATH)
+    world.clock.advance(600)
+    assert (await holder.redeem(LOGIN)).kind is Kind.ENDED
+    assert world.endpoint.redeemed == ["rt-1"]
+    assert world.entry["reauthRequired"]["code"] == "interrupted"
+
+
 async def test_an_attempt_that_was_not_sent_after_all_is_taken_back(world: World) -> None:
     """Though somebody has given the login up for it: who comes back knows that the token is good."""
     world.endpoint.answers = [UNREACHED, granted(2)]
