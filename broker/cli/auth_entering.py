@@ -86,6 +86,7 @@ def methods(provider: Provider) -> tuple[str, ...]:
 
 def add_key(desk: Desk, provider: Provider, profile_id: str) -> int:
     """Asks for an API key and stores it."""
+    desk.must_be_read(provider)
     key = cleaned(secret(f"API key of {provider.id}"), provider, Mode.API_KEY, desk)
     keep(desk, profile_id, entry_of_key(provider.id, key))
     return Exit.DONE
@@ -100,6 +101,7 @@ def paste_token(args: Namespace) -> int:
 
 
 def _add_token(desk: Desk, provider: Provider, profile_id: str, *, life: float | None) -> int:
+    desk.must_be_read(provider)
     token = cleaned(secret(f"Token of {provider.id}"), provider, Mode.TOKEN, desk)
     if token.reveal().startswith(_SETUP_PREFIX):
         checked_setup_token(token)
@@ -119,6 +121,7 @@ def setup_token(args: Namespace) -> int:
                       " store a token that you have with `equabot models auth paste-token --provider anthropic`",
                       code=NO_TERMINAL)  # fmt: skip
     profile_id = desk.profile(args.profile_id or "anthropic:default", provider)
+    desk.must_be_read(provider)
     _run_claude()
     token = _asked_setup_token(desk, provider)
     keep(desk, profile_id, entry_of_token(provider.id, token, expires_at=now() + _YEAR))

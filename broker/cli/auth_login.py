@@ -28,6 +28,7 @@ def run(args: Namespace) -> int:
     if not provider.login:
         raise Failure(_no_login(desk, provider), code=Exit.USAGE)
     wanted = desk.profile(args.profile_id, provider) if args.profile_id else ""
+    desk.must_be_read(provider)
     try:
         tokens = _by_device(provider) if provider.device_url else _by_browser(provider)
     except Refusal as refusal:

@@ -82,6 +82,12 @@ class Desk:
             raise Failure(f"no provider {quote(written)} is known{hint}", code=Exit.USAGE)
         return found
 
+    def must_be_read(self, provider: Provider | None) -> None:
+        """Raises Failure where no source reads the store, with what a person does instead: before anything is asked or made."""
+        if not self.config.places.stores:
+            instead = how_to_add(provider, self.config.places)
+            raise Failure(f"nothing was stored: no source of this broker reads {self.store.path}; instead, {instead}")
+
     def profile(self, written: str, provider: Provider) -> str:
         """The profile id, under the provider's own name. Raises Failure for one of another provider, and for what is none."""
         try:
@@ -125,9 +131,7 @@ def keep(desk: Desk, profile_id: str, entry: Mapping[str, Any]) -> None:
 
     Raises Failure; nothing was stored then. A store that no source reads takes nothing.
     """
-    if not desk.config.places.stores:
-        instead = how_to_add(desk.config.catalog.get(str(entry["provider"])), desk.config.places)
-        raise Failure(f"nothing was stored: no source of this broker reads {desk.store.path}; instead, {instead}")
+    desk.must_be_read(desk.config.catalog.get(str(entry["provider"])))
     replaced = False
 
     def change(document: Document) -> Document:

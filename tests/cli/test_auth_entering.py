@@ -25,6 +25,39 @@ def claude(host: Host, script: str) -> dict[str, str]:
     return {"PATH": f"{folder}:{host.environ['PATH']}"}
 
 
+# -- where no source reads the store -----------------------------------------------------------------------------------
+
+PODS = {
+    "[kubernetes: {names: [llm]}]": "run `kubectl create secret generic llm --from-file=ANTHROPIC_API_KEY=KEY_FILE`",
+    "[mounted: {path: HERE/secrets}]": "write it to the file HERE/secrets/ANTHROPIC_API_KEY",
+}
+
+
+@pytest.mark.parametrize("sources", list(PODS))
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("models", "auth", "add", "--provider", "anthropic", "--method", "api-key"),
+        ("models", "auth", "add", "--provider", "anthropic", "--method", "token"),
+        ("models", "auth", "paste-token", "--provider", "anthropic"),
+        ("models", "auth", "login", "--provider", "anthropic"),
+        ("onboard", "--auth-choice", "api-key"),
+    ],
+)
+def test_a_credential_that_no_source_would_read_is_not_stored(host: Host, sources: str, command: tuple[str, ...]) -> None:
+    """K3: as in a pod whose only source is a Secret. Nothing is asked, no one logs in for nothing, no key is left in plain
+    text, and the error names the place that this broker reads."""
+    host.write_config(f"sources: {sources.replace('HERE', str(host.home))}\n")
+    before = host.config
+    done = host.run(*command, stdin=f"{KEY if 'token' not in command[-1] else TOKEN}\n")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith(f"equabot: nothing was stored: no source of this broker reads {host.store_path()}; instead, ")
+    assert PODS[sources].replace("HERE", str(host.home)) in done.err
+    assert "models auth" not in done.err
+    assert not host.store_path().exists()
+    assert host.config == before
+
+
 # -- paste-token -------------------------------------------------------------------------------------------------------
 
 
