@@ -8,7 +8,8 @@ import itertools
 import secrets
 import ssl
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -163,6 +164,8 @@ class Api:
         self.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
         self._grant(metadata, "Role", metadata, rules)
         self._grant(metadata, "ClusterRole", {"name": f"{namespace}-{name}"}, cluster_rules)
+        user = f"system:serviceaccount:{namespace}:{name}"
+        self._wait_until_granted(user, [*_asked(rules, namespace), *_asked(cluster_rules, "")])
         return Account(namespace, name, self.token(namespace, name))
 
     def token(self, namespace: str, name: str, *, audiences: Sequence[str] = (), seconds: int = 3600) -> str:
@@ -209,6 +212,16 @@ class Api:
         subjects = [{"kind": "ServiceAccount", **account}]
         binding = {"apiVersion": version, "kind": f"{kind}Binding", "metadata": metadata}
         self.apply({**binding, "roleRef": role, "subjects": subjects})
+
+    def _wait_until_granted(self, user: str, asked: Iterable[Json]) -> None:
+        """A server follows its own Roles by a watch: on a busy machine seconds go by until what was granted holds (T10)."""
+        deadline = time.monotonic() + 60
+        for attributes in asked:
+            review = {"spec": {"user": user, "resourceAttributes": attributes}}
+            thing = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", **review}
+            while not self.call("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", thing)["status"]["allowed"]:
+                assert time.monotonic() < deadline, f"{user} is not granted {attributes}"
+                time.sleep(0.05)
 
     # --- the wire ---
 
@@ -273,3 +286,12 @@ def _path(version: str, kind: str, namespace: str, name: str = "") -> str:
     lower = kind.lower()
     parts.append(f"{lower[:-1]}ies" if lower.endswith("y") else f"{lower}es" if lower.endswith("s") else f"{lower}s")
     return "/" + "/".join([*parts, *([name] if name else [])])
+
+
+def _asked(rules: Iterable[Mapping[str, Any]], namespace: str) -> Iterator[Json]:
+    """What the rules allow, one question each."""
+    for rule in rules:
+        for group, resource, verb, name in itertools.product(
+            rule["apiGroups"], rule["resources"], rule["verbs"], rule.get("resourceNames", [""])
+        ):
+            yield {"namespace": namespace, "group": group, "resource": resource, "verb": verb, "name": name}
