@@ -43,7 +43,8 @@ _HTML: Final = b"<!doctype html><title>Checking your browser</title>"
 class Entry:
     """A line of the ledger. `event`: `login` (a person logged in), `presented`, `answered` (the whole answer was written),
     `ended` (the login is over). `verdict` of what is presented: `redeemed`, `reused`, `unknown`, `over`, or a fault that came
-    before. `number` ties an answer to what was presented."""
+    before. `number` ties an answer to what was presented; `asked` is how the client calls the request, where it says so
+    (header `x-asked`)."""
 
     event: str
     at: float
@@ -55,6 +56,7 @@ class Entry:
     successor: str = ""
     verdict: str = ""
     fault: str = ""
+    asked: str = ""
 
 
 @dataclass(slots=True)
@@ -147,14 +149,15 @@ class TokenEndpoint:
 
     # -- what a client does --------------------------------------------------------------------------------------------
 
-    def present(self, token: str) -> tuple[int, str, dict[str, Any], int]:
+    def present(self, token: str, *, asked: str = "") -> tuple[int, str, dict[str, Any], int]:
         """Redeems, or not: the number in the ledger, the fault, the answer, its status."""
         with self._mutex:
             fault = self.faults.pop(0) if self.faults else self._by_chance()
             self._number += 1
             number, login_id = self._number, self._of_token.get(token, "")
             login = self._logins.get(login_id)
-            entry = Entry("presented", time.time(), number, login_id, login.account if login else "", token, fault=fault)
+            account = login.account if login else ""
+            entry = Entry("presented", time.time(), number, login_id, account, token, fault=fault, asked=asked)
             if fault in PASSING:
                 self._record(_with(entry, verdict="fault"))
                 return number, fault, {}, 0
@@ -278,7 +281,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.endpoint.received.append(({k.lower(): v for k, v in self.headers.items()}, fields))
         if len(self.endpoint.received) > 1000:
             del self.endpoint.received[:500]
-        number, fault, answer, status = self.endpoint.present(fields.get("refresh_token", ""))
+        number, fault, answer, status = self.endpoint.present(
+            fields.get("refresh_token", ""), asked=self.headers.get("x-asked", "")
+        )
         if fault:
             self._fault(fault, number, answer)
         else:

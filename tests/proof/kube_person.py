@@ -10,9 +10,10 @@ import random
 import signal
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -63,40 +64,49 @@ class KubePerson:
                 annotations = {"equabot.dev/mode": "oauth"}
             self._api.secret(self._world.namespace, secret, data, annotations=annotations)
 
-    def round(self) -> None:
-        """One look at every Secret, and what follows from it. An API server that is away is waited for."""
+    def calm(self) -> None:
+        """From now on they only log in again, and label and apply nothing."""
+        self._resting = True
+
+    def round(self) -> bool:
+        """One look at every Secret, and what follows from it: whether all of it was done. An API server that is away is waited
+        for."""
+        done = True
         for secret in self._world.secrets:
             try:
                 self._mind(secret)
             except httpx.TransportError:
+                done = False
                 self.sight.away += 1
                 time.sleep(0.1)
             except Refused as refused:
+                done = False
                 if refused.status not in (409, 429, 500, 503, 504):
                     self.sight.broken.append(f"{secret}: {refused}")
+        return done
 
     def rest(self) -> None:
         """What is true at the end: what was written beside the logins is there. Who put an older manifest back last finds out
         what became of it."""
-        self._resting = True
-        self.round()
+        self.calm()
+        while not self.round():
+            continue
         for secret, number in self.sight.notes.items():
-            thing = self._get(secret)
+            thing = self._api.call("GET", self._world.path(secret), timeout=30)
             label, value = thing["metadata"]["labels"]["note"], base64.b64decode(thing["data"]["NOTE"]).decode()
             if label != value or int(label) < number:
                 self.sight.broken.append(f"{secret}: somebody's edit {number} is lost, there is {label} and {value}")
 
     def _mind(self, secret: str) -> None:
-        thing = self._get(secret)
+        thing = self._world.get(self._api, secret)
         self.sight.looks += 1
-        claude = f"anthropic:{secret}" if CLAUDE in thing["data"] else ""
-        data = {key: base64.b64decode(text) for key, text in thing["data"].items()}
         try:
-            entries = SecretLogins(data, thing["metadata"].get("annotations", {}), claude).document().entries
+            entries = logins_of(thing, secret)
         except Malformed as malformed:
             self.sight.broken.append(f"{secret} cannot be read: {malformed}")
             return
-        wanted = {"holo:gram", f"acme:{secret}-a", f"acme:{secret}-b"} | ({claude} if claude else set())
+        claude = {f"anthropic:{secret}"} if CLAUDE in thing["data"] else set()
+        wanted = {"holo:gram", f"acme:{secret}-a", f"acme:{secret}-b"} | claude
         if entries.keys() != wanted or entries["holo:gram"] != FOREIGN:
             self.sight.broken.append(f"{secret} holds {sorted(entries)}")
         ended = [name for name, entry in entries.items() if self._has_ended(entry)]
@@ -145,21 +155,26 @@ class KubePerson:
         self._api.replace({**thing, "data": thing["data"] | older})
         self.sight.put_back += 1
 
-    def _get(self, secret: str) -> Json:
-        return self._api.call("GET", self._world.path(secret), timeout=2)
-
     def _claude(self, secret: str) -> str:
         tokens = asked(self._world.url, {"login": f"anthropic:{secret}"})
         login = {"accessToken": tokens["access"], "refreshToken": tokens["refresh"], "expiresAt": tokens["expires"]}
         return json.dumps({"claudeAiOauth": login, "mcpServers": {}})
 
 
+def logins_of(thing: Json, secret: str) -> Mapping[str, Any]:
+    """The entries in a Secret, with what is noted of them. Raises Malformed."""
+    claude = f"anthropic:{secret}" if CLAUDE in thing["data"] else ""
+    data = {key: base64.b64decode(text) for key, text in thing["data"].items()}
+    return SecretLogins(data, thing["metadata"].get("annotations", {}), claude).document().entries
+
+
 def watch(world: KubeWorld, seed: int, report: Path) -> None:
-    """Looks until SIGTERM, and then writes down what was seen."""
+    """Looks until SIGTERM, from SIGUSR1 on without putting anything back, and then writes down what was seen."""
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
     with Api.of(world.kubeconfig) as api:
         person = KubePerson(world, api, seed)
+        signal.signal(signal.SIGUSR1, lambda *_: person.calm())
         while not stopping:
             person.round()
             time.sleep(0.02)

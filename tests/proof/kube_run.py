@@ -22,19 +22,19 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
 
+import httpx
+
 from broker.kube._client import import_client
 from broker.upstream.token_endpoint import HttpTokenEndpoint
 from tests.fakes.token_endpoint import read_ledger
 from tests.kubernetes.api import Api
-from tests.proof.kube_person import KubePerson, watch
+from tests.proof.kube_person import KubePerson, logins_of, watch
 from tests.proof.kube_worker import DOUBTFUL, LIFE, POINTS, WITHIN, KubeWorld, work
 from tests.proof.person import Ended
-from tests.proof.run import Endpoint, Processes
+from tests.proof.run import Endpoint, Processes, read_lines, settle, waits
 from tests.proof.verdict import Evidence, summary, violations
 
 SECRETS: Final = tuple(f"s{number}" for number in range(15))
-SETTLING: Final = 20.0
-"""Seconds without deaths and faults at the end: the locks of the dead have to end, and what they left to be found."""
 
 
 class Server:
@@ -89,10 +89,9 @@ def run(home: Path, seconds: float, seed: int) -> tuple[dict[str, object], list[
     endpoint.restart(well_behaved=True)
     away = server.calm()
     processes.kill()  # some of them still have a death before them
-    settled = time.monotonic() + SETTLING
-    while time.monotonic() < settled:
-        processes.keep_going(mortal=False)
-        time.sleep(0.02)
+    os.kill(watcher, signal.SIGUSR1)  # nobody puts anything back any more
+    with Api.of(world.kubeconfig) as api:
+        restless = settle(processes, lambda: _waiting(api, world))
     processes.stop()
     os.kill(watcher, signal.SIGTERM)
     os.waitpid(watcher, 0)
@@ -100,7 +99,18 @@ def run(home: Path, seconds: float, seed: int) -> tuple[dict[str, object], list[
     with Api.of(world.kubeconfig) as api:
         stored = [token for secret in SECRETS for token in _tokens(api, world, secret)]
     server.end()
-    return _verdict(home, processes, stored, {"deaths of the endpoint": endpoint.deaths, "the API server was away": away})
+    told, broken = _verdict(
+        home, processes, stored, {"deaths of the endpoint": endpoint.deaths, "the API server was away": away}
+    )
+    return told, [*restless, *broken]
+
+
+def _waiting(api: Api, world: KubeWorld) -> list[str]:
+    try:
+        entries = [item for secret in world.secrets for item in logins_of(world.get(api, secret), secret).items()]
+    except httpx.TransportError:
+        return ["the API server"]
+    return [name for name, entry in entries if "refresh" in entry and waits(entry)]
 
 
 def _tokens(api: Api, world: KubeWorld, secret: str) -> list[str]:
@@ -116,11 +126,12 @@ def _verdict(
 ) -> tuple[dict[str, object], list[str]]:
     seen = json.loads((home / "seen").read_text())
     ended = [Ended(**one) for one in seen["ended"]]
-    cut_off = frozenset((home / "cut-off").read_text().split())
-    found = Evidence(read_ledger(home / "ledger"), ended, processes.deaths, stored, frozenset(DOUBTFUL), cut_off)
+    cut_off, gave_up = read_lines(home / "cut-off"), read_lines(home / "gave-up")
+    found = Evidence(read_ledger(home / "ledger"), ended, processes.deaths, stored, frozenset(DOUBTFUL), cut_off, gave_up)
     broken = [*seen["broken"], *violations(found)]
     if not processes.sound:
         broken.append("a process ended by itself")
+    more = more | {"answers that came too late": len(gave_up), "cut off": len(cut_off)}
     people = {"looks at the Secrets": seen["looks"], "edits by others": sum(seen["notes"].values())}
     return summary(found, processes.counts()) | people | {"put back": seen["put_back"]} | more, broken
 

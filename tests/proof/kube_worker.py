@@ -23,6 +23,7 @@ from broker.kube.api import Json, KubeApi, KubeFault
 from broker.ports import LockedStore, StoreFault
 from broker.sources._secret import read_secret
 from broker.storage.secret_store import SecretOptions, SecretStores
+from tests.kubernetes.api import Api
 from tests.proof.worker import Doom, Endpoint, Notes, Phased
 
 SURVIVED: Final = (
@@ -63,8 +64,17 @@ class KubeWorld:
         """Here the processes write down whose login they had in hand when they could not go on."""
         return self.kubeconfig.with_name("cut-off")
 
+    @property
+    def gave_up(self) -> Path:
+        """Here they write down which of their requests to the endpoint got no answer in time."""
+        return self.kubeconfig.with_name("gave-up")
+
     def path(self, secret: str) -> str:
         return f"/api/v1/namespaces/{self.namespace}/secrets/{secret}"
+
+    def get(self, api: Api, secret: str) -> Json:
+        """The Secret, as a person reads it."""
+        return api.call("GET", self.path(secret), timeout=2)
 
 
 class SkewedClock(SystemClock):
@@ -156,7 +166,8 @@ async def work(world: KubeWorld, *, slot: int, notes: Notes, doom: Doom, seed: i
     chance = random.Random(seed)
     clock, reading = SkewedClock(SKEWS[slot]), KubeApi(kubeconfig=world.kubeconfig)
     stores = Stores(world, doom, notes, chance, slot=slot, seed=seed)
-    redeeming = Redeeming(clock=clock, stores=stores, endpoint=Endpoint(doom, chance, within=WITHIN), rules=world.rules)
+    endpoint = Endpoint(doom, chance, gave_up=world.gave_up, within=WITHIN)
+    redeeming = Redeeming(clock=clock, stores=stores, endpoint=endpoint, rules=world.rules)
     cut_off = world.cut_off.open("a")
     while not stopping.is_set():
         for secret in chance.sample(world.secrets, len(world.secrets)):

@@ -18,11 +18,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
 
+from broker.domain.logins import digest
 from broker.engine.redeeming import Kind
 from broker.upstream.token_endpoint import HttpTokenEndpoint
 from tests.fakes.token_endpoint import read_ledger
@@ -32,8 +33,12 @@ from tests.proof.worker import POINTS, Doom, Notes, World, work
 
 PROCESSES: Final = 8
 LIFE: Final = 1
-SETTLING: Final = 4.0
-"""Seconds without deaths and faults at the end, in which everything comes to rest."""
+LAST_LIFE: Final = 600
+"""Seconds that access tokens live which are given at the end, when nothing dies or fails any more: each login gets one."""
+SETTLED_WITHIN: Final = 180.0
+"""Seconds until no login waits for anything then. On a quiet machine it takes a few; what does not come to rest is a breach."""
+SPARED_WITHIN: Final = 180.0
+"""Seconds that a run may last longer, until somebody has died at every point: how soon that is depends on the machine."""
 STORES: Final = {
     "main": tuple(f"m{number}" for number in range(16)),
     "coder": tuple(f"c{number}" for number in range(8)),
@@ -59,17 +64,9 @@ class Endpoint:
         self.url = self.start()
 
     def start(self, *, well_behaved: bool = False) -> str:
-        faults = "{}" if well_behaved else json.dumps(FAULTS)
-        options = [
-            "--life",
-            str(self._life),
-            "--faults",
-            faults,
-            "--seed",
-            str(self._seed + self.deaths),
-            "--slowness",
-            str(self._slowness),
-        ]
+        faults, life = ("{}", LAST_LIFE) if well_behaved else (json.dumps(FAULTS), self._life)
+        seed = str(self._seed + self.deaths)
+        options = ["--life", str(life), "--faults", faults, "--seed", seed, "--slowness", str(self._slowness)]
         program = [sys.executable, "-m", "tests.fakes.token_endpoint", str(self._ledger), str(self._port), *options]
         self._process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
@@ -160,6 +157,11 @@ class Processes:
             self.reap()
             time.sleep(0.005)
 
+    @property
+    def spared(self) -> set[str]:
+        """The points at which nobody has died yet."""
+        return set(self._all_points) - {death.point for death in self.deaths}
+
     def counts(self) -> Counter[str]:
         """How rounds ended."""
         names = [*(kind.name.lower() for kind in Kind), "store_fault"]
@@ -216,6 +218,23 @@ def _tell(writer: int, point: str) -> None:
     os.write(writer, f"{os.getpid()} {point}\n".encode())
 
 
+def settle(processes: Processes, waiting: Callable[[], list[str]]) -> list[str]:
+    """Goes on without deaths and faults until no login waits for anything. The breaches: which still do after all that time."""
+    end = time.monotonic() + SETTLED_WITHIN
+    while (left := waiting()) and time.monotonic() < end:
+        look = time.monotonic() + 0.5
+        while time.monotonic() < look:
+            processes.keep_going(mortal=False)
+            time.sleep(0.01)
+    return [f"{name} does not come to rest" for name in left]
+
+
+def waits(entry: Mapping[str, Any]) -> bool:
+    """Whether a refresh of this entry, or a person's login, is still to come or not yet finished."""
+    marks = [entry[mark] for mark in ("pendingRefresh", "reauthRequired") if mark in entry]
+    return entry["expires"] / 1000 < time.time() + LAST_LIFE / 10 or any(mark["digest"] == digest(entry) for mark in marks)
+
+
 def run(home: Path, seconds: float, seed: int) -> tuple[dict[str, object], list[str]]:
     """What happened, and which laws were broken."""
     chance = random.Random(seed)
@@ -229,38 +248,52 @@ def run(home: Path, seconds: float, seed: int) -> tuple[dict[str, object], list[
         _watch(world, report)
     processes = Processes(partial(work, world), chance)
     began, restart_at = time.monotonic(), chance.uniform(2, 4)
-    while (now := time.monotonic() - began) < seconds:
+    while (now := time.monotonic() - began) < seconds or (processes.spared and now < seconds + SPARED_WITHIN):
         processes.keep_going()
         if now > restart_at:
             endpoint.restart()
             restart_at = now + chance.uniform(2, 4)
         time.sleep(0.002)
     endpoint.restart(well_behaved=True)
-    settled = time.monotonic() + SETTLING
-    while time.monotonic() < settled:
-        processes.keep_going(mortal=False)
-        time.sleep(0.01)
+    restless = settle(processes, lambda: _waiting(home))
     processes.stop()
     os.kill(watcher, signal.SIGTERM)
     os.waitpid(watcher, 0)
     endpoint.stop()
-    return _verdict(home, processes, endpoint)
+    told, broken = _verdict(home, processes, endpoint)
+    return told, [*restless, *broken]
+
+
+def _stores(home: Path) -> list[dict[str, Any]]:
+    return [json.loads((home / "agents" / agent / "agent" / "auth-profiles.json").read_bytes()) for agent in STORES]
+
+
+def _waiting(home: Path) -> list[str]:
+    profiles = [item for raw in _stores(home) for item in raw["profiles"].items()]
+    return [name for name, entry in profiles if "refresh" in entry and waits(entry)]
 
 
 def _verdict(home: Path, processes: Processes, endpoint: Endpoint) -> tuple[dict[str, object], list[str]]:
     seen = json.loads((home / "seen").read_text())
     ended = [Ended(**one) for one in seen["ended"]]
-    stores = [json.loads((home / "agents" / agent / "agent" / "auth-profiles.json").read_bytes()) for agent in STORES]
+    stores = _stores(home)
     stored = [entry["refresh"] for raw in stores for entry in raw["profiles"].values() if "refresh" in entry]
-    found = Evidence(read_ledger(home / "ledger"), ended, processes.deaths, stored)
+    gave_up = read_lines(home / "gave-up")
+    found = Evidence(read_ledger(home / "ledger"), ended, processes.deaths, stored, gave_up=gave_up)
     broken = [*seen["broken"], *violations(found), *_lost_edits(stores, processes)]
     if not processes.sound:
         broken.append("a process ended by itself")
     told = summary(found, processes.counts()) | {
         "looks at the stores": seen["looks"],
         "deaths of the endpoint": endpoint.deaths,
+        "answers that came too late": len(gave_up),
     }
     return told, broken
+
+
+def read_lines(path: Path) -> frozenset[str]:
+    """What the processes have written down there."""
+    return frozenset(path.read_text().split()) if path.exists() else frozenset()
 
 
 def _lost_edits(stores: list[dict[str, dict[str, int]]], processes: Processes) -> list[str]:

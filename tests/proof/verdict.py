@@ -22,7 +22,7 @@ class Death:
 class Evidence:
     """Everything that is known. `stored` are the refresh tokens in the stores at the end; `doubtful` the fault points between
     intent and outcome; `cut_off` the digests of those that somebody had in hand who could not reach the store any more, and
-    may be taken for dead."""
+    may be taken for dead; `gave_up` the requests for whose answer a living process waited as long as it may, in vain."""
 
     ledger: list[Entry]
     ended: list[Ended]
@@ -30,6 +30,7 @@ class Evidence:
     stored: list[str]
     doubtful: frozenset[str] = frozenset(DOUBTFUL)
     cut_off: frozenset[str] = frozenset()
+    gave_up: frozenset[str] = frozenset()
 
 
 def violations(found: Evidence) -> list[str]:
@@ -37,11 +38,24 @@ def violations(found: Evidence) -> list[str]:
     return [*_presented_again(found), *_ended_without_cause(found), *_deaths_unseen(found), *_not_living(found)]
 
 
+def unheard(found: Evidence) -> set[int]:
+    """The requests, by their numbers, whose answers never reached the one who asked.
+
+    That the endpoint has written an answer does not mean that it was read: on a busy machine it comes after the asker's time.
+    """
+    answered = {entry.number for entry in found.ledger if entry.event == "answered"}
+    presented = (entry for entry in found.ledger if entry.event == "presented")
+    return {
+        entry.number
+        for entry in presented
+        if entry.fault in LOSING or entry.number not in answered or entry.asked in found.gave_up
+    }
+
+
 def lost(found: Evidence) -> set[str]:
     """The tokens that were redeemed for an answer which never reached the one who asked."""
-    answered = {entry.number for entry in found.ledger if entry.event == "answered"}
-    redeemed = (entry for entry in found.ledger if entry.verdict == "redeemed")
-    return {entry.token for entry in redeemed if entry.fault in LOSING or entry.number not in answered}
+    numbers = unheard(found)
+    return {entry.token for entry in found.ledger if entry.verdict == "redeemed" and entry.number in numbers}
 
 
 def _of(token: str) -> str:
@@ -50,8 +64,8 @@ def _of(token: str) -> str:
 
 def _presented_again(found: Evidence) -> Iterator[str]:
     """No refresh token is presented after it was redeemed; but one whose answer was lost on its way to a living process may be,
-    until the endpoint says what it thinks of it. And none is, after whoever sent it died."""
-    doubtful = lost(found)
+    until an answer arrives that says what the endpoint thinks of it. And none is, after whoever sent it died."""
+    numbers = unheard(found)
     broken_off = {ended.digest: ended.at for ended in found.ended if ended.code == INTERRUPTED}
     shown: defaultdict[str, list[Entry]] = defaultdict(list)
     for entry in found.ledger:
@@ -60,20 +74,20 @@ def _presented_again(found: Evidence) -> Iterator[str]:
     for token, entries in shown.items():
         spent = next((n for n, entry in enumerate(entries) if entry.verdict == "redeemed" and entry.successor != token), None)
         if spent is not None:
-            yield from _replays(token, entries[spent + 1 :], allowed=token in doubtful)
+            yield from _replays(token, entries[spent + 1 :], allowed=entries[spent].number in numbers, unheard=numbers)
         at = broken_off.get(_of(token))
         if at is not None and any(entry.at > at + 0.001 for entry in entries):
             yield f"{token[:16]}… was presented after its refresh was broken off"
 
 
-def _replays(token: str, again: Iterable[Entry], *, allowed: bool) -> Iterator[str]:
+def _replays(token: str, again: Iterable[Entry], *, allowed: bool, unheard: set[int]) -> Iterator[str]:
     refused = False
     for entry in again:
         if not allowed:
             yield f"{token[:16]}… was presented after it was redeemed, by request {entry.number}"
         elif refused:
             yield f"{token[:16]}… was presented after the endpoint had refused it, by request {entry.number}"
-        refused = refused or entry.verdict in ("reused", "over")
+        refused = refused or (entry.verdict in ("reused", "over") and entry.number not in unheard)
 
 
 def _ended_without_cause(found: Evidence) -> Iterator[str]:

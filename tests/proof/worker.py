@@ -9,12 +9,14 @@ import mmap
 import os
 import random
 import resource
+import secrets
 import signal
 import struct
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -22,7 +24,7 @@ from broker.domain.auth_document import Document
 from broker.domain.auth_entries import store_unit
 from broker.domain.discovery import Rules
 from broker.domain.logins import digest
-from broker.domain.oauth import Answer, Failure, TokenRequest, refresh_at
+from broker.domain.oauth import Answer, Blame, Failure, TokenRequest, refresh_at
 from broker.domain.provider import Catalog, Provider
 from broker.engine.clock import SystemClock
 from broker.engine.redeeming import Kind, Redeeming
@@ -96,6 +98,11 @@ class World:
     home: Path
     url: str
     agents: tuple[str, ...]
+
+    @property
+    def gave_up(self) -> Path:
+        """Here the processes write down which of their requests got no answer in time."""
+        return self.home / "gave-up"
 
     @property
     def rules(self) -> Rules:
@@ -204,20 +211,29 @@ class Phased:
 
 
 class Endpoint(HttpTokenEndpoint):
-    """The real one, with fault points around the call and in the middle of it."""
+    """The real one, with fault points around the call and in the middle of it.
 
-    def __init__(self, doom: Doom, chance: random.Random, *, within: float = WITHIN) -> None:
+    Each request has a name, and `gave_up` lists those whose time ran out: what the endpoint wrote for them reached no one.
+    """
+
+    def __init__(self, doom: Doom, chance: random.Random, *, gave_up: Path, within: float = WITHIN) -> None:
         super().__init__(within=within)
         self._doom = doom
         self._chance = chance
+        self._gave_up = gave_up
+        self._lasts = within
 
     async def ask(self, request: TokenRequest) -> Answer | Failure:
         loop = asyncio.get_running_loop()
         doomed = self._doom.comes_while_asking()
         end = loop.call_later(self._chance.uniform(0.0, 0.006), self._doom.die, "while asking") if doomed else None
-        answer = await super().ask(request)
+        name, began = secrets.token_hex(8), time.monotonic()
+        answer = await super().ask(replace(request, headers={**request.headers, "x-asked": name}))
         if end is not None:
             end.cancel()  # it was quick: next time, then
+        if isinstance(answer, Failure) and answer.blame is Blame.UNCERTAIN and time.monotonic() - began >= self._lasts:
+            with self._gave_up.open("a") as file:
+                file.write(f"{name}\n")
         self._doom.at("answered")
         return answer
 
@@ -230,7 +246,8 @@ async def work(world: World, *, slot: int, notes: Notes, doom: Doom, seed: int) 
     clock = SystemClock()
     stores = Stores(world, doom, notes)
     quiet = AgentStores(world.home, clock=clock)
-    redeeming = Redeeming(clock=clock, stores=LoginPlaces(stores), endpoint=Endpoint(doom, chance), rules=world.rules)
+    endpoint = Endpoint(doom, chance, gave_up=world.gave_up)
+    redeeming = Redeeming(clock=clock, stores=LoginPlaces(stores), endpoint=endpoint, rules=world.rules)
     while not stopping.is_set():
         for agent in chance.sample(world.agents, len(world.agents)):
             document = await quiet.read(agent)
