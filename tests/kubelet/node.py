@@ -109,6 +109,20 @@ class Node(Cluster):
             return [int(line) for line in (found / "cgroup.procs").read_text().split()]
         return []
 
+    def resident(self, container: str) -> int:
+        """Bytes of memory that the processes of a container hold now."""
+        statuses = [Path(f"/proc/{process}/status").read_text() for process in self.processes(container)]
+        lines = [line.split() for text in statuses for line in text.splitlines() if line.startswith("VmRSS:")]
+        return sum(int(kilobytes) << 10 for _, kilobytes, _ in lines)
+
+    def memory_limit(self, container: str) -> int:
+        """Bytes of memory that a container may have, by its id, as the kernel sees to it."""
+        places = [place for root in _controllers()[:1] for place in (root / self._cgroup).rglob(f"*{container}*")]
+        [limit] = [
+            place / name for place in places for name in ("memory.max", "memory.limit_in_bytes") if (place / name).exists()
+        ]
+        return int(limit.read_text())
+
     # --- its parts ---
 
     def _namespaces(self) -> None:

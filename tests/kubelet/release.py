@@ -89,9 +89,29 @@ class Release:
         done = self.node.run("kubectl", "--namespace", self.namespace, "exec", name, "--container", container, "--", *command)
         return Ran(done.returncode, done.stdout + done.stderr)
 
+    def container(self, name: str) -> str:
+        """The id of a container of the one pod."""
+        return str(status(self.pod(), name)["containerID"]).rpartition("/")[2]
+
     def logs(self, container: str, *flags: str) -> str:
         """What a container of the one pod wrote."""
         return self.kubectl("logs", str(self.pod()["metadata"]["name"]), "--container", container, *flags)
+
+    def events(self, container: str) -> list[str]:
+        """What the kubelet has noted of a container of the one pod: the reasons, in the order in which each came last."""
+        name = str(self.pod()["metadata"]["name"])
+        events = self.node.objects("Event", namespace=self.namespace)
+        of_it = [
+            each
+            for each in events
+            if each["involvedObject"]["name"] == name and f"{{{container}}}" in each["involvedObject"].get("fieldPath", "")
+        ]
+        return [each["reason"] for each in sorted(of_it, key=lambda each: each["lastTimestamp"])]
+
+    def leases(self) -> list[str]:
+        """The names of the Leases in the namespace."""
+        version = "coordination.k8s.io/v1"
+        return [each["metadata"]["name"] for each in self.node.objects("Lease", namespace=self.namespace, version=version)]
 
     def wait_until(self, happened: Callable[[], bool]) -> None:
         """Returns once it has happened."""

@@ -13,6 +13,27 @@ from tests.fakes.token_endpoint import TokenEndpoint
 from tests.fakes.upstream import refused
 from tests.kubelet.release import BROKER, DEPLOYMENT, GATEWAY, NAME, SECRET, Release, condition, status
 
+ACQUIRE = "import equabot_client; print(equabot_client.connect().acquire('anthropic').id)"
+LOAD = """
+import asyncio
+from equabot_client import aio
+
+async def main():
+    async with aio.connect(timeout=60) as broker:
+        for _ in range(200):
+            await broker.acquire("anthropic")
+
+        async def follow():
+            async for event in broker.stream("anthropic"):
+                if event.kind == "rotated":
+                    return 1
+
+        print(sum(await asyncio.gather(*(follow() for _ in range(100)))))
+
+asyncio.run(main())
+"""
+"""Two hundred leases, and a hundred streams, each until it hears of a rotation: prints how many have."""
+
 pytestmark = pytest.mark.timeout(900)  # the first test waits for the images and the node
 
 
@@ -83,11 +104,10 @@ def test_leases_survive_a_killed_broker(release: Release, *, gateway: bool) -> N
     release.install(gateway={"enabled": gateway})
     release.secret(key)
     release.wait_until(lambda: release.ready() and release.used(key))
-    code = "import equabot_client; print(equabot_client.connect().acquire('anthropic').id)"
-    acquired = release.run("agent", "python", "-c", code)
+    acquired = release.run("agent", "python", "-c", ACQUIRE)
     assert acquired.code == 0, acquired.output
     for times in (1, 2):
-        container = str(status(release.pod(), BROKER)["containerID"]).rpartition("/")[2]
+        container = release.container(BROKER)
         for process in release.node.processes(container):
             os.kill(process, signal.SIGKILL)
         release.wait_until(lambda times=times: status(release.pod(), BROKER)["restartCount"] == times and release.ready())  # type: ignore[misc]
@@ -200,3 +220,74 @@ def test_three_replicas_refresh_one_login(release: Release) -> None:
         tokens = [each.token for each in endpoint.ledger() if each.event == "presented"]
         assert len(tokens) == len(set(tokens)) > 1
         assert {each.verdict for each in endpoint.ledger() if each.event == "presented"} == {"redeemed"}
+
+
+def test_a_hung_broker_is_restarted_without_the_pods_grace(release: Release) -> None:
+    """K4: the pod may take an hour to end, and a broker that does not respond gets none of it: the kubelet kills it after the
+    grace of its probe, and starts another. The agent is not restarted, and the lease that it had is there after."""
+    key = made_up_key("hung")
+    release.install(application={"terminationGracePeriodSeconds": 3600})
+    release.secret(key)
+    release.wait_until(lambda: release.ready() and release.used(key))
+    acquired = release.run("agent", "python", "-c", ACQUIRE)
+    assert acquired.code == 0, acquired.output
+    container = release.container(BROKER)
+    for process in release.node.processes(container):
+        os.kill(process, signal.SIGSTOP)
+    release.wait_until(lambda: status(release.pod(), BROKER)["restartCount"] == 1 and release.ready())
+    ended = status(release.pod(), BROKER)["lastState"]["terminated"]
+    assert (ended["exitCode"], ended["containerID"].rpartition("/")[2]) == (128 + signal.SIGKILL, container)
+    order = {reason: number for number, reason in enumerate(release.events(BROKER))}
+    assert order["Killing"] < order["Started"]
+    assert acquired.output.strip() in release.run(BROKER, "equabot", "lease", "list").output
+    release.provider.received.clear()
+    release.wait_until(lambda: release.used(key))
+    assert status(release.pod(), "agent")["restartCount"] == 0
+
+
+def test_memory_under_a_load_of_streams(release: Release) -> None:
+    """K7: with a hundred streams and two hundred leases of one agent, and a rotation that all streams follow, the broker takes
+    less than half of the chart's limit, so that commands have room. Nothing is killed."""
+    first, second = made_up_key("load"), made_up_key("loaded")
+    release.install(
+        config={"agents": {"main": {"max_leases": 400}}}, application={"resources": {"limits": {"memory": "512Mi"}}}
+    )
+    release.secret(first)
+    release.wait_until(lambda: release.ready() and release.used(first))
+    pod, broker = str(release.pod()["metadata"]["name"]), release.container(BROKER)
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(release.run, "agent", "python", "-c", LOAD, pod=pod)
+        release.wait_until(
+            lambda: loading.done() or release.run(BROKER, "equabot", "lease", "list").output.count("streaming") > 99
+        )
+        before = release.node.resident(broker)
+        release.secret(second)
+        loaded = loading.result()
+    assert (loaded.code, loaded.output.strip()) == (0, "100"), loaded.output
+    after, limit = release.node.resident(broker), release.node.memory_limit(broker)
+    print(f"resident: {before >> 20} MiB under load, {after >> 20} after the rotation, of {limit >> 20}")
+    assert limit == 512 << 20
+    assert max(before, after) < limit / 2
+    for each in (BROKER, "agent"):
+        found = status(release.pod(), each)
+        assert (found["restartCount"], found["lastState"]) == (0, {})
+
+
+def test_a_lock_goes_with_its_secret(release: Release) -> None:
+    """K8: the Lease under which a login is refreshed belongs to its Secret. `helm uninstall` leaves both, as docs/operate.md
+    says, and the cluster deletes the Lease with the Secret."""
+    with TokenEndpoint(release.directory / "ledger", life=3600.0, host="0.0.0.0") as endpoint:
+        provider = {"token_url": f"http://{release.node.host}:{endpoint.port}/token", "client_id": "cli"}
+        entry = {"type": "oauth", "provider": "acme", **endpoint.login("me", life=-1.0)}
+        data = {"auth-profiles.json": json.dumps({"version": 1, "profiles": {"acme:me": entry}})}
+        release.node.secret(release.namespace, SECRET, data)
+        release.install(
+            rbac={"logins": [SECRET]}, application={"env": {"AGENT_PROVIDER": "acme"}},
+            config={"required": ["acme"], "providers": {"acme": provider | {"base_url": "http://127.0.0.1:9"}}},
+        )  # fmt: skip
+        release.wait_until(lambda: [each.verdict for each in endpoint.ledger() if each.event == "presented"] == ["redeemed"])
+    assert release.leases() == [f"equabot-refresh-{SECRET}"]
+    assert release.helm("uninstall", NAME, "--wait").code == 0
+    assert release.leases() == [f"equabot-refresh-{SECRET}"]
+    release.kubectl("delete", "secret", SECRET)
+    release.wait_until(lambda: release.leases() == [])
