@@ -214,7 +214,9 @@ async def test_who_does_not_show_who_it_is_is_refused(
             broker.ListProfiles(pb.ListProfilesRequest(), metadata=metadata),
             health.Check(health_pb2.HealthCheckRequest(), metadata=metadata),
             health.Watch(health_pb2.HealthCheckRequest(), metadata=metadata).read(),
-            reflection([reflection_pb2.ServerReflectionRequest(list_services="")], metadata=metadata).read(),
+            # T10: no message is sent. gRPC's asyncio client shows a refusal that comes while it writes one as INTERNAL: that is
+            # what it makes of the failed write, in place of the status that it has.
+            reflection(metadata=metadata).read(),
         )
         for call in calls:
             denied = await refused(call)
