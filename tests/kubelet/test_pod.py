@@ -16,16 +16,16 @@ from tests.kubelet.release import BROKER, DEPLOYMENT, GATEWAY, NAME, SECRET, Rel
 ACQUIRE = "import equabot_client; print(equabot_client.connect().acquire('anthropic').id)"
 LOAD = """
 import asyncio
-from equabot_client import aio
+from equabot_client import EventKind, aio
 
 async def main():
-    async with aio.connect(timeout=60) as broker:
+    async with asyncio.timeout(170), aio.connect(timeout=60) as broker:
         for _ in range(200):
             await broker.acquire("anthropic")
 
         async def follow():
             async for event in broker.stream("anthropic"):
-                if event.kind == "rotated":
+                if event.kind is EventKind.ROTATED:
                     return 1
 
         print(sum(await asyncio.gather(*(follow() for _ in range(100)))))
@@ -165,6 +165,30 @@ def test_an_upgrade_replaces_the_pod(release: Release) -> None:
     release.kubectl("rollout", "status", f"deployment/{DEPLOYMENT}", "--timeout=180s")
     release.wait_until(lambda: release.ready() and '"delivery": "brokered"' in release.logs("agent", "--tail=1"))
     assert release.pod()["metadata"]["name"] != before
+
+
+def test_a_refused_configuration_is_said_by_the_pod(release: Release) -> None:
+    """K8: the pod is `Init:CrashLoopBackOff`, its log has a line for every fault, and `config check` says the same before. The
+    corrected configuration makes a pod that is ready."""
+    wrong = {"required": ["nobody"], "leases": {"max_ttl": "soon"}}
+    release.secret(made_up_key("corrected"))
+    release.install(config=wrong)
+    release.wait_until(lambda: "Init:CrashLoopBackOff" in release.kubectl("get", "pods"))
+    assert status(release.pod(), BROKER)["lastState"]["terminated"]["exitCode"] == 64
+    said = release.logs(BROKER)
+    assert ("nobody" in said, "leases.max_ttl" in said) == (True, True), said
+    release.install()
+    release.wait_until(release.ready)
+
+
+def test_who_waits_for_a_release_needs_its_secret_first(release: Release) -> None:
+    """K8: `helm install --wait` ends at its timeout while the Secret is missing, and at once where it is there."""
+    with pytest.raises(AssertionError, match=r"timed out|deadline|not ready"):
+        release.install("--wait", "--timeout=20s")
+    assert not condition(release.pod(), "Ready")
+    release.secret(made_up_key("waited"))
+    release.install("--wait", "--timeout=150s")
+    assert release.ready()
 
 
 def test_without_native_sidecars_nothing_restarts(release: Release) -> None:
