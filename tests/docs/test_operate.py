@@ -26,6 +26,13 @@ NAMESPACE = "agents"
 RELEASE = "demo-equabot-broker"
 KEYS = {name: f"sk-ant-api03-{word * 20}AA" for name, word in {"key.txt": "first", "new-key.txt": "other"}.items()}
 
+KINDS = {
+    "Deployment": "apps/v1", "Service": "v1", "ConfigMap": "v1", "Role": "rbac.authorization.k8s.io/v1",
+    "RoleBinding": "rbac.authorization.k8s.io/v1", "NetworkPolicy": "networking.k8s.io/v1", "PodDisruptionBudget": "policy/v1",
+    "ServiceAccount": "v1",
+}  # fmt: skip
+"""What the chart and the kustomizations make."""
+
 STAND_IN = """#!/bin/sh
 case " $* " in
     *" exec "*) while [ "$1" != -- ]; do shift; done; shift; shift; exec {equabot} "$@" ;;
@@ -141,8 +148,15 @@ def test_the_page(reader: Reader) -> None:
     stored = reader.cluster.get("ConfigMap", RELEASE, namespace=NAMESPACE)["data"]["equabot.yaml"]
     assert yaml.safe_load(stored)["gateway"] == {"mode": "sidecar", "memory": "256Mi"}
     reader.does(plain)
-    reader.does(remove)
-    assert reader.cluster.objects("Deployment", namespace=NAMESPACE, version="apps/v1") == []
+    reader.does("kubectl apply -k deploy/kubernetes/gateway")
+    reader.does(remove)  # no controller runs here that would delete with the namespace what is left in it
+    left = {
+        kind: [each["metadata"]["name"] for each in reader.cluster.objects(kind, namespace=NAMESPACE, version=version)]
+        for kind, version in KINDS.items()
+    }
+    assert left == {kind: [] for kind in KINDS}, "K8: what the page says to remove is all that there is"
+    kept = {each["metadata"]["name"] for each in reader.cluster.objects("Secret", namespace=NAMESPACE)}
+    assert kept == {"equabot-credentials"}
     assert all(key not in broker.log() for key in KEYS.values())
 
 
