@@ -33,11 +33,17 @@ def received(method: str, path: str, *, base: str, written: tuple[str, ...]) -> 
 
 
 def _readings(path: str, base: str, roots: _Roots) -> Iterator[str]:
+    stem, _, last = base.rpartition("/")
     for spelling in dict.fromkeys((path, path.rstrip("/") or "/")):
         behind = spelling
         while base and behind.startswith(f"{base}/"):
             behind = behind.removeprefix(base)
-        yield from (base + reading for reading in _behind(behind, base.rpartition("/")[2], roots))
+        yield from (base + reading for reading in _behind(behind, last, roots))
+        if stem and _VERSION.fullmatch(last) and behind.startswith(f"{stem}/"):
+            # The base path without its version, however often it is said.
+            while behind.startswith(f"{stem}/"):
+                behind = behind.removeprefix(base if behind.startswith(f"{base}/") else stem)
+            yield from (base + reading for reading in _behind(behind, last, roots))
 
 
 def _behind(path: str, last: str, roots: _Roots) -> Iterator[str]:
@@ -53,6 +59,9 @@ def _behind(path: str, last: str, roots: _Roots) -> Iterator[str]:
     else:
         yield from (root + tail for root in roots.get(_first(tail), ()))
     yield from _between(path, roots)
+    before, unasked, rest = path.rpartition(f"/{_USUAL}/")
+    if unasked:
+        yield f"{before}/{rest}"
 
 
 def _between(path: str, roots: _Roots) -> Iterator[str]:

@@ -6,7 +6,9 @@ from urllib.parse import unquote
 
 from broker.domain.hygiene import is_misplaced_key
 
-_IN_PATH: Final = re.compile(r"/(?:models|tunedModels)/([^/]{1,256}):[A-Za-z]{1,32}\Z|/(?:deployments|model)/([^/]{1,256})/")
+_IN_PATH: Final = re.compile(
+    r"/(?:models|tunedModels)/([^/]{1,256}?)(?::|%3[Aa])[A-Za-z]{1,32}\Z|/(?:deployments|model)/([^/]{1,256})/"
+)
 """Gemini's and Vertex's `models/X:verb`, Azure's `deployments/X/…`, Bedrock's `model/X/…`."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}")
 

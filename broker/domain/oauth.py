@@ -26,6 +26,8 @@ _SPREAD: Final = 0.2
 _DEFAULT_LIFE: Final = 3600.0
 _LONGEST_TOKEN: Final = 64 << 10
 _LONGEST_WAIT: Final = 3600.0
+_SECONDS: Final = re.compile(r"[0-9]{1,11}(?:\.[0-9]{0,9})?", re.ASCII)
+"""A wait: by the standard a whole number, and from some vendors one with decimals."""
 _REFUSED: Final = frozenset(
     {"invalid_grant", "invalid_token", "invalid_client", "unauthorized_client", "unsupported_grant_type", "access_denied"}
 )
@@ -176,7 +178,7 @@ def life(expires_in: object) -> float:
 def seconds_to_wait(retry_after: str, *, now: float, longest: float = _LONGEST_WAIT) -> float | None:
     """The seconds a `Retry-After` header asks for, an hour at most: a number, or a date. None: it asks for nothing sensible."""
     text = retry_after.strip()
-    if text.isascii() and text.isdigit() and len(text) < 12:
+    if _SECONDS.fullmatch(text):
         return min(float(text), longest)
     try:
         wait = parsedate_to_datetime(text).timestamp() - now

@@ -64,8 +64,14 @@ _BY_STATUS: Final = {
     504: Found(Verdict.TIMEOUT, "the provider gave up waiting"),
     529: Found(Verdict.RATE_LIMIT, "the provider is overloaded"),
 }
-_OF_THE_REQUEST: Final = re.compile(r"\bscopes?\b|insufficient.scope|permission")
-"""How a 401 says that the credential is good, and this request is too much for it."""
+_OF_THE_REQUEST: Final = re.compile(r"(?<![a-z])scopes?(?![a-z])|permission|privilege")
+_OF_ACCESS: Final = re.compile(
+    r"not (?:allowed|authorized|entitled|permitted|licensed) (?:to|for)\b|[a-z]_access_denied|restricted (?:api )?key"
+    r"|lacks? (?:the )?required|(?:does not|doesn't|do not|don't) have (?:access|the required)"
+)
+"""How a 401 says that the credential is good, and this request is too much for it. The second says so only where it does not
+also speak of a bad credential."""
+_OF_THE_KEY: Final = re.compile(r"invalid|incorrect|revoked|expired|malformed")
 _BY_TEXT: Final = (
     (("insufficient credits", "credit balance", "insufficient_quota"), _BY_STATUS[402]),
     (("usage limit", "quota", "too many requests", "rate limit"), _BY_STATUS[429]),
@@ -118,7 +124,7 @@ def judge(status: int, body: bytes) -> Found:
     if _ONLY_CLAUDE_CODE in text:
         why = "rejected: it is only authorized for use with Claude Code; use an Anthropic API key instead"
         return Found(Verdict.AUTH, why, sure=False)
-    if status == 401 and _OF_THE_REQUEST.search(text):
+    if status == 401 and _good_key(text):
         return _BY_STATUS[403]
     if status in _BY_STATUS:
         return _BY_STATUS[status]
@@ -130,3 +136,10 @@ def judge(status: int, body: bytes) -> Found:
     if status in (400, 404, 405, 413, 422):
         return Found(Verdict.FORMAT, f"the provider does not take the request ({status})")
     return Found(Verdict.UNKNOWN, f"the provider answered {status}")
+
+
+def _good_key(text: str) -> bool:
+    """Whether a refusal, in lower case, is of what was asked and not of the credential."""
+    if _OF_THE_REQUEST.search(text):
+        return True
+    return _OF_ACCESS.search(text) is not None and _OF_THE_KEY.search(text) is None

@@ -234,11 +234,16 @@ def _starred(path: str, segment: str, *, model: str = "") -> str:
     head, *tail = path.split("*")
     literal, names = _NAMED.split(head), _NAMED.findall(head)
     between = (model if model and name == f"{{{_MODEL}}}" else segment for name in names)
-    first = "".join(f"{re.escape(text)}{matched}" for text, matched in zip(literal, [*between, ""], strict=True))
+    first = "".join(f"{_literal(text)}{matched}" for text, matched in zip(literal, [*between, ""], strict=True))
     if not tail:
         return first
     others = [re.escape(part) for part in tail]
     return first + "".join(f"(?>.*?{part})" for part in others[:-1] if part) + f".*{others[-1]}"
+
+
+def _literal(text: str) -> str:
+    """A colon may come encoded: to vendors it is the same."""
+    return re.escape(text).replace(":", "(?::|%3[Aa])")
 
 
 @lru_cache(maxsize=256)  # a path may be long

@@ -224,7 +224,9 @@ def _upstream_routes(upstream: Upstream, gateway: Gateway) -> list[Json]:
     """One for upgrades, which no connection of HTTP/2 is asked for, and one for the rest; and one that answers who only looks
     whether something is there, as some clients do at their start."""
     upgrade = {"headers": [{"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}]}
-    routes = [_there(path) for name in upstream.names for path in (f"/{name}", f"/{name}/")]
+    base = urlsplit(upstream.address).path.rstrip("/")
+    there = dict.fromkeys(f"/{name}{behind}{slash}" for name in upstream.names for behind in ("", base) for slash in ("", "/"))
+    routes = list(map(_there, there))
     for name in upstream.names:
         for extra in (upgrade, {}):
             match = {"prefix": f"/{name}/"} | extra

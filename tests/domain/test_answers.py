@@ -66,6 +66,8 @@ def test_only_401_says_that_it_is_the_credential() -> None:
         ({"retry-after": "7"}, 7.0),
         ({"retry-after": " 18000 "}, 18000.0),
         ({"retry-after": "99999999999"}, 31 * 86400.0),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": "90.25"}, 90.25),
         ({"retry-after": "soon"}, None),
         ({"retry-after": ""}, None),
         ({"retry-after": "-1"}, None),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker.domain.joining import received
+from broker.domain.joining import _readings, received
 from broker.domain.requests import rules, target_fault
 from broker.providers import PROVIDERS
 
@@ -44,6 +44,15 @@ deepseek          anthropic                           POST /v1/messages         
 deepseek          anthropic, as documented            POST /anthropic/v1/messages              /anthropic/v1/messages
 deepseek          ai-sdk, as documented               POST /anthropic/messages                 /anthropic/v1/messages
 firecrawl         no version                          POST /scrape                             /v2/scrape
+openrouter        the base path without its version   POST /api/chat/completions               /api/v1/chat/completions
+openrouter        that, in front of the base path     POST /api/api/v1/chat/completions        /api/v1/chat/completions
+kimi-code         ai-sdk at the address for Claude    POST /coding/messages                    /coding/v1/messages
+groq              the base path without its version   POST /openai/chat/completions            /openai/v1/chat/completions
+fireworks         the base path without its version   GET  /inference/models/                  /inference/v1/models
+zai               the base path without its version   POST /api/paas/chat/completions          /api/paas/v4/chat/completions
+github-copilot    a client that adds /v1              POST /v1/chat/completions                /chat/completions
+exa               a client that adds /v1              POST /v1/search                          /search
+google            its form of OpenAI, and /v1         POST /v1beta/openai/v1/chat/completions  /v1beta/openai/chat/completions
 microsoft-foundry openai                              POST /chat/completions                   /openai/v1/chat/completions
 """
 """Provider, client, what it asks for behind `/<provider>`, and what the provider is to receive."""
@@ -75,6 +84,9 @@ def test_every_sdks_way_of_joining_is_understood(provider: str, method: str, pat
         ("/llm/v1", ("POST /chat/completions",), "/v1/chat/completions", "/llm/v1/chat/completions"),
         ("/llm/v1", ("POST /chat/completions",), "/llm/v1/v1/chat/completions/", "/llm/v1/chat/completions"),
         ("/llm/v1", ("POST /llm/v1/chat*",), "/v1/chat/completions", "/llm/v1/chat/completions"),
+        ("/llm/v1", ("POST /chat/completions",), "/llm/chat/completions", "/llm/v1/chat/completions"),
+        ("/llm/v1", ("POST /llm/chat",), "/llm/chat", "/llm/v1/llm/chat"),
+        ("", ("POST /v1/chat", "POST /chat"), "/v1/chat", "/v1/chat"),
         ("", ("POST /chat/",), "/chat/", "/chat/"),
         ("", ("POST /chat/",), "/v1/v1", "/v1"),
     ],
@@ -108,6 +120,16 @@ def test_what_is_forbidden_is_not_read_as_something_else(path: str) -> None:
     """C4: the first reading that a rule names is the one, though another rule forbids it."""
     written = ("/**", "!/v1/admin*")
     assert not rules(written, "/v1").allow("GET", received("GET", path, base="/v1", written=written))
+
+
+@pytest.mark.parametrize("piece", ["/api", "/api/v1", "/v1", "/api/v1/v1/api"])
+def test_a_path_that_says_it_all_over_is_read_as_well(piece: str) -> None:
+    """C4: as long as a path may be, which is neither an error nor many more readings than of a short one."""
+    openrouter = PROVIDERS["openrouter"]
+    for end in ("/chat/completions", "/keys/", ""):
+        path = piece * (8000 // len(piece)) + end
+        assert openrouter.received("POST", path).startswith("/api/v1")
+        assert len(list(_readings(path, "/api/v1", {}))) <= 16
 
 
 SEGMENTS = st.sampled_from(

@@ -13,6 +13,7 @@ from broker.domain.model_names import model_of
         ("/v1beta/tunedModels/mine-1:generateContent", "mine-1"),
         ("/openai/deployments/gpt-4o/chat/completions", "gpt-4o"),
         ("/model/anthropic.claude-sonnet-4-20250514-v1%3A0/converse", "anthropic.claude-sonnet-4-20250514-v1:0"),
+        ("/v1beta/models/gemini-2.5-pro%3AgenerateContent", "gemini-2.5-pro"),
         ("/v1/messages", ""),
         ("/v1/models", ""),
         ("/v1/models/gpt-5", ""),

@@ -89,7 +89,10 @@ def test_openais_package_is_served_at_every_base_url(
         ("deepseek", "POST /deepseek/v1/messages", "/anthropic/v1/messages"),
         ("deepseek", "POST /deepseek/anthropic/messages", "/anthropic/v1/messages"),
         ("openrouter", "POST /openrouter/v1/messages?beta=true", "/api/v1/messages?beta=true"),
+        ("openrouter", "POST /openrouter/api/messages", "/api/v1/messages"),
         ("google", "POST /google/models/g:generateContent", "/v1beta/models/g:generateContent"),
+        ("google", "POST /google/v1beta/models/g%3AgenerateContent", "/v1beta/models/g%3AgenerateContent"),
+        ("google", "POST /google/v1beta/openai/v1/chat/completions", "/v1beta/openai/chat/completions"),
         (
             "google",
             "POST /gemini/v1beta/models/g:streamGenerateContent?alt=sse",
@@ -124,20 +127,21 @@ def test_no_way_of_joining_reaches_more(gateway: Gateway, vendor: Upstream, prov
     assert vendor.received == []
 
 
-@pytest.mark.parametrize("model", ["anthropic/claude-sonnet", "ft:gpt-4o-mini:my-org::7p4lURel"])
+@pytest.mark.parametrize("model", ["anthropic/claude-sonnet", "ft:gpt-4o-mini:my-org::7p4lURel", "ft:gpt-4o:my-team:x:id"])
 def test_a_models_name_is_looked_up_as_it_is(gateway: Gateway, vendor: Upstream, model: str) -> None:
     """C16: with an encoded slash, and with an organisation in it; a key's name behind a slash is refused."""
     token = gateway.lease("openai").secret.reveal()
-    path = f"/openai/v1/models/{quote(model, safe=':')}"
-    assert gateway.ask("", path, method="GET", authorization=f"Bearer {token}").reason == ""
-    assert [one.path for one in vendor.received] == [path.removeprefix("/openai")]
+    paths = [f"/openai/v1/models/{quote(model, safe=safe)}" for safe in (":", "")]
+    for path in paths:
+        assert gateway.ask("", path, method="GET", authorization=f"Bearer {token}").reason == ""
+    assert [one.path for one in vendor.received] == [path.removeprefix("/openai") for path in paths]
     odd = gateway.ask("", "/openai/v1/models/x%2Fapi_keys", method="GET", authorization=f"Bearer {token}")
     assert (odd.status, odd.reason) == (403, "POLICY_DENIED")
 
 
 def test_a_look_at_the_base_url_is_answered_here(gateway: Gateway, vendor: Upstream) -> None:
     """C16: a client that looks at its start whether something is there finds it, without a token; that is all."""
-    for path in ("/anthropic", "/anthropic/", "/claude", "/openai/"):
+    for path in ("/anthropic", "/anthropic/", "/claude", "/openai/", "/openai/v1", "/openrouter/api/v1/", "/z.ai/api/paas/v4"):
         told = gateway.ask("", path, method="HEAD")
         assert (told.status, told.body) == (200, b"")
     assert gateway.ask("", "/nobody", method="HEAD").status == 404
