@@ -18,7 +18,7 @@ from broker.domain.oauth import refresh_at
 from broker.domain.policies import MAIN
 from broker.domain.profiles import Profile, State
 from broker.domain.provider import Mode
-from broker.domain.remedies import how_to_add, how_to_replace
+from broker.domain.remedies import how_to_add, how_to_recover
 from broker.domain.selection import UNORDERED
 from broker.domain.statuses import ProfileStatus
 
@@ -114,9 +114,7 @@ def _profile(report: Report, profile: ProfileStatus, owner: str) -> Iterator[Pro
 
 def remedy(profile: ProfileStatus, owner: str) -> str:
     """What brings a new credential for the profile to where it is kept; and what takes a wrong rejection back."""
-    expired = profile.state == State.EXPIRED
-    how = how_to_replace(profile.id, mode=profile.mode, source=profile.source, agent=owner, expired=expired)
-    return f"{how}; if the provider was wrong, `equabot profile clear {profile.id}`" if profile.state == State.REJECTED else how
+    return how_to_recover(profile.id, state=profile.state, mode=profile.mode, source=profile.source, agent=owner)
 
 
 def _sources(here: "Survey", findings: "Sequence[Finding]") -> Iterator[Problem]:

@@ -71,7 +71,7 @@ def run(args: Namespace) -> int:
     elif answer:
         output.say(status)
     for found in findings if not args.json else ():
-        output.complain(f"{found.subject}: {found.message}")
+        output.complain(": ".join(filter(None, (found.subject, found.message, found.remedy))))
     if answer:
         return Exit.DONE
     raise Failure(f"{args.service or 'the broker'}: {message}")

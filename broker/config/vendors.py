@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from broker.config.faults import quote
 from broker.config.reading import Report, under
+from broker.domain.forwarding import header_fault, query_fault
 from broker.domain.known_names import meant
 from broker.domain.provider import Catalog, EnvName, Mode, Provider
 from broker.domain.requests import prefixed
@@ -51,6 +52,7 @@ def _merge(sections: Mapping[str, Mapping[str, Any]], report: Report) -> Catalog
             continue
         changed[known] = path
         merged[known] = _provider(merged.get(known) or Provider(id=known), given)
+        _refuse_forwarded(merged[known], given, path, report)
     _refuse_shared(merged, changed, report)
     return Catalog(merged)
 
@@ -84,6 +86,17 @@ def _rules_at(base_url: str, known: Provider, written: tuple[str, ...]) -> tuple
     """The provider's rules at another address. Where that has not the base path of the vendor's own, clients may say it."""
     same = urlsplit(base_url).path.rstrip("/").endswith(known.base_path)
     return written if same else (*written, *prefixed(known.base_path, written))
+
+
+def _refuse_forwarded(provider: Provider, given: Mapping[str, Any], path: str, report: Report) -> None:
+    """What is listed to go on to the provider and never does: a line without effect would be believed."""
+    places = [form.name for form in provider.headers.values()]
+    for number, name in enumerate(given.get("forward_headers", ())):
+        if fault := header_fault(name, places):
+            report.refuse(f"{path}.forward_headers[{number}]", f"{quote(name)} {fault}; leave it out")
+    for number, name in enumerate(given.get("query", ())):
+        if fault := query_fault(name):
+            report.refuse(f"{path}.query[{number}]", f"{quote(name)} {fault}; leave it out")
 
 
 def _refuse_shared(merged: Mapping[str, Provider], changed: Mapping[str, str], report: Report) -> None:

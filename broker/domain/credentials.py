@@ -12,7 +12,7 @@ from broker.domain.logins import INTERRUPTED, SUPERSEDED, how_to_log_in
 from broker.domain.material import Held
 from broker.domain.profiles import SERVING_STATES, Profile, State
 from broker.domain.provider import HeaderForm, Mode, Provider
-from broker.domain.remedies import how_to_replace
+from broker.domain.remedies import how_to_recover
 from broker.domain.secret_value import SecretValue
 
 NEVER: Final = float("inf")
@@ -102,13 +102,14 @@ def assess(
 
 def way_back(profile: Profile, standing: Standing) -> str:
     """What a person can do so that a profile that does not serve serves again, where its reason does not say it; else empty."""
-    if standing.usable or standing.trial or standing.revival is not Revival.NONE:
+    if standing.usable or standing.revival is not Revival.NONE:
         return ""
     if standing.cooling_until:
         return f"a new credential ends that, and so does `equabot profile clear {profile.id}`"
-    if standing.state is not State.EXPIRED:
+    if standing.state not in (State.EXPIRED, State.REJECTED):
         return ""
-    return how_to_replace(profile.id, mode=profile.mode, source=profile.source, agent=profile.agent, expired=True)
+    mode = Mode.WIF if profile.workload else profile.mode
+    return how_to_recover(profile.id, state=standing.state, mode=mode, source=profile.source, agent=profile.agent)
 
 
 class _Judged(NamedTuple):

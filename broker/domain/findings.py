@@ -11,7 +11,7 @@ from broker.domain.logins import how_to_log_in
 from broker.domain.material import Shadowed, SourceState
 from broker.domain.profiles import Profile, State
 from broker.domain.provider import Mode
-from broker.domain.remedies import how_to_replace
+from broker.domain.remedies import how_to_recover
 from broker.domain.selection import Candidate
 from broker.domain.suspension import Suspension
 
@@ -162,10 +162,9 @@ def _remedy(profile: Profile, state: State) -> str:
     if state is State.MISSING and not profile.workload:
         return "bring its source back"
     mode = Mode.WIF if profile.workload else profile.mode
-    kept = how_to_replace(profile.id, mode=mode, source=profile.source, agent=profile.agent, expired=state is State.EXPIRED)
-    wrong = f"; if the provider was wrong, `equabot profile clear {profile.id}`" if state is State.REJECTED else ""
+    kept = how_to_recover(profile.id, state=state, mode=mode, source=profile.source, agent=profile.agent)
     end = f", then correct or remove {profile.declared.where}" if state is State.EXPIRED and profile.declared else ""
-    return f"{kept}{end}{wrong}"
+    return f"{kept}{end}"
 
 
 def _of_shadows(shadowed: Iterable[Shadowed]) -> Iterator[Finding]:

@@ -25,6 +25,17 @@ _STARTS: Final = (lease_tokens.PREFIX, "sk-", "eyJ")
 _DECODED_AT_MOST: Final = 3
 _LONGEST: Final = 64
 """Characters of a name. What is longer is on no list, and is not remembered."""
+KEY_HEADERS: Final = ("authorization", "x-api-key", "x-goog-api-key", "api-key", "proxy-authorization")
+"""Where SDKs put keys, whatever the vendor. A token is taken from there, and the gateway writes what goes on."""
+STRIPPED: Final = (
+    "x-forwarded-proto", "x-request-id", "x-envoy-expected-rq-timeout-ms", "x-envoy-internal", "x-envoy-external-address",
+    "x-envoy-auth-partial-body",
+)  # fmt: skip
+"""What Envoy adds to requests, among it an agent's address. The last one an agent may send, and the broker is not shown it."""
+_OURS: Final = ("x-equabot-", "x-envoy-")
+_HOPS: Final = frozenset({"host", "keep-alive", "proxy-connection", "trailer", "trailers"})
+_COOKIES: Final = frozenset({"cookie", "cookie2", "set-cookie", "set-cookie2"})
+_KEYS_IN_QUERIES: Final = frozenset({*KEY_HEADERS, "apikey", "access-token", "accesstoken", "bearer-token"})
 _SEPARATORS: Final = re.compile("[&;?]")
 _SHOWN: Final = re.compile(r"[A-Za-z0-9._$\[\]-]{1,40}")
 
@@ -96,6 +107,26 @@ def parameters(query: str) -> tuple[str, ...]:
 
 def _parameter(name: str) -> str:
     return name if name.startswith("[") else name.partition("[")[0]
+
+
+def header_fault(listed: str, places: Iterable[str]) -> str:
+    """Why a header that is listed to go on to a provider does not; empty: it does. `places` are the headers in which that
+    provider is sent its credential."""
+    name = listed.lower()
+    if name.replace("_", "-") in {*KEY_HEADERS, *(place.lower() for place in places)}:
+        return "holds the credential, which the gateway alone writes: what a request has there never goes on"
+    if name.replace("_", "-") in _COOKIES:
+        return "would be a second credential. The gateway takes cookies out of answers, so an agent has none to send"
+    if name in STRIPPED or name.startswith(_OURS):
+        return "is the gateway's own header, and it takes that out of every request"
+    return "belongs to one connection, and the gateway has its own to the provider" if name in _HOPS else ""
+
+
+def query_fault(listed: str) -> str:
+    """Why a query parameter that is listed to go on to a provider must not; empty: it may."""
+    if listed.lower().replace("_", "-") in _KEYS_IN_QUERIES:
+        return "is for a key, and the gateway sends the provider's key in a header: a second one would take its place"
+    return ""
 
 
 def shown(name: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker.domain.logins import login_command
-from broker.domain.profiles import TOOL_OF
+from broker.domain.profiles import TOOL_OF, State
 from broker.domain.provider import Mode, Provider
 
 _STORE: Final = "profile_store"
@@ -90,3 +90,10 @@ def how_to_replace(profile_id: str, *, mode: str, source: str, agent: str = "", 
     named = f"--provider {profile_id.partition(':')[0]} --profile-id {profile_id}{f' --agent {agent}' if agent else ''}"
     command = "add --method api-key" if mode == Mode.API_KEY else "paste-token"
     return f"equabot models auth {command} {named}"
+
+
+def how_to_recover(profile_id: str, *, state: str, mode: str, source: str, agent: str = "") -> str:
+    """What a person does about a credential in that state: how it is replaced, and for a refused one, how that is taken back.
+    Errors, `models status`, `doctor`, `health` and the broker's findings say this alike."""
+    how = how_to_replace(profile_id, mode=mode, source=source, agent=agent, expired=state == State.EXPIRED)
+    return f"{how}; if the provider was wrong, `equabot profile clear {profile_id}`" if state == State.REJECTED else how

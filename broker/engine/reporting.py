@@ -15,7 +15,7 @@ from broker.engine.standing import Key, Standings
 from broker.engine.suitability import Suitability
 from broker.ports import Clock
 
-_REFUSED: Final = "the provider refused it (401): replace the credential"
+_REFUSED: Final = "the provider refused it (401)"
 _REFUSED_ONE: Final = "the provider refused it to this agent (401)"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from broker.domain.forwarding import STRIPPED
 from broker.envoy import overload
 from broker.envoy._documents import Json, header, named, typed
 from broker.envoy.addresses import exempt, public_only
@@ -38,11 +39,6 @@ _CHECK_WITHIN: Final = "40s"
 _ATTEMPTS: Final = 48
 """Asked again so often while the broker is away: a restart takes a second, on a busy machine a few, a kubelet's after a second
 crash up to thirteen; these take about fifteen."""
-_STRIPPED: Final = (
-    "x-forwarded-proto", "x-request-id", "x-envoy-expected-rq-timeout-ms", "x-envoy-internal", "x-envoy-external-address",
-    "x-envoy-auth-partial-body",
-)  # fmt: skip
-"""What Envoy adds to requests, among it an agent's address. The last one an agent may send, and the broker is not shown it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +175,7 @@ def _routes(gateway: Gateway) -> Json:
         "name": ROUTES,
         # A page that makes a name point here (DNS rebinding) is told nothing.
         "ignore_port_in_host_matching": True,
-        "request_headers_to_remove": list(_STRIPPED),
+        "request_headers_to_remove": list(STRIPPED),
         "virtual_hosts": [
             {
                 "name": "gateway",

@@ -8,14 +8,12 @@ from typing import Final
 from urllib.parse import unquote
 
 from broker.domain import lease_tokens
-from broker.domain.forwarding import Credentials, Names, may_hold_credential, parameters, shown
+from broker.domain.forwarding import KEY_HEADERS, Credentials, Names, may_hold_credential, parameters, shown
 from broker.domain.provider import Catalog, Provider
 from broker.domain.requests import target_fault
 from broker.envoy.refusals import Refused
 from broker.providers.forwarding import COMMON
 
-_USUAL: Final = ("authorization", "x-api-key", "x-goog-api-key", "api-key", "proxy-authorization")
-"""Where SDKs put keys, whatever the vendor."""
 _PROXIED: Final = re.compile(
     r"forwarded|via|x-forwarded(?!-proto\Z).*|x-original-(?!url\Z).*|(?:.+-)?(?:client|connecting|real|remote|user)-?(?:ip|addr)(?:v6)?"
 )
@@ -161,7 +159,7 @@ class Inspection:
 
 
 def _rules(provider: Provider) -> _Rules:
-    places = tuple(dict.fromkeys((*_USUAL, *(form.name.lower() for form in provider.headers.values()))))
+    places = tuple(dict.fromkeys((*KEY_HEADERS, *(form.name.lower() for form in provider.headers.values()))))
     return _Rules(
         headers=Names((*COMMON.headers.split(), *provider.forward_headers, *provider.accounts), without=places),
         query=Names((*COMMON.query.split(), *provider.query)),

@@ -219,6 +219,30 @@ def test_what_goes_on_to_a_provider_is_added_to_what_is_known() -> None:
     assert (config.gateway.memory, config.gateway.max_connections) == (512 << 20, 100)
 
 
+@pytest.mark.parametrize(
+    ("listed", "why"),
+    [
+        ("forward_headers: [Cookie]", "'Cookie' would be a second credential"),
+        ("forward_headers: [Authorization]", "'Authorization' holds the credential"),
+        ("forward_headers: [X_Api_Key]", "'X_Api_Key' holds the credential"),
+        ("forward_headers: [X-Acme-Key], headers: {api_key: {name: x-acme-key}}", "'X-Acme-Key' holds the credential"),
+        ("forward_headers: [X-Request-Id]", "'X-Request-Id' is the gateway's own header"),
+        ("forward_headers: [X-Envoy-Anything]", "'X-Envoy-Anything' is the gateway's own header"),
+        ("forward_headers: ['X-Equabot-*']", "'X-Equabot-*' is the gateway's own header"),
+        ("forward_headers: [Host]", "'Host' belongs to one connection"),
+        ("query: [api_key]", "'api_key' is for a key"),
+        ("query: [API-KEY]", "'API-KEY' is for a key"),
+        ("query: [access_token]", "'access_token' is for a key"),
+    ],
+)
+def test_what_never_goes_on_to_a_provider_is_not_listed(listed: str, why: str) -> None:
+    """C16: a line without effect would be believed; each is refused with its place and the reason."""
+    key = listed.partition(":")[0]
+    (fault,) = faults(f"providers:\n  openai: {{{listed}}}\n")
+    assert f"providers.openai.{key}[0]: {why}" in fault
+    assert fault.endswith("; leave it out")
+
+
 def test_an_agents_leases_live_as_long_as_any() -> None:
     """Without a bound of its own an agent has that of all leases."""
     assert sound("leases: {max_ttl: 2h}\nagents: {a: }").policies.of("a").max_ttl == 7200.0

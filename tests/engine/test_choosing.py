@@ -25,6 +25,8 @@ from broker.engine.explaining import unusable
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.source import FakeSource
 
+REFUSED = "the provider refused it"
+
 A, B, C = "anthropic:a", "anthropic:b", "anthropic:c"
 
 
@@ -44,10 +46,15 @@ def cool(engine: Engine, profile_id: str, seconds: float = 60.0) -> None:
     engine.standings.replace_usage(("", profile_id), usage)
 
 
+def refused(profile_id: str) -> str:
+    """Why a refused profile does not serve, with what a person does about it."""
+    return f"{REFUSED}; replace it in fake; if the provider was wrong, `equabot profile clear {profile_id}`"
+
+
 def reject(engine: Engine, profile_id: str) -> None:
     found = engine.standings.find("", profile_id)
     assert found is not None
-    usage = Usage(rejected="the provider refused it", rejected_version=found[1].held.version)
+    usage = Usage(rejected=REFUSED, rejected_version=found[1].held.version)
     engine.standings.replace_usage(found[0], usage)
 
 
@@ -182,7 +189,7 @@ def test_nothing_usable_is_told_with_each_candidates_reason(engine: Engine) -> N
     with pytest.raises(NoUsableProfile) as caught:
         choose(engine)
     assert caught.value.metadata == {
-        A: "expired 2m ago; replace it in fake", B: "it is a placeholder", C: "the provider refused it"
+        A: "expired 2m ago; replace it in fake", B: "it is a placeholder", C: refused(C)
     }  # fmt: skip
     assert A in caught.value.message
 
@@ -311,7 +318,7 @@ def test_a_named_profile_is_the_only_one_tried(engine: Engine) -> None:
     reject(engine, B)
     with pytest.raises(NoUsableProfile) as caught:
         choose(engine, profile=B)
-    assert caught.value.metadata == {B: "the provider refused it"}
+    assert caught.value.metadata == {B: refused(B)}
     with pytest.raises(ProfileNotFound, match="anthropic:a, anthropic:b, anthropic:c"):
         choose(engine, profile="anthropic:nobody")
 
@@ -464,7 +471,7 @@ def test_while_a_pinned_profile_cools_siblings_serve(engine: Engine) -> None:
     assert {choose(engine, session="s") for _ in range(3)} == {A}
 
 
-@pytest.mark.parametrize("why", ["in cooldown for 1m", "the provider refused it", "no source holds it"])
+@pytest.mark.parametrize("why", ["in cooldown for 1m", REFUSED, "no source holds it"])
 def test_a_strict_pin_fails_rather_than_move(engine: Engine, why: str) -> None:
     """With the reason; and only for its session."""
     engine.choosing.pin("main", "s", "anthropic", B, strict=True)
@@ -477,7 +484,7 @@ def test_a_strict_pin_fails_rather_than_move(engine: Engine, why: str) -> None:
         reject(engine, B)
     with pytest.raises(NoUsableProfile) as caught:
         choose(engine, session="s")
-    assert caught.value.metadata == {B: why}
+    assert caught.value.metadata == {B: refused(B) if why == REFUSED else why}
     assert choose(engine) in (A, C)
     engine.choosing.unpin("main", "s", "anthropic")
     assert choose(engine, session="s") in (A, C)

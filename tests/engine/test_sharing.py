@@ -186,7 +186,7 @@ async def test_the_agent_is_told_why_and_until_when() -> None:
     mine, others = (engine.choosing.statuses(name, "anthropic") for name in ("bad", "good"))
     (row,) = (row for row in mine if row.id == A)
     assert (row.state, row.usable, row.retry_at) == ("rejected", False, engine.clock.now() + MINUTE)
-    assert row.reason == "the provider refused it to this agent (401); it is tried again in 1m"
+    assert row.reason.startswith("the provider refused it to this agent (401); it is tried again in 1m; replace it in fake")
     assert [(row.id, row.state, row.retry_at) for row in others] == [(A, "ok", 0.0), (B, "ok", 0.0)]
 
 
