@@ -26,7 +26,7 @@ from tests.rpc.serving import Served
 from tests.test_reveal import REASONS
 
 KEY = "sk-ant-api03-canary-of-a"
-WITHIN = 10.0
+WITHIN = 60.0
 """Seconds in which what leaves has left."""
 
 CHANNELS: dict[str, set[type[Event]]] = {

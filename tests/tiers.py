@@ -72,7 +72,7 @@ def _docker() -> str:
     if shutil.which("docker") is None:
         return "no docker command"
     try:
-        answered = subprocess.run(["docker", "info"], capture_output=True, timeout=30, check=False).returncode == 0
+        answered = subprocess.run(["docker", "info"], capture_output=True, timeout=60, check=False).returncode == 0
     except subprocess.TimeoutExpired:
         return "the Docker Engine does not answer"
     return "" if answered else "no Docker Engine is running"

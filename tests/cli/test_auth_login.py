@@ -48,7 +48,7 @@ def shown_url(person: Person) -> str:
 def browse(url: str) -> tuple[int, str]:
     """What a browser gets, redirects followed."""
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return answer.status, answer.read().decode()
     except HTTPError as error:
         return error.code, error.read().decode()

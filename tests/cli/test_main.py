@@ -157,7 +157,7 @@ def test_a_reader_that_leaves_ends_it_quietly(home: Path) -> None:
     ) as process:
         os.close(writer)
         assert process.stderr is not None
-        assert (process.stderr.read(), process.wait(20)) == ("", 141)
+        assert (process.stderr.read(), process.wait(60)) == ("", 141)
 
 
 def test_a_full_disk_is_one_line(home: Path) -> None:

@@ -19,7 +19,7 @@ def fake() -> Iterator[FakeBroker]:
 
 @pytest.fixture
 def broker(fake: FakeBroker) -> Iterator[equabot_client.Broker]:
-    with equabot_client.connect(fake.address, timeout=5) as connected:
+    with equabot_client.connect(fake.address, timeout=60) as connected:
         yield connected
     left = [thread.name for thread in threading.enumerate() if thread.name.startswith("equabot")]
     assert not left, "threads outlive their broker"
@@ -27,7 +27,7 @@ def broker(fake: FakeBroker) -> Iterator[equabot_client.Broker]:
 
 @pytest.fixture
 async def aio_broker(fake: FakeBroker) -> AsyncIterator[equabot_client.aio.AsyncBroker]:
-    async with equabot_client.aio.connect(fake.address, timeout=5) as connected:
+    async with equabot_client.aio.connect(fake.address, timeout=60) as connected:
         yield connected
 
 

@@ -231,7 +231,7 @@ def test_the_package_needs_nothing_but_grpc_and_protobuf() -> None:
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert (ran.returncode, ran.stderr) == (0, "")

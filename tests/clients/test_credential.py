@@ -49,7 +49,7 @@ def test_a_rotation_arrives_by_itself(fake: FakeBroker, broker: Broker) -> None:
     credential = broker.credential("anthropic", on_rotate=told.append)
     first = credential.lease()
     fake.rotate("sk-two")
-    second = credential.wait_for_change(since=first, timeout=5)
+    second = credential.wait_for_change(since=first, timeout=60)
     assert (second.secret.reveal(), second.version) == ("sk-two", 2)
     assert credential.headers()["x-api-key"] == "sk-two"
     assert [lease.secret.reveal() for lease in told] == ["sk-two"]
@@ -76,7 +76,7 @@ def test_the_end_of_a_lease_is_reported_with_its_reason(fake: FakeBroker, broker
     first = credential.lease()
     fake.push(pb.LeaseEvent.RENEWED)
     fake.push(pb.LeaseEvent.REVOKED, reason="agent_suspended")
-    assert ends.get(timeout=30) == "agent_suspended"
+    assert ends.get(timeout=60) == "agent_suspended"
     other_than(first, credential)
     assert ends.empty()
 
@@ -106,7 +106,7 @@ def test_a_token_that_does_not_go_on_is_reported(
     if refusal is not None:
         fake.refusals["StreamLease"] = refusal
     fake.start()
-    assert ends.get(timeout=30) == reason
+    assert ends.get(timeout=60) == reason
 
 
 def test_a_callback_that_fails_ends_nothing(fake: FakeBroker, broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
@@ -119,7 +119,7 @@ def test_a_callback_that_fails_ends_nothing(fake: FakeBroker, broker: Broker, ca
     for secret in ("sk-canary-two", "sk-canary-three"):
         before = credential.lease()
         fake.rotate(secret)
-        credential.wait_for_change(since=before, timeout=5)
+        credential.wait_for_change(since=before, timeout=60)
     fake.push(pb.LeaseEvent.RENEWED)
     assert credential.secret().reveal() == "sk-canary-three"
     with caplog.at_level(logging.ERROR):
@@ -136,13 +136,13 @@ def test_while_the_broker_is_away_what_was_in_hand_is_served(fake: FakeBroker, b
     assert credential.lease() == first
     fake.secret, fake.version = "sk-after", 2
     fake.start()
-    assert credential.wait_for_change(since=first, timeout=5).secret.reveal() == "sk-after"
+    assert credential.wait_for_change(since=first, timeout=60).secret.reveal() == "sk-after"
 
 
 def test_after_the_lease_has_ended_the_absence_of_the_broker_is_told(fake: FakeBroker) -> None:
     """By reason, and until it is back."""
     fake.ttl = timedelta(seconds=0.3)
-    with equabot_client.connect(fake.address, timeout=0.5) as broker:
+    with equabot_client.connect(fake.address, timeout=5) as broker:
         credential = broker.credential("anthropic")
         credential.headers()
         fake.stop()
@@ -164,7 +164,7 @@ def test_a_first_lease_waits_for_a_broker_that_is_starting(fake: FakeBroker, bro
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(credential.headers)
         fake.start()
-        assert waiting.result(5)["x-api-key"] == fake.secret
+        assert waiting.result(60)["x-api-key"] == fake.secret
 
 
 def test_a_refusal_is_told_at_once_and_forgotten_when_mended(fake: FakeBroker, broker: Broker) -> None:
@@ -184,7 +184,7 @@ def test_a_refusal_is_told_at_once_and_forgotten_when_mended(fake: FakeBroker, b
 def test_a_broker_that_never_answers_is_given_up_in_time(fake: FakeBroker) -> None:
     """The caller gets DeadlineExceeded; the thread goes on trying, and ends when told."""
     fake.silent = {"StreamLease", "AcquireLease"}
-    with equabot_client.connect(fake.address, timeout=1) as broker:
+    with equabot_client.connect(fake.address, timeout=5) as broker:
         credential = broker.credential("anthropic")
         with pytest.raises(errors.DeadlineExceeded, match=r"did not answer|granted no lease|fell silent"):
             credential.headers()
@@ -196,7 +196,7 @@ def test_a_broker_that_never_answers_is_given_up_in_time(fake: FakeBroker) -> No
 def test_where_streams_are_swallowed_a_plain_lease_serves(fake: FakeBroker) -> None:
     """As behind a proxy that buffers: silence on the stream, an answer to the call."""
     fake.silent = {"StreamLease"}
-    with equabot_client.connect(fake.address, timeout=2) as broker:
+    with equabot_client.connect(fake.address, timeout=10) as broker:
         assert broker.credential("anthropic").headers()["x-api-key"] == fake.secret
     assert fake.calls[:2] == ["StreamLease", "AcquireLease"]
 
@@ -208,7 +208,7 @@ def test_where_streams_are_unknown_the_lease_is_renewed(fake: FakeBroker, broker
     credential = broker.credential("anthropic")
     first = credential.lease()
     fake.rotate("sk-two")
-    assert credential.wait_for_change(since=first, timeout=5).secret.reveal() == "sk-two"
+    assert credential.wait_for_change(since=first, timeout=60).secret.reveal() == "sk-two"
     fake.wait_until(lambda: fake.calls.count("RenewLease") >= 3)
     assert fake.calls[:3] == ["StreamLease", "AcquireLease", "RenewLease"]
     credential.close()
@@ -302,7 +302,7 @@ def test_a_report_about_old_material_invites_to_try_with_the_new(fake: FakeBroke
     credential = broker.credential("anthropic")
     used = credential.lease()
     fake.rotate("sk-two")
-    credential.wait_for_change(since=used, timeout=5)
+    credential.wait_for_change(since=used, timeout=60)
     fake.change_on_report = "sk-three"
     assert credential.report(Outcome.AUTH, lease=used) is True
     assert credential.secret().reveal() == "sk-two"
@@ -345,7 +345,7 @@ def test_closing_releases_those_who_wait(fake: FakeBroker, broker: Broker) -> No
         waiting = pool.submit(credential.wait_for_change, since=lease)
         credential.close()
         with pytest.raises(errors.CredentialClosed):
-            waiting.result(5)
+            waiting.result(60)
 
 
 def test_a_credential_that_is_dropped_is_closed(fake: FakeBroker, broker: Broker) -> None:
@@ -375,21 +375,21 @@ def test_many_threads_may_use_it_while_it_rotates(fake: FakeBroker, broker: Brok
         for version in range(2, 20):
             before = credential.lease()
             fake.rotate(f"sk-{version}")
-            credential.wait_for_change(since=before, timeout=5)
+            credential.wait_for_change(since=before, timeout=60)
         rotated.set()
         for user in users:
-            user.result(5)
+            user.result(60)
     assert wrong == []
     assert fake.calls == ["StreamLease"]
 
 
 def _in_a_process_of_its_own(fake: FakeBroker, code: str) -> subprocess.CompletedProcess[str]:
     script = (
-        f"import equabot_client, os, sys\nbroker = equabot_client.connect({fake.address!r}, timeout=5)\n"
+        f"import equabot_client, os, sys\nbroker = equabot_client.connect({fake.address!r}, timeout=60)\n"
         + textwrap.dedent(code)
     )
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", script]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_an_interpreter_may_exit_with_an_open_credential(fake: FakeBroker) -> None:

@@ -188,11 +188,11 @@ def fake() -> Iterator[RankingBroker]:
 def say(request: pytest.FixtureRequest, fake: RankingBroker) -> Iterator[Callable[[str], Reply]]:
     """Gives a command to a conversation on sonnet, of either twin."""
     if request.param == "threads":
-        with equabot_client.connect(fake.address, timeout=5) as broker:
+        with equabot_client.connect(fake.address, timeout=60) as broker:
             yield ModelSwitch(broker, session="s", default="sonnet", aliases=ALIASES).handle
         return
     with asyncio.Runner() as runner:
-        aio_broker = equabot_client.aio.connect(fake.address, timeout=5)
+        aio_broker = equabot_client.aio.connect(fake.address, timeout=60)
         models = AsyncModelSwitch(aio_broker, session="s", default="sonnet", aliases=ALIASES)
         yield lambda text: runner.run(models.handle(text))
         runner.run(aio_broker.close())
@@ -343,7 +343,7 @@ def test_a_broker_that_is_away_is_an_error_even_of_the_list(say: Callable[[str],
 
 def test_strict_choices_admit_nothing_beside_the_list(fake: RankingBroker) -> None:
     """Aliases, numbers, and the listed models by name."""
-    with equabot_client.connect(fake.address, timeout=5) as broker:
+    with equabot_client.connect(fake.address, timeout=60) as broker:
         models = ModelSwitch(broker, session="s", default=GPT, aliases={"sonnet": SONNET}, strict=True)
         assert models.handle("/model anthropic/claude-sonnet-4-5").model == models.model == SONNET
         assert models.handle("/model 2").model == models.model == GPT
@@ -370,7 +370,7 @@ def test_choices_that_could_never_be_made_are_refused_at_once(session: str, defa
 
 def test_commands_given_at_once_are_followed_one_after_the_other(fake: RankingBroker) -> None:
     """Else the model of one could stay with the pin of another."""
-    with equabot_client.connect(fake.address, timeout=5) as broker, ThreadPoolExecutor(8) as pool:
+    with equabot_client.connect(fake.address, timeout=60) as broker, ThreadPoolExecutor(8) as pool:
         models = ModelSwitch(broker, session="s", default=SONNET, aliases=ALIASES)
         at_once = threading.Barrier(8)
 
@@ -386,7 +386,7 @@ def test_commands_given_at_once_are_followed_one_after_the_other(fake: RankingBr
 
 async def test_an_event_loop_follows_them_one_after_the_other_too(fake: RankingBroker) -> None:
     """As many as are waiting."""
-    async with equabot_client.aio.connect(fake.address, timeout=5) as broker:
+    async with equabot_client.aio.connect(fake.address, timeout=60) as broker:
         models = AsyncModelSwitch(broker, session="s", default=SONNET, aliases=ALIASES)
         await asyncio.gather(*(models.handle(text) for text in ["/model sonnet@work", "/model opus@env"] * 4))
         assert fake.calls == ["ListProfiles", "PinProfile", "ListProfiles"] * 8

@@ -21,7 +21,7 @@ from tests.containers.pod import Ran, logs
 
 Json = dict[str, Any]
 
-_DEADLINE: Final = 30.0
+_DEADLINE: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def wait_until_serving(broker: DockerContainer) -> None:
     """Waits for the broker's own word, over the port that a kubelet would probe."""
     address = f"{broker.get_container_host_ip()}:{broker.get_exposed_port(8686)}"
     with grpc.insecure_channel(address) as channel:
-        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=30, wait_for_ready=True)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60, wait_for_ready=True)
         try:
             any(answer.status == health_pb2.HealthCheckResponse.SERVING for answer in watch)
         except grpc.RpcError as error:

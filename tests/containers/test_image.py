@@ -16,7 +16,7 @@ def test_it_serves_without_configuration_and_stops_when_asked(docker_image: str)
     with broker:
         wait_until_serving(broker)
         container = broker.get_wrapped_container()
-        container.stop(timeout=20)
+        container.stop(timeout=60)
         assert container.wait()["StatusCode"] == 0, logs(broker)
 
 

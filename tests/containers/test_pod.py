@@ -23,7 +23,7 @@ CHECK_HEALTH = """
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 with grpc.insecure_channel("127.0.0.1:8686") as channel:
-    answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="provider/anthropic"), timeout=10)
+    answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="provider/anthropic"), timeout=60)
 print(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 """
 GET_METRICS = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:9464/metrics').read().decode())"

@@ -65,7 +65,7 @@ def agent() -> Iterator[Agent]:
             running = Agent(broker.start(), provider)
             yield running
             running.process.kill()
-            running.process.wait(10)
+            running.process.wait(60)
         finally:
             broker.close()
 
@@ -87,7 +87,7 @@ def test_it_works_with_what_it_is_leased(agent: Agent) -> None:
     agent.broker.wait_for(lambda: agent.provider.received[-1].secret() == OTHER_KEY)
 
     agent.process.send_signal(signal.SIGTERM)
-    assert agent.process.wait(10) == 0, agent.log
+    assert agent.process.wait(60) == 0, agent.log
     for key in (KEY, OTHER_KEY):
         assert key not in agent.log
 

@@ -40,7 +40,7 @@ def test_an_example_of_the_readme(example: str, shared_broker: RunningBroker) ->
     """It runs as a program, and the headers it gets hold the key."""
     program = f"{example}\nassert headers['x-api-key'] == {KEY!r}\n"
     ran = subprocess.run(
-        [sys.executable, "-c", program], env=shared_broker.environ, capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", program], env=shared_broker.environ, capture_output=True, text=True, timeout=60, check=False
     )
     assert (ran.returncode, ran.stderr) == (0, "")
 

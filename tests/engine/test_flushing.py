@@ -7,7 +7,7 @@ from tests.fakes.state import MemoryStateStore
 
 
 async def flushed(store: MemoryStateStore, times: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while store.flushes < times:  # noqa: ASYNC110 - a store tells nobody
             await asyncio.sleep(0)
 

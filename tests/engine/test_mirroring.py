@@ -36,13 +36,13 @@ async def mirroring(engine: Engine, mirror: Mirror) -> AsyncIterator[None]:
 
 
 async def until(mirror: Mirror, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while mirror.made_even < count:  # noqa: ASYNC110  (it is a thread that counts)
             await asyncio.sleep(0.001)
 
 
 async def asleep(engine: Engine) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while engine.clock.sleepers == 0:  # noqa: ASYNC110  (it is a thread that is waited for)
             await asyncio.sleep(0.001)
 

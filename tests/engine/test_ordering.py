@@ -69,7 +69,7 @@ async def rig(home: Path, state: MemoryStateStore | None = None, *, followed: bo
         await made.stores.edit("main", lambda d, name=name, entry=entry: with_entry(d, name, entry))  # type: ignore[misc]
     async with asyncio.TaskGroup() as group:
         following = group.create_task(made.ingesting.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await made.ingesting.wait_settled()
             yield made
         following.cancel()

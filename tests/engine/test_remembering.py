@@ -330,7 +330,7 @@ async def test_on_real_files_two_brokers_see_each_others_cooldowns(tmp_path: Pat
     for name in names:
         await stores.edit("main", lambda d, name=name: with_entry(d, name, {"type": "api_key", "key": name}))  # type: ignore[misc]
     boards = []
-    async with asyncio.TaskGroup() as group, asyncio.timeout(20):
+    async with asyncio.TaskGroup() as group, asyncio.timeout(60):
         tasks = []
         for _ in range(2):
             state = MemoryStateStore()

@@ -22,7 +22,7 @@ from google.rpc.status_pb2 import Status
 from equabot.broker.v1 import broker_pb2 as pb
 from equabot.broker.v1.broker_pb2_grpc import BrokerServicer, add_BrokerServicer_to_server
 
-_WITHIN = 10.0
+_WITHIN = 60.0
 
 
 @dataclass

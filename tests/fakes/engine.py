@@ -170,7 +170,7 @@ class Engine:
 
     async def settle(self) -> None:
         """Waits until what was pushed before is in effect."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await self.ingesting.wait_settled()
             while not all(source._queue.empty() for source in self.sources):  # noqa: ASYNC110 - a queue has no such event
                 await asyncio.sleep(0)

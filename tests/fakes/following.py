@@ -14,7 +14,7 @@ from broker.ports import Source
 from broker.providers import BUILT_IN
 from broker.sources._watching import Watch
 
-_DEADLINE = 20.0
+_DEADLINE = 60.0
 
 
 class CountingRules(Rules):

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Self
 
-_DEADLINE: Final = 20.0
+_DEADLINE: Final = 60.0
 
 
 class Terminal(io.StringIO):
@@ -56,7 +56,7 @@ class Person:
         if self.process.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait(60)
         with suppress(OSError):  # it may have hung up
             os.close(self._screen)
 

@@ -54,7 +54,7 @@ class TokenReviewer:
                     fake.asked.append((self.path, body))
                     fake._waiting += 1
                     fake.at_once = max(fake.at_once, fake._waiting)
-                fake.going.wait(20)
+                fake.going.wait(60)
                 with fake._counting:
                     fake._waiting -= 1
                 status, answer = fake._answer(self.path, body)

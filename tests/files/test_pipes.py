@@ -35,7 +35,7 @@ from tests.fakes.following import RULES, live_watch
 from tests.fakes.scripted_endpoint import ScriptedEndpoint, refused
 from tests.kubernetes.certificates import Authority
 
-_WITHIN = 20.0
+_WITHIN = 60.0
 PAIR = Authority("pipes").server("localhost")
 
 

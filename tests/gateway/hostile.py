@@ -93,7 +93,7 @@ class Hostile:
     def asked(self, name: str, request: str, *, body: Any = HELLO, **headers: str) -> None:
         """One request through the gateway."""
         method, path = request.split(" ", 1)
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             content = None if method == "GET" else json.dumps(body)
             connection.request(method, path, content, {"content-type": "application/json", **headers})
@@ -163,7 +163,7 @@ class Hostile:
 def main() -> None:
     """`hostile.py PORT LOOT [again TOKEN]`."""
     port, loot, *later = sys.argv[1:]
-    with connect(timeout=10) as broker:
+    with connect(timeout=60) as broker:
         agent = Hostile(broker, int(port))
         try:
             if later:

@@ -87,7 +87,7 @@ class Gateway(RunningBroker):
             yield process
         finally:
             process.kill()
-            process.wait(10)
+            process.wait(60)
 
     def lease(self, provider: str = "anthropic", *, agent: str = "main", **wanted: Any) -> Lease:
         """A brokered lease, which nobody renews."""
@@ -98,7 +98,7 @@ class Gateway(RunningBroker):
         """A request with the token where Anthropic's package puts it, unless there is none."""
         given = {"content-type": "application/json"} | ({"x-api-key": token} if token else {})
         given |= {name.replace("_", "-"): value for name, value in headers.items()}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, body=None if method in ("GET", "HEAD") else json.dumps(body), headers=given)
             answer = connection.getresponse()

@@ -55,7 +55,7 @@ def refused(told: Told, status: int, reason: str) -> None:
 
 def raw(gateway: Gateway, request: bytes) -> Told:
     """What comes of exactly these bytes."""
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=60) as connection:
         connection.sendall(request)
         with connection.makefile("rb") as stream:
             status = int(stream.readline().split()[1])
@@ -264,7 +264,7 @@ def test_http_2_without_tls(gateway: Gateway, token: str) -> None:
     http2 = [curl, "-sS", "--http2-prior-knowledge", "-o", "/dev/null", "-w", "%{http_version} %{response_code}"]
     target = f"{gateway.url}/anthropic/v1/x%2f%2fy"
     done = subprocess.run(
-        [*http2, "-H", f"x-api-key: {token}", target], capture_output=True, text=True, timeout=30, check=False
+        [*http2, "-H", f"x-api-key: {token}", target], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout == "2 403", done.stderr
 

@@ -91,7 +91,7 @@ def test_nothing_of_the_agent_holds_the_key(make_gateway: Any, vendor: Upstream)
         assert {name for name, text in gateway.written().items() for piece in searched if piece in text} == set()
         assert gateway.audit_file.name in gateway.written()
         running.stdin.close()
-        assert running.wait(20) == 0
+        assert running.wait(60) == 0
     assert gateway.ask(token.decode()).status == 401  # dead with the process
 
 
@@ -106,7 +106,7 @@ def test_curl(gateway: Gateway, vendor: Upstream) -> None:
     )
     lease = gateway.lease()
     environ = agent_environ(gateway, **lease.env)
-    done = subprocess.run(["sh", "-c", script], env=environ, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(["sh", "-c", script], env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert json.loads(done.stdout)["content"] == [{"type": "text", "text": "hello"}], done.stderr
     assert [request.keys() for request in vendor.received] == [{"x-api-key": KEY}]
 
@@ -237,7 +237,7 @@ def test_a_command_does_not_show_its_token_to_a_proxy(gateway: Gateway) -> None:
     asking = (
         "import os, urllib.request; print(os.environ['no_proxy'] == os.environ['NO_PROXY'], os.environ['NO_PROXY']);"
         "request = urllib.request.Request(os.environ['ANTHROPIC_BASE_URL'] + '/v1/models',"
-        " headers={'x-api-key': os.environ['ANTHROPIC_API_KEY']}); print(urllib.request.urlopen(request, timeout=20).status)"
+        " headers={'x-api-key': os.environ['ANTHROPIC_API_KEY']}); print(urllib.request.urlopen(request, timeout=60).status)"
     )
     nowhere = "http://127.0.0.1:1"
     wanted = ("exec", "anthropic", "--delivery", "brokered", "--", sys.executable, "-c", asking)

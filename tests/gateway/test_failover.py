@@ -162,7 +162,7 @@ def test_an_unmodified_sdk_meets_the_next_profile_at_once(make_gateway: MakeGate
     gateway = make_gateway(dotenv=TWO_KEYS, auth=ORDER).start()
     vendor.verdicts[KEY] = refused(429, retry_after="59")
     token = gateway.lease().secret.reveal()
-    with anthropic.Anthropic(api_key=token, base_url=f"{gateway.url}/anthropic", max_retries=1, timeout=30.0) as client:
+    with anthropic.Anthropic(api_key=token, base_url=f"{gateway.url}/anthropic", max_retries=1, timeout=60) as client:
         said = client.with_raw_response.messages.create(
             model="claude", max_tokens=9, messages=[{"role": "user", "content": "hi"}]
         )

@@ -25,7 +25,7 @@ def unread(gateway: Gateway, token: str) -> socket.socket:
     """A request whose answer the agent does not read."""
     body = json.dumps(HELLO)
     head = f"POST {MESSAGES} HTTP/1.1\r\nhost: 127.0.0.1\r\nx-api-key: {token}\r\ncontent-length: {len(body)}\r\n\r\n"
-    connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=30)
+    connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=60)
     connection.sendall((head + body).encode())
     return connection
 
@@ -67,7 +67,7 @@ def test_a_use_is_a_pair(make_gateway: MakeGateway, vendor: Upstream) -> None:
     """S8: authorized, then used, with one name for the request; none is open any more."""
     gateway = make_gateway().start()
     token = gateway.lease().secret.reveal()
-    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)
     for _ in range(3):  # on one connection, each is a use of its own
         connection.request("GET", "/anthropic/v1/models", headers={"x-api-key": token})
         assert connection.getresponse().read()
@@ -86,7 +86,7 @@ def test_a_flood_of_refusals_is_a_few_records_and_the_right_sum(make_gateway: Ma
     """S8: of requests without a token, and of acquires beyond an agent's rate. Metrics have each; the log is short as well."""
     gateway = make_gateway(agents={"main": {"rate": "1/h", "burst": 1}}).start()
     gateway.lease()
-    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)
     for _ in range(FLOOD):
         connection.request("GET", "/anthropic/v1/models")
         connection.getresponse().read()

@@ -98,7 +98,7 @@ def test_a_command_keeps_its_token_when_the_broker_restarts(beside: Gateway, ven
             assert beside.ask(token).status == 200
             beside.wait_output("lease", "list", until=lambda text: "streaming" in text)
             assert beside.ask(token).status == 200
-        told, words = running.communicate(timeout=20)
+        told, words = running.communicate(timeout=60)
         assert (running.returncode, told, words) == (0, "", "")
     assert beside.ask(token).status == 401
 
@@ -122,7 +122,7 @@ def test_a_command_whose_token_could_not_be_kept_is_told(make_gateway: MakeGatew
             "equabot: the lease of anthropic has ended: the broker was away for longer than the lease lived"
             " (see leases.default_ttl); its token is refused: start the command again\n"
         )
-        running.communicate(timeout=20)
+        running.communicate(timeout=60)
 
 
 def test_a_lease_that_reaches_its_longest_life_is_followed_by_another(make_gateway: MakeGateway, vendor: Upstream) -> None:
@@ -145,7 +145,7 @@ def test_a_lease_that_reaches_its_longest_life_is_followed_by_another(make_gatew
             return [event["reason"] for event in gateway.events("revoked")].count("succeeded") >= 2
 
         gateway.wait_for(succeeded_twice)
-        running.communicate(timeout=20)
+        running.communicate(timeout=60)
     assert statuses.keys() == {200}
     assert gateway.ask(token).status == 401
 

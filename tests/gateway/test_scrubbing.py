@@ -88,7 +88,7 @@ def test_an_event_is_not_delayed(scrubbing: Gateway, vendor: Upstream, token: st
     second = threading.Event()
     answer = Answer(headers={"content-type": "text/event-stream"}, chunks=[b"data: one\n\n", second, b"data: two\n\n"])
     vendor.answers.append(answer)
-    connection = http.client.HTTPConnection("127.0.0.1", scrubbing.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", scrubbing.port, timeout=60)
     connection.request("POST", MESSAGES, body=json.dumps(HELLO), headers={"x-api-key": token})
     stream = connection.getresponse()
     assert stream.readline() == b"data: one\n"

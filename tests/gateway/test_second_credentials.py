@@ -157,7 +157,7 @@ def send_with_trailers(port: int, headers: dict[str, str], trailers: dict[str, s
     first = {":method": "POST", ":path": MESSAGES, ":scheme": "http", ":authority": "127.0.0.1", **headers}
     parts = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", _frame(4, 0, 0, b""), _frame(1, 4, 1, _block(first))]
     parts += [_frame(0, 0, 1, json.dumps(HELLO).encode()), _frame(1, 5, 1, _block(trailers))]
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(b"".join(parts))
         answered = b""
         while b"hello" not in answered:

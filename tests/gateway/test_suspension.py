@@ -33,7 +33,7 @@ class Stream:
     """An answer that is being read."""
 
     def __init__(self, gateway: Gateway, token: str, path: str = MESSAGES, *, method: str = "POST") -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
+        self._connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)
         headers = {"content-type": "application/json", "x-api-key": token}
         body = json.dumps(HELLO | {"stream": True}) if method == "POST" else None
         self._connection.request(method, path, body=body, headers=headers)
@@ -140,7 +140,7 @@ def test_an_answer_that_begins_after_the_suspension_is_withheld(make_gateway: Ma
     gateway.wait_for(lambda: bool(vendor.received))
     act(gateway, suspended=True)
     begin.set()
-    asking.join(20)
+    asking.join(60)
     assert told == [(403, "AGENT_SUSPENDED")]
 
 
@@ -148,7 +148,7 @@ def test_an_upload_under_way_is_cut(make_gateway: MakeGateway, vendor: Upstream)
     """S11: a body of unknown length that is still being sent, to which nothing was answered yet."""
     gateway = make_gateway(**AGENTS).start()
     token = gateway.lease().secret.reveal()
-    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)
     connection.putrequest("POST", MESSAGES)
     for name, value in (("x-api-key", token), ("content-type", "application/json"), ("transfer-encoding", "chunked")):
         connection.putheader(name, value)

@@ -38,7 +38,7 @@ def tls_front(vendor: Upstream, folder: Path, pair: Pair, *, alpn: tuple[str, ..
         yield port
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 def _config(vendor: Upstream, folder: Path, port: int, alpn: tuple[str, ...]) -> dict[str, Any]:

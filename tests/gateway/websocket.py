@@ -11,7 +11,7 @@ class WebSocket:
     """One connection, open once it is entered. Raises ConnectionError where the answer is another than an upgrade."""
 
     def __init__(self, port: int, path: str, **headers: str) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         self._stream = self._socket.makefile("rb")
         key = base64.b64encode(os.urandom(16)).decode()
         lines = [f"GET {path} HTTP/1.1", f"host: 127.0.0.1:{port}", "connection: Upgrade", "upgrade: websocket"]

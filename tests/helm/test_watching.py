@@ -81,7 +81,7 @@ async def exported() -> dict[str, set[str]]:
     server = metrics.serve("127.0.0.1", 0, snapshot=lambda: SNAPSHOT)
     try:
         url = f"http://127.0.0.1:{server.port}/metrics"
-        answer = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=10).read().decode())
+        answer = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=60).read().decode())
     finally:
         server.close()
     found: dict[str, set[str]] = defaultdict(set)

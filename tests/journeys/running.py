@@ -21,7 +21,7 @@ from tests.ports import free_port
 EQUABOT: Final = (sys.executable, "-m", "broker")
 KEY: Final = "sk-ant-api03-" + "journey0" * 11 + "AA"
 OTHER_KEY: Final = "sk-ant-api03-" + "rotated0" * 11 + "AA"
-_DEADLINE: Final = 20.0
+_DEADLINE: Final = 60.0
 
 
 class RunningBroker:
@@ -79,7 +79,7 @@ class RunningBroker:
 
     def connect(self, agent: str = "main") -> Broker:
         """A client of it, speaking as the agent."""
-        return connect(str(self.socket(agent)), timeout=10)
+        return connect(str(self.socket(agent)), timeout=60)
 
     def socket(self, agent: str = "main") -> Path:
         """Where the agent speaks to it; `admin` for its operator."""
@@ -129,7 +129,7 @@ class RunningBroker:
 
     def scrape(self) -> str:
         """Its metrics."""
-        with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=10) as page:
+        with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=60) as page:
             text: str = page.read().decode()
         return text
 
@@ -186,5 +186,5 @@ class RunningBroker:
         """Ends it, however it is, and takes its files away."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(60)
         shutil.rmtree(self.home, ignore_errors=True)

@@ -81,7 +81,7 @@ def ask(
     serialize = bytes if isinstance(request, bytes) else type(request).SerializeToString
     call = kind(method, request_serializer=serialize, response_deserializer=answer.FromString)
     try:
-        found = call(request, timeout=10, metadata=metadata)
+        found = call(request, timeout=60, metadata=metadata)
         message: Any = found if isinstance(found, Message) else next(found)
     except grpc.RpcError as refused:
         trailers: Any = refused.trailing_metadata()

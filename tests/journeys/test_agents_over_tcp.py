@@ -114,11 +114,11 @@ def test_an_agent_with_a_token_has_a_credential_that_stays_current(pod: Pod) -> 
         assert lease.secret.reveal() == KEY
         pod.project()
         pod.broker.write_dotenv(f"ANTHROPIC_API_KEY={OTHER_KEY}\n")
-        rotated = credential.wait_for_change(since=lease, timeout=10)
+        rotated = credential.wait_for_change(since=lease, timeout=60)
         assert rotated.secret.reveal() == OTHER_KEY
         assert [profile.id for profile in broker.list_profiles()] == ["anthropic:dotenv"]
         pod.broker.write_dotenv(f"ANTHROPIC_API_KEY={KEY}\n")
-        assert credential.wait_for_change(since=rotated, timeout=10).secret.reveal() == KEY
+        assert credential.wait_for_change(since=rotated, timeout=60).secret.reveal() == KEY
 
 
 def test_an_agent_on_an_event_loop_with_a_certificate(pod: Pod) -> None:
@@ -338,4 +338,4 @@ def test_a_credential_outlives_the_tokens_that_it_was_opened_with(make_broker: M
 
         broker.wait_for(used_while_tokens_end)
         broker.write_dotenv(f"ANTHROPIC_API_KEY={OTHER_KEY}\n")
-        assert credential.wait_for_change(since=before, timeout=10).secret.reveal() == OTHER_KEY
+        assert credential.wait_for_change(since=before, timeout=60).secret.reveal() == OTHER_KEY

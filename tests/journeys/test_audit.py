@@ -40,7 +40,7 @@ def come_and_go(broker: Broker) -> None:
 def diagnosed(broker: RunningBroker) -> list[admin_pb2.Finding]:
     """What `Diagnose` tells an operator."""
     with grpc.insecure_channel(f"unix:{broker.socket('admin')}") as channel:
-        return list(AdminStub(channel).Diagnose(admin_pb2.DiagnoseRequest(), timeout=10).findings)
+        return list(AdminStub(channel).Diagnose(admin_pb2.DiagnoseRequest(), timeout=60).findings)
 
 
 @pytest.fixture

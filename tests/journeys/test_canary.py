@@ -250,7 +250,7 @@ def test_reflection_and_diagnosis_show_nothing(world: World) -> None:
             request_serializer=kind.SerializeToString,
             response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
         )
-        answers = list(reflect(iter(requests), timeout=10))
+        answers = list(reflect(iter(requests), timeout=60))
         _, diagnosis = ask(channel, f"{ADMIN}/Diagnose", admin_pb2.DiagnoseRequest(), admin_pb2.DiagnoseResponse)
         _, reloaded = ask(channel, f"{ADMIN}/Reload", admin_pb2.ReloadRequest(), admin_pb2.ReloadResponse)
     for answer in answers:
@@ -269,7 +269,7 @@ def test_metrics_show_nothing(world: World) -> None:
     assert 'equabot_credential_state{profile="anthropic:env",provider="anthropic",state="ok"} 1.0' in told
     request = urllib.request.Request(f"http://{world.broker.metrics}/{key}?{key}", headers={"Authorization": f"Bearer {key}"})
     try:
-        with urllib.request.urlopen(request, timeout=10) as page:
+        with urllib.request.urlopen(request, timeout=60) as page:
             other = page.read().decode()
     except urllib.error.HTTPError as refused:
         other = f"{refused.headers} {refused.read().decode()}"
@@ -302,7 +302,7 @@ def _at_a_terminal(broker: RunningBroker, *words: str) -> str:
         with suppress(OSError):  # so says a terminal whose other end is closed
             while piece := os.read(ours, 65536):
                 shown += piece
-        assert running.wait(10) == 0
+        assert running.wait(60) == 0
     os.close(ours)
     return shown.decode()
 

@@ -20,7 +20,7 @@ def test_sigterm_and_ctrl_c_end_it_well(make_broker: MakeBroker) -> None:
         broker = make_broker(dotenv=f"ANTHROPIC_API_KEY={KEY}\n").start()
         assert broker.process is not None
         broker.process.send_signal(number)
-        assert broker.process.wait(10) == 0
+        assert broker.process.wait(60) == 0
         assert not broker.socket().exists()
 
 

@@ -86,13 +86,13 @@ class Flooded:
 
     def serve_all(self) -> None:
         """Whoever has business with the broker: a probe, other agents here and elsewhere, the operator, a scraper."""
-        assert health.check("liveness", address=self.broker.health, timeout=10)
+        assert health.check("liveness", address=self.broker.health, timeout=60)
         with self.broker.connect("other") as agent:
             agent.acquire("anthropic")
         ca, token = str(self.directory / "ca.crt"), str(self.directory / "token")
-        with connect(f"localhost:{self.port}", timeout=10, ca_file=ca, token_file=token) as agent:
+        with connect(f"localhost:{self.port}", timeout=60, ca_file=ca, token_file=token) as agent:
             agent.acquire("anthropic")
-        assert health.check("liveness", address=str(self.broker.socket("admin")), timeout=10)
+        assert health.check("liveness", address=str(self.broker.socket("admin")), timeout=60)
         assert "equabot_build_info" in self.broker.scrape()
 
 
@@ -208,7 +208,7 @@ def test_slow_scrapers_cost_no_thread(flooded: Flooded) -> None:
     threads = flooded.of("Threads")
     with ExitStack() as stack:
         for number in range(500):
-            connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=60))
             connection.sendall(b"GET /metrics HTTP/1.1\r\n" * (number % 2))
         flooded.serve_all()
         assert flooded.of("Threads") <= threads + 8
@@ -218,7 +218,7 @@ def test_slow_scrapers_cost_no_thread(flooded: Flooded) -> None:
 def test_the_metrics_answer_to_no_foreign_name(flooded: Flooded) -> None:
     """S22: DNS rebinding ends at the `Host` header."""
     host, port = flooded.broker.metrics.split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
         answer = b"".join(iter(lambda: connection.recv(65_536), b""))
     assert answer.startswith(b"HTTP/1.1 421 ")

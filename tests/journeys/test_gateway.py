@@ -68,7 +68,7 @@ class Sidecar:
 
     def __exit__(self, *exc: object) -> None:
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(60)
         self._log.close()
 
 
@@ -215,7 +215,7 @@ def test_a_login_brings_its_own_words_beside_the_sdks(make_broker: MakeBroker, u
 def raw(lease: Lease, request: str) -> bytes:
     """The answer to bytes that no client library would send."""
     address = urlsplit(lease.base_url)
-    with socket.create_connection((address.hostname or "", address.port or 0), timeout=20) as connection:
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=60) as connection:
         connection.sendall(request.replace("\n", "\r\n").encode())
         found = b""
         while chunk := connection.recv(65536):
@@ -337,7 +337,7 @@ end = time.monotonic() + float(sys.argv[1])
 while time.monotonic() < end:
     request = urllib.request.Request(url, b"{}", {"x-api-key": key, "content-type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             print(answer.status, flush=True)
     except urllib.error.HTTPError as refused:
         print(refused.code, refused.read(), flush=True)

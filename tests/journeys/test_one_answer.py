@@ -68,7 +68,7 @@ def test_it_is_not_ready_while_every_agent_is_refused(make_broker: MakeBroker, c
     broker = make_broker(dotenv=f"ANTHROPIC_API_KEY={KEY}\n", config=REQUIRED + config)
     broker.start(service="liveness")
     for service in ("readiness", "provider/anthropic"):
-        assert health.check(service, address=broker.health, timeout=10) is False
+        assert health.check(service, address=broker.health, timeout=60) is False
     with broker.connect() as connected, pytest.raises(errors.EquabotError):
         connected.acquire("anthropic")
     assert broker.run("models", "status", "--check").returncode == 1

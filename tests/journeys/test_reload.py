@@ -69,7 +69,7 @@ def streaming(broker: RunningBroker, agent: str = "main") -> Iterator[Callable[[
 
         wait("GRANTED")
         yield lambda kind: wait(kind) if kind else next((e for e in seen if e.kind.name == "REVOKED"), None)
-    thread.join(20)
+    thread.join(60)
 
 
 @pytest.fixture

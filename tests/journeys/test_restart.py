@@ -93,7 +93,7 @@ def test_an_agent_at_work_notices_no_restart(make_broker: MakeBroker) -> None:
                 running.wait_for(lambda: all(r.keys() == {"x-api-key": OTHER_KEY} for r in upstream.received[-50:]))
             finally:
                 over.set()
-            answers = [answer for worker in workers for answer in worker.result(20)]
+            answers = [answer for worker in workers for answer in worker.result(60)]
     assert len(answers) == len(upstream.received)
     assert set(answers) == {200}
 

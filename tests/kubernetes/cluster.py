@@ -195,7 +195,7 @@ class Cluster(Api):
                 continue
             process.send_signal(number)
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

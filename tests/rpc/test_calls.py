@@ -134,7 +134,7 @@ async def test_a_caller_that_goes_takes_its_handler_along(path: str, method: str
 
     async with serving(path, wait) as channel:
         call: Any = (channel.unary_unary(method) if method == ACQUIRE else channel.unary_stream(method))(b"")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await begun.wait()
         call.cancel()
         await eventually(lambda: bool(ended))

@@ -30,7 +30,7 @@ async def check(health: Any, service: str) -> str:
 
 async def follow(watch: Any) -> str:
     """The next status that is told."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         answer = await watch.read()
     return str(pb.HealthCheckResponse.ServingStatus.Name(answer.status))
 
@@ -168,7 +168,7 @@ async def test_a_list_too_long_is_refused_as_the_protocol_says(serve: Serve) -> 
     async with serve(engine) as served:
         await engine.settle()
         health = await served.health()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(60):
             failed = await refused(health.List(pb.HealthListRequest()))
         assert (failed.code, failed.reason) == ("RESOURCE_EXHAUSTED", "")
         assert await check(health, "profile/anthropic:9999") == "SERVING"

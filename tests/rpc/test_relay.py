@@ -76,10 +76,10 @@ async def test_calls_of_unknown_methods_do_not_close_a_connection_to_others(
     async with remote(serve, tmp_path) as made:
         channel: Any = await made.channel()
         for _ in range(20):
-            unknown = channel.unary_unary("/some.Service/Method")(b"", metadata=MAIN, timeout=10)
+            unknown = channel.unary_unary("/some.Service/Method")(b"", metadata=MAIN, timeout=60)
             assert (await refused(unknown)).code == "UNIMPLEMENTED"
         broker: Any = BrokerStub(channel)
-        await broker.AcquireLease(ANTHROPIC, metadata=MAIN, timeout=10)
+        await broker.AcquireLease(ANTHROPIC, metadata=MAIN, timeout=60)
 
 
 async def test_calls_that_give_up_do_not_close_a_connection_to_others(
@@ -100,7 +100,7 @@ async def test_calls_that_give_up_do_not_close_a_connection_to_others(
             calls: list[Any] = [refused(broker.AcquireLease(ANTHROPIC, metadata=MAIN, timeout=0.2)) for _ in range(8)]
             assert {failed.code for failed in await asyncio.gather(*calls)} == {"DEADLINE_EXCEEDED"}
         away.set()
-        await broker.AcquireLease(ANTHROPIC, metadata=MAIN, timeout=10)
+        await broker.AcquireLease(ANTHROPIC, metadata=MAIN, timeout=60)
 
 
 async def test_the_names_of_connections_cannot_be_taken_in_advance(serve: Serve, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ async def test_the_names_of_connections_cannot_be_taken_in_advance(serve: Serve,
             for ahead in range(1, 50):
                 squatter = held.enter_context(socket.socket(socket.AF_UNIX))
                 squatter.bind(f"\0{prefix}/{int(number.partition('-')[0]) + ahead}/{address}")
-        await (await made.broker()).AcquireLease(ANTHROPIC, metadata=MAIN, timeout=10)
+        await (await made.broker()).AcquireLease(ANTHROPIC, metadata=MAIN, timeout=60)
         names = {caller.name.split("/")[1].partition("-")[2] for caller in relay_of(made)._callers.values()}
         assert len(names) == len(relay_of(made)._callers)
         assert min(map(len, names)) == 16

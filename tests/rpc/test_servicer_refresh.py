@@ -21,7 +21,7 @@ ASKED = pb.AcquireLeaseRequest(provider="acme", ttl=Duration(seconds=1800))
 
 async def asked_once(world: World) -> None:
     """Returns once the token endpoint was asked."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await world.script.asked.wait()
 
 
@@ -31,8 +31,8 @@ async def test_an_expired_login_is_waited_for(serve: Serve) -> None:
     world.script.open.clear()
     async with serve(world) as served:
         broker = await served.broker()
-        calls = [asyncio.ensure_future(broker.AcquireLease(ASKED, timeout=20)) for _ in range(10)]
-        stream: Any = broker.StreamLease(ASKED, timeout=20)
+        calls = [asyncio.ensure_future(broker.AcquireLease(ASKED, timeout=60)) for _ in range(10)]
+        stream: Any = broker.StreamLease(ASKED, timeout=60)
         await asked_once(world)
         done, _ = await asyncio.wait(calls, timeout=0.05)
         assert not done
@@ -54,7 +54,7 @@ async def test_who_has_no_time_left_is_told_before_it_is_up(serve: Serve, open_:
         world.script.open.clear()
     async with serve(world) as served:
         broker = await served.broker()
-        call = refusing(broker.AcquireLease(ASKED, timeout=20))
+        call = refusing(broker.AcquireLease(ASKED, timeout=60))
         told = await in_time(world, call)
     assert (told.code, told.reason) == ("UNAVAILABLE", "REFRESH_FAILED")
     assert "acme:me" in told.metadata
@@ -66,7 +66,7 @@ async def test_who_must_log_in_is_told_how(serve: Serve) -> None:
     """REAUTH_REQUIRED, at once, with the command."""
     world = World(refused(400, "invalid_grant"), entry=login(left=-1))
     async with serve(world) as served:
-        told = await refusing((await served.broker()).AcquireLease(ASKED, timeout=20))
+        told = await refusing((await served.broker()).AcquireLease(ASKED, timeout=60))
         (status,) = (await (await served.broker()).ListProfiles(pb.ListProfilesRequest(provider="acme"))).profiles
     assert (told.code, told.reason) == ("FAILED_PRECONDITION", "REAUTH_REQUIRED")
     command = "equabot models auth login --provider acme"
@@ -84,8 +84,8 @@ async def test_a_refusal_before_its_time_is_made_good(serve: Serve, knows_versio
         lease = await broker.AcquireLease(ASKED)
         version = lease.version if knows_version else 0
         report = pb.ReportOutcomeRequest(lease_id=lease.id, outcome=pb.AUTH, version=version)
-        assert (await broker.ReportOutcome(report, timeout=20)).changed
-        renewed = await broker.RenewLease(pb.RenewLeaseRequest(lease_id=lease.id), timeout=20)
+        assert (await broker.ReportOutcome(report, timeout=60)).changed
+        renewed = await broker.RenewLease(pb.RenewLeaseRequest(lease_id=lease.id), timeout=60)
     assert (lease.secret, renewed.secret) == ("at-1", "at-2")
     assert world.script.redeemed == ["rt-1"]
 
@@ -99,7 +99,7 @@ async def test_a_refusal_that_cannot_be_made_good_in_time_changes_nothing(serve:
         report = pb.ReportOutcomeRequest(lease_id=lease.id, outcome=pb.AUTH, version=lease.version)
 
         async def reported() -> bool:
-            return (await broker.ReportOutcome(report, timeout=20)).changed
+            return (await broker.ReportOutcome(report, timeout=60)).changed
 
         assert not await in_time(world, reported())
 
@@ -112,7 +112,7 @@ async def test_a_renewal_is_waited_for(serve: Serve) -> None:
         broker = await served.broker()
         lease = await broker.AcquireLease(ASKED)
         await world.clock.elapse(LIFE + 1)
-        call = asyncio.ensure_future(broker.RenewLease(pb.RenewLeaseRequest(lease_id=lease.id), timeout=20))
+        call = asyncio.ensure_future(broker.RenewLease(pb.RenewLeaseRequest(lease_id=lease.id), timeout=60))
         done, _ = await asyncio.wait([call], timeout=0.05)
         assert not done
         world.script.open.set()
@@ -120,7 +120,7 @@ async def test_a_renewal_is_waited_for(serve: Serve) -> None:
 
 
 async def asked_by(broker: Any) -> Any:
-    return await broker.AcquireLease(ASKED, timeout=20)
+    return await broker.AcquireLease(ASKED, timeout=60)
 
 
 async def test_who_has_waited_long_enough_gets_the_next_profile(serve: Serve) -> None:

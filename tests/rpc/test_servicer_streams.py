@@ -37,7 +37,7 @@ class Stream:
         self.call = call
 
     async def next(self) -> pb.LeaseEvent:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             event = await self.call.read()
         assert event is not grpc.aio.EOF
         assert isinstance(event, pb.LeaseEvent)
@@ -45,7 +45,7 @@ class Stream:
 
     async def ends_well(self) -> None:
         """No further event, and status OK."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await self.call.read() is grpc.aio.EOF
             assert (await self.call.code()).name == "OK"
 
@@ -209,7 +209,7 @@ async def test_a_process_that_is_killed_holds_nothing(serve: Serve) -> None:
             sys.executable, "-c", HOLDER, address, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert process.stdout is not None
-        assert await asyncio.wait_for(process.stdout.readline(), 20) == b"held\n"
+        assert await asyncio.wait_for(process.stdout.readline(), 60) == b"held\n"
         assert served.engine.leasing.count() == (20, 20)
         process.send_signal(signal.SIGKILL)
         await process.communicate()

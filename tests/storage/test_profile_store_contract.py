@@ -82,5 +82,5 @@ async def test_what_a_change_raises_changes_nothing(store: ProfileStore) -> None
 
     with pytest.raises(LookupError):
         await store.edit("main", fail)
-    async with asyncio.timeout(5), store.locked("main") as locked:
+    async with asyncio.timeout(60), store.locked("main") as locked:
         assert locked.document == Document()

@@ -433,6 +433,6 @@ def test_many_writers_leave_the_newest_number(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert len(names(home(tmp_path).of("main"))) == 20
     assert json.loads((tmp_path / "seals.json").read_bytes())["numbers"] == {NAME: 20}

@@ -414,7 +414,7 @@ async def main():
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{{port}}") as channel:
         call = channel.unary_unary("/s/m")
-        print(await call({SECRET!r}.encode(), metadata=(("x-key", {SECRET!r}),), timeout=10))
+        print(await call({SECRET!r}.encode(), metadata=(("x-key", {SECRET!r}),), timeout=60))
     await server.stop(0)
 asyncio.run(main())
 """

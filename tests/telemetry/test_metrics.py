@@ -66,7 +66,7 @@ async def scraped(metrics: Metrics, snapshot: Snapshot = SNAPSHOT) -> AsyncItera
 
 
 def fetch(url: str) -> str:
-    with urlopen(url, timeout=10) as answer:
+    with urlopen(url, timeout=60) as answer:
         return str(answer.read().decode())
 
 
@@ -206,7 +206,7 @@ async def test_a_loop_that_stands_still_fails_the_scrape(
         scraper = threading.Thread(target=lambda: errors.append(status(url)))
         errors: list[int] = []
         scraper.start()
-        scraper.join(10)  # on the event loop's thread, so that it cannot answer
+        scraper.join(60)  # on the event loop's thread, so that it cannot answer
         assert not scraper.is_alive()
         assert errors == [500]
         assert "event loop did not answer within 2 s" in caplog.text
@@ -216,7 +216,7 @@ async def test_a_loop_that_stands_still_fails_the_scrape(
 
 def status(url: str) -> int:
     try:
-        with urlopen(url, timeout=10) as answer:
+        with urlopen(url, timeout=60) as answer:
             return int(answer.status)
     except HTTPError as error:
         with error:
@@ -238,7 +238,7 @@ async def test_a_failing_snapshot_fails_the_scrape_and_tells_nothing(capfd: pyte
 
 def _body_of_error(url: str) -> str:
     with pytest.raises(HTTPError) as raised:
-        urlopen(url, timeout=10)
+        urlopen(url, timeout=60)
     with raised.value as error:
         return f"{error.code} {error.read().decode()}"
 

@@ -39,7 +39,7 @@ class Scraped:
 
     async def scrape(self, request: bytes = REQUEST, *, source: str = "127.0.0.1") -> bytes:
         reader, _ = await self.connect(request, source=source)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await reader.read(-1)
 
 
@@ -54,7 +54,7 @@ async def scraped(request: pytest.FixtureRequest) -> AsyncIterator[Scraped]:
 async def ended(pairs: list[Pair]) -> int:
     """How many connections the server has ended by now, once at least one has."""
     reads = [asyncio.ensure_future(reader.read(1)) for reader, _ in pairs]
-    done, waiting = await asyncio.wait(reads, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+    done, waiting = await asyncio.wait(reads, timeout=60, return_when=asyncio.FIRST_COMPLETED)
     for read in waiting:
         read.cancel()
     for read in done:
@@ -80,7 +80,7 @@ async def test_a_scraper_without_a_descriptor_waits_for_one(scraped: Scraped, ca
         resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))
         try:
             client.connect(("127.0.0.1", scraped.port))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not caplog.records:  # noqa: ASYNC110 - what is waited for has no event
                     await asyncio.sleep(0.002)
         finally:

@@ -48,7 +48,7 @@ def slow(release: threading.Event, seen: list[int], both: threading.Event) -> It
                 seen.append(inside)
             if inside == AT_ONCE:
                 both.set()
-            release.wait(10)
+            release.wait(60)
             with guard:
                 inside -= 1
             self.send_response(200)

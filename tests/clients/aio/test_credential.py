@@ -35,7 +35,7 @@ async def test_a_rotation_arrives_by_itself(fake: FakeBroker, aio_broker: AsyncB
     credential = aio_broker.credential("anthropic", on_rotate=told.append)
     first = await credential.lease()
     fake.rotate("sk-two")
-    assert (await credential.wait_for_change(since=first, timeout=5)).secret.reveal() == "sk-two"
+    assert (await credential.wait_for_change(since=first, timeout=60)).secret.reveal() == "sk-two"
     assert (await credential.headers())["x-api-key"] == "sk-two"
     assert [lease.version for lease in told] == [2]
 
@@ -48,13 +48,13 @@ async def test_while_the_broker_is_away_what_was_in_hand_is_served(fake: FakeBro
     assert await credential.lease() == first
     fake.secret, fake.version = "sk-after", 2
     fake.start()
-    assert (await credential.wait_for_change(since=first, timeout=5)).secret.reveal() == "sk-after"
+    assert (await credential.wait_for_change(since=first, timeout=60)).secret.reveal() == "sk-after"
 
 
 async def test_after_the_lease_has_ended_the_absence_of_the_broker_is_told(fake: FakeBroker) -> None:
     """By reason, and until it is back."""
     fake.ttl = timedelta(seconds=0.3)
-    async with equabot_client.aio.connect(fake.address, timeout=0.5) as broker:
+    async with equabot_client.aio.connect(fake.address, timeout=5) as broker:
         credential = broker.credential("anthropic")
         first = await credential.lease()
         fake.stop()
@@ -83,7 +83,7 @@ async def test_a_refusal_is_told_at_once_and_forgotten_when_mended(fake: FakeBro
 async def test_a_broker_that_never_answers_is_given_up_in_time(fake: FakeBroker) -> None:
     """The caller gets DeadlineExceeded; the task goes on trying."""
     fake.silent = {"StreamLease", "AcquireLease"}
-    async with equabot_client.aio.connect(fake.address, timeout=1) as broker:
+    async with equabot_client.aio.connect(fake.address, timeout=5) as broker:
         credential = broker.credential("anthropic")
         with pytest.raises(errors.DeadlineExceeded):
             await credential.headers()
@@ -114,7 +114,7 @@ async def test_at_the_end_of_a_lease_the_next_begins_before_it(fake: FakeBroker,
     fake.push(pb.LeaseEvent.EXPIRING, reason="max_ttl")
     await asyncio.to_thread(fake.wait_until, lambda: len(fake.streams) == 2)
     assert fake.revoked == []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (await credential.lease()).id == first.id:  # noqa: ASYNC110 - a lease of the same material is no news
             await asyncio.sleep(0.005)
     assert await credential.secret() == first.secret
@@ -154,7 +154,7 @@ async def test_a_credential_that_is_dropped_is_closed(fake: FakeBroker, aio_brok
 async def test_cancelling_a_wait_cancels_nothing_else(fake: FakeBroker) -> None:
     """The credential is shared: one caller's timeout is not the others' concern."""
     fake.silent = {"StreamLease"}
-    async with equabot_client.aio.connect(fake.address, timeout=1) as broker:
+    async with equabot_client.aio.connect(fake.address, timeout=5) as broker:
         credential = broker.credential("anthropic")
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
@@ -167,9 +167,10 @@ def test_a_loop_may_end_with_an_open_credential(fake: FakeBroker) -> None:
     """Without a word or a warning, and the lease is given back. In another loop the credential says that it is not at home."""
     code = f"""
     import asyncio, equabot_client.aio
-    broker = equabot_client.aio.connect({fake.address!r}, timeout=5)
+    broker = equabot_client.aio.connect({fake.address!r}, timeout=60)
     credential = broker.credential("anthropic")
     async def use():
+        asyncio.get_running_loop().slow_callback_duration = 60  # development mode reports a slow machine, too
         print(len(await credential.headers()))
     asyncio.run(use())
     try:
@@ -178,7 +179,7 @@ def test_a_loop_may_end_with_an_open_credential(fake: FakeBroker) -> None:
         print(error.reason)
     """
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(code)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "1\nCLOSED\n", "")
     fake.wait_until(lambda: fake.revoked == ["lease-1"])
 
