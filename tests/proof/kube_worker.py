@@ -61,7 +61,7 @@ class KubeWorld:
 
     @property
     def cut_off(self) -> Path:
-        """Here the processes write down whose login they had in hand when they could not go on."""
+        """Here the processes write down whose login they had in hand when they could not tell what is written of it."""
         return self.kubeconfig.with_name("cut-off")
 
     @property
@@ -132,6 +132,7 @@ class Stores(SecretStores):
         super().__init__(api, namespace=world.namespace, clock=clock, holder=f"{slot}-{seed}", options=OPTIONS)
         self._doom = doom
         self._notes = notes
+        self._cut_off = world.cut_off
 
     @asynccontextmanager
     async def locked(self, login: Profile) -> AsyncIterator[LockedStore]:
@@ -139,8 +140,18 @@ class Stores(SecretStores):
             held = _Noted(store, self._doom, self._notes, login.id)
             held.note(store.document)
             self._doom.at("locked")
-            yield held
+            try:
+                yield held
+            except StoreFault:
+                self._note_cut_off(store)
+                raise
         self._doom.at("unlocked")
+
+    def _note_cut_off(self, store: Any) -> None:
+        """Only who does not know what is written may be taken for dead. Who was refused has left no intent, or took it back."""
+        if store.unsure:
+            with self._cut_off.open("a") as file:
+                file.write(f"{self._notes.in_hand}\n")
 
 
 class _Noted(Phased):
@@ -168,7 +179,6 @@ async def work(world: KubeWorld, *, slot: int, notes: Notes, doom: Doom, seed: i
     stores = Stores(world, doom, notes, chance, slot=slot, seed=seed)
     endpoint = Endpoint(doom, chance, gave_up=world.gave_up, within=WITHIN)
     redeeming = Redeeming(clock=clock, stores=stores, endpoint=endpoint, rules=world.rules)
-    cut_off = world.cut_off.open("a")
     while not stopping.is_set():
         for secret in chance.sample(world.secrets, len(world.secrets)):
             for profile in await _read(reading, world, secret):
@@ -177,14 +187,10 @@ async def work(world: KubeWorld, *, slot: int, notes: Notes, doom: Doom, seed: i
                 try:
                     outcome = await redeeming.redeem(profile)
                 except StoreFault:
-                    if notes.in_hand:
-                        cut_off.write(f"{notes.in_hand}\n")
-                        cut_off.flush()
                     notes.count(len(Kind))
                 else:
                     notes.count(list(Kind).index(outcome.kind))
             await clock.sleep(chance.uniform(0.0, 0.06))
-    cut_off.close()
     await stores.close()
     await reading.close()
 
