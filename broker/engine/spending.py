@@ -235,9 +235,12 @@ class Spending:
             self._leasing.moved_on(used.agent, used.lease, profile=used.profile, version=used.version, model=used.model)
 
     def _only_looks(self, used: Used) -> bool:
-        """Whether the request only looked something up with a vendor of models: a key that may not list models may ask them."""
+        """Whether the request only looked something up with a vendor of models: a key that may not list models may ask them. A
+        WebSocket begins with a GET, and asks them."""
         provider = self._leasing.catalog.providers.get(used.provider)
-        return provider is not None and bool(provider.api) and used.method in ("GET", "HEAD")
+        if provider is None or used.method not in ("GET", "HEAD") or not (provider.api or "/models" in used.route):
+            return False
+        return not rules(provider.websockets, provider.base_path).allow("GET", provider.received("GET", used.route))
 
     def _check(self, lease: Lease, provider: Provider, method: str, received: str, *, websocket: bool) -> None:
         if lease.provider != provider.id:

@@ -543,3 +543,27 @@ async def test_a_key_that_may_not_list_models_may_ask_them(engine: Engine) -> No
     assert engine.standings.usage(("", A)).cooldown_until == engine.clock.now() + MINUTE
     engine.spending.answered(replace(listing, method="POST"), Answer(status=401, began=engine.clock.now()))
     assert engine.standings.usage(("", A)).rejected
+
+
+@pytest.mark.parametrize("asked", ["GET /v1/realtime", "GET /responses"])
+async def test_a_websocket_that_is_refused_is_no_look_at_a_list(engine: Engine, asked: str) -> None:
+    """C8: a 401 to its handshake is about the key, as one to a POST is; a 401 to a list of models is not."""
+    engine.put(profile("openai:a"))
+    token = shown(acquire(engine, provider="openai"))
+    made = await use(engine, token, PROVIDERS["openai"], asked=asked, websocket=True)
+    listing = await use(engine, token, PROVIDERS["openai"], asked="GET /models")
+    looked = replace(used(listing), method="GET", route=listing.route)
+    engine.spending.answered(looked, Answer(status=401, began=engine.clock.now()))
+    assert not engine.standings.usage(("", "openai:a")).rejected
+    engine.spending.answered(replace(used(made), method="GET", route=made.route), Answer(status=401, began=engine.clock.now()))
+    assert engine.standings.usage(("", "openai:a")).rejected
+
+
+async def test_a_list_of_models_is_one_with_every_provider(engine: Engine) -> None:
+    """C1: also where the form of the API is not known, so that no request of the broker could confirm it."""
+    engine.put(profile("elevenlabs:a"))
+    token = shown(acquire(engine, provider="elevenlabs"))
+    listing = await use(engine, token, PROVIDERS["elevenlabs"], asked="GET /v1/models")
+    looked = replace(used(listing), method="GET", route=listing.route)
+    engine.spending.answered(looked, Answer(status=401, began=engine.clock.now()))
+    assert not engine.standings.usage(("", "elevenlabs:a")).rejected

@@ -8,6 +8,7 @@ from tests.fakes.upstream import Upstream
 from tests.gateway.conftest import MakeGateway
 from tests.gateway.running import DOTENV, OPENAI_KEY, Gateway, Told
 from tests.gateway.test_bad_input import raw
+from tests.gateway.test_suspension import FIRST, LAST, Stream, streaming
 from tests.gateway.websocket import WebSocket
 from tests.tiers import program
 
@@ -115,3 +116,24 @@ def test_a_reload_opens_paths(make_gateway: MakeGateway, vendor: Upstream) -> No
     with WebSocket(gateway.port, "/openai/realtime", authorization=token) as socket:
         assert socket.echo(b"hello") == b"hello"
     assert vendor.received[-1].secret() == OPENAI_KEY
+
+
+@pytest.mark.parametrize("way", [("{openai}", "{anthropic}"), ("--agent", "main"), ("--provider", "openai")], ids=" ".join)
+def test_an_operators_revocation_cuts_what_is_under_way(gateway: Gateway, vendor: Upstream, way: tuple[str, str]) -> None:
+    """C8: leases by the beginning of their ids, of an agent, of a provider: WebSockets and streams with their tokens end."""
+    leases = {provider: gateway.lease(provider) for provider in ("openai", "anthropic")}
+    ids = {provider: lease.id[:20] for provider, lease in leases.items()}
+    bearer = f"Bearer {leases['openai'].secret.reveal()}"
+    with WebSocket(gateway.port, "/openai/v1/realtime", authorization=bearer) as socket, streaming(vendor):
+        stream = Stream(gateway, leases["anthropic"].secret.reveal())
+        assert (socket.echo(b"hello"), stream.read()) == (b"hello", FIRST)
+        asked = [word.format(**ids) for word in way]
+        commands = [asked] if asked[0].startswith("--") else [[one] for one in asked]
+        for words in commands:
+            assert gateway.run("lease", "revoke", *words).returncode == 0
+        assert socket.closed()
+        if asked[-1] != "openai":
+            assert stream.rest() is None
+    if asked[-1] == "openai":
+        assert stream.rest() == LAST
+    assert gateway.ask("", "/openai/v1/models", method="GET", authorization=bearer).reason == "LEASE_NOT_FOUND"
