@@ -141,7 +141,7 @@ def test_while_the_broker_is_away_what_was_in_hand_is_served(fake: FakeBroker, b
 
 def test_after_the_lease_has_ended_the_absence_of_the_broker_is_told(fake: FakeBroker) -> None:
     """By reason, and until it is back."""
-    fake.ttl = timedelta(seconds=0.3)
+    fake.ttl = timedelta(seconds=1)
     with equabot_client.connect(fake.address, timeout=5) as broker:
         credential = broker.credential("anthropic")
         credential.headers()
@@ -204,7 +204,7 @@ def test_where_streams_are_swallowed_a_plain_lease_serves(fake: FakeBroker) -> N
 def test_where_streams_are_unknown_the_lease_is_renewed(fake: FakeBroker, broker: Broker) -> None:
     """And brings what changed; and is given back at the end."""
     fake.refusals["StreamLease"] = UNIMPLEMENTED
-    fake.ttl = timedelta(seconds=0.4)
+    fake.ttl = timedelta(seconds=1.5)
     credential = broker.credential("anthropic")
     first = credential.lease()
     fake.rotate("sk-two")
