@@ -30,7 +30,7 @@ def tls_front(vendor: Upstream, folder: Path, pair: Pair, *, alpn: tuple[str, ..
     with (folder / "front.log").open("wb") as log:
         process = subprocess.Popen(command, env={}, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not _listens(port):
             assert process.poll() is None, (folder / "front.log").read_text()
             assert time.monotonic() < deadline

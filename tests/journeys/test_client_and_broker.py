@@ -132,7 +132,7 @@ def test_leaving_gives_every_lease_back(running_broker: RunningBroker) -> None:
             with broker.lease("anthropic:dotenv", ttl=timedelta(minutes=1)) as plain:
                 assert {lease.id for lease in operator.list_leases()} == {streamed.id, plain.id}
             assert {lease.id for lease in operator.list_leases()} == {streamed.id}
-        deadline, unhurried = time.monotonic() + 10, threading.Event()
+        deadline, unhurried = time.monotonic() + 60, threading.Event()
         while operator.list_leases():
             assert time.monotonic() < deadline
             unhurried.wait(0.01)
@@ -145,7 +145,7 @@ def test_a_lease_that_the_operator_revokes_is_replaced(running_broker: RunningBr
         first = credential.lease()
         with equabot_client.admin.connect(address) as operator:
             assert operator.revoke_leases(lease_id=first.id) == 1
-        deadline, unhurried = time.monotonic() + 10, threading.Event()
+        deadline, unhurried = time.monotonic() + 60, threading.Event()
         while credential.lease().id == first.id:
             assert time.monotonic() < deadline
             unhurried.wait(0.01)

@@ -109,7 +109,7 @@ def presented(endpoint: TokenEndpoint) -> list[Entry]:
     return [entry for entry in endpoint.ledger() if entry.event == "presented"]
 
 
-def eventually(what: Callable[[], bool], *, within: float = 20.0) -> None:
+def eventually(what: Callable[[], bool], *, within: float = 60.0) -> None:
     deadline = time.monotonic() + within
     while not what():
         assert time.monotonic() < deadline

@@ -53,7 +53,7 @@ def described(broker: RunningBroker, profile: str = POD) -> dict[str, object]:
 def becomes(credential: Credential, profile: str, *, not_secret: str = "") -> str:
     """The secret, once the credential is of that profile and is another one."""
     lease = credential.lease()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while lease.profile != profile or lease.secret.reveal() == not_secret:
         with suppress(TimeoutError):
             lease = credential.wait_for_change(since=lease, timeout=deadline - time.monotonic())

@@ -69,7 +69,7 @@ def teach(cluster: Api) -> None:
                 },
             }
         )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     for kind in _OPERATORS:
         while not _known(cluster, kind):
             assert time.monotonic() < deadline, f"{kind} does not become known"

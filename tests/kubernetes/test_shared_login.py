@@ -78,7 +78,7 @@ def place(cluster: Api, namespace: str, tmp_path: Path) -> Iterator[Place]:
         yield Place(cluster, namespace, endpoint, stack)
 
 
-def eventually(what: Callable[[], bool], *, within: float = 30.0) -> None:
+def eventually(what: Callable[[], bool], *, within: float = 60.0) -> None:
     deadline = time.monotonic() + within
     while not what():
         assert time.monotonic() < deadline

@@ -121,7 +121,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [message for message in messages if "PollerCompletionQueue._handle_events" not in message]
 
 
-async def eventually(condition: Callable[[], bool], *, within: float = 30.0) -> None:
+async def eventually(condition: Callable[[], bool], *, within: float = 60.0) -> None:
     """Returns once the condition holds. Raises TimeoutError."""
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
