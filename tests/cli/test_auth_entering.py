@@ -421,7 +421,7 @@ def test_setup_token_is_anthropics_alone(host: Host) -> None:
 
 
 def test_setup_token_runs_claude_and_stores_for_a_year(host: Host) -> None:
-    """It has the terminal to itself; then the token that it showed is asked for. T5: the end is rounded, however long that took."""
+    """It has the terminal to itself; then the token that it showed is asked for. T5: rounded."""
     environ = claude(
         host, f'[ "$1" = setup-token ] && [ -t 0 ] && [ -t 1 ] && read -p "code? " x && echo "Your token: {TOKEN}"'
     )

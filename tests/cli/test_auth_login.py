@@ -64,7 +64,7 @@ def login(host: Host, provider: str, *more: str, **environ: str) -> Person:
 
 
 def test_a_loopback_redirect_ends_it(ready: Host, vendor: AuthorizationServer) -> None:
-    """The browser comes back by itself; the login is stored with all that is needed to refresh it. T5: 8h on a slow machine, too."""
+    """The browser comes back by itself; the login is stored with all that is needed to refresh it. T5: rounded."""
     access = jwt({"https://api.openai.com/auth": {"chatgpt_account_id": "acct-1"}, "exp": 1})
     vendor.extra = {"access_token": access, "id_token": jwt({"email": "me@example.com"})}
     with login(ready, "openai-codex") as person:

@@ -108,7 +108,8 @@ def project(docker_image: str, agent_image: str, envoy_image: str, provider: Ups
 
 def test_three_containers_and_one_key(project: Project, provider: Upstream, tmp_path: Path) -> None:
     """Without a key the agent is told so; with one in the mounted directory it works through the gateway. The key is in no
-    environment, log or file of agent and gateway; each has the one socket that is its own, and everybody ends when asked. T1: also with a Docker Engine that was never restarted."""
+    environment, log or file of agent and gateway; each has the one socket that is its own, and everybody ends when asked.
+    T1: also with a Docker Engine that was never restarted."""
     key = "sk-ant-api03-" + os.urandom(48).hex()
     project.wait_until(lambda: "NO_USABLE_PROFILE" in project.page().get("error", ""))
     file = tmp_path / "secrets" / "ANTHROPIC_API_KEY"
