@@ -28,6 +28,8 @@ _LONGEST_TOKEN: Final = 64 << 10
 _LONGEST_WAIT: Final = 3600.0
 _SECONDS: Final = re.compile(r"[0-9]{1,11}(?:\.[0-9]{0,9})?", re.ASCII)
 """A wait: by the standard a whole number, and from some vendors one with decimals."""
+_TOGETHER: Final = 8
+"""Headers of one name that are looked at: a proxy in front of a vendor may add its own."""
 _REFUSED: Final = frozenset(
     {"invalid_grant", "invalid_token", "invalid_client", "unauthorized_client", "unsupported_grant_type", "access_denied"}
 )
@@ -178,8 +180,8 @@ def life(expires_in: object) -> float:
 def seconds_to_wait(retry_after: str, *, now: float, longest: float = _LONGEST_WAIT) -> float | None:
     """The seconds a `Retry-After` header asks for, an hour at most: a number, or a date. None: it asks for nothing sensible."""
     text = retry_after.strip()
-    if _SECONDS.fullmatch(text):
-        return min(float(text), longest)
+    if all(map(_SECONDS.fullmatch, numbers := re.split(r", *", text)[:_TOGETHER])):
+        return min(max(map(float, numbers)), longest)
     try:
         wait = parsedate_to_datetime(text).timestamp() - now
     except (ValueError, OverflowError, TypeError, IndexError):

@@ -13,6 +13,8 @@ from broker.engine.leasing import Leasing
 NAMESPACE: Final = "equabot"
 """Under which the access log reports the vendor's own words."""
 HEADERS: Final = ("retry-after", "retry-after-ms")
+_FINAL: Final = "x-should-retry"
+"""In which a vendor says that its SDK need not ask again, for it knows of one credential."""
 STATUSES: Final = "429|503|529"
 """Of answers with which a vendor asks for patience."""
 _SOON: Final = 1
@@ -38,7 +40,7 @@ class Waits:
         if not self._leasing.has_another(token, profile=fields.get("profile", ""), model=fields.get("model", "")):
             return answer
         mutation = answer.response_headers.response.header_mutation
-        mutation.remove_headers.append(HEADERS[1])
+        mutation.remove_headers.extend((HEADERS[1], _FINAL))
         soon = HeaderValue(key=HEADERS[0], raw_value=str(_SOON).encode())
         mutation.set_headers.append(HeaderValueOption(header=soon, append_action=_REPLACE))
         answer.dynamic_metadata.update({NAMESPACE: said})

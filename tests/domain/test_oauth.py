@@ -196,6 +196,8 @@ def test_an_endpoint_says_when_to_come_again() -> None:
         ("1" * 5000, None),
         ("1.5", 1.5),
         ("90.", 90.0),
+        ("30, 45", 45.0),
+        ("30,", None),
         (".5", None),
         ("1e3", None),
         ("nan", None),
