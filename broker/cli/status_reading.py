@@ -3,6 +3,7 @@
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from broker.cli.connecting import addressed, admin, broker, optional
@@ -31,7 +32,11 @@ def _from_broker(args: Namespace, config: "Config", agent: str) -> "Report | Non
     if not addressed(args):
         with admin(args) as operator, optional():
             found = _told(operator.list_profiles(agent=agent).get(agent, ()))
-            troubles = [Trouble(source.name, source.fault) for source in operator.sources() if source.fault]
+            sources = operator.sources()
+            troubles = [Trouble(source.name, source.fault) for source in sources if source.fault]
+            places = tuple(f"{source.name.partition(' ')[2]} " for source in sources if " " in source.name)
+            noted = (one for one in operator.findings() if one.severity == "info" and one.subject.startswith(places))
+            troubles += [Trouble(one.subject, _less(one.message, one.subject)) for one in islice(noted, _FAULTS_SHOWN)]
             return Report(config=config, agent=agent, profiles=found, troubles=troubles, broker=operator.address, now=now())
     with broker(args) as connected, optional():
         found = _told(connected.list_profiles())
@@ -70,7 +75,13 @@ def _surveyed(config: "Config", agent: str) -> "Report":
     found = asyncio.run(survey(config))
     faults = ((source.name, source.faults()[:_FAULTS_SHOWN]) for source in found.sources)
     troubles = [Trouble(name, "; ".join(fault.message for fault in shown)) for name, shown in faults if shown]
+    noted = (note for source in found.sources for note in source.notes())
+    troubles += [Trouble(note.where, _less(note.message, note.where)) for note in islice(noted, _FAULTS_SHOWN)]
     return Report(config=config, agent=agent, profiles=found.statuses.get(agent, []), troubles=troubles, broker="", now=now())
+
+
+def _less(message: str, where: str) -> str:
+    return message.removeprefix(where).lstrip(": ")
 
 
 def _told(profiles: Iterable["Profile"]) -> "list[ProfileStatus]":

@@ -292,7 +292,8 @@ def _trouble(state: SourceState) -> str:
 
 def _faults(state: SourceState) -> tuple[str, ...]:
     """What is wrong inside its units, which can be read."""
-    return tuple(islice((fault.message for unit in state.units.values() for fault in unit.faults), _FAULTS_LOGGED))
+    found = (fault.message for unit in state.units.values() for fault in (*unit.faults, *unit.notes))
+    return tuple(islice(found, _FAULTS_LOGGED))
 
 
 def _continued(before: SourceState | None, now: SourceState, known: Callable[[Profile], bool]) -> SourceState:

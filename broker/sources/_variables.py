@@ -27,10 +27,11 @@ Wants = Callable[[str], bool]
 @dataclass(frozen=True, slots=True)
 class Variables:
     """`values` by name, as written: nothing is interpolated, and the last of equal names wins. `doubts` go on from the name of
-    the file, and hold no byte of a value."""
+    the file, and hold no byte of a value. `bare` are the names that would make a profile and stand alone, without `=`."""
 
     values: dict[str, str] = field(repr=False)
     doubts: tuple[str, ...] = ()
+    bare: tuple[str, ...] = ()
 
 
 def parse_dotenv(raw: bytes, *, shown: object, wants: Wants = lambda _: False) -> Variables:
@@ -41,7 +42,8 @@ def parse_dotenv(raw: bytes, *, shown: object, wants: Wants = lambda _: False) -
     """
     found = statements(raw, shown=shown)
     values = {one.name: one.value + _wrapped(found, at) for at, one in enumerate(found) if one.name}
-    return Variables(values, tuple(islice(_doubts(found, values, wants), _DOUBTS_MAX)))
+    bare = (name for one in found if one.sound and not one.name for name in _alone(one.written, wants) if name not in values)
+    return Variables(values, tuple(islice(_doubts(found, values, wants), _DOUBTS_MAX)), tuple(islice(bare, _DOUBTS_MAX)))
 
 
 def with_doubts(unit: Unit, doubts: Sequence[str], *, shown: object, source: str) -> Unit:
@@ -90,6 +92,12 @@ def _named(line: str, wants: Wants) -> str:
     """The first name in the line that is read where it is assigned: behind `$env:`, `set -x`, `setx`, `-e`, or in JSON."""
     words = (word[0] for word in _SPELLED.finditer(line) if len(word[0]) <= _LONGEST_NAME)
     return next((word for word in words if wants(word)), "")
+
+
+def _alone(line: str, wants: Wants) -> Iterator[str]:
+    """The names in a line that assigns nothing and is no mistake: `NAME`, `export NAME`. A comment holds none."""
+    written = line.partition("#")[0]
+    return (word[0] for word in _SPELLED.finditer(written) if len(word[0]) <= _LONGEST_NAME and wants(word[0]))
 
 
 def _swallowed(value: str, values: dict[str, str], wants: Wants) -> str:

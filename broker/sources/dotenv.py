@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from broker.domain.discovery import Rules
-from broker.domain.material import Event, Listed, Unavailable
-from broker.domain.unknown_names import notes, unknown_names
+from broker.domain.material import Event, Fault, Listed, Unavailable
+from broker.domain.unknown_names import misnamed, notes, unknown_names
 from broker.files.dotenv import SIZE_MAX
 from broker.files.reading import DETACHED, Contents, Pipe, StandingFault, Unreadable, read_some
 from broker.sources._variables import parse_dotenv, with_doubts
@@ -72,6 +72,9 @@ class Dotenv:
             found.values, kind="dotenv", source=self.name, unit="", name="dotenv", origin=lambda key: f"{self._path} {key}"
         )
         unknown = unknown_names(found.values, self._rules, kind="dotenv")
-        unit = replace(unit, notes=notes(unknown, self._rules.catalog, where=lambda key: f"{self._path} {key}"))
+        told = notes(unknown, self._rules.catalog, where=lambda key: f"{self._path} {key}")
+        told += misnamed(found.values, self._rules, kind="dotenv", where=lambda key: f"{self._path} {key}")
+        told += tuple(Fault(f"{self._path} {key}", f"{self._path} {key} has no value: write {key}=value") for key in found.bare)
+        unit = replace(unit, notes=told)
         doubts = (*found.doubts, DETACHED) if contents.detached else found.doubts
         return Listed((with_doubts(unit, doubts, shown=self._path, source=self.name),))
