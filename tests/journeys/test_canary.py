@@ -282,7 +282,8 @@ def test_commands_show_nothing_but_what_they_are_for(world: World) -> None:
         ["models", "status", *form] for form in ([], ["--json"], ["--plain"], ["--check"], ["--agent", "single"], ["-vv"])
     ]
     acquire, leases = ["lease", "acquire", "anthropic"], ["lease", "list"]
-    beside = world.run(*status, acquire, leases, [*leases, "--json"], ["config", "check"], ["health"])
+    as_json = (["doctor", "--json"], ["health", "--json"], ["config", "check", "--json"])
+    beside = world.run(*status, acquire, leases, [*leases, "--json"], ["config", "check"], ["health"], *as_json)
     alone = world.run(*status, EQUABOT_RUN_DIR="/nowhere/at/all", **world.broker.credentials)
     terminal = "".join(_at_a_terminal(world.broker, *words) for words in (status[0], acquire, leases))
     for shown in (beside, alone):
