@@ -203,3 +203,14 @@ def test_a_bind_mount_of_one_file_that_went_stale_is_said(make_broker: MakeBroke
     (broker.home / "edited").rename(broker.home / "outside")
     broker.wait_for(lambda: "is mounted alone, and its original was replaced" in broker.log())
     assert broker.run("key", "anthropic").stdout == f"{KEY}\n"
+
+
+def test_a_key_is_not_stored_where_no_source_reads(make_broker: MakeBroker) -> None:
+    """K3: what is said to do instead is about the sources that there are, by `models auth add` as by `doctor`."""
+    broker = make_broker()
+    (broker.home / "equabot.yaml").write_text(f"sources: [{{mounted: {{path: {broker.home}/mounted}}}}]\n")
+    done = broker.run("models", "auth", "add", "--provider", "anthropic", "--method", "api-key", stdin=f"{KEY}\n")
+    instead = f"{broker.home}/mounted/ANTHROPIC_API_KEY"
+    assert (done.returncode, instead in done.stderr) == (1, True)
+    assert not (broker.home / STORE).exists()
+    assert instead in broker.run("doctor").stdout
