@@ -39,7 +39,7 @@ RUN install --directory --owner=65532 --group=65532 --mode=0755 /var/lib/equabot
 COPY --from=builder /opt/equabot /opt/equabot
 # Slim images ship the standard library without bytecode and a read-only root never gets it: what a start imports is
 # compiled here, once.
-RUN ["/opt/equabot/bin/python", "-c", "import broker.bootstrap, broker.cli.main"]
+RUN ["/opt/equabot/bin/python", "-c", "import equabot_broker.bootstrap, equabot_broker.cli.main"]
 USER 65532:65532
 WORKDIR /var/lib/equabot
 EXPOSE 8686 9464

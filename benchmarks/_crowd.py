@@ -7,11 +7,11 @@ import asyncio
 import sys
 from pathlib import Path
 
-from broker.domain.discovery import Rules
-from broker.domain.material import Changed, Listed
-from broker.engine.clock import SystemClock
-from broker.providers.catalog import BUILT_IN
-from broker.sources.kubernetes import KubernetesOptions, KubernetesSecrets
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.material import Changed, Listed
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.providers.catalog import BUILT_IN
+from equabot_broker.sources.kubernetes import KubernetesOptions, KubernetesSecrets
 
 
 async def main(kubeconfig: Path, number: int) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from equabot_client import EquabotError, connect, health
 
-EQUABOT: Final = (sys.executable, "-m", "broker")
+EQUABOT: Final = (sys.executable, "-m", "equabot_broker")
 DEADLINE: Final = 15.0
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import settings
 
-from broker.telemetry.log import OURS
+from equabot_broker.telemetry.log import OURS
 from tests.kubernetes.api import Api
 from tests.kubernetes.cluster import Cluster
 from tests.tiers import absent, cluster_programs, require

@@ -13,13 +13,20 @@ from envoy.service.auth.v3.external_auth_pb2_grpc import AuthorizationStub
 from envoy.service.discovery.v3 import discovery_pb2
 from envoy.service.secret.v3.sds_pb2_grpc import SecretDiscoveryServiceStub
 
-from broker.domain.policies import Delivery
-from broker.engine.grants import Request
-from broker.envoy.authorize import AuthorizationServicer
-from broker.envoy.secret_discovery import SecretServicer
-from broker.rpc.server import control_server
-from broker.telemetry.events import Event, GatewayAuthorized, LeaseGranted, LeaseRenewed, MaterialDelivered, SecretPushed
 from equabot.broker.v1 import broker_pb2 as pb
+from equabot_broker.domain.policies import Delivery
+from equabot_broker.engine.grants import Request
+from equabot_broker.envoy.authorize import AuthorizationServicer
+from equabot_broker.envoy.secret_discovery import SecretServicer
+from equabot_broker.rpc.server import control_server
+from equabot_broker.telemetry.events import (
+    Event,
+    GatewayAuthorized,
+    LeaseGranted,
+    LeaseRenewed,
+    MaterialDelivered,
+    SecretPushed,
+)
 from tests.fakes.audit import MemoryAudit
 from tests.fakes.engine import Engine, profile
 from tests.rpc.serving import Served
@@ -30,12 +37,12 @@ WITHIN = 60.0
 """Seconds in which what leaves has left."""
 
 CHANNELS: dict[str, set[type[Event]]] = {
-    "broker/rpc/convert.py": {LeaseGranted, LeaseRenewed, MaterialDelivered},
-    "broker/domain/credentials.py": {GatewayAuthorized},
-    "broker/envoy/secret_discovery.py": {SecretPushed},
+    "broker/equabot_broker/rpc/convert.py": {LeaseGranted, LeaseRenewed, MaterialDelivered},
+    "broker/equabot_broker/domain/credentials.py": {GatewayAuthorized},
+    "broker/equabot_broker/envoy/secret_discovery.py": {SecretPushed},
 }
 """Where the server reveals a secret for somebody else, and what is recorded before."""
-OURS = {"broker/rpc/tls.py": "the broker's own TLS key, which stays in the process"}
+OURS = {"broker/equabot_broker/rpc/tls.py": "the broker's own TLS key, which stays in the process"}
 
 
 class Held:
@@ -186,7 +193,9 @@ async def test_no_secret_leaves_without_a_record(held: Held, way: Callable[[Held
 
 def test_no_channel_is_forgotten() -> None:
     """Each file of the server in which a secret is revealed to leave it is one of those above."""
-    leaving = {file for file in REASONS if file.startswith(("broker/rpc/", "broker/envoy/"))} | {"broker/domain/credentials.py"}
+    leaving = {file for file in REASONS if file.startswith(("broker/equabot_broker/rpc/", "broker/equabot_broker/envoy/"))} | {
+        "broker/equabot_broker/domain/credentials.py"
+    }
     assert leaving == CHANNELS.keys() | OURS.keys()
     assert frozenset[type[Event]]().union(*CHANNELS.values()) == set(TAKEN.values())
     assert all(kind.granting for kind in TAKEN.values())

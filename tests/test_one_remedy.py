@@ -5,17 +5,17 @@ from itertools import product
 
 import pytest
 
-from broker.cli.doctor_logins import remedy
-from broker.domain.cooldowns import Usage
-from broker.domain.credentials import assess, way_back
-from broker.domain.findings import findings
-from broker.domain.material import Held
-from broker.domain.profiles import Profile, State
-from broker.domain.provider import Mode
-from broker.domain.remedies import how_to_replace
-from broker.domain.secret_value import SecretValue
-from broker.domain.selection import Candidate
-from broker.domain.statuses import describe
+from equabot_broker.cli.doctor_logins import remedy
+from equabot_broker.domain.cooldowns import Usage
+from equabot_broker.domain.credentials import assess, way_back
+from equabot_broker.domain.findings import findings
+from equabot_broker.domain.material import Held
+from equabot_broker.domain.profiles import Profile, State
+from equabot_broker.domain.provider import Mode
+from equabot_broker.domain.remedies import how_to_replace
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.domain.selection import Candidate
+from equabot_broker.domain.statuses import describe
 
 NOW = 1_800_000_000.0
 SOURCES = (

@@ -1,4 +1,4 @@
-"""Where a file is opened. Everywhere else `broker.files.reading` reads it, so that no pipe, device or endless file can hang the
+"""Where a file is opened. Everywhere else `files.reading` reads it, so that no pipe, device or endless file can hang the
 broker or fill its memory. A reviewer who wants to know what else could reads this list."""
 
 import ast
@@ -10,20 +10,20 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 REASONS = {
-    "broker/files/confined.py": "directories",
-    "broker/files/reading.py": "the one reader",
-    "broker/cli/audit.py": "a log of any size that a person names on the command line",
-    "broker/cli/hangups.py": "/dev/tty, of which nothing is read",
-    "broker/cli/streams.py": "/dev/null",
-    "broker/identity/agent_socket.py": "the broker's own lock file, which it creates",
-    "broker/rpc/tls.py": "memory, which it creates and which the TLS library reads as a file",
-    "broker/storage/_state_file.py": "the broker's own database, which it creates",
-    "broker/storage/_store_lock.py": "the broker's own lock files, which it creates",
-    "broker/storage/edited_file.py": "the broker's own guard and backup files, which it creates",
-    "broker/storage/migrations.py": "a backup, which it creates",
-    "broker/storage/replacing.py": "the new file, which it creates, and its directory",
-    "broker/telemetry/_audit_anchor.py": "the anchor of the audit log, which it writes",
-    "broker/telemetry/_audit_output.py": "the audit log, which it appends to",
+    "broker/equabot_broker/files/confined.py": "directories",
+    "broker/equabot_broker/files/reading.py": "the one reader",
+    "broker/equabot_broker/cli/audit.py": "a log of any size that a person names on the command line",
+    "broker/equabot_broker/cli/hangups.py": "/dev/tty, of which nothing is read",
+    "broker/equabot_broker/cli/streams.py": "/dev/null",
+    "broker/equabot_broker/identity/agent_socket.py": "the broker's own lock file, which it creates",
+    "broker/equabot_broker/rpc/tls.py": "memory, which it creates and which the TLS library reads as a file",
+    "broker/equabot_broker/storage/_state_file.py": "the broker's own database, which it creates",
+    "broker/equabot_broker/storage/_store_lock.py": "the broker's own lock files, which it creates",
+    "broker/equabot_broker/storage/edited_file.py": "the broker's own guard and backup files, which it creates",
+    "broker/equabot_broker/storage/migrations.py": "a backup, which it creates",
+    "broker/equabot_broker/storage/replacing.py": "the new file, which it creates, and its directory",
+    "broker/equabot_broker/telemetry/_audit_anchor.py": "the anchor of the audit log, which it writes",
+    "broker/equabot_broker/telemetry/_audit_output.py": "the audit log, which it appends to",
 }
 """Every file of the broker that opens one, and what. A new one needs a reason that a reviewer believes."""
 
@@ -53,7 +53,7 @@ def _files() -> Iterator[tuple[str, ast.Module]]:
 def test_files_are_read_in_one_way() -> None:
     """S28: the files that open one are exactly those listed, each with its reason."""
     found = {file for file, tree in _files() if any(map(_opens, ast.walk(tree)))}
-    assert found - REASONS.keys() == set(), "a file is opened here: use broker.files.reading, or say why not above"
+    assert found - REASONS.keys() == set(), "a file is opened here: use equabot_broker.files.reading, or say why not above"
     assert REASONS.keys() - found == set(), "no file is opened here any more: remove the reason"
 
 

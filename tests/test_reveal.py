@@ -12,28 +12,28 @@ ROOT = Path(__file__).parents[1]
 SEARCHED = ("broker", "clients/python/equabot_client", "deploy", "benchmarks")
 
 REASONS = {
-    "broker/cli/auth_entering.py": "a setup token is told by its beginning and its length",
-    "broker/cli/exec_variables.py": "the variables of a command that is run with a lease, under another SDK's names",
-    "broker/cli/key.py": "prints the secret alone, for apiKeyHelper and scripts: its purpose",
-    "broker/cli/lease.py": "--json prints the whole lease, its secret included, as the help says",
-    "broker/cli/storing.py": "what a person gave, to be cleaned before it is stored",
-    "broker/domain/account_tokens.py": "what a caller's token says of itself, and what its signature covers",
-    "broker/domain/auth_document.py": "an entry of auth-profiles.json as it is written, and a token's fingerprint",
-    "broker/domain/authorization.py": "a login: its verifier's challenge, its state, what its token says",
-    "broker/domain/credentials.py": "the header and the variable that carry a secret to the provider",
-    "broker/domain/logins.py": "refreshed tokens, as fields of an entry that is about to be stored",
-    "broker/envoy/secret_discovery.py": "onto the wire, to the Envoy that puts it into requests",
-    "broker/identity/token_review.py": "a caller's token, to the API server that says whether it is good",
-    "broker/rpc/convert.py": "onto the wire, to the agent that leased it",
-    "broker/rpc/tls.py": "the broker's own TLS key, to the library, by a file in memory",
-    "broker/sources/env.py": "what the configuration's env section gives, to be cleaned like any variable",
-    "broker/storage/dotenv_file.py": "a line of the `.env` that a person asked to have written",
-    "broker/telemetry/redaction.py": "what is to be found in a text has to be known",
-    "broker/upstream/token_endpoint.py": "to the provider's token endpoint, in a request's body",
+    "broker/equabot_broker/cli/auth_entering.py": "a setup token is told by its beginning and its length",
+    "broker/equabot_broker/cli/exec_variables.py": "a command's variables, under another SDK's names",
+    "broker/equabot_broker/cli/key.py": "prints the secret alone, for apiKeyHelper and scripts: its purpose",
+    "broker/equabot_broker/cli/lease.py": "--json prints the whole lease, its secret included, as the help says",
+    "broker/equabot_broker/cli/storing.py": "what a person gave, to be cleaned before it is stored",
+    "broker/equabot_broker/domain/account_tokens.py": "what a caller's token says of itself, and what its signature covers",
+    "broker/equabot_broker/domain/auth_document.py": "an entry of auth-profiles.json as written, and a token's fingerprint",
+    "broker/equabot_broker/domain/authorization.py": "a login: its verifier's challenge, its state, what its token says",
+    "broker/equabot_broker/domain/credentials.py": "the header and the variable that carry a secret to the provider",
+    "broker/equabot_broker/domain/logins.py": "refreshed tokens, as fields of an entry that is about to be stored",
+    "broker/equabot_broker/envoy/secret_discovery.py": "onto the wire, to the Envoy that puts it into requests",
+    "broker/equabot_broker/identity/token_review.py": "a caller's token, to the API server that says whether it is good",
+    "broker/equabot_broker/rpc/convert.py": "onto the wire, to the agent that leased it",
+    "broker/equabot_broker/rpc/tls.py": "the broker's own TLS key, to the library, by a file in memory",
+    "broker/equabot_broker/sources/env.py": "what the configuration's env section gives, to be cleaned like any variable",
+    "broker/equabot_broker/storage/dotenv_file.py": "a line of the `.env` that a person asked to have written",
+    "broker/equabot_broker/telemetry/redaction.py": "what is to be found in a text has to be known",
+    "broker/equabot_broker/upstream/token_endpoint.py": "to the provider's token endpoint, in a request's body",
 }
 """Every file that reveals, and why. A new one needs a reason that a reviewer believes."""
 
-_WRAPPERS = {"broker/domain/secret_value.py", "clients/python/equabot_client/_secret.py"}
+_WRAPPERS = {"broker/equabot_broker/domain/secret_value.py", "clients/python/equabot_client/_secret.py"}
 _PRIVATE = ("__value", "__text", "__texts")
 
 

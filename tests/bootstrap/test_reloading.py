@@ -12,18 +12,18 @@ import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from broker.bootstrap.beside import beside
-from broker.bootstrap.engine import Engine
-from broker.config.changes import changes, needs_restart
-from broker.config.faults import ConfigurationFaults
-from broker.config.gateway import gateway_of
-from broker.config.load import load
-from broker.config.model import Config
-from broker.domain.errors import BrokerError
-from broker.engine.clock import SystemClock
-from broker.engine.grants import Request
-from broker.envoy.bootstrap_config import routes_config
-from broker.telemetry.events import Events
+from equabot_broker.bootstrap.beside import beside
+from equabot_broker.bootstrap.engine import Engine
+from equabot_broker.config.changes import changes, needs_restart
+from equabot_broker.config.faults import ConfigurationFaults
+from equabot_broker.config.gateway import gateway_of
+from equabot_broker.config.load import load
+from equabot_broker.config.model import Config
+from equabot_broker.domain.errors import BrokerError
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.grants import Request
+from equabot_broker.envoy.bootstrap_config import routes_config
+from equabot_broker.telemetry.events import Events
 from tests.fakes.state import MemoryStateStore
 
 AGENTS = ("main", "worker", "night-shift")

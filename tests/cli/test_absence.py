@@ -24,7 +24,7 @@ def home() -> Iterator[Path]:
 
 def run(home: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     environ = {"PATH": os.environ["PATH"], "HOME": str(home), "EQUABOT_RUN_DIR": str(home / "run")}
-    command = [*without_rights_of_root(), sys.executable, "-m", "broker", *words]
+    command = [*without_rights_of_root(), sys.executable, "-m", "equabot_broker", *words]
     return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
 
 

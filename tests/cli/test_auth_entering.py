@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.cli.auth_entering import lifetime
+from equabot_broker.cli.auth_entering import lifetime
 from tests.fakes.host import EQUABOT, KEY, TOKEN, Host
 
 DAY_MS = 86_400_000

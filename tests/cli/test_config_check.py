@@ -12,7 +12,7 @@ def check(home: Path, *arguments: str, **environ: str) -> "subprocess.CompletedP
     """The command as a process."""
     usual = {"PATH": os.environ["PATH"], "HOME": str(home), "EQUABOT_RUN_DIR": str(home / "run")}
     return subprocess.run(
-        [sys.executable, "-m", "broker", "config", "check", *arguments],
+        [sys.executable, "-m", "equabot_broker", "config", "check", *arguments],
         env=usual | environ,
         capture_output=True,
         text=True,

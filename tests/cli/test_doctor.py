@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from broker.domain.auth_document import fingerprint
-from broker.domain.secret_value import SecretValue
+from equabot_broker.domain.auth_document import fingerprint
+from equabot_broker.domain.secret_value import SecretValue
 from tests.cli.test_onboard import log_in_to_claude
 from tests.fakes.host import KEY, TOKEN, Done, Host
 from tests.fakes.token_endpoint import TokenEndpoint
@@ -371,7 +371,7 @@ def test_an_agent_without_keys_that_shares_the_brokers_user_is_told(
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a directory to a group")
 def test_an_agent_that_can_be_another_user_is_not_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """S7: someone else is in the group of its socket."""
-    monkeypatch.setattr("broker.cli.doctor_owners.in_container", lambda: False)
+    monkeypatch.setattr("equabot_broker.cli.doctor_owners.in_container", lambda: False)
     store(host, manual=token())
     host.write_config("agents: {main: {providers: [anthropic], deliveries: [brokered]}}\ngateway: {mode: child}\n")
     other = next(user for user in pwd.getpwall() if user.pw_uid != 0)

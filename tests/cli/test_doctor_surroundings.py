@@ -52,7 +52,7 @@ def test_directories_that_cannot_be_entered_are_named(tmp_path: Path, command: t
     shut = {"agents": home / "agents", "other": other}[closed]
     shut.chmod(0)
     environ = {"HOME": str(other), "EQUABOT_HOME": str(home), "EQUABOT_RUN_DIR": str(home / "run"), "PATH": "/usr/bin:/bin"}
-    program = [*without_rights_of_root(), sys.executable, "-m", "broker"]
+    program = [*without_rights_of_root(), sys.executable, "-m", "equabot_broker"]
     done = subprocess.run([*program, *command], env=environ, capture_output=True, text=True, check=False, timeout=60)
     key = subprocess.run([*program, "models", "status"], env=environ, capture_output=True, text=True, check=False, timeout=60)
     shut.chmod(0o700)

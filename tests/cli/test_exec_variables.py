@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from broker.cli.exec_variables import As, is_claude_code, merged, program, sdk, unread, variables
-from broker.cli.exits import Failure
-from broker.domain.credentials import sdk_env, token_env
-from broker.domain.provider import Mode, Provider
-from broker.domain.secret_value import SecretValue
-from broker.providers import PROVIDERS
+from equabot_broker.cli.exec_variables import As, is_claude_code, merged, program, sdk, unread, variables
+from equabot_broker.cli.exits import Failure
+from equabot_broker.domain.credentials import sdk_env, token_env
+from equabot_broker.domain.provider import Mode, Provider
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.providers import PROVIDERS
 from equabot_client import Lease
 from equabot_client._secret import Secret, SecretMap
 

@@ -9,7 +9,7 @@ from tests.fakes.host import Host
 
 HEARS = """
 import os, signal, sys
-from broker.cli.hangups import Hangups
+from equabot_broker.cli.hangups import Hangups
 hangups = Hangups()
 os.kill(os.getpid(), signal.SIGHUP)
 hangups.tell(lambda gone: print("heard, terminal gone:", gone, flush=True))

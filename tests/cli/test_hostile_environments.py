@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.cli import main as command_line
-from broker.cli.main import main
+from equabot_broker.cli import main as command_line
+from equabot_broker.cli.main import main
 from tests.fakes.host import EQUABOT, KEY
 
 BROKEN_PIPE = 141
@@ -26,7 +26,7 @@ def commands() -> Iterator[tuple[str, ...]]:
     """Every command with what it needs, but for those that do not end."""
     for name, (module, *_) in command_line._COMMANDS.items():
         parser = argparse.ArgumentParser()
-        import_module(f"broker.cli.{module}").add_parser(parser.add_subparsers())
+        import_module(f"equabot_broker.cli.{module}").add_parser(parser.add_subparsers())
         for words, leaf in _leaves(parser, ()):
             if words not in _FOREVER:
                 yield (*words, *_needed(leaf), *(["--", "true"] if name == "exec" else []))
@@ -125,7 +125,8 @@ def test_no_command_falls_over_a_closed_stream(words: Sequence[str], closed: str
 )
 def test_no_command_falls_without_a_home(words: Sequence[str], tmp_path: Path) -> None:
     """F16: HOME is not set, and the system does not know the user."""
-    program = "import os, sys; os.path.expanduser = lambda p: p; from broker.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    main = "from equabot_broker.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    program = f"import os, sys; os.path.expanduser = lambda p: p; {main}"
     done = subprocess.run(
         [sys.executable, "-c", program, *words],
         env={"PATH": os.environ["PATH"], "EQUABOT_RUN_DIR": str(tmp_path / "run"), "EQUABOT_HOME": str(tmp_path / "home")},

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.cli.main import main, parse
+from equabot_broker.cli.main import main, parse
 from tests.fakes.host import Host
 from tests.ports import free_port
 
@@ -25,7 +25,11 @@ def home(tmp_path: Path) -> Path:
 def equabot(home: Path, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
     """The command line as a process, with no broker in reach."""
     return subprocess.run(
-        [sys.executable, "-m", "broker", *arguments], env=alone(home) | environ, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "equabot_broker", *arguments],
+        env=alone(home) | environ,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -153,7 +157,7 @@ def test_a_reader_that_leaves_ends_it_quietly(home: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with subprocess.Popen(
-        [sys.executable, "-m", "broker", "--help"], env=alone(home), stdout=writer, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "equabot_broker", "--help"], env=alone(home), stdout=writer, stderr=subprocess.PIPE, text=True
     ) as process:
         os.close(writer)
         assert process.stderr is not None
@@ -164,7 +168,7 @@ def test_a_full_disk_is_one_line(home: Path) -> None:
     """Nothing that was asked for got out, so it is no success."""
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "broker", "models", "status"],
+            [sys.executable, "-m", "equabot_broker", "models", "status"],
             env=alone(home),
             stdout=full,
             stderr=subprocess.PIPE,
@@ -176,7 +180,7 @@ def test_a_full_disk_is_one_line(home: Path) -> None:
 
 FAULTY = f"""
 import sys
-from broker.cli import key, main
+from equabot_broker.cli import key, main
 def broken(args):
     secret = "{CANARY}"
     raise ValueError(secret)
@@ -203,7 +207,7 @@ def test_a_defect_of_ours_shows_no_value(home: Path, debug: str, lines: int) -> 
 
 INTERRUPTED = """
 import os, signal, sys
-from broker.cli import key, main
+from equabot_broker.cli import key, main
 key.run = lambda args: os.kill(os.getpid(), signal.SIGINT)
 sys.exit(main.main(sys.argv[1:]))
 """
@@ -252,7 +256,7 @@ def test_a_home_of_another_user_is_no_traceback(host: Host, command: list[str], 
 def test_a_command_is_ended_before_the_broker_where_memory_runs_out() -> None:
     """K7: commands run in the broker's container, and count against its limit."""
     code = (
-        "from pathlib import Path; from broker.cli.main import main; main(['config', 'check', '--config', '/nowhere']);"
+        "from pathlib import Path; from equabot_broker.cli.main import main; main(['config', 'check', '--config', '/nowhere']);"
         " print('score', Path('/proc/self/oom_score_adj').read_text())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

@@ -5,8 +5,8 @@ from contextlib import redirect_stdout
 
 import pytest
 
-from broker.cli import output
-from broker.cli.output import Cell, Style
+from equabot_broker.cli import output
+from equabot_broker.cli.output import Cell, Style
 from tests.fakes.terminal import Terminal
 
 

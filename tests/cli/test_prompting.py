@@ -12,8 +12,8 @@ SECRET = "sk-ant-oat01-" + "s3cret-" * 12
 
 ASKS = """
 import sys
-from broker.cli.exits import Failure
-from broker.cli import prompting
+from equabot_broker.cli.exits import Failure
+from equabot_broker.cli import prompting
 try:
     {0}
 except Failure as failure:

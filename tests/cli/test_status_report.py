@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.cli.status_report import Report, condition, effective
-from broker.config.load import load
-from broker.domain.statuses import ProfileStatus
+from equabot_broker.cli.status_report import Report, condition, effective
+from equabot_broker.config.load import load
+from equabot_broker.domain.statuses import ProfileStatus
 
 NOW = 1_795_000_000.0
 

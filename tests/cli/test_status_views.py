@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.cli import status_views
-from broker.cli.status_report import Report, Trouble
-from broker.config.load import load
-from broker.domain.statuses import ProfileStatus
+from equabot_broker.cli import status_views
+from equabot_broker.cli.status_report import Report, Trouble
+from equabot_broker.config.load import load
+from equabot_broker.domain.statuses import ProfileStatus
 from tests.fakes.terminal import Terminal
 
 NOW = 1_795_000_000.0

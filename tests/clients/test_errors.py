@@ -1,6 +1,6 @@
 import pytest
 
-from broker.domain import errors as of_broker
+from equabot_broker.domain import errors as of_broker
 from equabot_client import errors
 from equabot_client.errors import by_reason
 

@@ -5,18 +5,18 @@ from typing import Any
 
 import pytest
 
-from broker.config.assemble import Surroundings, assemble
-from broker.config.document import read
-from broker.config.model import Config, ConfiguredProfile, Listen, SourceSpec
-from broker.config.reading import Report
-from broker.config.values import Address
-from broker.domain.cooldowns import CooldownOptions
-from broker.domain.discovery import Override, Place
-from broker.domain.leases import LeaseOptions
-from broker.domain.policies import AgentPolicy, Delivery
-from broker.domain.profiles import FOREIGN_LOGINS
-from broker.domain.provider import Mode
-from broker.providers import PROVIDERS
+from equabot_broker.config.assemble import Surroundings, assemble
+from equabot_broker.config.document import read
+from equabot_broker.config.model import Config, ConfiguredProfile, Listen, SourceSpec
+from equabot_broker.config.reading import Report
+from equabot_broker.config.values import Address
+from equabot_broker.domain.cooldowns import CooldownOptions
+from equabot_broker.domain.discovery import Override, Place
+from equabot_broker.domain.leases import LeaseOptions
+from equabot_broker.domain.policies import AgentPolicy, Delivery
+from equabot_broker.domain.profiles import FOREIGN_LOGINS
+from equabot_broker.domain.provider import Mode
+from equabot_broker.providers import PROVIDERS
 
 
 def around(**told: Any) -> Surroundings:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.config.changes import changes, needs_restart
-from broker.config.load import load, revision_of
-from broker.config.model import Config
+from equabot_broker.config.changes import changes, needs_restart
+from equabot_broker.config.load import load, revision_of
+from equabot_broker.config.model import Config
 
 
 def configured(home: Path, text: str) -> Config:

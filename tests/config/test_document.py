@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.config.document import DOCUMENT, Document, read
-from broker.config.faults import ConfigurationFaults
-from broker.config.load import load
-from broker.config.model import Config
-from broker.config.reading import Many, Named, OneOf, Report, Section
-from broker.domain.secret_value import SecretValue
+from equabot_broker.config.document import DOCUMENT, Document, read
+from equabot_broker.config.faults import ConfigurationFaults
+from equabot_broker.config.load import load
+from equabot_broker.config.model import Config
+from equabot_broker.config.reading import Many, Named, OneOf, Report, Section
+from equabot_broker.domain.secret_value import SecretValue
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/configure.md").read_text()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from broker.config.faults import ConfigurationFaults, Fault, looks_secret, quote
-from broker.providers import PROVIDERS
+from equabot_broker.config.faults import ConfigurationFaults, Fault, looks_secret, quote
+from equabot_broker.providers import PROVIDERS
 
 PREFIXES = sorted({p for known in PROVIDERS.values() for p in (*known.key_prefixes, *known.token_prefixes)})
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.config.faults import ConfigurationFaults, Fault
-from broker.config.load import _default_run_dir, load
-from broker.config.values import Address
+from equabot_broker.config.faults import ConfigurationFaults, Fault
+from equabot_broker.config.load import _default_run_dir, load
+from equabot_broker.config.values import Address
 
 CANARY = "sk-ant-api03-CANARYcanary0123456789"
 
@@ -54,7 +54,7 @@ def test_the_parser_is_loaded_only_for_a_file(home: Path, text: str | None) -> N
     """A broker without a configuration file does not carry PyYAML in its memory."""
     if text is not None:
         (home / ".equabot/equabot.yaml").write_text(text)
-    script = "import sys; from broker.config.load import load; load(); sys.exit('yaml' in sys.modules)"
+    script = "import sys; from equabot_broker.config.load import load; load(); sys.exit('yaml' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], env={"HOME": str(home)}, check=False)
     assert done.returncode == (text is not None)
 

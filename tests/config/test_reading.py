@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from broker.config.faults import Fault, Refused
-from broker.config.reading import Many, Named, OneOf, Place, Report, Section, Text, under
-from broker.config.tree import parse
+from equabot_broker.config.faults import Fault, Refused
+from equabot_broker.config.reading import Many, Named, OneOf, Place, Report, Section, Text, under
+from equabot_broker.config.tree import parse
 
 CANARY = "sk-ant-api03-CANARYcanary0123456789"
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.config.faults import Refused
-from broker.config.recording import migrated, with_profile, without_profile
-from broker.config.tree import Listing, Mapping, Node, Scalar, parse
+from equabot_broker.config.faults import Refused
+from equabot_broker.config.recording import migrated, with_profile, without_profile
+from equabot_broker.config.tree import Listing, Mapping, Node, Scalar, parse
 
 ENTRY = '"anthropic:manual": {provider: anthropic, mode: token}'
 

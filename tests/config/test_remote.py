@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from broker.config.assemble import Surroundings, assemble
-from broker.config.document import read
-from broker.config.model import CertificateListener, Config, Remote, TokenListener
-from broker.config.reading import Report
-from broker.config.values import Address
-from broker.domain.callers import Callers
-from broker.domain.policies import AgentPolicy
+from equabot_broker.config.assemble import Surroundings, assemble
+from equabot_broker.config.document import read
+from equabot_broker.config.model import CertificateListener, Config, Remote, TokenListener
+from equabot_broker.config.reading import Report
+from equabot_broker.config.values import Address
+from equabot_broker.domain.callers import Callers
+from equabot_broker.domain.policies import AgentPolicy
 
 AGENTS = "agents: {main: {service_accounts: [a/b], certificates: [x]}}\n"
 FILES = "certificate: tls/tls.crt, key: /k"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.config.tree import Listing, Mapping, Scalar, Unreadable, parse
+from equabot_broker.config.tree import Listing, Mapping, Scalar, Unreadable, parse
 
 CANARY = "sk-ant-api03-CANARYcanary0123456789"
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.config import values
-from broker.config.faults import Refused
-from broker.domain.provider import Mode
-from broker.identity.agent_socket import plan
+from equabot_broker.config import values
+from equabot_broker.config.faults import Refused
+from equabot_broker.domain.provider import Mode
+from equabot_broker.identity.agent_socket import plan
 
 CANARY = "sk-ant-api03-CANARYcanary0123456789"
 EVERY: list[Callable[[str], Any]] = [

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from broker.config.document import read
-from broker.config.reading import Report
-from broker.config.vendors import Known
-from broker.domain.provider import EnvName, HeaderForm, Mode, Provider
-from broker.domain.requests import rules
-from broker.providers import PROVIDERS
+from equabot_broker.config.document import read
+from equabot_broker.config.reading import Report
+from equabot_broker.config.vendors import Known
+from equabot_broker.domain.provider import EnvName, HeaderForm, Mode, Provider
+from equabot_broker.domain.requests import rules
+from equabot_broker.providers import PROVIDERS
 
 
 def known(text: str) -> tuple[Known, list[str]]:

@@ -30,7 +30,7 @@ def test_it_runs_as_a_numeric_user(docker_image: str) -> None:
 def test_it_holds_no_installer_and_its_bytecode(docker_image: str) -> None:
     """No pip to fetch more with, and nothing to compile on a root filesystem that cannot be written."""
     look = (
-        "import importlib.util, sys, asyncio, broker.cli.main\n"
+        "import importlib.util, sys, asyncio, equabot_broker.cli.main\n"
         "assert importlib.util.find_spec('pip') is None\n"
         "caches = [m.__cached__ for m in sys.modules.values() if getattr(m, '__cached__', None)]\n"
         "import os.path; print([path for path in caches if not os.path.exists(path)])"

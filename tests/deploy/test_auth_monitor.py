@@ -151,7 +151,7 @@ def test_a_units_state_directory_is_used(monitored: Monitored) -> None:
 def test_beside_the_real_equabot(monitored: Monitored) -> None:
     """Nothing is missing, a token ends, a token has ended; and never a byte of it."""
     token = "sk-ant-oat01-" + "m0n1t0r" * 12
-    monitored.program("equabot", f'exec {sys.executable} -m broker "$@"')
+    monitored.program("equabot", f'exec {sys.executable} -m equabot_broker "$@"')
 
     def paste(life: str) -> None:
         command = ["equabot", "models", "auth", "paste-token", "--provider", "anthropic", "--expires-in", life]

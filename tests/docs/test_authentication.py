@@ -58,7 +58,7 @@ class Reader:
             folder.mkdir()
         for name, secret in SECRETS.items():
             (self.here / name).write_text(f"{secret}\n")
-        self._tool(tools / "equabot", f'exec {sys.executable} -m broker "$@"')
+        self._tool(tools / "equabot", f'exec {sys.executable} -m equabot_broker "$@"')
         login = f"mkdir -p ~/.claude && umask 077 && echo '{LOGIN}' > ~/.claude/.credentials.json"
         self._tool(tools / "claude", f'[ "$*" = setup-token ] && [ -t 0 ] && {login} && echo "Your token:"')
         own = {"HOME": str(self.home), "EQUABOT_HOME": str(self.home / ".equabot"), "PATH": f"{tools}:{os.environ['PATH']}"}

@@ -53,7 +53,7 @@ def reader(vendor: Upstream) -> Iterator[Gateway]:
     gateway.configure({"providers": {name: {"base_url": address} for name, address in addresses.items()}})
     tools = gateway.home / "bin"
     tools.mkdir()
-    scripts = {"equabot": f'#!/bin/sh\nexec {sys.executable} -m broker "$@"\n', "claude": CLAUDE}
+    scripts = {"equabot": f'#!/bin/sh\nexec {sys.executable} -m equabot_broker "$@"\n', "claude": CLAUDE}
     for name, script in scripts.items():
         (tools / name).write_text(script)
         (tools / name).chmod(0o755)

@@ -73,7 +73,9 @@ class Reader:
             self.broker.close()
         self.broker = broker
         self.environ = broker.environ | self.environ
-        equabot = f"env {shlex.join(f'{name}={value}' for name, value in broker.environ.items())} {sys.executable} -m broker"
+        equabot = (
+            f"env {shlex.join(f'{name}={value}' for name, value in broker.environ.items())} {sys.executable} -m equabot_broker"
+        )
         script = STAND_IN.format(equabot=equabot, health=broker.health, kubectl=self._kubectl)
         tool = self.directory / "bin" / "kubectl"
         tool.write_text(script)

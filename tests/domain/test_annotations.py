@@ -2,11 +2,11 @@
 
 import pytest
 
-from broker.domain.annotations import read_annotations
-from broker.domain.auth_document import Malformed
-from broker.domain.discovery import NOTHING, Said
-from broker.domain.provider import Mode
-from broker.providers import BUILT_IN
+from equabot_broker.domain.annotations import read_annotations
+from equabot_broker.domain.auth_document import Malformed
+from equabot_broker.domain.discovery import NOTHING, Said
+from equabot_broker.domain.provider import Mode
+from equabot_broker.providers import BUILT_IN
 
 CANARY = "sk-ant-api03-CANARYcanary0123456789"
 ENDS_AT = "Secret apps/llm annotation equabot.dev/expires-at"

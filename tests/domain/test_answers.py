@@ -2,8 +2,8 @@
 
 import pytest
 
-from broker.domain.answers import Answer, wait
-from broker.domain.cooldowns import Outcome
+from equabot_broker.domain.answers import Answer, wait
+from equabot_broker.domain.cooldowns import Outcome
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.auth_document import (
+from equabot_broker.domain.auth_document import (
     Document,
     Malformed,
     decode,
@@ -23,10 +23,10 @@ from broker.domain.auth_document import (
     with_order,
     without_entry,
 )
-from broker.domain.auth_usage import with_usage
-from broker.domain.cooldowns import Usage
-from broker.domain.hygiene import ENTRIES_MAX
-from broker.domain.secret_value import SecretValue
+from equabot_broker.domain.auth_usage import with_usage
+from equabot_broker.domain.cooldowns import Usage
+from equabot_broker.domain.hygiene import ENTRIES_MAX
+from equabot_broker.domain.secret_value import SecretValue
 
 KEY = {"type": "api_key", "provider": "openai", "key": "k1"}
 

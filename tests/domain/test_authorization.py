@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.authorization import (
+from equabot_broker.domain.authorization import (
     ENTROPY,
     Attempt,
     Code,
@@ -26,9 +26,9 @@ from broker.domain.authorization import (
     read_query,
     read_returned,
 )
-from broker.domain.oauth import Answer, Tokens
-from broker.domain.secret_value import SecretValue
-from broker.providers import PROVIDERS
+from equabot_broker.domain.oauth import Answer, Tokens
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.providers import PROVIDERS
 
 ANTHROPIC = PROVIDERS["anthropic"]
 ATTEMPT = begin(bytes(range(64)), redirect_url="http://localhost:1455/auth/callback")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.backoff import delays
+from equabot_broker.domain.backoff import delays
 
 bases = st.floats(min_value=1e-3, max_value=60)
 factors = st.floats(min_value=1, max_value=1e6)

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from broker.domain.auth_document import Malformed
-from broker.domain.bundles import bundle_unit
-from broker.domain.discovery import Rules
-from broker.domain.material import Unit
-from broker.domain.profiles import Profile
-from broker.domain.provider import Mode
-from broker.providers import BUILT_IN
+from equabot_broker.domain.auth_document import Malformed
+from equabot_broker.domain.bundles import bundle_unit
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.material import Unit
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.provider import Mode
+from equabot_broker.providers import BUILT_IN
 
 ACCESS = "sk-ant-oat01-" + "a" * 95
 LOGIN = json.dumps({"claudeAiOauth": {"accessToken": ACCESS, "refreshToken": "sk-ant-ort01-r", "expiresAt": 1.9e12}})

@@ -2,9 +2,9 @@
 
 import pytest
 
-from broker.domain.callers import Callers, Shown
-from broker.domain.errors import PolicyDenied, Unidentified
-from broker.domain.secret_value import SecretValue
+from equabot_broker.domain.callers import Callers, Shown
+from equabot_broker.domain.errors import PolicyDenied, Unidentified
+from equabot_broker.domain.secret_value import SecretValue
 
 CALLERS = Callers(
     accounts={"agents/reviewer": "reviewer", "agents/coder": "coder"},

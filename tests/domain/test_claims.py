@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.claims import PLACES_MAX, Claim, Place, rightful, with_place
-from broker.domain.profiles import Profile
-from broker.domain.provider import Mode
-from broker.domain.secret_value import SecretValue
+from equabot_broker.domain.claims import PLACES_MAX, Claim, Place, rightful, with_place
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.provider import Mode
+from equabot_broker.domain.secret_value import SecretValue
 
 MOUNT = "mounted /run/secrets"
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from broker.domain.command_environment import screened, without_credentials
-from broker.domain.provider import Catalog, EnvName, Mode, Provider
-from broker.providers import BUILT_IN, PROVIDERS
+from equabot_broker.domain.command_environment import screened, without_credentials
+from equabot_broker.domain.provider import Catalog, EnvName, Mode, Provider
+from equabot_broker.providers import BUILT_IN, PROVIDERS
 
 ANTHROPIC = "sk-ant-api03-" + "k3y" * 30
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.connections import ConnectionTable, peer_of
+from equabot_broker.domain.connections import ConnectionTable, peer_of
 
 
 def test_a_peer_over_its_share_ends_its_own_quietest() -> None:

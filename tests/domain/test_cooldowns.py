@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.cooldowns import (
+from equabot_broker.domain.cooldowns import (
     HOUR,
     MINUTE,
     CooldownOptions,

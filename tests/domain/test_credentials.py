@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.cooldowns import Usage
-from broker.domain.credentials import (
+from equabot_broker.domain.cooldowns import Usage
+from equabot_broker.domain.credentials import (
     NEVER,
     Revival,
     Standing,
@@ -21,10 +21,10 @@ from broker.domain.credentials import (
     token_headers,
     way_back,
 )
-from broker.domain.material import Held
-from broker.domain.profiles import Profile, State
-from broker.domain.provider import HeaderForm, Mode, Provider
-from broker.domain.secret_value import SecretValue
+from equabot_broker.domain.material import Held
+from equabot_broker.domain.profiles import Profile, State
+from equabot_broker.domain.provider import HeaderForm, Mode, Provider
+from equabot_broker.domain.secret_value import SecretValue
 
 NOW = 1_800_000_000.0
 WARN = 86_400.0

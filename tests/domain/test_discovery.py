@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.discovery import Override, Place, Rules, Texts, safe_name
-from broker.domain.material import Fault, Unit
-from broker.domain.profiles import Profile
-from broker.domain.provider import Mode
-from broker.domain.secret_value import SecretValue
+from equabot_broker.domain.discovery import Override, Place, Rules, Texts, safe_name
+from equabot_broker.domain.material import Fault, Unit
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.provider import Mode
+from equabot_broker.domain.secret_value import SecretValue
 from tests.fakes.following import UNSHAPED
 
 RULES = Rules(UNSHAPED)

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from broker.domain import errors
-from broker.domain.errors import BrokerError
+from equabot_broker.domain import errors
+from equabot_broker.domain.errors import BrokerError
 
 
 def _all() -> list[type[BrokerError]]:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.cooldowns import HOUR, MINUTE, Outcome, Usage, rejected
-from broker.domain.evidence import REMEMBERED, Evidence, confirmed, disproved, overlaid
+from equabot_broker.domain.cooldowns import HOUR, MINUTE, Outcome, Usage, rejected
+from equabot_broker.domain.evidence import REMEMBERED, Evidence, confirmed, disproved, overlaid
 
 NOW = 1_800_000_000.0
 REFUSED = Evidence(outcome=Outcome.AUTH, version=3, usage=rejected(Usage(), "401", version=3, now=NOW))

@@ -2,15 +2,15 @@
 
 from dataclasses import replace
 
-from broker.domain.cooldowns import Usage
-from broker.domain.credentials import assess
-from broker.domain.findings import Finding, Severity, findings
-from broker.domain.material import Fault, Held, Shadowed, SourceState, Unit
-from broker.domain.profiles import Profile
-from broker.domain.provider import Mode
-from broker.domain.secret_value import SecretValue
-from broker.domain.selection import Candidate
-from broker.domain.suspension import Suspension
+from equabot_broker.domain.cooldowns import Usage
+from equabot_broker.domain.credentials import assess
+from equabot_broker.domain.findings import Finding, Severity, findings
+from equabot_broker.domain.material import Fault, Held, Shadowed, SourceState, Unit
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.provider import Mode
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.domain.selection import Candidate
+from equabot_broker.domain.suspension import Suspension
 
 NOW = 1_000_000.0
 

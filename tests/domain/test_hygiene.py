@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker.domain.hygiene import SIZE_MAX, Unclean, clean, is_misplaced_key, masked, quoted, split_list
-from broker.domain.provider import Catalog, Mode, Provider
-from broker.providers import BUILT_IN, PROVIDERS
-from broker.telemetry.redaction import Redactor
+from equabot_broker.domain.hygiene import SIZE_MAX, Unclean, clean, is_misplaced_key, masked, quoted, split_list
+from equabot_broker.domain.provider import Catalog, Mode, Provider
+from equabot_broker.providers import BUILT_IN, PROVIDERS
+from equabot_broker.telemetry.redaction import Redactor
 
 KEY = "q7RkTz0-JwXv9_LmPb83"
 ANTHROPIC_KEY = "sk-ant-api03-" + "k9" * 40

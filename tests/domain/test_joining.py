@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker.domain.joining import _readings, received
-from broker.domain.requests import rules, target_fault
-from broker.providers import PROVIDERS
+from equabot_broker.domain.joining import _readings, received
+from equabot_broker.domain.requests import rules, target_fault
+from equabot_broker.providers import PROVIDERS
 
 SDKS: Final = """
 anthropic         anthropic, Python and TypeScript    POST /v1/messages                        /v1/messages

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.hygiene import Unclean, clean
-from broker.domain.key_forms import misshapen
-from broker.domain.provider import Mode
-from broker.providers import BUILT_IN, PROVIDERS
+from equabot_broker.domain.hygiene import Unclean, clean
+from equabot_broker.domain.key_forms import misshapen
+from equabot_broker.domain.provider import Mode
+from equabot_broker.providers import BUILT_IN, PROVIDERS
 
 KEY = "sk-ant-api03-" + "w8Gz" * 12
 

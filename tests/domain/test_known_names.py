@@ -1,6 +1,6 @@
 """Names that are not known: one place says so, which there are, and which one was meant."""
 
-from broker.domain.known_names import meant, no_agent, no_profile, no_provider
+from equabot_broker.domain.known_names import meant, no_agent, no_profile, no_provider
 
 
 def test_a_name_that_is_nearly_a_known_one_is_named() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.lease_tokens import PREFIX, digest, made
+from equabot_broker.domain.lease_tokens import PREFIX, digest, made
 
 
 @given(st.binary(min_size=32, max_size=32))

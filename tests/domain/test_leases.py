@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.errors import InvalidArgument, LeaseExpired
-from broker.domain.leases import Lease, check_ttl, grant, renew, renewal_due, shortened
-from broker.domain.policies import Delivery
+from equabot_broker.domain.errors import InvalidArgument, LeaseExpired
+from equabot_broker.domain.leases import Lease, check_ttl, grant, renew, renewal_due, shortened
+from equabot_broker.domain.policies import Delivery
 
 NOW = 5000.0
 durations = st.floats(min_value=1e-3, max_value=1e9)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.auth_document import Document, parse, serialize
-from broker.domain.auth_entries import store_unit
-from broker.domain.discovery import Rules
-from broker.domain.logins import (
+from equabot_broker.domain.auth_document import Document, parse, serialize
+from equabot_broker.domain.auth_entries import store_unit
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.logins import (
     Pending,
     Step,
     decide,
@@ -27,10 +27,10 @@ from broker.domain.logins import (
     with_tokens,
     without_intent,
 )
-from broker.domain.oauth import Tokens
-from broker.domain.profiles import Profile
-from broker.domain.provider import Catalog, Provider
-from broker.domain.secret_value import SecretValue
+from equabot_broker.domain.oauth import Tokens
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.provider import Catalog, Provider
+from equabot_broker.domain.secret_value import SecretValue
 
 NOW = 1_800_000_000.0
 ENTRY: dict[str, Any] = {

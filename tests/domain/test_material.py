@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.cooldowns import Usage
-from broker.domain.material import (
+from equabot_broker.domain.cooldowns import Usage
+from equabot_broker.domain.material import (
     Changed,
     Event,
     Fault,
@@ -24,9 +24,9 @@ from broker.domain.material import (
     changed,
     merge,
 )
-from broker.domain.profiles import Profile
-from broker.domain.provider import Mode
-from broker.domain.secret_value import SecretValue
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.provider import Mode
+from equabot_broker.domain.secret_value import SecretValue
 
 BUDGET = 600.0
 

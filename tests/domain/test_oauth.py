@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker.domain.oauth import (
+from equabot_broker.domain.oauth import (
     AHEAD,
     LARGEST,
     Answer,
@@ -23,8 +23,8 @@ from broker.domain.oauth import (
     same_identity,
     seconds_to_wait,
 )
-from broker.domain.provider import Provider
-from broker.domain.secret_value import SecretValue
+from equabot_broker.domain.provider import Provider
+from equabot_broker.domain.secret_value import SecretValue
 
 NOW = 1_800_000_000.0
 GIVEN = {"access_token": "at-new", "refresh_token": "rt-new", "expires_in": 600}

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.errors import DeliveryNotAllowed, PolicyDenied, RateLimited
-from broker.domain.policies import AgentPolicy, Allowance, Delivery, Policies
+from equabot_broker.domain.errors import DeliveryNotAllowed, PolicyDenied, RateLimited
+from equabot_broker.domain.policies import AgentPolicy, Allowance, Delivery, Policies
 
 BOTH = frozenset(Delivery)
 names = st.sampled_from(["anthropic", "openai", "openrouter", "*", ""])

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from broker.domain.probing import TOKENS, Found, Verdict, cheapest, judge, request
-from broker.domain.provider import Provider
-from broker.providers import PROVIDERS
+from equabot_broker.domain.probing import TOKENS, Found, Verdict, cheapest, judge, request
+from equabot_broker.domain.provider import Provider
+from equabot_broker.providers import PROVIDERS
 
 HEADERS = {"x-api-key": "s3cret"}
 

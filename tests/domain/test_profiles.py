@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.errors import InvalidArgument
-from broker.domain.profiles import SERVING_STATES, Profile, State, split_id
-from broker.domain.provider import Mode
-from broker.domain.secret_value import SecretValue
+from equabot_broker.domain.errors import InvalidArgument
+from equabot_broker.domain.profiles import SERVING_STATES, Profile, State, split_id
+from equabot_broker.domain.provider import Mode
+from equabot_broker.domain.secret_value import SecretValue
 
 
 def test_the_states_are_those_of_the_contract() -> None:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.provider import BEARER, Catalog, HeaderForm, Mode, Provider
-from broker.domain.secret_value import SecretValue
-from broker.providers import PROVIDERS
+from equabot_broker.domain.provider import BEARER, Catalog, HeaderForm, Mode, Provider
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.providers import PROVIDERS
 
 KEY = HeaderForm(name="x-api-key", prefix="")
 OAUTH = HeaderForm(extra={"beta": "1"})

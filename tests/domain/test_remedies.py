@@ -2,8 +2,8 @@
 
 import pytest
 
-from broker.domain.provider import EnvName, Mode, Provider
-from broker.domain.remedies import ANYWHERE, Places, how_to_add, how_to_replace
+from equabot_broker.domain.provider import EnvName, Mode, Provider
+from equabot_broker.domain.remedies import ANYWHERE, Places, how_to_add, how_to_replace
 
 ACME = Provider(id="acme", env_names=(EnvName("ACME_TOKEN", Mode.TOKEN), EnvName("ACME_API_KEY"), EnvName("ACME_KEY")))
 BARE = Provider(id="bare")

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from broker.domain.auth_document import Document, Malformed
-from broker.domain.logins import digest, with_intent, with_refusal, with_tokens
-from broker.domain.oauth import Tokens
-from broker.domain.secret_logins import SecretLogins
-from broker.domain.secret_value import SecretValue
+from equabot_broker.domain.auth_document import Document, Malformed
+from equabot_broker.domain.logins import digest, with_intent, with_refusal, with_tokens
+from equabot_broker.domain.oauth import Tokens
+from equabot_broker.domain.secret_logins import SecretLogins
+from equabot_broker.domain.secret_value import SecretValue
 
 NOW = 1_800_000_000.0
 STORE, CLAUDE = "auth-profiles.json", ".credentials.json"

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from broker.domain.secret_value import SecretValue
+from equabot_broker.domain.secret_value import SecretValue
 
 CANARY = "canary-8c1f0e-sk-ant-api03-do-not-print"
 

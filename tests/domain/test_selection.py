@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from broker.domain.cooldowns import Usage
-from broker.domain.credentials import NEVER, Revival, Standing, assess
-from broker.domain.material import Held
-from broker.domain.profiles import Profile, State
-from broker.domain.provider import Mode
-from broker.domain.secret_value import SecretValue
-from broker.domain.selection import Candidate, Plan, explicit_order, plan
+from equabot_broker.domain.cooldowns import Usage
+from equabot_broker.domain.credentials import NEVER, Revival, Standing, assess
+from equabot_broker.domain.material import Held
+from equabot_broker.domain.profiles import Profile, State
+from equabot_broker.domain.provider import Mode
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.domain.selection import Candidate, Plan, explicit_order, plan
 
 NOW = 1_800_000_000.0
 KIND = {Mode.OAUTH: 0, Mode.WIF: 0, Mode.TOKEN: 1, Mode.API_KEY: 2}

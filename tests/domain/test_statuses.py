@@ -1,13 +1,13 @@
 """What may be told of a profile: everything but its secret."""
 
-from broker.domain.cooldowns import Usage
-from broker.domain.credentials import assess
-from broker.domain.material import Held
-from broker.domain.profiles import Profile
-from broker.domain.provider import Mode
-from broker.domain.secret_value import SecretValue
-from broker.domain.selection import Candidate
-from broker.domain.statuses import ProfileStatus, describe
+from equabot_broker.domain.cooldowns import Usage
+from equabot_broker.domain.credentials import assess
+from equabot_broker.domain.material import Held
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.provider import Mode
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.domain.selection import Candidate
+from equabot_broker.domain.statuses import ProfileStatus, describe
 
 NOW = 1_800_000_000.0
 FRESH = Usage()

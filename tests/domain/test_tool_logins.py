@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.auth_document import Document, Malformed
-from broker.domain.discovery import Override, Rules
-from broker.domain.material import Unit
-from broker.domain.profiles import Profile
-from broker.domain.provider import Mode
-from broker.domain.secret_value import SecretValue
-from broker.domain.tool_logins import CLAUDE, CODEX, QWEN, SIZE_MAX, Tool, claims, read_login, with_login, without_copy
-from broker.providers import BUILT_IN
+from equabot_broker.domain.auth_document import Document, Malformed
+from equabot_broker.domain.discovery import Override, Rules
+from equabot_broker.domain.material import Unit
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.provider import Mode
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.domain.tool_logins import CLAUDE, CODEX, QWEN, SIZE_MAX, Tool, claims, read_login, with_login, without_copy
+from equabot_broker.providers import BUILT_IN
 
 RULES = Rules(BUILT_IN)
 OURS = Rules(BUILT_IN, foreign_logins=frozenset())

@@ -2,9 +2,9 @@
 
 import pytest
 
-from broker.domain.discovery import Rules
-from broker.domain.unknown_names import misnamed, notes, unknown_names
-from broker.providers import BUILT_IN
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.unknown_names import misnamed, notes, unknown_names
+from equabot_broker.providers import BUILT_IN
 
 
 def said(*keys: str) -> list[str]:

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from broker.domain.credentials import NEVER
-from broker.engine.agenda import Agenda
+from equabot_broker.domain.credentials import NEVER
+from equabot_broker.engine.agenda import Agenda
 
 keys = st.sampled_from(["a", "b", "c", "d"])
 instants = st.integers(0, 20).map(float)

@@ -9,16 +9,16 @@ from tempfile import TemporaryDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.cli.status_report import Report
-from broker.config.load import load
-from broker.domain.cooldowns import HOUR, Usage
-from broker.domain.errors import BrokerError
-from broker.domain.material import Listed, Unavailable, Unit
-from broker.domain.policies import AgentPolicy, Delivery
-from broker.domain.profiles import Profile
-from broker.domain.provider import Mode, Provider
-from broker.domain.suspension import Suspension
-from broker.engine.grants import Request
+from equabot_broker.cli.status_report import Report
+from equabot_broker.config.load import load
+from equabot_broker.domain.cooldowns import HOUR, Usage
+from equabot_broker.domain.errors import BrokerError
+from equabot_broker.domain.material import Listed, Unavailable, Unit
+from equabot_broker.domain.policies import AgentPolicy, Delivery
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.provider import Mode, Provider
+from equabot_broker.domain.suspension import Suspension
+from equabot_broker.engine.grants import Request
 from tests.fakes.engine import Engine, profile
 from tests.fakes.source import FakeSource
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.answers import Answer
-from broker.domain.cooldowns import HOUR, MINUTE, Outcome, Usage
-from broker.domain.leases import Lease
-from broker.engine.grants import Request
-from broker.engine.spending import Used
+from equabot_broker.domain.answers import Answer
+from equabot_broker.domain.cooldowns import HOUR, MINUTE, Outcome, Usage
+from equabot_broker.domain.leases import Lease
+from equabot_broker.engine.grants import Request
+from equabot_broker.engine.spending import Used
 from tests.fakes.engine import ANYTHING, Engine, profile
 
 A, B = "anthropic:a", "anthropic:b"

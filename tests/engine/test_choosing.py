@@ -2,9 +2,9 @@
 
 import pytest
 
-from broker.domain.cooldowns import Usage
-from broker.domain.credentials import NEVER, Standing
-from broker.domain.errors import (
+from equabot_broker.domain.cooldowns import Usage
+from equabot_broker.domain.credentials import NEVER, Standing
+from equabot_broker.domain.errors import (
     BrokerError,
     InvalidArgument,
     NoUsableProfile,
@@ -14,14 +14,14 @@ from broker.domain.errors import (
     ReauthRequired,
     SourceNotSynced,
 )
-from broker.domain.material import Held, Listed, Material, Unavailable, Unit
-from broker.domain.policies import AgentPolicy
-from broker.domain.profiles import Profile, State
-from broker.domain.provider import Mode
-from broker.domain.selection import Candidate
-from broker.domain.statuses import ProfileStatus
-from broker.engine.choosing import Choosing
-from broker.engine.explaining import unusable
+from equabot_broker.domain.material import Held, Listed, Material, Unavailable, Unit
+from equabot_broker.domain.policies import AgentPolicy
+from equabot_broker.domain.profiles import Profile, State
+from equabot_broker.domain.provider import Mode
+from equabot_broker.domain.selection import Candidate
+from equabot_broker.domain.statuses import ProfileStatus
+from equabot_broker.engine.choosing import Choosing
+from equabot_broker.engine.explaining import unusable
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.source import FakeSource
 

@@ -5,8 +5,8 @@ import subprocess
 import sys
 import time
 
-from broker.engine.clock import SystemClock
-from broker.ports import Clock
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.ports import Clock
 
 
 def test_it_is_the_clock_the_engine_asks_for() -> None:
@@ -18,7 +18,7 @@ def test_it_is_the_clock_the_engine_asks_for() -> None:
 def test_steady_time_goes_on_in_another_process() -> None:
     """A lease stored by one process means the same instant to the next one."""
     before = SystemClock().steady()
-    code = "from broker.engine.clock import SystemClock; print(repr(SystemClock().steady()))"
+    code = "from equabot_broker.engine.clock import SystemClock; print(repr(SystemClock().steady()))"
     there = float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
     assert before < there < SystemClock().steady()
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from broker.domain.errors import RateLimited
-from broker.engine.concurrency import Concurrency
+from equabot_broker.domain.errors import RateLimited
+from equabot_broker.engine.concurrency import Concurrency
 
 
 def test_one_agents_requests_are_not_anothers() -> None:

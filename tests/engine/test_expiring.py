@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from broker.domain.cooldowns import Usage
-from broker.domain.profiles import State
-from broker.engine.grants import Request
-from broker.telemetry.events import ClockJumped, LeaseRevoked, StoreFault, StoreRecovered
+from equabot_broker.domain.cooldowns import Usage
+from equabot_broker.domain.profiles import State
+from equabot_broker.engine.grants import Request
+from equabot_broker.telemetry.events import ClockJumped, LeaseRevoked, StoreFault, StoreRecovered
 from tests.fakes.engine import Engine, profile
 
 A, B = "anthropic:a", "anthropic:b"

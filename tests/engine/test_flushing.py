@@ -2,7 +2,7 @@
 
 import asyncio
 
-from broker.engine.flushing import Flushing
+from equabot_broker.engine.flushing import Flushing
 from tests.fakes.state import MemoryStateStore
 
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.material import Changed, Event, Fault, Listed, Removed, SourceState, Unavailable, Unit
-from broker.domain.profiles import State
-from broker.engine.ingesting import Ingesting
-from broker.telemetry.events import ProfilesChanged, SourceDoubted, SourceRecovered, SourceStale, SourceSynced
-from broker.telemetry.incidents import counts
+from equabot_broker.domain.material import Changed, Event, Fault, Listed, Removed, SourceState, Unavailable, Unit
+from equabot_broker.domain.profiles import State
+from equabot_broker.engine.ingesting import Ingesting
+from equabot_broker.telemetry.events import ProfilesChanged, SourceDoubted, SourceRecovered, SourceStale, SourceSynced
+from equabot_broker.telemetry.incidents import counts
 from tests.fakes.engine import Engine, profile
 from tests.fakes.source import FakeSource
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from broker.domain.cooldowns import MINUTE, Outcome
-from broker.domain.errors import (
+from equabot_broker.domain.cooldowns import MINUTE, Outcome
+from equabot_broker.domain.errors import (
     BrokerError,
     DeliveryNotAllowed,
     InvalidArgument,
@@ -22,13 +22,13 @@ from broker.domain.errors import (
     ShuttingDown,
     SourceNotSynced,
 )
-from broker.domain.lease_tokens import digest
-from broker.domain.leases import Lease, LeaseOptions
-from broker.domain.policies import AgentPolicy, Delivery
-from broker.domain.provider import Mode, Provider
-from broker.domain.secret_value import SecretValue
-from broker.engine.grants import Grant, Request
-from broker.telemetry.events import (
+from equabot_broker.domain.lease_tokens import digest
+from equabot_broker.domain.leases import Lease, LeaseOptions
+from equabot_broker.domain.policies import AgentPolicy, Delivery
+from equabot_broker.domain.provider import Mode, Provider
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.engine.grants import Grant, Request
+from equabot_broker.telemetry.events import (
     LeaseDenied,
     LeaseGranted,
     LeaseMoved,

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from broker.domain.cooldowns import Outcome
-from broker.domain.errors import AuditUnavailable, ProviderUnknown
-from broker.domain.policies import AgentPolicy
-from broker.domain.secret_value import SecretValue
-from broker.engine.grants import Request
-from broker.engine.streaming import NoticeKind
-from broker.telemetry.events import (
+from equabot_broker.domain.cooldowns import Outcome
+from equabot_broker.domain.errors import AuditUnavailable, ProviderUnknown
+from equabot_broker.domain.policies import AgentPolicy
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.engine.grants import Request
+from equabot_broker.engine.streaming import NoticeKind
+from equabot_broker.telemetry.events import (
     LeaseDenied,
     LeaseGranted,
     LeaseMoved,

@@ -11,17 +11,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from broker.domain.cooldowns import Outcome
-from broker.domain.errors import BrokerError, LeaseExpired
-from broker.domain.leases import Lease
-from broker.domain.policies import AgentPolicy, Delivery
-from broker.domain.profiles import Profile
-from broker.domain.secret_value import SecretValue
-from broker.engine.grants import Grant, Request
-from broker.engine.ledger import Ledger
-from broker.engine.notifying import News
-from broker.engine.streaming import LeaseStream, Notice, NoticeKind
-from broker.telemetry.events import Events
+from equabot_broker.domain.cooldowns import Outcome
+from equabot_broker.domain.errors import BrokerError, LeaseExpired
+from equabot_broker.domain.leases import Lease
+from equabot_broker.domain.policies import AgentPolicy, Delivery
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.engine.grants import Grant, Request
+from equabot_broker.engine.ledger import Ledger
+from equabot_broker.engine.notifying import News
+from equabot_broker.engine.streaming import LeaseStream, Notice, NoticeKind
+from equabot_broker.telemetry.events import Events
 from tests.fakes.clock import FakeClock
 from tests.fakes.engine import Engine, profile
 from tests.fakes.state import MemoryStateStore

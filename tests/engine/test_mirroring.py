@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from broker.engine.mirroring import Mirroring
-from broker.ports import StoreFault
+from equabot_broker.engine.mirroring import Mirroring
+from equabot_broker.ports import StoreFault
 from tests.fakes.engine import Engine, profile
 
 LOGIN = "anthropic:claude-cli"

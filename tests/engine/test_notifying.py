@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from broker.engine.notifying import Mailbox, News
+from equabot_broker.engine.notifying import Mailbox, News
 
 
 async def test_news_is_merged_until_it_is_taken() -> None:

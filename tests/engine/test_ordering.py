@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from broker.domain.auth_document import with_entry, with_order
-from broker.domain.discovery import Rules
-from broker.domain.errors import BrokerError, InvalidArgument, ProfileNotFound, ProviderUnknown, SourceNotSynced
-from broker.domain.policies import Policies
-from broker.engine.choosing import Choosing
-from broker.engine.clock import SystemClock
-from broker.engine.ingesting import Ingesting
-from broker.engine.ordering import Ordering
-from broker.engine.standing import Standings
-from broker.engine.suitability import Suitability
-from broker.providers import BUILT_IN
-from broker.sources.profile_store import ProfileStores
-from broker.storage.agent_stores import AgentStores
-from broker.telemetry.events import Events
+from equabot_broker.domain.auth_document import with_entry, with_order
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.errors import BrokerError, InvalidArgument, ProfileNotFound, ProviderUnknown, SourceNotSynced
+from equabot_broker.domain.policies import Policies
+from equabot_broker.engine.choosing import Choosing
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.ingesting import Ingesting
+from equabot_broker.engine.ordering import Ordering
+from equabot_broker.engine.standing import Standings
+from equabot_broker.engine.suitability import Suitability
+from equabot_broker.providers import BUILT_IN
+from equabot_broker.sources.profile_store import ProfileStores
+from equabot_broker.storage.agent_stores import AgentStores
+from equabot_broker.telemetry.events import Events
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.following import live_watch
 from tests.fakes.state import MemoryStateStore

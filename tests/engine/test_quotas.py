@@ -2,12 +2,12 @@
 
 import pytest
 
-from broker.domain.errors import LeaseLimit, RateLimited
-from broker.domain.leases import Lease
-from broker.domain.policies import AgentPolicy, Delivery
-from broker.engine.ledger import Ledger
-from broker.engine.quotas import Quotas
-from broker.telemetry.events import Events
+from equabot_broker.domain.errors import LeaseLimit, RateLimited
+from equabot_broker.domain.leases import Lease
+from equabot_broker.domain.policies import AgentPolicy, Delivery
+from equabot_broker.engine.ledger import Ledger
+from equabot_broker.engine.quotas import Quotas
+from equabot_broker.telemetry.events import Events
 from tests.fakes.clock import FakeClock
 from tests.fakes.state import MemoryStateStore
 

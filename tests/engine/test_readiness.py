@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from broker.domain.cooldowns import HOUR, MINUTE, Outcome
-from broker.domain.material import Listed, Unavailable
-from broker.domain.policies import Delivery
-from broker.domain.provider import Provider
-from broker.engine.grants import Request
+from equabot_broker.domain.cooldowns import HOUR, MINUTE, Outcome
+from equabot_broker.domain.material import Listed, Unavailable
+from equabot_broker.domain.policies import Delivery
+from equabot_broker.domain.provider import Provider
+from equabot_broker.engine.grants import Request
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.source import FakeSource
 

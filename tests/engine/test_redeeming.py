@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from broker.domain.auth_document import Document
-from broker.domain.discovery import Rules
-from broker.domain.logins import digest
-from broker.domain.oauth import Answer, Failure
-from broker.domain.profiles import Profile
-from broker.domain.provider import Catalog, Mode, Provider
-from broker.domain.secret_value import SecretValue
-from broker.engine.redeeming import Kind, Outcome, Redeeming
-from broker.ports import LockedStore, StoreFault
-from broker.storage.agent_stores import AgentStores
-from broker.storage.login_places import LoginPlaces
+from equabot_broker.domain.auth_document import Document
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.logins import digest
+from equabot_broker.domain.oauth import Answer, Failure
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.provider import Catalog, Mode, Provider
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.engine.redeeming import Kind, Outcome, Redeeming
+from equabot_broker.ports import LockedStore, StoreFault
+from equabot_broker.storage.agent_stores import AgentStores
+from equabot_broker.storage.login_places import LoginPlaces
 from tests.fakes.clock import FakeClock
 from tests.fakes.scripted_endpoint import LOST, UNREACHED, ScriptedEndpoint, granted, refused
 

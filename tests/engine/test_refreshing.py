@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.domain.cooldowns import Outcome
-from broker.domain.errors import NoUsableProfile, ReauthRequired, RefreshFailed
-from broker.domain.logins import with_doubt, with_intent, with_interruption, with_refusal
-from broker.domain.policies import AgentPolicy
-from broker.domain.profiles import State
-from broker.engine.grants import Grant, Request
-from broker.engine.streaming import NoticeKind
-from broker.telemetry import events
+from equabot_broker.domain.cooldowns import Outcome
+from equabot_broker.domain.errors import NoUsableProfile, ReauthRequired, RefreshFailed
+from equabot_broker.domain.logins import with_doubt, with_intent, with_interruption, with_refusal
+from equabot_broker.domain.policies import AgentPolicy
+from equabot_broker.domain.profiles import State
+from equabot_broker.engine.grants import Grant, Request
+from equabot_broker.engine.streaming import NoticeKind
+from equabot_broker.telemetry import events
 from tests.fakes.engine import ANYTHING, profile
 from tests.fakes.logins import ASKED, LEAD, LIFE, NOW, World, login
 from tests.fakes.scripted_endpoint import LOST, UNREACHED, granted, refused

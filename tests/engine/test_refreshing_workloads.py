@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from broker.domain.cooldowns import Outcome
-from broker.domain.errors import NoUsableProfile, RefreshFailed
-from broker.domain.oauth import Blame, Failure
-from broker.domain.profiles import State
-from broker.domain.secret_value import SecretValue
-from broker.engine.grants import Request
-from broker.engine.streaming import NoticeKind
-from broker.telemetry import events
+from equabot_broker.domain.cooldowns import Outcome
+from equabot_broker.domain.errors import NoUsableProfile, RefreshFailed
+from equabot_broker.domain.oauth import Blame, Failure
+from equabot_broker.domain.profiles import State
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.engine.grants import Request
+from equabot_broker.engine.streaming import NoticeKind
+from equabot_broker.telemetry import events
 from tests.fakes.engine import profile
 from tests.fakes.workload import ASKED, DOWN, LEAD, LIFE, UNTRIED, World
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from broker.domain.cooldowns import Outcome, Usage
-from broker.domain.errors import LeaseNotFound, NoUsableProfile, ProfileNotFound
-from broker.domain.leases import Lease
-from broker.engine.grants import Request
-from broker.engine.notifying import News
-from broker.engine.standing import Key
-from broker.engine.streaming import LeaseStream
-from broker.telemetry.events import LeaseRevoked
+from equabot_broker.domain.cooldowns import Outcome, Usage
+from equabot_broker.domain.errors import LeaseNotFound, NoUsableProfile, ProfileNotFound
+from equabot_broker.domain.leases import Lease
+from equabot_broker.engine.grants import Request
+from equabot_broker.engine.notifying import News
+from equabot_broker.engine.standing import Key
+from equabot_broker.engine.streaming import LeaseStream
+from equabot_broker.telemetry.events import LeaseRevoked
 from tests.fakes.engine import ANYTHING, Engine, profile
 
 A, B, C = "anthropic:a", "anthropic:b", "anthropic:c"

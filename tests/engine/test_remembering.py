@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from broker.domain.auth_document import Document, with_entry, without_entry
-from broker.domain.auth_entries import store_unit
-from broker.domain.auth_usage import usage_of, with_usage
-from broker.domain.cooldowns import Usage
-from broker.domain.discovery import Rules
-from broker.domain.material import Listed
-from broker.engine.clock import SystemClock
-from broker.engine.ingesting import Ingesting
-from broker.engine.remembering import Remembering
-from broker.engine.standing import Standings
-from broker.providers import BUILT_IN
-from broker.sources.profile_store import ProfileStores
-from broker.storage.agent_stores import AgentStores
-from broker.telemetry.events import Events
+from equabot_broker.domain.auth_document import Document, with_entry, without_entry
+from equabot_broker.domain.auth_entries import store_unit
+from equabot_broker.domain.auth_usage import usage_of, with_usage
+from equabot_broker.domain.cooldowns import Usage
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.material import Listed
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.ingesting import Ingesting
+from equabot_broker.engine.remembering import Remembering
+from equabot_broker.engine.standing import Standings
+from equabot_broker.providers import BUILT_IN
+from equabot_broker.sources.profile_store import ProfileStores
+from equabot_broker.storage.agent_stores import AgentStores
+from equabot_broker.telemetry.events import Events
 from tests.fakes.clock import FakeClock
 from tests.fakes.following import live_watch
 from tests.fakes.profile_store import MemoryProfileStore

@@ -2,9 +2,9 @@
 
 import pytest
 
-from broker.domain.cooldowns import MINUTE, Outcome
-from broker.domain.material import Held
-from broker.domain.profiles import State
+from equabot_broker.domain.cooldowns import MINUTE, Outcome
+from equabot_broker.domain.material import Held
+from equabot_broker.domain.profiles import State
 from tests.fakes.engine import Engine, profile
 
 A = "anthropic:a"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from broker.engine import sessions as module
-from broker.engine.sessions import Sessions
+from equabot_broker.engine import sessions as module
+from equabot_broker.engine.sessions import Sessions
 from tests.fakes.state import MemoryStateStore
 
 ONE, TWO = ("main", "s1", "p"), ("main", "s2", "p")

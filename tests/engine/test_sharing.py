@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from broker.domain.answers import Answer
-from broker.domain.cooldowns import HOUR, MINUTE, Outcome
-from broker.domain.errors import NoUsableProfile
-from broker.domain.leases import Lease
-from broker.domain.policies import AgentPolicy, Delivery
-from broker.domain.probing import Found, Verdict
-from broker.domain.profiles import State
-from broker.engine.grants import Request
-from broker.engine.spending import Used
-from broker.engine.streaming import NoticeKind
-from broker.telemetry.events import CredentialProbed
+from equabot_broker.domain.answers import Answer
+from equabot_broker.domain.cooldowns import HOUR, MINUTE, Outcome
+from equabot_broker.domain.errors import NoUsableProfile
+from equabot_broker.domain.leases import Lease
+from equabot_broker.domain.policies import AgentPolicy, Delivery
+from equabot_broker.domain.probing import Found, Verdict
+from equabot_broker.domain.profiles import State
+from equabot_broker.engine.grants import Request
+from equabot_broker.engine.spending import Used
+from equabot_broker.engine.streaming import NoticeKind
+from equabot_broker.telemetry.events import CredentialProbed
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.logins import World
 from tests.fakes.probes import ScriptedProbes

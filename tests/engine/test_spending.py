@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from broker.domain.answers import Answer
-from broker.domain.cooldowns import HOUR, MINUTE
-from broker.domain.errors import (
+from equabot_broker.domain.answers import Answer
+from equabot_broker.domain.cooldowns import HOUR, MINUTE
+from equabot_broker.domain.errors import (
     AuditUnavailable,
     BrokerError,
     InvalidArgument,
@@ -20,13 +20,13 @@ from broker.domain.errors import (
     ShuttingDown,
     WebsocketRefused,
 )
-from broker.domain.policies import AgentPolicy, Delivery
-from broker.domain.profiles import State
-from broker.domain.provider import Provider
-from broker.engine.grants import Grant, Request
-from broker.engine.spending import Use, Used
-from broker.providers import PROVIDERS
-from broker.telemetry.events import GatewayAuthorized, GatewayUsed, OutcomeReported
+from equabot_broker.domain.policies import AgentPolicy, Delivery
+from equabot_broker.domain.profiles import State
+from equabot_broker.domain.provider import Provider
+from equabot_broker.engine.grants import Grant, Request
+from equabot_broker.engine.spending import Use, Used
+from equabot_broker.providers import PROVIDERS
+from equabot_broker.telemetry.events import GatewayAuthorized, GatewayUsed, OutcomeReported
 from tests.fakes.audit import MemoryAudit
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.logins import ACME, LIFE, World, login

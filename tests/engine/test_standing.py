@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.cooldowns import Usage, succeeded
-from broker.domain.credentials import NEVER
-from broker.domain.material import Held, Material, Shadowed
-from broker.domain.profiles import Profile, State
-from broker.domain.secret_value import SecretValue
-from broker.engine.standing import Key, Standings
-from broker.telemetry.events import CredentialStateChanged
+from equabot_broker.domain.cooldowns import Usage, succeeded
+from equabot_broker.domain.credentials import NEVER
+from equabot_broker.domain.material import Held, Material, Shadowed
+from equabot_broker.domain.profiles import Profile, State
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.engine.standing import Key, Standings
+from equabot_broker.telemetry.events import CredentialStateChanged
 from tests.fakes.engine import Engine, profile
 
 A, B = "anthropic:a", "anthropic:b"

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from broker.domain.cooldowns import Outcome
-from broker.domain.errors import LeaseExpired, LeaseLimit, LeaseNotFound
-from broker.domain.leases import LeaseOptions
-from broker.domain.policies import AgentPolicy, Delivery
-from broker.domain.secret_value import SecretValue
-from broker.engine.grants import Request
-from broker.engine.notifying import News
-from broker.engine.streaming import LeaseStream, Notice, NoticeKind
-from broker.telemetry.events import LeaseRevoked
+from equabot_broker.domain.cooldowns import Outcome
+from equabot_broker.domain.errors import LeaseExpired, LeaseLimit, LeaseNotFound
+from equabot_broker.domain.leases import LeaseOptions
+from equabot_broker.domain.policies import AgentPolicy, Delivery
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.engine.grants import Request
+from equabot_broker.engine.notifying import News
+from equabot_broker.engine.streaming import LeaseStream, Notice, NoticeKind
+from equabot_broker.telemetry.events import LeaseRevoked
 from tests.fakes.engine import ANYTHING, Engine, profile
 
 A, B = "anthropic:a", "anthropic:b"

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from broker.domain.answers import Answer
-from broker.domain.cooldowns import HOUR, MINUTE, Outcome
-from broker.domain.leases import Lease
-from broker.domain.policies import Delivery
-from broker.domain.provider import Mode
-from broker.engine.grants import Request
-from broker.engine.spending import Used
+from equabot_broker.domain.answers import Answer
+from equabot_broker.domain.cooldowns import HOUR, MINUTE, Outcome
+from equabot_broker.domain.leases import Lease
+from equabot_broker.domain.policies import Delivery
+from equabot_broker.domain.provider import Mode
+from equabot_broker.engine.grants import Request
+from equabot_broker.engine.spending import Used
 from tests.fakes.engine import ANYTHING, Engine, profile
 
 LOGIN, KEY = "anthropic:claude-cli", "anthropic:key"

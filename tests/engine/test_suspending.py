@@ -2,12 +2,12 @@
 
 import pytest
 
-from broker.domain.errors import AgentSuspended, InvalidArgument, LeaseNotFound, StateUnavailable
-from broker.domain.policies import AgentPolicy, Delivery
-from broker.domain.suspension import TOKENS_KEPT, Suspension
-from broker.engine.grants import Grant, Request
-from broker.engine.streaming import NoticeKind
-from broker.telemetry.events import LeaseDenied, LeaseRevoked, SuspensionLifted, SuspensionSet
+from equabot_broker.domain.errors import AgentSuspended, InvalidArgument, LeaseNotFound, StateUnavailable
+from equabot_broker.domain.policies import AgentPolicy, Delivery
+from equabot_broker.domain.suspension import TOKENS_KEPT, Suspension
+from equabot_broker.engine.grants import Grant, Request
+from equabot_broker.engine.streaming import NoticeKind
+from equabot_broker.telemetry.events import LeaseDenied, LeaseRevoked, SuspensionLifted, SuspensionSet
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.state import MemoryStateStore
 

@@ -11,11 +11,11 @@ from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
 from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 from envoy.service.accesslog.v3.als_pb2_grpc import AccessLogServiceStub
 
-from broker.domain.policies import Delivery
-from broker.engine.grants import Request
-from broker.envoy.access_log import AccessLogServicer
-from broker.rpc.server import control_server
-from broker.telemetry.events import Event, GatewayLogSkipped, GatewayUsed, OutcomeReported
+from equabot_broker.domain.policies import Delivery
+from equabot_broker.engine.grants import Request
+from equabot_broker.envoy.access_log import AccessLogServicer
+from equabot_broker.rpc.server import control_server
+from equabot_broker.telemetry.events import Event, GatewayLogSkipped, GatewayUsed, OutcomeReported
 from tests.fakes.engine import Engine, profile
 from tests.rpc.serving import eventually
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.envoy.addresses import public_only
+from equabot_broker.envoy.addresses import public_only
 
 RULES = public_only()["typed_config"]["rules"]
 

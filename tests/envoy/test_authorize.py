@@ -12,12 +12,12 @@ import pytest
 from envoy.service.auth.v3 import external_auth_pb2 as pb
 from envoy.service.auth.v3.external_auth_pb2_grpc import AuthorizationStub
 
-from broker.domain.policies import AgentPolicy, Delivery
-from broker.domain.provider import Mode
-from broker.engine.grants import Grant, Request
-from broker.envoy.authorize import AuthorizationServicer
-from broker.rpc.server import control_server
-from broker.telemetry.events import GatewayAuthorized, GatewayRefused
+from equabot_broker.domain.policies import AgentPolicy, Delivery
+from equabot_broker.domain.provider import Mode
+from equabot_broker.engine.grants import Grant, Request
+from equabot_broker.envoy.authorize import AuthorizationServicer
+from equabot_broker.rpc.server import control_server
+from equabot_broker.telemetry.events import GatewayAuthorized, GatewayRefused
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.logins import World, login
 from tests.fakes.scripted_endpoint import UNREACHED, granted

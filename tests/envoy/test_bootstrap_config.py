@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from broker.envoy.bootstrap_config import Gateway, as_yaml, bootstrap_config, gateway_url
-from broker.envoy.options import GatewayOptions
-from broker.envoy.routes import Upstream, upstreams
-from broker.providers.catalog import PROVIDERS
+from equabot_broker.envoy.bootstrap_config import Gateway, as_yaml, bootstrap_config, gateway_url
+from equabot_broker.envoy.options import GatewayOptions
+from equabot_broker.envoy.routes import Upstream, upstreams
+from equabot_broker.providers.catalog import PROVIDERS
 from tests.tiers import program, require
 
 GATEWAY = Gateway(

@@ -11,12 +11,12 @@ import pytest
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from envoy.service.ext_proc.v3.external_processor_pb2_grpc import ExternalProcessorStub
 
-from broker.domain.leases import Lease
-from broker.domain.policies import Delivery
-from broker.engine.grants import Request
-from broker.envoy.cutting import Cutting
-from broker.envoy.cutting_filters import AUTHORIZATION, TASK
-from broker.envoy.processing import ProcessingServicer
+from equabot_broker.domain.leases import Lease
+from equabot_broker.domain.policies import Delivery
+from equabot_broker.engine.grants import Request
+from equabot_broker.envoy.cutting import Cutting
+from equabot_broker.envoy.cutting_filters import AUTHORIZATION, TASK
+from equabot_broker.envoy.processing import ProcessingServicer
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.rpc.serving import eventually, said
 

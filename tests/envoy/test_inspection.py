@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.forwarding import Names
-from broker.domain.lease_tokens import made
-from broker.domain.provider import BEARER, Catalog, HeaderForm, Mode, Provider
-from broker.envoy.inspection import Inspection
-from broker.envoy.refusals import Refused
-from broker.providers import PROVIDERS
-from broker.providers.forwarding import COMMON
+from equabot_broker.domain.forwarding import Names
+from equabot_broker.domain.lease_tokens import made
+from equabot_broker.domain.provider import BEARER, Catalog, HeaderForm, Mode, Provider
+from equabot_broker.envoy.inspection import Inspection
+from equabot_broker.envoy.refusals import Refused
+from equabot_broker.providers import PROVIDERS
+from equabot_broker.providers.forwarding import COMMON
 
 _SECRET = made(b"\7" * 32).secret
 assert _SECRET is not None

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from broker.envoy.local_replies import NOT_SEARCHABLE, REASON, local_replies
+from equabot_broker.envoy.local_replies import NOT_SEARCHABLE, REASON, local_replies
 
 FIRST, *MAPPERS = local_replies()["mappers"]
 

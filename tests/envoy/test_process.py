@@ -14,11 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from broker.domain.errors import CannotStart
-from broker.engine.clock import SystemClock
-from broker.envoy.bootstrap_config import Gateway, as_yaml, bootstrap_config
-from broker.envoy.options import GatewayOptions
-from broker.envoy.process import EnvoyProcess, fitting
+from equabot_broker.domain.errors import CannotStart
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.envoy.bootstrap_config import Gateway, as_yaml, bootstrap_config
+from equabot_broker.envoy.options import GatewayOptions
+from equabot_broker.envoy.process import EnvoyProcess, fitting
 from tests.ports import free_port
 from tests.tiers import program, require
 
@@ -127,8 +127,8 @@ async def test_a_configuration_that_envoy_refuses_is_said(config: tuple[Path, in
 def test_it_does_not_outlive_a_broker_that_is_killed(config: tuple[Path, int]) -> None:
     """SIGKILL leaves nobody to stop it."""
     script = (
-        "import asyncio, sys; from pathlib import Path; from broker.envoy.process import EnvoyProcess;"
-        "from broker.engine.clock import SystemClock;"
+        "import asyncio, sys; from pathlib import Path; from equabot_broker.envoy.process import EnvoyProcess;"
+        "from equabot_broker.engine.clock import SystemClock;"
         f"e = EnvoyProcess({str(program('envoy'))!r}, Path({str(config[0])!r}), host='127.0.0.1', port={config[1]},"
         " clock=SystemClock(), chance=lambda: 0.0)\n"
         "async def main():\n    await e.start()\n    print('up', flush=True)\n    await e.run()\nasyncio.run(main())"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from broker.domain import errors
-from broker.envoy.refusals import Refused, body, denied, refusal_of
+from equabot_broker.domain import errors
+from equabot_broker.envoy.refusals import Refused, body, denied, refusal_of
 
 REFUSED = Refused(401, "LEASE_NOT_FOUND", "the token is of no lease")
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from broker.domain.provider import Provider
-from broker.envoy.routes import Upstream, upstreams
-from broker.providers.catalog import PROVIDERS
+from equabot_broker.domain.provider import Provider
+from equabot_broker.envoy.routes import Upstream, upstreams
+from equabot_broker.providers.catalog import PROVIDERS
 
 VENDORS = {known.id: known.base_url for known in PROVIDERS.values()}
 

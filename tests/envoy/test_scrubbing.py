@@ -12,8 +12,8 @@ from envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValue
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from envoy.service.ext_proc.v3.external_processor_pb2_grpc import ExternalProcessorStub
 
-from broker.envoy.scrubbing import ScrubbingServicer
-from broker.providers import PROVIDERS
+from equabot_broker.envoy.scrubbing import ScrubbingServicer
+from equabot_broker.providers import PROVIDERS
 from tests.rpc.serving import said
 
 KEY = "sk-ant-api03-" + "scrub" * 16

@@ -13,9 +13,9 @@ from envoy.service.discovery.v3 import discovery_pb2 as pb
 from envoy.service.secret.v3.sds_pb2_grpc import SecretDiscoveryServiceStub
 from google.rpc.status_pb2 import Status
 
-from broker.domain.policies import AgentPolicy
-from broker.domain.provider import Mode
-from broker.envoy.secret_discovery import SecretServicer
+from equabot_broker.domain.policies import AgentPolicy
+from equabot_broker.domain.provider import Mode
+from equabot_broker.envoy.secret_discovery import SecretServicer
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.rpc.serving import eventually, said
 

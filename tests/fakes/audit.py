@@ -1,11 +1,11 @@
 """An audit log that keeps what it hears, or refuses to."""
 
-from broker.domain.errors import AuditUnavailable
-from broker.telemetry.events import Event
+from equabot_broker.domain.errors import AuditUnavailable
+from equabot_broker.telemetry.events import Event
 
 
 class MemoryAudit:
-    """Fulfils `broker.ports.AuditSink`, and is a sink for `Events`. While `fault` says why, nothing can be recorded; then
+    """Fulfils `ports.AuditSink`, and is a sink for `Events`. While `fault` says why, nothing can be recorded; then
     `fail_closed` makes it refuse."""
 
     def __init__(self, *, fail_closed: bool = False) -> None:

@@ -6,7 +6,7 @@ import itertools
 
 
 class FakeClock:
-    """Fulfils `broker.ports.Clock`. `now` and `steady` are apart, so that confusing them shows."""
+    """Fulfils `ports.Clock`. `now` and `steady` are apart, so that confusing them shows."""
 
     def __init__(self, *, now: float = 1_800_000_000.0, steady: float = 5_000.0) -> None:
         self._now = now

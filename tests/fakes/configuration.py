@@ -1,10 +1,10 @@
 """A configuration whose reloads a test decides."""
 
-from broker.ports import Reloaded
+from equabot_broker.ports import Reloaded
 
 
 class FakeConfiguration:
-    """Fulfils `broker.ports.Configuration`. `answer` is what comes of a reload, `doubt` what Diagnose is to say."""
+    """Fulfils `ports.Configuration`. `answer` is what comes of a reload, `doubt` what Diagnose is to say."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

@@ -4,34 +4,34 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from broker.domain.cooldowns import CooldownOptions
-from broker.domain.discovery import Rules
-from broker.domain.leases import LeaseOptions
-from broker.domain.material import Listed, Unit
-from broker.domain.policies import AgentPolicy, Delivery, Policies
-from broker.domain.profiles import Profile
-from broker.domain.provider import Catalog, Mode, Provider
-from broker.domain.secret_value import SecretValue
-from broker.engine.availability import Availability
-from broker.engine.choosing import Choosing
-from broker.engine.confirming import Confirming
-from broker.engine.expiring import Expiring
-from broker.engine.ingesting import Ingesting
-from broker.engine.leasing import Leasing
-from broker.engine.ordering import Ordering
-from broker.engine.readiness import Readiness
-from broker.engine.redeeming import Redeeming
-from broker.engine.refreshing import Refreshing
-from broker.engine.reporting import Reporting
-from broker.engine.spending import Spending
-from broker.engine.standing import Standings
-from broker.engine.suitability import Suitability
-from broker.engine.suspending import Suspending
-from broker.engine.suspensions import Suspensions
-from broker.ports import Identities, TokenEndpoint
-from broker.providers import PROVIDERS
-from broker.storage.login_places import LoginPlaces
-from broker.telemetry.events import Event, Events
+from equabot_broker.domain.cooldowns import CooldownOptions
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.leases import LeaseOptions
+from equabot_broker.domain.material import Listed, Unit
+from equabot_broker.domain.policies import AgentPolicy, Delivery, Policies
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.provider import Catalog, Mode, Provider
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.engine.availability import Availability
+from equabot_broker.engine.choosing import Choosing
+from equabot_broker.engine.confirming import Confirming
+from equabot_broker.engine.expiring import Expiring
+from equabot_broker.engine.ingesting import Ingesting
+from equabot_broker.engine.leasing import Leasing
+from equabot_broker.engine.ordering import Ordering
+from equabot_broker.engine.readiness import Readiness
+from equabot_broker.engine.redeeming import Redeeming
+from equabot_broker.engine.refreshing import Refreshing
+from equabot_broker.engine.reporting import Reporting
+from equabot_broker.engine.spending import Spending
+from equabot_broker.engine.standing import Standings
+from equabot_broker.engine.suitability import Suitability
+from equabot_broker.engine.suspending import Suspending
+from equabot_broker.engine.suspensions import Suspensions
+from equabot_broker.ports import Identities, TokenEndpoint
+from equabot_broker.providers import PROVIDERS
+from equabot_broker.storage.login_places import LoginPlaces
+from equabot_broker.telemetry.events import Event, Events
 from tests.fakes.clock import FakeClock
 from tests.fakes.probes import ScriptedProbes
 from tests.fakes.profile_store import MemoryProfileStore

@@ -6,13 +6,13 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from broker.domain.discovery import Rules
-from broker.domain.material import Changed, Event, Listed, Removed, Unavailable, Unit
-from broker.domain.provider import Catalog
-from broker.engine.clock import SystemClock
-from broker.ports import Source
-from broker.providers import BUILT_IN
-from broker.sources._watching import Watch
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.material import Changed, Event, Listed, Removed, Unavailable, Unit
+from equabot_broker.domain.provider import Catalog
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.ports import Source
+from equabot_broker.providers import BUILT_IN
+from equabot_broker.sources._watching import Watch
 
 _DEADLINE = 60.0
 

@@ -9,10 +9,10 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from broker.cli.main import main
+from equabot_broker.cli.main import main
 from tests.fakes.terminal import Person
 
-EQUABOT: Final = (sys.executable, "-m", "broker")
+EQUABOT: Final = (sys.executable, "-m", "equabot_broker")
 KEY: Final = "sk-ant-api03-" + "k3y" * 30
 TOKEN: Final = "sk-ant-oat01-" + "t0k" * 30
 

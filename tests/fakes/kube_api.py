@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from broker.kube.api import Json, KubeApi, KubeFault
+from equabot_broker.kube.api import Json, KubeApi, KubeFault
 
 
 class MemoryKube(KubeApi):

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from broker.domain.discovery import Rules
-from broker.domain.oauth import Answer, Failure
-from broker.domain.provider import Catalog, Provider
-from broker.domain.selection import Candidate
-from broker.engine.grants import Grant, Request
-from broker.telemetry import events
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.oauth import Answer, Failure
+from equabot_broker.domain.provider import Catalog, Provider
+from equabot_broker.domain.selection import Candidate
+from equabot_broker.engine.grants import Grant, Request
+from equabot_broker.telemetry import events
 from tests.fakes.engine import Engine
 from tests.fakes.profile_store import MemoryProfileStore, StoreSource
 from tests.fakes.scripted_endpoint import ScriptedEndpoint, granted

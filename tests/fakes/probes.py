@@ -1,12 +1,12 @@
 """Providers that are asked about credentials without a network: they answer what a test has written down."""
 
-from broker.domain.cooldowns import Outcome
-from broker.domain.probing import Found
-from broker.domain.profiles import Profile
+from equabot_broker.domain.cooldowns import Outcome
+from equabot_broker.domain.probing import Found
+from equabot_broker.domain.profiles import Profile
 
 
 class ScriptedProbes:
-    """Fulfils `broker.ports.Probes`: the answers in their order, and the last one forever. Without any it is not known how to
+    """Fulfils `ports.Probes`: the answers in their order, and the last one forever. Without any it is not known how to
     ask. `asked` are the profiles asked about, and why."""
 
     def __init__(self, *answers: Found) -> None:

@@ -5,16 +5,16 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from broker.domain.auth_document import Document
-from broker.domain.auth_entries import store_unit
-from broker.domain.discovery import Rules
-from broker.domain.material import Listed
-from broker.ports import LockedStore, StoreFault
+from equabot_broker.domain.auth_document import Document
+from equabot_broker.domain.auth_entries import store_unit
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.material import Listed
+from equabot_broker.ports import LockedStore, StoreFault
 from tests.fakes.source import FakeSource
 
 
 class MemoryProfileStore:
-    """Fulfils `broker.ports.ProfileStore`. While `broken` says why, nothing is read or written. `locks` counts how often one
+    """Fulfils `ports.ProfileStore`. While `broken` says why, nothing is read or written. `locks` counts how often one
     was locked; `written` is called after what is written under one."""
 
     def __init__(self) -> None:

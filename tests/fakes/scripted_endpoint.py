@@ -5,8 +5,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from broker.domain.oauth import Answer, Blame, Failure, TokenRequest
-from broker.domain.secret_value import SecretValue
+from equabot_broker.domain.oauth import Answer, Blame, Failure, TokenRequest
+from equabot_broker.domain.secret_value import SecretValue
 
 LOST = Failure(Blame.UNCERTAIN, "no_answer", "the token endpoint was asked, and its answer is lost")
 UNREACHED = Failure(Blame.TRANSIENT, "unreachable", "cannot connect to login.acme.example")
@@ -24,7 +24,7 @@ def refused(status: int, code: str = "", retry_after: str = "") -> Answer:
 
 
 class ScriptedEndpoint:
-    """Fulfils `broker.ports.TokenEndpoint`: the answers in their order, and the last one forever. `redeemed` are the refresh
+    """Fulfils `ports.TokenEndpoint`: the answers in their order, and the last one forever. `redeemed` are the refresh
     tokens it was asked with, `asked` is set by the first of them; `meanwhile` is called before each answer, and none comes
     before `open` is set."""
 

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
-from broker.domain.material import Event, Listed, Unavailable
+from equabot_broker.domain.material import Event, Listed, Unavailable
 
 
 class FakeSource:
-    """Fulfils `broker.ports.Source`. What is pushed is delivered, in order.
+    """Fulfils `ports.Source`. What is pushed is delivered, in order.
 
     `reread` delivers the last `Listed` or `Unavailable` once more, and `rereads` counts it; while `deaf`, it only counts.
     """

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from broker.domain.cooldowns import Usage
-from broker.domain.leases import Lease
-from broker.domain.suspension import Suspension
-from broker.ports import StoredState, StoredVersion
+from equabot_broker.domain.cooldowns import Usage
+from equabot_broker.domain.leases import Lease
+from equabot_broker.domain.suspension import Suspension
+from equabot_broker.ports import StoredState, StoredVersion
 
 
 class MemoryStateStore:
-    """Fulfils `broker.ports.StateStore`. What was put and not flushed is lost by `crash`, as with a killed process; while
+    """Fulfils `ports.StateStore`. What was put and not flushed is lost by `crash`, as with a killed process; while
     `broken` says why, nothing is written and what was put is kept for later."""
 
     def __init__(self) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from broker.ports import Clock
+from equabot_broker.ports import Clock
 from tests.fakes.clock import FakeClock
 
 

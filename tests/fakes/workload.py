@@ -4,13 +4,13 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from broker.domain.material import Listed, Unit
-from broker.domain.oauth import Blame, Failure
-from broker.domain.profiles import Profile
-from broker.domain.provider import Mode, Provider
-from broker.domain.secret_value import SecretValue
-from broker.domain.selection import Candidate
-from broker.engine.grants import Request
+from equabot_broker.domain.material import Listed, Unit
+from equabot_broker.domain.oauth import Blame, Failure
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.provider import Mode, Provider
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.domain.selection import Candidate
+from equabot_broker.engine.grants import Request
 from tests.fakes.clock import FakeClock
 from tests.fakes.engine import Engine
 from tests.fakes.source import FakeSource
@@ -32,7 +32,7 @@ UNTRIED = Profile(
 
 
 class Exchanging:
-    """Fulfils `broker.ports.Identities`: the outcomes in their order, and the last one forever, where None is success. Nothing
+    """Fulfils `ports.Identities`: the outcomes in their order, and the last one forever, where None is success. Nothing
     comes of it before `open` is set."""
 
     def __init__(self, clock: FakeClock, source: FakeSource, *outcomes: Failure | None) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from broker.files.confined import open_root, open_within, read_within
-from broker.files.reading import StandingFault, Unreadable
+from equabot_broker.files.confined import open_root, open_within, read_within
+from equabot_broker.files.reading import StandingFault, Unreadable
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.files.ownership import directory_doubt, file_doubt, way_doubt
+from equabot_broker.files.ownership import directory_doubt, file_doubt, way_doubt
 
 STRANGER, GROUP = 54322, 54321
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files to other users")
@@ -176,7 +176,7 @@ def test_a_directory_that_everyone_may_write_has_to_be_sticky(place: Path, mode:
 def test_a_volume_of_a_container_may_be_open(place: Path, monkeypatch: pytest.MonkeyPatch, inside: bool) -> None:
     """S25: an emptyDir on disk has mode 2777 and is not sticky. In a container it is mounted for that container; a directory
     with such a mode anywhere else is everyone's."""
-    monkeypatch.setattr("broker.files.ownership.in_container", lambda: inside)
+    monkeypatch.setattr("equabot_broker.files.ownership.in_container", lambda: inside)
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"mode=2777,gid={GROUP}", "tmpfs", place], check=False, capture_output=True
     )

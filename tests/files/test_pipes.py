@@ -9,27 +9,27 @@ from pathlib import Path
 
 import pytest
 
-from broker.config.faults import ConfigurationFaults
-from broker.config.load import load
-from broker.domain.errors import CannotStart
-from broker.domain.material import Fault, Listed, Unavailable
-from broker.domain.secret_value import SecretValue
-from broker.domain.tool_logins import CLAUDE
-from broker.domain.workload import Workload
-from broker.engine.clock import SystemClock
-from broker.identity.published_keys import KeysOfFile, KeysUnread
-from broker.identity.server_certificate import ServerCertificate
-from broker.kube import _client
-from broker.kube._faults import KubeFault
-from broker.ports import Source, StoreFault
-from broker.sources.dotenv import Dotenv, DotenvOptions
-from broker.sources.mounted import Mounted, MountedOptions
-from broker.sources.tool_login import ToolLogin, ToolLoginOptions
-from broker.sources.workload import Workloads
-from broker.storage.auth_profiles import AuthProfiles
-from broker.storage.dotenv_file import assign
-from broker.storage.edited_file import Unwritable
-from broker.storage.sealing import Seal
+from equabot_broker.config.faults import ConfigurationFaults
+from equabot_broker.config.load import load
+from equabot_broker.domain.errors import CannotStart
+from equabot_broker.domain.material import Fault, Listed, Unavailable
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.domain.tool_logins import CLAUDE
+from equabot_broker.domain.workload import Workload
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.identity.published_keys import KeysOfFile, KeysUnread
+from equabot_broker.identity.server_certificate import ServerCertificate
+from equabot_broker.kube import _client
+from equabot_broker.kube._faults import KubeFault
+from equabot_broker.ports import Source, StoreFault
+from equabot_broker.sources.dotenv import Dotenv, DotenvOptions
+from equabot_broker.sources.mounted import Mounted, MountedOptions
+from equabot_broker.sources.tool_login import ToolLogin, ToolLoginOptions
+from equabot_broker.sources.workload import Workloads
+from equabot_broker.storage.auth_profiles import AuthProfiles
+from equabot_broker.storage.dotenv_file import assign
+from equabot_broker.storage.edited_file import Unwritable
+from equabot_broker.storage.sealing import Seal
 from tests.fakes.clock import FakeClock
 from tests.fakes.following import RULES, live_watch
 from tests.fakes.scripted_endpoint import ScriptedEndpoint, refused

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.files.reading import PassingFault, StandingFault, Unreadable, read_some, read_whole, unreadable
+from equabot_broker.files.reading import PassingFault, StandingFault, Unreadable, read_some, read_whole, unreadable
 from tests.fakes.exhausted import without_descriptors
 
 

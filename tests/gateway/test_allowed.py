@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from broker.domain.provider import Mode
-from broker.providers import PROVIDERS
+from equabot_broker.domain.provider import Mode
+from equabot_broker.providers import PROVIDERS
 from equabot_client.errors import DeliveryNotAllowed
 from tests.fakes.upstream import Upstream
 from tests.gateway.running import Gateway

@@ -69,7 +69,7 @@ def test_nothing_of_the_agent_holds_the_key(make_gateway: Any, vendor: Upstream)
     vendor.accepted = set(keys)
     wanted = ("exec", "anthropic", "openai", "--delivery", "brokered", "--", sys.executable, str(AGENT))
     with subprocess.Popen(
-        [sys.executable, "-m", "broker", *wanted], env=gateway.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "equabot_broker", *wanted], env=gateway.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as running:
         assert running.stdin is not None
         assert running.stdout is not None

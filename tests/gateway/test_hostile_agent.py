@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from broker.providers.catalog import PROVIDERS
+from equabot_broker.providers.catalog import PROVIDERS
 from tests.fakes.upstream import Answer, Received, Upstream, refused
 from tests.gateway import hostile
 from tests.gateway.running import Gateway

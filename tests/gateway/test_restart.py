@@ -86,7 +86,7 @@ def test_a_command_keeps_its_token_when_the_broker_restarts(beside: Gateway, ven
     """`equabot exec`: what it was started with is good as long as it lives, through death and drain, and no longer."""
     command = ("exec", "anthropic", "--delivery", "brokered", "--", sys.executable, "-c", WAIT)
     with subprocess.Popen(
-        [sys.executable, "-m", "broker", *command],
+        [sys.executable, "-m", "equabot_broker", *command],
         env=beside.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as running:  # fmt: skip
         assert running.stdout is not None
@@ -108,7 +108,7 @@ def test_a_command_whose_token_could_not_be_kept_is_told(make_gateway: MakeGatew
     gateway = make_gateway(mode="sidecar", leases={"default_ttl": "1s", "max_ttl": "1h"}).start()
     command = ("exec", "anthropic", "--delivery", "brokered", "--", sys.executable, "-c", WAIT)
     with subprocess.Popen(
-        [sys.executable, "-m", "broker", *command],
+        [sys.executable, "-m", "equabot_broker", *command],
         env=gateway.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as running:  # fmt: skip
         assert running.stdout is not None
@@ -130,7 +130,7 @@ def test_a_lease_that_reaches_its_longest_life_is_followed_by_another(make_gatew
     gateway = make_gateway(leases={"default_ttl": "1s", "max_ttl": "2s"}).start()
     command = ("exec", "anthropic", "--delivery", "brokered", "--", sys.executable, "-c", WAIT)
     with subprocess.Popen(
-        [sys.executable, "-m", "broker", *command],
+        [sys.executable, "-m", "equabot_broker", *command],
         env=gateway.environ,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from broker.domain.remedies import variable
-from broker.kube.locking import lease_name
-from broker.providers.catalog import PROVIDERS
+from equabot_broker.domain.remedies import variable
+from equabot_broker.kube.locking import lease_name
+from equabot_broker.providers.catalog import PROVIDERS
 from tests.helm.chart import CHART, EVERY, FIXTURES, NAMESPACE, config, helm, of_kind, render, secret_rules
 
 READ = ["get", "list", "watch"]
@@ -32,7 +32,7 @@ def test_the_broker_takes_the_configuration(fixture: Path, tmp_path: Path) -> No
     """`equabot config check` on what its container would read."""
     file = tmp_path / "equabot.yaml"
     file.write_text(config(render(fixture)))
-    command = [sys.executable, "-m", "broker", "config", "check", "--config", str(file)]
+    command = [sys.executable, "-m", "equabot_broker", "config", "check", "--config", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -11,9 +11,9 @@ import promql_parser
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from broker.domain.profiles import State
-from broker.telemetry.events import GatewayRefused, GatewayUsed, LeaseDenied, OutcomeReported, RefreshSucceeded
-from broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot, SourceGauge
+from equabot_broker.domain.profiles import State
+from equabot_broker.telemetry.events import GatewayRefused, GatewayUsed, LeaseDenied, OutcomeReported, RefreshSucceeded
+from equabot_broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot, SourceGauge
 from tests.helm.chart import FIXTURES, of_kind, render
 
 OBJECTS: Final = FIXTURES / "pod-monitor.yaml"

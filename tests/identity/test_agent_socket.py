@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.domain.errors import CannotStart
-from broker.identity.agent_socket import AgentSocket, Claim, SocketInUse, claim, plan
+from equabot_broker.domain.errors import CannotStart
+from equabot_broker.identity.agent_socket import AgentSocket, Claim, SocketInUse, claim, plan
 
 NOBODY = 65534
 STRANGER = 54322
@@ -376,7 +376,7 @@ def test_a_killed_broker_leaves_nothing_that_stops_the_next(run_dir: Path, caplo
     script = """
 import os, socket, sys
 from pathlib import Path
-from broker.identity.agent_socket import claim
+from equabot_broker.identity.agent_socket import claim
 claimed = claim(Path(sys.argv[1]), ["main"])
 servers = []
 for path in (claimed.agents[0].path, claimed.admin):
@@ -398,7 +398,7 @@ sys.stdin.read()
         first.send_signal(signal.SIGKILL)
         first.wait(60)
         assert (run_dir / "main" / "broker.sock").is_socket()
-        with caplog.at_level(logging.INFO, "broker.identity.agent_socket"), claim(run_dir, ["main"]):
+        with caplog.at_level(logging.INFO, "equabot_broker.identity.agent_socket"), claim(run_dir, ["main"]):
             assert not (run_dir / "main" / "broker.sock").exists()
             assert not (run_dir / "admin" / "broker.sock").exists()
     assert sorted(record.getMessage() for record in caplog.records) == [

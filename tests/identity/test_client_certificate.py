@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from broker.domain.callers import Callers, Identified, Shown
-from broker.domain.errors import PolicyDenied, Unidentified
-from broker.domain.secret_value import SecretValue
-from broker.identity.client_certificate import ClientCertificates
+from equabot_broker.domain.callers import Callers, Identified, Shown
+from equabot_broker.domain.errors import PolicyDenied, Unidentified
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.identity.client_certificate import ClientCertificates
 from tests.fakes.clock import FakeClock
 from tests.kubernetes.certificates import Authority
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from broker.domain.account_tokens import read_token
-from broker.domain.errors import IdentityUnchecked, Unidentified
-from broker.domain.secret_value import SecretValue
-from broker.identity.published_keys import KeysOfApi, KeysOfFile, KeysUnread, Published, PublishedKeys
-from broker.kube.api import KubeApi
+from equabot_broker.domain.account_tokens import read_token
+from equabot_broker.domain.errors import IdentityUnchecked, Unidentified
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.identity.published_keys import KeysOfApi, KeysOfFile, KeysUnread, Published, PublishedKeys
+from equabot_broker.kube.api import KubeApi
 from tests.fakes.clock import FakeClock
 from tests.fakes.issuer import ISSUER, Issuer, base64url
 from tests.fakes.token_reviewer import TokenReviewer

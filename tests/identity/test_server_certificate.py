@@ -8,8 +8,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from broker.domain.errors import CannotStart
-from broker.identity.server_certificate import CertificateFault, ServerCertificate
+from equabot_broker.domain.errors import CannotStart
+from equabot_broker.identity.server_certificate import CertificateFault, ServerCertificate
 from tests.fakes.clock import FakeClock
 from tests.fakes.exhausted import without_descriptors
 from tests.kubernetes.certificates import Authority, Pair

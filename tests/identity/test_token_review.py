@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from broker.domain.account_tokens import AccountToken, read_token
-from broker.domain.errors import IdentityUnchecked, Unidentified
-from broker.domain.secret_value import SecretValue
-from broker.identity.token_review import TokenReviews
-from broker.kube.api import KubeApi
+from equabot_broker.domain.account_tokens import AccountToken, read_token
+from equabot_broker.domain.errors import IdentityUnchecked, Unidentified
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.identity.token_review import TokenReviews
+from equabot_broker.kube.api import KubeApi
 from tests.fakes.issuer import Issuer
 from tests.fakes.token_reviewer import TokenReviewer, accepted
 from tests.rpc.serving import eventually

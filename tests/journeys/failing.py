@@ -13,18 +13,18 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from broker.bootstrap import serving
-from broker.cli.main import main
-from broker.engine.expiring import Expiring
-from broker.rpc.convert import LeaseMessages
-from broker.sources.dotenv import Dotenv
-from broker.storage.auth_profiles import AuthProfiles
-from broker.storage.state import SqliteStateStore
-from broker.telemetry import audit_log
-from broker.telemetry.metrics import Metrics
-from broker.upstream import token_endpoint
-from broker.upstream.probe import HttpProbes
-from broker.upstream.token_endpoint import HttpTokenEndpoint
+from equabot_broker.bootstrap import serving
+from equabot_broker.cli.main import main
+from equabot_broker.engine.expiring import Expiring
+from equabot_broker.rpc.convert import LeaseMessages
+from equabot_broker.sources.dotenv import Dotenv
+from equabot_broker.storage.auth_profiles import AuthProfiles
+from equabot_broker.storage.state import SqliteStateStore
+from equabot_broker.telemetry import audit_log
+from equabot_broker.telemetry.metrics import Metrics
+from equabot_broker.upstream import token_endpoint
+from equabot_broker.upstream.probe import HttpProbes
+from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
 
 PORTS: Mapping[str, tuple[Any, str]] = {
     "source": (Dotenv, "_read"),

@@ -23,13 +23,13 @@ from typing import Any, NoReturn
 
 from google.protobuf.message import Message
 
-from broker.bootstrap.engine import Engine
-from broker.cli.main import main
-from broker.domain.errors import BrokerError
-from broker.domain.secret_value import SecretValue
-from broker.engine.grants import Grant, Request
-from broker.rpc.convert import LeaseMessages
-from broker.sources import dotenv
+from equabot_broker.bootstrap.engine import Engine
+from equabot_broker.cli.main import main
+from equabot_broker.domain.errors import BrokerError
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.engine.grants import Grant, Request
+from equabot_broker.rpc.convert import LeaseMessages
+from equabot_broker.sources import dotenv
 
 EXPLODE = "explode"
 """The session whose lease cannot be sent, and the text that makes a source fail."""

@@ -18,7 +18,7 @@ import pytest
 from equabot_client import Broker, EquabotError, connect, health
 from tests.ports import free_port
 
-EQUABOT: Final = (sys.executable, "-m", "broker")
+EQUABOT: Final = (sys.executable, "-m", "equabot_broker")
 KEY: Final = "sk-ant-api03-" + "journey0" * 11 + "AA"
 OTHER_KEY: Final = "sk-ant-api03-" + "rotated0" * 11 + "AA"
 _DEADLINE: Final = 60.0

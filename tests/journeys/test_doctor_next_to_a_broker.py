@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from broker.bootstrap import surveying
-from broker.config.load import load
+from equabot_broker.bootstrap import surveying
+from equabot_broker.config.load import load
 from tests.fakes.host import Host
 from tests.journeys.conftest import MakeBroker
 from tests.journeys.running import KEY

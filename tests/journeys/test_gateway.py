@@ -441,7 +441,7 @@ def test_a_command_with_a_token_does_not_get_the_key_from_equabot(gateway: Runni
     config.write_text(config.read_text().replace("deliveries: [brokered]", "deliveries: [raw, brokered]"))
     gateway.stop()
     gateway.start()
-    words = [sys.executable, "-m", "broker", "key", "anthropic", "--run-dir", str(gateway.run_dir)]
+    words = [sys.executable, "-m", "equabot_broker", "key", "anthropic", "--run-dir", str(gateway.run_dir)]
     done = gateway.run("exec", "anthropic", "--", *words)
     assert (done.returncode, done.stdout[:4]) == (0, "eqb_"), done.stderr
     assert gateway.run("key", "anthropic").stdout == f"{FIRST}\n"

@@ -27,9 +27,9 @@ from typing import Any
 
 import pytest
 
-from broker.domain.auth_document import with_entry
-from broker.engine.clock import SystemClock
-from broker.storage.agent_stores import AgentStores
+from equabot_broker.domain.auth_document import with_entry
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.storage.agent_stores import AgentStores
 from equabot_client import errors
 from tests.fakes.token_endpoint import Entry, TokenEndpoint
 from tests.journeys.running import RunningBroker

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from broker.kube.api import KubeApi, KubeFault
+from equabot_broker.kube.api import KubeApi, KubeFault
 from tests.fakes.api_server import ApiServer, Stream, answer, api_server, drop, event, hang, refusal, secret
 from tests.kubernetes.certificates import Authority
 
@@ -346,8 +346,10 @@ def loaded(*lines: str) -> set[str]:
 
 def test_nobody_pays_for_a_cluster_that_is_not_watched() -> None:
     """The package is loaded with `open`, and without its blocking clients; who imports it later gets all of it."""
-    assert loaded("import broker.bootstrap.serving, broker.kube.api, broker.sources.kubernetes") == set()
-    client = ("from broker.kube._client import import_client", "import_client()")
+    assert (
+        loaded("import equabot_broker.bootstrap.serving, equabot_broker.kube.api, equabot_broker.sources.kubernetes") == set()
+    )
+    client = ("from equabot_broker.kube._client import import_client", "import_client()")
     lean = loaded(*client)
     assert "kubernetes.aio.client.api_client" in lean
     assert not lean & {"kubernetes", "kubernetes.client", "kubernetes.aio.dynamic", "kubernetes.stream"}

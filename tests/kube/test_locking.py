@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from broker.kube.api import KubeFault
-from broker.kube.locking import LeaseLock, lease_name
+from equabot_broker.kube.api import KubeFault
+from equabot_broker.kube.locking import LeaseLock, lease_name
 from tests.fakes.clock import FakeClock
 from tests.fakes.kube_api import MemoryKube, fault
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.kube.api import Json, KubeApi
-from broker.kube.watching import Deleted, Event, Listed, Lost, Pace, Put, Watching
+from equabot_broker.kube.api import Json, KubeApi
+from equabot_broker.kube.watching import Deleted, Event, Listed, Lost, Pace, Put, Watching
 from tests.fakes.api_server import DEADLINE, ApiServer, Stream, answer, api_server, drop, event, hang, page, refusal, secret
 from tests.fakes.clock import FakeClock
 

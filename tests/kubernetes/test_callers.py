@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from broker.domain.callers import Callers, Shown
-from broker.domain.errors import BrokerError, IdentityUnchecked, PolicyDenied, Unidentified
-from broker.domain.secret_value import SecretValue
-from broker.identity.published_keys import KeysOfApi, PublishedKeys
-from broker.identity.service_account import Check, ServiceAccounts
-from broker.identity.token_review import TokenReviews
-from broker.kube.api import KubeApi
+from equabot_broker.domain.callers import Callers, Shown
+from equabot_broker.domain.errors import BrokerError, IdentityUnchecked, PolicyDenied, Unidentified
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.identity.published_keys import KeysOfApi, PublishedKeys
+from equabot_broker.identity.service_account import Check, ServiceAccounts
+from equabot_broker.identity.token_review import TokenReviews
+from equabot_broker.kube.api import KubeApi
 from tests.fakes.clock import FakeClock
 from tests.kubernetes.api import Api
 from tests.kubernetes.cluster import Cluster

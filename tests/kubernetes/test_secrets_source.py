@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from broker.engine.clock import SystemClock
-from broker.kube.watching import SILENCE
-from broker.sources.kubernetes import KubernetesOptions, KubernetesSecrets
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.kube.watching import SILENCE
+from equabot_broker.sources.kubernetes import KubernetesOptions, KubernetesSecrets
 from equabot_client import Broker, EquabotError, EventKind
 from tests.fakes.following import RULES, following
 from tests.journeys.running import KEY, OTHER_KEY, RunningBroker

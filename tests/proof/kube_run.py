@@ -24,8 +24,8 @@ from typing import Final, NoReturn
 
 import httpx
 
-from broker.kube._client import import_client
-from broker.upstream.token_endpoint import HttpTokenEndpoint
+from equabot_broker.kube._client import import_client
+from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
 from tests.fakes.token_endpoint import read_ledger
 from tests.kubernetes.api import Api
 from tests.proof.kube_person import KubePerson, logins_of, watch

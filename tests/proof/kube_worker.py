@@ -11,18 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from broker.domain.auth_document import Document
-from broker.domain.discovery import Rules
-from broker.domain.logins import digest
-from broker.domain.oauth import refresh_at
-from broker.domain.profiles import Profile
-from broker.domain.provider import Catalog, Provider
-from broker.engine.clock import SystemClock
-from broker.engine.redeeming import Kind, Redeeming
-from broker.kube.api import Json, KubeApi, KubeFault
-from broker.ports import LockedStore, StoreFault
-from broker.sources._secret import read_secret
-from broker.storage.secret_store import SecretOptions, SecretStores
+from equabot_broker.domain.auth_document import Document
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.logins import digest
+from equabot_broker.domain.oauth import refresh_at
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.provider import Catalog, Provider
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.redeeming import Kind, Redeeming
+from equabot_broker.kube.api import Json, KubeApi, KubeFault
+from equabot_broker.ports import LockedStore, StoreFault
+from equabot_broker.sources._secret import read_secret
+from equabot_broker.storage.secret_store import SecretOptions, SecretStores
 from tests.kubernetes.api import Api
 from tests.proof.worker import Doom, Endpoint, Notes, Phased
 

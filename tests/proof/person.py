@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from broker.domain.auth_document import with_entry
-from broker.domain.logins import digest
-from broker.engine.clock import SystemClock
-from broker.ports import StoreFault
-from broker.storage.agent_stores import AgentStores
+from equabot_broker.domain.auth_document import with_entry
+from equabot_broker.domain.logins import digest
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.ports import StoreFault
+from equabot_broker.storage.agent_stores import AgentStores
 from tests.proof.worker import World
 
 FOREIGN = {"type": "hologram", "of": ["another", "program"]}

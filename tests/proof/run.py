@@ -23,9 +23,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
 
-from broker.domain.logins import digest
-from broker.engine.redeeming import Kind
-from broker.upstream.token_endpoint import HttpTokenEndpoint
+from equabot_broker.domain.logins import digest
+from equabot_broker.engine.redeeming import Kind
+from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
 from tests.fakes.token_endpoint import read_ledger
 from tests.proof.person import Ended, Person, watch
 from tests.proof.verdict import Death, Evidence, summary, violations

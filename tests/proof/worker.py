@@ -20,18 +20,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from broker.domain.auth_document import Document
-from broker.domain.auth_entries import store_unit
-from broker.domain.discovery import Rules
-from broker.domain.logins import digest
-from broker.domain.oauth import Answer, Blame, Failure, TokenRequest, refresh_at
-from broker.domain.provider import Catalog, Provider
-from broker.engine.clock import SystemClock
-from broker.engine.redeeming import Kind, Redeeming
-from broker.ports import LockedStore, StoreFault
-from broker.storage.agent_stores import AgentStores
-from broker.storage.login_places import LoginPlaces
-from broker.upstream.token_endpoint import HttpTokenEndpoint
+from equabot_broker.domain.auth_document import Document
+from equabot_broker.domain.auth_entries import store_unit
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.logins import digest
+from equabot_broker.domain.oauth import Answer, Blame, Failure, TokenRequest, refresh_at
+from equabot_broker.domain.provider import Catalog, Provider
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.redeeming import Kind, Redeeming
+from equabot_broker.ports import LockedStore, StoreFault
+from equabot_broker.storage.agent_stores import AgentStores
+from equabot_broker.storage.login_places import LoginPlaces
+from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
 
 SURVIVED: Final = (
     "before lock", "locked", "intent: before temp file", "intent: middle of temp file", "intent: before rename",

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from broker.domain.provider import Provider
-from broker.domain.requests import METHODS, rules, target_fault
-from broker.providers import PROVIDERS
+from equabot_broker.domain.provider import Provider
+from equabot_broker.domain.requests import METHODS, rules, target_fault
+from equabot_broker.providers import PROVIDERS
 from tests.providers.requests_of_vendors import BASES, FORBIDDEN, NEEDED, rows
 
 WORDS = (

@@ -2,8 +2,8 @@
 
 import pytest
 
-from broker.domain.provider import EnvName, Mode, Provider
-from broker.providers import BUILT_IN, PROVIDERS
+from equabot_broker.domain.provider import EnvName, Mode, Provider
+from equabot_broker.providers import BUILT_IN, PROVIDERS
 
 NAMED_AFTER_THEMSELVES = [
     "groq",

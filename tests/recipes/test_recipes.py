@@ -93,7 +93,7 @@ def gateway(vendor: Upstream) -> Iterator[Gateway]:
         providers.setdefault(name, {})["base_url"] = f"{vendor.url}{path}"
     tools = running.home / "tools"
     tools.mkdir()
-    (tools / "equabot").write_text(f'#!/bin/sh\nexec {sys.executable} -m broker "$@"\n')
+    (tools / "equabot").write_text(f'#!/bin/sh\nexec {sys.executable} -m equabot_broker "$@"\n')
     (tools / "equabot").chmod(0o755)
     store = running.home / "agents" / "main" / "agent"
     store.mkdir(parents=True, mode=0o700)

@@ -12,13 +12,13 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from broker.providers import PROVIDERS
-from broker.rpc.admin import AdminServicer
-from broker.rpc.convert import LeaseMessages
-from broker.rpc.server import Server, admin_server, agent_server
-from broker.rpc.servicer import BrokerServicer
 from equabot.broker.v1.admin_pb2_grpc import AdminStub
 from equabot.broker.v1.broker_pb2_grpc import BrokerStub
+from equabot_broker.providers import PROVIDERS
+from equabot_broker.rpc.admin import AdminServicer
+from equabot_broker.rpc.convert import LeaseMessages
+from equabot_broker.rpc.server import Server, admin_server, agent_server
+from equabot_broker.rpc.servicer import BrokerServicer
 from tests.fakes.audit import MemoryAudit
 from tests.fakes.configuration import FakeConfiguration
 from tests.fakes.engine import Engine

@@ -7,13 +7,13 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from broker.domain.cooldowns import Usage
-from broker.domain.material import Listed, Unavailable, Unit
-from broker.domain.policies import AgentPolicy
-from broker.domain.suspension import Suspension
-from broker.ports import Reloaded
-from broker.telemetry.events import Administered
 from equabot.broker.v1 import admin_pb2, broker_pb2
+from equabot_broker.domain.cooldowns import Usage
+from equabot_broker.domain.material import Listed, Unavailable, Unit
+from equabot_broker.domain.policies import AgentPolicy
+from equabot_broker.domain.suspension import Suspension
+from equabot_broker.ports import Reloaded
+from equabot_broker.telemetry.events import Administered
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.source import FakeSource
 from tests.fakes.state import MemoryStateStore

@@ -11,9 +11,9 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from broker.domain.errors import PolicyDenied
-from broker.rpc.calls import Call, Service
 from equabot.broker.v1 import broker_pb2 as pb
+from equabot_broker.domain.errors import PolicyDenied
+from equabot_broker.rpc.calls import Call, Service
 from tests.rpc.serving import eventually, refused, said
 
 CANARY = "sk-ant-api03-canary-of-the-door"
@@ -62,7 +62,7 @@ async def test_an_unforeseen_error_leaves_nothing_but_an_incident(
     assert failed.code == "INTERNAL"
     incident = re.fullmatch(r"internal error: the broker's log tells more under incident ([0-9a-f]{8})", failed.details)
     assert incident is not None
-    (record,) = [record for record in caplog.records if record.name == "broker.rpc.calls"]
+    (record,) = [record for record in caplog.records if record.name == "equabot_broker.rpc.calls"]
     assert f"incident {incident[1]}: ValueError in {method[1:]} at test_calls.py:" in record.getMessage()
     assert "break_down" in record.getMessage()
     assert record.exc_info is None

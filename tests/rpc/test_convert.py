@@ -6,18 +6,18 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from broker.domain.errors import DeliveryNotAllowed, NoUsableProfile
-from broker.domain.findings import Finding, Severity
-from broker.domain.leases import Lease
-from broker.domain.material import Fault, Held, SourceState, Unit
-from broker.domain.policies import Delivery
-from broker.domain.provider import HeaderForm, Mode, Provider
-from broker.domain.secret_value import SecretValue
-from broker.domain.statuses import ProfileStatus
-from broker.engine.grants import Grant
-from broker.engine.streaming import Notice, NoticeKind
-from broker.rpc.convert import LeaseMessages, finding, lease_summary, profile_status, source_status, timestamp
 from equabot.broker.v1 import admin_pb2, broker_pb2
+from equabot_broker.domain.errors import DeliveryNotAllowed, NoUsableProfile
+from equabot_broker.domain.findings import Finding, Severity
+from equabot_broker.domain.leases import Lease
+from equabot_broker.domain.material import Fault, Held, SourceState, Unit
+from equabot_broker.domain.policies import Delivery
+from equabot_broker.domain.provider import HeaderForm, Mode, Provider
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.domain.statuses import ProfileStatus
+from equabot_broker.engine.grants import Grant
+from equabot_broker.engine.streaming import Notice, NoticeKind
+from equabot_broker.rpc.convert import LeaseMessages, finding, lease_summary, profile_status, source_status, timestamp
 from tests.fakes.engine import profile
 
 VENDOR = Provider(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.rpc import frames as framing
-from broker.rpc.frames import HeaderGate, Malformed
+from equabot_broker.rpc import frames as framing
+from equabot_broker.rpc.frames import HeaderGate, Malformed
 from tests.fakes.http2 import (
     CONTINUATION,
     DATA,

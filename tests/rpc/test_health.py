@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from grpc_health.v1 import health_pb2 as pb
 
-from broker.domain.cooldowns import Usage
-from broker.domain.material import Listed
-from broker.providers import PROVIDERS
+from equabot_broker.domain.cooldowns import Usage
+from equabot_broker.domain.material import Listed
+from equabot_broker.providers import PROVIDERS
 from tests.fakes.engine import Engine, profile
 from tests.rpc.conftest import Serve
 from tests.rpc.serving import eventually, in_time, refused

@@ -13,10 +13,10 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from broker.domain.policies import AgentPolicy
-from broker.rpc import admission, limits
-from broker.rpc.server import health_server
 from equabot.broker.v1 import broker_pb2 as pb
+from equabot_broker.domain.policies import AgentPolicy
+from equabot_broker.rpc import admission, limits
+from equabot_broker.rpc.server import health_server
 from tests.fakes.engine import Engine, profile
 from tests.fakes.http2 import CONTINUATION, DATA, END_STREAM, HEADERS, RST_STREAM, Http2, call, field, frame, message
 from tests.rpc.conftest import Serve

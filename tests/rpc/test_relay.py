@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from broker.domain.callers import Identified, Shown
-from broker.rpc import relay as relaying
-from broker.rpc.limits import PROBERS
-from broker.rpc.listening import bound_on
-from broker.rpc.relay import Relay
 from equabot.broker.v1.broker_pb2_grpc import BrokerStub
+from equabot_broker.domain.callers import Identified, Shown
+from equabot_broker.rpc import relay as relaying
+from equabot_broker.rpc.limits import PROBERS
+from equabot_broker.rpc.listening import bound_on
+from equabot_broker.rpc.relay import Relay
 from tests.fakes.http2 import PREFACE, SETTINGS, Http2, frame
 from tests.rpc.conftest import Serve
 from tests.rpc.serving import eventually, refused

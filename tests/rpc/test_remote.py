@@ -15,17 +15,17 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha import reflection_pb2
 
-from broker.domain.callers import Callers, Identified, Shown
-from broker.domain.errors import BrokerError, IdentityUnchecked, PolicyDenied, Unidentified
-from broker.domain.policies import AgentPolicy
-from broker.identity.client_certificate import ClientCertificates
-from broker.identity.server_certificate import ServerCertificate
-from broker.rpc.remote import Door, Identities
-from broker.rpc.server import CannotListen, remote_server
-from broker.rpc.servicer import BrokerServicer
-from broker.telemetry.events import CallerRefused
 from equabot.broker.v1 import broker_pb2 as pb
 from equabot.broker.v1.broker_pb2_grpc import BrokerStub
+from equabot_broker.domain.callers import Callers, Identified, Shown
+from equabot_broker.domain.errors import BrokerError, IdentityUnchecked, PolicyDenied, Unidentified
+from equabot_broker.domain.policies import AgentPolicy
+from equabot_broker.identity.client_certificate import ClientCertificates
+from equabot_broker.identity.server_certificate import ServerCertificate
+from equabot_broker.rpc.remote import Door, Identities
+from equabot_broker.rpc.server import CannotListen, remote_server
+from equabot_broker.rpc.servicer import BrokerServicer
+from equabot_broker.telemetry.events import CallerRefused
 from tests.fakes.clock import FakeClock
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.kubernetes.certificates import Authority, Pair

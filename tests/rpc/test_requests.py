@@ -7,11 +7,11 @@ from google.protobuf.duration_pb2 import Duration
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.cooldowns import Outcome
-from broker.domain.errors import InvalidArgument
-from broker.engine.grants import Request
-from broker.rpc import requests
 from equabot.broker.v1 import admin_pb2, broker_pb2
+from equabot_broker.domain.cooldowns import Outcome
+from equabot_broker.domain.errors import InvalidArgument
+from equabot_broker.engine.grants import Request
+from equabot_broker.rpc import requests
 
 TEN_YEARS = 10 * 365 * 86400
 

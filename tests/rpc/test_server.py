@@ -15,8 +15,8 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha import reflection_pb2
 
-from broker.rpc.server import CannotListen, health_server
 from equabot.broker.v1 import broker_pb2 as pb
+from equabot_broker.rpc.server import CannotListen, health_server
 from tests.fakes.engine import Engine, profile
 from tests.ports import free_port
 from tests.rpc.conftest import Serve

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from broker.domain.leases import LeaseOptions
-from broker.domain.material import Listed, Unavailable
-from broker.domain.policies import AgentPolicy, Delivery
-from broker.domain.provider import Mode
 from equabot.broker.v1 import admin_pb2
 from equabot.broker.v1 import broker_pb2 as pb
+from equabot_broker.domain.leases import LeaseOptions
+from equabot_broker.domain.material import Listed, Unavailable
+from equabot_broker.domain.policies import AgentPolicy, Delivery
+from equabot_broker.domain.provider import Mode
 from tests.fakes.clock import FakeClock
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.source import FakeSource

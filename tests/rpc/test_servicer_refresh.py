@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from broker.telemetry import events
 from equabot.broker.v1 import broker_pb2 as pb
+from equabot_broker.telemetry import events
 from tests.fakes.engine import profile
 from tests.fakes.logins import LIFE, World, login
 from tests.fakes.scripted_endpoint import UNREACHED, refused

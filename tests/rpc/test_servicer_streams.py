@@ -14,10 +14,10 @@ import grpc.aio
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from broker.domain.material import Listed
-from broker.domain.policies import AgentPolicy
-from broker.domain.provider import Mode
 from equabot.broker.v1 import broker_pb2 as pb
+from equabot_broker.domain.material import Listed
+from equabot_broker.domain.policies import AgentPolicy
+from equabot_broker.domain.provider import Mode
 from tests.fakes.engine import Engine, profile
 from tests.rpc.conftest import Serve
 from tests.rpc.serving import Served, eventually, in_time, refused, said

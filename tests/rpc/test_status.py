@@ -6,9 +6,9 @@ from google.rpc.status_pb2 import Status
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain import errors
-from broker.domain.errors import BrokerError
-from broker.rpc.status import CODES, TRAILER, Refusal, ServiceUnknown, TooManyServices, internal, refusal
+from equabot_broker.domain import errors
+from equabot_broker.domain.errors import BrokerError
+from equabot_broker.rpc.status import CODES, TRAILER, Refusal, ServiceUnknown, TooManyServices, internal, refusal
 
 KINDS = {
     "INVALID_ARGUMENT": "INVALID_ARGUMENT",

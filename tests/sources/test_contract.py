@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from broker.domain.material import Listed, Unit
-from broker.domain.tool_logins import CLAUDE
-from broker.engine.clock import SystemClock
-from broker.ports import Source
-from broker.sources.dotenv import Dotenv, DotenvOptions
-from broker.sources.env import Env
-from broker.sources.mounted import Mounted, MountedOptions
-from broker.sources.profile_store import ProfileStores
-from broker.sources.tool_login import ToolLogin, ToolLoginOptions
-from broker.storage.auth_profiles import AuthProfiles
+from equabot_broker.domain.material import Listed, Unit
+from equabot_broker.domain.tool_logins import CLAUDE
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.ports import Source
+from equabot_broker.sources.dotenv import Dotenv, DotenvOptions
+from equabot_broker.sources.env import Env
+from equabot_broker.sources.mounted import Mounted, MountedOptions
+from equabot_broker.sources.profile_store import ProfileStores
+from equabot_broker.sources.tool_login import ToolLogin, ToolLoginOptions
+from equabot_broker.storage.auth_profiles import AuthProfiles
 from tests.fakes.exhausted import without_descriptors
 from tests.fakes.following import RULES, following, live_watch
 from tests.fakes.source import FakeSource

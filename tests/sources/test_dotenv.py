@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.domain.material import Listed, Unavailable
-from broker.sources.dotenv import Dotenv, DotenvOptions
+from equabot_broker.domain.material import Listed, Unavailable
+from equabot_broker.sources.dotenv import Dotenv, DotenvOptions
 from tests.fakes.following import RULES, UNSHAPED, CountingRules, following, live_watch
 from tests.fakes.volume import Volume
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from broker.domain.discovery import Rules
-from broker.domain.material import Unit
-from broker.domain.secret_value import SecretValue
-from broker.engine.clock import SystemClock
-from broker.sources.env import Env, EnvOptions, process_environment
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.material import Unit
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.sources.env import Env, EnvOptions, process_environment
 from tests.fakes.following import RULES, UNSHAPED, following
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.domain.discovery import Place, Rules
-from broker.domain.material import Changed, Listed, Unavailable, Unit
-from broker.sources.mounted import Mounted, MountedOptions
+from equabot_broker.domain.discovery import Place, Rules
+from equabot_broker.domain.material import Changed, Listed, Unavailable, Unit
+from equabot_broker.sources.mounted import Mounted, MountedOptions
 from tests.fakes.following import RULES, UNSHAPED, CountingRules, following, live_watch, secrets
 from tests.fakes.volume import Volume
 

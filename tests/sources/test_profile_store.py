@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from broker.domain.auth_document import Document, with_entry
-from broker.domain.cooldowns import Usage
-from broker.domain.material import Changed, Listed, Unit
-from broker.engine.clock import SystemClock
-from broker.sources.profile_store import ProfileStores
-from broker.storage.agent_stores import AgentStores
-from broker.storage.sealing import Seal
+from equabot_broker.domain.auth_document import Document, with_entry
+from equabot_broker.domain.cooldowns import Usage
+from equabot_broker.domain.material import Changed, Listed, Unit
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.sources.profile_store import ProfileStores
+from equabot_broker.storage.agent_stores import AgentStores
+from equabot_broker.storage.sealing import Seal
 from tests.fakes.following import RULES, following, live_watch, secrets
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.files.confined import Folder, open_root
-from broker.files.reading import Unreadable
-from broker.sources import _reading
-from broker.sources._reading import consistently, read_bundle, subdirectories
+from equabot_broker.files.confined import Folder, open_root
+from equabot_broker.files.reading import Unreadable
+from equabot_broker.sources import _reading
+from equabot_broker.sources._reading import consistently, read_bundle, subdirectories
 from tests.fakes.volume import Volume
 
 

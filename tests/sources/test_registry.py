@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.sources.registry import KINDS, TAIL, Context, build
+from equabot_broker.sources.registry import KINDS, TAIL, Context, build
 from tests.fakes.clock import FakeClock
 from tests.fakes.following import RULES
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from broker.domain.discovery import Override, Place, Rules
-from broker.domain.material import Unit
-from broker.domain.provider import Mode
-from broker.sources._secret import read_secret
+from equabot_broker.domain.discovery import Override, Place, Rules
+from equabot_broker.domain.material import Unit
+from equabot_broker.domain.provider import Mode
+from equabot_broker.sources._secret import read_secret
 from tests.fakes.following import UNSHAPED, secrets
 
 KEY = "sk-ant-api03-" + "A1" * 45

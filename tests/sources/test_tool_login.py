@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.domain.material import Listed, Unavailable
-from broker.domain.tool_logins import CLAUDE, CODEX, QWEN, Tool
-from broker.sources.tool_login import ToolLogin, ToolLoginOptions
+from equabot_broker.domain.material import Listed, Unavailable
+from equabot_broker.domain.tool_logins import CLAUDE, CODEX, QWEN, Tool
+from equabot_broker.sources.tool_login import ToolLogin, ToolLoginOptions
 from tests.fakes.following import RULES, following, live_watch
 
 

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.discovery import Rules
-from broker.files.dotenv import SIZE_MAX, statements
-from broker.files.reading import Unreadable
-from broker.providers import BUILT_IN
-from broker.sources._variables import parse_dotenv
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.files.dotenv import SIZE_MAX, statements
+from equabot_broker.files.reading import Unreadable
+from equabot_broker.providers import BUILT_IN
+from equabot_broker.sources._variables import parse_dotenv
 
 _RULES = Rules(BUILT_IN)
 

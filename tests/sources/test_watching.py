@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from inotify_simple import INotify
 
-from broker.domain.discovery import Rules
-from broker.domain.material import Unit
-from broker.engine.clock import SystemClock
-from broker.sources._watching import Changes, Watch, _being_written
-from broker.sources.dotenv import Dotenv, DotenvOptions
-from broker.sources.mounted import Mounted, MountedOptions
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.material import Unit
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.sources._watching import Changes, Watch, _being_written
+from equabot_broker.sources.dotenv import Dotenv, DotenvOptions
+from equabot_broker.sources.mounted import Mounted, MountedOptions
 from tests.fakes.clock import FakeClock, HurriedClock
 from tests.fakes.following import RULES, UNSHAPED, CountingRules, following, live_watch
 

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from broker.config.reading import Report
-from broker.config.vendors import Known
-from broker.domain.material import Fault, Listed
-from broker.domain.oauth import Blame, Failure
-from broker.domain.profiles import Profile
-from broker.domain.provider import Mode
-from broker.domain.secret_value import SecretValue
-from broker.domain.workload import SIZE_MAX, Workload
-from broker.engine.clock import SystemClock
-from broker.sources.workload import Workloads
-from broker.upstream.token_endpoint import HttpTokenEndpoint
+from equabot_broker.config.reading import Report
+from equabot_broker.config.vendors import Known
+from equabot_broker.domain.material import Fault, Listed
+from equabot_broker.domain.oauth import Blame, Failure
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.provider import Mode
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.domain.workload import SIZE_MAX, Workload
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.sources.workload import Workloads
+from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
 from tests.fakes.following import following
 from tests.fakes.identity_exchange import VENDORS, IdentityExchange, Issuer
 from tests.fakes.volume import Volume

@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from broker.domain.leases import Lease
-from broker.domain.policies import Delivery
-from broker.engine.clock import SystemClock
-from broker.storage.state import SqliteStateStore
+from equabot_broker.domain.leases import Lease
+from equabot_broker.domain.policies import Delivery
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.storage.state import SqliteStateStore
 
 BATCH = 20
 ACK = struct.Struct("!I")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.domain.auth_document import Document, with_order
-from broker.engine.clock import SystemClock
-from broker.ports import LockedStore, ProfileStore, StoreFault
-from broker.storage.agent_stores import AgentStores
+from equabot_broker.domain.auth_document import Document, with_order
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.ports import LockedStore, ProfileStore, StoreFault
+from equabot_broker.storage.agent_stores import AgentStores
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.domain.auth_document import LARGEST, Document, with_order
-from broker.engine.clock import SystemClock
-from broker.ports import StoreFault
-from broker.storage.auth_profiles import AuthProfiles
+from equabot_broker.domain.auth_document import LARGEST, Document, with_order
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.ports import StoreFault
+from equabot_broker.storage.auth_profiles import AuthProfiles
 
 SECRET = "sk-ant-api03-" + "s3cr3t" * 12
 KEY = {"type": "api_key", "provider": "anthropic", "key": SECRET}
@@ -324,9 +324,9 @@ def test_a_replacement_does_not_overwrite_what_another_wrote_past_the_lock(store
 _WRITER = """
 import sys
 from pathlib import Path
-from broker.domain.auth_document import with_entry
-from broker.engine.clock import SystemClock
-from broker.storage.auth_profiles import AuthProfiles
+from equabot_broker.domain.auth_document import with_entry
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.storage.auth_profiles import AuthProfiles
 store = AuthProfiles(Path(sys.argv[1]), clock=SystemClock())
 for number in range(int(sys.argv[3])):
     store.edit(lambda d: with_entry(d, f"openai:{sys.argv[2]}-{number}", {"type": "api_key", "key": "k"}))

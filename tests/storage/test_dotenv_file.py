@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.secret_value import SecretValue
-from broker.sources._variables import parse_dotenv
-from broker.storage.dotenv_file import assign
-from broker.storage.edited_file import Unwritable
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.sources._variables import parse_dotenv
+from equabot_broker.storage.dotenv_file import assign
+from equabot_broker.storage.edited_file import Unwritable
 
 NAME = "ANTHROPIC_API_KEY"
 NEW = SecretValue("sk-ant-api03-new")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.storage.edited_file import Unwritable, edit_file
+from equabot_broker.storage.edited_file import Unwritable, edit_file
 
 
 def mode(path: Path) -> int:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from broker.domain.auth_document import with_entry, with_fields
-from broker.domain.discovery import Rules
-from broker.domain.tool_logins import CLAUDE, CODEX, QWEN, Tool
-from broker.ports import StoreFault
-from broker.providers import BUILT_IN
-from broker.storage.auth_profiles import AuthProfiles
-from broker.storage.login_sync import forget_copy, sync_login
+from equabot_broker.domain.auth_document import with_entry, with_fields
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.tool_logins import CLAUDE, CODEX, QWEN, Tool
+from equabot_broker.ports import StoreFault
+from equabot_broker.providers import BUILT_IN
+from equabot_broker.storage.auth_profiles import AuthProfiles
+from equabot_broker.storage.login_sync import forget_copy, sync_login
 from tests.fakes.clock import FakeClock
 
 SOURCE = "claude_cli /home/me/.claude/.credentials.json"

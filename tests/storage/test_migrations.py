@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from broker.engine.clock import SystemClock
-from broker.providers import BUILT_IN
-from broker.storage.agent_stores import AgentStores
-from broker.storage.migrations import Migration, backups, migrate, pending
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.providers import BUILT_IN
+from equabot_broker.storage.agent_stores import AgentStores
+from equabot_broker.storage.migrations import Migration, backups, migrate, pending
 
 KEY = {"type": "api_key", "key": "k"}
 LOGIN = {"access": "a", "refresh": "r", "expires": 1_900_000_000_000, "enterpriseUrl": "u"}

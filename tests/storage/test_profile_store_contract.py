@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.domain.auth_document import Document, with_order
-from broker.engine.clock import SystemClock
-from broker.ports import ProfileStore, StoreFault
-from broker.storage.agent_stores import AgentStores
+from equabot_broker.domain.auth_document import Document, with_order
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.ports import ProfileStore, StoreFault
+from equabot_broker.storage.agent_stores import AgentStores
 from tests.fakes.profile_store import MemoryProfileStore
 
 OTHERS = {"x:y": {"type": "api_key", "key": "k"}}

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from broker.domain.auth_document import Document
-from broker.domain.discovery import Rules
-from broker.domain.logins import digest
-from broker.domain.profiles import Profile
-from broker.domain.provider import Catalog, Mode, Provider
-from broker.domain.secret_logins import SecretLogins
-from broker.domain.secret_value import SecretValue
-from broker.engine.redeeming import Kind, Outcome, Redeeming
-from broker.ports import StoreFault
-from broker.storage.secret_store import LOCKED_FOR, SecretStores
+from equabot_broker.domain.auth_document import Document
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.logins import digest
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.provider import Catalog, Mode, Provider
+from equabot_broker.domain.secret_logins import SecretLogins
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.engine.redeeming import Kind, Outcome, Redeeming
+from equabot_broker.ports import StoreFault
+from equabot_broker.storage.secret_store import LOCKED_FOR, SecretStores
 from tests.fakes.clock import HurriedClock
 from tests.fakes.kube_api import MemoryKube, fault
 from tests.fakes.scripted_endpoint import LOST, UNREACHED, ScriptedEndpoint, granted

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from broker.domain.auth_document import Document
-from broker.domain.profiles import Profile
-from broker.domain.provider import Mode
-from broker.engine.clock import SystemClock
-from broker.kube.api import KubeApi
-from broker.ports import Clock, StoreFault
-from broker.storage.secret_store import SecretOptions, SecretStores
+from equabot_broker.domain.auth_document import Document
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.provider import Mode
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.kube.api import KubeApi
+from equabot_broker.ports import Clock, StoreFault
+from equabot_broker.storage.secret_store import SecretOptions, SecretStores
 from tests.fakes.clock import HurriedClock
 from tests.fakes.kube_api import MemoryKube, fault
 from tests.kubernetes.api import Api, Refused

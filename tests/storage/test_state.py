@@ -18,15 +18,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.cooldowns import ModelCooldown, Usage
-from broker.domain.leases import Lease
-from broker.domain.policies import Delivery
-from broker.domain.suspension import Suspension
-from broker.ports import StateStore, StoredState, StoredVersion
-from broker.storage._state_file import open_for_reading
-from broker.storage._state_tables import MIGRATIONS, Moment, read_state
-from broker.storage.glimpse import Glimpse
-from broker.storage.state import SqliteStateStore, StateTooNew, boot_id
+from equabot_broker.domain.cooldowns import ModelCooldown, Usage
+from equabot_broker.domain.leases import Lease
+from equabot_broker.domain.policies import Delivery
+from equabot_broker.domain.suspension import Suspension
+from equabot_broker.ports import StateStore, StoredState, StoredVersion
+from equabot_broker.storage._state_file import open_for_reading
+from equabot_broker.storage._state_tables import MIGRATIONS, Moment, read_state
+from equabot_broker.storage.glimpse import Glimpse
+from equabot_broker.storage.state import SqliteStateStore, StateTooNew, boot_id
 from tests.fakes.clock import FakeClock
 
 
@@ -742,11 +742,11 @@ def test_a_file_size_limit_is_survived(tmp_path: Path) -> None:
     script = """
 import resource, sys
 from pathlib import Path
-from broker.engine.clock import SystemClock
-from broker.domain.leases import Lease
-from broker.domain.policies import Delivery
-from broker.storage.glimpse import Glimpse
-from broker.storage.state import SqliteStateStore
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.domain.leases import Lease
+from equabot_broker.domain.policies import Delivery
+from equabot_broker.storage.glimpse import Glimpse
+from equabot_broker.storage.state import SqliteStateStore
 clock = SystemClock()
 store = SqliteStateStore(Path(sys.argv[1]), clock=clock)
 store.load()

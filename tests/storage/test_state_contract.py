@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from broker.domain.cooldowns import Usage
-from broker.domain.ends import FirstSeen
-from broker.domain.leases import Lease
-from broker.domain.policies import Delivery
-from broker.domain.suspension import Suspension
-from broker.ports import StateStore, StoredState, StoredVersion
-from broker.storage.state import SqliteStateStore
+from equabot_broker.domain.cooldowns import Usage
+from equabot_broker.domain.ends import FirstSeen
+from equabot_broker.domain.leases import Lease
+from equabot_broker.domain.policies import Delivery
+from equabot_broker.domain.suspension import Suspension
+from equabot_broker.ports import StateStore, StoredState, StoredVersion
+from equabot_broker.storage.state import SqliteStateStore
 from tests.fakes.clock import FakeClock
 from tests.fakes.state import MemoryStateStore
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.ports import StoreFault
-from broker.storage._store_lock import StoreLock, namespace
+from equabot_broker.ports import StoreFault
+from equabot_broker.storage._store_lock import StoreLock, namespace
 from tests.fakes.clock import FakeClock
 
 
@@ -249,8 +249,8 @@ def test_waiting_can_be_given_up(path: Path, lock: StoreLock, patience: Patience
 _HOLDER = """
 import sys, threading
 from pathlib import Path
-from broker.engine.clock import SystemClock
-from broker.storage._store_lock import StoreLock
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.storage._store_lock import StoreLock
 path = Path(sys.argv[1])
 StoreLock(path, path, clock=SystemClock(), abandoned=threading.Event()).take()
 print("taken", flush=True)

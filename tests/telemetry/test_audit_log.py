@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from broker.domain.audit import Anchored, Doubt, Head, Summary, Unsound, Verifying, anchor_line, parse_anchor, unseal
-from broker.domain.errors import AuditUnavailable, CannotStart
-from broker.telemetry import events as told
-from broker.telemetry._audit_anchor import UNHELD
-from broker.telemetry._audit_records import KINDS
-from broker.telemetry.audit_log import AuditLog, audit_output
+from equabot_broker.domain.audit import Anchored, Doubt, Head, Summary, Unsound, Verifying, anchor_line, parse_anchor, unseal
+from equabot_broker.domain.errors import AuditUnavailable, CannotStart
+from equabot_broker.telemetry import events as told
+from equabot_broker.telemetry._audit_anchor import UNHELD
+from equabot_broker.telemetry._audit_records import KINDS
+from equabot_broker.telemetry.audit_log import AuditLog, audit_output
 from tests.fakes.clock import FakeClock
 
 ID = "0193c0ffee0193c0ffee0193c0ffee01"

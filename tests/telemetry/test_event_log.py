@@ -5,8 +5,8 @@ from dataclasses import fields
 
 import pytest
 
-from broker.telemetry.event_log import log_event
-from broker.telemetry.events import (
+from equabot_broker.telemetry.event_log import log_event
+from equabot_broker.telemetry.events import (
     AcquireAnswered,
     CredentialStateChanged,
     Event,

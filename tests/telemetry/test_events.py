@@ -4,8 +4,8 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from broker.domain.secret_value import SecretValue
-from broker.telemetry.events import Draining, Event, Events, LeaseGranted, SourceRecovered, StoreFault, StoreRecovered
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.telemetry.events import Draining, Event, Events, LeaseGranted, SourceRecovered, StoreFault, StoreRecovered
 
 GRANTED = LeaseGranted(agent="main", provider="anthropic", profile="anthropic:env", delivery="raw", seconds=900.0)
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from broker.telemetry import events as told
-from broker.telemetry.event_log import log_event
-from broker.telemetry.events import Event, Events, Summed
-from broker.telemetry.folding import AT_ONCE, OTHERS, Folding
+from equabot_broker.telemetry import events as told
+from equabot_broker.telemetry.event_log import log_event
+from equabot_broker.telemetry.events import Event, Events, Summed
+from equabot_broker.telemetry.folding import AT_ONCE, OTHERS, Folding
 from tests.fakes.clock import FakeClock
 
 DENIED = told.LeaseDenied(agent="main", provider="anthropic", reason="NO_USABLE_PROFILE", session="talk")

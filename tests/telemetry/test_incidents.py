@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from broker.telemetry.incidents import PORTS, Incidents
-from broker.telemetry.log import configure
+from equabot_broker.telemetry.incidents import PORTS, Incidents
+from equabot_broker.telemetry.log import configure
 
 SECRET = "unlike-any-known-form"
 

@@ -18,10 +18,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from broker.domain.errors import NoUsableProfile
-from broker.domain.secret_value import SecretValue
-from broker.telemetry.log import configure, loop_exception_handler
-from broker.telemetry.redaction import MASK, PIECE, Redactor
+from equabot_broker.domain.errors import NoUsableProfile
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.telemetry.log import configure, loop_exception_handler
+from equabot_broker.telemetry.redaction import MASK, PIECE, Redactor
 
 SECRET = "Zq7-canary-Xw93-of-the-live-kind-Lk20"
 
@@ -31,7 +31,7 @@ _log = logging.getLogger("broker.test")
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     """Puts back what `configure` changes for the whole process."""
-    root, names = logging.getLogger(), ("broker", "equabot", "equabot_client", "foreign")
+    root, names = logging.getLogger(), ("equabot_broker", "equabot", "equabot_client", "foreign")
     handlers, level, last = root.handlers[:], root.level, logging.lastResort
     levels = {name: logging.getLogger(name).level for name in names}
     hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
@@ -115,7 +115,7 @@ def test_a_person_gets_text() -> None:
     forged = r"agent main\n12:00:00 critical forged: line\x1b[2J"
     assert first[8:] == f' warning  broker.test: {forged}  reason="two words"  n=1  to={MASK}'
     assert second.endswith("error    broker.test: refused")
-    assert rest[0] == "  broker.domain.errors.NoUsableProfile: no credential: set ANTHROPIC_API_KEY"
+    assert rest[0] == "  equabot_broker.domain.errors.NoUsableProfile: no credential: set ANTHROPIC_API_KEY"
     assert all("test_log.py:" in frame for frame in rest[1:])
     assert rest[-1].endswith(" fail")
 
@@ -227,7 +227,7 @@ def test_exceptions_are_told_by_type_and_place(out: Written) -> None:
         _log.exception("refused")
     (line,) = out.lines()
     told = line["exception"]
-    assert (told["type"], told["message"]) == ("broker.domain.errors.NoUsableProfile", "no profile: add one")
+    assert (told["type"], told["message"]) == ("equabot_broker.domain.errors.NoUsableProfile", "no profile: add one")
     assert (told["cause"]["type"], "message" in told["cause"]) == ("ValueError", False)
     assert told["cause"]["frames"][-1].endswith(" fail")
     assert told["cause"]["frames"][-1].startswith("tests/telemetry/test_log.py:")
@@ -383,7 +383,7 @@ def test_warnings_are_logged(out: Written) -> None:
 
 
 def crash(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    setup = "import sys\nfrom broker.telemetry.log import configure\nconfigure('debug', json=True, stream=sys.stderr)\n"
+    setup = "import sys\nfrom equabot_broker.telemetry.log import configure\nconfigure('debug', json=True, stream=sys.stderr)\n"
     return subprocess.run(
         [sys.executable, "-c", setup + code], capture_output=True, text=True, timeout=60, check=False,
         env=os.environ | environment,

@@ -14,8 +14,8 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from broker.domain.errors import CannotStart
-from broker.telemetry.events import (
+from equabot_broker.domain.errors import CannotStart
+from equabot_broker.telemetry.events import (
     AcquireAnswered,
     CallerRefused,
     Event,
@@ -32,7 +32,7 @@ from broker.telemetry.events import (
     RefreshSucceeded,
     StoreRecovered,
 )
-from broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot, SourceGauge
+from equabot_broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot, SourceGauge
 
 SNAPSHOT = Snapshot(
     credentials=(
@@ -282,7 +282,7 @@ def test_who_does_not_serve_metrics_does_not_pay_for_them() -> None:
     """`prometheus_client` and the HTTP server are imported with `serve` and not before."""
     code = """
 import sys
-from broker.telemetry.metrics import Metrics
+from equabot_broker.telemetry.metrics import Metrics
 Metrics(version="1")
 print([name for name in ("prometheus_client", "http.server") if name in sys.modules])
 """

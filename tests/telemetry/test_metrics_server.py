@@ -11,9 +11,9 @@ from contextlib import AsyncExitStack, suppress
 
 import pytest
 
-from broker.telemetry import _metrics_server
-from broker.telemetry._metrics_server import CONNECTIONS, CONNECTIONS_PER_PEER
-from broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot
+from equabot_broker.telemetry import _metrics_server
+from equabot_broker.telemetry._metrics_server import CONNECTIONS, CONNECTIONS_PER_PEER
+from equabot_broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot
 
 MANY = Snapshot(
     credentials=[CredentialGauge(profile=f"acme:{number:06}", provider="acme", state="ok") for number in range(40_000)]

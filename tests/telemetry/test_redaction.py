@@ -8,11 +8,11 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from broker.domain.errors import LeaseNotFound
-from broker.domain.secret_value import SecretValue
-from broker.telemetry.redaction import MASK, PIECE, Redactor
 from equabot.broker.v1.admin_pb2 import LeaseSummary, ListLeasesResponse
 from equabot.broker.v1.broker_pb2 import Lease
+from equabot_broker.domain.errors import LeaseNotFound
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.telemetry.redaction import MASK, PIECE, Redactor
 
 KEYS = {
     "anthropic": "sk-ant-api03-pT6bZ_9xQw3-Lm5nRk8vY2cJ7hGf4dSaEoUi1B0tNxAA",

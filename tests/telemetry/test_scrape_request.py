@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker.telemetry._scrape_request import Refused, read_request
+from equabot_broker.telemetry._scrape_request import Refused, read_request
 
 NAMES = frozenset({"broker-7f", "metrics.example.com"})
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from broker.domain.authorization import ENTROPY, Attempt, Code, Refusal, begin
-from broker.domain.provider import Provider
-from broker.domain.secret_value import SecretValue
-from broker.providers import PROVIDERS
-from broker.upstream.authorization import await_device, begin_device, redeem
-from broker.upstream.token_endpoint import HttpTokenEndpoint
+from equabot_broker.domain.authorization import ENTROPY, Attempt, Code, Refusal, begin
+from equabot_broker.domain.provider import Provider
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.providers import PROVIDERS
+from equabot_broker.upstream.authorization import await_device, begin_device, redeem
+from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
 from tests.fakes.authorization_server import ACCESS, REFRESH, AuthorizationServer
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import certifi
 import pytest
 
-from broker.domain.oauth import Answer, Blame, Failure, TokenRequest
-from broker.domain.probing import Request, Verdict
-from broker.domain.secret_value import SecretValue
-from broker.upstream.clients import outside_faults, trust
-from broker.upstream.probe import probe
-from broker.upstream.token_endpoint import HttpTokenEndpoint
+from equabot_broker.domain.oauth import Answer, Blame, Failure, TokenRequest
+from equabot_broker.domain.probing import Request, Verdict
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.upstream.clients import outside_faults, trust
+from equabot_broker.upstream.probe import probe
+from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
 
 ASKED = TokenRequest("http://unset", "json", {"grant_type": "refresh_token", "refresh_token": SecretValue("rt-canary")})
 VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")

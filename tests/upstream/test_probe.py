@@ -8,13 +8,13 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from broker.domain.cooldowns import Outcome
-from broker.domain.probing import Found, Request, Verdict
-from broker.domain.profiles import Profile
-from broker.domain.provider import Catalog, Mode
-from broker.domain.secret_value import SecretValue
-from broker.providers import PROVIDERS
-from broker.upstream.probe import AT_ONCE, WITHIN, HttpProbes, probe
+from equabot_broker.domain.cooldowns import Outcome
+from equabot_broker.domain.probing import Found, Request, Verdict
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.provider import Catalog, Mode
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.providers import PROVIDERS
+from equabot_broker.upstream.probe import AT_ONCE, WITHIN, HttpProbes, probe
 from tests.fakes.upstream import Answer, Upstream
 
 

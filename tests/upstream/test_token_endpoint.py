@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.domain.oauth import LARGEST, Answer, Blame, Failure, TokenRequest, Tokens, read_answer
-from broker.domain.secret_value import SecretValue
-from broker.upstream.token_endpoint import HttpTokenEndpoint
+from equabot_broker.domain.oauth import LARGEST, Answer, Blame, Failure, TokenRequest, Tokens, read_answer
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
 from tests.fakes.token_endpoint import TokenEndpoint
 
 LOST = Failure(Blame.UNCERTAIN, "no_answer", "the token endpoint was asked, and its answer is lost")
@@ -250,7 +250,8 @@ async def test_nothing_of_it_is_told(endpoint: TokenEndpoint, fault: str, caplog
 def test_only_who_asks_loads_the_library() -> None:
     """Ten mebibytes, which a broker with nothing to refresh does without."""
     program = (
-        "import sys, broker.bootstrap; from broker.upstream.token_endpoint import HttpTokenEndpoint; HttpTokenEndpoint();"
+        "import sys, equabot_broker.bootstrap;"
+        "from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint; HttpTokenEndpoint();"
         "print([name for name in ('httpx', 'httpcore', 'h11') if name in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)

@@ -1,0 +1,7 @@
+"""``python -m equabot_broker`` is the ``equabot`` command."""
+
+import sys
+
+from equabot_broker.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,209 @@
+"""The engine, wired: what moves, and what it is given."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from equabot_broker.bootstrap.sources import Sources, build_sources
+from equabot_broker.bootstrap.stores import agent_stores, login_places, mirrors, secret_stores
+from equabot_broker.config.model import Config
+from equabot_broker.domain.policies import Delivery
+from equabot_broker.engine.availability import Availability
+from equabot_broker.engine.choosing import Choosing
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.confirming import Confirming
+from equabot_broker.engine.expiring import Expiring
+from equabot_broker.engine.ingesting import Followed, Ingesting
+from equabot_broker.engine.leasing import Leasing
+from equabot_broker.engine.mirroring import Mirroring
+from equabot_broker.engine.ordering import Ordering
+from equabot_broker.engine.readiness import Readiness
+from equabot_broker.engine.redeeming import Redeeming
+from equabot_broker.engine.refreshing import Refreshing
+from equabot_broker.engine.remembering import Remembering
+from equabot_broker.engine.reporting import Reporting
+from equabot_broker.engine.spending import Spending
+from equabot_broker.engine.standing import Standings
+from equabot_broker.engine.suitability import Suitability
+from equabot_broker.engine.suspending import Suspending
+from equabot_broker.engine.suspensions import Suspensions
+from equabot_broker.envoy.options import GatewayMode
+from equabot_broker.ports import StateStore
+from equabot_broker.storage.agent_stores import AgentStores
+from equabot_broker.telemetry.events import Events
+from equabot_broker.upstream.probe import HttpProbes
+from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
+
+
+class Engine:
+    """The moving parts, wired. Building them reads the state store and nothing else."""
+
+    def __init__(self, config: Config, *, clock: SystemClock, store: StateStore, events: Events) -> None:
+        stored = store.load()
+        self.standings = Standings(
+            clock=clock, store=store, events=events, warn_within=config.expiry.warn_within, usage=stored.usage
+        )
+        self.suitability = Suitability(clock=clock, catalog=config.catalog)
+        self.choosing = Choosing(
+            clock=clock,
+            store=store,
+            catalog=config.catalog,
+            policies=config.policies,
+            standings=self.standings,
+            suitability=self.suitability,
+            configured_order=config.order,
+            orders=stored.orders,
+            pins=stored.pins,
+            places=config.places,
+        )
+        self._clock = clock
+        self._config = config
+        self._sources = build_sources(config, clock)
+        self.ingesting = Ingesting(
+            self._sources.all,
+            tail=self._sources.tail,
+            clock=clock,
+            store=store,
+            events=events,
+            standings=self.standings,
+            stale_budget=config.expiry.stale_budget,
+            versions=stored.versions,
+        )
+        self._stores = stores = agent_stores(config, clock)
+        self.ordering = Ordering(
+            choosing=self.choosing, ingesting=self.ingesting, standings=self.standings, stores=_followed(config, stores)
+        )
+        self.mirroring = Mirroring(clock=clock, standings=self.standings, mirrors=mirrors(config, clock))
+        self.remembering = Remembering(clock=clock, standings=self.standings, stores=stores, catalog=config.catalog)
+        self.logins = login_places(config, stores, clock)
+        self._redeeming = Redeeming(clock=clock, stores=self.logins, endpoint=HttpTokenEndpoint(), rules=config.rules)
+        self.refreshing = Refreshing(
+            clock=clock,
+            events=events,
+            standings=self.standings,
+            redeeming=self._redeeming,
+            reread=self.ingesting.look_again,
+            chance=random.random,
+            identities=self._sources.identities,
+        )
+        self._probes = HttpProbes(config.catalog, allowed=config.probe)
+        self.confirming = Confirming(clock=clock, events=events, standings=self.standings, probes=self._probes)
+        self.reporting = Reporting(
+            clock=clock,
+            policies=config.policies,
+            standings=self.standings,
+            suitability=self.suitability,
+            refreshing=self.refreshing,
+            confirming=self.confirming,
+            cooldowns=config.cooldowns,
+            chance=random.random,
+        )
+        self.suspensions = Suspensions(stored.suspensions)
+        self.leasing = Leasing(
+            clock=clock,
+            store=store,
+            events=events,
+            policies=config.policies,
+            choosing=self.choosing,
+            standings=self.standings,
+            reporting=self.reporting,
+            options=config.leases,
+            deliveries=_deliveries(config),
+            suspensions=self.suspensions,
+            leases=stored.leases,
+        )
+        self.suspending = Suspending(
+            clock=clock,
+            store=store,
+            events=events,
+            policies=config.policies,
+            leasing=self.leasing,
+            suspensions=self.suspensions,
+        )
+        self.spending = Spending(
+            clock=clock,
+            events=events,
+            policies=config.policies,
+            standings=self.standings,
+            leasing=self.leasing,
+            refreshing=self.refreshing,
+            reporting=self.reporting,
+        )
+        self.expiring = Expiring(clock=clock, store=store, events=events, leasing=self.leasing, standings=self.standings)
+        self.availability = Availability(
+            policies=config.policies,
+            standings=self.standings,
+            choosing=self.choosing,
+            leasing=self.leasing,
+            suspensions=self.suspensions,
+        )
+        self.readiness = Readiness(
+            catalog=config.catalog,
+            standings=self.standings,
+            ingesting=self.ingesting,
+            availability=self.availability,
+            suspensions=self.suspensions,
+            required=config.required,
+        )
+
+    async def prepare(self, config: Config) -> "Prepared":
+        """Reads what is new in the sources of another configuration. Nothing is in effect before `apply`."""
+        sources = build_sources(config, self._clock, self._sources)
+        return Prepared(config, sources, await self.ingesting.following(sources.all))
+
+    def forsake(self, prepared: "Prepared") -> None:
+        """That configuration is not to be."""
+        self.ingesting.forsake(prepared.followed)
+
+    def apply(self, prepared: "Prepared") -> int:
+        """The configuration is in effect when this returns, in one turn of the loop: no one sees a part of it. Returns how many
+        leases it has ended. Raises nothing that could leave it half applied."""
+        config, before = prepared.config, self._config
+        self._config, self._sources = config, prepared.sources
+        known = config.catalog.providers
+        changed = frozenset(name for name, old in before.catalog.providers.items() if known.get(name) != old)
+        self.logins.add(secret_stores(config, self._clock, lacking=self.logins.lacks))
+        self._redeeming.apply(config.rules)
+        self._probes.apply(config.catalog, allowed=config.probe)
+        self.refreshing.apply(prepared.sources.identities)
+        self.remembering.apply(config.catalog)
+        self.ordering.apply(_followed(config, self._stores))
+        self.mirroring.apply(mirrors(config, self._clock))
+        self.choosing.apply(
+            catalog=config.catalog, policies=config.policies, configured_order=config.order, places=config.places
+        )
+        self.suitability.apply(config.catalog)
+        self.reporting.apply(policies=config.policies, cooldowns=config.cooldowns)
+        self.suspending.apply(config.policies)
+        self.spending.apply(config.policies)
+        ended = self.leasing.apply(
+            policies=config.policies, options=config.leases, deliveries=_deliveries(config), told=changed
+        )
+        self.ingesting.apply(
+            prepared.followed,
+            tail=prepared.sources.tail,
+            stale_budget=config.expiry.stale_budget,
+            known=lambda profile: profile.provider in known,
+        )
+        self.standings.apply(warn_within=config.expiry.warn_within)
+        self.standings.reordered()
+        self.readiness.apply(catalog=config.catalog, policies=config.policies, required=config.required)
+        return ended
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A configuration that could be in effect at once."""
+
+    config: Config
+    sources: Sources
+    followed: Sequence[Followed]
+
+
+def _followed(config: Config, stores: AgentStores) -> AgentStores | None:
+    return stores if any(spec.kind == "profile_store" for spec in config.sources) else None
+
+
+def _deliveries(config: Config) -> frozenset[Delivery]:
+    """A token is worth something only where there is a gateway that knows it."""
+    return frozenset({Delivery.RAW} if config.gateway.mode is GatewayMode.OFF else Delivery)

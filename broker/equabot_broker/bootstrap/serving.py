@@ -1,0 +1,251 @@
+"""A broker, from its start to its end."""
+
+import asyncio
+import logging
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+from equabot_broker.bootstrap.beside import beside, lastingly
+from equabot_broker.bootstrap.engine import Engine
+from equabot_broker.bootstrap.gateway import GatewayFiles
+from equabot_broker.bootstrap.listening import Servers
+from equabot_broker.bootstrap.reloading import Reloading
+from equabot_broker.bootstrap.stores import forget_copies, migrate_stores, prepare_seal
+from equabot_broker.config.model import Config
+from equabot_broker.domain.findings import none_at_all
+from equabot_broker.engine.clock import SystemClock
+from equabot_broker.envoy.options import GatewayMode
+from equabot_broker.envoy.process import EnvoyProcess
+from equabot_broker.identity.agent_socket import claim
+from equabot_broker.ports import Clock, StateStore, StoreFault
+from equabot_broker.storage.state import SqliteStateStore
+from equabot_broker.telemetry.audit_log import AuditLog, audit_output
+from equabot_broker.telemetry.event_log import log_event
+from equabot_broker.telemetry.events import Draining, Events, Started
+from equabot_broker.telemetry.folding import Folding
+from equabot_broker.telemetry.log import loop_exception_handler
+from equabot_broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot, SourceGauge
+from equabot_broker.telemetry.redaction import Redactor
+
+_log = logging.getLogger("equabot.stores")
+_CHECKPOINT_EVERY: Final = 5.0
+
+
+async def serve(
+    config: Config,
+    *,
+    redactor: Redactor | None = None,
+    reread: Callable[[], Config] | None = None,
+    on_hangup: Callable[[Callable[[bool], None]], None] = lambda _: None,
+) -> None:
+    """Runs a broker until SIGTERM or SIGINT, then drains it. The redactor is told what must not be logged. `reread` reads the
+    configuration again for a reload, by default as it is here. `on_hangup` is given what is to be called for each SIGHUP, with
+    whether the terminal is gone that the broker began at: then it stops, else it reloads. Raises CannotStart.
+
+    What fails while it runs stays with the part that failed (ADR 25). Anything else that comes out of it is a defect of its
+    start or of its end.
+    """
+    asyncio.get_running_loop().set_exception_handler(loop_exception_handler)
+    clock = SystemClock()
+    began = clock.steady()
+    stopping = _stop_signals()
+    metrics = Metrics(version=_version())
+    folding = Folding(log_event, now=clock.now, steady=clock.steady)
+    events = Events(folding.record, metrics.record)
+    await asyncio.to_thread(prepare_seal, config)
+    for migration in await asyncio.to_thread(migrate_stores, config):
+        _log.log(logging.WARNING if migration.fault else logging.INFO, "%s", migration)
+    with suppress(StoreFault):  # what is wrong with the store, its source reports
+        await asyncio.to_thread(forget_copies, config)
+    listen = config.listen
+    with claim(
+        config.run_dir, config.policies.agents, admin=listen.admin, control=listen.control, agent_paths=listen.agents
+    ) as claimed:
+        ran_before = os.path.exists(config.state_path)  # noqa: PTH110, ASYNC240  (which never raises)
+        store = SqliteStateStore(config.state_path, clock=clock)
+        try:
+            redactor = redactor or Redactor()
+            audit = _audit(config, clock, key=store.digest_key, clean=redactor.text, served=ran_before)
+            folding.sinks.insert(0, audit.record)
+            engine = Engine(config, clock=clock, store=store, events=events)
+            redactor.watch(engine.standings.secrets)
+            engine.readiness.blocked, audit.changed = lambda: audit.refuses, engine.readiness.look_again
+            async with AsyncExitStack() as stack:
+                stack.callback(audit.close)
+                stack.callback(folding.close)
+                stack.push_async_callback(engine.logins.close)
+                servers, files = Servers(config, engine, claimed, events=events, clock=clock, stack=stack), GatewayFiles()
+                reloading = Reloading(
+                    config,
+                    reread=reread or (lambda: config),
+                    engine=engine,
+                    servers=servers,
+                    gateway=files,
+                    events=events,
+                    clock=clock,
+                    key=store.digest_key,
+                )
+                await servers.start(store=store, audit=audit, configuration=reloading)
+                address = config.listen.metrics
+                snapshot = partial(_snapshot, engine, store, audit, clock, reloading)
+                served = metrics.serve(address.host, address.port, snapshot=snapshot)
+                stack.callback(served.close)
+                gateway = await _gateway(config, files, clock, stack)
+                moving = (
+                    engine.ingesting,
+                    engine.expiring,
+                    engine.refreshing,
+                    engine.confirming,
+                    engine.remembering,
+                    engine.mirroring,
+                )
+                tasks: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+                    **{type(part).__name__.lower(): part.run for part in moving},
+                    **({"gateway": gateway[0].run} if gateway else {}),
+                    "folding": partial(folding.run, clock.sleep),
+                    "checkpoints": partial(_checkpoints, store, audit, clock),
+                    "reloading": reloading.run,
+                }
+                lasting = (lastingly(name, run, clock=clock) for name, run in tasks.items())
+                await stack.enter_async_context(beside(*lasting, _remark_if_empty(engine)))
+                on_hangup(partial(_hung_up, asyncio.get_running_loop(), reloading, stopping))
+                events.emit(Started(version=metrics.version, seconds=clock.steady() - began))
+                reason = await stopping
+                events.emit(Draining(reason=reason))
+                engine.readiness.drain()
+                engine.leasing.drain()
+                await engine.refreshing.drain()
+        finally:
+            store.close()
+
+
+def _audit(config: Config, clock: Clock, *, key: bytes, clean: Callable[[str], str], served: bool) -> AuditLog:
+    """The audit log, begun."""
+    options = config.audit
+    audit = AuditLog(
+        audit_output(options.path, patient=options.fail_closed),
+        anchor=config.anchor_path,
+        key=key,
+        clean=clean,
+        version=_version(),
+        fail_closed=options.fail_closed,
+        served=served,
+        now=clock.now,
+        steady=clock.steady,
+    )
+    audit.begin()
+    return audit
+
+
+async def _gateway(config: Config, files: GatewayFiles, clock: SystemClock, stack: AsyncExitStack) -> tuple[EnvoyProcess, ...]:
+    """Writes the gateway's configuration, and starts it where it is the broker's to run. Raises CannotStart."""
+    if config.gateway.mode is GatewayMode.OFF:
+        return ()
+    gateway = files.write(config)
+    if config.gateway.mode is GatewayMode.SIDECAR:
+        return ()
+    file = gateway.control.parent / "envoy.yaml"
+    process = EnvoyProcess(config.gateway.envoy, file, host=gateway.host, port=gateway.port, clock=clock, chance=random.random)
+    stack.push_async_callback(process.stop)
+    await process.start()
+    return (process,)
+
+
+def _hung_up(
+    loop: asyncio.AbstractEventLoop,
+    reloading: Reloading,
+    stopping: "asyncio.Future[str]",
+    gone: bool,  # noqa: FBT001 - the handler has no other argument
+) -> None:
+    """On SIGHUP, between any two steps of this thread."""
+
+    def heed() -> None:
+        if not gone:
+            reloading.ask("SIGHUP")
+        elif not stopping.done():
+            stopping.set_result("SIGHUP: its terminal is gone")
+
+    with suppress(RuntimeError):  # the loop has closed: the broker has stopped
+        loop.call_soon_threadsafe(heed)
+
+
+async def _checkpoints(store: SqliteStateStore, audit: AuditLog, clock: SystemClock) -> None:
+    while True:
+        await clock.sleep(_CHECKPOINT_EVERY)
+        await store.checkpoint()
+        audit.write_waiting()
+        await asyncio.to_thread(audit.sync)
+
+
+async def _remark_if_empty(engine: Engine) -> None:
+    """Logs that no source holds a credential: the broker may be ready all the same."""
+    await engine.ingesting.wait_settled()
+    if not any(True for _ in engine.standings.all()):
+        none = none_at_all(engine.choosing.explaining.how_to_add(""))
+        _log.warning("%s: %s, so every request for a lease is refused: %s", none.subject, none.message, none.remedy)
+
+
+def _stop_signals() -> "asyncio.Future[str]":
+    loop = asyncio.get_running_loop()
+    stopping: asyncio.Future[str] = loop.create_future()
+
+    def stop(name: str) -> None:
+        if not stopping.done():
+            stopping.set_result(name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number.name)
+    return stopping
+
+
+def _snapshot(engine: Engine, store: StateStore, audit: AuditLog, clock: SystemClock, reloading: Reloading) -> Snapshot:
+    now = clock.now()
+    leases: Counter[tuple[str, str]] = Counter()
+    streams: Counter[str] = Counter()
+    for lease in engine.leasing.living():
+        leases[lease.agent, lease.provider] += 1
+        streams[lease.agent] += lease.streaming
+    return Snapshot(
+        credentials=[
+            CredentialGauge(
+                profile=candidate.id,
+                provider=candidate.held.profile.provider,
+                state=candidate.standing.state.value,
+                expires_at=candidate.held.profile.expires_at,
+                agent=agent,
+            )
+            for (agent, _), candidate in engine.standings.all()
+        ],
+        sources=[
+            SourceGauge(
+                source=state.name,
+                sync_age=None if state.synced_at is None else max(now - state.synced_at, 0.0),
+                stale=bool(state.fault or state.stale_units),
+            )
+            for state in engine.ingesting.states
+        ],
+        leases=leases,
+        streams=streams,
+        suspended=engine.suspending.states(),
+        store_fault=bool(store.fault),
+        audit_fault=bool(audit.fault),
+        anchor_faults=audit.anchor_faults,
+        audit_lost=audit.lost,
+        audit_sequence=audit.head.sequence,
+        config_reload_ok=reloading.ok,
+        config_reloaded_at=reloading.reloaded_at,
+    )
+
+
+def _version() -> str:
+    try:
+        return version("equabot-broker")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,78 @@
+"""Why no broker answers a command, and what to do about it: shortly, and for the user who types."""
+
+import os
+from argparse import Namespace
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from equabot_broker.cli.arguments import configuration
+from equabot_broker.cli.exits import Exit, Failure
+from equabot_broker.cli.surroundings import environment
+from equabot_broker.domain.known_names import no_agent
+
+if TYPE_CHECKING:
+    from equabot_broker.config.model import Config
+
+_OWN_PORTS = "EQUABOT_LISTEN_HEALTH=127.0.0.1:8687 EQUABOT_LISTEN_METRICS=127.0.0.1:9465 equabot serve"
+_LOCAL = ("unix:", "127.", "localhost:", "[::1]:")
+
+
+def absence(address: str, args: Namespace, *, remedy: str) -> Failure:
+    """Why no broker answers at the address, and the step to take; or that the agent, which the address is made of, is not
+    known. `remedy` is what the client library advises. What gRPC says is for its developers, and never a part of it."""
+    socket = Path(address.removeprefix("unix:")) if address.startswith("unix:") else None
+    if socket is not None and (closed := closed_to(socket)):
+        return Failure(closed, code=Exit.NO_BROKER)
+    if socket is not None and (unknown := _unknown_agent(args, socket)):
+        return Failure(unknown, code=Exit.USAGE)
+    local = address.startswith(_LOCAL) and "certificate is" not in remedy
+    asked = "" if local and not environment().get("EQUABOT_BROKER_ADDRESS") else remedy
+    how = f"{asked} `equabot serve` starts one" if asked else "start one with `equabot serve`"
+    return Failure(f"no broker answers at {address}: {how}", code=Exit.NO_BROKER)
+
+
+def closed_to(socket: Path) -> str:
+    """Whether a broker of another user is there, and what its user and this one can do. Empty: there is none that is seen."""
+    step = _closed_step(socket)
+    if step is None:
+        return ""
+    owner = _owner(step)
+    if owner == os.geteuid():
+        return f"{socket} cannot be opened, because {step} is closed to its own user: chmod u+rwx {step}"
+    do = f"use it as that user (sudo -u '#{owner}' equabot …)" if owner is not None else "use it as its user"
+    return (
+        f"{socket} is a broker's of another user, which user {os.geteuid()} may not open: {do}, as an agent in the group of its"
+        f" socket's directory, or start your own on other ports: `{_OWN_PORTS}`"
+    )
+
+
+def _closed_step(socket: Path) -> Path | None:
+    """The directory on the way that this user may not enter, or the socket that it may not write to."""
+    for step in (*reversed(socket.parents), socket):
+        try:
+            step.stat()
+        except PermissionError:
+            return step.parent
+        except OSError:
+            return None
+    return None if os.access(socket, os.W_OK) else socket
+
+
+def _owner(step: Path) -> int | None:
+    try:
+        return step.stat().st_uid
+    except OSError:
+        return None
+
+
+def _unknown_agent(args: Namespace, socket: Path) -> str:
+    """An agent that is named and not configured has no socket, whether or not a broker runs: that is no missing broker."""
+    agent = getattr(args, "agent", None)
+    config: Config | None = None
+    with suppress(Failure):
+        config = configuration(args)
+    if not agent or config is None or agent in config.policies.agents:
+        return ""
+    file = config.file or config.home / "equabot.yaml"
+    return f"{no_agent(agent, config.policies.agents)}. Agents are configured in {file}; without that there is no {socket}"

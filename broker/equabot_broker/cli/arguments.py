@@ -1,0 +1,77 @@
+"""Arguments that several commands take, and how their texts are read."""
+
+import re
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from datetime import timedelta
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Final
+
+from equabot_broker.cli.exits import Exit, Failure
+from equabot_broker.cli.surroundings import environment
+from equabot_broker.domain.known_names import no_agent
+
+if TYPE_CHECKING:
+    from equabot_broker.config.model import Config
+
+_PROGRAM: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def add_places(parser: ArgumentParser) -> None:
+    """Where configuration and sockets are, and how much to say."""
+    parser.add_argument("--config", metavar="FILE", help="the configuration (default: $EQUABOT_HOME/equabot.yaml)")
+    parser.add_argument("--run-dir", metavar="DIR", help="the directory of the sockets")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice: still more")
+
+
+def add_agent(parser: ArgumentParser) -> None:
+    """Which agent to be."""
+    parser.add_argument("--agent", metavar="NAME", help="the agent to speak as (default: main)")
+
+
+def add_delivery(parser: ArgumentParser, default: str) -> None:
+    """What the leases are to bring."""
+    parser.add_argument("--delivery", metavar="raw|brokered", help=f"raw: the key itself; brokered: a token ({default})")
+
+
+def delivery(args: Namespace) -> str | None:
+    """What was asked for: by the argument, else by `EQUABOT_DELIVERY`, which `exec` sets for a command without keys."""
+    return args.delivery or environment().get("EQUABOT_DELIVERY") or None
+
+
+def client(command: str) -> str | None:
+    """The program that a command is, for the broker to choose a credential by; None where its name cannot be one."""
+    name = PurePath(command).name
+    return name if _PROGRAM.fullmatch(name) else None
+
+
+def duration(written: str) -> timedelta:
+    """`15m`, `1h30m`. Raises ArgumentTypeError."""
+    from equabot_broker.config.faults import Refused  # noqa: PLC0415
+    from equabot_broker.config.values import duration as seconds  # noqa: PLC0415
+
+    try:
+        return timedelta(seconds=seconds(written))
+    except Refused as refused:
+        message = str(refused)
+    raise ArgumentTypeError(message)
+
+
+def configuration(args: Namespace) -> "Config":
+    """The configuration that the arguments and the environment name. Raises Failure with every fault in it."""
+    from equabot_broker.config.faults import ConfigurationFaults  # noqa: PLC0415
+    from equabot_broker.config.load import load  # noqa: PLC0415
+
+    try:
+        return load(config_path=args.config, run_dir=args.run_dir, environ=environment())
+    except ConfigurationFaults as faults:
+        raise Failure(str(faults), code=Exit.USAGE) from None
+
+
+def chosen_agent(args: Namespace, config: "Config") -> str:
+    """The agent that is meant: the one that the arguments name, else `main`, else the first that is configured. Raises Failure
+    where there is none of that name."""
+    agents = config.policies.agents
+    agent: str = args.agent or next((name for name in ("main", *agents) if name in agents), "main")
+    if agent not in agents:
+        raise Failure(no_agent(agent, agents), code=Exit.USAGE)
+    return agent

@@ -1,0 +1,209 @@
+"""`equabot audit`: whether the audit log is what the broker wrote, all of it, in its order; and accepting what is not known."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from equabot_broker.cli import output
+from equabot_broker.cli.arguments import add_places
+from equabot_broker.cli.connecting import admin
+from equabot_broker.cli.exits import Exit, Failure
+from equabot_broker.cli.surroundings import environment
+
+if TYPE_CHECKING:
+    from equabot_broker.domain.audit import Head, Summary, Verifying
+
+_LONGEST_LINE: Final = 1 << 20
+_SHORTEST_NOTE: Final = 8
+_LONGEST_ANCHOR: Final = 256
+_ABOUT: Final = """\
+Reads one log, in one file or in several, the oldest first. Exits with 0 and one line for a log that is whole; with 1 and
+the first fault, by file and line, for one in which a record was changed, taken out, put in or moved.
+
+A log whose last records were cut off still has a whole chain. The anchor shows the cut: <state>/audit.head, or audit.anchor of
+the configuration, in which the broker keeps the last record's hash. It is compared with the log where the configuration
+names the last FILE as audit.path, or with --anchor. A start of the broker at which the anchor was lost or did not fit is a
+fault, too, until an operator accepts it (`equabot audit accept`). --no-anchor does without, and accepts such starts.
+--head takes a hash that was noted elsewhere: the broker writes them to its own log, and this command prints one.
+"""
+_ACCEPTING: Final = """\
+A broker that finds no anchor for its audit log, or one that does not fit, cannot tell whether records were cut off. It says
+so in its log, in metrics and to `equabot doctor`, and with audit.fail_closed it grants nothing. Look at the log first:
+compare it with a hash that was noted elsewhere. This command then records that you accept it.
+"""
+
+
+def add_parser(subparsers: Any, **described: str) -> None:
+    """`audit verify [--head HASH]… [--anchor FILE | --no-anchor] [--captured] FILE…` and `audit accept`."""
+    parser: ArgumentParser = subparsers.add_parser("audit", **described)
+    family = parser.add_subparsers(metavar="COMMAND", required=True)
+    verify = _command(family, "verify", "find what was changed in an audit log", _ABOUT)
+    verify.add_argument("files", metavar="FILE", nargs="+", help="a file of the log, oldest first; - is standard input")
+    verify.add_argument(
+        "--head", metavar="HASH", action="append", default=[], help="the hash of a record that must be there (or its beginning)"
+    )
+    anchors = verify.add_mutually_exclusive_group()
+    anchors.add_argument("--anchor", metavar="FILE", help="the anchor, which the log must end with")
+    anchors.add_argument(
+        "--no-anchor",
+        action="store_true",
+        help="verify without an anchor, and accept starts of the broker at which no anchor fitted",
+    )
+    verify.add_argument(
+        "--captured",
+        action="store_true",
+        help="what a container printed: other lines stand between the records, and the first ones may be gone",
+    )
+    verify.set_defaults(run=run)
+    accept = _command(family, "accept", "accept an audit log that no anchor vouches for", _ACCEPTING)
+    accept.set_defaults(run=run_accept)
+
+
+def _command(family: Any, name: str, about: str, description: str) -> ArgumentParser:
+    from argparse import RawDescriptionHelpFormatter  # noqa: PLC0415
+
+    parser: ArgumentParser = family.add_parser(
+        name, help=about, description=description, formatter_class=RawDescriptionHelpFormatter
+    )
+    add_places(parser)
+    parser.set_defaults(agent=None)
+    return parser
+
+
+def run(args: Namespace) -> int:
+    """Prints one line. Raises Failure for a log that is not whole, and for a file that cannot be read."""
+    from equabot_broker.domain.audit import Verifying  # noqa: PLC0415
+
+    anchor = _anchor(args)
+    known = None if anchor is None else _held(anchor)
+    found = _verified(Verifying(captured=args.captured, noted=map(_hash, args.head), anchor=known), args.files)
+    if anchor is not None:
+        _check_end(found, anchor, known)
+    if found.doubts and not args.no_anchor:
+        raise Failure(
+            f"{args.files[-1]}: no anchor vouches for it at {_times(len(found.doubts))} ({', '.join(found.doubts)}):"
+            " records may have been cut off before. Compare it with a noted hash (--head), then `equabot audit accept`, or use"
+            " --no-anchor"
+        )
+    output.say(_said(found, compared=anchor is not None))
+    return Exit.DONE
+
+
+def run_accept(args: Namespace) -> int:
+    """Says what was accepted. Raises Failure."""
+    with admin(args) as operator:
+        accepted = operator.accept_audit_log()
+    output.say(f"accepted, and recorded: {accepted}" if accepted else "there is nothing to accept")
+    return Exit.DONE
+
+
+def _anchor(args: Namespace) -> Path | None:
+    """The anchor of the log, where one is known: what the arguments say, or the configuration of whose broker it is the log."""
+    if args.anchor:
+        return Path(args.anchor)
+    if args.no_anchor or args.captured or args.files[-1] == "-":
+        return None
+    from equabot_broker.config.faults import ConfigurationFaults  # noqa: PLC0415
+    from equabot_broker.config.load import load  # noqa: PLC0415
+
+    try:
+        config = load(config_path=args.config, run_dir=args.run_dir, environ=environment())
+    except ConfigurationFaults:
+        return None  # it may be another machine's log
+    path = config.audit.path
+    return config.anchor_path if path is not None and path.resolve() == Path(args.files[-1]).resolve() else None
+
+
+def _held(anchor: Path) -> "Head | None":
+    from equabot_broker.domain.audit import Unsound, parse_anchor  # noqa: PLC0415
+    from equabot_broker.files.reading import Unreadable, read_some  # noqa: PLC0415
+
+    try:
+        return parse_anchor(read_some(anchor, limit=_LONGEST_ANCHOR).data).head
+    except FileNotFoundError:
+        why = "it is missing"
+    except Unreadable as unreadable:
+        why = f"it {unreadable.why}"
+    except Unsound as unsound:
+        why = unsound.message
+    raise Failure(
+        f"the log's anchor {anchor}: {why}. Without it nothing shows whether records were cut off at the end, or all replaced:"
+        " compare the log with a noted hash (--head), and accept that with --no-anchor"
+    )
+
+
+def _check_end(found: "Summary", anchor: Path, known: "Head | None") -> None:
+    """Raises Failure where the log goes on behind its anchor for longer than a crash explains. While a broker writes, the
+    anchor moves."""
+    from equabot_broker.domain.audit import CRASH_SECONDS  # noqa: PLC0415
+
+    if found.anchored is None or found.head.sequence <= found.anchored.head.sequence + 1 or _held(anchor) != known:
+        return
+    if found.beyond > CRASH_SECONDS:
+        raise Failure(
+            f"the log's anchor {anchor} is {found.head.sequence - found.anchored.head.sequence} records older than the log: an"
+            " older copy of it was put back. Compare the log with a noted hash (--head), and accept that with --no-anchor"
+        )
+
+
+def _times(count: int) -> str:
+    return "one start" if count == 1 else f"{count} starts"
+
+
+def _hash(text: str) -> str:
+    wanted = text.strip().lower()
+    if len(wanted) < _SHORTEST_NOTE or wanted.strip("0123456789abcdef"):
+        raise Failure(
+            f"--head wants a record's hash, or at least {_SHORTEST_NOTE} digits of it, in hexadecimal", code=Exit.USAGE
+        )
+    return wanted
+
+
+def _verified(verifying: "Verifying", files: Sequence[str]) -> "Summary":
+    from equabot_broker.domain.audit import Unsound  # noqa: PLC0415
+
+    name, before, rest = files[0], 0, b""
+    try:
+        for name in files:
+            before = verifying.lines
+            with _opened(name) as file:
+                rest = _read(verifying, file)
+            if rest:
+                break
+        return verifying.end(rest)
+    except Unsound as why:
+        place = f"{name}:{why.line - before}" if why.line > before else name
+        raise Failure(f"{place}: {why}") from None
+
+
+def _read(verifying: "Verifying", file: BinaryIO) -> bytes:
+    """Takes every line; returns what follows the last newline."""
+    while line := file.readline(_LONGEST_LINE):
+        if not line.endswith(b"\n"):
+            return line
+        verifying.take(line[:-1])
+    return b""
+
+
+def _opened(name: str) -> BinaryIO:
+    return open(0, "rb", closefd=False) if name == "-" else open(name, "rb")  # noqa: PTH123 - the caller closes it
+
+
+def _said(found: "Summary", *, compared: bool) -> str:
+    parts = [
+        f"sound: {found.records} records from {found.first} to {found.last}",
+        f"the last is {found.head.sequence}, hash {found.head.hash}",
+    ]
+    if found.after.sequence:
+        parts.append(f"it goes on from record {found.after.sequence}, hash {found.after.hash}, of an earlier file")
+    if found.lost:
+        parts.append(f"{found.lost} more could not be recorded")
+    if found.torn:
+        parts.append(f"a crash left {found.torn} unfinished")
+    if found.accepted:
+        parts.append(f"an operator accepted {_times(found.accepted)} for which no anchor vouches")
+    if found.doubts:
+        parts.append(f"no anchor vouches for {_times(len(found.doubts))}")
+    parts.append("it ends as its anchor says" if compared else "no anchor was compared with its end")
+    return "; ".join(parts)

@@ -1,0 +1,162 @@
+"""`equabot models auth`: the credentials in an agent's store. With a broker or without one."""
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
+
+from equabot_broker.cli import auth_entering, auth_login, auth_order, output
+from equabot_broker.cli.arguments import add_agent, add_places
+from equabot_broker.cli.exits import Exit, Failure
+from equabot_broker.cli.output import Cell, Style
+from equabot_broker.cli.storing import Desk, faults, strike
+from equabot_broker.cli.surroundings import now
+from equabot_broker.domain.auth_document import Document, without_entry
+from equabot_broker.domain.auth_entries import entry_ids
+from equabot_broker.domain.policies import MAIN
+from equabot_broker.domain.provider import Mode
+
+if TYPE_CHECKING:
+    from equabot_broker.domain.profiles import Profile
+
+_ABOUT = "Secrets come from a prompt that does not show them, or from standard input; never from an argument."
+
+
+def add_parser(subparsers: Any) -> None:
+    """`auth add|login|paste-token|setup-token|order|list|remove`."""
+    auth: ArgumentParser = subparsers.add_parser(
+        "auth", help="store credentials, log in, say which is used first", description=_ABOUT
+    )
+    family = auth.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    parser = _command(family, "add", auth_entering.add, "store a credential, asking for what is not said")
+    parser.add_argument("--provider", metavar="P")
+    parser.add_argument("--method", choices=auth_entering.METHODS, help="what it is, or how to come by it")
+    _profile_id(parser, "P:default")
+    _expires_in(parser)
+
+    parser = _command(family, "login", auth_login.run, "log in at the provider's, and store the login")
+    parser.add_argument("--provider", metavar="P", required=True)
+    _profile_id(parser, "P:<e-mail>, or P:default where none is told")
+
+    parser = _command(family, "paste-token", auth_entering.paste_token, "store a token of any provider")
+    parser.add_argument("--provider", metavar="P", required=True)
+    _profile_id(parser, "P:manual")
+    _expires_in(parser)
+
+    parser = _command(family, "setup-token", auth_entering.setup_token, "run `claude setup-token` and store its token")
+    parser.add_argument("--provider", metavar="P", default="anthropic", help="anthropic, and no other")
+    _profile_id(parser, "anthropic:default")
+
+    auth_order.add_parser(family)
+
+    parser = _command(family, "list", show, "the profiles in the store")
+    parser.add_argument("--provider", metavar="P", help="only this provider's")
+    parser.add_argument("--json", action="store_true", help="one JSON document")
+
+    parser = _command(family, "remove", remove, "take a profile out of the store")
+    parser.add_argument("profile", metavar="PROFILE_ID")
+
+
+def _command(family: Any, name: str, run: Any, about: str) -> ArgumentParser:
+    parser: ArgumentParser = family.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}. {_ABOUT}")
+    add_agent(parser)
+    add_places(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _profile_id(parser: ArgumentParser, default: str) -> None:
+    parser.add_argument("--profile-id", metavar="ID", help=f"the profile to make or replace (default: {default})")
+
+
+def _expires_in(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--expires-in", metavar="365d", type=auth_entering.lifetime, help="ms, s, m, h or d; a plain number is days"
+    )
+
+
+def show(args: Namespace) -> int:
+    """Lists the profiles that the agent's store holds, and those of `main` that it reads through to."""
+    desk = Desk.of(args)
+    provider = desk.provider(args.provider).id if args.provider else ""
+    found = [(agent, desk.entries(agent)) for agent in dict.fromkeys((desk.agent, MAIN))]
+    own = {profile.id for profile in found[0][1].profiles}
+    listed = [
+        (agent, profile)
+        for agent, entries in found
+        for profile in entries.profiles
+        if provider in ("", profile.provider) and (agent == desk.agent or profile.id not in own)
+    ]
+    for fault in (fault for _, entries in found for fault in entries.faults):
+        output.complain(fault.message)
+    if args.json:
+        output.document({
+            "agentId": desk.agent,
+            "authStorePath": str(desk.store.path),
+            "profiles": [_described(agent, profile) for agent, profile in listed],
+        })  # fmt: skip
+        return Exit.DONE
+    output.table(
+        [
+            (profile.id, profile.mode.value, _worth(profile), profile.email, f"(agent {agent})" if agent != desk.agent else "")
+            for agent, profile in listed
+        ],
+        header=("profile", "type", "credential", "e-mail", ""),
+    )
+    return Exit.DONE
+
+
+def _described(agent: str, profile: "Profile") -> dict[str, Any]:
+    expires = profile.expires_at
+    return {
+        "profileId": profile.id,
+        "provider": profile.provider,
+        "type": profile.mode.value,
+        "label": profile.secret.label() if profile.secret else None,
+        "fault": profile.fault or None,
+        "expiresAt": None if expires is None else output.rfc3339(expires),
+        "email": profile.email or None,
+        "agent": agent,
+    }
+
+
+def _worth(profile: "Profile") -> Cell:
+    if profile.secret is None:
+        return Cell(profile.fault, Style.BAD)
+    if profile.expires_at is None:
+        return Cell(profile.secret.label())
+    gone = profile.expires_at <= now() and not (profile.mode is Mode.OAUTH and profile.refresh)
+    when = f"{'expired' if profile.expires_at <= now() else 'expires'} {output.relative(profile.expires_at, now())}"
+    return Cell(f"{profile.secret.label()} {when}", Style.BAD if gone else Style.PLAIN)
+
+
+def remove(args: Namespace) -> int:
+    """Takes the profile out of the agent's store and out of the configuration. Another source keeps what it has."""
+    desk = Desk.of(args)
+    owner, colon, _ = args.profile.partition(":")
+    wanted = desk.profile(args.profile, desk.provider(owner)) if colon else args.profile
+    there = False
+
+    def change(document: Document) -> Document:
+        nonlocal there
+        written = entry_ids(document, desk.config.catalog).get(wanted, args.profile)
+        there = written in document.entries
+        return without_entry(document, written) if there else document
+
+    with faults():
+        if desk.store.path.exists():
+            desk.store.edit(change)
+    if not there:
+        raise Failure(_whereabouts(desk, wanted))
+    output.say(f"removed {wanted} from {desk.store.path}")
+    strike(desk.config, wanted)
+    if wanted in desk.config.order.get(wanted.partition(":")[0], ()):
+        output.complain(f"auth.order in {desk.config.file} still names {wanted}: take it out there")
+    return Exit.DONE
+
+
+def _whereabouts(desk: Desk, profile_id: str) -> str:
+    """Why there is nothing to remove."""
+    missing = f"{profile_id} is not in {desk.store.path}"
+    if desk.agent != MAIN and any(profile.id == profile_id for profile in desk.entries(MAIN).profiles):
+        return f"{missing}, but in the store of {MAIN}, which {desk.agent} reads: --agent {MAIN} removes it there"
+    return f"{missing}: `equabot models auth list` tells what is, and `equabot models status` where others come from"

@@ -1,0 +1,114 @@
+"""`equabot models auth order`: which of a provider's profiles an agent tries, and in which order. Kept in the agent's store."""
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from equabot_broker.cli import output
+from equabot_broker.cli.arguments import add_agent, add_places
+from equabot_broker.cli.exits import Exit, Failure
+from equabot_broker.cli.storing import Desk, faults, stored_order
+from equabot_broker.domain.auth_entries import with_order_of
+from equabot_broker.domain.known_names import meant
+from equabot_broker.domain.policies import MAIN
+from equabot_broker.domain.profiles import State
+from equabot_broker.domain.provider import Provider
+
+
+def add_parser(subparsers: Any) -> None:
+    """`order get|set|clear`."""
+    about = "which profiles an agent tries, and in which order"
+    order: ArgumentParser = subparsers.add_parser("order", help=about, description=about[0].upper() + about[1:] + ".")
+    family = order.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser = _command(family, "get", get, "tell the agent's own order")
+    parser.add_argument("--json", action="store_true", help="one JSON document")
+    parser = _command(family, "set", put, "try these profiles, in this order, and no other")
+    parser.add_argument("profiles", metavar="PROFILE_ID", nargs="+")
+    _command(family, "clear", clear, "take the agent's own order away")
+
+
+def _command(family: Any, name: str, run: Any, about: str) -> ArgumentParser:
+    parser: ArgumentParser = family.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+    parser.add_argument("--provider", metavar="P", required=True)
+    add_agent(parser)
+    add_places(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def get(args: Namespace) -> int:
+    """Prints the order, and where it is kept."""
+    desk, provider = _named(args)
+    _tell(desk, provider, as_json=args.json)
+    return Exit.DONE
+
+
+def put(args: Namespace) -> int:
+    """Stores the order. Raises Failure for a profile that is not there, of another provider, or named twice."""
+    desk, provider = _named(args)
+    wanted = tuple(desk.profile(written, provider) for written in args.profiles)
+    if len(set(wanted)) < len(wanted):
+        raise Failure("a profile is named twice: name each once", code=Exit.USAGE)
+    unknown = _unknown(args, desk, provider, wanted)
+    if unknown:
+        raise Failure(unknown)
+    _edit(desk, provider, wanted)
+    _tell(desk, provider, as_json=False)
+    return Exit.DONE
+
+
+def clear(args: Namespace) -> int:
+    """Takes the order away. Idempotent."""
+    desk, provider = _named(args)
+    if stored_order(desk, provider.id):
+        _edit(desk, provider, ())
+    _tell(desk, provider, as_json=False)
+    return Exit.DONE
+
+
+def _named(args: Namespace) -> tuple[Desk, Provider]:
+    desk = Desk.of(args)
+    return desk, desk.provider(args.provider)
+
+
+def _edit(desk: Desk, provider: Provider, ids: tuple[str, ...]) -> None:
+    with faults():
+        desk.store.edit(lambda document: with_order_of(document, provider.id, ids, desk.config.catalog))
+
+
+def _unknown(args: Namespace, desk: Desk, provider: Provider, wanted: tuple[str, ...]) -> str:
+    """Which of the profiles nobody knows, and which there are; empty where all are known."""
+    from equabot_broker.cli.status_reading import look  # noqa: PLC0415
+
+    stored = {profile.id for agent in (desk.agent, MAIN) for profile in desk.entries(agent).profiles}
+    if stored.issuperset(wanted):
+        return ""
+    known = stored | {p.id for p in look(args, desk.config, desk.agent).profiles if p.state != State.MISSING}
+    known = {profile for profile in known if profile.startswith(f"{provider.id}:")}
+    missing = [profile for profile in wanted if profile not in known]
+    if not missing:
+        return ""
+    there = (
+        f"there are {', '.join(sorted(known))}" if known else f"{provider.id} has none: `equabot models auth add` stores one"
+    )
+    return f"no profile {', '.join(missing)} is known; {there}{meant(missing[0], known)}"
+
+
+def _tell(desk: Desk, provider: Provider, *, as_json: bool) -> None:
+    order = stored_order(desk, provider.id)
+    if as_json:
+        output.document({
+            "agentId": desk.agent,
+            "agentDir": str(desk.store.path.parent),
+            "provider": provider.id,
+            "authStorePath": str(desk.store.path),
+            "order": list(order) or None,
+        })  # fmt: skip
+        return
+    configured = ", ".join(desk.config.order.get(provider.id, ()))
+    output.table([
+        ("Agent", desk.agent),
+        ("Provider", provider.id),
+        ("Profile store", str(desk.store.path)),
+        ("Order", ", ".join(order) or "none of its own"),
+        *([("Configured", f"{configured}{' (not used)' if order else ''}")] if configured else []),
+    ])  # fmt: skip

@@ -1,0 +1,107 @@
+"""`equabot config check`: whether a broker would accept its configuration, without starting one."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from equabot_broker.cli import output
+from equabot_broker.cli.arguments import add_places
+from equabot_broker.cli.exits import Exit
+from equabot_broker.cli.problems import plain
+from equabot_broker.cli.surroundings import environment
+from equabot_broker.domain.findings import Finding, Severity
+
+if TYPE_CHECKING:
+    from equabot_broker.config.model import Config
+
+
+def add_parser(subparsers: Any, **described: str) -> None:
+    """`config check [--config F] [--run-dir D] [--json]`."""
+    parser: ArgumentParser = subparsers.add_parser("config", **described)
+    check: ArgumentParser = parser.add_subparsers(metavar="COMMAND", required=True).add_parser(
+        "check",
+        help="tell every fault of a configuration, or what it comes to",
+        description="Exits with 0 for a configuration that a broker would accept, 64 for one that it would refuse.",
+    )
+    check.add_argument("--json", action="store_true", help="one JSON document: faults, warnings, and what applies")
+    add_places(check)
+    check.set_defaults(run=run)
+
+
+def run(args: Namespace) -> int:
+    """Prints a summary, or every fault on a line of its own to standard error, where warnings go as well. As JSON all of it is
+    on standard output."""
+    from equabot_broker.config.faults import ConfigurationFaults  # noqa: PLC0415
+    from equabot_broker.config.load import load  # noqa: PLC0415
+
+    try:
+        config = load(config_path=args.config, run_dir=args.run_dir, environ=environment())
+    except ConfigurationFaults as refused:
+        if args.json:
+            output.report(_document(None, [asdict(fault) for fault in refused.faults], []))
+        else:
+            for fault in refused.faults:
+                output.fault(str(fault))
+        return Exit.USAGE
+    warnings = [*_warnings(config), *_around(config)]
+    if args.json:
+        output.report(_document(config, [], [plain(warning) for warning in warnings]))
+        return Exit.DONE
+    output.say(f"{config.file}: sound" if config.file else "no configuration file: every default applies")
+    output.table(_summary(config), indent=2)
+    for warning in warnings:
+        remedy = f": {warning.remedy}" if warning.remedy else ""
+        output.fault(f"warning: {warning.subject} {warning.message}{remedy}")
+    return Exit.DONE
+
+
+def _document(config: "Config | None", faults: list[dict[str, Any]], warnings: list[dict[str, str]]) -> dict[str, Any]:
+    """The answer for programs; `effective` is null for a configuration that is refused."""
+    return {
+        "valid": config is not None,
+        "file": str(config.file) if config is not None and config.file else None,
+        "faults": faults,
+        "warnings": warnings,
+        "effective": None if config is None else _effective(config),
+    }
+
+
+def _effective(config: "Config") -> dict[str, Any]:
+    listen = config.listen
+    return {
+        "run_dir": str(config.run_dir),
+        "state_path": str(config.state_path),
+        "listen": {"health": str(listen.health), "metrics": str(listen.metrics), "gateway": str(listen.gateway)},
+        "agents": list(config.policies.agents),
+        "sources": [" ".join((spec.kind, *map(str, spec.options.values()))) for spec in config.sources],
+        "required": list(config.required),
+    }
+
+
+def _summary(config: "Config") -> list[tuple[str, str]]:
+    known = _effective(config)
+    return [
+        ("run_dir", known["run_dir"]),
+        ("state_path", known["state_path"]),
+        ("listen", ", ".join(f"{name} {address}" for name, address in known["listen"].items())),
+        ("agents", ", ".join(known["agents"])),
+        ("sources", ", ".join(known["sources"])),
+        ("required", ", ".join(known["required"]) or "nothing"),
+    ]
+
+
+def _around(config: "Config") -> Iterator[Finding]:
+    """What in this environment would hurt a broker with this configuration."""
+    from equabot_broker.cli.doctor_surroundings import surroundings  # noqa: PLC0415
+
+    for found in surroundings(config):
+        yield found.finding
+
+
+def _warnings(config: "Config") -> Iterator[Finding]:
+    """Providers that have an address and that the gateway does not serve, because they have no list of requests."""
+    for provider in config.catalog.providers.values():
+        if provider.base_url and provider.gateway_fault:
+            message, subject = f"has raw leases only: {provider.gateway_fault}", f"provider {provider.id!r}"
+            yield Finding(severity=Severity.WARNING, subject=subject, message=message)

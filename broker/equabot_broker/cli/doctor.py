@@ -1,0 +1,167 @@
+"""`equabot doctor`: everything that is wrong, with the command that mends it; `--fix` does what is safe by itself."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from equabot_broker.cli import output
+from equabot_broker.cli.arguments import add_places
+from equabot_broker.cli.exits import Exit, Failure
+from equabot_broker.cli.output import Cell, Style
+from equabot_broker.cli.problems import Problem, plain, problem
+from equabot_broker.cli.storing import Desk, faults
+from equabot_broker.cli.surroundings import environment
+from equabot_broker.domain.findings import Finding, Severity
+
+if TYPE_CHECKING:
+    from equabot_broker.config.model import Config
+
+_STYLES = {Severity.ERROR: Style.BAD, Severity.WARNING: Style.WARN, Severity.INFO: Style.FAINT}
+_GRAVEST_FIRST = list(_STYLES)
+
+
+def add_parser(subparsers: Any, **described: str) -> None:
+    """`doctor [--fix] [--json]`."""
+    parser: ArgumentParser = subparsers.add_parser(
+        "doctor",
+        description="Looks at stores, permissions, locks, logins, sources and the broker. Exits with 1 when something is an"
+        " error, with 0 when nothing is.",
+        **described,
+    )
+    parser.add_argument(
+        "--fix",
+        action="store_true",
+        help="close what is open to others, seal, migrate, remove stale locks, refresh logins whose time has come",
+    )
+    parser.add_argument(
+        "--accept-restored",
+        action="store_true",
+        help="after a backup was restored: accept sealed stores that are older than the newest seen, or in another's place",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document: findings, counts, and what --fix did")
+    add_places(parser)
+    parser.set_defaults(run=run, agent=None)
+
+
+def run(args: Namespace) -> int:
+    """Prints the findings, the gravest first, after mending what `--fix` may."""
+    from equabot_broker.config.faults import ConfigurationFaults  # noqa: PLC0415
+    from equabot_broker.config.load import load  # noqa: PLC0415
+
+    try:
+        config = load(config_path=args.config, run_dir=args.run_dir, environ=environment())
+    except ConfigurationFaults as refused:
+        told = [problem(Severity.ERROR, fault.where, ": ".join(filter(None, (fault.path, fault.message))))
+                  for fault in refused.faults]  # fmt: skip
+        return _tell(told, _Done(), as_json=args.json)
+    done = _Done(silent=args.json)
+    if args.accept_restored:
+        _accept(config, done)
+    problems = list(_examine(args, config))
+    if args.fix and _mend(problems, done):
+        problems = list(_examine(args, config))
+    return _tell(problems, done, as_json=args.json)
+
+
+@dataclass(slots=True)
+class _Done:
+    """What `--fix` and `--accept-restored` did and could not do, which is said at once where nobody asked for JSON."""
+
+    silent: bool = False
+    fixed: list[str] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
+
+    def fix(self, what: str, *, word: str = "fixed") -> None:
+        """Takes note of a deed, once."""
+        if what in self.fixed:
+            return
+        self.fixed.append(what)
+        if not self.silent:
+            output.say(f"{word}: {what}")
+
+    def fail(self, subject: str, why: str) -> None:
+        """Takes note of what could not be fixed."""
+        self.failed.append({"subject": subject, "message": why})
+        output.complain(f"{subject} could not be fixed: {why}")
+
+
+def _examine(args: Namespace, config: "Config") -> Iterator[Problem]:
+    from equabot_broker.cli.doctor_files import files  # noqa: PLC0415
+    from equabot_broker.cli.doctor_logins import logins  # noqa: PLC0415
+    from equabot_broker.cli.doctor_owners import owners  # noqa: PLC0415
+    from equabot_broker.cli.doctor_stores import stores  # noqa: PLC0415
+    from equabot_broker.cli.doctor_surroundings import surroundings  # noqa: PLC0415
+
+    yield from surroundings(config)
+    yield from owners(config)
+    yield from files(config, Path.cwd())
+    yield from stores(config)
+    yield from logins(args, config)
+
+
+def _accept(config: "Config", done: _Done) -> None:
+    """Says which stores were accepted. What cannot be, the examination reports."""
+    from equabot_broker.cli.doctor_stores import kept_agents  # noqa: PLC0415
+
+    for agent in kept_agents(config):
+        store = Desk(config, agent).store
+        with suppress(Failure), faults():
+            if config.seal_key_file is not None and store.accept():
+                done.fix(f"{store.path} as it is now; every other copy of it is refused", word="accepted")
+
+
+def _mend(problems: Sequence[Problem], done: _Done) -> bool:
+    """Mends what can be, and says what was done. Whether anything was."""
+    before = len(done.fixed)
+    for found in problems:
+        if found.fix is None:
+            continue
+        try:
+            done.fix(found.fix())
+        except (Failure, OSError) as error:
+            why = error.message if isinstance(error, Failure) else error.strerror or type(error).__name__
+            done.fail(found.finding.subject, why)
+    return len(done.fixed) > before
+
+
+def _tell(problems: Sequence[Problem], done: _Done, *, as_json: bool) -> int:
+    found = _once([problem.finding for problem in problems])
+    counts = {severity: sum(finding.severity is severity for finding in found) for severity in _GRAVEST_FIRST}
+    code = Exit.FAILED if counts[Severity.ERROR] else Exit.DONE
+    if as_json:
+        fixable = {(problem.finding.subject, problem.finding.remedy) for problem in problems if problem.fix is not None}
+        output.report({
+            "findings": [plain(one) | {"fixable": (one.subject, one.remedy) in fixable} for one in found],
+            "counts": {severity.value: count for severity, count in counts.items()},
+            "fixed": done.fixed,
+            "not_fixed": done.failed,
+        })  # fmt: skip
+        return code
+    output.table(
+        [
+            (Cell(finding.severity.value, _STYLES[finding.severity]), finding.subject, finding.message, finding.remedy)
+            for finding in found
+        ],
+        header=("", "what", "is", "do"),
+    )
+    output.say(", ".join(_counted(severity, count) for severity, count in counts.items() if count) or "nothing is wrong")
+    return code
+
+
+def _once(found: Sequence[Finding]) -> list[Finding]:
+    """The findings, the gravest first. A source tells of its files again what was found out about them before."""
+    told: list[Finding] = []
+    for finding in found:
+        message = finding.message.removeprefix(finding.subject).lstrip(": ")
+        if not any(finding.subject == known.subject and message.startswith(known.message) for known in told):
+            told.append(replace(finding, message=message))
+    return sorted(told, key=lambda finding: _GRAVEST_FIRST.index(finding.severity))
+
+
+def _counted(severity: Severity, count: int) -> str:
+    if severity is Severity.INFO:
+        return f"{count} to know"
+    return f"{count} {severity.value}{'s' if count > 1 else ''}"

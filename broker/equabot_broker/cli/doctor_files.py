@@ -1,0 +1,71 @@
+"""What is in files that should not be there, or should be somewhere else."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from equabot_broker.cli.exits import Failure
+from equabot_broker.cli.problems import FIX, Problem, problem
+from equabot_broker.config.faults import Refused
+from equabot_broker.config.recording import CLAUDE, migrated
+from equabot_broker.domain.findings import Severity
+from equabot_broker.domain.hygiene import masked
+from equabot_broker.files.dotenv import SIZE_MAX, statements
+from equabot_broker.files.reading import Unreadable, read_whole
+from equabot_broker.storage.edited_file import Unwritable, edit_file
+
+if TYPE_CHECKING:
+    from equabot_broker.config.model import Config
+
+_SIZE_MAX: Final = 1 << 20
+
+
+def files(config: "Config", here: Path) -> Iterator[Problem]:
+    """What is wrong with their contents. `here` is the working directory."""
+    dotenvs = [Path(spec.options["path"]) for spec in config.sources if spec.kind == "dotenv"]
+    yield from _migration(config)
+    yield from _working_directory(config, here, dotenvs)
+
+
+def _migration(config: "Config") -> Iterator[Problem]:
+    """What the seed's system once wrote otherwise, which is read as it is meant now."""
+    if config.file is None:
+        return
+    file = config.file
+
+    def migrate() -> str:
+        try:
+            edit_file(file, lambda content: migrated(content.decode("utf-8-sig")).encode(), backup=".before-migration")
+        except Refused as refused:
+            message = f"{file} {refused}"
+        except Unwritable as unwritable:
+            message = str(unwritable)
+        else:
+            return f"{file} says mode: oauth for {CLAUDE} now; {file.name}.before-migration is as it was"
+        raise Failure(message)
+
+    try:
+        text = read_whole(file, limit=_SIZE_MAX).decode("utf-8-sig")
+        old = migrated(text) != text
+    except (Refused, FileNotFoundError, Unreadable, ValueError):
+        old = True
+    if old:
+        message = f"has mode: token for {CLAUDE}, which is read as oauth: a login there may be either"
+        yield problem(Severity.INFO, file, message, FIX, fix=migrate)
+
+
+def _working_directory(config: "Config", here: Path, dotenvs: list[Path]) -> Iterator[Problem]:
+    """A repository must not choose an agent's key; whoever put one there wonders why it is not used."""
+    found = here / ".env"
+    try:
+        if any(found.samefile(dotenv) for dotenv in dotenvs if dotenv.exists()):
+            return
+        lines = statements(read_whole(found, limit=SIZE_MAX), shown=found)
+    except (OSError, Unreadable):
+        return
+    names = [line.name for line in lines if line.name and config.rules.wants(line.name, kind="dotenv")]
+    if names:
+        shown = ", ".join(map(masked, names[:5]))
+        message = f"is not read, because a working directory may not choose credentials; in it: {shown}"
+        where = dotenvs[0] if dotenvs else config.home / ".env"
+        yield problem(Severity.WARNING, found, message, f"move it to {where}, if it is yours")

@@ -1,0 +1,198 @@
+"""The credentials themselves: what is missing, ends, was refused or has to be refreshed; what hides what; and the broker."""
+
+from argparse import Namespace
+from asyncio import run as run_async
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from equabot_broker.cli.absence import closed_to
+from equabot_broker.cli.exits import Failure
+from equabot_broker.cli.problems import FIX, Problem, problem
+from equabot_broker.cli.status_reading import everyone
+from equabot_broker.cli.status_report import Report
+from equabot_broker.cli.storing import faults
+from equabot_broker.cli.surroundings import now
+from equabot_broker.domain.findings import Severity, choice, hides, of_suspensions
+from equabot_broker.domain.material import Fault
+from equabot_broker.domain.oauth import refresh_at
+from equabot_broker.domain.policies import MAIN
+from equabot_broker.domain.profiles import Profile, State
+from equabot_broker.domain.provider import Mode
+from equabot_broker.domain.remedies import how_to_add, how_to_recover
+from equabot_broker.domain.selection import UNORDERED
+from equabot_broker.domain.statuses import ProfileStatus
+
+if TYPE_CHECKING:
+    from equabot_broker.bootstrap.surveying import Survey
+    from equabot_broker.config.model import Config
+    from equabot_client.admin import Finding
+
+_BAD: Final = (State.EXPIRED, State.REJECTED, State.REAUTH_REQUIRED, State.INVALID)
+
+
+def logins(args: Namespace, config: "Config") -> Iterator[Problem]:
+    """What is wrong with them."""
+    here, reports, findings = everyone(args, config)
+    running = any(report.broker for report in reports)
+    if not running:
+        message, _, do = closed_to(config.listen.admin or config.run_dir / "admin" / "broker.sock").partition(": ")
+        message = message or "no broker answers: what follows was read without one"
+        yield problem(Severity.INFO, config.run_dir, message, do or "equabot serve")
+        yield from (Problem(found) for found in of_suspensions(here.suspensions))
+    yield from _sources(here, findings)
+    yield from _brokers(findings, here, reports)
+    yield from _ends(here)
+    due = {} if running else dict(_due(config, here))
+    told: set[tuple[str, str]] = set()
+    for report in reports:
+        yield from _missing(report)
+        for profile in report.profiles:
+            held = here.material.held.get((report.agent, profile.id))
+            owner = report.agent if held is not None and report.agent != MAIN else ""
+            if (owner, profile.id) in told:
+                continue
+            told.add((owner, profile.id))
+            if (owner, profile.id) in due:
+                yield due.pop((owner, profile.id))
+            else:
+                yield from _profile(report, profile, owner)
+    yield from _shadows(here)
+    yield from _left_over(config, here)
+
+
+def _missing(report: Report) -> Iterator[Problem]:
+    if not report.in_use():
+        if report.agent == MAIN:
+            yield problem(Severity.ERROR, "credentials", "there are none", how_to_add(None, report.config.places))
+        return
+    for provider in report.unserved():
+        subject = provider if report.agent == MAIN else f"{provider} (agent {report.agent})"
+        how = how_to_add(report.config.catalog.get(provider), report.config.places)
+        if provider in report.missing():
+            yield problem(Severity.ERROR, subject, "is in use, and has no credential", how)
+        elif all(profile.state in (State.OK, State.EXPIRING, State.MISSING) for profile in report.of(provider)):
+            why = "; ".join(f"{profile.id}: {profile.reason}" for profile in report.of(provider)[:5])
+            message = f"is in use, and no credential of it can be granted ({why})"
+            yield problem(Severity.ERROR, subject, message, _way_back(report, provider))
+
+
+def _way_back(report: Report, provider: str) -> str:
+    """What makes one of the credentials that are there grantable; empty where each one's reason says it."""
+    if any(profile.reason == UNORDERED for profile in report.of(provider)):
+        return _forget_order(report, provider)
+    return ""
+
+
+def _forget_order(report: Report, provider: str) -> str:
+    of_agent = f" --agent {report.agent}" if report.agent != MAIN else ""
+    return f"equabot models auth order clear --provider {provider}{of_agent}, or correct auth.order"
+
+
+def _profile(report: Report, profile: ProfileStatus, owner: str) -> Iterator[Problem]:
+    subject = f"{profile.id} (agent {owner})" if owner else profile.id
+    used = profile.provider in report.in_use()
+    state = State(profile.state)
+    if state in _BAD:
+        severity = Severity.ERROR if used else Severity.WARNING
+        if state is State.INVALID and report.served(profile.provider):
+            severity = Severity.INFO
+        reason = profile.reason if profile.reason.startswith(state.value) else f"{state.value}: {profile.reason}".rstrip(": ")
+        how = remedy(profile, owner)
+        yield problem(severity, subject, reason.removesuffix(f"; {how}"), how)
+    elif state is State.EXPIRING:
+        yield problem(Severity.WARNING, subject, profile.reason or "expiring", remedy(profile, owner))
+    elif state is State.MISSING and not profile.mode:
+        message = "is named by an order, and no source holds it"
+        yield problem(Severity.WARNING, subject, message, _forget_order(report, profile.provider))
+    elif state is State.MISSING:
+        do = remedy(profile, owner) if profile.mode == Mode.WIF else "bring its source back"
+        alarm = used and not report.served(profile.provider)
+        yield problem(Severity.ERROR if alarm else Severity.WARNING, subject, profile.reason, do)
+    elif profile.disabled_until > report.now or profile.cooldown_until > report.now:
+        yield problem(Severity.INFO, subject, profile.reason)
+
+
+def remedy(profile: ProfileStatus, owner: str) -> str:
+    """What brings a new credential for the profile to where it is kept; and what takes a wrong rejection back."""
+    return how_to_recover(profile.id, state=profile.state, mode=profile.mode, source=profile.source, agent=owner)
+
+
+def _sources(here: "Survey", findings: "Sequence[Finding]") -> Iterator[Problem]:
+    """What is wrong with them; since when, a running broker knows."""
+    for source in here.sources:
+        for fault in source.faults():
+            whole = fault.where == source.name
+            message = next((found.message for found in findings if _same(found, fault)), fault.message)
+            yield problem(Severity.ERROR if whole else Severity.WARNING, fault.where, message)
+        for note in source.notes():
+            yield problem(Severity.INFO, note.where, note.message)
+
+
+def _ends(here: "Survey") -> Iterator[Problem]:
+    """Ends that are not applied, because they were set for other values."""
+    for (agent, profile_id), held in here.material.held.items():
+        if held.profile.doubt:
+            yield problem(Severity.WARNING, f"{profile_id} (agent {agent})" if agent else profile_id, held.profile.doubt)
+
+
+def _same(found: "Finding", fault: Fault) -> bool:
+    return found.subject == fault.where and found.message.startswith(fault.message)
+
+
+def _brokers(findings: "Sequence[Finding]", here: "Survey", reports: Sequence[Report]) -> Iterator[Problem]:
+    """What the running broker finds: of its own (state, audit log, callers), and of sources where they look different to it. Of
+    profiles the reports tell, in its words as well."""
+    wrong = [fault for source in here.sources for fault in (*source.faults(), *source.notes())]
+    sources = {fault.where for fault in wrong} | {one.name for one in here.sources}
+    described = {profile.id for report in reports for profile in report.profiles}
+    described |= {provider for report in reports for provider in report.unserved()}
+    for found in findings:
+        if found.subject not in described and not any(_same(found, fault) for fault in wrong):
+            subject = f"{found.subject} (the broker's)" if found.subject in sources else found.subject
+            yield problem(Severity(found.severity), subject, found.message, found.remedy)
+
+
+def _shadows(here: "Survey") -> Iterator[Problem]:
+    for shadow in here.shadowed:
+        if shadow.profile.secret != shadow.by.secret and not shadow.older:
+            yield problem(Severity.WARNING, shadow.profile.id, hides(shadow), choice(shadow))
+
+
+def _left_over(config: "Config", here: "Survey") -> Iterator[Problem]:
+    def forget() -> str:
+        from equabot_broker.bootstrap.stores import forget_copies  # noqa: PLC0415
+
+        with faults():
+            gone = forget_copies(config)
+        return f"{', '.join(gone) or 'no copy'} is removed from the store of {MAIN}"
+
+    for copy in here.material.left_over:
+        message = f"is a copy of a login that is gone ({copy.copied_from}), so it is not used ({copy.origin})"
+        yield problem(Severity.INFO, copy.id, message, FIX if " " in copy.copied_from else "remove it from the store",
+                      fix=forget if " " in copy.copied_from else None)  # fmt: skip
+
+
+def _due(config: "Config", here: "Survey") -> Iterator[tuple[tuple[str, str], Problem]]:
+    """Logins that a running broker would refresh now, by agent ("" everybody's) and id."""
+    for (agent, profile_id), held in here.material.held.items():
+        profile = held.profile
+        if profile.refresh is None or profile.expires_at is None or profile.reauth:
+            continue
+        if now() >= refresh_at(issued_at=profile.issued_at, expires_at=profile.expires_at, chance=0.0):
+            over = profile.expires_at <= now()
+            message = "its access token has expired; it is refreshed on use" if over else "its time to be refreshed has come"
+            severity = Severity.WARNING if over else Severity.INFO
+            yield (agent, profile_id), problem(severity, profile_id, message, FIX, fix=_refresh(config, agent, profile))
+
+
+def _refresh(config: "Config", agent: str, profile: Profile) -> Callable[[], str]:
+    def refresh() -> str:
+        from equabot_broker.bootstrap.stores import refresh_login  # noqa: PLC0415
+
+        with faults():
+            failure, told = run_async(refresh_login(config, agent, profile))
+        if failure:
+            raise Failure(told)
+        return f"{profile.id}: {told}"
+
+    return refresh

@@ -1,0 +1,134 @@
+"""Who else can read or change what the broker relies on: keys, stores, logins, records, and the directories they are in."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from equabot_broker.cli.problems import Problem, problem
+from equabot_broker.cli.surroundings import environment
+from equabot_broker.domain.findings import Severity
+from equabot_broker.domain.policies import Delivery
+from equabot_broker.domain.tool_logins import TOOLS
+from equabot_broker.files.ownership import Doubt, directory_doubt, file_doubt, in_container, others_in, way_doubt
+
+if TYPE_CHECKING:
+    from equabot_broker.config.model import Config
+
+_CONTAINER_VARIABLES = ("KUBERNETES_SERVICE_HOST", "container")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A file and what it is to the broker. `required`: a broker does not start while others can even read it."""
+
+    path: Path
+    what: str
+    secret: bool = True
+    required: bool = False
+
+
+def owners(config: "Config") -> Iterator[Problem]:
+    """What others can do that they should not."""
+    kept = list(_files(config))
+    for one in kept:
+        yield from _file(one)
+    around = (config.home, config.state_path.parent, *(one.path.parent for one in kept), *_mounted(config))
+    for directory in dict.fromkeys(around):
+        if directory != config.run_dir:
+            yield from _told(directory_doubt(directory, anyones=True), Severity.ERROR)
+    yield from _run_dir(config.run_dir)
+    yield from _shared_users(config)
+
+
+def _files(config: "Config") -> Iterator[_Kept]:
+    if config.seal_key_file is not None:
+        yield _Kept(config.seal_key_file, "seals the profile stores", required=True)
+        yield _Kept(config.home / "seals.json", "holds the number of each store's newest write", secret=False)
+    if config.remote is not None:
+        yield _Kept(config.remote.key, "is the key of the broker's certificate")
+        accounts = config.remote.service_accounts
+        if accounts is not None and accounts.kubeconfig is not None:
+            yield _Kept(accounts.kubeconfig, "holds the credentials of a cluster")
+    for spec in config.sources:
+        if spec.kind in ("dotenv", *TOOLS):
+            yield _Kept(Path(spec.options["path"]), "holds credentials")
+        elif spec.kind == "kubernetes" and "kubeconfig" in spec.options:
+            yield _Kept(Path(spec.options["kubeconfig"]), "holds the credentials of a cluster")
+    if config.file is not None:
+        what = "has an env section, which may hold credentials," if config.env else "says what agents may have"
+        yield _Kept(config.file, what, secret=bool(config.env))
+    for store in sorted((config.home / "agents").glob("*/agent/auth-profiles.json")):
+        yield _Kept(store, "holds credentials")
+    yield _Kept(config.state_path, "holds leases and cooldowns", secret=False)
+    yield _Kept(config.anchor_path, "is the anchor of the audit log", secret=False)
+    if config.audit.path is not None:
+        yield _Kept(config.audit.path, "is the audit log", secret=False)
+
+
+def _mounted(config: "Config") -> Iterator[Path]:
+    """Directories of credentials; each directory in one is a unit of its own."""
+    for spec in config.sources:
+        if spec.kind == "mounted":
+            directory = Path(spec.options["path"])
+            yield directory
+            with suppress(OSError):  # which its source reports
+                yield from sorted(one for one in directory.iterdir() if one.is_dir())
+
+
+def _file(kept: _Kept) -> Iterator[Problem]:
+    # A broker may be another user's than doctor's; the key alone is looked at as the broker looks at it.
+    doubt = file_doubt(kept.path, secret=kept.secret, anyones=not kept.required)
+    severity = Severity.ERROR if doubt is not None and (doubt.changeable or kept.required) else Severity.WARNING
+    doubt = doubt or file_doubt(kept.path, secret=kept.secret, anyones=True, strict=True)
+    yield from _told(doubt, severity, kept.what)
+
+
+def _told(doubt: Doubt | None, severity: Severity, what: str = "") -> Iterator[Problem]:
+    if doubt is not None:
+        message = f"{what} and {doubt.message}" if what else doubt.message
+        yield problem(severity, doubt.path, message, doubt.remedy, fix=_chmod(doubt.path, doubt.mode))
+
+
+def _chmod(path: Path, mode: int | None) -> Callable[[], str] | None:
+    if mode is None:
+        return None
+
+    def close() -> str:
+        path.chmod(mode)
+        return f"{path} is {mode:o} now"
+
+    return close
+
+
+def _run_dir(run_dir: Path) -> Iterator[Problem]:
+    doubt = directory_doubt(run_dir, anyones=True)
+    yield from _told(doubt or way_doubt(run_dir.parent), Severity.ERROR)
+    if not os.path.exists(run_dir) or doubt is not None:  # noqa: PTH110
+        return
+    owner = run_dir.stat().st_uid
+    if owner not in (0, os.geteuid()) or not os.access(run_dir, os.W_OK | os.X_OK):
+        message = f"belongs to user {owner}: a broker of this user ({os.geteuid()}) cannot start there"
+        yield problem(Severity.INFO, run_dir, message, "run as the broker's user, or choose another with --run-dir")
+
+
+def _shared_users(config: "Config") -> Iterator[Problem]:
+    """Agents that are to hold no key and run as the user who can read them all. Not from a container, which shows no users of
+    other containers, and whose volumes are theirs by mount."""
+    if in_container() or any(name in environment() for name in _CONTAINER_VARIABLES):
+        return
+    for agent, policy in config.policies.agents.items():
+        if tuple(policy.deliveries) != (Delivery.BROKERED,):
+            continue
+        directory = config.listen.agents.get(agent, config.run_dir / agent / "broker.sock").parent
+        closest = next(step for step in (directory, *directory.parents) if os.path.exists(step))  # noqa: PTH110  (never raises)
+        found = closest.stat()
+        if not others_in(found.st_gid):
+            message = (
+                f"may have brokered leases alone, and only programs of the broker's own user ({found.st_uid}) reach its socket:"
+                " they can read the keys in the stores, in .env and through the admin socket"
+            )
+            remedy = f"run the broker as another user and put the agent's user into the group of {directory}, or use containers"
+            yield problem(Severity.WARNING, f"agent {agent}", message, remedy)

@@ -1,0 +1,120 @@
+"""The profile stores of every agent: whether they can be read, who else can, and what a crash left in them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from equabot_broker.cli.exits import Failure
+from equabot_broker.cli.problems import FIX, Problem, problem
+from equabot_broker.cli.storing import Desk, faults
+from equabot_broker.domain.auth_document import Document
+from equabot_broker.domain.auth_entries import entry_ids
+from equabot_broker.domain.findings import Severity
+from equabot_broker.domain.logins import Pending, login_command, pending
+from equabot_broker.domain.policies import MAIN
+
+if TYPE_CHECKING:
+    from equabot_broker.config.model import Config
+    from equabot_broker.storage.auth_profiles import AuthProfiles
+
+_OPEN = 0o077
+
+
+def stores(config: "Config") -> Iterator[Problem]:
+    """What is wrong with them."""
+    yield from _older_files(config)
+    for agent in kept_agents(config):
+        desk = Desk(config, agent)
+        try:
+            yield from _store(desk)
+        except Failure as failure:
+            path = config.home / "agents" / agent / "agent" / "auth-profiles.json"
+            yield problem(Severity.ERROR, path, failure.message)
+
+
+def _older_files(config: "Config") -> Iterator[Problem]:
+    """Credentials that older versions of the seed's system keep elsewhere. A broker moves them when it starts."""
+    from equabot_broker.storage import migrations  # noqa: PLC0415
+
+    def move() -> str:
+        from equabot_broker.bootstrap.stores import migrate_stores  # noqa: PLC0415
+
+        done = migrate_stores(config)
+        failed = "; ".join(migration.fault for migration in done if migration.fault)
+        if failed:
+            raise Failure(failed)
+        return "; ".join(map(str, done))
+
+    for number, file in enumerate(migrations.pending(config.home)):
+        message = "holds credentials of an older version, which belong in the profile store"
+        yield problem(Severity.WARNING, file, message, FIX, fix=None if number else move)
+    for file in migrations.backups(config.home):
+        message = "holds credentials as they were before a migration"
+        yield problem(Severity.INFO, file, message, f"rm {file}, once nobody misses anything")
+
+
+def kept_agents(config: "Config") -> list[str]:
+    """The agents that have a store, or may have one."""
+    kept = sorted(path.parent.parent.name for path in (config.home / "agents").glob("*/agent/auth-profiles.json"))
+    return list(dict.fromkeys((*kept, *config.policies.agents)))
+
+
+def _store(desk: Desk) -> Iterator[Problem]:
+    store = desk.store
+    if not store.path.is_symlink() and not store.path.exists():
+        return
+    with faults():
+        document, doubts = store.inspect()
+    for doubt in doubts:
+        what, _, do = doubt.partition(": ")
+        subject = store.path if doubt.startswith(f"{store.path} ") else store.path.parent
+        yield problem(Severity.WARNING, subject, what, do, fix=lambda: _kept_well(store))
+    if desk.config.seal_key_file is None and document.entries:
+        message = "keeps its credentials in plain text, for its owner to read"
+        yield problem(Severity.INFO, store.path, message, "seal: {key_file: …} in the configuration, where that is not enough")
+    lock = store.stale_lock()
+    if lock is not None:
+        yield problem(Severity.WARNING, lock, "is the lock of a process that is dead", FIX, fix=lambda: _unlocked(store, lock))
+    if desk.agent not in (MAIN, *desk.config.policies.agents):
+        yield problem(
+            Severity.INFO, store.path, f"is the store of agent {desk.agent}, which is not configured", "add it to agents"
+        )
+    yield from _intents(desk, document)
+
+
+def _kept_well(store: "AuthProfiles") -> str:
+    with faults():
+        store.edit(lambda document: document)
+    folder = store.path.parent
+    if folder.stat().st_mode & _OPEN:
+        folder.chmod(0o700)
+    return f"{store.path} is as it should be"
+
+
+def _unlocked(store: "AuthProfiles", lock: Path) -> str:
+    with faults(), store.locked():
+        pass
+    return f"{lock} is gone"
+
+
+def _intents(desk: Desk, document: Document) -> Iterator[Problem]:
+    """Refreshes that nobody lived to finish: their refresh tokens may be spent, and are never sent again."""
+    if not any(_broken_off(entry) for entry in document.entries.values()):
+        return
+    with faults():
+        if desk.store.is_locked():  # it is being refreshed now
+            return
+        document = desk.store.read()
+    for profile_id, written in entry_ids(document, desk.config.catalog).items():
+        if _broken_off(document.entries[written]):
+            message = "a refresh was broken off, so that its refresh token may be spent; until its access token ends it serves"
+            agent = "" if desk.agent == MAIN else desk.agent
+            yield problem(Severity.ERROR, _named(profile_id, agent), message, login_command(profile_id, agent))
+
+
+def _broken_off(entry: object) -> bool:
+    return isinstance(entry, dict) and pending(entry) is Pending.SENT
+
+
+def _named(profile_id: str, agent: str) -> str:
+    return f"{profile_id} (agent {agent})" if agent else profile_id

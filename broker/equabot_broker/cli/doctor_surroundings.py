@@ -1,0 +1,88 @@
+"""What is around a broker and would hurt it later: variables, directories that it cannot reach, a key that is none, a gateway
+that is not there."""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from equabot_broker.cli.problems import Problem, problem
+from equabot_broker.cli.surroundings import environment
+from equabot_broker.domain.findings import Severity
+from equabot_broker.domain.policies import Delivery
+from equabot_broker.envoy.options import GatewayMode
+
+if TYPE_CHECKING:
+    from equabot_broker.config.model import Config
+
+
+def surroundings(config: "Config") -> Iterator[Problem]:
+    """What is wrong there, as far as this process sees it: a broker of another user has other variables and rights."""
+    yield from variables()
+    yield from unreachable(config)
+    yield from _seal_key(config)
+    yield from _brokered_without_gateway(config)
+
+
+def variables() -> Iterator[Problem]:
+    """What keeps logins from being refreshed and credentials from being tried: proxies and certificates."""
+    from equabot_broker.upstream.clients import outside_faults  # noqa: PLC0415
+
+    for fault in outside_faults(environment()):
+        message, _, do = fault.message.partition(": ")
+        yield problem(Severity.ERROR, fault.variable, message, do)
+
+
+def unreachable(config: "Config") -> Iterator[Problem]:
+    """Paths that this user cannot get to: what is there counts as absent, or as a fault of its source."""
+    paths = [config.home, config.run_dir, *(Path(spec.options["path"]) for spec in config.sources if "path" in spec.options)]
+    told: set[Path] = set()
+    for path in paths:
+        step, number = _stopped(path)
+        if step is None or step in told:
+            continue
+        told.add(step)
+        if number == errno.ENAMETOOLONG:
+            yield problem(Severity.ERROR, path, "has a part that is longer than a name may be", "correct the path")
+            continue
+        owner = _owner(step)
+        whose = f", which belongs to user {owner}" if owner not in (None, os.geteuid()) else ""
+        message = f"cannot be reached: user {os.geteuid()} may not enter {step}{whose}"
+        do = f"chmod o+x {step}, or choose another place (EQUABOT_HOME, HOME, --run-dir, the path of the source)"
+        yield problem(Severity.ERROR if path in (config.home, config.run_dir) else Severity.WARNING, path, message, do)
+
+
+def _stopped(path: Path) -> tuple[Path | None, int]:
+    """The directory on the way that cannot be entered, and the error; None where the way is open."""
+    for step in (*reversed(path.parents), path):
+        try:
+            step.stat()
+        except OSError as error:
+            return (step.parent, error.errno or 0) if error.errno in (errno.EACCES, errno.ENAMETOOLONG) else (None, 0)
+    return None, 0
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return None
+
+
+def _seal_key(config: "Config") -> Iterator[Problem]:
+    from equabot_broker.bootstrap.stores import seal_fault  # noqa: PLC0415
+
+    if fault := seal_fault(config):
+        message, _, do = fault.partition(": ")
+        yield problem(Severity.ERROR, "seal.key_file", message, do)
+
+
+def _brokered_without_gateway(config: "Config") -> Iterator[Problem]:
+    """Agents that get nothing at all: a token is worth something only where a gateway runs."""
+    if config.gateway.mode is not GatewayMode.OFF:
+        return
+    for agent, policy in config.policies.agents.items():
+        if tuple(policy.deliveries) == (Delivery.BROKERED,):
+            message = "may have brokered leases alone, and the broker runs no gateway: it gets no lease"
+            yield problem(Severity.WARNING, f"agent {agent}", message, "equabot serve --gateway, or add raw to its deliveries")

@@ -1,0 +1,189 @@
+"""`equabot exec`: a command with leases in its environment, which live exactly as long as it does."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from equabot_broker.cli import child, exec_variables
+from equabot_broker.cli.arguments import add_agent, add_delivery, add_places, configuration, delivery
+from equabot_broker.cli.connecting import addressed, broker, configured
+from equabot_broker.cli.exits import Failure
+from equabot_broker.cli.output import complain
+from equabot_broker.cli.surroundings import environment
+
+if TYPE_CHECKING:
+    from equabot_broker.domain.provider import Catalog, Provider
+    from equabot_client import Broker, Credential, Lease
+
+_VARIABLES: Final = ("env", "dotenv")
+_DELIVERY: Final = "EQUABOT_DELIVERY"
+_ENDS: Final = {
+    "revoked": "it was revoked",
+    "agent_suspended": "the agent is suspended, until an operator resumes it",
+    "no_usable_profile": "its credential is gone, and no other can serve",
+    "policy": "the agent's policy does not allow it any more",
+    "policy_denied": "the agent's policy does not allow it any more",
+    "expired": "it expired before it was renewed; this machine or this command may have been paused",
+    "broker_unavailable": "the broker was away for longer than the lease lived (see leases.default_ttl)",
+}
+"""Why a lease ended, by the broker's word or, in lower case, the client's reason."""
+
+
+def add_parser(subparsers: Any, **described: str) -> None:
+    """`exec PROVIDER… [--as SDK] [--delivery D] [--agent A] -- CMD…`."""
+    parser: ArgumentParser = subparsers.add_parser(
+        "exec",
+        usage="equabot exec [options] PROVIDER|PROFILE_ID ... -- COMMAND ...",
+        description="The leases are renewed while COMMAND runs and given back when it ends. Signals go on to it; its exit code"
+        " is handed on. Where the broker has a gateway, COMMAND gets a token for it and no key: no variable of a known provider"
+        " is in its environment but those of its leases. --delivery raw gives it the key itself, which stays as it is: after a"
+        " rotation, start COMMAND again.",
+        **described,
+    )
+    parser.add_argument("providers", metavar="PROVIDER|PROFILE_ID", nargs="+")
+    parser.add_argument(
+        "--as",
+        dest="sdks",
+        metavar="[PROVIDER=]openai|anthropic",
+        type=exec_variables.sdk,
+        action="append",
+        default=[],
+        help="give the lease under that SDK's variables, for a provider with a compatible API: `exec openrouter --as openai`"
+        " sets OPENAI_BASE_URL and OPENAI_API_KEY",
+    )
+    add_delivery(parser, "default: EQUABOT_DELIVERY, else brokered where a gateway runs")
+    add_agent(parser)
+    add_places(parser)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: Namespace) -> int:
+    """Returns the command's exit code; 127 when there is no such command, 126 when it cannot be run."""
+    if not args.command:
+        args.parser.error("nothing to run: put the command behind --")
+    program = child.find(args.command[0], path=environment().get("PATH"))
+    # Signals are held before the client library starts threads, which inherit that.
+    with child.held_signals(), broker(args) as connected:
+        held = [_Held(connected, provider, args) for provider in args.providers]
+        for notice in dict.fromkeys(one.given.notice for one in held if one.given.notice):
+            complain(notice)
+        given = _environment([one.given for one in held], args, *_known(args))
+        stopped_by = child.told_to_stop()
+        if stopped_by is not None:
+            return 128 + stopped_by
+        return child.run(program, args.command, environment=given)
+
+
+class _Held:
+    """A lease that is kept for the command, and what the command was given of it at first."""
+
+    def __init__(self, connected: "Broker", provider: str, args: Namespace) -> None:
+        # A credential waits for a broker that is away; whoever has just typed a command wants to be told.
+        connected.list_profiles(provider.partition(":")[0])
+        self._verbose: bool = args.verbose
+        self._client = exec_variables.program(args.command)
+        self._credential, self.given = self._leased(connected, provider, delivery(args))
+
+    def _leased(self, connected: "Broker", provider: str, asked: str | None) -> "tuple[Credential, Lease]":
+        """A key is handed out where it is asked for, or where no gateway runs. A policy that refuses a token does not lead to
+        one, nor does a provider without a list of requests."""
+        from equabot_client.errors import DeliveryNotAllowed  # noqa: PLC0415
+
+        credential = connected.credential(
+            provider, delivery=asked or "brokered", client=self._client, on_rotate=self._rotated, on_end=self._ended
+        )
+        try:
+            return credential, credential.lease()
+        except DeliveryNotAllowed as refused:
+            if asked is not None:
+                raise
+            why = refused
+        credential.close()
+        if why.metadata.get("cause") != "no_gateway":
+            raise Failure(f"{why.reason}: {why.message}. The command would hold the key itself with --delivery raw")
+        try:
+            return self._leased(connected, provider, "raw")
+        except DeliveryNotAllowed:
+            raise why from None  # a gateway is what is missing, and not the right to the key
+
+    def _rotated(self, lease: "Lease") -> None:
+        if self._verbose and lease.delivery == "raw":
+            complain(f"{lease.profile} was rotated; the command keeps what it was started with")
+
+    def _ended(self, reason: str) -> None:
+        """The command cannot be given another token, so no lease is kept for it any more."""
+        why = _ENDS.get(reason.lower(), f"for the reason {reason}")
+        raw = self.given.delivery == "raw"
+        rest = "the command still holds the key" if raw else "its token is refused: start the command again"
+        complain(f"the lease of {self.given.provider} has ended: {why}; {rest}")
+        self._credential.close()
+
+
+def _known(args: Namespace) -> "tuple[Catalog, frozenset[str]]":
+    """The providers that are known here, and the variables from which the configuration takes profiles."""
+    from equabot_broker.providers import BUILT_IN  # noqa: PLC0415
+
+    if not configured(args):
+        return BUILT_IN, frozenset()
+    try:
+        rules = configuration(args).rules
+    except Failure:
+        if addressed(args):  # the broker's configuration is another one
+            return BUILT_IN, frozenset()
+        raise
+    return rules.catalog, frozenset(place.key for place in rules.bindings if place.kind in _VARIABLES)
+
+
+def _environment(leases: Sequence["Lease"], args: Namespace, catalog: "Catalog", bound: Collection[str]) -> Mapping[str, str]:
+    """This process's environment with what the leases bring. Next to a token there is no key in it; next to a key, no other of
+    the same provider."""
+    from equabot_broker.domain.command_environment import screened, without_credentials  # noqa: PLC0415
+
+    sdks = _sdks(args, leases, catalog)
+    brought = exec_variables.merged(
+        (
+            lease.profile,
+            exec_variables.variables(
+                lease, provider=catalog.get(lease.provider), sdk=sdks.get(lease.provider), command=args.command
+            ),
+        )
+        for lease in leases
+    )
+    brokered = [lease for lease in leases if lease.delivery == "brokered"]
+    if not brokered:
+        concerned = (*(catalog.get(lease.provider) for lease in leases), *sdks.values())
+        given = without_credentials(environment(), filter(None, concerned))
+    else:
+        screen = screened(environment(), catalog, bound=bound)
+        given = {**screen.kept, _DELIVERY: "brokered"}
+        if screen.unnamed:
+            complain(f"removed from the command's environment, because they look like credentials: {', '.join(screen.unnamed)}")
+    given.update(brought)
+    for lease in brokered:
+        _past_proxies(given, urlsplit(lease.base_url).hostname or "")
+        if name := exec_variables.unread(lease, provider=catalog.get(lease.provider), sdk=sdks.get(lease.provider)):
+            complain(f"{lease.provider}: no SDK is known to read {name}: the command has to send its requests there by itself")
+    return given
+
+
+def _sdks(args: Namespace, leases: Sequence["Lease"], catalog: "Catalog") -> "Mapping[str, Provider]":
+    """By provider, the one whose SDK's variables were asked for."""
+    from equabot_broker.providers import PROVIDERS  # noqa: PLC0415
+
+    leased = {lease.provider for lease in leases}
+    chosen: dict[str, Provider] = {}
+    for wanted in sorted(args.sdks):  # one for all comes first
+        named = {catalog.normalise(wanted.provider) or wanted.provider} if wanted.provider else leased
+        if not named <= leased:
+            raise Failure(f"--as {wanted.provider}={wanted.sdk}: the command has no lease of {wanted.provider!r}")
+        chosen.update(dict.fromkeys(named, PROVIDERS[wanted.sdk]))
+    return chosen
+
+
+def _past_proxies(given: dict[str, str], host: str) -> None:
+    """The gateway is reached directly: a proxy would have the token and not the way, or refuse both."""
+    for name in ("no_proxy", "NO_PROXY"):
+        known = given.get(name) or given.get(name.swapcase(), "")
+        if host not in known.split(","):
+            given[name] = f"{known},{host}".lstrip(",")

@@ -1,0 +1,134 @@
+"""Which variables a command is given of its leases: those of the provider, or those of the SDK that it is to be used with.
+
+Claude Code is the one program for which that depends on what the command is. It asks about each new `ANTHROPIC_API_KEY` before
+it starts, and a lease token is always new. Other programs need that variable, so Claude Code alone is not given it.
+"""
+
+import shlex
+from argparse import ArgumentTypeError
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from equabot_broker.cli.arguments import client
+from equabot_broker.cli.exits import Failure
+
+if TYPE_CHECKING:
+    from equabot_broker.domain.provider import Provider
+    from equabot_client import Lease
+
+SDKS: Final = ("openai", "anthropic")
+_CLAUDE: Final = frozenset({"claude", "claude-code"})
+_ANTHROPIC: Final = "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"
+_LOGIN: Final = "CLAUDE_CODE_OAUTH_TOKEN"
+_LAUNCHERS: Final = frozenset(
+    """bash bunx chrt command dash env exec ionice nice nohup npx pnpx script setsid sh stdbuf sudo taskset time timeout zsh
+    """.split()  # noqa: SIM905 - twenty quotes hide the words
+)
+
+
+class As(NamedTuple):
+    """A provider (empty: every one) whose lease goes into the variables of an SDK."""
+
+    provider: str
+    sdk: str
+
+
+def sdk(written: str) -> As:
+    """`openai`, or `openrouter=openai`. Raises ArgumentTypeError."""
+    provider, named, name = written.rpartition("=")
+    if name not in SDKS or bool(named) != bool(provider):
+        raise ArgumentTypeError(f"write openai or anthropic, or PROVIDER=openai, not {written!r}")
+    return As(provider, name)
+
+
+def is_claude_code(command: Sequence[str]) -> bool:
+    """Whether the command is Claude Code, also behind a launcher such as `env`, `npx` or `sh -c`."""
+    for word in command:
+        if len(parts := _words(word)) > 1:
+            return is_claude_code(parts)
+        name = PurePath(word).name.partition("@")[0] or word
+        if name.removesuffix(".exe") in _CLAUDE:
+            return True
+        if name not in _LAUNCHERS and not word.startswith("-") and "=" not in word and not word[:1].isdigit():
+            return False
+    return False
+
+
+def program(command: Sequence[str]) -> str | None:
+    """The program for which the broker chooses a credential: Claude Code also behind a launcher."""
+    return "claude" if is_claude_code(command) else client(command[0])
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:  # a quote that does not end
+        return [text]
+
+
+def variables(
+    lease: "Lease", *, provider: "Provider | None", sdk: "Provider | None", command: Sequence[str]
+) -> Mapping[str, str]:
+    """What the command is given of the lease. `provider` is None where only the broker knows it; `sdk` is the provider whose
+    variables were asked for. Raises Failure, with what to type instead, where the command could not use the lease."""
+    given = dict(lease.env) if sdk is None else _as_sdk(lease, sdk)
+    brokered = lease.delivery == "brokered"
+    if not given:
+        raise Failure(f"{lease.provider}: no environment variable is known for it; `equabot key` prints its secret")
+    if sdk is None and brokered and lease.base_url not in given.values():
+        raise Failure(f"{lease.provider}: no variable is known for the gateway's address. {_otherwise(lease, provider)}")
+    if sdk is None and brokered and provider is not None and not provider.base_url_env and provider.speaks:
+        raise Failure(f"{lease.provider}: its SDKs read the gateway's address from no variable. {_otherwise(lease, provider)}")
+    if is_claude_code(command):
+        key, token = _ANTHROPIC
+        if brokered and token in given:
+            given.pop(key, None)
+        elif sdk is None and lease.provider == "anthropic" and lease.mode in ("token", "oauth") and token in given:
+            given[_LOGIN] = given.pop(token)
+    return given
+
+
+def unread(lease: "Lease", *, provider: "Provider | None", sdk: "Provider | None") -> str:
+    """The variable with the gateway's address that no SDK is known to read; empty where one is known to."""
+    if sdk is not None or lease.delivery != "brokered" or provider is None or provider.base_url_env:
+        return ""
+    return provider.address_env
+
+
+def _otherwise(lease: "Lease", provider: "Provider | None") -> str:
+    speaks = provider.speaks if provider is not None else ""
+    as_sdk = f"`--as {speaks}`" if speaks else "`--as openai` or `--as anthropic`"
+    own = f"set providers.{lease.provider}.base_url_env"
+    return f"Use {as_sdk}, if the command has that SDK; or {own}; or give the command the key itself with --delivery raw"
+
+
+def _as_sdk(lease: "Lease", sdk: "Provider") -> dict[str, str]:
+    if not lease.base_url:
+        raise Failure(f"{lease.provider} has no address to give to an SDK: set providers.{lease.provider}.base_url")
+    address = lease.base_url
+    if lease.delivery == "brokered":
+        names = sdk.sdk_env_names()
+    else:
+        from equabot_broker.domain.provider import Mode  # noqa: PLC0415
+
+        bearer = any(name.lower() == "authorization" for name in lease.headers)
+        names = (sdk.sdk_env_name(Mode.TOKEN if bearer else Mode.API_KEY),)
+        if sdk.id == "anthropic":
+            address = address.rstrip("/").removesuffix("/v1")  # its SDKs add that
+    return {**dict.fromkeys(names, lease.secret.reveal()), sdk.base_url_env: address}
+
+
+def merged(parts: Iterable[tuple[str, Mapping[str, str]]]) -> dict[str, str]:
+    """The variables of all leases. Raises Failure where two leases want the same one: the last would silently win."""
+    owners: dict[str, str] = {}
+    given: dict[str, str] = {}
+    for owner, own in parts:
+        for name, value in own.items():
+            if name in given:
+                raise Failure(
+                    f"{owners[name]} and {owner} both want {name}: give the command one of them, or one under another SDK's"
+                    " variables with --as PROVIDER=openai|anthropic"
+                )
+            given[name], owners[name] = value, owner
+    return given

@@ -1,0 +1,32 @@
+"""`equabot gateway config`: what Envoy is to be run with."""
+
+import json
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from equabot_broker.cli.arguments import add_places, configuration
+from equabot_broker.cli.exits import Exit
+
+
+def add_parser(subparsers: Any, **described: str) -> None:
+    """`gateway config [--json] [--config F] [--run-dir D]`."""
+    parser: ArgumentParser = subparsers.add_parser("gateway", **described)
+    config: ArgumentParser = parser.add_subparsers(metavar="COMMAND", required=True).add_parser(
+        "config",
+        help="print Envoy's configuration",
+        description="Envoy's bootstrap, made of the providers' facts and of the configuration; no secret is in it. A broker"
+        " with a gateway writes the same to <run_dir>/gateway/envoy.yaml, with the routes in a file of their own.",
+    )
+    config.add_argument("--json", action="store_true", help="JSON instead of YAML")
+    add_places(config)
+    config.set_defaults(run=run)
+
+
+def run(args: Namespace) -> int:
+    """Prints it. Needs no broker."""
+    from equabot_broker.config.gateway import gateway_of  # noqa: PLC0415
+    from equabot_broker.envoy.bootstrap_config import as_yaml, bootstrap_config  # noqa: PLC0415
+
+    made = bootstrap_config(gateway_of(configuration(args)))
+    print(json.dumps(made, indent=2) if args.json else as_yaml(made).rstrip("\n"))
+    return Exit.DONE

@@ -1,0 +1,44 @@
+"""`equabot key`: a secret alone on standard output, for `apiKeyHelper` and scripts.
+
+A raw lease is given back as soon as its secret is written: nobody would renew or revoke it, the secret cannot be taken back,
+and a script that asks in a loop would otherwise use up its agent's leases. The broker's log keeps that it was granted.
+A brokered token is worth as much as its lease, which is therefore left to run out; whoever asks again gets the same token, and
+holds one lease: a helper that is called every few seconds does not use up its agent's leases either.
+"""
+
+from argparse import ArgumentParser, Namespace
+from contextlib import suppress
+from typing import Any
+
+from equabot_broker.cli.arguments import add_agent, add_delivery, add_places, delivery
+from equabot_broker.cli.connecting import broker
+from equabot_broker.cli.exits import Exit
+from equabot_broker.cli.output import complain
+from equabot_broker.cli.streams import write_exactly
+
+
+def add_parser(subparsers: Any, **described: str) -> None:
+    """`key PROVIDER|PROFILE_ID [--delivery D] [--agent A]`."""
+    parser: ArgumentParser = subparsers.add_parser("key", **described)
+    parser.add_argument("what", metavar="PROVIDER|PROFILE_ID")
+    add_delivery(parser, "default: EQUABOT_DELIVERY, else the agent's first")
+    add_agent(parser)
+    add_places(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> int:
+    """Prints the secret and a newline."""
+    from equabot_client.errors import EquabotError  # noqa: PLC0415
+
+    with broker(args) as connected:
+        lease = connected.acquire(args.what, delivery=delivery(args), holder=f"key {args.what}")
+        try:
+            write_exactly(lease.secret.reveal())
+            if lease.notice:
+                complain(lease.notice)
+        finally:
+            if lease.delivery == "raw":
+                with suppress(EquabotError):  # then it runs out by itself
+                    connected.revoke(lease)
+    return Exit.DONE

@@ -1,0 +1,46 @@
+"""Lease ids as people write them: the first characters, as many as tell one living lease from the others."""
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Final
+
+from equabot_broker.cli.connecting import addressed, admin
+from equabot_broker.cli.exits import Failure
+
+_WHOLE: Final = 32
+"""Characters of an id."""
+_SHORTEST: Final = 12
+_NAMED: Final = 5
+
+
+def shortened(ids: Sequence[str]) -> Mapping[str, str]:
+    """The shortest beginning of each id that no other one has, and no less than twelve characters of it: the first twelve say
+    when a lease was granted, so that leases to come do not make it ambiguous."""
+    ordered = sorted(set(ids))
+    lengths = dict.fromkeys(ordered, _SHORTEST)
+    for one, other in pairwise(ordered):
+        alike = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+        for lease_id in (one, other):
+            lengths[lease_id] = max(lengths[lease_id], alike + 1)
+    return {lease_id: lease_id[:length] for lease_id, length in lengths.items()}
+
+
+def whole(args: Namespace, written: str) -> str:
+    """The id of the living lease that `written` is the beginning of; `written` itself where there is none, or where that cannot
+    be asked, as in an agent's container. Raises Failure where it may be several."""
+    from equabot_client.errors import BrokerUnavailable  # noqa: PLC0415
+
+    if len(written) >= _WHOLE or addressed(args):
+        return written
+    with admin(args) as connected:
+        try:
+            living = connected.list_leases()
+        except BrokerUnavailable:
+            return written
+    found = [lease for lease in living if lease.id.startswith(written)]
+    if len(found) > 1:
+        named = ", ".join(f"{lease.id} ({lease.agent}, {lease.profile})" for lease in found[:_NAMED])
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise Failure(f"{written!r} is the beginning of {len(found)} leases: {named}{more}; write more of the id")
+    return found[0].id if found else written

@@ -1,0 +1,143 @@
+"""Waiting for the end of a login: the browser comes to a loopback address, or the person pastes where it ended up.
+
+Whichever is first counts. What is typed is not shown: until it is redeemed a code is a secret.
+"""
+
+import os
+import select
+import socket
+import sys
+from contextlib import ExitStack, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
+from typing import Final, cast
+from urllib.parse import urlsplit
+
+from equabot_broker.cli.exits import Failure
+from equabot_broker.cli.prompting import interactive, unseen
+from equabot_broker.cli.surroundings import now
+from equabot_broker.domain.authorization import LOOPBACK, Attempt, Code, Denied, Refusal, read_query, read_returned
+
+PATIENCE: Final = 900.0
+"""Seconds that a person has."""
+
+_LOOK_EVERY: Final = 0.1
+_LINE_MAX: Final = 16384
+_REQUEST_WITHIN: Final = 10
+_PAGE: Final = """<!doctype html><meta charset="utf-8"><title>equabot</title>
+<body style="font: 1.1rem system-ui; margin: 4rem auto; max-width: 32rem"><p>{}</p></body>
+"""
+
+
+class Callback(ThreadingHTTPServer):
+    """Listens where the browser will be sent back to. `url` is that address, its port filled in."""
+
+    def __init__(self, redirect_url: str) -> None:
+        parts = urlsplit(redirect_url)
+        host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname or ""
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, parts.port or 0), _Request)
+        self.path = parts.path or "/"
+        self.url = parts._replace(netloc=f"{_bracketed(parts.hostname or '')}:{self.server_port}").geturl()
+        self.attempt: Attempt | None = None
+        self.found: Code | None = None
+        self.refused = ""
+
+    def server_bind(self) -> None:
+        """Not as an HTTPServer does it, which asks the name service who it is."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+
+class _Request(BaseHTTPRequestHandler):
+    """One request of the browser's. A wrong one is answered and forgotten; one that says that the login failed ends it."""
+
+    timeout = _REQUEST_WITHIN
+
+    def do_GET(self) -> None:
+        callback = cast(Callback, self.server)
+        asked = urlsplit(self.path)
+        if asked.path != callback.path or callback.attempt is None:
+            self._answer(404, "There is nothing here.")
+            return
+        # The page first: once the login is found, this process is about to end.
+        try:
+            found = read_query(asked.query, callback.attempt)
+        except Refusal as refusal:
+            self._answer(400, "This is not the end of the login. The terminal says more.")
+            if isinstance(refusal, Denied):
+                callback.refused = str(refusal)
+        else:
+            self._answer(200, "Logged in. This page may be closed.")
+            callback.found = found
+
+    def _answer(self, status: int, text: str) -> None:
+        page = _PAGE.format(text).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(page)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(page)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that http.server has
+        """The code is in the address."""
+
+
+def listen(redirect_url: str) -> Callback | None:
+    """Listens at a loopback address. None where that is none, or somebody else listens there: then the person pastes."""
+    if urlsplit(redirect_url).hostname not in LOOPBACK:
+        return None
+    with suppress(OSError):
+        return Callback(redirect_url)
+    return None
+
+
+def await_code(attempt: Attempt, callback: Callback | None) -> Code:
+    """The code, from whichever way it comes. Raises Failure: refused, given up, or nobody came within `PATIENCE`."""
+    with ExitStack() as stack:
+        waiting = []
+        if callback is not None:
+            callback.attempt = attempt
+            waiting.append(callback.fileno())
+        if interactive():
+            keyboard = sys.stdin.fileno()
+            stack.enter_context(unseen(keyboard))
+            waiting.append(keyboard)
+            print("Paste the code or the address here (not shown): ", end="", file=sys.stderr, flush=True)
+        until = now() + PATIENCE
+        typed = b""
+        while now() < until:
+            ready, _, _ = select.select(waiting, [], [], _LOOK_EVERY)
+            for source in ready:
+                if callback is not None and source == callback.fileno():
+                    callback.handle_request()  # in a thread: a browser also makes connections on which it says nothing
+                else:
+                    typed = _read(source, typed)
+            if callback is not None and callback.found:
+                return callback.found
+            if callback is not None and callback.refused:
+                raise Failure(callback.refused)
+            if typed.endswith((b"\n", b"\r")):
+                try:
+                    return read_returned(typed.decode("utf-8", "replace"), attempt)
+                except Refusal as refusal:
+                    print(f"\n{refusal}\nPaste it (not shown): ", end="", file=sys.stderr, flush=True)
+                    typed = b""
+    raise Failure("nobody logged in in time, and nothing was stored: begin anew")
+
+
+def _read(keyboard: int, typed: bytes) -> bytes:
+    """What has been typed so far; an address may be longer than what a terminal takes as a line."""
+    data = os.read(keyboard, 4096)
+    if not data or data == b"\x04" or len(typed) > _LINE_MAX:
+        raise Failure("given up: nothing was stored")
+    line, end, _ = (typed + data).replace(b"\r", b"\n").partition(b"\n")
+    while (at := line.find(b"\x7f")) >= 0:
+        line = line[: max(at - 1, 0)] + line[at + 1 :]
+    return line + end
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

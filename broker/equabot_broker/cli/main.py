@@ -1,0 +1,155 @@
+"""`equabot`: reads the command line, runs one command, and turns whatever ends it into an exit code and one line.
+
+A command is a module of this room: `add_parser(subparsers)` says what it takes, `run(args)` does it and returns the exit code.
+Only the module that is asked for is imported, and it imports what is heavy when it runs: `equabot key` answers while an
+agent's request waits for it.
+"""
+
+import errno
+import sys
+from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from importlib import import_module
+from traceback import extract_tb
+from typing import Final, NoReturn
+
+from equabot_broker.cli.exits import Exit, Failure
+from equabot_broker.cli.hardening import end_first, hide_memory
+from equabot_broker.cli.output import complain
+from equabot_broker.cli.streams import flushed, settle
+from equabot_broker.cli.surroundings import environment
+
+_COMMANDS: Final = {
+    "serve": ("serve", "run the broker"),
+    "lease": ("lease", "acquire, renew, revoke, list and watch leases"),
+    "profile": ("profiles", "end a cooldown, a disable or a rejection of a profile"),
+    "agent": ("agent", "list, suspend and resume agents"),
+    "key": ("key", "print a secret, and nothing else (for apiKeyHelper and scripts)"),
+    "exec": ("exec_command", "run a command with leases in its environment"),
+    "health": ("health", "ask whether the broker, a provider or a profile serves"),
+    "models": ("models", "which credentials there are, and how they fare"),
+    "onboard": ("onboard", "store a first credential, step by step"),
+    "doctor": ("doctor", "find what is wrong, and mend what can be mended safely"),
+    "gateway": ("gateway", "what the gateway is run with"),
+    "config": ("config_check", "check a configuration"),
+    "reload": ("reload", "make the running broker read its configuration again"),
+    "audit": ("audit", "verify the audit log, or accept one that no anchor vouches for"),
+}
+_STORING: Final = ("models", "onboard", "doctor", "agent")
+_EPILOG: Final = """\
+exit codes: 0 done, 1 refused or failed, 3 no broker, 64 usage or configuration
+environment: EQUABOT_HOME, EQUABOT_CONFIG, EQUABOT_RUN_DIR, EQUABOT_BROKER_ADDRESS, EQUABOT_BROKER_UID,
+  EQUABOT_DELIVERY, EQUABOT_DEBUG, NO_COLOR
+"""
+
+
+class Parser(ArgumentParser):
+    """An argument parser whose refusals exit with 64, as the contract has it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(Exit.USAGE, f"{self.prog}: {_shown(message)}\n")
+
+
+def _shown(message: str) -> str:
+    """What argparse complains of, less what could be a secret: it repeats what it does not understand."""
+    from equabot_broker.config.faults import looks_secret  # noqa: PLC0415
+
+    head, unrecognized, words = message.partition("unrecognized arguments: ")
+    if unrecognized:
+        options = [word.partition("=")[0] for word in words.split(" ") if word.startswith("-")]
+        return f"{head}{unrecognized}{' '.join(o for o in options if not looks_secret(o)) or '(not shown)'}"
+    return " ".join("(not shown)" if looks_secret(word.strip("'\"")) else word for word in message.split(" "))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command that `argv` (default: the process's arguments) asks for and returns its exit code. Never raises."""
+    args = Namespace(verbose=0)
+    settle()
+    try:
+        args = parse(list(sys.argv[1:] if argv is None else argv))
+        hide_memory()
+        if not args.serving and not args.command:
+            end_first()
+        _lead_log(args)
+        code: int = args.run(args)
+        sys.stdout.flush()
+    except SystemExit as leave:  # argparse has said why
+        code = leave.code if isinstance(leave.code, int) else Exit.USAGE
+    except KeyboardInterrupt:
+        code = Exit.INTERRUPTED
+    except BrokenPipeError:
+        code = Exit.BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - the last door: a traceback could show what no one may see
+        code = _told(error, verbose=bool(args.verbose or environment().get("EQUABOT_DEBUG")))
+    return code if flushed() else code or Exit.BROKEN_PIPE
+
+
+def parse(argv: Sequence[str]) -> Namespace:
+    """The arguments, with the command's `run` among them. Raises SystemExit after telling what is wrong, or the help."""
+    parser = Parser(prog="equabot", epilog=_EPILOG, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    name = next((word for word in argv if not word.startswith("-")), "")
+    for command, (module, about) in _COMMANDS.items():
+        if command == name:
+            import_module(f"equabot_broker.cli.{module}").add_parser(subparsers, help=about)
+        else:
+            subparsers.add_parser(command, help=about)
+    words, after = _split(argv) if name == "exec" else (argv, [])
+    if name in _STORING:
+        _refuse_secrets(words)
+    return parser.parse_args(words, Namespace(verbose=0, serving=False, command=after))
+
+
+def _refuse_secrets(words: Sequence[str]) -> None:
+    """A command that stores credentials does not take one as an argument. Raises Failure."""
+    from equabot_broker.config.faults import is_credential  # noqa: PLC0415
+
+    if any(is_credential(part) for word in words for part in (word, word.partition("=")[2])):
+        raise Failure(
+            "an argument looks like a credential (not shown). Every user of this machine can read arguments, and the shell"
+            " keeps them: replace that credential, and give the new one at the prompt or on standard input",
+            code=Exit.USAGE,
+        )
+
+
+def _lead_log(args: Namespace) -> None:
+    """To standard error: for people at a terminal and for what passes by; as JSON only where a broker's log is collected."""
+    from equabot_broker.telemetry.log import configure  # noqa: PLC0415
+
+    levels = ("INFO", "DEBUG") if args.serving else ("WARNING", "INFO", "DEBUG")
+    level = levels[min(args.verbose, len(levels) - 1)]
+    args.redactor = configure(level, json=args.serving and not sys.stderr.isatty(), stream=sys.stderr)
+
+
+def _split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """What stands before and after the first `--`: argparse would look for its own options behind it."""
+    at = argv.index("--") if "--" in argv else len(argv)
+    return argv[:at], argv[at + 1 :]
+
+
+class _Version(Action):
+    """Looked up only when asked for, which takes as long as all of `equabot key`."""
+
+    def __call__(self, parser: ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        print(f"equabot {version('equabot-broker')}")
+        parser.exit()
+
+
+def _told(error: Exception, *, verbose: bool) -> int:
+    if isinstance(error, Failure):
+        for line in error.message.splitlines():
+            complain(line)
+        return error.code
+    if isinstance(error, OSError) and error.errno == errno.EBADF:
+        return Exit.BROKEN_PIPE  # standard output is closed, and who closed it knows
+    if isinstance(error, OSError) and error.strerror:
+        complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+        return Exit.FAILED
+    complain(f"internal error: {type(error).__name__}" + ("" if verbose else "; EQUABOT_DEBUG=1 shows where"))
+    for frame in extract_tb(error.__traceback__) if verbose else ():
+        complain(f"  {frame.filename}:{frame.lineno} in {frame.name}")
+    return Exit.FAILED

@@ -1,0 +1,55 @@
+"""`equabot models status`: which credentials an agent has, and how they fare. With a broker or without one."""
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from equabot_broker.cli import auth
+from equabot_broker.cli.arguments import add_agent, add_places, chosen_agent, configuration
+from equabot_broker.cli.exits import Exit
+
+
+def add_parser(subparsers: Any, **described: str) -> None:
+    """`models status [--check] [--json] [--plain] [--agent A] [--probe]`, and `models auth …`."""
+    family = subparsers.add_parser("models", **described).add_subparsers(title="commands", metavar="COMMAND", required=True)
+    about = "which credentials there are, when they end, and which is next"
+    parser: ArgumentParser = family.add_parser("status", help=about, description=about[0].upper() + about[1:] + ".")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="exit with 1 when one is expired or missing, 2 when one is expiring, 0 when all is well",
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON document")
+    form.add_argument("--plain", action="store_true", help="a line a profile, columns parted by tabs")
+    parser.add_argument("--probe", action="store_true", help="try each credential on its provider, with one tiny call")
+    add_agent(parser)
+    add_places(parser)
+    parser.set_defaults(run=run)
+    auth.add_parser(family)
+
+
+def run(args: Namespace) -> int:
+    """Prints the report; with `--check` returns its verdict, which a credential that its provider refuses makes bad as well."""
+    config = configuration(args)
+    agent = chosen_agent(args, config)
+
+    from equabot_broker.cli import output, probing, status_views  # noqa: PLC0415
+    from equabot_broker.cli.status_reading import look  # noqa: PLC0415
+
+    report = look(args, config, agent)
+    probed = probing.probe_all(args, report) if args.probe else []
+    if args.json:
+        document = status_views.document(report)
+        if args.probe:
+            document["auth"]["probes"] = probing.document(probed)
+        output.document(document)
+    elif args.plain:
+        status_views.show_plain(report)
+        probing.show_plain(probed)
+    else:
+        status_views.show(report)
+        if args.probe:
+            probing.show(probed)
+    if not args.check:
+        return Exit.DONE
+    return Exit.FAILED if probing.refused(probed, report) else report.verdict()

@@ -1,0 +1,133 @@
+"""`equabot onboard`: from nothing to a credential that serves. A wizard at a terminal; without one, the same by flags."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any, Final
+
+from equabot_broker.cli import auth_entering, output
+from equabot_broker.cli.arguments import add_agent, add_places
+from equabot_broker.cli.exits import Exit, Failure
+from equabot_broker.cli.prompting import choose, interactive, secret
+from equabot_broker.cli.storing import Desk, cleaned, faults, record
+from equabot_broker.cli.surroundings import now
+from equabot_broker.domain.policies import MAIN
+from equabot_broker.domain.provider import Mode, Provider
+
+CHOICES: Final = {
+    "api-key": "Anthropic API key (recommended)",
+    "setup-token": "Anthropic token: run `claude setup-token` here",
+    "token": "Anthropic token: paste one made elsewhere",
+    "claude-cli": "the login of Claude Code on this host",
+    "openai": "OpenAI API key",
+    "openrouter": "OpenRouter API key",
+    "skip": "nothing now",
+}
+STORE, ENV = PLACES = ("store", "env")
+
+_CLAUDE: Final = "anthropic:claude-cli"
+_KEYS: Final = {"api-key": "anthropic", "openai": "openai", "openrouter": "openrouter"}
+
+
+def add_parser(subparsers: Any, **described: str) -> None:
+    """`onboard [--auth-choice C] [--store-in store|env] [--profile-id ID] [--expires-in 365d] [--agent A]`."""
+    parser: ArgumentParser = subparsers.add_parser(
+        "onboard",
+        description="Stores a first credential. At a terminal it asks; without one, say what with --auth-choice and give the"
+        " secret on standard input, never as an argument.",
+        **described,
+    )
+    parser.add_argument("--auth-choice", choices=CHOICES, help="what to set up")
+    parser.add_argument("--store-in", choices=PLACES, help="an API key's place: the agent's store, or ~/.equabot/.env")
+    parser.add_argument("--profile-id", metavar="ID", help="the profile to make or replace")
+    parser.add_argument(
+        "--expires-in", metavar="365d", type=auth_entering.lifetime, help="of a token: ms, s, m, h or d; a plain number is days"
+    )
+    add_agent(parser)
+    add_places(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> int:
+    """Stores what is chosen, and says how to go on."""
+    if not args.auth_choice and not interactive():
+        raise Failure(
+            "there is no terminal to ask at: say what to set up with --auth-choice, and give the secret on standard input",
+            code=Exit.USAGE,
+        )
+    desk = Desk.of(args)
+    choice = args.auth_choice or choose("What to set up", CHOICES)
+    if choice in _KEYS:
+        _key(args, desk, desk.provider(_KEYS[choice]))
+    elif choice == "claude-cli":
+        _claude(desk)
+    elif choice == "setup-token":
+        auth_entering.setup_token(_of_anthropic(args))
+    elif choice == "token":
+        auth_entering.paste_token(_of_anthropic(args))
+    output.say("`equabot models status` tells what there is, `equabot doctor` what is wrong, `equabot serve` runs the broker.")
+    return Exit.DONE
+
+
+def _of_anthropic(args: Namespace) -> Namespace:
+    args.provider = "anthropic"
+    return args
+
+
+def _key(args: Namespace, desk: Desk, provider: Provider) -> None:
+    place = args.store_in or (_asked_place(desk) if interactive() else STORE)
+    if place == STORE:
+        profile_id = desk.profile(args.profile_id or f"{provider.id}:default", provider)
+        auth_entering.add_key(desk, provider, profile_id)
+        return
+    if args.profile_id:
+        raise Failure(
+            f"--profile-id is for the store: what is in .env is {provider.id}:dotenv, whatever it is called", code=Exit.USAGE
+        )
+    _assign(desk, provider)
+
+
+def _asked_place(desk: Desk) -> str:
+    about = {STORE: f"the store of agent {desk.agent}", ENV: f"{_dotenv(desk)}, for a daemon to read"}
+    return choose("Where to keep it", about)
+
+
+def _assign(desk: Desk, provider: Provider) -> None:
+    """Puts a key into `.env`. Raises Failure; the file is as it was then."""
+    from equabot_broker.storage.dotenv_file import assign  # noqa: PLC0415
+    from equabot_broker.storage.edited_file import Unwritable  # noqa: PLC0415
+
+    name = next(env.name for env in provider.env_names if env.mode is Mode.API_KEY)
+    key = cleaned(secret(f"API key of {provider.id}"), provider, Mode.API_KEY, desk)
+    try:
+        changed = assign(_dotenv(desk), name, key)
+    except Unwritable as unwritable:
+        message = str(unwritable)
+    else:
+        output.say(f"{name} is {'set' if changed else 'already so'} in {_dotenv(desk)}")
+        return
+    raise Failure(message)
+
+
+def _dotenv(desk: Desk) -> Path:
+    """The `.env` that the broker reads."""
+    paths = [spec.options["path"] for spec in desk.config.sources if spec.kind == "dotenv"]
+    if not paths:
+        raise Failure("no .env is among sources in the configuration: add dotenv there, or use --store-in store")
+    return Path(paths[0])
+
+
+def _claude(desk: Desk) -> None:
+    """Takes over the login of Claude Code. Raises Failure where there is none."""
+    from equabot_broker.bootstrap.stores import sync_claude_login  # noqa: PLC0415
+
+    with faults():
+        copied = sync_claude_login(desk.config)
+    login = next((profile for profile in desk.entries(MAIN).profiles if profile.id == _CLAUDE), None)
+    if login is None or login.expires_at is None or login.expires_at <= now():
+        paths = [str(spec.options["path"]) for spec in desk.config.sources if spec.kind == "claude_cli"]
+        where = paths[0] if paths else "the sources of the configuration, where claude_cli is not among them"
+        raise Failure(f"no login of Claude Code that is still good is in {where}: log in with `claude`, or run"
+                      " `equabot models auth setup-token`")  # fmt: skip
+    until = output.relative(login.expires_at, now())
+    output.say(f"{_CLAUDE} ({login.mode}, expires {until}) is {'copied into' if copied else 'in'} {desk.store_of(MAIN).path}")
+    record(desk.config, _CLAUDE, provider="anthropic", mode=Mode.OAUTH)

@@ -1,0 +1,170 @@
+"""`equabot models status --probe`: every credential of an agent, tried on its provider with one tiny call. It sets no cooldown;
+one that succeeds ends what is held against the profile.
+
+What the sources here hold is tried as it is. For the rest, and for a login that only a broker can refresh, a running broker is
+asked for a lease, which is given back at once.
+"""
+
+from argparse import Namespace
+from asyncio import run as run_async
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from equabot_broker.cli import output
+from equabot_broker.cli.connecting import addressed, broker
+from equabot_broker.cli.exits import Failure
+from equabot_broker.cli.output import Cell, Style
+from equabot_broker.cli.profiles import forgive
+from equabot_broker.cli.status_report import Report
+from equabot_broker.domain.credentials import headers
+from equabot_broker.domain.probing import Found, Request, Verdict, request
+from equabot_broker.domain.profiles import State
+from equabot_broker.domain.provider import Provider
+from equabot_broker.providers import PROVIDERS
+
+if TYPE_CHECKING:
+    from equabot_broker.config.model import Config
+    from equabot_broker.domain.profiles import Profile
+    from equabot_broker.domain.statuses import ProfileStatus
+    from equabot_client import Broker
+
+_STYLES = {Verdict.OK: Style.GOOD, Verdict.RATE_LIMIT: Style.WARN, Verdict.TIMEOUT: Style.WARN, Verdict.NO_MODEL: Style.FAINT}
+_NO_MODEL = Found(Verdict.NO_MODEL, "no small model is known: set models.default, or probe_model of the provider")
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What became of one profile. `model` is the one that was asked."""
+
+    profile: str
+    provider: str
+    model: str
+    found: Found
+
+
+def probe_all(args: Namespace, report: Report) -> list[Probed]:
+    """Tries every profile of the report, and says what became of it."""
+    from equabot_broker.bootstrap.surveying import survey  # noqa: PLC0415
+    from equabot_broker.upstream.probe import probe  # noqa: PLC0415
+
+    here = run_async(survey(report.config))
+    found: dict[str, Found] = {}
+    requests: dict[str, Request] = {}
+    with _lessor(args, report) as lessor:
+        for status in report.profiles:
+            if not status.mode and status.state == State.MISSING:
+                continue  # only an order names it
+            known = here.profile(report.agent, status.id)
+            made = _request(report.config, status, known, lessor)
+            if isinstance(made, Found):
+                found[status.id] = made
+            else:
+                requests[status.id] = made
+    found |= run_async(probe(requests))
+    for status in report.profiles:
+        if status.id in found and found[status.id].verdict is Verdict.OK and is_held_against(status, report.now):
+            found[status.id] = _cleared(args, status, running=bool(report.broker))
+    return [
+        Probed(status.id, status.provider, _model(report.config, status.provider), found[status.id])
+        for status in report.profiles
+        if status.id in found
+    ]
+
+
+def is_held_against(status: "ProfileStatus", now: float) -> bool:
+    """Whether a cooldown, a disable or a rejection keeps the profile from being used."""
+    ends = (status.cooldown_until, status.disabled_until, *status.model_cooldowns.values())
+    return status.state == State.REJECTED or any(end > now for end in ends)
+
+
+def _cleared(args: Namespace, status: "ProfileStatus", *, running: bool) -> Found:
+    """The provider takes the credential of this version: what an earlier answer made of it is over."""
+    if running and addressed(args):
+        return Found(Verdict.OK, f"the operator's `equabot profile clear {status.id}` ends what is held against it")
+    try:
+        ended, _ = forgive(args, status.id, version=status.version)
+    except Failure as failure:
+        return Found(Verdict.OK, f"what is held against it goes on: {failure.message}")
+    return Found(Verdict.OK, f"{' and '.join(ended)} ended" if ended else "")
+
+
+def document(probed: Sequence[Probed]) -> list[dict[str, Any]]:
+    """The results for programs."""
+    return [
+        {
+            "profileId": one.profile,
+            "provider": one.provider,
+            "model": one.model or None,
+            "status": one.found.verdict.value,
+            "reason": one.found.reason or None,
+        }
+        for one in probed
+    ]
+
+
+def show(probed: Sequence[Probed]) -> None:
+    """The results for people."""
+    output.say()
+    output.heading("Probes")
+    rows = [(one.profile, Cell(one.found.verdict, _STYLES.get(one.found.verdict, Style.BAD)), one.model, one.found.reason)
+            for one in probed]  # fmt: skip
+    output.table(rows, indent=2)
+
+
+def show_plain(probed: Sequence[Probed]) -> None:
+    """A line a profile, behind those of the report."""
+    for one in probed:
+        output.columns(("probe", one.profile, one.found.verdict.value, one.found.reason))
+
+
+@contextmanager
+def _lessor(args: Namespace, report: Report) -> Iterator["Broker | None"]:
+    """A broker that gives out leases, if one runs."""
+    if not report.broker:
+        yield None
+        return
+    with broker(args) as connected:
+        yield connected
+
+
+def _request(config: "Config", status: "ProfileStatus", known: "Profile | None", lessor: "Broker | None") -> Request | Found:
+    provider = config.catalog.providers.get(status.provider)
+    model = _model(config, status.provider)
+    if provider is None or not provider.api or not model:
+        return _NO_MODEL
+    stale = known is not None and known.refresh is not None and status.state in (State.EXPIRED, State.MISSING)
+    if known is not None and known.secret is not None and not stale:
+        carried: Mapping[str, str] = headers(provider, known, known.secret)
+        return request(provider, model=model, base_url=provider.base_url, headers=carried) or _NO_MODEL
+    if lessor is None:
+        return Found(Verdict.UNKNOWN, f"not tried: {status.reason or status.state}")
+    return _leased(provider, status.id, model, lessor)
+
+
+def _leased(provider: Provider, profile: str, model: str, lessor: "Broker") -> Request | Found:
+    from equabot_client.errors import EquabotError  # noqa: PLC0415
+
+    try:
+        with lessor.lease(profile, delivery="raw") as lease:
+            base_url = lease.base_url or provider.base_url
+            return request(provider, model=model, base_url=base_url, headers=dict(lease.headers)) or _NO_MODEL
+    except EquabotError as refused:
+        return Found(Verdict.UNKNOWN, f"not tried: the broker gives no lease on it ({refused.reason})")
+
+
+def _model(config: "Config", provider: str) -> str:
+    """The model to ask: the one that is meant for this, else one that is in use, else a small one that is known."""
+    own = config.catalog.providers.get(provider)
+    usual = PROVIDERS[provider].probe_model if provider in PROVIDERS else ""
+    if own is None or own.probe_model != usual:
+        return own.probe_model if own else ""
+    models = config.models
+    used = (model.partition("/") for model in (models.default, *models.fallbacks, *models.aliases.values()) if model)
+    return next((name for vendor, _, name in used if config.catalog.normalise(vendor) == provider), usual)
+
+
+def refused(probed: Sequence[Probed], report: Report) -> bool:
+    """Whether a provider in use refused a credential."""
+    return any(one.found.verdict is Verdict.AUTH and one.provider in report.in_use() for one in probed)

@@ -1,0 +1,34 @@
+"""What `equabot doctor` finds: a finding, and how it may be mended without asking anybody."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from equabot_broker.domain.findings import Finding, Severity
+
+if TYPE_CHECKING:
+    from equabot_client.admin import Finding as Reported
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A finding, and what would mend it: a function that does that and says what it did. It raises Failure and OSError."""
+
+    finding: Finding
+    fix: Callable[[], str] | None = None
+
+
+FIX = "equabot doctor --fix"
+
+
+def plain(finding: "Finding | Reported") -> dict[str, str]:
+    """A finding for programs, its fields by their names on the wire."""
+    severity = finding.severity.value if isinstance(finding.severity, Severity) else finding.severity
+    return {"severity": severity, "subject": finding.subject, "message": finding.message, "remedy": finding.remedy}
+
+
+def problem(
+    severity: Severity, subject: object, message: str, remedy: str = "", *, fix: Callable[[], str] | None = None
+) -> Problem:
+    """The same, written shorter."""
+    return Problem(Finding(severity=severity, subject=str(subject), message=message, remedy=remedy), fix)

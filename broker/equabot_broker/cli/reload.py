@@ -1,0 +1,62 @@
+"""`equabot reload`: makes the running broker read its configuration again, without a restart. Asks the admin socket."""
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from equabot_broker.cli import output
+from equabot_broker.cli.arguments import add_places
+from equabot_broker.cli.connecting import admin, refusals
+from equabot_broker.cli.exits import Exit, Failure
+
+if TYPE_CHECKING:
+    from equabot_client.admin import Reload
+
+
+def add_parser(subparsers: Any, **described: str) -> None:
+    """`reload [--json]`."""
+    parser: ArgumentParser = subparsers.add_parser(
+        "reload",
+        description="Applies the configuration as a whole, or refuses it as a whole: exits with 64 for faults in it, with 1"
+        " where it needs a restart or cannot be applied. Leases that it still grants live on. SIGHUP does the same.",
+        **described,
+    )
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    add_places(parser)
+    parser.set_defaults(run=run, agent=None)
+
+
+def run(args: Namespace) -> int:
+    """Says what changed; or every fault on a line of its own, to standard error."""
+    done = _reloaded(args)
+    if args.json:
+        output.document(asdict(done))
+    for fault in done.faults:
+        output.fault(fault)
+    if done.refusal:
+        output.fault(done.refusal)
+    if done.faults or done.refusal:
+        return Exit.USAGE if done.faults else Exit.FAILED
+    if not args.json:
+        ended = "" if not done.revoked else f"; {done.revoked} {'lease' if done.revoked == 1 else 'leases'} ended"
+        output.say(f"reloaded: {', '.join(done.changes) or 'nothing differs'}{ended}")
+    return Exit.DONE
+
+
+def _reloaded(args: Namespace) -> "Reload":
+    """What the broker says. It is asked also where the file is wrong, if its socket is found without. Raises Failure."""
+    try:
+        with admin(args) as connected:
+            return connected.reload()
+    except Failure as failure:
+        if failure.code != Exit.USAGE:
+            raise
+        wrong = failure
+    from equabot_client.admin import connect  # noqa: PLC0415
+
+    try:
+        with refusals(args), connect(str(Path(args.run_dir, "admin", "broker.sock")) if args.run_dir else None) as connected:
+            return connected.reload()
+    except Failure:
+        raise wrong from None

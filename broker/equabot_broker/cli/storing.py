@@ -1,0 +1,214 @@
+"""Putting a credential where it belongs: into an agent's store, and its name into the configuration.
+
+Both are written under their locks, whether or not a broker runs; one that does follows the store by itself.
+"""
+
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from equabot_broker.cli import output
+from equabot_broker.cli.arguments import chosen_agent, configuration
+from equabot_broker.cli.exits import Exit, Failure
+from equabot_broker.cli.surroundings import now
+from equabot_broker.config.faults import Refused, quote
+from equabot_broker.config.recording import with_profile, without_profile
+from equabot_broker.config.values import profile as parsed_profile
+from equabot_broker.domain.auth_document import Document, with_entry
+from equabot_broker.domain.auth_entries import entry_ids, store_unit
+from equabot_broker.domain.auth_usage import usage_of, with_usage
+from equabot_broker.domain.cooldowns import Usage
+from equabot_broker.domain.hygiene import Unclean, clean, joined
+from equabot_broker.domain.known_names import meant
+from equabot_broker.domain.material import Unit
+from equabot_broker.domain.provider import Mode, Provider
+from equabot_broker.domain.remedies import how_to_add
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.files.reading import Unreadable, read_whole
+from equabot_broker.storage.edited_file import Unwritable, edit_file
+
+if TYPE_CHECKING:
+    from equabot_broker.config.model import Config
+    from equabot_broker.storage.auth_profiles import AuthProfiles
+
+_SIZE_MAX = 1 << 20
+_ELSEWHERE = {
+    "is an OAuth token, not an API key": "it belongs in `equabot models auth paste-token --provider {0}`",
+    "is an API key, not an OAuth token": "it belongs in `equabot models auth add --provider {0} --method api-key`",
+}
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where a command works: the configuration, and the agent whose store it is about."""
+
+    config: "Config"
+    agent: str
+
+    @classmethod
+    def of(cls, args: Namespace) -> "Desk":
+        """The one that the arguments name. Raises Failure."""
+        config = configuration(args)
+        return cls(config, chosen_agent(args, config))
+
+    @cached_property
+    def store(self) -> "AuthProfiles":
+        """The agent's store."""
+        return self.store_of(self.agent)
+
+    def store_of(self, agent: str) -> "AuthProfiles":
+        """Any agent's store. Raises Failure."""
+        from equabot_broker.bootstrap.stores import agent_stores  # noqa: PLC0415
+
+        with faults():
+            return agent_stores(self.config).of(agent)
+
+    def entries(self, agent: str) -> Unit:
+        """What an agent's store holds. Raises Failure."""
+        store = self.store_of(agent)
+        with faults():
+            document = store.read()
+        return store_unit(document, rules=self.config.rules, source="", name="", origin=str(store.path), owner=agent)
+
+    def provider(self, written: str) -> Provider:
+        """The provider of any spelling. Raises Failure."""
+        found = self.config.catalog.get(written)
+        if found is None:
+            hint = meant(written, self.config.catalog.providers) or "; describe it under providers in the configuration"
+            raise Failure(f"no provider {quote(written)} is known{hint}", code=Exit.USAGE)
+        return found
+
+    def must_be_read(self, provider: Provider | None) -> None:
+        """Raises Failure where no source reads the store, with what a person does instead: before anything is asked or made."""
+        if not self.config.places.stores:
+            instead = how_to_add(provider, self.config.places)
+            raise Failure(f"nothing was stored: no source of this broker reads {self.store.path}; instead, {instead}")
+
+    def profile(self, written: str, provider: Provider) -> str:
+        """The profile id, under the provider's own name. Raises Failure for one of another provider, and for what is none."""
+        try:
+            owner, name = parsed_profile(written)
+        except Refused as refused:
+            message = str(refused)
+        else:
+            if self.config.catalog.normalise(owner) == provider.id:
+                return f"{provider.id}:{name}"
+            message = f"{written} is no profile of {provider.id}: its id begins with {provider.id}:"
+        raise Failure(message, code=Exit.USAGE)
+
+
+@contextmanager
+def faults() -> Iterator[None]:
+    """What a store refuses inside, as Failures."""
+    from equabot_broker.ports import StoreFault  # noqa: PLC0415
+
+    try:
+        yield
+    except StoreFault as fault:
+        message = str(fault)
+    else:
+        return
+    raise Failure(message)
+
+
+def cleaned(secret: SecretValue, provider: Provider, mode: Mode, desk: Desk) -> SecretValue:
+    """What a person gave, fit to be stored. Raises Failure, with nothing of it."""
+    try:
+        return clean(joined(secret.reveal()), provider=provider, mode=mode, catalog=desk.config.catalog)
+    except Unclean as unclean:
+        reason = unclean.reason
+    what = reason.partition(":")[0]
+    remedy = _ELSEWHERE.get(what)
+    raise Failure(f"what was given {what}: {remedy.format(provider.id)}" if remedy else f"what was given {reason}")
+
+
+def keep(desk: Desk, profile_id: str, entry: Mapping[str, Any]) -> None:
+    """Stores a credential, in the place of the one that the profile had; that one's cooldowns and refusals go with it.
+
+    Raises Failure; nothing was stored then. A store that no source reads takes nothing.
+    """
+    desk.must_be_read(desk.config.catalog.get(str(entry["provider"])))
+    replaced = False
+
+    def change(document: Document) -> Document:
+        nonlocal replaced
+        written = entry_ids(document, desk.config.catalog).get(profile_id, profile_id)
+        replaced = written in document.entries
+        before = usage_of(document, written)
+        changed = with_entry(document, written, entry)
+        return changed if before == Usage() else with_usage(changed, {written: Usage(last_used=before.last_used)})
+
+    with faults():
+        desk.store.edit(change)
+    expires = entry.get("expires")
+    until = f", expires {output.relative(expires / 1000, now())}" if expires else ""
+    output.say(f"{'replaced' if replaced else 'stored'} {profile_id} ({entry['type']}{until}) in {desk.store.path}")
+    record(desk.config, profile_id, provider=str(entry["provider"]), mode=str(entry["type"]))
+    _tell_exclusion(desk, profile_id, str(entry["provider"]))
+
+
+def record(config: "Config", profile_id: str, *, provider: str, mode: str) -> None:
+    """Names the profile in the configuration, or says what to add there by hand."""
+    _rewrite(config, lambda text: with_profile(text, profile_id, provider=provider, mode=mode), f"{profile_id} is named in")
+
+
+def strike(config: "Config", profile_id: str) -> None:
+    """Takes the profile out of the configuration, or says what to take out by hand."""
+    if config.file is not None:
+        _rewrite(config, lambda text: without_profile(text, profile_id), f"{profile_id} is taken out of")
+
+
+def configuration_file(config: "Config") -> Path:
+    """The configuration, or where it would be."""
+    return config.file or config.home / "equabot.yaml"
+
+
+def _rewrite(config: "Config", change: Any, done: str) -> None:
+    file = configuration_file(config)
+
+    def changed(content: bytes) -> bytes:
+        mark = b"\xef\xbb\xbf" if content.startswith(b"\xef\xbb\xbf") else b""
+        return mark + bytes(change(content.decode("utf-8-sig")).encode())
+
+    try:
+        # One that need not change may be read-only, as a mounted configuration is.
+        if _would_change(file, changed) and edit_file(file, changed):
+            output.say(f"{done} {file}")
+    except Refused as refused:
+        output.complain(f"{file} {refused}")
+    except Unwritable as unwritable:
+        output.complain(f"{unwritable}; or change it by hand: auth.profiles")
+
+
+def _would_change(file: Path, change: Callable[[bytes], bytes]) -> bool:
+    try:
+        content = read_whole(file, limit=_SIZE_MAX)
+    except (FileNotFoundError, Unreadable):
+        return True  # to write it says what is wrong with it
+    return change(content) != content
+
+
+def stored_order(desk: Desk, provider: str) -> tuple[str, ...]:
+    """The agent's own order of the provider, which may stand under another spelling of its name. Raises Failure."""
+    with faults():
+        orders = desk.store.read().order
+    return next((ids for written, ids in orders.items() if desk.config.catalog.normalise(written) == provider), ())
+
+
+def _tell_exclusion(desk: Desk, profile_id: str, provider: str) -> None:
+    """An order is exclusive, and a profile that it leaves out is not used."""
+    stored = stored_order(desk, provider)
+    if stored:
+        if profile_id not in stored:
+            ids = " ".join((profile_id, *stored))
+            output.complain(
+                f"the order of {desk.agent} leaves {profile_id} out, so it is not used:"
+                f" `equabot models auth order set --provider {provider} --agent {desk.agent} {ids}` puts it first"
+            )
+    elif profile_id not in desk.config.order.get(provider, (profile_id,)):
+        file = configuration_file(desk.config)
+        output.complain(f"auth.order.{provider} in {file} leaves {profile_id} out, so it is not used: add it there")

@@ -1,0 +1,322 @@
+"""Document → configuration: defaults, full paths, and the rules that hold between values.
+
+What breaks a rule goes to the report, beside what was wrong with the document.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from equabot_broker.config.document import AuditSection, Document, GatewaySection
+from equabot_broker.config.model import AuditOptions, Config, ConfiguredProfile, Listen, Models, SourceSpec
+from equabot_broker.config.reading import Report, under
+from equabot_broker.config.remote import IDENTITIES, remote, remote_addresses
+from equabot_broker.config.values import Address, shown
+from equabot_broker.config.vendors import Known
+from equabot_broker.config.workloads import workloads
+from equabot_broker.domain.cooldowns import CooldownOptions
+from equabot_broker.domain.discovery import Override, Place, Rules
+from equabot_broker.domain.leases import LeaseOptions
+from equabot_broker.domain.policies import AgentPolicy, Policies
+from equabot_broker.domain.profiles import FOREIGN_LOGINS
+from equabot_broker.domain.provider import Mode
+from equabot_broker.domain.tool_logins import TOOLS
+from equabot_broker.envoy.options import GatewayOptions
+from equabot_broker.identity.agent_socket import plan
+from equabot_broker.sources.registry import KINDS
+
+_ANY: Final = "*"
+_PRECEDENCE: Final = ("mounted", "profile_store", *TOOLS, "dotenv", "env")
+"""The sources of a configuration that names none."""
+_EVERY_INTERFACE: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What counts beside the file. `run_dir` is what a flag or a variable says, `default_run_dir` what is taken when nobody
+    says anything; `listen` are addresses from the environment, which the file's own go before; `logins` are the files in which
+    other tools keep theirs, by kind of source; `workloads` is what the environment says of identities, by provider and key."""
+
+    file: Path | None
+    user_home: Path
+    home: Path
+    run_dir: Path | None
+    default_run_dir: Path
+    listen: Mapping[str, Address] = field(default_factory=lambda: MappingProxyType({}))
+    logins: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
+    workloads: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def path(self, written: str) -> Path:
+        """A path from the file: `~` is the user's home, and what is relative starts where the file is."""
+        if written == "~" or written.startswith("~/"):
+            return self.user_home / written[2:]
+        return (self.file.parent if self.file else Path("/")) / written
+
+
+def assemble(document: Document, around: Surroundings, report: Report) -> Config:
+    """The configuration. It is fit for use only when the report has no faults."""
+    known = Known(document.providers, report)
+    leases = _leases(document.leases, report)
+    run_dir = around.run_dir or (around.path(document.run_dir) if document.run_dir else around.default_run_dir)
+    sources = _sources(document, around, report)
+    policies = _policies(document, leases, known, report)
+    listen = _listen(document, around, report)
+    _refuse_sockets(run_dir, policies, listen, around, report)
+    return Config(
+        file=around.file,
+        home=around.home,
+        run_dir=run_dir,
+        state_path=around.path(document.state_path) if document.state_path else run_dir / "state.db",
+        listen=listen,
+        remote=remote(document, around.path, report),
+        policies=policies,
+        required=_required(document, known, report),
+        sources=sources,
+        catalog=known.catalog,
+        rules=_rules(document, sources, known, report),
+        order=_order(document, known, report),
+        cooldowns=_cooldowns(document, known, report),
+        probe=document.auth.probe,
+        leases=leases,
+        expiry=document.expiry,
+        audit=_audit(document.audit, around),
+        gateway=_gateway(document.gateway, around),
+        models=_models(document.models, known, report),
+        profiles=_configured(document, known, report),
+        profile_aliases=_aliases(document, known, report),
+        workloads=workloads(document, known, report, full=around.path, environ=around.workloads),
+        env=document.env.variables,
+        shell_env=document.env.shell,
+        seal_key_file=around.path(document.seal.key_file) if document.seal.key_file else None,
+    )
+
+
+def _leases(given: LeaseOptions, report: Report) -> LeaseOptions:
+    if given.default_ttl <= given.max_ttl:
+        return given
+    if not report.given("leases.default_ttl"):
+        return replace(given, default_ttl=given.max_ttl)
+    if report.sound("leases"):
+        longest = shown(given.max_ttl)
+        report.refuse("leases.default_ttl", f"is longer than leases.max_ttl ({longest}); shorten it, or raise leases.max_ttl")
+    return given
+
+
+def _policies(document: Document, leases: LeaseOptions, known: Known, report: Report) -> Policies:
+    if document.agents is None:
+        alone = AgentPolicy(providers=frozenset({_ANY}), max_ttl=leases.max_ttl)
+        return Policies(agents=MappingProxyType({"main": alone}))
+    if not document.agents and report.sound("agents"):
+        report.refuse("agents", "lists no agent, so nobody could ask; name one, or remove the section for `main` alone")
+    return Policies(
+        agents=MappingProxyType({name: _policy(name, given, leases, known, report) for name, given in document.agents.items()})
+    )
+
+
+def _policy(name: str, given: Mapping[str, Any], leases: LeaseOptions, known: Known, report: Report) -> AgentPolicy:
+    """An agent that is listed has what its section says, and no provider unless it says so; `main` has them all."""
+    path = under("agents", name)
+    told = {"max_ttl": leases.max_ttl, **given}
+    for place in ("socket", *IDENTITIES):
+        told.pop(place, None)
+    if told["max_ttl"] > leases.max_ttl and report.sound("leases"):
+        longest = shown(leases.max_ttl)
+        report.refuse(f"{path}.max_ttl", f"is longer than leases.max_ttl ({longest}); shorten it, or raise leases.max_ttl")
+    providers = given.get("providers", (_ANY,) if name == "main" else ())
+    told["providers"] = frozenset(
+        p if p == _ANY else known.provider(p, at) for p, at in _located(providers, f"{path}.providers", report)
+    )
+    if "profiles" in given:
+        told["profiles"] = frozenset(
+            p if p == _ANY else known.profile(p, at) for p, at in _located(given["profiles"], f"{path}.profiles", report)
+        )
+    return AgentPolicy(**told)
+
+
+def _located(values: tuple[Any, ...], path: str, report: Report) -> Iterator[tuple[Any, str]]:
+    """The values of a list with their paths; with that of the list where a fault made their numbers uncertain."""
+    exact = report.sound(path)
+    for number, value in enumerate(values):
+        yield value, f"{path}[{number}]" if exact else path
+
+
+def _listen(document: Document, around: Surroundings, report: Report) -> Listen:
+    given, usual = document.listen, Listen()
+    addresses = {
+        name: getattr(given, name) or around.listen.get(name) or getattr(usual, name)
+        for name in ("health", "metrics", "gateway")
+    }
+    written = {name: address for name in addresses if (address := getattr(given, name))} | remote_addresses(given.agents)
+    for (one, first), (other, second) in combinations((addresses | written).items(), 2):
+        if _clash(first, second):
+            later, earlier = (other, one) if other in written else (one, other)
+            taken = second if later == one else first
+            report.refuse(f"listen.{later}", f"has the port of listen.{earlier} ({taken}); give it one of its own")
+    agents = {name: around.path(told["socket"]) for name, told in (document.agents or {}).items() if told.get("socket")}
+    return Listen(
+        **addresses,
+        admin=around.path(given.admin) if given.admin else None,
+        control=around.path(given.control) if given.control else None,
+        agents=MappingProxyType(agents),
+    )
+
+
+def _clash(one: Address, other: Address) -> bool:
+    if one.port != other.port or one.port == 0:
+        return False
+    hosts = {"127.0.0.1" if address.host == "localhost" else address.host for address in (one, other)}
+    return len(hosts) == 1 or not hosts.isdisjoint(_EVERY_INTERFACE)
+
+
+def _refuse_sockets(run_dir: Path, policies: Policies, listen: Listen, around: Surroundings, report: Report) -> None:
+    """Paths too long for a socket, shared ones, and directories in which one agent would reach another."""
+    planned = plan(run_dir, policies.agents, admin=listen.admin, control=listen.control, agent_paths=listen.agents)
+    chosen = {f"{under('agents', name)}.socket": path for name, path in listen.agents.items()}
+    chosen |= {"listen.admin": listen.admin or Path(), "listen.control": listen.control or Path()}
+    for fault in planned.faults():
+        path = next((key for key, path in chosen.items() if report.given(key) and str(path) in fault), "run_dir")
+        if path == "run_dir" and (around.run_dir or not report.given("run_dir")):
+            report.refuse_outside("run directory", fault)
+        else:
+            report.refuse(path, fault)
+
+
+def _required(document: Document, known: Known, report: Report) -> tuple[str, ...]:
+    found = (known.provider(p, at) for p, at in _located(document.required, "required", report))
+    return tuple(dict.fromkeys(found))
+
+
+def _sources(document: Document, around: Surroundings, report: Report) -> tuple[SourceSpec, ...]:
+    if document.sources is None:
+        return tuple(_source(kind, {}, around) for kind in _PRECEDENCE)
+    found: list[SourceSpec] = []
+    for (kind, options), path in _located(document.sources, "sources", report):
+        if kind not in KINDS:
+            report.refuse(path, f"this version of the broker has no source {kind}; remove it (it has {', '.join(KINDS)})")
+            continue
+        spec = _source(kind, options, around)
+        if spec in found:
+            report.refuse(path, "reads the same place as a source above; keep one")
+        found.append(spec)
+    return tuple(found)
+
+
+def _source(kind: str, given: Mapping[str, Any], around: Surroundings) -> SourceSpec:
+    usual = {"mounted": Path("/run/secrets/equabot"), "dotenv": around.home / ".env", **around.logins}
+    paths = {"path": around.path(given["path"]) if "path" in given else usual[kind]} if kind in usual else {}
+    if "kubeconfig" in given:
+        paths["kubeconfig"] = around.path(given["kubeconfig"])
+    # Whether a tool's login is refreshed is a rule about its profile, wherever that stands.
+    told = {name: value for name, value in given.items() if name != "refresh"}
+    return SourceSpec(kind, MappingProxyType({**told, **paths}))
+
+
+def _rules(document: Document, sources: tuple[SourceSpec, ...], known: Known, report: Report) -> Rules:
+    kinds = {spec.kind for spec in sources}
+    bindings: dict[Place, str] = {}
+    overrides: dict[str, Override] = {}
+    for written, given in document.profiles.items():
+        path = under("profiles", ":".join(written))
+        profile = known.profile(written, path)
+        if profile in overrides:
+            report.refuse(path, f"is another spelling of {profile}, which stands above; keep one")
+        overrides[profile] = Override(mode=given.mode, expires_at=given.expires_at)
+        if given.origin is None:
+            continue
+        place = _place(*given.origin)
+        if place.kind not in kinds and report.sound("sources"):
+            report.refuse(f"{path}.from", f"there is no source of kind {place.kind}; add it to sources")
+        if place in bindings:
+            report.refuse(f"{path}.from", f"is where {bindings[place]} comes from already; a value makes one profile")
+        bindings[place] = profile
+    ours = {TOOLS[kind].profile_id for kind, options in document.sources or () if kind in TOOLS and options.get("refresh")}
+    return Rules(known.catalog, MappingProxyType(bindings), MappingProxyType(overrides), FOREIGN_LOGINS - ours)
+
+
+def _aliases(document: Document, known: Known, report: Report) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for (vendor, name), given in document.profiles.items():
+        if given.alias in found:
+            path = under("profiles", f"{vendor}:{name}")
+            report.refuse(f"{path}.alias", f"is the alias of {found[given.alias]} already; give each its own")
+        elif given.alias:
+            found[given.alias] = f"{known.catalog.normalise(vendor) or vendor}:{name}"
+    return MappingProxyType(found)
+
+
+def _place(kind: str, there: str | Mapping[str, str]) -> Place:
+    if isinstance(there, str):
+        return Place(kind, "", there)
+    return Place(kind, there.get("dir", there.get("secret", "")), there["key"])
+
+
+def _order(document: Document, known: Known, report: Report) -> Mapping[str, tuple[str, ...]]:
+    orders: dict[str, tuple[str, ...]] = {}
+    for written, listed in document.auth.order.items():
+        path = under("auth.order", written)
+        provider = known.provider(written, path)
+        if provider in orders:
+            report.refuse(path, f"is another spelling of {provider}, which stands above; keep one")
+        for (owner, _), at in _located(listed, path, report):
+            if known.catalog.normalise(owner) != provider:
+                report.refuse(at, f"is no profile of {provider}; only its own can serve it")
+        orders[provider] = tuple(dict.fromkeys(f"{provider}:{name}" for _, name in listed))
+    return MappingProxyType(orders)
+
+
+def _cooldowns(document: Document, known: Known, report: Report) -> CooldownOptions:
+    given = document.auth.cooldowns
+    path = "auth.cooldowns.billing_backoff_by_provider"
+    if not report.given(path):
+        path = "auth.cooldowns.billingBackoffHoursByProvider"
+    backoffs = {known.provider(p, under(path, p)): wait for p, wait in given.billing_backoff_by_provider.items()}
+    return replace(given, billing_backoff_by_provider=MappingProxyType(backoffs))
+
+
+def _configured(document: Document, known: Known, report: Report) -> Mapping[str, ConfiguredProfile]:
+    found: dict[str, ConfiguredProfile] = {}
+    for written, given in document.auth.profiles.items():
+        path = under("auth.profiles", ":".join(written))
+        profile = known.profile(written, path)
+        owner = profile.partition(":")[0]
+        if given.provider and known.catalog.normalise(given.provider) != owner:
+            report.refuse(f"{path}.provider", f"is not the provider in the profile's id; write {owner}, or remove it")
+        # The seed's system once wrote `token` for Claude's login, whose credential may be either and is refreshed.
+        migrated = profile == "anthropic:claude-cli" and given.mode is Mode.TOKEN
+        found[profile] = replace(given, provider=owner, mode=Mode.OAUTH if migrated else given.mode)
+    return MappingProxyType(found)
+
+
+def _models(given: Models, known: Known, report: Report) -> Models:
+    named = [("models.default", given.default)] if given.default else []
+    named += [(path, model) for model, path in _located(given.fallbacks, "models.fallbacks", report)]
+    named += [(under("models.aliases", alias), model) for alias, model in given.aliases.items()]
+    for path, model in named:
+        known.provider(model.partition("/")[0], path)
+    return given
+
+
+def _audit(given: AuditSection, around: Surroundings) -> AuditOptions:
+    return AuditOptions(
+        path=None if given.path == "-" else around.path(given.path),
+        anchor=around.path(given.anchor) if given.anchor else None,
+        fail_closed=given.fail_closed,
+    )
+
+
+def _gateway(given: GatewaySection, around: Surroundings) -> GatewayOptions:
+    usual = GatewayOptions()
+    return GatewayOptions(
+        mode=given.mode,
+        url=given.url.rstrip("/"),
+        # A bare name is looked for where programs are.
+        envoy=str(around.path(given.envoy)) if "/" in given.envoy else given.envoy,
+        ca_file=around.path(given.ca_file) if given.ca_file else usual.ca_file,
+        idle_timeout=given.idle_timeout or usual.idle_timeout,
+        scrub=given.scrub,
+        memory=given.memory or usual.memory,
+        max_connections=given.max_connections or usual.max_connections,
+    )

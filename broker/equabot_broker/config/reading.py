@@ -1,0 +1,265 @@
+"""How a document is read: small readers for a node each, which compose into tables, and one report of all that is wrong.
+
+A reader takes a `Place` and returns the value, or raises `Refused`. The table or list above it notes that with its line and
+goes on, so that every fault is found at once.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from collections.abc import Mapping as Dict
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, Generic, TypeVar
+
+from equabot_broker.config.faults import Fault, Noted, Refused, looks_secret, quote
+from equabot_broker.config.tree import Listing, Mapping, Node, Scalar
+from equabot_broker.domain.known_names import meant
+
+T = TypeVar("T")
+K = TypeVar("K")
+_VARIABLE: Final = re.compile("[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
+_PLAIN_KEY: Final = re.compile(r"[\w.:@/+*-]{1,64}", re.ASCII)
+
+
+class Report:
+    """All that is wrong with one file, and the line on which every value of it stands."""
+
+    def __init__(self, file: str = "") -> None:
+        self.file = file
+        self._faults: list[tuple[int, Fault]] = []
+        self._lines: dict[str, int] = {}
+
+    def seen(self, path: str, line: int) -> None:
+        """Notes where a value stands."""
+        self._lines.setdefault(path, line)
+
+    def given(self, path: str) -> bool:
+        """Whether the file says something of this path."""
+        return path in self._lines
+
+    def sound(self, *paths: str) -> bool:
+        """Whether nothing is wrong at or under these paths, so that a rule about their values makes sense."""
+        return not any(fault.path.startswith(paths) for _, fault in self._faults)
+
+    def refuse(self, path: str, message: str, *, line: int | None = None) -> None:
+        """Notes a fault at a path; its line is that of the path, or of what it is part of."""
+        found = line if line is not None else self._line(path)
+        self._faults.append((found, Fault(f"{self.file}:{found}" if found else self.file, path, message)))
+
+    def refuse_outside(self, where: str, message: str) -> None:
+        """Notes a fault of something outside the file: a variable, a flag."""
+        self._faults.append((0, Fault(where, "", message)))
+
+    def faults(self) -> tuple[Fault, ...]:
+        """What was noted, by line."""
+        return tuple(fault for _, fault in sorted(self._faults, key=lambda found: found[0]))
+
+    def _line(self, path: str) -> int:
+        while path and path not in self._lines:
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        return self._lines.get(path, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A node of the document, the path to it, and where to say what is wrong with it."""
+
+    node: Node
+    path: str
+    report: Report
+
+    def refuse(self, message: str) -> None:
+        """Notes a fault here."""
+        self.report.refuse(self.path, message, line=self.node.line)
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Notes a Refused raised inside as a fault here."""
+        try:
+            yield
+        except Noted:
+            return
+        except Refused as refused:
+            message = str(refused)
+        else:
+            return
+        self.refuse(message)
+
+    def text(self) -> str:
+        """The scalar's text. Raises Refused for anything else, and for nothing."""
+        if not isinstance(self.node, Scalar):
+            raise Refused(f"must be a single value, not {_kind(self.node)}")
+        if self.node.null:
+            raise Refused("has no value; give it one, or remove the key")
+        return self.node.text
+
+    def items(self) -> Iterator["Place"]:
+        """The places of a list. Raises Refused for anything else."""
+        if not isinstance(self.node, Listing):
+            raise Refused(f"must be a list, as [a, b], not {_kind(self.node)}")
+        for number, item in enumerate(self.node.items):
+            yield self._child(f"{self.path}[{number}]", item)
+
+    def pairs(self) -> Iterator[tuple[str, "Place"]]:
+        """The keys of a mapping and their places; none for a section that is left empty. Raises Refused for anything else.
+
+        A key that comes twice is noted as a fault and given once.
+        """
+        if isinstance(self.node, Scalar) and self.node.null:
+            return
+        if not isinstance(self.node, Mapping):
+            raise Refused(f"must be a section of keys, not {_kind(self.node)}")
+        lines: dict[str, int] = {}
+        for key, value in self.node.pairs:
+            child = self._child(under(self.path, key.text), value, line=key.line)
+            if key.text in lines:
+                self.report.refuse(child.path, f"comes twice, first on line {lines[key.text]}; keep one", line=key.line)
+            else:
+                lines[key.text] = key.line
+                yield key.text, child
+
+    def _child(self, path: str, node: Node, *, line: int | None = None) -> "Place":
+        self.report.seen(path, line or node.line)
+        return Place(node, path, self.report)
+
+
+Reader = Callable[[Place], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Text(Generic[T]):
+    """A single value, which `parse` understands or refuses."""
+
+    parse: Callable[[str], T]
+
+    def __call__(self, place: Place) -> T:
+        return self.parse(place.text())
+
+
+@dataclass(frozen=True, slots=True)
+class Many(Generic[T]):
+    """A list of what `of` reads, each at most once; with `some`, not an empty one."""
+
+    of: Reader[T]
+    some: bool = False
+
+    def __call__(self, place: Place) -> tuple[T, ...]:
+        found: list[T] = []
+        items = list(place.items())
+        if self.some and not items:
+            raise Refused("is empty; list at least one, or remove the key")
+        for item in items:
+            with item.refusing():
+                value = self.of(item)
+                if value in found:
+                    raise Refused("is in the list twice; keep one")
+                found.append(value)
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Named(Generic[K, T]):
+    """A section whose keys are names of the operator's choosing, which `name` understands or refuses."""
+
+    name: Callable[[str], K]
+    of: Reader[T]
+
+    def __call__(self, place: Place) -> Dict[K, T]:
+        found: dict[K, T] = {}
+        for key, child in place.pairs():
+            values: list[T] = []
+            with child.refusing():
+                values.append(self.of(child))
+            with child.refusing():
+                name = self.name(key)
+                if name in found:
+                    raise Refused("is another spelling of a name above; keep one")
+                found.update((name, value) for value in values)
+        return MappingProxyType(found)
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """Exactly one of several kinds, as `kind: what it needs`, or the kind alone where it needs nothing. A pair of both."""
+
+    kinds: Dict[str, Reader[Any]]
+
+    def __call__(self, place: Place) -> tuple[str, Any]:
+        if isinstance(place.node, Scalar):
+            alone = place.text()
+            return self._read(alone, Place(Scalar(place.node.line, "", null=True), place.path, place.report))
+        pairs = list(place.pairs())
+        if len(pairs) != 1:
+            raise Refused(f"must name exactly one of {', '.join(self.kinds)}, not {len(pairs)}")
+        return self._read(*pairs[0])
+
+    def _read(self, kind: str, place: Place) -> tuple[str, Any]:
+        if kind not in self.kinds:
+            raise Refused(_unknown(kind, self.kinds))
+        return kind, self.kinds[kind](place)
+
+
+class Section(Generic[T]):
+    """A section of fixed keys: a table of their readers, and what is built of the values that were given.
+
+    A reader may stand with the name of the argument that it is for, where that differs from the key. Keys in `needs` must
+    be there.
+    """
+
+    def __init__(
+        self,
+        build: Callable[..., T],
+        keys: Dict[str, Reader[Any] | tuple[str, Reader[Any]]],
+        *,
+        needs: tuple[str, ...] = (),
+    ) -> None:
+        self.build = build
+        self.needs = needs
+        self.keys = {key: what if isinstance(what, tuple) else (key, what) for key, what in keys.items()}
+
+    def __call__(self, place: Place) -> T:
+        given: dict[str, Any] = {}
+        missing = list(self.needs)
+        for key, child in place.pairs():
+            if key in missing:
+                missing.remove(key)
+            with child.refusing():
+                if key not in self.keys:
+                    raise Refused(_unknown(key, self.keys))
+                argument, reader = self.keys[key]
+                if argument in given:
+                    raise Refused("says again what another key of this section says; keep one")
+                given[argument] = reader(child)
+        if missing:
+            raise Refused(f"lacks {' and '.join(missing)}; add it")
+        if any(self.keys[key][0] not in given for key in self.needs):
+            raise Noted
+        return self.build(**given)
+
+
+def _unknown(key: str, known: Dict[str, Any]) -> str:
+    if key == "<<":
+        return "is a merge key, and those are not used here; write the keys out"
+    if _VARIABLE.fullmatch(key):
+        return "unknown key; a credential belongs in the environment or in a .env file, not here"
+    hint = meant(key, known) or f"; known here: {', '.join(known) or 'none'}"
+    return f"unknown key{hint}"
+
+
+def under(path: str, key: str) -> str:
+    """The path of a key of a section, in which the key is not shown when it might be a secret."""
+    shown = "(hidden)" if looks_secret(key) or not _PLAIN_KEY.fullmatch(key) else key
+    return f"{path}.{shown}" if path else shown
+
+
+def _kind(node: Node) -> str:
+    match node:
+        case Scalar(null=True):
+            return "nothing"
+        case Scalar(text=text):
+            return quote(text)
+        case Listing():
+            return "a list"
+        case Mapping():
+            return "a section of keys"

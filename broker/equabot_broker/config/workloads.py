@@ -1,0 +1,103 @@
+"""Profiles whose secret a workload's identity is exchanged for: `profiles.<id>.wif` → `Workload`, and the rules that hold."""
+
+from collections.abc import Callable, Iterator, Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import urlsplit
+
+from equabot_broker.config.document import Document, ProfileSection
+from equabot_broker.config.reading import Report, under
+from equabot_broker.config.values import TOKEN_FILE
+from equabot_broker.config.vendors import Known
+from equabot_broker.domain.provider import Exchange, Mode
+from equabot_broker.domain.workload import SOURCE, Workload
+
+_TYPE: Final = "subject_token_type"
+
+
+def workloads(
+    document: Document,
+    known: Known,
+    report: Report,
+    *,
+    full: Callable[[str], Path],
+    environ: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> tuple[Workload, ...]:
+    """The workloads that make sense; why the others do not goes to the report.
+
+    `full` makes a path from the file a full one. What `environ` says, by provider and key, counts for a provider of which the
+    file configures none.
+    """
+    configured = tuple(_configured(document, full, known, report))
+    silent = environ.keys() - {workload.provider for workload in configured}
+    found = (*configured, *(_workload(f"{provider}:{SOURCE}", environ[provider]) for provider in sorted(silent)))
+    for provider in dict.fromkeys(workload.provider for workload in found):
+        exchange = known.catalog.providers[provider].exchange
+        if exchange is not None and not _is_private(exchange.url):
+            report.refuse(f"providers.{provider}.token_url", "would send identity tokens in the clear; write https")
+    return found
+
+
+def _configured(document: Document, full: Callable[[str], Path], known: Known, report: Report) -> Iterator[Workload]:
+    for written, section in document.profiles.items():
+        path = under("profiles", ":".join(written))
+        if section.wif is None and section.mode is not Mode.WIF:
+            continue
+        _refuse_beside(section, path, report)
+        provider = known.catalog.get(written[0])
+        given = section.wif
+        if provider is None or given is None:
+            continue
+        if provider.exchange is None:
+            vendors = ", ".join(vendor.id for vendor in known.catalog.providers.values() if vendor.exchange)
+            report.refuse(f"{path}.wif", f"{provider.id} is not known to take workloads' identities; {vendors} do")
+            continue
+        _refuse_fields(given, provider.id, provider.exchange, f"{path}.wif", report)
+        yield _workload(f"{provider.id}:{written[1]}", {**given, TOKEN_FILE: str(full(given[TOKEN_FILE]))})
+
+
+def _workload(profile: str, given: Mapping[str, str]) -> Workload:
+    return Workload(
+        profile=profile,
+        provider=profile.partition(":")[0],
+        token_file=given[TOKEN_FILE],
+        fields=MappingProxyType({name: value for name, value in given.items() if name not in (TOKEN_FILE, _TYPE)}),
+        token_type=given.get(_TYPE, ""),
+    )
+
+
+def _refuse_beside(section: ProfileSection, path: str, report: Report) -> None:
+    """What else is said of the profile must not contradict."""
+    if section.wif is None and report.sound(path):
+        report.refuse(path, "has mode: wif, and no section wif that says whose identity it is; add it")
+    if section.mode not in (None, Mode.WIF):
+        report.refuse(f"{path}.mode", f"is {section.mode}, and its section wif makes it wif; keep one")
+    if section.origin is not None:
+        report.refuse(f"{path}.from", "says where a secret is kept, and a workload's identity gets its own; remove it")
+    if section.expires_at is not None:
+        report.refuse(f"{path}.expires_at", "is told anew whenever a workload's identity is exchanged; remove it")
+
+
+def _refuse_fields(given: Mapping[str, str], vendor: str, exchange: Exchange, path: str, report: Report) -> None:
+    usual = (TOKEN_FILE, *exchange.needs, *exchange.takes, *((_TYPE,) if exchange.token_types else ()))
+    missing = [name for name in exchange.needs if name not in given and report.sound(f"{path}.{name}")]
+    if missing:
+        report.refuse(path, f"lacks {' and '.join(missing)}; add it, for {vendor} wants to be told")
+    for name in given:
+        if name not in usual:
+            report.refuse(f"{path}.{name}", f"is nothing that {vendor} wants to be told; it takes {', '.join(usual)}")
+    if _TYPE in given and exchange.token_types and given[_TYPE] not in exchange.token_types:
+        report.refuse(f"{path}.{_TYPE}", f"is no kind of token that {vendor} takes; it takes {', '.join(exchange.token_types)}")
+
+
+def _is_private(url: str) -> bool:
+    """Whether what is sent there is sealed on its way, or stays on this machine or a network of one's own."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        near = ip_address(host).is_private
+    except ValueError:
+        near = "." not in host or host.endswith((".localhost", ".svc", ".svc.cluster.local"))
+    return near or parts.scheme == "https"

@@ -1,0 +1,127 @@
+"""Tokens of Kubernetes service accounts: what one says of itself, and whether that will do.
+
+They are JSON Web Tokens (RFC 7519) signed as in RFC 7515. Nothing is verified here: what a token says counts once whoever
+issued it, or its signature, has confirmed it. No error holds a piece of a token.
+"""
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from equabot_broker.domain.auth_document import Malformed, decode
+from equabot_broker.domain.errors import Unidentified
+from equabot_broker.domain.secret_value import SecretValue
+
+LARGEST: Final = 8192
+"""Characters of a token that is looked at; real ones have about a thousand."""
+
+_SUBJECT: Final = re.compile(r"system:serviceaccount:([a-z0-9-]{1,63}):([a-z0-9.-]{1,253})")
+_FORM: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_SKEW: Final = 60.0
+"""Seconds by which the clock of the node that issued a token may be ahead of ours."""
+_LATEST: Final = 253_402_300_799  # the end of the year 9999
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountToken:
+    """What a token says. `account` is `namespace/name`; instants are in seconds since the epoch, `not_before` 0 where it says
+    none. `algorithm` and `key_id` are its header's."""
+
+    token: SecretValue
+    algorithm: str
+    key_id: str
+    issuer: str
+    account: str
+    audiences: tuple[str, ...]
+    expires_at: float
+    not_before: float
+
+    def check_audience(self, audience: str) -> None:
+        """Raises Unidentified unless the token is for this audience."""
+        if audience not in self.audiences:
+            raise Unidentified(
+                f"the token is not for audience {audience!r}: send one that was projected for it, never the token for"
+                " the Kubernetes API"
+            )
+
+    def check_times(self, now: float) -> None:
+        """Raises Unidentified unless the token holds at `now`."""
+        if now >= self.expires_at:
+            raise Unidentified("the token has expired: read the file in which it is renewed again for every call")
+        if now + _SKEW < self.not_before:
+            raise Unidentified("the token does not hold yet: set the clocks of the cluster and of the broker")
+
+    def signed(self) -> tuple[bytes, bytes]:
+        """What its signature covers, and the signature."""
+        covered, _, signature = self.token.reveal().rpartition(".")
+        return covered.encode(), base64url(signature) or b""
+
+
+def read_token(token: SecretValue) -> AccountToken:
+    """What the token says. Raises Unidentified where it is not that of a service account."""
+    text = token.reveal()
+    if len(text) > LARGEST or not _FORM.fullmatch(text):
+        raise Unidentified(f"the token is not a JSON Web Token of up to {LARGEST} characters: send a service account's")
+    parts = [base64url(part) for part in text.split(".")]
+    if None in parts:
+        raise Unidentified("the token's base64url is not canonical: send the token of a service account, unchanged")
+    head, said = (_object(part) for part in parts[:2])
+    if "crit" in head:
+        # RFC 7515, 4.1.11: an extension that we do not implement may change what the token means.
+        raise Unidentified("the token has a `crit` header, which is not supported: send the token of a service account")
+    subject = _SUBJECT.fullmatch(_text(said, "sub"))
+    if subject is None:
+        raise Unidentified("the token is not that of a service account: only those say who is calling here")
+    audiences = said.get("aud")
+    return AccountToken(
+        token=token,
+        algorithm=_text(head, "alg"),
+        key_id=_text(head, "kid"),
+        issuer=_text(said, "iss"),
+        account=f"{subject[1]}/{subject[2]}",
+        audiences=tuple(each for each in (audiences if isinstance(audiences, list) else [audiences]) if isinstance(each, str)),
+        expires_at=_instant(said, "exp"),
+        not_before=_instant(said, "nbf"),
+    )
+
+
+def account_of(username: str) -> str | None:
+    """`namespace/name` of a user name as the Kubernetes API has it; None for one that is no service account's."""
+    subject = _SUBJECT.fullmatch(username)
+    return f"{subject[1]}/{subject[2]}" if subject else None
+
+
+def base64url(text: str) -> bytes | None:
+    """The bytes of an unpadded base64url text (RFC 7515, 2); None unless it is the one text that encodes them.
+
+    Decoders ignore the spare bits of the last character, so one token could be written in several ways.
+    """
+    try:
+        data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (Error, ValueError):
+        return None
+    return data if urlsafe_b64encode(data).decode().rstrip("=") == text else None
+
+
+def _object(part: bytes | None) -> Mapping[str, object]:
+    try:
+        found = decode(part, largest=LARGEST) if part and part.startswith(b"{") else None
+    except Malformed:
+        found = None
+    if not isinstance(found, dict):
+        raise Unidentified("the token is not a JSON Web Token: send the token of a service account")
+    return found
+
+
+def _text(said: Mapping[str, object], name: str) -> str:
+    value = said.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _instant(said: Mapping[str, object], name: str) -> float:
+    """0 where it says none, or none that is on a calendar: a token without an end is one that has ended."""
+    value = said.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _LATEST else 0.0

@@ -1,0 +1,243 @@
+"""`auth-profiles.json`, the seed system's store of an agent: what its JSON means, and how it is changed and nothing of it lost.
+
+Instants in the file are milliseconds since the epoch. Whatever is not understood, entries and fields alike, is kept as it is.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from equabot_broker.domain.hygiene import ENTRIES_MAX
+from equabot_broker.domain.secret_value import SecretValue
+
+VERSION: Final = 1
+LARGEST: Final = 4 << 20
+"""Bytes a store may have."""
+_OBJECTS_MAX: Final = 20_000
+_ORDERED_MAX: Final = 10_000
+_OF_A_CREDENTIAL: Final = frozenset(
+    {
+        "type",
+        "provider",
+        "key",
+        "token",
+        "access",
+        "refresh",
+        "expires",
+        "issuedAt",
+        "email",
+        "clientId",
+        "accountId",
+        "copiedFrom",
+    }
+)
+COPIED: Final = "copiedFrom"
+"""The field that names the source of which an entry is a copy: another tool's login."""
+PENDING: Final = "pendingRefresh"
+"""The field in which a refresh is noted before it is tried."""
+REAUTH: Final = "reauthRequired"
+"""The field that says why a person must log in again."""
+
+Json = dict[str, Any]
+
+
+class Malformed(Exception):
+    """The text is not a store: why, and at which byte offset where that can be told. Never a byte of the text."""
+
+    def __init__(self, why: str, *, offset: int | None = None) -> None:
+        super().__init__(why if offset is None else f"{why} (at byte {offset})")
+        self.offset = offset
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed store. `raw` is all of it; the functions below never change one, they return another."""
+
+    raw: Json = field(default_factory=lambda: {"version": VERSION, "profiles": {}}, repr=False)
+
+    @property
+    def entries(self) -> Mapping[str, Json]:
+        """The profile entries by id, as they stand in the file."""
+        found: Mapping[str, Json] = self.raw.get("profiles") or {}
+        return found
+
+    @property
+    def order(self) -> Mapping[str, tuple[str, ...]]:
+        """The stored order overrides by provider, as they stand in the file, without what is no list of texts."""
+        stored = self.raw.get("order") or {}
+        return {provider: tuple(ids) for provider, ids in stored.items() if _is_order(ids)}
+
+
+def parse(text: bytes) -> Document:
+    """The store in the text. A byte order mark is accepted. Raises Malformed, and nothing chained to it holds the text."""
+    return _checked(decode(text))
+
+
+def decode(text: bytes, *, largest: int = LARGEST) -> object:
+    """Any JSON of another program, read with suspicion. Raises Malformed, and nothing chained to it holds the text."""
+    if len(text) > largest:
+        raise Malformed(f"it is larger than {largest >> 20} MiB")
+    if not text.strip(b" \t\r\n\0"):
+        raise Malformed("it is empty: restore it from a backup, or remove it to begin anew")
+    if text.count(b"{") + text.count(b"[") > _OBJECTS_MAX:  # which keep the decoder busy, however small they are
+        raise Malformed(f"it has more than {_OBJECTS_MAX:,} objects and lists")
+    mark = len(_MARK) if text.startswith(_MARK) else 0
+    try:
+        return _DECODER.decode(text[mark:].decode())
+    except Malformed as malformed:
+        fault = malformed
+    except UnicodeDecodeError as error:
+        fault = Malformed("it is not UTF-8 text", offset=mark + error.start)
+    except json.JSONDecodeError as error:
+        at = mark + len(error.doc[: error.pos].encode())
+        broken_off = not error.doc[error.pos :].strip() or error.msg.startswith("Unterminated string")
+        fault = Malformed("it breaks off in the middle" if broken_off else "it is not JSON", offset=at)
+    except ValueError:
+        fault = Malformed("it holds a number too long to be one")
+    except RecursionError:
+        fault = Malformed("it is nested too deeply")
+    raise fault
+
+
+_MARK: Final = b"\xef\xbb\xbf"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Json:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        # Writing it back would lose one of them without a word.
+        raise Malformed("a key comes twice in one object: keep one of the two")
+    return found
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if value - value != 0:  # infinite
+        raise Malformed("it holds a number that is out of range")
+    return value
+
+
+def _no_number(_: str) -> float:
+    raise Malformed("it holds NaN or Infinity, which are not JSON")
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_constant=_no_number)
+
+
+def _is_order(ids: object) -> bool:
+    return isinstance(ids, list) and all(isinstance(i, str) for i in ids)
+
+
+def _checked(raw: object) -> Document:
+    if not isinstance(raw, dict):
+        raise Malformed("it is not a JSON object")
+    if "sealed" in raw:
+        raise Malformed("it is sealed: name the key's file in the configuration, `seal: {key_file: …}`")
+    number = raw.get("version", VERSION)
+    if isinstance(number, bool) or number != VERSION:
+        shown = str(number) if isinstance(number, int) and abs(number) < 10**6 else "of another kind"
+        raise Malformed(f"its version is {shown}, where this program knows {VERSION}: use a newer program")
+    for name in ("profiles", "order", "usageStats", "lastGood"):
+        if not isinstance(raw.get(name), dict | None):
+            raise Malformed(f"its {name!r} is not an object")
+    document = Document(raw)
+    if excess := excessive(document):
+        raise Malformed(excess)
+    return document
+
+
+def excessive(document: Document) -> str:
+    """What the store has too much of, going on from its name; empty where it has not."""
+    if len(document.entries) > ENTRIES_MAX:
+        return f"it holds more than {ENTRIES_MAX:,} profiles: remove those that are not needed"
+    ordered = document.raw.get("order") or {}
+    if len(ordered) + sum(len(ids) for ids in ordered.values() if isinstance(ids, list)) > _ORDERED_MAX:
+        return f"its orders name more than {_ORDERED_MAX:,} profiles: set them again"
+    return ""
+
+
+def serialize(document: Document) -> bytes:
+    """The text of the store: JSON, two spaces, a newline at the end."""
+    try:
+        return (json.dumps(document.raw, indent=2, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        pass  # half of a character, which only an escape can write; the error is let go: it holds the text
+    return (json.dumps(document.raw, indent=2) + "\n").encode()
+
+
+def with_order(document: Document, provider: str, ids: Sequence[str]) -> Document:
+    """The store with an order override; an empty one takes it away."""
+    order = {**(document.raw.get("order") or {}), provider: list(ids)}
+    if not ids:
+        del order[provider]
+    if order or "order" in document.raw:
+        return Document({**document.raw, "order": order})
+    return document
+
+
+def with_entry(document: Document, profile_id: str, entry: Mapping[str, object]) -> Document:
+    """The store with a credential added, or put in the place of another: of that, only fields that no credential has stay, and
+    they only where the type does."""
+    before = document.entries.get(profile_id)
+    same = isinstance(before, dict) and before.get("type") == entry.get("type")
+    gone = _OF_A_CREDENTIAL | {PENDING, REAUTH}
+    kept = {name: value for name, value in before.items() if name not in gone} if before and same else {}
+    return Document({**document.raw, "profiles": {**document.entries, profile_id: {**entry, **kept}}})
+
+
+def with_fields(document: Document, profile_id: str, fields: Mapping[str, object]) -> Document:
+    """The store with some fields of an entry changed; None takes one away. Raises KeyError where there is no such entry."""
+    changed = {**document.entries[profile_id], **fields}
+    entry = {name: value for name, value in changed.items() if value is not None or name not in fields}
+    return Document({**document.raw, "profiles": {**document.entries, profile_id: entry}})
+
+
+def fingerprint(secret: SecretValue) -> str:
+    """What tells a token from another in a place where it must not stand: 16 hex digits of its SHA-256."""
+    return hashlib.sha256(secret.reveal().encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def without_entry(document: Document, profile_id: str) -> Document:
+    """The store without a profile, its usage, and its place in orders."""
+    if profile_id not in document.entries:
+        return document
+    raw = dict(document.raw)
+    raw["profiles"] = {k: v for k, v in document.entries.items() if k != profile_id}
+    if isinstance(raw.get("usageStats"), dict):
+        raw["usageStats"] = {k: v for k, v in raw["usageStats"].items() if k != profile_id}
+    if isinstance(raw.get("lastGood"), dict):
+        raw["lastGood"] = {k: v for k, v in raw["lastGood"].items() if v != profile_id}
+    cleared = Document(raw)
+    for provider, ids in cleared.order.items():
+        if profile_id in ids:
+            cleared = with_order(cleared, provider, [i for i in ids if i != profile_id])
+    return cleared
+
+
+def entry_of_key(provider: str, secret: SecretValue, *, email: str = "") -> Json:
+    """An `api_key` entry."""
+    return {"type": "api_key", "provider": provider, "key": secret.reveal(), **({"email": email} if email else {})}
+
+
+def entry_of_token(provider: str, secret: SecretValue, *, expires_at: float | None) -> Json:
+    """A `token` entry; `expires_at` in seconds since the epoch."""
+    expires = {} if expires_at is None else {"expires": int(expires_at * 1000)}
+    return {"type": "token", "provider": provider, "token": secret.reveal(), **expires}
+
+
+def entry_of_oauth(
+    provider: str,
+    access: SecretValue,
+    refresh: SecretValue | None,
+    *,
+    expires_at: float,
+    client_id: str = "",
+    account: str = "",
+    email: str = "",
+) -> Json:
+    """An `oauth` entry; `expires_at` in seconds since the epoch."""
+    optional = {"refresh": refresh.reveal() if refresh else "", "clientId": client_id, "accountId": account, "email": email}
+    fields: Json = {"type": "oauth", "provider": provider, "access": access.reveal(), "expires": int(expires_at * 1000)}
+    return fields | {k: v for k, v in optional.items() if v}

@@ -1,0 +1,133 @@
+"""What a store remembers of each profile's use, for OpenClaw to honour as well: `usageStats`, in milliseconds.
+
+A store has room for one cooldown: of the whole profile, or of the one model that `cooldownModel` names.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Final
+
+from equabot_broker.domain.auth_document import Document, Json
+from equabot_broker.domain.cooldowns import ModelCooldown, Usage
+
+_INSTANT_MAX: Final = 253_402_300_799_000  # the end of the year 9999
+_COUNT_MAX: Final = 1_000_000
+_FIELDS: Final = frozenset(
+    {
+        "lastUsed", "cooldownUntil", "cooldownModel", "disabledUntil", "disabledReason", "errorCount", "failureCounts",
+        "lastFailureAt",
+    }
+)  # fmt: skip
+_COOLDOWN: Final = ("cooldownUntil", "cooldownModel")
+_MODEL_MOST: Final = 256
+
+
+def usage_of(document: Document, entry_id: str) -> Usage:
+    """What is remembered of an entry. Malformed parts count as never."""
+    stats = (document.raw.get("usageStats") or {}).get(entry_id)
+    if not isinstance(stats, dict):
+        return Usage()
+    counts, why = stats.get("failureCounts"), stats.get("disabledReason")
+    until, model = _seconds(stats, "cooldownUntil"), _model(stats.get("cooldownModel"))
+    of_model = {model: ModelCooldown(until, last_failure=_seconds(stats, "lastFailureAt"))} if model and until else {}
+    return Usage(
+        last_used=_seconds(stats, "lastUsed"),
+        cooldown_until=0.0 if of_model else until,
+        models=of_model,
+        disabled_until=_seconds(stats, "disabledUntil"),
+        disabled_reason=why[:40] if isinstance(why, str) and why.isprintable() else "",
+        error_count=_count(stats.get("errorCount")),
+        failure_counts={name[:40]: _count(n) for name, n in counts.items()} if isinstance(counts, dict) else {},
+        last_failure=_seconds(stats, "lastFailureAt"),
+    )
+
+
+def with_usage(document: Document, changed: Mapping[str, Usage]) -> Document:
+    """The store with the usage of these entries; other fields of theirs stay."""
+    stats = {**(document.raw.get("usageStats") or {})}
+    for entry_id, usage in changed.items():
+        before = stats.get(entry_id)
+        written, known = dict(_written(usage)), before if isinstance(before, dict) else {}
+        kept = {name: value for name, value in known.items() if name not in _FIELDS}
+        if any(written.get(name) != known.get(name) for name in _COOLDOWN):
+            kept.pop("cooldownReason", None)  # it was another cooldown's
+        stats[entry_id] = written | kept
+    return Document({**document.raw, "usageStats": stats})
+
+
+def as_stored(usage: Usage) -> Usage:
+    """The usage as it comes back from a store: to the millisecond, and without what a store does not remember."""
+    return usage_of(with_usage(Document(), {"": usage}), "")
+
+
+def merged(base: Usage, *, ours: Usage, theirs: Usage) -> Usage:
+    """What two programs that began with the same have come to: whoever learned of a failure or of its end is believed, of two
+    the one with the later failure; use is the later use."""
+    failing = theirs
+    if _failures(theirs) == _failures(base) or (_failures(ours) != _failures(base) and ours.last_failure > theirs.last_failure):
+        failing = ours
+    return replace(failing, last_used=max(ours.last_used, theirs.last_used))
+
+
+def restored(stored: Usage, *, known: Usage | None, ours: Usage) -> Usage:
+    """What a store says, `known` being what it said before, with all that it has no room for as the broker knows it."""
+    told = frozenset() if known is None else known.models.keys()
+    models = {name: cooling for name, cooling in ours.models.items() if name not in told}
+    return replace(
+        stored,
+        rejected=ours.rejected,
+        rejected_version=ours.rejected_version,
+        rejected_until=ours.rejected_until,
+        rejections=ours.rejections,
+        models={**models, **stored.models},
+        version=ours.version,
+    )
+
+
+def _failures(usage: Usage) -> Usage:
+    return replace(usage, last_used=0.0)
+
+
+def _written(usage: Usage) -> Iterator[tuple[str, object]]:
+    model, cooling = _shown(usage)
+    for name, seconds in (
+        ("lastUsed", usage.last_used),
+        ("cooldownUntil", usage.cooldown_until if cooling is None else cooling.until),
+        ("disabledUntil", usage.disabled_until),
+        ("lastFailureAt", max(usage.last_failure, 0.0 if cooling is None else cooling.last_failure)),
+    ):
+        if seconds > 0:
+            yield name, round(seconds * 1000)
+    if cooling is not None:
+        yield "cooldownModel", model
+    if usage.disabled_until:
+        yield "disabledReason", usage.disabled_reason
+    if usage.error_count:
+        yield "errorCount", usage.error_count
+    if usage.failure_counts:
+        yield "failureCounts", dict(usage.failure_counts)
+
+
+def _shown(usage: Usage) -> tuple[str, ModelCooldown | None]:
+    """The model whose cooldown a store is to say: the one that ends last, where none of the whole profile began later."""
+    if not usage.models:
+        return "", None
+    model, cooling = max(usage.models.items(), key=lambda item: (item[1].until, item[0]))
+    whole = usage.cooldown_until > max(met.last_failure for met in usage.models.values())
+    return ("", None) if whole or cooling.until <= 0 else (model, cooling)
+
+
+def _model(value: object) -> str:
+    """A model's name, where it can be one."""
+    return value if isinstance(value, str) and value.isprintable() and len(value) <= _MODEL_MOST else ""
+
+
+def _seconds(stats: Json, name: str) -> float:
+    value = stats.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _INSTANT_MAX:
+        return 0.0
+    return value / 1000
+
+
+def _count(value: object) -> int:
+    return min(value, _COUNT_MAX) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

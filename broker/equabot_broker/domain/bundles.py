@@ -1,0 +1,114 @@
+"""A bundle as people mount or store it: values under the names of environment variables, and beside them whole files of logins.
+
+The same for a directory and for a Kubernetes Secret. A directory's files are read and never written: whoever puts them there
+keeps them fresh, so no refresh token in them is the broker's to redeem. Those in a Secret are.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final, TypeVar
+
+from equabot_broker.domain.auth_document import LARGEST, Document, Malformed, parse
+from equabot_broker.domain.auth_entries import store_unit
+from equabot_broker.domain.discovery import NOTHING, Rules, Said, Texts, safe_name
+from equabot_broker.domain.material import Unit
+from equabot_broker.domain.profiles import split_id
+from equabot_broker.domain.provider import Mode
+from equabot_broker.domain.secret_logins import CLAUDE_LOGIN, STORE, marked
+from equabot_broker.domain.tool_logins import CLAUDE, SIZE_MAX, login_entry, read_login
+
+T = TypeVar("T")
+
+FILES: Final[Mapping[str, int]] = {STORE: LARGEST, CLAUDE_LOGIN: SIZE_MAX}
+"""The files of logins that a bundle may have, and the bytes that each may have."""
+
+
+def bundle_unit(
+    values: Texts,
+    *,
+    rules: Rules,
+    kind: str,
+    source: str,
+    unit: str,
+    name: str,
+    origin: Callable[[str], str],
+    annotations: Mapping[str, str] | None = None,
+    said: Said = NOTHING,
+) -> Unit:
+    """The unit that a bundle makes. Arguments as those of `Rules.discover`, but that `name` is empty for a bundle without one.
+
+    Claude's login is called after the bundle, or `claude-cli` where that has no name or the name is taken. Raises Malformed
+    for a file that cannot be understood: half a bundle is none.
+
+    `annotations` are those of a Secret, whose logins are the broker's to refresh; Claude's login only where it is `said` to be
+    an OAuth login, for otherwise it may be the copy of one that another program refreshes.
+    """
+    keys = {key: text for key, text in values.items() if key not in FILES}
+    units = [rules.discover(keys, kind=kind, source=source, unit=unit, name=name or kind, origin=origin, said=said)]
+    files = _Files({key: _bytes(values[key]) for key in FILES if key in values}, rules, source, unit, origin, annotations)
+    if STORE in values:
+        units.append(files.store())
+    if CLAUDE_LOGIN in values:
+        called = said.name or safe_name(name)
+        own = f"{split_id(CLAUDE.profile_id)[0]}:{called}"
+        taken = not called or any(profile.id == own for made in units for profile in made.profiles)
+        units.append(files.login("" if taken else own, owned=said.mode is Mode.OAUTH))
+    profiles = [profile for made in units for profile in made.profiles]
+    return Unit(unit, tuple(profiles), tuple(fault for made in units for fault in made.faults))
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The files of logins in a bundle."""
+
+    texts: Mapping[str, bytes] = field(repr=False)
+    rules: Rules
+    source: str
+    unit: str
+    origin: Callable[[str], str]
+    annotations: Mapping[str, str] | None = field(repr=False)
+
+    def store(self) -> Unit:
+        origin = self.origin(STORE)
+        document = _understood(parse, self.texts[STORE], origin)
+        if self.annotations is not None:
+            return self._owned(document, origin)
+        made = self._made(document, origin)
+        return replace(made, profiles=tuple(replace(profile, refresh=None, reauth="") for profile in made.profiles))
+
+    def login(self, own: str, *, owned: bool) -> Unit:
+        """Claude's; `own` is empty where it keeps the name by which the tool is known."""
+        origin = self.origin(CLAUDE_LOGIN)
+        entry = _understood(partial(login_entry, CLAUDE), self.texts[CLAUDE_LOGIN], origin)
+        if owned and own and entry is not None:
+            made = self._owned(Document({"profiles": {own: entry}}), origin)
+            return replace(made, profiles=tuple(replace(profile, origin=origin) for profile in made.profiles))
+        read = partial(
+            read_login, CLAUDE, changed_at=0.0, rules=self.rules, source=self.source, unit=self.unit, origin=origin,
+            profile_id=own,
+        )  # fmt: skip
+        return _understood(read, self.texts[CLAUDE_LOGIN], origin)
+
+    def _owned(self, document: Document, origin: str) -> Unit:
+        """With what is noted of the refresh tokens in it."""
+        try:
+            return self._made(marked(document, self.annotations or {}), origin)
+        except Malformed as malformed:
+            fault = Malformed(f"{origin} is not usable: {malformed}")
+        raise fault
+
+    def _made(self, document: Document, origin: str) -> Unit:
+        return store_unit(document, rules=self.rules, source=self.source, name=self.unit, origin=origin, owner="")
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+
+
+def _understood(read: Callable[[bytes], T], text: bytes, origin: str) -> T:
+    try:
+        return read(text)
+    except Malformed as malformed:
+        fault = Malformed(f"{origin} is not usable: {malformed}")
+    raise fault

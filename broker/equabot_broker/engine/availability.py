@@ -1,0 +1,93 @@
+"""Whether a credential can be had now: the one answer of health, of `ListProfiles`, of diagnosis and of the commands.
+
+It asks what a grant asks: is the agent suspended, does its policy allow the provider, is there a delivery for it, and can a
+profile of its plan serve. Bounds of an agent (leases, rate) pass by themselves, and are no matter of availability.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from equabot_broker.domain.errors import AgentSuspended, BrokerError
+from equabot_broker.domain.policies import Policies
+from equabot_broker.domain.statuses import ProfileStatus
+from equabot_broker.engine.choosing import Choosing
+from equabot_broker.engine.leasing import Leasing
+from equabot_broker.engine.standing import Standings
+from equabot_broker.engine.suspensions import Suspensions
+
+
+class Availability:
+    """Answers from what is true now; takes nothing."""
+
+    def __init__(
+        self,
+        *,
+        policies: Policies,
+        standings: Standings,
+        choosing: Choosing,
+        leasing: Leasing,
+        suspensions: Suspensions,
+    ) -> None:
+        self._policies = policies
+        self._standings = standings
+        self._choosing = choosing
+        self._leasing = leasing
+        self._suspensions = suspensions
+
+    def apply(self, *, policies: Policies) -> None:
+        """The configuration is another."""
+        self._policies = policies
+
+    def obstacle(self, agent: str, provider: str) -> str:
+        """Why the agent would be granted nothing of the provider; empty: it would be granted a lease at once."""
+        if fault := self._fault(agent, provider):
+            return fault
+        current = self._choosing.plan(agent, provider)
+        if any(candidate.standing.usable for candidate in current.ordered()):
+            return ""
+        return self._choosing.explaining.nothing_usable(current, agent, provider).message
+
+    def grants(self, provider: str) -> bool:
+        """Whether some agent would be granted a lease of the provider."""
+        return any(not self.obstacle(agent, provider) for agent in self._policies.agents)
+
+    def serves(self, profile_id: str) -> bool | None:
+        """Whether some agent that asks for this profile would be granted a lease; None: no source holds it."""
+        holders = self._standings.holders(profile_id)
+        provider = profile_id.partition(":")[0]
+        return any(self._named(agent, provider, profile_id) for agent in self._policies.agents) if holders else None
+
+    def obstacles(self, provider: str) -> str:
+        """Why no agent would be granted a lease of the provider, by agent."""
+        found = {agent: self.obstacle(agent, provider) for agent in self._policies.agents}
+        if len(set(found.values())) == 1:
+            return next(iter(found.values()))
+        return "; ".join(f"agent {agent}: {why}" for agent, why in found.items())
+
+    def statuses(self, agent: str, provider: str = "") -> list[ProfileStatus]:
+        """An operator's view of the agent's candidates, as `Choosing.statuses`: none is usable to an agent that would be
+        granted nothing. Raises ProviderUnknown, PolicyDenied."""
+        return list(self._limited(agent, self._choosing.statuses(agent, provider, operator=True)))
+
+    def _limited(self, agent: str, rows: Iterable[ProfileStatus]) -> Iterable[ProfileStatus]:
+        for row in rows:
+            fault = self._fault(agent, row.provider)
+            yield replace(row, usable=False, next=False, reason=fault) if fault and row.usable else row
+
+    def _named(self, agent: str, provider: str, profile_id: str) -> bool:
+        found = self._standings.find(agent, profile_id)
+        if found is None or not found[1].standing.usable or found[1].held.profile.provider != provider:
+            return False
+        return self._policies.of(agent).allows_profile(provider, profile_id) and not self._fault(agent, provider)
+
+    def _fault(self, agent: str, provider: str) -> str:
+        """What keeps the agent from the provider, whatever profiles there are."""
+        try:
+            self._suspensions.check(agent)
+            self._policies.of(agent).check_provider(agent, provider)
+            self._leasing.delivery(agent, provider)
+        except AgentSuspended:
+            return f"agent {agent} is suspended: run `equabot agent resume {agent}`"
+        except BrokerError as error:
+            return error.message
+        return ""

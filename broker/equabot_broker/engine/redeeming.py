@@ -1,0 +1,247 @@
+"""One refresh of one login, so that no refresh token is sent twice and none that came is lost.
+
+    lock the store → read it → write the intent → ask the endpoint → write what came of it → unlock
+
+Any of these steps may be a process's last one. While it holds the lock nobody else refreshes; and whoever comes after it sees
+in the entry how far it came (`domain.logins`).
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from secrets import token_hex
+from typing import NamedTuple
+
+from equabot_broker.domain.auth_document import Document, Json
+from equabot_broker.domain.auth_entries import entry_ids, store_unit
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.logins import (
+    INTERRUPTED,
+    Entry,
+    Pending,
+    Step,
+    decide,
+    digest,
+    pending,
+    with_doubt,
+    with_intent,
+    with_interruption,
+    with_refusal,
+    with_tokens,
+    without_intent,
+)
+from equabot_broker.domain.oauth import (
+    Answer,
+    Blame,
+    Failure,
+    TokenRequest,
+    Tokens,
+    read_answer,
+    refresh_request,
+    same_identity,
+)
+from equabot_broker.domain.policies import MAIN
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.ports import Clock, LockedStore, LoginStore, StoreFault, TokenEndpoint
+from equabot_broker.telemetry.incidents import incident
+
+Change = Callable[[Entry], Json]
+
+_BROKEN_OFF = Failure(Blame.PERMANENT, INTERRUPTED, "an earlier refresh was broken off: its refresh token may be spent")
+_ANOTHER = Failure(Blame.PERMANENT, "different_account", "the token endpoint gave tokens of another account")
+
+
+class Kind(Enum):
+    """How a refresh ended."""
+
+    REFRESHED = "new tokens are in the store"
+    ADOPTED = "new tokens were there already"
+    GONE = "there is no login to refresh any more"
+    HELD = "an earlier one got no answer: not before the access token has ended"
+    FAILED = "there will be another one"
+    ENDED = "a person must log in again, and the store says so"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a refresh ended. `failure` is there when it FAILED, and when this very refresh found that the login ENDED."""
+
+    kind: Kind
+    failure: Failure | None = None
+
+
+class _Place(NamedTuple):
+    """A login, and where it is kept: the same one in another place is another one, with tokens of its own."""
+
+    source: str
+    unit: str
+    agent: str
+    id: str
+
+    @classmethod
+    def of(cls, login: Profile) -> "_Place":
+        return cls(login.source, login.unit, login.agent, login.id)
+
+
+class _Owed(NamedTuple):
+    """What has to be written of a refresh: the login, the digest of the refresh token that was sent, the change, and the rules
+    by which the login is found."""
+
+    login: Profile
+    of: str
+    change: Change
+    rules: Rules
+
+
+@dataclass(frozen=True, slots=True)
+class _Login:
+    """A login in the store: the name of its entry, the entry, and what profile it makes."""
+
+    name: str
+    entry: Json
+    profile: Profile
+
+
+class Redeeming:
+    """Refreshes logins where they are kept. One at a time for each login: the caller's to see to."""
+
+    def __init__(self, *, clock: Clock, stores: LoginStore, endpoint: TokenEndpoint, rules: Rules) -> None:
+        self._clock = clock
+        self._stores = stores
+        self._endpoint = endpoint
+        self._rules = rules
+        self._unwritten: dict[_Place, _Owed] = {}
+
+    def apply(self, rules: Rules) -> None:
+        """The configuration is another. What a refresh under way gives is written by the rules it began with."""
+        self._rules = rules
+
+    @property
+    def owed(self) -> tuple[Profile, ...]:
+        """The logins of which something is still to be written."""
+        return tuple(owed.login for owed in self._unwritten.values())
+
+    def owes(self, login: Profile) -> bool:
+        """Whether something is still to be written of a refresh of this login."""
+        return _Place.of(login) in self._unwritten
+
+    async def settle(self) -> None:
+        """Writes what is still to be written, as far as that is possible now. Nothing is sent."""
+        async with asyncio.TaskGroup() as group:
+            for login in self.owed:
+                group.create_task(self._settle(login))
+
+    async def _settle(self, login: Profile) -> None:
+        with suppress(StoreFault):
+            try:
+                async with self._stores.locked(login) as store:
+                    if (owed := self._unwritten.get(_Place.of(login))) is not None:
+                        await self._leave(store, owed)
+            except StoreFault:
+                raise
+            except Exception as error:  # noqa: BLE001 - a port: it is owed further
+                incident("profile_store", login.id, error)
+
+    async def redeem(self, seen: Profile, *, forced: bool = False) -> Outcome:
+        """Replaces the access token of a login, `seen` as it came from its source; `forced` although its time has not come.
+
+        Raises StoreFault: the store could not be locked, read or written. Tokens that could not be written are kept, and
+        written by the next call for the same login.
+        """
+        async with self._stores.locked(seen) as store:
+            if (owed := self._unwritten.get(_Place.of(seen))) is not None:
+                await self._leave(store, owed)
+            login = self._find(seen, store.document)
+            profile, mark = (None, Pending.NOTHING) if login is None else (login.profile, pending(login.entry))
+            step = decide(profile, mark, seen=seen.secret, forced=forced, now=self._clock.now())
+            if login is None or step is Step.GONE:
+                return Outcome(Kind.GONE)
+            return await self._take(step, seen, store, login)
+
+    async def _take(self, step: Step, seen: Profile, store: LockedStore, login: _Login) -> Outcome:
+        match step:
+            case Step.ADOPT:
+                return Outcome(Kind.ADOPTED)
+            case Step.HOLD:
+                return Outcome(Kind.HELD)
+            case Step.REFUSED:
+                return Outcome(Kind.ENDED)
+            case Step.INTERRUPT:
+                broken_off = partial(with_interruption, found=login.entry, now=self._clock.now())
+                await self._leave(store, _Owed(seen, digest(login.entry), broken_off, self._rules))
+                return Outcome(Kind.ENDED, _BROKEN_OFF)
+            case _:
+                return await self._redeem(seen, store, login)
+
+    async def _redeem(self, seen: Profile, store: LockedStore, login: _Login) -> Outcome:
+        profile = login.profile
+        if profile.refresh is None:
+            raise ValueError("a login without a refresh token cannot be redeemed")
+        request = refresh_request(self._rules.catalog.providers[profile.provider], profile.refresh, client_id=profile.client_id)
+        now, by = self._clock.now(), token_hex(8)
+        owed = _Owed(seen, digest(login.entry), partial(without_intent, by=by), self._rules)
+        self._unwritten[_Place.of(seen)] = owed  # for a write that fails half-way
+        await store.replace(_with_entry(store.document, login.name, with_intent(login.entry, by=by, now=now)))
+        # For one who stops waiting.
+        self._unwritten[_Place.of(seen)] = owed._replace(change=partial(with_doubt, by=by, now=now))
+        answer = await self._ask(request)
+        meant = answer if isinstance(answer, Failure) else read_answer(answer, now=now)
+        if isinstance(meant, Tokens) and not _is_of(profile, meant):
+            meant = _ANOTHER
+        await self._leave(store, owed._replace(change=self._change(meant, by)))
+        if isinstance(meant, Tokens):
+            return Outcome(Kind.REFRESHED)
+        return Outcome(Kind.ENDED if meant.blame is Blame.PERMANENT else Kind.FAILED, meant)
+
+    async def _ask(self, request: TokenRequest) -> Answer | Failure:
+        try:
+            return await self._endpoint.ask(request)
+        except Exception as error:  # noqa: BLE001 - a port: the request may have been read
+            why = f"the token endpoint was asked, and its answer is lost: {incident('token_endpoint', request.url, error)}"
+            return Failure(Blame.UNCERTAIN, "no_answer", why)
+
+    def _change(self, meant: Tokens | Failure, by: str) -> Change:
+        """What an answer makes of the entry."""
+        if isinstance(meant, Tokens):
+            return partial(with_tokens, tokens=meant, by=by)
+        match meant.blame:
+            case Blame.PERMANENT:
+                return partial(with_refusal, code=meant.code, now=self._clock.now())
+            case Blame.UNCERTAIN:
+                return partial(with_doubt, by=by, now=self._clock.now())
+            case Blame.TRANSIENT:
+                return partial(without_intent, by=by)
+
+    async def _leave(self, store: LockedStore, owed: _Owed) -> None:
+        """Writes what came of it, whoever has written meanwhile; and keeps it until that is done."""
+        place = _Place.of(owed.login)
+        self._unwritten[place] = owed
+        await store.edit(partial(self._changed, owed=owed))
+        del self._unwritten[place]
+
+    def _changed(self, document: Document, owed: _Owed) -> Document:
+        """The document with the login's entry changed, if it still has the refresh token with that digest: somebody may have
+        logged in anew."""
+        name = entry_ids(document, owed.rules.catalog).get(owed.login.id)
+        if name is None or digest(document.entries[name]) != owed.of:
+            return document
+        return _with_entry(document, name, owed.change(document.entries[name]))
+
+    def _find(self, seen: Profile, document: Document) -> _Login | None:
+        unit = store_unit(document, rules=self._rules, source="", name="", origin="", owner=seen.agent or MAIN)
+        profile = next((profile for profile in unit.profiles if profile.id == seen.id), None)
+        if profile is None:
+            return None
+        name = entry_ids(document, self._rules.catalog)[seen.id]
+        return _Login(name, document.entries[name], profile)
+
+
+def _is_of(profile: Profile, tokens: Tokens) -> bool:
+    return same_identity(profile.account, profile.email, other_account=tokens.account, other_email=tokens.email)
+
+
+def _with_entry(document: Document, name: str, entry: Json) -> Document:
+    return Document({**document.raw, "profiles": {**document.entries, name: entry}})

@@ -1,0 +1,124 @@
+"""Envoy's access log (`envoy.service.accesslog.v3`): how vendors answered what was let pass. What it is to be counted as is not
+decided here."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+from envoy.config.core.v3.base_pb2 import RequestMethod
+from envoy.data.accesslog.v3 import accesslog_pb2
+from envoy.service.accesslog.v3 import als_pb2 as pb
+
+from equabot_broker.domain.answers import Answer, wait
+from equabot_broker.engine.spending import Spending, Used
+from equabot_broker.envoy.authorize import ACCOUNT, MODEL
+from equabot_broker.envoy.waits import NAMESPACE
+from equabot_broker.ports import Clock
+from equabot_broker.rpc.calls import Call, Service
+from equabot_broker.telemetry.events import Events, GatewayLogSkipped
+
+_AUTHORIZATION: Final = "envoy.filters.http.ext_authz"
+_FROM_THE_VENDOR: Final = frozenset({"", "via_upstream"})
+_NAMES: Final = ("agent", "session", "lease", "provider", "profile", "route")
+_METHODS: Final = {number: name for name, number in RequestMethod.items()} | {RequestMethod.METHOD_UNSPECIFIED: ""}
+_FAILURES: Final = (
+    "no_healthy_upstream",
+    "upstream_request_timeout",
+    "local_reset",
+    "upstream_remote_reset",
+    "upstream_connection_failure",
+    "upstream_connection_termination",
+    "upstream_retry_limit_exceeded",
+    "upstream_max_stream_duration_reached",
+    "upstream_protocol_error",
+    "dns_resolution_failure",
+)
+"""That the vendor was not reached, broke off or was too late."""
+_GONE: Final = ("downstream_connection_termination", "downstream_remote_reset")
+"""That the agent was not there any more, which breaks off all else."""
+
+
+class AccessLogServicer:
+    """Hears each answer as soon as it has ended. An entry that makes no sense is skipped, and counted."""
+
+    def __init__(self, *, spending: Spending, events: Events, clock: Clock) -> None:
+        self._spending = spending
+        self._events = events
+        self._clock = clock
+        self._streams = 0
+
+    def service(self) -> Service:
+        """What the control server serves."""
+        return Service(pb.DESCRIPTOR.services_by_name["AccessLogService"], {"StreamAccessLogs": self.stream})
+
+    async def stream(self, messages: AsyncIterator[Any], call: Call) -> pb.StreamAccessLogsResponse:
+        """One Envoy's log, for as long as it runs."""
+        self._streams += 1
+        try:
+            async for message in messages:
+                if message is None:
+                    self._events.emit(GatewayLogSkipped())
+                    continue
+                for entry in message.http_logs.log_entry:
+                    self._hear(entry)
+        finally:
+            self._streams -= 1
+            if not self._streams:
+                self._spending.disconnected()
+        return pb.StreamAccessLogsResponse()
+
+    def _hear(self, entry: accesslog_pb2.HTTPAccessLogEntry) -> None:
+        told = entry.common_properties.metadata.filter_metadata
+        if _AUTHORIZATION not in told:
+            return  # it was refused, which has been said where it was
+        try:
+            used = _used(entry, told[_AUTHORIZATION].fields)
+        except (KeyError, ValueError):
+            self._events.emit(GatewayLogSkipped())
+            return
+        self._spending.answered(used, _answer(entry, now=self._clock.now()))
+
+
+def _used(entry: accesslog_pb2.HTTPAccessLogEntry, fields: Mapping[str, Any]) -> Used:
+    """What the authorization has said of the request. Raises KeyError, ValueError."""
+    told = {name: value.string_value for name, value in fields.items()}
+    return Used(
+        **{name: told[name] for name in _NAMES},
+        request=told.get("request", ""),
+        model=told.get(MODEL, ""),
+        version=int(told["version"]),
+        method=_METHODS[entry.request.request_method],
+        account=ACCOUNT in told,
+        client=told.get("client", ""),
+    )
+
+
+def _answer(entry: accesslog_pb2.HTTPAccessLogEntry, *, now: float) -> Answer:
+    common, request, response = entry.common_properties, entry.request, entry.response
+    lasted = common.duration if common.HasField("duration") else common.time_to_last_downstream_tx_byte
+    return Answer(
+        status=response.response_code.value,
+        ours=response.response_code_details not in _FROM_THE_VENDOR,
+        failed=_failed(common),
+        retry_after=wait(_said(common) or response.response_headers, now=now),
+        began=common.start_time.seconds + common.start_time.nanos / 1e9,
+        seconds=max(lasted.seconds + lasted.nanos / 1e9, 0.0),
+        sent=request.request_body_bytes,
+        received=response.response_body_bytes,
+    )
+
+
+def _said(common: accesslog_pb2.AccessLogCommon) -> Mapping[str, str]:
+    """The vendor's own words where the agent was given others."""
+    told = common.metadata.filter_metadata
+    return {name: value.string_value for name, value in told[NAMESPACE].fields.items()} if NAMESPACE in told else {}
+
+
+def _failed(common: accesslog_pb2.AccessLogCommon) -> bool:
+    if not common.HasField("response_flags"):
+        return False
+    flags = common.response_flags
+    if any(getattr(flags, flag) for flag in _GONE):
+        return False
+    # Whoever has not sent all of a request waits for himself.
+    waited = flags.stream_idle_timeout and common.HasField("time_to_last_rx_byte")
+    return waited or any(getattr(flags, flag) for flag in _FAILURES)

@@ -1,0 +1,164 @@
+"""Envoy's external authorization (`envoy.service.auth.v3`): for each request through the gateway, whether it may pass, and with
+which credential. Here a secret leaves: in the answer to Envoy, and nowhere else.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+from envoy.config.core.v3.base_pb2 import HeaderValueOption
+from envoy.service.auth.v3 import external_auth_pb2 as pb
+
+from equabot_broker.domain.credentials import carried
+from equabot_broker.domain.errors import BrokerError
+from equabot_broker.domain.leases import Lease
+from equabot_broker.domain.provider import Catalog, Provider
+from equabot_broker.domain.requests import METHODS, route, target_fault
+from equabot_broker.engine.ingesting import Ingesting
+from equabot_broker.engine.spending import Spending, Use
+from equabot_broker.envoy.bootstrap_config import ADDRESS, PATHS, PATHS_OF_BROKER, PROVIDER
+from equabot_broker.envoy.inspection import Asked, Inspection, behind
+from equabot_broker.envoy.refusals import Refused, denied, refusal_of
+from equabot_broker.rpc.calls import Call, Service
+from equabot_broker.telemetry.events import Events, GatewayRefused
+
+ACCOUNT: Final = "account"
+"""Under which the access log is told that a request named an account."""
+MODEL: Final = "model"
+"""Under which it is told which model a request is for, where that is known."""
+_UPGRADES: Final = ("upgrade", ":protocol")
+"""In which a request asks to become another protocol: in HTTP/1.1, and in HTTP/2 (RFC 8441). Envoy takes `websocket` alone."""
+_WITHIN: Final = 35.0
+"""Seconds that a request waits for a login to be refreshed, or for the sources, where Envoy gives that long."""
+_OF_THE_DEADLINE: Final = 0.9
+"""How much of Envoy's time may go by until it is told that a login is not refreshed yet."""
+_REPLACE: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
+
+
+class AuthorizationServicer:
+    """Answers Envoy. `names` are the hosts by which agents call the gateway, beside this machine's own."""
+
+    def __init__(
+        self, *, spending: Spending, ingesting: Ingesting, catalog: Catalog, events: Events, names: Iterable[str] = ()
+    ) -> None:
+        self._spending = spending
+        self._ingesting = ingesting
+        self._events = events
+        self._names = tuple(names)
+        self._inspection = Inspection(catalog, self._names)
+
+    def apply(self, catalog: Catalog) -> None:
+        """The configuration is another, from the next request on."""
+        self._inspection = Inspection(catalog, self._names)
+
+    def service(self) -> Service:
+        """What the control server serves."""
+        return Service(pb.DESCRIPTOR.services_by_name["Authorization"], {"Check": self.check})
+
+    async def check(self, request: pb.CheckRequest, call: Call) -> pb.CheckResponse:
+        """Lets the request pass with the credential in place of its token; or says in the vendor's words why not."""
+        http = request.attributes.request.http
+        headers: Mapping[str, str] = http.headers
+        provider: Provider | None = None
+        lease: Lease | None = None
+        try:
+            route_of = request.attributes.context_extensions
+            provider = self._inspection.provider(http.path, route_of.get(PROVIDER, ""))
+            _check_route(provider, route_of.get(ADDRESS, ""))
+            asked = self._inspection.asked(provider, http.path, http.host, headers)
+            lease = self._spending.bearer(asked.token)
+            if not self._ingesting.settled:
+                await self._settle(call)
+                lease = self._spending.bearer(asked.token)  # it may have ended meanwhile
+            within = partial(_patience, call)
+            joined = route_of.get(PATHS, "") == PATHS_OF_BROKER
+            use = await self._spending.use(
+                lease,
+                provider,
+                method=http.method,
+                path=asked.path,
+                within=within,
+                check=http.id,
+                joined=joined,
+                client=provider.client_of(headers),
+                websocket=any(headers.get(name) for name in _UPGRADES),
+            )
+            return _passed(use, headers, asked, joined=joined)
+        except Refused as error:
+            refused = error
+        except BrokerError as error:
+            refused = refusal_of(error)
+        self._tell(refused, http, provider, lease)
+        return denied(refused, "" if provider is None else provider.api)
+
+    async def _settle(self, call: Call) -> None:
+        """Waits for the sources: a lease from before a restart might look as if its profile were gone."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_patience(call)):
+                await self._ingesting.wait_settled()
+
+    def _tell(self, refused: Refused, http: Any, provider: Provider | None, lease: Lease | None) -> None:
+        path = http.path.partition("?")[0]
+        self._events.emit(
+            GatewayRefused(
+                agent=refused.agent if lease is None else lease.agent,
+                provider="" if provider is None else provider.id,
+                lease="" if lease is None else lease.id,
+                method=http.method if http.method in METHODS else "",
+                route="" if provider is None or target_fault(path, "") else route(behind(path)),
+                status=refused.status,
+                reason=refused.reason,
+            )
+        )
+
+
+def _check_route(provider: Provider, address: str) -> None:
+    """A credential goes only where the configuration says, also while Envoy has not taken over new routes. Raises Refused."""
+    if address not in ("", provider.base_url):
+        raise Refused(
+            503,
+            "RELOADING",
+            "the gateway is being led to another address of this provider: try again in a moment",
+            retry_after=1.0,
+        )
+
+
+def _passed(use: Use, headers: Mapping[str, str], asked: Asked, *, joined: bool) -> pb.CheckResponse:
+    lease, held, profile = use.lease, use.held, use.held.profile
+    form = use.provider.header_form(profile.mode)
+    response = pb.CheckResponse()
+    passed = response.ok_response
+    made = carried(form, profile, use.secret, headers)
+    target = f"{use.path}?{asked.query}" if asked.query else use.path
+    for name, value in (({":path": target} if joined else {}) | made).items():
+        option = passed.headers.add()
+        option.header.key, option.header.value, option.append_action = name, value, _REPLACE
+    set_here = {name.lower() for name in made}  # Envoy removes last
+    passed.headers_to_remove.extend(name for name in asked.removed if name not in set_here)
+    fields = response.dynamic_metadata.fields
+    for name, value in (
+        ("agent", lease.agent),
+        ("session", lease.session),
+        ("lease", lease.id),
+        ("token", lease.token.hex()),
+        ("provider", lease.provider),
+        ("profile", lease.profile),
+        ("version", str(held.version)),
+        ("request", use.request),
+        ("route", use.route),
+    ):
+        fields[name].string_value = value
+    if use.model:
+        fields[MODEL].string_value = use.model
+    if use.client:
+        fields["client"].string_value = use.client
+    if any(name in headers for name in use.provider.accounts):
+        fields[ACCOUNT].bool_value = True
+    return response
+
+
+def _patience(call: Call) -> float:
+    left = call.time_remaining()
+    return _WITHIN if left is None else min(_WITHIN, left * _OF_THE_DEADLINE)

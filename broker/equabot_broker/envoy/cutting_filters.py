@@ -1,0 +1,89 @@
+"""Filters through which the broker can cut a request that is under way (ADR 19).
+
+Each keeps a stream to the broker's external processor open for as long as the request lasts; no byte of a body passes it. Envoy
+ends such a stream by itself once nothing is left to process, so it is asked about trailers, which come last or never.
+
+A request whose body is small, or whose answer is small and comes whole, is soon over and has no such stream.
+"""
+
+from typing import Any, Final
+
+from equabot_broker.envoy._documents import Json, named
+from equabot_broker.envoy.waits import HEADERS, NAMESPACE, STATUSES
+
+AUTHORIZATION: Final = "envoy.filters.http.ext_authz"
+"""Whose metadata says which agent's request it is."""
+TASK: Final = ("equabot-task", "cut")
+"""The metadata of a stream that is for this, and not for scrubbing."""
+_SMALL_REQUEST: Final = "[0-9]{1,6}"
+_SMALL_ANSWER: Final = "[0-9]{1,5}"
+"""What `content-length` says of a body that is small: less than a megabyte to the provider, than 100 kB from it."""
+
+
+def watched_uploads(control: str) -> Json:
+    """Watches requests whose body is large, or of unknown length, from their headers on."""
+    body_is_small = _or(_header("Request", ":method", "GET|HEAD"), _header("Request", "content-length", _SMALL_REQUEST))
+    return _unless(body_is_small, _processor(control, request_header_mode="SEND", response_header_mode="SKIP"))
+
+
+def watched_answers(control: str) -> Json:
+    """Watches streams, WebSockets and large answers, from the answer's headers on, and looks at those that ask for patience."""
+    comes_whole = _or(_header("Response", "content-length", _SMALL_ANSWER), _header("Response", ":status", "204|304"))
+    asks_for_patience = _header("Response", ":status", STATUSES)
+    soon_over = {"and_matcher": {"predicate": [comes_whole, {"not_matcher": asks_for_patience}]}}
+    return _unless(soon_over, _processor(control, request_header_mode="SKIP", response_header_mode="SEND"))
+
+
+def _processor(control: str, **headers: str) -> Json:
+    name, value = TASK
+    return named(
+        "envoy.filters.http.ext_proc",
+        "filters.http.ext_proc.v3.ExternalProcessor",
+        grpc_service={"envoy_grpc": {"cluster_name": control}, "initial_metadata": [{"key": name, "value": value}]},
+        processing_mode={
+            **headers,
+            "request_body_mode": "NONE",
+            "response_body_mode": "NONE",
+            "request_trailer_mode": "SKIP",
+            "response_trailer_mode": "SEND",
+        },
+        # Of the request's headers, which hold the credential by now, nothing is needed here.
+        forward_rules={"allowed_headers": {"patterns": [{"exact": name} for name in (":status", *HEADERS)]}},
+        metadata_options={
+            "forwarding_namespaces": {"untyped": [AUTHORIZATION]},
+            "receiving_namespaces": {"untyped": [NAMESPACE]},
+        },
+        # A restart of the broker cuts nothing: see the ADR for what that costs.
+        failure_mode_allow=True,
+        message_timeout="5s",
+    )
+
+
+def _unless(predicate: Json, filter_: Json) -> Json:
+    skip = named("skip", "filters.common.matcher.action.v3.SkipFilter")
+    run = named("run", "filters.http.composite.v3.ExecuteFilterAction", typed_config=filter_)
+    return named(
+        "envoy.filters.http.composite",
+        "common.matching.v3.ExtensionWithMatcher",
+        extension_config=named("composite", "filters.http.composite.v3.Composite"),
+        xds_matcher={
+            "matcher_list": {"matchers": [{"predicate": predicate, "on_match": {"action": skip}}]},
+            "on_no_match": {"action": run},
+        },
+    )
+
+
+def _or(*predicates: Json) -> Json:
+    return {"or_matcher": {"predicate": list(predicates)}}
+
+
+def _header(direction: str, name: str, regex: str) -> Json:
+    of = {
+        "name": name,
+        "typed_config": {
+            "@type": f"type.googleapis.com/envoy.type.matcher.v3.Http{direction}HeaderMatchInput",
+            "header_name": name,
+        },
+    }
+    matches: dict[str, Any] = {"safe_regex": {"google_re2": {}, "regex": regex}}
+    return {"single_predicate": {"input": of, "value_match": matches}}

@@ -1,0 +1,214 @@
+"""A request as an agent sent it: who it may not come from, where it leads, and the token in it, wherever an SDK has put it."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+from urllib.parse import unquote
+
+from equabot_broker.domain import lease_tokens
+from equabot_broker.domain.forwarding import KEY_HEADERS, Credentials, Names, may_hold_credential, parameters, shown
+from equabot_broker.domain.provider import Catalog, Provider
+from equabot_broker.domain.requests import target_fault
+from equabot_broker.envoy.refusals import Refused
+from equabot_broker.providers.forwarding import COMMON
+
+_PROXIED: Final = re.compile(
+    r"forwarded|via|x-forwarded(?!-proto\Z).*|x-original-(?!url\Z).*|(?:.+-)?(?:client|connecting|real|remote|user)-?(?:ip|addr)(?:v6)?"
+)
+"""Headers in which a proxy says whom it speaks for. Envoy writes `x-forwarded-proto` itself."""
+_ANOTHER: Final = frozenset({"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"})
+"""In which some servers let a request say that it is another one."""
+_ENVOYS: Final = frozenset({":authority", ":method", ":path", ":protocol", ":scheme", "host"})
+"""What Envoy writes itself of the request's first line."""
+_HOPS: Final = frozenset({"upgrade", "close", "keep-alive", ""})
+_PORT: Final = re.compile(r":[0-9]*\Z")
+_DROPPED: Final = frozenset({"cookie"})
+"""What HTTP clients send without being asked: a cookie that an answer had set."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What goes on to a provider, and the headers in which its token may be."""
+
+    headers: Names
+    query: Names
+    subprotocols: frozenset[str]
+    places: tuple[str, ...]
+    scheme: re.Pattern[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of which provider: `path` as it is behind the gateway's `/<provider>`. `token` is what was shown: of the
+    right form, and maybe of nobody. `removed` are the headers that do not go on to the provider, in lower case."""
+
+    provider: Provider
+    path: str
+    token: str = field(repr=False)
+    removed: tuple[str, ...] = ()
+    query: str = ""
+
+
+def behind(path: str) -> str:
+    """What comes after the gateway's `/<provider>`."""
+    return path[len(_first(path)) + 1 :] or "/"
+
+
+class Inspection:
+    """Looks at requests. `names` are the hosts by which agents call the gateway, beside this machine's own."""
+
+    def __init__(self, catalog: Catalog, names: Iterable[str] = ()) -> None:
+        self._catalog = catalog
+        written = (f"[{name}]" if ":" in name else name.lower() for name in names if name)
+        self._hosts = frozenset(("127.0.0.1", "[::1]", "localhost", *written))
+        self._credentials = Credentials(catalog.providers.values())
+        self._rules = {provider.id: _rules(provider) for provider in catalog.providers.values()}
+
+    def provider(self, target: str, named: str) -> Provider:
+        """Where the request leads: to the provider that its route names, which its path names as well. Raises Refused."""
+        first = _first(target)
+        provider = self._catalog.get(named or first)
+        if provider is None or first not in provider.names:
+            raise Refused(
+                404,
+                "PROVIDER_UNKNOWN",
+                "no provider of the gateway is at this path: it begins with /<provider>/, of a provider that has"
+                " providers.<provider>.requests or a built-in list",
+            )
+        return provider
+
+    def asked(self, provider: Provider, target: str, host: str, headers: Mapping[str, str]) -> Asked:
+        """The request, fit to be decided about. Names of headers are in lower case. Raises Refused."""
+        rules = self._rules[provider.id]
+        unlisted = rules.headers.unlisted(headers)
+        meant = frozenset(map(_dashed, unlisted))
+        self._refuse_strangers(host, headers, meant)
+        path, _, query = target.partition("?")
+        if fault := target_fault(path, query):
+            raise Refused(403, "INVALID_ARGUMENT", fault)
+        if not _ANOTHER.isdisjoint(meant):
+            others = ", ".join(sorted(_ANOTHER))
+            raise Refused(403, "INVALID_ARGUMENT", f"the request line says the method and the path: send none of {others}")
+        hops = headers.get("connection", "")
+        if hops and not _HOPS.issuperset(word.strip() for word in hops.lower().split(",")):
+            raise Refused(403, "INVALID_ARGUMENT", "Connection names a header, which would be lost on the way to the provider")
+        if query:
+            self._refuse_query(provider, rules, query)
+        if protocols := headers.get("sec-websocket-protocol"):
+            _refuse_subprotocols(provider, rules, protocols)
+        token = _token(rules, headers)
+        removed = tuple(name for name in unlisted if name not in _ENVOYS)
+        self._refuse_credentials(provider, rules, headers, token, removed)
+        return Asked(provider, behind(path), token, removed, query)
+
+    def _refuse_strangers(self, host: str, headers: Mapping[str, str], meant: Iterable[str]) -> None:
+        """A page in a browser can make it send requests to this machine, but not without these headers; and can make a name of
+        its own lead here, which then is the host. Some clients that are no browser send the gateway's own origin: no page is
+        served here that could have it. `meant` are the names of unlisted headers."""
+        foreign = "origin" in headers and not self._is_own(headers["origin"], host)
+        if foreign or headers.get("sec-fetch-site", "none") != "none":
+            raise Refused(403, "BROWSER_REFUSED", "this gateway is not for pages in a browser")
+        if host and _name(host) not in self._hosts:
+            raise Refused(403, "HOST_REFUSED", "this gateway is not called by that host: see gateway.url")
+        if any(map(_PROXIED.fullmatch, meant)):
+            raise Refused(403, "FORWARDED_REFUSED", "this gateway takes requests from agents, not from other proxies")
+
+    def _is_own(self, origin: str, host: str) -> bool:
+        """Whether it is exactly the address, with its port, at which this request was sent to the gateway."""
+        scheme, _, authority = origin.lower().partition("://")
+        return scheme in ("http", "https") and authority == host.lower() != "" and _name(host) in self._hosts
+
+    def _refuse_query(self, provider: Provider, rules: _Rules, query: str) -> None:
+        unlisted = rules.query.unlisted(parameters(query))
+        hidden = lease_tokens.PREFIX in unquote(query).lower() or self._credentials.within(query)
+        if hidden or any(map(may_hold_credential, unlisted)):
+            raise Refused(
+                401,
+                "TOKEN_IN_QUERY",
+                "the query holds a key or a token, or has a parameter for one: send the lease token in a header",
+            )
+        if unlisted:
+            raise Refused(
+                403,
+                "POLICY_DENIED",
+                f"the query parameter {shown(unlisted[0])} is not sent to {provider.id}: leave it out,"
+                f" or list it in providers.{provider.id}.query",
+            )
+
+    def _refuse_credentials(
+        self, provider: Provider, rules: _Rules, headers: Mapping[str, str], token: str, removed: tuple[str, ...]
+    ) -> None:
+        """Any but the token. That it is said once more, in another header, is no credential of its own."""
+        for name in removed:
+            meant = _dashed(name)
+            if name in rules.places or meant in _DROPPED or not may_hold_credential(meant):
+                continue
+            if rules.scheme.sub("", headers[name].strip(), count=1) not in {"", token}:
+                raise Refused(
+                    401,
+                    "KEY_REFUSED",
+                    f"the header {shown(name)} could carry a second credential: send the lease token alone,"
+                    f" or list the header in providers.{provider.id}.forward_headers",
+                )
+        if self._credentials.within(
+            "\n".join([value for name, value in headers.items() if name not in removed and name[:1] != ":"])
+        ):
+            raise Refused(401, "KEY_REFUSED", "a header holds a credential where none belongs: send the lease token alone")
+
+
+def _rules(provider: Provider) -> _Rules:
+    places = tuple(dict.fromkeys((*KEY_HEADERS, *(form.name.lower() for form in provider.headers.values()))))
+    return _Rules(
+        headers=Names((*COMMON.headers.split(), *provider.forward_headers, *provider.accounts), without=places),
+        query=Names((*COMMON.query.split(), *provider.query)),
+        subprotocols=frozenset((*COMMON.subprotocols.split(), *provider.subprotocols)),
+        places=places,
+        scheme=_scheme(provider),
+    )
+
+
+def _scheme(provider: Provider) -> re.Pattern[str]:
+    """What may stand before a token: the usual words, and the vendor's own."""
+    words = {"bearer", "token", *(form.prefix.strip().lower() for form in provider.headers.values())} - {""}
+    return re.compile(rf"\A(?:{'|'.join(map(re.escape, sorted(words)))}) +", re.IGNORECASE)
+
+
+def _token(rules: _Rules, headers: Mapping[str, str]) -> str:
+    values = filter(None, map(headers.get, rules.places))
+    found = {rules.scheme.sub("", value.strip(), count=1) for value in values}
+    if not found:
+        raise Refused(401, "TOKEN_MISSING", "no lease token: send it where the provider's key would be")
+    if len(found) > 1:
+        raise Refused(401, "TWO_CREDENTIALS", "two headers hold different credentials: send the lease token alone")
+    (token,) = found
+    if not token.startswith(lease_tokens.PREFIX):
+        raise Refused(401, "KEY_REFUSED", "this is no lease token: send the lease token, not the provider's key")
+    return token
+
+
+def _refuse_subprotocols(provider: Provider, rules: _Rules, written: str) -> None:
+    """Browsers can set no header, so vendors take keys in the name of a protocol."""
+    if not rules.subprotocols.issuperset(word.strip() for word in written.split(",")):
+        raise Refused(
+            401,
+            "KEY_REFUSED",
+            f"a WebSocket protocol that is not listed for {provider.id} could be a key: send the lease token in a header,"
+            f" or list the protocol in providers.{provider.id}.subprotocols",
+        )
+
+
+def _first(target: str) -> str:
+    return "".join(target.partition("?")[0].split("/", 2)[1:2])
+
+
+def _dashed(name: str) -> str:
+    """The header that some servers take it for: to CGI and WSGI `x_api_key` is `x-api-key`."""
+    return name.replace("_", "-")
+
+
+@lru_cache(maxsize=64)
+def _name(host: str) -> str:
+    """Without the port: `[::1]:8787` → `[::1]`."""
+    return _PORT.sub("", host.lower())

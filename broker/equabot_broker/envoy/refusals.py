@@ -1,0 +1,148 @@
+"""Requests that are not let pass: which status, in the form of the vendor's own errors, so that its SDK tells them as it tells
+those. The contract's word for why is in a header, next to what a person reads; so is whether asking again can help."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from envoy.service.auth.v3 import external_auth_pb2 as pb
+
+from equabot_broker.domain import errors
+from equabot_broker.envoy.local_replies import REASON
+
+_UNAUTHENTICATED: Final = 16
+_PERMISSION_DENIED: Final = 7
+_STATUSES: Final[Mapping[type[errors.BrokerError], int]] = {
+    errors.LeaseNotFound: 401,
+    errors.LeaseExpired: 401,
+    errors.ProviderUnknown: 404,
+    errors.RateLimited: 429,
+    errors.NoUsableProfile: 503,
+    errors.RefreshFailed: 503,
+    errors.SourceNotSynced: 503,
+    errors.AuditUnavailable: 503,
+    errors.ShuttingDown: 503,
+}
+"""The others are 403: asked again, they would be answered the same."""
+_WORDS: Final = {
+    "messages": {
+        401: "authentication_error",
+        403: "permission_error",
+        404: "not_found_error",
+        429: "rate_limit_error",
+        503: "overloaded_error",
+    },
+    "gemini": {
+        401: "UNAUTHENTICATED",
+        403: "PERMISSION_DENIED",
+        404: "NOT_FOUND",
+        429: "RESOURCE_EXHAUSTED",
+        503: "UNAVAILABLE",
+    },
+    "": {
+        401: "authentication_error",
+        403: "permission_error",
+        404: "not_found_error",
+        429: "rate_limit_error",
+        503: "server_error",
+    },
+}
+"""How vendors name what they refuse, by the form of their API."""
+
+_FETCHED_AGAIN: Final = frozenset({errors.LeaseNotFound.reason, errors.LeaseExpired.reason})
+"""A client whose token has ended may have a command that fetches another (`apiKeyHelper`): it has to ask once more."""
+_PATIENCE: Final = 60.0
+"""Seconds that a client may wait in silence. After a longer wait named, some sleep for as long as that, and show nothing."""
+
+
+class Refused(Exception):
+    """Why a request is not let pass: an HTTP status, a word for machines and a sentence for a person.
+
+    `agent` is whose request it is, where that is known without a lease.
+    """
+
+    def __init__(self, status: int, reason: str, message: str, *, retry_after: float | None = None, agent: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+        self.agent = agent
+
+    @property
+    def final(self) -> bool:
+        """Whether a client that asks again, soon and unchanged, is refused again."""
+        if self.retry_after is not None:
+            return self.retry_after > _PATIENCE
+        if self.status == 503:
+            return self.reason == errors.NoUsableProfile.reason
+        return self.status != 429 and self.reason not in _FETCHED_AGAIN
+
+
+def refusal_of(error: errors.BrokerError) -> Refused:
+    """What the engine refused."""
+    return Refused(
+        _STATUSES.get(type(error), 403),
+        error.reason,
+        error.message,
+        retry_after=error.wait,
+        agent=error.metadata.get("agent", ""),
+    )
+
+
+def denied(refused: Refused, api: str) -> pb.CheckResponse:
+    """The answer to the check, and to whoever asked."""
+    response = pb.CheckResponse()
+    response.status.code = _UNAUTHENTICATED if refused.status == 401 else _PERMISSION_DENIED
+    answer = response.denied_response
+    answer.status.code = refused.status
+    answer.body = json.dumps(body(refused, api), ensure_ascii=True)
+    for name, value in said(refused).items():
+        header = answer.headers.add().header
+        header.key, header.value = name, value
+    return response
+
+
+def said(refused: Refused) -> dict[str, str]:
+    """The headers of the answer. The SDKs of Anthropic and OpenAI obey `x-should-retry`, and Claude Code does."""
+    told = {"content-type": "application/json", REASON: refused.reason}
+    if refused.retry_after is not None:
+        told["retry-after"] = str(_whole(refused.retry_after))
+    if refused.final:
+        told["x-should-retry"] = "false"
+    return told
+
+
+def body(refused: Refused, api: str) -> dict[str, Any]:
+    """The error as an SDK of that form of API reads it."""
+    words = _WORDS.get(api, _WORDS[""])
+    word = words.get(refused.status, words[403])
+    message = refused.message
+    if refused.retry_after is not None:
+        message += f"; try again in {_shown(_whole(refused.retry_after))}"
+    match api:
+        case "messages":
+            # Claude Code asks again after "overloaded_error", whatever else the answer says.
+            kind = "api_error" if refused.final and refused.status == 503 else word
+            return {"type": "error", "error": {"type": kind, "message": message}}
+        case "gemini":
+            details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": refused.reason, "domain": "equabot.dev"}]
+            if refused.retry_after is not None:
+                wait = f"{_whole(refused.retry_after)}s"
+                details.append({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": wait})
+            return {"error": {"code": refused.status, "message": message, "status": word, "details": details}}
+    return {"error": {"message": message, "type": word, "param": None, "code": refused.reason.lower()}}
+
+
+def _whole(seconds: float) -> int:
+    return max(math.ceil(seconds), 1)
+
+
+def _shown(seconds: int) -> str:
+    """For a person: `42 s`, `1 h 2 min`."""
+    if seconds < 120:
+        return f"{seconds} s"
+    minutes = math.ceil(seconds / 60)
+    parts = [(minutes // 1440, "d"), (minutes // 60 % 24, "h"), (minutes % 60, "min")]
+    return " ".join(f"{count} {unit}" for count, unit in parts if count)

@@ -1,0 +1,135 @@
+"""The Kubernetes API as raw JSON, over the asyncio client of the `kubernetes` package, which is loaded with `open`.
+
+The package's generated models are not used: they cost memory, and drop the fields that they do not know.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from equabot_broker.kube._client import MOUNTED, import_client, load
+from equabot_broker.kube._faults import KubeFault, timed_out
+from equabot_broker.kube._transport import Json, Request, Transport
+
+if TYPE_CHECKING:
+    import aiohttp
+
+_OPEN_WITHIN: Final = 10.0
+_MERGE_PATCH: Final = "application/merge-patch+json"
+
+
+class KubeApi:
+    """One API server, as one account. Durations in seconds; every method but the constructor raises KubeFault and nothing else.
+
+    Without a kubeconfig it is the service account of the pod; the environment's KUBECONFIG is not looked at. Tokens are read
+    again as they rotate. Where the server refuses a token (401), or is not trusted, the configuration is loaded anew and the
+    request made once more; no other request is made twice. Who asks decides whether to try again.
+    """
+
+    def __init__(self, *, kubeconfig: Path | None = None, mounted: Path = MOUNTED) -> None:
+        self._kubeconfig = kubeconfig
+        self._mounted = mounted
+        self._transport: Transport | None = None
+        self._namespace = "default"
+        self._loading = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Loads the configuration, and no more. The other methods do so by themselves. Raises KubeFault (Unconfigured)."""
+        await self._opened()
+
+    async def close(self) -> None:
+        """Ends its connections. It may be opened again."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.close()
+
+    @property
+    def namespace(self) -> str:
+        """The pod's own, or that of the kubeconfig's context; `default` before `open`."""
+        return self._namespace
+
+    @property
+    def server(self) -> str:
+        """The server's URL; empty before `open`."""
+        return "" if self._transport is None else self._transport.server
+
+    async def get(self, path: str, *, params: Mapping[str, str] | None = None, timeout: float = 10.0) -> Json:
+        """An object, or a list of them."""
+        return await self._call(Request("GET", path, params or {}), timeout)
+
+    async def create(self, path: str, body: Json, *, timeout: float = 10.0) -> Json:
+        """The object as it was created. `path` is that of its kind."""
+        return await self._call(Request("POST", path, {}, body), timeout)
+
+    async def replace(self, path: str, body: Json, *, timeout: float = 10.0) -> Json:
+        """The object as it is now. Conflict where the body's `resourceVersion` is not the present one."""
+        return await self._call(Request("PUT", path, {}, body), timeout)
+
+    async def patch(self, path: str, body: Json, *, timeout: float = 10.0) -> Json:
+        """The object after a merge patch (RFC 7396). Conflict as with `replace`, where the body has a `resourceVersion`."""
+        return await self._call(Request("PATCH", path, {}, body, _MERGE_PATCH), timeout)
+
+    async def delete(self, path: str, *, timeout: float = 10.0) -> None:
+        """Deletes it. NotFound where it is not there."""
+        await self._call(Request("DELETE", path, {}), timeout)
+
+    @asynccontextmanager
+    async def watch(self, path: str, params: Mapping[str, str], *, silence: float) -> AsyncIterator[AsyncIterator[Json]]:
+        """One stream of events (`{"type": …, "object": …}`), open once the context is entered.
+
+        It ends when the server ends it, when the connection breaks, or after `silence` seconds without a byte. That it ends
+        says nothing of the server; opening the next one does, within ten seconds.
+        """
+        request = Request("GET", path, {**params, "watch": "true"})
+        transport = await self._opened()
+        response = await self._sent(transport, request, within=_OPEN_WITHIN, silence=silence)
+        try:
+            yield transport.lines(response, request.asked)
+        finally:
+            response.close()
+
+    async def _call(self, request: Request, within: float) -> Json:
+        transport = await self._opened()
+        try:
+            async with asyncio.timeout(within):
+                response = await self._sent(transport, request, within=within)
+                try:
+                    return await transport.read(response, request.asked)
+                finally:
+                    response.release()
+        except TimeoutError:
+            raise timed_out(request.asked, transport.server, within) from None
+
+    async def _sent(
+        self, transport: Transport, request: Request, *, within: float, silence: float | None = None
+    ) -> "aiohttp.ClientResponse":
+        token = await transport.token()
+        try:
+            return await transport.send(request, within=within, silence=silence)
+        except KubeFault as fault:
+            if fault.status != 401 and fault.reason != "Untrusted":
+                raise
+        async with self._loading:
+            if await transport.token() == token:  # else somebody was faster
+                configuration, _ = await load(self._kubeconfig, mounted=self._mounted)
+                transport.adopt(configuration)
+        return await transport.send(request, within=within, silence=silence)
+
+    async def _opened(self) -> Transport:
+        async with self._loading:
+            if self._transport is None:
+                await asyncio.to_thread(import_client)
+                configuration, self._namespace = await load(self._kubeconfig, mounted=self._mounted)
+                try:
+                    self._transport = Transport(configuration)
+                except (OSError, ValueError):
+                    raise KubeFault(
+                        f"the certificates of {self._kubeconfig or self._mounted} cannot be used: see that they are whole",
+                        reason="Unconfigured",
+                    ) from None
+            return self._transport
+
+
+__all__ = ["Json", "KubeApi", "KubeFault"]

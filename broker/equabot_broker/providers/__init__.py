@@ -1,0 +1,5 @@
+"""Facts about vendors, as data."""
+
+from equabot_broker.providers.catalog import BUILT_IN, PROVIDERS, list_names
+
+__all__ = ["BUILT_IN", "PROVIDERS", "list_names"]

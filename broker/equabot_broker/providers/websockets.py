@@ -1,0 +1,36 @@
+"""Where vendors take WebSockets, by their own documentation: the paths, among those that agents may ask for.
+
+A WebSocket on any other path is refused: what a server does with an upgrade that it does not document is not known, and the
+broker sees nothing of what is said in one.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from equabot_broker.domain.requests import rule
+
+_PATHS: Final = {
+    "openai": "/realtime /responses",
+    "openai-codex": "/codex/responses",
+    "google": """
+        /ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent
+        /ws/google.ai.generativelanguage.v1alpha.GenerativeService.BidiGenerateContent
+    """,
+    "github-copilot": "/responses",
+    "vercel-ai-gateway": "/responses",
+    "microsoft-foundry": "/openai/v1/realtime /openai/realtime /openai/v1/responses",
+    "deepgram": "/v1/listen /v1/speak /v2/listen",
+    "xai": "/realtime /responses /tts /stt",
+    "mistral": "/audio/transcriptions/realtime",
+    "together": "/realtime /audio/speech/websocket",
+    "litellm": "/realtime /v1/realtime /responses /v1/responses",
+    "elevenlabs": """
+        /v1/text-to-speech/{voice}/stream-input /v1/text-to-speech/{voice}/multi-stream-input /v1/speech-to-text/realtime
+    """,
+}
+
+BY_PROVIDER: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {provider: tuple(rule(f"GET {path}") for path in paths.split()) for provider, paths in _PATHS.items()}
+)
+"""Rules, by provider id. Paths come after the vendor's `base_url`."""

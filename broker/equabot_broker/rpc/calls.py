@@ -1,0 +1,180 @@
+"""The one door of every call: what is raised behind it leaves as a status, and nothing that was said leaves with it.
+
+Decorated handlers rather than interceptors: an interceptor costs another coroutine and a lookup on every call. Generic handlers
+rather than registered ones: with those the server waits on one future per method instead of on one. Handlers of streams of
+requests also where there is one request: those run before a message is taken, and so before it can take room.
+"""
+
+import asyncio
+import logging
+import secrets
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import grpc
+import grpc.aio
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from equabot_broker.domain.errors import InvalidArgument
+from equabot_broker.rpc.admission import Admission, Kind
+from equabot_broker.rpc.limits import CONTROL
+from equabot_broker.rpc.status import Refusal, internal, refusal
+from equabot_broker.telemetry.incidents import count
+
+_log = logging.getLogger(__name__)
+
+_FRAMES: Final = 12
+
+
+class Call(Protocol):
+    """What a handler may ask of the call it answers."""
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the caller gives up; None: it has not said."""
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]] | None:
+        """Its metadata."""
+
+    def peer(self) -> str:
+        """The connection that it came on, as the transport names it."""
+
+    async def write(self, message: Any) -> None:
+        """Sends one message of a stream; returns once the transport has taken it."""
+
+
+Handler = Callable[[Any, Any], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A handler that is chosen for each call, from its headers, before its message is taken."""
+
+    choose: Callable[[Any], Awaitable[Handler]]
+
+
+_PROBED: Final = "grpc.health."
+_WATCHED: Final = (_PROBED, "grpc.reflection.")
+
+
+class Service(grpc.GenericRpcHandler):
+    """One service: a handler for every method of its descriptor.
+
+    A handler is a coroutine function of the request (for a stream of requests: of an async iterator) and the `Call`. What it
+    raises becomes a status; what it returns is the answer, unless the method streams its answers with `Call.write`. A request
+    that cannot be parsed never reaches it, nor the library's log. In a stream of requests it is None.
+    """
+
+    def __init__(
+        self,
+        descriptor: ServiceDescriptor,
+        handlers: Mapping[str, Handler | Chosen],
+        *,
+        name: str = "",
+        admission: Admission | None = None,
+    ) -> None:
+        self.name = name or descriptor.full_name
+        self.descriptor = descriptor
+        self.handlers = handlers
+        admission = admission or Admission(CONTROL)
+        self._methods = {
+            f"/{self.name}/{method.name}": _method(f"{self.name}/{method.name}", method, handlers[method.name], admission)
+            for method in descriptor.methods
+        }
+
+    def within(self, admission: Admission) -> "Service":
+        """The same, whose calls are counted there."""
+        return Service(self.descriptor, self.handlers, name=self.name, admission=admission)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        """The handler of a method; None for a method of another service."""
+        return self._methods.get(handler_call_details.method)
+
+
+def _method(
+    name: str, method: MethodDescriptor, handle: Handler | Chosen, admission: Admission
+) -> "grpc.RpcMethodHandler[Any, Any]":
+    kind = grpc.stream_stream_rpc_method_handler if method.server_streaming else grpc.stream_unary_rpc_method_handler
+    return kind(
+        guarded(name, (_conversing if method.client_streaming else _answering)(handle, _kind(name, method), admission)),
+        request_deserializer=_parser(GetMessageClass(method.input_type)),
+        response_serializer=GetMessageClass(method.output_type).SerializeToString,
+    )
+
+
+def _kind(name: str, method: MethodDescriptor) -> Kind:
+    if method.server_streaming:
+        return Kind.WATCH if name.startswith(_WATCHED) else Kind.LEASE
+    return Kind.PROBE if name.startswith(_PROBED) else Kind.CALL
+
+
+def _answering(handle: Handler | Chosen, kind: Kind, admission: Admission) -> Handler:
+    """For a method of one request."""
+
+    async def answer(_: Any, call: Any) -> Any:
+        async def read() -> tuple[Handler, Any]:
+            chosen = await handle.choose(call) if isinstance(handle, Chosen) else handle
+            return chosen, await call.read()
+
+        chosen, request = await admission.unread(call, read)
+        if request is None or request is grpc.aio.EOF:
+            raise InvalidArgument("the request is not a message of this method")
+        if kind is Kind.PROBE:
+            return await chosen(request, call)
+        with admission.answering(call, kind):
+            return await chosen(request, call)
+
+    return answer
+
+
+def _conversing(handle: Handler | Chosen, kind: Kind, admission: Admission) -> Handler:
+    """For a stream of requests, which the handler reads."""
+
+    async def answer(requests: Any, call: Any) -> Any:
+        with admission.answering(call, kind):
+            chosen = await admission.unread(call, lambda: handle.choose(call)) if isinstance(handle, Chosen) else handle
+            return await chosen(requests, call)
+
+    return answer
+
+
+def _parser(kind: type[Message]) -> Callable[[bytes], Message | None]:
+    def parse(data: bytes) -> Message | None:
+        try:
+            return kind.FromString(data)
+        except DecodeError:
+            return None
+
+    return parse
+
+
+def guarded(name: str, handle: Handler) -> Callable[[Any, Any], Awaitable[Any]]:
+    """The handler, refusing by status. Cancellation passes through."""
+
+    async def answer(request: Any, call: Any) -> Any:
+        try:
+            return await handle(request, call)
+        except grpc.aio.InternalError:
+            # The connection broke under an answer: nobody is left to hear of it, and the log need not either.
+            raise asyncio.CancelledError from None
+        except grpc.aio.BaseError:
+            raise  # the server has stopped, or the call has been aborted already
+        except Exception as error:  # noqa: BLE001 - the last door
+            refused = refusal(error) or _incident(name, error)
+        del request
+        return await call.abort(refused.code, refused.details, refused.trailers)
+
+    return answer
+
+
+def _incident(name: str, error: Exception) -> Refusal:
+    """Logs where, and not what: an exception's text may quote anything."""
+    count("call")
+    incident = secrets.token_hex(4)
+    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
+    where = " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+    _log.error("incident %s: %s in %s at %s", incident, type(error).__qualname__, name, where)
+    return internal(incident)

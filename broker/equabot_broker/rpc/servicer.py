@@ -1,0 +1,200 @@
+"""The `Broker` service of one agent: read the request, ask the engine, convert the answer."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from equabot.broker.v1 import broker_pb2 as pb
+from equabot_broker.domain.errors import RefreshFailed
+from equabot_broker.engine.choosing import Choosing
+from equabot_broker.engine.ingesting import Ingesting
+from equabot_broker.engine.leasing import Leasing
+from equabot_broker.engine.refreshing import Refreshing
+from equabot_broker.engine.streaming import NoticeKind
+from equabot_broker.engine.suspensions import Suspensions
+from equabot_broker.rpc import requests
+from equabot_broker.rpc.calls import Call, Handler, Service
+from equabot_broker.rpc.convert import LeaseMessages, profile_status
+
+T = TypeVar("T")
+
+_SETTLE_WITHIN: Final = 5.0
+_REFRESH_WITHIN: Final = 35.0
+_OF_THE_DEADLINE: Final = 0.5
+"""How much of a caller's time may go by before it is told why it has to wait."""
+
+
+class BrokerServicer:
+    """Answers one agent: whoever can reach its socket. `observe` hears how many seconds each request for a lease took."""
+
+    def __init__(
+        self,
+        agent: str,
+        *,
+        leasing: Leasing,
+        choosing: Choosing,
+        ingesting: Ingesting,
+        refreshing: Refreshing,
+        suspensions: Suspensions,
+        messages: LeaseMessages,
+        observe: Callable[[float], None],
+    ) -> None:
+        self._agent = agent
+        self._leasing = leasing
+        self._choosing = choosing
+        self._ingesting = ingesting
+        self._refreshing = refreshing
+        self._suspensions = suspensions
+        self._messages = messages
+        self._observe = observe
+
+    def service(self) -> Service:
+        """What a server serves. A suspended agent is refused whatever it asks: it needs nothing here, and what it could still
+        learn or change (which profiles there are, what they are worth, who uses them next) concerns other agents too."""
+        asking: dict[str, Handler] = {
+            "RevokeLease": self.revoke_lease,
+            "ReportOutcome": self.report_outcome,
+            "ListProfiles": self.list_profiles,
+            "PinProfile": self.pin_profile,
+            "UnpinProfile": self.unpin_profile,
+        }
+        return Service(
+            pb.DESCRIPTOR.services_by_name["Broker"],
+            {
+                # The engine refuses these, and records it.
+                "AcquireLease": self.acquire_lease,
+                "StreamLease": self.stream_lease,
+                "RenewLease": self.renew_lease,
+                **{name: self._unless_suspended(handler) for name, handler in asking.items()},
+            },
+        )
+
+    def _unless_suspended(self, handle: Handler) -> Handler:
+        async def answer(request: Any, call: Any) -> Any:
+            self._suspensions.check(self._agent)
+            return await handle(request, call)
+
+        return answer
+
+    async def acquire_lease(self, request: pb.AcquireLeaseRequest, call: Call) -> pb.Lease:
+        """Grants."""
+        began = self._leasing.steady()
+        try:
+            if not self._ingesting.settled:
+                await self._settle(call)
+            asked = requests.acquire(request)
+            try:
+                granted = self._leasing.acquire(self._agent, asked, waits=True)
+            except RefreshFailed:
+                granted = await self._patiently(call, lambda waits: self._leasing.acquire(self._agent, asked, waits=waits))
+            return self._messages.lease(granted)
+        finally:
+            self._observe(self._leasing.steady() - began)
+
+    async def stream_lease(self, request: pb.AcquireLeaseRequest, call: Call) -> None:
+        """Grants, and tells of the lease until it or the stream ends.
+
+        A client that does not read holds up its own stream alone: without asking for the next event a lease is not renewed.
+        """
+        began = self._leasing.steady()
+        try:
+            if not self._ingesting.settled:
+                await self._settle(call)
+            asked = requests.acquire(request)
+            stream = await self._patiently(call, lambda waits: self._leasing.stream(self._agent, asked, waits=waits))
+        finally:
+            self._observe(self._leasing.steady() - began)
+        with stream:
+            while True:
+                notice = await stream.next()
+                await call.write(self._messages.event(notice))
+                if notice.kind is NoticeKind.REVOKED:
+                    return
+
+    async def renew_lease(self, request: pb.RenewLeaseRequest, call: Call) -> pb.Lease:
+        """Extends. While a source has not been read, a lease from before a restart might look as if its profile were gone."""
+        lease_id, ttl = requests.renew(request)
+        if not self._ingesting.settled:
+            await self._settle(call)
+        return self._messages.lease(await self._patiently(call, lambda _: self._leasing.renew(self._agent, lease_id, ttl)))
+
+    async def revoke_lease(self, request: pb.RevokeLeaseRequest, call: Call) -> pb.RevokeLeaseResponse:
+        """Ends."""
+        return pb.RevokeLeaseResponse(
+            revoked=self._leasing.revoke(self._agent, requests.required(request.lease_id, "lease_id"))
+        )
+
+    async def report_outcome(self, request: pb.ReportOutcomeRequest, call: Call) -> pb.ReportOutcomeResponse:
+        """Takes note of a provider's answer."""
+        lease_id = requests.required(request.lease_id, "lease_id")
+        told = requests.outcome(request)
+        try:
+            changed = self._leasing.report(
+                self._agent,
+                lease_id,
+                told.outcome,
+                retry_after=told.retry_after,
+                version=told.version,
+                model=told.model,
+                elapsed=told.elapsed,
+                sure=told.sure,
+            )
+        except RefreshFailed:
+            changed = await self._moved_on(call, lease_id)
+        return pb.ReportOutcomeResponse(changed=changed)
+
+    async def list_profiles(self, request: pb.ListProfilesRequest, call: Call) -> pb.ListProfilesResponse:
+        """The candidates, in order."""
+        provider, session = requests.text(request.provider, "provider"), requests.text(request.session, "session")
+        client, model = requests.text(request.client, "client"), requests.text(request.model, "model")
+        await self._settle(call)
+        statuses = self._choosing.statuses(self._agent, provider, session=session, model=model, client=client)
+        return pb.ListProfilesResponse(profiles=map(profile_status, statuses))
+
+    async def pin_profile(self, request: pb.PinProfileRequest, call: Call) -> pb.PinProfileResponse:
+        """Pins."""
+        session = requests.required(request.session, "session")
+        provider = requests.text(request.provider, "provider")
+        profile = requests.required(request.profile, "profile")
+        await self._settle(call)
+        self._choosing.pin(self._agent, session, provider, profile, strict=request.strict)
+        return pb.PinProfileResponse()
+
+    async def unpin_profile(self, request: pb.UnpinProfileRequest, call: Call) -> pb.UnpinProfileResponse:
+        """Unpins."""
+        session, provider = requests.required(request.session, "session"), requests.required(request.provider, "provider")
+        self._choosing.unpin(self._agent, session, provider)
+        return pb.UnpinProfileResponse()
+
+    async def _settle(self, call: Call) -> None:
+        """Waits for the sources, for as long as the caller has time to be told that they are not there yet."""
+        if self._ingesting.settled:
+            return
+        try:
+            async with asyncio.timeout(_part_of(call, _SETTLE_WITHIN)):
+                await self._ingesting.wait_settled()
+        except TimeoutError:
+            pass
+
+    async def _moved_on(self, call: Call, lease_id: str) -> bool:
+        """Whether the refresh that is due gives the lease new material, or leads it to another profile."""
+        held = self._leasing.look(lease_id).held
+        moved = partial(self._leasing.moved_on, self._agent, lease_id, profile=held.profile.id, version=held.version)
+        try:
+            return await self._refreshing.patiently(moved, within=_part_of(call, _REFRESH_WITHIN))
+        except RefreshFailed:
+            return False
+
+    async def _patiently(self, call: Call, ask: Callable[[bool], T]) -> T:
+        """What `ask` returns. While a login has to be refreshed first it is asked again, for as long as the caller has time;
+        and then once more, with the word that nobody waits any longer."""
+        try:
+            return await self._refreshing.patiently(partial(ask, True), within=_part_of(call, _REFRESH_WITHIN))  # noqa: FBT003
+        except RefreshFailed:
+            return ask(False)  # noqa: FBT003
+
+
+def _part_of(call: Call, longest: float) -> float:
+    left = call.time_remaining()
+    return longest if left is None else min(longest, left * _OF_THE_DEADLINE)

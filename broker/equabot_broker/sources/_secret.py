@@ -1,0 +1,101 @@
+"""A Kubernetes Secret, as the API gives it, as a unit of credentials: here its values leave their base64."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from equabot_broker.domain.annotations import PROFILE, PROVIDER, keys_after_end, read_annotations
+from equabot_broker.domain.auth_document import Malformed
+from equabot_broker.domain.bundles import FILES, bundle_unit
+from equabot_broker.domain.discovery import Rules, Texts
+from equabot_broker.domain.hygiene import ENTRIES_MAX, masked
+from equabot_broker.domain.material import Fault, Unit
+from equabot_broker.domain.unknown_names import notes, unknown_names
+from equabot_broker.files.reading import Unreadable
+from equabot_broker.sources._variables import parse_dotenv, with_doubts
+from equabot_broker.telemetry.incidents import incident
+
+KIND: Final = "kubernetes"
+
+_DOTENV: Final = ".env"
+
+Found = Unit | str
+"""A unit, or why it cannot be used."""
+
+
+def read_secret(thing: Mapping[str, Any], *, rules: Rules, source: str) -> Found:
+    """The unit of a Secret, whose `metadata.name` is sure to be there. Its type does not matter, nor do keys that mean nothing.
+
+    One that was chosen and holds no credential has a fault that says so.
+    """
+    name = str(thing["metadata"]["name"])
+    where = f"Secret {thing['metadata'].get('namespace', '')}/{name}"
+    try:
+        annotations = _strings(thing["metadata"].get("annotations"), where)
+        data, declared = _strings(thing.get("data"), where), _declared(annotations)
+        texts, origins, doubts = _texts(data, rules, name, where, declared=declared)
+        unit = bundle_unit(
+            texts, rules=rules, kind=KIND, source=source, unit=name, name=name, origin=origins.__getitem__,
+            annotations=annotations,
+            said=read_annotations(
+                annotations, catalog=rules.catalog, where=where, newer=keys_after_end(thing["metadata"].get("managedFields"))
+            ),
+        )  # fmt: skip
+    except (Malformed, Unreadable) as fault:
+        return str(fault)
+    except Exception as error:  # noqa: BLE001 - a port: the other Secrets serve
+        return f"{where} cannot be read: {incident('source', where, error)}"
+    unit = with_doubts(unit, doubts, shown=f"{where} {_DOTENV}", source=source)
+    if not declared:
+        unknown = unknown_names({**data, **texts}, rules, kind=KIND, unit=name)
+        unit = replace(unit, notes=notes(unknown, rules.catalog, where=lambda key: f"{where} {key}"))
+    if unit.profiles or unit.faults:
+        return unit
+    nothing = (
+        f"{where} holds no credential: call a key as the provider's environment variable is called (OPENAI_API_KEY), or say"
+        f" whose it is by the annotation {PROVIDER}"
+    )
+    return replace(unit, faults=(Fault(where, nothing),))
+
+
+def _texts(
+    data: Mapping[str, str], rules: Rules, name: str, where: str, *, declared: bool
+) -> tuple[Texts, Mapping[str, str], tuple[str, ...]]:
+    """The values that may be credentials, where each is, and what is doubtful about the lines of its `.env`. In a Secret that
+    says whose it is, any value may be one."""
+    texts: dict[str, bytes | str] = {}
+    origins: dict[str, str] = {}
+    doubts: tuple[str, ...] = ()
+    if _DOTENV in data:
+        raw = _decoded(data[_DOTENV], f"{where} {_DOTENV}")
+        found = parse_dotenv(raw, shown=f"{where} {_DOTENV}", wants=lambda key: rules.wants(key, kind=KIND, unit=name))
+        texts, doubts = dict(found.values), found.doubts
+        origins |= {key: f"{where} {_DOTENV} {key}" for key in texts}
+    wanted = [key for key in data.keys() - {_DOTENV} if declared or key in FILES or rules.wants(key, kind=KIND, unit=name)]
+    if len(wanted) > ENTRIES_MAX:
+        raise Malformed(f"{where} holds more than {ENTRIES_MAX:,} keys: move some of them to a Secret of their own")
+    for key in sorted(wanted):
+        origins[key] = f"{where} {masked(key)}"
+        texts[key] = _decoded(data[key], origins[key])
+    return texts, origins, doubts
+
+
+def _declared(annotations: Mapping[str, str]) -> bool:
+    return PROVIDER in annotations or ":" in annotations.get(PROFILE, "")
+
+
+def _strings(value: Any, where: str) -> Mapping[str, str]:
+    if value is None:
+        return {}
+    if isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
+        return value
+    raise Malformed(f"{where} is no Secret as the Kubernetes API describes it")
+
+
+def _decoded(value: str, where: str) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise Malformed(f"{where} is not base64, as the API gives a Secret's data") from None

@@ -1,0 +1,427 @@
+"""Noticing changes of files: by inotify in the event loop, without threads or delay; by looking every few seconds where the
+system cannot notify.
+
+A reader declares what it is about to read, then reads. Whatever the kernel reports meanwhile throws the reading away, so that
+no mixture of old and new is handed on. A file that is being written is left alone until it is closed. Every step of the way
+to a path is watched: it may be replaced, appear, vanish, or be a link to a link.
+
+No event says that a fault of the system has passed, so what could not be read is read again after a while, ever less often. A
+file that is written without end does not keep the broker busy: reading takes a share of the time, and no more.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import random
+import stat
+import threading
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from inotify_simple import Event, INotify
+from inotify_simple import flags as on
+
+from equabot_broker.domain.backoff import delays
+from equabot_broker.ports import Clock
+
+_log = logging.getLogger("equabot.sources")
+
+_ITSELF: Final = on.DELETE_SELF | on.MOVE_SELF | on.ATTRIB | on.ONLYDIR
+_ENTRIES: Final = on.CREATE | on.DELETE | on.MOVED_FROM | on.MOVED_TO | on.ATTRIB | on.ONLYDIR
+_CONTENTS: Final = _ENTRIES | on.CLOSE_WRITE | on.MODIFY
+
+_FILE: Final = on.ATTRIB
+"""What a file alone tells that is mounted without its directory: that its original has lost its name."""
+
+_SETTLE_WITHIN: Final = 1.0
+"""Seconds for which a file that is being written holds its reading back."""
+
+_TRIES: Final = 20
+_POLL_EVERY: Final = (2.0, 4.0)
+_AGAIN: Final = {"base": 0.5, "cap": 30.0}
+"""Seconds between two readings of what could not be read."""
+
+_NOTIFIED_AGAIN: Final = {"base": 30.0, "cap": 300.0}
+"""Seconds between two tries to be notified again, where that failed."""
+
+_WORK_AT_ONCE: Final = 1.0
+_WORK_MOST: Final = 1.5
+_WORK_SHARE: Final = 0.25
+"""Reading may take so many seconds at once, and this share of the time in the long run."""
+
+_LINKS_MAX: Final = 40
+_REMEDIES: Final = {
+    errno.ENOSPC: "; raise fs.inotify.max_user_watches",
+    errno.EMFILE: "; raise fs.inotify.max_user_instances",
+    errno.EACCES: "; let the broker read the directories on the way",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What to read anew: everything, or what these names stand for. `asked`: somebody wants to hear of it in any case."""
+
+    everything: bool = False
+    names: frozenset[str] = frozenset()
+    asked: bool = False
+
+    def __or__(self, other: "Changes") -> "Changes":
+        return Changes(self.everything or other.everything, self.names | other.names, self.asked or other.asked)
+
+    def touch(self, other: "Changes") -> bool:
+        """Whether something of the other is among these."""
+        return self.everything or bool(self.names if other.everything else self.names & other.names)
+
+
+@dataclass(slots=True)
+class _Directory:
+    """What is wanted of a watched directory: which of its entries matter to whom, and who judges the rest by name."""
+
+    path: Path
+    itself: set[str] = field(default_factory=set)
+    entries: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    listings: dict[str, Callable[[str], bool]] = field(default_factory=dict)
+
+    def everyone(self) -> set[str]:
+        return self.itself.union(self.listings, *self.entries.values())
+
+    def whom(self, entry: str, mask: int) -> set[str]:
+        found = set(self.entries.get(entry, ()))
+        for name, wants in self.listings.items():
+            if wants(entry) or (not entry.startswith(".") and self._may_be_directory(entry, mask)):
+                found.add(name)
+        return found
+
+    def _may_be_directory(self, entry: str, mask: int) -> bool:
+        return bool(mask & on.ISDIR) or (bool(mask & (on.CREATE | on.MOVED_TO)) and os.path.islink(self.path / entry))  # noqa: PTH114
+
+    def forget(self, name: str, entry: str) -> None:
+        self.itself.discard(name)
+        self.listings.pop(name, None)
+        if (interested := self.entries.get(entry)) is not None:
+            interested.discard(name)
+            if not interested:
+                del self.entries[entry]
+
+
+class _Retries:
+    """When something is tried again: ever less often, and soon where something new is concerned."""
+
+    def __init__(self, clock: Clock, *, base: float, cap: float) -> None:
+        self._clock = clock
+        self._bounds = (base, cap)
+        self._concerned: frozenset[str] = frozenset()
+        self._waits: Iterator[float] = iter(())
+        self._at = 0.0
+
+    def concern(self, names: frozenset[str]) -> None:
+        """Begins, goes on, or ends where there are no names."""
+        now = self._clock.steady()
+        if names - self._concerned:
+            base, cap = self._bounds
+            self._waits = delays(base=base, cap=cap, rng=random.random)
+            self._at = now + next(self._waits)
+        elif names and self._at <= now:
+            self._at = now + next(self._waits)
+        self._concerned = names
+
+    def left(self) -> float:
+        """Seconds until it is due; not above zero: it is."""
+        return self._at - self._clock.steady()
+
+
+class _Work:
+    """How long the reader has worked of late. As a context, it counts the time in it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._done = 0.0
+        self._at = self._began = clock.steady()
+
+    def __enter__(self) -> None:
+        self._began = self._clock.steady()
+
+    def __exit__(self, *_: object) -> None:
+        now = self._clock.steady()
+        idle = self._began - self._at
+        # No more than the most: a process that was stopped for an hour has not worked for one.
+        self._done = min(max(0.0, self._done - idle * _WORK_SHARE) + now - self._began, _WORK_MOST)
+        self._at = now
+
+    async def rest(self) -> None:
+        """Waits until there is work left to spend."""
+        idle = self._clock.steady() - self._at
+        over = self._done - _WORK_AT_ONCE - idle * _WORK_SHARE
+        if over > 0:
+            await self._clock.sleep(over / _WORK_SHARE)
+
+
+class Watch:
+    """The changes of some files, each under a name of the reader's choosing. One reader at a time.
+
+    `rounds` is the loop that the rest serves; interests are declared inside of it, by the function that reads.
+    """
+
+    def __init__(self, clock: Clock, *, inotify: Callable[[], INotify] = INotify) -> None:
+        self._clock = clock
+        self._open = inotify
+        self._inotify: INotify | None = None
+        self._lock = threading.RLock()  # the thread of a reader that was cancelled may outlive the watch
+        self._directories: dict[int, _Directory] = {}
+        self._interests: defaultdict[str, set[tuple[int, str]]] = defaultdict(set)
+        self._writing: dict[tuple[int, str], set[str]] = {}
+        self._changes = Changes()
+        self._news = asyncio.Event()
+        self._unread: set[str] = set()
+        self._again = _Retries(clock, **_AGAIN)
+        self._notified_again = _Retries(clock, **_NOTIFIED_AGAIN)
+        self._polled_because = ""
+        self._work = _Work(clock)
+
+    async def rounds(self, read: Callable[[Changes], None]) -> AsyncGenerator[Changes, None]:
+        """Calls `read` in a thread, first for everything, then for what changed, and yields what was read once nothing
+        changed under it. Goes on until it is cancelled or closed."""
+        try:
+            self._changes = Changes()
+            self._start()
+            changes = Changes(everything=True)
+            while True:
+                for _ in range(_TRIES):
+                    await self._work.rest()
+                    with self._work:
+                        await asyncio.to_thread(read, changes)
+                    self._take()
+                    if not self._changes.touch(changes):
+                        break
+                    changes |= await self._changed()
+                self._say_recovered()
+                with self._work:  # what is made of it counts as well
+                    yield changes
+                changes = await self._changed()
+        finally:
+            self._stop()
+
+    def ask(self) -> None:
+        """Makes the next round come now, for everything, and say that it was asked for."""
+        self._changes |= Changes(everything=True, asked=True)
+        self._news.set()
+
+    # --- what a reader declares ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def interests(self, name: str) -> Iterator[None]:
+        """What is declared inside takes the place of what was declared under the name before."""
+        self._unread.discard(name)
+        before = self._interests.pop(name, set())
+        for descriptor, entry in before:
+            if (directory := self._directories.get(descriptor)) is not None:
+                directory.forget(name, entry)
+        try:
+            yield
+        finally:
+            for descriptor in {descriptor for descriptor, _ in before}:
+                self._unwatch_idle(descriptor)
+
+    def drop(self, name: str) -> None:
+        """Nothing is wanted under the name any more."""
+        with self.interests(name):
+            pass
+
+    def unread(self, name: str) -> None:
+        """What is under the name could not be read: it is read again after a while, whether or not anything changes. Holds
+        until its interests are declared again."""
+        self._unread.add(name)
+
+    def path(self, name: str, path: Path, *, below: Path = Path("/")) -> None:
+        """Whatever decides what the absolute path is: the steps to it, links on the way, and the last entry itself.
+        `below` is a part of it that is looked after already."""
+        at, links = below, 0
+        steps = list(reversed(path.relative_to(below).parts))
+        while steps and links <= _LINKS_MAX:
+            step = steps.pop()
+            if step == "..":
+                at = at.parent
+                continue
+            here = at / step
+            if steps and os.path.isdir(here) and not os.path.islink(here):  # noqa: PTH112, PTH114  (which never raise)
+                self._want(name, here, _ITSELF)
+            else:
+                self._want(name, at, _ENTRIES if steps else _CONTENTS, entry=step)
+            try:
+                target = here.readlink()
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # which says that it is there, and no link
+                    return
+                if not steps:
+                    self._want(name, here, _FILE)
+                at = here
+            else:
+                links += 1
+                at = Path("/") if target.is_absolute() else at
+                steps += reversed(target.parts[target.is_absolute() :])
+
+    def listing(self, name: str, directory: Path, wants: Callable[[str], bool]) -> None:
+        """The entries of a directory: those whose name is wanted, with their contents, and what is a directory itself."""
+        self._want(name, directory, _CONTENTS, wants=wants)
+
+    def _want(self, name: str, path: Path, mask: int, *, entry: str = "", wants: Callable[[str], bool] | None = None) -> None:
+        with self._lock:
+            if self._inotify is None:
+                return
+            try:
+                descriptor = self._inotify.add_watch(path, mask | on.MASK_ADD)
+            except OSError as error:
+                # A listing that is denied is denied to the reader as well; so is a directory that vanishes at this moment.
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP) and not (
+                    error.errno == errno.EACCES and not entry
+                ):
+                    self._poll_instead(error)
+                return
+        directory = self._directories.setdefault(descriptor, _Directory(path))
+        self._interests[name].add((descriptor, entry))
+        if wants is not None:
+            directory.listings[name] = wants
+        elif entry:
+            directory.entries[entry].add(name)
+        else:
+            directory.itself.add(name)
+
+    def _unwatch_idle(self, descriptor: int) -> None:
+        directory = self._directories.get(descriptor)
+        if directory is None or directory.itself or directory.entries or directory.listings:
+            return
+        self._forget(descriptor)
+        with self._lock, suppress(OSError):  # the kernel may have been faster
+            if self._inotify is not None:
+                self._inotify.rm_watch(descriptor)
+
+    def _forget(self, descriptor: int) -> None:
+        del self._directories[descriptor]
+        self._writing = {file: names for file, names in self._writing.items() if file[0] != descriptor}
+
+    # --- what the kernel reports --------------------------------------------------------------------------------
+
+    def _take(self) -> None:
+        with self._lock:
+            events = self._inotify.read(timeout=0) if self._inotify is not None else []
+        for event in events:
+            self._note(event)
+        if self._changes != Changes():
+            self._news.set()
+
+    def _note(self, event: Event) -> None:
+        if event.mask & on.Q_OVERFLOW:
+            _log.warning("more changes than the kernel keeps: reading everything again")
+            self._writing.clear()
+            self._changes |= Changes(everything=True)
+            return
+        directory = self._directories.get(event.wd)
+        if directory is None:
+            return
+        if event.mask & on.IGNORED:
+            self._forget(event.wd)
+        names = directory.whom(event.name, event.mask) if event.name else directory.everyone()
+        if not names:
+            return
+        self._changes |= Changes(names=frozenset(names))
+        file = (event.wd, event.name)
+        if event.mask & on.MODIFY or (event.mask & on.CREATE and _being_written(directory.path / event.name)):
+            self._writing[file] = names
+        elif not event.mask & on.ATTRIB:
+            self._writing.pop(file, None)
+
+    # --- waiting for it -----------------------------------------------------------------------------------------
+
+    async def _changed(self) -> Changes:
+        async with asyncio.TaskGroup() as tasks:
+            again = tasks.create_task(self._read_again(frozenset(self._unread)))
+            try:
+                await (self._poll() if self._inotify is None else self._listen(self._inotify.fileno()))
+            finally:
+                again.cancel()
+        found = self._changes
+        held = frozenset() if found.everything else self._held()
+        self._changes = Changes(names=found.names & held)
+        return replace(found, names=found.names - held)
+
+    async def _read_again(self, unread: frozenset[str]) -> None:
+        self._again.concern(unread)
+        if unread:
+            await self._clock.sleep(self._again.left())
+            self._changes |= Changes(names=unread)
+            self._news.set()
+
+    async def _listen(self, descriptor: int) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(descriptor, self._take)
+        try:
+            await self._until(lambda: self._changes != Changes())
+            async with asyncio.timeout(_SETTLE_WITHIN):
+                await self._until(lambda: self._changes.everything or not self._changes.names <= self._held())
+        except TimeoutError:
+            self._writing.clear()
+        finally:
+            loop.remove_reader(descriptor)
+
+    def _held(self) -> frozenset[str]:
+        return frozenset().union(*self._writing.values())
+
+    async def _poll(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            nap = tasks.create_task(self._clock.sleep(random.uniform(*_POLL_EVERY)))  # noqa: S311  (not a secret)
+            nap.add_done_callback(lambda _: self._news.set())
+            await self._until(lambda: nap.done() or self._changes != Changes())
+            nap.cancel()
+        self._changes |= Changes(everything=True)
+        if self._notified_again.left() <= 0:
+            self._start()
+
+    async def _until(self, happened: Callable[[], bool]) -> None:
+        while not happened():
+            self._news.clear()
+            await self._news.wait()
+
+    # --- beginning and end --------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        try:
+            self._inotify = self._open()
+        except (OSError, AttributeError) as error:  # AttributeError: a system without inotify
+            self._poll_instead(error)
+
+    def _say_recovered(self) -> None:
+        if self._inotify is not None and self._polled_because:
+            self._polled_because = ""
+            _log.info("notified of changes again")
+
+    def _poll_instead(self, error: Exception) -> None:
+        why = str(error.strerror) if isinstance(error, OSError) else "this system has no inotify"
+        remedy = _REMEDIES.get(error.errno or 0, "") if isinstance(error, OSError) else ""
+        if why != self._polled_because:
+            self._polled_because = why
+            _log.warning("cannot be notified of changes (%s): looking every few seconds instead%s", why, remedy)
+        self._notified_again.concern(frozenset({why}))
+        self._stop()
+
+    def _stop(self) -> None:
+        with self._lock:
+            if self._inotify is not None:
+                self._inotify.close()
+                self._inotify = None
+        self._directories.clear()
+        self._interests.clear()
+        self._writing.clear()
+
+
+def _being_written(path: Path) -> bool:
+    """Whether a file that has just appeared is about to be filled: one that was linked into place is complete."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1

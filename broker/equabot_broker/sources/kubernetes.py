@@ -1,0 +1,202 @@
+"""Kubernetes Secrets, followed through the API: by a label selector, by name, or both.
+
+The unit of an update is the Secret. Each name is a request of its own with `fieldSelector=metadata.name=…`, the one form that
+access rules with `resourceNames` allow.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from equabot_broker.domain.backoff import delays
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.material import Changed, Event, Listed, Removed, Unavailable, Unit
+from equabot_broker.domain.remedies import LABEL
+from equabot_broker.kube import watching
+from equabot_broker.kube.api import KubeApi
+from equabot_broker.ports import Clock
+from equabot_broker.sources._secret import KIND, Found, read_secret
+
+_PACE: Final = {"base": 0.5, "cap": 15.0}
+_SAID_MAX: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubernetesOptions:
+    """`selector` is one of labels, `names` are those of Secrets: what either finds counts. Without a namespace it is the pod's
+    own, or that of the kubeconfig's context; `kubeconfig` is absolute, and None the pod's service account."""
+
+    selector: str = ""
+    names: tuple[str, ...] = ()
+    namespace: str = ""
+    kubeconfig: Path | None = None
+
+    @property
+    def selected(self) -> str:
+        """The selector that counts; empty for none."""
+        return self.selector or ("" if self.names else LABEL)
+
+    @property
+    def shown(self) -> str:
+        """The source's name, which no other options have."""
+        selector = "" if self.selected == LABEL and not self.names else self.selected
+        kubeconfig = str(self.kubeconfig or "")
+        told = {"namespace": self.namespace, "selector": selector, "names": ",".join(self.names), "kubeconfig": kubeconfig}
+        return " ".join((KIND, *(f"{key}={value}" for key, value in told.items() if value)))
+
+
+class KubernetesSecrets:
+    """The source `kubernetes`. Units: the Secrets, by name.
+
+    Secrets that the configuration names as the origin of a profile are followed by name beside the others. What cannot be
+    followed alone (a name that is forbidden) fails alone; when nothing can be followed, the source is unavailable. `silence`:
+    seconds, see `kube.watching`.
+    """
+
+    def __init__(self, options: KubernetesOptions, *, rules: Rules, clock: Clock, silence: float = watching.SILENCE) -> None:
+        self.name = options.shown
+        self._options = options
+        self._rules = rules
+        self._clock = clock
+        self._silence = silence
+        bound = (place.unit for place in rules.bindings if place.kind == KIND)
+        self._names = tuple(dict.fromkeys((*options.names, *bound)))
+        self._feeds: list[_Feed] = []
+        self._news: asyncio.Queue[_News] = asyncio.Queue()
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """What the Secrets hold, once every request has been answered or has failed; then what changes."""
+        selector = self._options.selected
+        self._feeds = [_Feed(f"selector {selector}", {"labelSelector": selector})] if selector else []
+        self._feeds += [_Feed(name, {"fieldSelector": f"metadata.name={name}"}, name=name) for name in self._names]
+        api = KubeApi(kubeconfig=self._options.kubeconfig)
+        try:
+            while True:
+                async with aclosing(self._round(api)) as events:
+                    async for event in events:
+                        yield event
+        finally:
+            await api.close()
+
+    def reread(self) -> None:
+        """Lists everything again."""
+        self._news.put_nowait(None)
+
+    async def _round(self, api: KubeApi) -> AsyncGenerator[Event, None]:
+        """From one listing of everything until somebody asks for the next, who does not break off a listing under way."""
+        news = self._news = asyncio.Queue()
+        asked = False
+        for feed in self._feeds:
+            feed.answered = False
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._follow(api, feed, news), name=f"{self.name}: {feed.label}") for feed in self._feeds
+            ]
+            try:
+                while not (asked and self._answered):
+                    match await news.get():
+                        case None:
+                            asked = True
+                        case (feed, told) if (event := self._take(feed, told)) is not None:
+                            yield event
+            except GeneratorExit:
+                return  # nobody listens any more; a group would make a failure of that
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+    async def _follow(self, api: KubeApi, feed: "_Feed", news: "asyncio.Queue[_News]") -> None:
+        def namespace() -> str:
+            return f"/api/v1/namespaces/{self._options.namespace or api.namespace}"
+
+        followed = watching.Watching(
+            api,
+            lambda: f"{namespace()}/secrets",
+            params=feed.params,
+            pace=watching.Pace(
+                delays=partial(delays, **_PACE, rng=random.random), sleep=self._clock.sleep, chance=random.random
+            ),
+            # Its own is there, or the broker would not be.
+            within=lambda: namespace() if self._options.namespace not in ("", api.namespace) else "",
+            silence=self._silence,
+        )
+        async with aclosing(followed.events()) as events:
+            async for event in events:
+                news.put_nowait((feed, event))
+
+    @property
+    def _answered(self) -> bool:
+        return all(feed.answered for feed in self._feeds)
+
+    def _take(self, feed: "_Feed", news: watching.Event) -> Event | None:
+        """What is to be told of it. Nothing is, until everything has been answered."""
+        was = self._answered
+        event = self._apply(feed, news)
+        if was or not self._answered:
+            return event if was else None
+        return self._whole()
+
+    def _apply(self, feed: "_Feed", news: watching.Event) -> Event | None:
+        match news:
+            case watching.Listed(objects):
+                found = {str(thing["metadata"]["name"]): thing for thing in objects}
+                feed.found = {
+                    name: read_secret(thing, rules=self._rules, source=self.name)
+                    for name, thing in found.items()
+                    if self._concerns(feed, name)
+                }
+                feed.fault, feed.answered = "", True
+                return self._whole()
+            case watching.Lost(fault):
+                news_of_it = feed.fault != str(fault)
+                feed.fault, feed.answered = str(fault), True
+                return self._whole() if news_of_it else None
+            case watching.Put(thing) if self._concerns(feed, name := str(thing["metadata"]["name"])):
+                before, after = feed.found.get(name), read_secret(thing, rules=self._rules, source=self.name)
+                feed.found[name] = after
+                if before == after:
+                    return None
+                return Changed(after) if isinstance(after, Unit) else self._whole()
+            case watching.Deleted(name) if feed.found.pop(name, None) is not None:
+                return Removed(name)
+        return None
+
+    def _concerns(self, feed: "_Feed", name: str) -> bool:
+        return feed.name == name or (not feed.name and name not in self._names)
+
+    def _whole(self) -> Event:
+        if all(feed.fault for feed in self._feeds):
+            faults = list(dict.fromkeys(feed.fault for feed in self._feeds))
+            more = f"; and {len(faults) - _SAID_MAX} more" if len(faults) > _SAID_MAX else ""
+            return Unavailable("; ".join(faults[:_SAID_MAX]) + more)
+        units: list[Unit] = []
+        failed: dict[str, str] = {}
+        for feed in self._feeds:
+            if feed.fault:
+                failed |= dict.fromkeys(feed.found or (feed.label,), feed.fault)
+                continue
+            units += (found for found in feed.found.values() if isinstance(found, Unit))
+            failed |= {name: found for name, found in feed.found.items() if isinstance(found, str)}
+        return Listed(tuple(units), failed)
+
+
+@dataclass(slots=True, eq=False)
+class _Feed:
+    """What is followed by one request, and what it has found. `label` is what a person would call it; `name` is that of the
+    only Secret it is about."""
+
+    label: str
+    params: Mapping[str, str]
+    name: str = ""
+    found: dict[str, Found] = field(default_factory=dict)
+    fault: str = ""
+    answered: bool = False
+
+
+_News = tuple[_Feed, watching.Event] | None
+"""What a feed tells, or that somebody asks for everything anew."""

@@ -1,0 +1,212 @@
+"""A directory of secrets, as the kubelet or an operator mounts it: a file a key, `.env` and files of logins inside, a
+subdirectory a Secret of its own.
+
+The unit of an update is the directory, or the subdirectory. Where `..data` stands, the whole of it is exchanged at once, and
+is read at once.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from equabot_broker.domain.auth_document import Malformed
+from equabot_broker.domain.bundles import FILES, bundle_unit
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.material import Changed, Event, Listed, Removed, Unavailable, Unit
+from equabot_broker.domain.unknown_names import notes, unknown_names
+from equabot_broker.files.confined import Folder, open_root, open_within
+from equabot_broker.files.reading import Unreadable, unreadable
+from equabot_broker.sources._reading import consistently, only_files, read_bundle, subdirectories
+from equabot_broker.sources._variables import with_doubts
+from equabot_broker.sources._watching import Changes, Watch
+from equabot_broker.telemetry.incidents import incident
+
+KIND: Final = "mounted"
+_ROOT: Final = ""
+_WATCHED: Final = frozenset({".env", "..data", *FILES})
+_NOBODYS: Final = frozenset({"lost+found"})
+
+Found = Unit | str
+"""A unit, or why it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountedOptions:
+    """`path` is absolute."""
+
+    path: Path
+
+
+class Mounted:
+    """The source `mounted <path>`. Units: "" for the directory itself, and its subdirectories by name.
+
+    Links stay inside the directory, or what they are part of is not read. A directory that has never been there holds
+    nothing; one that was and is gone, or cannot be read, makes the source unavailable. A unit of which anything cannot be
+    read is failed as a whole.
+    """
+
+    def __init__(self, options: MountedOptions, *, rules: Rules, watch: Watch) -> None:
+        self.name = f"mounted {options.path}"
+        self._path = options.path
+        self._rules = rules
+        self._watch = watch
+        self._seen = False
+        self._down = ""
+        self._found: dict[str, Found] = {}
+        self._touched: set[str] = set()
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """What the directory holds, and then what changes: one event an exchange, however much it touched."""
+        served: dict[str, Found] | None = None
+        fault = ""
+        async with aclosing(self._watch.rounds(self._read)) as rounds:
+            async for changes in rounds:
+                touched, self._touched = self._touched, set()
+                if self._down:
+                    if changes.asked or self._down != fault:
+                        served, fault = None, self._down
+                        yield Unavailable(fault)
+                elif (event := self._event(None if changes.asked else served, touched)) is not None:
+                    served, fault = dict(self._found), ""
+                    yield event
+
+    def reread(self) -> None:
+        """Reads all of it again."""
+        self._watch.ask()
+
+    def _event(self, served: dict[str, Found] | None, touched: set[str]) -> Event | None:
+        changed = [] if served is None else [name for name in touched if self._found.get(name) != served.get(name)]
+        if served is not None and not changed:
+            return None
+        if len(changed) == 1:
+            match self._found.get(changed[0]):
+                case Unit() as unit:
+                    return Changed(unit)
+                case None:
+                    return Removed(changed[0])
+        units = tuple(found for found in self._found.values() if isinstance(found, Unit))
+        return Listed(units, {name: found for name, found in self._found.items() if isinstance(found, str)})
+
+    # --- in a thread --------------------------------------------------------------------------------------------
+
+    def _read(self, changes: Changes) -> None:
+        if not (changes.everything or _ROOT in changes.names):
+            for name in changes.names:
+                self._read_subdirectory(name)
+            return
+        names = self._read_root()
+        for name in names:
+            if changes.everything or name in changes.names or name not in self._found:
+                self._read_subdirectory(name)
+
+    def _read_root(self) -> set[str]:
+        """Reads the directory and all that is exchanged together with it. Returns its independent subdirectories."""
+        with self._watch.interests(_ROOT):
+            self._watch.path(_ROOT, self._path)
+            self._listen(_ROOT, self._path)
+            try:
+                with open_root(self._path) as root:
+                    units, names = consistently(root, self._read_contents, shown=self._path)
+            except FileNotFoundError:
+                gone = f"{self._path} has disappeared: mount or create it again; until then what it held is served"
+                self._lose(gone if self._seen else "")
+                return set()
+            except (Unreadable, OSError) as error:
+                self._watch.unread(_ROOT)
+                self._lose(_why(self._path, error))
+                return set()
+            if any(isinstance(unit, str) for unit in units.values()):
+                self._watch.unread(_ROOT)
+        self._seen, self._down = True, ""
+        for name in self._found.keys() - units.keys() - names:
+            self._forget(name)
+        for name, unit in units.items():
+            if name != _ROOT:
+                self._watch.drop(name)
+            self._keep(name, unit)
+        return names
+
+    def _read_contents(self, folder: Folder, data: Folder) -> tuple[dict[str, Found], set[str]]:
+        units = {_ROOT: self._read_unit(_ROOT, data)}
+        names = subdirectories(folder, shown=self._path) - _NOBODYS
+        if folder != data:
+            for name in subdirectories(data, shown=self._path):
+                try:
+                    with open_within(data, name, shown=self._path / name) as subdirectory:
+                        units[name] = self._read_unit(name, subdirectory)
+                except Unreadable as error:
+                    units[name] = str(error)
+        return units, names - units.keys()
+
+    def _read_subdirectory(self, name: str) -> None:
+        path = self._path / name
+        found: Found | None
+        with self._watch.interests(name):
+            self._watch.path(name, path, below=self._path)
+            self._listen(name, path)
+            try:
+                with open_root(self._path) as root, open_within(root, name, shown=path) as folder:
+                    found = consistently(folder, lambda _, data: self._read_unit(name, data), shown=path)
+            except (FileNotFoundError, NotADirectoryError):
+                found = None
+            except (Unreadable, OSError) as error:
+                found = _why(path, error)
+            if isinstance(found, str):
+                self._watch.unread(name)
+        if found is None:
+            self._forget(name)
+        else:
+            self._keep(name, found)
+
+    def _listen(self, name: str, directory: Path) -> None:
+        self._watch.listing(name, directory, self._matters(name))
+        self._watch.listing(name, directory / "..data", self._matters(name))
+
+    def _matters(self, unit: str) -> Callable[[str], bool]:
+        return lambda entry: entry in _WATCHED or self._wants(unit, entry)
+
+    def _wants(self, unit: str, key: str) -> bool:
+        return self._rules.wants(key, kind=KIND, unit=unit)
+
+    def _read_unit(self, name: str, folder: Folder) -> Found:
+        path = self._path / name
+        try:
+            bundle = read_bundle(folder, shown=path, wants=lambda key: self._wants(name, key), files=FILES)
+            unit = bundle_unit(
+                bundle.texts, rules=self._rules, kind=KIND, source=self.name, unit=name, name=name,
+                origin=bundle.origins.__getitem__,
+            )  # fmt: skip
+            unknown = only_files(unknown_names(bundle.unread, self._rules, kind=KIND, unit=name), folder)
+            told = {key: str(path / key) for key in unknown}
+            told |= {key: bundle.origins[key] for key in unknown_names(bundle.texts, self._rules, kind=KIND, unit=name)}
+            unit = replace(unit, notes=notes(told, self._rules.catalog, where=told.__getitem__))
+            return with_doubts(unit, bundle.doubts, shown=path / ".env", source=self.name)
+        except (Unreadable, OSError) as error:
+            return _why(path, error)
+        except Malformed as malformed:
+            return str(malformed)
+        except Exception as error:  # noqa: BLE001 - a port: the other units serve
+            return f"{path} cannot be read: {incident('source', str(path), error)}"
+
+    def _keep(self, name: str, found: Found) -> None:
+        self._found[name] = found
+        self._touched.add(name)
+
+    def _forget(self, name: str) -> None:
+        self._watch.drop(name)
+        self._found.pop(name, None)
+        self._touched.add(name)
+
+    def _lose(self, fault: str) -> None:
+        for name in list(self._found):
+            if name != _ROOT:
+                self._forget(name)
+        self._found.clear()
+        self._touched.add(_ROOT)
+        self._down = fault
+
+
+def _why(path: Path, error: Unreadable | OSError) -> str:
+    return str(unreadable(path, error) if isinstance(error, OSError) else error)

@@ -1,0 +1,110 @@
+"""The profile stores of the agents, followed wherever their names lead: what any program writes into one is served at once.
+
+The unit of an update is one agent's store. Files are read by those who also write them, whom the composition root hands in.
+"""
+
+import os
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import Final, Protocol
+
+from equabot_broker.domain.auth_document import Document
+from equabot_broker.domain.auth_entries import store_unit
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.material import Changed, Event, Fault, Listed, Removed, Unit
+from equabot_broker.ports import StoreFault
+from equabot_broker.sources._watching import Changes, Watch
+from equabot_broker.telemetry.incidents import incident
+
+KIND: Final = "profile_store"
+
+Found = Unit | str
+"""A unit, or why it cannot be read."""
+
+
+class Store(Protocol):
+    """One agent's store."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is, or would be."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that decide what it holds."""
+
+    def inspect(self) -> tuple[Document, tuple[str, ...]]:
+        """What it holds, and what is wrong with its file. Raises StoreFault."""
+
+
+class ProfileStores:
+    """The source `profile_store`. Units: the agents that have a store, by name; `main`'s is everybody's.
+
+    A store that cannot be read or understood fails its unit alone.
+    """
+
+    name = KIND
+
+    def __init__(self, stores: Mapping[str, Store], *, rules: Rules, watch: Watch) -> None:
+        self._stores = stores
+        self._rules = rules
+        self._watch = watch
+        self._found: dict[str, Found] = {}
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """What the stores hold, and then every other thing that they come to hold."""
+        served: dict[str, Found] | None = None
+        async with aclosing(self._watch.rounds(self._read)) as rounds:
+            async for changes in rounds:
+                event = self._event(None if changes.asked else served)
+                served = dict(self._found)
+                if event is not None:
+                    yield event
+
+    def reread(self) -> None:
+        """Reads them again."""
+        self._watch.ask()
+
+    def _event(self, served: dict[str, Found] | None) -> Event | None:
+        found = self._found
+        changed = [] if served is None else [agent for agent in self._stores if found.get(agent) != served.get(agent)]
+        if served is not None and not changed:
+            return None
+        if len(changed) == 1:
+            match found.get(changed[0]):
+                case Unit() as unit:
+                    return Changed(unit)
+                case None:
+                    return Removed(changed[0])
+        units = tuple(unit for unit in found.values() if isinstance(unit, Unit))
+        return Listed(units, {agent: why for agent, why in found.items() if isinstance(why, str)})
+
+    # --- in a thread --------------------------------------------------------------------------------------------
+
+    def _read(self, changes: Changes) -> None:
+        for agent, store in self._stores.items():
+            if changes.everything or agent in changes.names:
+                with self._watch.interests(agent):
+                    for file in store.files:
+                        self._watch.path(agent, file)
+                    self._read_store(agent, store)
+
+    def _read_store(self, agent: str, store: Store) -> None:
+        try:
+            document, doubts = store.inspect()
+        except StoreFault as fault:
+            self._found[agent] = str(fault)
+            self._watch.unread(agent)
+            return
+        except Exception as error:  # noqa: BLE001 - a port: the other agents' stores serve
+            self._found[agent] = f"{store.path} cannot be read: {incident('source', str(store.path), error)}"
+            self._watch.unread(agent)
+            return
+        if not document.entries and not os.path.exists(store.path):  # noqa: PTH110  (which never raises)
+            self._found.pop(agent, None)
+            return
+        origin = str(store.path)
+        unit = store_unit(document, rules=self._rules, source=self.name, name=agent, origin=origin, owner=agent)
+        faults = (*(Fault(origin, doubt) for doubt in doubts), *unit.faults)
+        self._found[agent] = Unit(agent, unit.profiles, faults, unit.owner, unit.usage, unit.orders)

@@ -1,0 +1,71 @@
+"""The login of another tool, kept in a profile store as well.
+
+The seed's system copies Claude's login into the store of `main`, for programs that read only that. A login that the operator
+has the broker refresh is refreshed there, and goes back into the tool's own file: what is newer on one side goes to the other.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from equabot_broker.domain.auth_document import Document, Malformed
+from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.tool_logins import SIZE_MAX, Tool, read_login, refresh_token, with_login, without_copy, written_back
+from equabot_broker.ports import Clock, StoreFault
+from equabot_broker.storage._store_file import read_trusted
+from equabot_broker.storage.auth_profiles import AuthProfiles
+from equabot_broker.storage.edited_file import Unwritable, edit_file
+
+
+def forget_copy(tool: Tool, file: Path, source: str, store: AuthProfiles, *, rules: Rules) -> bool:
+    """Removes the store's copy of the tool's login, once its file was read and holds none, and returns whether it did. What a
+    person stored stays: it does not say that it is a copy of `source`. Raises StoreFault."""
+    try:
+        text = read_trusted(file, limit=SIZE_MAX, shown=file) or b"{}"
+        unit = read_login(tool, text, changed_at=0.0, rules=rules, source=source, unit="", origin=str(file))
+    except (OSError, StoreFault, Malformed):
+        return False
+    if unit.profiles:
+        return False
+    forget = partial(without_copy, profile_id=tool.profile_id, source=source)
+    before = store.read()
+    return forget(before) != before and store.edit(forget) != before
+
+
+def sync_login(tool: Tool, file: Path, source: str, store: AuthProfiles, *, rules: Rules, clock: Clock) -> bool:
+    """Copies the tool's login into the store, where it is good and newer than what is there, and returns whether it was. Only
+    where the broker is to refresh it its refresh token goes along, and what is newer in the store goes back into the file.
+
+    A file that is not there, or is of no use, is nothing to copy; what is wrong with it is for its source to tell. Raises
+    StoreFault for a store that cannot be read or written, or a file that cannot be written.
+    """
+    ours = tool.profile_id not in rules.foreign_logins
+    try:
+        changed_at = file.stat().st_mtime
+        text = read_trusted(file, limit=SIZE_MAX, shown=file) or b"{}"
+        unit = read_login(tool, text, changed_at=changed_at, rules=rules, source=source, unit="", origin=str(file))
+        refresh = refresh_token(tool, text) if ours else None
+    except (OSError, StoreFault, Malformed):
+        return False
+    if not unit.profiles:
+        return False
+    copy = partial(with_login, login=unit.profiles[0], refresh=refresh, now=clock.now())
+    before = store.read()
+    if copy(before) != before:
+        return store.edit(copy) != before
+    if ours and written_back(tool, text, before.entries.get(tool.profile_id)) != text:
+        _write_back(tool, file, store)
+    return False
+
+
+def _write_back(tool: Tool, file: Path, store: AuthProfiles) -> None:
+    def change(content: bytes, document: Document) -> bytes:
+        try:
+            return written_back(tool, content, document.entries.get(tool.profile_id))
+        except Malformed:
+            return content  # the tool is writing it just now, and will be newer
+
+    with store.locked() as locked:  # under which nobody refreshes it
+        try:
+            edit_file(file, partial(change, document=locked.document))
+        except Unwritable as fault:
+            raise StoreFault(str(fault)) from None

@@ -1,0 +1,105 @@
+"""The newest write of each sealed store that was seen here, so that an older copy is noticed, also after a restart.
+
+A file in the broker's home, apart from the stores: a number for each store, and a digest of them all that takes a key of the
+seal. A user who can write a store and not this file cannot bring back an older one. A user who can write both can, unless a
+process that has seen the newer one still runs. No secret is in it.
+"""
+
+import hashlib
+import hmac
+import json
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+from equabot_broker.files.reading import Unreadable, read_whole
+from equabot_broker.ports import StoreFault
+from equabot_broker.storage.edited_file import Unwritable, edit_file
+
+_LARGEST: Final = 1 << 20
+_FOR: Final = b"equabot seal record 1"
+
+
+def key_name(key: bytes) -> str:
+    """What a key is called. It says nothing of the key."""
+    return hashlib.sha256(key).hexdigest()[:8]
+
+
+class SealRecord:
+    """The record in a file. Numbers only grow, in this process too where the file cannot be written. For any thread."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._seen: dict[str, int] = {}
+        self._mutex = threading.Lock()
+
+    def exists(self, store: str) -> bool:
+        """Whether anything can be known of the store."""
+        return store in self._seen or self.file.exists()
+
+    def number(self, store: str, keys: list[bytes], *, anew: bool = False) -> int:
+        """The newest number of the store, 0 for none. Raises StoreFault for a file that cannot be read or, without `anew`, was
+        altered."""
+        return max(self._seen.get(store, 0), self._read(keys, anew=anew).get(store, 0))
+
+    def remember(self, store: str, number: int) -> None:
+        """Notes a number for this process alone."""
+        with self._mutex:
+            self._seen[store] = max(number, self._seen.get(store, 0))
+
+    def note(self, store: str, number: int, keys: list[bytes], *, anew: bool = False, known_only: bool = False) -> bool:
+        """Remembers a number, and returns whether the file has an entry of the store. `anew`: a file that was altered is begun
+        again; `known_only`: no entry is made. Raises StoreFault as `number` does."""
+        self.remember(store, number)
+        found = self._read(keys, anew=anew)
+        if found.get(store, 0) >= number:
+            return True
+        if known_only and store not in found:
+            return False
+
+        def change(content: bytes) -> bytes:
+            numbers = _numbers(content, keys, self.file, anew=anew)
+            numbers[store] = max(number, numbers.get(store, 0))
+            return _content(numbers, keys[0])
+
+        try:
+            edit_file(self.file, change, mode=0o600)
+        except Unwritable:
+            return store in found
+        return True
+
+    def _read(self, keys: list[bytes], *, anew: bool = False) -> dict[str, int]:
+        try:
+            return _numbers(read_whole(self.file, limit=_LARGEST), keys, self.file, anew=anew)
+        except FileNotFoundError:
+            return {}
+        except Unreadable as unreadable:
+            raise StoreFault(str(unreadable)) from None
+
+
+def _numbers(content: bytes, keys: list[bytes], file: Path, *, anew: bool) -> dict[str, int]:
+    if not content:
+        return {}
+    try:
+        written: Any = json.loads(content)
+        numbers = {str(store): int(number) for store, number in written["numbers"].items()}
+        key = next(key for key in keys if key_name(key) == written["kid"])
+        sound = hmac.compare_digest(str(written["digest"]), _digest(numbers, key))
+    except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, StopIteration):
+        sound, numbers = False, {}
+    if not sound and not anew:
+        raise StoreFault(
+            f"{file} was altered, or was written with a key that is not in the seal's key file any more: put that key back as"
+            " another line. If you trust the stores as they are now, run `equabot doctor --accept-restored` instead"
+        )
+    return numbers if sound else {}
+
+
+def _content(numbers: dict[str, int], key: bytes) -> bytes:
+    written = {"version": 1, "numbers": numbers, "kid": key_name(key), "digest": _digest(numbers, key)}
+    return (json.dumps(written, indent=2) + "\n").encode()
+
+
+def _digest(numbers: dict[str, int], key: bytes) -> str:
+    own = hmac.digest(key, _FOR, "sha256")
+    return hmac.new(own, json.dumps(numbers, sort_keys=True).encode(), "sha256").hexdigest()

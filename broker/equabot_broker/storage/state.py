@@ -1,0 +1,351 @@
+"""What outlives the process, in SQLite: leases, pins, orders, usage, versions, suspensions. Fulfils `ports.StateStore`.
+
+Write-ahead logging without fsync: a commit survives the death of the process at once, that of the machine from the next
+checkpoint on, and neither leaves a database that cannot be read. All of it belongs to the event loop's thread.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from equabot_broker.domain.backoff import delays
+from equabot_broker.domain.cooldowns import Usage
+from equabot_broker.domain.leases import Lease
+from equabot_broker.domain.suspension import Suspension
+from equabot_broker.files.reading import Unreadable, read_whole
+from equabot_broker.ports import Clock, StoredState, StoredVersion
+from equabot_broker.storage import _state_tables as tables
+from equabot_broker.storage._state_file import (
+    StateTooNew,
+    explain,
+    fold_log,
+    is_broken,
+    move_aside,
+    open_database,
+    open_for_reading,
+    sync_log,
+)
+from equabot_broker.telemetry.incidents import incident
+
+__all__ = ["SqliteStateStore", "StateTooNew", "boot_id"]
+
+_log = logging.getLogger(__name__)
+
+_BOOT_ID_MAX: Final = 256
+_RETRY_FIRST: Final = 0.1
+_RETRY_CAP: Final = 5.0
+_WRONG: Final = (sqlite3.Error, OSError, ValueError, TypeError)
+"""What may go wrong below; the last two mean values that do not fit."""
+
+
+def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
+    """The name of this run of the machine, since which steady time counts. Empty where the system has none."""
+    try:
+        return read_whole(path, limit=_BOOT_ID_MAX).decode().strip()
+    except (FileNotFoundError, Unreadable):
+        return ""
+
+
+class SqliteStateStore:
+    """State in one file, 0600. Nothing is read or written before `open` or `load`."""
+
+    def __init__(self, path: Path, *, clock: Clock, boot_id: Callable[[], str] = boot_id) -> None:
+        self._path = path
+        self._clock = clock
+        self._read_boot_id = boot_id
+        self._boot = ""
+        self._db: sqlite3.Connection | None = None
+        self._opened = False
+        self._closed = False
+        self._digest_key = b""
+        self._salvaged = StoredState()
+        self._leases = tables.Changes(tables.LEASES)
+        self._pins = tables.Changes(tables.PINS)
+        self._orders = tables.Changes(tables.ORDERS)
+        self._usage = tables.Changes(tables.USAGE)
+        self._versions = tables.Changes(tables.VERSIONS)
+        self._suspensions = tables.Changes(tables.SUSPENSIONS)
+        self._changes = (self._leases, self._pins, self._orders, self._usage, self._versions, self._suspensions)
+        self._suspended: dict[str, Suspension] = {}
+        self._fault = ""
+        self._log_fault = ""
+        self._log_grew = False
+        self._retry_at = 0.0
+        self._retries: Iterator[float] = iter(())
+
+    @property
+    def fault(self) -> str:
+        """Why it cannot write, and what to do. Empty: it can."""
+        return self._fault or self._log_fault
+
+    @property
+    def digest_key(self) -> bytes:
+        """32 random bytes that stay with the store, for `SecretValue.digest`."""
+        self.open()
+        return self._digest_key
+
+    def open(self) -> None:
+        """Opens the file, creating or migrating it. Does nothing when it is open.
+
+        Raises StateTooNew. A corrupt file is moved aside and begun anew; a file that cannot be written now is read as far as
+        possible and tried again with every flush.
+        """
+        if self._opened:
+            return
+        self._boot = self._read_boot_id()
+        try:
+            self._db = self._connect()
+        except StateTooNew:
+            raise
+        except Exception as error:  # noqa: BLE001 - a port: granting goes on from memory
+            if self._has_broken(error):
+                self._begin_anew(error)
+            else:
+                self._salvage()
+                self._failed(error)
+        self._digest_key = self._digest_key or secrets.token_bytes(32)
+        self._opened = True
+
+    def load(self) -> StoredState:
+        """What was stored, without leases that have expired. Raises StateTooNew."""
+        self.open()
+        if self._db is None:
+            return self._salvaged
+        try:
+            state, expired = tables.read_state(self._db, self._moment())
+        except StateTooNew:
+            raise
+        except Exception as error:  # noqa: BLE001 - a port: granting goes on from memory
+            if self._has_broken(error):
+                self._begin_anew(error)
+            else:
+                self._rescue_suspensions()
+                self._failed(error)
+            return self._with_rescued(StoredState())
+        for lease_id in expired:
+            self._leases.put(lease_id, None)
+        return self._with_rescued(state)
+
+    def _with_rescued(self, state: StoredState) -> StoredState:
+        self._suspended = {**state.suspensions, **self._suspended}
+        if self._suspensions:
+            self.flush()
+        return replace(state, suspensions=dict(self._suspended))
+
+    def put_lease(self, lease_id: str, lease: Lease | None) -> None:
+        """Remembers the lease for the next flush; None: that it has ended."""
+        if lease is None and self._fault and not self._on_disk(lease_id):
+            # Leases come and go while nothing can be written: they must not pile up in memory.
+            self._leases.forget(lease_id)
+        else:
+            self._leases.put(lease_id, lease)
+
+    def put_pin(self, key: tuple[str, str, str], pin: tuple[str, bool] | None) -> None:
+        """Remembers the pin for the next flush."""
+        self._pins.put(key, pin)
+
+    def put_order(self, key: tuple[str, str], order: tuple[str, ...] | None) -> None:
+        """Remembers the order for the next flush."""
+        self._orders.put(key, order)
+
+    def put_usage(self, key: tuple[str, str], usage: Usage | None) -> None:
+        """Remembers the usage for the next flush."""
+        self._usage.put(key, usage)
+
+    def put_version(self, key: tuple[str, str], version: StoredVersion | None) -> None:
+        """Remembers the version for the next flush."""
+        self._versions.put(key, version)
+
+    def put_suspension(self, agent: str, suspension: Suspension | None) -> None:
+        """Remembers the suspension for the next flush, and for a database that has to be begun again."""
+        if suspension is None:
+            self._suspended.pop(agent, None)
+        else:
+            self._suspended[agent] = suspension
+        self._suspensions.put(agent, suspension)
+
+    def flush(self) -> None:
+        """Writes what was put, in one transaction, without waiting for the disk. Never raises: see `fault`."""
+        if self._closed or (self._fault and self._clock.steady() < self._retry_at):
+            return
+        if self._fault or any(self._changes):
+            self._flush()
+
+    def _flush(self) -> None:
+        try:
+            self.open()
+            db = self._db = self._db or self._connect()
+            db.execute("BEGIN IMMEDIATE")
+            moment = self._moment()
+            for changes in self._changes:
+                if changes:
+                    changes.write(db, moment)
+            if self._fault:
+                # Even with nothing left to write, only a write tells whether it can.
+                db.execute("INSERT OR REPLACE INTO meta VALUES ('recovered', ?)", (str(moment.wall),))
+            db.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - a port: granting goes on from memory
+            self._failed(error)
+            return
+        for changes in self._changes:
+            changes.clear()
+        self._log_grew = True
+        if self._fault:
+            _log.info("state is stored again in %s", self._path)
+            self._fault = ""
+
+    async def checkpoint(self) -> None:
+        """Brings what was flushed safely to disk (fsync), off the event loop, and keeps the write-ahead log short.
+
+        Meant to be called every few seconds; costs nothing when nothing was written. Never raises: see `fault`.
+        """
+        self.flush()
+        if self._db is None or not self._log_grew:
+            return
+        self._log_grew = False
+        try:
+            await asyncio.to_thread(fold_log, self._path)
+        except Exception as error:  # noqa: BLE001 - a port: it is tried again
+            self._log_grew = True
+            fault = f"cannot write {self._path} safely to disk: {self._explained(error)}"
+            if fault != self._log_fault:
+                _log.error("%s", fault)
+            self._log_fault = fault
+        else:
+            self._log_fault = ""
+
+    async def sync(self) -> str:
+        """Writes what was put and waits for the disk (fsync), off the event loop. Returns why that fails; empty: done."""
+        self._retry_at = 0.0
+        self.flush()
+        if self._fault or self._closed:
+            return self._fault or f"{self._path} is closed"
+        try:
+            await asyncio.to_thread(sync_log, self._path)
+        except Exception as error:  # noqa: BLE001 - a port
+            said = error.strerror if isinstance(error, OSError) else self._explained(error)
+            return f"cannot write {self._path} safely to disk: {said}"
+        return ""
+
+    def close(self) -> None:
+        """Writes what is left and closes the file. May be called again; puts after it go nowhere."""
+        self._retry_at = 0.0
+        self.flush()
+        self._closed = True
+        if self._fault:
+            _log.error("what changed since the state could last be stored is lost: %s", self._fault)
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    def _moment(self) -> tables.Moment:
+        return tables.Moment(self._clock.now(), self._clock.steady(), self._boot)
+
+    def _connect(self) -> sqlite3.Connection:
+        db = open_database(self._path)
+        try:
+            self._settle_digest_key(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _settle_digest_key(self, db: sqlite3.Connection) -> None:
+        stored = digest_key_of(db)
+        self._digest_key = self._digest_key or stored or secrets.token_bytes(32)
+        if stored != self._digest_key:
+            db.execute("BEGIN IMMEDIATE")
+            # Digests under another key say nothing.
+            db.execute("DELETE FROM versions")
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('digest_key', ?)", (self._digest_key,))
+            db.execute("COMMIT")
+
+    def _on_disk(self, lease_id: str) -> bool:
+        if self._db is None:
+            return any(lease.id == lease_id for lease in self._salvaged.leases)
+        try:
+            return self._db.execute("SELECT 1 FROM leases WHERE id = ?", (lease_id,)).fetchone() is not None
+        except sqlite3.Error:
+            return True
+
+    def _salvage(self) -> None:
+        try:
+            with closing(open_for_reading(self._path)) as db:
+                self._digest_key = digest_key_of(db)
+                self._salvaged, _ = tables.read_state(db, self._moment())
+                self._suspended = dict(self._salvaged.suspensions)
+        except Exception as error:  # noqa: BLE001 - a port
+            if os.path.exists(self._path) and os.path.getsize(self._path):  # noqa: PTH110, PTH202  (which do not raise first)
+                why = self._explained(error)
+                _log.error("leases and suspensions of an earlier run cannot be read from %s: %s", self._path, why)
+
+    def _rescue_suspensions(self) -> None:
+        """A suspension is a security act: it outlives a database that cannot be used, where it can still be read."""
+        try:
+            with closing(open_for_reading(self._path)) as db:
+                self._suspended = tables.read_suspensions(db, self._moment()) | self._suspended
+        except Exception:  # noqa: BLE001 - a port
+            if not self._suspended:
+                _log.error(
+                    "which agents were suspended cannot be read from %s: find them in the audit log, and suspend them again",
+                    self._path,
+                )
+        for agent, suspension in self._suspended.items():
+            self._suspensions.put(agent, suspension)
+
+    def _begin_anew(self, error: Exception) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        self._rescue_suspensions()
+        stamp = datetime.fromtimestamp(self._clock.now(), UTC).strftime("%Y%m%dT%H%M%SZ")
+        try:
+            aside = move_aside(self._path, stamp=stamp)
+            _log.error("%s is not usable (%s): moved to %s, begun anew; its leases end", self._path, explain(error), aside.name)
+            self._db = self._connect()
+        except _WRONG as again:
+            self._failed(again)
+
+    def _failed(self, error: Exception) -> None:
+        self._roll_back()
+        if self._db is not None and is_broken(error):
+            self._begin_anew(error)
+        if not self._fault:
+            self._retries = delays(base=_RETRY_FIRST, cap=_RETRY_CAP, rng=secrets.SystemRandom().random)
+        self._retry_at = self._clock.steady() + next(self._retries)
+        fault = f"cannot write {self._path}: {self._explained(error)}"
+        if fault != self._fault:
+            _log.error("%s (state is kept in memory meanwhile)", fault)
+        self._fault = fault
+
+    def _has_broken(self, error: Exception) -> bool:
+        """Whether the file is to blame, and not the way to it."""
+        return isinstance(error, _WRONG) and is_broken(error, reading=True)
+
+    def _explained(self, error: Exception) -> str:
+        expected = isinstance(error, (*_WRONG, StateTooNew))
+        return explain(error) if expected else str(incident("state", str(self._path), error))
+
+    def _roll_back(self) -> None:
+        try:
+            if self._db is not None and self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+        except sqlite3.Error:
+            # The connection is beyond use; the next flush makes another.
+            self._db, unusable = None, self._db
+            if unusable is not None:
+                unusable.close()
+
+
+def digest_key_of(db: sqlite3.Connection) -> bytes:
+    """The key that the state's digests are made with; empty where there is none yet."""
+    row = db.execute("SELECT value FROM meta WHERE name = 'digest_key'").fetchone()
+    return b"" if row is None else bytes(row[0])

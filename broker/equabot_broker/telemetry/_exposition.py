@@ -1,0 +1,204 @@
+"""The metrics' names. The only module that imports `prometheus_client`."""
+
+import asyncio
+import gzip
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from itertools import accumulate
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder, gzip_accepted
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from equabot_broker.telemetry._audit_anchor import ANCHOR_FAULTS
+from equabot_broker.telemetry._readings import Histogram, Snapshot, Tallies
+from equabot_broker.telemetry._scrape_request import Scrape
+from equabot_broker.telemetry.incidents import counts
+
+_WITHIN: Final = 2.0
+"""Seconds the event loop has to answer, before a scrape fails: a broker that does not turn must not look alive."""
+
+_log: Final = logging.getLogger(__name__)
+
+Gather = Callable[[], Coroutine[Any, Any, tuple[Snapshot, Tallies]]]
+
+
+class Exposition:
+    """Writes the metrics as a scraper wants them. `gather` runs on the broker's event loop in one go, so they fit together."""
+
+    def __init__(self, *, version: str, gather: Gather, loop: asyncio.AbstractEventLoop) -> None:
+        self._version = version
+        self._gather = gather
+        self._loop = loop
+        self._process = ProcessCollector(registry=None)
+
+    async def render(self, scrape: Scrape) -> tuple[tuple[str, ...], bytes]:
+        """Header lines and body; runs on another event loop. Raises TimeoutError when the broker's does not get to it."""
+        gathering = asyncio.run_coroutine_threadsafe(self._gather(), self._loop)
+        try:
+            snapshot, tallies = await asyncio.wait_for(asyncio.wrap_future(gathering), _WITHIN)
+        except TimeoutError:
+            _log.warning("a scrape failed: the event loop did not answer within %g s", _WITHIN)
+            raise
+        registry = CollectorRegistry()
+        registry.register(_Readings(self._version, snapshot, tallies))
+        registry.register(self._process)
+        encode, kind = choose_encoder(scrape.accept)
+        body = encode(registry)
+        if gzip_accepted(scrape.accept_encoding):
+            return (f"Content-Type: {kind}", "Content-Encoding: gzip"), gzip.compress(body, 1)
+        return (f"Content-Type: {kind}",), body
+
+
+class _Readings(Collector):
+    """The broker's own metrics, as they were read."""
+
+    def __init__(self, version: str, snapshot: Snapshot, tallies: Tallies) -> None:
+        self._version = version
+        self._snapshot = snapshot
+        self._tallies = tallies
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing, or registering would collect."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family of ours."""
+        yield from _gauges(self._snapshot)
+        yield from _counters(self._tallies)
+        yield _gauge("build_info", "Which version this is; always 1.", {"version": self._version}, 1)
+
+
+def _gauges(snapshot: Snapshot) -> Iterator[Metric]:
+    expiry = GaugeMetricFamily("equabot_credential_expiry_timestamp_seconds", "When the credential expires, for those that do.")
+    state = GaugeMetricFamily("equabot_credential_state", "1 for the state the credential is in.")
+    for one in snapshot.credentials:
+        # Only a profile of one agent says whose it is: ids are unique within an agent, and among those of every agent.
+        labels = {"profile": one.profile, "provider": one.provider} | ({"agent": one.agent} if one.agent else {})
+        if one.expires_at is not None:
+            expiry.add_sample(expiry.name, labels, one.expires_at)
+        state.add_sample(state.name, labels | {"state": one.state}, 1)
+    leases = GaugeMetricFamily("equabot_leases_active", "Living leases.", labels=("agent", "provider"))
+    for key, count in snapshot.leases.items():
+        leases.add_metric(key, count)
+    streams = GaugeMetricFamily("equabot_streams_active", "Open streams.", labels=("agent",))
+    for agent, count in snapshot.streams.items():
+        streams.add_metric((agent,), count)
+    suspended = GaugeMetricFamily(
+        "equabot_agent_suspended", "1 while an operator has suspended the agent, else 0.", labels=("agent",)
+    )
+    for agent, is_suspended in snapshot.suspended.items():
+        suspended.add_metric((agent,), is_suspended)
+    age = GaugeMetricFamily("equabot_source_sync_age_seconds", "Since the source was last read in full.", labels=("source",))
+    stale = GaugeMetricFamily(
+        "equabot_source_stale", "1 while the source, or a part of it, cannot be read.", labels=("source",)
+    )
+    for source in snapshot.sources:
+        if source.sync_age is not None:
+            age.add_metric((source.source,), source.sync_age)
+        stale.add_metric((source.source,), source.stale)
+    yield from (expiry, state, leases, streams, suspended, age, stale)
+    yield _gauge(
+        "config_last_reload_successful",
+        "1 where the last reading of the configuration was applied, 0 where it was refused.",
+        {},
+        snapshot.config_reload_ok,
+    )
+    yield _gauge(
+        "config_last_reload_success_timestamp_seconds",
+        "When the configuration that is in effect was read.",
+        {},
+        snapshot.config_reloaded_at,
+    )
+    yield _gauge("state_store_fault", "1 while state cannot be stored.", {}, snapshot.store_fault)
+    yield _gauge("audit_fault", "1 while nothing can be recorded.", {}, snapshot.audit_fault)
+    anchor = GaugeMetricFamily(
+        "equabot_audit_anchor_fault",
+        "1 while the anchor does not vouch for the audit log, for this reason; else 0.",
+        labels=("reason",),
+    )
+    for reason in ANCHOR_FAULTS:
+        anchor.add_metric((reason,), reason in snapshot.anchor_faults)
+    yield anchor
+    yield _gauge("audit_sequence", "Number of the audit log's last record. It never falls.", {}, snapshot.audit_sequence)
+    yield CounterMetricFamily("equabot_audit_lost", "What was never recorded.", value=snapshot.audit_lost)
+
+
+def _counters(tallies: Tallies) -> Iterator[Metric]:
+    granted = CounterMetricFamily("equabot_leases_granted", "Leases granted.", value=tallies.granted)
+    denied = CounterMetricFamily("equabot_leases_denied", "Requests for a lease that were refused.", labels=("reason",))
+    for reason, count in tallies.denied.items():
+        denied.add_metric((reason,), count)
+    callers = CounterMetricFamily("equabot_callers_refused", "Calls over the network that were not let in.", labels=("reason",))
+    for reason, count in tallies.callers.items():
+        callers.add_metric((reason,), count)
+    outcomes = CounterMetricFamily(
+        "equabot_outcomes", "How providers answered, as agents reported it.", labels=("provider", "outcome")
+    )
+    for key, count in tallies.outcomes.items():
+        outcomes.add_metric(key, count)
+    refreshes = CounterMetricFamily(
+        "equabot_refreshes",
+        "How refreshes of logins ended: refreshed, adopted (from another process), transient, uncertain, reauth_required.",
+        labels=("provider", "outcome"),
+    )
+    for key, count in tallies.refreshes.items():
+        refreshes.add_metric(key, count)
+    unforeseen = CounterMetricFamily(
+        "equabot_incidents", "Exceptions that no part foresaw, by where they came from; the log has each.", labels=("port",)
+    )
+    for port, count in counts().items():
+        unforeseen.add_metric((port,), count)
+    yield from (granted, denied, callers, outcomes, refreshes, unforeseen)
+    yield from _gateway_counters(tallies)
+    yield _histogram("acquire_seconds", "From a request for a lease to its answer.", tallies.acquire)
+    yield _histogram("rotation_seconds", "From a source's change to the notice in every stream.", tallies.rotation)
+
+
+def _gateway_counters(tallies: Tallies) -> Iterator[Metric]:
+    authorized = CounterMetricFamily(
+        "equabot_gateway_authorized",
+        "Counts requests that the gateway let pass, before they go to the provider.",
+        labels=("provider",),
+    )
+    for provider, count in tallies.authorized.items():
+        authorized.add_metric((provider,), count)
+    used = CounterMetricFamily(
+        "equabot_gateway_requests",
+        "Counts requests that the gateway let pass and that have ended, by the status of the answer; 0 means no answer.",
+        labels=("provider", "status"),
+    )
+    for key, count in tallies.used.items():
+        used.add_metric(key, count)
+    turned_away = CounterMetricFamily(
+        "equabot_gateway_refusals", "Requests that the gateway did not let pass.", labels=("provider", "reason")
+    )
+    for key, count in tallies.turned_away.items():
+        turned_away.add_metric(key, count)
+    unended = GaugeMetricFamily(
+        "equabot_gateway_requests_open",
+        "How many requests the gateway let pass without a known end: they are under way, or their end was lost.",
+        labels=("provider",),
+    )
+    for provider, count in tallies.open.items():
+        unended.add_metric((provider,), count)
+    yield from (authorized, unended, used, turned_away)
+    yield CounterMetricFamily(
+        "equabot_gateway_log_skipped", "Entries of the gateway's log that made no sense.", value=tallies.skipped
+    )
+
+
+def _gauge(name: str, text: str, labels: dict[str, str], value: float) -> Metric:
+    family = GaugeMetricFamily(f"equabot_{name}", text)
+    family.add_sample(family.name, labels, value)
+    return family
+
+
+def _histogram(name: str, text: str, observed: Histogram) -> Metric:
+    bounds = [*map(floatToGoString, observed.bounds), "+Inf"]
+    family = HistogramMetricFamily(f"equabot_{name}", text)
+    family.add_metric((), buckets=list(zip(bounds, accumulate(observed.counts), strict=True)), sum_value=observed.sum)
+    return family

@@ -1,0 +1,70 @@
+"""A login's conversation with the vendor: the code is redeemed, or a device login begun and waited for."""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from equabot_broker.domain.authorization import (
+    Attempt,
+    Code,
+    Device,
+    Refusal,
+    code_request,
+    device_request,
+    poll_request,
+    read_device,
+    read_pending,
+)
+from equabot_broker.domain.oauth import Answer, Blame, Failure, TokenRequest, Tokens, read_answer
+from equabot_broker.domain.provider import Provider
+
+
+class Endpoint(Protocol):
+    """What is asked: `token_endpoint.HttpTokenEndpoint`."""
+
+    async def ask(self, request: TokenRequest) -> Answer | Failure:
+        """The answer, or why there is none."""
+
+
+async def redeem(endpoint: Endpoint, provider: Provider, attempt: Attempt, code: Code, *, now: Callable[[], float]) -> Tokens:
+    """The tokens for a code. Raises Refusal."""
+    return _granted(await endpoint.ask(code_request(provider, attempt, code)), now())
+
+
+async def begin_device(endpoint: Endpoint, provider: Provider, attempt: Attempt) -> Device:
+    """A device login, begun. Raises Refusal."""
+    answer = await endpoint.ask(device_request(provider, attempt))
+    if isinstance(answer, Failure):
+        raise Refusal(answer.reason)
+    return read_device(answer)
+
+
+async def await_device(
+    endpoint: Endpoint,
+    provider: Provider,
+    attempt: Attempt,
+    device: Device,
+    *,
+    now: Callable[[], float],
+    sleep: Callable[[float], Awaitable[None]],
+) -> Tokens:
+    """The tokens, once the person has logged in. An answer that does not come is asked for again. Raises Refusal."""
+    waited, interval = 0.0, device.interval
+    while waited < device.lives:
+        await sleep(interval)
+        waited += interval
+        answer = await endpoint.ask(poll_request(provider, attempt, device))
+        if isinstance(answer, Answer):
+            pause = read_pending(answer, interval=interval)
+            if pause is None:
+                return _granted(answer, now())
+            interval = pause
+        elif answer.blame is Blame.PERMANENT:
+            raise Refusal(answer.reason)
+    raise Refusal("nobody logged in in time: begin anew")
+
+
+def _granted(answer: Answer | Failure, now: float) -> Tokens:
+    found = answer if isinstance(answer, Failure) else read_answer(answer, now=now)
+    if isinstance(found, Failure):
+        raise Refusal(found.reason)
+    return found

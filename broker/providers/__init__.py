@@ -1,5 +1,0 @@
-"""Facts about vendors, as data."""
-
-from broker.providers.catalog import BUILT_IN, PROVIDERS, list_names
-
-__all__ = ["BUILT_IN", "PROVIDERS", "list_names"]
