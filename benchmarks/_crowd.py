@@ -9,7 +9,7 @@ from pathlib import Path
 
 from equabot_broker.domain.discovery import Rules
 from equabot_broker.domain.material import Changed, Listed
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.providers.catalog import BUILT_IN
 from equabot_broker.sources.kubernetes import KubernetesOptions, KubernetesSecrets
 

@@ -15,7 +15,7 @@ from envoy.service.secret.v3.sds_pb2_grpc import SecretDiscoveryServiceStub
 
 from equabot.broker.v1 import broker_pb2 as pb
 from equabot_broker.domain.policies import Delivery
-from equabot_broker.engine.grants import Request
+from equabot_broker.engine.leases.messages import Request
 from equabot_broker.envoy.authorize import AuthorizationServicer
 from equabot_broker.envoy.secret_discovery import SecretServicer
 from equabot_broker.rpc.server import control_server

@@ -20,8 +20,8 @@ from equabot_broker.config.gateway import gateway_of
 from equabot_broker.config.load import load
 from equabot_broker.config.model import Config
 from equabot_broker.domain.errors import BrokerError
-from equabot_broker.engine.clock import SystemClock
-from equabot_broker.engine.grants import Request
+from equabot_broker.engine.leases.messages import Request
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.envoy.bootstrap_config import routes_config
 from equabot_broker.telemetry.events import Events
 from tests.fakes.state import MemoryStateStore

@@ -18,7 +18,7 @@ from equabot_broker.domain.policies import AgentPolicy, Delivery
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode, Provider
 from equabot_broker.domain.suspension import Suspension
-from equabot_broker.engine.grants import Request
+from equabot_broker.engine.leases.messages import Request
 from tests.fakes.engine import Engine, profile
 from tests.fakes.source import FakeSource
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from equabot_broker.domain.answers import Answer
 from equabot_broker.domain.cooldowns import HOUR, MINUTE, Outcome, Usage
 from equabot_broker.domain.leases import Lease
-from equabot_broker.engine.grants import Request
-from equabot_broker.engine.spending import Used
+from equabot_broker.engine.leases.gateway_access import Used
+from equabot_broker.engine.leases.messages import Request
 from tests.fakes.engine import ANYTHING, Engine, profile
 
 A, B = "anthropic:a", "anthropic:b"

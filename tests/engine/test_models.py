@@ -6,9 +6,9 @@ from equabot_broker.domain.answers import Answer
 from equabot_broker.domain.cooldowns import MINUTE, MODELS_MOST, Outcome
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.policies import Delivery
-from equabot_broker.engine.grants import Request
-from equabot_broker.engine.spending import Used
-from equabot_broker.engine.streaming import NoticeKind
+from equabot_broker.engine.leases.gateway_access import Used
+from equabot_broker.engine.leases.messages import Request
+from equabot_broker.engine.leases.streams import NoticeKind
 from tests.fakes.engine import ANYTHING, Engine, profile
 
 A, B = "anthropic:a", "anthropic:b"

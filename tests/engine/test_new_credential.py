@@ -6,7 +6,7 @@ from equabot_broker.domain.cooldowns import Outcome
 from equabot_broker.domain.errors import NoUsableProfile
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.provider import Mode
-from equabot_broker.engine.grants import Request
+from equabot_broker.engine.leases.messages import Request
 from tests.fakes.engine import ANYTHING, Engine, profile
 
 A = "anthropic:a"

@@ -13,9 +13,9 @@ from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.policies import AgentPolicy, Delivery
 from equabot_broker.domain.probing import Found, Verdict
 from equabot_broker.domain.profiles import State
-from equabot_broker.engine.grants import Request
-from equabot_broker.engine.spending import Used
-from equabot_broker.engine.streaming import NoticeKind
+from equabot_broker.engine.leases.gateway_access import Used
+from equabot_broker.engine.leases.messages import Request
+from equabot_broker.engine.leases.streams import NoticeKind
 from equabot_broker.telemetry.events import CredentialProbed
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.logins import World

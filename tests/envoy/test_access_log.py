@@ -12,7 +12,7 @@ from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 from envoy.service.accesslog.v3.als_pb2_grpc import AccessLogServiceStub
 
 from equabot_broker.domain.policies import Delivery
-from equabot_broker.engine.grants import Request
+from equabot_broker.engine.leases.messages import Request
 from equabot_broker.envoy.access_log import AccessLogServicer
 from equabot_broker.rpc.server import control_server
 from equabot_broker.telemetry.events import Event, GatewayLogSkipped, GatewayUsed, OutcomeReported

@@ -14,7 +14,7 @@ from envoy.service.auth.v3.external_auth_pb2_grpc import AuthorizationStub
 
 from equabot_broker.domain.policies import AgentPolicy, Delivery
 from equabot_broker.domain.provider import Mode
-from equabot_broker.engine.grants import Grant, Request
+from equabot_broker.engine.leases.messages import Grant, Request
 from equabot_broker.envoy.authorize import AuthorizationServicer
 from equabot_broker.rpc.server import control_server
 from equabot_broker.telemetry.events import GatewayAuthorized, GatewayRefused

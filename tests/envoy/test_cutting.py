@@ -13,7 +13,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2_grpc import ExternalProces
 
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.policies import Delivery
-from equabot_broker.engine.grants import Request
+from equabot_broker.engine.leases.messages import Request
 from equabot_broker.envoy.cutting import Cutting
 from equabot_broker.envoy.cutting_filters import AUTHORIZATION, TASK
 from equabot_broker.envoy.processing import ProcessingServicer

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from equabot_broker.domain.errors import CannotStart
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.envoy.bootstrap_config import Gateway, as_yaml, bootstrap_config
 from equabot_broker.envoy.options import GatewayOptions
 from equabot_broker.envoy.process import EnvoyProcess, fitting
@@ -128,7 +128,7 @@ def test_it_does_not_outlive_a_broker_that_is_killed(config: tuple[Path, int]) -
     """SIGKILL leaves nobody to stop it."""
     script = (
         "import asyncio, sys; from pathlib import Path; from equabot_broker.envoy.process import EnvoyProcess;"
-        "from equabot_broker.engine.clock import SystemClock;"
+        "from equabot_broker.engine.timing.clock import SystemClock;"
         f"e = EnvoyProcess({str(program('envoy'))!r}, Path({str(config[0])!r}), host='127.0.0.1', port={config[1]},"
         " clock=SystemClock(), chance=lambda: 0.0)\n"
         "async def main():\n    await e.start()\n    print('up', flush=True)\n    await e.run()\nasyncio.run(main())"

@@ -13,21 +13,21 @@ from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Catalog, Mode, Provider
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.availability import Availability
-from equabot_broker.engine.choosing import Choosing
-from equabot_broker.engine.confirming import Confirming
-from equabot_broker.engine.expiring import Expiring
-from equabot_broker.engine.ingesting import Ingesting
-from equabot_broker.engine.leasing import Leasing
-from equabot_broker.engine.ordering import Ordering
-from equabot_broker.engine.readiness import Readiness
-from equabot_broker.engine.redeeming import Redeeming
-from equabot_broker.engine.refreshing import Refreshing
-from equabot_broker.engine.reporting import Reporting
-from equabot_broker.engine.spending import Spending
-from equabot_broker.engine.standing import Standings
-from equabot_broker.engine.suitability import Suitability
-from equabot_broker.engine.suspending import Suspending
-from equabot_broker.engine.suspensions import Suspensions
+from equabot_broker.engine.expiry import Expiring
+from equabot_broker.engine.health import Readiness
+from equabot_broker.engine.leases.gateway_access import Spending
+from equabot_broker.engine.leases.outcomes import Reporting
+from equabot_broker.engine.leases.service import Leasing
+from equabot_broker.engine.leases.suspending import Suspending
+from equabot_broker.engine.leases.suspensions import Suspensions
+from equabot_broker.engine.profiles.confirmation import Confirming
+from equabot_broker.engine.profiles.ingest import Ingesting
+from equabot_broker.engine.profiles.order_override import Ordering
+from equabot_broker.engine.profiles.registry import Standings
+from equabot_broker.engine.profiles.resolver import Choosing
+from equabot_broker.engine.profiles.suitability import Suitability
+from equabot_broker.engine.refresh.redemption import Redeeming
+from equabot_broker.engine.refresh.scheduler import Refreshing
 from equabot_broker.ports import Identities, TokenEndpoint
 from equabot_broker.providers import PROVIDERS
 from equabot_broker.storage.login_places import LoginPlaces

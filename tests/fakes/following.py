@@ -9,7 +9,7 @@ from typing import Any
 from equabot_broker.domain.discovery import Rules
 from equabot_broker.domain.material import Changed, Event, Listed, Removed, Unavailable, Unit
 from equabot_broker.domain.provider import Catalog
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.ports import Source
 from equabot_broker.providers import BUILT_IN
 from equabot_broker.sources._watching import Watch

@@ -10,7 +10,7 @@ from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode, Provider
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.domain.selection import Candidate
-from equabot_broker.engine.grants import Request
+from equabot_broker.engine.leases.messages import Request
 from tests.fakes.clock import FakeClock
 from tests.fakes.engine import Engine
 from tests.fakes.source import FakeSource

@@ -16,7 +16,7 @@ from equabot_broker.domain.material import Fault, Listed, Unavailable
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.domain.tool_logins import CLAUDE
 from equabot_broker.domain.workload import Workload
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.identity.published_keys import KeysOfFile, KeysUnread
 from equabot_broker.identity.server_certificate import ServerCertificate
 from equabot_broker.kube import _client

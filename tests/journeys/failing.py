@@ -15,7 +15,7 @@ from typing import Any
 
 from equabot_broker.bootstrap import serving
 from equabot_broker.cli.main import main
-from equabot_broker.engine.expiring import Expiring
+from equabot_broker.engine.expiry import Expiring
 from equabot_broker.rpc.convert import LeaseMessages
 from equabot_broker.sources.dotenv import Dotenv
 from equabot_broker.storage.auth_profiles import AuthProfiles

@@ -27,7 +27,7 @@ from equabot_broker.bootstrap.engine import Engine
 from equabot_broker.cli.main import main
 from equabot_broker.domain.errors import BrokerError
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.engine.grants import Grant, Request
+from equabot_broker.engine.leases.messages import Grant, Request
 from equabot_broker.rpc.convert import LeaseMessages
 from equabot_broker.sources import dotenv
 

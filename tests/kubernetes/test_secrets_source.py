@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.kube.watching import SILENCE
 from equabot_broker.sources.kubernetes import KubernetesOptions, KubernetesSecrets
 from equabot_client import Broker, EquabotError, EventKind

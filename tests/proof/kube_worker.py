@@ -17,8 +17,8 @@ from equabot_broker.domain.logins import digest
 from equabot_broker.domain.oauth import refresh_at
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Catalog, Provider
-from equabot_broker.engine.clock import SystemClock
-from equabot_broker.engine.redeeming import Kind, Redeeming
+from equabot_broker.engine.refresh.redemption import Kind, Redeeming
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.kube.api import Json, KubeApi, KubeFault
 from equabot_broker.ports import LockedStore, StoreFault
 from equabot_broker.sources._secret import read_secret

@@ -14,7 +14,7 @@ from typing import Any
 
 from equabot_broker.domain.auth_document import with_entry
 from equabot_broker.domain.logins import digest
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.ports import StoreFault
 from equabot_broker.storage.agent_stores import AgentStores
 from tests.proof.worker import World

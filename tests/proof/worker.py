@@ -26,8 +26,8 @@ from equabot_broker.domain.discovery import Rules
 from equabot_broker.domain.logins import digest
 from equabot_broker.domain.oauth import Answer, Blame, Failure, TokenRequest, refresh_at
 from equabot_broker.domain.provider import Catalog, Provider
-from equabot_broker.engine.clock import SystemClock
-from equabot_broker.engine.redeeming import Kind, Redeeming
+from equabot_broker.engine.refresh.redemption import Kind, Redeeming
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.ports import LockedStore, StoreFault
 from equabot_broker.storage.agent_stores import AgentStores
 from equabot_broker.storage.login_places import LoginPlaces

@@ -15,8 +15,8 @@ from equabot_broker.domain.policies import Delivery
 from equabot_broker.domain.provider import HeaderForm, Mode, Provider
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.domain.statuses import ProfileStatus
-from equabot_broker.engine.grants import Grant
-from equabot_broker.engine.streaming import Notice, NoticeKind
+from equabot_broker.engine.leases.messages import Grant
+from equabot_broker.engine.leases.streams import Notice, NoticeKind
 from equabot_broker.rpc.convert import LeaseMessages, finding, lease_summary, profile_status, source_status, timestamp
 from tests.fakes.engine import profile
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from equabot.broker.v1 import admin_pb2, broker_pb2
 from equabot_broker.domain.cooldowns import Outcome
 from equabot_broker.domain.errors import InvalidArgument
-from equabot_broker.engine.grants import Request
+from equabot_broker.engine.leases.messages import Request
 from equabot_broker.rpc import requests
 
 TEN_YEARS = 10 * 365 * 86400

@@ -9,7 +9,7 @@ import pytest
 from equabot_broker.domain.discovery import Rules
 from equabot_broker.domain.material import Unit
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.sources.env import Env, EnvOptions, process_environment
 from tests.fakes.following import RULES, UNSHAPED, following
 

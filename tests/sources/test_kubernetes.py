@@ -10,7 +10,7 @@ from aiohttp import web
 
 from equabot_broker.domain.discovery import Place, Rules
 from equabot_broker.domain.material import Listed, Unavailable
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.sources.kubernetes import KubernetesOptions, KubernetesSecrets
 from tests.fakes.api_server import ApiServer, Handler, Stream, answer, api_server, event, page, refusal, secret
 from tests.fakes.following import UNSHAPED, following

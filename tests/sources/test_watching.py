@@ -15,7 +15,7 @@ from inotify_simple import INotify
 
 from equabot_broker.domain.discovery import Rules
 from equabot_broker.domain.material import Unit
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.sources._watching import Changes, Watch, _being_written
 from equabot_broker.sources.dotenv import Dotenv, DotenvOptions
 from equabot_broker.sources.mounted import Mounted, MountedOptions

@@ -16,7 +16,7 @@ from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.domain.workload import SIZE_MAX, Workload
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.sources.workload import Workloads
 from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
 from tests.fakes.following import following

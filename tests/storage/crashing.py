@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.policies import Delivery
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.storage.state import SqliteStateStore
 
 BATCH = 20

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from equabot_broker.domain.auth_document import LARGEST, Document, with_order
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.ports import StoreFault
 from equabot_broker.storage.auth_profiles import AuthProfiles
 
@@ -325,7 +325,7 @@ _WRITER = """
 import sys
 from pathlib import Path
 from equabot_broker.domain.auth_document import with_entry
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.storage.auth_profiles import AuthProfiles
 store = AuthProfiles(Path(sys.argv[1]), clock=SystemClock())
 for number in range(int(sys.argv[3])):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.providers import BUILT_IN
 from equabot_broker.storage.agent_stores import AgentStores
 from equabot_broker.storage.migrations import Migration, backups, migrate, pending

@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from equabot_broker.domain.auth_document import LARGEST, Document, Malformed, with_entry, with_order
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.ports import StoreFault
 from equabot_broker.storage.agent_stores import AgentStores
 from equabot_broker.storage.auth_profiles import AuthProfiles
@@ -225,7 +225,7 @@ def test_the_largest_store_can_be_sealed_and_read(tmp_path: Path) -> None:
 def test_nothing_of_cryptography_is_loaded_before_it_is_needed(tmp_path: Path) -> None:
     """It takes memory that a broker without sealed stores does not have to give."""
     code = (
-        "import sys; from pathlib import Path; from equabot_broker.engine.clock import SystemClock\n"
+        "import sys; from pathlib import Path; from equabot_broker.engine.timing.clock import SystemClock\n"
         "from equabot_broker.storage.auth_profiles import AuthProfiles; from equabot_broker.storage.sealing import Seal\n"
         "AuthProfiles(Path(sys.argv[1]), clock=SystemClock(), seal=Seal(Path('k'), record=Path('r')).of('x')).read()\n"
         "sys.exit('cryptography' in sys.modules)"

@@ -13,7 +13,7 @@ from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Catalog, Mode, Provider
 from equabot_broker.domain.secret_logins import SecretLogins
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.engine.redeeming import Kind, Outcome, Redeeming
+from equabot_broker.engine.refresh.redemption import Kind, Outcome, Redeeming
 from equabot_broker.ports import StoreFault
 from equabot_broker.storage.secret_store import LOCKED_FOR, SecretStores
 from tests.fakes.clock import HurriedClock

@@ -15,7 +15,7 @@ from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.discovery import Rules
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.providers import BUILT_IN
 from equabot_broker.storage.auth_profiles import AuthProfiles
 from equabot_broker.storage.sealing import Seal

@@ -742,7 +742,7 @@ def test_a_file_size_limit_is_survived(tmp_path: Path) -> None:
     script = """
 import resource, sys
 from pathlib import Path
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.policies import Delivery
 from equabot_broker.storage.glimpse import Glimpse

@@ -249,7 +249,7 @@ def test_waiting_can_be_given_up(path: Path, lock: StoreLock, patience: Patience
 _HOLDER = """
 import sys, threading
 from pathlib import Path
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.storage._store_lock import StoreLock
 path = Path(sys.argv[1])
 StoreLock(path, path, clock=SystemClock(), abandoned=threading.Event()).take()

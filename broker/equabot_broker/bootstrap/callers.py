@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from equabot_broker.config.model import Remote, TokenListener
 from equabot_broker.config.values import Address
 from equabot_broker.domain.errors import CannotStart
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.identity.client_certificate import ClientCertificates
 from equabot_broker.identity.published_keys import KeysOfApi, KeysOfFile, KeysUnread, PublishedKeys
 from equabot_broker.identity.server_certificate import ServerCertificate

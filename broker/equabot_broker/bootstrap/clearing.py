@@ -13,7 +13,7 @@ from equabot_broker.domain.cooldowns import Usage, held_against
 from equabot_broker.domain.errors import ProfileNotFound, StateUnavailable
 from equabot_broker.domain.known_names import no_profile
 from equabot_broker.domain.policies import MAIN
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.storage.state import SqliteStateStore
 
 

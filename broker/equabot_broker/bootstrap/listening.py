@@ -14,7 +14,7 @@ from equabot_broker.bootstrap.engine import Engine
 from equabot_broker.config.model import Config
 from equabot_broker.domain.callers import Callers
 from equabot_broker.domain.provider import Catalog
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.envoy.bootstrap_config import gateway_url
 from equabot_broker.envoy.options import GatewayMode
 from equabot_broker.identity.agent_socket import AgentSocket, Claim, plan

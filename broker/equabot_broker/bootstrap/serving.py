@@ -20,7 +20,7 @@ from equabot_broker.bootstrap.reloading import Reloading
 from equabot_broker.bootstrap.stores import forget_copies, migrate_stores, prepare_seal
 from equabot_broker.config.model import Config
 from equabot_broker.domain.findings import none_at_all
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.envoy.options import GatewayMode
 from equabot_broker.envoy.process import EnvoyProcess
 from equabot_broker.identity.agent_socket import claim

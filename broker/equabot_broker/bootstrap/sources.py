@@ -8,7 +8,7 @@ from typing import Any, Final
 from equabot_broker.bootstrap.stores import agent_stores
 from equabot_broker.config.model import Config, SourceSpec
 from equabot_broker.domain.policies import MAIN
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.ports import Source
 from equabot_broker.sources.env import EnvOptions
 from equabot_broker.sources.registry import TAIL, Context, build

@@ -11,7 +11,7 @@ from equabot_broker.domain.material import Material, Shadowed, SourceState
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.statuses import ProfileStatus
 from equabot_broker.domain.suspension import Suspension
-from equabot_broker.engine.clock import SystemClock
+from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.storage.glimpse import Glimpse
 from equabot_broker.telemetry.events import Events
 

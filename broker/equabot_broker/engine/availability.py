@@ -10,10 +10,10 @@ from dataclasses import replace
 from equabot_broker.domain.errors import AgentSuspended, BrokerError
 from equabot_broker.domain.policies import Policies
 from equabot_broker.domain.statuses import ProfileStatus
-from equabot_broker.engine.choosing import Choosing
-from equabot_broker.engine.leasing import Leasing
-from equabot_broker.engine.standing import Standings
-from equabot_broker.engine.suspensions import Suspensions
+from equabot_broker.engine.leases.service import Leasing
+from equabot_broker.engine.leases.suspensions import Suspensions
+from equabot_broker.engine.profiles.registry import Standings
+from equabot_broker.engine.profiles.resolver import Choosing
 
 
 class Availability:

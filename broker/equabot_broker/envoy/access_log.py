@@ -9,7 +9,7 @@ from envoy.data.accesslog.v3 import accesslog_pb2
 from envoy.service.accesslog.v3 import als_pb2 as pb
 
 from equabot_broker.domain.answers import Answer, wait
-from equabot_broker.engine.spending import Spending, Used
+from equabot_broker.engine.leases.gateway_access import Spending, Used
 from equabot_broker.envoy.authorize import ACCOUNT, MODEL
 from equabot_broker.envoy.waits import NAMESPACE
 from equabot_broker.ports import Clock

@@ -16,8 +16,8 @@ from equabot_broker.domain.errors import BrokerError
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.provider import Catalog, Provider
 from equabot_broker.domain.requests import METHODS, route, target_fault
-from equabot_broker.engine.ingesting import Ingesting
-from equabot_broker.engine.spending import Spending, Use
+from equabot_broker.engine.leases.gateway_access import Spending, Use
+from equabot_broker.engine.profiles.ingest import Ingesting
 from equabot_broker.envoy.bootstrap_config import ADDRESS, PATHS, PATHS_OF_BROKER, PROVIDER
 from equabot_broker.envoy.inspection import Asked, Inspection, behind
 from equabot_broker.envoy.refusals import Refused, denied, refusal_of

@@ -22,9 +22,9 @@ from equabot_broker.domain.errors import (
 )
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.provider import Catalog
-from equabot_broker.engine.leasing import Leasing
-from equabot_broker.engine.standing import Key, Standings
-from equabot_broker.engine.suspensions import Suspensions, refusal
+from equabot_broker.engine.leases.service import Leasing
+from equabot_broker.engine.leases.suspensions import Suspensions, refusal
+from equabot_broker.engine.profiles.registry import Key, Standings
 from equabot_broker.envoy.cutting_filters import AUTHORIZATION
 from equabot_broker.envoy.local_replies import ENDED, SUSPENDED, TOO_MANY
 from equabot_broker.envoy.refusals import Refused, body, refusal_of, said

@@ -17,10 +17,10 @@ from envoy.service.secret.v3 import sds_pb2
 from equabot_broker.domain.errors import AuditUnavailable, BrokerError, InvalidArgument
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.selection import Candidate
-from equabot_broker.engine.choosing import Choosing
-from equabot_broker.engine.ingesting import Ingesting
-from equabot_broker.engine.standing import Standings
-from equabot_broker.engine.suspensions import Suspensions
+from equabot_broker.engine.leases.suspensions import Suspensions
+from equabot_broker.engine.profiles.ingest import Ingesting
+from equabot_broker.engine.profiles.registry import Standings
+from equabot_broker.engine.profiles.resolver import Choosing
 from equabot_broker.rpc.calls import Call, Service
 from equabot_broker.telemetry.events import Events, SecretPushed
 

@@ -8,7 +8,7 @@ from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
 from equabot_broker.domain.answers import wait
-from equabot_broker.engine.leasing import Leasing
+from equabot_broker.engine.leases.service import Leasing
 
 NAMESPACE: Final = "equabot"
 """Under which the access log reports the vendor's own words."""

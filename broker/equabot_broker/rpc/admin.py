@@ -11,14 +11,14 @@ from equabot_broker.domain.findings import findings
 from equabot_broker.domain.known_names import no_profile
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.policies import Policies
-from equabot_broker.engine.choosing import Choosing
-from equabot_broker.engine.ingesting import Ingesting
-from equabot_broker.engine.leasing import Leasing
-from equabot_broker.engine.ordering import Ordering
-from equabot_broker.engine.readiness import Readiness
-from equabot_broker.engine.standing import Standings
-from equabot_broker.engine.suspending import Suspending
-from equabot_broker.engine.suspensions import Suspensions
+from equabot_broker.engine.health import Readiness
+from equabot_broker.engine.leases.service import Leasing
+from equabot_broker.engine.leases.suspending import Suspending
+from equabot_broker.engine.leases.suspensions import Suspensions
+from equabot_broker.engine.profiles.ingest import Ingesting
+from equabot_broker.engine.profiles.order_override import Ordering
+from equabot_broker.engine.profiles.registry import Standings
+from equabot_broker.engine.profiles.resolver import Choosing
 from equabot_broker.ports import AuditSink, Configuration, StateStore
 from equabot_broker.rpc import requests
 from equabot_broker.rpc.calls import Call, Service

@@ -16,9 +16,9 @@ from equabot_broker.domain.policies import NO_GATEWAY, AgentPolicy
 from equabot_broker.domain.provider import Provider
 from equabot_broker.domain.statuses import ProfileStatus
 from equabot_broker.domain.suspension import Suspension
-from equabot_broker.engine.grants import Grant
-from equabot_broker.engine.standing import Key
-from equabot_broker.engine.streaming import Notice
+from equabot_broker.engine.leases.messages import Grant
+from equabot_broker.engine.leases.streams import Notice
+from equabot_broker.engine.profiles.registry import Key
 
 _TEMPLATES_KEPT: Final = 1024
 _LAST_SECOND: Final = 253_402_300_799

@@ -5,7 +5,7 @@ from typing import Final
 
 from grpc_health.v1 import health_pb2 as pb
 
-from equabot_broker.engine.readiness import Readiness
+from equabot_broker.engine.health import Readiness
 from equabot_broker.rpc.calls import Call, Service
 from equabot_broker.rpc.status import ServiceUnknown, TooManyServices
 

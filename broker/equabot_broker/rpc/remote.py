@@ -11,7 +11,7 @@ from typing import Final, NoReturn, Protocol, cast
 from equabot_broker.domain.callers import Identified, Shown
 from equabot_broker.domain.errors import BrokerError, Unidentified
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.engine.clock import pause
+from equabot_broker.engine.timing.clock import pause
 from equabot_broker.ports import Clock
 from equabot_broker.rpc.calls import Call, Chosen, Handler, Service
 from equabot_broker.rpc.status import explained

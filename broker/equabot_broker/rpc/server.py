@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import ReflectionServicer
 
 from equabot_broker.domain.errors import InvalidArgument
-from equabot_broker.engine.readiness import Readiness
+from equabot_broker.engine.health import Readiness
 from equabot_broker.rpc import limits
 from equabot_broker.rpc.admin import AdminServicer
 from equabot_broker.rpc.admission import Admission

@@ -7,12 +7,12 @@ from typing import Any, Final, TypeVar
 
 from equabot.broker.v1 import broker_pb2 as pb
 from equabot_broker.domain.errors import RefreshFailed
-from equabot_broker.engine.choosing import Choosing
-from equabot_broker.engine.ingesting import Ingesting
-from equabot_broker.engine.leasing import Leasing
-from equabot_broker.engine.refreshing import Refreshing
-from equabot_broker.engine.streaming import NoticeKind
-from equabot_broker.engine.suspensions import Suspensions
+from equabot_broker.engine.leases.service import Leasing
+from equabot_broker.engine.leases.streams import NoticeKind
+from equabot_broker.engine.leases.suspensions import Suspensions
+from equabot_broker.engine.profiles.ingest import Ingesting
+from equabot_broker.engine.profiles.resolver import Choosing
+from equabot_broker.engine.refresh.scheduler import Refreshing
 from equabot_broker.rpc import requests
 from equabot_broker.rpc.calls import Call, Handler, Service
 from equabot_broker.rpc.convert import LeaseMessages, profile_status

@@ -1,0 +1,64 @@
+"""The passing of time: leases end, credentials expire, cooldowns lapse, stale sources run out of budget. One loop."""
+
+import asyncio
+from typing import Final
+
+from equabot_broker.engine.leases.service import Leasing
+from equabot_broker.engine.profiles.registry import Standings
+from equabot_broker.engine.timing.clock import pause
+from equabot_broker.ports import Clock, StateStore
+from equabot_broker.telemetry.events import ClockJumped, Events, StoreFault, StoreRecovered
+
+_LONGEST: Final = 5.0
+"""Also with nothing due the loop looks this often (seconds): for a jump of the wall clock, and to store what was used."""
+_SHORTEST: Final = 0.02
+"""Under load something is due at every moment: it is done by the dozen, and at most this late (seconds). Whoever asks for a
+lease or a profile sees what is over as over all the same."""
+_JUMP: Final = 2.0
+"""What the wall clock may move by (seconds) without anybody having set it."""
+
+
+class Expiring:
+    """Comes when something is due, and at least every few seconds."""
+
+    def __init__(self, *, clock: Clock, store: StateStore, events: Events, leasing: Leasing, standings: Standings) -> None:
+        self._clock = clock
+        self._store = store
+        self._events = events
+        self._leasing = leasing
+        self._standings = standings
+        self._offset = leasing.offset()
+        self._sooner = asyncio.Event()
+        self._fault = ""
+        leasing.agenda.wake = self._sooner.set
+        standings.agenda.wake = self._sooner.set
+
+    async def run(self) -> None:
+        """Works forever."""
+        while True:
+            delay = self.turn()
+            self._sooner.clear()
+            await pause(self._clock, min(max(delay, _SHORTEST), _LONGEST), sooner=self._sooner)
+
+    def turn(self) -> float:
+        """Does what is due. Returns how many seconds until something else is."""
+        offset = self._leasing.offset()
+        if abs(offset - self._offset) > _JUMP:
+            by, self._offset = offset - self._offset, offset
+            self._events.emit(ClockJumped(seconds=by))
+            self._standings.wall_moved(by)
+            self._leasing.wall_moved()
+        credentials = self._standings.tick() - self._clock.now()
+        leases = self._leasing.tick() - self._clock.steady()
+        self._standings.flush_used()
+        self._store.flush()
+        self._tell_store()
+        return max(min(credentials, leases), 0.0)
+
+    def _tell_store(self) -> None:
+        fault = self._store.fault
+        if fault and fault != self._fault:
+            self._events.emit(StoreFault(fault=fault))
+        elif self._fault and not fault:
+            self._events.emit(StoreRecovered())
+        self._fault = fault

@@ -1,0 +1,112 @@
+"""What health says: about the broker, about each provider, about each profile.
+
+`""` and `readiness`: every source was tried once, of every required provider some agent would be granted a lease, and nothing
+keeps the broker from granting. A source that cannot be read counts only through the required provider that lacks a credential.
+`liveness`: the loop turns. `provider/<id>` and `profile/<id>`: some agent would be granted a lease of it. A name that means
+nothing is None. `engine.availability` says who would be granted what.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Final
+
+from equabot_broker.domain.policies import Policies
+from equabot_broker.domain.provider import Catalog
+from equabot_broker.engine.availability import Availability
+from equabot_broker.engine.leases.suspensions import Suspensions
+from equabot_broker.engine.profiles.ingest import Ingesting
+from equabot_broker.engine.profiles.registry import Key, Standings
+
+_WHOLE: Final = ("", "readiness")
+_PROVIDER: Final = "provider/"
+_PROFILE: Final = "profile/"
+
+
+class Readiness:
+    """Answers from what is true now; wakes those who watch when it may have changed."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        standings: Standings,
+        ingesting: Ingesting,
+        availability: Availability,
+        suspensions: Suspensions,
+        required: Sequence[str],
+    ) -> None:
+        self._catalog = catalog
+        self._standings = standings
+        self._ingesting = ingesting
+        self.availability = availability
+        self._required = tuple(required)
+        self._watchers: set[asyncio.Event] = set()
+        self._draining = False
+        self.blocked: Callable[[], bool] = lambda: False
+        """Whether nothing may be granted now, whatever there is to grant. Who sets it says `look_again` when that changes."""
+        standings.listeners.append(self._changed)
+        ingesting.listeners.append(self.look_again)
+        suspensions.listeners.append(lambda _: self.look_again())
+
+    def apply(self, *, catalog: Catalog, policies: Policies, required: Sequence[str]) -> None:
+        """The configuration is another."""
+        self._catalog, self._required = catalog, tuple(required)
+        self.availability.apply(policies=policies)
+        self.look_again()
+
+    def status(self, service: str) -> bool | None:
+        """Whether the service serves; None for a name that is not known (now)."""
+        if service == "liveness":
+            return True
+        if service in _WHOLE:
+            granting = not self._draining and not self.blocked()
+            return granting and self._ingesting.settled and not self.unmet()
+        if service.startswith(_PROVIDER):
+            known = self._catalog.normalise(service.removeprefix(_PROVIDER))
+            return None if known is None else self.availability.grants(known) and not self._draining
+        if service.startswith(_PROFILE):
+            serves = self.availability.serves(service.removeprefix(_PROFILE))
+            return None if serves is None else serves and not self._draining
+        return None
+
+    def statuses(self) -> dict[str, bool]:
+        """Every known name. Providers without a profile are known as well."""
+        profiles = sorted({candidate.id for _, candidate in self._standings.all()})
+        names = [*_WHOLE, "liveness", *(_PROVIDER + p for p in sorted(self._catalog.providers))]
+        names += [_PROFILE + profile for profile in profiles]
+        found = ((name, self.status(name)) for name in names)
+        return {name: status for name, status in found if status is not None}
+
+    async def watch(self, service: str) -> AsyncGenerator[bool | None, None]:
+        """The status now, and each time it differs from the last."""
+        news = asyncio.Event()
+        self._watchers.add(news)
+        try:
+            last = self.status(service)
+            yield last
+            while True:
+                await news.wait()
+                news.clear()
+                now = self.status(service)
+                if now is not last:
+                    last = now
+                    yield now
+        finally:
+            self._watchers.discard(news)
+
+    def drain(self) -> None:
+        """From now on nothing serves, but the loop still turns."""
+        self._draining = True
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Something outside the profiles may have changed what health says."""
+        for news in self._watchers:
+            news.set()
+
+    def unmet(self) -> dict[str, str]:
+        """The required providers of which no agent would be granted a lease, and why."""
+        return {of: self.availability.obstacles(of) for of in self._required if not self.availability.grants(of)}
+
+    def _changed(self, keys: frozenset[Key]) -> None:
+        self.look_again()

@@ -1,0 +1,1 @@
+"""What agents hold: grants, streams, failover, and requests through the gateway."""

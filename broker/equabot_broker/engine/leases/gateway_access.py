@@ -1,0 +1,261 @@
+"""Lease tokens, spent: who shows one, what for, and which credential takes its place. And what comes of it."""
+
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import Final
+
+from equabot_broker.domain import lease_tokens
+from equabot_broker.domain.answers import Answer
+from equabot_broker.domain.cooldowns import Outcome
+from equabot_broker.domain.errors import InvalidArgument, NoUsableProfile, PolicyDenied, RefreshFailed, WebsocketRefused
+from equabot_broker.domain.leases import Lease
+from equabot_broker.domain.material import Held
+from equabot_broker.domain.model_names import model_of
+from equabot_broker.domain.policies import Policies
+from equabot_broker.domain.provider import Provider
+from equabot_broker.domain.requests import METHODS, narrowing, route, rules
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.engine.leases.concurrency import Concurrency
+from equabot_broker.engine.leases.outcomes import Reporting
+from equabot_broker.engine.leases.service import Leasing
+from equabot_broker.engine.leases.table import whose
+from equabot_broker.engine.profiles.registry import Standings
+from equabot_broker.engine.refresh.scheduler import Refreshing
+from equabot_broker.ports import Clock
+from equabot_broker.telemetry.events import Events, GatewayAuthorized, GatewayUsed, OutcomeReported
+
+_CHECKED: Final = 4096
+"""Requests of which it is remembered that they were recorded. Envoy repeats a check within seconds, if at all."""
+_Made = tuple[str, str, str, int, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A request that may be made, and the material to make it with. `request` is a name for it, no secret: eight
+    characters for this process, and a number. `path` is the whole path that was decided about, and is to be sent. `model` is
+    the one that is asked, as far as path and lease say; `client` the program that asks, empty where that is not known."""
+
+    lease: Lease
+    held: Held
+    provider: Provider
+    secret: SecretValue
+    request: str
+    route: str
+    path: str
+    model: str = ""
+    client: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Used:
+    """Names of what a request was made with, which is all that is left of it when it is answered. `account`: the agent named
+    one in it, which may be what was refused."""
+
+    agent: str
+    session: str
+    lease: str
+    provider: str
+    profile: str
+    version: int
+    request: str
+    method: str
+    route: str
+    model: str = ""
+    account: bool = False
+    client: str = ""
+
+
+class Spending:
+    """Decides about each request through the gateway anew: a revoked lease is over with the next one, and what a request has
+    done to a profile counts for the next one."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        events: Events,
+        policies: Policies,
+        standings: Standings,
+        leasing: Leasing,
+        refreshing: Refreshing,
+        reporting: Reporting,
+    ) -> None:
+        self._clock = clock
+        self._events = events
+        self._policies = policies
+        self._standings = standings
+        self._leasing = leasing
+        self._refreshing = refreshing
+        self._reporting = reporting
+        self._concurrency = Concurrency()
+        self._process, self._numbers = secrets.token_hex(4), count(1)
+        self._checked: dict[_Made, str] = {}
+
+    def apply(self, policies: Policies) -> None:
+        """The configuration is another, from the next request on."""
+        self._policies = policies
+
+    def bearer(self, token: str) -> Lease:
+        """The lease that a token is of. Raises AgentSuspended, LeaseNotFound, LeaseExpired, ShuttingDown."""
+        return self._leasing.bearer(lease_tokens.digest(token))
+
+    async def use(
+        self,
+        lease: Lease,
+        provider: Provider,
+        *,
+        method: str,
+        path: str,
+        within: Callable[[], float],
+        check: str = "",
+        joined: bool = True,
+        client: str = "",
+        websocket: bool = False,
+    ) -> Use:
+        """The request, with the credential that serves it, and recorded. `path` is what comes after the gateway's
+        `/<provider>`, in its plain form. A login that has to be refreshed first is waited for, `within` so many seconds.
+        `check` is the gateway's own name for the request: one that it asks about twice is recorded once. `joined` is whether
+        the path that is returned is the one that will be sent. `client` is the program that asks, as `Provider.client_of` says.
+        `websocket` is whether the request asks to become one.
+
+        Raises PolicyDenied, WebsocketRefused, InvalidArgument, RateLimited, NoUsableProfile, ProfileNotFound, ReauthRequired,
+        RefreshFailed, SourceNotSynced, AuditUnavailable; and, where the lease has ended since, AgentSuspended, LeaseNotFound,
+        LeaseExpired, ShuttingDown.
+        """
+        received = provider.received(method, path, joined=joined)
+        self._check(lease, provider, method, received, websocket=websocket)
+        counting = partial(
+            self._concurrency.begin, lease.agent, most=self._policies.of(lease.agent).max_requests, now=self._clock.steady()
+        )
+        waiting = f"waiting {next(self._numbers)}"
+        counting(waiting)
+        try:
+            model = model_of(path) or lease.model
+            settling = partial(self._leasing.settle, model=model, client=client)
+            settled, held = await self._settled(lease, settling, within)
+            if (secret := held.profile.secret) is None:
+                raise NoUsableProfile(f"profile {held.profile.id!r} cannot be used: {held.profile.fault}")
+            told = route(path)
+            request = self._recorded((check, settled.id, held.profile.id, held.version, method, told), settled)
+        finally:
+            self._concurrency.end(lease.agent, waiting)
+        counting(request)  # in the place of what waited
+        return Use(settled, held, provider, secret, request, told, received, model, client)
+
+    async def _settled(
+        self, lease: Lease, settle: Callable[[Lease], tuple[Lease, Held]], within: Callable[[], float]
+    ) -> tuple[Lease, Held]:
+        """Once more after a refresh: the lease may have been revoked while that was waited for."""
+        try:
+            return settle(lease)
+        except RefreshFailed:
+            return await self._refreshing.patiently(lambda: settle(self._leasing.bearer(lease.token)), within=within())
+
+    def disconnected(self) -> None:
+        """No Envoy is connected any more, so what was under way is over."""
+        self._concurrency.forget()
+
+    def _recorded(self, made: _Made, lease: Lease) -> str:
+        """The request's name. Raises AuditUnavailable where it must not be made unrecorded, and cannot be recorded."""
+        check, _, profile, _, method, told = made
+        if check and (known := self._checked.get(made)):
+            return known
+        request = f"{self._process}{next(self._numbers):08x}"
+        self._events.emit(GatewayAuthorized(profile=profile, request=request, method=method, route=told, **whose(lease)))
+        self._checked[made] = request
+        if len(self._checked) > _CHECKED:
+            del self._checked[next(iter(self._checked))]
+        return request
+
+    def answered(self, used: Used, answer: Answer) -> None:
+        """How the vendor answered. Of material that its profile holds no more it says nothing."""
+        self._concurrency.end(used.agent, used.request)
+        self._events.emit(
+            GatewayUsed(
+                agent=used.agent,
+                session=used.session,
+                provider=used.provider,
+                profile=used.profile,
+                lease=used.lease,
+                request=used.request,
+                method=used.method,
+                route=used.route,
+                status=answer.status,
+                sent=answer.sent,
+                received=answer.received,
+                seconds=answer.seconds,
+            )
+        )
+        outcome = answer.outcome
+        if outcome is None and not answer.doubts_client:
+            return
+        self._standings.tick()
+        found = self._standings.find(used.agent, used.profile)
+        if found is None or found[1].held.version != used.version:
+            return
+        began = answer.began or self._clock.now() - answer.seconds
+        note = partial(
+            self._reporting.note,
+            found[1].held,
+            agent=used.agent,
+            seen=True,
+            began=began,
+            model=used.model,
+            client=used.client,
+        )
+        if outcome is Outcome.OK:
+            # Nearly all of them are: that they were used says it.
+            note(outcome)
+            return
+        if outcome is None:
+            note(Outcome.FORMAT)
+            self._move_on(used)
+            return
+        self._events.emit(
+            OutcomeReported(
+                agent=used.agent,
+                provider=used.provider,
+                profile=used.profile,
+                outcome=outcome.value,
+                session=used.session,
+                lease=used.lease,
+            )
+        )
+        sure = answer.sure and not used.account and not self._only_looks(used)
+        note(outcome, retry_after=answer.retry_after, sure=sure)
+        self._move_on(used)
+
+    def _move_on(self, used: Used) -> None:
+        """At once, and not with the next request: that may come when the vendor said, and be told the same."""
+        with suppress(RefreshFailed):
+            self._leasing.moved_on(used.agent, used.lease, profile=used.profile, version=used.version, model=used.model)
+
+    def _only_looks(self, used: Used) -> bool:
+        """Whether the request only looked something up with a vendor of models: a key that may not list models may ask them. A
+        WebSocket begins with a GET, and asks them."""
+        provider = self._leasing.catalog.providers.get(used.provider)
+        if provider is None or used.method not in ("GET", "HEAD") or not (provider.api or "/models" in used.route):
+            return False
+        return not rules(provider.websockets, provider.base_path).allow("GET", provider.received("GET", used.route))
+
+    def _check(self, lease: Lease, provider: Provider, method: str, received: str, *, websocket: bool) -> None:
+        if lease.provider != provider.id:
+            raise PolicyDenied(f"the lease token is for provider {lease.provider!r}, not for {provider.id!r}")
+        if method not in METHODS:
+            raise InvalidArgument("the method is none that a provider's API is asked with")
+        base = provider.base_path
+        if not rules(provider.requests, base).allow(method, received):
+            raise PolicyDenied(
+                f"{method} of this path is not let through to {provider.id}: see providers.{provider.id}.requests"
+            )
+        if not narrowing(self._policies.of(lease.agent).requests, base).allow(method, received):
+            raise PolicyDenied(f"agent {lease.agent!r} may not ask for this: see agents.{lease.agent}.requests")
+        if websocket and not rules(provider.websockets, base).allow(method, received):
+            raise WebsocketRefused(
+                f"no WebSocket is opened on this path of {provider.id}: ask for it without an upgrade,"
+                f" or list it in providers.{provider.id}.websockets"
+            )

@@ -1,0 +1,255 @@
+"""What providers answer, and what that makes of a profile: for the agent that met it, and for every agent."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from equabot_broker.domain.cooldowns import (
+    CooldownOptions,
+    Outcome,
+    Usage,
+    accepted,
+    cooled,
+    failed,
+    is_old,
+    rejected,
+    succeeded,
+)
+from equabot_broker.domain.evidence import Evidence, confirmed, disproved, relieved
+from equabot_broker.domain.material import Held
+from equabot_broker.domain.policies import Policies
+from equabot_broker.domain.probing import Found, Verdict
+from equabot_broker.engine.profiles.confirmation import Confirming
+from equabot_broker.engine.profiles.registry import Key, Standings
+from equabot_broker.engine.profiles.suitability import Suitability
+from equabot_broker.engine.refresh.scheduler import Refreshing
+from equabot_broker.ports import Clock
+
+_REFUSED: Final = "the provider refused it (401)"
+_REFUSED_ONE: Final = "the provider refused it to this agent (401)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Failure:
+    """How a request failed, as in `Reporting.note`; `proven`: it was the smallest there is."""
+
+    outcome: Outcome
+    retry_after: float | None = None
+    began: float | None = None
+    earliest: float | None = None
+    sure: bool = True
+    model: str = ""
+    proven: bool = False
+
+    @property
+    def refuses(self) -> bool:
+        return self.outcome is Outcome.AUTH and self.sure
+
+    @property
+    def about(self) -> str:
+        """The model that it is about; empty: it is about the whole profile."""
+        return "" if self.refuses or self.outcome is Outcome.BILLING else self.model
+
+    def is_old(self, usage: Usage, now: float) -> bool:
+        """Whether the request was made before what is held against the profile began."""
+        return is_old(usage, now=now, began=self.began, earliest=self.earliest, model=self.about)
+
+
+class Reporting:
+    """Takes note: cooldowns, disables, rejections, and logins that are to be refreshed for it.
+
+    A profile that one agent alone may have is judged by what that agent reports. Of one that others may have as well a failure
+    counts for the agent that met it, and for the others once it is confirmed (`domain.evidence`).
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        policies: Policies,
+        standings: Standings,
+        suitability: Suitability,
+        refreshing: Refreshing,
+        confirming: Confirming,
+        cooldowns: CooldownOptions,
+        chance: Callable[[], float],
+    ) -> None:
+        self._clock = clock
+        self._policies = policies
+        self._standings = standings
+        self._suitability = suitability
+        self._refreshing = refreshing
+        self._confirming = confirming
+        self._cooldowns = cooldowns
+        self._chance = chance
+        confirming.heard = self._probed
+
+    def apply(self, *, policies: Policies, cooldowns: CooldownOptions) -> None:
+        """The configuration is another. Cooldowns that have begun last as they were set."""
+        self._policies, self._cooldowns = policies, cooldowns
+
+    def note(
+        self,
+        held: Held,
+        outcome: Outcome,
+        *,
+        agent: str,
+        seen: bool = False,
+        retry_after: float | None = None,
+        began: float | None = None,
+        earliest: float | None = None,
+        sure: bool = True,
+        model: str = "",
+        client: str = "",
+    ) -> None:
+        """A request of the agent's with this material, which is what its profile holds now, was answered.
+
+        `seen`: the gateway saw the answer, and it is not only reported. `began` is when (seconds since the epoch) the request
+        was made, where that is known, and `earliest` when at the earliest it can have been: of many that are under way at once
+        the first failure counts, and what the others add to it is no news. `sure` says of AUTH whether it is the credential
+        that was refused; else it may have been the request, and costs no more than a cooldown. `model` is what was asked; a
+        limit, a timeout and a refused request are about that model alone. `client` is the program that asked, where that is
+        known.
+        """
+        if outcome is Outcome.OK:
+            self._worked(held, agent, seen=seen, began=began, model=model)
+            if self._suitability.served(agent, held, client=client):
+                self._standings.reordered()
+        elif outcome is Outcome.FORMAT:
+            if self._suitability.refused(agent, held, client=client):
+                self._standings.reordered()
+        else:
+            failure = _Failure(outcome=outcome, retry_after=retry_after, began=began, earliest=earliest, sure=sure, model=model)
+            if self._alone(agent, held):
+                self._count(held, failure)
+            else:
+                self._hold(agent, held, failure)
+
+    # -- a success -----------------------------------------------------------------------------------------------------
+
+    def _worked(self, held: Held, agent: str, *, seen: bool, began: float | None, model: str) -> None:
+        key = _key(held)
+        self._refreshing.proved(key, held.version)
+        usage, evidence = self._standings.remembered(key), self._standings.evidence(key)
+        if usage.clean and not evidence:
+            return  # nearly always: nothing is held against it that would have to be forgotten
+        if seen:
+            self._disprove(key, before=self._clock.now() if began is None else began, model=model)
+        own, now = evidence.get(agent), self._clock.now()
+        if own is not None and own.outcome is not Outcome.OK and not _is_older(own.usage, began, model):
+            self._standings.replace_evidence(agent, key, relieved(own, model=model, now=now))
+        if usage.clean or _is_older(usage, began, model):
+            return
+        waits = usage.cooling(now) or usage.rejects(held.version, now) or usage.model_until(model) > now
+        # A report alone does not bring back for others what may not be tried yet.
+        if seen or not waits or self._alone(agent, held):
+            self._standings.replace_usage(key, succeeded(self._standings.usage(key), now=now, model=model))
+
+    def _disprove(self, key: Key, *, before: float, model: str = "") -> None:
+        """The profile serves: whatever agents have met with it before has not been its fault. That it serves one model says
+        nothing of another."""
+        now = self._clock.now()
+        for agent, own in list(self._standings.evidence(key).items()):
+            if own.model in ("", model) and own.counts and own.met_at <= before:
+                self._standings.replace_evidence(agent, key, disproved(own, now=now))
+
+    # -- a failure -----------------------------------------------------------------------------------------------------
+
+    def _count(self, held: Held, failure: _Failure) -> None:
+        """The failure counts for every agent."""
+        key = _key(held)
+        usage = self._standings.usage(key)
+        stale = failure.outcome is not Outcome.AUTH and failure.is_old(usage, self._clock.now())
+        if (stale and not failure.proven) or (failure.outcome is Outcome.AUTH and self._refreshing.force(key, held.version)):
+            return
+        after = self._after(usage, held, failure, _REFUSED)
+        if after is not usage:
+            self._standings.replace_usage(key, after)
+
+    def _hold(self, agent: str, held: Held, failure: _Failure) -> None:
+        """The failure counts for the agent, and for the others once it is confirmed."""
+        key, now = _key(held), self._clock.now()
+        known = self._standings.evidence(key)
+        before = known.get(agent, Evidence())
+        if failure.outcome is not Outcome.AUTH and failure.is_old(before.usage, now):
+            return
+        fresh = failure.outcome is Outcome.AUTH and self._refreshing.force(key, held.version, for_all=False)
+        usage = replace(before.usage, last_failure=now) if fresh else self._after(before.usage, held, failure, _REFUSED_ONE)
+        if usage is before.usage:
+            return
+        own = replace(
+            before,
+            outcome=failure.outcome,
+            sure=failure.sure,
+            version=held.version,
+            model=failure.about,
+            usage=usage,
+            refused=held.version if fresh else before.refused,
+        )
+        self._standings.replace_evidence(agent, key, own)
+        if confirmed(own, (other for name, other in known.items() if name != agent), now=now):
+            self._count(held, failure)
+        elif failure.refuses or failure.outcome is Outcome.BILLING:
+            self._confirming.wonder(held, failure.outcome)
+
+    def _after(self, usage: Usage, held: Held, failure: _Failure, why: str) -> Usage:
+        """What the failure makes of what is remembered; the same object where it is no news."""
+        now = self._clock.now()
+        if failure.refuses:
+            known = usage.rejected and usage.rejected_version == held.version
+            if known and not failure.proven and (usage.rejects(held.version, now) or failure.is_old(usage, now)):
+                return usage
+            return rejected(usage, why, version=held.version, now=now, chance=self._chance())
+        if failure.is_old(usage, now) and not failure.proven:
+            return usage
+        after = failed(
+            usage,
+            failure.outcome,
+            provider=held.profile.provider,
+            now=now,
+            options=self._cooldowns,
+            retry_after=failure.retry_after,
+            proven=failure.proven,
+            model=failure.about,
+            version=held.version,
+        )
+        disables = after.disabled_until > usage.disabled_until and not failure.proven
+        # Every request that said so may have been too large, whoever made it: where the broker can ask, the smallest decides.
+        asks = disables and self._confirming.wonder(held, failure.outcome)
+        return cooled(usage, now=now, version=held.version) if asks else after
+
+    # -- what the broker asked itself ----------------------------------------------------------------------------------
+
+    def _probed(self, held: Held, asked: Outcome, found: Found, began: float) -> None:
+        """The provider answered the broker's own request, made at `began` to find out about an outcome."""
+        key = _key(held)
+        if found.verdict is Verdict.OK:
+            usage = self._standings.usage(key)
+            if asked is Outcome.BILLING and usage.last_failure and not _is_older(usage, began, ""):
+                self._standings.replace_usage(key, succeeded(usage, now=self._clock.now()))
+            elif usage.rejected:
+                self._standings.replace_usage(key, accepted(usage))
+            self._disprove(key, before=began)
+        elif found.verdict is Verdict.AUTH and found.sure:
+            self._count(held, _Failure(outcome=Outcome.AUTH, proven=True))
+        elif found.verdict is Verdict.BILLING:
+            self._count(held, _Failure(outcome=Outcome.BILLING, proven=True))
+
+    def _alone(self, agent: str, held: Held) -> bool:
+        """Whether no other agent may be given the profile."""
+        profile = held.profile
+        return bool(profile.agent) or not any(
+            name != agent and policy.allows_profile(profile.provider, profile.id)
+            for name, policy in self._policies.agents.items()
+        )
+
+
+def _key(held: Held) -> Key:
+    return held.profile.agent, held.profile.id
+
+
+def _is_older(usage: Usage, began: float | None, model: str) -> bool:
+    """Whether a request for the model that succeeded was made before the last failure."""
+    of_model = usage.models.get(model)
+    last = usage.last_failure if of_model is None else max(usage.last_failure, of_model.last_failure)
+    return began is not None and began < last

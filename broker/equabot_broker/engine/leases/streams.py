@@ -1,0 +1,126 @@
+"""A stream is a lease: it is renewed while it is read, told what changes, and ends with the connection."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol, Self
+
+from equabot_broker.domain.errors import BrokerError
+from equabot_broker.domain.leases import Lease
+from equabot_broker.engine.leases.mailboxes import Mailbox, News
+from equabot_broker.engine.leases.messages import Grant
+
+_LONGER: Final = 0.001
+"""A renewal that gains less than this (seconds) is not told."""
+_TO_SAY_GOODBYE: Final = 5.0
+
+
+class NoticeKind(StrEnum):
+    """What an event on a stream says. Names as on the wire."""
+
+    GRANTED = "GRANTED"
+    ROTATED = "ROTATED"
+    RENEWED = "RENEWED"
+    EXPIRING = "EXPIRING"
+    REVOKED = "REVOKED"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """An event on a stream. `grant` is absent when the lease has ended. `patience` is how many seconds the holder has to read
+    it: until the lease it tells of is over."""
+
+    kind: NoticeKind
+    lease_id: str
+    grant: Grant | None
+    reason: str = ""
+    patience: float = 0.0
+
+
+class Leases(Protocol):
+    """What an open stream asks of those who keep the leases."""
+
+    def look(self, lease_id: str) -> Grant:
+        """The lease as it is now. Raises LeaseNotFound, LeaseExpired."""
+
+    def extend(self, lease_id: str) -> Grant:
+        """The lease, renewed for as long as first asked. Raises LeaseNotFound, LeaseExpired."""
+
+    def deliver(self, lease: Lease) -> None:
+        """Records that new material of the lease's profile goes to its holder. Raises AuditUnavailable where it must not go
+        unrecorded; the stream is then due again soon."""
+
+    def close(self, lease_id: str) -> None:
+        """The stream is gone: the lease ends, if it was the stream's still."""
+
+    def steady(self) -> float:
+        """Now, as leases count it."""
+
+
+class LeaseStream:
+    """One open stream. Leaving the `with` block revokes its lease, for whatever reason it is left."""
+
+    def __init__(self, leasing: Leases, granted: Grant, mailbox: Mailbox) -> None:
+        self._leasing = leasing
+        self._granted = granted
+        self._mailbox = mailbox
+        self._warned = False
+        self._begun = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._leasing.close(self._granted.lease.id)
+
+    async def next(self) -> Notice:
+        """The next event. After one of kind REVOKED there is none. Asking for it is what keeps the lease alive: a holder that
+        does not read is not renewed."""
+        if not self._begun:
+            self._begun = True
+            return self._notice(NoticeKind.GRANTED, self._granted)
+        while True:
+            notice = self._heed(await self._mailbox.take())
+            if notice is not None:
+                return notice
+
+    def _heed(self, news: News) -> Notice | None:
+        lease_id = self._granted.lease.id
+        if News.ENDED in news:
+            return Notice(NoticeKind.REVOKED, lease_id, None, self._mailbox.reason, patience=_TO_SAY_GOODBYE)
+        try:
+            # Also of a rotation that could not be recorded when it was news.
+            if (rotated := self._rotated()) is not None:
+                self._mailbox.post(news & ~News.ROTATED)
+                return rotated
+            notice = self._due() if News.DUE in news else None
+            if notice is not None or News.MOVED not in news:
+                return notice
+            return self._notice(NoticeKind.RENEWED, self._leasing.look(lease_id))
+        except BrokerError:
+            return None  # it ended, which the mailbox says next; or it cannot be recorded, and is tried again
+
+    def _rotated(self) -> Notice | None:
+        """A token stays the same whatever is behind it: its holder is told of another profile, not of other material."""
+        before, now = self._granted, self._leasing.look(self._granted.lease.id)
+        same = now.lease.profile == before.lease.profile and (now.lease.brokered or now.held.version == before.held.version)
+        if same:
+            return None
+        if not now.lease.brokered:
+            self._leasing.deliver(now.lease)
+        return self._notice(NoticeKind.ROTATED, now)
+
+    def _due(self) -> Notice | None:
+        before, now = self._granted, self._leasing.extend(self._granted.lease.id)
+        if now.lease.expires_at > before.lease.expires_at + _LONGER:
+            return self._notice(NoticeKind.RENEWED, now)
+        if self._warned:
+            return None
+        self._warned = True
+        return self._notice(NoticeKind.EXPIRING, now, "credential" if now.lease.renewable() else "max_ttl")
+
+    def _notice(self, kind: NoticeKind, granted: Grant, reason: str = "") -> Notice:
+        if granted.lease.expires_at > self._granted.lease.expires_at + _LONGER:
+            self._warned = False
+        self._granted = granted
+        patience = granted.lease.expires_at - self._leasing.steady()
+        return Notice(kind, granted.lease.id, granted, reason, patience=max(patience, 0.0))

@@ -1,0 +1,80 @@
+"""An operator suspends an agent, and resumes it: in force at once, on the disk before it is answered."""
+
+from equabot_broker.domain.errors import StateUnavailable
+from equabot_broker.domain.policies import Policies
+from equabot_broker.domain.suspension import Suspension
+from equabot_broker.engine.leases.service import Leasing
+from equabot_broker.engine.leases.suspensions import Suspensions
+from equabot_broker.ports import Clock, StateStore
+from equabot_broker.telemetry.events import Events, SuspensionLifted, SuspensionSet
+
+
+class Suspending:
+    """Both may be repeated: what holds already is stored again, for the case that it could not be stored before."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        store: StateStore,
+        events: Events,
+        policies: Policies,
+        leasing: Leasing,
+        suspensions: Suspensions,
+    ) -> None:
+        self._clock = clock
+        self._store = store
+        self._events = events
+        self._policies = policies
+        self._leasing = leasing
+        self._suspensions = suspensions
+
+    def apply(self, policies: Policies) -> None:
+        """The configuration is another. A suspended agent stays suspended."""
+        self._policies = policies
+
+    def states(self) -> dict[str, bool]:
+        """Every agent, configured or suspended, by name, and whether it is suspended."""
+        suspended = self._suspensions.all
+        return {agent: agent in suspended for agent in sorted({*self._policies.agents, *suspended})}
+
+    async def suspend(self, agent: str, reason: str = "") -> int:
+        """Suspends the agent and ends its leases. Returns how many ended. A repeated suspension keeps its beginning, and its
+        reason where none is given.
+
+        Raises InvalidArgument for an agent that is not configured; and StateUnavailable, the agent being suspended, where a
+        restart of the broker would forget that.
+        """
+        self._policies.check_named(agent)
+        before = self._suspensions.of(agent) or Suspension(since=self._clock.now())
+        tokens = tuple(lease.token for lease in self._leasing.living(agent=agent) if lease.token)
+        suspension = Suspension(since=before.since, reason=reason or before.reason, tokens=before.with_tokens(tokens))
+        self._suspensions.put(agent, suspension)
+        self._store.put_suspension(agent, suspension)
+        ended = self._leasing.revoke_matching(agent=agent, reason="agent_suspended")
+        self._events.emit(SuspensionSet(agent=agent, reason=suspension.reason, leases=ended))
+        if fault := await self._store.sync():
+            raise StateUnavailable(
+                f"agent {agent!r} is suspended, but a restart of the broker would forget it: {fault}."
+                " Correct that, then suspend it again"
+            )
+        return ended
+
+    async def resume(self, agent: str) -> bool:
+        """Lets the agent act again. Returns whether it was suspended.
+
+        Raises InvalidArgument for an agent that is neither configured nor suspended; and StateUnavailable, the agent being
+        resumed, where it would be suspended again after a restart of the broker.
+        """
+        self._policies.check_named(agent, self._suspensions.all)
+        suspended = self._suspensions.of(agent) is not None
+        if suspended:
+            self._suspensions.put(agent, None)
+            self._events.emit(SuspensionLifted(agent=agent))
+        self._store.put_suspension(agent, None)
+        if fault := await self._store.sync():
+            raise StateUnavailable(
+                f"agent {agent!r} is resumed, but a restart of the broker would suspend it again: {fault}."
+                " Correct that, then resume it again"
+            )
+        return suspended

@@ -1,0 +1,154 @@
+"""The broker's own question to a provider: whether one agent's failure is the credential's, and whether a refused one is good
+again. One small request, seldom, and never two of a profile at a time."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from equabot_broker.domain.cooldowns import Outcome
+from equabot_broker.domain.errors import AuditUnavailable
+from equabot_broker.domain.material import Held
+from equabot_broker.domain.probing import Found, Verdict
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.engine.profiles.registry import Key, Standings
+from equabot_broker.engine.timing.clock import pause
+from equabot_broker.ports import Clock, Probes
+from equabot_broker.telemetry.events import CredentialProbed, Events
+from equabot_broker.telemetry.incidents import incident
+
+_log = logging.getLogger("equabot.probes")
+
+_APART: Final = 5.0
+"""The least seconds between two questions about a profile; it doubles while they go on, and begins again after a quiet hour."""
+_APART_MOST: Final = 300.0
+_QUIET: Final = 3600.0
+_PARALLEL: Final = 2
+_LONGEST: Final = 60.0
+
+
+@dataclass(slots=True)
+class _Question:
+    """What is asked about a version of a profile, and from which steady instant on."""
+
+    version: int
+    asked: Outcome
+    at: float
+
+
+@dataclass(slots=True)
+class _Pace:
+    """When a profile was asked about last (steady), and how many seconds the next question has to wait for."""
+
+    at: float
+    apart: float = _APART
+
+
+class Confirming:
+    """Asks. `heard` is called with what came of it: the material, what was asked about, the answer, and when (seconds since the
+    epoch) the request was made."""
+
+    def __init__(self, *, clock: Clock, events: Events, standings: Standings, probes: Probes) -> None:
+        self._clock = clock
+        self._events = events
+        self._standings = standings
+        self._probes = probes
+        self._questions: dict[Key, _Question] = {}
+        self._paces: dict[Key, _Pace] = {}
+        self._flying: set[Key] = set()
+        self._slots = asyncio.Semaphore(_PARALLEL)
+        self._sooner = asyncio.Event()
+        self.heard: Callable[[Held, Outcome, Found, float], None] = lambda *_: None
+        standings.listeners.append(self._changed)
+
+    async def run(self) -> None:
+        """Works forever."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                now = self._clock.steady()
+                for key in [key for key, question in self._questions.items() if question.at <= now and key not in self._flying]:
+                    self._flying.add(key)
+                    self._pace(key, now)
+                    group.create_task(self._ask(key, self._questions.pop(key)), name=f"probe {key[1]}")
+                self._sooner.clear()
+                waits = (question.at - now for key, question in self._questions.items() if key not in self._flying)
+                await pause(self._clock, min(max(min(waits, default=_LONGEST), 0.001), _LONGEST), sooner=self._sooner)
+
+    def wonder(self, held: Held, asked: Outcome) -> bool:
+        """AUTH or BILLING was met, and what that says of the credential is not sure: find out. Returns False where it is not
+        known how."""
+        return self._plan((held.profile.agent, held.profile.id), held, asked, after=0.0)
+
+    def _changed(self, keys: frozenset[Key]) -> None:
+        """A credential that is rejected for every agent is tried again when its time has come."""
+        now = self._clock.now()
+        for key in keys:
+            held = self._standings.material.held.get(key)
+            if held is None:
+                self._questions.pop(key, None)
+                self._paces.pop(key, None)
+                continue
+            usage = self._standings.remembered(key)
+            if usage.rejected and usage.rejected_version == held.version and usage.rejected_until:
+                self._plan(key, held, Outcome.AUTH, after=usage.rejected_until - now)
+
+    def _plan(self, key: Key, held: Held, asked: Outcome, *, after: float) -> bool:
+        if held.profile.secret is None or not self._possible(held.profile, asked):
+            return False
+        pace, now = self._paces.get(key), self._clock.steady()
+        at = max(now + after, 0.0 if pace is None else pace.at + pace.apart)
+        self._questions[key] = _Question(held.version, asked, at)
+        self._sooner.set()
+        return True
+
+    def _possible(self, profile: Profile, asked: Outcome) -> bool:
+        try:
+            return self._probes.possible(profile, asked)
+        except Exception as error:  # noqa: BLE001 - a port
+            incident("probe", profile.id, error)
+            return False
+
+    async def _probe(self, profile: Profile, asked: Outcome) -> Found:
+        try:
+            return await self._probes.probe(profile, asked)
+        except Exception as error:  # noqa: BLE001 - a port: then nothing is known
+            return Found(Verdict.UNKNOWN, f"the provider cannot be asked: {incident('probe', profile.id, error)}")
+
+    async def _ask(self, key: Key, question: _Question) -> None:
+        try:
+            async with self._slots:
+                held = self._standings.material.held.get(key)
+                if held is not None and held.version == question.version and self._is_open(key, question.asked):
+                    await self._asked(key, held, question.asked)
+        except Exception as error:  # noqa: BLE001 - one profile's must not end the others'
+            incident("task", f"probe of {key[1]}", error)
+        finally:
+            self._flying.discard(key)
+            self._sooner.set()
+
+    def _pace(self, key: Key, now: float) -> None:
+        """A question is asked now: the next one has to wait."""
+        pace = self._paces.get(key)
+        again = pace is not None and now - pace.at < _QUIET
+        self._paces[key] = _Pace(now, min(pace.apart * 2, _APART_MOST) if again and pace is not None else _APART)
+
+    def _is_open(self, key: Key, asked: Outcome) -> bool:
+        """Whether there still is something to find out."""
+        met = any(evidence.outcome is asked for evidence in self._standings.evidence(key).values())
+        usage = self._standings.remembered(key)
+        return met or bool(usage.rejected) or (asked is Outcome.BILLING and asked.value in usage.failure_counts)
+
+    async def _asked(self, key: Key, held: Held, asked: Outcome) -> None:
+        profile = held.profile
+        event = CredentialProbed(provider=profile.provider, profile=profile.id, agent=profile.agent, about=asked.value)
+        with suppress(AuditUnavailable):
+            self._events.emit(event)
+            began = self._clock.now()
+            found = await self._probe(profile, asked)
+            _log.info("%s was tried on its provider (%s): %s", profile.id, asked.value, found.reason or found.verdict.value)
+            self._questions.pop(key, None)  # what was planned in the meantime is answered
+            if self._standings.material.held.get(key) == held:
+                self.heard(held, asked, found, began)
+            self._changed(frozenset({key}))

@@ -1,0 +1,114 @@
+"""Why no profile, or one profile, serves an agent: the words and the errors."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from equabot_broker.domain.credentials import Revival, way_back
+from equabot_broker.domain.errors import (
+    BrokerError,
+    NoUsableProfile,
+    ProfileNotFound,
+    ReauthRequired,
+    RefreshFailed,
+    SourceNotSynced,
+)
+from equabot_broker.domain.known_names import no_profile
+from equabot_broker.domain.material import Held
+from equabot_broker.domain.policies import Policies
+from equabot_broker.domain.profiles import State
+from equabot_broker.domain.provider import Catalog
+from equabot_broker.domain.remedies import Places, how_to_add
+from equabot_broker.domain.selection import Candidate, Plan
+from equabot_broker.engine.profiles.registry import Standings
+from equabot_broker.ports import Clock
+
+
+class Explaining:
+    """Explains what `choosing` decides."""
+
+    def __init__(self, *, clock: Clock, catalog: Catalog, policies: Policies, standings: Standings, places: Places) -> None:
+        self._clock = clock
+        self._catalog = catalog
+        self._policies = policies
+        self._standings = standings
+        self._places = places
+
+    def apply(self, *, catalog: Catalog, policies: Policies, places: Places) -> None:
+        """The configuration is another."""
+        self._catalog, self._policies, self._places = catalog, policies, places
+
+    def why(self, agent: str, candidate: Candidate, model: str = "") -> str:
+        """Why a profile that a source holds is in its state for the agent, in words of now."""
+        standing = self._standings.judge((candidate.held.profile.agent, candidate.id), agent).standing
+        standing = standing.for_model(model, now=self._clock.now())
+        return "; ".join(filter(None, (standing.reason or standing.state.value, way_back(candidate.held.profile, standing))))
+
+    def behind(self, agent: str, candidate: Candidate) -> RefreshFailed:
+        """A login that serves once it is refreshed."""
+        profile, why, wait = candidate.held.profile, self.why(agent, candidate), None
+        trouble = self._standings.trouble((profile.agent, profile.id))
+        if trouble is not None and candidate.standing.revival is Revival.FAILING:
+            wait = max(trouble.next_try - self._clock.now(), 0.0)
+        message = f"profile {profile.id!r} has to be refreshed first: {why}"
+        return RefreshFailed(message, metadata={profile.id: why}, retry_after=wait)
+
+    def reasons(self, agent: str, current: Plan) -> dict[str, str]:
+        """By id why each profile of the plan that cannot serve does not."""
+        return {c.id: self.why(agent, c) for c in current.unusable} | dict(current.excluded)
+
+    def not_found(self, agent: str, provider: str, profile: str) -> ProfileNotFound | SourceNotSynced:
+        """No source that was read holds the profile."""
+        unread = self._unread()
+        if unread is not None:
+            return unread
+        policy = self._policies.of(agent)
+        ids = (c.id for _, c in self._standings.of(agent, provider) if policy.allows_profile(provider, c.id))
+        return ProfileNotFound(no_profile(profile, ids))
+
+    def nothing_usable(self, current: Plan, agent: str, provider: str) -> BrokerError:
+        """No profile of the provider can serve the agent."""
+        reasons = self.reasons(agent, current)
+        if reasons:
+            told = "; ".join(f"{profile}: {why}" for profile, why in list(reasons.items())[:5])
+            message = f"no usable profile for provider {provider!r} ({told})"
+            return unusable(message, current.unusable, reasons, now=self._clock.now())
+        unread = self._unread()
+        if unread is not None:
+            return unread
+        return NoUsableProfile(f"no credential for provider {provider!r}: {self.how_to_add(provider)}")
+
+    def how_to_add(self, provider: str) -> str:
+        """How the broker gets a first credential of the provider."""
+        return how_to_add(self._catalog.providers.get(provider), self._places)
+
+    def unsuited(self, held: Held) -> str:
+        """What a person should know of a credential that is for one client program and goes to another."""
+        profile = held.profile
+        client = self._catalog.providers[profile.provider].only_client(profile.secret)
+        return (
+            f"{profile.provider} accepts {profile.id} from {client} only: for other programs add an API key with"
+            f" `equabot models auth add --provider {profile.provider}`. To use it for them all the same, name {profile.id},"
+            f" or run `equabot models auth order set --provider {profile.provider} {profile.id}`"
+        )
+
+    def _unread(self) -> SourceNotSynced | None:
+        unread = self._standings.material.unread
+        if not unread:
+            return None
+        sources = ", ".join(unread[:5])
+        return SourceNotSynced(f"it may be in a source that has not been read yet: {sources}; `equabot doctor` says why")
+
+
+def unusable(
+    message: str, candidates: Sequence[Candidate], reasons: Mapping[str, str], *, now: float
+) -> NoUsableProfile | ReauthRequired:
+    """The error where none of these candidates can serve."""
+    states = {candidate.standing.state for candidate in candidates}
+    if states == {State.REAUTH_REQUIRED}:
+        return ReauthRequired(message, metadata=reasons)
+    return NoUsableProfile(message, metadata=reasons, retry_after=wait(candidates, now))
+
+
+def wait(candidates: Iterable[Candidate], now: float) -> float | None:
+    """In how many seconds the first of them serves again by itself; None: it takes a person."""
+    returning = [c.standing.returns_at for c in candidates if c.standing.returns_at]
+    return max(min(returning) - now, 0.0) if returning else None

@@ -1,0 +1,311 @@
+"""Taking in what the sources hold: event → material → who is affected. One task a source; they do not wait for each other.
+
+A source that fails as nobody foresaw is unavailable, as one that cannot be read, and is followed again after a while.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Final
+
+from equabot_broker.domain.backoff import delays
+from equabot_broker.domain.claims import Place, with_place
+from equabot_broker.domain.ends import FirstSeen, judge
+from equabot_broker.domain.material import Event, Listed, Material, Shadowed, SourceState, Unavailable, apply, merge
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.engine.profiles.listeners import tell
+from equabot_broker.engine.profiles.registry import Key, Standings
+from equabot_broker.engine.timing.clock import pause
+from equabot_broker.ports import Clock, Source, StateStore, StoredVersion
+from equabot_broker.telemetry.events import Events, ProfilesChanged, SourceDoubted, SourceRecovered, SourceStale, SourceSynced
+from equabot_broker.telemetry.incidents import incident
+
+_REREAD_WITHIN: Final = 10.0
+_FAULTS_LOGGED: Final = 20
+_AGAIN: Final = {"base": 0.5, "cap": 30.0}
+"""Seconds until a source is followed again that failed as nobody foresaw."""
+
+
+@dataclass(slots=True, eq=False)
+class Followed:
+    """A source, what it has said so far, and how often it said all that it holds. Until it is `live` it changes nothing."""
+
+    source: Source
+    state: SourceState
+    count: int = 0
+    live: bool = True
+    task: "asyncio.Task[None] | None" = None
+    sooner: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Ingesting:
+    """Keeps the material equal to the sources, in the order of precedence in which they are given."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        *,
+        tail: frozenset[str],
+        clock: Clock,
+        store: StateStore,
+        events: Events,
+        standings: Standings,
+        stale_budget: float,
+        versions: Mapping[Key, StoredVersion],
+    ) -> None:
+        self._followed = [Followed(source, SourceState(source.name)) for source in sources]
+        self._group: asyncio.TaskGroup | None = None
+        self._tail = tail
+        self._clock = clock
+        self._store = store
+        self._events = events
+        self._standings = standings
+        self._versions = dict(versions)
+        self._last_version = max((stored.version for stored in versions.values()), default=0)
+        self._heard = asyncio.Condition()
+        self._ends: dict[Key, FirstSeen | None] = {}
+        self.stale_budget = stale_budget
+        self.listeners: list[Callable[[], None]] = []
+        standings.replace_material(self._merged())
+
+    async def run(self) -> None:
+        """Follows every source, forever."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for followed in self._followed:
+                self._begin(group, followed)
+            await asyncio.Event().wait()
+
+    def _begin(self, group: asyncio.TaskGroup, followed: Followed) -> None:
+        followed.task = group.create_task(self._follow(followed), name=f"source {followed.source.name}")
+
+    @property
+    def states(self) -> list[SourceState]:
+        """What each source has said, in order."""
+        return [followed.state for followed in self._followed]
+
+    async def following(self, sources: Sequence[Source], *, within: float = _REREAD_WITHIN) -> list[Followed]:
+        """Those sources, of which the new ones are read for so many seconds at most. Nothing of what they say is in effect
+        before `apply`; `forsake` ends what is not to be. Follows nothing where it does not run."""
+        known = {followed.source: followed for followed in self._followed}
+        wanted = [known.get(source) or Followed(source, SourceState(source.name), live=False) for source in sources]
+        new = [followed for followed in wanted if not followed.live]
+        if self._group is not None:
+            for followed in new:
+                self._begin(self._group, followed)
+            try:
+                await self.wait_for(lambda: all(followed.count for followed in new), within=within)
+            except BaseException:
+                self.forsake(new)
+                raise
+        return wanted
+
+    def forsake(self, followed: Iterable[Followed]) -> None:
+        """Ends following those that are not in effect."""
+        for one in followed:
+            if one not in self._followed and one.task is not None:
+                one.live = False
+                one.task.cancel()
+
+    def apply(
+        self, followed: Sequence[Followed], *, tail: frozenset[str], stale_budget: float, known: Callable[[Profile], bool]
+    ) -> None:
+        """The configuration is another: these are the sources now, as one update. One in the place of another of its name, that
+        could not be read (yet), keeps the last good profiles, those that are `known` still."""
+        began = self._clock.steady()
+        before = {one.state.name: one.state for one in self._followed}
+        dropped, self._followed = self._followed, list(followed)
+        for one in followed:
+            if not one.live:
+                one.live, one.state = True, _continued(before.get(one.state.name), one.state, known)
+        self.forsake(dropped)
+        self._tail, self.stale_budget = tail, stale_budget
+        self._changed("configuration", began, self._merged())
+
+    @property
+    def settled(self) -> bool:
+        """Whether every source has been read, or is known to be unreadable."""
+        return all(state.settled for state in self.states)
+
+    @property
+    def synced(self) -> bool:
+        """Whether every source has been read in full at least once."""
+        return all(state.synced_at is not None for state in self.states)
+
+    @property
+    def shadowed(self) -> tuple[Shadowed, ...]:
+        """Profiles that another source hides."""
+        return self._standings.material.shadowed
+
+    async def wait_settled(self) -> None:
+        """Returns once `settled`."""
+        async with self._heard:
+            await self._heard.wait_for(lambda: self.settled)
+
+    async def wait_for(self, came: Callable[[], bool], *, within: float) -> bool:
+        """Whether that came, after something was read, within so many seconds."""
+        try:
+            async with asyncio.timeout(within), self._heard:
+                await self._heard.wait_for(came)
+        except TimeoutError:
+            return False
+        return True
+
+    async def reread(self, *, within: float = _REREAD_WITHIN) -> bool:
+        """Makes every source read again. Returns whether all of them did within so many seconds."""
+        before = [(followed, followed.count) for followed in self._followed]
+        for followed, _ in before:
+            self._ask(followed)
+        return await self.wait_for(lambda: all(one.count > n or one not in self._followed for one, n in before), within=within)
+
+    def look_again(self, source: str) -> None:
+        """Makes the source of that name read again, soon."""
+        for known in self._followed:
+            if known.source.name == source:
+                self._ask(known)
+
+    def _ask(self, followed: Followed) -> None:
+        followed.sooner.set()
+        try:
+            followed.source.reread()
+        except Exception as error:  # noqa: BLE001 - a port: what is wrong with it, its events show
+            incident("source", followed.source.name, error)
+
+    async def _follow(self, followed: Followed) -> None:
+        name, waits = followed.source.name, delays(**_AGAIN, rng=random.random)
+        while True:
+            events: AsyncIterator[Event] | None = None
+            try:
+                events = followed.source.events()
+                async for event in events:
+                    await self._hear(followed, event)
+                    waits = delays(**_AGAIN, rng=random.random)
+            except Exception as error:  # noqa: BLE001 - a port: whatever it is, the other sources serve
+                fault = incident("source", name, error)
+            else:
+                fault = incident("source", name, RuntimeError("it has ended, which it never should"))
+            followed.sooner.clear()
+            await self._hear(followed, Unavailable(f"{name} cannot be read: {fault}"))
+            if isinstance(events, AsyncGenerator):
+                with suppress(Exception):
+                    await events.aclose()
+            await pause(self._clock, next(waits), sooner=followed.sooner)
+
+    async def _hear(self, followed: Followed, event: Event) -> None:
+        if followed.live:
+            self._take(self._followed.index(followed), event)
+        else:
+            followed.state = apply(followed.state, event, now=self._clock.now())
+        # What a source says of one unit is not yet an answer to `reread`.
+        followed.count += isinstance(event, Listed | Unavailable)
+        async with self._heard:
+            self._heard.notify_all()
+
+    def _take(self, index: int, event: Event) -> None:
+        began = self._clock.steady()
+        followed = self._followed[index]
+        before = followed.state
+        followed.state = apply(before, event, now=self._clock.now())
+        try:
+            merged = self._merged()
+        except Exception:
+            followed.state = before  # or no other source could be taken in
+            raise
+        self._changed(before.name, began, merged, lambda: self._tell(before, followed.state))
+
+    def _changed(self, name: str, began: float, merged: Material, say: Callable[[], None] = lambda: None) -> None:
+        """What the sources have said is in effect, and everyone concerned hears of it."""
+        keys = self._standings.replace_material(merged)
+        self._store.flush()
+        say()
+        tell(self.listeners)
+        if keys:
+            names = tuple(sorted(profile for _, profile in keys))
+            self._events.emit(ProfilesChanged(profiles=names, source=name, seconds=self._clock.steady() - began))
+
+    def _merged(self) -> Material:
+        return merge(
+            self.states, version=self._number, stale_budget=self.stale_budget, tail=self._tail, places=self._places,
+            judged=self._judged,
+        )  # fmt: skip
+
+    def _places(self, key: Key) -> Sequence[Place]:
+        stored = self._versions.get(key)
+        return () if stored is None else stored.places
+
+    def _judged(self, profile: Profile) -> Profile:
+        """The profile with the end that counts. What is to be remembered of its end is stored with its number."""
+        key = (profile.agent, profile.id)
+        if profile.declared is None:
+            self._ends.pop(key, None)
+            return profile
+        judged, seen = judge(profile, self._seen(key), lambda value: value.digest(self._store.digest_key, "end"))
+        self._ends[key] = seen
+        return judged
+
+    def _seen(self, key: Key) -> FirstSeen | None:
+        stored = self._versions.get(key)
+        return None if stored is None else stored.seen
+
+    def _number(self, profile: Profile) -> int:
+        """Equal material keeps its number, also across a restart; anything new gets one greater than all before, so that a
+        number also tells whose material it is."""
+        key = (profile.agent, profile.id)
+        held = self._standings.material.held.get(key)
+        if held is not None and held.profile == profile:
+            return held.version
+        stored = self._versions.get(key)
+        digest = b"" if profile.secret is None else profile.secret.digest(
+            self._store.digest_key, f"{profile.mode} {profile.expires_at}"
+        )  # fmt: skip
+        places = with_place(self._places(key), (profile.source, profile.unit))
+        if stored is None or stored.digest != digest:
+            self._last_version = max(int(self._clock.now() * 1000), self._last_version + 1)
+            now = StoredVersion(version=self._last_version, digest=digest, places=places, seen=self._ends.get(key))
+        else:
+            now = replace(stored, places=places, seen=self._ends.get(key))
+        if now != stored:
+            self._versions[key] = now
+            self._store.put_version(key, now)
+        return now.version
+
+    def _tell(self, before: SourceState, after: SourceState) -> None:
+        old, new = _trouble(before), _trouble(after)
+        if new and new != old:
+            self._events.emit(SourceStale(source=after.name, fault=new))
+        elif old and not new:
+            self._events.emit(SourceRecovered(source=after.name))
+        new_faults = _faults(after)
+        if new_faults and new_faults != _faults(before):
+            self._events.emit(SourceDoubted(source=after.name, faults=new_faults))
+        if after.synced_at is not None and (before.synced_at is None or (old and not new)):
+            profiles = sum(len(unit.profiles) for unit in after.units.values())
+            self._events.emit(SourceSynced(source=after.name, profiles=profiles))
+
+
+def _trouble(state: SourceState) -> str:
+    return state.fault or "; ".join(f"{unit}: {fault}" if unit else fault for unit, (fault, _) in state.stale_units.items())
+
+
+def _faults(state: SourceState) -> tuple[str, ...]:
+    """What is wrong inside its units, which can be read."""
+    found = (fault.message for unit in state.units.values() for fault in (*unit.faults, *unit.notes))
+    return tuple(islice(found, _FAULTS_LOGGED))
+
+
+def _continued(before: SourceState | None, now: SourceState, known: Callable[[Profile], bool]) -> SourceState:
+    """What a source has said since it was made, on top of what the one before it said."""
+    if before is None or (now.synced_at is not None and not now.stale_units):
+        return now
+    kept = {
+        name: replace(unit, profiles=tuple(filter(known, unit.profiles)))
+        for name, unit in before.units.items()
+        if now.synced_at is None or name in now.stale_units
+    }
+    if now.settled:
+        synced = before.synced_at if now.synced_at is None else now.synced_at
+        return replace(now, units=kept | dict(now.units), synced_at=synced)
+    return replace(before, units=kept)

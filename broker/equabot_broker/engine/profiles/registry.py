@@ -1,0 +1,361 @@
+"""What every profile is worth now: material, what is remembered of its use, and the passing of time, in one place.
+
+Everything that can change a profile's worth comes through here, and every change leaves through `listeners`: names only.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from equabot_broker.domain.cooldowns import MINUTE, Usage, held_against, shifted
+from equabot_broker.domain.credentials import Standing, Trouble, assess
+from equabot_broker.domain.evidence import Evidence, overlaid
+from equabot_broker.domain.material import Held, Material, changed
+from equabot_broker.domain.profiles import State
+from equabot_broker.domain.provider import Mode
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.domain.selection import Candidate
+from equabot_broker.engine.profiles.evidence import AgentEvidence
+from equabot_broker.engine.profiles.listeners import tell
+from equabot_broker.engine.timing.deadlines import Agenda
+from equabot_broker.ports import Clock, StateStore
+from equabot_broker.telemetry.events import CredentialStateChanged, Events
+
+Key = tuple[str, str]
+Listener = Callable[[frozenset[Key]], None]
+
+_FRESH = Usage()
+_TRIAL = MINUTE
+"""Seconds for which a request that tries a refused credential again keeps the next one from doing so."""
+
+
+def _is_other(held: Held, version: int, before: Held | None) -> bool:
+    """Whether it is another credential than the one of this version, which `before` held last."""
+    if held.profile.mode in (Mode.API_KEY, Mode.TOKEN):
+        return held.version != version
+    accounts = ("", "") if before is None else (before.profile.account, held.profile.account)
+    return all(accounts) and accounts[0] != accounts[1]
+
+
+class Standings:
+    """The board. Keys are (agent, profile id), agent "" for a profile every agent may be given. On top of it lies the evidence
+    of single agents: what one alone has met with a shared profile changes what that agent sees, and nothing else.
+
+    `listeners` hear of one change after the other, also when one of them causes the next: the board is ahead of what they have
+    heard, never behind. `generation` grows with every change.
+
+    `usage_listeners` hear of everything that is to be remembered of a profile's use; `adopting` says what other programs
+    remember, when there is new material.
+    """
+
+    def __init__(
+        self, *, clock: Clock, store: StateStore, events: Events, warn_within: float, usage: Mapping[Key, Usage]
+    ) -> None:
+        self._clock = clock
+        self._store = store
+        self._events = events
+        self._warn_within = warn_within
+        self._usage = dict(usage)
+        self._used_at: dict[Key, float] = {}
+        self._troubles: dict[Key, Trouble] = {}
+        self._evidence = AgentEvidence()
+        self._trials: dict[Key, float] = {}
+        self._board: dict[Key, Candidate] = {}
+        self._by_provider: dict[Key, set[Key]] = {}
+        self._untold: set[Key] = set()
+        self._telling = False
+        self.agenda: Agenda[Key] = Agenda()
+        self.material = Material()
+        self._secrets: tuple[Material, tuple[SecretValue, ...]] = (self.material, ())
+        self.listeners: list[Listener] = []
+        self.usage_listeners: list[Callable[[Key, Usage], None]] = []
+        self.adopting: Callable[[Material], Mapping[Key, Usage]] = lambda _: {}
+        self.generation = 0
+
+    # -- what is true --------------------------------------------------------------------------------------------------
+
+    def find(self, agent: str, profile_id: str) -> tuple[Key, Candidate] | None:
+        """The profile as the agent would see it: its own before everybody's. When it was last used may be a few seconds old."""
+        for key in ((agent, profile_id), ("", profile_id)):
+            candidate = self._board.get(key)
+            if candidate is not None:
+                return key, self._seen_by(agent, key, candidate)
+        return None
+
+    def of(self, agent: str, provider: str) -> list[tuple[Key, Candidate]]:
+        """The provider's profiles that the agent could be given, its own hiding everybody's of the same id."""
+        own = self._by_provider.get((agent, provider), set())
+        shared = self._by_provider.get(("", provider), set())
+        seen = own | {key for key in shared if (agent, key[1]) not in self._board}
+        return [(key, self._seen_by(agent, key, self._remembering(key))) for key in seen]
+
+    def all(self) -> Iterator[tuple[Key, Candidate]]:
+        """Every profile."""
+        yield from self._board.items()
+
+    def judge(self, key: Key, agent: str = "") -> Candidate:
+        """The profile as it is at this moment, for every agent or for one, in words that are not older. Raises KeyError."""
+        held, usage = self._board[key].held, self.usage(key)
+        candidate = Candidate(held, self._assess(key, held, usage, self._clock.now()), usage)
+        return self._seen_by(agent, key, candidate)
+
+    def holders(self, profile_id: str) -> list[Candidate]:
+        """Everything of that id, whoever it belongs to."""
+        agents = {agent for agent, _ in self._by_provider}
+        return [self._board[agent, profile_id] for agent in agents if (agent, profile_id) in self._board]
+
+    def providers(self) -> set[str]:
+        """Every provider that has a profile, usable or not."""
+        return {provider for _, provider in self._by_provider}
+
+    def remembered(self, key: Key) -> Usage:
+        """What is remembered of the profile's use, but for when that was last: it may have been since."""
+        return self._usage.get(key, _FRESH)
+
+    def usage(self, key: Key) -> Usage:
+        """What is remembered of the profile's use."""
+        usage = self.remembered(key)
+        used_at = self._used_at.get(key)
+        return usage if used_at is None else replace(usage, last_used=used_at)
+
+    def trouble(self, key: Key) -> Trouble | None:
+        """What is known of a login's present version that its store does not say."""
+        return self._troubles.get(key)
+
+    def evidence(self, key: Key) -> Mapping[str, Evidence]:
+        """What agents have met with the shared profile, by agent."""
+        return {} if key[0] else self._evidence.of(key[1])
+
+    def secrets(self) -> tuple[SecretValue, ...]:
+        """Every value that is live now: the same object until the material changes. May be called from any thread."""
+        material, (of, found) = self.material, self._secrets
+        if of is not material:
+            profiles = [*(held.profile for held in material.held.values()), *(hidden.profile for hidden in material.shadowed)]
+            found = tuple(value for profile in profiles for value in (profile.secret, profile.refresh) if value is not None)
+            self._secrets = (material, found)
+        return found
+
+    # -- what changes it -----------------------------------------------------------------------------------------------
+
+    def replace_material(self, material: Material) -> frozenset[Key]:
+        """New material is in effect. Returns what changed, after telling the listeners."""
+        before, self.material = self.material, material
+        adopted = self.adopting(material)
+        for key, usage in adopted.items():
+            self._remember(key, usage)
+        keys = frozenset(changed(before, material))
+        gone = {key for key in keys if key not in material.held}
+        for key in gone:
+            self._drop(key)
+        for key in (keys | adopted.keys()) - gone:
+            self._acquit(key, before.held.get(key))
+        self._reassess((keys | adopted.keys()) - gone, also=gone)
+        if before.orders != material.orders:
+            self.reordered()
+        return keys
+
+    def reordered(self) -> None:
+        """Who is tried first is another, and no profile has changed: listeners hear of no name."""
+        self.generation += 1
+        tell(self.listeners, frozenset())
+
+    def replace_usage(self, key: Key, usage: Usage) -> None:
+        """Something worth remembering happened to the profile."""
+        if not usage.rejected:
+            self._end_trials(key)
+        self._remember(key, usage)
+        self._reassess([key])
+
+    def replace_trouble(self, key: Key, trouble: Trouble | None) -> None:
+        """A refresh of a login failed, or the provider refused its access token; or that is over."""
+        if trouble is None:
+            self._troubles.pop(key, None)
+        else:
+            self._troubles[key] = trouble
+        self._reassess([key])
+
+    def replace_evidence(self, agent: str, key: Key, evidence: Evidence) -> None:
+        """What the agent has met with the shared profile. Only this agent's leases are notified."""
+        self._evidence.put(agent, key[1], evidence, now=self._clock.now())
+        if not evidence.usage.rejected:
+            self._trials.pop((agent, key[1]), None)
+        self._untold.add((agent, key[1]))
+        self._changed()
+
+    def apply(self, *, warn_within: float) -> None:
+        """The configuration is another."""
+        if warn_within != self._warn_within:
+            self._warn_within = warn_within
+            self._reassess(list(self._board))
+
+    def forgive(self, key: Key, *, version: int = 0) -> frozenset[str]:
+        """An operator holds nothing against the profile any more, whichever agent has met it: where it holds this `version`
+        of its material, 0 meaning any. Returns what that has ended."""
+        if version not in (0, self.material.held[key].version):
+            return frozenset()
+        now, met = self._clock.now(), [self.usage(key), *(own.usage for own in self.evidence(key).values())]
+        ended = frozenset(word for usage in met for word in held_against(usage, self.material.held[key].version, now=now))
+        if not key[0]:
+            self._untold.update(self._evidence.forget_all(key[1]))
+        self.replace_usage(key, Usage(last_used=self.usage(key).last_used))
+        self._changed()
+        return ended
+
+    def tried(self, agent: str, key: Key) -> None:
+        """The agent is given the credential now. Where that was refused a while ago, the others wait for what comes of it, and
+        this agent for twice as long, so that none can take every turn."""
+        if not self._seen_by(agent, key, self._board[key]).standing.trial:
+            return
+        now = self._clock.now()
+        self._trials[key] = now + _TRIAL
+        if agent != key[0]:
+            self._trials[agent, key[1]] = now + 2 * _TRIAL
+        # No listener is notified: it could not serve before, and cannot now.
+        self._place(key, self.material.held[key], now)
+        self.generation += 1
+
+    def touch(self, key: Key) -> None:
+        """The profile was handed out. Changes nothing but the memory of when; stored with `flush_used`."""
+        self._used_at[key] = self._clock.now()
+
+    def flush_used(self) -> None:
+        """Stores when profiles were last used."""
+        for key in list(self._used_at):
+            if key in self._board:
+                self._remembering(key)
+            self._remember(key, self.usage(key))
+
+    def tick(self) -> float:
+        """Takes the passing of time into account. Returns when to come again, in seconds since the epoch."""
+        now = self._clock.now()
+        if lapsed := self._evidence.lapse(now):
+            for pair in lapsed:
+                self._trials.pop(pair, None)
+            self._untold.update(lapsed)
+            self._changed()
+        if due := self.agenda.due(now):
+            self._reassess(due)
+        return min(self.agenda.next(), self._evidence.next())
+
+    def wall_moved(self, by: float) -> None:
+        """The wall clock jumped: all judgements are stale, also those whose time had not come. Cooldowns last as before."""
+        now = self._clock.now()
+        for key in list(self._usage):
+            usage = self.usage(key)
+            moved = shifted(usage, by, now=now)
+            if moved != usage:
+                self._remember(key, moved)
+        self._evidence.shift(by, now=now)
+        self._trials.clear()
+        self.agenda.clear()
+        self._reassess(list(self._board))
+
+    # -- within --------------------------------------------------------------------------------------------------------
+
+    def _acquit(self, key: Key, before: Held | None) -> None:
+        """What was met with another credential is not held against this one (ADR 27). A login's tokens come and go, and its
+        account stays: there only another account is another credential."""
+        held, usage = self.material.held.get(key), self.usage(key)
+        if held is None:
+            return
+        if not usage.clean and not usage.version:
+            self._remember(key, replace(usage, version=held.version))
+        elif not usage.clean and _is_other(held, usage.version, before):
+            self._remember(key, Usage(last_used=usage.last_used))
+        if not key[0] and before is not None and _is_other(held, before.version, before):
+            self._untold.update(self._evidence.forget_all(key[1]))
+
+    def _remember(self, key: Key, usage: Usage) -> None:
+        self._usage[key] = usage
+        self._used_at.pop(key, None)
+        self._store.put_usage(key, usage)
+        tell(self.usage_listeners, key, usage)
+
+    def _reassess(self, keys: Iterable[Key], *, also: Iterable[Key] = ()) -> None:
+        now = self._clock.now()
+        told = [key for key in keys if key in self.material.held and self._place(key, self.material.held[key], now)]
+        self._untold.update(told, also)
+        if self._untold:
+            self._changed()
+
+    def _changed(self) -> None:
+        self.generation += 1
+        if not self._telling:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._telling = True
+        try:
+            while self._untold:
+                keys = frozenset(self._untold)
+                self._untold.clear()
+                tell(self.listeners, keys)
+        finally:
+            self._telling = False
+
+    def _place(self, key: Key, held: Held, now: float) -> bool:
+        """Puts the profile on the board as it is now. Returns whether that differs from before."""
+        usage = self.usage(key)
+        standing = self._assess(key, held, usage, now)
+        before = self._board.get(key)
+        if before is not None and before.held.profile.provider != held.profile.provider:
+            self._unlist(key, before)
+        self._board[key] = Candidate(held, standing, usage)
+        self._by_provider.setdefault((key[0], held.profile.provider), set()).add(key)
+        self.agenda.plan(key, standing.valid_until)
+        if before is None or before.standing.state is not standing.state:
+            known = "" if before is None else before.standing.state.value
+            self._announce(held, known, standing.state, standing.reason or held.profile.origin)
+        return before is None or (before.held, before.standing) != (held, standing)
+
+    def _assess(
+        self, key: Key, held: Held, usage: Usage, now: float, *, trouble: Trouble | None = None, agent: str = ""
+    ) -> Standing:
+        tried = max(self._trials.get((whose, key[1]), 0.0) for whose in (agent, key[0]))
+        trouble = trouble or self._troubles.get(key)
+        return assess(held, usage, now=now, warn_within=self._warn_within, trouble=trouble, tried_until=tried)
+
+    def _seen_by(self, agent: str, key: Key, candidate: Candidate) -> Candidate:
+        """The profile as the agent is to see it, which is nearly always as every agent does."""
+        evidence = None if key[0] else self._evidence.of(key[1]).get(agent)
+        if evidence is None and (agent, key[1]) not in self._trials:
+            return candidate
+        held, usage, trouble = candidate.held, candidate.usage, self.trouble(key)
+        if evidence is not None:
+            usage = overlaid(usage, evidence, held.version)
+        if evidence is not None and evidence.refused == held.version:
+            trouble = replace(trouble or Trouble(version=held.version), refused=True)
+        return Candidate(held, self._assess(key, held, usage, self._clock.now(), trouble=trouble, agent=agent), usage)
+
+    def _remembering(self, key: Key) -> Candidate:
+        candidate = self._board[key]
+        if key in self._used_at:
+            candidate = self._board[key] = replace(candidate, usage=self.usage(key))
+        return candidate
+
+    def _drop(self, key: Key) -> None:
+        gone = self._board.pop(key)
+        self._troubles.pop(key, None)
+        self._end_trials(key)
+        if not key[0]:
+            self._untold.update(self._evidence.forget_all(key[1]))
+        self._unlist(key, gone)
+        self.agenda.forget(key)
+        self._announce(gone.held, gone.standing.state.value, State.MISSING, f"{gone.held.profile.source} no longer holds it")
+
+    def _end_trials(self, key: Key) -> None:
+        for trial in [trial for trial in self._trials if trial[1] == key[1]]:
+            del self._trials[trial]
+
+    def _unlist(self, key: Key, candidate: Candidate) -> None:
+        of_provider = (key[0], candidate.held.profile.provider)
+        self._by_provider[of_provider].discard(key)
+        if not self._by_provider[of_provider]:
+            del self._by_provider[of_provider]
+
+    def _announce(self, held: Held, before: str, after: State, reason: str) -> None:
+        profile = held.profile
+        self._events.emit(
+            CredentialStateChanged(
+                profile=profile.id, provider=profile.provider, before=before, after=after.value, reason=reason
+            )
+        )

@@ -1,0 +1,347 @@
+"""Choosing the profile for a request: orders, pins, sessions, and the plan they come to."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from equabot_broker.domain.credentials import Revival
+from equabot_broker.domain.errors import InvalidArgument, NoUsableProfile, ProfileNotFound, ProviderUnknown, RefreshFailed
+from equabot_broker.domain.hygiene import quoted
+from equabot_broker.domain.known_names import no_provider
+from equabot_broker.domain.policies import AgentPolicy, Policies
+from equabot_broker.domain.profiles import split_id
+from equabot_broker.domain.provider import Catalog
+from equabot_broker.domain.remedies import ANYWHERE, Places
+from equabot_broker.domain.selection import Candidate, Plan, explicit_order
+from equabot_broker.domain.statuses import ProfileStatus, describe
+from equabot_broker.engine.profiles.explaining import Explaining, unusable, wait
+from equabot_broker.engine.profiles.planning import Planning
+from equabot_broker.engine.profiles.registry import Standings
+from equabot_broker.engine.profiles.sessions import SessionKey, Sessions
+from equabot_broker.engine.profiles.suitability import Suitability
+from equabot_broker.ports import Clock, StateStore
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The profile for a request; `automatic` unless the request named it. `notice` is what its holder should know of it."""
+
+    candidate: Candidate
+    automatic: bool
+    notice: str = ""
+
+
+class Choosing:
+    """Decides, synchronously and in O(1) while nothing changes. A plan is thrown away when a profile changes."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        store: StateStore,
+        catalog: Catalog,
+        policies: Policies,
+        standings: Standings,
+        suitability: Suitability,
+        configured_order: Mapping[str, tuple[str, ...]],
+        orders: Mapping[tuple[str, str], tuple[str, ...]],
+        pins: Mapping[SessionKey, tuple[str, bool]],
+        places: Places = ANYWHERE,
+    ) -> None:
+        self._clock = clock
+        self._store = store
+        self._policies = policies
+        self._standings = standings
+        self._configured = configured_order
+        self._orders = dict(orders)
+        self._sessions = Sessions(store=store, pins=pins)
+        self._suitability = suitability
+        self._planning = Planning(
+            clock=clock, catalog=catalog, policies=policies, standings=standings, suitability=suitability, order=self._order
+        )
+        self.explaining = Explaining(clock=clock, catalog=catalog, policies=policies, standings=standings, places=places)
+        self.catalog = catalog
+
+    def apply(
+        self, *, catalog: Catalog, policies: Policies, configured_order: Mapping[str, tuple[str, ...]], places: Places
+    ) -> None:
+        """The configuration is another. Orders and pins that were set while the broker ran stay."""
+        self.catalog, self._policies, self._configured = catalog, policies, configured_order
+        self._planning.apply(catalog=catalog, policies=policies)
+        self.explaining.apply(catalog=catalog, policies=policies, places=places)
+
+    # -- names ---------------------------------------------------------------------------------------------------------
+
+    def resolve_names(self, provider: str, profile: str) -> tuple[str, str]:
+        """The normalised provider and the full profile id (or "") of a request that names at least one of them.
+
+        Raises InvalidArgument, ProviderUnknown.
+        """
+        if not provider and not profile:
+            raise InvalidArgument("name a provider or a profile")
+        if ":" in profile:
+            prefix, name = split_id(profile)
+            of_profile = self._known(prefix)
+            if provider and self._known(provider) != of_profile:
+                raise InvalidArgument(f"profile {quoted(profile)} is for another provider than {quoted(provider)}")
+            return of_profile, f"{of_profile}:{name}"
+        if not provider:
+            raise ProviderUnknown(f"profile {quoted(profile)} names no provider: write PROVIDER:NAME")
+        known = self._known(provider)
+        return known, f"{known}:{profile}" if profile else ""
+
+    def _known(self, provider: str) -> str:
+        known = self.catalog.normalise(provider)
+        if known is None:
+            raise ProviderUnknown(no_provider(provider, self.catalog.names()))
+        return known
+
+    # -- the choice ----------------------------------------------------------------------------------------------------
+
+    def choose(
+        self,
+        agent: str,
+        provider: str,
+        *,
+        profile: str = "",
+        session: str = "",
+        model: str = "",
+        client: str = "",
+        waits: bool = True,
+    ) -> Choice:
+        """The profile that serves a request of the agent now, for `model` where it names one, and for the program `client`
+        where that is known.
+
+        `provider` and `profile` are normalised. Raises PolicyDenied, ProfileNotFound, NoUsableProfile, ReauthRequired,
+        SourceNotSynced; and RefreshFailed for a login that has to be refreshed first, where the caller `waits` for that, or no
+        other profile serves.
+        """
+        policy = self._policies.of(agent)
+        if profile:
+            policy.check_profile(agent, provider, profile)
+            candidate = self._named(agent, provider, profile)
+        else:
+            policy.check_provider(agent, provider)
+            candidate = self._automatic((agent, session, provider), model=model, client=client, waits=waits)
+        self._standings.touch((candidate.held.profile.agent, candidate.id))
+        self._planning.used(provider, candidate.id)
+        pinned = session and candidate.id == self._sessions.pinned((agent, session, provider))[0]
+        if profile or pinned or self.suits(agent, candidate, client):
+            return Choice(candidate, automatic=not profile)
+        return Choice(candidate, automatic=True, notice=self.explaining.unsuited(candidate.held))
+
+    def plan(self, agent: str, provider: str, model: str = "", client: str = "") -> Plan:
+        """The agent's candidates of the provider, ranked for a program's requests for the model."""
+        return self._planning.plan(agent, provider, model, client)
+
+    def suits(self, agent: str, candidate: Candidate, client: str) -> bool:
+        """Whether the profile is for a program of the agent, or was named for it."""
+        if not self._suitability.is_for_another(candidate.held, client):
+            return True
+        return candidate.id not in self.plan(agent, candidate.held.profile.provider, client=client).unsuited
+
+    def _order(self, agent: str, provider: str) -> Sequence[str] | None:
+        return explicit_order(provider, stored=self._stored(agent, provider), configured=self._configured)
+
+    def has_another(
+        self, agent: str, provider: str, *, than: str, session: str = "", model: str = "", client: str = ""
+    ) -> bool:
+        """Whether a profile is ready for the agent now that is another, should that one refuse. Takes nothing."""
+        pinned, strict = self._sessions.pinned((agent, session, provider)) if session else ("", False)
+        if strict and pinned == than:
+            return False
+        ready = (one for one in self.plan(agent, provider, model, client).ordered() if one.id != than)
+        return any(_serves(one, self._clock.now()) for one in ready)
+
+    def _automatic(self, key: SessionKey, *, model: str, client: str, waits: bool) -> Candidate:
+        agent, session, provider = key
+        current = self.plan(agent, provider, model, client)
+        candidate = (self._of_session(current, key, model=model, client=client) if session else None) or current.first()
+        if candidate is None:
+            raise self.explaining.nothing_usable(current, agent, provider)
+        if not (candidate.standing.usable or candidate.standing.trial):
+            other = None if waits else next((c for c in current.ordered() if c.standing.usable), None)
+            if other is None:
+                raise self.explaining.behind(agent, candidate)
+            return other
+        if session and candidate.id != self._sessions.pinned(key)[0]:
+            first, _ = self._sessions.served(key, client)
+            kept = bool(first) and self._find(agent, provider, first) is not None
+            self._sessions.serve(key, client, first=first if kept else candidate.id, last=candidate.id)
+        return candidate
+
+    def _of_session(self, current: Plan, key: SessionKey, *, model: str, client: str) -> Candidate | None:
+        """The session's own profile, where it has one that can serve now: the pinned one, then the one that served it first,
+        then the one that served it last. A profile that had to leave a session to another comes back when it can serve again:
+        else each cooldown would drive all sessions onto the profiles that had none, and leave them there.
+
+        Raises NoUsableProfile, RefreshFailed for a strict pin that cannot serve.
+        """
+        agent, _, provider = key
+        now = self._clock.now()
+        pinned, strict = self._sessions.pinned(key)
+        if pinned:
+            candidate = self._find(agent, provider, pinned)
+            candidate = None if candidate is None else candidate.for_model(model, now=now)
+            if candidate is not None and _serves(candidate, now):
+                return candidate
+            if strict and candidate is not None and candidate.standing.revival is Revival.FAILING:
+                raise self.explaining.behind(agent, candidate)
+            if strict:
+                why = "no source holds it" if candidate is None else self.explaining.why(agent, candidate, model)
+                raise NoUsableProfile(
+                    f"the session is pinned to {pinned!r}, which cannot serve ({why}): wait, or unpin it",
+                    metadata={pinned: why},
+                    retry_after=wait([] if candidate is None else [candidate], now),
+                )
+        for profile in self._sessions.served(key, client):
+            candidate = current.find(profile)
+            if candidate is not None and _serves(candidate, now) and profile not in current.unsuited:
+                return candidate
+        return None
+
+    def _find(self, agent: str, provider: str, profile: str) -> Candidate | None:
+        """The named profile, in an order or not, if the agent may have it and it is of this provider."""
+        found = self._standings.find(agent, profile)
+        if found is None or found[1].held.profile.provider != provider:
+            return None
+        return found[1] if self._policies.of(agent).allows_profile(provider, profile) else None
+
+    def _named(self, agent: str, provider: str, profile: str) -> Candidate:
+        candidate = self._find(agent, provider, profile)
+        if candidate is None:
+            raise self.explaining.not_found(agent, provider, profile)
+        if candidate.standing.revival is not Revival.NONE:
+            raise self.explaining.behind(agent, candidate)
+        if not (candidate.standing.usable or candidate.standing.trial):
+            why = self.explaining.why(agent, candidate)
+            message = f"profile {profile!r} cannot be used: {why}"
+            raise unusable(message, [candidate], {profile: why}, now=self._clock.now())
+        return candidate
+
+    # -- what is told --------------------------------------------------------------------------------------------------
+
+    def statuses(
+        self,
+        agent: str,
+        provider: str = "",
+        *,
+        session: str = "",
+        model: str = "",
+        client: str = "",
+        operator: bool = False,
+    ) -> list[ProfileStatus]:
+        """The agent's candidates of one provider (or of every one it may use), in the order they would be tried for the model
+        and the program, then those that cannot serve. Takes nothing. An agent that may have no raw lease is shown no character
+        of a secret; an `operator` is shown the labels of every profile. Raises ProviderUnknown, PolicyDenied."""
+        policy = self._policies.of(agent)
+        labels = operator or policy.hands_out_secrets
+        self._standings.tick()
+        asked = [self._known(provider)] if provider else self._listed(agent, policy)
+        if provider:
+            policy.check_provider(agent, asked[0])
+        rows = [row for of in asked for row in self._statuses((agent, session, of), model=model, client=client)]
+        return rows if labels else [replace(row, label="") for row in rows]
+
+    def _listed(self, agent: str, policy: AgentPolicy) -> list[str]:
+        """The providers that the agent may use, and of which there is something to say."""
+        stored = {*self._orders, *self._standings.material.orders}
+        ordered = {of_provider for of_agent, of_provider in stored if of_agent == agent} | self._configured.keys()
+        allowed = sorted(p for p in self._standings.providers() | ordered if policy.allows_provider(p))
+        return [p for p in allowed if p in self.catalog.providers]
+
+    def _statuses(self, key: SessionKey, *, model: str, client: str) -> list[ProfileStatus]:
+        agent, session, provider = key
+        current = self.plan(agent, provider, model, client)
+        try:
+            lead = (self._of_session(current, key, model=model, client=client) if session else None) or current.first()
+        except (NoUsableProfile, RefreshFailed):
+            lead = None
+        usable = dict.fromkeys([*([] if lead is None else [lead.id]), *(c.id for c in current.ordered())])
+        rest = {profile: why for profile, why in self.explaining.reasons(agent, current).items() if profile not in usable}
+        pinned = self._sessions.pinned(key)[0] if session else ""
+        url = self.catalog.providers[provider].base_url
+        rows: list[ProfileStatus] = []
+        for profile in (*usable, *rest):
+            found = self._standings.find(agent, profile)
+            if found is None:
+                rows.append(ProfileStatus(id=profile, provider=provider, reason=rest[profile], base_url=url))
+                continue
+            row = describe(
+                self._standings.judge(found[0], agent).for_model(model, now=self._clock.now()),
+                reason=rest.get(profile) or self._reason(agent, found[1], current, model),
+                is_next=lead is not None and profile == lead.id,
+                usable=found[1].standing.usable and profile not in rest,
+                pinned=profile == pinned,
+                base_url=url,
+                now=self._clock.now(),
+            )
+            rows.append(row)
+        return rows
+
+    def _reason(self, agent: str, candidate: Candidate, current: Plan, model: str) -> str:
+        """Why the profile is in its state; where that is well, why it has its place."""
+        if candidate.id in current.unsuited and not candidate.for_model(model, now=self._clock.now()).standing.reason:
+            return self.explaining.unsuited(candidate.held)
+        return self.explaining.why(agent, candidate, model)
+
+    # -- pins and orders -----------------------------------------------------------------------------------------------
+
+    def pin(self, agent: str, session: str, provider: str, profile: str, *, strict: bool) -> None:
+        """Makes the session try one profile first. Raises InvalidArgument, ProfileNotFound, PolicyDenied."""
+        if not session:
+            raise InvalidArgument("a pin needs a session")
+        if not profile:
+            raise InvalidArgument("a pin needs a profile")
+        provider, profile = self.resolve_names(provider, profile)
+        self._policies.of(agent).check_profile(agent, provider, profile)
+        if self._find(agent, provider, profile) is None:
+            raise self.explaining.not_found(agent, provider, profile)
+        self._sessions.pin((agent, session, provider), profile, strict=strict)
+
+    def unpin(self, agent: str, session: str, provider: str) -> None:
+        """Takes the session's pin away. Raises ProviderUnknown."""
+        self._sessions.unpin((agent, session, self._known(provider)))
+
+    def order(self, agent: str, provider: str) -> tuple[str, ...]:
+        """The stored order override; empty for none. Raises PolicyDenied for an unknown agent, ProviderUnknown."""
+        self._policies.of(agent)
+        return self._stored(agent, self._known(provider))
+
+    def check_order(self, agent: str, provider: str, profiles: Iterable[str]) -> tuple[str, tuple[str, ...]]:
+        """The provider and the profiles of an order to be stored, normalised. Raises InvalidArgument for a profile of another
+        provider, PolicyDenied for one that the agent may not have, ProfileNotFound for one that no source holds."""
+        policy = self._policies.of(agent)
+        provider = self._known(provider)
+        profiles = list(profiles)
+        if not all(profiles):
+            raise InvalidArgument("a profile id in the order is empty")
+        wanted = tuple(dict.fromkeys(self.resolve_names(provider, profile)[1] for profile in profiles))
+        for profile in wanted:
+            policy.check_profile(agent, provider, profile)
+        missing = [profile for profile in wanted if self._find(agent, provider, profile) is None]
+        if missing:
+            raise ProfileNotFound(f"no profile {', '.join(map(quoted, missing))}: nothing was stored")
+        return provider, wanted
+
+    def set_order(self, agent: str, provider: str, profiles: Iterable[str]) -> tuple[str, ...]:
+        """Stores (or, given none, clears) an override in the broker's own state. It counts where the agent's profile store has
+        none. Raises as `check_order` does."""
+        provider, wanted = self.check_order(agent, provider, profiles)
+        if wanted:
+            self._orders[agent, provider] = wanted
+        else:
+            self._orders.pop((agent, provider), None)
+        self._store.put_order((agent, provider), wanted or None)
+        self._store.flush()
+        self._standings.reordered()
+        return wanted
+
+    def _stored(self, agent: str, provider: str) -> tuple[str, ...]:
+        key = (agent, provider)
+        return self._standings.material.orders.get(key) or self._orders.get(key, ())
+
+
+def _serves(candidate: Candidate, now: float) -> bool:
+    """Now, or once the refresh that is due has been made."""
+    standing = candidate.standing
+    return (standing.usable or standing.trial or standing.revival is Revival.COMING) and standing.cooling_until <= now

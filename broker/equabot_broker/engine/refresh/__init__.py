@@ -1,0 +1,1 @@
+"""Logins that are refreshed, and what stores remember of use."""

@@ -1,0 +1,62 @@
+"""Logins that stand in two places, a profile store and the file of the tool that made them: whenever one changes, so does the
+other."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from equabot_broker.engine.profiles.registry import Key, Standings
+from equabot_broker.engine.timing.clock import pause
+from equabot_broker.ports import Clock, StoreFault
+from equabot_broker.telemetry.incidents import incident
+
+_log = logging.getLogger("equabot.stores")
+
+_RETRY: Final = 30.0
+_LONGEST: Final = 3600.0
+
+
+class Mirroring:
+    """Keeps them equal. `mirrors` make both places of a profile equal, by profile id; they block, and raise StoreFault."""
+
+    def __init__(self, *, clock: Clock, standings: Standings, mirrors: Mapping[str, Callable[[], object]]) -> None:
+        self._clock = clock
+        self._mirrors = mirrors
+        self._uneven: set[str] = set()
+        self._sooner = asyncio.Event()
+        standings.listeners.append(self._changed)
+
+    def apply(self, mirrors: Mapping[str, Callable[[], object]]) -> None:
+        """The configuration is another: each is made equal once."""
+        self._mirrors = mirrors
+        self._uneven = set(mirrors)
+        self._sooner.set()
+
+    async def run(self) -> None:
+        """Works forever."""
+        while True:
+            self._sooner.clear()
+            failed = {profile_id for profile_id in list(self._uneven) if not await self._make_even(profile_id)}
+            self._uneven |= failed
+            await pause(self._clock, _RETRY if failed else _LONGEST, sooner=self._sooner)
+
+    def _changed(self, keys: frozenset[Key]) -> None:
+        changed = {profile_id for agent, profile_id in keys if not agent and profile_id in self._mirrors}
+        if changed:
+            self._uneven |= changed
+            self._sooner.set()
+
+    async def _make_even(self, profile_id: str) -> bool:
+        self._uneven.discard(profile_id)
+        try:
+            if (mirror := self._mirrors.get(profile_id)) is not None:
+                await asyncio.to_thread(mirror)
+        except StoreFault as fault:
+            why = str(fault)
+        except Exception as error:  # noqa: BLE001 - a port: it is tried again
+            why = str(incident("profile_store", profile_id, error))
+        else:
+            return True
+        _log.warning("%s is not the same in its tool's file and in its store: %s", profile_id, why)
+        return False

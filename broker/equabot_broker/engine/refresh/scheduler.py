@@ -1,0 +1,356 @@
+"""Keeping logins fresh, and what workloads' identities are exchanged for: ahead of their expiry, once for everybody, and for
+whoever has to wait.
+
+A login is FRESH until its time to be refreshed has come; then it is STALE, and served while it is refreshed behind; once it is
+EXPIRED, whoever asks for it waits. This is the one place that decides when a refresh is tried again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
+
+from equabot_broker.domain.backoff import delays
+from equabot_broker.domain.credentials import NEVER, Trouble
+from equabot_broker.domain.errors import RefreshFailed
+from equabot_broker.domain.logins import how_to_log_in, login_command
+from equabot_broker.domain.material import Held
+from equabot_broker.domain.oauth import Blame, Failure, refresh_at
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.engine.profiles.registry import Key, Standings
+from equabot_broker.engine.refresh.forcing import Forcing
+from equabot_broker.engine.refresh.redemption import Kind, Outcome, Redeeming
+from equabot_broker.engine.timing.clock import pause
+from equabot_broker.ports import Clock, Identities, StoreFault
+from equabot_broker.telemetry import events as told
+from equabot_broker.telemetry.events import Events
+from equabot_broker.telemetry.incidents import incident
+
+T = TypeVar("T")
+
+_log = logging.getLogger("equabot.refreshing")
+
+_PARALLEL: Final = 4
+_FIRST_RETRY: Final = 2.0
+_LAST_RETRY: Final = 300.0
+_LONGEST: Final = 5.0
+"""The loop looks this often (seconds) at the latest: the wall clock may have been set."""
+_LAST_WORDS: Final = 35.0
+_CLOCKS_APART: Final = 30.0
+_SEEN_WITHIN: Final = 0.3
+"""Seconds in which a source that follows what it reads has seen a change."""
+_ARRIVES_WITHIN: Final = 5.0
+"""Seconds in which what is in the store is read back from it."""
+_AT_ONCE_REFUSED: Final = 900.0
+"""Seconds after a forced refresh in which another refusal means that refreshing does not help."""
+
+
+@dataclass(slots=True)
+class _Plan:
+    """When a login's present version is to be refreshed: `at` by the wall clock, but not before a steady instant. `since` is
+    the steady instant of a forced refresh that it came from."""
+
+    version: int
+    at: float
+    waits: Iterator[float]
+    not_before: float = 0.0
+    forced: bool = False
+    since: float = field(default=-NEVER)
+
+
+class Refreshing:
+    """Refreshes every login that is the broker's to refresh, and exchanges the `identities` of workloads. `reread` makes a
+    source, by its name, read again; `chance` gives numbers in [0, 1)."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        events: Events,
+        standings: Standings,
+        redeeming: Redeeming,
+        reread: Callable[[str], None],
+        chance: Callable[[], float],
+        identities: Identities | None = None,
+    ) -> None:
+        self._clock = clock
+        self._events = events
+        self._standings = standings
+        self._redeeming = redeeming
+        self._reread = reread
+        self._chance = chance
+        self._identities = identities
+        self._plans: dict[Key, _Plan] = {}
+        self._forcing = Forcing(clock)
+        self._flying: set[Key] = set()
+        self._doors: dict[tuple[str, str], asyncio.Lock] = {}
+        self._slots = asyncio.Semaphore(_PARALLEL)
+        self._sooner = asyncio.Event()
+        self._news = asyncio.Event()
+        self._draining = False
+        standings.listeners.append(self._changed)
+
+    def apply(self, identities: Identities | None) -> None:
+        """The configuration is another. What is under way goes on."""
+        self._identities = identities
+
+    async def run(self) -> None:
+        """Works forever."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                for key in self._due():
+                    self._flying.add(key)
+                    group.create_task(self._fly(key), name=f"refresh {key[1]}")
+                delay = self._delay()
+                self._sooner.clear()
+                await pause(self._clock, delay, sooner=self._sooner)
+
+    async def drain(self) -> None:
+        """Begins nothing more, and returns once what is under way has ended, and what came of it is written: a refresh that is
+        cut off costs a login. Waits for as long as an endpoint may take to answer."""
+        self._draining = True
+        end = self._clock.steady() + _LAST_WORDS
+        while self._spending() and (left := end - self._clock.steady()) > 0:
+            await pause(self._clock, left, sooner=self._news)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(end - self._clock.steady(), 0.0)):
+                await self._settle(end)
+        for login in self._owed():
+            _log.error(
+                "what came of the last refresh of %s could not be written, and is lost with this process: should it be refused"
+                " from now on, %s",
+                login.id,
+                how_to_log_in(login),
+            )
+
+    async def _settle(self, end: float) -> None:
+        """Writes what came of earlier refreshes, and could not be written then."""
+        for wait in delays(base=_FIRST_RETRY, cap=_LONGEST, rng=self._chance):
+            await self._redeeming.settle()
+            if not self._owed() or self._clock.steady() + wait > end:
+                return
+            await self._clock.sleep(wait)
+
+    def _owed(self) -> list[Profile]:
+        """The logins of which something is still to be written, but for those that somebody has deleted."""
+        return [login for login in self._redeeming.owed if (login.agent, login.id) in self._standings.material.held]
+
+    def _spending(self) -> bool:
+        """Whether a refresh is under way. An exchange that is cut off costs nothing."""
+        held = self._standings.material.held
+        return any(key not in held or not held[key].profile.workload for key in self._flying)
+
+    # -- for those who found a login that cannot serve -----------------------------------------------------------------
+
+    async def patiently(self, ask: Callable[[], T], *, within: float) -> T:
+        """What `ask` returns once the login that it fails for is refreshed. Raises the last RefreshFailed after so many
+        seconds, or as soon as nothing can come of waiting; and whatever else `ask` raises."""
+        end = self._clock.steady() + within
+        while True:
+            left = end - self._clock.steady()
+            news = self._news
+            try:
+                return ask()
+            except RefreshFailed as behind:
+                if left <= (behind.retry_after or 0.0):
+                    raise
+            await pause(self._clock, left, sooner=news)
+
+    def force(self, key: Key, version: int, *, for_all: bool = True) -> bool:
+        """The provider refuses the login's access token of that version, which is refreshed now; with `for_all` it serves no
+        agent until then. False: it came from such a refresh just before, the last one is too recent, or there is nothing to
+        refresh."""
+        plan = self._plans.get(key)
+        if plan is None or plan.version != version or self._clock.steady() - plan.since < _AT_ONCE_REFUSED:
+            return False
+        if not plan.forced:
+            if not self._forcing.begin(key):
+                return False
+            plan.forced, plan.at = True, -NEVER
+            self._sooner.set()
+        trouble = self._standings.trouble(key)
+        if trouble is None or trouble.version != version:
+            trouble = Trouble(version=version)
+        if for_all and not trouble.refused:
+            self._standings.replace_trouble(key, replace(trouble, refused=True))
+        return True
+
+    def proved(self, key: Key, version: int) -> None:
+        """The provider took the login's access token of that version."""
+        plan = self._plans.get(key)
+        if plan is not None and plan.version == version:
+            plan.since = -NEVER
+
+    # -- when ----------------------------------------------------------------------------------------------------------
+
+    def _changed(self, keys: frozenset[Key]) -> None:
+        for key in keys:
+            held = self._standings.material.held.get(key)
+            if held is None:
+                self._forcing.forget(key)
+            if held is None or self._is_over(held.profile):
+                self._plans.pop(key, None)
+            elif key not in self._plans or self._plans[key].version != held.version:
+                self._plans[key] = self._planned(key, held, self._plans.get(key))
+                self._sooner.set()
+        self._tell()
+
+    def _is_over(self, profile: Profile) -> bool:
+        """Whether there is nothing more to do for it. Who is told that a login has ended may have its tokens in hand."""
+        return not profile.renews or (bool(profile.reauth) and not self._redeeming.owes(profile))
+
+    def _planned(self, key: Key, held: Held, before: _Plan | None) -> _Plan:
+        profile = held.profile
+        if (ahead := (profile.issued_at or 0.0) - self._clock.now()) > _CLOCKS_APART:
+            _log.warning(
+                "%s was refreshed %.0f s from now: this machine's clock is behind that of the one that did it; let both follow"
+                " a time server, or it is refreshed too late here and too early there",
+                profile.id,
+                ahead,
+            )
+        at = NEVER
+        if profile.secret is None:
+            at = -NEVER
+        elif profile.expires_at is not None:
+            at = refresh_at(issued_at=profile.issued_at, expires_at=profile.expires_at, chance=self._chance())
+        since = -NEVER
+        if before is not None and before.forced:
+            since = self._clock.steady()
+            self._forcing.ended(key)
+        return _Plan(held.version, at, delays(base=_FIRST_RETRY, cap=_LAST_RETRY, rng=self._chance), since=since)
+
+    def _due(self) -> list[Key]:
+        if self._draining:
+            return []
+        now, steady = self._clock.now(), self._clock.steady()
+        return [
+            key for key, plan in self._plans.items() if plan.at <= now and plan.not_before <= steady and key not in self._flying
+        ]
+
+    def _delay(self) -> float:
+        now, steady = self._clock.now(), self._clock.steady()
+        waits = (max(p.at - now, p.not_before - steady) for key, p in self._plans.items() if key not in self._flying)
+        return _LONGEST if self._draining else min(max(min(waits, default=_LONGEST), 0.001), _LONGEST)
+
+    # -- one refresh ---------------------------------------------------------------------------------------------------
+
+    async def _fly(self, key: Key) -> None:
+        try:
+            # One at a time in a store, which its lock allows anyway: those who wait for a lock each hold up a thread.
+            async with self._door(key), self._slots:
+                plan, held = self._plans.get(key), self._standings.material.held.get(key)
+                if held is None or self._is_over(held.profile):
+                    self._plans.pop(key, None)
+                elif plan is not None and not self._draining:
+                    await self._refresh(key, held, plan)
+        except Exception as error:  # noqa: BLE001 - one login's must not end the others'
+            incident("task", f"refresh of {key[1]}", error)
+            if (failed := self._plans.get(key)) is not None:
+                failed.not_before = self._clock.steady() + next(failed.waits)
+        finally:
+            self._flying.discard(key)
+            self._sooner.set()
+            self._tell()
+
+    def _door(self, key: Key) -> asyncio.Lock:
+        held = self._standings.material.held.get(key)
+        store = (held.profile.source, held.profile.unit) if held is not None else ("", "")
+        return self._doors.setdefault(store, asyncio.Lock())
+
+    async def _refresh(self, key: Key, held: Held, plan: _Plan) -> None:
+        began = self._clock.steady()
+        try:
+            outcome = await self._renew(held.profile, forced=plan.forced)
+        except StoreFault as fault:
+            outcome = Outcome(Kind.FAILED, Failure(Blame.TRANSIENT, "store", str(fault)))
+        except Exception as error:  # noqa: BLE001 - a port: it is tried again, and what was sent is remembered as sent
+            unforeseen = incident("token_endpoint", held.profile.id, error)
+            outcome = Outcome(Kind.FAILED, Failure(Blame.TRANSIENT, "unexpected", f"it cannot be refreshed: {unforeseen}"))
+        if outcome.kind is Kind.HELD:
+            self._reread(held.profile.source)
+            plan.not_before = self._clock.steady() + next(plan.waits)
+            if not plan.forced and held.profile.expires_at is not None:
+                plan.at = held.profile.expires_at
+            return
+        if outcome.kind is Kind.FAILED and outcome.failure is not None:
+            self._failed(key, held, plan, outcome.failure)
+            return
+        self._ended(held, outcome, self._clock.steady() - began)
+        if not await self._arrived(key, held):
+            gone = outcome.kind is Kind.GONE
+            why = "it is in no store, so it cannot be refreshed" if gone else "what its store holds has not been read back"
+            self._failed(key, held, plan, Failure(Blame.TRANSIENT, "store", why))
+
+    async def _renew(self, profile: Profile, *, forced: bool) -> Outcome:
+        if not profile.workload or self._identities is None:
+            return await self._redeeming.redeem(profile, forced=forced)
+        failure = await self._identities.exchange(profile.id)
+        return Outcome(Kind.REFRESHED) if failure is None else Outcome(Kind.FAILED, failure)
+
+    def _ended(self, held: Held, outcome: Outcome, seconds: float) -> None:
+        profile = held.profile
+        if outcome.kind in (Kind.REFRESHED, Kind.ADOPTED):
+            adopted = outcome.kind is Kind.ADOPTED
+            self._events.emit(
+                told.RefreshSucceeded(
+                    profile=profile.id, provider=profile.provider, adopted=adopted, seconds=seconds, agent=profile.agent
+                )
+            )
+        elif outcome.failure is not None:
+            command = login_command(profile.id, profile.agent)
+            self._events.emit(
+                told.ReauthRequired(
+                    profile=profile.id,
+                    provider=profile.provider,
+                    reason=outcome.failure.reason,
+                    command=command,
+                    agent=profile.agent,
+                )
+            )
+
+    def _failed(self, key: Key, held: Held, plan: _Plan, failure: Failure) -> None:
+        wait = next(plan.waits) if failure.retry_after is None else max(failure.retry_after, _FIRST_RETRY)
+        plan.not_before = self._clock.steady() + wait
+        profile, now = held.profile, self._clock.now()
+        if failure.blame is Blame.UNCERTAIN and not plan.forced and profile.expires_at is not None:
+            plan.at = max(profile.expires_at, plan.at)
+        trouble = self._standings.trouble(key)
+        if trouble is None or trouble.version != held.version:
+            trouble = Trouble(version=held.version)
+        wait = max(wait, plan.at - now)
+        self._standings.replace_trouble(key, replace(trouble, failure=failure.reason, next_try=now + wait))
+        self._events.emit(
+            told.RefreshFailed(
+                profile=profile.id,
+                provider=profile.provider,
+                outcome=failure.blame.value,
+                reason=failure.reason,
+                retry_in=wait,
+                agent=profile.agent,
+            )
+        )
+
+    async def _arrived(self, key: Key, before: Held) -> bool:
+        """Whether what is in the store now has come from its source, which is asked to look where it has not seen it itself:
+        that may read a hundred other things as well."""
+        if await self._came(key, before, within=_SEEN_WITHIN):
+            return True
+        self._reread(before.profile.source)
+        return await self._came(key, before, within=_ARRIVES_WITHIN)
+
+    async def _came(self, key: Key, before: Held, *, within: float) -> bool:
+        end = self._clock.steady() + within
+        while self._standings.material.held.get(key) == before:
+            left = end - self._clock.steady()
+            if left <= 0:
+                return False
+            await pause(self._clock, left, sooner=self._news)
+        return True
+
+    # -- news ----------------------------------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()

@@ -1,0 +1,1 @@
+"""When: the clock, and what is due."""

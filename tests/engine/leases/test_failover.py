@@ -1,0 +1,224 @@
+"""Failover: one hop to where a lease can stay, whatever else happens in the same breath."""
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from equabot_broker.domain.cooldowns import Outcome, Usage
+from equabot_broker.domain.errors import LeaseNotFound, NoUsableProfile, ProfileNotFound
+from equabot_broker.domain.leases import Lease
+from equabot_broker.engine.leases.mailboxes import News
+from equabot_broker.engine.leases.messages import Request
+from equabot_broker.engine.leases.streams import LeaseStream
+from equabot_broker.engine.profiles.registry import Key
+from equabot_broker.telemetry.events import LeaseRevoked
+from tests.fakes.engine import ANYTHING, Engine, profile
+
+A, B, C = "anthropic:a", "anthropic:b", "anthropic:c"
+ANY = Request(provider="anthropic")
+
+
+@pytest.fixture
+def engine() -> Engine:
+    made = Engine(agents={"main": ANYTHING, "other": ANYTHING})
+    made.put(profile(A), profile(B), profile(C))
+    return made
+
+
+def stream(engine: Engine, agent: str = "main", named: str = "") -> LeaseStream:
+    return engine.leasing.stream(agent, replace(ANY, profile=named))
+
+
+def lease_of(engine: Engine, one: LeaseStream) -> Lease:
+    lease = engine.leasing._ledger.get(one._granted.lease.id)
+    assert lease is not None
+    return lease
+
+
+def on(engine: Engine) -> list[str]:
+    return [lease.profile for lease in engine.leasing.living()]
+
+
+def cool(engine: Engine, *profiles: str) -> None:
+    for profile_id in profiles:
+        engine.standings.replace_usage(("", profile_id), Usage(cooldown_until=engine.clock.now() + 60))
+
+
+# -- settling -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_lease_that_can_stay_stays(engine: Engine) -> None:
+    """Nothing is chosen for it, so no turn is taken."""
+    lease = lease_of(engine, stream(engine))
+    assert engine.leasing._rehoming.settle(lease) is lease
+    assert engine.choosing.plan("main", "anthropic").ordered()[0].id == B
+
+
+async def test_settling_says_why_it_cannot(engine: Engine) -> None:
+    """As choosing would."""
+    automatic, named = (engine.leasing.acquire("main", replace(ANY, profile=i)).lease for i in ("", B))
+    engine.put(profile(A, None))
+    with pytest.raises(NoUsableProfile):
+        engine.leasing._rehoming.settle(automatic)
+    with pytest.raises(ProfileNotFound):
+        engine.leasing._rehoming.settle(named)
+    with pytest.raises(LeaseNotFound):
+        engine.leasing._rehoming.look(named)
+
+
+async def test_a_moved_lease_keeps_its_end(engine: Engine) -> None:
+    """But for what is left of the credential that it moves to."""
+    lease = engine.leasing.acquire("main", ANY).lease
+    engine.put(profile(B, expires_at=engine.clock.now() + 60))
+    moved = engine.leasing._rehoming.settle(lease)
+    assert moved == replace(lease, profile=B, expires_at=engine.clock.steady() + 60)
+
+
+async def test_what_is_deleted_is_revoked(engine: Engine) -> None:
+    """A lease without a stream ends with its profile, unless another could take it: then it is moved when its holder asks."""
+    named, automatic = (engine.leasing.acquire("main", replace(ANY, profile=i)).lease for i in (B, ""))
+    assert (named.profile, automatic.profile) == (B, A)
+    engine.put(profile(C))
+    assert list(engine.leasing.living()) == [automatic]
+    engine.put()
+    assert list(engine.leasing.living()) == []
+    assert [event.reason for event in engine.emitted if isinstance(event, LeaseRevoked)] == ["no_usable_profile"] * 2
+    with pytest.raises(LeaseNotFound):
+        engine.leasing.renew("main", named.id)
+
+
+async def test_what_is_only_hidden_or_another_agents_is_not_revoked(engine: Engine) -> None:
+    """An agent's own profile of the same name goes: everybody's is there again, and so is the lease of whoever had that."""
+    engine.put(profile(A, "own", agent="other"), profile(A))
+    leases = [engine.leasing.acquire(agent, replace(ANY, profile=A)).lease for agent in ("main", "other")]
+    engine.put(profile(A))
+    assert list(engine.leasing.living()) == leases
+
+
+# -- several things at once -----------------------------------------------------------------------------------------------
+
+
+async def test_one_change_is_one_hop(engine: Engine) -> None:
+    """What vanishes in the same listing is not stopped at on the way."""
+    one = stream(engine)
+    engine.put(profile(B, None), profile(C))
+    assert on(engine) == [C]
+    assert one._mailbox._news == News.ROTATED
+
+
+async def test_all_at_once_is_the_end_of_all(engine: Engine) -> None:
+    """A thousand streams over three profiles that vanish together end, each for the one reason, and leave nothing behind."""
+    streams = [stream(engine, "main" if n % 2 else "other") for n in range(1000)]
+    engine.put()
+    assert engine.leasing.count() == (0, 0)
+    assert Counter(event.reason for event in engine.emitted if isinstance(event, LeaseRevoked)) == {"no_usable_profile": 1000}
+    assert all(News.ENDED in one._mailbox._news for one in streams)
+    assert len(engine.leasing.agenda) < 1100
+
+
+async def test_a_thousand_streams_find_new_homes_evenly(engine: Engine) -> None:
+    """In one turn."""
+    streams = [stream(engine, named="") for _ in range(999)]
+    assert Counter(on(engine)) == {A: 333, B: 333, C: 333}
+    engine.put(profile(B), profile(C))
+    assert sorted(Counter(on(engine)).values()) == [499, 500]
+    assert sum(one._mailbox._news == News.ROTATED for one in streams) == 333
+
+
+async def test_back_and_forth_is_heard_of_once(engine: Engine) -> None:
+    """A profile that cools, heals and cools before anyone reads."""
+    one = stream(engine)
+    cool(engine, A, B)
+    assert on(engine) == [C]
+    cool(engine, C)
+    engine.standings.replace_usage(("", A), Usage())
+    assert on(engine) == [A]
+    assert one._mailbox._news == News.ROTATED
+
+
+# -- changes inside changes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [0, 99])
+async def test_leases_may_end_while_others_are_being_moved(engine: Engine, place: int) -> None:
+    """Somebody else who listens revokes them, before or after failover had its turn."""
+    streams = [stream(engine) for _ in range(9)]
+
+    def revoke(_: frozenset[Key]) -> None:
+        for one in streams[::2]:
+            engine.leasing.revoke("main", one._granted.lease.id)
+
+    engine.standings.listeners.insert(place, revoke)
+    engine.put(profile(B), profile(C))
+    assert engine.leasing.count() == (4, 4)
+    assert set(on(engine)) <= {B, C}
+
+
+async def test_an_end_that_causes_an_end(engine: Engine) -> None:
+    """A sink that revokes everything of an agent when one of its streams ends: each ends once."""
+    for _ in range(5):
+        stream(engine)
+        stream(engine, named=A)
+
+    def avenge(event: object) -> None:
+        if isinstance(event, LeaseRevoked) and event.reason == "no_usable_profile":
+            engine.leasing.revoke_matching(agent=event.agent)
+
+    engine.events.sinks.append(avenge)
+    engine.put(profile(B), profile(C))
+    assert engine.leasing.count() == (0, 0)
+    ends = Counter(event.reason for event in engine.emitted if isinstance(event, LeaseRevoked))
+    assert ends == {"no_usable_profile": 1, "revoked": 9}
+
+
+async def test_a_failure_that_causes_a_failure(engine: Engine) -> None:
+    """A listener that brings down the next profile when it hears of one: the stream is decided on when all is said."""
+    one = stream(engine)
+
+    def domino(keys: frozenset[Key]) -> None:
+        for _, profile_id in keys:
+            following = {A: B, B: C}.get(profile_id)
+            if following and not engine.standings.usage(("", following)).cooldown_until:
+                cool(engine, following)
+
+    engine.standings.listeners.append(domino)
+    engine.put(profile(A, "rotated"), profile(B), profile(C))
+    assert engine.standings.usage(("", C)).cooldown_until
+    assert on(engine) == [A]
+    engine.clock.advance(1)
+    cool(engine, A)
+    assert lease_of(engine, one).profile == B
+
+
+async def test_granting_while_everything_changes(engine: Engine) -> None:
+    """A listener that takes a stream of its own gets one that can serve, and it is not lost."""
+    taken: list[str] = []
+
+    def take(_: frozenset[Key]) -> None:
+        if len(taken) < 3:
+            taken.append(stream(engine, "other")._granted.lease.profile)
+
+    engine.standings.listeners.insert(0, take)
+    stream(engine)
+    engine.put(profile(C))
+    cool(engine, C)
+    assert set(taken) == {C}
+    assert engine.leasing.count() == (1 + len(taken), 1 + len(taken))
+
+
+async def test_time_that_passes_inside_a_change(engine: Engine) -> None:
+    """A credential that expires while a failover is being decided is not moved to: whoever asks next sees it, and moves on."""
+    engine.put(profile(A), profile(B, expires_at=engine.clock.now() + 10), profile(C))
+    one = stream(engine)
+    engine.standings.listeners.insert(0, lambda _: engine.clock.advance(5))
+    engine.leasing.report("main", one._granted.lease.id, Outcome.RATE_LIMIT)
+    engine.clock.advance(10)
+    engine.expiring.turn()
+    assert on(engine) == [C]
+    async with asyncio.timeout(60):
+        await one.next()
+        notice = await one.next()
+    assert notice.grant is not None
+    assert notice.grant.lease.profile == C

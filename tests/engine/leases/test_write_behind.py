@@ -1,0 +1,47 @@
+"""Storing soon: before the answer where there is time for it, and together under load."""
+
+import asyncio
+
+from equabot_broker.engine.leases.write_behind import Flushing
+from tests.fakes.state import MemoryStateStore
+
+
+async def flushed(store: MemoryStateStore, times: int) -> None:
+    async with asyncio.timeout(60):
+        while store.flushes < times:  # noqa: ASYNC110 - a store tells nobody
+            await asyncio.sleep(0)
+
+
+async def test_one_that_comes_alone_is_flushed_at_once() -> None:
+    """Inside the call: whoever is answered may rely on it."""
+    store = MemoryStateStore()
+    Flushing(store).soon()
+    assert store.flushes == 1
+
+
+async def test_under_load_many_share_one() -> None:
+    """What comes within milliseconds of the last flush waits for the next, and none is forgotten."""
+    store = MemoryStateStore()
+    flushing = Flushing(store)
+    flushing.soon()
+    await flushed(store, 1)
+    for n in range(1000):
+        store.put_order(("main", str(n)), ("p:a",))
+        flushing.soon()
+    await flushed(store, 2)
+    assert len(store.load().orders) == 1000
+    assert store.flushes == 2
+
+
+async def test_a_store_that_cannot_write_is_asked_again_with_the_next() -> None:
+    """What it kept is written then."""
+    store = MemoryStateStore()
+    flushing = Flushing(store)
+    store.broken = "disk full"
+    store.put_order(("main", "p"), ("p:a",))
+    flushing.soon()
+    await asyncio.sleep(0)
+    store.broken = ""
+    flushing.soon()
+    await flushed(store, 1)
+    assert store.load().orders == {("main", "p"): ("p:a",)}
