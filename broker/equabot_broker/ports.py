@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
-from equabot_broker.domain.auth_document import Document
 from equabot_broker.domain.cooldowns import Outcome, Usage
 from equabot_broker.domain.ends import FirstSeen
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.material import Event
-from equabot_broker.domain.oauth import Answer, Failure, TokenRequest
 from equabot_broker.domain.probing import Found
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.suspension import Suspension
+from equabot_broker.formats.auth_document import Document
+from equabot_broker.oauth.refreshing import Answer, Failure, TokenRequest
 
 
 class Clock(Protocol):

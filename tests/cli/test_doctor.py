@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.domain.auth_document import fingerprint
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.formats.auth_document import fingerprint
 from tests.cli.test_onboard import log_in_to_claude
 from tests.fakes.host import KEY, TOKEN, Done, Host
 from tests.fakes.token_endpoint import TokenEndpoint

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.auth_document import PENDING
+from equabot_broker.formats.auth_document import PENDING
 from tests.cli.test_onboard import log_in_to_claude
 from tests.fakes.host import KEY, TOKEN, Host
 

@@ -7,7 +7,7 @@ import pytest
 
 from equabot_broker.config.faults import ConfigurationFaults
 from equabot_broker.config.load import load
-from equabot_broker.domain.workload import Workload
+from equabot_broker.oauth.workload import Workload
 from equabot_broker.providers import PROVIDERS
 from tests.config.test_assemble import faults, sound
 

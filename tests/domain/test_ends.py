@@ -5,13 +5,13 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.annotations import EXPIRES_AT, keys_after_end
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.credentials import assess
 from equabot_broker.domain.ends import FirstSeen, declare, judge
 from equabot_broker.domain.material import Held
 from equabot_broker.domain.profiles import Profile, State
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.formats.annotations import EXPIRES_AT, keys_after_end
 from tests.fakes.engine import profile
 
 A = "anthropic:a"

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from equabot_broker.domain.discovery import Rules
-from equabot_broker.domain.oauth import Answer, Failure
 from equabot_broker.domain.provider import Catalog, Provider
 from equabot_broker.domain.selection import Candidate
 from equabot_broker.engine.leases.messages import Grant, Request
+from equabot_broker.oauth.refreshing import Answer, Failure
 from equabot_broker.telemetry import events
 from tests.fakes.engine import Engine
 from tests.fakes.profile_store import MemoryProfileStore, StoreSource

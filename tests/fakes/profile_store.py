@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from equabot_broker.domain.auth_document import Document
-from equabot_broker.domain.auth_entries import store_unit
 from equabot_broker.domain.discovery import Rules
 from equabot_broker.domain.material import Listed
+from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_entries import store_unit
 from equabot_broker.ports import LockedStore, StoreFault
 from tests.fakes.source import FakeSource
 

@@ -5,8 +5,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from equabot_broker.domain.oauth import Answer, Blame, Failure, TokenRequest
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.oauth.refreshing import Answer, Blame, Failure, TokenRequest
 
 LOST = Failure(Blame.UNCERTAIN, "no_answer", "the token endpoint was asked, and its answer is lost")
 UNREACHED = Failure(Blame.TRANSIENT, "unreachable", "cannot connect to login.acme.example")

@@ -9,7 +9,7 @@ from openai.auth import k8s_service_account_token_provider
 from openai.auth._workload import WorkloadIdentityAuth
 
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.domain.workload import Identity, Workload, exchange_request
+from equabot_broker.oauth.workload import Identity, Workload, exchange_request
 from equabot_broker.providers import PROVIDERS
 from tests.fakes.identity_exchange import VENDORS, IdentityExchange, Issuer
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 from equabot_broker.domain.material import Listed, Unit
-from equabot_broker.domain.oauth import Blame, Failure
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode, Provider
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.domain.selection import Candidate
 from equabot_broker.engine.leases.messages import Request
+from equabot_broker.oauth.refreshing import Blame, Failure
 from tests.fakes.clock import FakeClock
 from tests.fakes.engine import Engine
 from tests.fakes.source import FakeSource

@@ -14,13 +14,13 @@ from equabot_broker.config.load import load
 from equabot_broker.domain.errors import CannotStart
 from equabot_broker.domain.material import Fault, Listed, Unavailable
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.domain.tool_logins import CLAUDE
-from equabot_broker.domain.workload import Workload
 from equabot_broker.engine.timing.clock import SystemClock
+from equabot_broker.formats.tool_logins import CLAUDE
 from equabot_broker.identity.published_keys import KeysOfFile, KeysUnread
 from equabot_broker.identity.server_certificate import ServerCertificate
 from equabot_broker.kube import _client
 from equabot_broker.kube._faults import KubeFault
+from equabot_broker.oauth.workload import Workload
 from equabot_broker.ports import Source, StoreFault
 from equabot_broker.sources.dotenv import Dotenv, DotenvOptions
 from equabot_broker.sources.mounted import Mounted, MountedOptions

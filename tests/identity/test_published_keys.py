@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.domain.account_tokens import read_token
 from equabot_broker.domain.errors import IdentityUnchecked, Unidentified
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.identity.account_tokens import read_token
 from equabot_broker.identity.published_keys import KeysOfApi, KeysOfFile, KeysUnread, Published, PublishedKeys
 from equabot_broker.kube.api import KubeApi
 from tests.fakes.clock import FakeClock

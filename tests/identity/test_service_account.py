@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from equabot_broker.domain.account_tokens import AccountToken
 from equabot_broker.domain.callers import Callers, Identified, Shown
 from equabot_broker.domain.errors import BrokerError, IdentityUnchecked, PolicyDenied, Unidentified
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.identity.account_tokens import AccountToken
 from equabot_broker.identity.service_account import ServiceAccounts
 from tests.fakes.clock import FakeClock
 from tests.fakes.issuer import Issuer

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.domain.account_tokens import AccountToken, read_token
 from equabot_broker.domain.errors import IdentityUnchecked, Unidentified
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.identity.account_tokens import AccountToken, read_token
 from equabot_broker.identity.token_review import TokenReviews
 from equabot_broker.kube.api import KubeApi
 from tests.fakes.issuer import Issuer

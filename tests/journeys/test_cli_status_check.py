@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from equabot_broker.domain.auth_document import fingerprint
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.formats.auth_document import fingerprint
 from equabot_client import Outcome
 from tests.journeys.running import RunningBroker
 

@@ -27,8 +27,8 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.domain.auth_document import with_entry
 from equabot_broker.engine.timing.clock import SystemClock
+from equabot_broker.formats.auth_document import with_entry
 from equabot_broker.storage.agent_stores import AgentStores
 from equabot_client import errors
 from tests.fakes.token_endpoint import Entry, TokenEndpoint

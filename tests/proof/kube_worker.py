@@ -11,15 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from equabot_broker.domain.auth_document import Document
 from equabot_broker.domain.discovery import Rules
-from equabot_broker.domain.logins import digest
-from equabot_broker.domain.oauth import refresh_at
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Catalog, Provider
 from equabot_broker.engine.refresh.redemption import Kind, Redeeming
 from equabot_broker.engine.timing.clock import SystemClock
+from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.refresh_marks import digest
 from equabot_broker.kube.api import Json, KubeApi, KubeFault
+from equabot_broker.oauth.refreshing import refresh_at
 from equabot_broker.ports import LockedStore, StoreFault
 from equabot_broker.sources._secret import read_secret
 from equabot_broker.storage.secret_store import SecretOptions, SecretStores

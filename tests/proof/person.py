@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from equabot_broker.domain.auth_document import with_entry
-from equabot_broker.domain.logins import digest
 from equabot_broker.engine.timing.clock import SystemClock
+from equabot_broker.formats.auth_document import with_entry
+from equabot_broker.formats.refresh_marks import digest
 from equabot_broker.ports import StoreFault
 from equabot_broker.storage.agent_stores import AgentStores
 from tests.proof.worker import World

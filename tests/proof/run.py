@@ -23,8 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
 
-from equabot_broker.domain.logins import digest
 from equabot_broker.engine.refresh.redemption import Kind
+from equabot_broker.formats.refresh_marks import digest
 from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
 from tests.fakes.token_endpoint import read_ledger
 from tests.proof.person import Ended, Person, watch

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from equabot_broker.domain.logins import digest
+from equabot_broker.formats.refresh_marks import digest
 from tests.fakes.token_endpoint import Entry
 from tests.proof.person import Ended
 from tests.proof.verdict import Death, Evidence, violations

@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from equabot_broker.domain.logins import INTERRUPTED, SUPERSEDED, digest
+from equabot_broker.domain.relogin import INTERRUPTED, SUPERSEDED
+from equabot_broker.formats.refresh_marks import digest
 from tests.fakes.token_endpoint import LOSING, REFUSING, Entry
 from tests.proof.person import Ended
 from tests.proof.worker import DOUBTFUL

@@ -20,14 +20,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from equabot_broker.domain.auth_document import Document
-from equabot_broker.domain.auth_entries import store_unit
 from equabot_broker.domain.discovery import Rules
-from equabot_broker.domain.logins import digest
-from equabot_broker.domain.oauth import Answer, Blame, Failure, TokenRequest, refresh_at
 from equabot_broker.domain.provider import Catalog, Provider
 from equabot_broker.engine.refresh.redemption import Kind, Redeeming
 from equabot_broker.engine.timing.clock import SystemClock
+from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_entries import store_unit
+from equabot_broker.formats.refresh_marks import digest
+from equabot_broker.oauth.refreshing import Answer, Blame, Failure, TokenRequest, refresh_at
 from equabot_broker.ports import LockedStore, StoreFault
 from equabot_broker.storage.agent_stores import AgentStores
 from equabot_broker.storage.login_places import LoginPlaces

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from equabot_broker.domain.material import Listed, Unit
-from equabot_broker.domain.tool_logins import CLAUDE
 from equabot_broker.engine.timing.clock import SystemClock
+from equabot_broker.formats.tool_logins import CLAUDE
 from equabot_broker.ports import Source
 from equabot_broker.sources.dotenv import Dotenv, DotenvOptions
 from equabot_broker.sources.env import Env

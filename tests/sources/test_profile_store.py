@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.domain.auth_document import Document, with_entry
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.material import Changed, Listed, Unit
 from equabot_broker.engine.timing.clock import SystemClock
+from equabot_broker.formats.auth_document import Document, with_entry
 from equabot_broker.sources.profile_store import ProfileStores
 from equabot_broker.storage.agent_stores import AgentStores
 from equabot_broker.storage.sealing import Seal

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from equabot_broker.domain.material import Listed, Unavailable
-from equabot_broker.domain.tool_logins import CLAUDE, CODEX, QWEN, Tool
+from equabot_broker.formats.tool_logins import CLAUDE, CODEX, QWEN, Tool
 from equabot_broker.sources.tool_login import ToolLogin, ToolLoginOptions
 from tests.fakes.following import RULES, following, live_watch
 

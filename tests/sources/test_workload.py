@@ -11,12 +11,12 @@ import pytest
 from equabot_broker.config.reading import Report
 from equabot_broker.config.vendors import Known
 from equabot_broker.domain.material import Fault, Listed
-from equabot_broker.domain.oauth import Blame, Failure
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.domain.workload import SIZE_MAX, Workload
 from equabot_broker.engine.timing.clock import SystemClock
+from equabot_broker.oauth.refreshing import Blame, Failure
+from equabot_broker.oauth.workload import SIZE_MAX, Workload
 from equabot_broker.sources.workload import Workloads
 from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
 from tests.fakes.following import following

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.auth_document import Document, with_order
 from equabot_broker.engine.timing.clock import SystemClock
+from equabot_broker.formats.auth_document import Document, with_order
 from equabot_broker.ports import LockedStore, ProfileStore, StoreFault
 from equabot_broker.storage.agent_stores import AgentStores
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.auth_document import LARGEST, Document, with_order
+from equabot_broker.domain.untrusted_json import LARGEST
 from equabot_broker.engine.timing.clock import SystemClock
+from equabot_broker.formats.auth_document import Document, with_order
 from equabot_broker.ports import StoreFault
 from equabot_broker.storage.auth_profiles import AuthProfiles
 
@@ -324,7 +325,7 @@ def test_a_replacement_does_not_overwrite_what_another_wrote_past_the_lock(store
 _WRITER = """
 import sys
 from pathlib import Path
-from equabot_broker.domain.auth_document import with_entry
+from equabot_broker.formats.auth_document import with_entry
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.storage.auth_profiles import AuthProfiles
 store = AuthProfiles(Path(sys.argv[1]), clock=SystemClock())

@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from equabot_broker.domain.auth_document import Document
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
+from equabot_broker.formats.auth_document import Document
 from equabot_broker.ports import LockedStore
 from equabot_broker.storage.login_places import LoginPlaces
 from tests.fakes.profile_store import MemoryProfileStore

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.auth_document import with_entry, with_fields
 from equabot_broker.domain.discovery import Rules
-from equabot_broker.domain.tool_logins import CLAUDE, CODEX, QWEN, Tool
+from equabot_broker.formats.auth_document import with_entry, with_fields
+from equabot_broker.formats.tool_logins import CLAUDE, CODEX, QWEN, Tool
 from equabot_broker.ports import StoreFault
 from equabot_broker.providers import BUILT_IN
 from equabot_broker.storage.auth_profiles import AuthProfiles

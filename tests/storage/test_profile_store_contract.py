@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.auth_document import Document, with_order
 from equabot_broker.engine.timing.clock import SystemClock
+from equabot_broker.formats.auth_document import Document, with_order
 from equabot_broker.ports import ProfileStore, StoreFault
 from equabot_broker.storage.agent_stores import AgentStores
 from tests.fakes.profile_store import MemoryProfileStore

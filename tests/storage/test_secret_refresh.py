@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.domain.auth_document import Document
 from equabot_broker.domain.discovery import Rules
-from equabot_broker.domain.logins import digest
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Catalog, Mode, Provider
-from equabot_broker.domain.secret_logins import SecretLogins
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.refresh.redemption import Kind, Outcome, Redeeming
+from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.refresh_marks import digest
+from equabot_broker.formats.secret_logins import SecretLogins
 from equabot_broker.ports import StoreFault
 from equabot_broker.storage.secret_store import LOCKED_FOR, SecretStores
 from tests.fakes.clock import HurriedClock

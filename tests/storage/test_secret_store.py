@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.domain.auth_document import Document
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
 from equabot_broker.engine.timing.clock import SystemClock
+from equabot_broker.formats.auth_document import Document
 from equabot_broker.kube.api import KubeApi
 from equabot_broker.ports import Clock, StoreFault
 from equabot_broker.storage.secret_store import SecretOptions, SecretStores

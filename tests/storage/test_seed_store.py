@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.domain.auth_document import Document, entry_of_token, with_entry, with_fields, without_entry
-from equabot_broker.domain.auth_entries import entry_ids, store_unit, with_order_of
-from equabot_broker.domain.auth_usage import with_usage
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.discovery import Rules
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.timing.clock import SystemClock
+from equabot_broker.formats.auth_document import Document, entry_of_token, with_entry, with_fields, without_entry
+from equabot_broker.formats.auth_entries import entry_ids, store_unit, with_order_of
+from equabot_broker.formats.auth_usage import with_usage
 from equabot_broker.providers import BUILT_IN
 from equabot_broker.storage.auth_profiles import AuthProfiles
 from equabot_broker.storage.sealing import Seal

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from equabot_broker.domain.authorization import ENTROPY, Attempt, Code, Refusal, begin
 from equabot_broker.domain.provider import Provider
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.oauth.authorization import ENTROPY, Attempt, Code, Refusal, begin
 from equabot_broker.providers import PROVIDERS
 from equabot_broker.upstream.authorization import await_device, begin_device, redeem
 from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint

@@ -10,9 +10,9 @@ from pathlib import Path
 import certifi
 import pytest
 
-from equabot_broker.domain.oauth import Answer, Blame, Failure, TokenRequest
 from equabot_broker.domain.probing import Request, Verdict
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.oauth.refreshing import Answer, Blame, Failure, TokenRequest
 from equabot_broker.upstream.clients import outside_faults, trust
 from equabot_broker.upstream.probe import probe
 from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.oauth import LARGEST, Answer, Blame, Failure, TokenRequest, Tokens, read_answer
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.oauth.refreshing import LARGEST, Answer, Blame, Failure, TokenRequest, Tokens, read_answer
 from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
 from tests.fakes.token_endpoint import TokenEndpoint
 

@@ -6,14 +6,14 @@ from contextlib import closing
 from equabot_broker.bootstrap.stores import agent_stores
 from equabot_broker.bootstrap.surveying import survey
 from equabot_broker.config.model import Config
-from equabot_broker.domain.auth_document import Document
-from equabot_broker.domain.auth_entries import entry_ids
-from equabot_broker.domain.auth_usage import usage_of, with_usage
 from equabot_broker.domain.cooldowns import Usage, held_against
 from equabot_broker.domain.errors import ProfileNotFound, StateUnavailable
 from equabot_broker.domain.known_names import no_profile
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.engine.timing.clock import SystemClock
+from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_entries import entry_ids
+from equabot_broker.formats.auth_usage import usage_of, with_usage
 from equabot_broker.storage.state import SqliteStateStore
 
 

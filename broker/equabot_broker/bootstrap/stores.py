@@ -14,9 +14,9 @@ from equabot_broker.domain.discovery import Rules
 from equabot_broker.domain.errors import CannotStart
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.profiles import Profile
-from equabot_broker.domain.tool_logins import CLAUDE, TOOLS, Tool
 from equabot_broker.engine.refresh.redemption import Redeeming
 from equabot_broker.engine.timing.clock import SystemClock
+from equabot_broker.formats.tool_logins import CLAUDE, TOOLS, Tool
 from equabot_broker.kube.api import KubeApi
 from equabot_broker.ports import Clock, StoreFault
 from equabot_broker.sources.registry import kubernetes_options

@@ -9,10 +9,10 @@ from equabot_broker.cli.exits import Exit, Failure
 from equabot_broker.cli.output import Cell, Style
 from equabot_broker.cli.storing import Desk, faults, strike
 from equabot_broker.cli.surroundings import now
-from equabot_broker.domain.auth_document import Document, without_entry
-from equabot_broker.domain.auth_entries import entry_ids
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.provider import Mode
+from equabot_broker.formats.auth_document import Document, without_entry
+from equabot_broker.formats.auth_entries import entry_ids
 
 if TYPE_CHECKING:
     from equabot_broker.domain.profiles import Profile

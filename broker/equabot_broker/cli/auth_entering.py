@@ -9,9 +9,9 @@ from equabot_broker.cli.exits import Exit, Failure
 from equabot_broker.cli.prompting import ask, choose, confirm, interactive, secret
 from equabot_broker.cli.storing import Desk, cleaned, keep
 from equabot_broker.cli.surroundings import environment, now
-from equabot_broker.domain.auth_document import entry_of_key, entry_of_token
 from equabot_broker.domain.provider import Mode, Provider
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.formats.auth_document import entry_of_key, entry_of_token
 
 API_KEY, TOKEN, SETUP_TOKEN, LOGIN = METHODS = ("api-key", "token", "setup-token", "login")
 """What may be stored, and how one may come by it."""

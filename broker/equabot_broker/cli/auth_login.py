@@ -13,10 +13,10 @@ from equabot_broker.cli.login_callback import await_code, listen
 from equabot_broker.cli.prompting import interactive
 from equabot_broker.cli.storing import Desk, keep
 from equabot_broker.cli.surroundings import environment, now, sleep
-from equabot_broker.domain.auth_document import entry_of_oauth, entry_of_token
-from equabot_broker.domain.authorization import ENTROPY, LOOPBACK, Attempt, Refusal, authorize_url, begin, identity
-from equabot_broker.domain.oauth import Tokens
 from equabot_broker.domain.provider import Provider
+from equabot_broker.formats.auth_document import entry_of_oauth, entry_of_token
+from equabot_broker.oauth.authorization import ENTROPY, LOOPBACK, Attempt, Refusal, authorize_url, begin, identity
+from equabot_broker.oauth.refreshing import Tokens
 
 _NO_TERMINAL = 2
 

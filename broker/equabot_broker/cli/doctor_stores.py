@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from equabot_broker.cli.exits import Failure
 from equabot_broker.cli.problems import FIX, Problem, problem
 from equabot_broker.cli.storing import Desk, faults
-from equabot_broker.domain.auth_document import Document
-from equabot_broker.domain.auth_entries import entry_ids
 from equabot_broker.domain.findings import Severity
-from equabot_broker.domain.logins import Pending, login_command, pending
 from equabot_broker.domain.policies import MAIN
+from equabot_broker.domain.relogin import login_command
+from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_entries import entry_ids
+from equabot_broker.formats.refresh_marks import pending
+from equabot_broker.oauth.refresh_steps import Pending
 
 if TYPE_CHECKING:
     from equabot_broker.config.model import Config

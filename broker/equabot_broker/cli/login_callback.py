@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from equabot_broker.cli.exits import Failure
 from equabot_broker.cli.prompting import interactive, unseen
 from equabot_broker.cli.surroundings import now
-from equabot_broker.domain.authorization import LOOPBACK, Attempt, Code, Denied, Refusal, read_query, read_returned
+from equabot_broker.oauth.authorization import LOOPBACK, Attempt, Code, Denied, Refusal, read_query, read_returned
 
 PATIENCE: Final = 900.0
 """Seconds that a person has."""

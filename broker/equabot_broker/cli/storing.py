@@ -18,9 +18,6 @@ from equabot_broker.cli.surroundings import now
 from equabot_broker.config.faults import Refused, quote
 from equabot_broker.config.recording import with_profile, without_profile
 from equabot_broker.config.values import profile as parsed_profile
-from equabot_broker.domain.auth_document import Document, with_entry
-from equabot_broker.domain.auth_entries import entry_ids, store_unit
-from equabot_broker.domain.auth_usage import usage_of, with_usage
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.hygiene import Unclean, clean, joined
 from equabot_broker.domain.known_names import meant
@@ -29,6 +26,9 @@ from equabot_broker.domain.provider import Mode, Provider
 from equabot_broker.domain.remedies import how_to_add
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.files.reading import Unreadable, read_whole
+from equabot_broker.formats.auth_document import Document, with_entry
+from equabot_broker.formats.auth_entries import entry_ids, store_unit
+from equabot_broker.formats.auth_usage import usage_of, with_usage
 from equabot_broker.storage.edited_file import Unwritable, edit_file
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from equabot_broker.domain.leases import LeaseOptions
 from equabot_broker.domain.policies import AgentPolicy, Policies
 from equabot_broker.domain.profiles import FOREIGN_LOGINS
 from equabot_broker.domain.provider import Mode
-from equabot_broker.domain.tool_logins import TOOLS
 from equabot_broker.envoy.options import GatewayOptions
+from equabot_broker.formats.tool_logins import TOOLS
 from equabot_broker.identity.agent_socket import plan
 from equabot_broker.sources.registry import KINDS
 

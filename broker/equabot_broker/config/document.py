@@ -19,8 +19,8 @@ from equabot_broker.domain.leases import LeaseOptions
 from equabot_broker.domain.policies import Delivery
 from equabot_broker.domain.provider import HeaderForm, Mode
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.domain.tool_logins import TOOLS
 from equabot_broker.envoy.options import GatewayMode
+from equabot_broker.formats.tool_logins import TOOLS
 
 T = TypeVar("T")
 NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})

@@ -15,8 +15,8 @@ from equabot_broker.domain.policies import Policies
 from equabot_broker.domain.provider import Catalog, Mode
 from equabot_broker.domain.remedies import LABEL, Places
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.domain.workload import Workload
 from equabot_broker.envoy.options import GatewayOptions
+from equabot_broker.oauth.workload import Workload
 
 _HEALTH: Final = Address("127.0.0.1", 8686)
 _METRICS: Final = Address("127.0.0.1", 9464)

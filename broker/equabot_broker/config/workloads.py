@@ -12,7 +12,7 @@ from equabot_broker.config.reading import Report, under
 from equabot_broker.config.values import TOKEN_FILE
 from equabot_broker.config.vendors import Known
 from equabot_broker.domain.provider import Exchange, Mode
-from equabot_broker.domain.workload import SOURCE, Workload
+from equabot_broker.oauth.workload import SOURCE, Workload
 
 _TYPE: Final = "subject_token_type"
 

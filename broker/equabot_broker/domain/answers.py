@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from equabot_broker.domain.backoff import seconds_to_wait
 from equabot_broker.domain.cooldowns import Outcome
-from equabot_broker.domain.oauth import seconds_to_wait
 
 _BY_STATUS: Final = {
     401: Outcome.AUTH,

@@ -8,10 +8,10 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from equabot_broker.domain.cooldowns import Usage
-from equabot_broker.domain.logins import INTERRUPTED, SUPERSEDED, how_to_log_in
 from equabot_broker.domain.material import Held
 from equabot_broker.domain.profiles import SERVING_STATES, Profile, State
 from equabot_broker.domain.provider import HeaderForm, Mode, Provider
+from equabot_broker.domain.relogin import INTERRUPTED, SUPERSEDED, how_to_log_in
 from equabot_broker.domain.remedies import how_to_recover
 from equabot_broker.domain.secret_value import SecretValue
 

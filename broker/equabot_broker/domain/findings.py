@@ -7,10 +7,10 @@ from enum import Enum
 from itertools import chain, islice
 from types import MappingProxyType
 
-from equabot_broker.domain.logins import how_to_log_in
 from equabot_broker.domain.material import Shadowed, SourceState
 from equabot_broker.domain.profiles import Profile, State
 from equabot_broker.domain.provider import Mode
+from equabot_broker.domain.relogin import how_to_log_in
 from equabot_broker.domain.remedies import how_to_recover
 from equabot_broker.domain.selection import Candidate
 from equabot_broker.domain.suspension import Suspension

@@ -6,9 +6,9 @@ A remedy is a phrase that follows a colon. It names only places that this broker
 from dataclasses import dataclass
 from typing import Final
 
-from equabot_broker.domain.logins import login_command
 from equabot_broker.domain.profiles import TOOL_OF, State
 from equabot_broker.domain.provider import Mode, Provider
+from equabot_broker.domain.relogin import login_command
 
 _STORE: Final = "profile_store"
 _VARIABLES: Final = ("env", "dotenv")

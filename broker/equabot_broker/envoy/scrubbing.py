@@ -12,8 +12,8 @@ from envoy.type.v3.http_status_pb2 import HttpStatus
 
 from equabot_broker.domain.errors import InvalidArgument
 from equabot_broker.domain.provider import Provider
-from equabot_broker.domain.scrubbing import Scrubber
 from equabot_broker.envoy.local_replies import NOT_SEARCHABLE, REASON
+from equabot_broker.envoy.scrubber import Scrubber
 from equabot_broker.rpc.calls import Call, Service
 
 _UNASKED: Final = ("accept-encoding", "sec-websocket-extensions", "range")

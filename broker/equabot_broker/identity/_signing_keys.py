@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from equabot_broker.domain.account_tokens import base64url
+from equabot_broker.identity.account_tokens import base64url
 
 _MOST_KEYS: Final = 64
 _LEAST_RSA_BITS: Final = 2048

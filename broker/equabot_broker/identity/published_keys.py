@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from equabot_broker.domain.account_tokens import AccountToken
 from equabot_broker.domain.errors import IdentityUnchecked, Unidentified
 from equabot_broker.files.reading import Unreadable, read_whole
 from equabot_broker.identity._signing_keys import Verify, usable
+from equabot_broker.identity.account_tokens import AccountToken
 from equabot_broker.kube.api import Json, KubeApi, KubeFault
 from equabot_broker.ports import Clock
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
-from equabot_broker.domain.account_tokens import AccountToken, read_token
 from equabot_broker.domain.callers import Callers, Identified, Shown
 from equabot_broker.domain.errors import BrokerError, IdentityUnchecked, Unidentified
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.identity.account_tokens import AccountToken, read_token
 from equabot_broker.ports import Clock
 
 _log: Final = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ Needs the right to `create` `tokenreviews` of `authentication.k8s.io`, which a C
 import asyncio
 from typing import Final
 
-from equabot_broker.domain.account_tokens import AccountToken, account_of
 from equabot_broker.domain.errors import IdentityUnchecked, Unidentified
+from equabot_broker.identity.account_tokens import AccountToken, account_of
 from equabot_broker.kube.api import Json, KubeApi, KubeFault
 
 _PATH: Final = "/apis/authentication.k8s.io/v1/tokenreviews"

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from equabot_broker.domain.annotations import PROFILE, PROVIDER, keys_after_end, read_annotations
-from equabot_broker.domain.auth_document import Malformed
-from equabot_broker.domain.bundles import FILES, bundle_unit
 from equabot_broker.domain.discovery import Rules, Texts
 from equabot_broker.domain.hygiene import ENTRIES_MAX, masked
 from equabot_broker.domain.material import Fault, Unit
 from equabot_broker.domain.unknown_names import notes, unknown_names
+from equabot_broker.domain.untrusted_json import Malformed
 from equabot_broker.files.reading import Unreadable
+from equabot_broker.formats.annotations import PROFILE, PROVIDER, keys_after_end, read_annotations
+from equabot_broker.formats.bundles import FILES, bundle_unit
 from equabot_broker.sources._variables import parse_dotenv, with_doubts
 from equabot_broker.telemetry.incidents import incident
 

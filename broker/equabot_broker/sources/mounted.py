@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from equabot_broker.domain.auth_document import Malformed
-from equabot_broker.domain.bundles import FILES, bundle_unit
 from equabot_broker.domain.discovery import Rules
 from equabot_broker.domain.material import Changed, Event, Listed, Removed, Unavailable, Unit
 from equabot_broker.domain.unknown_names import notes, unknown_names
+from equabot_broker.domain.untrusted_json import Malformed
 from equabot_broker.files.confined import Folder, open_root, open_within
 from equabot_broker.files.reading import Unreadable, unreadable
+from equabot_broker.formats.bundles import FILES, bundle_unit
 from equabot_broker.sources._reading import consistently, only_files, read_bundle, subdirectories
 from equabot_broker.sources._variables import with_doubts
 from equabot_broker.sources._watching import Changes, Watch

@@ -9,10 +9,10 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Final, Protocol
 
-from equabot_broker.domain.auth_document import Document
-from equabot_broker.domain.auth_entries import store_unit
 from equabot_broker.domain.discovery import Rules
 from equabot_broker.domain.material import Changed, Event, Fault, Listed, Removed, Unit
+from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_entries import store_unit
 from equabot_broker.ports import StoreFault
 from equabot_broker.sources._watching import Changes, Watch
 from equabot_broker.telemetry.incidents import incident

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from equabot_broker.domain.discovery import Rules
-from equabot_broker.domain.tool_logins import TOOLS, Tool
+from equabot_broker.formats.tool_logins import TOOLS, Tool
 from equabot_broker.ports import Clock, Source
 from equabot_broker.sources._watching import Watch
 from equabot_broker.sources.dotenv import Dotenv, DotenvOptions

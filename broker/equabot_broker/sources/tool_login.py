@@ -5,11 +5,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from equabot_broker.domain.auth_document import Malformed
 from equabot_broker.domain.discovery import Rules
 from equabot_broker.domain.material import Event, Fault, Listed, Unavailable
-from equabot_broker.domain.tool_logins import SIZE_MAX, Tool, read_login
+from equabot_broker.domain.untrusted_json import Malformed
 from equabot_broker.files.reading import DETACHED, Unreadable, read_some
+from equabot_broker.formats.tool_logins import SIZE_MAX, Tool, read_login
 from equabot_broker.sources._reading import changed_at
 from equabot_broker.sources._watching import Changes, Watch
 

@@ -9,10 +9,11 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Final
 
 from equabot_broker.domain.material import Event, Fault, Listed, Unit
-from equabot_broker.domain.oauth import Blame, Failure, Tokens
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Catalog, Exchange, Mode
-from equabot_broker.domain.workload import (
+from equabot_broker.files.reading import Unreadable, read_some
+from equabot_broker.oauth.refreshing import Blame, Failure, Tokens
+from equabot_broker.oauth.workload import (
     SIZE_MAX,
     SOURCE,
     Identity,
@@ -22,7 +23,6 @@ from equabot_broker.domain.workload import (
     read_exchange,
     read_identity,
 )
-from equabot_broker.files.reading import Unreadable, read_some
 from equabot_broker.ports import Clock, TokenEndpoint
 
 _UNTRIED: Final = "its identity has not been exchanged yet, which a running broker does"

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
-from equabot_broker.domain.auth_document import Document
 from equabot_broker.domain.policies import MAIN
+from equabot_broker.formats.auth_document import Document
 from equabot_broker.ports import Clock, LockedStore, StoreFault
 from equabot_broker.storage.auth_profiles import AuthProfiles, Locked
 from equabot_broker.storage.sealing import Seal

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from equabot_broker.domain.auth_document import Document
+from equabot_broker.formats.auth_document import Document
 from equabot_broker.ports import Clock, StoreFault
 from equabot_broker.storage._store_file import Loaded, Sealing, StoreFile, make_directory
 from equabot_broker.storage._store_lock import StoreLock

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from equabot_broker.domain.auth_document import LARGEST, Malformed, decode
+from equabot_broker.domain.untrusted_json import LARGEST, Malformed, decode
 from equabot_broker.files.ownership import file_doubt
 from equabot_broker.files.reading import Unreadable, read_whole
 from equabot_broker.ports import StoreFault

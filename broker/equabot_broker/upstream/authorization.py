@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from equabot_broker.domain.authorization import (
+from equabot_broker.domain.provider import Provider
+from equabot_broker.oauth.authorization import (
     Attempt,
     Code,
     Device,
@@ -14,8 +15,7 @@ from equabot_broker.domain.authorization import (
     read_device,
     read_pending,
 )
-from equabot_broker.domain.oauth import Answer, Blame, Failure, TokenRequest, Tokens, read_answer
-from equabot_broker.domain.provider import Provider
+from equabot_broker.oauth.refreshing import Answer, Blame, Failure, TokenRequest, Tokens, read_answer
 
 
 class Endpoint(Protocol):

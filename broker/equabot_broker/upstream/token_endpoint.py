@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from equabot_broker.domain.oauth import LARGEST, Answer, Blame, Failure, TokenRequest
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.oauth.refreshing import LARGEST, Answer, Blame, Failure, TokenRequest
 from equabot_broker.telemetry.incidents import incident
 from equabot_broker.upstream.clients import Unusable, client
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.auth_document import with_entry, with_order
 from equabot_broker.domain.discovery import Rules
 from equabot_broker.domain.errors import BrokerError, InvalidArgument, ProfileNotFound, ProviderUnknown, SourceNotSynced
 from equabot_broker.domain.policies import Policies
@@ -18,6 +17,7 @@ from equabot_broker.engine.profiles.registry import Standings
 from equabot_broker.engine.profiles.resolver import Choosing
 from equabot_broker.engine.profiles.suitability import Suitability
 from equabot_broker.engine.timing.clock import SystemClock
+from equabot_broker.formats.auth_document import with_entry, with_order
 from equabot_broker.providers import BUILT_IN
 from equabot_broker.sources.profile_store import ProfileStores
 from equabot_broker.storage.agent_stores import AgentStores

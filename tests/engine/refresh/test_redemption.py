@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.domain.auth_document import Document
 from equabot_broker.domain.discovery import Rules
-from equabot_broker.domain.logins import digest
-from equabot_broker.domain.oauth import Answer, Failure
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Catalog, Mode, Provider
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.refresh.redemption import Kind, Outcome, Redeeming
+from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.refresh_marks import digest
+from equabot_broker.oauth.refreshing import Answer, Failure
 from equabot_broker.ports import LockedStore, StoreFault
 from equabot_broker.storage.agent_stores import AgentStores
 from equabot_broker.storage.login_places import LoginPlaces

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from equabot_broker.domain.cooldowns import Outcome
 from equabot_broker.domain.errors import NoUsableProfile, ReauthRequired, RefreshFailed
-from equabot_broker.domain.logins import with_doubt, with_intent, with_interruption, with_refusal
 from equabot_broker.domain.policies import AgentPolicy
 from equabot_broker.domain.profiles import State
 from equabot_broker.engine.leases.messages import Grant, Request
 from equabot_broker.engine.leases.streams import NoticeKind
+from equabot_broker.formats.refresh_marks import with_doubt, with_intent, with_interruption, with_refusal
 from equabot_broker.telemetry import events
 from tests.fakes.engine import ANYTHING, profile
 from tests.fakes.logins import ASKED, LEAD, LIFE, NOW, World, login

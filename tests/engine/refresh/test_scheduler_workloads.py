@@ -8,11 +8,11 @@ import pytest
 
 from equabot_broker.domain.cooldowns import Outcome
 from equabot_broker.domain.errors import NoUsableProfile, RefreshFailed
-from equabot_broker.domain.oauth import Blame, Failure
 from equabot_broker.domain.profiles import State
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.leases.messages import Request
 from equabot_broker.engine.leases.streams import NoticeKind
+from equabot_broker.oauth.refreshing import Blame, Failure
 from equabot_broker.telemetry import events
 from tests.fakes.engine import profile
 from tests.fakes.workload import ASKED, DOWN, LEAD, LIFE, UNTRIED, World

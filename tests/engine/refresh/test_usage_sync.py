@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.auth_document import Document, with_entry, without_entry
-from equabot_broker.domain.auth_entries import store_unit
-from equabot_broker.domain.auth_usage import usage_of, with_usage
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.discovery import Rules
 from equabot_broker.domain.material import Listed
@@ -18,6 +15,9 @@ from equabot_broker.engine.profiles.ingest import Ingesting
 from equabot_broker.engine.profiles.registry import Standings
 from equabot_broker.engine.refresh.usage_sync import Remembering
 from equabot_broker.engine.timing.clock import SystemClock
+from equabot_broker.formats.auth_document import Document, with_entry, without_entry
+from equabot_broker.formats.auth_entries import store_unit
+from equabot_broker.formats.auth_usage import usage_of, with_usage
 from equabot_broker.providers import BUILT_IN
 from equabot_broker.sources.profile_store import ProfileStores
 from equabot_broker.storage.agent_stores import AgentStores

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
-from equabot_broker.domain.auth_entries import with_order_of
 from equabot_broker.domain.errors import SourceNotSynced
 from equabot_broker.engine.profiles.ingest import Ingesting
 from equabot_broker.engine.profiles.registry import Standings
 from equabot_broker.engine.profiles.resolver import Choosing
+from equabot_broker.formats.auth_entries import with_order_of
 from equabot_broker.ports import ProfileStore, StoreFault
 
 _HEARD_WITHIN: Final = 5.0

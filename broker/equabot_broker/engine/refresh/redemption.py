@@ -3,7 +3,7 @@
     lock the store → read it → write the intent → ask the endpoint → write what came of it → unlock
 
 Any of these steps may be a process's last one. While it holds the lock nobody else refreshes; and whoever comes after it sees
-in the entry how far it came (`domain.logins`).
+in the entry how far it came (`domain.relogin`).
 """
 
 import asyncio
@@ -15,15 +15,15 @@ from functools import partial
 from secrets import token_hex
 from typing import NamedTuple
 
-from equabot_broker.domain.auth_document import Document, Json
-from equabot_broker.domain.auth_entries import entry_ids, store_unit
 from equabot_broker.domain.discovery import Rules
-from equabot_broker.domain.logins import (
-    INTERRUPTED,
+from equabot_broker.domain.policies import MAIN
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.relogin import INTERRUPTED
+from equabot_broker.domain.untrusted_json import Json
+from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_entries import entry_ids, store_unit
+from equabot_broker.formats.refresh_marks import (
     Entry,
-    Pending,
-    Step,
-    decide,
     digest,
     pending,
     with_doubt,
@@ -33,7 +33,8 @@ from equabot_broker.domain.logins import (
     with_tokens,
     without_intent,
 )
-from equabot_broker.domain.oauth import (
+from equabot_broker.oauth.refresh_steps import Pending, Step, decide
+from equabot_broker.oauth.refreshing import (
     Answer,
     Blame,
     Failure,
@@ -43,8 +44,6 @@ from equabot_broker.domain.oauth import (
     refresh_request,
     same_identity,
 )
-from equabot_broker.domain.policies import MAIN
-from equabot_broker.domain.profiles import Profile
 from equabot_broker.ports import Clock, LockedStore, LoginStore, StoreFault, TokenEndpoint
 from equabot_broker.telemetry.incidents import incident
 

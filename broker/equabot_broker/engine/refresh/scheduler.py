@@ -15,14 +15,14 @@ from typing import Final, TypeVar
 from equabot_broker.domain.backoff import delays
 from equabot_broker.domain.credentials import NEVER, Trouble
 from equabot_broker.domain.errors import RefreshFailed
-from equabot_broker.domain.logins import how_to_log_in, login_command
 from equabot_broker.domain.material import Held
-from equabot_broker.domain.oauth import Blame, Failure, refresh_at
 from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.relogin import how_to_log_in, login_command
 from equabot_broker.engine.profiles.registry import Key, Standings
 from equabot_broker.engine.refresh.forcing import Forcing
 from equabot_broker.engine.refresh.redemption import Kind, Outcome, Redeeming
 from equabot_broker.engine.timing.clock import pause
+from equabot_broker.oauth.refreshing import Blame, Failure, refresh_at
 from equabot_broker.ports import Clock, Identities, StoreFault
 from equabot_broker.telemetry import events as told
 from equabot_broker.telemetry.events import Events

@@ -12,9 +12,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from equabot_broker.domain.auth_document import Document
-from equabot_broker.domain.auth_entries import entry_ids
-from equabot_broker.domain.auth_usage import as_stored, merged, restored, usage_of, with_usage
 from equabot_broker.domain.backoff import delays
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.material import Material
@@ -22,6 +19,9 @@ from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.provider import Catalog
 from equabot_broker.engine.profiles.registry import Key, Standings
 from equabot_broker.engine.timing.clock import pause
+from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_entries import entry_ids
+from equabot_broker.formats.auth_usage import as_stored, merged, restored, usage_of, with_usage
 from equabot_broker.ports import Clock, ProfileStore, StoreFault
 from equabot_broker.telemetry.incidents import incident
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.domain.oauth import Answer, Blame, Failure, TokenRequest, Tokens
 from equabot_broker.domain.provider import Exchange
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.domain.workload import SIZE_MAX, Identity, Unfit, Workload, exchange_request, read_exchange, read_identity
+from equabot_broker.oauth.refreshing import Answer, Blame, Failure, TokenRequest, Tokens
+from equabot_broker.oauth.workload import SIZE_MAX, Identity, Unfit, Workload, exchange_request, read_exchange, read_identity
 
 NOW = 1_800_000_000.0
 FILE = "/var/run/secrets/tokens/acme"

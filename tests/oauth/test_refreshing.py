@@ -9,7 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.oauth import (
+from equabot_broker.domain.backoff import seconds_to_wait
+from equabot_broker.domain.provider import Provider
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.oauth.refreshing import (
     AHEAD,
     LARGEST,
     Answer,
@@ -21,10 +24,7 @@ from equabot_broker.domain.oauth import (
     refresh_at,
     refresh_request,
     same_identity,
-    seconds_to_wait,
 )
-from equabot_broker.domain.provider import Provider
-from equabot_broker.domain.secret_value import SecretValue
 
 NOW = 1_800_000_000.0
 GIVEN = {"access_token": "at-new", "refresh_token": "rt-new", "expires_in": 600}

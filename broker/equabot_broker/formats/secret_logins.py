@@ -1,6 +1,6 @@
 """Logins that are kept in a Kubernetes Secret: its data keys as one store, and what refreshing leaves in it.
 
-The marks of a refresh (`domain.logins`) stand in annotations, by the names of the entries, where `kubectl describe` shows them
+The marks of a refresh (`domain.relogin`) stand in annotations, by the names of the entries, where `kubectl describe` shows them
 and every broker sees them; data keys change only where tokens do. A third annotation is of Secrets alone: the digests of the
 last refresh tokens that were exchanged or given up, for whoever applies an older manifest puts such a token back.
 """
@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from equabot_broker.domain.auth_document import LARGEST, PENDING, REAUTH, Document, Json, Malformed, decode, parse, serialize
-from equabot_broker.domain.logins import SUPERSEDED, digest
-from equabot_broker.domain.tool_logins import CLAUDE, login_entry, with_login_entry
+from equabot_broker.domain.relogin import SUPERSEDED
+from equabot_broker.domain.untrusted_json import LARGEST, Json, Malformed, decode
+from equabot_broker.formats.auth_document import PENDING, REAUTH, Document, parse, serialize
+from equabot_broker.formats.refresh_marks import digest
+from equabot_broker.formats.tool_logins import CLAUDE, login_entry, with_login_entry
 
 STORE: Final = "auth-profiles.json"
 CLAUDE_LOGIN: Final = ".credentials.json"

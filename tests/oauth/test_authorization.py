@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.authorization import (
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.oauth.authorization import (
     ENTROPY,
     Attempt,
     Code,
@@ -26,8 +27,7 @@ from equabot_broker.domain.authorization import (
     read_query,
     read_returned,
 )
-from equabot_broker.domain.oauth import Answer, Tokens
-from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.oauth.refreshing import Answer, Tokens
 from equabot_broker.providers import PROVIDERS
 
 ANTHROPIC = PROVIDERS["anthropic"]

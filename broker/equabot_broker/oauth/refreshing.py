@@ -9,11 +9,11 @@ import re
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from equabot_broker.domain.backoff import seconds_to_wait
 from equabot_broker.domain.provider import Provider
 from equabot_broker.domain.secret_value import SecretValue
 
@@ -25,11 +25,6 @@ _SHARE: Final = 2 / 3
 _SPREAD: Final = 0.2
 _DEFAULT_LIFE: Final = 3600.0
 _LONGEST_TOKEN: Final = 64 << 10
-_LONGEST_WAIT: Final = 3600.0
-_SECONDS: Final = re.compile(r"[0-9]{1,11}(?:\.[0-9]{0,9})?", re.ASCII)
-"""A wait: by the standard a whole number, and from some vendors one with decimals."""
-_TOGETHER: Final = 8
-"""Headers of one name that are looked at: a proxy in front of a vendor may add its own."""
 _REFUSED: Final = frozenset(
     {"invalid_grant", "invalid_token", "invalid_client", "unauthorized_client", "unsupported_grant_type", "access_denied"}
 )
@@ -175,18 +170,6 @@ def life(expires_in: object) -> float:
     if isinstance(expires_in, bool) or not isinstance(expires_in, int | float) or not 0 < expires_in < 10**10:
         return _DEFAULT_LIFE
     return float(expires_in)
-
-
-def seconds_to_wait(retry_after: str, *, now: float, longest: float = _LONGEST_WAIT) -> float | None:
-    """The seconds a `Retry-After` header asks for, an hour at most: a number, or a date. None: it asks for nothing sensible."""
-    text = retry_after.strip()
-    if all(map(_SECONDS.fullmatch, numbers := re.split(r", *", text)[:_TOGETHER])):
-        return min(max(map(float, numbers)), longest)
-    try:
-        wait = parsedate_to_datetime(text).timestamp() - now
-    except (ValueError, OverflowError, TypeError, IndexError):
-        return None
-    return min(max(wait, 0.0), longest)
 
 
 def refresh_at(*, issued_at: float | None, expires_at: float, chance: float) -> float:

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.scrubbing import Scrubber
+from equabot_broker.envoy.scrubber import Scrubber
 
 SECRET = b"sk-ant-abcabcabd"
 OTHER = b"sk-ant-abc"

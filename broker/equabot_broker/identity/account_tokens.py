@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from equabot_broker.domain.auth_document import Malformed, decode
 from equabot_broker.domain.errors import Unidentified
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.domain.untrusted_json import Malformed, decode
 
 LARGEST: Final = 8192
 """Characters of a token that is looked at; real ones have about a thousand."""

@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.domain.auth_document import Document, fingerprint
-from equabot_broker.domain.auth_entries import entry_ids, instant, store_unit, with_order_of
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.discovery import Override, Rules
 from equabot_broker.domain.material import Unit
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.formats.auth_document import Document, fingerprint
+from equabot_broker.formats.auth_entries import entry_ids, instant, store_unit, with_order_of
 from tests.fakes.following import UNSHAPED
 
 RULES = Rules(UNSHAPED)

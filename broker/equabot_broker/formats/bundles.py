@@ -9,14 +9,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, TypeVar
 
-from equabot_broker.domain.auth_document import LARGEST, Document, Malformed, parse
-from equabot_broker.domain.auth_entries import store_unit
 from equabot_broker.domain.discovery import NOTHING, Rules, Said, Texts, safe_name
 from equabot_broker.domain.material import Unit
 from equabot_broker.domain.profiles import split_id
 from equabot_broker.domain.provider import Mode
-from equabot_broker.domain.secret_logins import CLAUDE_LOGIN, STORE, marked
-from equabot_broker.domain.tool_logins import CLAUDE, SIZE_MAX, login_entry, read_login
+from equabot_broker.domain.untrusted_json import LARGEST, Malformed
+from equabot_broker.formats.auth_document import Document, parse
+from equabot_broker.formats.auth_entries import store_unit
+from equabot_broker.formats.secret_logins import CLAUDE_LOGIN, STORE, marked
+from equabot_broker.formats.tool_logins import CLAUDE, SIZE_MAX, login_entry, read_login
 
 T = TypeVar("T")
 

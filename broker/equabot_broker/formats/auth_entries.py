@@ -4,16 +4,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from equabot_broker.domain.auth_document import COPIED, REAUTH, Document, Json, fingerprint, with_order
-from equabot_broker.domain.auth_usage import usage_of
 from equabot_broker.domain.discovery import Override, Rules
 from equabot_broker.domain.hygiene import Unclean, clean, is_misplaced_key, masked
-from equabot_broker.domain.logins import issued_at
 from equabot_broker.domain.material import Fault, Unit, admitted
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.profiles import TOOL_OF, Profile, split_id
 from equabot_broker.domain.provider import Catalog, Mode
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.domain.untrusted_json import Json
+from equabot_broker.formats.auth_document import COPIED, REAUTH, Document, fingerprint, with_order
+from equabot_broker.formats.auth_usage import usage_of
+from equabot_broker.formats.refresh_marks import issued_at
 
 _SECRET_FIELD: Final = {Mode.API_KEY: "key", Mode.TOKEN: "token", Mode.OAUTH: "access"}
 _SECONDS_BELOW: Final = 100_000_000_000  # as milliseconds this is March 1973; as seconds, the year 5138

@@ -8,17 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.auth_document import Document, parse, serialize
-from equabot_broker.domain.auth_entries import store_unit
 from equabot_broker.domain.discovery import Rules
-from equabot_broker.domain.logins import (
-    Pending,
-    Step,
-    decide,
+from equabot_broker.domain.profiles import Profile
+from equabot_broker.domain.provider import Catalog, Provider
+from equabot_broker.domain.relogin import how_to_log_in, login_command
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.formats.auth_document import Document, parse, serialize
+from equabot_broker.formats.auth_entries import store_unit
+from equabot_broker.formats.refresh_marks import (
     digest,
-    how_to_log_in,
     issued_at,
-    login_command,
     pending,
     with_doubt,
     with_intent,
@@ -27,10 +26,8 @@ from equabot_broker.domain.logins import (
     with_tokens,
     without_intent,
 )
-from equabot_broker.domain.oauth import Tokens
-from equabot_broker.domain.profiles import Profile
-from equabot_broker.domain.provider import Catalog, Provider
-from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.oauth.refresh_steps import Pending, Step, decide
+from equabot_broker.oauth.refreshing import Tokens
 
 NOW = 1_800_000_000.0
 ENTRY: dict[str, Any] = {

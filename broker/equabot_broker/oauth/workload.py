@@ -18,9 +18,9 @@ from types import MappingProxyType
 from typing import Final
 
 from equabot_broker.domain.credentials import span
-from equabot_broker.domain.oauth import Answer, Blame, Failure, TokenRequest, Tokens, read_answer
 from equabot_broker.domain.provider import Exchange
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.oauth.refreshing import Answer, Blame, Failure, TokenRequest, Tokens, read_answer
 
 SOURCE: Final = "workload"
 """The name of the source that such profiles form."""

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.auth_document import Document
-from equabot_broker.domain.auth_usage import as_stored, merged, restored, usage_of, with_usage
 from equabot_broker.domain.cooldowns import ModelCooldown, Usage
+from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_usage import as_stored, merged, restored, usage_of, with_usage
 
 THEIRS = {
     "lastUsed": 1_769_000_000_123,

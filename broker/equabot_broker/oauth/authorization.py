@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs, urlencode
 
-from equabot_broker.domain.oauth import Answer, TokenRequest, Tokens, decoded, error_code
+from equabot_broker.domain.jwt import claims
 from equabot_broker.domain.provider import Provider
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.domain.tool_logins import claims
+from equabot_broker.oauth.refreshing import Answer, TokenRequest, Tokens, decoded, error_code
 
 ENTROPY: Final = 64
 """Random bytes that a login needs."""

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from equabot_broker.domain.auth_document import Malformed
 from equabot_broker.domain.discovery import NOTHING, Said, safe_name
 from equabot_broker.domain.hygiene import quoted
 from equabot_broker.domain.provider import Catalog, Mode
+from equabot_broker.domain.untrusted_json import Malformed
 
 PROVIDER: Final = "equabot.dev/provider"
 PROFILE: Final = "equabot.dev/profile"

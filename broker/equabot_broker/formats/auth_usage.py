@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
-from equabot_broker.domain.auth_document import Document, Json
 from equabot_broker.domain.cooldowns import ModelCooldown, Usage
+from equabot_broker.domain.untrusted_json import Json
+from equabot_broker.formats.auth_document import Document
 
 _INSTANT_MAX: Final = 253_402_300_799_000  # the end of the year 9999
 _COUNT_MAX: Final = 1_000_000

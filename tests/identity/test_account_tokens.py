@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.account_tokens import LARGEST, account_of, read_token
 from equabot_broker.domain.errors import Unidentified
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.identity.account_tokens import LARGEST, account_of, read_token
 from tests.fakes.issuer import Issuer, base64url
 
 ISSUER = Issuer("ES256")

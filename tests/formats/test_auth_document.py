@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.auth_document import (
+from equabot_broker.domain.cooldowns import Usage
+from equabot_broker.domain.hygiene import ENTRIES_MAX
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.domain.untrusted_json import Malformed, decode
+from equabot_broker.formats.auth_document import (
     Document,
-    Malformed,
-    decode,
     entry_of_key,
     entry_of_oauth,
     entry_of_token,
@@ -23,10 +25,7 @@ from equabot_broker.domain.auth_document import (
     with_order,
     without_entry,
 )
-from equabot_broker.domain.auth_usage import with_usage
-from equabot_broker.domain.cooldowns import Usage
-from equabot_broker.domain.hygiene import ENTRIES_MAX
-from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.formats.auth_usage import with_usage
 
 KEY = {"type": "api_key", "provider": "openai", "key": "k1"}
 

@@ -5,8 +5,6 @@ Where the operator has the broker refresh a tool's login, it is kept in a profil
 back into the tool's file.
 """
 
-import base64
-import binascii
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -14,24 +12,16 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from equabot_broker.domain.auth_document import (
-    COPIED,
-    Document,
-    Json,
-    Malformed,
-    decode,
-    entry_of_oauth,
-    entry_of_token,
-    with_entry,
-    without_entry,
-)
-from equabot_broker.domain.auth_entries import instant
 from equabot_broker.domain.discovery import Override, Rules
 from equabot_broker.domain.hygiene import Unclean, clean
+from equabot_broker.domain.jwt import claims
 from equabot_broker.domain.material import Fault, Unit
 from equabot_broker.domain.profiles import Profile, split_id
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.domain.untrusted_json import Json, Malformed, decode
+from equabot_broker.formats.auth_document import COPIED, Document, entry_of_oauth, entry_of_token, with_entry, without_entry
+from equabot_broker.formats.auth_entries import instant
 
 SIZE_MAX: Final = 256 << 10
 """Bytes such a file may have."""
@@ -281,18 +271,6 @@ CODEX: Final = Tool("openai-codex:codex-cli", _codex, _write_codex, "run `codex 
 QWEN: Final = Tool("qwen-portal:qwen-cli", _qwen, _write_qwen, "log in with `qwen` again")
 TOOLS: Final[Mapping[str, Tool]] = {"claude_cli": CLAUDE, "codex_cli": CODEX, "qwen_cli": QWEN}
 """The tools, by the kind of source that reads their files."""
-
-
-def claims(token: str) -> Mapping[str, object]:
-    """What a JSON Web Token says of itself (RFC 7519), unverified; nothing where it is none."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        return {}
-    try:
-        found = decode(base64.b64decode(parts[1] + "=" * (-len(parts[1]) % 4), altchars=b"-_"), largest=SIZE_MAX)
-    except (Malformed, binascii.Error, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _expiry(said: Mapping[str, object]) -> float | None:

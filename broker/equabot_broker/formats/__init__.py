@@ -1,0 +1,1 @@
+"""Files and entries of other programs, read and written: rules without I/O."""

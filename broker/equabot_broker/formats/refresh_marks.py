@@ -1,0 +1,99 @@
+"""What each step of a refresh leaves in the entry of a login."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from equabot_broker.domain.relogin import INTERRUPTED
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.domain.untrusted_json import Json
+from equabot_broker.formats.auth_document import PENDING, REAUTH, fingerprint
+from equabot_broker.oauth.refresh_steps import Pending
+from equabot_broker.oauth.refreshing import Tokens
+
+ISSUED: Final = "issuedAt"
+
+
+Entry = Mapping[str, Any]
+
+
+def pending(entry: Entry) -> Pending:
+    """What the entry says of its refresh token's last use."""
+    mark = entry.get(PENDING)
+    if not isinstance(mark, dict) or not digest(entry) or mark.get("digest") != digest(entry):
+        return Pending.NOTHING
+    return Pending.UNANSWERED if mark.get("unanswered") is True else Pending.SENT
+
+
+def issued_at(entry: Entry) -> float | None:
+    """When the access token was given, in seconds since the epoch."""
+    value = entry.get(ISSUED)
+    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 10**15
+    return value / 1000 if known else None  # type: ignore[operator]
+
+
+def digest(entry: Entry) -> str:
+    """What tells the entry's refresh token from others, and nothing else of it; empty where it has none."""
+    refresh = entry.get("refresh")
+    written = refresh.strip() if isinstance(refresh, str) else ""
+    return fingerprint(SecretValue(written)) if written else ""
+
+
+def with_intent(entry: Entry, *, by: str, now: float) -> Json:
+    """Before the refresh token is sent, by an attempt of that name."""
+    return _unmarked(entry) | {PENDING: {"digest": digest(entry), "at": _ms(now), "by": by}}
+
+
+def with_doubt(entry: Entry, *, by: str, now: float) -> Json:
+    """It was sent, and no answer came. As it is where another attempt has been made meanwhile."""
+    mark = {"digest": digest(entry), "at": _ms(now), "by": by, "unanswered": True}
+    return _unmarked(entry) | {PENDING: mark} if _is_of(entry, by) else dict(entry)
+
+
+def without_intent(entry: Entry, *, by: str) -> Json:
+    """It was not spent. As it is where another attempt has been made meanwhile."""
+    return _unmarked(entry) if _is_of(entry, by) else dict(entry)
+
+
+def with_refusal(entry: Entry, code: str, *, now: float) -> Json:
+    """It was refused for good."""
+    return _unmarked(entry) | {REAUTH: {"code": code, "at": _ms(now), "digest": digest(entry)}}
+
+
+def with_interruption(entry: Entry, *, found: Entry, now: float) -> Json:
+    """Nobody lived to finish the attempt whose intent was `found` in the entry. As it is where that stands there no more."""
+    mark = found.get(PENDING)
+    if pending(entry) is not Pending.SENT or entry.get(PENDING) != mark or not isinstance(mark, dict):
+        return dict(entry)
+    by = {"by": mark["by"]} if "by" in mark else {}
+    refused = with_refusal(entry, INTERRUPTED, now=now)
+    return refused | {REAUTH: refused[REAUTH] | by}
+
+
+def with_tokens(entry: Entry, tokens: Tokens, *, by: str) -> Json:
+    """It was redeemed by an attempt of that name. What the entry knew of the account stays.
+
+    Where the refresh token stays the same, the entry is as it is if another attempt has been made meanwhile: that one may have
+    spent the token, and its mark is all that keeps others from sending it again.
+    """
+    fields: Json = {"access": tokens.access.reveal(), "expires": _ms(tokens.expires_at), ISSUED: _ms(tokens.issued_at)}
+    if tokens.refresh is not None:
+        fields["refresh"] = tokens.refresh.reveal()
+    for name, value in (("accountId", tokens.account), ("email", tokens.email)):
+        if value and not entry.get(name):
+            fields[name] = value
+    written = _unmarked(entry) | fields
+    return written if digest(written) != digest(entry) or _is_of(entry, by) else dict(entry)
+
+
+def _is_of(entry: Entry, by: str) -> bool:
+    """Whether what is noted of the refresh token, if anything is, comes from the attempt of that name."""
+    marks = [mark for mark in (entry.get(PENDING), entry.get(REAUTH)) if isinstance(mark, dict)]
+    return all(mark.get("by") == by for mark in marks if mark.get("digest") == digest(entry))
+
+
+def _unmarked(entry: Entry) -> Json:
+    return {name: value for name, value in entry.items() if name not in (PENDING, REAUTH)}
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
