@@ -12,12 +12,15 @@ _LARGEST: Final = 256 << 10
 
 
 def claims(token: str) -> Mapping[str, object]:
-    """What a JSON Web Token says of itself (RFC 7519), unverified; nothing where it is none."""
+    """The claims of a token, unverified; empty where the text is not a JSON Web Token."""
     parts = token.split(".")
-    if len(parts) != 3:
-        return {}
+    return part(parts[1]) if len(parts) == 3 else {}
+
+
+def part(encoded: str) -> Mapping[str, object]:
+    """The JSON object in one part of a token; empty where there is none."""
     try:
-        found = decode(base64.b64decode(parts[1] + "=" * (-len(parts[1]) % 4), altchars=b"-_"), largest=_LARGEST)
+        found = decode(base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_"), largest=_LARGEST)
     except (Malformed, binascii.Error, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

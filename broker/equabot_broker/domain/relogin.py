@@ -1,15 +1,4 @@
-"""A refreshable login as an entry of a store: which step is next, and what each step leaves in the entry.
-
-Beside the seed system's fields an entry has three of our own. `issuedAt` (ms) is when its access token was given.
-`pendingRefresh {digest, at, by}` is written before a refresh token is sent, and taken away with the answer: who finds it,
-holding the store's lock, knows that its writer died in between, so that the token may be spent. With `unanswered` in it the
-writer lived, and got no answer. `reauthRequired {code, at, digest}` says that the token is refused for good. Both count only
-for the refresh token that has the digest: whoever logs in anew, with whatever program, is rid of them.
-
-A lock that ends by time can be lost by one who lives (a process that stood still, a network in two halves). So every attempt
-has a name, `by`: whoever was taken for dead, and comes back, undoes nothing but its own; and only a new refresh token, which
-ends every doubt about the old one, is written whatever is there.
-"""
+"""How a person logs in again, where a login cannot be refreshed any more."""
 
 from typing import Final
 

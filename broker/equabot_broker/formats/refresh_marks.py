@@ -1,4 +1,15 @@
-"""What each step of a refresh leaves in the entry of a login."""
+"""What each step of a refresh writes into the entry of a login (ADR 7).
+
+An entry has OpenClaw's fields and three of ours. `issuedAt` (ms) is when its access token was issued. `pendingRefresh
+{digest, at, by}` is written before a refresh token is sent, and removed with the answer. A process that holds the store's lock
+and finds it knows that its writer died in between, so that the token may be spent. With `unanswered` in it the writer lived,
+and got no answer. `reauthRequired {code, at, digest}` says that the token is refused for good. Both marks count only for the
+refresh token that has the digest: a new login, by any program, ends them.
+
+A lock that ends by time can be lost by a living process (one that was stopped, or cut off from the network). So every attempt
+has a name, `by`. An attempt that was taken for dead and comes back removes only its own marks. Only a new refresh token is
+written in every case, because it ends every doubt about the old one.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -11,8 +22,6 @@ from equabot_broker.oauth.refresh_steps import Pending
 from equabot_broker.oauth.refreshing import Tokens
 
 ISSUED: Final = "issuedAt"
-
-
 Entry = Mapping[str, Any]
 
 

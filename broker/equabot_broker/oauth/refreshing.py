@@ -6,7 +6,6 @@ spent: that is what `Blame` tells apart.
 
 import json
 import re
-from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,6 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from equabot_broker.domain.backoff import seconds_to_wait
+from equabot_broker.domain.jwt import claims
 from equabot_broker.domain.provider import Provider
 from equabot_broker.domain.secret_value import SecretValue
 
@@ -144,14 +144,16 @@ def _granted(answer: Mapping[str, object], *, now: float) -> Tokens | Failure:
         return Failure(Blame.UNCERTAIN, "unusable_answer", "the token endpoint answered without usable tokens")
     account = answer.get("account")
     account = account if isinstance(account, dict) else {}
-    claims = _claims(answer.get("id_token"))
+    # An id token's signature needs no check: it came from the endpoint itself, over TLS (OpenID Connect Core, 3.1.3.7).
+    id_token = answer.get("id_token")
+    said = claims(id_token) if isinstance(id_token, str) else {}
     return Tokens(
         access,
         renewed,
         now,
         now + life(answer.get("expires_in")),
         account=_first_text(answer.get("account_id"), account.get("uuid"), account.get("id")),
-        email=_first_text(answer.get("email"), account.get("email_address"), account.get("email"), claims.get("email")),
+        email=_first_text(answer.get("email"), account.get("email_address"), account.get("email"), said.get("email")),
     )
 
 
@@ -197,18 +199,6 @@ def decoded(body: bytes) -> dict[str, object]:
     except (ValueError, RecursionError):
         return {}
     return answer if isinstance(answer, dict) else {}
-
-
-def _claims(id_token: object) -> Mapping[str, object]:
-    """What an id token says. Its signature needs no look: it came from the endpoint itself, over TLS (OpenID Connect Core,
-    3.1.3.7)."""
-    parts = id_token.split(".") if isinstance(id_token, str) else []
-    if len(parts) != 3:
-        return {}
-    try:
-        return decoded(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except ValueError:
-        return {}
 
 
 def error_code(answer: Mapping[str, object]) -> str:
