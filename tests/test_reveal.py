@@ -21,7 +21,7 @@ REASONS = {
     "broker/equabot_broker/formats/auth_document.py": "an entry of auth-profiles.json as written, and a token's fingerprint",
     "broker/equabot_broker/oauth/authorization.py": "a login: its verifier's challenge, its state, what its token says",
     "broker/equabot_broker/domain/credentials.py": "the header and the variable that carry a secret to the provider",
-    "broker/equabot_broker/domain/relogin.py": "refreshed tokens, as fields of an entry that is about to be stored",
+    "broker/equabot_broker/formats/refresh_marks.py": "refreshed tokens, as fields of an entry that is about to be stored",
     "broker/equabot_broker/envoy/secret_discovery.py": "onto the wire, to the Envoy that puts it into requests",
     "broker/equabot_broker/identity/token_review.py": "a caller's token, to the API server that says whether it is good",
     "broker/equabot_broker/rpc/convert.py": "onto the wire, to the agent that leased it",

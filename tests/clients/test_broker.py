@@ -224,7 +224,7 @@ def test_the_package_needs_nothing_but_grpc_and_protobuf() -> None:
     """Importing it, and its asyncio side, loads no HTTP library, no broker and no googleapis."""
     code = (
         "import sys, equabot_client, equabot_client.aio\n"
-        "unwanted = {'httpx', 'httpx2', 'broker', 'anyio', 'google.rpc', 'yaml'}\n"
+        "unwanted = {'httpx', 'httpx2', 'equabot_broker', 'anyio', 'google.rpc', 'yaml'}\n"
         "sys.exit(repr(unwanted & set(sys.modules)) if unwanted & set(sys.modules) else 0)"
     )
     ran = subprocess.run(

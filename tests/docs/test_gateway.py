@@ -19,6 +19,7 @@ from tests.journeys.running import KEY
 from tests.tiers import program, require
 
 ROOT = Path(__file__).parents[2]
+BROKER = ROOT / "broker" / "equabot_broker"
 PAGE = (ROOT / "docs" / "gateway.md").read_text()
 README = (ROOT / "README.md").read_text()
 ROUTER_KEY = "sk-or-v1-" + "r0uter00" * 8
@@ -128,13 +129,13 @@ def test_every_reason_is_told_and_none_that_there_is_not() -> None:
     """The table has what the gateway's own code says, and beside it only words of the contract."""
     table = PAGE.partition("## What is refused")[2].partition("## Policies")[0]
     told = {word for line in table.splitlines() if line.startswith("| ") for word in re.findall(r"`([A-Z_]+)`", line)}
-    inspection, replies = ((ROOT / "broker" / "envoy" / name).read_text() for name in ("inspection.py", "local_replies.py"))
+    inspection, replies = ((BROKER / "envoy" / name).read_text() for name in ("inspection.py", "local_replies.py"))
     said = set(re.findall(r'Refused\(\s*\d+,\s*"([A-Z_]+)"', inspection)) | set(
         re.findall(r'^ +"([A-Z_]+)",$', replies, re.MULTILINE)
     )
     said |= set(re.findall(r'_flags\("[A-Z,]+"\), "\w+", "([A-Z_]+)"', replies))
     assert len(said) > 12
-    words = set(re.findall(r'reason = "([A-Z_]+)"', (ROOT / "broker" / "domain" / "errors.py").read_text()))
+    words = set(re.findall(r'reason = "([A-Z_]+)"', (BROKER / "domain" / "errors.py").read_text()))
     assert said <= told
     assert told <= said | words | {"NOT_SEARCHABLE"}
 

@@ -34,7 +34,7 @@ from equabot_broker.sources import dotenv
 EXPLODE = "explode"
 """The session whose lease cannot be sent, and the text that makes a source fail."""
 
-_log = logging.getLogger("broker.inside")
+_log = logging.getLogger("equabot_broker.inside")
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque, MappingProxyType)
 
 
@@ -55,7 +55,7 @@ def _reachable(start: object) -> Iterator[object]:
 
 
 def _ours(one: object) -> bool:
-    return type(one).__module__.startswith("broker.")
+    return type(one).__module__.startswith("equabot_broker.")
 
 
 def _spoken(one: object) -> Iterator[str]:

@@ -30,10 +30,10 @@ def state(after: str) -> CredentialStateChanged:
 
 def test_an_event_is_a_line_with_its_fields(caplog: pytest.LogCaptureFixture) -> None:
     """The class's name in words is the message, its fields are the record's."""
-    with caplog.at_level(logging.DEBUG, "broker.events"):
+    with caplog.at_level(logging.DEBUG, "equabot.events"):
         log_event(GRANTED)
     record = caplog.records[0]
-    assert (record.name, record.getMessage()) == ("broker.events", "lease granted")
+    assert (record.name, record.getMessage()) == ("equabot.events", "lease granted")
     assert {name: vars(record)[name] for name in ("agent", "provider", "profile", "delivery", "seconds")} == {
         "agent": "main", "provider": "anthropic", "profile": "anthropic:env", "delivery": "raw", "seconds": 900.0,
     }  # fmt: skip
@@ -58,21 +58,21 @@ def test_an_event_is_a_line_with_its_fields(caplog: pytest.LogCaptureFixture) ->
 )
 def test_the_level_says_whether_somebody_should_act(event: Event, level: int, caplog: pytest.LogCaptureFixture) -> None:
     """What happens with every request is for debugging, what an operator has to mend is a warning."""
-    with caplog.at_level(logging.DEBUG, "broker.events"):
+    with caplog.at_level(logging.DEBUG, "equabot.events"):
         log_event(event)
     assert [record.levelno for record in caplog.records] == [level]
 
 
 def test_what_is_only_a_number_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Durations of single requests belong to the metrics."""
-    with caplog.at_level(logging.DEBUG, "broker.events"):
+    with caplog.at_level(logging.DEBUG, "equabot.events"):
         log_event(AcquireAnswered(seconds=0.001))
     assert caplog.records == []
 
 
 def test_every_kind_of_event_can_be_logged(caplog: pytest.LogCaptureFixture) -> None:
     """No field of an event collides with what a log record already has."""
-    with caplog.at_level(logging.DEBUG, "broker.events"):
+    with caplog.at_level(logging.DEBUG, "equabot.events"):
         for kind in Event.__subclasses__():
             samples = {"str": "x", "int": 1, "float": 1.0}
             log_event(kind(**{field.name: samples.get(getattr(field.type, "__name__", ""), ("x",)) for field in fields(kind)}))
@@ -81,7 +81,7 @@ def test_every_kind_of_event_can_be_logged(caplog: pytest.LogCaptureFixture) -> 
 
 def test_no_lease_is_told_by_its_id(caplog: pytest.LogCaptureFixture) -> None:
     """Who reads the log learns who did what, and nothing that a renewal or a report could be made with."""
-    with caplog.at_level(logging.DEBUG, "broker.events"):
+    with caplog.at_level(logging.DEBUG, "equabot.events"):
         log_event(RenewalDenied(agent="main", lease="0193c0ffee", reason="LEASE_NOT_FOUND"))
     assert not hasattr(caplog.records[0], "lease")
     assert "0193c0ffee" not in str(vars(caplog.records[0]))
@@ -89,6 +89,6 @@ def test_no_lease_is_told_by_its_id(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_no_session_is_told_by_its_name(caplog: pytest.LogCaptureFixture) -> None:
     """It is whatever an agent calls it, and nobody can see in it a secret of no vendor's form."""
-    with caplog.at_level(logging.DEBUG, "broker.events"):
+    with caplog.at_level(logging.DEBUG, "equabot.events"):
         log_event(LeaseDenied(agent="main", provider="anthropic", reason="LEASE_LIMIT", session="talk-1"))
     assert "talk-1" not in str(vars(caplog.records[0]))

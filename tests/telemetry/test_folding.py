@@ -161,7 +161,7 @@ def test_metrics_hear_of_each(kept: Kept) -> None:
 
 def test_the_log_says_how_many_more(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
     """In words, and with the fields; a sum of what is not in the log at this level is not, either."""
-    caplog.set_level(logging.INFO, "broker.events")
+    caplog.set_level(logging.INFO, "equabot.events")
     kept.folding.sinks[:] = [log_event]
     kept.comes(DENIED, AT_ONCE + 512)
     kept.comes(told.RenewalDenied(agent="main", lease="x", reason="LEASE_NOT_FOUND"), 100)

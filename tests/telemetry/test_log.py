@@ -25,7 +25,7 @@ from equabot_broker.telemetry.redaction import MASK, PIECE, Redactor
 
 SECRET = "Zq7-canary-Xw93-of-the-live-kind-Lk20"
 
-_log = logging.getLogger("broker.test")
+_log = logging.getLogger("equabot_broker.test")
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +89,7 @@ def test_a_record_is_one_json_object_on_one_line(out: Written) -> None:
     assert at.endswith("Z")
     assert -0.001 <= (datetime.fromisoformat(at) - before).total_seconds() < 5
     assert line == {
-        "level": "info", "logger": "broker.test", "message": "granted anthropic:env\nfor 900 s",
+        "level": "info", "logger": "equabot_broker.test", "message": "granted anthropic:env\nfor 900 s",
         "agent": "main", "n": 3, "ids": ["a", "b"],
     }  # fmt: skip
 
@@ -98,7 +98,7 @@ def test_a_field_cannot_pass_for_another(out: Written) -> None:
     """What a caller adds does not replace what the log says itself."""
     _log.info("real", extra={"ts": "fake", "level": "fake", "logger": "fake"})
     (line,) = out.lines()
-    assert (line["level"], line["logger"], line["message"]) == ("info", "broker.test", "real")
+    assert (line["level"], line["logger"], line["message"]) == ("info", "equabot_broker.test", "real")
     assert line["ts"] != "fake"
 
 
@@ -113,8 +113,8 @@ def test_a_person_gets_text() -> None:
         _log.exception("refused")
     first, second, *rest = stream.getvalue().splitlines()
     forged = r"agent main\n12:00:00 critical forged: line\x1b[2J"
-    assert first[8:] == f' warning  broker.test: {forged}  reason="two words"  n=1  to={MASK}'
-    assert second.endswith("error    broker.test: refused")
+    assert first[8:] == f' warning  equabot_broker.test: {forged}  reason="two words"  n=1  to={MASK}'
+    assert second.endswith("error    equabot_broker.test: refused")
     assert rest[0] == "  equabot_broker.domain.errors.NoUsableProfile: no credential: set ANTHROPIC_API_KEY"
     assert all("test_log.py:" in frame for frame in rest[1:])
     assert rest[-1].endswith(" fail")
@@ -125,7 +125,7 @@ def test_the_level_is_for_our_own_loggers(level: str | int, shown: int) -> None:
     """However much we are asked to say, others say warnings and worse: their debug lines show what travels."""
     stream = Written()
     configure(level, json=True, stream=stream)
-    for name in ("broker.x", "equabot", "equabot_client.y"):
+    for name in ("equabot_broker.x", "equabot", "equabot_client.y"):
         for write in (_debug, _info, _warning, _error):
             write(logging.getLogger(name))
     for write in (_debug, _info):
@@ -180,7 +180,7 @@ wrappings: st.SearchStrategy[Callable[[str], object]] = st.sampled_from([
 
 @given(
     secret=secrets, form=forms, wrap=wrappings, extra=st.dictionaries(names, wrappings, max_size=3),
-    raised=st.booleans(), as_json=st.booleans(), name=st.sampled_from(["broker.x", "grpc", "kubernetes.client.rest"]),
+    raised=st.booleans(), as_json=st.booleans(), name=st.sampled_from(["equabot_broker.x", "grpc", "kubernetes.client.rest"]),
 )  # fmt: skip
 def test_a_live_secret_never_comes_out(
     *, secret: str, form: str, wrap: Callable[[str], object], extra: dict[str, Callable[[str], object]],
@@ -318,7 +318,7 @@ def test_the_last_resort_is_ours(out: Written) -> None:
     """When somebody has taken the root's handlers away, the record still passes the redactor."""
     root = logging.getLogger()
     root.handlers[:] = []
-    logging.getLogger("broker.lonely").error("with %s", SECRET)
+    logging.getLogger("equabot_broker.lonely").error("with %s", SECRET)
     assert out.lines()[0]["message"] == f"with {MASK}"
 
 

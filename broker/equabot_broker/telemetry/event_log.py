@@ -33,7 +33,7 @@ from equabot_broker.telemetry.events import (
     SuspensionSet,
 )
 
-_log: Final = logging.getLogger("broker.events")
+_log: Final = logging.getLogger("equabot.events")
 
 _LEVELS: Final[dict[type[Event], int]] = {
     AcquireAnswered: logging.NOTSET,  # a number, for metrics
