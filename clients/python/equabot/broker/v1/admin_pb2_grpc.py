@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AdminStub(object):
-    """Admin sees every agent.
+    """Admin inspects and controls every agent.
     """
 
     def __init__(self, channel):
@@ -103,102 +103,114 @@ class AdminStub(object):
 
 
 class AdminServicer(object):
-    """Admin sees every agent.
+    """Admin inspects and controls every agent.
     """
 
     def ListLeases(self, request, context):
-        """ListLeases returns the living leases, oldest first.
+        """ListLeases returns the active leases that match all the given fields, oldest first. An unknown
+        agent fails with INVALID_ARGUMENT, an unknown provider with PROVIDER_UNKNOWN, and an unknown
+        profile with PROFILE_NOT_FOUND: an empty list would hide a misspelt name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeLeases(self, request, context):
-        """RevokeLeases ends every lease that matches all the given fields. At least one must be given.
+        """RevokeLeases ends every lease that matches all the given fields. At least one field must be
+        set. An unknown agent fails with INVALID_ARGUMENT, an unknown provider with PROVIDER_UNKNOWN,
+        and an unknown profile with PROFILE_NOT_FOUND. An unknown lease id is not an error and ends no
+        lease.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAllProfiles(self, request, context):
-        """ListAllProfiles returns the candidates of every agent, as each agent would see them.
+        """ListAllProfiles returns the candidate profiles of every agent, as each agent sees them. An
+        unknown agent fails with POLICY_DENIED, and an unknown provider with PROVIDER_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetOrder(self, request, context):
-        """GetOrder returns the order override stored for an agent and provider.
+        """GetOrder returns the order override that is stored for an agent and a provider.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetOrder(self, request, context):
-        """SetOrder stores an order override: only the named profiles are tried, in this order.
+        """SetOrder stores an order override: the broker tries only the named profiles, in this order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ClearOrder(self, request, context):
-        """ClearOrder takes the override away. Idempotent.
+        """ClearOrder removes an order override. It is idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ClearCooldown(self, request, context):
-        """ClearCooldown forgets cooldowns, billing disable, rejection and counters of a profile, for every agent.
+        """ClearCooldown clears the cooldowns, the disable, the rejection and the failure counters of a
+        profile, for every agent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Reload(self, request, context):
-        """Reload reads the configuration again, as SIGHUP does, then makes every source read again, and returns once they have. The
-        configuration is applied as a whole, without ending a lease that it still grants; or it is refused, and nothing changes.
+        """Reload reads the configuration again, as SIGHUP does, and then every source. It returns after
+        every source was read. The broker applies the configuration as a whole and keeps every lease
+        that the configuration still grants. If the broker refuses the configuration, nothing changes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAgents(self, request, context):
-        """ListAgents returns every configured agent, and every suspended agent that the configuration does not name any more, by name.
+        """ListAgents returns every configured agent, sorted by name. It also returns every suspended
+        agent that the configuration no longer names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SuspendAgent(self, request, context):
-        """SuspendAgent ends every lease of the agent. Until ResumeAgent is called, every call of the agent to `Broker`, and every
-        request of it through the gateway, is refused with AGENT_SUSPENDED. The suspension is on the disk before it is answered, and
-        survives restarts and changes of the configuration. Idempotent: a repeated call keeps `since`.
-        STATE_UNAVAILABLE: the agent is suspended, but a restart of the broker would forget it.
-        INVALID_ARGUMENT: the agent is not configured. The message names the agents that are.
+        """SuspendAgent ends every lease of an agent. Until ResumeAgent is called, every call of the agent
+        to `Broker` and every request of the agent through the gateway fails with AGENT_SUSPENDED. The
+        broker writes the suspension to disk before it responds. The suspension survives restarts and
+        configuration changes. The call is idempotent: a repeated call keeps `since`.
+        - STATE_UNAVAILABLE: the agent is suspended, but a restart of the broker loses the suspension.
+        - INVALID_ARGUMENT: the agent is not configured. The message names the configured agents.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeAgent(self, request, context):
-        """ResumeAgent lets a suspended agent act again. Its ended leases stay ended. Idempotent.
-        STATE_UNAVAILABLE: the agent is resumed, but is suspended again after a restart of the broker.
+        """ResumeAgent ends the suspension of an agent. Leases that ended stay ended. It is idempotent.
+        - STATE_UNAVAILABLE: the agent is resumed, but a restart of the broker suspends it again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AcceptAuditLog(self, request, context):
-        """AcceptAuditLog accepts that the audit log may not be what a broker wrote (its anchor was lost, or does not fit), which is
-        recorded. Until then Diagnose and metrics say so, and with `audit.fail_closed` nothing is granted. Idempotent.
+        """AcceptAuditLog accepts an audit log that does not match its anchor or whose anchor is missing.
+        Such a log may not be what the broker wrote. The broker records the acceptance. Until then
+        Diagnose and the metrics report the mismatch, and with `audit.fail_closed` the broker grants
+        nothing. It is idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Diagnose(self, request, context):
-        """Diagnose returns what an operator asks first: sources, stores, findings.
+        """Diagnose returns an overview for the operator: sources, findings and counts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -281,7 +293,7 @@ def add_AdminServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Admin(object):
-    """Admin sees every agent.
+    """Admin inspects and controls every agent.
     """
 
     @staticmethod

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class BrokerStub(object):
-    """Broker hands out leases on credentials.
+    """Broker grants leases on credentials to the agent that calls it.
     """
 
     def __init__(self, channel):
@@ -78,65 +78,71 @@ class BrokerStub(object):
 
 
 class BrokerServicer(object):
-    """Broker hands out leases on credentials.
+    """Broker grants leases on credentials to the agent that calls it.
     """
 
     def AcquireLease(self, request, context):
-        """AcquireLease resolves which profile serves the request and grants a lease on it.
+        """AcquireLease selects the profile that serves the request and grants a lease on it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamLease(self, request, context):
-        """StreamLease acquires a lease that lives exactly as long as the stream. The first event is GRANTED; the broker
-        renews the lease while the stream is open and read, pushes rotated material, and revokes the lease when the stream
-        ends, however it ends. At the policy's maximal life the last event is REVOKED with reason "max_ttl": open a new one.
+        """StreamLease grants a lease that lives exactly as long as the stream. The first event is
+        GRANTED. The broker renews the lease while the stream is open and the client reads it. The
+        broker sends rotated material on the stream, and revokes the lease when the stream ends for any
+        reason. When the policy's maximum lifetime ends, the last event is REVOKED with the reason
+        "max_ttl". Open a new stream then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RenewLease(self, request, context):
-        """RenewLease extends a lease, counting from now and never past `max_expires_at`, and returns the newest material.
-        Where the lease's profile can no longer be used and the request did not name it, the next profile takes over.
+        """RenewLease extends a lease, counted from now and never past `max_expires_at`, and returns the
+        newest material. If the profile of the lease is no longer usable, the next profile takes over,
+        unless the original request named the profile.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeLease(self, request, context):
-        """RevokeLease ends a lease. Idempotent: an unknown or ended lease is no error.
+        """RevokeLease ends a lease. It is idempotent: an unknown or ended lease is not an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportOutcome(self, request, context):
-        """ReportOutcome tells how the provider answered, which drives cooldowns, rejection and failover. What a brokered lease was
-        used for the gateway has seen itself: of that the answer alone counts here. A failure holds for the agent that reports it;
-        of a profile that other agents may have too, it counts for them once another agent or the broker itself has met the same.
+        """ReportOutcome reports how the provider answered, which drives cooldowns, rejection and
+        failover. For a brokered lease the call records nothing, because the gateway observes the
+        requests itself; only the response is of use. A failure applies to the agent that reports it.
+        For a profile that other agents can also use, the failure applies to those agents after another
+        agent or the broker has observed the same failure.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListProfiles(self, request, context):
-        """ListProfiles returns this agent's candidates in the order they would be tried.
+        """ListProfiles returns this agent's candidate profiles in the order in which the broker tries
+        them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PinProfile(self, request, context):
-        """PinProfile makes a session try one profile first.
+        """PinProfile makes the broker try one profile first for a session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnpinProfile(self, request, context):
-        """UnpinProfile takes a session's pin away. Idempotent.
+        """UnpinProfile removes the pin of a session. It is idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,7 +200,7 @@ def add_BrokerServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Broker(object):
-    """Broker hands out leases on credentials.
+    """Broker grants leases on credentials to the agent that calls it.
     """
 
     @staticmethod
