@@ -58,7 +58,7 @@ def test_values_are_checked_there_too(consumer: Path, tmp_path: Path) -> None:
         render({"equabot-broker": {"brokr": {}}}, chart=consumer, at=tmp_path)
     template = consumer / "templates" / "agents.yaml"
     template.write_text(template.read_text().replace('list "writer" "reviewer"', 'list "writer" "editor"'))
-    with pytest.raises(Rejected, match="editor is no agent"):
+    with pytest.raises(Rejected, match="editor is not an agent"):
         render(chart=consumer)
 
 

@@ -222,10 +222,10 @@ def test_the_notes_name_the_variables_and_what_is_not_published(tmp_path: Path) 
     notes = helm(*command).partition("NOTES:")[2]
     assert "--from-file=OPENAI_API_KEY=openai.key --from-file=GEMINI_API_KEY=google.key --from-file=LAB_KEY=lab.key" in notes
     assert "/dev/stdin" not in notes
-    assert "equabot-broker:0.1.0 and equabot-example-agent:0.1.0 are on no registry" in notes
+    assert "No registry has equabot-broker:0.1.0 or equabot-example-agent:0.1.0." in notes
     images = {"broker": {"image": {"repository": "r.example/a"}}, "application": {"image": {"repository": "r.example/b"}}}
     values.write_text(yaml.safe_dump({"config": config, **images}))
-    assert "no registry" not in helm(*command).partition("NOTES:")[2]
+    assert "No registry" not in helm(*command).partition("NOTES:")[2]
 
 
 def test_the_notes_know_the_variables_of_the_catalogue() -> None:

@@ -84,7 +84,7 @@ def test_a_wrong_value_is_named(values: Mapping[str, Any], said: str, tmp_path: 
         ({"config": {"agents": {"main": {"deliveries": ["brokered"]}}}}, "needs the gateway", "gateway.enabled=true"),
         ({"config": {"gateway": {"mode": "sidecar"}}}, "no Envoy runs", "gateway.enabled=true"),
         ({"config": {"gateway": {"mode": "child"}}, "gateway": {"enabled": True}}, "config.gateway.mode is child", "remove"),
-        ({"application": {"agent": "coder"}}, "coder is no agent", "which has main"),
+        ({"application": {"agent": "coder"}}, "coder is not an agent", "which has main"),
         ({"mountedSecrets": ["llm"]}, "no source reads", "add `- mounted`"),
         (
             {
@@ -95,7 +95,7 @@ def test_a_wrong_value_is_named(values: Mapping[str, Any], said: str, tmp_path: 
             "is a file of one pod",
             "set it to 1",
         ),
-        ({"tlsSecret": "tls"}, "config.listen.agents, which is not there", "remove tlsSecret"),
+        ({"tlsSecret": "tls"}, "config.listen.agents, which is not set", "remove tlsSecret"),
         (
             {"config": {"listen": {"agents": {"certificate": "/run/secrets/equabot-tls/tls.crt"}}}},
             "where nothing is mounted",
@@ -108,7 +108,7 @@ def test_a_wrong_value_is_named(values: Mapping[str, Any], said: str, tmp_path: 
             "scrape every pod twice",
             "disable one",
         ),
-        ({"metrics": {"prometheusRule": {"enabled": True}}}, "needs a scrape", "enable metrics.podMonitor"),
+        ({"metrics": {"prometheusRule": {"enabled": True}}}, "needs a scrape job", "enable metrics.podMonitor"),
     ],
     ids=lambda case: case if isinstance(case, str) else "",
 )

@@ -20,19 +20,21 @@ def add_parser(subparsers: Any, **described: str) -> None:
     """`agent list|suspend|resume`."""
     family = subparsers.add_parser("agent", **described).add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    _command(family, "list", list_all, "every agent: whether it is suspended, what it holds, what it may have")
+    _command(family, "list", list_all, "List every agent with its state, its leases and its policy.")
 
-    parser = _command(family, "suspend", suspend, "end an agent's leases and refuse all its requests, until it is resumed")
-    parser.add_argument("name", metavar="AGENT")
-    parser.add_argument("--reason", default="", metavar="TEXT", help="why, for other operators (the agent does not see it)")
+    parser = _command(family, "suspend", suspend, "End the leases of an agent and refuse all its requests until it is resumed.")
+    parser.add_argument("name", metavar="AGENT", help="The name of the agent.")
+    parser.add_argument(
+        "--reason", default="", metavar="TEXT", help="The reason, for other operators; the agent does not see it."
+    )
 
-    parser = _command(family, "resume", resume, "let a suspended agent act again")
-    parser.add_argument("name", metavar="AGENT")
+    parser = _command(family, "resume", resume, "End the suspension of an agent.")
+    parser.add_argument("name", metavar="AGENT", help="The name of the agent.")
 
 
 def _command(family: Any, name: str, run: Any, about: str) -> ArgumentParser:
-    parser: ArgumentParser = family.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
-    parser.add_argument("--json", action="store_true", help="print as JSON")
+    parser: ArgumentParser = family.add_parser(name, help=about, description=about)
+    parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     add_places(parser)
     parser.set_defaults(run=run, agent=None)
     return parser

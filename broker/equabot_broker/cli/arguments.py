@@ -18,19 +18,23 @@ _PROGRAM: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 def add_places(parser: ArgumentParser) -> None:
     """Where configuration and sockets are, and how much to say."""
-    parser.add_argument("--config", metavar="FILE", help="the configuration (default: $EQUABOT_HOME/equabot.yaml)")
-    parser.add_argument("--run-dir", metavar="DIR", help="the directory of the sockets")
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice: still more")
+    parser.add_argument("--config", metavar="FILE", help="The configuration file (default: $EQUABOT_HOME/equabot.yaml).")
+    parser.add_argument("--run-dir", metavar="DIR", help="The directory of the sockets.")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="Log more; repeat it for more detail.")
 
 
 def add_agent(parser: ArgumentParser) -> None:
     """Which agent to be."""
-    parser.add_argument("--agent", metavar="NAME", help="the agent to speak as (default: main)")
+    parser.add_argument("--agent", metavar="NAME", help="The agent to act as (default: main).")
 
 
 def add_delivery(parser: ArgumentParser, default: str) -> None:
     """What the leases are to bring."""
-    parser.add_argument("--delivery", metavar="raw|brokered", help=f"raw: the key itself; brokered: a token ({default})")
+    parser.add_argument(
+        "--delivery",
+        metavar="raw|brokered",
+        help=f"Deliver the key itself (raw) or a token for the gateway (brokered). Default: EQUABOT_DELIVERY, else {default}.",
+    )
 
 
 def delivery(args: Namespace) -> str | None:

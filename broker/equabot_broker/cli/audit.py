@@ -18,19 +18,20 @@ _LONGEST_LINE: Final = 1 << 20
 _SHORTEST_NOTE: Final = 8
 _LONGEST_ANCHOR: Final = 256
 _ABOUT: Final = """\
-Reads one log, in one file or in several, the oldest first. Exits with 0 and one line for a log that is whole; with 1 and
-the first fault, by file and line, for one in which a record was changed, taken out, put in or moved.
+Verify one log, in one file or in several files, the oldest first. For an intact log the command prints one line and exits
+with 0. If a record was changed, removed, inserted or moved, it prints the first fault, by file and line, and exits with 1.
 
-A log whose last records were cut off still has a whole chain. The anchor shows the cut: <state>/audit.head, or audit.anchor of
-the configuration, in which the broker keeps the last record's hash. It is compared with the log where the configuration
-names the last FILE as audit.path, or with --anchor. A start of the broker at which the anchor was lost or did not fit is a
-fault, too, until an operator accepts it (`equabot audit accept`). --no-anchor does without, and accepts such starts.
---head takes a hash that was noted elsewhere: the broker writes them to its own log, and this command prints one.
+A log whose last records were removed still has an intact chain. The anchor shows the removal: the broker keeps the hash of
+the last record in <state>/audit.head, or in the file that audit.anchor names in the configuration. The command compares the
+anchor with the log if the configuration names the last FILE as audit.path, or if --anchor is given. A start of the broker at
+which the anchor was missing or did not match is a fault, too, until an operator accepts it with `equabot audit accept`.
+With --no-anchor, the command uses no anchor and accepts such starts. Pass --head with a hash that was noted elsewhere: the
+broker writes hashes to its own log, and this command prints one.
 """
 _ACCEPTING: Final = """\
-A broker that finds no anchor for its audit log, or one that does not fit, cannot tell whether records were cut off. It says
-so in its log, in metrics and to `equabot doctor`, and with audit.fail_closed it grants nothing. Look at the log first:
-compare it with a hash that was noted elsewhere. This command then records that you accept it.
+Accept an audit log whose anchor is missing or does not match. In that case the broker does not know whether records were
+removed. The broker reports this in its log, in its metrics and in `equabot doctor`, and with audit.fail_closed it grants
+nothing. Inspect the log first: compare it with a hash that was noted elsewhere. This command then records that you accept it.
 """
 
 
@@ -38,25 +39,29 @@ def add_parser(subparsers: Any, **described: str) -> None:
     """`audit verify [--head HASH]… [--anchor FILE | --no-anchor] [--captured] FILE…` and `audit accept`."""
     parser: ArgumentParser = subparsers.add_parser("audit", **described)
     family = parser.add_subparsers(metavar="COMMAND", required=True)
-    verify = _command(family, "verify", "find what was changed in an audit log", _ABOUT)
-    verify.add_argument("files", metavar="FILE", nargs="+", help="a file of the log, oldest first; - is standard input")
+    verify = _command(family, "verify", "Find changes in an audit log.", _ABOUT)
+    verify.add_argument("files", metavar="FILE", nargs="+", help="A file of the log, the oldest first; - is standard input.")
     verify.add_argument(
-        "--head", metavar="HASH", action="append", default=[], help="the hash of a record that must be there (or its beginning)"
+        "--head",
+        metavar="HASH",
+        action="append",
+        default=[],
+        help="The hash of a record that the log must have, or a prefix of it.",
     )
     anchors = verify.add_mutually_exclusive_group()
-    anchors.add_argument("--anchor", metavar="FILE", help="the anchor, which the log must end with")
+    anchors.add_argument("--anchor", metavar="FILE", help="The anchor, which must match the end of the log.")
     anchors.add_argument(
         "--no-anchor",
         action="store_true",
-        help="verify without an anchor, and accept starts of the broker at which no anchor fitted",
+        help="Verify without an anchor, and accept starts of the broker at which no anchor matched.",
     )
     verify.add_argument(
         "--captured",
         action="store_true",
-        help="what a container printed: other lines stand between the records, and the first ones may be gone",
+        help="Verify the output of a container, which has other lines between the records and may lack the first records.",
     )
     verify.set_defaults(run=run)
-    accept = _command(family, "accept", "accept an audit log that no anchor vouches for", _ACCEPTING)
+    accept = _command(family, "accept", "Accept an audit log that no anchor confirms.", _ACCEPTING)
     accept.set_defaults(run=run_accept)
 
 

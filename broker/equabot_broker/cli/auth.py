@@ -17,47 +17,48 @@ from equabot_broker.formats.auth_entries import entry_ids
 if TYPE_CHECKING:
     from equabot_broker.domain.profiles import Profile
 
-_ABOUT = "Secrets come from a prompt that does not show them, or from standard input; never from an argument."
+_PROVIDER = "The id or an alias of the provider."
+_ABOUT = "Secrets come from a hidden prompt or from standard input, never from an argument."
 
 
 def add_parser(subparsers: Any) -> None:
     """`auth add|login|paste-token|setup-token|order|list|remove`."""
     auth: ArgumentParser = subparsers.add_parser(
-        "auth", help="store credentials, log in, say which is used first", description=_ABOUT
+        "auth", help="Store credentials, log in, and set which one is used first.", description=_ABOUT
     )
     family = auth.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    parser = _command(family, "add", auth_entering.add, "store a credential, asking for what is not said")
-    parser.add_argument("--provider", metavar="P")
-    parser.add_argument("--method", choices=auth_entering.METHODS, help="what it is, or how to come by it")
+    parser = _command(family, "add", auth_entering.add, "Store a credential, and ask for what the arguments leave out.")
+    parser.add_argument("--provider", metavar="P", help=_PROVIDER)
+    parser.add_argument("--method", choices=auth_entering.METHODS, help="The kind of credential, or how to get it.")
     _profile_id(parser, "P:default")
     _expires_in(parser)
 
-    parser = _command(family, "login", auth_login.run, "log in at the provider's, and store the login")
-    parser.add_argument("--provider", metavar="P", required=True)
-    _profile_id(parser, "P:<e-mail>, or P:default where none is told")
+    parser = _command(family, "login", auth_login.run, "Log in to the provider, and store the login.")
+    parser.add_argument("--provider", metavar="P", required=True, help=_PROVIDER)
+    _profile_id(parser, "P:<email>, or P:default if the provider reports no email")
 
-    parser = _command(family, "paste-token", auth_entering.paste_token, "store a token of any provider")
-    parser.add_argument("--provider", metavar="P", required=True)
+    parser = _command(family, "paste-token", auth_entering.paste_token, "Store a token of any provider.")
+    parser.add_argument("--provider", metavar="P", required=True, help=_PROVIDER)
     _profile_id(parser, "P:manual")
     _expires_in(parser)
 
-    parser = _command(family, "setup-token", auth_entering.setup_token, "run `claude setup-token` and store its token")
-    parser.add_argument("--provider", metavar="P", default="anthropic", help="anthropic, and no other")
+    parser = _command(family, "setup-token", auth_entering.setup_token, "Run `claude setup-token` and store its token.")
+    parser.add_argument("--provider", metavar="P", default="anthropic", help="The provider, which must be anthropic.")
     _profile_id(parser, "anthropic:default")
 
     auth_order.add_parser(family)
 
-    parser = _command(family, "list", show, "the profiles in the store")
-    parser.add_argument("--provider", metavar="P", help="only this provider's")
-    parser.add_argument("--json", action="store_true", help="one JSON document")
+    parser = _command(family, "list", show, "List the profiles in the store.")
+    parser.add_argument("--provider", metavar="P", help="List only the profiles of this provider.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON document.")
 
-    parser = _command(family, "remove", remove, "take a profile out of the store")
-    parser.add_argument("profile", metavar="PROFILE_ID")
+    parser = _command(family, "remove", remove, "Remove a profile from the store.")
+    parser.add_argument("profile", metavar="PROFILE_ID", help="The id of the profile.")
 
 
 def _command(family: Any, name: str, run: Any, about: str) -> ArgumentParser:
-    parser: ArgumentParser = family.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}. {_ABOUT}")
+    parser: ArgumentParser = family.add_parser(name, help=about, description=f"{about} {_ABOUT}")
     add_agent(parser)
     add_places(parser)
     parser.set_defaults(run=run)
@@ -65,12 +66,15 @@ def _command(family: Any, name: str, run: Any, about: str) -> ArgumentParser:
 
 
 def _profile_id(parser: ArgumentParser, default: str) -> None:
-    parser.add_argument("--profile-id", metavar="ID", help=f"the profile to make or replace (default: {default})")
+    parser.add_argument("--profile-id", metavar="ID", help=f"The id of the profile to create or replace (default: {default}).")
 
 
 def _expires_in(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--expires-in", metavar="365d", type=auth_entering.lifetime, help="ms, s, m, h or d; a plain number is days"
+        "--expires-in",
+        metavar="365d",
+        type=auth_entering.lifetime,
+        help="The lifetime, in ms, s, m, h or d; a plain number is in days.",
     )
 
 

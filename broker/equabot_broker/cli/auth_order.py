@@ -16,19 +16,19 @@ from equabot_broker.formats.auth_entries import with_order_of
 
 def add_parser(subparsers: Any) -> None:
     """`order get|set|clear`."""
-    about = "which profiles an agent tries, and in which order"
-    order: ArgumentParser = subparsers.add_parser("order", help=about, description=about[0].upper() + about[1:] + ".")
+    about = "Show or set the order in which an agent tries profiles."
+    order: ArgumentParser = subparsers.add_parser("order", help=about, description=about)
     family = order.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    parser = _command(family, "get", get, "tell the agent's own order")
-    parser.add_argument("--json", action="store_true", help="one JSON document")
-    parser = _command(family, "set", put, "try these profiles, in this order, and no other")
-    parser.add_argument("profiles", metavar="PROFILE_ID", nargs="+")
-    _command(family, "clear", clear, "take the agent's own order away")
+    parser = _command(family, "get", get, "Print the stored order of the agent.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON document.")
+    parser = _command(family, "set", put, "Try only these profiles, in this order.")
+    parser.add_argument("profiles", metavar="PROFILE_ID", nargs="+", help="The ids of the profiles, the first one first.")
+    _command(family, "clear", clear, "Remove the stored order of the agent.")
 
 
 def _command(family: Any, name: str, run: Any, about: str) -> ArgumentParser:
-    parser: ArgumentParser = family.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
-    parser.add_argument("--provider", metavar="P", required=True)
+    parser: ArgumentParser = family.add_parser(name, help=about, description=about)
+    parser.add_argument("--provider", metavar="P", required=True, help="The id or an alias of the provider.")
     add_agent(parser)
     add_places(parser)
     parser.set_defaults(run=run)

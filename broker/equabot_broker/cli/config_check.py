@@ -21,10 +21,12 @@ def add_parser(subparsers: Any, **described: str) -> None:
     parser: ArgumentParser = subparsers.add_parser("config", **described)
     check: ArgumentParser = parser.add_subparsers(metavar="COMMAND", required=True).add_parser(
         "check",
-        help="tell every fault of a configuration, or what it comes to",
-        description="Exits with 0 for a configuration that a broker would accept, 64 for one that it would refuse.",
+        help="Report every fault of a configuration, or the resulting settings.",
+        description="Check a configuration. The exit code is 0 if a broker would accept the configuration, and 64 if not.",
     )
-    check.add_argument("--json", action="store_true", help="one JSON document: faults, warnings, and what applies")
+    check.add_argument(
+        "--json", action="store_true", help="Print one JSON document with the faults, the warnings and the resulting settings."
+    )
     add_places(check)
     check.set_defaults(run=run)
 

@@ -27,21 +27,23 @@ def add_parser(subparsers: Any, **described: str) -> None:
     """`doctor [--fix] [--json]`."""
     parser: ArgumentParser = subparsers.add_parser(
         "doctor",
-        description="Looks at stores, permissions, locks, logins, sources and the broker. Exits with 1 when something is an"
-        " error, with 0 when nothing is.",
+        description="Check the stores, permissions, locks, logins, sources and the broker. The exit code is 1 if a finding is"
+        " an error, else 0.",
         **described,
     )
     parser.add_argument(
         "--fix",
         action="store_true",
-        help="close what is open to others, seal, migrate, remove stale locks, refresh logins whose time has come",
+        help="Restrict permissions, seal and migrate stores, remove stale locks, and refresh logins that are due.",
     )
     parser.add_argument(
         "--accept-restored",
         action="store_true",
-        help="after a backup was restored: accept sealed stores that are older than the newest seen, or in another's place",
+        help="After restoring a backup, accept sealed stores that are older than the newest one seen or were moved.",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON document: findings, counts, and what --fix did")
+    parser.add_argument(
+        "--json", action="store_true", help="Print one JSON document with the findings, the counts and what --fix did."
+    )
     add_places(parser)
     parser.set_defaults(run=run, agent=None)
 

@@ -35,13 +35,13 @@ def add_parser(subparsers: Any, **described: str) -> None:
     parser: ArgumentParser = subparsers.add_parser(
         "exec",
         usage="equabot exec [options] PROVIDER|PROFILE_ID ... -- COMMAND ...",
-        description="The leases are renewed while COMMAND runs and given back when it ends. Signals go on to it; its exit code"
-        " is handed on. Where the broker has a gateway, COMMAND gets a token for it and no key: no variable of a known provider"
-        " is in its environment but those of its leases. --delivery raw gives it the key itself, which stays as it is: after a"
-        " rotation, start COMMAND again.",
+        description="Run COMMAND with leases in its environment. The leases are renewed while COMMAND runs and revoked when it"
+        " ends. Signals are forwarded to COMMAND, and its exit code is returned. If the broker has a gateway, COMMAND gets a"
+        " token for the gateway and no key: its environment has no variables of a known provider except those of its leases."
+        " With --delivery raw, COMMAND gets the key itself, which does not change: start COMMAND again after a rotation.",
         **described,
     )
-    parser.add_argument("providers", metavar="PROVIDER|PROFILE_ID", nargs="+")
+    parser.add_argument("providers", metavar="PROVIDER|PROFILE_ID", nargs="+", help="The providers or profiles to lease.")
     parser.add_argument(
         "--as",
         dest="sdks",
@@ -49,10 +49,10 @@ def add_parser(subparsers: Any, **described: str) -> None:
         type=exec_variables.sdk,
         action="append",
         default=[],
-        help="give the lease under that SDK's variables, for a provider with a compatible API: `exec openrouter --as openai`"
-        " sets OPENAI_BASE_URL and OPENAI_API_KEY",
+        help="Set the variables of this SDK, for a provider with a compatible API. For example, `exec openrouter --as openai`"
+        " sets OPENAI_BASE_URL and OPENAI_API_KEY.",
     )
-    add_delivery(parser, "default: EQUABOT_DELIVERY, else brokered where a gateway runs")
+    add_delivery(parser, "brokered if a gateway runs, else raw")
     add_agent(parser)
     add_places(parser)
     parser.set_defaults(run=run, parser=parser)

@@ -13,11 +13,12 @@ def add_parser(subparsers: Any, **described: str) -> None:
     parser: ArgumentParser = subparsers.add_parser("gateway", **described)
     config: ArgumentParser = parser.add_subparsers(metavar="COMMAND", required=True).add_parser(
         "config",
-        help="print Envoy's configuration",
-        description="Envoy's bootstrap, made of the providers' facts and of the configuration; no secret is in it. A broker"
-        " with a gateway writes the same to <run_dir>/gateway/envoy.yaml, with the routes in a file of their own.",
+        help="Print the configuration of Envoy.",
+        description="Print the bootstrap configuration of Envoy, which follows from the providers and the configuration. It"
+        " contains no secret. A broker with a gateway writes the same to <run_dir>/gateway/envoy.yaml, with the routes in a"
+        " separate file.",
     )
-    config.add_argument("--json", action="store_true", help="JSON instead of YAML")
+    config.add_argument("--json", action="store_true", help="Print JSON instead of YAML.")
     add_places(config)
     config.set_defaults(run=run)
 

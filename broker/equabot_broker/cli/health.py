@@ -25,20 +25,28 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared wit
 def add_parser(subparsers: Any, **described: str) -> None:
     """`health [SERVICE] [--wait seconds] [--address host:port] [--json]`."""
     parser: ArgumentParser = subparsers.add_parser(
-        "health", description="Exits with 0 when the service serves, 1 when it does not, 3 when no broker answers.", **described
+        "health",
+        description="Check the health of a service. The exit code is 0 if it serves, 1 if not, and 3 if no broker answers.",
+        **described,
     )
     parser.add_argument(
         "service",
         metavar="SERVICE",
         nargs="?",
         default="",
-        help="readiness, liveness, provider/NAME or profile/ID (default: the broker as a whole)",
+        help="The service: readiness, liveness, provider/NAME or profile/ID (default: the broker as a whole).",
     )
     parser.add_argument(
-        "--wait", metavar="SECONDS", type=float, default=0.0, help="how long to ask until the service serves (default: once)"
+        "--wait",
+        metavar="SECONDS",
+        type=float,
+        default=0.0,
+        help="How many seconds to wait until the service serves (default: 0, one check).",
     )
-    parser.add_argument("--address", metavar="HOST:PORT", help="where health is served (default: as configured)")
-    parser.add_argument("--json", action="store_true", help="one JSON document, also where no broker answers")
+    parser.add_argument(
+        "--address", metavar="HOST:PORT", help="The address of the health service (default: from the configuration)."
+    )
+    parser.add_argument("--json", action="store_true", help="Print one JSON document, even if no broker answers.")
     add_places(parser)
     parser.set_defaults(run=run, agent=None)
 

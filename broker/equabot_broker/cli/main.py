@@ -11,7 +11,7 @@ from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormat
 from collections.abc import Sequence
 from importlib import import_module
 from traceback import extract_tb
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from equabot_broker.cli.exits import Exit, Failure
 from equabot_broker.cli.hardening import end_first, hide_memory
@@ -20,31 +20,35 @@ from equabot_broker.cli.streams import flushed, settle
 from equabot_broker.cli.surroundings import environment
 
 _COMMANDS: Final = {
-    "serve": ("serve", "run the broker"),
-    "lease": ("lease", "acquire, renew, revoke, list and watch leases"),
-    "profile": ("profiles", "end a cooldown, a disable or a rejection of a profile"),
-    "agent": ("agent", "list, suspend and resume agents"),
-    "key": ("key", "print a secret, and nothing else (for apiKeyHelper and scripts)"),
-    "exec": ("exec_command", "run a command with leases in its environment"),
-    "health": ("health", "ask whether the broker, a provider or a profile serves"),
-    "models": ("models", "which credentials there are, and how they fare"),
-    "onboard": ("onboard", "store a first credential, step by step"),
-    "doctor": ("doctor", "find what is wrong, and mend what can be mended safely"),
-    "gateway": ("gateway", "what the gateway is run with"),
-    "config": ("config_check", "check a configuration"),
-    "reload": ("reload", "make the running broker read its configuration again"),
-    "audit": ("audit", "verify the audit log, or accept one that no anchor vouches for"),
+    "serve": ("serve", "Run the broker."),
+    "lease": ("lease", "Acquire, renew, revoke, list and watch leases."),
+    "profile": ("profiles", "Clear the cooldown, the disable and the rejection of a profile."),
+    "agent": ("agent", "List, suspend and resume agents."),
+    "key": ("key", "Print only a secret, for apiKeyHelper and scripts."),
+    "exec": ("exec_command", "Run a command with leases in its environment."),
+    "health": ("health", "Check whether the broker, a provider or a profile serves."),
+    "models": ("models", "Show the state of every credential, and manage credentials."),
+    "onboard": ("onboard", "Store a first credential, step by step."),
+    "doctor": ("doctor", "Find problems, and fix what can be fixed safely."),
+    "gateway": ("gateway", "Print the configuration of the gateway."),
+    "config": ("config_check", "Check a configuration."),
+    "reload": ("reload", "Reload the configuration of the running broker."),
+    "audit": ("audit", "Verify the audit log, or accept one that no anchor confirms."),
 }
 _STORING: Final = ("models", "onboard", "doctor", "agent")
 _EPILOG: Final = """\
-exit codes: 0 done, 1 refused or failed, 3 no broker, 64 usage or configuration
+exit codes: 0 success, 1 refused or failed, 3 no broker, 64 usage or configuration error
 environment: EQUABOT_HOME, EQUABOT_CONFIG, EQUABOT_RUN_DIR, EQUABOT_BROKER_ADDRESS, EQUABOT_BROKER_UID,
   EQUABOT_DELIVERY, EQUABOT_DEBUG, NO_COLOR
 """
 
 
 class Parser(ArgumentParser):
-    """An argument parser whose refusals exit with 64, as the contract has it."""
+    """An argument parser that exits with 64 on a usage error."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, add_help=False)
+        self.add_argument("-h", "--help", action="help", help="Show this help and exit.")
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -88,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str]) -> Namespace:
     """The arguments, with the command's `run` among them. Raises SystemExit after telling what is wrong, or the help."""
     parser = Parser(prog="equabot", epilog=_EPILOG, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    parser.add_argument("--version", action=_Version, nargs=0, help="Print the version and exit.")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     name = next((word for word in argv if not word.startswith("-")), "")
     for command, (module, about) in _COMMANDS.items():

@@ -11,17 +11,17 @@ from equabot_broker.cli.exits import Exit
 def add_parser(subparsers: Any, **described: str) -> None:
     """`models status [--check] [--json] [--plain] [--agent A] [--probe]`, and `models auth …`."""
     family = subparsers.add_parser("models", **described).add_subparsers(title="commands", metavar="COMMAND", required=True)
-    about = "which credentials there are, when they end, and which is next"
-    parser: ArgumentParser = family.add_parser("status", help=about, description=about[0].upper() + about[1:] + ".")
+    about = "Show which credentials there are, when they expire, and which one is next."
+    parser: ArgumentParser = family.add_parser("status", help=about, description=about)
     parser.add_argument(
         "--check",
         action="store_true",
-        help="exit with 1 when one is expired or missing, 2 when one is expiring, 0 when all is well",
+        help="Exit with 1 if a credential is expired or missing, 2 if one is expiring, and 0 if all are valid.",
     )
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one JSON document")
-    form.add_argument("--plain", action="store_true", help="a line a profile, columns parted by tabs")
-    parser.add_argument("--probe", action="store_true", help="try each credential on its provider, with one tiny call")
+    form.add_argument("--json", action="store_true", help="Print one JSON document.")
+    form.add_argument("--plain", action="store_true", help="Print one line per profile, with tabs between the columns.")
+    parser.add_argument("--probe", action="store_true", help="Test each credential with one small call to its provider.")
     add_agent(parser)
     add_places(parser)
     parser.set_defaults(run=run)

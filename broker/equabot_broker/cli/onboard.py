@@ -32,15 +32,18 @@ def add_parser(subparsers: Any, **described: str) -> None:
     """`onboard [--auth-choice C] [--store-in store|env] [--profile-id ID] [--expires-in 365d] [--agent A]`."""
     parser: ArgumentParser = subparsers.add_parser(
         "onboard",
-        description="Stores a first credential. At a terminal it asks; without one, say what with --auth-choice and give the"
-        " secret on standard input, never as an argument.",
+        description="Store a first credential. At a terminal the command asks for it. Without a terminal, set --auth-choice and"
+        " pass the secret on standard input, never as an argument.",
         **described,
     )
-    parser.add_argument("--auth-choice", choices=CHOICES, help="what to set up")
-    parser.add_argument("--store-in", choices=PLACES, help="an API key's place: the agent's store, or ~/.equabot/.env")
-    parser.add_argument("--profile-id", metavar="ID", help="the profile to make or replace")
+    parser.add_argument("--auth-choice", choices=CHOICES, help="The kind of credential to set up.")
+    parser.add_argument("--store-in", choices=PLACES, help="Where to store an API key: the agent's store or ~/.equabot/.env.")
+    parser.add_argument("--profile-id", metavar="ID", help="The id of the profile to create or replace.")
     parser.add_argument(
-        "--expires-in", metavar="365d", type=auth_entering.lifetime, help="of a token: ms, s, m, h or d; a plain number is days"
+        "--expires-in",
+        metavar="365d",
+        type=auth_entering.lifetime,
+        help="The lifetime of a token, in ms, s, m, h or d; a plain number is in days.",
     )
     add_agent(parser)
     add_places(parser)

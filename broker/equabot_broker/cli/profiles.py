@@ -15,15 +15,15 @@ _WORDS: Final = {"cooldown": "its cooldown", "disable": "its billing disable", "
 def add_parser(subparsers: Any, **described: str) -> None:
     """`profile clear`."""
     family = subparsers.add_parser("profile", **described).add_subparsers(title="commands", metavar="COMMAND", required=True)
-    about = "end cooldown, billing disable and rejection of a profile, for every agent"
+    about = "Clear the cooldown, the billing disable and the rejection of a profile, for every agent."
     parser: ArgumentParser = family.add_parser(
         "clear",
         help=about,
-        description=about[0].upper() + about[1:] + ". A running broker does so at once; without one the stored state changes.",
+        description=f"{about} A running broker applies this at once; without one, the command changes the stored state.",
         epilog="example: equabot profile clear anthropic:work",
     )
-    parser.add_argument("id", metavar="PROFILE_ID")
-    parser.add_argument("--json", action="store_true", help="print as JSON")
+    parser.add_argument("id", metavar="PROFILE_ID", help="The id of the profile.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     add_places(parser)
     parser.set_defaults(run=clear, agent=None)
 

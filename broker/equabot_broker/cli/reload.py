@@ -18,11 +18,12 @@ def add_parser(subparsers: Any, **described: str) -> None:
     """`reload [--json]`."""
     parser: ArgumentParser = subparsers.add_parser(
         "reload",
-        description="Applies the configuration as a whole, or refuses it as a whole: exits with 64 for faults in it, with 1"
-        " where it needs a restart or cannot be applied. Leases that it still grants live on. SIGHUP does the same.",
+        description="Apply the configuration as a whole, or refuse it as a whole. The exit code is 64 if the configuration has"
+        " faults, and 1 if it needs a restart or cannot be applied. Leases that it still grants do not end. SIGHUP does the"
+        " same.",
         **described,
     )
-    parser.add_argument("--json", action="store_true", help="print as JSON")
+    parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     add_places(parser)
     parser.set_defaults(run=run, agent=None)
 

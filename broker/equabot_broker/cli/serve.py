@@ -20,7 +20,7 @@ def add_parser(subparsers: Any, **described: str) -> None:
     """`serve [--config F] [--run-dir D] [--gateway] [-v]`."""
     parser: ArgumentParser = subparsers.add_parser("serve", **described)
     add_places(parser)
-    parser.add_argument("--gateway", action="store_true", help="run the gateway too: Envoy, as a child of the broker")
+    parser.add_argument("--gateway", action="store_true", help="Also run the gateway: Envoy as a child process of the broker.")
     parser.set_defaults(run=run, serving=True)
 
 

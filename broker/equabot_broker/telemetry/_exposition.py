@@ -69,32 +69,43 @@ class _Readings(Collector):
         """Every family of ours."""
         yield from _gauges(self._snapshot)
         yield from _counters(self._tallies)
-        yield _gauge("build_info", "Which version this is; always 1.", {"version": self._version}, 1)
+        yield _gauge("build_info", "The value 1, with the version of the broker as a label.", {"version": self._version}, 1)
 
 
 def _gauges(snapshot: Snapshot) -> Iterator[Metric]:
-    expiry = GaugeMetricFamily("equabot_credential_expiry_timestamp_seconds", "When the credential expires, for those that do.")
-    state = GaugeMetricFamily("equabot_credential_state", "1 for the state the credential is in.")
+    expiry = GaugeMetricFamily(
+        "equabot_credential_expiry_timestamp_seconds",
+        "When the credential expires, in seconds since the Unix epoch; absent for a credential without an expiry.",
+    )
+    state = GaugeMetricFamily(
+        "equabot_credential_state", "The value 1 for the current state of the credential; other states have no sample."
+    )
     for one in snapshot.credentials:
         # Only a profile of one agent says whose it is: ids are unique within an agent, and among those of every agent.
         labels = {"profile": one.profile, "provider": one.provider} | ({"agent": one.agent} if one.agent else {})
         if one.expires_at is not None:
             expiry.add_sample(expiry.name, labels, one.expires_at)
         state.add_sample(state.name, labels | {"state": one.state}, 1)
-    leases = GaugeMetricFamily("equabot_leases_active", "Living leases.", labels=("agent", "provider"))
+    leases = GaugeMetricFamily("equabot_leases_active", "How many leases are active.", labels=("agent", "provider"))
     for key, count in snapshot.leases.items():
         leases.add_metric(key, count)
-    streams = GaugeMetricFamily("equabot_streams_active", "Open streams.", labels=("agent",))
+    streams = GaugeMetricFamily("equabot_streams_active", "How many streams are open.", labels=("agent",))
     for agent, count in snapshot.streams.items():
         streams.add_metric((agent,), count)
     suspended = GaugeMetricFamily(
-        "equabot_agent_suspended", "1 while an operator has suspended the agent, else 0.", labels=("agent",)
+        "equabot_agent_suspended", "Whether an operator has suspended the agent: 1 if so, else 0.", labels=("agent",)
     )
     for agent, is_suspended in snapshot.suspended.items():
         suspended.add_metric((agent,), is_suspended)
-    age = GaugeMetricFamily("equabot_source_sync_age_seconds", "Since the source was last read in full.", labels=("source",))
+    age = GaugeMetricFamily(
+        "equabot_source_sync_age_seconds",
+        "Seconds since the broker last read the source in full; absent until the first time.",
+        labels=("source",),
+    )
     stale = GaugeMetricFamily(
-        "equabot_source_stale", "1 while the source, or a part of it, cannot be read.", labels=("source",)
+        "equabot_source_stale",
+        "Whether the broker cannot read the source or a part of it: 1 if so, else 0.",
+        labels=("source",),
     )
     for source in snapshot.sources:
         if source.sync_age is not None:
@@ -103,91 +114,108 @@ def _gauges(snapshot: Snapshot) -> Iterator[Metric]:
     yield from (expiry, state, leases, streams, suspended, age, stale)
     yield _gauge(
         "config_last_reload_successful",
-        "1 where the last reading of the configuration was applied, 0 where it was refused.",
+        "Whether the broker applied the configuration that it read last: 1 if so, 0 if it refused the configuration.",
         {},
         snapshot.config_reload_ok,
     )
     yield _gauge(
         "config_last_reload_success_timestamp_seconds",
-        "When the configuration that is in effect was read.",
+        "When the broker read the configuration in effect, in seconds since the Unix epoch.",
         {},
         snapshot.config_reloaded_at,
     )
-    yield _gauge("state_store_fault", "1 while state cannot be stored.", {}, snapshot.store_fault)
-    yield _gauge("audit_fault", "1 while nothing can be recorded.", {}, snapshot.audit_fault)
+    yield _gauge("state_store_fault", "Whether the broker cannot store its state: 1 if so, else 0.", {}, snapshot.store_fault)
+    yield _gauge("audit_fault", "Whether the broker cannot write the audit log: 1 if so, else 0.", {}, snapshot.audit_fault)
     anchor = GaugeMetricFamily(
         "equabot_audit_anchor_fault",
-        "1 while the anchor does not vouch for the audit log, for this reason; else 0.",
+        "Whether the anchor does not confirm the audit log, for the reason in the label: 1 if so, else 0.",
         labels=("reason",),
     )
     for reason in ANCHOR_FAULTS:
         anchor.add_metric((reason,), reason in snapshot.anchor_faults)
     yield anchor
-    yield _gauge("audit_sequence", "Number of the audit log's last record. It never falls.", {}, snapshot.audit_sequence)
-    yield CounterMetricFamily("equabot_audit_lost", "What was never recorded.", value=snapshot.audit_lost)
+    yield _gauge(
+        "audit_sequence",
+        "The sequence number of the last record in the audit log; it never decreases.",
+        {},
+        snapshot.audit_sequence,
+    )
+    yield CounterMetricFamily("equabot_audit_lost", "Counts audit records that were lost.", value=snapshot.audit_lost)
 
 
 def _counters(tallies: Tallies) -> Iterator[Metric]:
-    granted = CounterMetricFamily("equabot_leases_granted", "Leases granted.", value=tallies.granted)
-    denied = CounterMetricFamily("equabot_leases_denied", "Requests for a lease that were refused.", labels=("reason",))
+    granted = CounterMetricFamily("equabot_leases_granted", "Counts leases that the broker granted.", value=tallies.granted)
+    denied = CounterMetricFamily(
+        "equabot_leases_denied", "Counts lease requests that the broker refused, by reason.", labels=("reason",)
+    )
     for reason, count in tallies.denied.items():
         denied.add_metric((reason,), count)
-    callers = CounterMetricFamily("equabot_callers_refused", "Calls over the network that were not let in.", labels=("reason",))
+    callers = CounterMetricFamily(
+        "equabot_callers_refused",
+        "Counts network calls whose caller the broker refused, by gRPC status code.",
+        labels=("reason",),
+    )
     for reason, count in tallies.callers.items():
         callers.add_metric((reason,), count)
     outcomes = CounterMetricFamily(
-        "equabot_outcomes", "How providers answered, as agents reported it.", labels=("provider", "outcome")
+        "equabot_outcomes",
+        "Counts provider answers that agents or the gateway reported, by provider and outcome.",
+        labels=("provider", "outcome"),
     )
     for key, count in tallies.outcomes.items():
         outcomes.add_metric(key, count)
     refreshes = CounterMetricFamily(
         "equabot_refreshes",
-        "How refreshes of logins ended: refreshed, adopted (from another process), transient, uncertain, reauth_required.",
+        "Counts login refreshes by outcome: refreshed, adopted (from another process), transient, uncertain, reauth_required.",
         labels=("provider", "outcome"),
     )
     for key, count in tallies.refreshes.items():
         refreshes.add_metric(key, count)
     unforeseen = CounterMetricFamily(
-        "equabot_incidents", "Exceptions that no part foresaw, by where they came from; the log has each.", labels=("port",)
+        "equabot_incidents",
+        "Counts unexpected exceptions by the port that they came from; the log has each one.",
+        labels=("port",),
     )
     for port, count in counts().items():
         unforeseen.add_metric((port,), count)
     yield from (granted, denied, callers, outcomes, refreshes, unforeseen)
     yield from _gateway_counters(tallies)
-    yield _histogram("acquire_seconds", "From a request for a lease to its answer.", tallies.acquire)
-    yield _histogram("rotation_seconds", "From a source's change to the notice in every stream.", tallies.rotation)
+    yield _histogram("acquire_seconds", "Seconds from a lease request to its answer.", tallies.acquire)
+    yield _histogram("rotation_seconds", "Seconds from a change in a source to the notice on every stream.", tallies.rotation)
 
 
 def _gateway_counters(tallies: Tallies) -> Iterator[Metric]:
     authorized = CounterMetricFamily(
         "equabot_gateway_authorized",
-        "Counts requests that the gateway let pass, before they go to the provider.",
+        "Counts requests that the gateway authorized, before it sends them to the provider.",
         labels=("provider",),
     )
     for provider, count in tallies.authorized.items():
         authorized.add_metric((provider,), count)
     used = CounterMetricFamily(
         "equabot_gateway_requests",
-        "Counts requests that the gateway let pass and that have ended, by the status of the answer; 0 means no answer.",
+        "Counts authorized requests that have ended, by the HTTP status of the answer; 0 means no answer.",
         labels=("provider", "status"),
     )
     for key, count in tallies.used.items():
         used.add_metric(key, count)
     turned_away = CounterMetricFamily(
-        "equabot_gateway_refusals", "Requests that the gateway did not let pass.", labels=("provider", "reason")
+        "equabot_gateway_refusals",
+        "Counts requests that the gateway refused, by provider and reason.",
+        labels=("provider", "reason"),
     )
     for key, count in tallies.turned_away.items():
         turned_away.add_metric(key, count)
     unended = GaugeMetricFamily(
         "equabot_gateway_requests_open",
-        "How many requests the gateway let pass without a known end: they are under way, or their end was lost.",
+        "How many authorized requests have no known end: they are in progress, or the entry for their end was lost.",
         labels=("provider",),
     )
     for provider, count in tallies.open.items():
         unended.add_metric((provider,), count)
     yield from (authorized, unended, used, turned_away)
     yield CounterMetricFamily(
-        "equabot_gateway_log_skipped", "Entries of the gateway's log that made no sense.", value=tallies.skipped
+        "equabot_gateway_log_skipped", "Counts gateway log entries that the broker could not interpret.", value=tallies.skipped
     )
 
 

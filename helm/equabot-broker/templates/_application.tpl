@@ -1,13 +1,13 @@
 {{/*
-The example application's own: nothing here is for other charts.
+Templates of the example application. Other charts do not use them.
 */}}
 
-{{/* The scrape's job, as the monitors make it. */}}
+{{/* The name of the scrape job that the monitors create. */}}
 {{- define "equabot-broker.job" -}}
 {{- $name := include "equabot-broker.fullname" . -}}
 {{- $metrics := .values.metrics -}}
 {{- if and $metrics.podMonitor.enabled $metrics.serviceMonitor.enabled -}}
-  {{- fail "metrics.podMonitor and metrics.serviceMonitor are both enabled, and would scrape every pod twice: disable one" -}}
+  {{- fail "metrics.podMonitor and metrics.serviceMonitor are both enabled and would scrape every pod twice: disable one" -}}
 {{- end -}}
 {{- if $metrics.prometheusRule.job -}}
 {{- $metrics.prometheusRule.job -}}
@@ -16,17 +16,17 @@ The example application's own: nothing here is for other charts.
 {{- else if $metrics.serviceMonitor.enabled -}}
 {{- $name }}-health
 {{- else if $metrics.prometheusRule.enabled -}}
-  {{- fail "metrics.prometheusRule needs a scrape to look at: enable metrics.podMonitor or metrics.serviceMonitor, or name the job in metrics.prometheusRule.job" -}}
+  {{- fail "metrics.prometheusRule needs a scrape job to query: enable metrics.podMonitor or metrics.serviceMonitor, or set metrics.prometheusRule.job" -}}
 {{- end -}}
 {{- end -}}
 
-{{/* The labels by which the application's pods are found. */}}
+{{/* The labels that select the pods of the application. */}}
 {{- define "equabot-broker.podSelector" -}}
 {{ include "equabot-broker.selectorLabels" . }}
 app.kubernetes.io/component: agent
 {{- end -}}
 
-{{/* Metadata of an object: takes the context and, as `suffix`, what stands after the name. */}}
+{{/* The metadata of an object. Takes the context and, as `suffix`, the text after the name. */}}
 {{- define "equabot-broker.metadata" -}}
 name: {{ include "equabot-broker.fullname" . }}{{ .suffix }}
 namespace: {{ .root.Release.Namespace }}
@@ -34,7 +34,7 @@ labels:
   {{- include "equabot-broker.labels" . | nindent 2 }}
 {{- end -}}
 
-{{/* The first selector of the sources, for NOTES.txt. */}}
+{{/* The first label selector of the sources, for NOTES.txt. */}}
 {{- define "equabot-broker.selector" -}}
 {{- $found := "" -}}
 {{- range .values.config.sources -}}
@@ -43,16 +43,17 @@ labels:
 {{- $found | default "equabot.dev/credential=true" -}}
 {{- end -}}
 
-{{/* The names of the images that are built from a clone and that no values replace, for NOTES.txt; nothing where there are none. */}}
+{{/* The images whose names are still the default ones, which no registry has; for NOTES.txt. */}}
 {{- define "equabot-broker.unpublished" -}}
 {{- $names := list -}}
 {{- range list .values.broker.image .values.application.image -}}
   {{- if has .repository (list "equabot-broker" "equabot-example-agent") -}}{{- $names = append $names (printf "%s:%s" .repository .tag) -}}{{- end -}}
 {{- end -}}
-{{- if $names -}}{{- join " and " $names }} {{ eq (len $names) 1 | ternary "is" "are" -}}{{- end -}}
+{{- join " or " $names -}}
 {{- end -}}
 
-{{/* For NOTES.txt: what puts a key of each required provider (without any: of Anthropic) into a Secret. An unknown variable is NAME. */}}
+{{/* The `kubectl create secret` options that store a key of each required provider, for NOTES.txt. Without
+a required provider, it is Anthropic's. An unknown variable is NAME. */}}
 {{- define "equabot-broker.keyFiles" -}}
 {{- $known := .root.Files.Get "files/variables.yaml" | fromYaml -}}
 {{- $own := .values.config.providers | default dict -}}

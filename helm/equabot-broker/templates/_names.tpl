@@ -1,15 +1,16 @@
 {{/*
-Every template here takes one argument, a dict:
+Every template takes one argument, a dict:
 
   root    the caller's `$`
-  values  values in the form of this chart's values.yaml: `.Values` here, and in a chart that depends on this one
-          `index .Values "equabot-broker"`
+  values  values in the form of this chart's values.yaml: `.Values` in this chart, and
+          `index .Values "equabot-broker"` in a chart that depends on this one
 
-so a chart writes once  {{ $equabot := dict "root" $ "values" (index .Values "equabot-broker") }}  and then
-{{ include "equabot-broker.sidecar" $equabot }}. README.md has a whole one.
+A chart defines the dict once:  {{ $equabot := dict "root" $ "values" (index .Values "equabot-broker") }}
+Then it uses the templates:     {{ include "equabot-broker.sidecar" $equabot }}
+README.md has a complete example.
 */}}
 
-{{/* The name of the objects, at most 52 characters, so that a suffix fits. */}}
+{{/* The name of the objects. It has at most 52 characters, to leave room for a suffix. */}}
 {{- define "equabot-broker.fullname" -}}
 {{- $name := .values.nameOverride | default "equabot-broker" -}}
 {{- if .values.fullnameOverride -}}
@@ -36,7 +37,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- end -}}
 
-{{/* Takes an `image` of the values. */}}
+{{/* The reference of an image. Takes an `image` of the values. */}}
 {{- define "equabot-broker.image" -}}
 {{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ .tag }}{{- end -}}
 {{- end -}}
@@ -47,11 +48,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- else if .values.serviceAccount.create -}}
 {{- include "equabot-broker.fullname" . -}}
 {{- else -}}
-{{- fail "serviceAccount.create is false and serviceAccount.name is empty: name the account whose rights the broker is to have" -}}
+{{- fail "serviceAccount.create is false and serviceAccount.name is empty: name the account whose permissions the broker uses" -}}
 {{- end -}}
 {{- end -}}
 
-{{/* `true` where the broker is an init container that stays, else nothing. */}}
+{{/* `true` if the broker runs as a native sidecar, else empty. */}}
 {{- define "equabot-broker.isNative" -}}
 {{- $asked := toString .values.nativeSidecar -}}
 {{- if or (eq $asked "true") (and (eq $asked "auto") (semverCompare ">=1.29.0-0" .root.Capabilities.KubeVersion.Version)) -}}

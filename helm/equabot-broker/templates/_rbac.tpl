@@ -1,6 +1,6 @@
 {{/*
-Which Secrets the configuration asks the API server for, as JSON: {namespace: {names: […], all: whether a selector is used,
-logins: those of them that the broker refreshes}}.
+The Secrets that the configuration reads from the API server, as JSON: {namespace: {names: […], all:
+whether a selector is used, logins: the Secrets that the broker refreshes}}.
 */}}
 {{- define "equabot-broker.secrets" -}}
 {{- $found := dict -}}
@@ -30,19 +30,20 @@ logins: those of them that the broker refreshes}}.
     {{- end -}}
   {{- end -}}
   {{- if not $known -}}
-    {{- fail (printf "rbac.logins names the Secret %s, which no source reads: add it to the names of a kubernetes source in config.sources" $secret) -}}
+    {{- fail (printf "rbac.logins has the Secret %s, which no source reads: add it to the names of a kubernetes source in config.sources" $secret) -}}
   {{- end -}}
 {{- end -}}
 {{- toJson $found -}}
 {{- end -}}
 
-{{/* What a Role is called: in another namespace than the release's, also whose it is. Takes the context and `namespace`. */}}
+{{/* The name of a Role. In another namespace than the release's, the name has the release's namespace as a
+suffix. Takes the context and `namespace`. */}}
 {{- define "equabot-broker.roleName" -}}
 {{- include "equabot-broker.fullname" . -}}
 {{- if ne .namespace .root.Release.Namespace -}}-{{ .root.Release.Namespace }}{{- end -}}
 {{- end -}}
 
-{{/* The Roles, one a namespace that the sources name. */}}
+{{/* The Roles, one for each namespace that the sources name. */}}
 {{- define "equabot-broker.roles" -}}
 {{- $context := . -}}
 {{- range $namespace, $access := include "equabot-broker.secrets" . | fromJson }}
@@ -56,7 +57,7 @@ metadata:
     {{- include "equabot-broker.labels" $context | nindent 4 }}
 rules:
   {{- if $access.all }}
-  # A selector is used, and RBAC knows no labels: this is every Secret of the namespace.
+  # The source uses a selector. RBAC cannot select by label, so this allows every Secret.
   - apiGroups: [""]
     resources: [secrets]
     verbs: [get, list, watch]
@@ -75,7 +76,7 @@ rules:
     resources: [leases]
     resourceNames: {{ include "equabot-broker.leases" . }}
     verbs: [get, update]
-  # What is created has no name yet that RBAC could look at.
+  # RBAC cannot restrict a create request by name.
   - apiGroups: [coordination.k8s.io]
     resources: [leases]
     verbs: [create]
@@ -83,7 +84,8 @@ rules:
 {{- end }}
 {{- end -}}
 
-{{/* The Leases under which Secrets are refreshed, named as the broker names them: takes the Secrets' names. */}}
+{{/* The names of the Leases that the broker holds while it refreshes Secrets. They must match the broker's
+names. Takes the names of the Secrets. */}}
 {{- define "equabot-broker.leases" -}}
 {{- $names := list -}}
 {{- range . -}}
@@ -96,7 +98,7 @@ rules:
 {{- toJson $names -}}
 {{- end -}}
 
-{{/* What gives the Roles to the broker's service account. */}}
+{{/* The RoleBindings, which bind the Roles to the broker's service account. */}}
 {{- define "equabot-broker.roleBindings" -}}
 {{- $context := . -}}
 {{- range $namespace, $_ := include "equabot-broker.secrets" . | fromJson }}
@@ -119,8 +121,9 @@ subjects:
 {{- end }}
 {{- end -}}
 
-{{/* What lets the broker ask whose token a caller shows, where it is to ask: that and, unlike `system:auth-delegator`, nothing
-about what anybody may do. Two objects, in files of their own. */}}
+{{/* The ClusterRole that allows token reviews, if the broker needs them to authenticate callers. Unlike
+`system:auth-delegator`, it does not allow access reviews. The role and its binding are in separate
+files. */}}
 {{- define "equabot-broker.clusterRole" -}}
 {{- if include "equabot-broker.reviewsTokens" . -}}
 apiVersion: rbac.authorization.k8s.io/v1
@@ -155,7 +158,7 @@ subjects:
 {{- end }}
 {{- end -}}
 
-{{/* The service account, where the values say that it is made here. */}}
+{{/* The service account, if the values let the chart create it. */}}
 {{- define "equabot-broker.serviceAccount" -}}
 {{- if .values.serviceAccount.create -}}
 apiVersion: v1
@@ -169,12 +172,12 @@ metadata:
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-# The broker's container mounts a token of its own; nobody else gets one by chance.
+# The broker's container mounts its own token. No other container gets one by default.
 automountServiceAccountToken: false
 {{- end -}}
 {{- end -}}
 
-{{/* All of it, for other charts: service account, Roles, RoleBindings. */}}
+{{/* The service account, the Roles and the RoleBindings together, for other charts. */}}
 {{- define "equabot-broker.rbac" -}}
 {{ include "equabot-broker.serviceAccount" . }}
 {{- if .values.rbac.create }}

@@ -1,4 +1,4 @@
-{{/* What serves agents of other pods: only where `config.listen.agents` says so. */}}
+{{/* The API for agents in other pods, which runs only if `config.listen.agents` is set. */}}
 
 {{/* The ports, as JSON: {name: number}. */}}
 {{- define "equabot-broker.remotePorts" -}}
@@ -10,21 +10,21 @@
 {{- end -}}
 {{- $at := "/run/secrets/equabot-tls/" -}}
 {{- if and $.values.tlsSecret (not $ports) -}}
-  {{- fail "tlsSecret is for config.listen.agents, which is not there: add it, or remove tlsSecret" -}}
+  {{- fail "tlsSecret is for config.listen.agents, which is not set: set config.listen.agents, or remove tlsSecret" -}}
 {{- end -}}
 {{- if and (not $.values.tlsSecret) (hasPrefix $at (dig "listen" "agents" "certificate" "" $.values.config)) -}}
-  {{- fail (printf "config.listen.agents takes its certificate from %s, where nothing is mounted: set tlsSecret" $at) -}}
+  {{- fail (printf "config.listen.agents reads its certificate from %s, where nothing is mounted: set tlsSecret" $at) -}}
 {{- end -}}
 {{- toJson $ports -}}
 {{- end -}}
 
-{{/* `true` where the API server is asked about callers, else nothing. */}}
+{{/* `true` if the broker uses the API server to authenticate callers, else empty. */}}
 {{- define "equabot-broker.asksAboutCallers" -}}
 {{- $asked := dig "listen" "agents" "service_accounts" dict .values.config -}}
 {{- if and $asked (not $asked.kubeconfig) (not $asked.keys) -}}true{{- end -}}
 {{- end -}}
 
-{{/* `true` where it is asked about every token, which takes a right. */}}
+{{/* `true` if the broker sends every token to the API server, which needs a permission; else empty. */}}
 {{- define "equabot-broker.reviewsTokens" -}}
 {{- $how := dig "listen" "agents" "service_accounts" "validate" "token_review" .values.config -}}
 {{- if and (include "equabot-broker.asksAboutCallers" .) (eq $how "token_review") -}}true{{- end -}}

@@ -1,11 +1,11 @@
-{{/* Entries for `initContainers` where the cluster has native sidecars; elsewhere nothing. */}}
+{{/* Entries for `initContainers` if the cluster has native sidecars, else empty. */}}
 {{- define "equabot-broker.sidecar" -}}
 {{- if include "equabot-broker.isNative" . -}}
 {{ include "equabot-broker.containers" . }}
 {{- end -}}
 {{- end -}}
 
-{{/* Entries for `containers`, before the agents', where the cluster has no native sidecars; elsewhere nothing. */}}
+{{/* Entries for `containers`, ahead of the agents, if the cluster has no native sidecars; else empty. */}}
 {{- define "equabot-broker.plainSidecar" -}}
 {{- if not (include "equabot-broker.isNative" .) -}}
 {{ include "equabot-broker.containers" . }}
@@ -36,7 +36,7 @@
     {{- toYaml . | nindent 4 }}
     {{- end }}
   {{- if not (include "equabot-broker.isNative" .) }}
-  # What is after it in `containers` starts once it serves: a kubelet starts them in order, and waits for this.
+  # The kubelet starts the containers in order. It waits for this hook before it starts the next one.
   lifecycle:
     postStart:
       exec: {command: [equabot, health, liveness, --wait, "60"]}
@@ -83,8 +83,9 @@
     {{- end }}
 {{- end -}}
 
-{{/* Envoy, with the configuration that the broker wrote before its startup probe let anybody go on. It is the broker's user,
-because the control socket is for that user alone. It listens on loopback, where no probe reaches it. */}}
+{{/* The Envoy container. The broker writes Envoy's configuration before the broker's startup probe succeeds.
+Envoy runs as the broker's user, because only that user can open the control socket. It listens on
+loopback, where no probe reaches it. */}}
 {{- define "equabot-broker.gatewayContainer" -}}
 - name: equabot-gateway
   image: {{ include "equabot-broker.image" .values.gateway.image }}
@@ -93,7 +94,7 @@ because the control socket is for that user alone. It listens on loopback, where
   restartPolicy: Always
   {{- end }}
   command: [/usr/local/bin/envoy]
-  # A line of a lower level holds headers, and with them keys.
+  # Lines of a lower level contain headers, and headers contain keys.
   args: [-c, /run/equabot/gateway/envoy.yaml, --disable-hot-restart, --concurrency, "2", --log-level, warning, --log-format-escaped]
   resources:
     {{- toYaml .values.gateway.resources | nindent 4 }}
@@ -103,7 +104,7 @@ because the control socket is for that user alone. It listens on loopback, where
     - {name: equabot-gateway, mountPath: /run/equabot/gateway, readOnly: true}
 {{- end -}}
 
-{{/* The pod's security context: the group of the sockets is everybody's in the pod. */}}
+{{/* The security context of the pod. All containers are in the group of the sockets. */}}
 {{- define "equabot-broker.podSecurityContext" -}}
 runAsNonRoot: true
 fsGroup: 65532
@@ -111,7 +112,7 @@ fsGroupChangePolicy: OnRootMismatch
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
-{{/* A container's: takes `user`. */}}
+{{/* The security context of a container. Takes `user`. */}}
 {{- define "equabot-broker.securityContext" -}}
 runAsNonRoot: true
 runAsUser: {{ .user }}

@@ -1,7 +1,7 @@
-{{/* The volume of an agent's socket: takes the agent's name. */}}
+{{/* The name of the volume for an agent's socket. Takes the name of the agent. */}}
 {{- define "equabot-broker.agentVolume" -}}
 {{- if gt (len .) 49 -}}
-  {{- fail (printf "config.agents: %s is too long for a volume's name: use at most 49 characters" .) -}}
+  {{- fail (printf "config.agents: %s is too long for the name of a volume: use at most 49 characters" .) -}}
 {{- end -}}
 equabot-agent-{{ . | replace "_" "-" }}
 {{- end -}}
@@ -11,7 +11,7 @@ equabot-agent-{{ . | replace "_" "-" }}
 - name: equabot-config
   configMap:
     name: {{ include "equabot-broker.fullname" . }}
-# The broker's own: the operators' socket, state.db. No agent mounts it.
+# The run directory of the broker, with the admin socket and state.db. No agent mounts it.
 - name: equabot-run
   emptyDir: {medium: Memory, sizeLimit: {{ .values.broker.runSizeLimit }}}
 - name: equabot-home
@@ -29,7 +29,7 @@ equabot-agent-{{ . | replace "_" "-" }}
   emptyDir: {medium: Memory, sizeLimit: 1Mi}
 {{- end }}
 {{- if include "equabot-broker.usesApi" . }}
-# What a pod gets by itself, in the broker's container alone.
+# The service account files that Kubernetes mounts by default, here only for the broker's container.
 - name: equabot-api
   projected:
     defaultMode: 0440
@@ -52,7 +52,7 @@ equabot-agent-{{ . | replace "_" "-" }}
 {{- end }}
 {{- range .values.mountedSecrets }}
 - name: equabot-secret-{{ . | replace "." "-" | trunc 47 | trimSuffix "-" }}
-  # Without it the pod starts, and is not ready.
+  # Without the Secret the pod starts, but is not ready.
   secret: {secretName: {{ . }}, optional: true, defaultMode: 0440}
 {{- end }}
 {{- with .values.tlsSecret }}
@@ -64,12 +64,12 @@ equabot-agent-{{ . | replace "_" "-" }}
 {{- end }}
 {{- end -}}
 
-{{/* `true` where the broker speaks to the API server, else nothing. */}}
+{{/* `true` if the broker uses the API server, else empty. */}}
 {{- define "equabot-broker.usesApi" -}}
 {{- if or (include "equabot-broker.secrets" . | fromJson) (include "equabot-broker.asksAboutCallers" .) -}}true{{- end -}}
 {{- end -}}
 
-{{/* The mounts of an agent's container. `agent` in the argument says whose; without, it is `main`. */}}
+{{/* The volume mounts of an agent's container. Takes `agent`, the name of the agent (default: `main`). */}}
 {{- define "equabot-broker.agentVolumeMounts" -}}
 {{- $agent := include "equabot-broker.agentName" . -}}
 - name: {{ include "equabot-broker.agentVolume" $agent }}
@@ -77,7 +77,7 @@ equabot-agent-{{ . | replace "_" "-" }}
   readOnly: true
 {{- end -}}
 
-{{/* The environment of an agent's container; `agent` as above. */}}
+{{/* The environment of an agent's container. Takes `agent`, as above. */}}
 {{- define "equabot-broker.agentEnv" -}}
 - name: EQUABOT_BROKER_ADDRESS
   value: unix:/run/equabot/{{ include "equabot-broker.agentName" . }}/broker.sock
@@ -87,7 +87,7 @@ equabot-agent-{{ . | replace "_" "-" }}
 {{- $agent := .agent | default "main" -}}
 {{- $agents := include "equabot-broker.agents" . | fromJson -}}
 {{- if not (hasKey $agents $agent) -}}
-  {{- fail (printf "%s is no agent of config.agents, which has %s: add it there, or name one of those" $agent (keys $agents | sortAlpha | join ", ")) -}}
+  {{- fail (printf "%s is not an agent of config.agents, which has %s: add it there, or use one of those" $agent (keys $agents | sortAlpha | join ", ")) -}}
 {{- end -}}
 {{- $agent -}}
 {{- end -}}
