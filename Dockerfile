@@ -1,18 +1,18 @@
-# Any image whose python3 is 3.11 or newer and can make virtual environments: an official slim one, by digest because a tag can be
-# moved, or Debian's own (CI imports one made by debootstrap).
+# Any image with Python 3.11 or newer that can create virtual environments. The default is an official
+# slim image, pinned by digest because a tag can move. CI imports a Debian image made by debootstrap.
 ARG BASE_IMAGE=python:3.13-slim-trixie@sha256:9d2e5553305c7c7b0097999bb17187c69b921ccd6bc9d40e4bb5ebe652c00285
 
 FROM ${BASE_IMAGE} AS base
 
 FROM base AS builder
-# Wheels in deploy/wheelhouse are preferred to an index. With PIP_NO_INDEX=1 they are all there is, and the build needs
-# no network. Hashes are checked either way.
+# pip prefers wheels in deploy/wheelhouse to an index. With PIP_NO_INDEX=1 it uses only these wheels, and
+# the build needs no network. pip checks the hashes in both cases.
 ARG PIP_NO_INDEX
 ENV PIP_FIND_LINKS=/src/wheelhouse PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_CACHE_DIR=1
 WORKDIR /src
 COPY deploy/wheelhouse/ wheelhouse/
 COPY requirements/ requirements/
-# pip lives in the builder's environment and never reaches the image.
+# pip is only in the environment of the builder, not in the image.
 RUN python3 -m venv /opt/build \
     && /opt/build/bin/pip install --require-hashes --requirement requirements/build.txt
 RUN python3 -m venv --without-pip /opt/equabot \
@@ -28,7 +28,7 @@ FROM base
 LABEL org.opencontainers.image.title="equabot-broker" \
     org.opencontainers.image.description="A credential broker for AI agents in containers" \
     org.opencontainers.image.licenses="Apache-2.0"
-# A container has an address of its own, so kubelet and Prometheus ask from outside; the agents' API stays on Unix sockets.
+# The kubelet and Prometheus connect from outside the container. The agents' API stays on Unix sockets.
 ENV PATH=/opt/equabot/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     EQUABOT_HOME=/var/lib/equabot \
@@ -37,8 +37,8 @@ ENV PATH=/opt/equabot/bin:$PATH \
     EQUABOT_LISTEN_METRICS=0.0.0.0:9464
 RUN install --directory --owner=65532 --group=65532 --mode=0755 /var/lib/equabot /run/equabot
 COPY --from=builder /opt/equabot /opt/equabot
-# Slim images ship the standard library without bytecode and a read-only root never gets it: what a start imports is
-# compiled here, once.
+# Slim images have no bytecode for the standard library, and a read-only root file system cannot store it.
+# This compiles once what a start imports.
 RUN ["/opt/equabot/bin/python", "-c", "import equabot_broker.bootstrap, equabot_broker.cli.main"]
 USER 65532:65532
 WORKDIR /var/lib/equabot

@@ -1,10 +1,10 @@
-# The one door: `make help`. Needs make and Python 3.11 or newer; everything else comes from the locks.
+# Run `make help` first. The targets need make and Python 3.11 or newer. The locks install the rest.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 IMAGE  ?= equabot-broker:dev
 AGENT_IMAGE ?= equabot-example-agent:dev
--include build/image.mk   # this machine's BASE_IMAGE, if deploy/ci/docker made one
+-include build/image.mk   # the BASE_IMAGE of this machine, if deploy/ci/docker made one
 
 STUBS      := clients/python
 PROTO      := $(wildcard proto/equabot/broker/v1/*.proto)
@@ -17,7 +17,7 @@ PROTOC      = $(PROTO_VENV)/bin/python -m grpc_tools.protoc --proto_path=proto \
 LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-package equabot-client $(LOCK_FLAGS)
 
-# Tests wait more than they work, so that there are more workers than cores.
+# Tests mostly wait, so there are more workers than cores.
 JOBS   ?= $(shell expr $$(nproc) + 1)
 PYTEST  = $(BIN)/python -m pytest --numprocesses $(JOBS) --no-loadscope-reorder
 
@@ -26,31 +26,31 @@ BUILD_IMAGE = docker build $(BUILD_FLAGS) $(foreach arg,BASE_IMAGE PIP_NO_INDEX,
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-fast check fmt proto proto-check lock image example-agent dist bench clean
 
-help: ## this list
+help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(VENV)/.installed ## the virtual environment, from requirements/dev.txt
+install: $(VENV)/.installed ## Create the virtual environment from requirements/dev.txt.
 
-run: install ## a broker and an agent that uses it, in this terminal
+run: install ## Run a broker and an agent that uses it, in this terminal.
 	$(BIN)/python deploy/demo.py
 
-test-fast: install ## the tests that need no more than Python: no Docker, no Envoy, no cluster
+test-fast: install ## Run the tests that need only Python: no Docker, no Envoy, no cluster.
 	$(PYTEST) --only fast
 
-test: $(if $(ARGS),install,test-fast) ## every tier this machine allows, the fast ones first; takes ARGS=, of pytest
+test: $(if $(ARGS),install,test-fast) ## Run every test tier that this machine supports, the fast ones first. ARGS= sets pytest arguments.
 	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(PYTEST) --only slow)
 
-check: install proto-check ## lint, format, types, walls between the rooms, stale stubs
+check: install proto-check ## Check lint, format, types, import contracts and stale stubs.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fmt: install ## format, and fix what ruff can fix
+fmt: install ## Format the code, and fix what ruff can fix.
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
-proto: $(PROTO_VENV)/.locked ## the stubs, from proto/
+proto: $(PROTO_VENV)/.locked ## Generate the stubs from proto/.
 	rm -f $(STUBS)/equabot/broker/v1/*_pb2*.py*
 	$(call PROTOC,$(STUBS))
 
@@ -60,7 +60,7 @@ proto-check: $(PROTO_VENV)/.locked
 	@diff -r -x __pycache__ -x __init__.py build/stubs/equabot/broker $(STUBS)/equabot/broker \
 		|| { echo "The stubs are stale: run 'make proto' and commit them."; exit 1; }
 
-lock: install ## requirements/*.txt anew; LOCK_FLAGS=--upgrade for newer versions
+lock: install ## Update requirements/*.txt. LOCK_FLAGS=--upgrade selects newer versions.
 	$(LOCK) pyproject.toml --output-file requirements/runtime.txt
 	$(LOCK) pyproject.toml --group dev --constraint requirements/runtime.txt --output-file requirements/dev.txt
 	$(LOCK) --group build --constraint requirements/dev.txt --output-file requirements/build.txt
@@ -69,23 +69,23 @@ lock: install ## requirements/*.txt anew; LOCK_FLAGS=--upgrade for newer version
 	$(LOCK) clients/python/pyproject.toml deploy/example-agent/requirements.in --constraint requirements/runtime.txt \
 		--output-file requirements/agent.txt
 
-image: ## the container image; takes IMAGE=name:tag, BASE_IMAGE=, PIP_NO_INDEX=1 (see Dockerfile)
+image: ## Build the container image. IMAGE=name:tag, BASE_IMAGE= and PIP_NO_INDEX=1 apply (see Dockerfile).
 	$(BUILD_IMAGE) --tag $(IMAGE) .
 
-example-agent: ## the example agent's image; takes AGENT_IMAGE=name:tag and the same
+example-agent: ## Build the image of the example agent. AGENT_IMAGE=name:tag, BASE_IMAGE= and PIP_NO_INDEX=1 apply.
 	$(BUILD_IMAGE) --file deploy/example-agent/Dockerfile --tag $(AGENT_IMAGE) .
 
-dist: install $(DIST_VENV)/.locked ## what a release consists of, into dist/: wheels, sdists, the chart, SBOM, notices, checksums
+dist: install $(DIST_VENV)/.locked ## Build the files of a release in dist/: wheels, sdists, chart, SBOM, notices, checksums.
 	deploy/release/dist
 
-bench: install ## the benchmarks: JSON and a table
+bench: install ## Run the benchmarks, and print JSON and a table.
 	$(BIN)/python -m benchmarks $(ARGS)
 
-clean: ## all that make made
+clean: ## Remove everything that make created.
 	rm -rf $(VENV) $(PROTO_VENV) $(DIST_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A new lock makes a new environment: pip would leave behind what the lock no longer names.
+# A changed lock needs a new environment: pip would keep packages that the lock no longer names.
 define make_venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }

@@ -1,4 +1,4 @@
-// Package main is CoreDNS with the plugins that name services inside a cluster, and no others.
+// Package main is CoreDNS with only the plugins that resolve services of a cluster.
 package main
 
 import (
