@@ -7,8 +7,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from equabot_broker.domain.discovery import Rules
-from equabot_broker.domain.material import Changed, Listed
+from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.domain.material import UnitChanged, UnitsListed
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.providers.catalog import BUILT_IN
 from equabot_broker.sources.kubernetes import KubernetesOptions, KubernetesSecrets
@@ -20,9 +20,11 @@ async def main(kubeconfig: Path, number: int) -> None:
 
     async def follow() -> None:
         nonlocal heard
-        source = KubernetesSecrets(KubernetesOptions(kubeconfig=kubeconfig), rules=Rules(BUILT_IN), clock=SystemClock())
+        source = KubernetesSecrets(
+            KubernetesOptions(kubeconfig=kubeconfig), rules=DiscoveryRules(BUILT_IN), clock=SystemClock()
+        )
         async for event in source.events():
-            if not isinstance(event, Listed | Changed):
+            if not isinstance(event, UnitsListed | UnitChanged):
                 raise SystemExit(f"one of the crowd lost its way: {event}")
             heard += 1
             if heard % number == 0:

@@ -15,7 +15,7 @@ from envoy.service.secret.v3.sds_pb2_grpc import SecretDiscoveryServiceStub
 
 from equabot.broker.v1 import broker_pb2 as pb
 from equabot_broker.domain.policies import Delivery
-from equabot_broker.engine.leases.messages import Request
+from equabot_broker.engine.leases.messages import LeaseRequest
 from equabot_broker.envoy.authorize import AuthorizationServicer
 from equabot_broker.envoy.secret_discovery import SecretServicer
 from equabot_broker.rpc.server import control_server
@@ -74,12 +74,12 @@ async def held(tmp_path: Path) -> AsyncIterator[Held]:
             tmp_path / "control.sock",
             [
                 AuthorizationServicer(
-                    spending=engine.spending, ingesting=engine.ingesting, catalog=engine.catalog, events=engine.events
+                    gateway_access=engine.gateway_access, ingest=engine.ingest, catalog=engine.catalog, events=engine.events
                 ).service(),
                 SecretServicer(
-                    choosing=engine.choosing,
-                    standings=engine.standings,
-                    ingesting=engine.ingesting,
+                    resolver=engine.resolver,
+                    registry=engine.registry,
+                    ingest=engine.ingest,
                     suspensions=engine.suspensions,
                     events=engine.events,
                 ).service(),
@@ -120,7 +120,7 @@ async def rotated(held: Held) -> Take:
 
 
 async def authorized(held: Held) -> Take:
-    token = held.engine.leasing.acquire("main", Request(provider="anthropic", delivery="brokered")).token
+    token = held.engine.lease_service.acquire("main", LeaseRequest(provider="anthropic", delivery="brokered")).token
     assert token is not None
     request = auth_pb.CheckRequest()
     http = request.attributes.request.http

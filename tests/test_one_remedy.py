@@ -9,7 +9,7 @@ from equabot_broker.cli.doctor_logins import remedy
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.credentials import assess, way_back
 from equabot_broker.domain.findings import findings
-from equabot_broker.domain.material import Held
+from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.profiles import Profile, State
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.remedies import how_to_replace
@@ -36,7 +36,7 @@ def test_errors_status_doctor_and_findings_name_one_remedy(state: State, agent: 
             id=f"anthropic:{name}", provider="anthropic", mode=mode, source=source, unit="", origin=f"{source}!it",
             secret=SecretValue("s"), agent=agent, expires_at=NOW - 60 if state is State.EXPIRED else None,
         )  # fmt: skip
-        held = Held(profile, rank=0, version=1)
+        held = HeldProfile(profile, rank=0, version=1)
         usage = REFUSED if state is State.REJECTED else Usage()
         standing = assess(held, usage, now=NOW, warn_within=0.0)
         assert standing.state is state
@@ -64,6 +64,8 @@ def test_a_refused_credential_that_is_tried_again_keeps_its_remedy() -> None:
         origin="env",
         secret=SecretValue("s"),
     )
-    standing = assess(Held(profile, rank=0, version=1), replace(REFUSED, rejected_until=NOW - 1), now=NOW, warn_within=0.0)
+    standing = assess(
+        HeldProfile(profile, rank=0, version=1), replace(REFUSED, rejected_until=NOW - 1), now=NOW, warn_within=0.0
+    )
     assert standing.trial
     assert way_back(profile, standing).startswith("replace its value in the environment; if the provider was wrong")

@@ -9,12 +9,12 @@ from typing import Protocol
 from equabot_broker.domain.cooldowns import Outcome, Usage
 from equabot_broker.domain.ends import FirstSeen
 from equabot_broker.domain.leases import Lease
-from equabot_broker.domain.material import Event
-from equabot_broker.domain.probing import Found
+from equabot_broker.domain.material import SourceEvent
+from equabot_broker.domain.probing import ProbeResult
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.suspension import Suspension
-from equabot_broker.formats.auth_document import Document
-from equabot_broker.oauth.refreshing import Answer, Failure, TokenRequest
+from equabot_broker.formats.auth_document import AuthDocument
+from equabot_broker.oauth.refreshing import RefreshFailure, TokenAnswer, TokenRequest
 
 
 class Clock(Protocol):
@@ -38,7 +38,7 @@ class Source(Protocol):
     def name(self) -> str:
         """Unique among the sources, and readable: `env`, `dotenv /home/me/.equabot/.env`, `mounted /run/secrets/equabot`."""
 
-    def events(self) -> AsyncIterator[Event]:
+    def events(self) -> AsyncIterator[SourceEvent]:
         """What the source holds, forever: first `Listed` or `Unavailable`, then every change as it happens.
 
         It retries by itself and ends only by cancellation. Nothing is read before the first `anext`.
@@ -171,13 +171,13 @@ class LockedStore(Protocol):
     """An agent's store while nobody else may write it."""
 
     @property
-    def document(self) -> Document:
+    def document(self) -> AuthDocument:
         """The store as it was read last, under the lock."""
 
-    async def replace(self, document: Document) -> None:
+    async def replace(self, document: AuthDocument) -> None:
         """Writes it, safely to the disk. Raises StoreFault, also when one who ignores locks has written since it was read."""
 
-    async def edit(self, change: Callable[[Document], Document]) -> Document:
+    async def edit(self, change: Callable[[AuthDocument], AuthDocument]) -> AuthDocument:
         """Reads it again, changes it, writes it, and returns it. For what must not get lost, whoever wrote meanwhile."""
 
 
@@ -187,10 +187,10 @@ class ProfileStore(Protocol):
     def locked(self, agent: str) -> AbstractAsyncContextManager[LockedStore]:
         """The store, locked against every other writer while the context lasts, however long. Raises StoreFault."""
 
-    async def read(self, agent: str) -> Document:
+    async def read(self, agent: str) -> AuthDocument:
         """The store as it is now. Raises StoreFault."""
 
-    async def edit(self, agent: str, change: Callable[[Document], Document]) -> Document:
+    async def edit(self, agent: str, change: Callable[[AuthDocument], AuthDocument]) -> AuthDocument:
         """Reads the store, changes it, writes it, under the lock, and returns it. `change` runs in another thread and touches
         nothing but its argument, which it leaves as it is. Raises StoreFault."""
 
@@ -206,7 +206,7 @@ class LoginStore(Protocol):
 class TokenEndpoint(Protocol):
     """OAuth token endpoints."""
 
-    async def ask(self, request: TokenRequest) -> Answer | Failure:
+    async def ask(self, request: TokenRequest) -> TokenAnswer | RefreshFailure:
         """The answer, or why there is none. One request and no second one, within a deadline; never raises, and nothing of what
         was sent or answered stands in a failure."""
 
@@ -217,7 +217,7 @@ class Probes(Protocol):
     def possible(self, profile: Profile, about: Outcome) -> bool:
         """Whether it is known how to find out about the outcome (AUTH or BILLING) with one small request."""
 
-    async def probe(self, profile: Profile, about: Outcome) -> Found:
+    async def probe(self, profile: Profile, about: Outcome) -> ProbeResult:
         """What the provider answers to that request. One request, within a deadline; never raises for anything that the network
         or the provider does, and nothing of what was sent or answered is in what is found."""
 
@@ -225,6 +225,6 @@ class Probes(Protocol):
 class Identities(Protocol):
     """Workloads' identities, which vendors exchange for tokens."""
 
-    async def exchange(self, profile_id: str) -> Failure | None:
+    async def exchange(self, profile_id: str) -> RefreshFailure | None:
         """Exchanges the identity behind a profile. None: its source holds the new token; else why not. At most one request,
         within a deadline; never raises for anything that a file, the network or the vendor does, and may be cancelled."""

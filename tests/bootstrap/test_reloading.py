@@ -20,7 +20,7 @@ from equabot_broker.config.gateway import gateway_of
 from equabot_broker.config.load import load
 from equabot_broker.config.model import Config
 from equabot_broker.domain.errors import BrokerError
-from equabot_broker.engine.leases.messages import Request
+from equabot_broker.engine.leases.messages import LeaseRequest
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.envoy.bootstrap_config import routes_config
 from equabot_broker.telemetry.events import Events
@@ -108,9 +108,9 @@ def furnished(home: Path) -> None:
 @asynccontextmanager
 async def running(config: Config) -> AsyncIterator[Engine]:
     engine = Engine(config, clock=SystemClock(), store=MemoryStateStore(), events=Events())
-    async with beside(engine.ingesting.run()):
+    async with beside(engine.ingest.run()):
         async with asyncio.timeout(60):
-            await engine.ingesting.wait_settled()
+            await engine.ingest.wait_settled()
         yield engine
     await engine.logins.close()
 
@@ -120,14 +120,14 @@ def answers(engine: Engine, config: Config) -> dict[str, Any]:
     found: dict[str, Any] = {
         "health": {name: engine.readiness.status(name) for name in engine.readiness.statuses()},
         "unmet": engine.readiness.unmet(),
-        "sources": [(state.name, state.settled, sorted(state.units)) for state in engine.ingesting.states],
+        "sources": [(state.name, state.settled, sorted(state.units)) for state in engine.ingest.states],
         "agents": engine.suspending.states(),
         "routes": routes_config(gateway_of(config)),
     }
     for agent in AGENTS:
         for provider in ("", *PROVIDERS):
             try:
-                rows = engine.choosing.statuses(agent, provider, operator=True)
+                rows = engine.resolver.statuses(agent, provider, operator=True)
                 found[f"profiles {agent} {provider}"] = [(row.id, row.state, row.reason, row.base_url) for row in rows]
             except BrokerError as refused:
                 found[f"profiles {agent} {provider}"] = str(refused)
@@ -139,11 +139,11 @@ def answers(engine: Engine, config: Config) -> dict[str, Any]:
 
 def asked(engine: Engine, agent: str, provider: str, delivery: str) -> object:
     try:
-        granted = engine.leasing.acquire(agent, Request(provider=provider, delivery=delivery))
+        granted = engine.lease_service.acquire(agent, LeaseRequest(provider=provider, delivery=delivery))
     except BrokerError as refused:
         return refused.reason, refused.message
     lease = granted.lease
-    engine.leasing.revoke(agent, lease.id)
+    engine.lease_service.revoke(agent, lease.id)
     lengths = [round(until - lease.issued_at) for until in (lease.expires_at, lease.max_expires_at)]
     return lease.profile, str(lease.delivery), lengths, granted.provider.base_url
 
@@ -181,8 +181,8 @@ async def test_a_source_that_does_not_answer_keeps_what_it_had(tmp_path: Path) -
         (tmp_path / "mounted").rename(tmp_path / "elsewhere")
         (tmp_path / "mounted").write_text("no directory")
         engine.apply(await engine.prepare(other))
-        assert engine.choosing.resolve_names("lab", "") == ("lab", "")
-        assert [row.id for row in engine.choosing.statuses("main", "openai")] == ["openai:mounted"]
+        assert engine.resolver.resolve_names("lab", "") == ("lab", "")
+        assert [row.id for row in engine.resolver.statuses("main", "openai")] == ["openai:mounted"]
 
 
 async def test_a_configuration_that_is_forsaken_changes_nothing(tmp_path: Path) -> None:
@@ -195,4 +195,4 @@ async def test_a_configuration_that_is_forsaken_changes_nothing(tmp_path: Path) 
         before = answers(engine, one)
         engine.forsake(await engine.prepare(other))
         assert answers(engine, one) == before
-        assert await engine.ingesting.reread()
+        assert await engine.ingest.reread()

@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.cli.status_report import Report, condition, effective
+from equabot_broker.cli.status_report import StatusReport, condition, effective
 from equabot_broker.config.load import load
 from equabot_broker.domain.statuses import ProfileStatus
 
 NOW = 1_795_000_000.0
 
 
-def report(*profiles: ProfileStatus, home: Path, settings: str = "") -> Report:
+def report(*profiles: ProfileStatus, home: Path, settings: str = "") -> StatusReport:
     """A report on these profiles, under this configuration."""
     (home / "equabot.yaml").write_text(settings)
     config = load(environ={"EQUABOT_HOME": str(home)}, home=home)
-    return Report(config=config, agent="main", profiles=profiles, troubles=(), broker="", now=NOW)
+    return StatusReport(config=config, agent="main", profiles=profiles, troubles=(), broker="", now=NOW)
 
 
 def profile(profile_id: str, state: str = "ok", **fields: object) -> ProfileStatus:

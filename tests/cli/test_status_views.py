@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from equabot_broker.cli import status_views
-from equabot_broker.cli.status_report import Report, Trouble
+from equabot_broker.cli.status_report import StatusReport, StatusTrouble
 from equabot_broker.config.load import load
 from equabot_broker.domain.statuses import ProfileStatus
 from tests.fakes.terminal import Terminal
@@ -43,13 +43,13 @@ BROKEN = ProfileStatus(
 
 
 @pytest.fixture
-def report(tmp_path: Path) -> Report:
+def report(tmp_path: Path) -> StatusReport:
     (tmp_path / "equabot.yaml").write_text("models: {default: anthropic/claude-sonnet-4-5, fallbacks: [groq/llama]}")
     config = load(environ={"EQUABOT_HOME": str(tmp_path)}, home=tmp_path)
-    return Report(config=config, agent="main", profiles=(LOGIN, KEY, BROKEN), troubles=(), broker="", now=NOW)
+    return StatusReport(config=config, agent="main", profiles=(LOGIN, KEY, BROKEN), troubles=(), broker="", now=NOW)
 
 
-def test_the_document_has_the_shape_that_monitoring_reads(report: Report, tmp_path: Path) -> None:
+def test_the_document_has_the_shape_that_monitoring_reads(report: StatusReport, tmp_path: Path) -> None:
     """Keys as in the seed's system; instants RFC 3339, durations in milliseconds, what is not known null."""
     assert status_views.document(report) == {
         "configPath": str(tmp_path / "equabot.yaml"),
@@ -167,7 +167,7 @@ def test_the_document_has_the_shape_that_monitoring_reads(report: Report, tmp_pa
     }
 
 
-def test_plain_is_a_line_a_profile(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_is_a_line_a_profile(report: StatusReport, capsys: pytest.CaptureFixture[str]) -> None:
     """Four columns, always, also for a provider that lacks a profile."""
     status_views.show_plain(report)
     assert capsys.readouterr().out.splitlines() == [
@@ -178,10 +178,10 @@ def test_plain_is_a_line_a_profile(report: Report, capsys: pytest.CaptureFixture
     ]
 
 
-def test_people_read_sections(report: Report, tmp_path: Path) -> None:
+def test_people_read_sections(report: StatusReport, tmp_path: Path) -> None:
     """What is in use, what is missing with the step to take, how each profile fares, and what is wrong with a source."""
     missing = f"set GROQ_API_KEY in the environment or in {tmp_path}/.env, or run `equabot models auth add --provider groq`"
-    seen = replace(report, troubles=(Trouble(DOTENV, "line 3 has no ="),), broker="unix:/run/equabot/admin/broker.sock")
+    seen = replace(report, troubles=(StatusTrouble(DOTENV, "line 3 has no ="),), broker="unix:/run/equabot/admin/broker.sock")
     terminal = Terminal()
     with redirect_stdout(terminal):
         status_views.show(seen)
@@ -215,7 +215,7 @@ Sources
     )
 
 
-def test_nothing_at_all_says_what_to_do(report: Report, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_nothing_at_all_says_what_to_do(report: StatusReport, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """The first thing a newcomer sees."""
     (tmp_path / "equabot.yaml").unlink()
     config = load(environ={"EQUABOT_HOME": str(tmp_path)}, home=tmp_path)
@@ -224,7 +224,7 @@ def test_nothing_at_all_says_what_to_do(report: Report, capsys: pytest.CaptureFi
     assert f"any provider\tno credential: set ANTHROPIC_API_KEY in the environment or in {tmp_path}/.env" in out
 
 
-def test_a_workload_says_why_it_has_no_credential(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_workload_says_why_it_has_no_credential(report: StatusReport, capsys: pytest.CaptureFixture[str]) -> None:
     """Where a key would be asked for; and in its row, in whatever state."""
     why = "not exchanged yet; the token endpoint answered 503"
     pod = ProfileStatus(id="groq:pod", provider="groq", mode="wif", source="workload", state="missing", reason=why)

@@ -8,10 +8,10 @@ import pytest
 from equabot_broker.config.assemble import Surroundings, assemble
 from equabot_broker.config.document import read
 from equabot_broker.config.model import Config, ConfiguredProfile, Listen, SourceSpec
-from equabot_broker.config.reading import Report
+from equabot_broker.config.reading import FaultReport
 from equabot_broker.config.values import Address
 from equabot_broker.domain.cooldowns import CooldownOptions
-from equabot_broker.domain.discovery import Override, Place
+from equabot_broker.domain.discovery import Override, ValueLocation
 from equabot_broker.domain.leases import LeaseOptions
 from equabot_broker.domain.policies import AgentPolicy, Delivery
 from equabot_broker.domain.profiles import FOREIGN_LOGINS
@@ -32,7 +32,7 @@ def around(**told: Any) -> Surroundings:
 
 
 def assembled(text: str, **told: Any) -> tuple[Config, list[str]]:
-    report = Report("f.yaml")
+    report = FaultReport("f.yaml")
     config = assemble(read(text, report), around(**told), report)
     return config, [str(fault).removeprefix("f.yaml:") for fault in report.faults()]
 
@@ -311,10 +311,10 @@ profiles:
 """
     config = sound(text)
     assert dict(config.rules.bindings) == {
-        Place("env", "", "A"): "anthropic:a",
-        Place("dotenv", "", "B"): "anthropic:b",
-        Place("mounted", "llm", "C"): "openai:c",
-        Place("mounted", "", "D"): "openai:d",
+        ValueLocation("env", "", "A"): "anthropic:a",
+        ValueLocation("dotenv", "", "B"): "anthropic:b",
+        ValueLocation("mounted", "llm", "C"): "openai:c",
+        ValueLocation("mounted", "", "D"): "openai:d",
     }
     assert dict(config.rules.overrides) == {
         "anthropic:a": Override(mode=Mode.TOKEN, expires_at=60.0),

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.config.document import DOCUMENT, Document, read
+from equabot_broker.config.document import DOCUMENT, ConfigDocument, read
 from equabot_broker.config.faults import ConfigurationFaults
 from equabot_broker.config.load import load
 from equabot_broker.config.model import Config
-from equabot_broker.config.reading import Many, Named, OneOf, Report, Section
+from equabot_broker.config.reading import FaultReport, Many, Named, OneOf, Section
 from equabot_broker.domain.secret_value import SecretValue
 
 ROOT = Path(__file__).parents[2]
@@ -99,7 +99,7 @@ def test_the_commands_in_the_guide_say_what_is_shown(tmp_path: Path) -> None:
 
 def test_the_env_section_holds_secrets() -> None:
     """Variables under `env` may be credentials: from the door on they cannot be shown."""
-    report = Report("f.yaml")
+    report = FaultReport("f.yaml")
     document = read("env: {A_KEY: sk-ant-x, vars: {B: 8080}, shellEnv: {enabled: yes, timeout: 3s}}", report)
     assert report.faults() == ()
     assert document.env.variables == {"A_KEY": SecretValue("sk-ant-x"), "B": SecretValue("8080")}
@@ -119,7 +119,7 @@ def test_the_env_section_holds_secrets() -> None:
 )
 def test_what_is_wrong_with_a_document_is_reported(text: str, fault: str) -> None:
     """Malformed text and the odd section have their faults like any other."""
-    report = Report("f.yaml")
+    report = FaultReport("f.yaml")
     read(text, report)
     assert [str(found) for found in report.faults()] == [fault]
 
@@ -161,5 +161,5 @@ def test_any_document_gives_a_configuration_or_faults(tree: dict[str, Any], tmp_
 @given(st.text(max_size=200))
 def test_any_text_gives_a_document_and_a_report(text: str) -> None:
     """Nothing else gets out."""
-    report = Report("f.yaml")
-    assert isinstance(read(text, report), Document)
+    report = FaultReport("f.yaml")
+    assert isinstance(read(text, report), ConfigDocument)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from equabot_broker.config.faults import ConfigurationFaults, Fault, looks_secret, quote
+from equabot_broker.config.faults import ConfigFault, ConfigurationFaults, looks_secret, quote
 from equabot_broker.providers import PROVIDERS
 
 PREFIXES = sorted({p for known in PROVIDERS.values() for p in (*known.key_prefixes, *known.token_prefixes)})
@@ -44,5 +44,5 @@ def test_control_characters_are_quoted_harmlessly() -> None:
 
 def test_faults_are_lines() -> None:
     """`file:line: path.to.key: what is wrong; what to do`; parts that are empty leave no gap."""
-    faults = ConfigurationFaults([Fault("f:1", "a.b", "is wrong; mend it"), Fault("f", "", "is gone; find it")])
+    faults = ConfigurationFaults([ConfigFault("f:1", "a.b", "is wrong; mend it"), ConfigFault("f", "", "is gone; find it")])
     assert str(faults) == "f:1: a.b: is wrong; mend it\nf: is gone; find it"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.config.faults import ConfigurationFaults, Fault
+from equabot_broker.config.faults import ConfigFault, ConfigurationFaults
 from equabot_broker.config.load import _default_run_dir, load
 from equabot_broker.config.values import Address
 
@@ -21,7 +21,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def refused(**how: object) -> tuple[Fault, ...]:
+def refused(**how: object) -> tuple[ConfigFault, ...]:
     with pytest.raises(ConfigurationFaults) as caught:
         load(**how)  # type: ignore[arg-type]
     assert caught.value.__cause__ is caught.value.__context__ is None
@@ -118,14 +118,14 @@ def unusable(home: Path) -> Iterator[tuple[str, str]]:
 def test_what_cannot_be_read_is_one_clear_fault(home: Path) -> None:
     """One line, at once, without a byte of the content; a pipe is not waited for."""
     for path, message in unusable(home):
-        assert refused(config_path=path, environ={}, home=home) == (Fault(path, "", message),)
+        assert refused(config_path=path, environ={}, home=home) == (ConfigFault(path, "", message),)
 
 
 def test_a_default_file_that_cannot_be_read_is_a_fault_too(home: Path) -> None:
     """Only absence means "no file": bounds that exist must not be skipped because they could not be read."""
     (home / ".equabot/equabot.yaml").mkdir()
     assert refused(environ={}, home=home) == (
-        Fault(str(home / ".equabot/equabot.yaml"), "", "is a directory, not a file; remove it or name another path"),
+        ConfigFault(str(home / ".equabot/equabot.yaml"), "", "is a directory, not a file; remove it or name another path"),
     )
 
 
@@ -208,4 +208,4 @@ def test_a_file_in_a_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(gone)
     gone.rmdir()
     message = "is relative to a working directory that is gone; write the whole path"
-    assert refused(config_path="c.yaml", environ={}, home=tmp_path) == (Fault("--config", "", message),)
+    assert refused(config_path="c.yaml", environ={}, home=tmp_path) == (ConfigFault("--config", "", message),)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.config.faults import Fault, Refused
-from equabot_broker.config.reading import Many, Named, OneOf, Place, Report, Section, Text, under
+from equabot_broker.config.faults import ConfigFault, ValueRefused
+from equabot_broker.config.reading import ConfigNode, FaultReport, Many, Named, OneOf, Section, Text, under
 from equabot_broker.config.tree import parse
 
 CANARY = "sk-ant-api03-CANARYcanary0123456789"
@@ -13,13 +13,13 @@ CANARY = "sk-ant-api03-CANARYcanary0123456789"
 
 def number(text: str) -> int:
     if not text.isdecimal():
-        raise Refused("is no number; write digits")
+        raise ValueRefused("is no number; write digits")
     return int(text)
 
 
 def name(text: str) -> str:
     if text != text.lower():
-        raise Refused("is not lower case; write it so")
+        raise ValueRefused("is not lower case; write it so")
     return text
 
 
@@ -40,8 +40,8 @@ TABLE = Section(
 
 
 def read(text: str) -> tuple[Any, list[str]]:
-    report = Report("f.yaml")
-    place = Place(parse(text), "", report)
+    report = FaultReport("f.yaml")
+    place = ConfigNode(parse(text), "", report)
     value = None
     with place.refusing():
         value = TABLE(place)
@@ -151,8 +151,8 @@ def test_no_fault_shows_a_key(text: str) -> None:
 
 def test_a_report_knows_what_was_given_and_what_is_sound() -> None:
     """A rule between values asks first whether they were understood; its fault stands where the value does."""
-    report = Report("f.yaml")
-    TABLE(Place(parse("count: 1\ninner:\n  two: x\nmany:\n  - 1\n"), "", report))
+    report = FaultReport("f.yaml")
+    TABLE(ConfigNode(parse("count: 1\ninner:\n  two: x\nmany:\n  - 1\n"), "", report))
     assert report.given("many[0]")
     assert not report.given("inner.one")
     assert report.sound("count", "many")
@@ -161,10 +161,10 @@ def test_a_report_knows_what_was_given_and_what_is_sound() -> None:
     report.refuse("inner.one", "is missing")
     report.refuse_outside("EQUABOT_X", "is wrong")
     assert report.faults() == (
-        Fault("EQUABOT_X", "", "is wrong"),
-        Fault("f.yaml:2", "inner.one", "is missing"),
-        Fault("f.yaml:3", "inner.two", "is no number; write digits"),
-        Fault("f.yaml:5", "many[0]", "is odd"),
+        ConfigFault("EQUABOT_X", "", "is wrong"),
+        ConfigFault("f.yaml:2", "inner.one", "is missing"),
+        ConfigFault("f.yaml:3", "inner.two", "is no number; write digits"),
+        ConfigFault("f.yaml:5", "many[0]", "is odd"),
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.config.faults import Refused
+from equabot_broker.config.faults import ValueRefused
 from equabot_broker.config.recording import migrated, with_profile, without_profile
 from equabot_broker.config.tree import Listing, Mapping, Node, Scalar, parse
 
@@ -86,7 +86,7 @@ def test_a_profile_is_added_where_it_belongs(before: str, after: str) -> None:
 )
 def test_a_file_that_cannot_be_changed_safely_is_refused(text: str) -> None:
     """With what to write by hand."""
-    with pytest.raises(Refused, match=r'under auth\.profiles: "anthropic:manual": \{provider: anthropic, mode: token\}'):
+    with pytest.raises(ValueRefused, match=r'under auth\.profiles: "anthropic:manual": \{provider: anthropic, mode: token\}'):
         recorded(text)
 
 
@@ -152,7 +152,7 @@ def test_whatever_the_file_is_nothing_in_it_is_lost(text: str, end: str) -> None
     text += end
     try:
         after = recorded(text)
-    except Refused:
+    except ValueRefused:
         return
     lines = iter(after.splitlines())
     kept = [line for line in text.splitlines() if "mode:" not in line]

@@ -7,7 +7,7 @@ import pytest
 from equabot_broker.config.assemble import Surroundings, assemble
 from equabot_broker.config.document import read
 from equabot_broker.config.model import CertificateListener, Config, Remote, TokenListener
-from equabot_broker.config.reading import Report
+from equabot_broker.config.reading import FaultReport
 from equabot_broker.config.values import Address
 from equabot_broker.domain.callers import Callers
 from equabot_broker.domain.policies import AgentPolicy
@@ -18,7 +18,7 @@ BOTH = "service_accounts: {address: '0.0.0.0:8443'}, client_certificates: {addre
 
 
 def assembled(text: str) -> tuple[Config, list[str]]:
-    report = Report("f.yaml")
+    report = FaultReport("f.yaml")
     around = Surroundings(
         file=Path("/etc/equabot/equabot.yaml"), user_home=Path("/home/me"), home=Path("/home/me/.equabot"),
         run_dir=None, default_run_dir=Path("/run/equabot"), logins={},

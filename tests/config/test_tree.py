@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.config.tree import Listing, Mapping, Scalar, Unreadable, parse
+from equabot_broker.config.tree import Listing, Mapping, NotYaml, Scalar, parse
 
 CANARY = "sk-ant-api03-CANARYcanary0123456789"
 
 
-def unreadable(text: str) -> Unreadable:
-    with pytest.raises(Unreadable) as caught:
+def unreadable(text: str) -> NotYaml:
+    with pytest.raises(NotYaml) as caught:
         parse(text)
     assert caught.value.__cause__ is caught.value.__context__ is None, "a chained error may hold the text"
     return caught.value
@@ -137,5 +137,5 @@ PIECES = (
 @given(st.lists(st.sampled_from(PIECES), max_size=60).map("".join))
 def test_any_text_gives_a_tree_or_one_error(text: str) -> None:
     """Nothing else gets out, whatever the text."""
-    with suppress(Unreadable):
+    with suppress(NotYaml):
         parse(text)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equabot_broker.config import values
-from equabot_broker.config.faults import Refused
+from equabot_broker.config.faults import ValueRefused
 from equabot_broker.domain.provider import Mode
 from equabot_broker.identity.agent_socket import plan
 
@@ -172,7 +172,7 @@ def test_text_becomes_value(parse: Callable[[str], Any], text: str, value: objec
 )
 def test_refusal_says_what_would_be_right(parse: Callable[[str], Any], text: str, advice: str) -> None:
     """Every refusal carries its remedy."""
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(ValueRefused) as caught:
         parse(text)
     assert advice in str(caught.value)
 
@@ -181,7 +181,7 @@ def test_refusal_says_what_would_be_right(parse: Callable[[str], Any], text: str
 @given(text=st.text(max_size=60))
 def test_any_text_is_a_value_or_refused(parse: Callable[[str], Any], text: str) -> None:
     """No other error gets out."""
-    with suppress(Refused):
+    with suppress(ValueRefused):
         parse(text)
 
 
@@ -192,7 +192,7 @@ def test_refusal_shows_no_key(parse: Callable[[str], Any], text: str) -> None:
     message = ""
     try:
         parse(text)
-    except Refused as refused:
+    except ValueRefused as refused:
         message = repr(refused)
     assert "CANARY" not in message
 
@@ -200,7 +200,7 @@ def test_refusal_shows_no_key(parse: Callable[[str], Any], text: str) -> None:
 @given(st.from_regex("[a-z0-9_-]{1,70}", fullmatch=True))
 def test_an_agents_name_is_one_for_its_socket(name: str) -> None:
     """Configuration and sockets agree on what an agent may be called."""
-    with suppress(Refused):
+    with suppress(ValueRefused):
         assert plan(Path("/r"), [values.agent(name)]).faults() == []
 
 

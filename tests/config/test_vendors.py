@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from equabot_broker.config.document import read
-from equabot_broker.config.reading import Report
+from equabot_broker.config.reading import FaultReport
 from equabot_broker.config.vendors import Known
 from equabot_broker.domain.provider import EnvName, HeaderForm, Mode, Provider
 from equabot_broker.domain.requests import rules
@@ -13,7 +13,7 @@ from equabot_broker.providers import PROVIDERS
 
 
 def known(text: str) -> tuple[Known, list[str]]:
-    report = Report("f.yaml")
+    report = FaultReport("f.yaml")
     found = Known(read(text, report).providers, report)
     return found, [str(fault) for fault in report.faults()]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from equabot_broker.domain.answers import Answer, wait
+from equabot_broker.domain.answers import ProviderAnswer, wait
 from equabot_broker.domain.cooldowns import Outcome
 
 
@@ -32,31 +32,31 @@ from equabot_broker.domain.cooldowns import Outcome
 )
 def test_a_status_counts_as(status: int, outcome: Outcome | None) -> None:
     """What another credential would have been told as well counts as nothing; nor does that whoever asked has gone."""
-    assert Answer(status=status).outcome is outcome
+    assert ProviderAnswer(status=status).outcome is outcome
 
 
 def test_a_vendor_that_says_when_to_come_again_is_overloaded() -> None:
     """503 alone may be anything."""
-    assert Answer(status=503, retry_after=3.0).outcome is Outcome.RATE_LIMIT
+    assert ProviderAnswer(status=503, retry_after=3.0).outcome is Outcome.RATE_LIMIT
 
 
 @pytest.mark.parametrize("status", [0, 200, 503])
 def test_a_vendor_that_fails_is_too_late(status: int) -> None:
     """Also one that had begun to answer."""
-    assert Answer(status=status, failed=True).outcome is Outcome.TIMEOUT
+    assert ProviderAnswer(status=status, failed=True).outcome is Outcome.TIMEOUT
 
 
 @pytest.mark.parametrize("status", [200, 401, 408, 429])
 def test_what_the_gateway_says_itself_is_no_word_of_the_vendors(status: int) -> None:
     """An agent that is too slow, say."""
-    assert Answer(status=status, ours=True).outcome is None
-    assert Answer(status=status, ours=True, failed=True).outcome is Outcome.TIMEOUT
+    assert ProviderAnswer(status=status, ours=True).outcome is None
+    assert ProviderAnswer(status=status, ours=True, failed=True).outcome is Outcome.TIMEOUT
 
 
 def test_only_401_says_that_it_is_the_credential() -> None:
     """403 may be about what was asked."""
-    assert Answer(status=401).sure
-    assert not Answer(status=403).sure
+    assert ProviderAnswer(status=401).sure
+    assert not ProviderAnswer(status=403).sure
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from equabot_broker.domain.audit import (
     BEGUN,
     START,
     Anchored,
-    Doubt,
+    AuditDoubt,
     Head,
     Summary,
     Unsound,
@@ -145,7 +145,7 @@ def test_what_was_lost_is_added_up() -> None:
 
 def test_starts_without_an_anchor_are_counted() -> None:
     """At those the broker could not see whether something had been cut off. The very first one had nothing to look for."""
-    assert verified(chain({"kind": BEGUN, "anchor": False}, {"kind": BEGUN, "anchor": True})).doubts == (Doubt.MISSING,)
+    assert verified(chain({"kind": BEGUN, "anchor": False}, {"kind": BEGUN, "anchor": True})).doubts == (AuditDoubt.MISSING,)
     first, _ = seal({"ts": AT, "kind": BEGUN, "anchor": False}, after=START)
     later, _ = seal({"ts": AT, "kind": BEGUN, "anchor": False}, after=unseal(LOG[-1]).head)
     assert (len(verified([first[:-1]]).doubts), len(verified([later[:-1]]).doubts)) == (0, 1)
@@ -154,18 +154,18 @@ def test_starts_without_an_anchor_are_counted() -> None:
 def test_a_start_in_doubt_is_one_until_it_is_accepted() -> None:
     """S17: whatever the anchor was; the record of an operator settles all doubts before it, and none after it."""
     doubtful = {"kind": BEGUN, "anchor": True, "doubt": "anchor_behind"}
-    assert verified(chain(doubtful)).doubts == (Doubt.BEHIND,)
+    assert verified(chain(doubtful)).doubts == (AuditDoubt.BEHIND,)
     settled = verified(chain(doubtful, {"kind": BEGUN, "anchor": False, "doubt": "anchor_missing"}, {"kind": ACCEPTED}))
     assert (settled.doubts, settled.accepted) == ((), 2)
     again = verified(chain(doubtful, {"kind": ACCEPTED}, doubtful))
-    assert (again.doubts, again.accepted) == ((Doubt.BEHIND,), 1)
+    assert (again.doubts, again.accepted) == ((AuditDoubt.BEHIND,), 1)
 
 
 # -- the anchor --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("doubt", [None, *Doubt])
-def test_an_anchor_is_read_as_it_was_written(doubt: Doubt | None) -> None:
+@pytest.mark.parametrize("doubt", [None, *AuditDoubt])
+def test_an_anchor_is_read_as_it_was_written(doubt: AuditDoubt | None) -> None:
     """Always of one length, so that it is rewritten in place; brokers before wrote no doubt."""
     head = unseal(LOG[-1]).head
     line = anchor_line(Anchored(head, doubt))
@@ -366,5 +366,5 @@ def test_a_start_whose_anchor_is_gone_begins_anew_there() -> None:
     """As after a reboot that took the state with it. It is counted: what was cut off before it cannot be seen."""
     anew, head = seal({"ts": AT, "kind": BEGUN, "anchor": False}, after=START)
     lines = [*LOG, anew[:-1], *chain(after=head)]
-    assert (verified(lines, captured=True).records, verified(lines, captured=True).doubts) == (8, (Doubt.MISSING,))
+    assert (verified(lines, captured=True).records, verified(lines, captured=True).doubts) == (8, (AuditDoubt.MISSING,))
     unsound(lines)

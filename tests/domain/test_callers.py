@@ -2,7 +2,7 @@
 
 import pytest
 
-from equabot_broker.domain.callers import Callers, Shown
+from equabot_broker.domain.callers import CallerProof, Callers
 from equabot_broker.domain.errors import PolicyDenied, Unidentified
 from equabot_broker.domain.secret_value import SecretValue
 
@@ -56,4 +56,4 @@ def test_nobody_is_an_agent_by_default() -> None:
 
 def test_what_a_call_shows_does_not_show_itself() -> None:
     """Not the token."""
-    assert "canary" not in repr(Shown(token=SecretValue("canary")))
+    assert "canary" not in repr(CallerProof(token=SecretValue("canary")))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.claims import PLACES_MAX, Claim, Place, rightful, with_place
+from equabot_broker.domain.claims import PLACES_MAX, IdClaim, ProfileLocation, rightful, with_place
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
@@ -14,15 +14,15 @@ from equabot_broker.domain.secret_value import SecretValue
 MOUNT = "mounted /run/secrets"
 
 
-def claim(unit: str, source: str = MOUNT, *, rank: int = 0, profile_id: str = "anthropic:team", **fields: object) -> Claim:
+def claim(unit: str, source: str = MOUNT, *, rank: int = 0, profile_id: str = "anthropic:team", **fields: object) -> IdClaim:
     profile = Profile(
         id=profile_id, provider="anthropic", mode=Mode.TOKEN, source=source, unit=unit, origin=f"{source} {unit}",
         secret=SecretValue(f"of {unit}"),
     )  # fmt: skip
-    return Claim(replace(profile, **fields), source, unit, rank)  # type: ignore[arg-type]
+    return IdClaim(replace(profile, **fields), source, unit, rank)  # type: ignore[arg-type]
 
 
-def winner(*claims: Claim, places: tuple[Place, ...] = ()) -> str:
+def winner(*claims: IdClaim, places: tuple[ProfileLocation, ...] = ()) -> str:
     """The unit that has it, whatever the order in which they come."""
     found = {rightful(order, places).unit for order in (claims, claims[::-1])}
     assert len(found) == 1
@@ -90,7 +90,9 @@ places = st.lists(st.tuples(st.sampled_from([f"{MOUNT}{n}" for n in range(3)]), 
 
 
 @given(st.lists(claims, min_size=1, max_size=6, unique_by=lambda c: c.place), places, st.randoms(use_true_random=False))
-def test_it_does_not_matter_who_comes_first_into_the_list(made: list[Claim], held: tuple[Place, ...], random: object) -> None:
+def test_it_does_not_matter_who_comes_first_into_the_list(
+    made: list[IdClaim], held: tuple[ProfileLocation, ...], random: object
+) -> None:
     """S13: units come in the order of a directory or of an API, which others have a say in."""
     before = rightful(made, held)
     random.shuffle(made)  # type: ignore[attr-defined]
@@ -99,7 +101,7 @@ def test_it_does_not_matter_who_comes_first_into_the_list(made: list[Claim], hel
 
 def test_places_are_remembered_once_and_the_first_ones_for_good() -> None:
     """S13: a stranger who makes units without end pushes no older one out."""
-    held: tuple[Place, ...] = ()
+    held: tuple[ProfileLocation, ...] = ()
     for number in range(3 * PLACES_MAX):
         held = with_place(held, (MOUNT, f"u{number}"))
         assert with_place(held, (MOUNT, "u0")) == held

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.credentials import (
     NEVER,
+    Assessment,
+    RefreshTrouble,
     Revival,
-    Standing,
-    Trouble,
     assess,
     carried,
     headers,
@@ -21,7 +21,7 @@ from equabot_broker.domain.credentials import (
     token_headers,
     way_back,
 )
-from equabot_broker.domain.material import Held
+from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.profiles import Profile, State
 from equabot_broker.domain.provider import HeaderForm, Mode, Provider
 from equabot_broker.domain.secret_value import SecretValue
@@ -53,11 +53,15 @@ materials = st.builds(
     st.sampled_from([False, False, False, True]), st.none() | instants, st.booleans(), st.sampled_from(["", "invalid_grant"]),
 )  # fmt: skip
 helds = st.builds(
-    lambda profile, stale, version: Held(profile, 0, version, False, stale),
+    lambda profile, stale, version: HeldProfile(profile, 0, version, False, stale),
     materials, st.none() | instants, st.sampled_from([1, 2]),
 )  # fmt: skip
 troubles = st.none() | st.builds(
-    Trouble, version=st.sampled_from([1, 2]), refused=st.booleans(), failure=st.sampled_from(["", "503"]), next_try=instants
+    RefreshTrouble,
+    version=st.sampled_from([1, 2]),
+    refused=st.booleans(),
+    failure=st.sampled_from(["", "503"]),
+    next_try=instants,
 )
 
 
@@ -67,9 +71,9 @@ def judged(
     *,
     now: float = NOW,
     stale: float | None = None,
-    trouble: Trouble | None = None,
-) -> Standing:
-    return assess(Held(profile, 0, 1, False, stale), usage, now=now, warn_within=WARN, trouble=trouble)
+    trouble: RefreshTrouble | None = None,
+) -> Assessment:
+    return assess(HeldProfile(profile, 0, 1, False, stale), usage, now=now, warn_within=WARN, trouble=trouble)
 
 
 def expiring_in(seconds: float) -> Profile:
@@ -94,7 +98,7 @@ def test_the_states_of_material(profile: Profile, state: State, reason: str, val
     """State, the words for a person, and until when they hold."""
     usable = state in (State.OK, State.EXPIRING)
     standing = judged(profile)
-    assert standing == Standing(state, reason, usable, 0.0, NOW + valid_for)
+    assert standing == Assessment(state, reason, usable, 0.0, NOW + valid_for)
     assert standing.reason == reason
 
 
@@ -103,7 +107,7 @@ def test_a_login_that_its_tool_renews_is_ok_until_its_end(source: str) -> None:
     """F6, P12: it does not say when it will be renewed; past its end the tool has to be opened. So is a copy."""
     login = replace(KEY, mode=Mode.OAUTH, source=source, expires_at=NOW + 60)
     for profile in (login, replace(login, source="profile_store", copied_from=source.split(" ", maxsplit=1)[0])):
-        assert judged(profile) == Standing(State.OK, "", True, 0.0, NOW + 60)
+        assert judged(profile) == Assessment(State.OK, "", True, 0.0, NOW + 60)
         over = judged(profile, now=NOW + 60)
         assert (over.state, over.usable) == (State.EXPIRED, False)
         assert way_back(replace(profile, id="anthropic:claude-cli"), over).startswith("open ")
@@ -116,12 +120,12 @@ def test_a_rejection_counts_against_the_material_that_was_rejected() -> None:
     usage = Usage(rejected="the provider refused it", rejected_version=1)
     assert judged(usage=usage).state is State.REJECTED
     assert judged(usage=usage).reason == "the provider refused it"
-    assert assess(Held(KEY, 0, 2), usage, now=NOW, warn_within=WARN).state is State.OK
+    assert assess(HeldProfile(KEY, 0, 2), usage, now=NOW, warn_within=WARN).state is State.OK
 
 
 def test_a_stale_profile_serves_until_the_budget_ends() -> None:
     """Then it is missing, whatever else is known of it, but for a value that was never good."""
-    assert judged(stale=NOW + 5) == Standing(State.OK, "", True, 0.0, NOW + 5)
+    assert judged(stale=NOW + 5) == Assessment(State.OK, "", True, 0.0, NOW + 5)
     over = judged(stale=NOW)
     assert (over.state, over.usable) == (State.MISSING, False)
     assert over.reason.startswith("mounted /run has been unreadable")
@@ -132,7 +136,7 @@ def test_a_stale_profile_serves_until_the_budget_ends() -> None:
 def test_a_cooldown_leaves_the_profile_usable() -> None:
     """Others come first, and health counts on it."""
     standing = judged(usage=Usage(cooldown_until=NOW + 300))
-    assert standing == Standing(State.OK, "", True, NOW + 300, NOW + 300)
+    assert standing == Assessment(State.OK, "", True, NOW + 300, NOW + 300)
     assert standing.reason == "in cooldown for 5m"
 
 
@@ -140,9 +144,9 @@ def test_a_billing_disable_does_not() -> None:
     """Until it ends."""
     usage = Usage(disabled_until=NOW + 4 * 3600, disabled_reason="billing", cooldown_until=NOW + 60)
     standing = judged(usage=usage)
-    assert standing == Standing(State.OK, "", False, NOW + 4 * 3600, NOW + 60)
+    assert standing == Assessment(State.OK, "", False, NOW + 4 * 3600, NOW + 60)
     assert standing.reason == "disabled (billing) for 4h"
-    assert judged(usage=usage, now=NOW + 4 * 3600) == Standing(State.OK, "", True, 0.0, NEVER)
+    assert judged(usage=usage, now=NOW + 4 * 3600) == Assessment(State.OK, "", True, 0.0, NEVER)
 
 
 def login_ending_in(seconds: float, **fields: str) -> Profile:
@@ -152,8 +156,8 @@ def login_ending_in(seconds: float, **fields: str) -> Profile:
 @pytest.mark.parametrize("seconds", [1, 299, WARN - 1, WARN + 1])
 def test_a_login_whose_refresh_works_is_ok(seconds: float) -> None:
     """However soon its access token ends."""
-    assert judged(login_ending_in(seconds)) == Standing(State.OK, "", True, 0.0, NOW + seconds)
-    assert judged(LOGIN) == Standing(State.OK, "", True, 0.0, NEVER)
+    assert judged(login_ending_in(seconds)) == Assessment(State.OK, "", True, 0.0, NOW + seconds)
+    assert judged(LOGIN) == Assessment(State.OK, "", True, 0.0, NEVER)
 
 
 @pytest.mark.parametrize(
@@ -166,41 +170,41 @@ def test_a_login_whose_refresh_works_is_ok(seconds: float) -> None:
 def test_a_login_that_has_ended_comes_back(profile: Profile, reason: str) -> None:
     """It serves nobody, and health does not count on it; who can wait, may."""
     standing = judged(profile)
-    assert standing == Standing(State.EXPIRED, reason, False, 0.0, NEVER, Revival.COMING)
+    assert standing == Assessment(State.EXPIRED, reason, False, 0.0, NEVER, Revival.COMING)
     assert standing.reason == reason
 
 
 def test_a_refresh_that_fails_shows() -> None:
     """First in the words and in the state, then in what others may expect; another version knows nothing of it."""
-    failing = Trouble(version=1, failure="the token endpoint answered 503", next_try=NOW + 30)
+    failing = RefreshTrouble(version=1, failure="the token endpoint answered 503", next_try=NOW + 30)
     standing = judged(login_ending_in(240), trouble=failing)
-    assert standing == Standing(State.EXPIRING, "", True, 0.0, NOW + 240)
+    assert standing == Assessment(State.EXPIRING, "", True, 0.0, NOW + 240)
     assert standing.reason == "expires in 4m; the token endpoint answered 503"
     assert judged(login_ending_in(2 * WARN), trouble=failing).state is State.OK
     over = judged(login_ending_in(-1), trouble=failing)
-    assert over == Standing(State.EXPIRED, "", False, 0.0, NEVER, Revival.FAILING)
+    assert over == Assessment(State.EXPIRED, "", False, 0.0, NEVER, Revival.FAILING)
     assert over.reason == "expired 1s ago; the token endpoint answered 503"
     assert judged(login_ending_in(240), trouble=replace(failing, version=2)).state is State.OK
 
 
 def test_a_refused_access_token_is_over_before_its_end() -> None:
     """The provider knows better than its expiry."""
-    standing = judged(login_ending_in(7200), trouble=Trouble(version=1, refused=True))
-    assert standing == Standing(State.EXPIRED, "", False, 0.0, NEVER, Revival.COMING)
+    standing = judged(login_ending_in(7200), trouble=RefreshTrouble(version=1, refused=True))
+    assert standing == Assessment(State.EXPIRED, "", False, 0.0, NEVER, Revival.COMING)
     assert standing.reason == "the provider refused its access token before its end; it is refreshed on use"
 
 
 def test_who_must_log_in_again_is_told_how() -> None:
     """What is left of the access token serves meanwhile; then nothing brings it back."""
     refused = judged(login_ending_in(240, reauth="invalid_grant"))
-    assert refused == Standing(State.REAUTH_REQUIRED, "", True, 0.0, NOW + 240)
+    assert refused == Assessment(State.REAUTH_REQUIRED, "", True, 0.0, NOW + 240)
     assert refused.reason == f"its refresh was refused for good (invalid_grant): {AGAIN}; until then it serves for 4m"
     over = judged(login_ending_in(-1, reauth="interrupted", agent="coder"))
-    assert over == Standing(State.REAUTH_REQUIRED, "", False, 0.0, NEVER)
+    assert over == Assessment(State.REAUTH_REQUIRED, "", False, 0.0, NEVER)
     why = "a refresh was broken off, so that its refresh token may be spent"
     assert over.reason == f"{why}: run `equabot models auth login --provider acme --agent coder`"
     assert judged(replace(LOGIN, reauth="invalid_grant")).usable
-    assert not judged(login_ending_in(240, reauth="x"), trouble=Trouble(version=1, refused=True)).usable
+    assert not judged(login_ending_in(240, reauth="x"), trouble=RefreshTrouble(version=1, refused=True)).usable
 
 
 def test_a_disabled_login_does_not_come_back() -> None:
@@ -210,7 +214,7 @@ def test_a_disabled_login_does_not_come_back() -> None:
 
 
 @given(helds, usages, troubles, instants)
-def test_only_what_is_good_can_be_usable(held: Held, usage: Usage, trouble: Trouble | None, now: float) -> None:
+def test_only_what_is_good_can_be_usable(held: HeldProfile, usage: Usage, trouble: RefreshTrouble | None, now: float) -> None:
     """Of that, exactly what is not disabled; and what is not usable says why."""
     standing = assess(held, usage, now=now, warn_within=WARN, trouble=trouble)
     fine = standing.state in (State.OK, State.EXPIRING)
@@ -223,7 +227,7 @@ def test_only_what_is_good_can_be_usable(held: Held, usage: Usage, trouble: Trou
 
 
 @given(helds, usages, troubles, instants)
-def test_only_an_expired_login_comes_back(held: Held, usage: Usage, trouble: Trouble | None, now: float) -> None:
+def test_only_an_expired_login_comes_back(held: HeldProfile, usage: Usage, trouble: RefreshTrouble | None, now: float) -> None:
     """One that cannot serve now, is refreshed by us, and has not been refused."""
     standing = assess(held, usage, now=now, warn_within=WARN, trouble=trouble)
     assert standing.revival is Revival.NONE or (
@@ -237,12 +241,12 @@ def test_only_an_expired_login_comes_back(held: Held, usage: Usage, trouble: Tro
 
 @given(helds, usages, troubles, st.tuples(instants, st.floats(min_value=0, max_value=1)), st.floats(0, 1e6))
 def test_a_judgement_holds_until_it_says(
-    held: Held, usage: Usage, trouble: Trouble | None, times: tuple[float, float], warn_within: float
+    held: HeldProfile, usage: Usage, trouble: RefreshTrouble | None, times: tuple[float, float], warn_within: float
 ) -> None:
     """Nothing but the words changes before `valid_until`, which lies ahead; and coming back then brings no endless loop."""
     now, part = times
 
-    def at(instant: float) -> Standing:
+    def at(instant: float) -> Assessment:
         return assess(held, usage, now=instant, warn_within=warn_within, trouble=trouble)
 
     standing = at(now)
@@ -258,12 +262,12 @@ def test_a_judgement_holds_until_it_says(
 
 def test_what_is_left_is_what_nobody_will_add_to() -> None:
     """A credential that does not say, or that is refreshed, bounds no lease; an expired one has less than nothing left."""
-    assert left(Held(KEY, 0, 1), now=NOW) is None
-    assert left(Held(expiring_in(60), 0, 1), now=NOW) == 60
-    assert left(Held(expiring_in(-60), 0, 1), now=NOW) == -60
+    assert left(HeldProfile(KEY, 0, 1), now=NOW) is None
+    assert left(HeldProfile(expiring_in(60), 0, 1), now=NOW) == 60
+    assert left(HeldProfile(expiring_in(-60), 0, 1), now=NOW) == -60
     refreshed = replace(expiring_in(60), mode=Mode.OAUTH, refresh=SecretValue("r"))
-    assert left(Held(refreshed, 0, 1), now=NOW) is None
-    assert left(Held(replace(refreshed, reauth="invalid_grant"), 0, 1), now=NOW) == 60
+    assert left(HeldProfile(refreshed, 0, 1), now=NOW) is None
+    assert left(HeldProfile(replace(refreshed, reauth="invalid_grant"), 0, 1), now=NOW) == 60
 
 
 VENDOR = Provider(
@@ -332,7 +336,7 @@ def test_a_request_carries_the_credential_in_place_of_its_own_headers() -> None:
 
 WORKLOAD = replace(KEY, id="acme:pod", mode=Mode.WIF, expires_at=NOW + 60, workload=True)
 UNTRIED = replace(WORKLOAD, secret=None, expires_at=None, fault="not exchanged yet")
-FAILS = Trouble(version=1, failure="it answered 503", next_try=NOW + 5)
+FAILS = RefreshTrouble(version=1, failure="it answered 503", next_try=NOW + 5)
 
 
 @pytest.mark.parametrize(
@@ -346,7 +350,7 @@ FAILS = Trouble(version=1, failure="it answered 503", next_try=NOW + 5)
         (replace(WORKLOAD, expires_at=NOW - 60), FAILS, State.EXPIRED, "expired 1m ago; it answered 503", Revival.FAILING),
         (
             WORKLOAD,
-            Trouble(version=1, refused=True),
+            RefreshTrouble(version=1, refused=True),
             State.EXPIRED,
             "the provider refused its access token before its end",
             Revival.COMING,
@@ -354,14 +358,14 @@ FAILS = Trouble(version=1, failure="it answered 503", next_try=NOW + 5)
     ],
 )
 def test_a_workload_is_well_while_its_identity_is_exchanged(
-    profile: Profile, trouble: Trouble | None, state: State, reason: str, revival: Revival
+    profile: Profile, trouble: RefreshTrouble | None, state: State, reason: str, revival: Revival
 ) -> None:
     """However soon its token ends; it is missing before the first one, and worth waiting for until exchanges fail."""
-    standing = assess(Held(profile, 0, 1), FRESH, now=NOW, warn_within=WARN, trouble=trouble)
+    standing = assess(HeldProfile(profile, 0, 1), FRESH, now=NOW, warn_within=WARN, trouble=trouble)
     assert (standing.state, standing.reason, standing.revival) == (state, reason, revival)
     assert standing.usable is (revival is Revival.NONE)
 
 
 def test_a_lease_on_a_workload_may_outlive_its_token() -> None:
     """There will be another one."""
-    assert left(Held(WORKLOAD, 0, 1), now=NOW) is None
+    assert left(HeldProfile(WORKLOAD, 0, 1), now=NOW) is None

@@ -4,22 +4,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.discovery import Override, Place, Rules, Texts, safe_name
-from equabot_broker.domain.material import Fault, Unit
+from equabot_broker.domain.discovery import DiscoveryRules, Override, Texts, ValueLocation, safe_name
+from equabot_broker.domain.material import SourceFault, Unit
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
 from tests.fakes.following import UNSHAPED
 
-RULES = Rules(UNSHAPED)
+RULES = DiscoveryRules(UNSHAPED)
 EMPTY = "is empty"
 
 
-def discover(values: Texts, rules: Rules = RULES, *, unit: str = "", name: str = "env") -> Unit:
+def discover(values: Texts, rules: DiscoveryRules = RULES, *, unit: str = "", name: str = "env") -> Unit:
     return rules.discover(values, kind="env", source="env", unit=unit, name=name, origin=lambda key: f"variable {key}")
 
 
-def found(values: Texts, rules: Rules = RULES) -> dict[str, str]:
+def found(values: Texts, rules: DiscoveryRules = RULES) -> dict[str, str]:
     """Profile ids and their secrets, `!` for those that have none."""
     return {p.id: p.secret.reveal() if p.secret else "!" for p in discover(values, rules).profiles}
 
@@ -55,7 +55,7 @@ def test_an_unusable_value_beside_a_usable_one_is_a_fault() -> None:
     unit = discover({"ANTHROPIC_OAUTH_TOKEN": "changeme", "ANTHROPIC_API_KEY": "key"})
     assert [(p.id, p.mode) for p in unit.profiles] == [("anthropic:env", Mode.API_KEY)]
     assert unit.faults == (
-        Fault(
+        SourceFault(
             "variable ANTHROPIC_OAUTH_TOKEN",
             "variable ANTHROPIC_OAUTH_TOKEN is a placeholder: put the real value there",
         ),
@@ -68,7 +68,7 @@ def test_where_nothing_is_usable_the_first_makes_an_invalid_profile() -> None:
     (profile,) = unit.profiles
     assert (profile.id, profile.secret) == ("google:env", None)
     assert profile.fault == "variable GEMINI_API_KEY is a placeholder: put the real value there"
-    assert unit.faults == (Fault("variable GOOGLE_API_KEY", "variable GOOGLE_API_KEY is empty"),)
+    assert unit.faults == (SourceFault("variable GOOGLE_API_KEY", "variable GOOGLE_API_KEY is empty"),)
 
 
 def test_a_token_in_the_variable_for_keys_is_refused_with_the_way_out() -> None:
@@ -103,7 +103,9 @@ def test_lists_and_suffixes_make_profiles_of_their_own() -> None:
 def test_a_list_that_is_none_is_a_fault() -> None:
     """There is no profile to blame."""
     unit = discover({"OPENAI_API_KEYS": b"\xff\xfe"})
-    assert unit == Unit("", (), (Fault("variable OPENAI_API_KEYS", "variable OPENAI_API_KEYS is binary, not UTF-8 text"),))
+    assert unit == Unit(
+        "", (), (SourceFault("variable OPENAI_API_KEYS", "variable OPENAI_API_KEYS is binary, not UTF-8 text"),)
+    )
 
 
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY_FILE", "OPENAI_API_KEY_PATH", "ANTHROPIC_API_KEY_HELPER"])
@@ -132,13 +134,13 @@ def test_what_is_worth_reading() -> None:
 def test_a_bound_key_makes_the_configured_profile() -> None:
     """Instead of the one it would make by itself; with any name, known or not; in its unit and no other."""
     bindings = {
-        Place("env", "", "OPENAI_API_KEY"): "openai:prod",
-        Place("env", "", "MY_CLAUDE"): "anthropic:mine",
-        Place("env", "", "ANTHROPIC_AUTH_TOKEN"): "anthropic:token",
-        Place("env", "other", "GROQ_API_KEY"): "groq:other",
-        Place("dotenv", "", "XAI_API_KEY"): "xai:file",
+        ValueLocation("env", "", "OPENAI_API_KEY"): "openai:prod",
+        ValueLocation("env", "", "MY_CLAUDE"): "anthropic:mine",
+        ValueLocation("env", "", "ANTHROPIC_AUTH_TOKEN"): "anthropic:token",
+        ValueLocation("env", "other", "GROQ_API_KEY"): "groq:other",
+        ValueLocation("dotenv", "", "XAI_API_KEY"): "xai:file",
     }
-    rules = Rules(UNSHAPED, bindings, {"anthropic:mine": Override(mode=Mode.TOKEN, expires_at=99.0)})
+    rules = DiscoveryRules(UNSHAPED, bindings, {"anthropic:mine": Override(mode=Mode.TOKEN, expires_at=99.0)})
     values = {
         "OPENAI_API_KEY": "a",
         "MY_CLAUDE": "b",
@@ -159,7 +161,7 @@ def test_a_bound_key_makes_the_configured_profile() -> None:
 
 def test_a_binding_for_an_unknown_provider_is_a_fault() -> None:
     """Configuration refuses it earlier; if it does not, nothing is served and something is said."""
-    unit = discover({"X": "a"}, Rules(UNSHAPED, {Place("env", "", "X"): "nobody:x"}))
+    unit = discover({"X": "a"}, DiscoveryRules(UNSHAPED, {ValueLocation("env", "", "X"): "nobody:x"}))
     assert unit.profiles == ()
     assert "nobody:x" in unit.faults[0].message
 
@@ -167,7 +169,7 @@ def test_a_binding_for_an_unknown_provider_is_a_fault() -> None:
 def test_the_configuration_says_what_a_discovered_profile_is() -> None:
     """Mode and expiry of a profile, whatever variable it came from."""
     token = "sk-ant-oat01-" + "x9" * 40
-    rules = Rules(UNSHAPED, overrides={"anthropic:env": Override(mode=Mode.TOKEN, expires_at=5.0)})
+    rules = DiscoveryRules(UNSHAPED, overrides={"anthropic:env": Override(mode=Mode.TOKEN, expires_at=5.0)})
     (profile,) = discover({"ANTHROPIC_API_KEY": token}, rules).profiles
     assert (profile.mode, profile.expires_at, profile.secret) == (Mode.TOKEN, 5.0, SecretValue(token))
 
@@ -214,7 +216,7 @@ def test_a_list_of_more_than_a_hundred_keys_is_refused_whole() -> None:
     assert len(found({"OPENAI_API_KEYS": " ".join(f"{n}" for n in range(100))})) == 100
     unit = discover({"OPENAI_API_KEYS": "a," * 32_000})
     why = "variable OPENAI_API_KEYS lists more than 100 keys: spread them over several variables"
-    assert unit.faults == (Fault("variable OPENAI_API_KEYS", why),)
+    assert unit.faults == (SourceFault("variable OPENAI_API_KEYS", why),)
     assert unit.profiles == ()
 
 
@@ -222,7 +224,7 @@ def test_a_list_of_more_than_a_hundred_keys_is_refused_whole() -> None:
 @pytest.mark.parametrize("kind", ["mounted", "kubernetes"])
 def test_names_of_files_may_be_spelled_as_docker_and_azure_spell_them(name: str, kind: str) -> None:
     """P16: Docker's secrets are in lower case, Azure's vault has dashes. A variable's name is as it is."""
-    rules = Rules(UNSHAPED)
+    rules = DiscoveryRules(UNSHAPED)
     assert rules.wants(name, kind=kind)
     assert not rules.wants(name, kind="env")
     assert not rules.wants(name, kind="dotenv")
@@ -235,5 +237,5 @@ def test_names_of_files_may_be_spelled_as_docker_and_azure_spell_them(name: str,
 def test_the_name_itself_goes_before_another_spelling() -> None:
     """P16: where both are there, the variable's own name is meant."""
     values = {"anthropic_api_key": "lower", "ANTHROPIC_API_KEY": "upper"}
-    unit = Rules(UNSHAPED).discover(values, kind="mounted", source="s", unit="", name="m", origin=str)
+    unit = DiscoveryRules(UNSHAPED).discover(values, kind="mounted", source="s", unit="", name="m", origin=str)
     assert [profile.secret for profile in unit.profiles] == [SecretValue("upper")]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.credentials import assess
 from equabot_broker.domain.ends import FirstSeen, declare, judge
-from equabot_broker.domain.material import Held
+from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.profiles import Profile, State
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.formats.annotations import EXPIRES_AT, keys_after_end
@@ -80,7 +80,7 @@ def test_a_doubtful_end_is_said() -> None:
     """The reason says why a key that is served has no end."""
     _, seen = judge(declared("old", PAST), None, digest)
     judged, _ = judge(declared("new", PAST), seen, digest)
-    standing = assess(Held(judged, 0, 1), Usage(), now=NOW, warn_within=60)
+    standing = assess(HeldProfile(judged, 0, 1), Usage(), now=NOW, warn_within=60)
     assert (standing.state, standing.usable, standing.reason) == (State.OK, True, judged.doubt)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.credentials import assess
 from equabot_broker.domain.findings import Finding, Severity, findings
-from equabot_broker.domain.material import Fault, Held, Shadowed, SourceState, Unit
+from equabot_broker.domain.material import HeldProfile, Shadowed, SourceFault, SourceState, Unit
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
@@ -24,7 +24,7 @@ def profile(name: str, secret: str | None = "a", *, expires_at: float | None = N
 
 def candidate(held: Profile, usage: Usage | None = None) -> Candidate:
     usage = usage or Usage()
-    in_effect = Held(held, rank=0, version=1)
+    in_effect = HeldProfile(held, rank=0, version=1)
     return Candidate(in_effect, assess(in_effect, usage, now=NOW, warn_within=86400.0), usage)
 
 
@@ -45,7 +45,7 @@ def test_the_gravest_come_first() -> None:
     sources = [
         SourceState("k8s"),
         SourceState("dotenv /x", synced_at=1.0, fault="permission denied: chmod it", units={
-            "": Unit("", faults=(Fault("/x line 3", "no equals sign"),)),
+            "": Unit("", faults=(SourceFault("/x line 3", "no equals sign"),)),
         }),
     ]  # fmt: skip
     candidates = [

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from equabot_broker.domain.probing import TOKENS, Found, Verdict, cheapest, judge, request
+from equabot_broker.domain.probing import TOKENS, ProbeResult, Verdict, cheapest, judge, request
 from equabot_broker.domain.provider import Provider
 from equabot_broker.providers import PROVIDERS
 
@@ -117,7 +117,7 @@ def test_a_credential_of_claude_code_is_rejected_with_the_advice(status: int) ->
     told = "This credential is only authorized for use with Claude Code and cannot be used for other API requests."
     text = json.dumps({"error": {"message": told}}).encode()
     found = judge(status, text)
-    assert found == Found(
+    assert found == ProbeResult(
         Verdict.AUTH, "rejected: it is only authorized for use with Claude Code; use an Anthropic API key instead", sure=False
     )
 

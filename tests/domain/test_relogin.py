@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Catalog, Provider
 from equabot_broker.domain.relogin import how_to_log_in, login_command
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.formats.auth_document import Document, parse, serialize
+from equabot_broker.formats.auth_document import AuthDocument, parse, serialize
 from equabot_broker.formats.auth_entries import store_unit
 from equabot_broker.formats.refresh_marks import (
     digest,
@@ -40,12 +40,12 @@ ENTRY: dict[str, Any] = {
     "somebody": {"elses": ["field"]},
 }
 TOKENS = Tokens(SecretValue("at-2"), SecretValue("rt-2"), NOW, NOW + 600.5)
-RULES = Rules(Catalog({"acme": Provider(id="acme", token_url="https://login.acme.example/token")}))
+RULES = DiscoveryRules(Catalog({"acme": Provider(id="acme", token_url="https://login.acme.example/token")}))
 
 
 def profile(entry: dict[str, Any]) -> Profile:
     """The entry as the broker reads it from a file."""
-    text = serialize(Document({"version": 1, "profiles": {"acme:me": entry}}))
+    text = serialize(AuthDocument({"version": 1, "profiles": {"acme:me": entry}}))
     return store_unit(parse(text), rules=RULES, source="s", name="u", origin="o", owner="main").profiles[0]
 
 

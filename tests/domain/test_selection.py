@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from equabot_broker.domain.cooldowns import Usage
-from equabot_broker.domain.credentials import NEVER, Revival, Standing, assess
-from equabot_broker.domain.material import Held
+from equabot_broker.domain.credentials import NEVER, Assessment, Revival, assess
+from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.profiles import Profile, State
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
@@ -37,8 +37,8 @@ def candidate(
     )  # fmt: skip
     until = NOW + cooling if cooling else 0.0
     state = State.OK if usable else State.REJECTED
-    standing = Standing(state, "", usable, until, min(valid_until, until or NEVER), revival)
-    return Candidate(Held(profile, rank, 1, tail), standing, Usage(last_used=last_used, cooldown_until=until))
+    standing = Assessment(state, "", usable, until, min(valid_until, until or NEVER), revival)
+    return Candidate(HeldProfile(profile, rank, 1, tail), standing, Usage(last_used=last_used, cooldown_until=until))
 
 
 def candidates(*, cooling: bool = True) -> st.SearchStrategy[list[Candidate]]:
@@ -233,7 +233,7 @@ def test_a_plan_is_valid_until_the_first_of_its_judgements_ends(found: list[Cand
 
 def test_a_real_judgement_ends_the_plan_in_time() -> None:
     """An expiry, the beginning of `expiring`, and the ends of cooldown and disable."""
-    held = Held(
+    held = HeldProfile(
         Profile(id="p:a", provider="p", mode=Mode.TOKEN, source="s", unit="u", origin="o", secret=SecretValue("x"),
                 expires_at=NOW + 3600), 0, 1,
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.credentials import assess
-from equabot_broker.domain.material import Held
+from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
@@ -15,7 +15,7 @@ CANARY = "sk-canary-0123456789-abcdefgh"
 
 
 def candidate(secret: str | None = CANARY, usage: Usage = FRESH, *, expires_at: float | None = None) -> Candidate:
-    held = Held(
+    held = HeldProfile(
         Profile(
             id="anthropic:work", provider="anthropic", mode=Mode.TOKEN, source="mounted /run", unit="u", origin="/run/KEY",
             secret=None if secret is None else SecretValue(secret), fault="" if secret else "empty", expires_at=expires_at,

@@ -2,13 +2,13 @@
 
 import pytest
 
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.unknown_names import misnamed, notes, unknown_names
 from equabot_broker.providers import BUILT_IN
 
 
 def said(*keys: str) -> list[str]:
-    names = unknown_names(keys, Rules(BUILT_IN), kind="dotenv")
+    names = unknown_names(keys, DiscoveryRules(BUILT_IN), kind="dotenv")
     return [note.message for note in notes(names, BUILT_IN, where=lambda key: f"f {key}")]
 
 
@@ -67,6 +67,8 @@ ANTHROPIC, GROQ = "sk-ant-api03-" + "c4nary" * 15, "gsk_" + "c4nary" * 9
 )
 def test_another_word_for_a_variable_and_a_key_under_another_name_are_said(key: str, value: str, advice: str) -> None:
     """C13: without a byte of the value."""
-    told = [note.message for note in misnamed({key: value}, Rules(BUILT_IN), kind="dotenv", where=lambda name: f"f {name}")]
+    told = [
+        note.message for note in misnamed({key: value}, DiscoveryRules(BUILT_IN), kind="dotenv", where=lambda name: f"f {name}")
+    ]
     assert len(told) == bool(advice)
     assert all(f"f {key} is not used: " in said and advice in said and "c4nary" not in said for said in told)

@@ -9,16 +9,16 @@ from tempfile import TemporaryDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equabot_broker.cli.status_report import Report
+from equabot_broker.cli.status_report import StatusReport
 from equabot_broker.config.load import load
 from equabot_broker.domain.cooldowns import HOUR, Usage
 from equabot_broker.domain.errors import BrokerError
-from equabot_broker.domain.material import Listed, Unavailable, Unit
+from equabot_broker.domain.material import SourceUnavailable, Unit, UnitsListed
 from equabot_broker.domain.policies import AgentPolicy, Delivery
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode, Provider
 from equabot_broker.domain.suspension import Suspension
-from equabot_broker.engine.leases.messages import Request
+from equabot_broker.engine.leases.messages import LeaseRequest
 from tests.fakes.engine import Engine, profile
 from tests.fakes.source import FakeSource
 
@@ -77,10 +77,10 @@ def build(world: World) -> Engine:
     )
     held = [name for name in NAMES if world.kinds[name] != "gone"]
     found = tuple(made(name, world.kinds[name], world.owners[name], engine.clock.now()) for name in held)
-    engine.ingesting._take(0, Listed((Unit("unit", found),)))
-    engine.ingesting._take(1, Unavailable("no route") if world.broken else Listed(()))
+    engine.ingest._take(0, UnitsListed((Unit("unit", found),)))
+    engine.ingest._take(1, SourceUnavailable("no route") if world.broken else UnitsListed(()))
     for name in held:
-        engine.standings.replace_usage((world.owners[name], name), usage(engine, name, world))
+        engine.registry.replace_usage((world.owners[name], name), usage(engine, name, world))
     for agent in world.suspended:
         engine.suspensions.put(agent, Suspension(since=0.0))
     return engine
@@ -93,7 +93,7 @@ def made(name: str, kind: str, owner: str, now: float) -> Profile:
 
 def usage(engine: Engine, name: str, world: World) -> Usage:
     now, kind = engine.clock.now(), world.kinds[name]
-    found = engine.standings.material.held[world.owners[name], name]
+    found = engine.registry.material.held[world.owners[name], name]
     if kind == "cooling":
         return Usage(cooldown_until=now + HOUR, last_failure=now, version=found.version)
     if kind == "disabled":
@@ -105,7 +105,7 @@ def usage(engine: Engine, name: str, world: World) -> Usage:
 
 def granted(engine: Engine, agent: str, **asked: str) -> bool:
     try:
-        engine.leasing.acquire(agent, Request(**asked))  # type: ignore[arg-type]
+        engine.lease_service.acquire(agent, LeaseRequest(**asked))  # type: ignore[arg-type]
     except BrokerError:
         return False
     return True
@@ -144,7 +144,7 @@ def check(engine: Engine, agent: str, got: Mapping[tuple[str, str], bool]) -> No
         config = load(environ={"EQUABOT_HOME": home}, home=Path(home))
     object.__setattr__(config, "required", (ANTHROPIC,))
     rows = engine.availability.statuses(agent)
-    report = Report(config=config, agent=agent, profiles=rows, troubles=(), broker="", now=engine.clock.now())
+    report = StatusReport(config=config, agent=agent, profiles=rows, troubles=(), broker="", now=engine.clock.now())
     if not got[agent, ANTHROPIC]:
         assert report.verdict() == 1
         return

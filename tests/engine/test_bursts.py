@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.answers import Answer
+from equabot_broker.domain.answers import ProviderAnswer
 from equabot_broker.domain.cooldowns import HOUR, MINUTE, Outcome, Usage
 from equabot_broker.domain.leases import Lease
-from equabot_broker.engine.leases.gateway_access import Used
-from equabot_broker.engine.leases.messages import Request
+from equabot_broker.engine.leases.gateway_access import RequestNames
+from equabot_broker.engine.leases.messages import LeaseRequest
 from tests.fakes.engine import ANYTHING, Engine, profile
 
 A, B = "anthropic:a", "anthropic:b"
@@ -25,12 +25,12 @@ def made(*agents: str) -> Engine:
 
 
 def acquire(engine: Engine, agent: str = "main", *, model: str = "") -> Lease:
-    return engine.leasing.acquire(agent, Request(profile=A, model=model)).lease
+    return engine.lease_service.acquire(agent, LeaseRequest(profile=A, model=model)).lease
 
 
 def usage(engine: Engine) -> Usage:
     """What is held against the profile."""
-    return replace(engine.standings.usage(("", A)), last_used=0.0)
+    return replace(engine.registry.usage(("", A)), last_used=0.0)
 
 
 def later(engine: Engine, seconds: float) -> None:
@@ -47,7 +47,7 @@ async def test_eight_workers_that_meet_the_same_are_one_failure(outcome: Outcome
     engine.clock.advance(30)
     first = engine.clock.now()
     for lease in leases:
-        engine.leasing.report("main", lease.id, outcome)
+        engine.lease_service.report("main", lease.id, outcome)
         engine.clock.advance(apart)
     assert (usage(engine).cooldown_until, usage(engine).disabled_until) == (first + MINUTE, 0.0)
     assert usage(engine).failure_counts == {outcome.value: 1}
@@ -57,10 +57,10 @@ async def test_an_empty_account_is_disabled_once() -> None:
     """P3: five hours, and not a day, however many requests say so."""
     engine = made()
     leases = [acquire(engine) for _ in range(8)]
-    engine.leasing.report("main", leases[0].id, Outcome.BILLING)
+    engine.lease_service.report("main", leases[0].id, Outcome.BILLING)
     later(engine, MINUTE + 1)
     for lease in leases:
-        engine.leasing.report("main", lease.id, Outcome.BILLING)
+        engine.lease_service.report("main", lease.id, Outcome.BILLING)
         engine.clock.advance(1)
     now = engine.clock.now()
     assert usage(engine).disabled_until == now - 8 + 5 * HOUR
@@ -71,16 +71,16 @@ async def test_a_request_that_was_made_in_the_cooldown_is_news() -> None:
     engine = made()
     old = acquire(engine)
     engine.clock.advance(1)
-    engine.leasing.report("main", old.id, Outcome.RATE_LIMIT)
+    engine.lease_service.report("main", old.id, Outcome.RATE_LIMIT)
     engine.clock.advance(10)
-    engine.leasing.report("main", old.id, Outcome.RATE_LIMIT, elapsed=11.0)
+    engine.lease_service.report("main", old.id, Outcome.RATE_LIMIT, elapsed=11.0)
     assert usage(engine).error_count == 1
-    engine.leasing.report("main", old.id, Outcome.RATE_LIMIT, elapsed=2.0)
+    engine.lease_service.report("main", old.id, Outcome.RATE_LIMIT, elapsed=2.0)
     assert usage(engine).cooldown_until == engine.clock.now() + 5 * MINUTE
     engine.clock.advance(1)
     young = acquire(engine)
     engine.clock.advance(1)
-    engine.leasing.report("main", young.id, Outcome.RATE_LIMIT)
+    engine.lease_service.report("main", young.id, Outcome.RATE_LIMIT)
     assert usage(engine).cooldown_until == engine.clock.now() + 25 * MINUTE
 
 
@@ -90,10 +90,10 @@ async def test_a_late_word_of_a_request_from_before_does_not_begin_another_coold
         engine = made()
         lease = acquire(engine)
         engine.clock.advance(5)
-        engine.leasing.report("main", lease.id, outcome)
+        engine.lease_service.report("main", lease.id, outcome)
         before = usage(engine)
         later(engine, 2 * MINUTE)
-        engine.leasing.report("main", lease.id, outcome, elapsed=2 * MINUTE + 1)
+        engine.lease_service.report("main", lease.id, outcome, elapsed=2 * MINUTE + 1)
         assert usage(engine) == before
 
 
@@ -101,11 +101,11 @@ async def test_a_success_from_before_the_failure_ends_no_cooldown() -> None:
     """P3: it was under way when the limit was met."""
     engine = made()
     lease = acquire(engine)
-    engine.leasing.report("main", lease.id, Outcome.RATE_LIMIT)
+    engine.lease_service.report("main", lease.id, Outcome.RATE_LIMIT)
     engine.clock.advance(3)
-    engine.leasing.report("main", lease.id, Outcome.OK, elapsed=4.0)
+    engine.lease_service.report("main", lease.id, Outcome.OK, elapsed=4.0)
     assert usage(engine).cooldown_until
-    engine.leasing.report("main", lease.id, Outcome.OK, elapsed=1.0)
+    engine.lease_service.report("main", lease.id, Outcome.OK, elapsed=1.0)
     assert not usage(engine).cooldown_until
 
 
@@ -128,21 +128,21 @@ async def interleaved(outcome: Outcome, words: list[tuple[str, float, float]], m
     engine = made()
     lease = acquire(engine, model=model)
     engine.clock.advance(41)
-    engine.leasing.report("main", lease.id, outcome)
+    engine.lease_service.report("main", lease.id, outcome)
     began, only = engine.clock.now(), usage(engine)
-    held = engine.standings.material.held["", A]
+    held = engine.registry.material.held["", A]
     status = {Outcome.RATE_LIMIT: 429, Outcome.TIMEOUT: 504, Outcome.BILLING: 402}[outcome]
     for how, ago, after in sorted(words, key=lambda word: word[2]):
         engine.clock.advance(max(began + after - engine.clock.now(), 0.0))
         if how == "gateway":
-            used = Used(
+            used = RequestNames(
                 agent="main", session="", lease=lease.id, provider="anthropic", profile=A, version=held.version, request="r",
                 method="POST", route="/v1/messages", model=model,
             )  # fmt: skip
-            engine.spending.answered(used, Answer(status=status, began=began - ago))
+            engine.gateway_access.answered(used, ProviderAnswer(status=status, began=began - ago))
         else:
             elapsed = engine.clock.now() - (began - ago) if how == "says when" else None
-            engine.leasing.report("main", lease.id, outcome, elapsed=elapsed)
+            engine.lease_service.report("main", lease.id, outcome, elapsed=elapsed)
     assert usage(engine) == only
 
 
@@ -159,7 +159,7 @@ async def shared_burst(words: list[tuple[str, float]]) -> None:
     began = engine.clock.now()
     for agent, after in sorted(words, key=lambda word: word[1]):
         engine.clock.advance(max(began + after - engine.clock.now(), 0.0))
-        engine.leasing.report(agent, leases[agent].id, Outcome.RATE_LIMIT)
-    met = [evidence.usage for evidence in engine.standings.evidence(("", A)).values()]
+        engine.lease_service.report(agent, leases[agent].id, Outcome.RATE_LIMIT)
+    met = [evidence.usage for evidence in engine.registry.evidence(("", A)).values()]
     assert all(one.error_count == 1 and one.cooldown_until <= began + 9 + MINUTE for one in met)
     assert usage(engine).error_count == (1 if len({agent for agent, _ in words}) > 1 else 0)

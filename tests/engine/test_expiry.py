@@ -6,12 +6,12 @@ import pytest
 
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.profiles import State
-from equabot_broker.engine.leases.messages import Request
-from equabot_broker.telemetry.events import ClockJumped, LeaseRevoked, StoreFault, StoreRecovered
+from equabot_broker.engine.leases.messages import LeaseRequest
+from equabot_broker.telemetry.events import ClockJumped, LeaseRevoked, StoreFaulted, StoreRecovered
 from tests.fakes.engine import Engine, profile
 
 A, B = "anthropic:a", "anthropic:b"
-ANY = Request(provider="anthropic")
+ANY = LeaseRequest(provider="anthropic")
 
 
 @pytest.fixture
@@ -43,11 +43,11 @@ async def test_a_lease_ends_at_its_instant(engine: Engine) -> None:
     """Though it was granted while the loop slept for longer."""
     async with engine.running():
         await engine.clock.elapse(1)
-        engine.leasing.acquire("main", Request(provider="anthropic", ttl=2.5))
+        engine.lease_service.acquire("main", LeaseRequest(provider="anthropic", ttl=2.5))
         await engine.clock.elapse(2.4)
-        assert engine.leasing.count() == (1, 0)
+        assert engine.lease_service.count() == (1, 0)
         await engine.clock.elapse(0.11)
-        assert engine.leasing.count() == (0, 0)
+        assert engine.lease_service.count() == (0, 0)
         assert [event.reason for event in engine.emitted if isinstance(event, LeaseRevoked)] == ["expired"]
 
 
@@ -55,13 +55,13 @@ async def test_a_credential_expires_and_a_cooldown_lapses_at_their_instants(engi
     """Health and streams hear of it then."""
     async with engine.running():
         engine.put(profile(A, expires_at=engine.clock.now() + 7), profile(B))
-        engine.standings.replace_usage(("", B), Usage(cooldown_until=engine.clock.now() + 3))
+        engine.registry.replace_usage(("", B), Usage(cooldown_until=engine.clock.now() + 3))
         changes: list[float] = []
         began = engine.clock.steady()
-        engine.standings.listeners.append(lambda _: changes.append(engine.clock.steady() - began))
+        engine.registry.listeners.append(lambda _: changes.append(engine.clock.steady() - began))
         await engine.clock.elapse(20)
         assert [round(at, 2) for at in changes] == [3, 7]
-        found = engine.standings.find("main", A)
+        found = engine.registry.find("main", A)
         assert found is not None
         assert found[1].standing.state is State.EXPIRED
 
@@ -81,14 +81,14 @@ async def test_many_leases_that_are_not_sooner_do_not_wake_it(engine: Engine) ->
         await engine.clock.elapse(0)
         before = turns.count
         for _ in range(100):
-            engine.leasing.acquire("main", ANY)
+            engine.lease_service.acquire("main", ANY)
             await engine.clock.elapse(0)
         assert turns.count <= before + 1
 
 
 async def test_what_is_overdue_does_not_starve_the_rest(engine: Engine) -> None:
     """Whatever is due, and however wrongly it says so, the loop sleeps for a moment, so that others have their turn."""
-    engine.standings.tick = lambda: engine.clock.now() - 1  # type: ignore[method-assign]
+    engine.registry.tick = lambda: engine.clock.now() - 1  # type: ignore[method-assign]
     turns = Turns(engine)
     async with engine.running():
         for _ in range(20):
@@ -102,7 +102,7 @@ async def test_use_is_stored_within_seconds(engine: Engine) -> None:
     """So that turns outlive a crash."""
     async with engine.running():
         await engine.clock.elapse(0)
-        engine.choosing.choose("main", "anthropic")
+        engine.resolver.choose("main", "anthropic")
         used = engine.clock.now()
         await engine.clock.elapse(5.1)
         engine.store.crash()
@@ -118,20 +118,20 @@ async def test_a_jump_of_the_wall_clock_is_noticed_within_seconds(engine: Engine
     async with engine.running():
         await engine.clock.elapse(1)
         engine.put(profile(A, expires_at=engine.clock.now() + 1800), profile(B, expires_at=engine.clock.now() + 86400))
-        lease = engine.leasing.acquire("main", Request(profile=B)).lease
+        lease = engine.lease_service.acquire("main", LeaseRequest(profile=B)).lease
         engine.clock.jump_wall(by)
         await engine.clock.elapse(6)
         (jump,) = told(engine, ClockJumped)
         assert isinstance(jump, ClockJumped)
         assert jump.seconds == pytest.approx(by)
-        found = engine.standings.find("main", A)
+        found = engine.registry.find("main", A)
         assert found is not None
         assert found[1].standing.state is state
-        assert list(engine.leasing.living()) == [lease]
+        assert list(engine.lease_service.living()) == [lease]
         await engine.clock.elapse(lease.expires_at - engine.clock.steady() - 0.01)
-        assert engine.leasing.count() == (1, 0)
+        assert engine.lease_service.count() == (1, 0)
         await engine.clock.elapse(0.02)
-        assert engine.leasing.count() == (0, 0)
+        assert engine.lease_service.count() == (0, 0)
 
 
 async def test_a_clock_that_is_corrected_gently_is_no_jump(engine: Engine) -> None:
@@ -150,13 +150,13 @@ async def test_a_store_that_cannot_write_is_told_once_and_tried_again(engine: En
         await engine.clock.elapse(1)
         for fault in ("disk full", "disk full", "read-only"):
             engine.store.broken = fault
-            lease = engine.leasing.acquire("main", ANY).lease
+            lease = engine.lease_service.acquire("main", ANY).lease
             await engine.clock.elapse(11)
         assert engine.store.load().leases == ()
         engine.store.broken = ""
         await engine.clock.elapse(6)
-        assert told(engine, StoreFault, StoreRecovered) == [
-            StoreFault(fault="disk full"), StoreFault(fault="read-only"), StoreRecovered()
+        assert told(engine, StoreFaulted, StoreRecovered) == [
+            StoreFaulted(fault="disk full"), StoreFaulted(fault="read-only"), StoreRecovered()
         ]  # fmt: skip
         assert lease in engine.store.load().leases
         assert len(engine.store.load().leases) == 3
@@ -169,13 +169,13 @@ async def test_a_listener_that_fails_ends_nothing(engine: Engine) -> None:
         raise RuntimeError("defect")
 
     engine.put(profile(A, expires_at=engine.clock.now() + 3))
-    engine.standings.listeners.append(fail)
+    engine.registry.listeners.append(fail)
     running = asyncio.ensure_future(engine.expiring.run())
     await engine.clock.elapse(2.9)
     assert not running.done()
     await engine.clock.elapse(0.2)
     assert not running.done()
-    assert not engine.standings.find("main", A)[1].standing.usable  # type: ignore[index]
+    assert not engine.registry.find("main", A)[1].standing.usable  # type: ignore[index]
     running.cancel()
 
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from equabot_broker.domain.cooldowns import HOUR, MINUTE, Outcome
-from equabot_broker.domain.material import Listed, Unavailable
+from equabot_broker.domain.material import SourceUnavailable, UnitsListed
 from equabot_broker.domain.policies import Delivery
 from equabot_broker.domain.provider import Provider
-from equabot_broker.engine.leases.messages import Request
+from equabot_broker.engine.leases.messages import LeaseRequest
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.source import FakeSource
 
@@ -40,9 +40,9 @@ def statuses(engine: Engine, *names: str) -> list[bool | None]:
 
 def report(engine: Engine, profile_id: str, outcome: Outcome) -> None:
     """Both agents have met it: what one alone has met is no matter of health."""
-    leases = [engine.leasing.acquire(agent, Request(profile=profile_id)).lease for agent in engine.policies.agents]
+    leases = [engine.lease_service.acquire(agent, LeaseRequest(profile=profile_id)).lease for agent in engine.policies.agents]
     for lease in leases:
-        engine.leasing.report(lease.agent, lease.id, outcome)
+        engine.lease_service.report(lease.agent, lease.id, outcome)
 
 
 # -- readiness ---------------------------------------------------------------------------------------------------------
@@ -67,10 +67,10 @@ def test_with_nothing_required_every_source_must_have_been_tried_once() -> None:
     engine = made(sources=2)
     engine.put()
     assert statuses(engine, *WHOLE) == [False, False]
-    engine.ingesting._take(1, Unavailable("no route"))
+    engine.ingest._take(1, SourceUnavailable("no route"))
     assert statuses(engine, *WHOLE) == [True, True]
     engine.put(source=1)
-    engine.ingesting._take(1, Unavailable("no route"))
+    engine.ingest._take(1, SourceUnavailable("no route"))
     assert statuses(engine, *WHOLE) == [True, True]
 
 
@@ -78,7 +78,7 @@ def test_a_source_that_cannot_be_read_counts_where_a_required_provider_lacks_its
     """P8: only through the provider, and with words that name the source."""
     engine = made("anthropic", sources=2)
     engine.put()
-    engine.ingesting._take(1, Unavailable("no route"))
+    engine.ingest._take(1, SourceUnavailable("no route"))
     assert statuses(engine, *WHOLE) == [False, False]
     assert "s1" in engine.readiness.unmet()["anthropic"]
     engine.put(profile(A))
@@ -129,8 +129,8 @@ async def test_a_rejection_or_a_billing_disable_of_the_last_profile_does(engine:
 async def test_what_one_agent_alone_has_met_is_no_matter_of_health(engine: Engine, outcome: Outcome) -> None:
     """S4, S5: however often it reports it."""
     for _ in range(5):
-        lease = next(engine.leasing.living(), None) or engine.leasing.acquire("main", Request(profile=A)).lease
-        engine.leasing.report("main", lease.id, outcome)
+        lease = next(engine.lease_service.living(), None) or engine.lease_service.acquire("main", LeaseRequest(profile=A)).lease
+        engine.lease_service.report("main", lease.id, outcome)
         engine.clock.advance(MINUTE)
         engine.expiring.turn()
         assert statuses(engine, *WHOLE, "provider/anthropic", f"profile/{A}") == [True] * 4
@@ -166,7 +166,7 @@ def test_absence_and_malformed_values_do(engine: Engine) -> None:
 
 def test_a_source_that_is_away_does_when_its_budget_ends(engine: Engine) -> None:
     """Until then the last good values serve."""
-    engine.ingesting._take(0, Unavailable("no route"))
+    engine.ingest._take(0, SourceUnavailable("no route"))
     engine.clock.advance(599)
     engine.expiring.turn()
     assert statuses(engine, *WHOLE) == [True, True]
@@ -320,7 +320,7 @@ async def test_the_last_source_is_heard_of_though_it_brings_no_profile() -> None
         engine.put()
         await turns()
         assert seen == [False]
-        engine.ingesting._take(1, Listed(()))
+        engine.ingest._take(1, UnitsListed(()))
         await turns()
         assert seen == [False, True]
 

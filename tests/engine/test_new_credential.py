@@ -6,21 +6,21 @@ from equabot_broker.domain.cooldowns import Outcome
 from equabot_broker.domain.errors import NoUsableProfile
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.provider import Mode
-from equabot_broker.engine.leases.messages import Request
+from equabot_broker.engine.leases.messages import LeaseRequest
 from tests.fakes.engine import ANYTHING, Engine, profile
 
 A = "anthropic:a"
 
 
 def acquire(engine: Engine, agent: str = "main") -> Lease:
-    return engine.leasing.acquire(agent, Request(profile=A)).lease
+    return engine.lease_service.acquire(agent, LeaseRequest(profile=A)).lease
 
 
 def disabled(engine: Engine) -> None:
     """The account is empty, and has been met so twice."""
     lease = acquire(engine)
     for _ in range(2):
-        engine.leasing.report("main", lease.id, Outcome.BILLING)
+        engine.lease_service.report("main", lease.id, Outcome.BILLING)
         engine.clock.advance(61)
         engine.expiring.turn()
     with pytest.raises(NoUsableProfile):
@@ -41,7 +41,7 @@ async def test_a_new_key_ends_a_billing_disable() -> None:
     engine.put(profile(A, "new"))
     assert acquire(engine).profile == A
     assert engine.readiness.status("readiness") is True
-    assert engine.standings.usage(("", A)).clean
+    assert engine.registry.usage(("", A)).clean
 
 
 async def test_a_key_that_was_deleted_and_made_anew_is_a_new_key() -> None:
@@ -78,12 +78,12 @@ async def test_a_new_key_ends_cooldowns_and_what_single_agents_met() -> None:
     engine = Engine(agents=dict.fromkeys(("x", "y"), ANYTHING))
     engine.put(profile(A, "old"))
     lease = acquire(engine, "x")
-    engine.leasing.report("x", lease.id, Outcome.RATE_LIMIT, model="opus", retry_after=900.0)
-    engine.leasing.report("x", lease.id, Outcome.RATE_LIMIT, retry_after=900.0)
-    assert engine.standings.evidence(("", A))
+    engine.lease_service.report("x", lease.id, Outcome.RATE_LIMIT, model="opus", retry_after=900.0)
+    engine.lease_service.report("x", lease.id, Outcome.RATE_LIMIT, retry_after=900.0)
+    assert engine.registry.evidence(("", A))
     engine.put(profile(A, "new"))
-    assert not engine.standings.evidence(("", A))
-    assert engine.choosing.statuses("x", "anthropic")[0].cooldown_until == 0
+    assert not engine.registry.evidence(("", A))
+    assert engine.resolver.statuses("x", "anthropic")[0].cooldown_until == 0
 
 
 async def test_another_token_of_a_login_is_the_same_account() -> None:
@@ -103,10 +103,10 @@ async def test_a_refusal_says_when_it_ends() -> None:
     disabled(engine)
     with pytest.raises(NoUsableProfile) as caught:
         acquire(engine)
-    until = engine.standings.usage(("", A)).disabled_until
+    until = engine.registry.usage(("", A)).disabled_until
     assert caught.value.retry_after == until - engine.clock.now()
     assert "equabot profile clear anthropic:a" in caught.value.message
-    (row,) = engine.choosing.statuses("main", "anthropic")
+    (row,) = engine.resolver.statuses("main", "anthropic")
     assert (row.retry_at, row.usable) == (until, False)
 
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.domain.answers import Answer
+from equabot_broker.domain.answers import ProviderAnswer
 from equabot_broker.domain.cooldowns import HOUR, MINUTE, Outcome
 from equabot_broker.domain.errors import NoUsableProfile
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.policies import AgentPolicy, Delivery
-from equabot_broker.domain.probing import Found, Verdict
+from equabot_broker.domain.probing import ProbeResult, Verdict
 from equabot_broker.domain.profiles import State
-from equabot_broker.engine.leases.gateway_access import Used
-from equabot_broker.engine.leases.messages import Request
+from equabot_broker.engine.leases.gateway_access import RequestNames
+from equabot_broker.engine.leases.messages import LeaseRequest
 from equabot_broker.engine.leases.streams import NoticeKind
 from equabot_broker.telemetry.events import CredentialProbed
 from tests.fakes.engine import ANYTHING, Engine, profile
@@ -23,11 +23,15 @@ from tests.fakes.probes import ScriptedProbes
 from tests.fakes.scripted_endpoint import UNREACHED, granted
 
 A, B = "anthropic:a", "anthropic:b"
-ASKED = Request(provider="anthropic")
+ASKED = LeaseRequest(provider="anthropic")
 AGENTS = dict.fromkeys(("bad", "good", "third"), ANYTHING)
 FAILURES = [Outcome.AUTH, Outcome.RATE_LIMIT, Outcome.BILLING, Outcome.TIMEOUT]
-GOOD, REFUSES, EMPTY = Found(Verdict.OK), Found(Verdict.AUTH, "the provider refused it"), Found(Verdict.BILLING)
-UNKNOWN = Found(Verdict.UNKNOWN)
+GOOD, REFUSES, EMPTY = (
+    ProbeResult(Verdict.OK),
+    ProbeResult(Verdict.AUTH, "the provider refused it"),
+    ProbeResult(Verdict.BILLING),
+)
+UNKNOWN = ProbeResult(Verdict.UNKNOWN)
 
 
 def made(*profiles: str, probes: ScriptedProbes | None = None, **options: Any) -> Engine:
@@ -41,28 +45,28 @@ def made(*profiles: str, probes: ScriptedProbes | None = None, **options: Any) -
 
 def acquire(engine: Engine, agent: str, profile_id: str = "", delivery: str = "raw") -> Lease:
     provider = "" if profile_id else "anthropic"
-    return engine.leasing.acquire(agent, Request(provider=provider, profile=profile_id, delivery=delivery)).lease
+    return engine.lease_service.acquire(agent, LeaseRequest(provider=provider, profile=profile_id, delivery=delivery)).lease
 
 
 def report(engine: Engine, agent: str, outcome: Outcome, **told: Any) -> None:
     """Of its raw lease on A, whether or not it would get one now."""
-    lease = next(engine.leasing.living(agent=agent, profile=A), None) or acquire(engine, agent, A)
-    engine.leasing.report(agent, lease.id, outcome, **told)
+    lease = next(engine.lease_service.living(agent=agent, profile=A), None) or acquire(engine, agent, A)
+    engine.lease_service.report(agent, lease.id, outcome, **told)
 
 
 def answered(engine: Engine, agent: str, status: int, **told: Any) -> None:
     """A request of the agent's through the gateway, with A, was answered."""
-    found = engine.standings.find(agent, A)
+    found = engine.registry.find(agent, A)
     assert found is not None
-    used = Used(
+    used = RequestNames(
         agent=agent, session="", lease="gone", request="1", provider="anthropic", profile=A, version=found[1].held.version,
         method="POST", route="/v1/messages",
     )  # fmt: skip
-    engine.spending.answered(used, Answer(status=status, **told))
+    engine.gateway_access.answered(used, ProviderAnswer(status=status, **told))
 
 
 def state(engine: Engine, agent: str) -> State:
-    found = engine.standings.find(agent, A)
+    found = engine.registry.find(agent, A)
     assert found is not None
     return found[1].standing.state
 
@@ -87,7 +91,7 @@ async def test_what_one_agent_reports_holds_for_that_agent(outcome: Outcome) -> 
     assert acquire(engine, "bad").profile == B
     assert {acquire(engine, name).profile for name in ("good", "third")} == {A}
     assert healthy(engine) == [True] * 3
-    assert engine.standings.judge(("", A)).standing.cooling_until == 0
+    assert engine.registry.judge(("", A)).standing.cooling_until == 0
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 408, 429, 529])
@@ -112,10 +116,10 @@ async def test_no_number_of_one_agents_reports_takes_a_profile_from_others(outco
         later(engine, 10 * MINUTE)
         good = acquire(engine, "good")
         assert (good.profile, healthy(engine)) == (A, [True] * 3)
-        engine.leasing.revoke("good", good.id)
-        for lease in list(engine.leasing.living(agent="bad")):
-            engine.leasing.revoke("bad", lease.id)
-        engine.standings._evidence.forget("bad", A)  # so that it is given the profile, and can lie of it, again
+        engine.lease_service.revoke("good", good.id)
+        for lease in list(engine.lease_service.living(agent="bad")):
+            engine.lease_service.revoke("bad", lease.id)
+        engine.registry._evidence.forget("bad", A)  # so that it is given the profile, and can lie of it, again
 
 
 @pytest.mark.parametrize("outcome", FAILURES)
@@ -166,13 +170,13 @@ async def test_a_key_that_serves_no_agent_that_may_act_makes_the_broker_unready(
 async def test_streams_of_others_are_not_told() -> None:
     """S4: the one agent's stream moves at once, the other's hears nothing."""
     engine = made()
-    with engine.leasing.stream("bad", ASKED) as bad, engine.leasing.stream("good", ASKED) as good:
+    with engine.lease_service.stream("bad", ASKED) as bad, engine.lease_service.stream("good", ASKED) as good:
         for stream in (bad, good):
             assert (await stream.next()).kind is NoticeKind.GRANTED
         report(engine, "bad", Outcome.AUTH)
         notice = await bad.next()
         assert (notice.kind, notice.grant and notice.grant.lease.profile) == (NoticeKind.ROTATED, B)
-        assert [lease.profile for lease in engine.leasing.living(agent="good")] == [A]
+        assert [lease.profile for lease in engine.lease_service.living(agent="good")] == [A]
         waiting = asyncio.ensure_future(good.next())
         await asyncio.sleep(0)
         assert not waiting.done()
@@ -183,7 +187,7 @@ async def test_the_agent_is_told_why_and_until_when() -> None:
     """S4: by the list, in its own words; an operator who asks for another agent sees that agent's."""
     engine = made()
     report(engine, "bad", Outcome.AUTH)
-    mine, others = (engine.choosing.statuses(name, "anthropic") for name in ("bad", "good"))
+    mine, others = (engine.resolver.statuses(name, "anthropic") for name in ("bad", "good"))
     (row,) = (row for row in mine if row.id == A)
     assert (row.state, row.usable, row.retry_at) == ("rejected", False, engine.clock.now() + MINUTE)
     assert row.reason.startswith("the provider refused it to this agent (401); it is tried again in 1m; replace it in fake")
@@ -194,7 +198,7 @@ async def test_an_operator_forgives_every_agent() -> None:
     """`ClearCooldown` ends what single agents have met, too."""
     engine = made()
     report(engine, "bad", Outcome.AUTH)
-    engine.standings.forgive(("", A))
+    engine.registry.forgive(("", A))
     assert acquire(engine, "bad").profile == A
 
 
@@ -204,12 +208,12 @@ async def test_what_is_remembered_of_agents_is_bounded_and_ends() -> None:
     for _ in range(100):
         report(engine, "bad", Outcome.TIMEOUT)
         answered(engine, "bad", 401)
-    assert set(engine.standings.evidence(("", A))) == {"bad"}
+    assert set(engine.registry.evidence(("", A))) == {"bad"}
     later(engine, HOUR + 1)
-    assert dict(engine.standings.evidence(("", A))) == {}
+    assert dict(engine.registry.evidence(("", A))) == {}
     report(engine, "bad", Outcome.AUTH)
     engine.put(profile(B))
-    assert engine.standings._evidence._of == {}
+    assert engine.registry._evidence._of == {}
 
 
 async def test_a_wall_clock_that_jumps_ends_nothing() -> None:
@@ -240,7 +244,7 @@ async def test_a_rejection_is_over_when_a_trial_succeeds() -> None:
     with pytest.raises(NoUsableProfile, match="tried again in 1m"):
         acquire(engine, "good")
     assert healthy(engine) == [False] * 3
-    engine.leasing.report("third", lease.id, Outcome.OK)
+    engine.lease_service.report("third", lease.id, Outcome.OK)
     assert healthy(engine) == [True] * 3
     assert acquire(engine, "third").profile == A
 
@@ -251,7 +255,7 @@ async def test_a_rejection_lasts_twice_as_long_when_a_trial_fails() -> None:
     for name in ("bad", "good"):
         report(engine, name, Outcome.AUTH)
     for minutes in (1, 2, 4, 8):
-        assert engine.standings.usage(("", A)).rejected_until == pytest.approx(engine.clock.now() + minutes * MINUTE)
+        assert engine.registry.usage(("", A)).rejected_until == pytest.approx(engine.clock.now() + minutes * MINUTE)
         later(engine, minutes * MINUTE)
         acquire(engine, "third")
         for name in ("bad", "good", "bad", "good"):
@@ -280,15 +284,15 @@ async def test_a_stream_may_be_the_one_that_tries() -> None:
     for name in ("bad", "good"):
         report(engine, name, Outcome.AUTH)
     later(engine, MINUTE)
-    with engine.leasing.stream("third", ASKED) as stream:
+    with engine.lease_service.stream("third", ASKED) as stream:
         granted = await stream.next()
         assert granted.grant is not None
         later(engine, 2 * MINUTE)
-        engine.leasing.renew("third", granted.lease_id)
-        assert engine.leasing.count() == (3, 1)
-        engine.leasing.report("third", granted.lease_id, Outcome.AUTH)
+        engine.lease_service.renew("third", granted.lease_id)
+        assert engine.lease_service.count() == (3, 1)
+        engine.lease_service.report("third", granted.lease_id, Outcome.AUTH)
         assert state(engine, "third") is State.REJECTED
-        assert engine.leasing.count() == (2, 0)
+        assert engine.lease_service.count() == (2, 0)
 
 
 async def test_with_a_token_it_is_the_request_that_tries() -> None:
@@ -299,11 +303,11 @@ async def test_with_a_token_it_is_the_request_that_tries() -> None:
         report(engine, name, Outcome.AUTH)
     later(engine, MINUTE)
     acquire(engine, "third", delivery="brokered")
-    assert engine.leasing.settle(tokens[0])[1].profile.id == A
+    assert engine.lease_service.settle(tokens[0])[1].profile.id == A
     with pytest.raises(NoUsableProfile):
-        engine.leasing.settle(tokens[1])
+        engine.lease_service.settle(tokens[1])
     answered(engine, "third", 200)
-    assert engine.leasing.settle(tokens[2])[1].profile.id == A
+    assert engine.lease_service.settle(tokens[2])[1].profile.id == A
 
 
 async def test_a_rejection_outlives_the_broker_and_so_does_its_way_back() -> None:
@@ -327,9 +331,9 @@ async def test_a_report_of_success_does_not_end_what_others_wait_for() -> None:
     for name in ("good", "third"):
         report(engine, name, Outcome.AUTH)
     lying = acquire(engine, "bad")
-    engine.leasing.report("bad", lying.id, Outcome.OK)
-    report_lease = next(engine.leasing.living(agent="good", profile=A))
-    engine.leasing.report("good", report_lease.id, Outcome.OK)
+    engine.lease_service.report("bad", lying.id, Outcome.OK)
+    report_lease = next(engine.lease_service.living(agent="good", profile=A))
+    engine.lease_service.report("good", report_lease.id, Outcome.OK)
     assert state(engine, "bad") is State.REJECTED
     answered(engine, "good", 200)
     assert state(engine, "bad") is State.OK
@@ -370,9 +374,9 @@ async def test_a_refusal_is_confirmed_by_the_brokers_own_request() -> None:
 
 
 @pytest.mark.parametrize(
-    "found", [GOOD, UNKNOWN, replace(REFUSES, sure=False), Found(Verdict.RATE_LIMIT), Found(Verdict.FORMAT)]
+    "found", [GOOD, UNKNOWN, replace(REFUSES, sure=False), ProbeResult(Verdict.RATE_LIMIT), ProbeResult(Verdict.FORMAT)]
 )
-async def test_what_the_broker_does_not_meet_itself_is_the_agents_own(found: Found) -> None:
+async def test_what_the_broker_does_not_meet_itself_is_the_agents_own(found: ProbeResult) -> None:
     """S4: the agent stays on its way for the minute, though the key is good."""
     engine = made(probes=ScriptedProbes(found))
     async with engine.running():
@@ -445,7 +449,7 @@ async def test_requests_that_are_too_large_disable_nothing() -> None:
             answered(engine, second, 200)
             later(engine, 2 * MINUTE)
             assert acquire(engine, second).profile == A
-            assert engine.standings.usage(("", A)).disabled_until == 0
+            assert engine.registry.usage(("", A)).disabled_until == 0
 
 
 @pytest.mark.parametrize("agents", [("bad", "good"), ("main", "main")], ids=["two agents", "one agent alone"])
@@ -459,14 +463,14 @@ async def test_where_the_broker_can_ask_its_small_request_decides(agents: tuple[
             for name in agents:
                 answered(engine, name, 402)
                 await engine.clock.elapse(MINUTE + 1)
-            assert engine.standings.usage(("", A)).disabled_until == 0
+            assert engine.registry.usage(("", A)).disabled_until == 0
             assert acquire(engine, agents[1]).profile == A
         assert 1 < len(probes.asked) <= 20
         probes.answers = [EMPTY]
         for _ in range(10):
             answered(engine, agents[0], 402)
             await engine.clock.elapse(MINUTE + 1)
-        assert engine.standings.usage(("", A)).disabled_until > engine.clock.now() + 4 * HOUR
+        assert engine.registry.usage(("", A)).disabled_until > engine.clock.now() + 4 * HOUR
 
 
 async def test_one_agents_empty_account_is_not_everybodys() -> None:
@@ -475,7 +479,7 @@ async def test_one_agents_empty_account_is_not_everybodys() -> None:
     for _ in range(2):
         answered(engine, "bad", 402)
         later(engine, MINUTE)
-    found = engine.standings.find("bad", A)
+    found = engine.registry.find("bad", A)
     assert found is not None
     assert found[1].standing.reason == "disabled (billing) for 4h59m"
     assert acquire(engine, "good").profile == A
@@ -489,7 +493,7 @@ async def test_a_small_request_that_fails_too_disables_for_all() -> None:
         answered(engine, "bad", 402)
         await engine.clock.elapse(0)
         assert (probes.asked, healthy(engine)) == ([(A, Outcome.BILLING)], [False] * 3)
-        assert engine.standings.usage(("", A)).disabled_until == pytest.approx(engine.clock.now() + 5 * HOUR)
+        assert engine.registry.usage(("", A)).disabled_until == pytest.approx(engine.clock.now() + 5 * HOUR)
 
 
 # -- logins ------------------------------------------------------------------------------------------------------------
@@ -500,14 +504,14 @@ async def test_a_login_that_one_agent_calls_expired_is_refreshed_behind_the_othe
     world = World(UNREACHED, granted(2), agents=AGENTS)
     async with world.running():
         await world.clock.elapse(1)
-        leases = {name: world.leasing.acquire(name, Request(provider="acme")) for name in AGENTS}
+        leases = {name: world.lease_service.acquire(name, LeaseRequest(provider="acme")) for name in AGENTS}
         bad = leases["bad"]
         assert world.readiness.status("provider/acme")
         with pytest.raises(Exception, match="refused its access token"):
-            world.leasing.report("bad", bad.lease.id, Outcome.AUTH, version=bad.held.version)
+            world.lease_service.report("bad", bad.lease.id, Outcome.AUTH, version=bad.held.version)
         await world.clock.elapse(0.5)
         assert world.readiness.status("provider/acme")
-        assert world.leasing.acquire("good", Request(provider="acme")).held.version == bad.held.version
+        assert world.lease_service.acquire("good", LeaseRequest(provider="acme")).held.version == bad.held.version
         await world.clock.elapse(10)
-        assert world.leasing.acquire("bad", Request(provider="acme")).held.version != bad.held.version
+        assert world.lease_service.acquire("bad", LeaseRequest(provider="acme")).held.version != bad.held.version
         assert world.script.redeemed == ["rt-1", "rt-1"]

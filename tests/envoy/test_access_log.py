@@ -12,7 +12,7 @@ from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 from envoy.service.accesslog.v3.als_pb2_grpc import AccessLogServiceStub
 
 from equabot_broker.domain.policies import Delivery
-from equabot_broker.engine.leases.messages import Request
+from equabot_broker.engine.leases.messages import LeaseRequest
 from equabot_broker.envoy.access_log import AccessLogServicer
 from equabot_broker.rpc.server import control_server
 from equabot_broker.telemetry.events import Event, GatewayLogSkipped, GatewayUsed, OutcomeReported
@@ -31,7 +31,7 @@ def engine() -> Engine:
 
 @pytest.fixture
 async def stub(engine: Engine, tmp_path: Path) -> AsyncIterator[Any]:
-    servicer = AccessLogServicer(spending=engine.spending, events=engine.events, clock=engine.clock)
+    servicer = AccessLogServicer(gateway_access=engine.gateway_access, events=engine.events, clock=engine.clock)
     server = control_server(tmp_path / "control.sock", [servicer.service()])
     await server.start()
     async with grpc.aio.insecure_channel(f"unix:{tmp_path / 'control.sock'}") as channel:
@@ -44,8 +44,8 @@ def entry(
     seconds: float = 0.5, **fields: Any,
 ) -> HTTPAccessLogEntry:  # fmt: skip
     """What Envoy says of a request that was let pass with the first profile."""
-    lease = engine.leasing.acquire("main", Request(provider="anthropic", delivery="brokered", session="talk")).lease
-    found = engine.standings.find("main", A)
+    lease = engine.lease_service.acquire("main", LeaseRequest(provider="anthropic", delivery="brokered", session="talk")).lease
+    found = engine.registry.find("main", A)
     assert found is not None
     made = HTTPAccessLogEntry()
     told = made.common_properties.metadata.filter_metadata["envoy.filters.http.ext_authz"].fields
@@ -88,7 +88,7 @@ def heard(engine: Engine, kind: type[Event]) -> list[Any]:
 
 
 def cooling(engine: Engine) -> float:
-    found = engine.standings.find("main", A)
+    found = engine.registry.find("main", A)
     assert found is not None
     return max(found[1].standing.cooling_until - engine.clock.now(), 0.0)
 
@@ -97,7 +97,7 @@ async def test_an_answer_is_told_and_counted(engine: Engine, stub: Any) -> None:
     """Both in full."""
     one = entry(engine, 429, headers={"retry-after": "7"})
     await told(stub, one)
-    (lease,) = engine.leasing.living()
+    (lease,) = engine.lease_service.living()
     assert heard(engine, GatewayUsed) == [
         GatewayUsed(
             agent="main", session="talk", provider="anthropic", profile=A, lease=lease.id, request="5f", method="POST",
@@ -202,7 +202,7 @@ async def test_a_message_that_is_none_is_skipped(engine: Engine, stub: Any, tmp_
 async def test_what_is_told_of_a_lease_that_has_ended_still_counts(engine: Engine, stub: Any) -> None:
     """The profile was refused all the same."""
     one = entry(engine, 429)
-    engine.leasing.revoke_matching(agent="main")
+    engine.lease_service.revoke_matching(agent="main")
     await told(stub, one)
     assert cooling(engine) > 0
 

@@ -14,7 +14,7 @@ from envoy.service.auth.v3.external_auth_pb2_grpc import AuthorizationStub
 
 from equabot_broker.domain.policies import AgentPolicy, Delivery
 from equabot_broker.domain.provider import Mode
-from equabot_broker.engine.leases.messages import Grant, Request
+from equabot_broker.engine.leases.messages import Grant, LeaseRequest
 from equabot_broker.envoy.authorize import AuthorizationServicer
 from equabot_broker.rpc.server import control_server
 from equabot_broker.telemetry.events import GatewayAuthorized, GatewayRefused
@@ -44,7 +44,11 @@ class Gateway:
         self._engine = engine
 
     def token(self, agent: str = "main", **asked: Any) -> str:
-        return shown(self._engine.leasing.acquire(agent, Request(**{"provider": "anthropic", "delivery": "brokered", **asked})))
+        return shown(
+            self._engine.lease_service.acquire(
+                agent, LeaseRequest(**{"provider": "anthropic", "delivery": "brokered", **asked})
+            )
+        )
 
     async def ask(
         self, headers: dict[str, str], path: str = "/anthropic/v1/messages", *, method: str = "POST", named: str | None = None,
@@ -102,7 +106,7 @@ class serving:  # noqa: N801 - used like a function
     def __init__(self, engine: Engine, run_dir: Path) -> None:
         self._engine = engine
         servicer = AuthorizationServicer(
-            spending=engine.spending, ingesting=engine.ingesting, catalog=engine.catalog, events=engine.events
+            gateway_access=engine.gateway_access, ingest=engine.ingest, catalog=engine.catalog, events=engine.events
         )
         self._server = control_server(run_dir / "control.sock", [servicer.service()])
         self._channel = grpc.aio.insecure_channel(f"unix:{run_dir / 'control.sock'}")
@@ -167,8 +171,8 @@ async def test_the_access_log_is_told_what_the_request_was_made_with(engine: Eng
     """Names alone."""
     token = gateway.token(session="talk")
     response = await gateway.ask({"x-api-key": token}, "/anthropic/v1/files/file_1?beta=true", method="GET")
-    (lease,) = engine.leasing.living()
-    found = engine.standings.find("main", A)
+    (lease,) = engine.lease_service.living()
+    found = engine.registry.find("main", A)
     assert found is not None
     [authorized] = [event for event in engine.emitted if isinstance(event, GatewayAuthorized)]
     told = {name: value.string_value for name, value in response.dynamic_metadata.fields.items()}
@@ -217,7 +221,7 @@ async def test_refusals_say_why_in_the_vendors_form(engine: Engine, gateway: Gat
         "POLICY_DENIED",
     )
     assert (await gateway.refused({"x-api-key": token}, method="CONNECT"))[:2] == (403, "INVALID_ARGUMENT")
-    (lease,) = engine.leasing.living()
+    (lease,) = engine.lease_service.living()
     of_lease = {"agent": "main", "lease": lease.id}
     of_nobody = {"agent": "", "lease": ""}
     assert [event for event in engine.emitted if isinstance(event, GatewayRefused)] == [
@@ -247,7 +251,7 @@ async def test_a_revoked_token_is_refused_at_once(engine: Engine, gateway: Gatew
     """By the request that follows."""
     token = gateway.token()
     await gateway.passed({"x-api-key": token})
-    engine.leasing.revoke_matching(agent="main")
+    engine.lease_service.revoke_matching(agent="main")
     assert (await gateway.refused({"x-api-key": token}))[:2] == (401, "LEASE_NOT_FOUND")
 
 
@@ -328,7 +332,7 @@ async def test_a_refresh_that_takes_too_long_is_said_in_time(tmp_path: Path) -> 
 
 async def test_after_a_restart_a_request_waits_until_the_sources_have_been_read(engine: Engine, tmp_path: Path) -> None:
     """Its lease's profile is not gone, only not read yet: nobody is refused, and nobody moved to another profile."""
-    token = shown(engine.leasing.acquire("main", Request(provider="anthropic", delivery="brokered")))
+    token = shown(engine.lease_service.acquire("main", LeaseRequest(provider="anthropic", delivery="brokered")))
     engine.store.flush()
     again = Engine(
         agents={"main": ANYTHING}, deliveries=BOTH, order={"anthropic": (A, B)}, store=engine.store, clock=engine.clock

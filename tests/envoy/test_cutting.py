@@ -13,7 +13,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2_grpc import ExternalProces
 
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.policies import Delivery
-from equabot_broker.engine.leases.messages import Request
+from equabot_broker.engine.leases.messages import LeaseRequest
 from equabot_broker.envoy.cutting import Cutting
 from equabot_broker.envoy.cutting_filters import AUTHORIZATION, TASK
 from equabot_broker.envoy.processing import ProcessingServicer
@@ -31,7 +31,7 @@ def engine() -> Engine:
 @pytest.fixture
 def made(engine: Engine) -> Cutting:
     return Cutting(
-        catalog=engine.catalog, suspensions=engine.suspensions, leasing=engine.leasing, standings=engine.standings,
+        catalog=engine.catalog, suspensions=engine.suspensions, lease_service=engine.lease_service, registry=engine.registry,
         clock=engine.clock, per_agent=3, in_all=4,
     )  # fmt: skip
 
@@ -106,8 +106,8 @@ async def test_one_that_was_suspended_and_resumed_at_once_is_cut_all_the_same(en
 
 def leased(engine: Engine, agent: str = "main", **asked: Any) -> Lease:
     """A brokered lease."""
-    request = Request(**{"provider": "anthropic", "delivery": "brokered", "ttl": 60.0, **asked})
-    return engine.leasing.acquire(agent, request).lease
+    request = LeaseRequest(**{"provider": "anthropic", "delivery": "brokered", "ttl": 60.0, **asked})
+    return engine.lease_service.acquire(agent, request).lease
 
 
 async def goes_on(call: Any) -> bool:
@@ -120,9 +120,9 @@ async def test_what_is_under_way_is_cut_with_its_lease(engine: Engine, stub: Any
     """C8: revoked by the agent or by an operator; what another lease of the same agent has under way goes on."""
     first, second, other = leased(engine), leased(engine), leased(engine)
     calls = [await begun(stub, "main", of=lease) for lease in (first, second, other)]
-    engine.leasing.revoke("main", first.id)
+    engine.lease_service.revoke("main", first.id)
     assert await cut(calls[0]) == (401, "LEASE_NOT_FOUND", "lease_ended")
-    engine.leasing.revoke_matching(lease_id=second.id)
+    engine.lease_service.revoke_matching(lease_id=second.id)
     assert await cut(calls[1]) == (401, "LEASE_NOT_FOUND", "lease_ended")
     assert await goes_on(calls[2])
 
@@ -132,9 +132,9 @@ async def test_what_is_under_way_is_cut_at_the_leases_end(engine: Engine, stub: 
     short, renewed = leased(engine), leased(engine)
     calls = [await begun(stub, "main", of=lease) for lease in (short, renewed)]
     engine.clock.advance(40.0)
-    engine.leasing.renew("main", renewed.id)
+    engine.lease_service.renew("main", renewed.id)
     engine.clock.advance(21.0)
-    engine.leasing.tick()
+    engine.lease_service.tick()
     assert await cut(calls[0]) == (401, "LEASE_EXPIRED", "lease_ended")
     assert await goes_on(calls[1])
 
@@ -146,7 +146,7 @@ async def test_what_is_under_way_goes_on_with_the_token(engine: Engine, stub: An
     second = leased(engine, succeeds=first.id)
     assert second.token == first.token
     assert await goes_on(call)
-    engine.leasing.revoke("main", second.id)
+    engine.lease_service.revoke("main", second.id)
     assert (await cut(call))[1] == "LEASE_NOT_FOUND"
 
 
@@ -166,7 +166,7 @@ async def test_what_is_under_way_is_cut_with_its_profile(engine: Engine, stub: A
 async def test_an_answer_that_begins_after_the_leases_end_is_withheld(engine: Engine, stub: Any) -> None:
     """C8: the request was let pass before."""
     lease = leased(engine)
-    engine.leasing.revoke("main", lease.id)
+    engine.lease_service.revoke("main", lease.id)
     call = stub.Process(metadata=[TASK])
     await call.write(message("main", of=lease))
     assert (await cut(call))[:2] == (401, "LEASE_NOT_FOUND")

@@ -11,7 +11,7 @@ from equabot_broker.domain.forwarding import Names
 from equabot_broker.domain.lease_tokens import made
 from equabot_broker.domain.provider import BEARER, Catalog, HeaderForm, Mode, Provider
 from equabot_broker.envoy.inspection import Inspection
-from equabot_broker.envoy.refusals import Refused
+from equabot_broker.envoy.refusals import RequestRefused
 from equabot_broker.providers import PROVIDERS
 from equabot_broker.providers.forwarding import COMMON
 
@@ -31,7 +31,7 @@ def look(
 
 
 def refused(*args: object, **kwargs: object) -> tuple[int, str]:
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RequestRefused) as raised:
         look(*args, **kwargs)  # type: ignore[arg-type]
     assert TOKEN not in raised.value.message
     return raised.value.status, raised.value.reason
@@ -300,7 +300,7 @@ def test_a_header_of_a_configured_provider_is_looked_into() -> None:
     inspection = Inspection(Catalog({"acme": acme}))
     asked = inspection.asked(acme, "/acme/x", "", {"x-acme": f"Key {TOKEN}"})
     assert (asked.token, asked.removed) == (TOKEN, ("x-acme",))
-    with pytest.raises(Refused, match="send the lease token"):
+    with pytest.raises(RequestRefused, match="send the lease token"):
         inspection.asked(acme, "/acme/x", "", {"x-acme": "Key of-acme"})
 
 
@@ -324,7 +324,7 @@ def asked(headers: dict[str, str], provider: str = "anthropic", inspection: Insp
 @pytest.mark.parametrize("provider", ["anthropic", "openai", "litellm", "microsoft-foundry"])
 def test_a_second_credential_is_refused(provider: str, name: str) -> None:
     """S4: its answer would be about that one, and be taken for one about the profile's."""
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RequestRefused) as raised:
         asked({name: "anything"}, provider)
     assert (raised.value.status, raised.value.reason) == (401, "KEY_REFUSED")
     assert f"providers.{provider}.forward_headers" in raised.value.message
@@ -345,7 +345,7 @@ def test_a_header_that_is_not_listed_does_not_reach_the_vendor(name: str, provid
     listed = Names((*COMMON.headers.split(), *known.forward_headers, *known.accounts))
     try:
         removed = asked({name: "anything"}, provider)
-    except Refused:
+    except RequestRefused:
         return
     assert (
         name in removed
@@ -377,7 +377,7 @@ def test_what_sdks_send_goes_on() -> None:
 @pytest.mark.parametrize("value", [KEY, f"x {KEY}", TOKEN, "AIza" + "0" * 35, "eyJhbGciOi1.eyJzdWIiOiIx.x"])
 def test_no_header_holds_a_credential(header: str, value: str) -> None:
     """S4: a listed one neither. No message shows it."""
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RequestRefused) as raised:
         asked({header: value})
     assert raised.value.reason == "KEY_REFUSED"
     assert value not in raised.value.message
@@ -414,9 +414,9 @@ def test_a_listed_query_parameter_holds_no_credential() -> None:
 
 def test_a_refusal_says_how_a_parameter_is_allowed() -> None:
     """By its name, unless that could be a key itself."""
-    with pytest.raises(Refused, match=r"'team' is not sent to anthropic: .* list it in providers.anthropic.query"):
+    with pytest.raises(RequestRefused, match=r"'team' is not sent to anthropic: .* list it in providers.anthropic.query"):
         look("/anthropic/v1/models?team=1")
-    with pytest.raises(Refused, match="of that name"):
+    with pytest.raises(RequestRefused, match="of that name"):
         look(f"/anthropic/v1/models?{'x' * 60}=1")
 
 
@@ -447,7 +447,7 @@ def test_an_operator_adds_to_the_lists() -> None:
     sent = {"x-team": "a", "x-acme-region": "eu", "x-auth-hint": "a", "x-other": "a", "sec-websocket-protocol": "acme.v1"}
     assert set(asked(sent, inspection=inspection)) == {"x-other", "authorization"}
     assert inspection.asked(mine, "/anthropic/x?team=1", HOST, {"x-api-key": TOKEN}).path == "/x"
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         asked({"x-acme-token": "a"}, inspection=inspection)
 
 

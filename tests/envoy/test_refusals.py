@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from equabot_broker.domain import errors
-from equabot_broker.envoy.refusals import Refused, body, denied, refusal_of
+from equabot_broker.envoy.refusals import RequestRefused, body, denied, refusal_of
 
-REFUSED = Refused(401, "LEASE_NOT_FOUND", "the token is of no lease")
+REFUSED = RequestRefused(401, "LEASE_NOT_FOUND", "the token is of no lease")
 
 
 @pytest.mark.parametrize(
@@ -58,28 +58,28 @@ def _status(response: Any) -> int:
     return int(response.denied_response.status.code)
 
 
-def _headers(refused: Refused) -> dict[str, str]:
+def _headers(refused: RequestRefused) -> dict[str, str]:
     return {option.header.key: option.header.value for option in denied(refused, "").denied_response.headers}
 
 
 @pytest.mark.parametrize(
     ("refused", "final"),
     [
-        (Refused(401, "KEY_REFUSED", "no"), True),
-        (Refused(401, "TOKEN_MISSING", "no"), True),
-        (Refused(403, "POLICY_DENIED", "no"), True),
-        (Refused(404, "PROVIDER_UNKNOWN", "no"), True),
-        (Refused(503, "NO_USABLE_PROFILE", "no credential"), True),
-        (Refused(503, "NO_USABLE_PROFILE", "no", retry_after=18_000.0), True),
-        (Refused(503, "NO_USABLE_PROFILE", "no", retry_after=20.0), False),
-        (Refused(503, "REFRESH_FAILED", "no"), False),
-        (Refused(503, "SHUTTING_DOWN", "no"), False),
-        (Refused(429, "RATE_LIMITED", "no", retry_after=1.0), False),
-        (Refused(401, "LEASE_NOT_FOUND", "no"), False),
-        (Refused(401, "LEASE_EXPIRED", "no"), False),
+        (RequestRefused(401, "KEY_REFUSED", "no"), True),
+        (RequestRefused(401, "TOKEN_MISSING", "no"), True),
+        (RequestRefused(403, "POLICY_DENIED", "no"), True),
+        (RequestRefused(404, "PROVIDER_UNKNOWN", "no"), True),
+        (RequestRefused(503, "NO_USABLE_PROFILE", "no credential"), True),
+        (RequestRefused(503, "NO_USABLE_PROFILE", "no", retry_after=18_000.0), True),
+        (RequestRefused(503, "NO_USABLE_PROFILE", "no", retry_after=20.0), False),
+        (RequestRefused(503, "REFRESH_FAILED", "no"), False),
+        (RequestRefused(503, "SHUTTING_DOWN", "no"), False),
+        (RequestRefused(429, "RATE_LIMITED", "no", retry_after=1.0), False),
+        (RequestRefused(401, "LEASE_NOT_FOUND", "no"), False),
+        (RequestRefused(401, "LEASE_EXPIRED", "no"), False),
     ],
 )
-def test_a_final_refusal_is_not_to_be_tried_again(refused: Refused, final: bool) -> None:
+def test_a_final_refusal_is_not_to_be_tried_again(refused: RequestRefused, final: bool) -> None:
     """C10: SDKs obey the header, also where the status alone would have them try again; a token may be fetched again."""
     assert (_headers(refused).get("x-should-retry") == "false") is final
     retried = refused.status in (408, 409, 429) or refused.status >= 500
@@ -100,7 +100,7 @@ def test_a_final_refusal_is_not_to_be_tried_again(refused: Refused, final: bool)
 )
 def test_a_refusal_says_when_it_ends(seconds: float, shown: str) -> None:
     """P21: in a header for programs, in words for a person, and as Google's packages read it."""
-    refused = Refused(503, "NO_USABLE_PROFILE", "no usable profile", retry_after=seconds)
+    refused = RequestRefused(503, "NO_USABLE_PROFILE", "no usable profile", retry_after=seconds)
     assert int(_headers(refused)["retry-after"]) == max(1, round(seconds + 0.5 - 1e-9))
     for api in ("messages", "openai", "gemini"):
         assert body(refused, api)["error"]["message"] == f"no usable profile; try again in {shown}"
@@ -109,7 +109,7 @@ def test_a_refusal_says_when_it_ends(seconds: float, shown: str) -> None:
 
 def test_the_reason_and_the_wait_stand_in_headers() -> None:
     """For whoever does not read bodies; a wait is in whole seconds, and not none."""
-    response = denied(Refused(503, "REFRESH_FAILED", "wait", retry_after=0.2), "messages")
+    response = denied(RequestRefused(503, "REFRESH_FAILED", "wait", retry_after=0.2), "messages")
     found = {option.header.key: option.header.value for option in response.denied_response.headers}
     assert found == {"content-type": "application/json", "x-equabot-reason": "REFRESH_FAILED", "retry-after": "1"}
     assert (response.status.code, _status(response)) == (7, 503)

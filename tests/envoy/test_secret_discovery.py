@@ -35,9 +35,9 @@ def engine() -> Engine:
 async def channel(engine: Engine, tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
     """To the control socket."""
     servicer = SecretServicer(
-        choosing=engine.choosing,
-        standings=engine.standings,
-        ingesting=engine.ingesting,
+        resolver=engine.resolver,
+        registry=engine.registry,
+        ingest=engine.ingest,
         suspensions=engine.suspensions,
         events=engine.events,
     )
@@ -189,7 +189,7 @@ async def test_nothing_is_gone_before_every_source_has_been_read(engine: Engine,
     """A broker that has just been started knows nothing yet."""
     world = World(stub)
     await world.ask("profile/anthropic:work", version_info="7")
-    assert not engine.ingesting.settled
+    assert not engine.ingest.settled
     engine.put(WORK)
     assert await world.told() == {"profile/anthropic:work": "sk-of-work"}
 

@@ -5,29 +5,29 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from equabot_broker.domain.cooldowns import CooldownOptions
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.leases import LeaseOptions
-from equabot_broker.domain.material import Listed, Unit
+from equabot_broker.domain.material import Unit, UnitsListed
 from equabot_broker.domain.policies import AgentPolicy, Delivery, Policies
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Catalog, Mode, Provider
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.availability import Availability
-from equabot_broker.engine.expiry import Expiring
+from equabot_broker.engine.expiry import Expiry
 from equabot_broker.engine.health import Readiness
-from equabot_broker.engine.leases.gateway_access import Spending
-from equabot_broker.engine.leases.outcomes import Reporting
-from equabot_broker.engine.leases.service import Leasing
+from equabot_broker.engine.leases.gateway_access import GatewayAccess
+from equabot_broker.engine.leases.outcomes import Outcomes
+from equabot_broker.engine.leases.service import LeaseService
 from equabot_broker.engine.leases.suspending import Suspending
 from equabot_broker.engine.leases.suspensions import Suspensions
-from equabot_broker.engine.profiles.confirmation import Confirming
-from equabot_broker.engine.profiles.ingest import Ingesting
-from equabot_broker.engine.profiles.order_override import Ordering
-from equabot_broker.engine.profiles.registry import Standings
-from equabot_broker.engine.profiles.resolver import Choosing
+from equabot_broker.engine.profiles.confirmation import Confirmation
+from equabot_broker.engine.profiles.ingest import Ingest
+from equabot_broker.engine.profiles.order_override import OrderOverrides
+from equabot_broker.engine.profiles.registry import ProfileRegistry
+from equabot_broker.engine.profiles.resolver import Resolver
 from equabot_broker.engine.profiles.suitability import Suitability
-from equabot_broker.engine.refresh.redemption import Redeeming
-from equabot_broker.engine.refresh.scheduler import Refreshing
+from equabot_broker.engine.refresh.redemption import Redemption
+from equabot_broker.engine.refresh.scheduler import RefreshScheduler
 from equabot_broker.ports import Identities, TokenEndpoint
 from equabot_broker.providers import PROVIDERS
 from equabot_broker.storage.login_places import LoginPlaces
@@ -91,76 +91,76 @@ class Engine:
         self.policies = Policies(agents={"main": ANYTHING} if agents is None else agents)
         self.catalog = Catalog(PROVIDERS if providers is None else providers)
         stored = self.store.load()
-        self.standings = Standings(
+        self.registry = ProfileRegistry(
             clock=self.clock, store=self.store, events=self.events, warn_within=86400.0, usage=stored.usage
         )
         self.suitability = Suitability(clock=self.clock, catalog=self.catalog)
-        self.choosing = Choosing(
-            clock=self.clock, store=self.store, catalog=self.catalog, policies=self.policies, standings=self.standings,
+        self.resolver = Resolver(
+            clock=self.clock, store=self.store, catalog=self.catalog, policies=self.policies, registry=self.registry,
             suitability=self.suitability, configured_order=order or {}, orders=stored.orders, pins=stored.pins,
         )  # fmt: skip
-        self.ingesting = Ingesting(
+        self.ingest = Ingest(
             self.sources, tail=frozenset(), clock=self.clock, store=self.store, events=self.events,
-            standings=self.standings, stale_budget=600.0, versions=stored.versions,
+            registry=self.registry, stale_budget=600.0, versions=stored.versions,
         )  # fmt: skip
-        self.ordering = Ordering(
-            choosing=self.choosing, ingesting=self.ingesting, standings=self.standings, stores=None
+        self.ordering = OrderOverrides(
+            resolver=self.resolver, ingest=self.ingest, registry=self.registry, stores=None
         )  # fmt: skip
-        self.redeeming = Redeeming(
-            clock=self.clock, stores=LoginPlaces(self.profiles), endpoint=self.endpoint, rules=Rules(self.catalog)
+        self.redemption = Redemption(
+            clock=self.clock, stores=LoginPlaces(self.profiles), endpoint=self.endpoint, rules=DiscoveryRules(self.catalog)
         )  # fmt: skip
-        self.refreshing = Refreshing(
-            clock=self.clock, events=self.events, standings=self.standings, redeeming=self.redeeming,
-            reread=self.ingesting.look_again, chance=lambda: 0.0, identities=identities,
+        self.refreshing = RefreshScheduler(
+            clock=self.clock, events=self.events, registry=self.registry, redemption=self.redemption,
+            reread=self.ingest.look_again, chance=lambda: 0.0, identities=identities,
         )  # fmt: skip
         self.probes = probes or ScriptedProbes()
-        self.confirming = Confirming(clock=self.clock, events=self.events, standings=self.standings, probes=self.probes)
-        self.reporting = Reporting(
-            clock=self.clock, policies=self.policies, standings=self.standings, suitability=self.suitability,
+        self.confirming = Confirmation(clock=self.clock, events=self.events, registry=self.registry, probes=self.probes)
+        self.reporting = Outcomes(
+            clock=self.clock, policies=self.policies, registry=self.registry, suitability=self.suitability,
             refreshing=self.refreshing, confirming=self.confirming, cooldowns=CooldownOptions(), chance=lambda: 0.0,
         )  # fmt: skip
         self.suspensions = Suspensions(stored.suspensions)
-        self.leasing = Leasing(
-            clock=self.clock, store=self.store, events=self.events, policies=self.policies, choosing=self.choosing,
-            standings=self.standings, reporting=self.reporting, options=lease_options or LeaseOptions(),
+        self.lease_service = LeaseService(
+            clock=self.clock, store=self.store, events=self.events, policies=self.policies, resolver=self.resolver,
+            registry=self.registry, reporting=self.reporting, options=lease_options or LeaseOptions(),
             deliveries=deliveries, suspensions=self.suspensions, leases=stored.leases,
         )  # fmt: skip
         self.suspending = Suspending(
-            clock=self.clock, store=self.store, events=self.events, policies=self.policies, leasing=self.leasing,
+            clock=self.clock, store=self.store, events=self.events, policies=self.policies, lease_service=self.lease_service,
             suspensions=self.suspensions,
         )  # fmt: skip
-        self.spending = Spending(
-            clock=self.clock, events=self.events, policies=self.policies, standings=self.standings,
-            leasing=self.leasing, refreshing=self.refreshing, reporting=self.reporting,
+        self.gateway_access = GatewayAccess(
+            clock=self.clock, events=self.events, policies=self.policies, registry=self.registry,
+            lease_service=self.lease_service, refreshing=self.refreshing, reporting=self.reporting,
         )  # fmt: skip
         self.availability = Availability(
             policies=self.policies,
-            standings=self.standings,
-            choosing=self.choosing,
-            leasing=self.leasing,
+            registry=self.registry,
+            resolver=self.resolver,
+            lease_service=self.lease_service,
             suspensions=self.suspensions,
         )
         self.readiness = Readiness(
-            catalog=self.catalog, standings=self.standings, ingesting=self.ingesting, availability=self.availability,
+            catalog=self.catalog, registry=self.registry, ingest=self.ingest, availability=self.availability,
             suspensions=self.suspensions, required=required,
         )  # fmt: skip
-        self.expiring = Expiring(
-            clock=self.clock, store=self.store, events=self.events, leasing=self.leasing, standings=self.standings
+        self.expiring = Expiry(
+            clock=self.clock, store=self.store, events=self.events, lease_service=self.lease_service, registry=self.registry
         )
 
     def hold(self, *profiles: Profile, source: int = 0) -> None:
         """From now on the source holds these profiles and no others."""
-        self.sources[source].push(Listed((Unit("unit", profiles),)))
+        self.sources[source].push(UnitsListed((Unit("unit", profiles),)))
 
     def put(self, *profiles: Profile, source: int = 0) -> None:
         """As `hold`, but in effect when this returns: for tests in which nothing moves by itself."""
-        self.ingesting._take(source, Listed((Unit("unit", profiles),)))
+        self.ingest._take(source, UnitsListed((Unit("unit", profiles),)))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Follows the sources and the clock, and refreshes what is due."""
         async with asyncio.TaskGroup() as group:
-            moving = (self.ingesting, self.expiring, self.refreshing, self.confirming)
+            moving = (self.ingest, self.expiring, self.refreshing, self.confirming)
             loops = [group.create_task(part.run()) for part in moving]
             try:
                 yield
@@ -171,7 +171,7 @@ class Engine:
     async def settle(self) -> None:
         """Waits until what was pushed before is in effect."""
         async with asyncio.timeout(60):
-            await self.ingesting.wait_settled()
+            await self.ingest.wait_settled()
             while not all(source._queue.empty() for source in self.sources):  # noqa: ASYNC110 - a queue has no such event
                 await asyncio.sleep(0)
             for _ in range(5):

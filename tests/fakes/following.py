@@ -6,8 +6,8 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from equabot_broker.domain.discovery import Rules
-from equabot_broker.domain.material import Changed, Event, Listed, Removed, Unavailable, Unit
+from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.domain.material import SourceEvent, SourceUnavailable, Unit, UnitChanged, UnitRemoved, UnitsListed
 from equabot_broker.domain.provider import Catalog
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.ports import Source
@@ -17,7 +17,7 @@ from equabot_broker.sources._watching import Watch
 _DEADLINE = 60.0
 
 
-class CountingRules(Rules):
+class CountingRules(DiscoveryRules):
     """Rules that know how often a bundle was read."""
 
     reads = 0
@@ -29,7 +29,7 @@ class CountingRules(Rules):
 
 UNSHAPED = Catalog({known.id: replace(known, form=None) for known in BUILT_IN.providers.values()})
 """The vendors, without the forms of their keys, for tests that are about something else and use short ones."""
-RULES = Rules(UNSHAPED)
+RULES = DiscoveryRules(UNSHAPED)
 
 
 def live_watch() -> Watch:
@@ -42,27 +42,27 @@ def secrets(unit: Unit) -> dict[str, str]:
     return {profile.id: profile.secret.reveal() if profile.secret else "!" for profile in unit.profiles}
 
 
-def told(event: Event) -> object:
+def told(event: SourceEvent) -> object:
     """An event in short: ids and secrets by unit; `(unit, secrets)` of a change, the name of what is gone, a fault's text."""
     match event:
-        case Listed(units, failed):
+        case UnitsListed(units, failed):
             return {unit.name: secrets(unit) for unit in units if unit.profiles} | dict.fromkeys(failed, "failed")
-        case Changed(unit):
+        case UnitChanged(unit):
             return (unit.name, secrets(unit))
-        case Removed(name):
+        case UnitRemoved(name):
             return name
-        case Unavailable(fault):
+        case SourceUnavailable(fault):
             return fault
 
 
 class Following:
     """One source being followed. It listens all the time, as the broker does."""
 
-    def __init__(self, events: AsyncIterator[Event]) -> None:
+    def __init__(self, events: AsyncIterator[SourceEvent]) -> None:
         self._events = events
-        self._coming: asyncio.Future[Event] | None = None
+        self._coming: asyncio.Future[SourceEvent] | None = None
 
-    async def event(self) -> Event:
+    async def event(self) -> SourceEvent:
         """The next event."""
         event = await asyncio.wait_for(self._listen(), _DEADLINE)
         self._coming = None
@@ -92,7 +92,7 @@ class Following:
             while rules.reads == before:  # noqa: ASYNC110  (it is another thread that counts)
                 await asyncio.sleep(0.001)
 
-    def _listen(self) -> asyncio.Future[Event]:
+    def _listen(self) -> asyncio.Future[SourceEvent]:
         if self._coming is None:
             self._coming = asyncio.ensure_future(anext(self._events))
         return self._coming

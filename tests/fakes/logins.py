@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.provider import Catalog, Provider
 from equabot_broker.domain.selection import Candidate
-from equabot_broker.engine.leases.messages import Grant, Request
-from equabot_broker.oauth.refreshing import Answer, Failure
+from equabot_broker.engine.leases.messages import Grant, LeaseRequest
+from equabot_broker.oauth.refreshing import RefreshFailure, TokenAnswer
 from equabot_broker.telemetry import events
 from tests.fakes.engine import Engine
 from tests.fakes.profile_store import MemoryProfileStore, StoreSource
@@ -25,7 +25,7 @@ ACME = Provider(
     client_id="acme-cli",
 )
 PROVIDERS = {"acme": ACME, "bare": Provider(id="bare")}
-ASKED = Request(provider="acme")
+ASKED = LeaseRequest(provider="acme")
 
 
 def login(number: int = 1, *, left: float = LIFE, **fields: Any) -> dict[str, Any]:
@@ -38,10 +38,10 @@ def login(number: int = 1, *, left: float = LIFE, **fields: Any) -> dict[str, An
 class World(Engine):
     """The engine. Its source `other` is for profiles from elsewhere."""
 
-    def __init__(self, *answers: Answer | Failure, entry: dict[str, Any] | None = None, **options: Any) -> None:
+    def __init__(self, *answers: TokenAnswer | RefreshFailure, entry: dict[str, Any] | None = None, **options: Any) -> None:
         self.script = ScriptedEndpoint(*(answers or (granted(2),)))
         self.logins = MemoryProfileStore()
-        self.following = StoreSource(self.logins, Rules(Catalog(PROVIDERS)))
+        self.following = StoreSource(self.logins, DiscoveryRules(Catalog(PROVIDERS)))
         self.other = FakeSource("other")
         super().__init__(
             providers=PROVIDERS, profiles=self.logins, endpoint=self.script, sources=(self.following, self.other), **options
@@ -57,14 +57,14 @@ class World(Engine):
     @property
     def board(self) -> Candidate:
         """The login as everybody sees it."""
-        found = self.standings.find("main", "acme:me")
+        found = self.registry.find("main", "acme:me")
         assert found is not None
         return found[1]
 
     @property
     def served(self) -> str:
         """The access token that a request gets now."""
-        secret = self.leasing.acquire("main", ASKED).held.profile.secret
+        secret = self.lease_service.acquire("main", ASKED).held.profile.secret
         assert secret is not None
         return secret.reveal()
 
@@ -73,6 +73,8 @@ class World(Engine):
 
     async def wait(self, ask: Callable[[], Grant] | None = None, *, within: float = 60.0) -> str:
         """What somebody gets who has so much time."""
-        found = await self.refreshing.patiently(ask or (lambda: self.leasing.acquire("main", ASKED, waits=True)), within=within)
+        found = await self.refreshing.patiently(
+            ask or (lambda: self.lease_service.acquire("main", ASKED, waits=True)), within=within
+        )
         assert found.held.profile.secret is not None
         return found.held.profile.secret.reveal()

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from equabot_broker.domain.discovery import Rules
-from equabot_broker.domain.material import Listed
-from equabot_broker.formats.auth_document import Document
+from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.domain.material import UnitsListed
+from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.auth_entries import store_unit
 from equabot_broker.ports import LockedStore, StoreFault
 from tests.fakes.source import FakeSource
@@ -19,14 +19,14 @@ class MemoryProfileStore:
 
     def __init__(self) -> None:
         self.locks = 0
-        self.documents: dict[str, Document] = {}
+        self.documents: dict[str, AuthDocument] = {}
         self.broken = ""
         self.written: Callable[[], None] = lambda: None
         self._locks: dict[str, asyncio.Lock] = {}
 
     def put(self, agent: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
         """What a program that ignores locks leaves there."""
-        self.documents[agent or "main"] = Document({"version": 1, "profiles": dict(entries)})
+        self.documents[agent or "main"] = AuthDocument({"version": 1, "profiles": dict(entries)})
 
     def entry(self, profile_id: str, agent: str = "main") -> Mapping[str, Any]:
         """An entry as it is now."""
@@ -40,11 +40,11 @@ class MemoryProfileStore:
             self.locks += 1
             yield _Locked(self, name)
 
-    async def read(self, agent: str) -> Document:
+    async def read(self, agent: str) -> AuthDocument:
         self._check()
-        return self.documents.get(agent or "main", Document())
+        return self.documents.get(agent or "main", AuthDocument())
 
-    async def edit(self, agent: str, change: Callable[[Document], Document]) -> Document:
+    async def edit(self, agent: str, change: Callable[[AuthDocument], AuthDocument]) -> AuthDocument:
         async with self.locked(agent) as locked:
             return await locked.edit(change)
 
@@ -58,22 +58,22 @@ class _Locked:
         stores._check()
         self._stores = stores
         self._name = name
-        self._read = stores.documents.get(name, Document())
+        self._read = stores.documents.get(name, AuthDocument())
 
     @property
-    def document(self) -> Document:
+    def document(self) -> AuthDocument:
         return self._read
 
-    async def replace(self, document: Document) -> None:
+    async def replace(self, document: AuthDocument) -> None:
         self._stores._check()
-        if self._stores.documents.get(self._name, Document()) != self._read:
+        if self._stores.documents.get(self._name, AuthDocument()) != self._read:
             raise StoreFault("it was changed by a program that ignores its lock: try again")
         self._read = self._stores.documents[self._name] = document
         self._stores.written()
 
-    async def edit(self, change: Callable[[Document], Document]) -> Document:
+    async def edit(self, change: Callable[[AuthDocument], AuthDocument]) -> AuthDocument:
         self._stores._check()
-        self._read = self._stores.documents[self._name] = change(self._stores.documents.get(self._name, Document()))
+        self._read = self._stores.documents[self._name] = change(self._stores.documents.get(self._name, AuthDocument()))
         self._stores.written()
         return self._read
 
@@ -82,7 +82,7 @@ class StoreSource(FakeSource):
     """Delivers what the stores hold when it is asked to read again, and after what is written under a lock; while `deaf` it
     does not."""
 
-    def __init__(self, stores: MemoryProfileStore, rules: Rules) -> None:
+    def __init__(self, stores: MemoryProfileStore, rules: DiscoveryRules) -> None:
         super().__init__("profile_store")
         self._stores = stores
         self._rules = rules
@@ -99,4 +99,4 @@ class StoreSource(FakeSource):
                 store_unit(document, rules=self._rules, source=self.name, name=agent, origin=f"{agent}'s store", owner=agent)
                 for agent, document in self._stores.documents.items()
             )
-            self.push(Listed(tuple(units)))
+            self.push(UnitsListed(tuple(units)))

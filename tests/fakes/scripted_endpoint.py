@@ -6,21 +6,21 @@ from collections.abc import Callable
 from typing import Any
 
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.oauth.refreshing import Answer, Blame, Failure, TokenRequest
+from equabot_broker.oauth.refreshing import Blame, RefreshFailure, TokenAnswer, TokenRequest
 
-LOST = Failure(Blame.UNCERTAIN, "no_answer", "the token endpoint was asked, and its answer is lost")
-UNREACHED = Failure(Blame.TRANSIENT, "unreachable", "cannot connect to login.acme.example")
+LOST = RefreshFailure(Blame.UNCERTAIN, "no_answer", "the token endpoint was asked, and its answer is lost")
+UNREACHED = RefreshFailure(Blame.TRANSIENT, "unreachable", "cannot connect to login.acme.example")
 
 
-def granted(number: int, **fields: Any) -> Answer:
+def granted(number: int, **fields: Any) -> TokenAnswer:
     """The tokens `at-<number>` and `rt-<number>`, for ten minutes."""
     body = {"access_token": f"at-{number}", "refresh_token": f"rt-{number}", "expires_in": 600, **fields}
-    return Answer(200, json.dumps({k: v for k, v in body.items() if v is not None}).encode())
+    return TokenAnswer(200, json.dumps({k: v for k, v in body.items() if v is not None}).encode())
 
 
-def refused(status: int, code: str = "", retry_after: str = "") -> Answer:
+def refused(status: int, code: str = "", retry_after: str = "") -> TokenAnswer:
     """An OAuth error."""
-    return Answer(status, json.dumps({"error": code}).encode() if code else b"", retry_after)
+    return TokenAnswer(status, json.dumps({"error": code}).encode() if code else b"", retry_after)
 
 
 class ScriptedEndpoint:
@@ -28,7 +28,7 @@ class ScriptedEndpoint:
     tokens it was asked with, `asked` is set by the first of them; `meanwhile` is called before each answer, and none comes
     before `open` is set."""
 
-    def __init__(self, *answers: Answer | Failure) -> None:
+    def __init__(self, *answers: TokenAnswer | RefreshFailure) -> None:
         self.answers = list(answers)
         self.redeemed: list[str] = []
         self.requests: list[TokenRequest] = []
@@ -37,7 +37,7 @@ class ScriptedEndpoint:
         self.open.set()
         self.asked = asyncio.Event()
 
-    async def ask(self, request: TokenRequest) -> Answer | Failure:
+    async def ask(self, request: TokenRequest) -> TokenAnswer | RefreshFailure:
         """The next answer."""
         token = request.fields["refresh_token"]
         assert isinstance(token, SecretValue)

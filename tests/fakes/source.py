@@ -3,19 +3,19 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
-from equabot_broker.domain.material import Event, Listed, Unavailable
+from equabot_broker.domain.material import SourceEvent, SourceUnavailable, UnitsListed
 
 
 class FakeSource:
     """Fulfils `ports.Source`. What is pushed is delivered, in order.
 
-    `reread` delivers the last `Listed` or `Unavailable` once more, and `rereads` counts it; while `deaf`, it only counts.
+    `reread` delivers the last `UnitsListed` or `SourceUnavailable` again, and `rereads` counts; while `deaf`, it only counts.
     """
 
-    def __init__(self, name: str = "fake", *events: Event) -> None:
+    def __init__(self, name: str = "fake", *events: SourceEvent) -> None:
         self._name = name
-        self._queue: asyncio.Queue[Event] = asyncio.Queue()
-        self._whole: Event = Listed(())
+        self._queue: asyncio.Queue[SourceEvent] = asyncio.Queue()
+        self._whole: SourceEvent = UnitsListed(())
         self.rereads = 0
         self.deaf = False
         for event in events:
@@ -25,13 +25,13 @@ class FakeSource:
     def name(self) -> str:
         return self._name
 
-    def push(self, event: Event) -> None:
+    def push(self, event: SourceEvent) -> None:
         """Delivers an event."""
-        if isinstance(event, Listed | Unavailable):
+        if isinstance(event, UnitsListed | SourceUnavailable):
             self._whole = event
         self._queue.put_nowait(event)
 
-    async def events(self) -> AsyncGenerator[Event, None]:
+    async def events(self) -> AsyncGenerator[SourceEvent, None]:
         """What was pushed, forever."""
         while True:
             yield await self._queue.get()

@@ -12,7 +12,7 @@ import pytest
 from equabot_broker.config.faults import ConfigurationFaults
 from equabot_broker.config.load import load
 from equabot_broker.domain.errors import CannotStart
-from equabot_broker.domain.material import Fault, Listed, Unavailable
+from equabot_broker.domain.material import SourceFault, SourceUnavailable, UnitsListed
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.formats.tool_logins import CLAUDE
@@ -153,11 +153,11 @@ def test_a_source(tmp_path: Path, kind: str) -> None:
 
     said = at_once(pipe, lambda: asyncio.run(first()))
     match said:
-        case Unavailable(fault):
+        case SourceUnavailable(fault):
             assert "is not a regular file" in fault
-        case Listed((unit,), _) if kind == "workload":
-            assert unit.faults == (Fault(str(pipe), f"{pipe} is not a regular file: put a plain file in its place"),)
-        case Listed((), failed):
+        case UnitsListed((unit,), _) if kind == "workload":
+            assert unit.faults == (SourceFault(str(pipe), f"{pipe} is not a regular file: put a plain file in its place"),)
+        case UnitsListed((), failed):
             assert "is not a regular file" in failed[""]
         case _:
             pytest.fail(f"{said!r}")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from equabot_broker.domain.discovery import NOTHING, Said
+from equabot_broker.domain.discovery import NOTHING, BundleNotes
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.untrusted_json import Malformed
 from equabot_broker.formats.annotations import read_annotations
@@ -12,7 +12,7 @@ CANARY = "sk-ant-api03-CANARYcanary0123456789"
 ENDS_AT = "Secret apps/llm annotation equabot.dev/expires-at"
 
 
-def read(**annotations: str) -> Said:
+def read(**annotations: str) -> BundleNotes:
     told = {f"equabot.dev/{key.replace('_', '-')}": value for key, value in annotations.items()}
     return read_annotations(told, catalog=BUILT_IN, where="Secret apps/llm")
 
@@ -26,17 +26,17 @@ def test_what_is_not_said_is_not_known() -> None:
 @pytest.mark.parametrize(
     ("annotations", "said"),
     [
-        ({"provider": " Anthropic "}, Said(provider="anthropic")),
-        ({"profile": "prod"}, Said(name="prod")),
-        ({"profile": "anthropic:prod"}, Said(provider="anthropic", name="prod")),
-        ({"provider": "openai", "profile": "openai:prod"}, Said(provider="openai", name="prod")),
-        ({"mode": "token"}, Said(mode=Mode.TOKEN)),
-        ({"mode": "oauth"}, Said(mode=Mode.OAUTH)),
-        ({"expires_at": "1970-01-01T00:00:10Z"}, Said(expires_at=10.0, ends_at=ENDS_AT)),
-        ({"expires_at": "2027-01-01t00:00:00.5+01:00"}, Said(expires_at=1798758000.5, ends_at=ENDS_AT)),
+        ({"provider": " Anthropic "}, BundleNotes(provider="anthropic")),
+        ({"profile": "prod"}, BundleNotes(name="prod")),
+        ({"profile": "anthropic:prod"}, BundleNotes(provider="anthropic", name="prod")),
+        ({"provider": "openai", "profile": "openai:prod"}, BundleNotes(provider="openai", name="prod")),
+        ({"mode": "token"}, BundleNotes(mode=Mode.TOKEN)),
+        ({"mode": "oauth"}, BundleNotes(mode=Mode.OAUTH)),
+        ({"expires_at": "1970-01-01T00:00:10Z"}, BundleNotes(expires_at=10.0, ends_at=ENDS_AT)),
+        ({"expires_at": "2027-01-01t00:00:00.5+01:00"}, BundleNotes(expires_at=1798758000.5, ends_at=ENDS_AT)),
     ],
 )
-def test_what_they_say(annotations: dict[str, str], said: Said) -> None:
+def test_what_they_say(annotations: dict[str, str], said: BundleNotes) -> None:
     """A profile's id says its provider as well."""
     assert read(**annotations) == said
 

@@ -13,7 +13,7 @@ from equabot_broker.domain.hygiene import ENTRIES_MAX
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.domain.untrusted_json import Malformed, decode
 from equabot_broker.formats.auth_document import (
-    Document,
+    AuthDocument,
     entry_of_key,
     entry_of_oauth,
     entry_of_token,
@@ -46,7 +46,7 @@ STORES = st.fixed_dictionaries(
         "futureField": ANY_JSON,
     },
 )
-EDITS: list[tuple[Callable[[Document], Document], tuple[str, ...]]] = [
+EDITS: list[tuple[Callable[[AuthDocument], AuthDocument], tuple[str, ...]]] = [
     (lambda d: d, ()),
     (lambda d: with_order(d, "anthropic:b", ["anthropic:default"]), ("order", "anthropic:b")),
     (lambda d: with_order(d, "anthropic:b", []), ("order", "anthropic:b")),
@@ -58,7 +58,7 @@ EDITS: list[tuple[Callable[[Document], Document], tuple[str, ...]]] = [
 
 @given(raw=STORES, edit=st.sampled_from(EDITS), indent=st.sampled_from([None, 2, "\t"]))
 def test_an_edit_changes_what_it_is_for_and_nothing_else(
-    raw: dict[str, Any], edit: tuple[Callable[[Document], Document], tuple[str, ...]], indent: Any
+    raw: dict[str, Any], edit: tuple[Callable[[AuthDocument], AuthDocument], tuple[str, ...]], indent: Any
 ) -> None:
     """Whatever else is in the file, known or not, is in it afterwards; and so it is for the program that wrote it."""
     change, touched = edit
@@ -81,7 +81,7 @@ def test_an_edit_changes_what_it_is_for_and_nothing_else(
 def test_any_bytes_are_a_store_or_malformed(text: bytes) -> None:
     """And nothing of them is in the error, or behind it."""
     try:
-        found: Document | Malformed = parse(text)
+        found: AuthDocument | Malformed = parse(text)
     except Malformed as malformed:
         found = malformed
     if isinstance(found, Malformed):
@@ -135,7 +135,7 @@ def test_a_credential_in_the_place_of_another_takes_nothing_of_it_over() -> None
         "anthropic", SecretValue("a1"), SecretValue("r1"), expires_at=5.5, client_id="c", account="acc", email="me@x.org"
     ) | {"pendingRefresh": {"digest": "d", "at": 1}, "reauthRequired": {"code": "x"}, "enterpriseUrl": "u", "note": 1}
     assert before["expires"] == 5500
-    document = with_entry(Document(), "anthropic:x", before)
+    document = with_entry(AuthDocument(), "anthropic:x", before)
     after = with_entry(document, "anthropic:x", entry_of_oauth("anthropic", SecretValue("a2"), None, expires_at=6))
     assert after.entries["anthropic:x"] == {
         "type": "oauth", "provider": "anthropic", "access": "a2", "expires": 6000, "enterpriseUrl": "u", "note": 1,
@@ -146,7 +146,7 @@ def test_a_credential_in_the_place_of_another_takes_nothing_of_it_over() -> None
 
 def test_single_fields_are_changed_and_taken_away() -> None:
     """As a refresh does; the rest of the entry stays, and a field that was null stays null."""
-    document = with_entry(Document(), "openai:x", KEY | {"expires": 1, "note": None})
+    document = with_entry(AuthDocument(), "openai:x", KEY | {"expires": 1, "note": None})
     changed = with_fields(document, "openai:x", {"key": "k2", "expires": None, "never": None})
     assert changed.entries["openai:x"] == {"type": "api_key", "provider": "openai", "key": "k2", "note": None}
     with pytest.raises(KeyError):
@@ -162,7 +162,7 @@ def test_a_removed_profile_leaves_no_trace() -> None:
         "lastGood": {"openai": "openai:x", "zai": "zai:z"},
         "usageStats": {"openai:x": {"lastUsed": 1}, "openai:y": {"lastUsed": 2}},
     }
-    assert without_entry(Document(raw), "openai:x").raw == {
+    assert without_entry(AuthDocument(raw), "openai:x").raw == {
         "version": 1,
         "profiles": {"openai:y": KEY},
         "order": {"openai": ["openai:y"], "odd": 5},
@@ -192,4 +192,4 @@ def test_a_fingerprint_tells_tokens_apart_and_nothing_of_them() -> None:
 
 def test_a_document_shows_nothing_of_itself() -> None:
     """It holds every secret of an agent."""
-    assert "k1" not in repr(with_entry(Document(), "openai:x", KEY))
+    assert "k1" not in repr(with_entry(AuthDocument(), "openai:x", KEY))

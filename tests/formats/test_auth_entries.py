@@ -5,24 +5,24 @@ from typing import Any
 import pytest
 
 from equabot_broker.domain.cooldowns import Usage
-from equabot_broker.domain.discovery import Override, Rules
+from equabot_broker.domain.discovery import DiscoveryRules, Override
 from equabot_broker.domain.material import Unit
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.formats.auth_document import Document, fingerprint
+from equabot_broker.formats.auth_document import AuthDocument, fingerprint
 from equabot_broker.formats.auth_entries import entry_ids, instant, store_unit, with_order_of
 from tests.fakes.following import UNSHAPED
 
-RULES = Rules(UNSHAPED)
+RULES = DiscoveryRules(UNSHAPED)
 API_KEY = "sk-ant-api03-" + "k3y" * 10
 TOKEN = "sk-ant-oat01-" + "t0k" * 30
 REFRESH = "sk-ant-ort01-" + "r3f" * 30
 AT = 1_900_000_000.0
 
 
-def read(profiles: dict[str, Any], *, owner: str = "main", rules: Rules = RULES, **rest: Any) -> Unit:
-    document = Document({"version": 1, "profiles": profiles, **rest})
+def read(profiles: dict[str, Any], *, owner: str = "main", rules: DiscoveryRules = RULES, **rest: Any) -> Unit:
+    document = AuthDocument({"version": 1, "profiles": profiles, **rest})
     return store_unit(document, rules=rules, source="profile_store", name=owner, origin="/s.json", owner=owner)
 
 
@@ -136,7 +136,7 @@ def test_names_of_providers_are_normalised_and_the_provider_field_decides() -> N
 
 def test_profiles_are_found_again_in_the_store() -> None:
     """By the id under which they stand there."""
-    document = Document({"profiles": {"z.ai:x": {"type": "api_key", "key": "k"}, "odd": {}, "zai:x": {"type": "token"}}})
+    document = AuthDocument({"profiles": {"z.ai:x": {"type": "api_key", "key": "k"}, "odd": {}, "zai:x": {"type": "token"}}})
     assert entry_ids(document, UNSHAPED) == {"zai:x": "z.ai:x"}
 
 
@@ -176,7 +176,7 @@ def test_orders_are_normalised_and_faults_of_them_said() -> None:
 
 def test_an_order_takes_the_place_of_one_under_another_name() -> None:
     """Or both would stand there, and nobody could tell which counts."""
-    document = Document({"order": {"z.ai": ["zai:a"], "zai": "odd", "openai": ["openai:x"]}})
+    document = AuthDocument({"order": {"z.ai": ["zai:a"], "zai": "odd", "openai": ["openai:x"]}})
     assert with_order_of(document, "zai", ["zai:b"], UNSHAPED).raw == {"order": {"openai": ["openai:x"], "zai": ["zai:b"]}}
     assert with_order_of(document, "zai", [], UNSHAPED).raw == {"order": {"openai": ["openai:x"]}}
 
@@ -186,7 +186,7 @@ def test_the_refresh_token_of_another_tools_login_is_not_ours(name: str) -> None
     """Unless the configuration says so: two that redeem it end each other's login."""
     entry = {"type": "oauth", "access": TOKEN if name.startswith("anthropic") else "a", "refresh": "r"}
     assert only(entry, name).refresh is None
-    assert only(entry, name, rules=Rules(UNSHAPED, foreign_logins=frozenset())).refresh == SecretValue("r")
+    assert only(entry, name, rules=DiscoveryRules(UNSHAPED, foreign_logins=frozenset())).refresh == SecretValue("r")
 
 
 def test_a_refused_refresh_is_remembered_for_that_token_alone() -> None:
@@ -204,7 +204,7 @@ def test_a_refused_refresh_is_remembered_for_that_token_alone() -> None:
 def test_the_configuration_has_the_last_word() -> None:
     """On expiry and mode, as for any other source."""
     overrides = {"anthropic:x": Override(mode=Mode.TOKEN, expires_at=AT)}
-    profile = only({"type": "api_key", "key": TOKEN}, rules=Rules(UNSHAPED, overrides=overrides))
+    profile = only({"type": "api_key", "key": TOKEN}, rules=DiscoveryRules(UNSHAPED, overrides=overrides))
     assert (profile.mode, profile.expires_at, profile.secret) == (Mode.TOKEN, AT, SecretValue(TOKEN))
 
 
@@ -307,7 +307,7 @@ def test_what_is_not_read_is_named(entry: dict[str, Any], why: str) -> None:
 )
 def test_credentials_outside_of_profiles_are_said(raw: dict[str, Any]) -> None:
     """P10: what people write by hand, without `profiles` around it, is not passed over in silence."""
-    unit = store_unit(Document(raw), rules=RULES, source="s", name="main", origin="/s.json", owner="main")
+    unit = store_unit(AuthDocument(raw), rules=RULES, source="s", name="main", origin="/s.json", owner="main")
     (name,) = (name for name in raw if name not in ("version", "profiles", "note"))
     assert unit.profiles == ()
     assert messages(unit) == [f"/s.json has credentials outside of 'profiles', which are not read: move {name} there"]
@@ -316,5 +316,5 @@ def test_credentials_outside_of_profiles_are_said(raw: dict[str, Any]) -> None:
 @pytest.mark.parametrize("raw", [{}, {"version": 1}, {"profiles": {}}, {"version": 1, "note": {"x": 1}, "tags": ["a"]}])
 def test_an_empty_store_is_no_fault(raw: dict[str, Any]) -> None:
     """P10: fields of other programs stay what they are."""
-    unit = store_unit(Document(raw), rules=RULES, source="s", name="main", origin="/s.json", owner="main")
+    unit = store_unit(AuthDocument(raw), rules=RULES, source="s", name="main", origin="/s.json", owner="main")
     assert (unit.profiles, unit.faults) == ((), ())

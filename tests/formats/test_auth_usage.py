@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equabot_broker.domain.cooldowns import ModelCooldown, Usage
-from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.auth_usage import as_stored, merged, restored, usage_of, with_usage
 
 THEIRS = {
@@ -23,7 +23,7 @@ THEIRS = {
 
 def test_the_seeds_fields_are_read_and_written_alike() -> None:
     """Milliseconds there, seconds here."""
-    usage = usage_of(Document({"usageStats": {"openai:x": THEIRS}}), "openai:x")
+    usage = usage_of(AuthDocument({"usageStats": {"openai:x": THEIRS}}), "openai:x")
     assert usage == Usage(
         last_used=1_769_000_000.123,
         cooldown_until=1_769_000_060.0,
@@ -33,12 +33,12 @@ def test_the_seeds_fields_are_read_and_written_alike() -> None:
         failure_counts={"rate_limit": 1, "billing": 1},
         last_failure=1_769_000_000.456,
     )
-    assert with_usage(Document(), {"openai:x": usage}).raw["usageStats"] == {"openai:x": THEIRS}
+    assert with_usage(AuthDocument(), {"openai:x": usage}).raw["usageStats"] == {"openai:x": THEIRS}
 
 
 def test_what_is_not_known_stays_and_what_ended_goes() -> None:
     """A success takes the cooldown out of the file."""
-    document = Document({"usageStats": {"openai:x": THEIRS | {"tier": "pro"}, "openai:y": {"lastUsed": 5}, "odd": 7}})
+    document = AuthDocument({"usageStats": {"openai:x": THEIRS | {"tier": "pro"}, "openai:y": {"lastUsed": 5}, "odd": 7}})
     written = with_usage(document, {"openai:x": Usage(last_used=1_769_000_100.0), "odd": Usage()})
     assert written.raw["usageStats"] == {
         "openai:x": {"lastUsed": 1_769_000_100_000, "tier": "pro"},
@@ -50,7 +50,7 @@ def test_what_is_not_known_stays_and_what_ended_goes() -> None:
 def test_a_cooldown_of_one_model_is_read_and_written_as_openclaw_does() -> None:
     """P18: `cooldownModel` says that it is of that model alone; what the reason was stays while the cooldown is the same."""
     theirs = {"cooldownUntil": 1_769_000_060_000, "cooldownModel": "opus", "lastFailureAt": 1_769_000_000_000}
-    document = Document({"usageStats": {"openai:x": theirs | {"cooldownReason": "rate_limit"}}})
+    document = AuthDocument({"usageStats": {"openai:x": theirs | {"cooldownReason": "rate_limit"}}})
     usage = usage_of(document, "openai:x")
     cooling = ModelCooldown(1_769_000_060.0, 1, 1_769_000_000.0)
     assert usage == Usage(models={"opus": cooling}, last_failure=1_769_000_000.0)
@@ -82,13 +82,13 @@ def test_a_store_has_room_for_one_cooldown() -> None:
 )  # fmt: skip
 def test_what_makes_no_sense_counts_as_never(stats: object) -> None:
     """A profile is not locked away for it."""
-    assert usage_of(Document({"usageStats": {"openai:x": stats}}), "openai:x") == Usage()
+    assert usage_of(AuthDocument({"usageStats": {"openai:x": stats}}), "openai:x") == Usage()
 
 
 def test_failure_counts_are_bounded() -> None:
     """Counters are exponents of a backoff elsewhere."""
     stats = {"errorCount": 10**400, "failureCounts": {"auth": True, "billing": 10**9, "x" * 99: 1}}
-    usage = usage_of(Document({"usageStats": {"openai:x": stats}}), "openai:x")
+    usage = usage_of(AuthDocument({"usageStats": {"openai:x": stats}}), "openai:x")
     assert (usage.error_count, dict(usage.failure_counts)) == (10**6, {"auth": 0, "billing": 10**6, "x" * 40: 1})
 
 

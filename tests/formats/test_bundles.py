@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.material import Unit
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
@@ -29,10 +29,10 @@ STORE = json.dumps({
 FILES = {"store": "auth-profiles.json", "login": ".credentials.json"}
 
 
-def read(name: str = "", rules: Rules | None = None, **values: str | bytes) -> Unit:
+def read(name: str = "", rules: DiscoveryRules | None = None, **values: str | bytes) -> Unit:
     return bundle_unit(
         {FILES.get(key, key): value for key, value in values.items()},
-        rules=rules or Rules(BUILT_IN, foreign_logins=frozenset()), kind="mounted", source="s", unit=name, name=name,
+        rules=rules or DiscoveryRules(BUILT_IN, foreign_logins=frozenset()), kind="mounted", source="s", unit=name, name=name,
         origin=lambda key: f"/d/{key}",
     )  # fmt: skip
 
@@ -86,7 +86,7 @@ def test_a_file_that_cannot_be_understood_fails_the_bundle(file: str, text: str 
 
 def test_without_files_it_is_what_its_values_make() -> None:
     """Whatever else is in it."""
-    rules = Rules(BUILT_IN)
+    rules = DiscoveryRules(BUILT_IN)
     texts = {"OPENAI_API_KEY": "k", "README": "x"}
     found = rules.discover(texts, kind="mounted", source="s", unit="t", name="t", origin=lambda key: f"/d/{key}")
     assert read("t", rules, **texts) == found

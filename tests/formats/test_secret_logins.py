@@ -8,7 +8,7 @@ import pytest
 
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.domain.untrusted_json import Malformed
-from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.refresh_marks import digest, with_intent, with_refusal, with_tokens
 from equabot_broker.formats.secret_logins import SecretLogins
 from equabot_broker.oauth.refreshing import Tokens
@@ -27,7 +27,7 @@ SECRET = SecretLogins({STORE: TEXT, CLAUDE: LOGIN}, {"team": "a"})
 
 def changed(secret: SecretLogins, name: str, entry: dict[str, Any]) -> SecretLogins:
     document = secret.document()
-    return secret.replaced(Document({**document.raw, "profiles": {**document.entries, name: entry}}))
+    return secret.replaced(AuthDocument({**document.raw, "profiles": {**document.entries, name: entry}}))
 
 
 def noted(secret: SecretLogins, annotation: str) -> dict[str, Any]:

@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.discovery import Override, Rules
+from equabot_broker.domain.discovery import DiscoveryRules, Override
 from equabot_broker.domain.jwt import claims
 from equabot_broker.domain.material import Unit
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.domain.untrusted_json import Malformed
-from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.tool_logins import CLAUDE, CODEX, QWEN, SIZE_MAX, Tool, read_login, with_login, without_copy
 from equabot_broker.providers import BUILT_IN
 
-RULES = Rules(BUILT_IN)
-OURS = Rules(BUILT_IN, foreign_logins=frozenset())
+RULES = DiscoveryRules(BUILT_IN)
+OURS = DiscoveryRules(BUILT_IN, foreign_logins=frozenset())
 ACCESS = "sk-ant-oat01-" + "a" * 95
 REFRESH = "sk-ant-ort01-" + "r" * 95
 AT = 1_900_000_000.0
@@ -33,12 +33,12 @@ def token(**said: object) -> str:
     return ".".join([*(base64.urlsafe_b64encode(json.dumps(p).encode()).rstrip(b"=").decode() for p in parts), "sig"])
 
 
-def read(tool: Tool, contents: object, rules: Rules = RULES, **more: str) -> Unit:
+def read(tool: Tool, contents: object, rules: DiscoveryRules = RULES, **more: str) -> Unit:
     text = contents if isinstance(contents, bytes) else json.dumps(contents).encode()
     return read_login(tool, text, changed_at=CHANGED, rules=rules, source="s", unit="", origin="/f", **more)
 
 
-def login(tool: Tool, contents: object, rules: Rules = RULES) -> Profile:
+def login(tool: Tool, contents: object, rules: DiscoveryRules = RULES) -> Profile:
     (profile,) = read(tool, contents, rules).profiles
     return profile
 
@@ -188,7 +188,7 @@ def test_the_login_of_qwen() -> None:
 
 def test_it_may_be_called_otherwise_and_the_configuration_has_the_last_word() -> None:
     """A team's Secret is named after itself; its refresh token is no more ours for that."""
-    rules = Rules(BUILT_IN, overrides={"anthropic:team": Override(expires_at=AT + 5)})
+    rules = DiscoveryRules(BUILT_IN, overrides={"anthropic:team": Override(expires_at=AT + 5)})
     (profile,) = read(CLAUDE, claude(), rules, profile_id="anthropic:team").profiles
     assert (profile.id, profile.expires_at, profile.refresh) == ("anthropic:team", AT + 5, None)
 
@@ -222,7 +222,7 @@ SOONER, LATER = int(AT * 1000) - 1, int(AT * 1000) + 1
 )  # fmt: skip
 def test_a_newer_login_is_copied_into_a_store(before: Any, file: dict[str, Any], after: Any) -> None:
     """Without its refresh token; a token becomes an OAuth login, never the reverse; what is as new stays as it is."""
-    document = Document({"profiles": {} if before is None else {"anthropic:claude-cli": before}, "x": 1})
+    document = AuthDocument({"profiles": {} if before is None else {"anthropic:claude-cli": before}, "x": 1})
     copied = with_login(document, login(CLAUDE, file), now=CHANGED)
     expected = {} if after is None else {"anthropic:claude-cli": before if after == "same" else after}
     assert copied.raw == {"profiles": expected, "x": 1}
@@ -232,7 +232,7 @@ def test_a_newer_login_is_copied_into_a_store(before: Any, file: dict[str, Any],
 @pytest.mark.parametrize(("entry", "goes"), [(OAUTH | COPY, True), (OAUTH, False), (TOKEN | {"copiedFrom": "t"}, False)])
 def test_only_a_copy_of_that_source_goes_with_its_login(entry: dict[str, Any], goes: bool) -> None:
     """P11: what a person stored under the same id stays."""
-    document = Document({"profiles": {"anthropic:claude-cli": entry, "anthropic:a": TOKEN}})
+    document = AuthDocument({"profiles": {"anthropic:claude-cli": entry, "anthropic:a": TOKEN}})
     after = without_copy(document, "anthropic:claude-cli", "s")
     assert ("anthropic:claude-cli" in after.entries, "anthropic:a" in after.entries) == (not goes, True)
 

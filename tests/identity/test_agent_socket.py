@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from equabot_broker.domain.errors import CannotStart
-from equabot_broker.identity.agent_socket import AgentSocket, Claim, SocketInUse, claim, plan
+from equabot_broker.identity.agent_socket import AgentSocket, SocketClaim, SocketInUse, claim, plan
 
 NOBODY = 65534
 STRANGER = 54322
@@ -43,7 +43,7 @@ def listen(path: Path, listeners: list[socket.socket]) -> socket.socket:
     return server
 
 
-def bind_all(claimed: Claim, listeners: list[socket.socket]) -> None:
+def bind_all(claimed: SocketClaim, listeners: list[socket.socket]) -> None:
     for path in (*(one.path for one in claimed.agents), claimed.admin):
         listen(path, listeners)
 
@@ -491,7 +491,7 @@ def test_a_socket_that_was_not_bound_is_said(run_dir: Path) -> None:
 
 def test_of_many_brokers_that_start_at_once_one_wins(run_dir: Path) -> None:
     """The lock decides, not the order of looking."""
-    won: list[Claim] = []
+    won: list[SocketClaim] = []
     refused: list[SocketInUse] = []
     gate = threading.Barrier(8)
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from equabot_broker.domain.callers import Callers, Identified, Shown
+from equabot_broker.domain.callers import CallerProof, Callers, Identified
 from equabot_broker.domain.errors import PolicyDenied, Unidentified
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.identity.client_certificate import ClientCertificates
@@ -17,8 +17,8 @@ CALLERS = Callers(certificates={URI: "by-uri", "reviewer.agents.svc": "by-name",
 ENDS = datetime.fromtimestamp(1_800_000_600, UTC)
 
 
-def shown(common_name: str, *names: str) -> Shown:
-    return Shown(certificate=AUTHORITY.caller(common_name, *names, ends=ENDS).certificate.decode())
+def shown(common_name: str, *names: str) -> CallerProof:
+    return CallerProof(certificate=AUTHORITY.caller(common_name, *names, ends=ENDS).certificate.decode())
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ async def test_a_certificate_ends_on_an_open_connection_too(certificates: Client
 async def test_without_a_certificate_nobody_is_known(certificates: ClientCertificates, certificate: str) -> None:
     """A token in its place does not count here: this is the address of those who have one."""
     with pytest.raises(Unidentified):
-        await certificates.identify(Shown(token=SecretValue("a.b.c"), certificate=certificate))
+        await certificates.identify(CallerProof(token=SecretValue("a.b.c"), certificate=certificate))
 
 
 async def test_what_is_remembered_is_bounded(clock: FakeClock) -> None:
@@ -79,5 +79,5 @@ async def test_what_is_remembered_is_bounded(clock: FakeClock) -> None:
     certificates = ClientCertificates(CALLERS, clock=clock)
     one = shown("reviewer").certificate
     for number in range(4200):
-        await certificates.identify(Shown(certificate=one + " " * number))
+        await certificates.identify(CallerProof(certificate=one + " " * number))
     assert len(certificates._read) == 4096

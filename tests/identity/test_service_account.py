@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from equabot_broker.domain.callers import Callers, Identified, Shown
+from equabot_broker.domain.callers import CallerProof, Callers, Identified
 from equabot_broker.domain.errors import BrokerError, IdentityUnchecked, PolicyDenied, Unidentified
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.identity.account_tokens import AccountToken
@@ -50,8 +50,8 @@ async def accounts(check: ScriptedCheck, clock: FakeClock) -> ServiceAccounts:
     return ServiceAccounts(check, CALLERS, clock=clock, audience="equabot")
 
 
-def shown(account: str = "agents/reviewer", *, lasts: float = 3600.0, audience: str = "equabot") -> Shown:
-    return Shown(token=SecretValue(ISSUER.token(account, audiences=[audience], expires_at=1_800_000_000.0 + lasts)))
+def shown(account: str = "agents/reviewer", *, lasts: float = 3600.0, audience: str = "equabot") -> CallerProof:
+    return CallerProof(token=SecretValue(ISSUER.token(account, audiences=[audience], expires_at=1_800_000_000.0 + lasts)))
 
 
 async def test_a_token_that_held_holds_for_a_minute(accounts: ServiceAccounts, check: ScriptedCheck, clock: FakeClock) -> None:
@@ -152,9 +152,9 @@ async def test_a_good_token_of_nobody_is_denied(accounts: ServiceAccounts, check
 async def test_nobody_is_asked_about_what_is_no_token_of_ours(accounts: ServiceAccounts, check: ScriptedCheck) -> None:
     """None at all, garbage, one for another audience: strangers do not make the broker work."""
     for one, words in (
-        (Shown(), "shows no token"),
-        (Shown(certificate="PEM"), "shows no token"),
-        (Shown(token=SecretValue("garbage")), "not a JSON Web Token"),
+        (CallerProof(), "shows no token"),
+        (CallerProof(certificate="PEM"), "shows no token"),
+        (CallerProof(token=SecretValue("garbage")), "not a JSON Web Token"),
         (shown(audience="https://kubernetes.default.svc"), "not for audience 'equabot'"),
     ):
         with pytest.raises(Unidentified, match=words):
@@ -180,7 +180,7 @@ async def test_what_is_remembered_is_bounded(accounts: ServiceAccounts, check: S
     for number in range(4200):
         said = SecretValue(f"{ISSUER.token()[:-10]}{number:08}AA")
         with pytest.raises(Unidentified):
-            await accounts.identify(Shown(token=said))
+            await accounts.identify(CallerProof(token=said))
     assert len(accounts._verdicts) == 4096
     assert len(accounts._turns) == 0
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from equabot_broker.bootstrap import serving
 from equabot_broker.cli.main import main
-from equabot_broker.engine.expiry import Expiring
+from equabot_broker.engine.expiry import Expiry
 from equabot_broker.rpc.convert import LeaseMessages
 from equabot_broker.sources.dotenv import Dotenv
 from equabot_broker.storage.auth_profiles import AuthProfiles
@@ -39,7 +39,7 @@ PORTS: Mapping[str, tuple[Any, str]] = {
     "metrics": (Metrics, "record"),
     "log": (serving, "log_event"),
     "listener": (LeaseMessages, "forget"),
-    "task": (Expiring, "turn"),
+    "task": (Expiry, "turn"),
 }
 """Where the broker meets what is not its own, and the function that throws there."""
 

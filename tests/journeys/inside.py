@@ -27,7 +27,7 @@ from equabot_broker.bootstrap.engine import Engine
 from equabot_broker.cli.main import main
 from equabot_broker.domain.errors import BrokerError
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.engine.leases.messages import Grant, Request
+from equabot_broker.engine.leases.messages import Grant, LeaseRequest
 from equabot_broker.rpc.convert import LeaseMessages
 from equabot_broker.sources import dotenv
 
@@ -88,16 +88,16 @@ def _refusals(engine: Engine, reasons: list[str]) -> Iterator[str]:
     """Errors of the engine with every local variable on their way."""
 
     def late() -> NoReturn:
-        lease = engine.leasing.acquire("main", Request(provider="anthropic", ttl=0.001)).lease
+        lease = engine.lease_service.acquire("main", LeaseRequest(provider="anthropic", ttl=0.001)).lease
         time.sleep(0.002)
-        raise RuntimeError(engine.leasing.renew("main", lease.id))
+        raise RuntimeError(engine.lease_service.renew("main", lease.id))
 
     asked: tuple[Callable[[], object], ...] = (
         late,
-        lambda: engine.leasing.acquire("main", Request(profile="anthropic:nobody")),
-        lambda: engine.leasing.acquire("main", Request(provider="groq")),
-        lambda: engine.leasing.acquire("stranger", Request(provider="anthropic")),
-        lambda: engine.leasing.renew("main", "none"),
+        lambda: engine.lease_service.acquire("main", LeaseRequest(profile="anthropic:nobody")),
+        lambda: engine.lease_service.acquire("main", LeaseRequest(provider="groq")),
+        lambda: engine.lease_service.acquire("stranger", LeaseRequest(provider="anthropic")),
+        lambda: engine.lease_service.renew("main", "none"),
     )
     for ask in asked:
         try:
@@ -109,7 +109,7 @@ def _refusals(engine: Engine, reasons: list[str]) -> Iterator[str]:
 
 def _look(*_: object) -> None:
     engine = next(one for one in gc.get_objects() if isinstance(one, Engine))
-    for candidate in (candidate for _, candidate in engine.standings.all()):
+    for candidate in (candidate for _, candidate in engine.registry.all()):
         if candidate.held.profile.secret is not None:
             _log.error("%s is %s!", candidate.id, candidate.held.profile.secret.reveal())
     found = list(_reachable(engine))

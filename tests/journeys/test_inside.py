@@ -41,7 +41,16 @@ def test_nothing_inside_can_be_made_to_speak(looked_into: tuple[RunningBroker, C
         broker.wait_for(written.exists)
     report = json.loads(written.read_text())
     assert report["hidden"] >= 3
-    assert report["kinds"].keys() >= {"Engine", "Standings", "Held", "Profile", "Lease", "Mailbox", "Plan", "LeaseMessages"}
+    assert report["kinds"].keys() >= {
+        "Engine",
+        "ProfileRegistry",
+        "HeldProfile",
+        "Profile",
+        "Lease",
+        "Mailbox",
+        "Plan",
+        "LeaseMessages",
+    }
     assert report["reasons"] == ["LEASE_EXPIRED", "PROFILE_NOT_FOUND", "NO_USABLE_PROFILE", "POLICY_DENIED", "LEASE_NOT_FOUND"]
     assert len(report["spoken"]) > 500
     assert "anthropic:env" in report["texts"]

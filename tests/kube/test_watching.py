@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from equabot_broker.kube.api import Json, KubeApi
-from equabot_broker.kube.watching import Deleted, Event, Listed, Lost, Pace, Put, Watching
+from equabot_broker.kube.watching import ObjectDeleted, ObjectPut, ObjectsListed, WatchEvent, Watching, WatchLost, WatchPace
 from tests.fakes.api_server import DEADLINE, ApiServer, Stream, answer, api_server, drop, event, hang, page, refusal, secret
 from tests.fakes.clock import FakeClock
 
@@ -26,24 +26,24 @@ async def server(tmp_path: Path) -> AsyncIterator[ApiServer]:
 class Followed:
     """What the watching says, each with a deadline. Time between tries goes by as fast as the test wants."""
 
-    def __init__(self, events: AsyncGenerator[Event, None]) -> None:
+    def __init__(self, events: AsyncGenerator[WatchEvent, None]) -> None:
         self.slept: list[float] = []
         self.events = events
 
-    async def next(self) -> Event:
+    async def next(self) -> WatchEvent:
         async with asyncio.timeout(DEADLINE):
             return await anext(self.events)
 
     async def told(self) -> object:
         """In short: names and versions."""
         match await self.next():
-            case Listed(objects):
+            case ObjectsListed(objects):
                 return [_told(thing) for thing in objects]
-            case Put(thing):
+            case ObjectPut(thing):
                 return _told(thing)
-            case Deleted(name):
+            case ObjectDeleted(name):
                 return f"-{name}"
-            case Lost(fault):
+            case WatchLost(fault):
                 return fault.reason
 
 
@@ -62,7 +62,7 @@ async def following(
         slept.append(seconds)
         await asyncio.sleep(0)
 
-    pace = Pace(delays=lambda: iter(pauses or repeat(0.5)), sleep=sleep, chance=lambda: 0.5)
+    pace = WatchPace(delays=lambda: iter(pauses or repeat(0.5)), sleep=sleep, chance=lambda: 0.5)
     watching = Watching(api, lambda: SECRETS, params=SELECTED, pace=pace, within=lambda: within, silence=silence)
     async with aclosing(watching.events()) as events:
         followed = Followed(events)
@@ -100,7 +100,7 @@ async def test_a_list_and_then_what_changes(server: ApiServer) -> None:
 def test_news_does_not_show_what_is_in_an_object() -> None:
     """A queue that holds it is printed with what it holds."""
     thing = secret("a", data={"KEY": "c2stYW50"})
-    assert "c2stYW50" not in repr((Put(thing), Listed((thing,))))
+    assert "c2stYW50" not in repr((ObjectPut(thing), ObjectsListed((thing,))))
 
 
 async def test_a_list_in_pages(server: ApiServer) -> None:
@@ -165,7 +165,7 @@ async def test_what_cannot_be_followed_is_lost_until_it_can(server: ApiServer, *
     server.queue(verb, *[refusal(status, reason)] * 4)
     async with following(server) as followed:
         lost = await followed.next()
-        assert isinstance(lost, Lost)
+        assert isinstance(lost, WatchLost)
         assert (lost.fault.status, lost.fault.reason) == (status, reason)
         assert f"{verb} secrets" in str(lost.fault) or status == 401
         told = await followed.told()
@@ -282,7 +282,7 @@ async def test_a_namespace_that_is_not_there_is_missed(server: ApiServer) -> Non
     server.queue("get", refusal(404, "NotFound"), refusal(403, "Forbidden"))
     async with following(server, within="/api/v1/namespaces/apps") as followed:
         lost = await followed.next()
-        assert isinstance(lost, Lost)
+        assert isinstance(lost, WatchLost)
         assert "cannot get namespaces apps: it is not there" in str(lost.fault)
         assert await followed.told() == []
 
@@ -291,7 +291,7 @@ async def test_it_ends_when_nobody_listens(server: ApiServer) -> None:
     """At once, in a pause as well as in a stream."""
     clock = FakeClock()
     api = KubeApi(kubeconfig=server.kubeconfig)
-    pace = Pace(delays=lambda: repeat(1.0), sleep=clock.sleep, chance=lambda: 0.0)
+    pace = WatchPace(delays=lambda: repeat(1.0), sleep=clock.sleep, chance=lambda: 0.0)
     for listed, heard in ((refusal(500), 1), (page(), 1), (hang, 0)):
         server.otherwise = {"list": listed, "watch": Stream()}
         server.asked.clear()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.callers import Callers, Shown
+from equabot_broker.domain.callers import CallerProof, Callers
 from equabot_broker.domain.errors import BrokerError, IdentityUnchecked, PolicyDenied, Unidentified
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.identity.published_keys import KeysOfApi, PublishedKeys
@@ -40,7 +40,7 @@ class Broker:
         return self._api.token(self.namespace, name, audiences=[audience] if audience else [])
 
     async def agent_of(self, token: str) -> str:
-        return (await self._accounts.identify(Shown(token=SecretValue(token)))).agent
+        return (await self._accounts.identify(CallerProof(token=SecretValue(token)))).agent
 
     async def lets_in(self, token: str) -> bool:
         try:

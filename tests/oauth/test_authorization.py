@@ -14,8 +14,8 @@ from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.oauth.authorization import (
     ENTROPY,
     Attempt,
+    AuthorizationRefusal,
     Code,
-    Refusal,
     authorize_url,
     begin,
     code_request,
@@ -27,7 +27,7 @@ from equabot_broker.oauth.authorization import (
     read_query,
     read_returned,
 )
-from equabot_broker.oauth.refreshing import Answer, Tokens
+from equabot_broker.oauth.refreshing import TokenAnswer, Tokens
 from equabot_broker.providers import PROVIDERS
 
 ANTHROPIC = PROVIDERS["anthropic"]
@@ -98,7 +98,7 @@ def test_a_code_comes_in_many_forms(text: str, state: SecretValue | None) -> Non
 )
 def test_what_is_not_the_end_of_this_login_is_refused(text: str, why: str) -> None:
     """Nothing of it is repeated."""
-    with pytest.raises(Refusal, match=why) as refused:
+    with pytest.raises(AuthorizationRefusal, match=why) as refused:
         read_returned(text, ATTEMPT)
     assert "c0de" not in str(refused.value)
 
@@ -107,7 +107,7 @@ def test_a_redirect_must_have_the_state() -> None:
     """Anybody may call a loopback address."""
     assert read_query(f"code=c0de&state={STATE}", ATTEMPT) == Code(SecretValue("c0de"))
     for query in ("code=c0de", "code=c0de&state=", f"code=c0de&state={STATE}x", ""):
-        with pytest.raises(Refusal):
+        with pytest.raises(AuthorizationRefusal):
             read_query(query, ATTEMPT)
 
 
@@ -116,7 +116,7 @@ def test_no_text_breaks_the_reading(text: str) -> None:
     """It is a code or it is refused."""
     try:
         found = read_returned(text, ATTEMPT)
-    except Refusal:
+    except AuthorizationRefusal:
         return
     assert found.code.reveal().isprintable()
 
@@ -136,8 +136,8 @@ def test_what_the_token_endpoint_is_asked() -> None:
     assert "c0de" not in repr(request)
 
 
-def answer(status: int, **body: object) -> Answer:
-    return Answer(status, json.dumps(body).encode())
+def answer(status: int, **body: object) -> TokenAnswer:
+    return TokenAnswer(status, json.dumps(body).encode())
 
 
 def test_a_device_login() -> None:
@@ -170,12 +170,12 @@ def test_a_device_login() -> None:
         answer(200, device_code="d", user_code="U\x1b", verification_uri="https://x"),
         answer(200, device_code="d", user_code="U", verification_uri="file:///etc/passwd"),
         answer(400, error="invalid_client"),
-        Answer(200, b"<html>"),
+        TokenAnswer(200, b"<html>"),
     ],
 )
-def test_no_device_login_is_refused(told: Answer) -> None:
+def test_no_device_login_is_refused(told: TokenAnswer) -> None:
     """HTML, nothing, an error, what a terminal must not be shown."""
-    with pytest.raises(Refusal, match="the provider answered"):
+    with pytest.raises(AuthorizationRefusal, match="the provider answered"):
         read_device(told)
 
 

@@ -15,9 +15,9 @@ from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.oauth.refreshing import (
     AHEAD,
     LARGEST,
-    Answer,
     Blame,
-    Failure,
+    RefreshFailure,
+    TokenAnswer,
     Tokens,
     life,
     read_answer,
@@ -33,9 +33,9 @@ ACME = Provider(id="acme", token_url="https://login.acme.example/token", token_e
 ID_TOKEN = f"x.{base64.urlsafe_b64encode(json.dumps({'email': 'i@d.t'}).encode()).decode().rstrip('=')}.y"
 
 
-def meant(status: int, body: object, retry_after: str = "") -> Tokens | Failure:
+def meant(status: int, body: object, retry_after: str = "") -> Tokens | RefreshFailure:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return read_answer(Answer(status, raw, retry_after), now=NOW)
+    return read_answer(TokenAnswer(status, raw, retry_after), now=NOW)
 
 
 def tokens(body: dict[str, Any]) -> Tokens:
@@ -44,9 +44,9 @@ def tokens(body: dict[str, Any]) -> Tokens:
     return found
 
 
-def failure(status: int, body: object = b"", retry_after: str = "") -> Failure:
+def failure(status: int, body: object = b"", retry_after: str = "") -> RefreshFailure:
     found = meant(status, body, retry_after)
-    assert isinstance(found, Failure), found
+    assert isinstance(found, RefreshFailure), found
     return found
 
 
@@ -123,7 +123,7 @@ def test_whose_tokens_they_are(fields: dict[str, Any], account: str, email: str)
 )
 def test_a_good_status_without_good_tokens_leaves_it_uncertain(body: object) -> None:
     """The old refresh token may be spent, and what came for it is of no use."""
-    assert failure(200, body) == Failure(
+    assert failure(200, body) == RefreshFailure(
         Blame.UNCERTAIN, "unusable_answer", "the token endpoint answered without usable tokens"
     )
 
@@ -152,7 +152,7 @@ def test_more_than_is_read_is_no_answer() -> None:
 )
 def test_a_refusal_is_for_good(status: int, body: object, code: str) -> None:
     """A person must log in again."""
-    assert failure(status, body) == Failure(Blame.PERMANENT, code, f"the token endpoint answered {status} {code}")
+    assert failure(status, body) == RefreshFailure(Blame.PERMANENT, code, f"the token endpoint answered {status} {code}")
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_retry_after(text: str, wait: float | None) -> None:
 @given(st.binary(max_size=200) | st.text(max_size=50).map(str.encode), st.integers(100, 599), st.text(max_size=40))
 def test_anything_can_be_answered(body: bytes, status: int, retry_after: str) -> None:
     """And is understood as tokens or as a failure."""
-    assert isinstance(read_answer(Answer(status, body, retry_after), now=NOW), Tokens | Failure)
+    assert isinstance(read_answer(TokenAnswer(status, body, retry_after), now=NOW), Tokens | RefreshFailure)
 
 
 @pytest.mark.parametrize("where", ["error", "code", "description"])
@@ -229,7 +229,7 @@ def test_nothing_of_an_answer_is_repeated(where: str, status: int) -> None:
     bodies = {"error": {"error": secret}, "code": {"error": {"code": secret}}, "description": {"error_description": secret}}
     found = failure(status, bodies[where], retry_after=secret)
     assert "canary" not in repr(found)
-    assert "canary" not in repr(Answer(status, json.dumps(bodies[where]).encode()))
+    assert "canary" not in repr(TokenAnswer(status, json.dumps(bodies[where]).encode()))
 
 
 # -- when it is asked --------------------------------------------------------------------------------------------------

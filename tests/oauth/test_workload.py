@@ -8,12 +8,12 @@ import pytest
 
 from equabot_broker.domain.provider import Exchange
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.oauth.refreshing import Answer, Blame, Failure, TokenRequest, Tokens
+from equabot_broker.oauth.refreshing import Blame, RefreshFailure, TokenAnswer, TokenRequest, Tokens
 from equabot_broker.oauth.workload import SIZE_MAX, Identity, Unfit, Workload, exchange_request, read_exchange, read_identity
 
 NOW = 1_800_000_000.0
 FILE = "/var/run/secrets/tokens/acme"
-REFUSED = Answer(401, b'{"error": "invalid_grant", "error_description": "rejected: eyJcanary"}')
+REFUSED = TokenAnswer(401, b'{"error": "invalid_grant", "error_description": "rejected: eyJcanary"}')
 
 
 def part(content: object) -> str:
@@ -103,7 +103,7 @@ def test_a_subject_token_goes_with_its_type(told: str, sent: str) -> None:
 
 def test_what_was_given_lives_from_the_answer_on() -> None:
     """A refresh token in it is nobody's business: the identity is exchanged again."""
-    answer = Answer(200, b'{"access_token": "at", "expires_in": 600}')
+    answer = TokenAnswer(200, b'{"access_token": "at", "expires_in": 600}')
     given = read_exchange(answer, IDENTITY, token_file=FILE, now=NOW)
     assert given == Tokens(SecretValue("at"), None, NOW, NOW + 600)
 
@@ -112,38 +112,38 @@ def test_what_was_given_lives_from_the_answer_on() -> None:
     "answer",
     [
         REFUSED,
-        Answer(200, b""),
-        Answer(200, b'{"access_token": "two words"}'),
-        Answer(503, b""),
-        Failure(Blame.UNCERTAIN, "no_answer", "its answer is lost"),
-        Failure(Blame.TRANSIENT, "unreachable", "cannot connect"),
+        TokenAnswer(200, b""),
+        TokenAnswer(200, b'{"access_token": "two words"}'),
+        TokenAnswer(503, b""),
+        RefreshFailure(Blame.UNCERTAIN, "no_answer", "its answer is lost"),
+        RefreshFailure(Blame.TRANSIENT, "unreachable", "cannot connect"),
     ],
 )
-def test_after_every_failure_there_is_another_try(answer: Answer | Failure) -> None:
+def test_after_every_failure_there_is_another_try(answer: TokenAnswer | RefreshFailure) -> None:
     """Nothing was spent, and the vendor's rules can be mended without anybody logging in."""
     failed = read_exchange(answer, IDENTITY, token_file=FILE, now=NOW)
-    assert isinstance(failed, Failure)
+    assert isinstance(failed, RefreshFailure)
     assert failed.blame is Blame.TRANSIENT
 
 
 def test_a_refusal_says_where_to_look() -> None:
     """In our own words: an endpoint may echo what it was sent."""
     failed = read_exchange(REFUSED, IDENTITY, token_file=FILE, now=NOW)
-    assert isinstance(failed, Failure)
+    assert isinstance(failed, RefreshFailure)
     advice = "see that the vendor trusts the identity token's issuer, subject and audience"
     assert failed.reason == f"the token endpoint answered 401 invalid_grant: {advice}"
 
 
-@pytest.mark.parametrize("answer", [REFUSED, Answer(500, b"")])
-def test_an_identity_that_has_ended_is_told(answer: Answer) -> None:
+@pytest.mark.parametrize("answer", [REFUSED, TokenAnswer(500, b"")])
+def test_an_identity_that_has_ended_is_told(answer: TokenAnswer) -> None:
     """It was sent all the same: this machine's clock may be the one that is wrong."""
     failed = read_exchange(answer, Identity(IDENTITY.token, NOW - 3700), token_file=FILE, now=NOW)
-    assert isinstance(failed, Failure)
+    assert isinstance(failed, RefreshFailure)
     assert failed.reason.endswith(f"; the identity token in {FILE} expired 1h1m ago: whoever writes that file does so no more")
 
 
 def test_how_long_to_wait_is_the_endpoints_to_say() -> None:
     """`Retry-After` outlives the translation."""
-    failed = read_exchange(Answer(429, b"", "7"), IDENTITY, token_file=FILE, now=NOW)
-    assert isinstance(failed, Failure)
+    failed = read_exchange(TokenAnswer(429, b"", "7"), IDENTITY, token_file=FILE, now=NOW)
+    assert isinstance(failed, RefreshFailure)
     assert failed.retry_after == 7.0

@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Catalog, Provider
-from equabot_broker.engine.refresh.redemption import Kind, Redeeming
+from equabot_broker.engine.refresh.redemption import Redemption, RedemptionKind
 from equabot_broker.engine.timing.clock import SystemClock
-from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.refresh_marks import digest
 from equabot_broker.kube.api import Json, KubeApi, KubeFault
 from equabot_broker.oauth.refreshing import refresh_at
@@ -55,9 +55,9 @@ class KubeWorld:
     secrets: tuple[str, ...]
 
     @property
-    def rules(self) -> Rules:
+    def rules(self) -> DiscoveryRules:
         vendor = partial(Provider, token_url=self.url, token_encoding="form", client_id="cli")
-        return Rules(Catalog({name: vendor(id=name) for name in ("acme", "anthropic")}))
+        return DiscoveryRules(Catalog({name: vendor(id=name) for name in ("acme", "anthropic")}))
 
     @property
     def cut_off(self) -> Path:
@@ -162,10 +162,10 @@ class _Noted(Phased):
         self._notes = notes
         self._login = login
 
-    def note(self, document: Document) -> None:
+    def note(self, document: AuthDocument) -> None:
         self._notes.hold(digest(document.entries.get(self._login, {})))
 
-    async def replace(self, document: Document) -> None:
+    async def replace(self, document: AuthDocument) -> None:
         self.note(document)
         await super().replace(document)
 
@@ -178,18 +178,18 @@ async def work(world: KubeWorld, *, slot: int, notes: Notes, doom: Doom, seed: i
     clock, reading = SkewedClock(SKEWS[slot]), KubeApi(kubeconfig=world.kubeconfig)
     stores = Stores(world, doom, notes, chance, slot=slot, seed=seed)
     endpoint = Endpoint(doom, chance, gave_up=world.gave_up, within=WITHIN)
-    redeeming = Redeeming(clock=clock, stores=stores, endpoint=endpoint, rules=world.rules)
+    redemption = Redemption(clock=clock, stores=stores, endpoint=endpoint, rules=world.rules)
     while not stopping.is_set():
         for secret in chance.sample(world.secrets, len(world.secrets)):
             for profile in await _read(reading, world, secret):
                 if stopping.is_set() or not _is_due(profile, clock.now(), chance.random()):
                     continue
                 try:
-                    outcome = await redeeming.redeem(profile)
+                    outcome = await redemption.redeem(profile)
                 except StoreFault:
-                    notes.count(len(Kind))
+                    notes.count(len(RedemptionKind))
                 else:
-                    notes.count(list(Kind).index(outcome.kind))
+                    notes.count(list(RedemptionKind).index(outcome.kind))
             await clock.sleep(chance.uniform(0.0, 0.06))
     await stores.close()
     await reading.close()

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
 
-from equabot_broker.engine.refresh.redemption import Kind
+from equabot_broker.engine.refresh.redemption import RedemptionKind
 from equabot_broker.formats.refresh_marks import digest
 from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
 from tests.fakes.token_endpoint import read_ledger
@@ -164,7 +164,7 @@ class Processes:
 
     def counts(self) -> Counter[str]:
         """How rounds ended."""
-        names = [*(kind.name.lower() for kind in Kind), "store_fault"]
+        names = [*(kind.name.lower() for kind in RedemptionKind), "store_fault"]
         found: Counter[str] = Counter()
         for slot in range(PROCESSES):
             found.update(dict(zip(names, Notes(self._memory, slot).counts, strict=True)))

@@ -20,14 +20,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.provider import Catalog, Provider
-from equabot_broker.engine.refresh.redemption import Kind, Redeeming
+from equabot_broker.engine.refresh.redemption import Redemption, RedemptionKind
 from equabot_broker.engine.timing.clock import SystemClock
-from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.auth_entries import store_unit
 from equabot_broker.formats.refresh_marks import digest
-from equabot_broker.oauth.refreshing import Answer, Blame, Failure, TokenRequest, refresh_at
+from equabot_broker.oauth.refreshing import Blame, RefreshFailure, TokenAnswer, TokenRequest, refresh_at
 from equabot_broker.ports import LockedStore, StoreFault
 from equabot_broker.storage.agent_stores import AgentStores
 from equabot_broker.storage.login_places import LoginPlaces
@@ -47,8 +47,8 @@ POINTS: Final = SURVIVED + DOUBTFUL
 WITHIN: Final = 0.4
 """Seconds in which the endpoint has to answer."""
 
-_SLOT: Final = struct.Struct(f"<16sQ{len(Kind) + 1}Q")
-_KINDS: Final = tuple(Kind)
+_SLOT: Final = struct.Struct(f"<16sQ{len(RedemptionKind) + 1}Q")
+_KINDS: Final = tuple(RedemptionKind)
 
 
 class Notes:
@@ -105,9 +105,9 @@ class World:
         return self.home / "gave-up"
 
     @property
-    def rules(self) -> Rules:
+    def rules(self) -> DiscoveryRules:
         provider = Provider(id="acme", token_url=self.url, token_encoding="form", client_id="acme-cli")
-        return Rules(Catalog({"acme": provider}))
+        return DiscoveryRules(Catalog({"acme": provider}))
 
 
 class Doom:
@@ -193,16 +193,16 @@ class Phased:
         self._doom = doom
 
     @property
-    def document(self) -> Document:
+    def document(self) -> AuthDocument:
         return self._store.document
 
-    async def replace(self, document: Document) -> None:
+    async def replace(self, document: AuthDocument) -> None:
         self._doom.phase = "intent"
         await self._store.replace(document)
         self._doom.at("intent: written")
         self._doom.phase = ""
 
-    async def edit(self, change: Callable[[Document], Document]) -> Document:
+    async def edit(self, change: Callable[[AuthDocument], AuthDocument]) -> AuthDocument:
         self._doom.phase = "outcome"
         edited = await self._store.edit(change)
         self._doom.at("outcome: written")
@@ -223,7 +223,7 @@ class Endpoint(HttpTokenEndpoint):
         self._gave_up = gave_up
         self._lasts = within
 
-    async def ask(self, request: TokenRequest) -> Answer | Failure:
+    async def ask(self, request: TokenRequest) -> TokenAnswer | RefreshFailure:
         loop = asyncio.get_running_loop()
         doomed = self._doom.comes_while_asking()
         end = loop.call_later(self._chance.uniform(0.0, 0.006), self._doom.die, "while asking") if doomed else None
@@ -231,7 +231,7 @@ class Endpoint(HttpTokenEndpoint):
         answer = await super().ask(replace(request, headers={**request.headers, "x-asked": name}))
         if end is not None:
             end.cancel()  # it was quick: next time, then
-        if isinstance(answer, Failure) and answer.blame is Blame.UNCERTAIN and time.monotonic() - began >= self._lasts:
+        if isinstance(answer, RefreshFailure) and answer.blame is Blame.UNCERTAIN and time.monotonic() - began >= self._lasts:
             with self._gave_up.open("a") as file:
                 file.write(f"{name}\n")
         self._doom.at("answered")
@@ -247,7 +247,7 @@ async def work(world: World, *, slot: int, notes: Notes, doom: Doom, seed: int) 
     stores = Stores(world, doom, notes)
     quiet = AgentStores(world.home, clock=clock)
     endpoint = Endpoint(doom, chance, gave_up=world.gave_up)
-    redeeming = Redeeming(clock=clock, stores=LoginPlaces(stores), endpoint=endpoint, rules=world.rules)
+    redemption = Redemption(clock=clock, stores=LoginPlaces(stores), endpoint=endpoint, rules=world.rules)
     while not stopping.is_set():
         for agent in chance.sample(world.agents, len(world.agents)):
             document = await quiet.read(agent)
@@ -260,7 +260,7 @@ async def work(world: World, *, slot: int, notes: Notes, doom: Doom, seed: int) 
                     continue
                 stores.wanted = profile.id
                 try:
-                    outcome = await redeeming.redeem(profile)
+                    outcome = await redemption.redeem(profile)
                 except StoreFault:
                     notes.count(len(_KINDS))
                 else:
@@ -271,7 +271,7 @@ async def work(world: World, *, slot: int, notes: Notes, doom: Doom, seed: int) 
         await clock.sleep(chance.uniform(0.0, 0.02))
 
 
-def _tallied(document: Document, slot: int) -> Document:
+def _tallied(document: AuthDocument, slot: int) -> AuthDocument:
     """A count that another program keeps in the store."""
     tallies = document.raw.get("tallies", {})
-    return Document({**document.raw, "tallies": {**tallies, str(slot): tallies.get(str(slot), 0) + 1}})
+    return AuthDocument({**document.raw, "tallies": {**tallies, str(slot): tallies.get(str(slot), 0) + 1}})

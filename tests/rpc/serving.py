@@ -63,12 +63,12 @@ class Served:
     async def start(self) -> None:
         """One server an agent, and the operator's."""
         engine = self.engine
-        engine.standings.listeners.append(self.messages.forget)
+        engine.registry.listeners.append(self.messages.forget)
         servers = [
             agent_server(
                 self.run_dir / f"{agent}.sock",
                 BrokerServicer(
-                    agent, leasing=engine.leasing, choosing=engine.choosing, ingesting=engine.ingesting,
+                    agent, lease_service=engine.lease_service, resolver=engine.resolver, ingest=engine.ingest,
                     refreshing=engine.refreshing, suspensions=engine.suspensions, messages=self.messages,
                     observe=self.acquires.append,
                 ),
@@ -78,8 +78,8 @@ class Served:
             for agent in engine.policies.agents
         ]  # fmt: skip
         admin = AdminServicer(
-            leasing=engine.leasing, choosing=engine.choosing, ordering=engine.ordering, standings=engine.standings,
-            ingesting=engine.ingesting, readiness=engine.readiness, suspensions=engine.suspensions,
+            lease_service=engine.lease_service, resolver=engine.resolver, ordering=engine.ordering, registry=engine.registry,
+            ingest=engine.ingest, readiness=engine.readiness, suspensions=engine.suspensions,
             suspending=engine.suspending, policies=engine.policies, store=engine.store, events=engine.events,
             audit=self.audit, configuration=self.configuration, identity_fault=lambda: self.identity_fault,
             started_at=1_799_999_000.0,

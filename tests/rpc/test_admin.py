@@ -9,7 +9,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from equabot.broker.v1 import admin_pb2, broker_pb2
 from equabot_broker.domain.cooldowns import Usage
-from equabot_broker.domain.material import Listed, Unavailable, Unit
+from equabot_broker.domain.material import SourceUnavailable, Unit, UnitsListed
 from equabot_broker.domain.policies import AgentPolicy
 from equabot_broker.domain.suspension import Suspension
 from equabot_broker.ports import Reloaded
@@ -82,7 +82,7 @@ async def test_pages_neither_lose_nor_repeat_a_lease(serve: Serve) -> None:
             assert len(page.leases) == 10
             request.page_token = page.next_page_token
             newest = await acquire(served, "anthropic")
-            served.engine.leasing.revoke("main", seen[0])
+            served.engine.lease_service.revoke("main", seen[0])
             report = broker_pb2.ReportOutcomeRequest(lease_id=seen[-1], outcome=broker_pb2.RATE_LIMIT)
             await (await served.broker()).ReportOutcome(report)
         assert len(seen) == len(set(seen))
@@ -196,9 +196,9 @@ async def test_a_cooldown_is_forgotten_on_demand(serve: Serve) -> None:
             last_used=NOW - 5.0, cooldown_until=NOW + 60.0, disabled_until=NOW + 600.0, disabled_reason="billing",
             error_count=3, failure_counts={"billing": 3}, last_failure=NOW - 5.0, rejected="no", rejected_version=1,
         )  # fmt: skip
-        served.engine.standings.replace_usage(key, was)
+        served.engine.registry.replace_usage(key, was)
         await admin.ClearCooldown(admin_pb2.ClearCooldownRequest(profile="anthropic:a"))
-        assert served.engine.standings.usage(key) == Usage(last_used=NOW - 5.0)
+        assert served.engine.registry.usage(key) == Usage(last_used=NOW - 5.0)
         assert served.engine.store.load().usage[key] == Usage(last_used=NOW - 5.0)
 
 
@@ -208,8 +208,8 @@ async def test_a_cooldown_is_forgotten_on_demand(serve: Serve) -> None:
 async def test_reload_returns_once_every_source_was_read_again(serve: Serve) -> None:
     """With what became of each."""
     sources = (
-        FakeSource("env", Listed((Unit("", (profile("openai:a"),)),))),
-        FakeSource("dotenv /x", Unavailable("no such file")),
+        FakeSource("env", UnitsListed((Unit("", (profile("openai:a"),)),))),
+        FakeSource("dotenv /x", SourceUnavailable("no such file")),
     )
     async with serve(Engine(sources=sources)) as served:
         await served.engine.settle()

@@ -10,7 +10,7 @@ from equabot.broker.v1 import admin_pb2, broker_pb2
 from equabot_broker.domain.errors import DeliveryNotAllowed, NoUsableProfile
 from equabot_broker.domain.findings import Finding, Severity
 from equabot_broker.domain.leases import Lease
-from equabot_broker.domain.material import Fault, Held, SourceState, Unit
+from equabot_broker.domain.material import HeldProfile, SourceFault, SourceState, Unit
 from equabot_broker.domain.policies import Delivery
 from equabot_broker.domain.provider import HeaderForm, Mode, Provider
 from equabot_broker.domain.secret_value import SecretValue
@@ -38,7 +38,7 @@ OFFSET = 1_800_000_000.0 - 5000.0
 
 
 def granted(**profile_fields: object) -> Grant:
-    held = Held(profile("anthropic:work", **profile_fields), rank=0, version=7)  # type: ignore[arg-type]
+    held = HeldProfile(profile("anthropic:work", **profile_fields), rank=0, version=7)  # type: ignore[arg-type]
     return Grant(LEASE, held, VENDOR, OFFSET, renewable=True)
 
 
@@ -119,7 +119,7 @@ def test_no_secret_stays_after_its_profile_changed() -> None:
     messages.forget([("", "anthropic:work"), ("", "anthropic:never-asked-for")])
     assert not messages._templates
     for number in range(1030):
-        held = Held(profile(f"anthropic:{number}"), rank=0, version=1)
+        held = HeldProfile(profile(f"anthropic:{number}"), rank=0, version=1)
         messages.lease(Grant(LEASE, held, VENDOR, OFFSET, renewable=True))
     assert len(messages._templates) == 1024
 
@@ -182,7 +182,7 @@ def test_a_summary_holds_no_material() -> None:
 
 
 DAWN = "1970-01-01T00:00"
-UNIT = Unit("prod", (profile("anthropic:a"), profile("anthropic:b")), (Fault("prod/X", "not a key"),))
+UNIT = Unit("prod", (profile("anthropic:a"), profile("anthropic:b")), (SourceFault("prod/X", "not a key"),))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equabot_broker.rpc import frames as framing
-from equabot_broker.rpc.frames import HeaderGate, Malformed
+from equabot_broker.rpc.frames import HeaderGate, MalformedFrame
 from tests.fakes.http2 import (
     CONTINUATION,
     DATA,
@@ -80,7 +80,7 @@ def test_what_gRPC_need_not_see_ends_the_connection(sent: bytes, size: int) -> N
     opened = gate()
     opened.pass_on(SETTLED)
     pieces = [sent[at : at + size] for at in range(0, len(sent), size)]
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedFrame):
         b"".join(map(opened.pass_on, pieces))
 
 
@@ -88,7 +88,7 @@ def test_what_gRPC_need_not_see_ends_the_connection(sent: bytes, size: int) -> N
 def test_anything_that_is_not_http2_is_refused_at_its_first_byte(data: bytes) -> None:
     """S2: before gRPC hears of it."""
     if not PREFACE.startswith(data) and not data.startswith(PREFACE):
-        with pytest.raises(Malformed):
+        with pytest.raises(MalformedFrame):
             gate().pass_on(data)
 
 
@@ -102,7 +102,7 @@ def test_what_is_held_is_bounded(data: bytes, size: int) -> None:
         for at in range(0, len(sent), size):
             passed += len(opened.pass_on(sent[at : at + size]))
             assert min(at + size, len(sent)) - passed <= LARGEST
-    except Malformed:
+    except MalformedFrame:
         pass
 
 

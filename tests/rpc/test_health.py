@@ -7,7 +7,7 @@ import pytest
 from grpc_health.v1 import health_pb2 as pb
 
 from equabot_broker.domain.cooldowns import Usage
-from equabot_broker.domain.material import Listed
+from equabot_broker.domain.material import UnitsListed
 from equabot_broker.providers import PROVIDERS
 from tests.fakes.engine import Engine, profile
 from tests.rpc.conftest import Serve
@@ -86,7 +86,7 @@ async def test_before_the_sources_are_read_nothing_is_ready(serve: Serve) -> Non
         ]  # fmt: skip
         watch = health.Watch(pb.HealthCheckRequest(service=""))
         assert await follow(watch) == "NOT_SERVING"
-        engine.sources[0].push(Listed(()))
+        engine.sources[0].push(UnitsListed(()))
         assert await follow(watch) == "SERVING"
 
 
@@ -105,20 +105,20 @@ async def test_watch_tells_every_change_and_nothing_else(serve: Serve) -> None:
         engine.hold(profile("anthropic:a", "two"))
         for watch in watches:
             assert await follow(watch) == "SERVING"
-        engine.standings.replace_usage(KEY, Usage(cooldown_until=engine.clock.now() + 60.0))
-        engine.standings.replace_usage(KEY, Usage(disabled_until=engine.clock.now() + 60.0, disabled_reason="billing"))
+        engine.registry.replace_usage(KEY, Usage(cooldown_until=engine.clock.now() + 60.0))
+        engine.registry.replace_usage(KEY, Usage(disabled_until=engine.clock.now() + 60.0, disabled_reason="billing"))
         for watch in watches:
             assert await follow(watch) == "NOT_SERVING"
-        engine.standings.replace_usage(KEY, Usage())
+        engine.registry.replace_usage(KEY, Usage())
         for watch in watches:
             assert await follow(watch) == "SERVING"
-        engine.sources[0].push(Listed(()))
+        engine.sources[0].push(UnitsListed(()))
         assert [await follow(watch) for watch in watches] == ["NOT_SERVING", "SERVICE_UNKNOWN"]
         engine.hold(profile("anthropic:a", "three"))
         for watch in watches:
             assert await follow(watch) == "SERVING"
         engine.hold(profile("anthropic:a", "four"))
-        engine.standings.replace_usage(KEY, Usage(cooldown_until=engine.clock.now() + 60.0))
+        engine.registry.replace_usage(KEY, Usage(cooldown_until=engine.clock.now() + 60.0))
         for watch in watches:
             await silent(watch)
 

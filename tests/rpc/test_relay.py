@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from equabot.broker.v1.broker_pb2_grpc import BrokerStub
-from equabot_broker.domain.callers import Identified, Shown
+from equabot_broker.domain.callers import CallerProof, Identified
 from equabot_broker.rpc import relay as relaying
 from equabot_broker.rpc.limits import PROBERS
 from equabot_broker.rpc.listening import bound_on
@@ -90,7 +90,7 @@ async def test_calls_that_give_up_do_not_close_a_connection_to_others(
     async with remote(serve, tmp_path) as made:
         identify, away = made.tokens.identify, asyncio.Event()
 
-        async def slow(shown: Shown) -> Identified:
+        async def slow(shown: CallerProof) -> Identified:
             await away.wait()
             return await identify(shown)
 

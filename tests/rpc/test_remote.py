@@ -17,12 +17,12 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from equabot.broker.v1 import broker_pb2 as pb
 from equabot.broker.v1.broker_pb2_grpc import BrokerStub
-from equabot_broker.domain.callers import Callers, Identified, Shown
+from equabot_broker.domain.callers import CallerProof, Callers, Identified
 from equabot_broker.domain.errors import BrokerError, IdentityUnchecked, PolicyDenied, Unidentified
 from equabot_broker.domain.policies import AgentPolicy
 from equabot_broker.identity.client_certificate import ClientCertificates
 from equabot_broker.identity.server_certificate import ServerCertificate
-from equabot_broker.rpc.remote import Door, Identities
+from equabot_broker.rpc.remote import AuthenticationInterceptor, CallerIdentities
 from equabot_broker.rpc.server import CannotListen, remote_server
 from equabot_broker.rpc.servicer import BrokerServicer
 from equabot_broker.telemetry.events import CallerRefused
@@ -46,7 +46,7 @@ class Tokens:
         self.asked = 0
         self._clock = clock
 
-    async def identify(self, shown: Shown) -> Identified:
+    async def identify(self, shown: CallerProof) -> Identified:
         self.asked += 1
         if shown.token is None:
             raise Unidentified("shows nothing")
@@ -63,7 +63,7 @@ class Remote:
         self.served = served
         self.engine = served.engine
         self.tokens = Tokens(served.engine.clock)
-        self.door: Door | None = None
+        self.door: AuthenticationInterceptor | None = None
         self.port = port
         self.directory = directory
         self._stack = stack
@@ -109,7 +109,7 @@ async def remote(
         engine = served.engine
         servicers = {
             agent: BrokerServicer(
-                agent, leasing=engine.leasing, choosing=engine.choosing, ingesting=engine.ingesting,
+                agent, lease_service=engine.lease_service, resolver=engine.resolver, ingest=engine.ingest,
                 refreshing=engine.refreshing, suspensions=engine.suspensions,
                 messages=served.messages, observe=served.acquires.append,
             )
@@ -118,12 +118,12 @@ async def remote(
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = int(free.getsockname()[1])
         made = Remote(served, port, stack, directory)
-        identities: Identities = made.tokens if callers is None else ClientCertificates(callers, clock=engine.clock)
+        identities: CallerIdentities = made.tokens if callers is None else ClientCertificates(callers, clock=engine.clock)
         files = ServerCertificate(
             directory / "tls.crt", directory / "tls.key", clock=engine.clock,
             client_ca=None if callers is None else directory / "ca.crt",
         )  # fmt: skip
-        made.door = door = Door(identities, clock=engine.clock, events=engine.events)
+        made.door = door = AuthenticationInterceptor(identities, clock=engine.clock, events=engine.events)
         server = remote_server(
             ("127.0.0.1", port), {agent: one.service() for agent, one in servicers.items()}, engine.readiness,
             door=door, certificate=files,
@@ -172,7 +172,7 @@ async def test_a_caller_that_a_reload_took_the_agent_from_loses_its_stream(serve
         made.door.look_again()
         assert (await refused(gone.read())).reason == "POLICY_DENIED"
         made.engine.suspensions.check("coder")
-        assert [lease.agent for lease in made.engine.leasing.living()] == ["coder"]
+        assert [lease.agent for lease in made.engine.lease_service.living()] == ["coder"]
 
 
 async def test_quotas_are_those_of_the_sockets(serve: Serve, tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ async def test_a_stream_ends_with_what_was_known_of_its_caller(
         failed = await in_time(made.engine, refused(ended()))
         assert failed.code == code
         assert words in failed.details
-        await eventually(lambda: not list(made.engine.leasing.living()))
+        await eventually(lambda: not list(made.engine.lease_service.living()))
         made.tokens.agents["token-of-main"] = "main"
         assert (
             await refused((await made.broker()).RenewLease(pb.RenewLeaseRequest(lease_id=granted.lease.id), metadata=MAIN))
@@ -329,7 +329,7 @@ async def test_a_caller_that_leaves_leaves_nothing_behind(serve: Serve, tmp_path
         await made.engine.clock.elapse(60)
         await eventually(lambda: made.tokens.asked == 2)
         stream.cancel()
-        await eventually(lambda: not list(made.engine.leasing.living()))
+        await eventually(lambda: not list(made.engine.lease_service.living()))
         await made.engine.clock.elapse(300)
         assert made.tokens.asked == 2
 
@@ -452,9 +452,9 @@ async def test_an_address_that_is_taken_is_said(serve: Serve, tmp_path: Path) ->
     async with remote(serve, tmp_path) as made:
         engine = made.engine
         files = ServerCertificate(tmp_path / "tls.crt", tmp_path / "tls.key", clock=engine.clock)
-        door = Door(made.tokens, clock=engine.clock, events=engine.events)
+        door = AuthenticationInterceptor(made.tokens, clock=engine.clock, events=engine.events)
         servicer = BrokerServicer(
-            "main", leasing=engine.leasing, choosing=engine.choosing, ingesting=engine.ingesting,
+            "main", lease_service=engine.lease_service, resolver=engine.resolver, ingest=engine.ingest,
             refreshing=engine.refreshing, suspensions=engine.suspensions, messages=made.served.messages,
             observe=made.served.acquires.append,
         )  # fmt: skip

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from equabot.broker.v1 import admin_pb2, broker_pb2
 from equabot_broker.domain.cooldowns import Outcome
 from equabot_broker.domain.errors import InvalidArgument
-from equabot_broker.engine.leases.messages import Request
+from equabot_broker.engine.leases.messages import LeaseRequest
 from equabot_broker.rpc import requests
 
 TEN_YEARS = 10 * 365 * 86400
@@ -22,10 +22,10 @@ def test_a_request_becomes_what_the_engine_takes() -> None:
         provider="anthropic", profile="anthropic:work", session="talk", model="claude", delivery="raw",
         ttl=Duration(seconds=90, nanos=500_000_000),
     )  # fmt: skip
-    assert requests.acquire(message) == Request(
+    assert requests.acquire(message) == LeaseRequest(
         provider="anthropic", profile="anthropic:work", session="talk", model="claude", delivery="raw", ttl=90.5
     )
-    assert requests.acquire(broker_pb2.AcquireLeaseRequest()) == Request()
+    assert requests.acquire(broker_pb2.AcquireLeaseRequest()) == LeaseRequest()
 
 
 @pytest.mark.parametrize("seconds", [0, -1, TEN_YEARS, 315_576_000_000])

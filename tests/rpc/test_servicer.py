@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from equabot.broker.v1 import admin_pb2
 from equabot.broker.v1 import broker_pb2 as pb
 from equabot_broker.domain.leases import LeaseOptions
-from equabot_broker.domain.material import Listed, Unavailable
+from equabot_broker.domain.material import SourceUnavailable, UnitsListed
 from equabot_broker.domain.policies import AgentPolicy, Delivery
 from equabot_broker.domain.provider import Mode
 from tests.fakes.clock import FakeClock
@@ -104,7 +104,7 @@ async def test_revoke_is_idempotent(serve: Serve) -> None:
         for lease_id in (lease.id, lease.id, "never-there"):
             await broker.RevokeLease(pb.RevokeLeaseRequest(lease_id=lease_id))
         assert (await refused(broker.RenewLease(pb.RenewLeaseRequest(lease_id=lease.id)))).reason == "LEASE_NOT_FOUND"
-        assert served.engine.leasing.count() == (0, 0)
+        assert served.engine.lease_service.count() == (0, 0)
 
 
 async def test_an_outcome_moves_the_lease_to_another_profile(serve: Serve) -> None:
@@ -234,7 +234,7 @@ async def test_what_cannot_be_granted_is_refused_with_its_reason(serve: Serve, n
             assert (failed.reason, failed.domain) == (reason, "equabot.dev")
             assert failed.details
             assert SECRET not in failed.raw
-        assert served.engine.leasing.count() == (0, 0)
+        assert served.engine.lease_service.count() == (0, 0)
         assert len(served.acquires) == 2
 
 
@@ -339,7 +339,7 @@ async def test_a_draining_broker_sends_callers_on(serve: Serve) -> None:
     async with serve(holding(SECRET)) as served:
         broker = await served.broker()
         lease = await broker.AcquireLease(ask())
-        served.engine.leasing.drain()
+        served.engine.lease_service.drain()
         failed = await refused(broker.AcquireLease(ask()))
         assert (failed.code, failed.reason) == ("UNAVAILABLE", "SHUTTING_DOWN")
         assert (await broker.RenewLease(pb.RenewLeaseRequest(lease_id=lease.id))).secret == SECRET
@@ -399,7 +399,7 @@ async def test_who_has_no_time_to_wait_is_told_what_to_wait_for(serve: Serve) ->
 async def test_a_source_that_cannot_be_read_keeps_nobody_waiting(serve: Serve) -> None:
     """It is known to be unavailable: what the others hold is served, what it may hold is not called absent."""
     engine, slow = unread()
-    slow.push(Unavailable("permission denied: chmod it"))
+    slow.push(SourceUnavailable("permission denied: chmod it"))
     async with serve(engine) as served:
         broker = await served.broker()
         async with asyncio.timeout(60):
@@ -429,7 +429,7 @@ async def test_a_source_that_loses_its_profile_ends_what_was_lent_of_it(serve: S
     async with serve(engine) as served:
         broker = await served.broker()
         lease = await broker.AcquireLease(ask(profile="a"))
-        engine.sources[0].push(Listed(()))
+        engine.sources[0].push(UnitsListed(()))
         await engine.settle()
         failed = await refused(broker.RenewLease(pb.RenewLeaseRequest(lease_id=lease.id)))
         assert failed.reason == "LEASE_NOT_FOUND"

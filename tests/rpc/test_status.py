@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from equabot_broker.domain import errors
 from equabot_broker.domain.errors import BrokerError
-from equabot_broker.rpc.status import CODES, TRAILER, Refusal, ServiceUnknown, TooManyServices, internal, refusal
+from equabot_broker.rpc.status import CODES, TRAILER, ServiceUnknown, StatusRefusal, TooManyServices, internal, refusal
 
 KINDS = {
     "INVALID_ARGUMENT": "INVALID_ARGUMENT",
@@ -31,19 +31,19 @@ KINDS = {
 }
 
 
-def info(sent: Refusal) -> ErrorInfo:
+def info(sent: StatusRefusal) -> ErrorInfo:
     unpacked = ErrorInfo()
     assert status(sent).details[0].Unpack(unpacked)
     return unpacked
 
 
-def status(sent: Refusal) -> Status:
+def status(sent: StatusRefusal) -> Status:
     ((name, value),) = sent.trailers
     assert name == TRAILER == "grpc-status-details-bin"
     return Status.FromString(value)
 
 
-def explained(error: Exception) -> Refusal:
+def explained(error: Exception) -> StatusRefusal:
     sent = refusal(error)
     assert sent is not None
     return sent
@@ -101,8 +101,8 @@ def test_whatever_is_said_fits_and_can_be_read(message: str, metadata: dict[str,
 
 def test_the_protocol_of_health_has_codes_of_its_own() -> None:
     """An unknown service is NOT_FOUND, a list too long RESOURCE_EXHAUSTED, neither with a reason of ours."""
-    assert explained(ServiceUnknown()) == Refusal(CODES[errors.LeaseNotFound], "unknown service")
-    assert explained(TooManyServices("too many")) == Refusal(CODES[errors.LeaseLimit], "too many")
+    assert explained(ServiceUnknown()) == StatusRefusal(CODES[errors.LeaseNotFound], "unknown service")
+    assert explained(TooManyServices("too many")) == StatusRefusal(CODES[errors.LeaseLimit], "too many")
 
 
 def test_what_nobody_meant_to_raise_is_no_refusal() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.material import Listed, Unit
+from equabot_broker.domain.material import Unit, UnitsListed
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.formats.tool_logins import CLAUDE
 from equabot_broker.ports import Source
@@ -37,7 +37,7 @@ class Case:
 
 def _fake(_: Path) -> Case:
     source = FakeSource("fake")
-    return Case(source, lambda key: source.push(Listed((_unit(key),))))
+    return Case(source, lambda key: source.push(UnitsListed((_unit(key),))))
 
 
 def _unit(key: str) -> Unit:
@@ -89,7 +89,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
 
 
 def keys(event: object) -> set[str]:
-    units = event.units if isinstance(event, Listed) else [getattr(event, "unit", Unit(""))]
+    units = event.units if isinstance(event, UnitsListed) else [getattr(event, "unit", Unit(""))]
     return {profile.secret.reveal() for unit in units for profile in unit.profiles if profile.secret}
 
 
@@ -106,7 +106,7 @@ async def test_it_lists_first_and_then_tells_what_changes(case: Case) -> None:
     case.hold("k0")
     async with following(case.source) as events:
         first = await events.event()
-        assert isinstance(first, Listed)
+        assert isinstance(first, UnitsListed)
         assert keys(first) == {"k0"}
         for number in range(1, 5):
             case.hold(f"k{number}")

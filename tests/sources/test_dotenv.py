@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.material import Listed, Unavailable
+from equabot_broker.domain.material import SourceUnavailable, UnitsListed
 from equabot_broker.sources.dotenv import Dotenv, DotenvOptions
 from tests.fakes.following import RULES, UNSHAPED, CountingRules, following, live_watch
 from tests.fakes.volume import Volume
@@ -129,7 +129,7 @@ async def test_what_cannot_be_understood_makes_the_source_unavailable(tmp_path: 
         assert await events.next() == one("good")
         path.write_bytes(raw)
         unavailable = await events.event()
-        assert isinstance(unavailable, Unavailable)
+        assert isinstance(unavailable, SourceUnavailable)
         assert unavailable.fault.startswith(f"{path} ")
         assert fault in unavailable.fault
         path.write_text(line("good"))
@@ -224,13 +224,13 @@ async def test_a_file_that_is_mounted_alone_and_was_replaced_is_said(tmp_path: P
         source = dotenv(Path(f"/proc/{os.getpid()}/fd/{mounted.fileno()}"))
         async with aclosing(source.events()) as events:
             first = await anext(events)
-            assert isinstance(first, Listed)
+            assert isinstance(first, UnitsListed)
             assert first.units[0].faults == ()
             (tmp_path / "new").write_text(line("new"))
             (tmp_path / "new").rename(original)
             source.reread()
             found = await anext(events)
-            assert isinstance(found, Listed)
+            assert isinstance(found, UnitsListed)
             (unit,) = found.units
             assert [profile.secret and profile.secret.reveal() for profile in unit.profiles] == ["old"]
             (fault,) = unit.faults

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.material import Unit
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.timing.clock import SystemClock
@@ -37,7 +37,7 @@ async def test_a_profile_says_which_variable_it_came_from() -> None:
 async def test_bytes_that_are_no_text_make_an_invalid_profile() -> None:
     """The operating system puts no encoding on the environment."""
     async with following(
-        Env(rules=Rules(UNSHAPED), environ=lambda: {"OPENAI_API_KEY": "k\udcff"}, clock=SystemClock())
+        Env(rules=DiscoveryRules(UNSHAPED), environ=lambda: {"OPENAI_API_KEY": "k\udcff"}, clock=SystemClock())
     ) as events:
         assert await events.next() == {"": {"openai:env": "!"}}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from equabot_broker.domain.discovery import Place, Rules
-from equabot_broker.domain.material import Listed, Unavailable
+from equabot_broker.domain.discovery import DiscoveryRules, ValueLocation
+from equabot_broker.domain.material import SourceUnavailable, UnitsListed
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.sources.kubernetes import KubernetesOptions, KubernetesSecrets
 from tests.fakes.api_server import ApiServer, Handler, Stream, answer, api_server, event, page, refusal, secret
@@ -24,9 +24,9 @@ async def server(tmp_path: Path) -> AsyncIterator[ApiServer]:
         yield made
 
 
-def source(server: ApiServer, *, rules: Rules | None = None, **options: object) -> KubernetesSecrets:
+def source(server: ApiServer, *, rules: DiscoveryRules | None = None, **options: object) -> KubernetesSecrets:
     chosen = KubernetesOptions(kubeconfig=server.kubeconfig, **options)  # type: ignore[arg-type]
-    return KubernetesSecrets(chosen, rules=rules or Rules(UNSHAPED), clock=SystemClock())
+    return KubernetesSecrets(chosen, rules=rules or DiscoveryRules(UNSHAPED), clock=SystemClock())
 
 
 def openai(name: str, key: str, *, version: str = "1") -> dict[str, object]:
@@ -70,7 +70,7 @@ async def test_a_secret_that_becomes_unusable_fails_alone(server: ApiServer) -> 
         await events.event()
         stream.say(event("MODIFIED", secret("a", data={"OPENAI_API_KEY": "!"})))
         broken = await events.event()
-        assert isinstance(broken, Listed)
+        assert isinstance(broken, UnitsListed)
         assert broken.failed == {"a": "Secret apps/a OPENAI_API_KEY is not base64, as the API gives a Secret's data"}
         assert [unit.name for unit in broken.units] == ["b"]
         stream.say(event("MODIFIED", openai("a", "k1")))
@@ -93,7 +93,10 @@ async def test_a_selector_and_names_find_a_secret_once(server: ApiServer) -> Non
     """A configured profile's Secret is followed by its name, whether or not it is selected: by its name alone, so that two
     streams never tell of it in turns."""
     selected, named = Stream(), Stream()
-    rules = Rules(UNSHAPED, bindings={Place("kubernetes", "a", "odd"): "openai:prod", Place("mounted", "c", "x"): "openai:c"})
+    rules = DiscoveryRules(
+        UNSHAPED,
+        bindings={ValueLocation("kubernetes", "a", "odd"): "openai:prod", ValueLocation("mounted", "c", "x"): "openai:c"},
+    )
     odd = secret("a", data={"odd": base64.b64encode(b"k1").decode()})
     server.otherwise = {
         "list": by_request(selected=page(odd, openai("b", "k2")), a=page(odd)),
@@ -117,7 +120,7 @@ async def test_what_is_forbidden_alone_fails_alone(server: ApiServer) -> None:
     server.otherwise = {"list": by_request(a=page(openai("a", "k1")), b=guarded), "watch": Stream()}
     async with following(source(server, names=("a", "b"))) as events:
         first = await events.event()
-        assert isinstance(first, Listed)
+        assert isinstance(first, UnitsListed)
         assert [unit.name for unit in first.units] == ["a"]
         assert "may not list secrets b in namespace apps: grant its account the verb list" in first.failed["b"]
         allowed.set()
@@ -139,7 +142,7 @@ async def test_the_source_is_unavailable_while_nothing_can_be_read(server: ApiSe
     server.otherwise = {"list": refusal(500), "watch": Stream()}
     async with following(source(server)) as events:
         down = await events.event()
-        assert isinstance(down, Unavailable)
+        assert isinstance(down, SourceUnavailable)
         assert "failed to list secrets in namespace apps (500 InternalError): see its log" in down.fault
         await server.until(lambda asked: len(asked) == 2)
         assert events.silent
@@ -152,7 +155,7 @@ async def test_many_reasons_are_told_in_short(server: ApiServer) -> None:
     server.otherwise = {"list": refusal(403, "Forbidden")}
     async with following(source(server, names=tuple("abcde"))) as events:
         down = await events.event()
-    assert isinstance(down, Unavailable)
+    assert isinstance(down, SourceUnavailable)
     assert down.fault.count("may not list secrets") == 3
     assert down.fault.endswith("; and 2 more")
 
@@ -168,7 +171,7 @@ async def test_a_reread_lists_everything_anew(server: ApiServer) -> None:
         server.otherwise["list"] = refusal(429, "TooManyRequests", headers={"Retry-After": "250"})
         followed.reread()
         down = await events.event()
-        assert isinstance(down, Unavailable)
+        assert isinstance(down, SourceUnavailable)
         followed.reread()
         assert await events.event() == down
         server.otherwise["list"] = page()

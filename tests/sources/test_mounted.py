@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.discovery import Place, Rules
-from equabot_broker.domain.material import Changed, Listed, Unavailable, Unit
+from equabot_broker.domain.discovery import DiscoveryRules, ValueLocation
+from equabot_broker.domain.material import SourceUnavailable, Unit, UnitChanged, UnitsListed
 from equabot_broker.sources.mounted import Mounted, MountedOptions
 from tests.fakes.following import RULES, UNSHAPED, CountingRules, following, live_watch, secrets
 from tests.fakes.volume import Volume
 
 
-def mounted(path: Path, rules: Rules = RULES) -> Mounted:
+def mounted(path: Path, rules: DiscoveryRules = RULES) -> Mounted:
     return Mounted(MountedOptions(path), rules=rules, watch=live_watch())
 
 
@@ -70,10 +70,10 @@ async def test_files_of_logins_are_followed(tmp_path: Path) -> None:
 async def test_a_profile_says_which_file_it_came_from(tmp_path: Path) -> None:
     """A person can look there, and an operator can bind it."""
     put(tmp_path / "team", "k")
-    rules = Rules(UNSHAPED, {Place("mounted", "team", "OPENAI_API_KEY"): "openai:prod"})
+    rules = DiscoveryRules(UNSHAPED, {ValueLocation("mounted", "team", "OPENAI_API_KEY"): "openai:prod"})
     async with following(mounted(tmp_path, rules)) as events:
         listed = await events.event()
-        assert isinstance(listed, Listed)
+        assert isinstance(listed, UnitsListed)
         (profile,) = (profile for unit in listed.units for profile in unit.profiles)
         assert (profile.id, profile.unit, profile.origin) == ("openai:prod", "team", f"{tmp_path}/team/OPENAI_API_KEY")
         assert profile.source == f"mounted {tmp_path}"
@@ -175,7 +175,7 @@ async def test_one_that_disappears_is_unavailable_until_it_returns(tmp_path: Pat
         assert await events.next() == everything
         path.rename(tmp_path / "away")
         unavailable = await events.event()
-        assert isinstance(unavailable, Unavailable)
+        assert isinstance(unavailable, SourceUnavailable)
         assert unavailable.fault.startswith(f"{path} has disappeared: mount or create it again")
         (tmp_path / "away").rename(path)
         assert await events.next() == everything
@@ -204,7 +204,7 @@ async def test_a_key_that_cannot_be_read_fails_its_unit_alone(tmp_path: Path, un
         assert isinstance(whole, dict)
         (tmp_path / unit / "GROQ_API_KEY").symlink_to("GROQ_API_KEY")
         failed = await events.event()
-        assert isinstance(failed, Listed)
+        assert isinstance(failed, UnitsListed)
         assert failed.failed == {
             unit: f"{tmp_path / unit}/GROQ_API_KEY cannot be read (Too many levels of symbolic links): "
             "its links lead in a circle; remove or correct them"
@@ -221,7 +221,7 @@ async def test_a_line_of_a_dotenv_inside_that_assigns_nothing_is_said(tmp_path: 
     (tmp_path / ".env").write_text("a line of prose\nOPENAI_API_KEY=sk-whole\n")
     async with following(mounted(tmp_path)) as events:
         event = await events.event()
-        assert isinstance(event, Listed)
+        assert isinstance(event, UnitsListed)
         assert secrets(event.units[0]) == {"openai:mounted": "sk-whole"}
         (fault,) = event.units[0].faults
         assert fault.where == f"mounted {tmp_path}"
@@ -248,7 +248,7 @@ async def test_values_that_are_no_keys_cost_their_profile_alone(tmp_path: Path) 
     (tmp_path / "MISTRAL_API_KEY").touch()
     async with following(mounted(tmp_path)) as events:
         event = await events.event()
-        assert isinstance(event, Listed)
+        assert isinstance(event, UnitsListed)
         (unit,) = event.units
         assert secrets(unit) == {"openai:mounted": "good", "groq:mounted": "!", "xai:mounted": "!", "mistral:mounted": "!"}
         assert {profile.fault.removeprefix(f"{profile.origin} ") for profile in unit.profiles} == {
@@ -265,7 +265,7 @@ async def test_ten_thousand_files_and_directories(tmp_path: Path) -> None:
     rules = CountingRules(UNSHAPED)
     async with following(mounted(tmp_path, rules)) as events:
         event = await events.event()
-        assert isinstance(event, Listed)
+        assert isinstance(event, UnitsListed)
         assert len(event.units) == 10_001
         assert all(unit.profiles for unit in event.units)
         before = rules.reads
@@ -288,7 +288,7 @@ async def test_what_changes_nothing_is_no_event(tmp_path: Path) -> None:
         await events.unmoved(rules, (tmp_path / "OPENAI_API_KEY").touch)
         (tmp_path / "README").write_text("not a key")
         put(tmp_path, "2")
-        assert await events.event() == Changed(Unit("", RULES.discover(
+        assert await events.event() == UnitChanged(Unit("", RULES.discover(
             {"OPENAI_API_KEY": "2"}, kind="mounted", source=f"mounted {tmp_path}", unit="", name="mounted",
             origin=lambda key: f"{tmp_path}/{key}",
         ).profiles))  # fmt: skip
@@ -322,7 +322,7 @@ async def test_a_link_out_of_the_directory_is_refused_and_said(tmp_path: Path, w
         assert isinstance(whole, dict)
         (mount / where / "GROQ_API_KEY").symlink_to("../seal.key" if not where else "../../seal.key")
         failed = await events.event()
-        assert isinstance(failed, Listed)
+        assert isinstance(failed, UnitsListed)
         fault = f"{mount / where}/GROQ_API_KEY is a link that leads out of {mount}: put the file itself there"
         assert failed.failed == {where: fault}
         assert {u.name: secrets(u) for u in failed.units} == {name: held for name, held in whole.items() if name != where}

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from equabot_broker.domain.cooldowns import Usage
-from equabot_broker.domain.material import Changed, Listed, Unit
+from equabot_broker.domain.material import Unit, UnitChanged, UnitsListed
 from equabot_broker.engine.timing.clock import SystemClock
-from equabot_broker.formats.auth_document import Document, with_entry
+from equabot_broker.formats.auth_document import AuthDocument, with_entry
 from equabot_broker.sources.profile_store import ProfileStores
 from equabot_broker.storage.agent_stores import AgentStores
 from equabot_broker.storage.sealing import Seal
@@ -27,7 +27,7 @@ def source(stores: AgentStores, *agents: str) -> ProfileStores:
     return ProfileStores({agent: stores.of(agent) for agent in ("main", *agents)}, rules=RULES, watch=live_watch())
 
 
-def key(name: str, secret: str) -> Callable[[Document], Document]:
+def key(name: str, secret: str) -> Callable[[AuthDocument], AuthDocument]:
     return lambda document: with_entry(document, name, {"type": "api_key", "key": secret})
 
 
@@ -42,7 +42,7 @@ async def test_every_agent_is_a_unit(stores: AgentStores) -> None:
         await stores.edit(agent, key("openai:x", f"of-{agent}"))
     async with following(source(stores, "coder", "empty")) as events:
         listed = await events.event()
-        assert isinstance(listed, Listed)
+        assert isinstance(listed, UnitsListed)
         assert [(u.name, u.owner, [p.agent for p in u.profiles], secrets(u)) for u in listed.units] == [
             ("main", "main", [""], {"openai:x": "of-main"}),
             ("coder", "coder", ["coder"], {"openai:x": "of-coder"}),
@@ -76,7 +76,7 @@ async def test_what_is_remembered_there_is_told_as_it_changes(stores: AgentStore
         text = written(("openai:x", "k"), usageStats={"openai:x": {"lastUsed": 5000}}, order={"openai": ["openai:x"]})
         path.write_text(text)
         changed = await events.event()
-        assert isinstance(changed, Changed)
+        assert isinstance(changed, UnitChanged)
         assert changed.unit.usage == {"openai:x": Usage(last_used=5.0)}
         assert changed.unit.orders == {"openai": ("openai:x",)}
         async with stores.locked("main"):
@@ -93,7 +93,7 @@ async def test_a_broken_store_fails_its_agent_alone(stores: AgentStores) -> None
         await events.event()
         path.write_text(written(("openai:x", "new"))[:-9])
         broken = await events.event()
-        assert isinstance(broken, Listed)
+        assert isinstance(broken, UnitsListed)
         assert [unit.name for unit in broken.units] == ["main"]
         assert broken.failed["coder"].startswith(f"{path} is not usable: it breaks off in the middle (at byte ")
         path.write_text(written(("openai:x", "mended")))
@@ -107,11 +107,11 @@ async def test_a_store_open_to_others_is_a_fault_of_its_unit(stores: AgentStores
     path.chmod(0o644)
     async with following(source(stores)) as events:
         listed = await events.event()
-        assert isinstance(listed, Listed)
+        assert isinstance(listed, UnitsListed)
         assert ["is open to others" in fault.message for fault in listed.units[0].faults] == [True]
         await stores.edit("main", lambda document: document)
         changed = await events.event()
-        assert isinstance(changed, Changed)
+        assert isinstance(changed, UnitChanged)
         assert (changed.unit.faults, len(changed.unit.profiles)) == ((), 1)
 
 
@@ -138,4 +138,4 @@ async def test_an_empty_store_is_a_store(stores: AgentStores) -> None:
     path.chmod(0o600)
     async with following(source(stores)) as events:
         listed = await events.event()
-        assert listed == Listed((Unit("main", owner="main"),))
+        assert listed == UnitsListed((Unit("main", owner="main"),))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.domain.discovery import Override, Place, Rules
+from equabot_broker.domain.discovery import DiscoveryRules, Override, ValueLocation
 from equabot_broker.domain.material import Unit
 from equabot_broker.domain.provider import Mode
 from equabot_broker.sources._secret import read_secret
@@ -23,14 +23,14 @@ def thing(data: dict[str, str | bytes], **annotations: str) -> dict[str, Any]:
     return {"metadata": {"name": "llm", "namespace": "apps", "annotations": told}, "type": "Opaque", "data": encoded}
 
 
-def read(data: dict[str, str | bytes], rules: Rules | None = None, /, **annotations: str) -> Unit:
-    found = read_secret(thing(data, **annotations), rules=rules or Rules(UNSHAPED), source="kubernetes")
+def read(data: dict[str, str | bytes], rules: DiscoveryRules | None = None, /, **annotations: str) -> Unit:
+    found = read_secret(thing(data, **annotations), rules=rules or DiscoveryRules(UNSHAPED), source="kubernetes")
     assert isinstance(found, Unit), found
     return found
 
 
 def failed(raw: dict[str, Any]) -> str:
-    found = read_secret(raw, rules=Rules(UNSHAPED), source="kubernetes")
+    found = read_secret(raw, rules=DiscoveryRules(UNSHAPED), source="kubernetes")
     assert isinstance(found, str)
     return found
 
@@ -131,7 +131,7 @@ def test_what_cannot_be_understood_fails_as_a_whole(raw: dict[str, Any]) -> None
 
 def test_a_configured_key_needs_no_name() -> None:
     """Whatever annotations say."""
-    rules = Rules(UNSHAPED, bindings={Place("kubernetes", "llm", "odd"): "openai:prod"})
+    rules = DiscoveryRules(UNSHAPED, bindings={ValueLocation("kubernetes", "llm", "odd"): "openai:prod"})
     assert secrets(read({"odd": OPENAI, "other": "x"}, rules)) == {"openai:prod": OPENAI}
     both = read({"odd": OPENAI, "other": KEY}, rules, provider="anthropic")
     assert secrets(both) == {"openai:prod": OPENAI, "anthropic:llm": KEY}
@@ -177,7 +177,7 @@ def test_a_name_alone_names_every_provider_s() -> None:
 
 def test_the_configuration_s_word_goes_first() -> None:
     """What it says of a profile, an annotation does not change."""
-    rules = Rules(UNSHAPED, overrides={"anthropic:llm": Override(mode=Mode.TOKEN, expires_at=5.0)})
+    rules = DiscoveryRules(UNSHAPED, overrides={"anthropic:llm": Override(mode=Mode.TOKEN, expires_at=5.0)})
     (profile,) = read({"x": TOKEN}, rules, provider="anthropic", mode="api_key", expires_at="2027-01-01T00:00:00Z").profiles
     assert (profile.mode, profile.expires_at, profile.fault) == (Mode.TOKEN, 5.0, "")
 

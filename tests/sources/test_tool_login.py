@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.material import Listed, Unavailable
+from equabot_broker.domain.material import SourceUnavailable, UnitsListed
 from equabot_broker.formats.tool_logins import CLAUDE, CODEX, QWEN, Tool
 from equabot_broker.sources.tool_login import ToolLogin, ToolLoginOptions
 from tests.fakes.following import RULES, following, live_watch
@@ -50,7 +50,7 @@ async def test_a_file_that_cannot_be_used_makes_the_source_unavailable(tmp_path:
     path.write_text(claude("secret-token")[:-9])
     async with following(source(path)) as events:
         broken = await events.event()
-        assert isinstance(broken, Unavailable)
+        assert isinstance(broken, SourceUnavailable)
         assert broken.fault.startswith(f"{path} is not usable: it breaks off in the middle (at byte ")
         assert "secret" not in broken.fault
         path.unlink()
@@ -81,7 +81,7 @@ async def test_a_login_of_no_use_is_a_fault_of_its_unit(tmp_path: Path) -> None:
     path.write_text(json.dumps({"claudeAiOauth": {"accessToken": "a", "refreshToken": "r"}}))
     async with following(source(path)) as events:
         listed = await events.event()
-        assert isinstance(listed, Listed)
+        assert isinstance(listed, UnitsListed)
         assert ["expiresAt is missing" in fault.message for unit in listed.units for fault in unit.faults] == [True]
 
 
@@ -101,7 +101,7 @@ async def test_other_tools_keep_theirs_elsewhere(
     os.utime(path, (1_900_000_000.5, 1_900_000_000.5))
     async with following(source(path, tool, "x_cli")) as events:
         listed = await events.event()
-        assert isinstance(listed, Listed)
+        assert isinstance(listed, UnitsListed)
         (profile,) = listed.units[0].profiles
         assert (profile.id, profile.expires_at) == (profile_id, expires_at)
         assert (profile.source, profile.unit, profile.origin) == (f"x_cli {path}", "", str(path))

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.files.dotenv import SIZE_MAX, statements
 from equabot_broker.files.reading import Unreadable
 from equabot_broker.providers import BUILT_IN
 from equabot_broker.sources._variables import parse_dotenv
 
-_RULES = Rules(BUILT_IN)
+_RULES = DiscoveryRules(BUILT_IN)
 
 
 def values(raw: bytes | str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from inotify_simple import INotify
 
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.material import Unit
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.sources._watching import Changes, Watch, _being_written
@@ -192,7 +192,7 @@ async def test_names_travel_and_nothing_else(tmp_path: Path) -> None:
 async def test_what_is_no_longer_wanted_is_no_longer_watched(tmp_path: Path) -> None:
     """Watches are scarce: a source that lives for months keeps no more than its files need."""
     watch = Watch(SystemClock())
-    source = Mounted(MountedOptions(tmp_path), rules=Rules(UNSHAPED), watch=watch)
+    source = Mounted(MountedOptions(tmp_path), rules=DiscoveryRules(UNSHAPED), watch=watch)
     async with following(source) as events:
         await events.next()
         before = len(watch._directories)

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.config.reading import Report
+from equabot_broker.config.reading import FaultReport
 from equabot_broker.config.vendors import Known
-from equabot_broker.domain.material import Fault, Listed
+from equabot_broker.domain.material import SourceFault, UnitsListed
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.timing.clock import SystemClock
-from equabot_broker.oauth.refreshing import Blame, Failure
+from equabot_broker.oauth.refreshing import Blame, RefreshFailure
 from equabot_broker.oauth.workload import SIZE_MAX, Workload
 from equabot_broker.sources.workload import Workloads
 from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
@@ -74,20 +74,20 @@ def workloads(vendors: IdentityExchange, file: Path, *names: str, within: float 
         for name in names or ("anthropic",)
     ]
     endpoint = HttpTokenEndpoint(within=within, connect_within=1.0)
-    return Workloads(made, catalog=Known(urls, Report()).catalog, clock=SystemClock(), endpoint=endpoint)
+    return Workloads(made, catalog=Known(urls, FaultReport()).catalog, clock=SystemClock(), endpoint=endpoint)
 
 
-async def held(source: Workloads) -> tuple[Profile, tuple[Fault, ...]]:
+async def held(source: Workloads) -> tuple[Profile, tuple[SourceFault, ...]]:
     """What the source says now of its one workload."""
     async with following(source) as events:
         event = await events.event()
-    assert isinstance(event, Listed)
+    assert isinstance(event, UnitsListed)
     [unit] = event.units
     [profile] = unit.profiles
     return profile, unit.faults
 
 
-async def failure(source: Workloads, profile: str = "anthropic:pod") -> Failure:
+async def failure(source: Workloads, profile: str = "anthropic:pod") -> RefreshFailure:
     """Why the exchange came to nothing."""
     failed = await source.exchange(profile)
     assert failed is not None
@@ -136,7 +136,7 @@ async def test_a_reread_tells_again_and_asks_nobody(vendors: IdentityExchange, t
         token_file.put("no token")
         source.reread()
         last = await events.event()
-    assert isinstance(last, Listed)
+    assert isinstance(last, UnitsListed)
     assert "holds no JWT" in last.units[0].faults[0].message
     assert vendors.asked == []
 
@@ -190,7 +190,7 @@ async def test_a_file_that_is_no_token_is_told(vendors: IdentityExchange, tmp_pa
     source = workloads(vendors, file)
     failed, (_, [fault]) = await failure(source), await held(source)
     assert failed.reason.startswith(why.format(file))
-    assert (fault, failed.retry_after) == (Fault(str(file), failed.reason), 15.0)
+    assert (fault, failed.retry_after) == (SourceFault(str(file), failed.reason), 15.0)
     assert "canary" not in failed.reason
     assert vendors.asked == []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from equabot_broker.engine.timing.clock import SystemClock
-from equabot_broker.formats.auth_document import Document, with_order
+from equabot_broker.formats.auth_document import AuthDocument, with_order
 from equabot_broker.ports import LockedStore, ProfileStore, StoreFault
 from equabot_broker.storage.agent_stores import AgentStores
 
@@ -18,7 +18,7 @@ def stores(tmp_path: Path) -> AgentStores:
     return AgentStores(tmp_path, clock=SystemClock())
 
 
-def ordered(provider: str, *ids: str) -> Callable[[Document], Document]:
+def ordered(provider: str, *ids: str) -> Callable[[AuthDocument], AuthDocument]:
     return lambda document: with_order(document, provider, ids)
 
 
@@ -91,7 +91,7 @@ async def test_a_cancelled_wait_leaves_nothing(stores: AgentStores, tmp_path: Pa
         with pytest.raises(asyncio.CancelledError):
             await waiting
         await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), 60)
-    assert stores.of("main").edit(lambda document: document) == Document()
+    assert stores.of("main").edit(lambda document: document) == AuthDocument()
 
 
 async def test_a_lock_that_comes_as_its_wait_is_cancelled_is_given_back(stores: AgentStores) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from equabot_broker.domain.untrusted_json import LARGEST
 from equabot_broker.engine.timing.clock import SystemClock
-from equabot_broker.formats.auth_document import Document, with_order
+from equabot_broker.formats.auth_document import AuthDocument, with_order
 from equabot_broker.ports import StoreFault
 from equabot_broker.storage.auth_profiles import AuthProfiles
 
@@ -40,7 +40,7 @@ def put(path: Path, content: bytes | dict[str, object]) -> Path:
     return path
 
 
-def ordered(*ids: str) -> Callable[[Document], Document]:
+def ordered(*ids: str) -> Callable[[AuthDocument], AuthDocument]:
     return lambda document: with_order(document, "anthropic", ids)
 
 
@@ -50,8 +50,8 @@ def mode(path: Path) -> int:
 
 def test_a_store_that_is_not_there_is_empty_and_reading_makes_nothing(store: AuthProfiles, path: Path) -> None:
     """Nothing is created before something is stored."""
-    assert store.read() == Document()
-    assert store.inspect() == (Document(), ())
+    assert store.read() == AuthDocument()
+    assert store.inspect() == (AuthDocument(), ())
     assert not path.parent.exists()
 
 
@@ -84,7 +84,7 @@ def test_an_unchanged_store_is_not_written(store: AuthProfiles, path: Path) -> N
     assert not path.exists()
     put(path, STORE)
     before = path.stat()
-    store.edit(lambda document: Document({**document.raw}))
+    store.edit(lambda document: AuthDocument({**document.raw}))
     assert path.stat() == before
 
 
@@ -273,7 +273,7 @@ def test_a_store_that_would_become_too_large_is_refused(store: AuthProfiles, pat
     """Or the next reading would refuse it."""
     put(path, STORE)
     with pytest.raises(StoreFault, match="would become larger than 4 MiB"):
-        store.edit(lambda document: Document({**document.raw, "note": "x" * LARGEST}))
+        store.edit(lambda document: AuthDocument({**document.raw, "note": "x" * LARGEST}))
     assert store.read().raw == STORE
 
 
@@ -282,7 +282,7 @@ def test_a_store_that_would_hold_too_many_profiles_is_refused(store: AuthProfile
     put(path, STORE)
     many = {f"openai:{n}": {"type": "api_key", "key": "k"} for n in range(1001)}
     with pytest.raises(StoreFault, match="cannot be written, for it holds more than 1,000 profiles"):
-        store.edit(lambda document: Document({**document.raw, "profiles": many}))
+        store.edit(lambda document: AuthDocument({**document.raw, "profiles": many}))
     assert store.read().raw == STORE
 
 
@@ -290,7 +290,7 @@ def test_a_change_that_fails_changes_nothing_and_gives_the_lock_back(store: Auth
     """The error is the change's own."""
     put(path, STORE)
 
-    def fail(_: Document) -> Document:
+    def fail(_: AuthDocument) -> AuthDocument:
         raise LookupError("no such profile")
 
     with pytest.raises(LookupError):
@@ -308,7 +308,7 @@ def test_several_edits_under_one_lock(store: AuthProfiles, path: Path) -> None:
         locked.edit(lambda document: with_order(document, "openai", ["openai:b"]))
     assert store.read().order == {"anthropic": ("anthropic:a",), "openai": ("openai:b",)}
     with pytest.raises(StoreFault, match="was given back"):
-        locked.replace(Document())
+        locked.replace(AuthDocument())
 
 
 def test_a_replacement_does_not_overwrite_what_another_wrote_past_the_lock(store: AuthProfiles, path: Path) -> None:
@@ -317,7 +317,7 @@ def test_a_replacement_does_not_overwrite_what_another_wrote_past_the_lock(store
     with store.locked() as locked:
         put(path, STORE | {"other": True})
         with pytest.raises(StoreFault, match="ignores its lock"):
-            locked.replace(Document())
+            locked.replace(AuthDocument())
         locked.edit(ordered("anthropic:default"))
     assert store.read().raw == STORE | {"other": True, "order": {"anthropic": ["anthropic:default"]}}
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
-from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.ports import LockedStore
 from equabot_broker.storage.login_places import LoginPlaces
 from tests.fakes.profile_store import MemoryProfileStore
@@ -38,8 +38,8 @@ async def entries(places: LoginPlaces, of: Profile) -> set[str]:
 async def test_a_unit_of_a_known_source_is_its_own_store_and_all_else_is_the_agents() -> None:
     """The same id, and the same name of a unit, in several places are several logins."""
     agents, cabinet = MemoryProfileStore(), Cabinet()
-    agents.documents |= {name: Document({"profiles": {f"p:{name}": {}}}) for name in ("main", "coder")}
-    cabinet.drawers.documents["coder"] = Document({"profiles": {"p:unit": {}}})
+    agents.documents |= {name: AuthDocument({"profiles": {f"p:{name}": {}}}) for name in ("main", "coder")}
+    cabinet.drawers.documents["coder"] = AuthDocument({"profiles": {"p:unit": {}}})
     places = LoginPlaces(agents, {"cabinet": cabinet})
     assert await entries(places, login("profile_store", "main")) == {"p:main"}
     assert await entries(places, login("profile_store", "coder", agent="coder")) == {"p:coder"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.formats.auth_document import with_entry, with_fields
 from equabot_broker.formats.tool_logins import CLAUDE, CODEX, QWEN, Tool
 from equabot_broker.ports import StoreFault
@@ -33,7 +33,7 @@ def write(file: Path, token: str, expires: float = 1.9e12) -> None:
 
 
 def sync(file: Path, store: AuthProfiles, tool: Tool = CLAUDE, *, ours: bool = False) -> bool:
-    rules = Rules(BUILT_IN, foreign_logins=frozenset()) if ours else Rules(BUILT_IN)
+    rules = DiscoveryRules(BUILT_IN, foreign_logins=frozenset()) if ours else DiscoveryRules(BUILT_IN)
     return sync_login(tool, file, SOURCE, store, rules=rules, clock=FakeClock())
 
 
@@ -174,13 +174,13 @@ def test_a_copy_goes_once_the_tool_is_logged_out(file: Path, store: AuthProfiles
     """P11: it is removed from the store; while the tool is logged in it stays, and so does what a person stored."""
     write(file, "one")
     sync(file, store)
-    assert forget_copy(CLAUDE, file, SOURCE, store, rules=Rules(BUILT_IN)) is False
+    assert forget_copy(CLAUDE, file, SOURCE, store, rules=DiscoveryRules(BUILT_IN)) is False
     file.unlink() if logged_out is None else file.write_text(logged_out)
-    assert forget_copy(CLAUDE, file, SOURCE, store, rules=Rules(BUILT_IN)) is True
+    assert forget_copy(CLAUDE, file, SOURCE, store, rules=DiscoveryRules(BUILT_IN)) is True
     assert store.read().entries == {}
     typed = {"type": "token", "provider": "anthropic", "token": "typed"}
     store.edit(lambda document: with_entry(document, "anthropic:claude-cli", typed))
-    assert forget_copy(CLAUDE, file, SOURCE, store, rules=Rules(BUILT_IN)) is False
+    assert forget_copy(CLAUDE, file, SOURCE, store, rules=DiscoveryRules(BUILT_IN)) is False
     assert store.read().entries == {"anthropic:claude-cli": typed}
 
 
@@ -189,5 +189,5 @@ def test_a_file_that_cannot_be_understood_costs_no_copy(file: Path, store: AuthP
     write(file, "one")
     sync(file, store)
     file.write_text('{"claudeAiOauth": {"acc')
-    assert forget_copy(CLAUDE, file, SOURCE, store, rules=Rules(BUILT_IN)) is False
+    assert forget_copy(CLAUDE, file, SOURCE, store, rules=DiscoveryRules(BUILT_IN)) is False
     assert "anthropic:claude-cli" in store.read().entries

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from equabot_broker.engine.timing.clock import SystemClock
-from equabot_broker.formats.auth_document import Document, with_order
+from equabot_broker.formats.auth_document import AuthDocument, with_order
 from equabot_broker.ports import ProfileStore, StoreFault
 from equabot_broker.storage.agent_stores import AgentStores
 from tests.fakes.profile_store import MemoryProfileStore
@@ -22,7 +22,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> AgentStores | Memor
 
 async def test_an_agent_without_a_store_has_an_empty_one(store: ProfileStore) -> None:
     """And every agent has its own; "" is `main`."""
-    assert await store.read("coder") == Document()
+    assert await store.read("coder") == AuthDocument()
     await store.edit("", lambda document: with_order(document, "p", ["p:a"]))
     assert (await store.read("main")).order == {"p": ("p:a",)}
     assert (await store.read("coder")).order == {}
@@ -31,7 +31,7 @@ async def test_an_agent_without_a_store_has_an_empty_one(store: ProfileStore) ->
 async def test_what_is_written_under_the_lock_is_read_after_it(store: ProfileStore) -> None:
     """In both ways of writing."""
     async with store.locked("main") as locked:
-        assert locked.document == Document()
+        assert locked.document == AuthDocument()
         await locked.replace(with_order(locked.document, "p", ["p:a"]))
         assert await locked.edit(lambda document: with_order(document, "q", ["q:b"])) == locked.document
     assert (await store.read("main")).order == {"p": ("p:a",), "q": ("q:b",)}
@@ -77,10 +77,10 @@ def _overwrite(store: AgentStores | MemoryProfileStore) -> None:
 async def test_what_a_change_raises_changes_nothing(store: ProfileStore) -> None:
     """And gives the lock back."""
 
-    def fail(_: Document) -> Document:
+    def fail(_: AuthDocument) -> AuthDocument:
         raise LookupError
 
     with pytest.raises(LookupError):
         await store.edit("main", fail)
     async with asyncio.timeout(60), store.locked("main") as locked:
-        assert locked.document == Document()
+        assert locked.document == AuthDocument()

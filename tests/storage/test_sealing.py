@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from equabot_broker.domain.untrusted_json import LARGEST, Malformed
 from equabot_broker.engine.timing.clock import SystemClock
-from equabot_broker.formats.auth_document import Document, with_entry, with_order
+from equabot_broker.formats.auth_document import AuthDocument, with_entry, with_order
 from equabot_broker.ports import StoreFault
 from equabot_broker.storage.agent_stores import AgentStores
 from equabot_broker.storage.auth_profiles import AuthProfiles
@@ -48,7 +48,7 @@ def store(tmp_path: Path, keys: bytes | None) -> AuthProfiles:
     return AuthProfiles(tmp_path / "auth-profiles.json", clock=SystemClock(), seal=seal)
 
 
-def filled(document: Document) -> Document:
+def filled(document: AuthDocument) -> AuthDocument:
     return with_entry(document, "anthropic:x", {"type": "api_key", "key": SECRET, "note": "é"})
 
 
@@ -219,7 +219,7 @@ def test_a_plain_store_that_only_speaks_of_sealing_is_plain(tmp_path: Path) -> N
 def test_the_largest_store_can_be_sealed_and_read(tmp_path: Path) -> None:
     """Sealing makes it longer than a plain one may be."""
     big = store(tmp_path, b64(ONE))
-    document = big.edit(lambda d: Document({**d.raw, "note": "x" * (LARGEST - 100)}))
+    document = big.edit(lambda d: AuthDocument({**d.raw, "note": "x" * (LARGEST - 100)}))
     assert big.read() == document
 
 
@@ -237,7 +237,7 @@ def test_nothing_of_cryptography_is_loaded_before_it_is_needed(tmp_path: Path) -
 # -- bound to a store and a write --------------------------------------------------------------------------------------
 
 
-def noted(name: str) -> Callable[[Document], Document]:
+def noted(name: str) -> Callable[[AuthDocument], AuthDocument]:
     return lambda document: with_entry(document, f"anthropic:{name}", {"type": "api_key", "key": SECRET})
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Catalog, Mode, Provider
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.engine.refresh.redemption import Kind, Outcome, Redeeming
-from equabot_broker.formats.auth_document import Document
+from equabot_broker.engine.refresh.redemption import Redemption, RedemptionKind, RedemptionOutcome
+from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.refresh_marks import digest
 from equabot_broker.formats.secret_logins import SecretLogins
 from equabot_broker.ports import StoreFault
@@ -41,13 +41,13 @@ class World:
         self.kube.put(PATH, {"metadata": {"name": "llm", "namespace": "ns"}, "data": data})
         self._brokers = 0
 
-    def broker(self) -> Redeeming:
+    def broker(self) -> Redemption:
         self._brokers += 1
         stores = SecretStores(self.kube, namespace="ns", clock=self.clock, holder=f"broker-{self._brokers}")
-        rules = Rules(Catalog({"acme": Provider(id="acme", token_url="https://login.acme.example/token")}))
-        return Redeeming(clock=self.clock, stores=stores, endpoint=self.endpoint, rules=rules)
+        rules = DiscoveryRules(Catalog({"acme": Provider(id="acme", token_url="https://login.acme.example/token")}))
+        return Redemption(clock=self.clock, stores=stores, endpoint=self.endpoint, rules=rules)
 
-    def document(self) -> Document:
+    def document(self) -> AuthDocument:
         found = self.kube.objects[PATH]
         values = {key: base64.b64decode(text) for key, text in found["data"].items()}
         return SecretLogins(values, found["metadata"].get("annotations", {})).document()
@@ -60,7 +60,7 @@ class World:
         """The API server."""
         self.kube.down = fault("Unreachable")
 
-    async def outlive_the_lock(self, broker: Redeeming) -> Outcome:
+    async def outlive_the_lock(self, broker: Redemption) -> RedemptionOutcome:
         """What the broker makes of it once it has seen nobody alive for long enough."""
         with pytest.raises(StoreFault, match="held by broker-"):
             await broker.redeem(LOGIN)
@@ -77,11 +77,11 @@ async def test_one_refreshes_and_the_others_adopt(world: World) -> None:
     """The whole way, with the marks where they belong and gone when it is over."""
     seen: list[dict[str, Any]] = []
     world.endpoint.meanwhile = lambda: seen.append(world.entry)
-    assert await world.broker().redeem(LOGIN) == Outcome(Kind.REFRESHED)
+    assert await world.broker().redeem(LOGIN) == RedemptionOutcome(RedemptionKind.REFRESHED)
     assert seen[0]["pendingRefresh"]["digest"] == digest(ENTRY)
     assert (world.entry["access"], world.entry["refresh"]) == ("at-2", "rt-2")
     assert world.kube.objects[PATH]["metadata"]["annotations"].keys() == {"equabot.dev/spent-refresh"}
-    assert await world.broker().redeem(LOGIN) == Outcome(Kind.ADOPTED)
+    assert await world.broker().redeem(LOGIN) == RedemptionOutcome(RedemptionKind.ADOPTED)
     assert world.endpoint.redeemed == ["rt-1"]
 
 
@@ -97,9 +97,9 @@ async def test_tokens_outlast_a_server_that_is_away(world: World) -> None:
     world.kube.down = None
     with pytest.raises(StoreFault, match="held by broker-1"):
         await other.redeem(LOGIN)
-    assert await holder.redeem(LOGIN) == Outcome(Kind.ADOPTED)
+    assert await holder.redeem(LOGIN) == RedemptionOutcome(RedemptionKind.ADOPTED)
     assert (world.entry["access"], world.endpoint.redeemed) == ("at-2", ["rt-1"])
-    assert await other.redeem(LOGIN) == Outcome(Kind.ADOPTED)
+    assert await other.redeem(LOGIN) == RedemptionOutcome(RedemptionKind.ADOPTED)
 
 
 async def test_who_ends_writes_what_it_has_and_sends_nothing(world: World) -> None:
@@ -113,7 +113,7 @@ async def test_who_ends_writes_what_it_has_and_sends_nothing(world: World) -> No
     world.kube.down = None
     await holder.settle()
     assert (list(holder.owed), world.entry["access"], world.endpoint.redeemed) == ([], "at-2", ["rt-1"])
-    assert await world.broker().redeem(LOGIN) == Outcome(Kind.ADOPTED)
+    assert await world.broker().redeem(LOGIN) == RedemptionOutcome(RedemptionKind.ADOPTED)
 
 
 async def test_who_is_taken_for_dead_and_comes_back_with_tokens_ends_every_doubt(world: World) -> None:
@@ -123,9 +123,9 @@ async def test_who_is_taken_for_dead_and_comes_back_with_tokens_ends_every_doubt
     with pytest.raises(StoreFault):
         await holder.redeem(LOGIN)
     world.kube.down = None
-    assert (await world.outlive_the_lock(other)).kind is Kind.ENDED
+    assert (await world.outlive_the_lock(other)).kind is RedemptionKind.ENDED
     assert world.entry["reauthRequired"]["code"] == "interrupted"
-    assert await holder.redeem(LOGIN) == Outcome(Kind.ADOPTED)
+    assert await holder.redeem(LOGIN) == RedemptionOutcome(RedemptionKind.ADOPTED)
     assert "reauthRequired" not in world.entry
     assert (world.entry["access"], world.endpoint.redeemed) == ("at-2", ["rt-1"])
 
@@ -163,7 +163,7 @@ async def test_tokens_that_come_late_with_the_same_refresh_token_do_not_hide_tha
     world.kube.objects[PATH]["metadata"]["annotations"]["equabot.dev/pending-refresh"] = mark
     world.kube.touch(PATH)
     world.clock.advance(600)
-    assert (await holder.redeem(LOGIN)).kind is Kind.ENDED
+    assert (await holder.redeem(LOGIN)).kind is RedemptionKind.ENDED
     assert world.endpoint.redeemed == ["rt-1"]
     assert world.entry["reauthRequired"]["code"] == "interrupted"
 
@@ -177,8 +177,8 @@ async def test_an_attempt_that_was_not_sent_after_all_is_taken_back(world: World
         await holder.redeem(LOGIN)
     world.kube.down = None
     world.endpoint.meanwhile = lambda: None
-    assert (await world.outlive_the_lock(other)).kind is Kind.ENDED
-    assert await holder.redeem(LOGIN) == Outcome(Kind.REFRESHED)
+    assert (await world.outlive_the_lock(other)).kind is RedemptionKind.ENDED
+    assert await holder.redeem(LOGIN) == RedemptionOutcome(RedemptionKind.REFRESHED)
     assert (world.entry["access"], "reauthRequired" in world.entry) == ("at-2", False)
 
 
@@ -187,11 +187,11 @@ async def test_of_two_that_both_believe_to_hold_the_lock_one_sends(world: World)
     first, second = world.broker(), world.broker()
     lease = "/apis/coordination.k8s.io/v1/namespaces/ns/leases/equabot-refresh-llm"
     replace = world.kube.replace
-    results: list[Outcome] = []
+    results: list[RedemptionOutcome] = []
 
     async def overtaken(path: str, body: dict[str, Any], *, timeout: float = 10.0) -> dict[str, Any]:
         if path == PATH and not results:
-            results.append(Outcome(Kind.FAILED))
+            results.append(RedemptionOutcome(RedemptionKind.FAILED))
             del world.kube.objects[lease]
             results.append(await second.redeem(LOGIN))
         return await replace(path, body, timeout=timeout)
@@ -199,7 +199,7 @@ async def test_of_two_that_both_believe_to_hold_the_lock_one_sends(world: World)
     world.kube.replace = overtaken  # type: ignore[method-assign]
     with pytest.raises(StoreFault, match="was changed while it was locked"):
         await first.redeem(LOGIN)
-    assert results[1:] == [Outcome(Kind.REFRESHED)]
+    assert results[1:] == [RedemptionOutcome(RedemptionKind.REFRESHED)]
     assert world.endpoint.redeemed == ["rt-1"]
     assert world.entry["access"] == "at-2"
 
@@ -210,6 +210,6 @@ async def test_an_older_manifest_does_not_bring_a_spent_token_back_to_life(world
     await world.broker().redeem(LOGIN)
     world.kube.objects[PATH]["data"] = old
     world.kube.touch(PATH)
-    assert await world.broker().redeem(LOGIN) == Outcome(Kind.ENDED)
+    assert await world.broker().redeem(LOGIN) == RedemptionOutcome(RedemptionKind.ENDED)
     assert world.endpoint.redeemed == ["rt-1"]
     assert world.entry["reauthRequired"]["code"] == "superseded"

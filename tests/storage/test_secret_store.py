@@ -14,7 +14,7 @@ import pytest
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
 from equabot_broker.engine.timing.clock import SystemClock
-from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.kube.api import KubeApi
 from equabot_broker.ports import Clock, StoreFault
 from equabot_broker.storage.secret_store import SecretOptions, SecretStores
@@ -43,15 +43,15 @@ def secret(**data: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": metadata, "data": encoded}
 
 
-def with_note(number: int) -> Callable[[Document], Document]:
+def with_note(number: int) -> Callable[[AuthDocument], AuthDocument]:
     """A change like that of a refresh."""
-    return lambda document: Document({
+    return lambda document: AuthDocument({
         **document.raw,
         "profiles": {**document.entries, "acme:me": {**document.entries["acme:me"], "access": f"at-{number}"}},
     })  # fmt: skip
 
 
-def access(document: Document) -> str:
+def access(document: AuthDocument) -> str:
     return str(document.entries["acme:me"]["access"])
 
 
@@ -405,7 +405,7 @@ async def test_tokens_for_which_a_secret_has_no_room_are_said_to_have_none(
         entry = {**locked.document.entries["acme:me"], "access": "a" * 2000}
         before = locked.document
         with pytest.raises(StoreFault, match=r"cannot be written: .* 1 MiB: move some of it"):
-            await locked.edit(lambda _: Document({**before.raw, "profiles": {"acme:me": entry}}))
+            await locked.edit(lambda _: AuthDocument({**before.raw, "profiles": {"acme:me": entry}}))
         await locked.edit(lambda document: document)
         assert locked.document == before
     await stores.close()

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from equabot_broker.domain.cooldowns import Usage
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.timing.clock import SystemClock
-from equabot_broker.formats.auth_document import Document, entry_of_token, with_entry, with_fields, without_entry
+from equabot_broker.formats.auth_document import AuthDocument, entry_of_token, with_entry, with_fields, without_entry
 from equabot_broker.formats.auth_entries import entry_ids, store_unit, with_order_of
 from equabot_broker.formats.auth_usage import with_usage
 from equabot_broker.providers import BUILT_IN
@@ -41,7 +41,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> AuthProfiles:
 
 def test_all_of_it_is_understood(store: AuthProfiles) -> None:
     """Every type, usage, orders; what is not ours to use is said."""
-    unit = store_unit(store.read(), rules=Rules(BUILT_IN), source="s", name="main", origin="f", owner="main")
+    unit = store_unit(store.read(), rules=DiscoveryRules(BUILT_IN), source="s", name="main", origin="f", owner="main")
     found = {profile.id: (profile.mode, profile.secret is not None, profile.refresh is not None) for profile in unit.profiles}
     assert found == {
         "anthropic:default": (Mode.API_KEY, True, False),
@@ -64,24 +64,24 @@ def test_all_of_it_is_understood(store: AuthProfiles) -> None:
     ]  # fmt: skip
 
 
-def _entry(document: Document) -> Document:
+def _entry(document: AuthDocument) -> AuthDocument:
     return with_entry(document, "anthropic:manual", entry_of_token("anthropic", SecretValue("t"), expires_at=FAR))
 
 
-def _token(document: Document) -> Document:
+def _token(document: AuthDocument) -> AuthDocument:
     return with_fields(document, "anthropic:me@example.com", {"access": "a", "refresh": "r", "expires": 1})
 
 
-def _usage(document: Document) -> Document:
+def _usage(document: AuthDocument) -> AuthDocument:
     name = entry_ids(document, BUILT_IN)["zai:default"]
     return with_usage(document, {name: Usage(last_used=FAR), "anthropic:manual": Usage(last_used=FAR)})
 
 
-def _order(document: Document) -> Document:
+def _order(document: AuthDocument) -> AuthDocument:
     return with_order_of(document, "zai", ["zai:default"], BUILT_IN)
 
 
-def _removed(document: Document) -> Document:
+def _removed(document: AuthDocument) -> AuthDocument:
     return without_entry(document, "anthropic:me@example.com")
 
 
@@ -119,7 +119,7 @@ ME = "anthropic:me@example.com"
     ],
 )  # fmt: skip
 def test_a_change_touches_what_it_is_for(
-    store: AuthProfiles, change: Callable[[Document], Document], expected: dict[str, Any]
+    store: AuthProfiles, change: Callable[[AuthDocument], AuthDocument], expected: dict[str, Any]
 ) -> None:
     """Everything else, unknown entries, sections and fields included, is as the seed's system left it, in its order."""
     store.edit(change)

@@ -25,7 +25,7 @@ from equabot_broker.domain.suspension import Suspension
 from equabot_broker.ports import StateStore, StoredState, StoredVersion
 from equabot_broker.storage._state_file import open_for_reading
 from equabot_broker.storage._state_tables import MIGRATIONS, Moment, read_state
-from equabot_broker.storage.glimpse import Glimpse
+from equabot_broker.storage.read_only_state import ReadOnlyState
 from equabot_broker.storage.state import SqliteStateStore, StateTooNew, boot_id
 from tests.fakes.clock import FakeClock
 
@@ -331,7 +331,7 @@ def test_somebody_who_only_looks_reads_a_store_of_the_first_version(path: Path, 
     """And leaves it as it is."""
     from_the_first_version(path)
     before = path.read_bytes()
-    assert Glimpse(path, clock=clock).load().pins == {("main", "talk", "anthropic"): ("anthropic:env", True)}
+    assert ReadOnlyState(path, clock=clock).load().pins == {("main", "talk", "anthropic"): ("anthropic:env", True)}
     assert path.read_bytes() == before
 
 
@@ -364,7 +364,7 @@ async def test_somebody_who_only_looks_sees_who_is_suspended(opened: Opener, pat
     store = opened()
     await suspend(store)
     store.close()
-    assert Glimpse(path, clock=clock).load().suspensions == {"coder": SUSPENSION}
+    assert ReadOnlyState(path, clock=clock).load().suspensions == {"coder": SUSPENSION}
 
 
 def test_an_empty_file_is_an_empty_store(opened: Opener, path: Path) -> None:
@@ -745,7 +745,7 @@ from pathlib import Path
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.policies import Delivery
-from equabot_broker.storage.glimpse import Glimpse
+from equabot_broker.storage.read_only_state import ReadOnlyState
 from equabot_broker.storage.state import SqliteStateStore
 clock = SystemClock()
 store = SqliteStateStore(Path(sys.argv[1]), clock=clock)

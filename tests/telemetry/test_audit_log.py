@@ -12,7 +12,17 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.domain.audit import Anchored, Doubt, Head, Summary, Unsound, Verifying, anchor_line, parse_anchor, unseal
+from equabot_broker.domain.audit import (
+    Anchored,
+    AuditDoubt,
+    Head,
+    Summary,
+    Unsound,
+    Verifying,
+    anchor_line,
+    parse_anchor,
+    unseal,
+)
 from equabot_broker.domain.errors import AuditUnavailable, CannotStart
 from equabot_broker.telemetry import events as told
 from equabot_broker.telemetry._audit_anchor import UNHELD
@@ -303,7 +313,7 @@ def test_without_an_anchor_a_cut_is_not_seen_but_the_blindness_is(broker: Broker
     broker.path.write_bytes(b"".join(lines[:-1]))
     broker.anchor.write_text("rubbish")
     broker.starts().close()
-    assert verified(broker.path).doubts == (Doubt.UNREADABLE,)
+    assert verified(broker.path).doubts == (AuditDoubt.UNREADABLE,)
     with pytest.raises(Unsound, match="noted"):
         verified(broker.path, noted=(noted,))
 
@@ -346,13 +356,13 @@ def exchange(broker: Broker) -> None:
     broker.anchor.write_bytes(anchor_line(Anchored(Head(2, "0" * 64))))
 
 
-DOUBTFUL: dict[Callable[[Broker], None], Doubt] = {
-    lose: Doubt.MISSING,
-    spoil: Doubt.UNREADABLE,
-    empty: Doubt.UNREADABLE,
-    cut: Doubt.AHEAD,
-    roll_back: Doubt.BEHIND,
-    exchange: Doubt.FOREIGN,
+DOUBTFUL: dict[Callable[[Broker], None], AuditDoubt] = {
+    lose: AuditDoubt.MISSING,
+    spoil: AuditDoubt.UNREADABLE,
+    empty: AuditDoubt.UNREADABLE,
+    cut: AuditDoubt.AHEAD,
+    roll_back: AuditDoubt.BEHIND,
+    exchange: AuditDoubt.FOREIGN,
 }
 
 
@@ -385,7 +395,7 @@ def test_an_anchor_that_does_not_vouch_is_an_error_until_it_is_accepted(
     log = broker.starts()
     assert log.doubt == ""
     log.close()
-    if doubt in (Doubt.AHEAD, Doubt.FOREIGN):
+    if doubt in (AuditDoubt.AHEAD, AuditDoubt.FOREIGN):
         with pytest.raises(Unsound, match="missing or changed"):
             verified(broker.path)
     else:
@@ -414,7 +424,7 @@ def test_a_log_that_is_gone_as_a_whole_is_an_error_until_it_is_accepted(broker: 
     log.close()
     log = broker.starts()
     assert "is empty or gone" in log.doubt
-    assert verified(broker.path).doubts == (Doubt.GONE,)
+    assert verified(broker.path).doubts == (AuditDoubt.GONE,)
     log.accept()
     log.close()
     assert (verified(broker.path).doubts, verified(broker.path).accepted) == ((), 1)
@@ -521,7 +531,7 @@ def test_an_anchor_that_cannot_be_written_is_said(broker: Broker, caplog: pytest
     broker.anchor.symlink_to(kept)
     log = broker.starts()
     log.record(GRANTED)
-    assert log.anchor_faults == {Doubt.UNREADABLE.value, UNHELD}
+    assert log.anchor_faults == {AuditDoubt.UNREADABLE.value, UNHELD}
     assert len([record for record in caplog.records if "cannot be written" in record.getMessage()]) == 1
     assert not kept.exists()
     broker.anchor.unlink()

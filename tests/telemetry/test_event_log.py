@@ -12,13 +12,13 @@ from equabot_broker.telemetry.events import (
     Event,
     LeaseDenied,
     LeaseGranted,
-    ReauthRequired,
-    RefreshFailed,
+    LoginRefused,
+    RefreshAttemptFailed,
     RefreshSucceeded,
     RenewalDenied,
     SourceDoubted,
     SourceStale,
-    StoreFault,
+    StoreFaulted,
 )
 
 GRANTED = LeaseGranted(agent="main", provider="anthropic", profile="anthropic:env", delivery="raw", seconds=900.0)
@@ -46,10 +46,13 @@ def test_an_event_is_a_line_with_its_fields(caplog: pytest.LogCaptureFixture) ->
         (LeaseDenied(agent="main", provider="anthropic", reason="POLICY_DENIED"), logging.INFO),
         (SourceDoubted(source="env", faults=("a", "b")), logging.WARNING),
         (SourceStale(source="env", fault="gone"), logging.WARNING),
-        (StoreFault(fault="full"), logging.ERROR),
+        (StoreFaulted(fault="full"), logging.ERROR),
         (RefreshSucceeded(profile="acme:me", provider="acme", adopted=False, seconds=0.3), logging.INFO),
-        (RefreshFailed(profile="acme:me", provider="acme", outcome="transient", reason="503", retry_in=2.0), logging.WARNING),
-        (ReauthRequired(profile="acme:me", provider="acme", reason="invalid_grant", command="log in"), logging.ERROR),
+        (
+            RefreshAttemptFailed(profile="acme:me", provider="acme", outcome="transient", reason="503", retry_in=2.0),
+            logging.WARNING,
+        ),
+        (LoginRefused(profile="acme:me", provider="acme", reason="invalid_grant", command="log in"), logging.ERROR),
         (state("ok"), logging.INFO),
         (state("expiring"), logging.WARNING),
         (state("rejected"), logging.WARNING),

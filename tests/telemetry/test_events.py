@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError, fields
 import pytest
 
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.telemetry.events import Draining, Event, Events, LeaseGranted, SourceRecovered, StoreFault, StoreRecovered
+from equabot_broker.telemetry.events import Draining, Event, Events, LeaseGranted, SourceRecovered, StoreFaulted, StoreRecovered
 
 GRANTED = LeaseGranted(agent="main", provider="anthropic", profile="anthropic:env", delivery="raw", seconds=900.0)
 
@@ -33,7 +33,7 @@ def test_an_event_does_not_change() -> None:
 
 def test_different_events_are_never_equal() -> None:
     """A test that compares whole events cannot mistake one kind for another."""
-    events: list[Event] = [StoreFault(fault="x"), SourceRecovered(source="x"), Draining(reason="x")]
+    events: list[Event] = [StoreFaulted(fault="x"), SourceRecovered(source="x"), Draining(reason="x")]
     assert len(set(events)) == 3
     assert LeaseGranted(agent="main", provider="anthropic", profile="anthropic:env", delivery="raw", seconds=900.0) == GRANTED
 

@@ -25,10 +25,10 @@ from equabot_broker.telemetry.events import (
     GatewayUsed,
     LeaseDenied,
     LeaseGranted,
+    LoginRefused,
     OutcomeReported,
     ProfilesChanged,
-    ReauthRequired,
-    RefreshFailed,
+    RefreshAttemptFailed,
     RefreshSucceeded,
     StoreRecovered,
 )
@@ -123,8 +123,8 @@ async def test_counters_count_what_was_heard() -> None:
     login = {"profile": "acme:me", "provider": "acme"}
     refreshes = [
         *(RefreshSucceeded(**login, adopted=adopted, seconds=0.1) for adopted in (False, True, False)),
-        *(RefreshFailed(**login, outcome=blame, reason="503", retry_in=1.0) for blame in ("transient", "uncertain")),
-        ReauthRequired(**login, reason="invalid_grant", command="log in"),
+        *(RefreshAttemptFailed(**login, outcome=blame, reason="503", retry_in=1.0) for blame in ("transient", "uncertain")),
+        LoginRefused(**login, reason="invalid_grant", command="log in"),
     ]
     request = {"agent": "main", "provider": "anthropic", "lease": "l", "method": "POST", "route": "/v1/messages"}
     passed = {**request, "session": "", "profile": "anthropic:env"}

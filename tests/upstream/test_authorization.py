@@ -8,7 +8,7 @@ import pytest
 
 from equabot_broker.domain.provider import Provider
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.oauth.authorization import ENTROPY, Attempt, Code, Refusal, begin
+from equabot_broker.oauth.authorization import ENTROPY, Attempt, AuthorizationRefusal, Code, begin
 from equabot_broker.providers import PROVIDERS
 from equabot_broker.upstream.authorization import await_device, begin_device, redeem
 from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
@@ -60,7 +60,7 @@ async def test_a_device_that_nobody_confirms_ends(vendor: AuthorizationServer, p
     vendor.pending = 10**6
     patience, endpoint, mine = Patience(), HttpTokenEndpoint(), attempt()
     device = replace(await begin_device(endpoint, provider, mine), interval=10.0, lives=35.0)
-    with pytest.raises(Refusal, match="nobody logged in in time"):
+    with pytest.raises(AuthorizationRefusal, match="nobody logged in in time"):
         await await_device(endpoint, provider, mine, device, now=patience.now, sleep=patience.sleep)
     assert sum(patience.waited) == 40.0
 
@@ -69,12 +69,12 @@ async def test_a_verifier_of_another_login_redeems_nothing(vendor: Authorization
     """That is what PKCE is for."""
     patience, endpoint = Patience(), HttpTokenEndpoint()
     device = await begin_device(endpoint, provider, attempt())
-    with pytest.raises(Refusal, match="invalid_grant"):
+    with pytest.raises(AuthorizationRefusal, match="invalid_grant"):
         await await_device(endpoint, provider, attempt(), device, now=patience.now, sleep=patience.sleep)
 
 
 async def test_an_endpoint_that_is_away_is_told(provider: Provider) -> None:
     """The code may be used again: nothing was redeemed."""
     away = replace(provider, token_url="http://127.0.0.1:1/token")
-    with pytest.raises(Refusal, match=r"cannot connect to 127\.0\.0\.1"):
+    with pytest.raises(AuthorizationRefusal, match=r"cannot connect to 127\.0\.0\.1"):
         await redeem(HttpTokenEndpoint(), away, attempt("http://x"), Code(SecretValue("c")), now=Patience().now)

@@ -10,9 +10,9 @@ from pathlib import Path
 import certifi
 import pytest
 
-from equabot_broker.domain.probing import Request, Verdict
+from equabot_broker.domain.probing import ProbeRequest, Verdict
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.oauth.refreshing import Answer, Blame, Failure, TokenRequest
+from equabot_broker.oauth.refreshing import Blame, RefreshFailure, TokenAnswer, TokenRequest
 from equabot_broker.upstream.clients import outside_faults, trust
 from equabot_broker.upstream.probe import probe
 from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
@@ -71,8 +71,8 @@ async def test_what_httpx_does_not_like_and_nobody_needs_is_no_fault(environ: py
     for name, value in ODD[what].items():
         environ.setenv(name, value)
     async with vendor() as url:
-        assert isinstance(await HttpTokenEndpoint().ask(replace(ASKED, url=url)), Answer)
-        found = await probe({"one": Request(url, b"", {}, "GET")})
+        assert isinstance(await HttpTokenEndpoint().ask(replace(ASKED, url=url)), TokenAnswer)
+        found = await probe({"one": ProbeRequest(url, b"", {}, "GET")})
     assert found["one"].verdict is not Verdict.UNKNOWN
 
 
@@ -86,9 +86,9 @@ async def test_what_a_request_needs_and_cannot_have_is_said(environ: pytest.Monk
     endpoint = HttpTokenEndpoint()
     async with vendor() as url:
         failed = await endpoint.ask(replace(ASKED, url=url))
-        assert isinstance(failed, Failure)
+        assert isinstance(failed, RefreshFailure)
         assert (failed.blame, failed.code) == (Blame.TRANSIENT, "environment")
-        found = await probe({"one": Request(url, b"", {}, "GET")})
+        found = await probe({"one": ProbeRequest(url, b"", {}, "GET")})
         assert found["one"].verdict is Verdict.UNKNOWN
         shown = [str(fault) for fault in outside_faults()]
         for text in (failed.reason, found["one"].reason, *shown):
@@ -96,7 +96,7 @@ async def test_what_a_request_needs_and_cannot_have_is_said(environ: pytest.Monk
             assert "pa55word" not in text
         if "SSL_CERT_FILE" in variables and what != "a directory":
             (tmp_path / Path(variables["SSL_CERT_FILE"]).name).write_text(certifi.contents())
-            assert isinstance(await endpoint.ask(replace(ASKED, url=url)), Answer), "it works again by itself"
+            assert isinstance(await endpoint.ask(replace(ASKED, url=url)), TokenAnswer), "it works again by itself"
 
 
 def test_only_the_named_authorities_are_trusted(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from equabot_broker.domain.cooldowns import Outcome
-from equabot_broker.domain.probing import Found, Request, Verdict
+from equabot_broker.domain.probing import ProbeRequest, ProbeResult, Verdict
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Catalog, Mode
 from equabot_broker.domain.secret_value import SecretValue
@@ -18,8 +18,8 @@ from equabot_broker.upstream.probe import AT_ONCE, WITHIN, HttpProbes, probe
 from tests.fakes.upstream import Answer, Upstream
 
 
-def asked(url: str, path: str = "/v1/messages") -> Request:
-    return Request(f"{url}{path}", b"{}", {"x-api-key": "s3cret"})
+def asked(url: str, path: str = "/v1/messages") -> ProbeRequest:
+    return ProbeRequest(f"{url}{path}", b"{}", {"x-api-key": "s3cret"})
 
 
 async def test_every_request_is_answered_under_its_name() -> None:
@@ -29,7 +29,7 @@ async def test_every_request_is_answered_under_its_name() -> None:
         first = await probe({"a": asked(upstream.url)})
         assert first["a"].verdict is Verdict.AUTH
         found = await probe({name: asked(upstream.url) for name in "bcd"})
-        assert dict(found) == {name: Found(Verdict.OK) for name in "bcd"}
+        assert dict(found) == {name: ProbeResult(Verdict.OK) for name in "bcd"}
         assert [received.headers["x-api-key"] for received in upstream.received] == ["s3cret"] * 4
         assert upstream.received[0].headers["user-agent"] == "equabot-broker"
 
@@ -74,7 +74,7 @@ async def test_a_provider_that_does_not_answer_is_a_timeout() -> None:
     assert WITHIN == 8.0
     with slow(threading.Event(), [], threading.Event()) as url:
         found = await probe({"a": asked(url)}, within=0.1)
-    assert found == {"a": Found(Verdict.TIMEOUT, "no answer within 0.1 s")}
+    assert found == {"a": ProbeResult(Verdict.TIMEOUT, "no answer within 0.1 s")}
 
 
 async def test_two_are_asked_at_a_time() -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.oauth.refreshing import LARGEST, Answer, Blame, Failure, TokenRequest, Tokens, read_answer
+from equabot_broker.oauth.refreshing import LARGEST, Blame, RefreshFailure, TokenAnswer, TokenRequest, Tokens, read_answer
 from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
 from tests.fakes.token_endpoint import TokenEndpoint
 
-LOST = Failure(Blame.UNCERTAIN, "no_answer", "the token endpoint was asked, and its answer is lost")
+LOST = RefreshFailure(Blame.UNCERTAIN, "no_answer", "the token endpoint was asked, and its answer is lost")
 ASKED = TokenRequest("http://unset", "json", {"grant_type": "refresh_token", "refresh_token": SecretValue("rt-canary")})
 
 
@@ -34,7 +34,7 @@ def request(endpoint: TokenEndpoint, refresh: str, *, encoding: str = "json") ->
     )
 
 
-async def asked(endpoint: TokenEndpoint, refresh: str, **options: float) -> Answer | Failure:
+async def asked(endpoint: TokenEndpoint, refresh: str, **options: float) -> TokenAnswer | RefreshFailure:
     return await HttpTokenEndpoint(**options).ask(request(endpoint, refresh))
 
 
@@ -71,7 +71,7 @@ async def test_it_is_asked_in_its_encoding(endpoint: TokenEndpoint, encoding: st
     """And answers with tokens."""
     login = endpoint.login("me")
     answer = await HttpTokenEndpoint().ask(request(endpoint, login["refresh"], encoding=encoding))
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, TokenAnswer)
     assert isinstance(read_answer(answer, now=0.0), Tokens)
     headers, fields = endpoint.received[0]
     assert headers["content-type"] == kind
@@ -93,7 +93,7 @@ async def test_a_redirect_is_not_followed(endpoint: TokenEndpoint) -> None:
     """A refresh token goes where it is meant to go."""
     endpoint.faults = ["redirect"]
     answer = await asked(endpoint, endpoint.login("me")["refresh"])
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, TokenAnswer)
     assert (answer.status, len(endpoint.received)) == (302, 1)
 
 
@@ -105,7 +105,7 @@ async def test_what_answers_is_an_answer(endpoint: TokenEndpoint, fault: str) ->
     """However strange; what it means is for the domain to say. It is asked once."""
     endpoint.faults = [fault]
     answer = await asked(endpoint, endpoint.login("me")["refresh"])
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, TokenAnswer)
     assert answer.status == (int(fault[5:]) if fault.startswith("http") else 200)
     assert answer.retry_after == ("1" if fault in ("http_429", "http_503") else "")
     assert len(endpoint.received) == 1
@@ -130,9 +130,9 @@ async def test_a_refusal_stands_without_its_body() -> None:
     """The status says that nothing was spent, also when the rest never comes."""
     head = b"HTTP/1.1 503 Unavailable\r\nretry-after: 9\r\ncontent-length: 99\r\n\r\n"
     async with answering(head, b"x", hangs=True) as url:
-        assert await HttpTokenEndpoint(within=0.3).ask(replace(ASKED, url=url)) == Answer(503, b"", "9")
+        assert await HttpTokenEndpoint(within=0.3).ask(replace(ASKED, url=url)) == TokenAnswer(503, b"", "9")
     async with answering(head, b"x") as url:
-        assert await HttpTokenEndpoint().ask(replace(ASKED, url=url)) == Answer(503, b"", "9")
+        assert await HttpTokenEndpoint().ask(replace(ASKED, url=url)) == TokenAnswer(503, b"", "9")
 
 
 async def test_a_body_without_end_is_cut_off() -> None:
@@ -140,7 +140,7 @@ async def test_a_body_without_end_is_cut_off() -> None:
     flood = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (4 * LARGEST)
     async with answering(flood) as url:
         answer = await HttpTokenEndpoint().ask(replace(ASKED, url=url))
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, TokenAnswer)
     assert len(answer.body) == LARGEST + 1
 
 
@@ -160,7 +160,7 @@ async def test_where_nobody_listens_nothing_is_spent() -> None:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/token"
         found = await HttpTokenEndpoint().ask(replace(ASKED, url=url))
-    assert found == Failure(Blame.TRANSIENT, "unreachable", "cannot connect to 127.0.0.1")
+    assert found == RefreshFailure(Blame.TRANSIENT, "unreachable", "cannot connect to 127.0.0.1")
 
 
 async def test_who_does_not_pick_up_is_not_waited_for_long() -> None:
@@ -174,14 +174,14 @@ async def test_who_does_not_pick_up_is_not_waited_for_long() -> None:
             second.connect_ex(address)
             asking = HttpTokenEndpoint(connect_within=0.2)
             found = await asking.ask(replace(ASKED, url=f"http://127.0.0.1:{address[1]}/token"))
-    assert found == Failure(Blame.TRANSIENT, "unreachable", "cannot connect to 127.0.0.1 within 0.2 s")
+    assert found == RefreshFailure(Blame.TRANSIENT, "unreachable", "cannot connect to 127.0.0.1 within 0.2 s")
 
 
 @pytest.mark.parametrize("url", ["", "ftp://a.example", "http://", "http://[::1", "http://a:b:c", "https://\0"])
 async def test_what_is_no_url_is_no_endpoint(url: str) -> None:
     """A mistake in the configuration spends nothing and ends nothing."""
     found = await HttpTokenEndpoint().ask(replace(ASKED, url=url))
-    assert isinstance(found, Failure)
+    assert isinstance(found, RefreshFailure)
     assert found.blame is Blame.TRANSIENT
 
 
@@ -198,7 +198,7 @@ async def test_a_certificate_nobody_vouches_for_gets_no_token(tmp_path: Path) ->
     async with await asyncio.start_server(listen, "127.0.0.1", 0, ssl=context) as server:
         url = f"https://localhost:{server.sockets[0].getsockname()[1]}/token"
         found = await HttpTokenEndpoint().ask(replace(ASKED, url=url))
-    assert isinstance(found, Failure)
+    assert isinstance(found, RefreshFailure)
     assert (found.blame, found.code) == (Blame.TRANSIENT, "untrusted")
     assert heard in ([], [b""])
 
@@ -241,7 +241,7 @@ async def test_nothing_of_it_is_told(endpoint: TokenEndpoint, fault: str, caplog
     login = endpoint.login("me")
     endpoint.faults = [fault]
     found = await asked(endpoint, login["refresh"], within=0.5)
-    meant = found if isinstance(found, Failure) else read_answer(found, now=0.0)
+    meant = found if isinstance(found, RefreshFailure) else read_answer(found, now=0.0)
     told = repr(found) + repr(meant) + caplog.text
     assert login["refresh"] not in told
     assert all(entry.access not in told for entry in endpoint.ledger() if entry.access)

@@ -11,7 +11,7 @@ from equabot_broker.domain.errors import ProfileNotFound, StateUnavailable
 from equabot_broker.domain.known_names import no_profile
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.engine.timing.clock import SystemClock
-from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.auth_entries import entry_ids
 from equabot_broker.formats.auth_usage import usage_of, with_usage
 from equabot_broker.storage.state import SqliteStateStore
@@ -55,7 +55,7 @@ def _in_store(config: Config, agent: str, profile: str) -> set[str]:
     if not store.path.exists():
         return ended
 
-    def cleared(document: Document) -> Document:
+    def cleared(document: AuthDocument) -> AuthDocument:
         name = entry_ids(document, config.catalog).get(profile)
         usage = Usage() if name is None else usage_of(document, name)
         ended.update(held_against(usage, 0, now=clock.now()))

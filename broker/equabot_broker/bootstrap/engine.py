@@ -9,23 +9,23 @@ from equabot_broker.bootstrap.stores import agent_stores, login_places, mirrors,
 from equabot_broker.config.model import Config
 from equabot_broker.domain.policies import Delivery
 from equabot_broker.engine.availability import Availability
-from equabot_broker.engine.expiry import Expiring
+from equabot_broker.engine.expiry import Expiry
 from equabot_broker.engine.health import Readiness
-from equabot_broker.engine.leases.gateway_access import Spending
-from equabot_broker.engine.leases.outcomes import Reporting
-from equabot_broker.engine.leases.service import Leasing
+from equabot_broker.engine.leases.gateway_access import GatewayAccess
+from equabot_broker.engine.leases.outcomes import Outcomes
+from equabot_broker.engine.leases.service import LeaseService
 from equabot_broker.engine.leases.suspending import Suspending
 from equabot_broker.engine.leases.suspensions import Suspensions
-from equabot_broker.engine.profiles.confirmation import Confirming
-from equabot_broker.engine.profiles.ingest import Followed, Ingesting
-from equabot_broker.engine.profiles.order_override import Ordering
-from equabot_broker.engine.profiles.registry import Standings
-from equabot_broker.engine.profiles.resolver import Choosing
+from equabot_broker.engine.profiles.confirmation import Confirmation
+from equabot_broker.engine.profiles.ingest import FollowedSource, Ingest
+from equabot_broker.engine.profiles.order_override import OrderOverrides
+from equabot_broker.engine.profiles.registry import ProfileRegistry
+from equabot_broker.engine.profiles.resolver import Resolver
 from equabot_broker.engine.profiles.suitability import Suitability
-from equabot_broker.engine.refresh.login_mirror import Mirroring
-from equabot_broker.engine.refresh.redemption import Redeeming
-from equabot_broker.engine.refresh.scheduler import Refreshing
-from equabot_broker.engine.refresh.usage_sync import Remembering
+from equabot_broker.engine.refresh.login_mirror import LoginMirror
+from equabot_broker.engine.refresh.redemption import Redemption
+from equabot_broker.engine.refresh.scheduler import RefreshScheduler
+from equabot_broker.engine.refresh.usage_sync import UsageSync
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.envoy.options import GatewayMode
 from equabot_broker.ports import StateStore
@@ -40,16 +40,16 @@ class Engine:
 
     def __init__(self, config: Config, *, clock: SystemClock, store: StateStore, events: Events) -> None:
         stored = store.load()
-        self.standings = Standings(
+        self.registry = ProfileRegistry(
             clock=clock, store=store, events=events, warn_within=config.expiry.warn_within, usage=stored.usage
         )
         self.suitability = Suitability(clock=clock, catalog=config.catalog)
-        self.choosing = Choosing(
+        self.resolver = Resolver(
             clock=clock,
             store=store,
             catalog=config.catalog,
             policies=config.policies,
-            standings=self.standings,
+            registry=self.registry,
             suitability=self.suitability,
             configured_order=config.order,
             orders=stored.orders,
@@ -59,39 +59,39 @@ class Engine:
         self._clock = clock
         self._config = config
         self._sources = build_sources(config, clock)
-        self.ingesting = Ingesting(
+        self.ingest = Ingest(
             self._sources.all,
             tail=self._sources.tail,
             clock=clock,
             store=store,
             events=events,
-            standings=self.standings,
+            registry=self.registry,
             stale_budget=config.expiry.stale_budget,
             versions=stored.versions,
         )
         self._stores = stores = agent_stores(config, clock)
-        self.ordering = Ordering(
-            choosing=self.choosing, ingesting=self.ingesting, standings=self.standings, stores=_followed(config, stores)
+        self.ordering = OrderOverrides(
+            resolver=self.resolver, ingest=self.ingest, registry=self.registry, stores=_followed(config, stores)
         )
-        self.mirroring = Mirroring(clock=clock, standings=self.standings, mirrors=mirrors(config, clock))
-        self.remembering = Remembering(clock=clock, standings=self.standings, stores=stores, catalog=config.catalog)
+        self.login_mirror = LoginMirror(clock=clock, registry=self.registry, mirrors=mirrors(config, clock))
+        self.usage_sync = UsageSync(clock=clock, registry=self.registry, stores=stores, catalog=config.catalog)
         self.logins = login_places(config, stores, clock)
-        self._redeeming = Redeeming(clock=clock, stores=self.logins, endpoint=HttpTokenEndpoint(), rules=config.rules)
-        self.refreshing = Refreshing(
+        self._redemption = Redemption(clock=clock, stores=self.logins, endpoint=HttpTokenEndpoint(), rules=config.rules)
+        self.refreshing = RefreshScheduler(
             clock=clock,
             events=events,
-            standings=self.standings,
-            redeeming=self._redeeming,
-            reread=self.ingesting.look_again,
+            registry=self.registry,
+            redemption=self._redemption,
+            reread=self.ingest.look_again,
             chance=random.random,
             identities=self._sources.identities,
         )
         self._probes = HttpProbes(config.catalog, allowed=config.probe)
-        self.confirming = Confirming(clock=clock, events=events, standings=self.standings, probes=self._probes)
-        self.reporting = Reporting(
+        self.confirming = Confirmation(clock=clock, events=events, registry=self.registry, probes=self._probes)
+        self.reporting = Outcomes(
             clock=clock,
             policies=config.policies,
-            standings=self.standings,
+            registry=self.registry,
             suitability=self.suitability,
             refreshing=self.refreshing,
             confirming=self.confirming,
@@ -99,13 +99,13 @@ class Engine:
             chance=random.random,
         )
         self.suspensions = Suspensions(stored.suspensions)
-        self.leasing = Leasing(
+        self.lease_service = LeaseService(
             clock=clock,
             store=store,
             events=events,
             policies=config.policies,
-            choosing=self.choosing,
-            standings=self.standings,
+            resolver=self.resolver,
+            registry=self.registry,
             reporting=self.reporting,
             options=config.leases,
             deliveries=_deliveries(config),
@@ -117,30 +117,32 @@ class Engine:
             store=store,
             events=events,
             policies=config.policies,
-            leasing=self.leasing,
+            lease_service=self.lease_service,
             suspensions=self.suspensions,
         )
-        self.spending = Spending(
+        self.gateway_access = GatewayAccess(
             clock=clock,
             events=events,
             policies=config.policies,
-            standings=self.standings,
-            leasing=self.leasing,
+            registry=self.registry,
+            lease_service=self.lease_service,
             refreshing=self.refreshing,
             reporting=self.reporting,
         )
-        self.expiring = Expiring(clock=clock, store=store, events=events, leasing=self.leasing, standings=self.standings)
+        self.expiring = Expiry(
+            clock=clock, store=store, events=events, lease_service=self.lease_service, registry=self.registry
+        )
         self.availability = Availability(
             policies=config.policies,
-            standings=self.standings,
-            choosing=self.choosing,
-            leasing=self.leasing,
+            registry=self.registry,
+            resolver=self.resolver,
+            lease_service=self.lease_service,
             suspensions=self.suspensions,
         )
         self.readiness = Readiness(
             catalog=config.catalog,
-            standings=self.standings,
-            ingesting=self.ingesting,
+            registry=self.registry,
+            ingest=self.ingest,
             availability=self.availability,
             suspensions=self.suspensions,
             required=config.required,
@@ -149,11 +151,11 @@ class Engine:
     async def prepare(self, config: Config) -> "Prepared":
         """Reads what is new in the sources of another configuration. Nothing is in effect before `apply`."""
         sources = build_sources(config, self._clock, self._sources)
-        return Prepared(config, sources, await self.ingesting.following(sources.all))
+        return Prepared(config, sources, await self.ingest.following(sources.all))
 
     def forsake(self, prepared: "Prepared") -> None:
         """That configuration is not to be."""
-        self.ingesting.forsake(prepared.followed)
+        self.ingest.forsake(prepared.followed)
 
     def apply(self, prepared: "Prepared") -> int:
         """The configuration is in effect when this returns, in one turn of the loop: no one sees a part of it. Returns how many
@@ -163,30 +165,30 @@ class Engine:
         known = config.catalog.providers
         changed = frozenset(name for name, old in before.catalog.providers.items() if known.get(name) != old)
         self.logins.add(secret_stores(config, self._clock, lacking=self.logins.lacks))
-        self._redeeming.apply(config.rules)
+        self._redemption.apply(config.rules)
         self._probes.apply(config.catalog, allowed=config.probe)
         self.refreshing.apply(prepared.sources.identities)
-        self.remembering.apply(config.catalog)
+        self.usage_sync.apply(config.catalog)
         self.ordering.apply(_followed(config, self._stores))
-        self.mirroring.apply(mirrors(config, self._clock))
-        self.choosing.apply(
+        self.login_mirror.apply(mirrors(config, self._clock))
+        self.resolver.apply(
             catalog=config.catalog, policies=config.policies, configured_order=config.order, places=config.places
         )
         self.suitability.apply(config.catalog)
         self.reporting.apply(policies=config.policies, cooldowns=config.cooldowns)
         self.suspending.apply(config.policies)
-        self.spending.apply(config.policies)
-        ended = self.leasing.apply(
+        self.gateway_access.apply(config.policies)
+        ended = self.lease_service.apply(
             policies=config.policies, options=config.leases, deliveries=_deliveries(config), told=changed
         )
-        self.ingesting.apply(
+        self.ingest.apply(
             prepared.followed,
             tail=prepared.sources.tail,
             stale_budget=config.expiry.stale_budget,
             known=lambda profile: profile.provider in known,
         )
-        self.standings.apply(warn_within=config.expiry.warn_within)
-        self.standings.reordered()
+        self.registry.apply(warn_within=config.expiry.warn_within)
+        self.registry.reordered()
         self.readiness.apply(catalog=config.catalog, policies=config.policies, required=config.required)
         return ended
 
@@ -197,7 +199,7 @@ class Prepared:
 
     config: Config
     sources: Sources
-    followed: Sequence[Followed]
+    followed: Sequence[FollowedSource]
 
 
 def _followed(config: Config, stores: AgentStores) -> AgentStores | None:

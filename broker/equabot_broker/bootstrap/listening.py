@@ -17,7 +17,7 @@ from equabot_broker.domain.provider import Catalog
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.envoy.bootstrap_config import gateway_url
 from equabot_broker.envoy.options import GatewayMode
-from equabot_broker.identity.agent_socket import AgentSocket, Claim, plan
+from equabot_broker.identity.agent_socket import AgentSocket, SocketClaim, plan
 from equabot_broker.identity.client_certificate import ClientCertificates
 from equabot_broker.identity.service_account import ServiceAccounts
 from equabot_broker.ports import Clock, Configuration, StateStore
@@ -25,7 +25,7 @@ from equabot_broker.providers.catalog import VENDOR_URLS
 from equabot_broker.rpc.admin import AdminServicer
 from equabot_broker.rpc.calls import Service
 from equabot_broker.rpc.convert import LeaseMessages
-from equabot_broker.rpc.remote import Door
+from equabot_broker.rpc.remote import AuthenticationInterceptor
 from equabot_broker.rpc.server import (
     LeaseServer,
     Server,
@@ -59,7 +59,7 @@ class Servers:
     """
 
     def __init__(
-        self, config: Config, engine: Engine, claimed: Claim, *, events: Events, clock: SystemClock, stack: AsyncExitStack
+        self, config: Config, engine: Engine, claimed: SocketClaim, *, events: Events, clock: SystemClock, stack: AsyncExitStack
     ) -> None:
         self._config = config
         self._engine = engine
@@ -68,11 +68,11 @@ class Servers:
         self._clock = clock
         self._stack = stack
         self._messages = LeaseMessages(VENDOR_URLS, gateway_url=_gateway_url(config))
-        engine.standings.listeners.append(self._messages.forget)
+        engine.registry.listeners.append(self._messages.forget)
         self._numbers = count()
         self._agents: dict[str, _Agent] = {}
         self._services: dict[str, Service] = {}
-        self._doors: list[Door] = []
+        self._doors: list[AuthenticationInterceptor] = []
         self._identities: list[ClientCertificates | ServiceAccounts] = []
         self._remote: list[LeaseServer] = []
         self._operator: AdminServicer | None = None
@@ -90,11 +90,11 @@ class Servers:
         telling = [part for _, *parts in listeners for part in parts]
         self._identities = [identities for _, identities, _ in listeners]
         self._operator = AdminServicer(
-            leasing=engine.leasing,
-            choosing=engine.choosing,
+            lease_service=engine.lease_service,
+            resolver=engine.resolver,
             ordering=engine.ordering,
-            standings=engine.standings,
-            ingesting=engine.ingesting,
+            registry=engine.registry,
+            ingest=engine.ingest,
             readiness=engine.readiness,
             suspensions=engine.suspensions,
             suspending=engine.suspending,
@@ -108,7 +108,7 @@ class Servers:
         )
         servers.append(admin_server(self._claimed.admin, self._operator, engine.readiness))
         for number, (address, identities, certificate) in enumerate(listeners):
-            door = Door(identities, clock=self._clock, events=self._events)
+            door = AuthenticationInterceptor(identities, clock=self._clock, events=self._events)
             self._doors.append(door)
             self._remote.append(
                 remote_server(
@@ -186,9 +186,9 @@ class Servers:
         engine = self._engine
         servicer = BrokerServicer(
             socket.agent,
-            leasing=engine.leasing,
-            choosing=engine.choosing,
-            ingesting=engine.ingesting,
+            lease_service=engine.lease_service,
+            resolver=engine.resolver,
+            ingest=engine.ingest,
             refreshing=engine.refreshing,
             suspensions=engine.suspensions,
             messages=self._messages,
@@ -232,23 +232,23 @@ class ControlServices:
 
         names = [name] if (name := urlsplit(config.gateway.url).hostname) else []
         self._authorization = AuthorizationServicer(
-            spending=engine.spending, ingesting=engine.ingesting, catalog=config.catalog, events=events, names=names
+            gateway_access=engine.gateway_access, ingest=engine.ingest, catalog=config.catalog, events=events, names=names
         )
         self._cutting = Cutting(
             catalog=config.catalog,
             suspensions=engine.suspensions,
-            leasing=engine.leasing,
-            standings=engine.standings,
+            lease_service=engine.lease_service,
+            registry=engine.registry,
             clock=clock,
         )
         self._scrubbing = ScrubbingServicer(config.catalog.providers.values()) if config.gateway.scrub else None
         self.services: list[Service] = [
             self._authorization.service(),
-            AccessLogServicer(spending=engine.spending, events=events, clock=clock).service(),
+            AccessLogServicer(gateway_access=engine.gateway_access, events=events, clock=clock).service(),
             SecretServicer(
-                choosing=engine.choosing,
-                standings=engine.standings,
-                ingesting=engine.ingesting,
+                resolver=engine.resolver,
+                registry=engine.registry,
+                ingest=engine.ingest,
                 suspensions=engine.suspensions,
                 events=events,
             ).service(),

@@ -75,7 +75,7 @@ async def serve(
             audit = _audit(config, clock, key=store.digest_key, clean=redactor.text, served=ran_before)
             folding.sinks.insert(0, audit.record)
             engine = Engine(config, clock=clock, store=store, events=events)
-            redactor.watch(engine.standings.secrets)
+            redactor.watch(engine.registry.secrets)
             engine.readiness.blocked, audit.changed = lambda: audit.refuses, engine.readiness.look_again
             async with AsyncExitStack() as stack:
                 stack.callback(audit.close)
@@ -98,16 +98,13 @@ async def serve(
                 served = metrics.serve(address.host, address.port, snapshot=snapshot)
                 stack.callback(served.close)
                 gateway = await _gateway(config, files, clock, stack)
-                moving = (
-                    engine.ingesting,
-                    engine.expiring,
-                    engine.refreshing,
-                    engine.confirming,
-                    engine.remembering,
-                    engine.mirroring,
-                )
                 tasks: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
-                    **{type(part).__name__.lower(): part.run for part in moving},
+                    "ingest": engine.ingest.run,
+                    "expiry": engine.expiring.run,
+                    "refresh": engine.refreshing.run,
+                    "confirmation": engine.confirming.run,
+                    "usage_sync": engine.usage_sync.run,
+                    "login_mirror": engine.login_mirror.run,
                     **({"gateway": gateway[0].run} if gateway else {}),
                     "folding": partial(folding.run, clock.sleep),
                     "checkpoints": partial(_checkpoints, store, audit, clock),
@@ -120,7 +117,7 @@ async def serve(
                 reason = await stopping
                 events.emit(Draining(reason=reason))
                 engine.readiness.drain()
-                engine.leasing.drain()
+                engine.lease_service.drain()
                 await engine.refreshing.drain()
         finally:
             store.close()
@@ -186,9 +183,9 @@ async def _checkpoints(store: SqliteStateStore, audit: AuditLog, clock: SystemCl
 
 async def _remark_if_empty(engine: Engine) -> None:
     """Logs that no source holds a credential: the broker may be ready all the same."""
-    await engine.ingesting.wait_settled()
-    if not any(True for _ in engine.standings.all()):
-        none = none_at_all(engine.choosing.explaining.how_to_add(""))
+    await engine.ingest.wait_settled()
+    if not any(True for _ in engine.registry.all()):
+        none = none_at_all(engine.resolver.explaining.how_to_add(""))
         _log.warning("%s: %s, so every request for a lease is refused: %s", none.subject, none.message, none.remedy)
 
 
@@ -209,7 +206,7 @@ def _snapshot(engine: Engine, store: StateStore, audit: AuditLog, clock: SystemC
     now = clock.now()
     leases: Counter[tuple[str, str]] = Counter()
     streams: Counter[str] = Counter()
-    for lease in engine.leasing.living():
+    for lease in engine.lease_service.living():
         leases[lease.agent, lease.provider] += 1
         streams[lease.agent] += lease.streaming
     return Snapshot(
@@ -221,7 +218,7 @@ def _snapshot(engine: Engine, store: StateStore, audit: AuditLog, clock: SystemC
                 expires_at=candidate.held.profile.expires_at,
                 agent=agent,
             )
-            for (agent, _), candidate in engine.standings.all()
+            for (agent, _), candidate in engine.registry.all()
         ],
         sources=[
             SourceGauge(
@@ -229,7 +226,7 @@ def _snapshot(engine: Engine, store: StateStore, audit: AuditLog, clock: SystemC
                 sync_age=None if state.synced_at is None else max(now - state.synced_at, 0.0),
                 stale=bool(state.fault or state.stale_units),
             )
-            for state in engine.ingesting.states
+            for state in engine.ingest.states
         ],
         leases=leases,
         streams=streams,

@@ -10,11 +10,11 @@ from secrets import token_hex
 from socket import gethostname
 
 from equabot_broker.config.model import Config, SourceSpec
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.errors import CannotStart
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.profiles import Profile
-from equabot_broker.engine.refresh.redemption import Redeeming
+from equabot_broker.engine.refresh.redemption import Redemption
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.formats.tool_logins import CLAUDE, TOOLS, Tool
 from equabot_broker.kube.api import KubeApi
@@ -102,7 +102,7 @@ def mirrors(config: Config, clock: Clock) -> dict[str, Callable[[], bool]]:
     }
 
 
-def _even(tool: Tool, spec: SourceSpec, store: AuthProfiles, *, rules: Rules, clock: Clock) -> bool:
+def _even(tool: Tool, spec: SourceSpec, store: AuthProfiles, *, rules: DiscoveryRules, clock: Clock) -> bool:
     file, source = spec.options["path"], source_name(spec)
     if forget_copy(tool, file, source, store, rules=rules):
         return True
@@ -142,9 +142,9 @@ async def refresh_login(config: Config, agent: str, profile: Profile) -> tuple[b
     it. Raises StoreFault."""
     clock = SystemClock()
     stores = login_places(config, agent_stores(config, clock), clock)
-    redeeming = Redeeming(clock=clock, stores=stores, endpoint=HttpTokenEndpoint(), rules=config.rules)
+    redemption = Redemption(clock=clock, stores=stores, endpoint=HttpTokenEndpoint(), rules=config.rules)
     try:
-        outcome = await redeeming.redeem(replace(profile, agent=agent))
+        outcome = await redemption.redeem(replace(profile, agent=agent))
     finally:
         await stores.close()
     return outcome.failure is not None, outcome.failure.reason if outcome.failure else outcome.kind.value

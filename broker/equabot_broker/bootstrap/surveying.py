@@ -12,7 +12,7 @@ from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.statuses import ProfileStatus
 from equabot_broker.domain.suspension import Suspension
 from equabot_broker.engine.timing.clock import SystemClock
-from equabot_broker.storage.glimpse import Glimpse
+from equabot_broker.storage.read_only_state import ReadOnlyState
 from equabot_broker.telemetry.events import Events
 
 _SETTLE_WITHIN: Final = 10.0
@@ -42,22 +42,22 @@ async def survey(config: Config, *, answered: bool = False) -> Survey:
     `answered`: a running broker has answered for statuses and suspensions. Its state is then not opened, because the broker
     holds it; and a source that waits for another program or the network gets one second, because the broker reports it."""
     clock = SystemClock()
-    store = Glimpse(None if answered else config.state_path, clock=clock)
+    store = ReadOnlyState(None if answered else config.state_path, clock=clock)
     engine = Engine(config, clock=clock, store=store, events=Events())
-    ingesting, shell = engine.ingesting, config.shell_env
+    ingest, shell = engine.ingest, config.shell_env
     slow = ("kubernetes", "env") if shell.enabled else ("kubernetes",)
-    waits = [not answered or state.name.partition(" ")[0] not in slow for state in ingesting.states]
-    async with beside(ingesting.run()):
-        await ingesting.wait_for(
-            lambda: all(state.settled or not wait for state, wait in zip(ingesting.states, waits, strict=True)),
+    waits = [not answered or state.name.partition(" ")[0] not in slow for state in ingest.states]
+    async with beside(ingest.run()):
+        await ingest.wait_for(
+            lambda: all(state.settled or not wait for state, wait in zip(ingest.states, waits, strict=True)),
             within=_SETTLE_WITHIN + (shell.timeout if shell.enabled else 0.0),
         )
         if answered:
-            await ingesting.wait_for(lambda: ingesting.settled, within=_SLOW_WITHIN)
+            await ingest.wait_for(lambda: ingest.settled, within=_SLOW_WITHIN)
     return Survey(
         {agent: engine.availability.statuses(agent) for agent in config.policies.agents},
-        tuple(engine.ingesting.states),
-        engine.ingesting.shadowed,
-        engine.standings.material,
+        tuple(engine.ingest.states),
+        engine.ingest.shadowed,
+        engine.registry.material,
         engine.suspensions.all,
     )

@@ -50,12 +50,12 @@ def client(command: str) -> str | None:
 
 def duration(written: str) -> timedelta:
     """`15m`, `1h30m`. Raises ArgumentTypeError."""
-    from equabot_broker.config.faults import Refused  # noqa: PLC0415
+    from equabot_broker.config.faults import ValueRefused  # noqa: PLC0415
     from equabot_broker.config.values import duration as seconds  # noqa: PLC0415
 
     try:
         return timedelta(seconds=seconds(written))
-    except Refused as refused:
+    except ValueRefused as refused:
         message = str(refused)
     raise ArgumentTypeError(message)
 

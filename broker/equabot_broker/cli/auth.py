@@ -7,11 +7,11 @@ from equabot_broker.cli import auth_entering, auth_login, auth_order, output
 from equabot_broker.cli.arguments import add_agent, add_places
 from equabot_broker.cli.exits import Exit, Failure
 from equabot_broker.cli.output import Cell, Style
-from equabot_broker.cli.storing import Desk, faults, strike
+from equabot_broker.cli.storing import CommandContext, faults, strike
 from equabot_broker.cli.surroundings import now
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.provider import Mode
-from equabot_broker.formats.auth_document import Document, without_entry
+from equabot_broker.formats.auth_document import AuthDocument, without_entry
 from equabot_broker.formats.auth_entries import entry_ids
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _expires_in(parser: ArgumentParser) -> None:
 
 def show(args: Namespace) -> int:
     """Lists the profiles that the agent's store holds, and those of `main` that it reads through to."""
-    desk = Desk.of(args)
+    desk = CommandContext.of(args)
     provider = desk.provider(args.provider).id if args.provider else ""
     found = [(agent, desk.entries(agent)) for agent in dict.fromkeys((desk.agent, MAIN))]
     own = {profile.id for profile in found[0][1].profiles}
@@ -135,12 +135,12 @@ def _worth(profile: "Profile") -> Cell:
 
 def remove(args: Namespace) -> int:
     """Takes the profile out of the agent's store and out of the configuration. Another source keeps what it has."""
-    desk = Desk.of(args)
+    desk = CommandContext.of(args)
     owner, colon, _ = args.profile.partition(":")
     wanted = desk.profile(args.profile, desk.provider(owner)) if colon else args.profile
     there = False
 
-    def change(document: Document) -> Document:
+    def change(document: AuthDocument) -> AuthDocument:
         nonlocal there
         written = entry_ids(document, desk.config.catalog).get(wanted, args.profile)
         there = written in document.entries
@@ -158,7 +158,7 @@ def remove(args: Namespace) -> int:
     return Exit.DONE
 
 
-def _whereabouts(desk: Desk, profile_id: str) -> str:
+def _whereabouts(desk: CommandContext, profile_id: str) -> str:
     """Why there is nothing to remove."""
     missing = f"{profile_id} is not in {desk.store.path}"
     if desk.agent != MAIN and any(profile.id == profile_id for profile in desk.entries(MAIN).profiles):

@@ -7,7 +7,7 @@ from typing import Final
 from equabot_broker.cli import child, output
 from equabot_broker.cli.exits import Exit, Failure
 from equabot_broker.cli.prompting import ask, choose, confirm, interactive, secret
-from equabot_broker.cli.storing import Desk, cleaned, keep
+from equabot_broker.cli.storing import CommandContext, cleaned, keep
 from equabot_broker.cli.surroundings import environment, now
 from equabot_broker.domain.provider import Mode, Provider
 from equabot_broker.domain.secret_value import SecretValue
@@ -57,7 +57,7 @@ def add(args: Namespace) -> int:
     if not interactive() and not (args.provider and args.method):
         raise Failure("there is no terminal to ask at: give --provider and --method, and the secret on standard input",
                       code=Exit.USAGE)  # fmt: skip
-    desk = Desk.of(args)
+    desk = CommandContext.of(args)
     provider = desk.provider(args.provider or _asked_provider())
     ways = methods(provider)
     method = args.method or choose("How", {way: _ABOUT[way] for way in ways})
@@ -84,7 +84,7 @@ def methods(provider: Provider) -> tuple[str, ...]:
     return (API_KEY, *own, TOKEN, *((LOGIN,) if provider.login else ()))
 
 
-def add_key(desk: Desk, provider: Provider, profile_id: str) -> int:
+def add_key(desk: CommandContext, provider: Provider, profile_id: str) -> int:
     """Asks for an API key and stores it."""
     desk.must_be_read(provider)
     key = cleaned(secret(f"API key of {provider.id}"), provider, Mode.API_KEY, desk)
@@ -94,13 +94,13 @@ def add_key(desk: Desk, provider: Provider, profile_id: str) -> int:
 
 def paste_token(args: Namespace) -> int:
     """Asks for a token and stores it; with `--expires-in`, when it ends."""
-    desk = Desk.of(args)
+    desk = CommandContext.of(args)
     provider = desk.provider(args.provider)
     profile_id = desk.profile(args.profile_id or f"{provider.id}:manual", provider)
     return _add_token(desk, provider, profile_id, life=args.expires_in)
 
 
-def _add_token(desk: Desk, provider: Provider, profile_id: str, *, life: float | None) -> int:
+def _add_token(desk: CommandContext, provider: Provider, profile_id: str, *, life: float | None) -> int:
     desk.must_be_read(provider)
     token = cleaned(secret(f"Token of {provider.id}"), provider, Mode.TOKEN, desk)
     if token.reveal().startswith(_SETUP_PREFIX):
@@ -111,7 +111,7 @@ def _add_token(desk: Desk, provider: Provider, profile_id: str, *, life: float |
 
 def setup_token(args: Namespace) -> int:
     """Runs `claude setup-token`, asks for the token that it shows, and stores it for a year."""
-    desk = Desk.of(args)
+    desk = CommandContext.of(args)
     provider = desk.provider(args.provider)
     if provider.id != _ANTHROPIC:
         other = f"`equabot models auth paste-token --provider {provider.id}` stores a token of another"
@@ -144,7 +144,7 @@ def _run_claude() -> None:
         raise Failure(f"`claude setup-token` ended with {code}, and nothing was stored: run it again once that is mended")
 
 
-def _asked_setup_token(desk: Desk, provider: Provider) -> SecretValue:
+def _asked_setup_token(desk: CommandContext, provider: Provider) -> SecretValue:
     for left in reversed(range(_TRIES)):
         try:
             return checked_setup_token(cleaned(secret("Paste the token"), provider, Mode.TOKEN, desk))

@@ -11,11 +11,11 @@ from equabot_broker.cli import output
 from equabot_broker.cli.exits import Exit, Failure
 from equabot_broker.cli.login_callback import await_code, listen
 from equabot_broker.cli.prompting import interactive
-from equabot_broker.cli.storing import Desk, keep
+from equabot_broker.cli.storing import CommandContext, keep
 from equabot_broker.cli.surroundings import environment, now, sleep
 from equabot_broker.domain.provider import Provider
 from equabot_broker.formats.auth_document import entry_of_oauth, entry_of_token
-from equabot_broker.oauth.authorization import ENTROPY, LOOPBACK, Attempt, Refusal, authorize_url, begin, identity
+from equabot_broker.oauth.authorization import ENTROPY, LOOPBACK, Attempt, AuthorizationRefusal, authorize_url, begin, identity
 from equabot_broker.oauth.refreshing import Tokens
 
 _NO_TERMINAL = 2
@@ -23,7 +23,7 @@ _NO_TERMINAL = 2
 
 def run(args: Namespace) -> int:
     """Logs in and stores the login."""
-    desk = Desk.of(args)
+    desk = CommandContext.of(args)
     provider = desk.provider(args.provider)
     if not provider.login:
         raise Failure(_no_login(desk, provider), code=Exit.USAGE)
@@ -31,14 +31,14 @@ def run(args: Namespace) -> int:
     desk.must_be_read(provider)
     try:
         tokens = _by_device(provider) if provider.device_url else _by_browser(provider)
-    except Refusal as refusal:
+    except AuthorizationRefusal as refusal:
         message = f"{refusal}; nothing was stored"
     else:
         return _kept(desk, provider, tokens, wanted)
     raise Failure(message)
 
 
-def _kept(desk: Desk, provider: Provider, tokens: Tokens, wanted: str) -> int:
+def _kept(desk: CommandContext, provider: Provider, tokens: Tokens, wanted: str) -> int:
     account, email = identity(tokens)
     profile_id = wanted or _named_after(desk, provider, email)
     entry: dict[str, Any]
@@ -59,7 +59,7 @@ def _kept(desk: Desk, provider: Provider, tokens: Tokens, wanted: str) -> int:
 
 
 def _by_browser(provider: Provider) -> Tokens:
-    """The authorization-code flow. Raises Refusal, Failure."""
+    """The authorization-code flow. Raises AuthorizationRefusal, Failure."""
     from equabot_broker.upstream.authorization import redeem  # noqa: PLC0415
     from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint  # noqa: PLC0415
 
@@ -82,7 +82,7 @@ def _by_browser(provider: Provider) -> Tokens:
 
 
 def _by_device(provider: Provider) -> Tokens:
-    """The device flow. Raises Refusal."""
+    """The device flow. Raises AuthorizationRefusal."""
     from equabot_broker.upstream.authorization import await_device, begin_device  # noqa: PLC0415
     from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint  # noqa: PLC0415
 
@@ -108,7 +108,7 @@ def _show(url: str, instruction: str) -> None:
         Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
-def _named_after(desk: Desk, provider: Provider, email: str) -> str:
+def _named_after(desk: CommandContext, provider: Provider, email: str) -> str:
     if email:
         try:
             return desk.profile(f"{provider.id}:{email}", provider)
@@ -117,7 +117,7 @@ def _named_after(desk: Desk, provider: Provider, email: str) -> str:
     return f"{provider.id}:default"
 
 
-def _no_login(desk: Desk, provider: Provider) -> str:
+def _no_login(desk: CommandContext, provider: Provider) -> str:
     having = ", ".join(sorted(known.id for known in desk.config.catalog.providers.values() if known.login))
     if (provider.authorize_url or provider.device_url) and not provider.client_id:
         return f"logging in to {provider.id} needs an OAuth client of your own: set providers.{provider.id}.client_id"

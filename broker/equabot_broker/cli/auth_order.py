@@ -6,7 +6,7 @@ from typing import Any
 from equabot_broker.cli import output
 from equabot_broker.cli.arguments import add_agent, add_places
 from equabot_broker.cli.exits import Exit, Failure
-from equabot_broker.cli.storing import Desk, faults, stored_order
+from equabot_broker.cli.storing import CommandContext, faults, stored_order
 from equabot_broker.domain.known_names import meant
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.profiles import State
@@ -65,17 +65,17 @@ def clear(args: Namespace) -> int:
     return Exit.DONE
 
 
-def _named(args: Namespace) -> tuple[Desk, Provider]:
-    desk = Desk.of(args)
+def _named(args: Namespace) -> tuple[CommandContext, Provider]:
+    desk = CommandContext.of(args)
     return desk, desk.provider(args.provider)
 
 
-def _edit(desk: Desk, provider: Provider, ids: tuple[str, ...]) -> None:
+def _edit(desk: CommandContext, provider: Provider, ids: tuple[str, ...]) -> None:
     with faults():
         desk.store.edit(lambda document: with_order_of(document, provider.id, ids, desk.config.catalog))
 
 
-def _unknown(args: Namespace, desk: Desk, provider: Provider, wanted: tuple[str, ...]) -> str:
+def _unknown(args: Namespace, desk: CommandContext, provider: Provider, wanted: tuple[str, ...]) -> str:
     """Which of the profiles nobody knows, and which there are; empty where all are known."""
     from equabot_broker.cli.status_reading import look  # noqa: PLC0415
 
@@ -93,7 +93,7 @@ def _unknown(args: Namespace, desk: Desk, provider: Provider, wanted: tuple[str,
     return f"no profile {', '.join(missing)} is known; {there}{meant(missing[0], known)}"
 
 
-def _tell(desk: Desk, provider: Provider, *, as_json: bool) -> None:
+def _tell(desk: CommandContext, provider: Provider, *, as_json: bool) -> None:
     order = stored_order(desk, provider.id)
     if as_json:
         output.document({

@@ -12,7 +12,7 @@ from equabot_broker.cli.arguments import add_places
 from equabot_broker.cli.exits import Exit, Failure
 from equabot_broker.cli.output import Cell, Style
 from equabot_broker.cli.problems import Problem, plain, problem
-from equabot_broker.cli.storing import Desk, faults
+from equabot_broker.cli.storing import CommandContext, faults
 from equabot_broker.cli.surroundings import environment
 from equabot_broker.domain.findings import Finding, Severity
 
@@ -109,7 +109,7 @@ def _accept(config: "Config", done: _Done) -> None:
     from equabot_broker.cli.doctor_stores import kept_agents  # noqa: PLC0415
 
     for agent in kept_agents(config):
-        store = Desk(config, agent).store
+        store = CommandContext(config, agent).store
         with suppress(Failure), faults():
             if config.seal_key_file is not None and store.accept():
                 done.fix(f"{store.path} as it is now; every other copy of it is refused", word="accepted")

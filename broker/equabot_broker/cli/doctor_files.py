@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from equabot_broker.cli.exits import Failure
 from equabot_broker.cli.problems import FIX, Problem, problem
-from equabot_broker.config.faults import Refused
+from equabot_broker.config.faults import ValueRefused
 from equabot_broker.config.recording import CLAUDE, migrated
 from equabot_broker.domain.findings import Severity
 from equabot_broker.domain.hygiene import masked
@@ -36,7 +36,7 @@ def _migration(config: "Config") -> Iterator[Problem]:
     def migrate() -> str:
         try:
             edit_file(file, lambda content: migrated(content.decode("utf-8-sig")).encode(), backup=".before-migration")
-        except Refused as refused:
+        except ValueRefused as refused:
             message = f"{file} {refused}"
         except Unwritable as unwritable:
             message = str(unwritable)
@@ -47,7 +47,7 @@ def _migration(config: "Config") -> Iterator[Problem]:
     try:
         text = read_whole(file, limit=_SIZE_MAX).decode("utf-8-sig")
         old = migrated(text) != text
-    except (Refused, FileNotFoundError, Unreadable, ValueError):
+    except (ValueRefused, FileNotFoundError, Unreadable, ValueError):
         old = True
     if old:
         message = f"has mode: token for {CLAUDE}, which is read as oauth: a login there may be either"

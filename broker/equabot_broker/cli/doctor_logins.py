@@ -9,11 +9,11 @@ from equabot_broker.cli.absence import closed_to
 from equabot_broker.cli.exits import Failure
 from equabot_broker.cli.problems import FIX, Problem, problem
 from equabot_broker.cli.status_reading import everyone
-from equabot_broker.cli.status_report import Report
+from equabot_broker.cli.status_report import StatusReport
 from equabot_broker.cli.storing import faults
 from equabot_broker.cli.surroundings import now
 from equabot_broker.domain.findings import Severity, choice, hides, of_suspensions
-from equabot_broker.domain.material import Fault
+from equabot_broker.domain.material import SourceFault
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.profiles import Profile, State
 from equabot_broker.domain.provider import Mode
@@ -60,7 +60,7 @@ def logins(args: Namespace, config: "Config") -> Iterator[Problem]:
     yield from _left_over(config, here)
 
 
-def _missing(report: Report) -> Iterator[Problem]:
+def _missing(report: StatusReport) -> Iterator[Problem]:
     if not report.in_use():
         if report.agent == MAIN:
             yield problem(Severity.ERROR, "credentials", "there are none", how_to_add(None, report.config.places))
@@ -76,19 +76,19 @@ def _missing(report: Report) -> Iterator[Problem]:
             yield problem(Severity.ERROR, subject, message, _way_back(report, provider))
 
 
-def _way_back(report: Report, provider: str) -> str:
+def _way_back(report: StatusReport, provider: str) -> str:
     """What makes one of the credentials that are there grantable; empty where each one's reason says it."""
     if any(profile.reason == UNORDERED for profile in report.of(provider)):
         return _forget_order(report, provider)
     return ""
 
 
-def _forget_order(report: Report, provider: str) -> str:
+def _forget_order(report: StatusReport, provider: str) -> str:
     of_agent = f" --agent {report.agent}" if report.agent != MAIN else ""
     return f"equabot models auth order clear --provider {provider}{of_agent}, or correct auth.order"
 
 
-def _profile(report: Report, profile: ProfileStatus, owner: str) -> Iterator[Problem]:
+def _profile(report: StatusReport, profile: ProfileStatus, owner: str) -> Iterator[Problem]:
     subject = f"{profile.id} (agent {owner})" if owner else profile.id
     used = profile.provider in report.in_use()
     state = State(profile.state)
@@ -135,11 +135,11 @@ def _ends(here: "Survey") -> Iterator[Problem]:
             yield problem(Severity.WARNING, f"{profile_id} (agent {agent})" if agent else profile_id, held.profile.doubt)
 
 
-def _same(found: "Finding", fault: Fault) -> bool:
+def _same(found: "Finding", fault: SourceFault) -> bool:
     return found.subject == fault.where and found.message.startswith(fault.message)
 
 
-def _brokers(findings: "Sequence[Finding]", here: "Survey", reports: Sequence[Report]) -> Iterator[Problem]:
+def _brokers(findings: "Sequence[Finding]", here: "Survey", reports: Sequence[StatusReport]) -> Iterator[Problem]:
     """What the running broker finds: of its own (state, audit log, callers), and of sources where they look different to it. Of
     profiles the reports tell, in its words as well."""
     wrong = [fault for source in here.sources for fault in (*source.faults(), *source.notes())]

@@ -11,7 +11,7 @@ from equabot_broker.cli.problems import Problem, problem
 from equabot_broker.cli.surroundings import environment
 from equabot_broker.domain.findings import Severity
 from equabot_broker.domain.policies import Delivery
-from equabot_broker.files.ownership import Doubt, directory_doubt, file_doubt, in_container, others_in, way_doubt
+from equabot_broker.files.ownership import OwnershipDoubt, directory_doubt, file_doubt, in_container, others_in, way_doubt
 from equabot_broker.formats.tool_logins import TOOLS
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _file(kept: _Kept) -> Iterator[Problem]:
     yield from _told(doubt, severity, kept.what)
 
 
-def _told(doubt: Doubt | None, severity: Severity, what: str = "") -> Iterator[Problem]:
+def _told(doubt: OwnershipDoubt | None, severity: Severity, what: str = "") -> Iterator[Problem]:
     if doubt is not None:
         message = f"{what} and {doubt.message}" if what else doubt.message
         yield problem(severity, doubt.path, message, doubt.remedy, fix=_chmod(doubt.path, doubt.mode))

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from equabot_broker.cli.exits import Failure
 from equabot_broker.cli.problems import FIX, Problem, problem
-from equabot_broker.cli.storing import Desk, faults
+from equabot_broker.cli.storing import CommandContext, faults
 from equabot_broker.domain.findings import Severity
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.relogin import login_command
-from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.auth_entries import entry_ids
 from equabot_broker.formats.refresh_marks import pending
 from equabot_broker.oauth.refresh_steps import Pending
@@ -26,7 +26,7 @@ def stores(config: "Config") -> Iterator[Problem]:
     """What is wrong with them."""
     yield from _older_files(config)
     for agent in kept_agents(config):
-        desk = Desk(config, agent)
+        desk = CommandContext(config, agent)
         try:
             yield from _store(desk)
         except Failure as failure:
@@ -61,7 +61,7 @@ def kept_agents(config: "Config") -> list[str]:
     return list(dict.fromkeys((*kept, *config.policies.agents)))
 
 
-def _store(desk: Desk) -> Iterator[Problem]:
+def _store(desk: CommandContext) -> Iterator[Problem]:
     store = desk.store
     if not store.path.is_symlink() and not store.path.exists():
         return
@@ -99,7 +99,7 @@ def _unlocked(store: "AuthProfiles", lock: Path) -> str:
     return f"{lock} is gone"
 
 
-def _intents(desk: Desk, document: Document) -> Iterator[Problem]:
+def _intents(desk: CommandContext, document: AuthDocument) -> Iterator[Problem]:
     """Refreshes that nobody lived to finish: their refresh tokens may be spent, and are never sent again."""
     if not any(_broken_off(entry) for entry in document.entries.values()):
         return

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from equabot_broker.cli.exits import Failure
 from equabot_broker.cli.prompting import interactive, unseen
 from equabot_broker.cli.surroundings import now
-from equabot_broker.oauth.authorization import LOOPBACK, Attempt, Code, Denied, Refusal, read_query, read_returned
+from equabot_broker.oauth.authorization import LOOPBACK, Attempt, AuthorizationRefusal, Code, Denied, read_query, read_returned
 
 PATIENCE: Final = 900.0
 """Seconds that a person has."""
@@ -63,7 +63,7 @@ class _Request(BaseHTTPRequestHandler):
         # The page first: once the login is found, this process is about to end.
         try:
             found = read_query(asked.query, callback.attempt)
-        except Refusal as refusal:
+        except AuthorizationRefusal as refusal:
             self._answer(400, "This is not the end of the login. The terminal says more.")
             if isinstance(refusal, Denied):
                 callback.refused = str(refusal)
@@ -122,7 +122,7 @@ def await_code(attempt: Attempt, callback: Callback | None) -> Code:
             if typed.endswith((b"\n", b"\r")):
                 try:
                     return read_returned(typed.decode("utf-8", "replace"), attempt)
-                except Refusal as refusal:
+                except AuthorizationRefusal as refusal:
                     print(f"\n{refusal}\nPaste it (not shown): ", end="", file=sys.stderr, flush=True)
                     typed = b""
     raise Failure("nobody logged in in time, and nothing was stored: begin anew")

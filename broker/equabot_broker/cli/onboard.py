@@ -8,7 +8,7 @@ from equabot_broker.cli import auth_entering, output
 from equabot_broker.cli.arguments import add_agent, add_places
 from equabot_broker.cli.exits import Exit, Failure
 from equabot_broker.cli.prompting import choose, interactive, secret
-from equabot_broker.cli.storing import Desk, cleaned, faults, record
+from equabot_broker.cli.storing import CommandContext, cleaned, faults, record
 from equabot_broker.cli.surroundings import now
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.provider import Mode, Provider
@@ -57,7 +57,7 @@ def run(args: Namespace) -> int:
             "there is no terminal to ask at: say what to set up with --auth-choice, and give the secret on standard input",
             code=Exit.USAGE,
         )
-    desk = Desk.of(args)
+    desk = CommandContext.of(args)
     choice = args.auth_choice or choose("What to set up", CHOICES)
     if choice in _KEYS:
         _key(args, desk, desk.provider(_KEYS[choice]))
@@ -76,7 +76,7 @@ def _of_anthropic(args: Namespace) -> Namespace:
     return args
 
 
-def _key(args: Namespace, desk: Desk, provider: Provider) -> None:
+def _key(args: Namespace, desk: CommandContext, provider: Provider) -> None:
     place = args.store_in or (_asked_place(desk) if interactive() else STORE)
     if place == STORE:
         profile_id = desk.profile(args.profile_id or f"{provider.id}:default", provider)
@@ -89,12 +89,12 @@ def _key(args: Namespace, desk: Desk, provider: Provider) -> None:
     _assign(desk, provider)
 
 
-def _asked_place(desk: Desk) -> str:
+def _asked_place(desk: CommandContext) -> str:
     about = {STORE: f"the store of agent {desk.agent}", ENV: f"{_dotenv(desk)}, for a daemon to read"}
     return choose("Where to keep it", about)
 
 
-def _assign(desk: Desk, provider: Provider) -> None:
+def _assign(desk: CommandContext, provider: Provider) -> None:
     """Puts a key into `.env`. Raises Failure; the file is as it was then."""
     from equabot_broker.storage.dotenv_file import assign  # noqa: PLC0415
     from equabot_broker.storage.edited_file import Unwritable  # noqa: PLC0415
@@ -111,7 +111,7 @@ def _assign(desk: Desk, provider: Provider) -> None:
     raise Failure(message)
 
 
-def _dotenv(desk: Desk) -> Path:
+def _dotenv(desk: CommandContext) -> Path:
     """The `.env` that the broker reads."""
     paths = [spec.options["path"] for spec in desk.config.sources if spec.kind == "dotenv"]
     if not paths:
@@ -119,7 +119,7 @@ def _dotenv(desk: Desk) -> Path:
     return Path(paths[0])
 
 
-def _claude(desk: Desk) -> None:
+def _claude(desk: CommandContext) -> None:
     """Takes over the login of Claude Code. Raises Failure where there is none."""
     from equabot_broker.bootstrap.stores import sync_claude_login  # noqa: PLC0415
 

@@ -17,9 +17,9 @@ from equabot_broker.cli.connecting import addressed, broker
 from equabot_broker.cli.exits import Failure
 from equabot_broker.cli.output import Cell, Style
 from equabot_broker.cli.profiles import forgive
-from equabot_broker.cli.status_report import Report
+from equabot_broker.cli.status_report import StatusReport
 from equabot_broker.domain.credentials import headers
-from equabot_broker.domain.probing import Found, Request, Verdict, request
+from equabot_broker.domain.probing import ProbeRequest, ProbeResult, Verdict, request
 from equabot_broker.domain.profiles import State
 from equabot_broker.domain.provider import Provider
 from equabot_broker.providers import PROVIDERS
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from equabot_client import Broker
 
 _STYLES = {Verdict.OK: Style.GOOD, Verdict.RATE_LIMIT: Style.WARN, Verdict.TIMEOUT: Style.WARN, Verdict.NO_MODEL: Style.FAINT}
-_NO_MODEL = Found(Verdict.NO_MODEL, "no small model is known: set models.default, or probe_model of the provider")
+_NO_MODEL = ProbeResult(Verdict.NO_MODEL, "no small model is known: set models.default, or probe_model of the provider")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +41,24 @@ class Probed:
     profile: str
     provider: str
     model: str
-    found: Found
+    found: ProbeResult
 
 
-def probe_all(args: Namespace, report: Report) -> list[Probed]:
+def probe_all(args: Namespace, report: StatusReport) -> list[Probed]:
     """Tries every profile of the report, and says what became of it."""
     from equabot_broker.bootstrap.surveying import survey  # noqa: PLC0415
     from equabot_broker.upstream.probe import probe  # noqa: PLC0415
 
     here = run_async(survey(report.config))
-    found: dict[str, Found] = {}
-    requests: dict[str, Request] = {}
+    found: dict[str, ProbeResult] = {}
+    requests: dict[str, ProbeRequest] = {}
     with _lessor(args, report) as lessor:
         for status in report.profiles:
             if not status.mode and status.state == State.MISSING:
                 continue  # only an order names it
             known = here.profile(report.agent, status.id)
             made = _request(report.config, status, known, lessor)
-            if isinstance(made, Found):
+            if isinstance(made, ProbeResult):
                 found[status.id] = made
             else:
                 requests[status.id] = made
@@ -79,15 +79,15 @@ def is_held_against(status: "ProfileStatus", now: float) -> bool:
     return status.state == State.REJECTED or any(end > now for end in ends)
 
 
-def _cleared(args: Namespace, status: "ProfileStatus", *, running: bool) -> Found:
+def _cleared(args: Namespace, status: "ProfileStatus", *, running: bool) -> ProbeResult:
     """The provider takes the credential of this version: what an earlier answer made of it is over."""
     if running and addressed(args):
-        return Found(Verdict.OK, f"the operator's `equabot profile clear {status.id}` ends what is held against it")
+        return ProbeResult(Verdict.OK, f"the operator's `equabot profile clear {status.id}` ends what is held against it")
     try:
         ended, _ = forgive(args, status.id, version=status.version)
     except Failure as failure:
-        return Found(Verdict.OK, f"what is held against it goes on: {failure.message}")
-    return Found(Verdict.OK, f"{' and '.join(ended)} ended" if ended else "")
+        return ProbeResult(Verdict.OK, f"what is held against it goes on: {failure.message}")
+    return ProbeResult(Verdict.OK, f"{' and '.join(ended)} ended" if ended else "")
 
 
 def document(probed: Sequence[Probed]) -> list[dict[str, Any]]:
@@ -120,7 +120,7 @@ def show_plain(probed: Sequence[Probed]) -> None:
 
 
 @contextmanager
-def _lessor(args: Namespace, report: Report) -> Iterator["Broker | None"]:
+def _lessor(args: Namespace, report: StatusReport) -> Iterator["Broker | None"]:
     """A broker that gives out leases, if one runs."""
     if not report.broker:
         yield None
@@ -129,7 +129,9 @@ def _lessor(args: Namespace, report: Report) -> Iterator["Broker | None"]:
         yield connected
 
 
-def _request(config: "Config", status: "ProfileStatus", known: "Profile | None", lessor: "Broker | None") -> Request | Found:
+def _request(
+    config: "Config", status: "ProfileStatus", known: "Profile | None", lessor: "Broker | None"
+) -> ProbeRequest | ProbeResult:
     provider = config.catalog.providers.get(status.provider)
     model = _model(config, status.provider)
     if provider is None or not provider.api or not model:
@@ -139,11 +141,11 @@ def _request(config: "Config", status: "ProfileStatus", known: "Profile | None",
         carried: Mapping[str, str] = headers(provider, known, known.secret)
         return request(provider, model=model, base_url=provider.base_url, headers=carried) or _NO_MODEL
     if lessor is None:
-        return Found(Verdict.UNKNOWN, f"not tried: {status.reason or status.state}")
+        return ProbeResult(Verdict.UNKNOWN, f"not tried: {status.reason or status.state}")
     return _leased(provider, status.id, model, lessor)
 
 
-def _leased(provider: Provider, profile: str, model: str, lessor: "Broker") -> Request | Found:
+def _leased(provider: Provider, profile: str, model: str, lessor: "Broker") -> ProbeRequest | ProbeResult:
     from equabot_client.errors import EquabotError  # noqa: PLC0415
 
     try:
@@ -151,7 +153,7 @@ def _leased(provider: Provider, profile: str, model: str, lessor: "Broker") -> R
             base_url = lease.base_url or provider.base_url
             return request(provider, model=model, base_url=base_url, headers=dict(lease.headers)) or _NO_MODEL
     except EquabotError as refused:
-        return Found(Verdict.UNKNOWN, f"not tried: the broker gives no lease on it ({refused.reason})")
+        return ProbeResult(Verdict.UNKNOWN, f"not tried: the broker gives no lease on it ({refused.reason})")
 
 
 def _model(config: "Config", provider: str) -> str:
@@ -165,6 +167,6 @@ def _model(config: "Config", provider: str) -> str:
     return next((name for vendor, _, name in used if config.catalog.normalise(vendor) == provider), usual)
 
 
-def refused(probed: Sequence[Probed], report: Report) -> bool:
+def refused(probed: Sequence[Probed], report: StatusReport) -> bool:
     """Whether a provider in use refused a credential."""
     return any(one.found.verdict is Verdict.AUTH and one.provider in report.in_use() for one in probed)

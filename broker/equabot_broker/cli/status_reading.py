@@ -11,7 +11,7 @@ from equabot_broker.cli.surroundings import now
 
 if TYPE_CHECKING:
     from equabot_broker.bootstrap.surveying import Survey
-    from equabot_broker.cli.status_report import Report
+    from equabot_broker.cli.status_report import StatusReport
     from equabot_broker.config.model import Config
     from equabot_broker.domain.statuses import ProfileStatus
     from equabot_client import Profile
@@ -20,36 +20,38 @@ if TYPE_CHECKING:
 _FAULTS_SHOWN = 20
 
 
-def look(args: Namespace, config: "Config", agent: str) -> "Report":
+def look(args: Namespace, config: "Config", agent: str) -> "StatusReport":
     """The agent's credentials: as a running broker tells, or as the sources do. Raises Failure."""
     return _from_broker(args, config, agent) or _surveyed(config, agent)
 
 
-def _from_broker(args: Namespace, config: "Config", agent: str) -> "Report | None":
+def _from_broker(args: Namespace, config: "Config", agent: str) -> "StatusReport | None":
     """What a running broker says: through the admin socket, else through the agent's. None when there is none."""
-    from equabot_broker.cli.status_report import Report, Trouble  # noqa: PLC0415
+    from equabot_broker.cli.status_report import StatusReport, StatusTrouble  # noqa: PLC0415
 
     if not addressed(args):
         with admin(args) as operator, optional():
             found = _told(operator.list_profiles(agent=agent).get(agent, ()))
             sources = operator.sources()
-            troubles = [Trouble(source.name, source.fault) for source in sources if source.fault]
+            troubles = [StatusTrouble(source.name, source.fault) for source in sources if source.fault]
             places = tuple(f"{source.name.partition(' ')[2]} " for source in sources if " " in source.name)
             noted = (one for one in operator.findings() if one.severity == "info" and one.subject.startswith(places))
-            troubles += [Trouble(one.subject, _less(one.message, one.subject)) for one in islice(noted, _FAULTS_SHOWN)]
-            return Report(config=config, agent=agent, profiles=found, troubles=troubles, broker=operator.address, now=now())
+            troubles += [StatusTrouble(one.subject, _less(one.message, one.subject)) for one in islice(noted, _FAULTS_SHOWN)]
+            return StatusReport(
+                config=config, agent=agent, profiles=found, troubles=troubles, broker=operator.address, now=now()
+            )
     with broker(args) as connected, optional():
         found = _told(connected.list_profiles())
-        return Report(config=config, agent=agent, profiles=found, troubles=[], broker=connected.address, now=now())
+        return StatusReport(config=config, agent=agent, profiles=found, troubles=[], broker=connected.address, now=now())
     return None
 
 
-def everyone(args: Namespace, config: "Config") -> "tuple[Survey, list[Report], tuple[Finding, ...]]":
+def everyone(args: Namespace, config: "Config") -> "tuple[Survey, list[StatusReport], tuple[Finding, ...]]":
     """What the sources hold here; a report for every agent, by the broker where one runs; and what that broker finds."""
     import asyncio  # noqa: PLC0415
 
     from equabot_broker.bootstrap.surveying import survey  # noqa: PLC0415
-    from equabot_broker.cli.status_report import Report  # noqa: PLC0415
+    from equabot_broker.cli.status_report import StatusReport  # noqa: PLC0415
 
     statuses: Mapping[str, list[ProfileStatus]] = {}
     address = ""
@@ -59,25 +61,27 @@ def everyone(args: Namespace, config: "Config") -> "tuple[Survey, list[Report], 
         address, findings = operator.address, operator.findings()
     found = asyncio.run(survey(config, answered=bool(address)))
     reports = [
-        Report(config=config, agent=agent, profiles=profiles, troubles=(), broker=address, now=now())
+        StatusReport(config=config, agent=agent, profiles=profiles, troubles=(), broker=address, now=now())
         for agent, profiles in (statuses if address else found.statuses).items()
     ]
     return found, reports, findings
 
 
-def _surveyed(config: "Config", agent: str) -> "Report":
+def _surveyed(config: "Config", agent: str) -> "StatusReport":
     """What a broker would say if one ran: every source is read once."""
     import asyncio  # noqa: PLC0415
 
     from equabot_broker.bootstrap.surveying import survey  # noqa: PLC0415
-    from equabot_broker.cli.status_report import Report, Trouble  # noqa: PLC0415
+    from equabot_broker.cli.status_report import StatusReport, StatusTrouble  # noqa: PLC0415
 
     found = asyncio.run(survey(config))
     faults = ((source.name, source.faults()[:_FAULTS_SHOWN]) for source in found.sources)
-    troubles = [Trouble(name, "; ".join(fault.message for fault in shown)) for name, shown in faults if shown]
+    troubles = [StatusTrouble(name, "; ".join(fault.message for fault in shown)) for name, shown in faults if shown]
     noted = (note for source in found.sources for note in source.notes())
-    troubles += [Trouble(note.where, _less(note.message, note.where)) for note in islice(noted, _FAULTS_SHOWN)]
-    return Report(config=config, agent=agent, profiles=found.statuses.get(agent, []), troubles=troubles, broker="", now=now())
+    troubles += [StatusTrouble(note.where, _less(note.message, note.where)) for note in islice(noted, _FAULTS_SHOWN)]
+    return StatusReport(
+        config=config, agent=agent, profiles=found.statuses.get(agent, []), troubles=troubles, broker="", now=now()
+    )
 
 
 def _less(message: str, where: str) -> str:

@@ -19,7 +19,7 @@ _EXPIRED_OR_MISSING, _EXPIRING, _FINE = 1, 2, 0
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class StatusTrouble:
     """Something wrong with a source: where, and what to do."""
 
     where: str
@@ -27,13 +27,13 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class StatusReport:
     """One agent's credentials. `broker` is the address of the one that answered, empty where the sources were read without."""
 
     config: Config
     agent: str
     profiles: Sequence[ProfileStatus]
-    troubles: Sequence[Trouble]
+    troubles: Sequence[StatusTrouble]
     broker: str
     now: float
 
@@ -108,7 +108,7 @@ def label(profile: ProfileStatus) -> str:
     return profile.label or "(hidden)"
 
 
-def effective(report: Report, provider: str) -> tuple[str, str]:
+def effective(report: StatusReport, provider: str) -> tuple[str, str]:
     """Where a request's credential would come from (`profiles`, `env` or `missing`), and which that is."""
     held = [profile for profile in report.of(provider) if profile.state != State.MISSING]
     if not held:

@@ -5,14 +5,14 @@ from typing import Any
 
 from equabot_broker.cli import output
 from equabot_broker.cli.output import Cell, Style
-from equabot_broker.cli.status_report import Report, condition, effective, from_environment, label, severity
+from equabot_broker.cli.status_report import StatusReport, condition, effective, from_environment, label, severity
 from equabot_broker.domain.profiles import State
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.remedies import how_to_add
 from equabot_broker.domain.statuses import ProfileStatus
 
 
-def document(report: Report) -> dict[str, Any]:
+def document(report: StatusReport) -> dict[str, Any]:
     """The report for programs. Instants are RFC 3339, what is not known null."""
     config = report.config
     return {
@@ -35,7 +35,7 @@ def document(report: Report) -> dict[str, Any]:
     }
 
 
-def _provider(report: Report, provider: str) -> dict[str, Any]:
+def _provider(report: StatusReport, provider: str) -> dict[str, Any]:
     kind, detail = effective(report, provider)
     held = [profile for profile in report.of(provider) if profile.state != State.MISSING]
     entry: dict[str, Any] = {
@@ -90,7 +90,7 @@ def _profile(profile: ProfileStatus, now: float) -> dict[str, Any]:
     }
 
 
-def _provider_health(report: Report, provider: str) -> dict[str, Any]:
+def _provider_health(report: StatusReport, provider: str) -> dict[str, Any]:
     """As bad as the worst of its profiles; ending when the first of them ends."""
     profiles = report.of(provider)
     worst = max(profiles, key=severity, default=None)
@@ -102,7 +102,7 @@ def _provider_health(report: Report, provider: str) -> dict[str, Any]:
     }
 
 
-def show(report: Report) -> None:
+def show(report: StatusReport) -> None:
     """The report for people."""
     config = report.config
     output.table([
@@ -119,7 +119,7 @@ def show(report: Report) -> None:
     _section("Sources", [(Cell(trouble.where, Style.WARN), trouble.message) for trouble in report.troubles])
 
 
-def show_plain(report: Report) -> None:
+def show_plain(report: StatusReport) -> None:
     """A line a profile, columns parted by tabs: for scripts. A provider in use without a profile has a line too."""
     rows = [(p.id, condition(p), _when(p, report.now) or "-", p.source) for p in report.profiles]
     rows += [(f"{provider}:", State.MISSING.value, "-", "-") for provider in report.missing() if not report.of(provider)]
@@ -134,7 +134,7 @@ def _section(title: str, rows: Sequence[Sequence[Cell | str]]) -> None:
         output.table(rows, indent=2)
 
 
-def _provider_row(report: Report, provider: str) -> Sequence[Cell | str]:
+def _provider_row(report: StatusReport, provider: str) -> Sequence[Cell | str]:
     kind, detail = effective(report, provider)
     held = [profile for profile in report.of(provider) if profile.state != State.MISSING]
     modes = {mode: sum(profile.mode == mode for profile in held) for mode in Mode}
@@ -144,11 +144,11 @@ def _provider_row(report: Report, provider: str) -> Sequence[Cell | str]:
     return provider, f"{kind}: {detail}", counts
 
 
-def _lacking(report: Report) -> list[str]:
+def _lacking(report: StatusReport) -> list[str]:
     return report.missing() or ([] if report.in_use() else ["any provider"])
 
 
-def _remedy(report: Report, provider: str) -> str:
+def _remedy(report: StatusReport, provider: str) -> str:
     config = report.config
     for profile in report.of(provider):
         if profile.mode == Mode.WIF:

@@ -15,7 +15,7 @@ from equabot_broker.cli import output
 from equabot_broker.cli.arguments import chosen_agent, configuration
 from equabot_broker.cli.exits import Exit, Failure
 from equabot_broker.cli.surroundings import now
-from equabot_broker.config.faults import Refused, quote
+from equabot_broker.config.faults import ValueRefused, quote
 from equabot_broker.config.recording import with_profile, without_profile
 from equabot_broker.config.values import profile as parsed_profile
 from equabot_broker.domain.cooldowns import Usage
@@ -26,7 +26,7 @@ from equabot_broker.domain.provider import Mode, Provider
 from equabot_broker.domain.remedies import how_to_add
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.files.reading import Unreadable, read_whole
-from equabot_broker.formats.auth_document import Document, with_entry
+from equabot_broker.formats.auth_document import AuthDocument, with_entry
 from equabot_broker.formats.auth_entries import entry_ids, store_unit
 from equabot_broker.formats.auth_usage import usage_of, with_usage
 from equabot_broker.storage.edited_file import Unwritable, edit_file
@@ -43,14 +43,14 @@ _ELSEWHERE = {
 
 
 @dataclass(frozen=True)
-class Desk:
+class CommandContext:
     """Where a command works: the configuration, and the agent whose store it is about."""
 
     config: "Config"
     agent: str
 
     @classmethod
-    def of(cls, args: Namespace) -> "Desk":
+    def of(cls, args: Namespace) -> "CommandContext":
         """The one that the arguments name. Raises Failure."""
         config = configuration(args)
         return cls(config, chosen_agent(args, config))
@@ -92,7 +92,7 @@ class Desk:
         """The profile id, under the provider's own name. Raises Failure for one of another provider, and for what is none."""
         try:
             owner, name = parsed_profile(written)
-        except Refused as refused:
+        except ValueRefused as refused:
             message = str(refused)
         else:
             if self.config.catalog.normalise(owner) == provider.id:
@@ -115,7 +115,7 @@ def faults() -> Iterator[None]:
     raise Failure(message)
 
 
-def cleaned(secret: SecretValue, provider: Provider, mode: Mode, desk: Desk) -> SecretValue:
+def cleaned(secret: SecretValue, provider: Provider, mode: Mode, desk: CommandContext) -> SecretValue:
     """What a person gave, fit to be stored. Raises Failure, with nothing of it."""
     try:
         return clean(joined(secret.reveal()), provider=provider, mode=mode, catalog=desk.config.catalog)
@@ -126,7 +126,7 @@ def cleaned(secret: SecretValue, provider: Provider, mode: Mode, desk: Desk) -> 
     raise Failure(f"what was given {what}: {remedy.format(provider.id)}" if remedy else f"what was given {reason}")
 
 
-def keep(desk: Desk, profile_id: str, entry: Mapping[str, Any]) -> None:
+def keep(desk: CommandContext, profile_id: str, entry: Mapping[str, Any]) -> None:
     """Stores a credential, in the place of the one that the profile had; that one's cooldowns and refusals go with it.
 
     Raises Failure; nothing was stored then. A store that no source reads takes nothing.
@@ -134,7 +134,7 @@ def keep(desk: Desk, profile_id: str, entry: Mapping[str, Any]) -> None:
     desk.must_be_read(desk.config.catalog.get(str(entry["provider"])))
     replaced = False
 
-    def change(document: Document) -> Document:
+    def change(document: AuthDocument) -> AuthDocument:
         nonlocal replaced
         written = entry_ids(document, desk.config.catalog).get(profile_id, profile_id)
         replaced = written in document.entries
@@ -178,7 +178,7 @@ def _rewrite(config: "Config", change: Any, done: str) -> None:
         # One that need not change may be read-only, as a mounted configuration is.
         if _would_change(file, changed) and edit_file(file, changed):
             output.say(f"{done} {file}")
-    except Refused as refused:
+    except ValueRefused as refused:
         output.complain(f"{file} {refused}")
     except Unwritable as unwritable:
         output.complain(f"{unwritable}; or change it by hand: auth.profiles")
@@ -192,14 +192,14 @@ def _would_change(file: Path, change: Callable[[bytes], bytes]) -> bool:
     return change(content) != content
 
 
-def stored_order(desk: Desk, provider: str) -> tuple[str, ...]:
+def stored_order(desk: CommandContext, provider: str) -> tuple[str, ...]:
     """The agent's own order of the provider, which may stand under another spelling of its name. Raises Failure."""
     with faults():
         orders = desk.store.read().order
     return next((ids for written, ids in orders.items() if desk.config.catalog.normalise(written) == provider), ())
 
 
-def _tell_exclusion(desk: Desk, profile_id: str, provider: str) -> None:
+def _tell_exclusion(desk: CommandContext, profile_id: str, provider: str) -> None:
     """An order is exclusive, and a profile that it leaves out is not used."""
     stored = stored_order(desk, provider)
     if stored:

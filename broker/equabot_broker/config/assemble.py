@@ -10,15 +10,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from equabot_broker.config.document import AuditSection, Document, GatewaySection
+from equabot_broker.config.document import AuditSection, ConfigDocument, GatewaySection
 from equabot_broker.config.model import AuditOptions, Config, ConfiguredProfile, Listen, Models, SourceSpec
-from equabot_broker.config.reading import Report, under
+from equabot_broker.config.reading import FaultReport, under
 from equabot_broker.config.remote import IDENTITIES, remote, remote_addresses
 from equabot_broker.config.values import Address, shown
 from equabot_broker.config.vendors import Known
 from equabot_broker.config.workloads import workloads
 from equabot_broker.domain.cooldowns import CooldownOptions
-from equabot_broker.domain.discovery import Override, Place, Rules
+from equabot_broker.domain.discovery import DiscoveryRules, Override, ValueLocation
 from equabot_broker.domain.leases import LeaseOptions
 from equabot_broker.domain.policies import AgentPolicy, Policies
 from equabot_broker.domain.profiles import FOREIGN_LOGINS
@@ -56,7 +56,7 @@ class Surroundings:
         return (self.file.parent if self.file else Path("/")) / written
 
 
-def assemble(document: Document, around: Surroundings, report: Report) -> Config:
+def assemble(document: ConfigDocument, around: Surroundings, report: FaultReport) -> Config:
     """The configuration. It is fit for use only when the report has no faults."""
     known = Known(document.providers, report)
     leases = _leases(document.leases, report)
@@ -94,7 +94,7 @@ def assemble(document: Document, around: Surroundings, report: Report) -> Config
     )
 
 
-def _leases(given: LeaseOptions, report: Report) -> LeaseOptions:
+def _leases(given: LeaseOptions, report: FaultReport) -> LeaseOptions:
     if given.default_ttl <= given.max_ttl:
         return given
     if not report.given("leases.default_ttl"):
@@ -105,7 +105,7 @@ def _leases(given: LeaseOptions, report: Report) -> LeaseOptions:
     return given
 
 
-def _policies(document: Document, leases: LeaseOptions, known: Known, report: Report) -> Policies:
+def _policies(document: ConfigDocument, leases: LeaseOptions, known: Known, report: FaultReport) -> Policies:
     if document.agents is None:
         alone = AgentPolicy(providers=frozenset({_ANY}), max_ttl=leases.max_ttl)
         return Policies(agents=MappingProxyType({"main": alone}))
@@ -116,7 +116,7 @@ def _policies(document: Document, leases: LeaseOptions, known: Known, report: Re
     )
 
 
-def _policy(name: str, given: Mapping[str, Any], leases: LeaseOptions, known: Known, report: Report) -> AgentPolicy:
+def _policy(name: str, given: Mapping[str, Any], leases: LeaseOptions, known: Known, report: FaultReport) -> AgentPolicy:
     """An agent that is listed has what its section says, and no provider unless it says so; `main` has them all."""
     path = under("agents", name)
     told = {"max_ttl": leases.max_ttl, **given}
@@ -136,14 +136,14 @@ def _policy(name: str, given: Mapping[str, Any], leases: LeaseOptions, known: Kn
     return AgentPolicy(**told)
 
 
-def _located(values: tuple[Any, ...], path: str, report: Report) -> Iterator[tuple[Any, str]]:
+def _located(values: tuple[Any, ...], path: str, report: FaultReport) -> Iterator[tuple[Any, str]]:
     """The values of a list with their paths; with that of the list where a fault made their numbers uncertain."""
     exact = report.sound(path)
     for number, value in enumerate(values):
         yield value, f"{path}[{number}]" if exact else path
 
 
-def _listen(document: Document, around: Surroundings, report: Report) -> Listen:
+def _listen(document: ConfigDocument, around: Surroundings, report: FaultReport) -> Listen:
     given, usual = document.listen, Listen()
     addresses = {
         name: getattr(given, name) or around.listen.get(name) or getattr(usual, name)
@@ -171,7 +171,7 @@ def _clash(one: Address, other: Address) -> bool:
     return len(hosts) == 1 or not hosts.isdisjoint(_EVERY_INTERFACE)
 
 
-def _refuse_sockets(run_dir: Path, policies: Policies, listen: Listen, around: Surroundings, report: Report) -> None:
+def _refuse_sockets(run_dir: Path, policies: Policies, listen: Listen, around: Surroundings, report: FaultReport) -> None:
     """Paths too long for a socket, shared ones, and directories in which one agent would reach another."""
     planned = plan(run_dir, policies.agents, admin=listen.admin, control=listen.control, agent_paths=listen.agents)
     chosen = {f"{under('agents', name)}.socket": path for name, path in listen.agents.items()}
@@ -184,12 +184,12 @@ def _refuse_sockets(run_dir: Path, policies: Policies, listen: Listen, around: S
             report.refuse(path, fault)
 
 
-def _required(document: Document, known: Known, report: Report) -> tuple[str, ...]:
+def _required(document: ConfigDocument, known: Known, report: FaultReport) -> tuple[str, ...]:
     found = (known.provider(p, at) for p, at in _located(document.required, "required", report))
     return tuple(dict.fromkeys(found))
 
 
-def _sources(document: Document, around: Surroundings, report: Report) -> tuple[SourceSpec, ...]:
+def _sources(document: ConfigDocument, around: Surroundings, report: FaultReport) -> tuple[SourceSpec, ...]:
     if document.sources is None:
         return tuple(_source(kind, {}, around) for kind in _PRECEDENCE)
     found: list[SourceSpec] = []
@@ -214,9 +214,9 @@ def _source(kind: str, given: Mapping[str, Any], around: Surroundings) -> Source
     return SourceSpec(kind, MappingProxyType({**told, **paths}))
 
 
-def _rules(document: Document, sources: tuple[SourceSpec, ...], known: Known, report: Report) -> Rules:
+def _rules(document: ConfigDocument, sources: tuple[SourceSpec, ...], known: Known, report: FaultReport) -> DiscoveryRules:
     kinds = {spec.kind for spec in sources}
-    bindings: dict[Place, str] = {}
+    bindings: dict[ValueLocation, str] = {}
     overrides: dict[str, Override] = {}
     for written, given in document.profiles.items():
         path = under("profiles", ":".join(written))
@@ -233,10 +233,10 @@ def _rules(document: Document, sources: tuple[SourceSpec, ...], known: Known, re
             report.refuse(f"{path}.from", f"is where {bindings[place]} comes from already; a value makes one profile")
         bindings[place] = profile
     ours = {TOOLS[kind].profile_id for kind, options in document.sources or () if kind in TOOLS and options.get("refresh")}
-    return Rules(known.catalog, MappingProxyType(bindings), MappingProxyType(overrides), FOREIGN_LOGINS - ours)
+    return DiscoveryRules(known.catalog, MappingProxyType(bindings), MappingProxyType(overrides), FOREIGN_LOGINS - ours)
 
 
-def _aliases(document: Document, known: Known, report: Report) -> Mapping[str, str]:
+def _aliases(document: ConfigDocument, known: Known, report: FaultReport) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for (vendor, name), given in document.profiles.items():
         if given.alias in found:
@@ -247,13 +247,13 @@ def _aliases(document: Document, known: Known, report: Report) -> Mapping[str, s
     return MappingProxyType(found)
 
 
-def _place(kind: str, there: str | Mapping[str, str]) -> Place:
+def _place(kind: str, there: str | Mapping[str, str]) -> ValueLocation:
     if isinstance(there, str):
-        return Place(kind, "", there)
-    return Place(kind, there.get("dir", there.get("secret", "")), there["key"])
+        return ValueLocation(kind, "", there)
+    return ValueLocation(kind, there.get("dir", there.get("secret", "")), there["key"])
 
 
-def _order(document: Document, known: Known, report: Report) -> Mapping[str, tuple[str, ...]]:
+def _order(document: ConfigDocument, known: Known, report: FaultReport) -> Mapping[str, tuple[str, ...]]:
     orders: dict[str, tuple[str, ...]] = {}
     for written, listed in document.auth.order.items():
         path = under("auth.order", written)
@@ -267,7 +267,7 @@ def _order(document: Document, known: Known, report: Report) -> Mapping[str, tup
     return MappingProxyType(orders)
 
 
-def _cooldowns(document: Document, known: Known, report: Report) -> CooldownOptions:
+def _cooldowns(document: ConfigDocument, known: Known, report: FaultReport) -> CooldownOptions:
     given = document.auth.cooldowns
     path = "auth.cooldowns.billing_backoff_by_provider"
     if not report.given(path):
@@ -276,7 +276,7 @@ def _cooldowns(document: Document, known: Known, report: Report) -> CooldownOpti
     return replace(given, billing_backoff_by_provider=MappingProxyType(backoffs))
 
 
-def _configured(document: Document, known: Known, report: Report) -> Mapping[str, ConfiguredProfile]:
+def _configured(document: ConfigDocument, known: Known, report: FaultReport) -> Mapping[str, ConfiguredProfile]:
     found: dict[str, ConfiguredProfile] = {}
     for written, given in document.auth.profiles.items():
         path = under("auth.profiles", ":".join(written))
@@ -290,7 +290,7 @@ def _configured(document: Document, known: Known, report: Report) -> Mapping[str
     return MappingProxyType(found)
 
 
-def _models(given: Models, known: Known, report: Report) -> Models:
+def _models(given: Models, known: Known, report: FaultReport) -> Models:
     named = [("models.default", given.default)] if given.default else []
     named += [(path, model) for model, path in _located(given.fallbacks, "models.fallbacks", report)]
     named += [(under("models.aliases", alias), model) for alias, model in given.aliases.items()]

@@ -11,8 +11,8 @@ from typing import Any, Final, TypeVar
 
 from equabot_broker.config import values
 from equabot_broker.config.model import ConfiguredProfile, ExpiryOptions, Models, ShellEnv
-from equabot_broker.config.reading import Many, Named, OneOf, Place, Report, Section, Text, under
-from equabot_broker.config.tree import Unreadable, parse
+from equabot_broker.config.reading import ConfigNode, FaultReport, Many, Named, OneOf, Section, Text, under
+from equabot_broker.config.tree import NotYaml, parse
 from equabot_broker.config.vendors import EXCHANGE_FIELDS, TOKEN_TYPES
 from equabot_broker.domain.cooldowns import CooldownOptions
 from equabot_broker.domain.leases import LeaseOptions
@@ -129,7 +129,7 @@ class EnvSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Document:
+class ConfigDocument:
     """The whole file. `agents` and `sources` are None where it says nothing of them; an agent's and a provider's values are
     by argument of the class that they make."""
 
@@ -151,16 +151,16 @@ class Document:
     seal: SealSection = field(default_factory=SealSection)
 
 
-def read(text: str, report: Report) -> Document:
+def read(text: str, report: FaultReport) -> ConfigDocument:
     """The document in the text; what is wrong with it goes to the report, and the rest is read all the same."""
     try:
-        place = Place(parse(text), "", report)
-    except Unreadable as unreadable:
+        place = ConfigNode(parse(text), "", report)
+    except NotYaml as unreadable:
         report.refuse("", str(unreadable), line=unreadable.line)
-        return Document()
+        return ConfigDocument()
     with place.refusing():
         return DOCUMENT(place)
-    return Document()
+    return ConfigDocument()
 
 
 def _wild(parse: Callable[[str], T]) -> Callable[[str], T | str]:
@@ -168,7 +168,7 @@ def _wild(parse: Callable[[str], T]) -> Callable[[str], T | str]:
     return lambda written: written if written == "*" else parse(written)
 
 
-def _env(place: Place) -> EnvSection:
+def _env(place: ConfigNode) -> EnvSection:
     """The seed's `env` section: variables as keys or under `vars`, beside `shellEnv`."""
     given: dict[str, Any] = {"variables": NOTHING}
     variables: dict[str, SecretValue] = {}
@@ -372,7 +372,7 @@ _ENV: Final = Section(
     },
 )
 DOCUMENT: Final = Section(
-    Document,
+    ConfigDocument,
     {
         "run_dir": _PATH,
         "state_path": _PATH,

@@ -14,16 +14,16 @@ _OPAQUE: Final = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9_+
 _COMMON_PREFIXES: Final = ("sk-", "sk_", "pk-", "ghp_", "gho_", "github_pat_", "xox", "hf_", "eyJ", "Bearer", "bearer")
 
 
-class Refused(ValueError):
+class ValueRefused(ValueError):
     """A value that cannot be used. The message says what is wrong and what to do; it never holds a secret."""
 
 
-class Noted(Refused):
+class Noted(ValueRefused):
     """The same, where all that is wrong with it has been noted already: with a part of it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ConfigFault:
     """One thing wrong. `where` is `file:line`, a file, or the variable or flag it came from; `path` the key, as
     `agents.main.max_ttl`, or empty."""
 
@@ -38,7 +38,7 @@ class Fault:
 class ConfigurationFaults(Exception):
     """A configuration that is refused, whole. `str` is every fault on a line of its own."""
 
-    def __init__(self, faults: Iterable[Fault]) -> None:
+    def __init__(self, faults: Iterable[ConfigFault]) -> None:
         self.faults = tuple(faults)
         super().__init__(self.faults)
 

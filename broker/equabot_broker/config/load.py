@@ -14,10 +14,10 @@ from typing import Final
 
 from equabot_broker.config import values
 from equabot_broker.config.assemble import Surroundings, assemble
-from equabot_broker.config.document import Document, read
-from equabot_broker.config.faults import ConfigurationFaults, Refused
+from equabot_broker.config.document import ConfigDocument, read
+from equabot_broker.config.faults import ConfigurationFaults, ValueRefused
 from equabot_broker.config.model import Config
-from equabot_broker.config.reading import Report
+from equabot_broker.config.reading import FaultReport
 from equabot_broker.files.reading import Unreadable, read_whole
 from equabot_broker.providers import PROVIDERS
 
@@ -40,7 +40,7 @@ def load(
     Nothing is created. Raises ConfigurationFaults, with all that is wrong.
     """
     environ = os.environ if environ is None else environ
-    report = Report()
+    report = FaultReport()
     outside = _Outside(environ, home, report)
     own_home = outside.path("EQUABOT_HOME") or outside.user_home / ".equabot"
     named = outside.path("--config", config_path) or outside.path("EQUABOT_CONFIG")
@@ -57,7 +57,7 @@ def load(
         logins=outside.logins(),
         workloads=outside.workloads(),
     )
-    config = assemble(document or Document(), around, report)
+    config = assemble(document or ConfigDocument(), around, report)
     if faults := report.faults():
         raise ConfigurationFaults(faults)
     return config if content is None else replace(config, revision=_revision(content))
@@ -78,7 +78,7 @@ def _revision(content: bytes) -> str:
 class _Outside:
     """Flags and variables. What is wrong with one goes to the report, and it counts as not given."""
 
-    def __init__(self, environ: Mapping[str, str], home: Path | None, report: Report) -> None:
+    def __init__(self, environ: Mapping[str, str], home: Path | None, report: FaultReport) -> None:
         self._environ = environ
         self._report = report
         # `expanduser` gives back `~` for a user whom the system does not know, as in a container; `/` is what runtimes say.
@@ -93,7 +93,7 @@ class _Outside:
         try:
             plain = values.path(written)
             return (self.user_home / plain[2:] if plain.startswith("~") else Path(plain)).absolute()
-        except Refused as refused:
+        except ValueRefused as refused:
             message = str(refused)
         except FileNotFoundError:
             message = "is relative to a working directory that is gone; write the whole path"
@@ -108,7 +108,7 @@ class _Outside:
             if written := self._environ.get(variable):
                 try:
                     found[name] = values.address(written)
-                except Refused as refused:
+                except ValueRefused as refused:
                     self._report.refuse_outside(variable, str(refused))
         return MappingProxyType(found)
 
@@ -138,12 +138,12 @@ class _Outside:
             return str(self.path(name) or "")
         try:
             return values.identifier(self._environ[name])
-        except Refused as refused:
+        except ValueRefused as refused:
             self._report.refuse_outside(name, str(refused))
         return ""
 
 
-def _content(file: Path, *, needed: bool, report: Report) -> bytes | None:
+def _content(file: Path, *, needed: bool, report: FaultReport) -> bytes | None:
     """What the file holds; None when there is none, or none that can be read, which the report then says."""
     try:
         return read_whole(file, limit=_SIZE_MAX)
@@ -156,14 +156,14 @@ def _content(file: Path, *, needed: bool, report: Report) -> bytes | None:
     return None
 
 
-def _document(content: bytes, report: Report) -> Document | None:
+def _document(content: bytes, report: FaultReport) -> ConfigDocument | None:
     """What the file says; None where it cannot be used, which the report then says."""
     try:
         return read(content.decode("utf-8-sig"), report)
     except UnicodeDecodeError as undecodable:
         line = content.count(b"\n", 0, undecodable.start) + 1
         message = f"is not UTF-8 text (line {line}); save it as UTF-8"
-    except Refused as refused:
+    except ValueRefused as refused:
         message = str(refused)
     report.refuse("", message)
     return None

@@ -9,7 +9,7 @@ from typing import Any, Final
 from equabot_broker.config.values import Address
 from equabot_broker.domain.callers import Callers
 from equabot_broker.domain.cooldowns import CooldownOptions
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.leases import LeaseOptions
 from equabot_broker.domain.policies import Policies
 from equabot_broker.domain.provider import Catalog, Mode
@@ -145,7 +145,7 @@ class Config:
     required: tuple[str, ...] = ()
     sources: tuple[SourceSpec, ...] = ()
     catalog: Catalog
-    rules: Rules
+    rules: DiscoveryRules
     order: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     cooldowns: CooldownOptions = field(default_factory=CooldownOptions)
     probe: bool = True

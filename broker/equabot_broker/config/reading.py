@@ -1,7 +1,7 @@
 """How a document is read: small readers for a node each, which compose into tables, and one report of all that is wrong.
 
-A reader takes a `Place` and returns the value, or raises `Refused`. The table or list above it notes that with its line and
-goes on, so that every fault is found at once.
+A reader takes a `ConfigNode` and returns the value, or raises `ValueRefused`. The table or list above it notes that with its
+line and goes on, so that every fault is found at once.
 """
 
 import re
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
-from equabot_broker.config.faults import Fault, Noted, Refused, looks_secret, quote
+from equabot_broker.config.faults import ConfigFault, Noted, ValueRefused, looks_secret, quote
 from equabot_broker.config.tree import Listing, Mapping, Node, Scalar
 from equabot_broker.domain.known_names import meant
 
@@ -22,12 +22,12 @@ _VARIABLE: Final = re.compile("[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 _PLAIN_KEY: Final = re.compile(r"[\w.:@/+*-]{1,64}", re.ASCII)
 
 
-class Report:
+class FaultReport:
     """All that is wrong with one file, and the line on which every value of it stands."""
 
     def __init__(self, file: str = "") -> None:
         self.file = file
-        self._faults: list[tuple[int, Fault]] = []
+        self._faults: list[tuple[int, ConfigFault]] = []
         self._lines: dict[str, int] = {}
 
     def seen(self, path: str, line: int) -> None:
@@ -45,13 +45,13 @@ class Report:
     def refuse(self, path: str, message: str, *, line: int | None = None) -> None:
         """Notes a fault at a path; its line is that of the path, or of what it is part of."""
         found = line if line is not None else self._line(path)
-        self._faults.append((found, Fault(f"{self.file}:{found}" if found else self.file, path, message)))
+        self._faults.append((found, ConfigFault(f"{self.file}:{found}" if found else self.file, path, message)))
 
     def refuse_outside(self, where: str, message: str) -> None:
         """Notes a fault of something outside the file: a variable, a flag."""
-        self._faults.append((0, Fault(where, "", message)))
+        self._faults.append((0, ConfigFault(where, "", message)))
 
-    def faults(self) -> tuple[Fault, ...]:
+    def faults(self) -> tuple[ConfigFault, ...]:
         """What was noted, by line."""
         return tuple(fault for _, fault in sorted(self._faults, key=lambda found: found[0]))
 
@@ -62,12 +62,12 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ConfigNode:
     """A node of the document, the path to it, and where to say what is wrong with it."""
 
     node: Node
     path: str
-    report: Report
+    report: FaultReport
 
     def refuse(self, message: str) -> None:
         """Notes a fault here."""
@@ -80,36 +80,36 @@ class Place:
             yield
         except Noted:
             return
-        except Refused as refused:
+        except ValueRefused as refused:
             message = str(refused)
         else:
             return
         self.refuse(message)
 
     def text(self) -> str:
-        """The scalar's text. Raises Refused for anything else, and for nothing."""
+        """The scalar's text. Raises ValueRefused for anything else, and for nothing."""
         if not isinstance(self.node, Scalar):
-            raise Refused(f"must be a single value, not {_kind(self.node)}")
+            raise ValueRefused(f"must be a single value, not {_kind(self.node)}")
         if self.node.null:
-            raise Refused("has no value; give it one, or remove the key")
+            raise ValueRefused("has no value; give it one, or remove the key")
         return self.node.text
 
-    def items(self) -> Iterator["Place"]:
-        """The places of a list. Raises Refused for anything else."""
+    def items(self) -> Iterator["ConfigNode"]:
+        """The places of a list. Raises ValueRefused for anything else."""
         if not isinstance(self.node, Listing):
-            raise Refused(f"must be a list, as [a, b], not {_kind(self.node)}")
+            raise ValueRefused(f"must be a list, as [a, b], not {_kind(self.node)}")
         for number, item in enumerate(self.node.items):
             yield self._child(f"{self.path}[{number}]", item)
 
-    def pairs(self) -> Iterator[tuple[str, "Place"]]:
-        """The keys of a mapping and their places; none for a section that is left empty. Raises Refused for anything else.
+    def pairs(self) -> Iterator[tuple[str, "ConfigNode"]]:
+        """The keys of a mapping and their places; none for a section that is left empty. Raises ValueRefused for anything else.
 
         A key that comes twice is noted as a fault and given once.
         """
         if isinstance(self.node, Scalar) and self.node.null:
             return
         if not isinstance(self.node, Mapping):
-            raise Refused(f"must be a section of keys, not {_kind(self.node)}")
+            raise ValueRefused(f"must be a section of keys, not {_kind(self.node)}")
         lines: dict[str, int] = {}
         for key, value in self.node.pairs:
             child = self._child(under(self.path, key.text), value, line=key.line)
@@ -119,12 +119,12 @@ class Place:
                 lines[key.text] = key.line
                 yield key.text, child
 
-    def _child(self, path: str, node: Node, *, line: int | None = None) -> "Place":
+    def _child(self, path: str, node: Node, *, line: int | None = None) -> "ConfigNode":
         self.report.seen(path, line or node.line)
-        return Place(node, path, self.report)
+        return ConfigNode(node, path, self.report)
 
 
-Reader = Callable[[Place], T]
+Reader = Callable[[ConfigNode], T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class Text(Generic[T]):
 
     parse: Callable[[str], T]
 
-    def __call__(self, place: Place) -> T:
+    def __call__(self, place: ConfigNode) -> T:
         return self.parse(place.text())
 
 
@@ -144,16 +144,16 @@ class Many(Generic[T]):
     of: Reader[T]
     some: bool = False
 
-    def __call__(self, place: Place) -> tuple[T, ...]:
+    def __call__(self, place: ConfigNode) -> tuple[T, ...]:
         found: list[T] = []
         items = list(place.items())
         if self.some and not items:
-            raise Refused("is empty; list at least one, or remove the key")
+            raise ValueRefused("is empty; list at least one, or remove the key")
         for item in items:
             with item.refusing():
                 value = self.of(item)
                 if value in found:
-                    raise Refused("is in the list twice; keep one")
+                    raise ValueRefused("is in the list twice; keep one")
                 found.append(value)
         return tuple(found)
 
@@ -165,7 +165,7 @@ class Named(Generic[K, T]):
     name: Callable[[str], K]
     of: Reader[T]
 
-    def __call__(self, place: Place) -> Dict[K, T]:
+    def __call__(self, place: ConfigNode) -> Dict[K, T]:
         found: dict[K, T] = {}
         for key, child in place.pairs():
             values: list[T] = []
@@ -174,7 +174,7 @@ class Named(Generic[K, T]):
             with child.refusing():
                 name = self.name(key)
                 if name in found:
-                    raise Refused("is another spelling of a name above; keep one")
+                    raise ValueRefused("is another spelling of a name above; keep one")
                 found.update((name, value) for value in values)
         return MappingProxyType(found)
 
@@ -185,18 +185,18 @@ class OneOf:
 
     kinds: Dict[str, Reader[Any]]
 
-    def __call__(self, place: Place) -> tuple[str, Any]:
+    def __call__(self, place: ConfigNode) -> tuple[str, Any]:
         if isinstance(place.node, Scalar):
             alone = place.text()
-            return self._read(alone, Place(Scalar(place.node.line, "", null=True), place.path, place.report))
+            return self._read(alone, ConfigNode(Scalar(place.node.line, "", null=True), place.path, place.report))
         pairs = list(place.pairs())
         if len(pairs) != 1:
-            raise Refused(f"must name exactly one of {', '.join(self.kinds)}, not {len(pairs)}")
+            raise ValueRefused(f"must name exactly one of {', '.join(self.kinds)}, not {len(pairs)}")
         return self._read(*pairs[0])
 
-    def _read(self, kind: str, place: Place) -> tuple[str, Any]:
+    def _read(self, kind: str, place: ConfigNode) -> tuple[str, Any]:
         if kind not in self.kinds:
-            raise Refused(_unknown(kind, self.kinds))
+            raise ValueRefused(_unknown(kind, self.kinds))
         return kind, self.kinds[kind](place)
 
 
@@ -218,7 +218,7 @@ class Section(Generic[T]):
         self.needs = needs
         self.keys = {key: what if isinstance(what, tuple) else (key, what) for key, what in keys.items()}
 
-    def __call__(self, place: Place) -> T:
+    def __call__(self, place: ConfigNode) -> T:
         given: dict[str, Any] = {}
         missing = list(self.needs)
         for key, child in place.pairs():
@@ -226,13 +226,13 @@ class Section(Generic[T]):
                 missing.remove(key)
             with child.refusing():
                 if key not in self.keys:
-                    raise Refused(_unknown(key, self.keys))
+                    raise ValueRefused(_unknown(key, self.keys))
                 argument, reader = self.keys[key]
                 if argument in given:
-                    raise Refused("says again what another key of this section says; keep one")
+                    raise ValueRefused("says again what another key of this section says; keep one")
                 given[argument] = reader(child)
         if missing:
-            raise Refused(f"lacks {' and '.join(missing)}; add it")
+            raise ValueRefused(f"lacks {' and '.join(missing)}; add it")
         if any(self.keys[key][0] not in given for key in self.needs):
             raise Noted
         return self.build(**given)

@@ -7,8 +7,8 @@ what it said before and the change, and nothing else. A file for which that does
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-from equabot_broker.config.faults import Refused
-from equabot_broker.config.tree import Listing, Mapping, Node, Scalar, Unreadable, parse
+from equabot_broker.config.faults import ValueRefused
+from equabot_broker.config.tree import Listing, Mapping, Node, NotYaml, Scalar, parse
 
 CLAUDE: Final = "anthropic:claude-cli"
 _STEP: Final = 2
@@ -21,7 +21,7 @@ Keys = tuple[str, ...]
 def with_profile(text: str, profile_id: str, *, provider: str, mode: str) -> str:
     """The file's text with the profile under `auth.profiles`; the same text where it is there with this mode.
 
-    Raises Refused, with what to add by hand.
+    Raises ValueRefused, with what to add by hand.
     """
     by_hand = f'add it by hand, under auth.profiles: "{profile_id}": {{provider: {provider}, mode: {mode}}}'
     keys = ("auth", "profiles", profile_id)
@@ -31,7 +31,7 @@ def with_profile(text: str, profile_id: str, *, provider: str, mode: str) -> str
     if _at(before, (*keys, "mode")) is not None:
         return _proved(_replacements(text, (*keys, "mode"), mode), _set(before, (*keys, "mode"), mode), by_hand)
     if any(_at(before, keys[:depth]) and not isinstance(_at(before, keys[:depth]), dict) for depth in (1, 2, 3)):
-        raise Refused(f"does not have sections where they belong; {by_hand}")
+        raise ValueRefused(f"does not have sections where they belong; {by_hand}")
     entry = {"mode": mode} if _at(before, keys) else {"provider": provider, "mode": mode}
     there = next(depth for depth in (3, 2, 1, 0) if _has(before, keys[:depth]))
     added: Tree = dict(entry)
@@ -43,7 +43,7 @@ def with_profile(text: str, profile_id: str, *, provider: str, mode: str) -> str
 def migrated(text: str) -> str:
     """The file's text with what was once written otherwise: Claude's login as `mode: token`, where it may be either.
 
-    The same text where there is nothing to change. Raises Refused.
+    The same text where there is nothing to change. Raises ValueRefused.
     """
     keys = ("auth", "profiles", CLAUDE)
     by_hand = f'write it by hand, under auth.profiles: "{CLAUDE}": {{provider: anthropic, mode: oauth}}'
@@ -53,7 +53,7 @@ def migrated(text: str) -> str:
 
 
 def without_profile(text: str, profile_id: str) -> str:
-    """The file's text without the profile under `auth.profiles`. Raises Refused, with what to remove by hand."""
+    """The file's text without the profile under `auth.profiles`. Raises ValueRefused, with what to remove by hand."""
     by_hand = f"remove {profile_id} by hand, under auth.profiles"
     keys = ("auth", "profiles", profile_id)
     before = _read(text, by_hand)
@@ -63,13 +63,13 @@ def without_profile(text: str, profile_id: str) -> str:
 def _read(text: str, by_hand: str) -> Tree:
     try:
         tree = _plain(parse(text))
-    except Unreadable as unreadable:
+    except NotYaml as unreadable:
         message = f"{unreadable}; then {by_hand}"
     else:
         if tree is None or isinstance(tree, dict):
             return tree or {}
         message = f"is no section of keys; mend it, then {by_hand}"
-    raise Refused(message)
+    raise ValueRefused(message)
 
 
 def _plain(node: Node) -> Any:
@@ -82,7 +82,7 @@ def _plain(node: Node) -> Any:
         case Mapping():
             plain = {key.text: _plain(value) for key, value in node.pairs}
             if len(plain) != len(node.pairs):
-                raise Unreadable(node.line, "has a key that comes twice; keep one")
+                raise NotYaml(node.line, "has a key that comes twice; keep one")
             return plain
 
 
@@ -114,9 +114,9 @@ def _proved(candidates: Iterable[str], wanted: Tree, by_hand: str) -> str:
         try:
             if _told(_plain(parse(candidate))) == _told(wanted):
                 return candidate
-        except Unreadable:
+        except NotYaml:
             continue
-    raise Refused(f"cannot be changed safely as it is written: {by_hand}")
+    raise ValueRefused(f"cannot be changed safely as it is written: {by_hand}")
 
 
 def _told(tree: Any) -> Any:

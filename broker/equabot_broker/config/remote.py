@@ -5,9 +5,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from equabot_broker.config.document import Document, RemoteSection, TokensSection
+from equabot_broker.config.document import ConfigDocument, RemoteSection, TokensSection
 from equabot_broker.config.model import CertificateListener, Remote, TokenListener
-from equabot_broker.config.reading import Report, under
+from equabot_broker.config.reading import FaultReport, under
 from equabot_broker.config.values import Address
 from equabot_broker.domain.callers import Callers
 
@@ -16,7 +16,7 @@ IDENTITIES: Final = ("service_accounts", "certificates")
 """The keys of an agent that say as whom it may call."""
 
 
-def remote(document: Document, path: Callable[[str], Path], report: Report) -> Remote | None:
+def remote(document: ConfigDocument, path: Callable[[str], Path], report: FaultReport) -> Remote | None:
     """The listeners, and who of their callers is which agent; None where nothing listens. `path` makes paths whole."""
     given = document.listen.agents
     agents = document.agents or {}
@@ -62,7 +62,7 @@ def _tokens(given: TokensSection, path: Callable[[str], Path]) -> TokenListener:
     )
 
 
-def _owners(agents: Mapping[str, Mapping[str, Any]], key: str, report: Report) -> Mapping[str, str]:
+def _owners(agents: Mapping[str, Mapping[str, Any]], key: str, report: FaultReport) -> Mapping[str, str]:
     """Agents by who may call as them."""
     owners: dict[str, str] = {}
     for agent, told in agents.items():
@@ -75,7 +75,7 @@ def _owners(agents: Mapping[str, Mapping[str, Any]], key: str, report: Report) -
     return MappingProxyType(owners)
 
 
-def _refuse_contradictions(given: TokensSection, report: Report) -> None:
+def _refuse_contradictions(given: TokensSection, report: FaultReport) -> None:
     at = f"{_AGENTS}.service_accounts"
     if given.validate == "token_review":
         for key in ("keys", "issuer"):
@@ -88,7 +88,7 @@ def _refuse_contradictions(given: TokensSection, report: Report) -> None:
                       " /.well-known/openid-configuration` tells it")  # fmt: skip
 
 
-def _refuse_missing(given: RemoteSection, found: Callers, agents: Mapping[str, Mapping[str, Any]], report: Report) -> None:
+def _refuse_missing(given: RemoteSection, found: Callers, agents: Mapping[str, Mapping[str, Any]], report: FaultReport) -> None:
     """An address at which nobody would be let in, and callers who have no address."""
     listeners = (
         (IDENTITIES[0], "service_accounts", given.service_accounts, found.accounts),
@@ -101,7 +101,9 @@ def _refuse_missing(given: RemoteSection, found: Callers, agents: Mapping[str, M
             report.refuse(f"{_AGENTS}.{section}", f"would let nobody in; add agents.<agent>.{key} to one at least")
 
 
-def _refuse_unheard(agents: Mapping[str, Mapping[str, Any]], keys: tuple[str, ...], report: Report, *, remedy: str) -> None:
+def _refuse_unheard(
+    agents: Mapping[str, Mapping[str, Any]], keys: tuple[str, ...], report: FaultReport, *, remedy: str
+) -> None:
     for path in _given(agents, keys):
         if report.sound(_AGENTS):
             report.refuse(path, remedy)

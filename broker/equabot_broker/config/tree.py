@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from equabot_broker.config.faults import Refused
+from equabot_broker.config.faults import ValueRefused
 
 if TYPE_CHECKING:
     import yaml
@@ -52,7 +52,7 @@ class Mapping:
 Node = Scalar | Listing | Mapping
 
 
-class Unreadable(Refused):
+class NotYaml(ValueRefused):
     """The text is no YAML, or none that is taken. `line` is 0 when there is none to name."""
 
     def __init__(self, line: int, message: str) -> None:
@@ -63,24 +63,24 @@ class Unreadable(Refused):
 def parse(text: str) -> Node:
     """The tree of the one document in the text; an empty text is an empty mapping.
 
-    Raises Unreadable, which has no cause and no context: PyYAML's own errors hold the text.
+    Raises NotYaml, which has no cause and no context: PyYAML's own errors hold the text.
     """
     import yaml  # noqa: PLC0415  (1.5 MiB that a broker without a configuration file need not load)
 
     try:
         root = _compose(text)
         return Mapping(1, ()) if root is None else _Copying().node(root, 0)
-    except Unreadable as too_much:
-        unreadable = Unreadable(too_much.line, str(too_much))
+    except NotYaml as too_much:
+        unreadable = NotYaml(too_much.line, str(too_much))
     except yaml.MarkedYAMLError as malformed:
         mark = malformed.problem_mark or malformed.context_mark
-        unreadable = Unreadable(0 if mark is None else mark.line + 1, _told(malformed))
+        unreadable = NotYaml(0 if mark is None else mark.line + 1, _told(malformed))
     except yaml.reader.ReaderError as bad_character:
         line = text.count("\n", 0, bad_character.position) + 1
-        unreadable = Unreadable(line, "holds a control character; remove it")
+        unreadable = NotYaml(line, "holds a control character; remove it")
     except (yaml.YAMLError, ValueError, OverflowError):
         # A `\U00110000` escape or a `%YAML` version of a thousand digits: PyYAML lets Python's own errors out.
-        unreadable = Unreadable(0, "is not valid YAML: it holds an impossible escape or number")
+        unreadable = NotYaml(0, "is not valid YAML: it holds an impossible escape or number")
     raise unreadable
 
 
@@ -122,7 +122,7 @@ class _Copying:
         self._nodes += 1
         _check(line, depth=depth, nodes=self._nodes)
         if node.tag not in _TAGS:
-            raise Unreadable(line, "holds a tag (`!…`), and tags are not used here; remove it")
+            raise NotYaml(line, "holds a tag (`!…`), and tags are not used here; remove it")
         match node.id:
             case "scalar":
                 return Scalar(line, node.value, node.tag == _TAG + "null")
@@ -135,11 +135,11 @@ class _Copying:
         copy = self.node(node, 0) if node.id == "scalar" else None
         if isinstance(copy, Scalar):
             return copy
-        raise Unreadable(node.start_mark.line + 1, "has a list or a mapping for a key; a key is plain text")
+        raise NotYaml(node.start_mark.line + 1, "has a list or a mapping for a key; a key is plain text")
 
 
 def _check(line: int, *, depth: int, nodes: int) -> None:
     if depth > _DEPTH_MAX:
-        raise Unreadable(line, f"is nested deeper than {_DEPTH_MAX} levels; no configuration needs that")
+        raise NotYaml(line, f"is nested deeper than {_DEPTH_MAX} levels; no configuration needs that")
     if nodes > _NODES_MAX:
-        raise Unreadable(line, f"has more than {_NODES_MAX} values, aliases followed; no configuration needs that")
+        raise NotYaml(line, f"has more than {_NODES_MAX} values, aliases followed; no configuration needs that")

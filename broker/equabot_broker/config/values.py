@@ -1,4 +1,4 @@
-"""Texts of the configuration → values. Each function takes the text as written, and raises `Refused` with what would be
+"""Texts of the configuration → values. Each function takes the text as written, and raises `ValueRefused` with what would be
 right."""
 
 import re
@@ -8,7 +8,7 @@ from enum import Enum
 from ipaddress import ip_address
 from typing import Final, NamedTuple, TypeVar
 
-from equabot_broker.config.faults import Refused, is_credential, quote
+from equabot_broker.config.faults import ValueRefused, is_credential, quote
 from equabot_broker.domain.hygiene import masked
 from equabot_broker.domain.requests import rule
 from equabot_broker.envoy.options import LEAST_MEMORY
@@ -55,7 +55,7 @@ class Address(NamedTuple):
 def text(written: str) -> str:
     """Any text that can be shown. No control characters, and not empty."""
     if not written or not written.isprintable():
-        raise Refused("must be plain text on one line, and not empty")
+        raise ValueRefused("must be plain text on one line, and not empty")
     return written
 
 
@@ -65,28 +65,28 @@ def request(written: str) -> str:
     try:
         return rule(shown)
     except ValueError as error:
-        raise Refused(f"{error}, not {quote(written)}") from None
+        raise ValueRefused(f"{error}, not {quote(written)}") from None
 
 
 def websocket(written: str) -> str:
     """A rule of where a WebSocket may be opened, which is always asked for with GET."""
     made = request(written)
     if made.removeprefix("!").partition("/")[0].strip() not in ("", "GET"):
-        raise Refused(f"must be a path, like /v1/realtime, because a WebSocket is opened with GET, not {quote(written)}")
+        raise ValueRefused(f"must be a path, like /v1/realtime, because a WebSocket is opened with GET, not {quote(written)}")
     return made
 
 
 def affix(written: str) -> str:
     """What stands before a secret in a header; may be empty or end in a space."""
     if not written.isprintable():
-        raise Refused("must be plain text on one line")
+        raise ValueRefused("must be plain text on one line")
     return written
 
 
 def path(written: str) -> str:
     """A path. `~/` is the user's home; a relative path starts where the configuration file is."""
     if text(written).startswith("~") and written != "~" and not written.startswith("~/"):
-        raise Refused("another user's home is not looked up; write the whole path")
+        raise ValueRefused("another user's home is not looked up; write the whole path")
     return _named(written)
 
 
@@ -99,14 +99,14 @@ def boolean(written: str) -> bool:
     """`true` or `false`, or YAML's other words for them."""
     known = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
     if written.lower() not in known:
-        raise Refused(f"must be true or false, not {quote(written)}")
+        raise ValueRefused(f"must be true or false, not {quote(written)}")
     return known[written.lower()]
 
 
 def count(written: str) -> int:
     """A whole number from one to a million."""
     if not re.fullmatch("[0-9]{1,7}", written) or not 1 <= int(written) <= 1_000_000:
-        raise Refused(f"must be a whole number from 1 to 1000000, not {quote(written)}")
+        raise ValueRefused(f"must be a whole number from 1 to 1000000, not {quote(written)}")
     return int(written)
 
 
@@ -114,7 +114,7 @@ def size(written: str) -> int:
     """Bytes of `256Mi`, `1Gi`, as Kubernetes writes them."""
     found = _SIZE.fullmatch(written)
     if found is None:
-        raise Refused(f"{quote(written)} is not a size; write 256Mi or 1Gi")
+        raise ValueRefused(f"{quote(written)} is not a size; write 256Mi or 1Gi")
     return int(found[1]) * _UNITS[found[2] or ""]
 
 
@@ -122,7 +122,7 @@ def memory(written: str) -> int:
     """Bytes that Envoy can work with."""
     bytes_ = size(written)
     if bytes_ < LEAST_MEMORY:
-        raise Refused(f"{quote(written)} is less than Envoy needs; give it {LEAST_MEMORY >> 20}Mi or more")
+        raise ValueRefused(f"{quote(written)} is less than Envoy needs; give it {LEAST_MEMORY >> 20}Mi or more")
     return bytes_
 
 
@@ -131,11 +131,11 @@ def span(written: str) -> float:
     found = _DURATION.fullmatch(written)
     if not written or found is None:
         if re.fullmatch(r"[0-9.]+", written):
-            raise Refused(f"{quote(written)} has no unit; write 15m, 1h, 90s or 1h30m")
-        raise Refused(f"{quote(written)} is no duration; write it as 15m, 1h, 90s or 1h30m")
+            raise ValueRefused(f"{quote(written)} has no unit; write 15m, 1h, 90s or 1h30m")
+        raise ValueRefused(f"{quote(written)} is no duration; write it as 15m, 1h, 90s or 1h30m")
     seconds = sum(int(n) * unit for n, unit in zip(found.groups(), _SECONDS.values(), strict=True) if n)
     if seconds > _LONGEST:
-        raise Refused(f"{quote(written)} is too long; at most 3650d")
+        raise ValueRefused(f"{quote(written)} is too long; at most 3650d")
     return seconds
 
 
@@ -143,14 +143,14 @@ def duration(written: str) -> float:
     """Seconds, more than none."""
     seconds = span(written)
     if seconds <= 0:
-        raise Refused("must be longer than zero")
+        raise ValueRefused("must be longer than zero")
     return seconds
 
 
 def hours(written: str) -> float:
     """Seconds of a plain number of hours, as the seed's configuration has it."""
     if not re.fullmatch(r"[0-9]{1,5}(?:\.[0-9]{1,3})?", written) or not float(written) > 0:
-        raise Refused(f"must be a number of hours above zero, not {quote(written)}")
+        raise ValueRefused(f"must be a number of hours above zero, not {quote(written)}")
     return float(written) * 3600.0
 
 
@@ -174,13 +174,13 @@ def instant(written: str) -> float:
     """Seconds since the epoch of an RFC 3339 instant with its offset."""
     advice = "write an RFC 3339 instant with its offset, as 2027-01-01T00:00:00Z"
     if not _INSTANT.fullmatch(written):
-        raise Refused(f"{quote(written)} is no instant; {advice}")
+        raise ValueRefused(f"{quote(written)} is no instant; {advice}")
     try:
         seconds = (datetime.fromisoformat(written.upper()) - datetime.fromtimestamp(0, UTC)).total_seconds()
     except (ValueError, OverflowError):
-        raise Refused(f"{quote(written)} is on no calendar; {advice}") from None
+        raise ValueRefused(f"{quote(written)} is on no calendar; {advice}") from None
     if seconds < 0:
-        raise Refused(f"{quote(written)} is before 1970; {advice}")
+        raise ValueRefused(f"{quote(written)} is before 1970; {advice}")
     return seconds
 
 
@@ -189,11 +189,11 @@ def address(written: str) -> Address:
     advice = "write host:port, as 127.0.0.1:8686"
     host, colon, port = written.rpartition(":")
     if not colon or not re.fullmatch("[0-9]{1,5}", port):
-        raise Refused(f"{quote(written)} has no port; {advice}")
+        raise ValueRefused(f"{quote(written)} has no port; {advice}")
     if not host:
-        raise Refused(f"{quote(written)} has no host; {advice}, or 0.0.0.0:{port} for every interface")
+        raise ValueRefused(f"{quote(written)} has no host; {advice}, or 0.0.0.0:{port} for every interface")
     if int(port) > 65535:
-        raise Refused(f"port {port} is above 65535; {advice}")
+        raise ValueRefused(f"port {port} is above 65535; {advice}")
     return Address(_host(host, written=written, advice=advice), int(port))
 
 
@@ -205,30 +205,30 @@ def _host(host: str, *, written: str, advice: str) -> str:
         # Numbers alone are a mistyped address, never a name.
         usable = _HOST_NAME.fullmatch(host) is not None and not re.fullmatch("[0-9.]+", host)
     if not usable:
-        raise Refused(f"{quote(written)} has no usable host; {advice}, or [::1]:8686")
+        raise ValueRefused(f"{quote(written)} has no usable host; {advice}, or [::1]:8686")
     return bare
 
 
 def agent(written: str) -> str:
     """An agent's name, which is also a directory."""
     if written in _RESERVED_AGENTS:
-        raise Refused(f"{written!r} is the name of the broker's own socket directory; give the agent another")
+        raise ValueRefused(f"{written!r} is the name of the broker's own socket directory; give the agent another")
     if not _AGENT.fullmatch(written):
-        raise Refused("is no agent name; use up to 63 of a-z, 0-9, - and _, beginning with a letter or digit")
+        raise ValueRefused("is no agent name; use up to 63 of a-z, 0-9, - and _, beginning with a letter or digit")
     return _named(written)
 
 
 def service_account(written: str) -> str:
     """A Kubernetes service account as `namespace/name`."""
     if not _SERVICE_ACCOUNT.fullmatch(written):
-        raise Refused(f"{quote(written)} is no service account; write namespace/name, as agents/reviewer")
+        raise ValueRefused(f"{quote(written)} is no service account; write namespace/name, as agents/reviewer")
     return written
 
 
 def provider(written: str) -> str:
     """A provider's id in any known spelling, or that of a new one."""
     if not _PROVIDER.fullmatch(written):
-        raise Refused(f"{quote(written)} is no provider id; use a-z, 0-9, -, . and _, as in anthropic or z.ai")
+        raise ValueRefused(f"{quote(written)} is no provider id; use a-z, 0-9, -, . and _, as in anthropic or z.ai")
     return written
 
 
@@ -236,7 +236,7 @@ def profile(written: str) -> tuple[str, str]:
     """The provider, as written, and the name of a profile id."""
     vendor, colon, name = written.partition(":")
     if not colon or not _PROVIDER.fullmatch(vendor) or not _PROFILE_NAME.fullmatch(name):
-        raise Refused(f"{quote(written)} is no profile id; write provider:name, as anthropic:prod")
+        raise ValueRefused(f"{quote(written)} is no profile id; write provider:name, as anthropic:prod")
     _named(written)
     return vendor, name
 
@@ -244,50 +244,52 @@ def profile(written: str) -> tuple[str, str]:
 def variable(written: str) -> str:
     """The name of an environment variable."""
     if not _VARIABLE.fullmatch(written):
-        raise Refused(f"{quote(written)} is no name of an environment variable; use A-Z, 0-9 and _")
+        raise ValueRefused(f"{quote(written)} is no name of an environment variable; use A-Z, 0-9 and _")
     return written
 
 
 def header(written: str) -> str:
     """The name of an HTTP header."""
     if not _HEADER.fullmatch(written):
-        raise Refused(f"{quote(written)} is no name of a header")
+        raise ValueRefused(f"{quote(written)} is no name of a header")
     return written
 
 
 def listed_name(written: str) -> str:
     """The name of a header or of a query parameter, or the beginning of one with `*` at its end."""
     if not _LISTED.fullmatch(written):
-        raise Refused(f"{quote(written)} is not a name; write it as X-Team, or X-Team-* for all that begin so")
+        raise ValueRefused(f"{quote(written)} is not a name; write it as X-Team, or X-Team-* for all that begin so")
     return written
 
 
 def url(written: str) -> str:
     """An http or https URL without user, query or fragment."""
     if not _URL.fullmatch(written):
-        raise Refused("must be a URL as https://api.example.com/v1, without user, query or fragment")
+        raise ValueRefused("must be a URL as https://api.example.com/v1, without user, query or fragment")
     return written
 
 
 def identifier(written: str) -> str:
     """An identifier that a vendor has given out: letters, digits, and what stands between them. No credential, for it shows."""
     if is_credential(written):
-        raise Refused("is a credential, and none belongs here; write the identifier that the vendor shows")
+        raise ValueRefused("is a credential, and none belongs here; write the identifier that the vendor shows")
     if not _IDENTIFIER.fullmatch(written):
-        raise Refused("must be an identifier as the vendor shows it: letters, digits, -, _, . and :, without spaces")
+        raise ValueRefused("must be an identifier as the vendor shows it: letters, digits, -, _, . and :, without spaces")
     return written
 
 
 def kube_name(written: str) -> str:
     """The name of an object in Kubernetes, as most of them are: a DNS subdomain (RFC 1123)."""
     if len(written) > _KUBE_NAME_MAX or not _KUBE_NAME.fullmatch(written):
-        raise Refused(f"{quote(written)} is no name in Kubernetes; use a-z, 0-9, - and ., and a letter or digit at both ends")
+        raise ValueRefused(
+            f"{quote(written)} is no name in Kubernetes; use a-z, 0-9, - and ., and a letter or digit at both ends"
+        )
     return _named(written)
 
 
 def _named(written: str) -> str:
     if masked(written) != written:
-        raise Refused("looks like a key, and a name belongs here: write another name, and replace that key")
+        raise ValueRefused("looks like a key, and a name belongs here: write another name, and replace that key")
     return written
 
 
@@ -295,7 +297,7 @@ def model(written: str) -> str:
     """`provider/model`."""
     vendor, slash, name = text(written).partition("/")
     if not slash or not name or not _PROVIDER.fullmatch(vendor):
-        raise Refused(f"{quote(written)} is no model; write provider/model, as anthropic/claude-sonnet-4-5")
+        raise ValueRefused(f"{quote(written)} is no model; write provider/model, as anthropic/claude-sonnet-4-5")
     return written
 
 
@@ -303,14 +305,14 @@ def rate(written: str) -> float:
     """Acquires a second, of `20/s`, `600/m`, `1000/h`."""
     found = _RATE.fullmatch(written)
     if found is None or int(found[1]) == 0:
-        raise Refused(f"{quote(written)} is no rate; write it as 20/s, 600/m or 1000/h")
+        raise ValueRefused(f"{quote(written)} is no rate; write it as 20/s, 600/m or 1000/h")
     return int(found[1]) / _SECONDS[found[2]]
 
 
 def word(known: Iterable[str], written: str) -> str:
     """One of a closed list of words."""
     if written not in known:
-        raise Refused(f"{quote(written)} is none of {', '.join(known)}")
+        raise ValueRefused(f"{quote(written)} is none of {', '.join(known)}")
     return written
 
 

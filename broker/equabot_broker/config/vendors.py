@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from equabot_broker.config.faults import quote
-from equabot_broker.config.reading import Report, under
+from equabot_broker.config.reading import FaultReport, under
 from equabot_broker.domain.forwarding import header_fault, query_fault
 from equabot_broker.domain.known_names import meant
 from equabot_broker.domain.provider import Catalog, EnvName, Mode, Provider
@@ -24,7 +24,7 @@ TOKEN_TYPES: Final = tuple(dict.fromkeys(kind for known in _EXCHANGES for kind i
 class Known:
     """The providers that there are, and the ids of their profiles. What it does not know goes to the report."""
 
-    def __init__(self, sections: Mapping[str, Mapping[str, Any]], report: Report) -> None:
+    def __init__(self, sections: Mapping[str, Mapping[str, Any]], report: FaultReport) -> None:
         self._report = report
         self.catalog = _merge(sections, report)
 
@@ -41,7 +41,7 @@ class Known:
         return f"{self.provider(written[0], path)}:{written[1]}"
 
 
-def _merge(sections: Mapping[str, Mapping[str, Any]], report: Report) -> Catalog:
+def _merge(sections: Mapping[str, Mapping[str, Any]], report: FaultReport) -> Catalog:
     merged = dict(PROVIDERS)
     changed: dict[str, str] = {}
     for written, given in sections.items():
@@ -88,7 +88,7 @@ def _rules_at(base_url: str, known: Provider, written: tuple[str, ...]) -> tuple
     return written if same else (*written, *prefixed(known.base_path, written))
 
 
-def _refuse_forwarded(provider: Provider, given: Mapping[str, Any], path: str, report: Report) -> None:
+def _refuse_forwarded(provider: Provider, given: Mapping[str, Any], path: str, report: FaultReport) -> None:
     """What is listed to go on to the provider and never does: a line without effect would be believed."""
     places = [form.name for form in provider.headers.values()]
     for number, name in enumerate(given.get("forward_headers", ())):
@@ -99,7 +99,7 @@ def _refuse_forwarded(provider: Provider, given: Mapping[str, Any], path: str, r
             report.refuse(f"{path}.query[{number}]", f"{quote(name)} {fault}; leave it out")
 
 
-def _refuse_shared(merged: Mapping[str, Provider], changed: Mapping[str, str], report: Report) -> None:
+def _refuse_shared(merged: Mapping[str, Provider], changed: Mapping[str, str], report: FaultReport) -> None:
     """A spelling or a variable that two providers claim would make one of them unreachable, or both out of one key."""
     for known, path in changed.items():
         mine = merged[known]

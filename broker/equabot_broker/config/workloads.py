@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
 
-from equabot_broker.config.document import Document, ProfileSection
-from equabot_broker.config.reading import Report, under
+from equabot_broker.config.document import ConfigDocument, ProfileSection
+from equabot_broker.config.reading import FaultReport, under
 from equabot_broker.config.values import TOKEN_FILE
 from equabot_broker.config.vendors import Known
 from equabot_broker.domain.provider import Exchange, Mode
@@ -18,9 +18,9 @@ _TYPE: Final = "subject_token_type"
 
 
 def workloads(
-    document: Document,
+    document: ConfigDocument,
     known: Known,
-    report: Report,
+    report: FaultReport,
     *,
     full: Callable[[str], Path],
     environ: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
@@ -40,7 +40,7 @@ def workloads(
     return found
 
 
-def _configured(document: Document, full: Callable[[str], Path], known: Known, report: Report) -> Iterator[Workload]:
+def _configured(document: ConfigDocument, full: Callable[[str], Path], known: Known, report: FaultReport) -> Iterator[Workload]:
     for written, section in document.profiles.items():
         path = under("profiles", ":".join(written))
         if section.wif is None and section.mode is not Mode.WIF:
@@ -68,7 +68,7 @@ def _workload(profile: str, given: Mapping[str, str]) -> Workload:
     )
 
 
-def _refuse_beside(section: ProfileSection, path: str, report: Report) -> None:
+def _refuse_beside(section: ProfileSection, path: str, report: FaultReport) -> None:
     """What else is said of the profile must not contradict."""
     if section.wif is None and report.sound(path):
         report.refuse(path, "has mode: wif, and no section wif that says whose identity it is; add it")
@@ -80,7 +80,7 @@ def _refuse_beside(section: ProfileSection, path: str, report: Report) -> None:
         report.refuse(f"{path}.expires_at", "is told anew whenever a workload's identity is exchanged; remove it")
 
 
-def _refuse_fields(given: Mapping[str, str], vendor: str, exchange: Exchange, path: str, report: Report) -> None:
+def _refuse_fields(given: Mapping[str, str], vendor: str, exchange: Exchange, path: str, report: FaultReport) -> None:
     usual = (TOKEN_FILE, *exchange.needs, *exchange.takes, *((_TYPE,) if exchange.token_types else ()))
     missing = [name for name in exchange.needs if name not in given and report.sound(f"{path}.{name}")]
     if missing:

@@ -23,7 +23,7 @@ _MILLISECONDS: Final = re.compile(r"[0-9]{1,11}(?:\.[0-9]{0,9})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ProviderAnswer:
     """`status` as in HTTP, 0 where none came; `ours`: it is the gateway's own; `failed`: the vendor was not reached, broke off
     or was too late, whatever the status. Durations in seconds, `seconds` from the request's first byte to the answer's last;
     `began` is when that first one came (seconds since the epoch); `sent` and `received` are the bytes of both bodies."""

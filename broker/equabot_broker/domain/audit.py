@@ -52,7 +52,7 @@ START: Final = Head(0, "0" * _HASH)
 """Before the first record."""
 
 
-class Doubt(StrEnum):
+class AuditDoubt(StrEnum):
     """Why an anchor does not vouch for the log that a broker finds when it starts, or finds no more."""
 
     MISSING = "anchor_missing"
@@ -69,7 +69,7 @@ class Anchored:
     operator has accepted yet, and where the log was (`place`; empty: not known)."""
 
     head: Head | None = None
-    doubt: Doubt | None = None
+    doubt: AuditDoubt | None = None
     place: str = ""
 
 
@@ -107,7 +107,7 @@ class Summary:
     head: Head
     lost: int
     torn: int
-    doubts: tuple[Doubt, ...]
+    doubts: tuple[AuditDoubt, ...]
     accepted: int
     anchored: Record | None
     beyond: float
@@ -162,9 +162,9 @@ def parse_anchor(content: bytes) -> Anchored:
     if found is None:
         raise Unsound("it is not an audit log's anchor")
     head, word, where = Head(int(found[1]), found[2].decode()), (found[3] or b"").decode(), (found[4] or b"").decode()
-    if word not in {"", _CLEAR, *Doubt}:
+    if word not in {"", _CLEAR, *AuditDoubt}:
         raise Unsound("it is not an audit log's anchor")
-    return Anchored(head, Doubt(word) if word in set(Doubt) else None, "" if where == _NOWHERE else where)
+    return Anchored(head, AuditDoubt(word) if word in set(AuditDoubt) else None, "" if where == _NOWHERE else where)
 
 
 def pseudonym(lease_id: str, *, key: bytes) -> str:
@@ -200,7 +200,7 @@ class Verifying:
         self._last: Record | None = None
         self._unfinished: tuple[int, bytes, Unsound] | None = None
         self._lost = self._torn = self._accepted = 0
-        self._doubts: tuple[Doubt, ...] = ()
+        self._doubts: tuple[AuditDoubt, ...] = ()
 
     def take(self, line: bytes) -> None:
         """The next line, without its newline. Raises Unsound; nothing more can be said after that."""
@@ -309,14 +309,14 @@ class Verifying:
         lost = record.fields.get("lost", 0)
         self._lost += lost if isinstance(lost, int) else 0
 
-    def _doubt_of(self, record: Record) -> Doubt | None:
+    def _doubt_of(self, record: Record) -> AuditDoubt | None:
         if record.kind != BEGUN:
             return None
         with suppress(ValueError):
-            return Doubt(str(record.fields.get("doubt", "")))
+            return AuditDoubt(str(record.fields.get("doubt", "")))
         # Brokers before wrote no doubt. Of a chain that begins anew, nothing vouches for the one before.
         follows = self._first is not None or record.before != START
-        return Doubt.MISSING if follows and record.fields.get("anchor") is False else None
+        return AuditDoubt.MISSING if follows and record.fields.get("anchor") is False else None
 
     def _refuse(self, why: str) -> None:
         raise Unsound(why, line=self.lines)

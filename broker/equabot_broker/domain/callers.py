@@ -9,7 +9,7 @@ from equabot_broker.domain.secret_value import SecretValue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class CallerProof:
     """What came with a call: the token of its `authorization` header, and the certificate (PEM) that its connection was opened
     with. Empty where there was none."""
 

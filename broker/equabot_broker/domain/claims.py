@@ -17,7 +17,7 @@ from typing import Final
 
 from equabot_broker.domain.profiles import FOREIGN_LOGINS, Profile, split_id
 
-Place = tuple[str, str]
+ProfileLocation = tuple[str, str]
 """A source's name, and a unit of it."""
 
 PLACES_MAX: Final = 8
@@ -25,7 +25,7 @@ PLACES_MAX: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class IdClaim:
     """A profile, and where it is: the rank of its source in the order of sources, and the unit."""
 
     profile: Profile
@@ -34,7 +34,7 @@ class Claim:
     rank: int
 
     @property
-    def place(self) -> Place:
+    def place(self) -> ProfileLocation:
         """Where it is."""
         return self.source, self.unit
 
@@ -44,11 +44,11 @@ class Claim:
         return split_id(self.profile.id)[1] == (self.unit or self.source.partition(" ")[0])
 
 
-def rightful(claims: Sequence[Claim], places: Sequence[Place]) -> Claim:
+def rightful(claims: Sequence[IdClaim], places: Sequence[ProfileLocation]) -> IdClaim:
     """Whose the id is. `places` have held it, the first one first."""
     seniority = {place: number for number, place in enumerate(places)}
 
-    def precedence(claim: Claim) -> tuple[bool, int, bool, int, str]:
+    def precedence(claim: IdClaim) -> tuple[bool, int, bool, int, str]:
         held = seniority.get(claim.place, len(seniority))
         return not claim.profile.configured, claim.rank, not claim.named, held, claim.unit
 
@@ -76,6 +76,6 @@ def _is_same_login(one: Profile, other: Profile) -> bool:
     return not other.configured and (one.id in FOREIGN_LOGINS or one.unit == other.unit)
 
 
-def with_place(places: Sequence[Place], place: Place) -> tuple[Place, ...]:
+def with_place(places: Sequence[ProfileLocation], place: ProfileLocation) -> tuple[ProfileLocation, ...]:
     """The places that have held an id, with this one."""
     return tuple(places) if place in places or len(places) >= PLACES_MAX else (*places, place)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from equabot_broker.domain.cooldowns import Usage
-from equabot_broker.domain.material import Held
+from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.profiles import SERVING_STATES, Profile, State
 from equabot_broker.domain.provider import HeaderForm, Mode, Provider
 from equabot_broker.domain.relogin import INTERRUPTED, SUPERSEDED, how_to_log_in
@@ -28,7 +28,7 @@ class Revival(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
+class RefreshTrouble:
     """What is known of a login that its store does not say, for as long as it has this version: that the provider has
     `refused` its access token, whatever its expiry says; and why refreshes fail, with the instant of the next one. Of what a
     workload's identity is exchanged for likewise."""
@@ -40,7 +40,7 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Assessment:
     """What a profile is worth: its state, why, and until when that judgement holds (seconds since the epoch). The words of
     `reason` age sooner, and do not count when two are compared.
 
@@ -63,7 +63,7 @@ class Standing:
     models: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     returns_at: float = field(default=0.0, compare=False)
 
-    def for_model(self, model: str, *, now: float) -> "Standing":
+    def for_model(self, model: str, *, now: float) -> "Assessment":
         """What it is worth to a request for this model; the same object where that makes no difference."""
         until = self.models.get(model, 0.0)
         if until <= max(now, self.cooling_until):
@@ -75,8 +75,14 @@ class Standing:
 
 
 def assess(
-    held: Held, usage: Usage, *, now: float, warn_within: float, trouble: Trouble | None = None, tried_until: float = 0.0
-) -> Standing:
+    held: HeldProfile,
+    usage: Usage,
+    *,
+    now: float,
+    warn_within: float,
+    trouble: RefreshTrouble | None = None,
+    tried_until: float = 0.0,
+) -> Assessment:
     """What the profile is worth at `now`. A `trouble` of another version does not count. A request that tries a refused
     credential again is under way until `tried_until`."""
     if trouble is not None and trouble.version != held.version:
@@ -97,10 +103,10 @@ def assess(
     models = {name: met.until for name, met in usage.models.items() if met.until > now}
     ends = (end for end in (usage.cooldown_until, usage.disabled_until, *models.values()) if end > now)
     until = min(judged.until, min(ends, default=NEVER))
-    return Standing(judged.state, reason, usable, cooling, until, revival, trial, models, returns)
+    return Assessment(judged.state, reason, usable, cooling, until, revival, trial, models, returns)
 
 
-def way_back(profile: Profile, standing: Standing) -> str:
+def way_back(profile: Profile, standing: Assessment) -> str:
     """What a person can do so that a profile that does not serve serves again, where its reason does not say it; else empty."""
     if standing.usable or standing.revival is not Revival.NONE:
         return ""
@@ -123,7 +129,7 @@ class _Judged(NamedTuple):
 
 
 def _judged(
-    held: Held, usage: Usage, trouble: Trouble | None, *, now: float, warn_within: float, tried_until: float
+    held: HeldProfile, usage: Usage, trouble: RefreshTrouble | None, *, now: float, warn_within: float, tried_until: float
 ) -> _Judged:
     profile = held.profile
     if profile.secret is None and not profile.renews:
@@ -167,7 +173,7 @@ def _plain(state: State, reason: str, until: float = NEVER) -> _Judged:
     return _Judged(state, reason, until, state in SERVING_STATES)
 
 
-def _renewed(profile: Profile, trouble: Trouble | None, stale_end: float, *, now: float, warn_within: float) -> _Judged:
+def _renewed(profile: Profile, trouble: RefreshTrouble | None, stale_end: float, *, now: float, warn_within: float) -> _Judged:
     """A login that can be refreshed, a workload's identity that can be exchanged: it is well however soon its token ends, until
     that has failed."""
     end = NEVER if profile.expires_at is None else profile.expires_at
@@ -188,7 +194,7 @@ def _renewed(profile: Profile, trouble: Trouble | None, stale_end: float, *, now
     return _plain(State.OK, failing, min(warned_at if failing else end, stale_end))
 
 
-def _over(profile: Profile, trouble: Trouble | None, now: float) -> str:
+def _over(profile: Profile, trouble: RefreshTrouble | None, now: float) -> str:
     """Why its access token cannot serve; empty: it can."""
     if profile.secret is None:
         return profile.fault or "it has no access token"
@@ -208,7 +214,7 @@ def _ended(profile: Profile) -> str:
     return f"{why}: {how_to_log_in(profile)}"
 
 
-def left(held: Held, *, now: float) -> float | None:
+def left(held: HeldProfile, *, now: float) -> float | None:
     """How many seconds the credential will still serve without anybody's help; None: it does not say, or is refreshed."""
     profile = held.profile
     return None if profile.expires_at is None or (profile.renews and not profile.reauth) else profile.expires_at - now

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from equabot_broker.domain.ends import declare
 from equabot_broker.domain.hygiene import Unclean, clean, is_misplaced_key, masked, split_list
-from equabot_broker.domain.material import Fault, Unit
+from equabot_broker.domain.material import SourceFault, Unit
 from equabot_broker.domain.profiles import FOREIGN_LOGINS, DeclaredEnd, Profile, split_id
 from equabot_broker.domain.provider import Catalog, Mode, Provider
 
@@ -31,7 +31,7 @@ _REPLACE: Final = "rename it, and replace that key"
 Texts = Mapping[str, str | bytes]
 
 
-class Place(NamedTuple):
+class ValueLocation(NamedTuple):
     """Where a configured profile's value is: the kind of source, the unit in it ("" for its only or topmost one), the key."""
 
     kind: str
@@ -52,7 +52,7 @@ class Override:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class BundleNotes:
     """What a bundle says of itself beside its values: the one provider whose credentials they are, the second half of its
     profiles' ids, their mode and when they expire (seconds since the epoch; `ends_at` is the place that says so). What it does
     not say is found out, or unknown. `newer` are the keys whose values were written after that end."""
@@ -69,16 +69,16 @@ class Said:
         return declare(self.expires_at, self.ends_at, older=key in self.newer)
 
 
-NOTHING: Final = Said()
+NOTHING: Final = BundleNotes()
 
 
 @dataclass(frozen=True)
-class Rules:
+class DiscoveryRules:
     """What makes a profile. `bindings` are profile ids by the place of their value, `overrides` stand by profile id;
     `foreign_logins` are the profiles whose refresh token another program redeems."""
 
     catalog: Catalog
-    bindings: Mapping[Place, str] = field(default_factory=lambda: MappingProxyType({}))
+    bindings: Mapping[ValueLocation, str] = field(default_factory=lambda: MappingProxyType({}))
     overrides: Mapping[str, Override] = field(default_factory=lambda: MappingProxyType({}))
     foreign_logins: frozenset[str] = FOREIGN_LOGINS
 
@@ -95,7 +95,7 @@ class Rules:
         unit: str,
         name: str,
         origin: Callable[[str], str],
-        said: Said = NOTHING,
+        said: BundleNotes = NOTHING,
     ) -> Unit:
         """The bundle's profiles, and what is wrong with the rest.
 
@@ -110,13 +110,13 @@ class Rules:
                 found.misplaced(key)
         values = {key: text for key, text in values.items() if key not in misplaced}
         for key in values:
-            if bound := self.bindings.get(Place(kind, unit, key)):
+            if bound := self.bindings.get(ValueLocation(kind, unit, key)):
                 found.bound(bound, key)
                 continue
             for use in self._uses(key, kind):
                 uses.setdefault(use.provider, []).append(use)
         if said.provider:
-            free = [key for key in values if Place(kind, unit, key) not in self.bindings]
+            free = [key for key in values if ValueLocation(kind, unit, key) not in self.bindings]
             uses = found.declared(self.catalog.providers[said.provider], uses, free)
         for provider in self.catalog.providers.values():
             if provider.id in uses:
@@ -186,22 +186,22 @@ class _Bundle(NamedTuple):
     unit: str
     name: str
     origin: Callable[[str], str]
-    said: Said
+    said: BundleNotes
 
 
 class _Finding:
     """One pass over a bundle."""
 
-    def __init__(self, rules: Rules, bundle: _Bundle) -> None:
+    def __init__(self, rules: DiscoveryRules, bundle: _Bundle) -> None:
         self._rules = rules
         self._bundle = bundle
         self.profiles: dict[str, Profile] = {}
-        self.faults: list[Fault] = []
+        self.faults: list[SourceFault] = []
 
     def misplaced(self, key: str) -> None:
         """A key whose name looks like a key."""
         where = masked(self._bundle.origin(key))
-        self.faults.append(Fault(where, f"{where} has a name that looks like a key, so it is not used: {_REPLACE}"))
+        self.faults.append(SourceFault(where, f"{where} has a name that looks like a key, so it is not used: {_REPLACE}"))
 
     def bound(self, profile_id: str, key: str) -> None:
         """A configured profile."""
@@ -230,7 +230,9 @@ class _Finding:
             names = ", ".join((*(env.name for env in provider.env_names[:1]), *_PLAIN))
             where = f"{self._bundle.source} {self._bundle.unit}".rstrip()
             self.faults.append(
-                Fault(where, f"{where} has {len(plain)} keys, and none says that it is the credential: call it one of {names}")
+                SourceFault(
+                    where, f"{where} has {len(plain)} keys, and none says that it is the credential: call it one of {names}"
+                )
             )
         return {}
 
@@ -250,7 +252,7 @@ class _Finding:
         if chosen is not None:
             self._keep(chosen)
             refused = (profile for profile in made if profile.secret is None and profile is not chosen)
-            self.faults += [Fault(profile.origin, profile.fault) for profile in refused]
+            self.faults += [SourceFault(profile.origin, profile.fault) for profile in refused]
         known = {profile.secret for profile in self.profiles.values() if profile.provider == provider.id}
         for profile_id, key, text in self._further(name, uses):
             further = self._profile(profile_id, provider, key, text, Mode.API_KEY)
@@ -302,4 +304,4 @@ class _Finding:
 
     def _fault(self, key: str, reason: str) -> None:
         origin = self._bundle.origin(key)
-        self.faults.append(Fault(origin, f"{origin} {reason}"))
+        self.faults.append(SourceFault(origin, f"{origin} {reason}"))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
-from equabot_broker.domain.claims import Claim, Place, outlives, rightful
+from equabot_broker.domain.claims import IdClaim, ProfileLocation, outlives, rightful
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.hygiene import is_misplaced_key, masked
 from equabot_broker.domain.policies import MAIN
@@ -16,7 +16,7 @@ _NAMED_LIKE_A_KEY: Final = "has a name that looks like a key, so it is not used:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class SourceFault:
     """Something wrong: where, what, and what to do. Never a secret's bytes. `since`, in seconds since the epoch, is when it
     was first so; None where that is not known, as of what is wrong inside a unit that can be read."""
 
@@ -40,15 +40,15 @@ class Unit:
 
     name: str
     profiles: tuple[Profile, ...] = ()
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[SourceFault, ...] = ()
     owner: str = ""
     usage: Mapping[str, Usage] = field(default_factory=lambda: MappingProxyType({}))
     orders: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    notes: tuple[Fault, ...] = ()
+    notes: tuple[SourceFault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class UnitsListed:
     """The source in full. Units in `failed` (name → why) could not be read: their last good content stays, as stale."""
 
     units: tuple[Unit, ...]
@@ -56,27 +56,27 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class UnitChanged:
     """One unit, new or replaced."""
 
     unit: Unit
 
 
 @dataclass(frozen=True, slots=True)
-class Removed:
+class UnitRemoved:
     """One unit is gone, and its profiles with it."""
 
     unit: str
 
 
 @dataclass(frozen=True, slots=True)
-class Unavailable:
+class SourceUnavailable:
     """The source cannot be read: what, where, what to do. Its last good content stays, as stale."""
 
     fault: str
 
 
-Event = Listed | Changed | Removed | Unavailable
+SourceEvent = UnitsListed | UnitChanged | UnitRemoved | SourceUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +99,13 @@ class SourceState:
         """Whether the source has been read, or is known to be unreadable: there is nothing to wait for."""
         return self.synced_at is not None or bool(self.fault)
 
-    def faults(self) -> list[Fault]:
+    def faults(self) -> list[SourceFault]:
         """Everything wrong in it now."""
-        found = [Fault(self.name, self.fault, self.stale_since)] if self.fault else []
-        found += [Fault(f"{self.name} {unit}".rstrip(), *stale) for unit, stale in self.stale_units.items()]
+        found = [SourceFault(self.name, self.fault, self.stale_since)] if self.fault else []
+        found += [SourceFault(f"{self.name} {unit}".rstrip(), *stale) for unit, stale in self.stale_units.items()]
         return found + [fault for unit in self.units.values() for fault in unit.faults]
 
-    def notes(self) -> list[Fault]:
+    def notes(self) -> list[SourceFault]:
         """Everything in it that is worth knowing."""
         return [note for unit in self.units.values() for note in unit.notes]
 
@@ -117,11 +117,11 @@ def admitted(unit: Unit) -> Unit:
     A profile of such a name is not there, and a fault says so; a unit of such a name holds nothing else.
     """
     hidden = [profile for profile in unit.profiles if is_misplaced_key(profile.id) or is_misplaced_key(profile.unit)]
-    faults = [Fault(masked(fault.where), masked(fault.message), fault.since) for fault in unit.faults]
-    faults += [Fault(masked(profile.origin), f"{masked(profile.origin)} {_NAMED_LIKE_A_KEY}") for profile in hidden]
+    faults = [SourceFault(masked(fault.where), masked(fault.message), fault.since) for fault in unit.faults]
+    faults += [SourceFault(masked(profile.origin), f"{masked(profile.origin)} {_NAMED_LIKE_A_KEY}") for profile in hidden]
     if is_misplaced_key(unit.name):
         name = masked(unit.name)
-        return Unit(name, faults=tuple(dict.fromkeys(faults or [Fault(name, f"{name} {_NAMED_LIKE_A_KEY}")])))
+        return Unit(name, faults=tuple(dict.fromkeys(faults or [SourceFault(name, f"{name} {_NAMED_LIKE_A_KEY}")])))
     return replace(
         unit,
         profiles=tuple(_presentable(profile) for profile in unit.profiles if profile not in hidden),
@@ -143,41 +143,41 @@ def _presentable(profile: Profile) -> Profile:
     )
 
 
-def _admitted(event: Event) -> Event:
+def _admitted(event: SourceEvent) -> SourceEvent:
     match event:
-        case Listed(units, failed):
-            return Listed(tuple(map(admitted, units)), {masked(name): masked(why) for name, why in failed.items()})
-        case Changed(unit):
-            return Changed(admitted(unit))
-        case Removed(name):
-            return Removed(masked(name))
-        case Unavailable(fault):
-            return Unavailable(masked(fault))
+        case UnitsListed(units, failed):
+            return UnitsListed(tuple(map(admitted, units)), {masked(name): masked(why) for name, why in failed.items()})
+        case UnitChanged(unit):
+            return UnitChanged(admitted(unit))
+        case UnitRemoved(name):
+            return UnitRemoved(masked(name))
+        case SourceUnavailable(fault):
+            return SourceUnavailable(masked(fault))
 
 
-def apply(state: SourceState, event: Event, *, now: float) -> SourceState:
+def apply(state: SourceState, event: SourceEvent, *, now: float) -> SourceState:
     """The source after the event."""
     match _admitted(event):
-        case Listed(units, failed):
+        case UnitsListed(units, failed):
             held = {name: state.units[name] for name in failed if name in state.units}
             since = now if state.stale_since is None else state.stale_since
             stale = {name: (why, state.stale_units.get(name, ("", since))[1]) for name, why in failed.items()}
             fresh = {unit.name: unit for unit in units}
             return SourceState(name=state.name, units=held | fresh, synced_at=now, stale_units=stale)
-        case Changed(unit):
+        case UnitChanged(unit):
             stale = {name: fault for name, fault in state.stale_units.items() if name != unit.name}
             return replace(state, units={**state.units, unit.name: unit}, stale_units=stale)
-        case Removed(name):
+        case UnitRemoved(name):
             kept = {key: unit for key, unit in state.units.items() if key != name}
             stale = {key: fault for key, fault in state.stale_units.items() if key != name}
             return replace(state, units=kept, stale_units=stale)
-        case Unavailable(fault):
+        case SourceUnavailable(fault):
             since = state.stale_since if state.stale_since is not None else now
             return replace(state, stale_since=since, fault=fault)
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldProfile:
     """A profile in effect. `rank` is its source's place in the order of sources, `tail` whether that source belongs to the
     last tier of a choice (the environment and `.env`); `version` grows when its material changes; after `stale_until`
     its source has been away for too long.
@@ -210,7 +210,7 @@ class Material:
     by agent and provider: `main`'s profiles are for everybody, its orders are its own.
     """
 
-    held: Mapping[tuple[str, str], Held] = field(default_factory=lambda: MappingProxyType({}))
+    held: Mapping[tuple[str, str], HeldProfile] = field(default_factory=lambda: MappingProxyType({}))
     shadowed: tuple[Shadowed, ...] = ()
     unread: tuple[str, ...] = ()
     left_over: tuple[Profile, ...] = ()
@@ -224,7 +224,7 @@ def merge(
     version: Callable[[Profile], int],
     stale_budget: float,
     tail: frozenset[str],
-    places: Callable[[tuple[str, str]], Sequence[Place]] = lambda _: (),
+    places: Callable[[tuple[str, str]], Sequence[ProfileLocation]] = lambda _: (),
     judged: Callable[[Profile], Profile] = lambda profile: profile,
 ) -> Material:
     """The profiles in effect: of each id the one that `domain.claims` says.
@@ -233,7 +233,7 @@ def merge(
     by agent and id, was held, the first place first. `judged` gives a profile in effect the end that counts.
     Sources whose name is in `tail` belong to the last tier of a choice.
     """
-    claims: dict[tuple[str, str], list[Claim]] = {}
+    claims: dict[tuple[str, str], list[IdClaim]] = {}
     left_over: list[Profile] = []
     usage: dict[tuple[str, str], Usage] = {}
     orders: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -243,11 +243,11 @@ def merge(
                 if profile.copied_from and _is_left_over(profile, sources):
                     left_over.append(profile)
                     continue
-                claims.setdefault((profile.agent, profile.id), []).append(Claim(profile, source.name, unit.name, rank))
+                claims.setdefault((profile.agent, profile.id), []).append(IdClaim(profile, source.name, unit.name, rank))
             if unit.owner:
                 usage |= {("" if unit.owner == MAIN else unit.owner, name): used for name, used in unit.usage.items()}
                 orders |= {(unit.owner, provider): order for provider, order in unit.orders.items() if order}
-    held: dict[tuple[str, str], Held] = {}
+    held: dict[tuple[str, str], HeldProfile] = {}
     shadowed: list[Shadowed] = []
     for key, made in claims.items():
         first = made[0] if len(made) == 1 else rightful(made, places(key))
@@ -255,7 +255,7 @@ def merge(
         until = _stale_until(source, first.unit, stale_budget)
         profile = judged(first.profile)
         # Only what is in effect is numbered: whatever has a number was in effect.
-        held[key] = Held(profile, first.rank, version(profile), source.name in tail, until)
+        held[key] = HeldProfile(profile, first.rank, version(profile), source.name in tail, until)
         shadowed += (_shadowed(claim, first) for claim in made if claim is not first)
     unread = tuple(source.name for source in sources if source.synced_at is None)
     return Material(held, tuple(shadowed), unread, tuple(left_over), usage, orders)
@@ -275,7 +275,7 @@ def _stale_until(source: SourceState, unit: str, budget: float) -> float | None:
     return None if since is None else since + budget
 
 
-def _shadowed(claim: Claim, first: Claim) -> Shadowed:
+def _shadowed(claim: IdClaim, first: IdClaim) -> Shadowed:
     contested = claim.rank == first.rank and claim.unit != first.unit
     older = not contested and outlives(first.profile, claim.profile)
     return Shadowed(claim.profile, first.profile, older=older, contested=contested)

@@ -35,7 +35,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ProbeRequest:
     """A request. `headers` hold the credential."""
 
     url: str
@@ -45,7 +45,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ProbeResult:
     """A verdict, and a sentence in our own words: nothing of an answer's text is repeated. `sure`: any request with this
     credential would be answered so."""
 
@@ -55,14 +55,14 @@ class Found:
 
 
 _BY_STATUS: Final = {
-    401: Found(Verdict.AUTH, "the provider refused it"),
-    402: Found(Verdict.BILLING, "there is no credit left"),
-    403: Found(Verdict.AUTH, "the provider forbids it this request", sure=False),
-    408: Found(Verdict.TIMEOUT, "the provider gave up waiting"),
-    429: Found(Verdict.RATE_LIMIT, "too many requests, or the quota is used up"),
-    503: Found(Verdict.RATE_LIMIT, "the provider is overloaded"),
-    504: Found(Verdict.TIMEOUT, "the provider gave up waiting"),
-    529: Found(Verdict.RATE_LIMIT, "the provider is overloaded"),
+    401: ProbeResult(Verdict.AUTH, "the provider refused it"),
+    402: ProbeResult(Verdict.BILLING, "there is no credit left"),
+    403: ProbeResult(Verdict.AUTH, "the provider forbids it this request", sure=False),
+    408: ProbeResult(Verdict.TIMEOUT, "the provider gave up waiting"),
+    429: ProbeResult(Verdict.RATE_LIMIT, "too many requests, or the quota is used up"),
+    503: ProbeResult(Verdict.RATE_LIMIT, "the provider is overloaded"),
+    504: ProbeResult(Verdict.TIMEOUT, "the provider gave up waiting"),
+    529: ProbeResult(Verdict.RATE_LIMIT, "the provider is overloaded"),
 }
 _OF_THE_REQUEST: Final = re.compile(r"(?<![a-z])scopes?(?![a-z])|permission|privilege")
 _OF_ACCESS: Final = re.compile(
@@ -80,7 +80,7 @@ _BY_TEXT: Final = (
 """For statuses that say nothing of it themselves."""
 
 
-def request(provider: Provider, *, model: str, base_url: str, headers: Mapping[str, str]) -> Request | None:
+def request(provider: Provider, *, model: str, base_url: str, headers: Mapping[str, str]) -> ProbeRequest | None:
     """The smallest request to a model; None where it is not known how to make one."""
     base, messages = base_url.rstrip("/"), [{"role": "user", "content": _QUESTION}]
     body: dict[str, Any]
@@ -97,10 +97,10 @@ def request(provider: Provider, *, model: str, base_url: str, headers: Mapping[s
             body = {"contents": [{"parts": [{"text": _QUESTION}]}], "generationConfig": {"maxOutputTokens": TOKENS}}
         case _:
             return None
-    return Request(url, json.dumps(body).encode(), headers)
+    return ProbeRequest(url, json.dumps(body).encode(), headers)
 
 
-def cheapest(provider: Provider, *, base_url: str, headers: Mapping[str, str]) -> Request | None:
+def cheapest(provider: Provider, *, base_url: str, headers: Mapping[str, str]) -> ProbeRequest | None:
     """The request that costs least and tells a refused credential from a good one; None where it is not known how to make one.
     Many vendors list their models to anybody: only where the list needs a credential it is asked for."""
     base = base_url.rstrip("/")
@@ -108,34 +108,34 @@ def cheapest(provider: Provider, *, base_url: str, headers: Mapping[str, str]) -
     match provider.api if small is not None else "":
         case "messages":
             body = {"model": provider.probe_model, "messages": [{"role": "user", "content": _QUESTION}]}
-            return Request(f"{base}/v1/messages/count_tokens", json.dumps(body).encode(), {**_VERSION, **headers})
+            return ProbeRequest(f"{base}/v1/messages/count_tokens", json.dumps(body).encode(), {**_VERSION, **headers})
         case "openai":
-            return Request(f"{base}/models", b"", headers, "GET")
+            return ProbeRequest(f"{base}/models", b"", headers, "GET")
         case "gemini":
-            return Request(f"{base}/v1beta/models?pageSize=1", b"", headers, "GET")
+            return ProbeRequest(f"{base}/v1beta/models?pageSize=1", b"", headers, "GET")
     return small
 
 
-def judge(status: int, body: bytes) -> Found:
+def judge(status: int, body: bytes) -> ProbeResult:
     """What an answer says of the credential."""
     text = body[:LARGEST].decode("utf-8", "replace").lower()
     if 200 <= status < 300:
-        return Found(Verdict.OK)
+        return ProbeResult(Verdict.OK)
     if _ONLY_CLAUDE_CODE in text:
         why = "rejected: it is only authorized for use with Claude Code; use an Anthropic API key instead"
-        return Found(Verdict.AUTH, why, sure=False)
+        return ProbeResult(Verdict.AUTH, why, sure=False)
     if status == 401 and _good_key(text):
         return _BY_STATUS[403]
     if status in _BY_STATUS:
         return _BY_STATUS[status]
     if status == 404 and "model" in text:
-        return Found(Verdict.NO_MODEL, "the provider does not know the model")
+        return ProbeResult(Verdict.NO_MODEL, "the provider does not know the model")
     for words, found in _BY_TEXT:
         if any(word in text for word in words):
             return found
     if status in (400, 404, 405, 413, 422):
-        return Found(Verdict.FORMAT, f"the provider does not take the request ({status})")
-    return Found(Verdict.UNKNOWN, f"the provider answered {status}")
+        return ProbeResult(Verdict.FORMAT, f"the provider does not take the request ({status})")
+    return ProbeResult(Verdict.UNKNOWN, f"the provider answered {status}")
 
 
 def _good_key(text: str) -> bool:

@@ -134,7 +134,7 @@ def allows_any(written: Iterable[str]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class RequestRules:
     """A list of rules, ready to be asked. None: it has no such rules."""
 
     _some: re.Pattern[str] | None
@@ -174,7 +174,7 @@ def _asked(method: str, path: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def rules(written: tuple[str, ...], base: str = "") -> Rules:
+def rules(written: tuple[str, ...], base: str = "") -> RequestRules:
     """The rules that `rule` has passed, for a provider whose `base_url` has the path `base`.
 
     A rule's path is the vendor's (`/v1/models`) or what comes after `base_url` (`/models`). An allowing rule that begins with
@@ -183,7 +183,7 @@ def rules(written: tuple[str, ...], base: str = "") -> Rules:
     some = [form for one in written if not one.startswith("!") for form in _forms(one, base, once=True)]
     none = [form for one in written if one.startswith("!") for form in _forms(one[1:], base, once=False)]
     # A vendor may not care for the case of a path: what is forbidden is so in every one.
-    return Rules(_pattern(some, _allowing), _pattern(none, _forbidding, re.IGNORECASE))
+    return RequestRules(_pattern(some, _allowing), _pattern(none, _forbidding, re.IGNORECASE))
 
 
 def allowed_paths(written: Iterable[str], base: str) -> Iterator[str]:
@@ -194,7 +194,7 @@ def allowed_paths(written: Iterable[str], base: str) -> Iterator[str]:
             yield from (path for path in paths if path.startswith(f"{base}/"))
 
 
-def narrowing(written: tuple[str, ...], base: str = "") -> Rules:
+def narrowing(written: tuple[str, ...], base: str = "") -> RequestRules:
     """The same for a list that narrows another one: without a rule that allows, it takes away only what it forbids."""
     return rules(written if allows_any(written) else ("/**", *written), base)
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from equabot_broker.domain.cooldowns import Usage
-from equabot_broker.domain.credentials import NEVER, Revival, Standing
-from equabot_broker.domain.material import Held
+from equabot_broker.domain.credentials import NEVER, Assessment, Revival
+from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.provider import Mode
 
 UNORDERED: Final = "not in the order, which is exclusive"
@@ -29,8 +29,8 @@ _KIND: Final = {Mode.OAUTH: 0, Mode.WIF: 0, Mode.TOKEN: 1, Mode.API_KEY: 2}
 class Candidate:
     """A profile that might serve, with what it is worth and what is remembered of it."""
 
-    held: Held
-    standing: Standing
+    held: HeldProfile
+    standing: Assessment
     usage: Usage
 
     @property
@@ -143,7 +143,7 @@ def _split(
     return ready, late, [c for c in ranked if not _comes(c.standing) and c.standing.revival is Revival.NONE]
 
 
-def _comes(standing: Standing) -> bool:
+def _comes(standing: Assessment) -> bool:
     return standing.usable or standing.trial or standing.revival is Revival.COMING
 
 

@@ -6,9 +6,9 @@ from difflib import get_close_matches
 from itertools import islice
 from typing import Final
 
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.hygiene import is_misplaced_key
-from equabot_broker.domain.material import Fault
+from equabot_broker.domain.material import SourceFault
 from equabot_broker.domain.provider import Catalog, Mode
 
 _CREDENTIAL: Final = re.compile(r"([a-z][a-z0-9_.-]{0,80}?)[_-](api[_-]?keys?|token)", re.IGNORECASE)
@@ -24,18 +24,20 @@ _NEAR: Final = 0.84
 _SHOWN: Final = 20
 
 
-def unknown_names(names: Iterable[str], rules: Rules, *, kind: str, unit: str = "") -> list[str]:
+def unknown_names(names: Iterable[str], rules: DiscoveryRules, *, kind: str, unit: str = "") -> list[str]:
     """Those names of a bundle's values that look like credentials' and could make no profile; of many only some."""
     unused = (name for name in names if _looks_like_one(name) and not rules.wants(name, kind=kind, unit=unit))
     return sorted(islice(unused, _SHOWN))
 
 
-def notes(names: Iterable[str], catalog: Catalog, *, where: Callable[[str], str]) -> tuple[Fault, ...]:
+def notes(names: Iterable[str], catalog: Catalog, *, where: Callable[[str], str]) -> tuple[SourceFault, ...]:
     """What to say of such names: that they are not used, and the nearest variable, or how their provider is declared."""
-    return tuple(Fault(where(name), f"{where(name)} is not used: {_advice(name, catalog)}") for name in names)
+    return tuple(SourceFault(where(name), f"{where(name)} is not used: {_advice(name, catalog)}") for name in names)
 
 
-def misnamed(values: Mapping[str, str], rules: Rules, *, kind: str, where: Callable[[str], str]) -> tuple[Fault, ...]:
+def misnamed(
+    values: Mapping[str, str], rules: DiscoveryRules, *, kind: str, where: Callable[[str], str]
+) -> tuple[SourceFault, ...]:
     """What to say of other names that mean a credential all the same: another word for a provider's variable, or a value that
     begins as a vendor's keys do. No byte of a value is in it."""
     found = []
@@ -43,11 +45,11 @@ def misnamed(values: Mapping[str, str], rules: Rules, *, kind: str, where: Calla
         if _looks_like_one(name) or is_misplaced_key(name) or rules.wants(name, kind=kind):
             continue
         if meant := _another_word(name, rules) or _begins(value, rules.catalog):
-            found.append(Fault(where(name), f"{where(name)} is not used: {meant}"))
+            found.append(SourceFault(where(name), f"{where(name)} is not used: {meant}"))
     return tuple(found[:_SHOWN])
 
 
-def _another_word(name: str, rules: Rules) -> str:
+def _another_word(name: str, rules: DiscoveryRules) -> str:
     short = _SHORT.fullmatch(name)
     if short is None:
         return ""

@@ -10,10 +10,10 @@ from dataclasses import replace
 from equabot_broker.domain.errors import AgentSuspended, BrokerError
 from equabot_broker.domain.policies import Policies
 from equabot_broker.domain.statuses import ProfileStatus
-from equabot_broker.engine.leases.service import Leasing
+from equabot_broker.engine.leases.service import LeaseService
 from equabot_broker.engine.leases.suspensions import Suspensions
-from equabot_broker.engine.profiles.registry import Standings
-from equabot_broker.engine.profiles.resolver import Choosing
+from equabot_broker.engine.profiles.registry import ProfileRegistry
+from equabot_broker.engine.profiles.resolver import Resolver
 
 
 class Availability:
@@ -23,15 +23,15 @@ class Availability:
         self,
         *,
         policies: Policies,
-        standings: Standings,
-        choosing: Choosing,
-        leasing: Leasing,
+        registry: ProfileRegistry,
+        resolver: Resolver,
+        lease_service: LeaseService,
         suspensions: Suspensions,
     ) -> None:
         self._policies = policies
-        self._standings = standings
-        self._choosing = choosing
-        self._leasing = leasing
+        self._registry = registry
+        self._resolver = resolver
+        self._lease_service = lease_service
         self._suspensions = suspensions
 
     def apply(self, *, policies: Policies) -> None:
@@ -42,10 +42,10 @@ class Availability:
         """Why the agent would be granted nothing of the provider; empty: it would be granted a lease at once."""
         if fault := self._fault(agent, provider):
             return fault
-        current = self._choosing.plan(agent, provider)
+        current = self._resolver.plan(agent, provider)
         if any(candidate.standing.usable for candidate in current.ordered()):
             return ""
-        return self._choosing.explaining.nothing_usable(current, agent, provider).message
+        return self._resolver.explaining.nothing_usable(current, agent, provider).message
 
     def grants(self, provider: str) -> bool:
         """Whether some agent would be granted a lease of the provider."""
@@ -53,7 +53,7 @@ class Availability:
 
     def serves(self, profile_id: str) -> bool | None:
         """Whether some agent that asks for this profile would be granted a lease; None: no source holds it."""
-        holders = self._standings.holders(profile_id)
+        holders = self._registry.holders(profile_id)
         provider = profile_id.partition(":")[0]
         return any(self._named(agent, provider, profile_id) for agent in self._policies.agents) if holders else None
 
@@ -65,9 +65,9 @@ class Availability:
         return "; ".join(f"agent {agent}: {why}" for agent, why in found.items())
 
     def statuses(self, agent: str, provider: str = "") -> list[ProfileStatus]:
-        """An operator's view of the agent's candidates, as `Choosing.statuses`: none is usable to an agent that would be
+        """An operator's view of the agent's candidates, as `Resolver.statuses`: none is usable to an agent that would be
         granted nothing. Raises ProviderUnknown, PolicyDenied."""
-        return list(self._limited(agent, self._choosing.statuses(agent, provider, operator=True)))
+        return list(self._limited(agent, self._resolver.statuses(agent, provider, operator=True)))
 
     def _limited(self, agent: str, rows: Iterable[ProfileStatus]) -> Iterable[ProfileStatus]:
         for row in rows:
@@ -75,7 +75,7 @@ class Availability:
             yield replace(row, usable=False, next=False, reason=fault) if fault and row.usable else row
 
     def _named(self, agent: str, provider: str, profile_id: str) -> bool:
-        found = self._standings.find(agent, profile_id)
+        found = self._registry.find(agent, profile_id)
         if found is None or not found[1].standing.usable or found[1].held.profile.provider != provider:
             return False
         return self._policies.of(agent).allows_profile(provider, profile_id) and not self._fault(agent, provider)
@@ -85,7 +85,7 @@ class Availability:
         try:
             self._suspensions.check(agent)
             self._policies.of(agent).check_provider(agent, provider)
-            self._leasing.delivery(agent, provider)
+            self._lease_service.delivery(agent, provider)
         except AgentSuspended:
             return f"agent {agent} is suspended: run `equabot agent resume {agent}`"
         except BrokerError as error:

@@ -3,11 +3,11 @@
 import asyncio
 from typing import Final
 
-from equabot_broker.engine.leases.service import Leasing
-from equabot_broker.engine.profiles.registry import Standings
+from equabot_broker.engine.leases.service import LeaseService
+from equabot_broker.engine.profiles.registry import ProfileRegistry
 from equabot_broker.engine.timing.clock import pause
 from equabot_broker.ports import Clock, StateStore
-from equabot_broker.telemetry.events import ClockJumped, Events, StoreFault, StoreRecovered
+from equabot_broker.telemetry.events import ClockJumped, Events, StoreFaulted, StoreRecovered
 
 _LONGEST: Final = 5.0
 """Also with nothing due the loop looks this often (seconds): for a jump of the wall clock, and to store what was used."""
@@ -18,20 +18,22 @@ _JUMP: Final = 2.0
 """What the wall clock may move by (seconds) without anybody having set it."""
 
 
-class Expiring:
+class Expiry:
     """Comes when something is due, and at least every few seconds."""
 
-    def __init__(self, *, clock: Clock, store: StateStore, events: Events, leasing: Leasing, standings: Standings) -> None:
+    def __init__(
+        self, *, clock: Clock, store: StateStore, events: Events, lease_service: LeaseService, registry: ProfileRegistry
+    ) -> None:
         self._clock = clock
         self._store = store
         self._events = events
-        self._leasing = leasing
-        self._standings = standings
-        self._offset = leasing.offset()
+        self._lease_service = lease_service
+        self._registry = registry
+        self._offset = lease_service.offset()
         self._sooner = asyncio.Event()
         self._fault = ""
-        leasing.agenda.wake = self._sooner.set
-        standings.agenda.wake = self._sooner.set
+        lease_service.deadlines.wake = self._sooner.set
+        registry.deadlines.wake = self._sooner.set
 
     async def run(self) -> None:
         """Works forever."""
@@ -42,15 +44,15 @@ class Expiring:
 
     def turn(self) -> float:
         """Does what is due. Returns how many seconds until something else is."""
-        offset = self._leasing.offset()
+        offset = self._lease_service.offset()
         if abs(offset - self._offset) > _JUMP:
             by, self._offset = offset - self._offset, offset
             self._events.emit(ClockJumped(seconds=by))
-            self._standings.wall_moved(by)
-            self._leasing.wall_moved()
-        credentials = self._standings.tick() - self._clock.now()
-        leases = self._leasing.tick() - self._clock.steady()
-        self._standings.flush_used()
+            self._registry.wall_moved(by)
+            self._lease_service.wall_moved()
+        credentials = self._registry.tick() - self._clock.now()
+        leases = self._lease_service.tick() - self._clock.steady()
+        self._registry.flush_used()
         self._store.flush()
         self._tell_store()
         return max(min(credentials, leases), 0.0)
@@ -58,7 +60,7 @@ class Expiring:
     def _tell_store(self) -> None:
         fault = self._store.fault
         if fault and fault != self._fault:
-            self._events.emit(StoreFault(fault=fault))
+            self._events.emit(StoreFaulted(fault=fault))
         elif self._fault and not fault:
             self._events.emit(StoreRecovered())
         self._fault = fault

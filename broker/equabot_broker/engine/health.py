@@ -14,8 +14,8 @@ from equabot_broker.domain.policies import Policies
 from equabot_broker.domain.provider import Catalog
 from equabot_broker.engine.availability import Availability
 from equabot_broker.engine.leases.suspensions import Suspensions
-from equabot_broker.engine.profiles.ingest import Ingesting
-from equabot_broker.engine.profiles.registry import Key, Standings
+from equabot_broker.engine.profiles.ingest import Ingest
+from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
 
 _WHOLE: Final = ("", "readiness")
 _PROVIDER: Final = "provider/"
@@ -29,23 +29,23 @@ class Readiness:
         self,
         *,
         catalog: Catalog,
-        standings: Standings,
-        ingesting: Ingesting,
+        registry: ProfileRegistry,
+        ingest: Ingest,
         availability: Availability,
         suspensions: Suspensions,
         required: Sequence[str],
     ) -> None:
         self._catalog = catalog
-        self._standings = standings
-        self._ingesting = ingesting
+        self._registry = registry
+        self._ingest = ingest
         self.availability = availability
         self._required = tuple(required)
         self._watchers: set[asyncio.Event] = set()
         self._draining = False
         self.blocked: Callable[[], bool] = lambda: False
         """Whether nothing may be granted now, whatever there is to grant. Who sets it says `look_again` when that changes."""
-        standings.listeners.append(self._changed)
-        ingesting.listeners.append(self.look_again)
+        registry.listeners.append(self._changed)
+        ingest.listeners.append(self.look_again)
         suspensions.listeners.append(lambda _: self.look_again())
 
     def apply(self, *, catalog: Catalog, policies: Policies, required: Sequence[str]) -> None:
@@ -60,7 +60,7 @@ class Readiness:
             return True
         if service in _WHOLE:
             granting = not self._draining and not self.blocked()
-            return granting and self._ingesting.settled and not self.unmet()
+            return granting and self._ingest.settled and not self.unmet()
         if service.startswith(_PROVIDER):
             known = self._catalog.normalise(service.removeprefix(_PROVIDER))
             return None if known is None else self.availability.grants(known) and not self._draining
@@ -71,7 +71,7 @@ class Readiness:
 
     def statuses(self) -> dict[str, bool]:
         """Every known name. Providers without a profile are known as well."""
-        profiles = sorted({candidate.id for _, candidate in self._standings.all()})
+        profiles = sorted({candidate.id for _, candidate in self._registry.all()})
         names = [*_WHOLE, "liveness", *(_PROVIDER + p for p in sorted(self._catalog.providers))]
         names += [_PROFILE + profile for profile in profiles]
         found = ((name, self.status(name)) for name in names)

@@ -8,8 +8,8 @@ from envoy.config.core.v3.base_pb2 import RequestMethod
 from envoy.data.accesslog.v3 import accesslog_pb2
 from envoy.service.accesslog.v3 import als_pb2 as pb
 
-from equabot_broker.domain.answers import Answer, wait
-from equabot_broker.engine.leases.gateway_access import Spending, Used
+from equabot_broker.domain.answers import ProviderAnswer, wait
+from equabot_broker.engine.leases.gateway_access import GatewayAccess, RequestNames
 from equabot_broker.envoy.authorize import ACCOUNT, MODEL
 from equabot_broker.envoy.waits import NAMESPACE
 from equabot_broker.ports import Clock
@@ -40,8 +40,8 @@ _GONE: Final = ("downstream_connection_termination", "downstream_remote_reset")
 class AccessLogServicer:
     """Hears each answer as soon as it has ended. An entry that makes no sense is skipped, and counted."""
 
-    def __init__(self, *, spending: Spending, events: Events, clock: Clock) -> None:
-        self._spending = spending
+    def __init__(self, *, gateway_access: GatewayAccess, events: Events, clock: Clock) -> None:
+        self._gateway_access = gateway_access
         self._events = events
         self._clock = clock
         self._streams = 0
@@ -63,7 +63,7 @@ class AccessLogServicer:
         finally:
             self._streams -= 1
             if not self._streams:
-                self._spending.disconnected()
+                self._gateway_access.disconnected()
         return pb.StreamAccessLogsResponse()
 
     def _hear(self, entry: accesslog_pb2.HTTPAccessLogEntry) -> None:
@@ -75,13 +75,13 @@ class AccessLogServicer:
         except (KeyError, ValueError):
             self._events.emit(GatewayLogSkipped())
             return
-        self._spending.answered(used, _answer(entry, now=self._clock.now()))
+        self._gateway_access.answered(used, _answer(entry, now=self._clock.now()))
 
 
-def _used(entry: accesslog_pb2.HTTPAccessLogEntry, fields: Mapping[str, Any]) -> Used:
+def _used(entry: accesslog_pb2.HTTPAccessLogEntry, fields: Mapping[str, Any]) -> RequestNames:
     """What the authorization has said of the request. Raises KeyError, ValueError."""
     told = {name: value.string_value for name, value in fields.items()}
-    return Used(
+    return RequestNames(
         **{name: told[name] for name in _NAMES},
         request=told.get("request", ""),
         model=told.get(MODEL, ""),
@@ -92,10 +92,10 @@ def _used(entry: accesslog_pb2.HTTPAccessLogEntry, fields: Mapping[str, Any]) ->
     )
 
 
-def _answer(entry: accesslog_pb2.HTTPAccessLogEntry, *, now: float) -> Answer:
+def _answer(entry: accesslog_pb2.HTTPAccessLogEntry, *, now: float) -> ProviderAnswer:
     common, request, response = entry.common_properties, entry.request, entry.response
     lasted = common.duration if common.HasField("duration") else common.time_to_last_downstream_tx_byte
-    return Answer(
+    return ProviderAnswer(
         status=response.response_code.value,
         ours=response.response_code_details not in _FROM_THE_VENDOR,
         failed=_failed(common),

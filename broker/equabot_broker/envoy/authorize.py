@@ -16,11 +16,11 @@ from equabot_broker.domain.errors import BrokerError
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.provider import Catalog, Provider
 from equabot_broker.domain.requests import METHODS, route, target_fault
-from equabot_broker.engine.leases.gateway_access import Spending, Use
-from equabot_broker.engine.profiles.ingest import Ingesting
+from equabot_broker.engine.leases.gateway_access import GatewayAccess, PermittedRequest
+from equabot_broker.engine.profiles.ingest import Ingest
 from equabot_broker.envoy.bootstrap_config import ADDRESS, PATHS, PATHS_OF_BROKER, PROVIDER
-from equabot_broker.envoy.inspection import Asked, Inspection, behind
-from equabot_broker.envoy.refusals import Refused, denied, refusal_of
+from equabot_broker.envoy.inspection import InspectedRequest, Inspection, behind
+from equabot_broker.envoy.refusals import RequestRefused, denied, refusal_of
 from equabot_broker.rpc.calls import Call, Service
 from equabot_broker.telemetry.events import Events, GatewayRefused
 
@@ -41,10 +41,10 @@ class AuthorizationServicer:
     """Answers Envoy. `names` are the hosts by which agents call the gateway, beside this machine's own."""
 
     def __init__(
-        self, *, spending: Spending, ingesting: Ingesting, catalog: Catalog, events: Events, names: Iterable[str] = ()
+        self, *, gateway_access: GatewayAccess, ingest: Ingest, catalog: Catalog, events: Events, names: Iterable[str] = ()
     ) -> None:
-        self._spending = spending
-        self._ingesting = ingesting
+        self._gateway_access = gateway_access
+        self._ingest = ingest
         self._events = events
         self._names = tuple(names)
         self._inspection = Inspection(catalog, self._names)
@@ -68,13 +68,13 @@ class AuthorizationServicer:
             provider = self._inspection.provider(http.path, route_of.get(PROVIDER, ""))
             _check_route(provider, route_of.get(ADDRESS, ""))
             asked = self._inspection.asked(provider, http.path, http.host, headers)
-            lease = self._spending.bearer(asked.token)
-            if not self._ingesting.settled:
+            lease = self._gateway_access.bearer(asked.token)
+            if not self._ingest.settled:
                 await self._settle(call)
-                lease = self._spending.bearer(asked.token)  # it may have ended meanwhile
+                lease = self._gateway_access.bearer(asked.token)  # it may have ended meanwhile
             within = partial(_patience, call)
             joined = route_of.get(PATHS, "") == PATHS_OF_BROKER
-            use = await self._spending.use(
+            use = await self._gateway_access.use(
                 lease,
                 provider,
                 method=http.method,
@@ -86,7 +86,7 @@ class AuthorizationServicer:
                 websocket=any(headers.get(name) for name in _UPGRADES),
             )
             return _passed(use, headers, asked, joined=joined)
-        except Refused as error:
+        except RequestRefused as error:
             refused = error
         except BrokerError as error:
             refused = refusal_of(error)
@@ -97,9 +97,9 @@ class AuthorizationServicer:
         """Waits for the sources: a lease from before a restart might look as if its profile were gone."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_patience(call)):
-                await self._ingesting.wait_settled()
+                await self._ingest.wait_settled()
 
-    def _tell(self, refused: Refused, http: Any, provider: Provider | None, lease: Lease | None) -> None:
+    def _tell(self, refused: RequestRefused, http: Any, provider: Provider | None, lease: Lease | None) -> None:
         path = http.path.partition("?")[0]
         self._events.emit(
             GatewayRefused(
@@ -115,9 +115,9 @@ class AuthorizationServicer:
 
 
 def _check_route(provider: Provider, address: str) -> None:
-    """A credential goes only where the configuration says, also while Envoy has not taken over new routes. Raises Refused."""
+    """A credential goes only where the configuration says, also before Envoy takes over new routes. Raises RequestRefused."""
     if address not in ("", provider.base_url):
-        raise Refused(
+        raise RequestRefused(
             503,
             "RELOADING",
             "the gateway is being led to another address of this provider: try again in a moment",
@@ -125,7 +125,7 @@ def _check_route(provider: Provider, address: str) -> None:
         )
 
 
-def _passed(use: Use, headers: Mapping[str, str], asked: Asked, *, joined: bool) -> pb.CheckResponse:
+def _passed(use: PermittedRequest, headers: Mapping[str, str], asked: InspectedRequest, *, joined: bool) -> pb.CheckResponse:
     lease, held, profile = use.lease, use.held, use.held.profile
     form = use.provider.header_form(profile.mode)
     response = pb.CheckResponse()

@@ -22,12 +22,12 @@ from equabot_broker.domain.errors import (
 )
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.provider import Catalog
-from equabot_broker.engine.leases.service import Leasing
+from equabot_broker.engine.leases.service import LeaseService
 from equabot_broker.engine.leases.suspensions import Suspensions, refusal
-from equabot_broker.engine.profiles.registry import Key, Standings
+from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
 from equabot_broker.envoy.cutting_filters import AUTHORIZATION
 from equabot_broker.envoy.local_replies import ENDED, SUSPENDED, TOO_MANY
-from equabot_broker.envoy.refusals import Refused, body, refusal_of, said
+from equabot_broker.envoy.refusals import RequestRefused, body, refusal_of, said
 from equabot_broker.envoy.waits import Waits
 from equabot_broker.ports import Clock
 from equabot_broker.rpc.calls import Call
@@ -54,25 +54,25 @@ class Cutting:
         *,
         catalog: Catalog,
         suspensions: Suspensions,
-        leasing: Leasing,
-        standings: Standings,
+        lease_service: LeaseService,
+        registry: ProfileRegistry,
         clock: Clock,
         per_agent: int = _PER_AGENT,
         in_all: int = _IN_ALL,
     ) -> None:
         self._catalog = catalog
         self._suspensions = suspensions
-        self._leasing = leasing
+        self._lease_service = lease_service
         self._clock = clock
-        self._waits = Waits(leasing)
-        self._standings = standings
+        self._waits = Waits(lease_service)
+        self._registry = registry
         self._per_agent = per_agent
         self._in_all = in_all
         self._open: dict[str, set[_Watched]] = {}
         self._count = 0
         suspensions.listeners.append(self._changed)
-        leasing.endings.append(self._ended)
-        standings.listeners.append(self._profiles_changed)
+        lease_service.endings.append(self._ended)
+        registry.listeners.append(self._profiles_changed)
 
     def apply(self, catalog: Catalog) -> None:
         """The configuration is another."""
@@ -88,7 +88,7 @@ class Cutting:
             return
         fields = {name: value.string_value for name, value in told[AUTHORIZATION].fields.items()}
         provider = self._catalog.providers.get(fields.get("provider", ""))
-        refused: Refused | None = None
+        refused: RequestRefused | None = None
         try:
             with self._kept(fields) as watched:
                 await call.write(self._continued(first, fields))
@@ -96,7 +96,7 @@ class Cutting:
                 refused = None if watched.cut is None else refusal_of(watched.cut)
         except BrokerError as over:
             refused = refusal_of(over)
-        except Refused as full:
+        except RequestRefused as full:
             refused = full
         if refused is not None:
             await call.write(_answer(refused, "" if provider is None else provider.api))
@@ -115,12 +115,12 @@ class Cutting:
         self._suspensions.check(agent)
         with suppress(ShuttingDown):
             if watched.token:
-                self._leasing.bearer(watched.token)
+                self._lease_service.bearer(watched.token)
         if gone := self._gone(agent, watched.profile):
             raise gone
         mine = self._open.setdefault(agent, set())
         if len(mine) >= self._per_agent or self._count >= self._in_all:
-            raise Refused(503, "OVERLOADED", "too many answers are under way in the gateway", retry_after=1.0)
+            raise RequestRefused(503, "OVERLOADED", "too many answers are under way in the gateway", retry_after=1.0)
         mine.add(watched)
         self._count += 1
         try:
@@ -153,7 +153,7 @@ class Cutting:
 
     def _gone(self, agent: str, profile: str) -> ProfileNotFound | None:
         """Why a request with this profile does not go on. What a source holds that is not read yet is not gone."""
-        if not profile or self._standings.material.unread or self._standings.find(agent, profile) is not None:
+        if not profile or self._registry.material.unread or self._registry.find(agent, profile) is not None:
             return None
         return ProfileNotFound(f"profile {profile!r} is gone, and with it what was under way: ask again")
 
@@ -193,7 +193,7 @@ async def _rest(requests: AsyncIterator[Any], call: Call) -> None:
         await call.write(_CONTINUE[part])
 
 
-def _answer(refused: Refused, api: str) -> pb.ProcessingResponse:
+def _answer(refused: RequestRefused, api: str) -> pb.ProcessingResponse:
     """Whatever Envoy waits for: where nothing was answered yet this is the answer, else the request is reset in both
     directions."""
     headers = [

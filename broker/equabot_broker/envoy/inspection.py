@@ -11,7 +11,7 @@ from equabot_broker.domain import lease_tokens
 from equabot_broker.domain.forwarding import KEY_HEADERS, Credentials, Names, may_hold_credential, parameters, shown
 from equabot_broker.domain.provider import Catalog, Provider
 from equabot_broker.domain.requests import target_fault
-from equabot_broker.envoy.refusals import Refused
+from equabot_broker.envoy.refusals import RequestRefused
 from equabot_broker.providers.forwarding import COMMON
 
 _PROXIED: Final = re.compile(
@@ -40,7 +40,7 @@ class _Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class InspectedRequest:
     """What is asked of which provider: `path` as it is behind the gateway's `/<provider>`. `token` is what was shown: of the
     right form, and maybe of nobody. `removed` are the headers that do not go on to the provider, in lower case."""
 
@@ -67,11 +67,11 @@ class Inspection:
         self._rules = {provider.id: _rules(provider) for provider in catalog.providers.values()}
 
     def provider(self, target: str, named: str) -> Provider:
-        """Where the request leads: to the provider that its route names, which its path names as well. Raises Refused."""
+        """Where the request leads: to the provider that its route names, and its path as well. Raises RequestRefused."""
         first = _first(target)
         provider = self._catalog.get(named or first)
         if provider is None or first not in provider.names:
-            raise Refused(
+            raise RequestRefused(
                 404,
                 "PROVIDER_UNKNOWN",
                 "no provider of the gateway is at this path: it begins with /<provider>/, of a provider that has"
@@ -79,21 +79,25 @@ class Inspection:
             )
         return provider
 
-    def asked(self, provider: Provider, target: str, host: str, headers: Mapping[str, str]) -> Asked:
-        """The request, fit to be decided about. Names of headers are in lower case. Raises Refused."""
+    def asked(self, provider: Provider, target: str, host: str, headers: Mapping[str, str]) -> InspectedRequest:
+        """The request, fit to be decided about. Names of headers are in lower case. Raises RequestRefused."""
         rules = self._rules[provider.id]
         unlisted = rules.headers.unlisted(headers)
         meant = frozenset(map(_dashed, unlisted))
         self._refuse_strangers(host, headers, meant)
         path, _, query = target.partition("?")
         if fault := target_fault(path, query):
-            raise Refused(403, "INVALID_ARGUMENT", fault)
+            raise RequestRefused(403, "INVALID_ARGUMENT", fault)
         if not _ANOTHER.isdisjoint(meant):
             others = ", ".join(sorted(_ANOTHER))
-            raise Refused(403, "INVALID_ARGUMENT", f"the request line says the method and the path: send none of {others}")
+            raise RequestRefused(
+                403, "INVALID_ARGUMENT", f"the request line says the method and the path: send none of {others}"
+            )
         hops = headers.get("connection", "")
         if hops and not _HOPS.issuperset(word.strip() for word in hops.lower().split(",")):
-            raise Refused(403, "INVALID_ARGUMENT", "Connection names a header, which would be lost on the way to the provider")
+            raise RequestRefused(
+                403, "INVALID_ARGUMENT", "Connection names a header, which would be lost on the way to the provider"
+            )
         if query:
             self._refuse_query(provider, rules, query)
         if protocols := headers.get("sec-websocket-protocol"):
@@ -101,7 +105,7 @@ class Inspection:
         token = _token(rules, headers)
         removed = tuple(name for name in unlisted if name not in _ENVOYS)
         self._refuse_credentials(provider, rules, headers, token, removed)
-        return Asked(provider, behind(path), token, removed, query)
+        return InspectedRequest(provider, behind(path), token, removed, query)
 
     def _refuse_strangers(self, host: str, headers: Mapping[str, str], meant: Iterable[str]) -> None:
         """A page in a browser can make it send requests to this machine, but not without these headers; and can make a name of
@@ -109,11 +113,11 @@ class Inspection:
         served here that could have it. `meant` are the names of unlisted headers."""
         foreign = "origin" in headers and not self._is_own(headers["origin"], host)
         if foreign or headers.get("sec-fetch-site", "none") != "none":
-            raise Refused(403, "BROWSER_REFUSED", "this gateway is not for pages in a browser")
+            raise RequestRefused(403, "BROWSER_REFUSED", "this gateway is not for pages in a browser")
         if host and _name(host) not in self._hosts:
-            raise Refused(403, "HOST_REFUSED", "this gateway is not called by that host: see gateway.url")
+            raise RequestRefused(403, "HOST_REFUSED", "this gateway is not called by that host: see gateway.url")
         if any(map(_PROXIED.fullmatch, meant)):
-            raise Refused(403, "FORWARDED_REFUSED", "this gateway takes requests from agents, not from other proxies")
+            raise RequestRefused(403, "FORWARDED_REFUSED", "this gateway takes requests from agents, not from other proxies")
 
     def _is_own(self, origin: str, host: str) -> bool:
         """Whether it is exactly the address, with its port, at which this request was sent to the gateway."""
@@ -124,13 +128,13 @@ class Inspection:
         unlisted = rules.query.unlisted(parameters(query))
         hidden = lease_tokens.PREFIX in unquote(query).lower() or self._credentials.within(query)
         if hidden or any(map(may_hold_credential, unlisted)):
-            raise Refused(
+            raise RequestRefused(
                 401,
                 "TOKEN_IN_QUERY",
                 "the query holds a key or a token, or has a parameter for one: send the lease token in a header",
             )
         if unlisted:
-            raise Refused(
+            raise RequestRefused(
                 403,
                 "POLICY_DENIED",
                 f"the query parameter {shown(unlisted[0])} is not sent to {provider.id}: leave it out,"
@@ -146,7 +150,7 @@ class Inspection:
             if name in rules.places or meant in _DROPPED or not may_hold_credential(meant):
                 continue
             if rules.scheme.sub("", headers[name].strip(), count=1) not in {"", token}:
-                raise Refused(
+                raise RequestRefused(
                     401,
                     "KEY_REFUSED",
                     f"the header {shown(name)} could carry a second credential: send the lease token alone,"
@@ -155,7 +159,9 @@ class Inspection:
         if self._credentials.within(
             "\n".join([value for name, value in headers.items() if name not in removed and name[:1] != ":"])
         ):
-            raise Refused(401, "KEY_REFUSED", "a header holds a credential where none belongs: send the lease token alone")
+            raise RequestRefused(
+                401, "KEY_REFUSED", "a header holds a credential where none belongs: send the lease token alone"
+            )
 
 
 def _rules(provider: Provider) -> _Rules:
@@ -179,19 +185,19 @@ def _token(rules: _Rules, headers: Mapping[str, str]) -> str:
     values = filter(None, map(headers.get, rules.places))
     found = {rules.scheme.sub("", value.strip(), count=1) for value in values}
     if not found:
-        raise Refused(401, "TOKEN_MISSING", "no lease token: send it where the provider's key would be")
+        raise RequestRefused(401, "TOKEN_MISSING", "no lease token: send it where the provider's key would be")
     if len(found) > 1:
-        raise Refused(401, "TWO_CREDENTIALS", "two headers hold different credentials: send the lease token alone")
+        raise RequestRefused(401, "TWO_CREDENTIALS", "two headers hold different credentials: send the lease token alone")
     (token,) = found
     if not token.startswith(lease_tokens.PREFIX):
-        raise Refused(401, "KEY_REFUSED", "this is no lease token: send the lease token, not the provider's key")
+        raise RequestRefused(401, "KEY_REFUSED", "this is no lease token: send the lease token, not the provider's key")
     return token
 
 
 def _refuse_subprotocols(provider: Provider, rules: _Rules, written: str) -> None:
     """Browsers can set no header, so vendors take keys in the name of a protocol."""
     if not rules.subprotocols.issuperset(word.strip() for word in written.split(",")):
-        raise Refused(
+        raise RequestRefused(
             401,
             "KEY_REFUSED",
             f"a WebSocket protocol that is not listed for {provider.id} could be a key: send the lease token in a header,"

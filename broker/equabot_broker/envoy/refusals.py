@@ -56,7 +56,7 @@ _PATIENCE: Final = 60.0
 """Seconds that a client may wait in silence. After a longer wait named, some sleep for as long as that, and show nothing."""
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """Why a request is not let pass: an HTTP status, a word for machines and a sentence for a person.
 
     `agent` is whose request it is, where that is known without a lease.
@@ -80,9 +80,9 @@ class Refused(Exception):
         return self.status != 429 and self.reason not in _FETCHED_AGAIN
 
 
-def refusal_of(error: errors.BrokerError) -> Refused:
+def refusal_of(error: errors.BrokerError) -> RequestRefused:
     """What the engine refused."""
-    return Refused(
+    return RequestRefused(
         _STATUSES.get(type(error), 403),
         error.reason,
         error.message,
@@ -91,7 +91,7 @@ def refusal_of(error: errors.BrokerError) -> Refused:
     )
 
 
-def denied(refused: Refused, api: str) -> pb.CheckResponse:
+def denied(refused: RequestRefused, api: str) -> pb.CheckResponse:
     """The answer to the check, and to whoever asked."""
     response = pb.CheckResponse()
     response.status.code = _UNAUTHENTICATED if refused.status == 401 else _PERMISSION_DENIED
@@ -104,7 +104,7 @@ def denied(refused: Refused, api: str) -> pb.CheckResponse:
     return response
 
 
-def said(refused: Refused) -> dict[str, str]:
+def said(refused: RequestRefused) -> dict[str, str]:
     """The headers of the answer. The SDKs of Anthropic and OpenAI obey `x-should-retry`, and Claude Code does."""
     told = {"content-type": "application/json", REASON: refused.reason}
     if refused.retry_after is not None:
@@ -114,7 +114,7 @@ def said(refused: Refused) -> dict[str, str]:
     return told
 
 
-def body(refused: Refused, api: str) -> dict[str, Any]:
+def body(refused: RequestRefused, api: str) -> dict[str, Any]:
     """The error as an SDK of that form of API reads it."""
     words = _WORDS.get(api, _WORDS[""])
     word = words.get(refused.status, words[403])

@@ -18,9 +18,9 @@ from equabot_broker.domain.errors import AuditUnavailable, BrokerError, InvalidA
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.selection import Candidate
 from equabot_broker.engine.leases.suspensions import Suspensions
-from equabot_broker.engine.profiles.ingest import Ingesting
-from equabot_broker.engine.profiles.registry import Standings
-from equabot_broker.engine.profiles.resolver import Choosing
+from equabot_broker.engine.profiles.ingest import Ingest
+from equabot_broker.engine.profiles.registry import ProfileRegistry
+from equabot_broker.engine.profiles.resolver import Resolver
 from equabot_broker.rpc.calls import Call, Service
 from equabot_broker.telemetry.events import Events, SecretPushed
 
@@ -40,17 +40,17 @@ class SecretServicer:
     not there yet is none that is gone."""
 
     def __init__(
-        self, *, choosing: Choosing, standings: Standings, ingesting: Ingesting, suspensions: Suspensions, events: Events
+        self, *, resolver: Resolver, registry: ProfileRegistry, ingest: Ingest, suspensions: Suspensions, events: Events
     ) -> None:
-        self._choosing = choosing
-        self._standings = standings
-        self._ingesting = ingesting
+        self._resolver = resolver
+        self._registry = registry
+        self._ingest = ingest
         self._suspensions = suspensions
         self._events = events
         self._changed = asyncio.Event()
         suspensions.listeners.append(lambda _: self._wake())
-        standings.listeners.append(lambda _: self._wake())
-        ingesting.listeners.append(self._wake)
+        registry.listeners.append(lambda _: self._wake())
+        ingest.listeners.append(self._wake)
 
     def service(self) -> Service:
         """What the control server serves."""
@@ -94,7 +94,7 @@ class SecretServicer:
                 changed = self._changed
                 found = self._found(talk.names)
                 patience = None
-                if self._ingesting.settled and talk.due(found):
+                if self._ingest.settled and talk.due(found):
                     news, patience = self._recorded(talk.news(found))
                     if news or patience is None:
                         number += 1
@@ -144,18 +144,18 @@ class SecretServicer:
         profile = candidate.held.profile
         if profile.secret is None or not candidate.standing.usable:
             return None
-        prefix = "" if where != name else self._choosing.catalog.providers[profile.provider].header_form(profile.mode).prefix
+        prefix = "" if where != name else self._resolver.catalog.providers[profile.provider].header_form(profile.mode).prefix
         content = GenericSecret(secret=DataSource(inline_string=prefix + profile.secret.reveal()))
         return str(candidate.held.version), Secret(name=name, generic_secret=content)
 
     def _candidate(self, where: str) -> Candidate | None:
         try:
             if where.startswith(_OF_PROFILE):
-                found = self._standings.find(MAIN, where.removeprefix(_OF_PROFILE))
+                found = self._registry.find(MAIN, where.removeprefix(_OF_PROFILE))
                 return None if found is None else found[1]
             agent, _, provider = where.partition("/")
             self._suspensions.check(agent)
-            return self._choosing.plan(agent, self._choosing.resolve_names(provider, "")[0]).first()
+            return self._resolver.plan(agent, self._resolver.resolve_names(provider, "")[0]).first()
         except BrokerError:
             return None
 

@@ -27,7 +27,7 @@ _PROC_MAX: Final = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class OwnershipDoubt:
     """Why a path cannot be relied on. `message` and `remedy` are phrases: "PATH MESSAGE: REMEDY". `mode` would
     remove the doubt, where this process may set it. `changeable`: others can change it, and not only read it."""
 
@@ -41,7 +41,7 @@ class Doubt:
         return f"{self.path} {self.message}: {self.remedy}"
 
 
-def file_doubt(path: Path, *, secret: bool, anyones: bool = False, strict: bool = False) -> Doubt | None:
+def file_doubt(path: Path, *, secret: bool, anyones: bool = False, strict: bool = False) -> OwnershipDoubt | None:
     """What is wrong with the file: another user can change it or, where it is `secret`, read it. `anyones`: its owner may be
     anyone. `strict`: a file of this user gives its group no right. None: nothing, or no such file: what is no regular file is
     refused where it is read."""
@@ -53,7 +53,7 @@ def file_doubt(path: Path, *, secret: bool, anyones: bool = False, strict: bool 
     return _open_to(path, found, 0o6 if secret else 0o2, strict=strict and found.st_uid == os.geteuid())
 
 
-def directory_doubt(path: Path, *, anyones: bool = False) -> Doubt | None:
+def directory_doubt(path: Path, *, anyones: bool = False) -> OwnershipDoubt | None:
     """What is wrong with the directory: another user can put something else in the place of what is in it. None: nothing, or no
     such directory."""
     found = _found(path)
@@ -66,7 +66,7 @@ def directory_doubt(path: Path, *, anyones: bool = False) -> Doubt | None:
     return _open_to(path, found, 0o2)
 
 
-def way_doubt(path: Path) -> Doubt | None:
+def way_doubt(path: Path) -> OwnershipDoubt | None:
     """What is wrong with the directory, or with one above it on its way from the root, links included; the uppermost first."""
     foreign = _unmapped()
     for step in _steps(path):
@@ -78,7 +78,9 @@ def way_doubt(path: Path) -> Doubt | None:
             return doubt
         if step.is_symlink() and step.lstat().st_uid not in _trusted() | foreign:
             owner = step.lstat().st_uid
-            return Doubt(step, f"is a link of {_user(owner)}, who can lead it elsewhere", "name the directory that is meant")
+            return OwnershipDoubt(
+                step, f"is a link of {_user(owner)}, who can lead it elsewhere", "name the directory that is meant"
+            )
     return None
 
 
@@ -121,11 +123,11 @@ def _unmapped() -> frozenset[int]:
         return frozenset()
 
 
-def _owned_by_other(path: Path, found: os.stat_result) -> Doubt:
-    return Doubt(path, f"belongs to {_user(found.st_uid)}", f"chown {os.geteuid()} {path}, or choose another place")
+def _owned_by_other(path: Path, found: os.stat_result) -> OwnershipDoubt:
+    return OwnershipDoubt(path, f"belongs to {_user(found.st_uid)}", f"chown {os.geteuid()} {path}, or choose another place")
 
 
-def _open_to(path: Path, found: os.stat_result, rights: int, *, strict: bool = False) -> Doubt | None:
+def _open_to(path: Path, found: os.stat_result, rights: int, *, strict: bool = False) -> OwnershipDoubt | None:
     """`rights`: the bits, as in one digit of a mode, that no one else may have. `strict`: nor the group."""
     mode = stat.S_IMODE(found.st_mode)
     theirs = mode >> 3 & rights
@@ -144,7 +146,7 @@ def _open_to(path: Path, found: os.stat_result, rights: int, *, strict: bool = F
     # A group that was given the file, by root or by a pod, goes on to need it.
     gone = (rights | 0o1 if rights & 0o4 else rights) * (0o11 if others or found.st_uid == os.geteuid() else 0o1)
     remedy, settable = _closing(path, found, mode & ~gone)
-    return Doubt(path, f"has mode {mode:04o}, with which {who} can {deed}", remedy, settable, bool(granted & 0o2))
+    return OwnershipDoubt(path, f"has mode {mode:04o}, with which {who} can {deed}", remedy, settable, bool(granted & 0o2))
 
 
 def _closing(path: Path, found: os.stat_result, mode: int) -> tuple[str, int | None]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from equabot_broker.domain.discovery import NOTHING, Said, safe_name
+from equabot_broker.domain.discovery import NOTHING, BundleNotes, safe_name
 from equabot_broker.domain.hygiene import quoted
 from equabot_broker.domain.provider import Catalog, Mode
 from equabot_broker.domain.untrusted_json import Malformed
@@ -23,8 +23,8 @@ _WRITTEN: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 def read_annotations(
     annotations: Mapping[str, str], *, catalog: Catalog, where: str, newer: frozenset[str] = frozenset()
-) -> Said:
-    """What they say. A profile's id names its provider as well. `newer` as in `Said`.
+) -> BundleNotes:
+    """What they say. A profile's id names its provider as well. `newer` as in `BundleNotes`.
 
     Raises Malformed for what cannot be understood or contradicts itself: whoever wrote it meant something else to happen.
     """
@@ -40,7 +40,7 @@ def read_annotations(
         raise Malformed(
             f"{where} says that it is {provider}'s, and that it is a profile of {meant}: correct one of the annotations"
         )
-    return Said(
+    return BundleNotes(
         provider=provider or meant,
         name=name,
         mode=_mode(told.get(MODE, ""), where),

@@ -40,7 +40,7 @@ REAUTH: Final = "reauthRequired"
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class AuthDocument:
     """A parsed store. `raw` is all of it; the functions below never change one, they return another."""
 
     raw: Json = field(default_factory=lambda: {"version": VERSION, "profiles": {}}, repr=False)
@@ -58,7 +58,7 @@ class Document:
         return {provider: tuple(ids) for provider, ids in stored.items() if _is_order(ids)}
 
 
-def parse(text: bytes) -> Document:
+def parse(text: bytes) -> AuthDocument:
     """The store in the text. A byte order mark is accepted. Raises Malformed, and nothing chained to it holds the text."""
     return _checked(decode(text))
 
@@ -67,7 +67,7 @@ def _is_order(ids: object) -> bool:
     return isinstance(ids, list) and all(isinstance(i, str) for i in ids)
 
 
-def _checked(raw: object) -> Document:
+def _checked(raw: object) -> AuthDocument:
     if not isinstance(raw, dict):
         raise Malformed("it is not a JSON object")
     if "sealed" in raw:
@@ -79,13 +79,13 @@ def _checked(raw: object) -> Document:
     for name in ("profiles", "order", "usageStats", "lastGood"):
         if not isinstance(raw.get(name), dict | None):
             raise Malformed(f"its {name!r} is not an object")
-    document = Document(raw)
+    document = AuthDocument(raw)
     if excess := excessive(document):
         raise Malformed(excess)
     return document
 
 
-def excessive(document: Document) -> str:
+def excessive(document: AuthDocument) -> str:
     """What the store has too much of, going on from its name; empty where it has not."""
     if len(document.entries) > ENTRIES_MAX:
         return f"it holds more than {ENTRIES_MAX:,} profiles: remove those that are not needed"
@@ -95,7 +95,7 @@ def excessive(document: Document) -> str:
     return ""
 
 
-def serialize(document: Document) -> bytes:
+def serialize(document: AuthDocument) -> bytes:
     """The text of the store: JSON, two spaces, a newline at the end."""
     try:
         return (json.dumps(document.raw, indent=2, ensure_ascii=False) + "\n").encode()
@@ -104,31 +104,31 @@ def serialize(document: Document) -> bytes:
     return (json.dumps(document.raw, indent=2) + "\n").encode()
 
 
-def with_order(document: Document, provider: str, ids: Sequence[str]) -> Document:
+def with_order(document: AuthDocument, provider: str, ids: Sequence[str]) -> AuthDocument:
     """The store with an order override; an empty one takes it away."""
     order = {**(document.raw.get("order") or {}), provider: list(ids)}
     if not ids:
         del order[provider]
     if order or "order" in document.raw:
-        return Document({**document.raw, "order": order})
+        return AuthDocument({**document.raw, "order": order})
     return document
 
 
-def with_entry(document: Document, profile_id: str, entry: Mapping[str, object]) -> Document:
+def with_entry(document: AuthDocument, profile_id: str, entry: Mapping[str, object]) -> AuthDocument:
     """The store with a credential added, or put in the place of another: of that, only fields that no credential has stay, and
     they only where the type does."""
     before = document.entries.get(profile_id)
     same = isinstance(before, dict) and before.get("type") == entry.get("type")
     gone = _OF_A_CREDENTIAL | {PENDING, REAUTH}
     kept = {name: value for name, value in before.items() if name not in gone} if before and same else {}
-    return Document({**document.raw, "profiles": {**document.entries, profile_id: {**entry, **kept}}})
+    return AuthDocument({**document.raw, "profiles": {**document.entries, profile_id: {**entry, **kept}}})
 
 
-def with_fields(document: Document, profile_id: str, fields: Mapping[str, object]) -> Document:
+def with_fields(document: AuthDocument, profile_id: str, fields: Mapping[str, object]) -> AuthDocument:
     """The store with some fields of an entry changed; None takes one away. Raises KeyError where there is no such entry."""
     changed = {**document.entries[profile_id], **fields}
     entry = {name: value for name, value in changed.items() if value is not None or name not in fields}
-    return Document({**document.raw, "profiles": {**document.entries, profile_id: entry}})
+    return AuthDocument({**document.raw, "profiles": {**document.entries, profile_id: entry}})
 
 
 def fingerprint(secret: SecretValue) -> str:
@@ -136,7 +136,7 @@ def fingerprint(secret: SecretValue) -> str:
     return hashlib.sha256(secret.reveal().encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def without_entry(document: Document, profile_id: str) -> Document:
+def without_entry(document: AuthDocument, profile_id: str) -> AuthDocument:
     """The store without a profile, its usage, and its place in orders."""
     if profile_id not in document.entries:
         return document
@@ -146,7 +146,7 @@ def without_entry(document: Document, profile_id: str) -> Document:
         raw["usageStats"] = {k: v for k, v in raw["usageStats"].items() if k != profile_id}
     if isinstance(raw.get("lastGood"), dict):
         raw["lastGood"] = {k: v for k, v in raw["lastGood"].items() if v != profile_id}
-    cleared = Document(raw)
+    cleared = AuthDocument(raw)
     for provider, ids in cleared.order.items():
         if profile_id in ids:
             cleared = with_order(cleared, provider, [i for i in ids if i != profile_id])

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from equabot_broker.domain.discovery import Override, Rules
+from equabot_broker.domain.discovery import DiscoveryRules, Override
 from equabot_broker.domain.hygiene import Unclean, clean, is_misplaced_key, masked
-from equabot_broker.domain.material import Fault, Unit, admitted
+from equabot_broker.domain.material import SourceFault, Unit, admitted
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.profiles import TOOL_OF, Profile, split_id
 from equabot_broker.domain.provider import Catalog, Mode
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.domain.untrusted_json import Json
-from equabot_broker.formats.auth_document import COPIED, REAUTH, Document, fingerprint, with_order
+from equabot_broker.formats.auth_document import COPIED, REAUTH, AuthDocument, fingerprint, with_order
 from equabot_broker.formats.auth_usage import usage_of
 from equabot_broker.formats.refresh_marks import issued_at
 
@@ -28,27 +28,31 @@ _OTHER_NAMES: Final = ("apiKey", "api_key", "key", "token", "accessToken", "acce
 _SHOWN_MAX: Final = 80
 
 
-def store_unit(document: Document, *, rules: Rules, source: str, name: str, origin: str, owner: str) -> Unit:
+def store_unit(document: AuthDocument, *, rules: DiscoveryRules, source: str, name: str, origin: str, owner: str) -> Unit:
     """The unit that a store makes. What is wrong with a single entry or order is a fault: it is kept in the file, and not used.
 
     `origin` names the file. `owner` is the agent whose store it is: `main`'s profiles are for everybody. A store without an
     owner has no usage and no orders.
     """
-    faults: list[Fault] = []
+    faults: list[SourceFault] = []
     profiles: dict[str, Profile] = {}
     names = _names(document, rules.catalog)
     agent = "" if owner == MAIN else owner
     if misfits := _beside_profiles(document):
         shown = ", ".join(misfits)
-        faults.append(Fault(origin, f"{origin} has credentials outside of 'profiles', which are not read: move {shown} there"))
+        faults.append(
+            SourceFault(origin, f"{origin} has credentials outside of 'profiles', which are not read: move {shown} there")
+        )
     for written, found in document.entries.items():
         entry = as_named_here(found)
         where = f"{origin} {_shown(written)}"
         if entry != found:
-            faults.append(Fault(where, f"{where} has other names of fields: 'mode' is read as 'type', and 'apiKey' as 'key'"))
+            faults.append(
+                SourceFault(where, f"{where} has other names of fields: 'mode' is read as 'type', and 'apiKey' as 'key'")
+            )
         profile_id, why = names[written]
         if why:
-            faults.append(Fault(where, f"{where} {why}"))
+            faults.append(SourceFault(where, f"{where} {why}"))
         else:
             reader = _Entry(entry, where, rules, faults)
             profiles[profile_id] = reader.profile(profile_id, source=source, unit=name, agent=agent)
@@ -68,7 +72,7 @@ def as_named_here(entry: Any) -> Any:
     return {**entry, **given} if given else entry
 
 
-def _beside_profiles(document: Document) -> list[str]:
+def _beside_profiles(document: AuthDocument) -> list[str]:
     """Names at the top level that look like credentials, for a message."""
     others = ((name, value) for name, value in document.raw.items() if name not in _TOP)
     return [_shown(name) for name, value in others if (":" in name and isinstance(value, dict)) or _holds(value)][
@@ -86,12 +90,12 @@ def _holds(value: object, *, depth: int = _DEPTH_MAX) -> bool:
     return depth > 0 and any(_holds(entry, depth=depth - 1) for entry in inner)
 
 
-def entry_ids(document: Document, catalog: Catalog) -> dict[str, str]:
+def entry_ids(document: AuthDocument, catalog: Catalog) -> dict[str, str]:
     """The id in the store by the id of the profile which that entry makes: there another spelling of a provider may stand."""
     return {profile_id: written for written, (profile_id, why) in _names(document, catalog).items() if not why}
 
 
-def _names(document: Document, catalog: Catalog) -> dict[str, tuple[str, str]]:
+def _names(document: AuthDocument, catalog: Catalog) -> dict[str, tuple[str, str]]:
     """What profile each entry makes; or, going on from its name, why it makes none."""
     found: dict[str, tuple[str, str]] = {}
     taken: set[str] = set()
@@ -124,7 +128,7 @@ def _name(written: str, entry: object, catalog: Catalog) -> tuple[str, str]:
     return f"{provider}:{name}", ""
 
 
-def with_order_of(document: Document, provider: str, ids: Sequence[str], catalog: Catalog) -> Document:
+def with_order_of(document: AuthDocument, provider: str, ids: Sequence[str], catalog: Catalog) -> AuthDocument:
     """The store with an order override, in the place of any that stands there under another spelling of the provider's name; an
     empty one takes it away."""
     for written in [written for written in document.raw.get("order") or {} if catalog.normalise(written) == provider]:
@@ -132,18 +136,20 @@ def with_order_of(document: Document, provider: str, ids: Sequence[str], catalog
     return with_order(document, provider, ids) if ids else document
 
 
-def _orders(document: Document, catalog: Catalog, origin: str, faults: list[Fault]) -> dict[str, tuple[str, ...]]:
+def _orders(document: AuthDocument, catalog: Catalog, origin: str, faults: list[SourceFault]) -> dict[str, tuple[str, ...]]:
     orders = {}
     for written in document.raw.get("order") or {}:
         provider, ids = catalog.normalise(written), document.order.get(written)
         if provider is None or ids is None:
-            faults.append(Fault(origin, f"{origin} has an order of {_shown(written)} that no program can use: set it again"))
+            faults.append(
+                SourceFault(origin, f"{origin} has an order of {_shown(written)} that no program can use: set it again")
+            )
         else:
             orders[provider] = _order(ids, provider, catalog, f"{origin} order of {provider}", faults)
     return orders
 
 
-def _order(ids: Sequence[str], provider: str, catalog: Catalog, where: str, faults: list[Fault]) -> tuple[str, ...]:
+def _order(ids: Sequence[str], provider: str, catalog: Catalog, where: str, faults: list[SourceFault]) -> tuple[str, ...]:
     """The order with every id under its provider's own name. What cannot be in it stays out, unless nothing else is left: an
     order is exclusive, and a mistake in it must not let in what it was to keep out."""
     wanted = {}
@@ -153,7 +159,7 @@ def _order(ids: Sequence[str], provider: str, catalog: Catalog, where: str, faul
             wanted[f"{provider}:{name}"] = True
         else:
             why = f"is no profile of {provider}" if colon else "has no colon, so it is no profile id"
-            faults.append(Fault(where, f"{where}: {_shown(written)} {why}: set the order again"))
+            faults.append(SourceFault(where, f"{where}: {_shown(written)} {why}: set the order again"))
     return tuple(wanted) or tuple(ids)
 
 
@@ -166,7 +172,7 @@ def _shown(name: str) -> str:
 class _Entry:
     """One entry of a store, being read."""
 
-    def __init__(self, entry: Json, where: str, rules: Rules, faults: list[Fault]) -> None:
+    def __init__(self, entry: Json, where: str, rules: DiscoveryRules, faults: list[SourceFault]) -> None:
         self._entry = entry
         self._where = where
         self._rules = rules
@@ -179,7 +185,7 @@ class _Entry:
         kind = Mode(self._entry["type"])
         expires_at, doubt = instant(self._entry.get("expires"))
         if doubt and kind is not Mode.API_KEY:
-            self._faults.append(Fault(self._where, f"{self._where}: its 'expires' {doubt}"))
+            self._faults.append(SourceFault(self._where, f"{self._where}: its 'expires' {doubt}"))
         own = None if kind is Mode.API_KEY else expires_at
         end = override.end(profile_id, own)
         refresh = self._refresh(profile_id, kind)

@@ -9,7 +9,7 @@ from typing import Final
 
 from equabot_broker.domain.cooldowns import ModelCooldown, Usage
 from equabot_broker.domain.untrusted_json import Json
-from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_document import AuthDocument
 
 _INSTANT_MAX: Final = 253_402_300_799_000  # the end of the year 9999
 _COUNT_MAX: Final = 1_000_000
@@ -23,7 +23,7 @@ _COOLDOWN: Final = ("cooldownUntil", "cooldownModel")
 _MODEL_MOST: Final = 256
 
 
-def usage_of(document: Document, entry_id: str) -> Usage:
+def usage_of(document: AuthDocument, entry_id: str) -> Usage:
     """What is remembered of an entry. Malformed parts count as never."""
     stats = (document.raw.get("usageStats") or {}).get(entry_id)
     if not isinstance(stats, dict):
@@ -43,7 +43,7 @@ def usage_of(document: Document, entry_id: str) -> Usage:
     )
 
 
-def with_usage(document: Document, changed: Mapping[str, Usage]) -> Document:
+def with_usage(document: AuthDocument, changed: Mapping[str, Usage]) -> AuthDocument:
     """The store with the usage of these entries; other fields of theirs stay."""
     stats = {**(document.raw.get("usageStats") or {})}
     for entry_id, usage in changed.items():
@@ -53,12 +53,12 @@ def with_usage(document: Document, changed: Mapping[str, Usage]) -> Document:
         if any(written.get(name) != known.get(name) for name in _COOLDOWN):
             kept.pop("cooldownReason", None)  # it was another cooldown's
         stats[entry_id] = written | kept
-    return Document({**document.raw, "usageStats": stats})
+    return AuthDocument({**document.raw, "usageStats": stats})
 
 
 def as_stored(usage: Usage) -> Usage:
     """The usage as it comes back from a store: to the millisecond, and without what a store does not remember."""
-    return usage_of(with_usage(Document(), {"": usage}), "")
+    return usage_of(with_usage(AuthDocument(), {"": usage}), "")
 
 
 def merged(base: Usage, *, ours: Usage, theirs: Usage) -> Usage:

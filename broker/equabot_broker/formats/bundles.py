@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, TypeVar
 
-from equabot_broker.domain.discovery import NOTHING, Rules, Said, Texts, safe_name
+from equabot_broker.domain.discovery import NOTHING, BundleNotes, DiscoveryRules, Texts, safe_name
 from equabot_broker.domain.material import Unit
 from equabot_broker.domain.profiles import split_id
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.untrusted_json import LARGEST, Malformed
-from equabot_broker.formats.auth_document import Document, parse
+from equabot_broker.formats.auth_document import AuthDocument, parse
 from equabot_broker.formats.auth_entries import store_unit
 from equabot_broker.formats.secret_logins import CLAUDE_LOGIN, STORE, marked
 from equabot_broker.formats.tool_logins import CLAUDE, SIZE_MAX, login_entry, read_login
@@ -28,16 +28,16 @@ FILES: Final[Mapping[str, int]] = {STORE: LARGEST, CLAUDE_LOGIN: SIZE_MAX}
 def bundle_unit(
     values: Texts,
     *,
-    rules: Rules,
+    rules: DiscoveryRules,
     kind: str,
     source: str,
     unit: str,
     name: str,
     origin: Callable[[str], str],
     annotations: Mapping[str, str] | None = None,
-    said: Said = NOTHING,
+    said: BundleNotes = NOTHING,
 ) -> Unit:
-    """The unit that a bundle makes. Arguments as those of `Rules.discover`, but that `name` is empty for a bundle without one.
+    """The unit that a bundle makes. Arguments as those of `DiscoveryRules.discover`; `name` is empty for a bundle without one.
 
     Claude's login is called after the bundle, or `claude-cli` where that has no name or the name is taken. Raises Malformed
     for a file that cannot be understood: half a bundle is none.
@@ -64,7 +64,7 @@ class _Files:
     """The files of logins in a bundle."""
 
     texts: Mapping[str, bytes] = field(repr=False)
-    rules: Rules
+    rules: DiscoveryRules
     source: str
     unit: str
     origin: Callable[[str], str]
@@ -83,7 +83,7 @@ class _Files:
         origin = self.origin(CLAUDE_LOGIN)
         entry = _understood(partial(login_entry, CLAUDE), self.texts[CLAUDE_LOGIN], origin)
         if owned and own and entry is not None:
-            made = self._owned(Document({"profiles": {own: entry}}), origin)
+            made = self._owned(AuthDocument({"profiles": {own: entry}}), origin)
             return replace(made, profiles=tuple(replace(profile, origin=origin) for profile in made.profiles))
         read = partial(
             read_login, CLAUDE, changed_at=0.0, rules=self.rules, source=self.source, unit=self.unit, origin=origin,
@@ -91,7 +91,7 @@ class _Files:
         )  # fmt: skip
         return _understood(read, self.texts[CLAUDE_LOGIN], origin)
 
-    def _owned(self, document: Document, origin: str) -> Unit:
+    def _owned(self, document: AuthDocument, origin: str) -> Unit:
         """With what is noted of the refresh tokens in it."""
         try:
             return self._made(marked(document, self.annotations or {}), origin)
@@ -99,7 +99,7 @@ class _Files:
             fault = Malformed(f"{origin} is not usable: {malformed}")
         raise fault
 
-    def _made(self, document: Document, origin: str) -> Unit:
+    def _made(self, document: AuthDocument, origin: str) -> Unit:
         return store_unit(document, rules=self.rules, source=self.source, name=self.unit, origin=origin, owner="")
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from equabot_broker.domain.relogin import SUPERSEDED
 from equabot_broker.domain.untrusted_json import LARGEST, Json, Malformed, decode
-from equabot_broker.formats.auth_document import PENDING, REAUTH, Document, parse, serialize
+from equabot_broker.formats.auth_document import PENDING, REAUTH, AuthDocument, parse, serialize
 from equabot_broker.formats.refresh_marks import digest
 from equabot_broker.formats.tool_logins import CLAUDE, login_entry, with_login_entry
 
@@ -36,17 +36,17 @@ class SecretLogins:
     annotations: Mapping[str, str] = field(repr=False)  # `kubectl apply` leaves all of the data in one of them
     claude: str = ""
 
-    def document(self) -> Document:
+    def document(self) -> AuthDocument:
         """The logins as a store, with everything that is known of their refresh tokens."""
-        stored = _read(parse, self.values, STORE) or Document()
+        stored = _read(parse, self.values, STORE) or AuthDocument()
         entries = dict(stored.entries)
         if self.claude and self.claude not in entries and (login := _read(_claude, self.values, CLAUDE_LOGIN)):
             entries[self.claude] = login
-        return marked(Document({**stored.raw, "profiles": entries}), self.annotations)
+        return marked(AuthDocument({**stored.raw, "profiles": entries}), self.annotations)
 
-    def replaced(self, document: Document) -> "SecretLogins":
+    def replaced(self, document: AuthDocument) -> "SecretLogins":
         """The same Secret with these logins. Keys whose tokens are the same stay as they are, byte for byte."""
-        stored = _read(parse, self.values, STORE) or Document()
+        stored = _read(parse, self.values, STORE) or AuthDocument()
         before = self.document()
         entries = {name: entry for name, entry in stored.entries.items() if name in document.entries}
         values = dict(self.values)
@@ -66,17 +66,17 @@ class SecretLogins:
                 entries[name] = plain
         raw = {**document.raw, "profiles": entries}
         if raw != stored.raw:
-            values[STORE] = serialize(Document(raw))
+            values[STORE] = serialize(AuthDocument(raw))
         others = {key: text for key, text in self.annotations.items() if key not in marks}
         written = {key: text for key, mark in marks.items() if (text := _written(mark))}
         return SecretLogins(values, others | written, self.claude)
 
 
-def marked(document: Document, annotations: Mapping[str, str]) -> Document:
+def marked(document: AuthDocument, annotations: Mapping[str, str]) -> AuthDocument:
     """The store with what the annotations say of its refresh tokens. Raises Malformed."""
     marks = {annotation: _noted(annotations, annotation) for annotation in (*_FIELDS, SPENT_MARK)}
     entries = {name: _marked(name, entry, marks) for name, entry in document.entries.items()}
-    return Document({**document.raw, "profiles": entries})
+    return AuthDocument({**document.raw, "profiles": entries})
 
 
 def _marked(name: str, entry: Any, marks: Mapping[str, Json]) -> Any:

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from equabot_broker.domain.discovery import Override, Rules
+from equabot_broker.domain.discovery import DiscoveryRules, Override
 from equabot_broker.domain.hygiene import Unclean, clean
 from equabot_broker.domain.jwt import claims
-from equabot_broker.domain.material import Fault, Unit
+from equabot_broker.domain.material import SourceFault, Unit
 from equabot_broker.domain.profiles import Profile, split_id
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.domain.untrusted_json import Json, Malformed, decode
-from equabot_broker.formats.auth_document import COPIED, Document, entry_of_oauth, entry_of_token, with_entry, without_entry
+from equabot_broker.formats.auth_document import COPIED, AuthDocument, entry_of_oauth, entry_of_token, with_entry, without_entry
 from equabot_broker.formats.auth_entries import instant
 
 SIZE_MAX: Final = 256 << 10
@@ -57,7 +57,15 @@ class Tool:
 
 
 def read_login(
-    tool: Tool, text: bytes, *, changed_at: float, rules: Rules, source: str, unit: str, origin: str, profile_id: str = ""
+    tool: Tool,
+    text: bytes,
+    *,
+    changed_at: float,
+    rules: DiscoveryRules,
+    source: str,
+    unit: str,
+    origin: str,
+    profile_id: str = "",
 ) -> Unit:
     """The unit that the tool's file makes: its login, or the fault that says why there is none.
 
@@ -66,12 +74,14 @@ def read_login(
     """
     found = tool.read(_contents(text), changed_at)
     if isinstance(found, str):
-        return Unit(unit, faults=(Fault(origin, f"{origin} {found}: {tool.remedy}"),))
+        return Unit(unit, faults=(SourceFault(origin, f"{origin} {found}: {tool.remedy}"),))
     profile = _profile(tool, found, profile_id or tool.profile_id, rules, source=source, unit=unit, origin=origin)
-    return Unit(unit, (profile,), (Fault(origin, f"{origin} {found.remark}"),) if found.remark else ())
+    return Unit(unit, (profile,), (SourceFault(origin, f"{origin} {found.remark}"),) if found.remark else ())
 
 
-def _profile(tool: Tool, login: _Login, profile_id: str, rules: Rules, *, source: str, unit: str, origin: str) -> Profile:
+def _profile(
+    tool: Tool, login: _Login, profile_id: str, rules: DiscoveryRules, *, source: str, unit: str, origin: str
+) -> Profile:
     provider = rules.catalog.providers[split_id(tool.profile_id)[0]]
     override = rules.overrides.get(profile_id, Override())
     mode = override.mode or (Mode.OAUTH if login.refresh else Mode.TOKEN)
@@ -135,7 +145,7 @@ def with_login_entry(tool: Tool, text: bytes, entry: Mapping[str, object]) -> by
     return (json.dumps(tool.write(contents, access, refresh, until), indent=2) + "\n").encode()
 
 
-def with_login(document: Document, login: Profile, *, refresh: SecretValue | None = None, now: float) -> Document:
+def with_login(document: AuthDocument, login: Profile, *, refresh: SecretValue | None = None, now: float) -> AuthDocument:
     """The store with a tool's login, where that is good and newer than what is there; never with a token in the place of an
     OAuth login. A key that somebody keeps under that name stays. The entry says of which source it is a copy.
 
@@ -153,7 +163,7 @@ def with_login(document: Document, login: Profile, *, refresh: SecretValue | Non
     return with_entry(document, login.id, {**entry, COPIED: login.source})
 
 
-def without_copy(document: Document, profile_id: str, source: str) -> Document:
+def without_copy(document: AuthDocument, profile_id: str, source: str) -> AuthDocument:
     """The store without the profile, where its entry says that it is a copy of what that source held."""
     entry = document.entries.get(profile_id)
     copied = isinstance(entry, dict) and entry.get(COPIED) == source

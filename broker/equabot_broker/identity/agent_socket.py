@@ -1,7 +1,7 @@
 """One Unix socket an agent, in a directory of its own: whoever can reach the socket is that agent.
 
 `claim` makes sure, before anything listens, that no other broker is here, that the directories are there, and that no stale
-socket is in the way; `Claim.settle` gives the bound sockets their modes; `Claim.release` takes them away again.
+socket is in the way; `SocketClaim.settle` gives the bound sockets their modes; `SocketClaim.release` takes them away again.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ from equabot_broker.domain.errors import CannotStart
 from equabot_broker.files.ownership import way_doubt
 from equabot_broker.identity._socket_plan import AgentSocket, SocketPlan, plan
 
-__all__ = ["AgentSocket", "Claim", "SocketInUse", "SocketPlan", "claim", "plan"]
+__all__ = ["AgentSocket", "SocketClaim", "SocketInUse", "SocketPlan", "claim", "plan"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def claim(
     admin: Path | None = None,
     control: Path | None = None,
     agent_paths: Mapping[str, Path] | None = None,
-) -> "Claim":
+) -> "SocketClaim":
     """Makes the run directory ours until `release`, or until the process is gone, however it goes.
 
     Raises SocketInUse while another broker lives on it, and CannotStart for a plan with faults, a directory that cannot be
@@ -62,10 +62,10 @@ def claim(
     except BaseException:
         os.close(lock)
         raise
-    return Claim(planned, lock)
+    return SocketClaim(planned, lock)
 
 
-class Claim:
+class SocketClaim:
     """A run directory that is ours. Leaving the `with` block releases it."""
 
     def __init__(self, planned: SocketPlan, lock: int) -> None:

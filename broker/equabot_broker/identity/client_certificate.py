@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-from equabot_broker.domain.callers import Callers, Identified, Shown
+from equabot_broker.domain.callers import CallerProof, Callers, Identified
 from equabot_broker.domain.errors import Unidentified
 from equabot_broker.ports import Clock
 
@@ -40,7 +40,7 @@ class ClientCertificates:
         """The configuration is another, from the next call on."""
         self._callers = callers
 
-    async def identify(self, shown: Shown) -> Identified:
+    async def identify(self, shown: CallerProof) -> Identified:
         """The caller of this connection. Raises Unidentified, and PolicyDenied for one who is no agent."""
         if not shown.certificate:
             raise Unidentified("the connection was opened without a certificate: open it with one")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
-from equabot_broker.domain.callers import Callers, Identified, Shown
+from equabot_broker.domain.callers import CallerProof, Callers, Identified
 from equabot_broker.domain.errors import BrokerError, IdentityUnchecked, Unidentified
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.identity.account_tokens import AccountToken, read_token
@@ -69,7 +69,7 @@ class ServiceAccounts:
         """The configuration is another, from the next call on."""
         self._callers = callers
 
-    async def identify(self, shown: Shown) -> Identified:
+    async def identify(self, shown: CallerProof) -> Identified:
         """The caller who shows this. Raises Unidentified, IdentityUnchecked, and PolicyDenied for one who is no agent."""
         if shown.token is None:
             raise Unidentified(

@@ -25,7 +25,7 @@ _LOADING: Final = threading.Lock()
 _PARENTS: Final = ("kubernetes", "kubernetes.aio")
 
 
-class Loaded(NamedTuple):
+class LoadedClient(NamedTuple):
     """How the API server is reached, as whom, and the namespace that is meant where none is named."""
 
     configuration: "Configuration"
@@ -60,7 +60,7 @@ def _folders(name: str) -> list[str]:
     return list(spec.submodule_search_locations or ()) if spec else []
 
 
-async def load(kubeconfig: Path | None, *, mounted: Path) -> Loaded:
+async def load(kubeconfig: Path | None, *, mounted: Path) -> LoadedClient:
     """What the kubeconfig says, or without one the service account of the pod. Raises KubeFault (Unconfigured)."""
     fault = _unconfigured(kubeconfig, mounted)
     needed = [kubeconfig] if kubeconfig else [mounted / name for name in _IN_POD]
@@ -73,20 +73,20 @@ async def load(kubeconfig: Path | None, *, mounted: Path) -> Loaded:
         raise fault from None
 
 
-async def _of_file(kubeconfig: Path) -> Loaded:
+async def _of_file(kubeconfig: Path) -> LoadedClient:
     config, client = sys.modules["kubernetes.aio.config"], sys.modules["kubernetes.aio.client"]
     configuration = client.Configuration()
     loader = await config.load_kube_config(str(kubeconfig), client_configuration=configuration, persist_config=False)
     context: Mapping[str, Any] = loader.current_context.get("context") or {}
-    return Loaded(configuration, str(context.get("namespace") or "default"))
+    return LoadedClient(configuration, str(context.get("namespace") or "default"))
 
 
-def _of_pod(mounted: Path) -> Loaded:
+def _of_pod(mounted: Path) -> LoadedClient:
     loader = sys.modules["kubernetes.aio.config.incluster_config"]
     configuration = sys.modules["kubernetes.aio.client"].Configuration()
     # It reads the token again every minute.
     loader.InClusterConfigLoader(str(mounted / "token"), str(mounted / "ca.crt")).load_and_set(configuration)
-    return Loaded(configuration, read_whole(mounted / "namespace", limit=_SIZE_MAX).decode().strip() or "default")
+    return LoadedClient(configuration, read_whole(mounted / "namespace", limit=_SIZE_MAX).decode().strip() or "default")
 
 
 def make_client(configuration: "Configuration") -> "ApiClient":

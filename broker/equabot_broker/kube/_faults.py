@@ -30,7 +30,7 @@ class KubeFault(Exception):
         self.retry_after = retry_after
 
 
-class Asked(NamedTuple):
+class ApiQuestion(NamedTuple):
     """What a request asks of the API, in the words of its access rules. `name` is empty for all of a kind, or for a new one."""
 
     verb: str
@@ -39,7 +39,7 @@ class Asked(NamedTuple):
     namespace: str = ""
 
     @classmethod
-    def of(cls, method: str, path: str, params: Mapping[str, str]) -> "Asked":
+    def of(cls, method: str, path: str, params: Mapping[str, str]) -> "ApiQuestion":
         """The same from a request's method, path and parameters."""
         parts = [part for part in path.split("/") if part]
         if parts[:1] not in (["api"], ["apis"]):
@@ -69,7 +69,7 @@ class Asked(NamedTuple):
         return f" in namespace {self.namespace}" if self.namespace else ""
 
 
-def refused(asked: Asked, server: str, *, status: int, word: object = None, retry_after: object = None) -> KubeFault:
+def refused(asked: ApiQuestion, server: str, *, status: int, word: object = None, retry_after: object = None) -> KubeFault:
     """The fault that an answer tells. `word` and `retry_after` are as it gives them: they may be anything."""
     reason = word if isinstance(word, str) and _WORD.fullmatch(word) else _REASONS.get(status, "InternalError")
     what = {
@@ -93,7 +93,7 @@ def refused(asked: Asked, server: str, *, status: int, word: object = None, retr
     )
 
 
-def unreachable(asked: Asked, server: str, why: str) -> KubeFault:
+def unreachable(asked: ApiQuestion, server: str, why: str) -> KubeFault:
     """There is no connection, or it broke before the answer was there."""
     return KubeFault(
         f"{server} cannot be reached to {asked} ({why}): see that the API server runs, and that the network lets this process"
@@ -102,7 +102,7 @@ def unreachable(asked: Asked, server: str, why: str) -> KubeFault:
     )
 
 
-def untrusted(asked: Asked, server: str) -> KubeFault:
+def untrusted(asked: ApiQuestion, server: str) -> KubeFault:
     """The server's certificate is not one of those that the configuration trusts."""
     return KubeFault(
         f"{server} cannot be trusted to {asked}: its certificate is not signed by the authority of the configuration, or is for"
@@ -111,14 +111,14 @@ def untrusted(asked: Asked, server: str) -> KubeFault:
     )
 
 
-def timed_out(asked: Asked, server: str, within: float) -> KubeFault:
+def timed_out(asked: ApiQuestion, server: str, within: float) -> KubeFault:
     """No answer came in time."""
     return KubeFault(
         f"{server} did not {asked} within {within:g} s: see whether the API server is overloaded or hangs", reason="TimedOut"
     )
 
 
-def malformed(asked: Asked, server: str, *, status: int = 200) -> KubeFault:
+def malformed(asked: ApiQuestion, server: str, *, status: int = 200) -> KubeFault:
     """What came is not what this API says."""
     return KubeFault(
         f"{server} answered to {asked} with what is no object of the Kubernetes API: see whether something stands between",
@@ -127,7 +127,7 @@ def malformed(asked: Asked, server: str, *, status: int = 200) -> KubeFault:
     )
 
 
-def too_large(asked: Asked, server: str, limit: int) -> KubeFault:
+def too_large(asked: ApiQuestion, server: str, limit: int) -> KubeFault:
     """More came than is ever read."""
     return KubeFault(
         f"{server} answered to {asked} with more than {limit // 2**20} MiB: select fewer or smaller objects", reason="TooLarge"
@@ -142,4 +142,4 @@ def _seconds(text: Any) -> float | None:
     return min(seconds, _WAIT_MAX) if seconds > 0 else None
 
 
-__all__ = ["Asked", "KubeFault"]
+__all__ = ["ApiQuestion", "KubeFault"]

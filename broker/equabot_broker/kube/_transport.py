@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from equabot_broker.kube._client import adopt, make_client
-from equabot_broker.kube._faults import Asked, KubeFault, malformed, refused, timed_out, too_large, unreachable, untrusted
+from equabot_broker.kube._faults import ApiQuestion, KubeFault, malformed, refused, timed_out, too_large, unreachable, untrusted
 
 if TYPE_CHECKING:
     import aiohttp
@@ -29,7 +29,7 @@ _BROKEN: Final = (OSError, ValueError, EOFError)
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ApiRequest:
     """What is sent. `params` become the query as they are."""
 
     method: str
@@ -39,9 +39,9 @@ class Request:
     content_type: str = "application/json"
 
     @property
-    def asked(self) -> Asked:
+    def asked(self) -> ApiQuestion:
         """The same in words."""
-        return Asked.of(self.method, self.path, self.params)
+        return ApiQuestion.of(self.method, self.path, self.params)
 
 
 class Transport:
@@ -77,7 +77,7 @@ class Transport:
             ) from None
         return (settings.get("BearerToken", {}).get("value") or "").strip()
 
-    async def send(self, request: Request, *, within: float, silence: float | None = None) -> "aiohttp.ClientResponse":
+    async def send(self, request: ApiRequest, *, within: float, silence: float | None = None) -> "aiohttp.ClientResponse":
         """An answer that is a success, with its body still to come, of which no two pieces are `silence` seconds apart."""
         try:
             async with asyncio.timeout(within):
@@ -88,11 +88,11 @@ class Transport:
         except TimeoutError:
             raise timed_out(request.asked, self.server, within) from None
 
-    async def read(self, response: "aiohttp.ClientResponse", asked: Asked) -> Json:
+    async def read(self, response: "aiohttp.ClientResponse", asked: ApiQuestion) -> Json:
         """The answer's body, of 16 MiB at most."""
         return self._understood(await self._body(response, asked), asked)
 
-    async def lines(self, response: "aiohttp.ClientResponse", asked: Asked) -> AsyncGenerator[Json, None]:
+    async def lines(self, response: "aiohttp.ClientResponse", asked: ApiQuestion) -> AsyncGenerator[Json, None]:
         """The answer's lines, of 8 MiB at most, until it ends or breaks."""
         import aiohttp  # noqa: PLC0415 - loaded with the client
 
@@ -112,7 +112,7 @@ class Transport:
             if len(rest) > _LINE_MAX:
                 raise too_large(asked, self.server, _LINE_MAX)
 
-    async def _answer(self, request: Request, silence: float | None) -> "aiohttp.ClientResponse":
+    async def _answer(self, request: ApiRequest, silence: float | None) -> "aiohttp.ClientResponse":
         import aiohttp  # noqa: PLC0415 - loaded with the client
         import yarl  # noqa: PLC0415
 
@@ -131,7 +131,7 @@ class Transport:
         response: aiohttp.ClientResponse = answer.response
         return response
 
-    async def _refusal(self, response: "aiohttp.ClientResponse", asked: Asked) -> KubeFault:
+    async def _refusal(self, response: "aiohttp.ClientResponse", asked: ApiQuestion) -> KubeFault:
         said: Json = {}
         with suppress(KubeFault):
             said = await self.read(response, asked)
@@ -139,7 +139,7 @@ class Transport:
         word = said.get("reason") if said.get("kind") == "Status" else None
         return refused(asked, self.server, status=response.status, word=word, retry_after=response.headers.get("Retry-After"))
 
-    async def _body(self, response: "aiohttp.ClientResponse", asked: Asked) -> bytes:
+    async def _body(self, response: "aiohttp.ClientResponse", asked: ApiQuestion) -> bytes:
         import aiohttp  # noqa: PLC0415 - loaded with the client
 
         body = bytearray()
@@ -153,7 +153,7 @@ class Transport:
             raise self._lost(error, asked) from None
         return bytes(body)
 
-    def _understood(self, text: bytes | bytearray, asked: Asked) -> Json:
+    def _understood(self, text: bytes | bytearray, asked: ApiQuestion) -> Json:
         try:
             found = json.loads(text)
         except (ValueError, RecursionError):
@@ -162,7 +162,7 @@ class Transport:
             raise malformed(asked, self.server)
         return found
 
-    def _lost(self, error: Exception, asked: Asked) -> KubeFault:
+    def _lost(self, error: Exception, asked: ApiQuestion) -> KubeFault:
         """What became of a connection, out of what the HTTP library makes of it."""
         if isinstance(error, TimeoutError):
             return unreachable(asked, self.server, "no answer in time")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from equabot_broker.kube._client import MOUNTED, import_client, load
 from equabot_broker.kube._faults import KubeFault, timed_out
-from equabot_broker.kube._transport import Json, Request, Transport
+from equabot_broker.kube._transport import ApiRequest, Json, Transport
 
 if TYPE_CHECKING:
     import aiohttp
@@ -57,23 +57,23 @@ class KubeApi:
 
     async def get(self, path: str, *, params: Mapping[str, str] | None = None, timeout: float = 10.0) -> Json:
         """An object, or a list of them."""
-        return await self._call(Request("GET", path, params or {}), timeout)
+        return await self._call(ApiRequest("GET", path, params or {}), timeout)
 
     async def create(self, path: str, body: Json, *, timeout: float = 10.0) -> Json:
         """The object as it was created. `path` is that of its kind."""
-        return await self._call(Request("POST", path, {}, body), timeout)
+        return await self._call(ApiRequest("POST", path, {}, body), timeout)
 
     async def replace(self, path: str, body: Json, *, timeout: float = 10.0) -> Json:
         """The object as it is now. Conflict where the body's `resourceVersion` is not the present one."""
-        return await self._call(Request("PUT", path, {}, body), timeout)
+        return await self._call(ApiRequest("PUT", path, {}, body), timeout)
 
     async def patch(self, path: str, body: Json, *, timeout: float = 10.0) -> Json:
         """The object after a merge patch (RFC 7396). Conflict as with `replace`, where the body has a `resourceVersion`."""
-        return await self._call(Request("PATCH", path, {}, body, _MERGE_PATCH), timeout)
+        return await self._call(ApiRequest("PATCH", path, {}, body, _MERGE_PATCH), timeout)
 
     async def delete(self, path: str, *, timeout: float = 10.0) -> None:
         """Deletes it. NotFound where it is not there."""
-        await self._call(Request("DELETE", path, {}), timeout)
+        await self._call(ApiRequest("DELETE", path, {}), timeout)
 
     @asynccontextmanager
     async def watch(self, path: str, params: Mapping[str, str], *, silence: float) -> AsyncIterator[AsyncIterator[Json]]:
@@ -82,7 +82,7 @@ class KubeApi:
         It ends when the server ends it, when the connection breaks, or after `silence` seconds without a byte. That it ends
         says nothing of the server; opening the next one does, within ten seconds.
         """
-        request = Request("GET", path, {**params, "watch": "true"})
+        request = ApiRequest("GET", path, {**params, "watch": "true"})
         transport = await self._opened()
         response = await self._sent(transport, request, within=_OPEN_WITHIN, silence=silence)
         try:
@@ -90,7 +90,7 @@ class KubeApi:
         finally:
             response.close()
 
-    async def _call(self, request: Request, within: float) -> Json:
+    async def _call(self, request: ApiRequest, within: float) -> Json:
         transport = await self._opened()
         try:
             async with asyncio.timeout(within):
@@ -103,7 +103,7 @@ class KubeApi:
             raise timed_out(request.asked, transport.server, within) from None
 
     async def _sent(
-        self, transport: Transport, request: Request, *, within: float, silence: float | None = None
+        self, transport: Transport, request: ApiRequest, *, within: float, silence: float | None = None
     ) -> "aiohttp.ClientResponse":
         token = await transport.token()
         try:

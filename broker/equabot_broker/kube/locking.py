@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from equabot_broker.kube._faults import Asked, malformed
+from equabot_broker.kube._faults import ApiQuestion, malformed
 from equabot_broker.kube.api import Json, KubeApi, KubeFault
 
 _NAME_MAX: Final = 253
@@ -141,7 +141,7 @@ class LeaseLock:
         match found:
             case {"metadata": {"resourceVersion": str()}}:
                 return found
-        raise malformed(Asked("get", "leases", self.name, self._namespace), self._api.server)
+        raise malformed(ApiQuestion("get", "leases", self.name, self._namespace), self._api.server)
 
     def _free(self, found: Json) -> bool:
         spec = _spec(found)

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from equabot_broker.kube._faults import Asked, KubeFault, malformed, refused
+from equabot_broker.kube._faults import ApiQuestion, KubeFault, malformed, refused
 from equabot_broker.kube.api import Json, KubeApi
 
 SILENCE: Final = 75.0
@@ -25,38 +25,38 @@ _EXPIRED: Final = frozenset({"Expired", "Gone"})
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ObjectsListed:
     """All objects that there are. They are being watched."""
 
     objects: tuple[Json, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Put:
+class ObjectPut:
     """An object, new or changed."""
 
     object: Json = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Deleted:
+class ObjectDeleted:
     """An object is gone, or is selected no more."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """It is not known what happens. The next news is `Listed`, or another `Lost`."""
+class WatchLost:
+    """It is not known what happens. The next news is `ObjectsListed`, or another `WatchLost`."""
 
     fault: KubeFault
 
 
-Event = Listed | Put | Deleted | Lost
+WatchEvent = ObjectsListed | ObjectPut | ObjectDeleted | WatchLost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class WatchPace:
     """How time passes. `delays` are the seconds between tries, longer each time and with chance in them; `sleep` waits for so
     many; `chance` returns numbers in [0, 1)."""
 
@@ -78,7 +78,7 @@ class Watching:
         path: Callable[[], str],
         *,
         params: Mapping[str, str],
-        pace: Pace,
+        pace: WatchPace,
         within: Callable[[], str] = str,
         silence: float = SILENCE,
     ) -> None:
@@ -91,8 +91,8 @@ class Watching:
         self._page = _PAGE
         self._pauses = pace.delays()
 
-    async def events(self) -> AsyncGenerator[Event, None]:
-        """First `Listed` or `Lost`, then whatever happens, forever. That one stream ends and another follows is no news."""
+    async def events(self) -> AsyncGenerator[WatchEvent, None]:
+        """First `ObjectsListed` or `WatchLost`, then whatever happens, forever. A stream that another follows is no event."""
         begun = True
         while True:
             wanted = 0.0
@@ -103,17 +103,17 @@ class Watching:
                         yield event
             except KubeFault as fault:
                 if not (begun and _is_expired(fault)):
-                    yield Lost(fault)
+                    yield WatchLost(fault)
                 begun, wanted = False, fault.retry_after or 0.0
             # Whoever is asked to wait waits a little longer than asked, and never in step with the others.
             await self._pace.sleep(wanted + next(self._pauses))
 
-    async def _until_expired(self) -> AsyncGenerator[Event, None]:
+    async def _until_expired(self) -> AsyncGenerator[WatchEvent, None]:
         """A list, and what changes after it, until nothing comes any more. Raises KubeFault when it cannot be followed, or the
         server remembers no more."""
         await self._api.open()
         objects, version = await self._list()
-        listed: Listed | None = Listed(objects)
+        listed: ObjectsListed | None = ObjectsListed(objects)
         barren = 0
         while barren < _BARREN_MAX:
             carried = False
@@ -136,7 +136,7 @@ class Watching:
         follow = {"resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(ends)}
         return self._params | follow
 
-    def _read(self, raw: Json) -> tuple[Put | Deleted | None, str]:
+    def _read(self, raw: Json) -> tuple[ObjectPut | ObjectDeleted | None, str]:
         """An event of the stream, and the version up to which it leads. Raises KubeFault where it is an error."""
         match raw:
             case {"type": "ERROR", "object": {"code": int(code), **told}}:
@@ -146,9 +146,9 @@ class Watching:
                 if kind == "BOOKMARK":
                     return None, version
                 if kind in ("ADDED", "MODIFIED") and isinstance(name, str):
-                    return Put(thing), version
+                    return ObjectPut(thing), version
                 if kind == "DELETED" and isinstance(name, str):
-                    return Deleted(name), version
+                    return ObjectDeleted(name), version
         raise malformed(self._asked("watch"), self._api.server)
 
     async def _list(self) -> tuple[tuple[Json, ...], str]:
@@ -188,8 +188,8 @@ class Watching:
             if fault.status == 404:
                 raise
 
-    def _asked(self, verb: str) -> Asked:
-        return Asked.of("GET", self._path(), self._params)._replace(verb=verb)
+    def _asked(self, verb: str) -> ApiQuestion:
+        return ApiQuestion.of("GET", self._path(), self._params)._replace(verb=verb)
 
 
 def _is_expired(fault: KubeFault) -> bool:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlencode
 from equabot_broker.domain.jwt import claims
 from equabot_broker.domain.provider import Provider
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.oauth.refreshing import Answer, TokenRequest, Tokens, decoded, error_code
+from equabot_broker.oauth.refreshing import TokenAnswer, TokenRequest, Tokens, decoded, error_code
 
 ENTROPY: Final = 64
 """Random bytes that a login needs."""
@@ -28,11 +28,11 @@ _INTERVAL: Final = 5.0
 _SLOWER: Final = 5.0
 
 
-class Refusal(Exception):
+class AuthorizationRefusal(Exception):
     """Why what came back is not the end of this login. Made of our own words and of an OAuth error code."""
 
 
-class Denied(Refusal):
+class Denied(AuthorizationRefusal):
     """The vendor, or the person there, said no to this very login."""
 
 
@@ -93,11 +93,11 @@ def authorize_url(provider: Provider, attempt: Attempt) -> str:
 def read_returned(text: str, attempt: Attempt) -> Code:
     """The code in what came back: the whole address, its query, `code#state`, or the code alone, which PKCE protects.
 
-    Raises Refusal.
+    Raises AuthorizationRefusal.
     """
     text = text.strip()
     if not text or len(text) > _LONGEST or not text.isascii() or not text.isprintable() or " " in text:
-        raise Refusal("that is neither a code nor the address that the browser was sent to: copy it whole")
+        raise AuthorizationRefusal("that is neither a code nor the address that the browser was sent to: copy it whole")
     if "://" in text or "code=" in text or "error=" in text:
         query = text.partition("?")[2] or text
         return _of_query(parse_qs(query.partition("#")[0]), attempt)
@@ -109,7 +109,7 @@ def read_returned(text: str, attempt: Attempt) -> Code:
 
 
 def read_query(query: str, attempt: Attempt) -> Code:
-    """The code in the query of a redirect, which must have the state. Raises Refusal."""
+    """The code in the query of a redirect, which must have the state. Raises AuthorizationRefusal."""
     return _of_query(parse_qs(query[:_LONGEST]), attempt)
 
 
@@ -138,17 +138,17 @@ def device_request(provider: Provider, attempt: Attempt) -> TokenRequest:
     return TokenRequest(provider.device_url, "form", fields)
 
 
-def read_device(answer: Answer) -> Device:
-    """The device login that the vendor began. Raises Refusal."""
+def read_device(answer: TokenAnswer) -> Device:
+    """The device login that the vendor began. Raises AuthorizationRefusal."""
     content = decoded(answer.body)
     if answer.status != 200:
-        raise Refusal(f"the provider answered {answer.status} {error_code(content)}".rstrip())
+        raise AuthorizationRefusal(f"the provider answered {answer.status} {error_code(content)}".rstrip())
     device, user = content.get("device_code"), content.get("user_code")
     url = content.get("verification_uri_complete") or content.get("verification_uri")
     if not all(isinstance(text, str) and text.isprintable() and 0 < len(text) <= _LONGEST for text in (device, user, url)):
-        raise Refusal("the provider answered without a device login")
+        raise AuthorizationRefusal("the provider answered without a device login")
     if not str(url).startswith(("https://", "http://")):  # a browser may be told to open it
-        raise Refusal("the provider answered with an address that is none of the web")
+        raise AuthorizationRefusal("the provider answered with an address that is none of the web")
     lives, interval = _seconds(content.get("expires_in"), _PATIENCE), _seconds(content.get("interval"), _INTERVAL)
     return Device(SecretValue(str(device)), str(user), str(url), min(lives, _PATIENCE), min(interval, _PATIENCE))
 
@@ -164,7 +164,7 @@ def poll_request(provider: Provider, attempt: Attempt, device: Device) -> TokenR
     return TokenRequest(provider.token_url, "form", fields)
 
 
-def read_pending(answer: Answer, *, interval: float) -> float | None:
+def read_pending(answer: TokenAnswer, *, interval: float) -> float | None:
     """How long to wait before asking again; None where the answer is the last one."""
     if 200 <= answer.status < 300:
         return None
@@ -192,13 +192,13 @@ def _of_query(query: Mapping[str, list[str]], attempt: Attempt) -> Code:
     if found.get("error"):
         raise Denied(f"the provider refused the login: {error_code(found)}")
     if not found.get("code"):
-        raise Refusal("there is no code in it: copy the whole address that the browser was sent to")
+        raise AuthorizationRefusal("there is no code in it: copy the whole address that the browser was sent to")
     return Code(SecretValue(found["code"]))
 
 
 def _check(state: str, attempt: Attempt) -> None:
     if not hmac.compare_digest(state.encode(), attempt.state.reveal().encode()):
-        raise Refusal("it belongs to another login: use the address that was shown last")
+        raise AuthorizationRefusal("it belongs to another login: use the address that was shown last")
 
 
 def _seconds(value: object, usual: float) -> float:

@@ -57,7 +57,7 @@ class TokenRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TokenAnswer:
     """What came back. `retry_after` is the header of that name; a body that is cut off is longer than `LARGEST`."""
 
     status: int
@@ -89,7 +89,7 @@ class Blame(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class RefreshFailure:
     """Why there are no new tokens: a short `code`, and a sentence. Both are made of our own words and of an OAuth error code,
     never of an answer's text. `retry_after` in seconds."""
 
@@ -108,7 +108,7 @@ def refresh_request(provider: Provider, refresh: SecretValue, *, client_id: str 
     return TokenRequest(provider.token_url, provider.token_encoding, fields)
 
 
-def read_answer(answer: Answer, *, now: float) -> Tokens | Failure:
+def read_answer(answer: TokenAnswer, *, now: float) -> Tokens | RefreshFailure:
     """What a token endpoint's answer means at `now`.
 
     A server's error (5xx) counts as the endpoint's own word that it did nothing, also where a proxy in front of it says so.
@@ -119,9 +119,9 @@ def read_answer(answer: Answer, *, now: float) -> Tokens | Failure:
         return _granted(content, now=now)
     told = f"the token endpoint answered {answer.status}{' ' if code else ''}{code}"
     if answer.status < 500 and (_for_good(answer.status, code) or _dead(answer.status, code, content)):
-        return Failure(Blame.PERMANENT, code, told)
+        return RefreshFailure(Blame.PERMANENT, code, told)
     wait = seconds_to_wait(answer.retry_after, now=now)
-    return Failure(Blame.TRANSIENT, code or f"http_{answer.status}", told, wait)
+    return RefreshFailure(Blame.TRANSIENT, code or f"http_{answer.status}", told, wait)
 
 
 def _for_good(status: int, code: str) -> bool:
@@ -137,11 +137,11 @@ def _dead(status: int, code: str, content: Mapping[str, object]) -> bool:
     return status == 400 and code == "invalid_request" and isinstance(said, str) and _DEAD.search(said[:1000]) is not None
 
 
-def _granted(answer: Mapping[str, object], *, now: float) -> Tokens | Failure:
+def _granted(answer: Mapping[str, object], *, now: float) -> Tokens | RefreshFailure:
     access, refresh = _token(answer.get("access_token")), answer.get("refresh_token")
     renewed = _token(refresh)
     if access is None or (refresh and renewed is None):
-        return Failure(Blame.UNCERTAIN, "unusable_answer", "the token endpoint answered without usable tokens")
+        return RefreshFailure(Blame.UNCERTAIN, "unusable_answer", "the token endpoint answered without usable tokens")
     account = answer.get("account")
     account = account if isinstance(account, dict) else {}
     # An id token's signature needs no check: it came from the endpoint itself, over TLS (OpenID Connect Core, 3.1.3.7).

@@ -20,7 +20,7 @@ from typing import Final
 from equabot_broker.domain.credentials import span
 from equabot_broker.domain.provider import Exchange
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.oauth.refreshing import Answer, Blame, Failure, TokenRequest, Tokens, read_answer
+from equabot_broker.oauth.refreshing import Blame, RefreshFailure, TokenAnswer, TokenRequest, Tokens, read_answer
 
 SOURCE: Final = "workload"
 """The name of the source that such profiles form."""
@@ -78,9 +78,11 @@ def exchange_request(exchange: Exchange, workload: Workload, identity: Identity)
     return TokenRequest(exchange.url, exchange.encoding, fields | dict(workload.fields), exchange.headers)
 
 
-def read_exchange(answer: Answer | Failure, identity: Identity, *, token_file: str, now: float) -> Tokens | Failure:
+def read_exchange(
+    answer: TokenAnswer | RefreshFailure, identity: Identity, *, token_file: str, now: float
+) -> Tokens | RefreshFailure:
     """What came of an exchange at `now`. Every failure is one after which to try again."""
-    meant = answer if isinstance(answer, Failure) else read_answer(answer, now=now)
+    meant = answer if isinstance(answer, RefreshFailure) else read_answer(answer, now=now)
     if isinstance(meant, Tokens):
         return meant
     reason = meant.reason

@@ -12,13 +12,13 @@ from equabot_broker.domain.known_names import no_profile
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.policies import Policies
 from equabot_broker.engine.health import Readiness
-from equabot_broker.engine.leases.service import Leasing
+from equabot_broker.engine.leases.service import LeaseService
 from equabot_broker.engine.leases.suspending import Suspending
 from equabot_broker.engine.leases.suspensions import Suspensions
-from equabot_broker.engine.profiles.ingest import Ingesting
-from equabot_broker.engine.profiles.order_override import Ordering
-from equabot_broker.engine.profiles.registry import Standings
-from equabot_broker.engine.profiles.resolver import Choosing
+from equabot_broker.engine.profiles.ingest import Ingest
+from equabot_broker.engine.profiles.order_override import OrderOverrides
+from equabot_broker.engine.profiles.registry import ProfileRegistry
+from equabot_broker.engine.profiles.resolver import Resolver
 from equabot_broker.ports import AuditSink, Configuration, StateStore
 from equabot_broker.rpc import requests
 from equabot_broker.rpc.calls import Call, Service
@@ -36,11 +36,11 @@ class AdminServicer:
     def __init__(
         self,
         *,
-        leasing: Leasing,
-        choosing: Choosing,
-        ordering: Ordering,
-        standings: Standings,
-        ingesting: Ingesting,
+        lease_service: LeaseService,
+        resolver: Resolver,
+        ordering: OrderOverrides,
+        registry: ProfileRegistry,
+        ingest: Ingest,
         readiness: Readiness,
         suspensions: Suspensions,
         suspending: Suspending,
@@ -52,11 +52,11 @@ class AdminServicer:
         identity_fault: Callable[[], str] = lambda: "",
         started_at: float,
     ) -> None:
-        self._leasing = leasing
-        self._choosing = choosing
+        self._lease_service = lease_service
+        self._resolver = resolver
         self._ordering = ordering
-        self._standings = standings
-        self._ingesting = ingesting
+        self._registry = registry
+        self._ingest = ingest
         self._readiness = readiness
         self._suspensions = suspensions
         self._suspending = suspending
@@ -99,12 +99,12 @@ class AdminServicer:
         agent, provider, profile = self._filter(request)
         rest = (
             lease
-            for lease in self._leasing.living(agent=agent, provider=provider, profile=profile)
+            for lease in self._lease_service.living(agent=agent, provider=provider, profile=profile)
             if (lease.issued_at, lease.id) > after
         )
         page = heapq.nsmallest(size + 1, rest, key=lambda lease: (lease.issued_at, lease.id))
         more = requests.page_token(page[size - 1].issued_at, page[size - 1].id) if len(page) > size else ""
-        offset = self._leasing.offset()
+        offset = self._lease_service.offset()
         return pb.ListLeasesResponse(
             leases=(lease_summary(lease, offset=offset) for lease in page[:size]), next_page_token=more
         )
@@ -113,7 +113,7 @@ class AdminServicer:
         """Ends what matches."""
         agent, provider, profile = self._filter(request)
         lease_id = requests.text(request.lease_id, "lease_id")
-        revoked = self._leasing.revoke_matching(lease_id=lease_id, agent=agent, provider=provider, profile=profile)
+        revoked = self._lease_service.revoke_matching(lease_id=lease_id, agent=agent, provider=provider, profile=profile)
         # What matched nothing may be anything, a misplaced secret too.
         about = {"agent": agent, "provider": provider, "profile": profile, "lease": lease_id} if revoked else {}
         self._did("RevokeLeases", **about, count=revoked)
@@ -134,7 +134,7 @@ class AdminServicer:
     async def get_order(self, request: pb.GetOrderRequest, call: Call) -> pb.Order:
         """The override."""
         agent, provider = self._agent_and_provider(request)
-        return pb.Order(agent=agent, provider=provider, profiles=self._choosing.order(agent, provider))
+        return pb.Order(agent=agent, provider=provider, profiles=self._resolver.order(agent, provider))
 
     async def set_order(self, request: pb.SetOrderRequest, call: Call) -> pb.Order:
         """Stores an override."""
@@ -153,10 +153,10 @@ class AdminServicer:
     async def clear_cooldown(self, request: pb.ClearCooldownRequest, call: Call) -> pb.ClearCooldownResponse:
         """Forgives."""
         profile = self._profile("", requests.required(request.profile, "profile"))
-        keys = [key for key, candidate in self._standings.all() if candidate.id == profile]
+        keys = [key for key, candidate in self._registry.all() if candidate.id == profile]
         if request.version < 0:
             raise InvalidArgument(f"version {request.version} is none that a profile can have")
-        ended = {word for key in keys for word in self._standings.forgive(key, version=request.version)}
+        ended = {word for key in keys for word in self._registry.forgive(key, version=request.version)}
         self._store.flush()
         self._did("ClearCooldown", profile=profile, count=len(keys))
         return pb.ClearCooldownResponse(ended=sorted(ended))
@@ -167,13 +167,13 @@ class AdminServicer:
         done = await self._configuration.reload("admin")
         if done.faults or done.refusal:
             return pb.ReloadResponse(sources=self._sources(), faults=done.faults[:_FAULTS], refusal=done.refusal)
-        if not await self._ingesting.reread():
+        if not await self._ingest.reread():
             raise SourceNotSynced("the configuration is in effect, but not every source was read again in time: see diagnose")
         return pb.ReloadResponse(sources=self._sources(), changes=done.changes[:_FAULTS], revoked=done.ended)
 
     async def list_agents(self, request: pb.ListAgentsRequest, call: Call) -> pb.ListAgentsResponse:
         """Every agent that there is, or that is suspended."""
-        return pb.ListAgentsResponse(agents=self._agents(self._suspending.states(), self._leasing.living()))
+        return pb.ListAgentsResponse(agents=self._agents(self._suspending.states(), self._lease_service.living()))
 
     async def suspend_agent(self, request: pb.SuspendAgentRequest, call: Call) -> pb.SuspendAgentResponse:
         """Suspends."""
@@ -194,9 +194,9 @@ class AdminServicer:
     async def diagnose(self, request: pb.DiagnoseRequest, call: Call) -> pb.DiagnoseResponse:
         """Sources, findings, counts."""
         found = findings(
-            sources=self._ingesting.states,
-            candidates=(self._standings.judge(key) for key, _ in self._standings.all()),
-            shadowed=self._ingesting.shadowed,
+            sources=self._ingest.states,
+            candidates=(self._registry.judge(key) for key, _ in self._registry.all()),
+            shadowed=self._ingest.shadowed,
             unmet=self._readiness.unmet(),
             store_fault=self._store.fault,
             audit_fault=self._audit.fault,
@@ -204,10 +204,10 @@ class AdminServicer:
             anchor_fault=self._audit.unheld,
             identity_fault=self._identity_fault(),
             suspensions=self._suspensions.all,
-            add=self._choosing.explaining.how_to_add,
+            add=self._resolver.explaining.how_to_add,
             configuration=await self._configuration.doubts(),
         )
-        leases, streams = self._leasing.count()
+        leases, streams = self._lease_service.count()
         return pb.DiagnoseResponse(
             sources=self._sources(),
             findings=map(finding, found),
@@ -217,7 +217,7 @@ class AdminServicer:
         )
 
     def _agent(self, agent: str) -> pb.AgentStatus:
-        return next(self._agents([agent], self._leasing.living(agent=agent)))
+        return next(self._agents([agent], self._lease_service.living(agent=agent)))
 
     def _agents(self, agents: Iterable[str], living: Iterable[Lease]) -> Iterator[pb.AgentStatus]:
         held = Counter((lease.agent, lease.streaming) for lease in living)
@@ -230,24 +230,24 @@ class AdminServicer:
         self._events.emit(Administered(action=action, **what))
 
     def _sources(self) -> list[pb.SourceStatus]:
-        return [source_status(state, stale_budget=self._ingesting.stale_budget) for state in self._ingesting.states]
+        return [source_status(state, stale_budget=self._ingest.stale_budget) for state in self._ingest.states]
 
     def _provider(self, name: str) -> str:
-        return self._choosing.resolve_names(requests.text(name, "provider"), "")[0] if name else ""
+        return self._resolver.resolve_names(requests.text(name, "provider"), "")[0] if name else ""
 
     def _filter(self, request: pb.ListLeasesRequest | pb.RevokeLeasesRequest) -> tuple[str, str, str]:
         """What to look for. A name that nothing has is refused: nothing found would look like nothing there."""
         agent, provider = requests.text(request.agent, "agent"), self._provider(request.provider)
         profile = requests.text(request.profile, "profile")
-        if agent and not any(self._leasing.living(agent=agent)):
+        if agent and not any(self._lease_service.living(agent=agent)):
             self._policies.check_named(agent, self._suspensions.all)
         return agent, provider, self._profile(provider, profile, leased=True) if profile else ""
 
     def _profile(self, provider: str, written: str, *, leased: bool = False) -> str:
         """The id of a profile that a source holds, or that a lease is on. Raises ProfileNotFound."""
-        provider, profile = self._choosing.resolve_names(provider, written)
-        ids = {candidate.id for _, candidate in self._standings.all()}
-        if profile not in ids and not (leased and any(self._leasing.living(profile=profile))):
+        provider, profile = self._resolver.resolve_names(provider, written)
+        ids = {candidate.id for _, candidate in self._registry.all()}
+        if profile not in ids and not (leased and any(self._lease_service.living(profile=profile))):
             raise ProfileNotFound(no_profile(profile, (known for known in ids if known.startswith(f"{provider}:"))))
         return profile
 

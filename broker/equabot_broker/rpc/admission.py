@@ -26,7 +26,7 @@ _LOOKED_AT_EVERY: Final = 1.0
 _RETRY_AFTER: Final = 1.0
 
 
-class Kind(Enum):
+class PeerKind(Enum):
     """What a call holds a place for while it is answered."""
 
     PROBE = "probes"
@@ -65,15 +65,15 @@ class Admission:
         self._address_of = address_of
         self._unread = ConnectionTable(most=limits.unread, most_per_peer=peer.unread if peer else limits.unread)
         self._places = {
-            Kind.WATCH: _Places("watches", limits.watches, peer.watches if peer else limits.watches),
-            Kind.CALL: _Places("calls", limits.calls, peer.calls if peer else limits.calls),
-            Kind.LEASE: _Places("lease streams", limits.leases, limits.leases),
+            PeerKind.WATCH: _Places("watches", limits.watches, peer.watches if peer else limits.watches),
+            PeerKind.CALL: _Places("calls", limits.calls, peer.calls if peer else limits.calls),
+            PeerKind.LEASE: _Places("lease streams", limits.leases, limits.leases),
         }
         self._sweeping: asyncio.TimerHandle | None = None
 
     def allow(self, leases: int) -> None:
         """So many streams of leases from now on. None that is open ends."""
-        self._places[Kind.LEASE].allow(leases)
+        self._places[PeerKind.LEASE].allow(leases)
 
     async def unread(self, call: Peer, step: Callable[[], Awaitable[T]]) -> T:
         """What the step returns, which reads the call's message. Raises RateLimited for a call that had to make room, and
@@ -97,7 +97,7 @@ class Admission:
             self._unread.remove(waiting)
 
     @contextmanager
-    def answering(self, call: Peer, kind: Kind) -> Iterator[None]:
+    def answering(self, call: Peer, kind: PeerKind) -> Iterator[None]:
         """While a call of the kind is answered. Raises RateLimited where there is no place for it."""
         places = self._places.get(kind)
         if places is None:

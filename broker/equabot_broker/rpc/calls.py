@@ -20,9 +20,9 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from equabot_broker.domain.errors import InvalidArgument
-from equabot_broker.rpc.admission import Admission, Kind
+from equabot_broker.rpc.admission import Admission, PeerKind
 from equabot_broker.rpc.limits import CONTROL
-from equabot_broker.rpc.status import Refusal, internal, refusal
+from equabot_broker.rpc.status import StatusRefusal, internal, refusal
 from equabot_broker.telemetry.incidents import count
 
 _log = logging.getLogger(__name__)
@@ -105,13 +105,13 @@ def _method(
     )
 
 
-def _kind(name: str, method: MethodDescriptor) -> Kind:
+def _kind(name: str, method: MethodDescriptor) -> PeerKind:
     if method.server_streaming:
-        return Kind.WATCH if name.startswith(_WATCHED) else Kind.LEASE
-    return Kind.PROBE if name.startswith(_PROBED) else Kind.CALL
+        return PeerKind.WATCH if name.startswith(_WATCHED) else PeerKind.LEASE
+    return PeerKind.PROBE if name.startswith(_PROBED) else PeerKind.CALL
 
 
-def _answering(handle: Handler | Chosen, kind: Kind, admission: Admission) -> Handler:
+def _answering(handle: Handler | Chosen, kind: PeerKind, admission: Admission) -> Handler:
     """For a method of one request."""
 
     async def answer(_: Any, call: Any) -> Any:
@@ -122,7 +122,7 @@ def _answering(handle: Handler | Chosen, kind: Kind, admission: Admission) -> Ha
         chosen, request = await admission.unread(call, read)
         if request is None or request is grpc.aio.EOF:
             raise InvalidArgument("the request is not a message of this method")
-        if kind is Kind.PROBE:
+        if kind is PeerKind.PROBE:
             return await chosen(request, call)
         with admission.answering(call, kind):
             return await chosen(request, call)
@@ -130,7 +130,7 @@ def _answering(handle: Handler | Chosen, kind: Kind, admission: Admission) -> Ha
     return answer
 
 
-def _conversing(handle: Handler | Chosen, kind: Kind, admission: Admission) -> Handler:
+def _conversing(handle: Handler | Chosen, kind: PeerKind, admission: Admission) -> Handler:
     """For a stream of requests, which the handler reads."""
 
     async def answer(requests: Any, call: Any) -> Any:
@@ -170,7 +170,7 @@ def guarded(name: str, handle: Handler) -> Callable[[Any, Any], Awaitable[Any]]:
     return answer
 
 
-def _incident(name: str, error: Exception) -> Refusal:
+def _incident(name: str, error: Exception) -> StatusRefusal:
     """Logs where, and not what: an exception's text may quote anything."""
     count("call")
     incident = secrets.token_hex(4)

@@ -11,7 +11,7 @@ from equabot_broker.domain.credentials import headers, sdk_env, token_env, token
 from equabot_broker.domain.errors import DeliveryNotAllowed, NoUsableProfile
 from equabot_broker.domain.findings import Finding, Severity
 from equabot_broker.domain.leases import Lease
-from equabot_broker.domain.material import Held, SourceState
+from equabot_broker.domain.material import HeldProfile, SourceState
 from equabot_broker.domain.policies import NO_GATEWAY, AgentPolicy
 from equabot_broker.domain.provider import Provider
 from equabot_broker.domain.statuses import ProfileStatus
@@ -42,7 +42,7 @@ class LeaseMessages:
     def __init__(self, vendor_urls: Mapping[str, str], *, gateway_url: str = "") -> None:
         self._vendor_urls = vendor_urls
         self._gateway_url = gateway_url
-        self._templates: dict[Key, tuple[Held, Provider, broker_pb2.Lease]] = {}
+        self._templates: dict[Key, tuple[HeldProfile, Provider, broker_pb2.Lease]] = {}
 
     def forget(self, keys: Iterable[Key]) -> None:
         """These profiles changed."""

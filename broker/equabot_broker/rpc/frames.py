@@ -18,7 +18,7 @@ _END_HEADERS: Final = 4
 _WAITS: Final = -1
 
 
-class Malformed(Exception):
+class MalformedFrame(Exception):
     """The client sends what it may not; its connection is of no more use."""
 
 
@@ -42,18 +42,18 @@ class HeaderGate:
         return self._blocks == _WAITS
 
     def allow(self, blocks: int | None) -> bytes:
-        """So many more blocks may pass; None: any number. Returns what waited for that. Raises Malformed."""
+        """So many more blocks may pass; None: any number. Returns what waited for that. Raises MalformedFrame."""
         self._blocks = None if blocks is None or self._blocks is None else max(self._blocks, 0) + blocks
         return self.pass_on(b"")
 
     def pass_on(self, data: bytes) -> bytes:
-        """What may go on now of this piece and those before it. Raises Malformed."""
+        """What may go on now of this piece and those before it. Raises MalformedFrame."""
         if self._held:
             data = self._held + data
             self._held = b""
         if not self._begun:
             if data[: len(_PREFACE)] != _PREFACE[: len(data)]:
-                raise Malformed
+                raise MalformedFrame
             if len(data) < len(_PREFACE):
                 self._held = data
                 return b""
@@ -64,7 +64,7 @@ class HeaderGate:
             return data
         self._held = data[whole:]
         if len(self._held) > self._largest and not self.waits:
-            raise Malformed
+            raise MalformedFrame
         return data[:whole]
 
     def _whole(self, data: bytes) -> int:
@@ -76,14 +76,14 @@ class HeaderGate:
             upper, lower, kind, flags = _HEAD.unpack_from(data, at)
             end = at + 9 + (upper << 8 | lower)
             if end - at - 9 > _LARGEST or kind == _PUSH_PROMISE or (kind == _CONTINUATION) != (block >= 0):
-                raise Malformed
+                raise MalformedFrame
             if kind in (_HEADERS, _CONTINUATION):
                 block = at if block < 0 else block
                 if self._blocks is not None and self._blocks <= 0:
                     self._blocks = _WAITS
                     break
                 if end - block > self._largest:
-                    raise Malformed
+                    raise MalformedFrame
                 if end > size:
                     break
                 if flags & _END_HEADERS:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from equabot_broker.domain.connections import ConnectionTable
-from equabot_broker.rpc.frames import HeaderGate, Malformed
+from equabot_broker.rpc.frames import HeaderGate, MalformedFrame
 from equabot_broker.rpc.listening import BACKLOG
 from equabot_broker.rpc.tls import ServerTls, certificate_of
 
@@ -253,7 +253,7 @@ class _Caller(_Side):
     def _pass(self, what: Callable[[], bytes]) -> None:
         try:
             passed = what()
-        except Malformed:
+        except MalformedFrame:
             self.transport.abort()
             return
         if self._gate.waits and self._one_more is None:

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NoReturn, Protocol, cast
 
-from equabot_broker.domain.callers import Identified, Shown
+from equabot_broker.domain.callers import CallerProof, Identified
 from equabot_broker.domain.errors import BrokerError, Unidentified
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.timing.clock import pause
@@ -20,17 +20,17 @@ from equabot_broker.telemetry.events import CallerRefused, Events
 _BEARER: Final = "bearer "
 
 
-class Identities(Protocol):
+class CallerIdentities(Protocol):
     """Who tells callers from each other."""
 
-    async def identify(self, shown: Shown) -> Identified:
+    async def identify(self, shown: CallerProof) -> Identified:
         """The caller who shows this. Raises Unidentified, IdentityUnchecked, PolicyDenied. Answers within seconds."""
 
 
-class Door:
+class AuthenticationInterceptor:
     """Lets callers in: each to what is there for its agent."""
 
-    def __init__(self, identities: Identities, *, clock: Clock, events: Events) -> None:
+    def __init__(self, identities: CallerIdentities, *, clock: Clock, events: Events) -> None:
         self._identities = identities
         self._clock = clock
         self._events = events
@@ -101,11 +101,11 @@ def _handler_of(service: Service, name: str) -> Handler:
     return cast("Handler", service.handlers[name])  # an agent's services choose no handlers
 
 
-def _shown(call: Call, certificate: str) -> Shown:
+def _shown(call: Call, certificate: str) -> CallerProof:
     headers = [value for name, value in call.invocation_metadata() or () if name == "authorization"]
     if len(headers) > 1:
         raise Unidentified("the call has several `authorization` headers: send one")
-    return Shown(token=_token(headers[0]) if headers else None, certificate=certificate)
+    return CallerProof(token=_token(headers[0]) if headers else None, certificate=certificate)
 
 
 def _token(header: str | bytes) -> SecretValue:

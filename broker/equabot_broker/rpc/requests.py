@@ -9,7 +9,7 @@ from equabot.broker.v1 import admin_pb2, broker_pb2
 from equabot_broker.domain.cooldowns import Outcome
 from equabot_broker.domain.errors import InvalidArgument
 from equabot_broker.domain.hygiene import is_misplaced_key
-from equabot_broker.engine.leases.messages import Request
+from equabot_broker.engine.leases.messages import LeaseRequest
 
 _NAME: Final = 256
 _LONGEST: Final = 315_576_000_000
@@ -23,9 +23,9 @@ _OUTCOMES: Final = {
 }
 
 
-def acquire(message: broker_pb2.AcquireLeaseRequest) -> Request:
+def acquire(message: broker_pb2.AcquireLeaseRequest) -> LeaseRequest:
     """What is asked for."""
-    return Request(
+    return LeaseRequest(
         provider=text(message.provider, "provider"),
         profile=text(message.profile, "profile"),
         session=text(message.session, "session"),
@@ -45,7 +45,7 @@ def renew(message: broker_pb2.RenewLeaseRequest) -> tuple[str, float | None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
-    """How a provider answered; arguments as of `Leasing.report`."""
+    """How a provider answered; arguments as of `LeaseService.report`."""
 
     outcome: Outcome
     retry_after: float | None

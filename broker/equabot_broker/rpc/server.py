@@ -20,7 +20,7 @@ from equabot_broker.rpc.health import HealthServicer
 from equabot_broker.rpc.limits import Limits
 from equabot_broker.rpc.listening import CannotListen, bound_at, bound_on, cannot_listen
 from equabot_broker.rpc.relay import Relay, address_of
-from equabot_broker.rpc.remote import Door
+from equabot_broker.rpc.remote import AuthenticationInterceptor
 from equabot_broker.rpc.servicer import BrokerServicer
 from equabot_broker.rpc.tls import Certificate, ServerTls
 
@@ -87,7 +87,7 @@ def remote_server(
     brokers: Mapping[str, Service],
     readiness: Readiness,
     *,
-    door: Door,
+    door: AuthenticationInterceptor,
     certificate: Certificate,
     leases: int,
     behind: Path,

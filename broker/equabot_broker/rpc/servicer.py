@@ -7,12 +7,12 @@ from typing import Any, Final, TypeVar
 
 from equabot.broker.v1 import broker_pb2 as pb
 from equabot_broker.domain.errors import RefreshFailed
-from equabot_broker.engine.leases.service import Leasing
+from equabot_broker.engine.leases.service import LeaseService
 from equabot_broker.engine.leases.streams import NoticeKind
 from equabot_broker.engine.leases.suspensions import Suspensions
-from equabot_broker.engine.profiles.ingest import Ingesting
-from equabot_broker.engine.profiles.resolver import Choosing
-from equabot_broker.engine.refresh.scheduler import Refreshing
+from equabot_broker.engine.profiles.ingest import Ingest
+from equabot_broker.engine.profiles.resolver import Resolver
+from equabot_broker.engine.refresh.scheduler import RefreshScheduler
 from equabot_broker.rpc import requests
 from equabot_broker.rpc.calls import Call, Handler, Service
 from equabot_broker.rpc.convert import LeaseMessages, profile_status
@@ -32,18 +32,18 @@ class BrokerServicer:
         self,
         agent: str,
         *,
-        leasing: Leasing,
-        choosing: Choosing,
-        ingesting: Ingesting,
-        refreshing: Refreshing,
+        lease_service: LeaseService,
+        resolver: Resolver,
+        ingest: Ingest,
+        refreshing: RefreshScheduler,
         suspensions: Suspensions,
         messages: LeaseMessages,
         observe: Callable[[float], None],
     ) -> None:
         self._agent = agent
-        self._leasing = leasing
-        self._choosing = choosing
-        self._ingesting = ingesting
+        self._lease_service = lease_service
+        self._resolver = resolver
+        self._ingest = ingest
         self._refreshing = refreshing
         self._suspensions = suspensions
         self._messages = messages
@@ -79,32 +79,34 @@ class BrokerServicer:
 
     async def acquire_lease(self, request: pb.AcquireLeaseRequest, call: Call) -> pb.Lease:
         """Grants."""
-        began = self._leasing.steady()
+        began = self._lease_service.steady()
         try:
-            if not self._ingesting.settled:
+            if not self._ingest.settled:
                 await self._settle(call)
             asked = requests.acquire(request)
             try:
-                granted = self._leasing.acquire(self._agent, asked, waits=True)
+                granted = self._lease_service.acquire(self._agent, asked, waits=True)
             except RefreshFailed:
-                granted = await self._patiently(call, lambda waits: self._leasing.acquire(self._agent, asked, waits=waits))
+                granted = await self._patiently(
+                    call, lambda waits: self._lease_service.acquire(self._agent, asked, waits=waits)
+                )
             return self._messages.lease(granted)
         finally:
-            self._observe(self._leasing.steady() - began)
+            self._observe(self._lease_service.steady() - began)
 
     async def stream_lease(self, request: pb.AcquireLeaseRequest, call: Call) -> None:
         """Grants, and tells of the lease until it or the stream ends.
 
         A client that does not read holds up its own stream alone: without asking for the next event a lease is not renewed.
         """
-        began = self._leasing.steady()
+        began = self._lease_service.steady()
         try:
-            if not self._ingesting.settled:
+            if not self._ingest.settled:
                 await self._settle(call)
             asked = requests.acquire(request)
-            stream = await self._patiently(call, lambda waits: self._leasing.stream(self._agent, asked, waits=waits))
+            stream = await self._patiently(call, lambda waits: self._lease_service.stream(self._agent, asked, waits=waits))
         finally:
-            self._observe(self._leasing.steady() - began)
+            self._observe(self._lease_service.steady() - began)
         with stream:
             while True:
                 notice = await stream.next()
@@ -115,14 +117,16 @@ class BrokerServicer:
     async def renew_lease(self, request: pb.RenewLeaseRequest, call: Call) -> pb.Lease:
         """Extends. While a source has not been read, a lease from before a restart might look as if its profile were gone."""
         lease_id, ttl = requests.renew(request)
-        if not self._ingesting.settled:
+        if not self._ingest.settled:
             await self._settle(call)
-        return self._messages.lease(await self._patiently(call, lambda _: self._leasing.renew(self._agent, lease_id, ttl)))
+        return self._messages.lease(
+            await self._patiently(call, lambda _: self._lease_service.renew(self._agent, lease_id, ttl))
+        )
 
     async def revoke_lease(self, request: pb.RevokeLeaseRequest, call: Call) -> pb.RevokeLeaseResponse:
         """Ends."""
         return pb.RevokeLeaseResponse(
-            revoked=self._leasing.revoke(self._agent, requests.required(request.lease_id, "lease_id"))
+            revoked=self._lease_service.revoke(self._agent, requests.required(request.lease_id, "lease_id"))
         )
 
     async def report_outcome(self, request: pb.ReportOutcomeRequest, call: Call) -> pb.ReportOutcomeResponse:
@@ -130,7 +134,7 @@ class BrokerServicer:
         lease_id = requests.required(request.lease_id, "lease_id")
         told = requests.outcome(request)
         try:
-            changed = self._leasing.report(
+            changed = self._lease_service.report(
                 self._agent,
                 lease_id,
                 told.outcome,
@@ -149,7 +153,7 @@ class BrokerServicer:
         provider, session = requests.text(request.provider, "provider"), requests.text(request.session, "session")
         client, model = requests.text(request.client, "client"), requests.text(request.model, "model")
         await self._settle(call)
-        statuses = self._choosing.statuses(self._agent, provider, session=session, model=model, client=client)
+        statuses = self._resolver.statuses(self._agent, provider, session=session, model=model, client=client)
         return pb.ListProfilesResponse(profiles=map(profile_status, statuses))
 
     async def pin_profile(self, request: pb.PinProfileRequest, call: Call) -> pb.PinProfileResponse:
@@ -158,29 +162,29 @@ class BrokerServicer:
         provider = requests.text(request.provider, "provider")
         profile = requests.required(request.profile, "profile")
         await self._settle(call)
-        self._choosing.pin(self._agent, session, provider, profile, strict=request.strict)
+        self._resolver.pin(self._agent, session, provider, profile, strict=request.strict)
         return pb.PinProfileResponse()
 
     async def unpin_profile(self, request: pb.UnpinProfileRequest, call: Call) -> pb.UnpinProfileResponse:
         """Unpins."""
         session, provider = requests.required(request.session, "session"), requests.required(request.provider, "provider")
-        self._choosing.unpin(self._agent, session, provider)
+        self._resolver.unpin(self._agent, session, provider)
         return pb.UnpinProfileResponse()
 
     async def _settle(self, call: Call) -> None:
         """Waits for the sources, for as long as the caller has time to be told that they are not there yet."""
-        if self._ingesting.settled:
+        if self._ingest.settled:
             return
         try:
             async with asyncio.timeout(_part_of(call, _SETTLE_WITHIN)):
-                await self._ingesting.wait_settled()
+                await self._ingest.wait_settled()
         except TimeoutError:
             pass
 
     async def _moved_on(self, call: Call, lease_id: str) -> bool:
         """Whether the refresh that is due gives the lease new material, or leads it to another profile."""
-        held = self._leasing.look(lease_id).held
-        moved = partial(self._leasing.moved_on, self._agent, lease_id, profile=held.profile.id, version=held.version)
+        held = self._lease_service.look(lease_id).held
+        moved = partial(self._lease_service.moved_on, self._agent, lease_id, profile=held.profile.id, version=held.version)
         try:
             return await self._refreshing.patiently(moved, within=_part_of(call, _REFRESH_WITHIN))
         except RefreshFailed:

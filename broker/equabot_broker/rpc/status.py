@@ -64,7 +64,7 @@ class MessageLate(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class StatusRefusal:
     """What `abort` takes."""
 
     code: StatusCode
@@ -72,26 +72,26 @@ class Refusal:
     trailers: tuple[tuple[str, bytes], ...] = ()
 
 
-def refusal(error: Exception) -> Refusal | None:
+def refusal(error: Exception) -> StatusRefusal | None:
     """The refusal an error comes to; None for one that nobody meant to raise."""
     match error:
         case errors.BrokerError():
             return explained(error)
         case ServiceUnknown():
-            return Refusal(StatusCode.NOT_FOUND, "unknown service")
+            return StatusRefusal(StatusCode.NOT_FOUND, "unknown service")
         case TooManyServices():
-            return Refusal(StatusCode.RESOURCE_EXHAUSTED, _cut(str(error), _MESSAGE_BYTES))
+            return StatusRefusal(StatusCode.RESOURCE_EXHAUSTED, _cut(str(error), _MESSAGE_BYTES))
         case MessageLate():
-            return Refusal(StatusCode.DEADLINE_EXCEEDED, str(error))
+            return StatusRefusal(StatusCode.DEADLINE_EXCEEDED, str(error))
     return None
 
 
-def internal(incident: str) -> Refusal:
+def internal(incident: str) -> StatusRefusal:
     """For an error nobody meant to raise: all that the outside learns is where to look."""
-    return Refusal(StatusCode.INTERNAL, f"internal error: the broker's log tells more under incident {incident}")
+    return StatusRefusal(StatusCode.INTERNAL, f"internal error: the broker's log tells more under incident {incident}")
 
 
-def explained(error: errors.BrokerError) -> Refusal:
+def explained(error: errors.BrokerError) -> StatusRefusal:
     """The refusal that a refusal of ours comes to."""
     kind = type(error)
     code = CODES.get(kind) or _NARROWER.get(kind, StatusCode.UNKNOWN)
@@ -100,7 +100,7 @@ def explained(error: errors.BrokerError) -> Refusal:
     status.details.add().Pack(ErrorInfo(domain=DOMAIN, reason=error.reason, metadata=_bounded(error.metadata)))
     if error.wait is not None:
         status.details.add().Pack(RetryInfo(retry_delay=_duration(error.wait)))
-    return Refusal(code, message, ((TRAILER, status.SerializeToString()),))
+    return StatusRefusal(code, message, ((TRAILER, status.SerializeToString()),))
 
 
 def _bounded(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from equabot_broker.domain.discovery import Rules, Texts
+from equabot_broker.domain.discovery import DiscoveryRules, Texts
 from equabot_broker.domain.hygiene import ENTRIES_MAX, masked
-from equabot_broker.domain.material import Fault, Unit
+from equabot_broker.domain.material import SourceFault, Unit
 from equabot_broker.domain.unknown_names import notes, unknown_names
 from equabot_broker.domain.untrusted_json import Malformed
 from equabot_broker.files.reading import Unreadable
@@ -25,7 +25,7 @@ Found = Unit | str
 """A unit, or why it cannot be used."""
 
 
-def read_secret(thing: Mapping[str, Any], *, rules: Rules, source: str) -> Found:
+def read_secret(thing: Mapping[str, Any], *, rules: DiscoveryRules, source: str) -> Found:
     """The unit of a Secret, whose `metadata.name` is sure to be there. Its type does not matter, nor do keys that mean nothing.
 
     One that was chosen and holds no credential has a fault that says so.
@@ -57,11 +57,11 @@ def read_secret(thing: Mapping[str, Any], *, rules: Rules, source: str) -> Found
         f"{where} holds no credential: call a key as the provider's environment variable is called (OPENAI_API_KEY), or say"
         f" whose it is by the annotation {PROVIDER}"
     )
-    return replace(unit, faults=(Fault(where, nothing),))
+    return replace(unit, faults=(SourceFault(where, nothing),))
 
 
 def _texts(
-    data: Mapping[str, str], rules: Rules, name: str, where: str, *, declared: bool
+    data: Mapping[str, str], rules: DiscoveryRules, name: str, where: str, *, declared: bool
 ) -> tuple[Texts, Mapping[str, str], tuple[str, ...]]:
     """The values that may be credentials, where each is, and what is doubtful about the lines of its `.env`. In a Secret that
     says whose it is, any value may be one."""

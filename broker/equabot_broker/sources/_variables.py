@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Final
 
 from equabot_broker.domain.hygiene import KEY_BEGINNINGS, masked
-from equabot_broker.domain.material import Fault, Unit
+from equabot_broker.domain.material import SourceFault, Unit
 from equabot_broker.files.dotenv import Statement, statements
 
 _DOUBTS_MAX: Final = 20
@@ -48,7 +48,7 @@ def parse_dotenv(raw: bytes, *, shown: object, wants: Wants = lambda _: False) -
 
 def with_doubts(unit: Unit, doubts: Sequence[str], *, shown: object, source: str) -> Unit:
     """The unit with the doubts about its `.env` among its faults. They are errors of the source: such a line may hold a key."""
-    return replace(unit, faults=(*unit.faults, *(Fault(source, f"{shown} {doubt}") for doubt in doubts)))
+    return replace(unit, faults=(*unit.faults, *(SourceFault(source, f"{shown} {doubt}") for doubt in doubts)))
 
 
 def _wrapped(found: Sequence[Statement], at: int) -> str:

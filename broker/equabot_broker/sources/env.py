@@ -15,9 +15,9 @@ from types import MappingProxyType
 from typing import Final
 
 from equabot_broker.domain.backoff import delays
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.hygiene import SIZE_MAX
-from equabot_broker.domain.material import Event, Fault, Listed, Unit
+from equabot_broker.domain.material import SourceEvent, SourceFault, Unit, UnitsListed
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.files.reading import Unreadable, read_whole
 from equabot_broker.ports import Clock
@@ -56,7 +56,7 @@ class Env:
         self,
         options: EnvOptions | None = None,
         *,
-        rules: Rules,
+        rules: DiscoveryRules,
         environ: Callable[[], Mapping[str, str]] = process_environment,
         clock: Clock,
     ) -> None:
@@ -66,7 +66,7 @@ class Env:
         self._environ = environ
         self._asked = asyncio.Event()
 
-    async def events(self) -> AsyncGenerator[Event, None]:
+    async def events(self) -> AsyncGenerator[SourceEvent, None]:
         """What the environment holds, once, and again whenever asked, or where a login shell said nothing."""
         waits = delays(**_AGAIN, rng=random.random)
         while True:
@@ -75,7 +75,7 @@ class Env:
             fault = ""
             if self._options.shell_within is not None:
                 of_shell, fault = await asyncio.to_thread(_login_shell, self._environ(), self._options.shell_within)
-            yield Listed((await asyncio.to_thread(self._unit, of_shell, fault),))
+            yield UnitsListed((await asyncio.to_thread(self._unit, of_shell, fault),))
             waits = waits if fault else delays(**_AGAIN, rng=random.random)
             await self._wait(next(waits) if fault else None)
 
@@ -114,10 +114,10 @@ class Env:
             name="env",
             origin=lambda key: origins.get(key) or _PROCESS.format(key),
         )
-        faults += [Fault("login shell", fault)] if fault else []
+        faults += [SourceFault("login shell", fault)] if fault else []
         return replace(unit, faults=(*unit.faults, *faults))
 
-    def _follow_files(self, values: dict[str, str | bytes], origins: dict[str, str]) -> Iterator[Fault]:
+    def _follow_files(self, values: dict[str, str | bytes], origins: dict[str, str]) -> Iterator[SourceFault]:
         """Puts what the files hold that variables `<NAME>_FILE` name (Docker's secrets) into `values`, where NAME itself is not
         set. They are read when the environment is; a fault for each that cannot be."""
         for variable in [name for name in values if name.endswith(_FILE)]:
@@ -126,14 +126,14 @@ class Env:
                 continue
             where = origins.get(variable) or _PROCESS.format(variable)
             if not isinstance(path, str) or not path.startswith("/"):
-                yield Fault(where, f"{where} is no absolute path: name the file that holds {name}")
+                yield SourceFault(where, f"{where} is no absolute path: name the file that holds {name}")
                 continue
             try:
                 values[name], origins[name] = read_whole(path, limit=SIZE_MAX), f"{where}, file {path}"
             except FileNotFoundError:
-                yield Fault(where, f"{where} names {path}, which is not there: mount it, or correct the path")
+                yield SourceFault(where, f"{where} names {path}, which is not there: mount it, or correct the path")
             except Unreadable as unreadable:
-                yield Fault(where, f"{where}: {unreadable}")
+                yield SourceFault(where, f"{where}: {unreadable}")
 
 
 def _login_shell(environ: Mapping[str, str], within: float) -> tuple[Mapping[str, str], str]:

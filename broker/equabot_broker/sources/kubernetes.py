@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from equabot_broker.domain.backoff import delays
-from equabot_broker.domain.discovery import Rules
-from equabot_broker.domain.material import Changed, Event, Listed, Removed, Unavailable, Unit
+from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.domain.material import SourceEvent, SourceUnavailable, Unit, UnitChanged, UnitRemoved, UnitsListed
 from equabot_broker.domain.remedies import LABEL
 from equabot_broker.kube import watching
 from equabot_broker.kube.api import KubeApi
@@ -58,7 +58,9 @@ class KubernetesSecrets:
     seconds, see `kube.watching`.
     """
 
-    def __init__(self, options: KubernetesOptions, *, rules: Rules, clock: Clock, silence: float = watching.SILENCE) -> None:
+    def __init__(
+        self, options: KubernetesOptions, *, rules: DiscoveryRules, clock: Clock, silence: float = watching.SILENCE
+    ) -> None:
         self.name = options.shown
         self._options = options
         self._rules = rules
@@ -69,7 +71,7 @@ class KubernetesSecrets:
         self._feeds: list[_Feed] = []
         self._news: asyncio.Queue[_News] = asyncio.Queue()
 
-    async def events(self) -> AsyncGenerator[Event, None]:
+    async def events(self) -> AsyncGenerator[SourceEvent, None]:
         """What the Secrets hold, once every request has been answered or has failed; then what changes."""
         selector = self._options.selected
         self._feeds = [_Feed(f"selector {selector}", {"labelSelector": selector})] if selector else []
@@ -87,7 +89,7 @@ class KubernetesSecrets:
         """Lists everything again."""
         self._news.put_nowait(None)
 
-    async def _round(self, api: KubeApi) -> AsyncGenerator[Event, None]:
+    async def _round(self, api: KubeApi) -> AsyncGenerator[SourceEvent, None]:
         """From one listing of everything until somebody asks for the next, who does not break off a listing under way."""
         news = self._news = asyncio.Queue()
         asked = False
@@ -118,7 +120,7 @@ class KubernetesSecrets:
             api,
             lambda: f"{namespace()}/secrets",
             params=feed.params,
-            pace=watching.Pace(
+            pace=watching.WatchPace(
                 delays=partial(delays, **_PACE, rng=random.random), sleep=self._clock.sleep, chance=random.random
             ),
             # Its own is there, or the broker would not be.
@@ -133,7 +135,7 @@ class KubernetesSecrets:
     def _answered(self) -> bool:
         return all(feed.answered for feed in self._feeds)
 
-    def _take(self, feed: "_Feed", news: watching.Event) -> Event | None:
+    def _take(self, feed: "_Feed", news: watching.WatchEvent) -> SourceEvent | None:
         """What is to be told of it. Nothing is, until everything has been answered."""
         was = self._answered
         event = self._apply(feed, news)
@@ -141,9 +143,9 @@ class KubernetesSecrets:
             return event if was else None
         return self._whole()
 
-    def _apply(self, feed: "_Feed", news: watching.Event) -> Event | None:
+    def _apply(self, feed: "_Feed", news: watching.WatchEvent) -> SourceEvent | None:
         match news:
-            case watching.Listed(objects):
+            case watching.ObjectsListed(objects):
                 found = {str(thing["metadata"]["name"]): thing for thing in objects}
                 feed.found = {
                     name: read_secret(thing, rules=self._rules, source=self.name)
@@ -152,28 +154,28 @@ class KubernetesSecrets:
                 }
                 feed.fault, feed.answered = "", True
                 return self._whole()
-            case watching.Lost(fault):
+            case watching.WatchLost(fault):
                 news_of_it = feed.fault != str(fault)
                 feed.fault, feed.answered = str(fault), True
                 return self._whole() if news_of_it else None
-            case watching.Put(thing) if self._concerns(feed, name := str(thing["metadata"]["name"])):
+            case watching.ObjectPut(thing) if self._concerns(feed, name := str(thing["metadata"]["name"])):
                 before, after = feed.found.get(name), read_secret(thing, rules=self._rules, source=self.name)
                 feed.found[name] = after
                 if before == after:
                     return None
-                return Changed(after) if isinstance(after, Unit) else self._whole()
-            case watching.Deleted(name) if feed.found.pop(name, None) is not None:
-                return Removed(name)
+                return UnitChanged(after) if isinstance(after, Unit) else self._whole()
+            case watching.ObjectDeleted(name) if feed.found.pop(name, None) is not None:
+                return UnitRemoved(name)
         return None
 
     def _concerns(self, feed: "_Feed", name: str) -> bool:
         return feed.name == name or (not feed.name and name not in self._names)
 
-    def _whole(self) -> Event:
+    def _whole(self) -> SourceEvent:
         if all(feed.fault for feed in self._feeds):
             faults = list(dict.fromkeys(feed.fault for feed in self._feeds))
             more = f"; and {len(faults) - _SAID_MAX} more" if len(faults) > _SAID_MAX else ""
-            return Unavailable("; ".join(faults[:_SAID_MAX]) + more)
+            return SourceUnavailable("; ".join(faults[:_SAID_MAX]) + more)
         units: list[Unit] = []
         failed: dict[str, str] = {}
         for feed in self._feeds:
@@ -182,7 +184,7 @@ class KubernetesSecrets:
                 continue
             units += (found for found in feed.found.values() if isinstance(found, Unit))
             failed |= {name: found for name, found in feed.found.items() if isinstance(found, str)}
-        return Listed(tuple(units), failed)
+        return UnitsListed(tuple(units), failed)
 
 
 @dataclass(slots=True, eq=False)
@@ -198,5 +200,5 @@ class _Feed:
     answered: bool = False
 
 
-_News = tuple[_Feed, watching.Event] | None
+_News = tuple[_Feed, watching.WatchEvent] | None
 """What a feed tells, or that somebody asks for everything anew."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from equabot_broker.domain.discovery import Rules
-from equabot_broker.domain.material import Changed, Event, Listed, Removed, Unavailable, Unit
+from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.domain.material import SourceEvent, SourceUnavailable, Unit, UnitChanged, UnitRemoved, UnitsListed
 from equabot_broker.domain.unknown_names import notes, unknown_names
 from equabot_broker.domain.untrusted_json import Malformed
 from equabot_broker.files.confined import Folder, open_root, open_within
@@ -47,7 +47,7 @@ class Mounted:
     read is failed as a whole.
     """
 
-    def __init__(self, options: MountedOptions, *, rules: Rules, watch: Watch) -> None:
+    def __init__(self, options: MountedOptions, *, rules: DiscoveryRules, watch: Watch) -> None:
         self.name = f"mounted {options.path}"
         self._path = options.path
         self._rules = rules
@@ -57,7 +57,7 @@ class Mounted:
         self._found: dict[str, Found] = {}
         self._touched: set[str] = set()
 
-    async def events(self) -> AsyncGenerator[Event, None]:
+    async def events(self) -> AsyncGenerator[SourceEvent, None]:
         """What the directory holds, and then what changes: one event an exchange, however much it touched."""
         served: dict[str, Found] | None = None
         fault = ""
@@ -67,7 +67,7 @@ class Mounted:
                 if self._down:
                     if changes.asked or self._down != fault:
                         served, fault = None, self._down
-                        yield Unavailable(fault)
+                        yield SourceUnavailable(fault)
                 elif (event := self._event(None if changes.asked else served, touched)) is not None:
                     served, fault = dict(self._found), ""
                     yield event
@@ -76,18 +76,18 @@ class Mounted:
         """Reads all of it again."""
         self._watch.ask()
 
-    def _event(self, served: dict[str, Found] | None, touched: set[str]) -> Event | None:
+    def _event(self, served: dict[str, Found] | None, touched: set[str]) -> SourceEvent | None:
         changed = [] if served is None else [name for name in touched if self._found.get(name) != served.get(name)]
         if served is not None and not changed:
             return None
         if len(changed) == 1:
             match self._found.get(changed[0]):
                 case Unit() as unit:
-                    return Changed(unit)
+                    return UnitChanged(unit)
                 case None:
-                    return Removed(changed[0])
+                    return UnitRemoved(changed[0])
         units = tuple(found for found in self._found.values() if isinstance(found, Unit))
-        return Listed(units, {name: found for name, found in self._found.items() if isinstance(found, str)})
+        return UnitsListed(units, {name: found for name, found in self._found.items() if isinstance(found, str)})
 
     # --- in a thread --------------------------------------------------------------------------------------------
 

@@ -9,9 +9,9 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Final, Protocol
 
-from equabot_broker.domain.discovery import Rules
-from equabot_broker.domain.material import Changed, Event, Fault, Listed, Removed, Unit
-from equabot_broker.formats.auth_document import Document
+from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.domain.material import SourceEvent, SourceFault, Unit, UnitChanged, UnitRemoved, UnitsListed
+from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.auth_entries import store_unit
 from equabot_broker.ports import StoreFault
 from equabot_broker.sources._watching import Changes, Watch
@@ -34,7 +34,7 @@ class Store(Protocol):
     def files(self) -> tuple[Path, ...]:
         """All files that decide what it holds."""
 
-    def inspect(self) -> tuple[Document, tuple[str, ...]]:
+    def inspect(self) -> tuple[AuthDocument, tuple[str, ...]]:
         """What it holds, and what is wrong with its file. Raises StoreFault."""
 
 
@@ -46,13 +46,13 @@ class ProfileStores:
 
     name = KIND
 
-    def __init__(self, stores: Mapping[str, Store], *, rules: Rules, watch: Watch) -> None:
+    def __init__(self, stores: Mapping[str, Store], *, rules: DiscoveryRules, watch: Watch) -> None:
         self._stores = stores
         self._rules = rules
         self._watch = watch
         self._found: dict[str, Found] = {}
 
-    async def events(self) -> AsyncGenerator[Event, None]:
+    async def events(self) -> AsyncGenerator[SourceEvent, None]:
         """What the stores hold, and then every other thing that they come to hold."""
         served: dict[str, Found] | None = None
         async with aclosing(self._watch.rounds(self._read)) as rounds:
@@ -66,7 +66,7 @@ class ProfileStores:
         """Reads them again."""
         self._watch.ask()
 
-    def _event(self, served: dict[str, Found] | None) -> Event | None:
+    def _event(self, served: dict[str, Found] | None) -> SourceEvent | None:
         found = self._found
         changed = [] if served is None else [agent for agent in self._stores if found.get(agent) != served.get(agent)]
         if served is not None and not changed:
@@ -74,11 +74,11 @@ class ProfileStores:
         if len(changed) == 1:
             match found.get(changed[0]):
                 case Unit() as unit:
-                    return Changed(unit)
+                    return UnitChanged(unit)
                 case None:
-                    return Removed(changed[0])
+                    return UnitRemoved(changed[0])
         units = tuple(unit for unit in found.values() if isinstance(unit, Unit))
-        return Listed(units, {agent: why for agent, why in found.items() if isinstance(why, str)})
+        return UnitsListed(units, {agent: why for agent, why in found.items() if isinstance(why, str)})
 
     # --- in a thread --------------------------------------------------------------------------------------------
 
@@ -106,5 +106,5 @@ class ProfileStores:
             return
         origin = str(store.path)
         unit = store_unit(document, rules=self._rules, source=self.name, name=agent, origin=origin, owner=agent)
-        faults = (*(Fault(origin, doubt) for doubt in doubts), *unit.faults)
+        faults = (*(SourceFault(origin, doubt) for doubt in doubts), *unit.faults)
         self._found[agent] = Unit(agent, unit.profiles, faults, unit.owner, unit.usage, unit.orders)

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.formats.tool_logins import TOOLS, Tool
 from equabot_broker.ports import Clock, Source
 from equabot_broker.sources._watching import Watch
@@ -26,7 +26,7 @@ class Context:
     `stores` are the agents' profile stores; `env` is what stands in for what the environment lacks."""
 
     home: Path
-    rules: Rules
+    rules: DiscoveryRules
     clock: Clock
     environ: Callable[[], Mapping[str, str]] = process_environment
     stores: Mapping[str, Store] = field(default_factory=lambda: MappingProxyType({}))

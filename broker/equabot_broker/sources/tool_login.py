@@ -5,8 +5,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from equabot_broker.domain.discovery import Rules
-from equabot_broker.domain.material import Event, Fault, Listed, Unavailable
+from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.domain.material import SourceEvent, SourceFault, SourceUnavailable, UnitsListed
 from equabot_broker.domain.untrusted_json import Malformed
 from equabot_broker.files.reading import DETACHED, Unreadable, read_some
 from equabot_broker.formats.tool_logins import SIZE_MAX, Tool, read_login
@@ -27,17 +27,17 @@ class ToolLogin:
     """The source `<kind> <path>`. One unit, named "". A file that is not there holds nothing; one that cannot be read or
     understood makes the source unavailable."""
 
-    def __init__(self, options: ToolLoginOptions, *, rules: Rules, watch: Watch) -> None:
+    def __init__(self, options: ToolLoginOptions, *, rules: DiscoveryRules, watch: Watch) -> None:
         self.name = f"{options.kind} {options.path}"
         self._tool = options.tool
         self._path = options.path
         self._rules = rules
         self._watch = watch
-        self._found: Event = Listed(())
+        self._found: SourceEvent = UnitsListed(())
 
-    async def events(self) -> AsyncGenerator[Event, None]:
+    async def events(self) -> AsyncGenerator[SourceEvent, None]:
         """What the file holds, and then every other thing it comes to hold."""
-        served: Event | None = None
+        served: SourceEvent | None = None
         async with aclosing(self._watch.rounds(self._read)) as rounds:
             async for changes in rounds:
                 if changes.asked or self._found != served:
@@ -57,12 +57,12 @@ class ToolLogin:
                 data, origin = contents.data, str(self._path)
                 unit = read_login(self._tool, data, changed_at=at, rules=self._rules, source=self.name, unit="", origin=origin)
                 if contents.detached:
-                    unit = replace(unit, faults=(*unit.faults, Fault(self.name, f"{self._path} {DETACHED}")))
-                self._found = Listed((unit,))
+                    unit = replace(unit, faults=(*unit.faults, SourceFault(self.name, f"{self._path} {DETACHED}")))
+                self._found = UnitsListed((unit,))
             except FileNotFoundError:
-                self._found = Listed(())
+                self._found = UnitsListed(())
             except Unreadable as fault:
-                self._found = Unavailable(str(fault))
+                self._found = SourceUnavailable(str(fault))
                 self._watch.unread("")
             except Malformed as malformed:
-                self._found = Unavailable(f"{self._path} is not usable: {malformed}")
+                self._found = SourceUnavailable(f"{self._path} is not usable: {malformed}")

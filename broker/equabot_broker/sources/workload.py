@@ -8,11 +8,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Final
 
-from equabot_broker.domain.material import Event, Fault, Listed, Unit
+from equabot_broker.domain.material import SourceEvent, SourceFault, Unit, UnitsListed
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Catalog, Exchange, Mode
 from equabot_broker.files.reading import Unreadable, read_some
-from equabot_broker.oauth.refreshing import Blame, Failure, Tokens
+from equabot_broker.oauth.refreshing import Blame, RefreshFailure, Tokens
 from equabot_broker.oauth.workload import (
     SIZE_MAX,
     SOURCE,
@@ -67,12 +67,14 @@ class Workloads:
         """What was given, for those identities that are exchanged as here."""
         return {name: tokens for name, tokens in self.given.items() if made_of.get(name) == self.made_of[name]}
 
-    async def events(self) -> AsyncGenerator[Event, None]:
+    async def events(self) -> AsyncGenerator[SourceEvent, None]:
         """Every workload, and again whenever one has another token."""
         while True:
             self._news.clear()
             faults = await asyncio.to_thread(self._faults)
-            yield Listed(tuple(self._unit(workload, faults.get(workload.profile, "")) for workload in self._workloads.values()))
+            yield UnitsListed(
+                tuple(self._unit(workload, faults.get(workload.profile, "")) for workload in self._workloads.values())
+            )
             await self._wait(again=bool(faults))
 
     async def _wait(self, *, again: bool) -> None:
@@ -91,7 +93,7 @@ class Workloads:
         """Tells it again."""
         self._news.set()
 
-    async def exchange(self, profile_id: str) -> Failure | None:
+    async def exchange(self, profile_id: str) -> RefreshFailure | None:
         """Exchanges the profile's identity. None: its unit has another token now. One request, and no second one."""
         workload = self._workloads[profile_id]
         exchange = self._catalog.providers[workload.provider].exchange
@@ -100,10 +102,10 @@ class Workloads:
         try:
             identity = await asyncio.to_thread(_read, workload)
         except _NoToken as missing:
-            return Failure(Blame.TRANSIENT, "no_identity", str(missing), _LOOK_AGAIN)
+            return RefreshFailure(Blame.TRANSIENT, "no_identity", str(missing), _LOOK_AGAIN)
         answer = await self._endpoint.ask(exchange_request(exchange, workload, identity))
         meant = read_exchange(answer, identity, token_file=workload.token_file, now=self._clock.now())
-        if isinstance(meant, Failure):
+        if isinstance(meant, RefreshFailure):
             return meant
         self.given[profile_id] = meant
         self._news.set()
@@ -124,7 +126,7 @@ class Workloads:
             expires_at=given.expires_at if given else None,
             workload=True,
         )
-        return Unit(workload.profile, (profile,), (Fault(workload.token_file, fault),) if fault else ())
+        return Unit(workload.profile, (profile,), (SourceFault(workload.token_file, fault),) if fault else ())
 
     def _faults(self) -> dict[str, str]:
         """What is wrong with the files, by profile."""

@@ -265,7 +265,7 @@ SUSPENSIONS: Final[Table[str, Suspension]] = _table(
 )
 
 
-class Changes(Generic[K, V]):
+class RowChanges(Generic[K, V]):
     """Changes to one table that the disk has not seen: by key, the newest wins. None deletes."""
 
     __slots__ = ("_put", "_table")

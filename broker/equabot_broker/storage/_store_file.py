@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from equabot_broker.domain.untrusted_json import LARGEST, Malformed
 from equabot_broker.files.ownership import directory_doubt, file_doubt
 from equabot_broker.files.reading import Unreadable, read_some
-from equabot_broker.formats.auth_document import Document, excessive, parse, serialize
+from equabot_broker.formats.auth_document import AuthDocument, excessive, parse, serialize
 from equabot_broker.ports import StoreFault
 from equabot_broker.storage.replacing import replace_file
 from equabot_broker.storage.sealing import Opened
@@ -40,10 +40,10 @@ class Sealing(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedStore:
     """A store as it was read; `content` is None where there is no file. `doubts`: why it should be sealed again."""
 
-    document: Document
+    document: AuthDocument
     content: bytes | None = field(default=None, repr=False)
     doubts: tuple[str, ...] = ()
 
@@ -63,7 +63,7 @@ class StoreFile:
             raise StoreFault(f"{self.path} is a link to nothing: correct it or remove it")
         return real
 
-    def load(self, *, accepting: bool = False) -> Loaded:
+    def load(self, *, accepting: bool = False) -> LoadedStore:
         """What it holds. `accepting`: a sealed store also where it is an older copy or another's. Raises StoreFault."""
         fault = ""
         for look in range(_LOOKS):
@@ -72,19 +72,19 @@ class StoreFile:
                 threading.Event().wait(_BETWEEN_LOOKS)
             content = self._content()
             if content is None:
-                return Loaded(Document())
+                return LoadedStore(AuthDocument())
             try:
                 if self._seal is None:
-                    return Loaded(parse(content), content)
+                    return LoadedStore(parse(content), content)
                 opened = self._seal.unseal(content, accepting=accepting)
-                return Loaded(parse(opened.text), content, opened.doubts)
+                return LoadedStore(parse(opened.text), content, opened.doubts)
             except Malformed as error:
                 fault = f"{self.path} is not usable: {error}. Nothing of it was changed"
             except StoreFault as error:
                 raise StoreFault(f"{self.path} is not usable: {error}") from None
         raise StoreFault(fault)
 
-    def save(self, document: Document, *, accepting: bool = False) -> bytes:
+    def save(self, document: AuthDocument, *, accepting: bool = False) -> bytes:
         """Writes the document, and returns the file's content. Raises StoreFault; the file is as it was then."""
         real = self.real()
         text = serialize(document)

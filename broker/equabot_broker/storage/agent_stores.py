@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from equabot_broker.domain.policies import MAIN
-from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.ports import Clock, LockedStore, StoreFault
 from equabot_broker.storage.auth_profiles import AuthProfiles, Locked
 from equabot_broker.storage.sealing import Seal
@@ -39,11 +39,11 @@ class AgentStores:
         seal = None if self._seal is None else self._seal.of(path.relative_to(self._home).as_posix())
         return AuthProfiles(path, clock=self._clock, seal=seal)
 
-    async def read(self, agent: str) -> Document:
+    async def read(self, agent: str) -> AuthDocument:
         """The store as it is now. Raises StoreFault."""
         return await asyncio.to_thread(self.of(agent).read)
 
-    async def edit(self, agent: str, change: Callable[[Document], Document]) -> Document:
+    async def edit(self, agent: str, change: Callable[[AuthDocument], AuthDocument]) -> AuthDocument:
         """Reads the store, changes it, writes it, under the lock, and returns it. Raises StoreFault."""
         store = self.of(agent)
         abandoned = threading.Event()
@@ -78,13 +78,13 @@ class _Held:
         self._held = held
 
     @property
-    def document(self) -> Document:
+    def document(self) -> AuthDocument:
         return self._held.document
 
-    async def replace(self, document: Document) -> None:
+    async def replace(self, document: AuthDocument) -> None:
         await asyncio.to_thread(self._held.replace, document)
 
-    async def edit(self, change: Callable[[Document], Document]) -> Document:
+    async def edit(self, change: Callable[[AuthDocument], AuthDocument]) -> AuthDocument:
         return await asyncio.to_thread(self._held.edit, change)
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.ports import Clock, StoreFault
-from equabot_broker.storage._store_file import Loaded, Sealing, StoreFile, make_directory
+from equabot_broker.storage._store_file import LoadedStore, Sealing, StoreFile, make_directory
 from equabot_broker.storage._store_lock import StoreLock
 
 __all__ = ["AuthProfiles", "Locked", "Sealing"]
@@ -29,11 +29,11 @@ class AuthProfiles:
         self._file = StoreFile(path, seal)
         self.files = self._file.files
 
-    def read(self) -> Document:
+    def read(self) -> AuthDocument:
         """What the store holds now. Raises StoreFault."""
         return self._file.load().document
 
-    def inspect(self) -> tuple[Document, tuple[str, ...]]:
+    def inspect(self) -> tuple[AuthDocument, tuple[str, ...]]:
         """What it holds, and what is wrong with the file that does not keep it from being read. Raises StoreFault."""
         loaded = self._file.load()
         unsealed = (f"{self.path} {doubt}: run `equabot doctor --fix`" for doubt in loaded.doubts)
@@ -50,7 +50,7 @@ class AuthProfiles:
     def _lock(self) -> StoreLock:
         return StoreLock(self.path, self._file.real(), clock=self._clock, abandoned=threading.Event())
 
-    def edit(self, change: Callable[[Document], Document], *, abandoned: threading.Event | None = None) -> Document:
+    def edit(self, change: Callable[[AuthDocument], AuthDocument], *, abandoned: threading.Event | None = None) -> AuthDocument:
         """Reads, changes and replaces the store under its lock, and returns it. An unchanged one is written only where the file
         is not as it should be: open to others, or not sealed with the present key.
 
@@ -108,11 +108,11 @@ class Locked:
         self._loaded = file.load(accepting=accepting)
 
     @property
-    def document(self) -> Document:
+    def document(self) -> AuthDocument:
         """The store as it was read or written last."""
         return self._loaded.document
 
-    def replace(self, document: Document) -> None:
+    def replace(self, document: AuthDocument) -> None:
         """Writes the store. Raises StoreFault, also when somebody who ignores locks has written since it was read."""
         with self._mutex:
             before = self._loaded.content
@@ -121,7 +121,7 @@ class Locked:
                 raise StoreFault(f"{self._file.path} was changed by a program that ignores its lock: try again")
             self._save(document)
 
-    def edit(self, change: Callable[[Document], Document]) -> Document:
+    def edit(self, change: Callable[[AuthDocument], AuthDocument]) -> AuthDocument:
         """Reads the store again, changes and writes it, and returns it. Raises StoreFault, and what `change` raises."""
         with self._mutex:
             self._load()
@@ -146,9 +146,9 @@ class Locked:
         self._lock.retake()
         self._loaded = self._file.load()
 
-    def _save(self, document: Document) -> None:
+    def _save(self, document: AuthDocument) -> None:
         loaded = self._loaded
         well_kept = loaded.content is None or (not loaded.doubts and not self._file.loose())
         if document.raw != loaded.document.raw or not well_kept:
             content = self._file.save(document)
-            self._loaded = Loaded(document, content)
+            self._loaded = LoadedStore(document, content)

@@ -7,9 +7,9 @@ has the broker refresh is refreshed there, and goes back into the tool's own fil
 from functools import partial
 from pathlib import Path
 
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.untrusted_json import Malformed
-from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.tool_logins import SIZE_MAX, Tool, read_login, refresh_token, with_login, without_copy, written_back
 from equabot_broker.ports import Clock, StoreFault
 from equabot_broker.storage._store_file import read_trusted
@@ -17,7 +17,7 @@ from equabot_broker.storage.auth_profiles import AuthProfiles
 from equabot_broker.storage.edited_file import Unwritable, edit_file
 
 
-def forget_copy(tool: Tool, file: Path, source: str, store: AuthProfiles, *, rules: Rules) -> bool:
+def forget_copy(tool: Tool, file: Path, source: str, store: AuthProfiles, *, rules: DiscoveryRules) -> bool:
     """Removes the store's copy of the tool's login, once its file was read and holds none, and returns whether it did. What a
     person stored stays: it does not say that it is a copy of `source`. Raises StoreFault."""
     try:
@@ -32,7 +32,7 @@ def forget_copy(tool: Tool, file: Path, source: str, store: AuthProfiles, *, rul
     return forget(before) != before and store.edit(forget) != before
 
 
-def sync_login(tool: Tool, file: Path, source: str, store: AuthProfiles, *, rules: Rules, clock: Clock) -> bool:
+def sync_login(tool: Tool, file: Path, source: str, store: AuthProfiles, *, rules: DiscoveryRules, clock: Clock) -> bool:
     """Copies the tool's login into the store, where it is good and newer than what is there, and returns whether it was. Only
     where the broker is to refresh it its refresh token goes along, and what is newer in the store goes back into the file.
 
@@ -59,7 +59,7 @@ def sync_login(tool: Tool, file: Path, source: str, store: AuthProfiles, *, rule
 
 
 def _write_back(tool: Tool, file: Path, store: AuthProfiles) -> None:
-    def change(content: bytes, document: Document) -> bytes:
+    def change(content: bytes, document: AuthDocument) -> bytes:
         try:
             return written_back(tool, content, document.entries.get(tool.profile_id))
         except Malformed:

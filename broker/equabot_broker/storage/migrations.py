@@ -18,7 +18,7 @@ from equabot_broker.domain.hygiene import masked
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.provider import Catalog
 from equabot_broker.domain.untrusted_json import LARGEST, Malformed, decode
-from equabot_broker.formats.auth_document import Document, with_entry
+from equabot_broker.formats.auth_document import AuthDocument, with_entry
 from equabot_broker.ports import StoreFault
 from equabot_broker.storage._store_file import read_trusted
 from equabot_broker.storage.agent_stores import AgentStores
@@ -107,7 +107,7 @@ def _moved(file: Path, stores: AgentStores, agent: str, *, typed: bool, catalog:
     return Migration(file, store.path, tuple(moved), tuple(name for name in entries if name in before))
 
 
-def _with_entries(document: Document, entries: Mapping[str, Mapping[str, object]]) -> Document:
+def _with_entries(document: AuthDocument, entries: Mapping[str, Mapping[str, object]]) -> AuthDocument:
     for name, entry in entries.items():
         document = with_entry(document, name, entry)
     return document

@@ -19,7 +19,7 @@ from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.untrusted_json import Malformed
 from equabot_broker.formats.annotations import MODE
-from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.bundles import FILES
 from equabot_broker.formats.secret_logins import CLAUDE_LOGIN, SecretLogins
 from equabot_broker.kube.api import Json, KubeApi, KubeFault
@@ -123,7 +123,7 @@ class _Secret:
     within: float
     found: Json = field(default_factory=dict, repr=False)
     logins: SecretLogins = field(default_factory=lambda: SecretLogins({}, {}))
-    document: Document = field(default_factory=Document)
+    document: AuthDocument = field(default_factory=AuthDocument)
 
     @property
     def reference(self) -> Mapping[str, str]:
@@ -138,7 +138,7 @@ class _Secret:
                 f"{self} is immutable, so that the logins in it cannot be refreshed: put them into a Secret without `immutable`"
             )
 
-    async def write(self, document: Document) -> None:
+    async def write(self, document: AuthDocument) -> None:
         """Writes it, if nobody else has since it was read. Raises KubeFault, and StoreFault for what it cannot hold."""
         self._hold(await self.api.replace(self._path, self._with(document), timeout=self.within))
 
@@ -170,7 +170,7 @@ class _Secret:
             return
         raise fault
 
-    def _with(self, document: Document) -> Json:
+    def _with(self, document: AuthDocument) -> Json:
         try:
             logins = self.logins.replaced(document)
         except Malformed as malformed:
@@ -194,7 +194,7 @@ class _Held:
         self.unsure = False
 
     @property
-    def document(self) -> Document:
+    def document(self) -> AuthDocument:
         return self._secret.document
 
     async def read(self) -> None:
@@ -204,11 +204,11 @@ class _Held:
         except KubeFault as fault:
             raise self._secret.unusable("read", fault) from None
 
-    async def replace(self, document: Document) -> None:
+    async def replace(self, document: AuthDocument) -> None:
         """Writes it, if nobody has changed the logins since they were read. Raises StoreFault."""
         before = self._secret.document
 
-        def wanted() -> Document:
+        def wanted() -> AuthDocument:
             if self._secret.document not in (before, document):
                 self.unsure = False
                 raise StoreFault(f"{self._secret} was changed while it was locked: try again")
@@ -216,14 +216,14 @@ class _Held:
 
         await self._persist(wanted, partial(self._lock.keep, long=True), reread=False)
 
-    async def edit(self, change: Callable[[Document], Document]) -> Document:
+    async def edit(self, change: Callable[[AuthDocument], AuthDocument]) -> AuthDocument:
         """Reads it again, changes it, writes it, and returns it: whoever writes meanwhile, and whoever has the lock by now.
         Raises StoreFault."""
         self.unsure = True
         await self._persist(lambda: change(self._secret.document), self._keep_if_possible, reread=True)
         return self._secret.document
 
-    async def _persist(self, wanted: Callable[[], Document], keep: Callable[[], Awaitable[None]], *, reread: bool) -> None:
+    async def _persist(self, wanted: Callable[[], AuthDocument], keep: Callable[[], Awaitable[None]], *, reread: bool) -> None:
         """Writes what is wanted of what is there. Whoever reads what it wanted to write has written it: that is how an answer
         is found that was lost on its way."""
         end = self._clock.steady() + self._patience
@@ -245,7 +245,7 @@ class _Held:
                 return
             await self._clock.sleep(wait)
 
-    async def _write(self, document: Document) -> None:
+    async def _write(self, document: AuthDocument) -> None:
         was, self.unsure = self.unsure, True
         try:
             await self._secret.write(document)

@@ -11,7 +11,7 @@ from equabot_broker.domain.audit import (
     CRASH_SECONDS,
     START,
     Anchored,
-    Doubt,
+    AuditDoubt,
     Head,
     Unsound,
     anchor_line,
@@ -24,16 +24,16 @@ from equabot_broker.telemetry._audit_output import Output, Tail
 _LONGEST: Final = 256
 
 DOUBTS: Final = {
-    Doubt.MISSING: "the audit log's anchor {anchor} is missing: records may have been cut off, or the whole log replaced",
-    Doubt.GONE: "the audit log is empty or gone, and no file next to it ends as its anchor {anchor} says: it was removed",
-    Doubt.UNREADABLE: "the audit log's anchor {anchor} cannot be read as one: records may have been cut off",
-    Doubt.AHEAD: "the audit log ends before the record that its anchor {anchor} holds: records were cut off or changed",
-    Doubt.BEHIND: "the audit log's anchor {anchor} is older than the log: an older copy of it was put back",
-    Doubt.FOREIGN: "the audit log has no such record as its anchor {anchor} holds: records were cut off or changed",
+    AuditDoubt.MISSING: "the audit log's anchor {anchor} is missing: records may have been cut off, or the whole log replaced",
+    AuditDoubt.GONE: "the audit log is empty or gone, and no file next to it ends as its anchor {anchor} says: it was removed",
+    AuditDoubt.UNREADABLE: "the audit log's anchor {anchor} cannot be read as one: records may have been cut off",
+    AuditDoubt.AHEAD: "the audit log ends before the record that its anchor {anchor} holds: records were cut off or changed",
+    AuditDoubt.BEHIND: "the audit log's anchor {anchor} is older than the log: an older copy of it was put back",
+    AuditDoubt.FOREIGN: "the audit log has no such record as its anchor {anchor} holds: records were cut off or changed",
 }
 UNHELD: Final = "anchor_unwritten"
 """That the anchor cannot be written. It ends by itself, and needs no one to accept it."""
-ANCHOR_FAULTS: Final = (*(doubt.value for doubt in Doubt), UNHELD)
+ANCHOR_FAULTS: Final = (*(doubt.value for doubt in AuditDoubt), UNHELD)
 """What can be wrong, in a word."""
 ACCEPT: Final = "compare the log with a hash that was noted elsewhere (metrics, this log), then run `equabot audit accept`"
 
@@ -48,7 +48,7 @@ class Anchor:
         self._place = place
         self._fd = -1
         self._strange = False
-        self.doubt: Doubt | None = None
+        self.doubt: AuditDoubt | None = None
         """What is remembered with the end, until an operator accepts it."""
 
     def read(self) -> Anchored | None:
@@ -63,7 +63,7 @@ class Anchor:
             return Anchored(START)
         except (OSError, Unsound):
             self._strange = self._fd >= 0
-            return Anchored(None, Doubt.UNREADABLE)
+            return Anchored(None, AuditDoubt.UNREADABLE)
         self.doubt = found.doubt
         return found
 
@@ -100,22 +100,22 @@ class Anchor:
         self._fd = fd
 
 
-def doubt_of(tail: Tail, known: Anchored | None, *, output: Output, served: bool) -> Doubt | None:
+def doubt_of(tail: Tail, known: Anchored | None, *, output: Output, served: bool) -> AuditDoubt | None:
     """Why a log that ends so may not be the one that its anchor knows (None: there is no anchor). `served`: a broker ran with
     this state before."""
     if known is None:
-        return Doubt.MISSING if served or tail.last is not None or tail.torn else None
+        return AuditDoubt.MISSING if served or tail.last is not None or tail.torn else None
     if known.head is None:
-        return Doubt.UNREADABLE
+        return AuditDoubt.UNREADABLE
     if tail.last is None:
         elsewhere = known.place != place(output.name)  # the configuration names another log since
-        return None if elsewhere or known.head == START or output.continues(known.head) else Doubt.GONE
+        return None if elsewhere or known.head == START or output.continues(known.head) else AuditDoubt.GONE
     if known.head in (tail.last.head, tail.last.before):
         return None  # the end, or the one record that a crash kept from being known
     found = output.find(known.head)
     if found is None:
-        return Doubt.AHEAD if known.head.sequence > tail.last.head.sequence else Doubt.FOREIGN
-    return Doubt.BEHIND if between(found, tail.last) > CRASH_SECONDS else None
+        return AuditDoubt.AHEAD if known.head.sequence > tail.last.head.sequence else AuditDoubt.FOREIGN
+    return AuditDoubt.BEHIND if between(found, tail.last) > CRASH_SECONDS else None
 
 
 def _lock(fd: int) -> None:

@@ -15,7 +15,7 @@ from typing import Final, cast
 
 from equabot_broker.domain.connections import ConnectionTable
 from equabot_broker.domain.errors import CannotStart
-from equabot_broker.telemetry._scrape_request import LARGEST, Refused, Scrape, read_request
+from equabot_broker.telemetry._scrape_request import LARGEST, Scrape, ScrapeRefused, read_request
 from equabot_broker.telemetry.log import loop_exception_handler
 
 _log: Final = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class MetricsServer:
         try:
             scrape = read_request(head, names=self._names)
             headers, body = await self._render(scrape)
-        except Refused as refused:
+        except ScrapeRefused as refused:
             return _response(refused.status, ("Content-Type: text/plain; charset=utf-8",), f"{refused.words}\n".encode())
         except Exception as error:  # noqa: BLE001 - its text may quote anything, so neither scraper nor log gets it
             _log.error("a scrape failed: %s", type(error).__qualname__)

@@ -16,7 +16,7 @@ _CLUSTER: Final = (".svc", ".cluster.local", ".internal", ".localhost")
 """Ends of names that the public DNS does not have."""
 
 
-class Refused(Exception):
+class ScrapeRefused(Exception):
     """A request that is not answered: the status line's status, and one line for the scraper."""
 
     def __init__(self, status: str, words: str) -> None:
@@ -35,23 +35,23 @@ class Scrape:
 
 
 def read_request(head: bytes, *, names: Collection[str]) -> Scrape:
-    """The request in a head without its empty line. `names` are the hosts that are ours. Raises Refused."""
+    """The request in a head without its empty line. `names` are the hosts that are ours. Raises ScrapeRefused."""
     if len(head) > LARGEST:
-        raise Refused("431 Request Header Fields Too Large", f"a request has at most {LARGEST} bytes")
+        raise ScrapeRefused("431 Request Header Fields Too Large", f"a request has at most {LARGEST} bytes")
     line, *fields = head.split(b"\r\n")
     asked = _LINE.fullmatch(line)
     headers = _headers(fields)
     if asked is None or headers is None:
-        raise Refused("400 Bad Request", "this is not an HTTP/1.1 request")
+        raise ScrapeRefused("400 Bad Request", "this is not an HTTP/1.1 request")
     method, target, minor = (part.decode("ascii") for part in asked.groups())
     if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
-        raise Refused("400 Bad Request", "a scrape has no body")
+        raise ScrapeRefused("400 Bad Request", "a scrape has no body")
     if "host" in headers or minor == "1":
         _check_host(headers.get("host", ""), names)
     if target.partition("?")[0] != "/metrics":
-        raise Refused("404 Not Found", "the metrics are at /metrics")
+        raise ScrapeRefused("404 Not Found", "the metrics are at /metrics")
     if method not in ("GET", "HEAD"):
-        raise Refused("405 Method Not Allowed", "use GET or HEAD")
+        raise ScrapeRefused("405 Method Not Allowed", "use GET or HEAD")
     return Scrape(accept=headers.get("accept", ""), accept_encoding=headers.get("accept-encoding", ""), body=method == "GET")
 
 
@@ -73,7 +73,7 @@ def _check_host(host: str, names: Collection[str]) -> None:
     found = _HOST.fullmatch(host.lower())
     name = found[1].strip("[]").rstrip(".") if found else ""
     if not name or not (_is_address(name) or "." not in name or name.endswith(_CLUSTER) or name in names):
-        raise Refused(
+        raise ScrapeRefused(
             "421 Misdirected Request", "the metrics do not answer to that host: scrape the address, or NAME.NAMESPACE.svc"
         )
 

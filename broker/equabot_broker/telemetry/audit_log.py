@@ -20,7 +20,7 @@ from equabot_broker.domain.audit import (
     BEGUN,
     START,
     Anchored,
-    Doubt,
+    AuditDoubt,
     digest_of,
     place,
     seal,
@@ -284,7 +284,7 @@ class AuditLog:
         doubt = doubt_of(tail, expected, output=self._output, served=self._served)
         if doubt is not None:
             found["doubt"] = doubt.value
-        if doubt in (Doubt.AHEAD, Doubt.FOREIGN):
+        if doubt in (AuditDoubt.AHEAD, AuditDoubt.FOREIGN):
             found["expected"] = {"seq": known.sequence, "hash": known.hash}
         if not anchored and tail.last is None:
             found["chain"] = token_hex(8)

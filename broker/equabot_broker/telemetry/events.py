@@ -374,7 +374,7 @@ class RefreshSucceeded(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RefreshFailed(Event):
+class RefreshAttemptFailed(Event):
     """A login has no new tokens, and will be tried again after so many seconds. `outcome` as in `Blame`."""
 
     profile: str
@@ -386,7 +386,7 @@ class RefreshFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReauthRequired(Event):
+class LoginRefused(Event):
     """A login can be refreshed no more: why, and the command with which a person logs in again."""
 
     profile: str
@@ -428,7 +428,7 @@ class SourceRecovered(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoreFault(Event):
+class StoreFaulted(Event):
     """State cannot be stored; it is kept in memory meanwhile."""
 
     fault: str

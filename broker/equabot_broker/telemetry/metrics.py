@@ -19,10 +19,10 @@ from equabot_broker.telemetry.events import (
     GatewayUsed,
     LeaseDenied,
     LeaseGranted,
+    LoginRefused,
     OutcomeReported,
     ProfilesChanged,
-    ReauthRequired,
-    RefreshFailed,
+    RefreshAttemptFailed,
     RefreshSucceeded,
 )
 
@@ -54,8 +54,8 @@ class Metrics:
             GatewayLogSkipped: self._skipped,
             ProfilesChanged: self._rotated,
             RefreshSucceeded: self._refreshed,
-            RefreshFailed: self._not_refreshed,
-            ReauthRequired: self._ended,
+            RefreshAttemptFailed: self._not_refreshed,
+            LoginRefused: self._ended,
         }
 
     def record(self, event: Event) -> None:
@@ -116,8 +116,8 @@ class Metrics:
     def _refreshed(self, event: RefreshSucceeded) -> None:
         self._tallies.refreshes[event.provider, "adopted" if event.adopted else "refreshed"] += 1
 
-    def _not_refreshed(self, event: RefreshFailed) -> None:
+    def _not_refreshed(self, event: RefreshAttemptFailed) -> None:
         self._tallies.refreshes[event.provider, event.outcome] += 1
 
-    def _ended(self, event: ReauthRequired) -> None:
+    def _ended(self, event: LoginRefused) -> None:
         self._tallies.refreshes[event.provider, "reauth_required"] += 1

@@ -6,35 +6,35 @@ from typing import Protocol
 from equabot_broker.domain.provider import Provider
 from equabot_broker.oauth.authorization import (
     Attempt,
+    AuthorizationRefusal,
     Code,
     Device,
-    Refusal,
     code_request,
     device_request,
     poll_request,
     read_device,
     read_pending,
 )
-from equabot_broker.oauth.refreshing import Answer, Blame, Failure, TokenRequest, Tokens, read_answer
+from equabot_broker.oauth.refreshing import Blame, RefreshFailure, TokenAnswer, TokenRequest, Tokens, read_answer
 
 
 class Endpoint(Protocol):
     """What is asked: `token_endpoint.HttpTokenEndpoint`."""
 
-    async def ask(self, request: TokenRequest) -> Answer | Failure:
+    async def ask(self, request: TokenRequest) -> TokenAnswer | RefreshFailure:
         """The answer, or why there is none."""
 
 
 async def redeem(endpoint: Endpoint, provider: Provider, attempt: Attempt, code: Code, *, now: Callable[[], float]) -> Tokens:
-    """The tokens for a code. Raises Refusal."""
+    """The tokens for a code. Raises AuthorizationRefusal."""
     return _granted(await endpoint.ask(code_request(provider, attempt, code)), now())
 
 
 async def begin_device(endpoint: Endpoint, provider: Provider, attempt: Attempt) -> Device:
-    """A device login, begun. Raises Refusal."""
+    """A device login, begun. Raises AuthorizationRefusal."""
     answer = await endpoint.ask(device_request(provider, attempt))
-    if isinstance(answer, Failure):
-        raise Refusal(answer.reason)
+    if isinstance(answer, RefreshFailure):
+        raise AuthorizationRefusal(answer.reason)
     return read_device(answer)
 
 
@@ -47,24 +47,24 @@ async def await_device(
     now: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]],
 ) -> Tokens:
-    """The tokens, once the person has logged in. An answer that does not come is asked for again. Raises Refusal."""
+    """The tokens, once the person has logged in. Asks again where no answer comes. Raises AuthorizationRefusal."""
     waited, interval = 0.0, device.interval
     while waited < device.lives:
         await sleep(interval)
         waited += interval
         answer = await endpoint.ask(poll_request(provider, attempt, device))
-        if isinstance(answer, Answer):
+        if isinstance(answer, TokenAnswer):
             pause = read_pending(answer, interval=interval)
             if pause is None:
                 return _granted(answer, now())
             interval = pause
         elif answer.blame is Blame.PERMANENT:
-            raise Refusal(answer.reason)
-    raise Refusal("nobody logged in in time: begin anew")
+            raise AuthorizationRefusal(answer.reason)
+    raise AuthorizationRefusal("nobody logged in in time: begin anew")
 
 
-def _granted(answer: Answer | Failure, now: float) -> Tokens:
-    found = answer if isinstance(answer, Failure) else read_answer(answer, now=now)
-    if isinstance(found, Failure):
-        raise Refusal(found.reason)
+def _granted(answer: TokenAnswer | RefreshFailure, now: float) -> Tokens:
+    found = answer if isinstance(answer, RefreshFailure) else read_answer(answer, now=now)
+    if isinstance(found, RefreshFailure):
+        raise AuthorizationRefusal(found.reason)
     return found

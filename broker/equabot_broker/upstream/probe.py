@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from equabot_broker.domain.cooldowns import Outcome
 from equabot_broker.domain.credentials import headers
-from equabot_broker.domain.probing import LARGEST, Found, Request, Verdict, cheapest, judge, request
+from equabot_broker.domain.probing import LARGEST, ProbeRequest, ProbeResult, Verdict, cheapest, judge, request
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Catalog
 from equabot_broker.telemetry.incidents import incident
@@ -19,9 +19,11 @@ WITHIN: Final = 8.0
 AT_ONCE: Final = 2
 
 
-async def probe(requests: Mapping[str, Request], *, within: float = WITHIN, at_once: int = AT_ONCE) -> Mapping[str, Found]:
+async def probe(
+    requests: Mapping[str, ProbeRequest], *, within: float = WITHIN, at_once: int = AT_ONCE
+) -> Mapping[str, ProbeResult]:
     """What every request came to, by its name; `within` seconds for each. What a provider or the network does never raises."""
-    found: dict[str, Found] = {}
+    found: dict[str, ProbeResult] = {}
     turns = asyncio.Semaphore(at_once)
     try:
         made = await asyncio.to_thread(client, timeout=within)
@@ -29,7 +31,7 @@ async def probe(requests: Mapping[str, Request], *, within: float = WITHIN, at_o
         return dict.fromkeys(requests, _unasked(error, "probe"))
     async with made:
 
-        async def one(name: str, request: Request) -> None:
+        async def one(name: str, request: ProbeRequest) -> None:
             async with turns:
                 found[name] = await _asked(made, request, within)
 
@@ -56,11 +58,11 @@ class HttpProbes:
         """Whether it is known how to ask."""
         return self._made(profile, about) is not None
 
-    async def probe(self, profile: Profile, about: Outcome) -> Found:
+    async def probe(self, profile: Profile, about: Outcome) -> ProbeResult:
         """What the provider answers to one small request. Never raises for anything that it or the network does."""
         made = self._made(profile, about)
         if made is None:
-            return Found(Verdict.NO_MODEL)
+            return ProbeResult(Verdict.NO_MODEL)
         try:
             if self._client is None:
                 # A tenth of a second of imports and certificates, which no request should wait for.
@@ -74,7 +76,7 @@ class HttpProbes:
         small = self._made(profile, Outcome.BILLING)
         return found if small is None or small == made else await _asked(self._client, small, self._within)
 
-    def _made(self, profile: Profile, about: Outcome) -> Request | None:
+    def _made(self, profile: Profile, about: Outcome) -> ProbeRequest | None:
         provider = self._catalog.providers.get(profile.provider)
         if not self._allowed or provider is None or profile.secret is None:
             return None
@@ -84,7 +86,7 @@ class HttpProbes:
         return cheapest(provider, base_url=url, headers=carried)
 
 
-async def _asked(client: "httpx.AsyncClient", request: Request, within: float) -> Found:
+async def _asked(client: "httpx.AsyncClient", request: ProbeRequest, within: float) -> ProbeResult:
     import httpx  # noqa: PLC0415  (is there by now)
 
     headers = {"Content-Type": "application/json", **request.headers}
@@ -100,15 +102,15 @@ async def _asked(client: "httpx.AsyncClient", request: Request, within: float) -
                     break
             return judge(response.status_code, bytes(body))
     except (TimeoutError, httpx.TimeoutException):
-        return Found(Verdict.TIMEOUT, f"no answer within {within:g} s")
+        return ProbeResult(Verdict.TIMEOUT, f"no answer within {within:g} s")
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         # Its text may hold the request.
-        return Found(Verdict.UNKNOWN, f"the provider cannot be reached ({type(error).__name__})")
+        return ProbeResult(Verdict.UNKNOWN, f"the provider cannot be reached ({type(error).__name__})")
     except Exception as error:  # noqa: BLE001 - the port's last door
         return _unasked(error, "probe")
 
 
-def _unasked(error: Exception, subject: str) -> Found:
+def _unasked(error: Exception, subject: str) -> ProbeResult:
     """Why the provider was not asked, or its answer not understood: nothing is known of the credential."""
     why = error if isinstance(error, Unusable) else incident("probe", subject, error)
-    return Found(Verdict.UNKNOWN, f"the provider cannot be asked: {why}")
+    return ProbeResult(Verdict.UNKNOWN, f"the provider cannot be asked: {why}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.oauth.refreshing import LARGEST, Answer, Blame, Failure, TokenRequest
+from equabot_broker.oauth.refreshing import LARGEST, Blame, RefreshFailure, TokenAnswer, TokenRequest
 from equabot_broker.telemetry.incidents import incident
 from equabot_broker.upstream.clients import Unusable, client
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 WITHIN: Final = 30.0
 CONNECT_WITHIN: Final = 5.0
-_LOST: Final = Failure(Blame.UNCERTAIN, "no_answer", "the token endpoint was asked, and its answer is lost")
+_LOST: Final = RefreshFailure(Blame.UNCERTAIN, "no_answer", "the token endpoint was asked, and its answer is lost")
 
 
 class HttpTokenEndpoint:
@@ -30,7 +30,7 @@ class HttpTokenEndpoint:
         self._connect_within = connect_within
         self._client: httpx.AsyncClient | None = None
 
-    async def ask(self, request: TokenRequest) -> Answer | Failure:
+    async def ask(self, request: TokenRequest) -> TokenAnswer | RefreshFailure:
         """The endpoint's answer, or why there is none. Never raises for anything that the endpoint, the network or the
         environment does, and nothing of what was sent or answered stands in a failure."""
         try:
@@ -43,11 +43,11 @@ class HttpTokenEndpoint:
             return _unreached("unexpected", str(incident("token_endpoint", _host(request.url), error)))
         return await self._ask(self._client, request)
 
-    async def _ask(self, client: "httpx.AsyncClient", request: TokenRequest) -> Answer | Failure:
+    async def _ask(self, client: "httpx.AsyncClient", request: TokenRequest) -> TokenAnswer | RefreshFailure:
         import httpx  # noqa: PLC0415 - is there by now
 
         where = _host(request.url)
-        refused: list[Answer] = []
+        refused: list[TokenAnswer] = []
         try:
             async with asyncio.timeout(self._within):
                 return await _asked(client, request, refused)
@@ -77,24 +77,24 @@ class HttpTokenEndpoint:
         )
 
 
-async def _asked(client: "httpx.AsyncClient", request: TokenRequest, refused: list[Answer]) -> Answer:
+async def _asked(client: "httpx.AsyncClient", request: TokenRequest, refused: list[TokenAnswer]) -> TokenAnswer:
     """The answer. A status that is no success counts without its body: it goes to `refused` before that is read."""
     fields = {name: value.reveal() if isinstance(value, SecretValue) else value for name, value in request.fields.items()}
     told = {"json": fields} if request.encoding == "json" else {"data": fields}
     async with client.stream("POST", request.url, headers=request.headers, **told) as response:  # type: ignore[arg-type]
         wait = response.headers.get("retry-after", "")
         if not response.is_success:
-            refused.append(Answer(response.status_code, b"", wait))
+            refused.append(TokenAnswer(response.status_code, b"", wait))
         body = bytearray()
         async for piece in response.aiter_bytes():
             body += piece
             if len(body) > LARGEST:
                 break
-        return Answer(response.status_code, bytes(body[: LARGEST + 1]), wait)
+        return TokenAnswer(response.status_code, bytes(body[: LARGEST + 1]), wait)
 
 
-def _unreached(code: str, reason: str) -> Failure:
-    return Failure(Blame.TRANSIENT, code, reason)
+def _unreached(code: str, reason: str) -> RefreshFailure:
+    return RefreshFailure(Blame.TRANSIENT, code, reason)
 
 
 def _is_about_trust(error: BaseException | None) -> bool:

@@ -9,15 +9,15 @@ import pytest
 from equabot_broker.domain.cooldowns import Outcome, Usage
 from equabot_broker.domain.errors import LeaseNotFound, NoUsableProfile, ProfileNotFound
 from equabot_broker.domain.leases import Lease
-from equabot_broker.engine.leases.mailboxes import News
-from equabot_broker.engine.leases.messages import Request
+from equabot_broker.engine.leases.mailboxes import LeaseChange
+from equabot_broker.engine.leases.messages import LeaseRequest
 from equabot_broker.engine.leases.streams import LeaseStream
 from equabot_broker.engine.profiles.registry import Key
 from equabot_broker.telemetry.events import LeaseRevoked
 from tests.fakes.engine import ANYTHING, Engine, profile
 
 A, B, C = "anthropic:a", "anthropic:b", "anthropic:c"
-ANY = Request(provider="anthropic")
+ANY = LeaseRequest(provider="anthropic")
 
 
 @pytest.fixture
@@ -28,22 +28,22 @@ def engine() -> Engine:
 
 
 def stream(engine: Engine, agent: str = "main", named: str = "") -> LeaseStream:
-    return engine.leasing.stream(agent, replace(ANY, profile=named))
+    return engine.lease_service.stream(agent, replace(ANY, profile=named))
 
 
 def lease_of(engine: Engine, one: LeaseStream) -> Lease:
-    lease = engine.leasing._ledger.get(one._granted.lease.id)
+    lease = engine.lease_service._lease_table.get(one._granted.lease.id)
     assert lease is not None
     return lease
 
 
 def on(engine: Engine) -> list[str]:
-    return [lease.profile for lease in engine.leasing.living()]
+    return [lease.profile for lease in engine.lease_service.living()]
 
 
 def cool(engine: Engine, *profiles: str) -> None:
     for profile_id in profiles:
-        engine.standings.replace_usage(("", profile_id), Usage(cooldown_until=engine.clock.now() + 60))
+        engine.registry.replace_usage(("", profile_id), Usage(cooldown_until=engine.clock.now() + 60))
 
 
 # -- settling -------------------------------------------------------------------------------------------------------------
@@ -52,49 +52,49 @@ def cool(engine: Engine, *profiles: str) -> None:
 async def test_a_lease_that_can_stay_stays(engine: Engine) -> None:
     """Nothing is chosen for it, so no turn is taken."""
     lease = lease_of(engine, stream(engine))
-    assert engine.leasing._rehoming.settle(lease) is lease
-    assert engine.choosing.plan("main", "anthropic").ordered()[0].id == B
+    assert engine.lease_service._failover.settle(lease) is lease
+    assert engine.resolver.plan("main", "anthropic").ordered()[0].id == B
 
 
 async def test_settling_says_why_it_cannot(engine: Engine) -> None:
     """As choosing would."""
-    automatic, named = (engine.leasing.acquire("main", replace(ANY, profile=i)).lease for i in ("", B))
+    automatic, named = (engine.lease_service.acquire("main", replace(ANY, profile=i)).lease for i in ("", B))
     engine.put(profile(A, None))
     with pytest.raises(NoUsableProfile):
-        engine.leasing._rehoming.settle(automatic)
+        engine.lease_service._failover.settle(automatic)
     with pytest.raises(ProfileNotFound):
-        engine.leasing._rehoming.settle(named)
+        engine.lease_service._failover.settle(named)
     with pytest.raises(LeaseNotFound):
-        engine.leasing._rehoming.look(named)
+        engine.lease_service._failover.look(named)
 
 
 async def test_a_moved_lease_keeps_its_end(engine: Engine) -> None:
     """But for what is left of the credential that it moves to."""
-    lease = engine.leasing.acquire("main", ANY).lease
+    lease = engine.lease_service.acquire("main", ANY).lease
     engine.put(profile(B, expires_at=engine.clock.now() + 60))
-    moved = engine.leasing._rehoming.settle(lease)
+    moved = engine.lease_service._failover.settle(lease)
     assert moved == replace(lease, profile=B, expires_at=engine.clock.steady() + 60)
 
 
 async def test_what_is_deleted_is_revoked(engine: Engine) -> None:
     """A lease without a stream ends with its profile, unless another could take it: then it is moved when its holder asks."""
-    named, automatic = (engine.leasing.acquire("main", replace(ANY, profile=i)).lease for i in (B, ""))
+    named, automatic = (engine.lease_service.acquire("main", replace(ANY, profile=i)).lease for i in (B, ""))
     assert (named.profile, automatic.profile) == (B, A)
     engine.put(profile(C))
-    assert list(engine.leasing.living()) == [automatic]
+    assert list(engine.lease_service.living()) == [automatic]
     engine.put()
-    assert list(engine.leasing.living()) == []
+    assert list(engine.lease_service.living()) == []
     assert [event.reason for event in engine.emitted if isinstance(event, LeaseRevoked)] == ["no_usable_profile"] * 2
     with pytest.raises(LeaseNotFound):
-        engine.leasing.renew("main", named.id)
+        engine.lease_service.renew("main", named.id)
 
 
 async def test_what_is_only_hidden_or_another_agents_is_not_revoked(engine: Engine) -> None:
     """An agent's own profile of the same name goes: everybody's is there again, and so is the lease of whoever had that."""
     engine.put(profile(A, "own", agent="other"), profile(A))
-    leases = [engine.leasing.acquire(agent, replace(ANY, profile=A)).lease for agent in ("main", "other")]
+    leases = [engine.lease_service.acquire(agent, replace(ANY, profile=A)).lease for agent in ("main", "other")]
     engine.put(profile(A))
-    assert list(engine.leasing.living()) == leases
+    assert list(engine.lease_service.living()) == leases
 
 
 # -- several things at once -----------------------------------------------------------------------------------------------
@@ -105,17 +105,17 @@ async def test_one_change_is_one_hop(engine: Engine) -> None:
     one = stream(engine)
     engine.put(profile(B, None), profile(C))
     assert on(engine) == [C]
-    assert one._mailbox._news == News.ROTATED
+    assert one._mailbox._news == LeaseChange.ROTATED
 
 
 async def test_all_at_once_is_the_end_of_all(engine: Engine) -> None:
     """A thousand streams over three profiles that vanish together end, each for the one reason, and leave nothing behind."""
     streams = [stream(engine, "main" if n % 2 else "other") for n in range(1000)]
     engine.put()
-    assert engine.leasing.count() == (0, 0)
+    assert engine.lease_service.count() == (0, 0)
     assert Counter(event.reason for event in engine.emitted if isinstance(event, LeaseRevoked)) == {"no_usable_profile": 1000}
-    assert all(News.ENDED in one._mailbox._news for one in streams)
-    assert len(engine.leasing.agenda) < 1100
+    assert all(LeaseChange.ENDED in one._mailbox._news for one in streams)
+    assert len(engine.lease_service.deadlines) < 1100
 
 
 async def test_a_thousand_streams_find_new_homes_evenly(engine: Engine) -> None:
@@ -124,7 +124,7 @@ async def test_a_thousand_streams_find_new_homes_evenly(engine: Engine) -> None:
     assert Counter(on(engine)) == {A: 333, B: 333, C: 333}
     engine.put(profile(B), profile(C))
     assert sorted(Counter(on(engine)).values()) == [499, 500]
-    assert sum(one._mailbox._news == News.ROTATED for one in streams) == 333
+    assert sum(one._mailbox._news == LeaseChange.ROTATED for one in streams) == 333
 
 
 async def test_back_and_forth_is_heard_of_once(engine: Engine) -> None:
@@ -133,9 +133,9 @@ async def test_back_and_forth_is_heard_of_once(engine: Engine) -> None:
     cool(engine, A, B)
     assert on(engine) == [C]
     cool(engine, C)
-    engine.standings.replace_usage(("", A), Usage())
+    engine.registry.replace_usage(("", A), Usage())
     assert on(engine) == [A]
-    assert one._mailbox._news == News.ROTATED
+    assert one._mailbox._news == LeaseChange.ROTATED
 
 
 # -- changes inside changes -----------------------------------------------------------------------------------------------
@@ -148,11 +148,11 @@ async def test_leases_may_end_while_others_are_being_moved(engine: Engine, place
 
     def revoke(_: frozenset[Key]) -> None:
         for one in streams[::2]:
-            engine.leasing.revoke("main", one._granted.lease.id)
+            engine.lease_service.revoke("main", one._granted.lease.id)
 
-    engine.standings.listeners.insert(place, revoke)
+    engine.registry.listeners.insert(place, revoke)
     engine.put(profile(B), profile(C))
-    assert engine.leasing.count() == (4, 4)
+    assert engine.lease_service.count() == (4, 4)
     assert set(on(engine)) <= {B, C}
 
 
@@ -164,11 +164,11 @@ async def test_an_end_that_causes_an_end(engine: Engine) -> None:
 
     def avenge(event: object) -> None:
         if isinstance(event, LeaseRevoked) and event.reason == "no_usable_profile":
-            engine.leasing.revoke_matching(agent=event.agent)
+            engine.lease_service.revoke_matching(agent=event.agent)
 
     engine.events.sinks.append(avenge)
     engine.put(profile(B), profile(C))
-    assert engine.leasing.count() == (0, 0)
+    assert engine.lease_service.count() == (0, 0)
     ends = Counter(event.reason for event in engine.emitted if isinstance(event, LeaseRevoked))
     assert ends == {"no_usable_profile": 1, "revoked": 9}
 
@@ -180,12 +180,12 @@ async def test_a_failure_that_causes_a_failure(engine: Engine) -> None:
     def domino(keys: frozenset[Key]) -> None:
         for _, profile_id in keys:
             following = {A: B, B: C}.get(profile_id)
-            if following and not engine.standings.usage(("", following)).cooldown_until:
+            if following and not engine.registry.usage(("", following)).cooldown_until:
                 cool(engine, following)
 
-    engine.standings.listeners.append(domino)
+    engine.registry.listeners.append(domino)
     engine.put(profile(A, "rotated"), profile(B), profile(C))
-    assert engine.standings.usage(("", C)).cooldown_until
+    assert engine.registry.usage(("", C)).cooldown_until
     assert on(engine) == [A]
     engine.clock.advance(1)
     cool(engine, A)
@@ -200,20 +200,20 @@ async def test_granting_while_everything_changes(engine: Engine) -> None:
         if len(taken) < 3:
             taken.append(stream(engine, "other")._granted.lease.profile)
 
-    engine.standings.listeners.insert(0, take)
+    engine.registry.listeners.insert(0, take)
     stream(engine)
     engine.put(profile(C))
     cool(engine, C)
     assert set(taken) == {C}
-    assert engine.leasing.count() == (1 + len(taken), 1 + len(taken))
+    assert engine.lease_service.count() == (1 + len(taken), 1 + len(taken))
 
 
 async def test_time_that_passes_inside_a_change(engine: Engine) -> None:
     """A credential that expires while a failover is being decided is not moved to: whoever asks next sees it, and moves on."""
     engine.put(profile(A), profile(B, expires_at=engine.clock.now() + 10), profile(C))
     one = stream(engine)
-    engine.standings.listeners.insert(0, lambda _: engine.clock.advance(5))
-    engine.leasing.report("main", one._granted.lease.id, Outcome.RATE_LIMIT)
+    engine.registry.listeners.insert(0, lambda _: engine.clock.advance(5))
+    engine.lease_service.report("main", one._granted.lease.id, Outcome.RATE_LIMIT)
     engine.clock.advance(10)
     engine.expiring.turn()
     assert on(engine) == [C]

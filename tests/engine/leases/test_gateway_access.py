@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from equabot_broker.domain.answers import Answer
+from equabot_broker.domain.answers import ProviderAnswer
 from equabot_broker.domain.cooldowns import HOUR, MINUTE
 from equabot_broker.domain.errors import (
     AuditUnavailable,
@@ -23,8 +23,8 @@ from equabot_broker.domain.errors import (
 from equabot_broker.domain.policies import AgentPolicy, Delivery
 from equabot_broker.domain.profiles import State
 from equabot_broker.domain.provider import Provider
-from equabot_broker.engine.leases.gateway_access import Use, Used
-from equabot_broker.engine.leases.messages import Grant, Request
+from equabot_broker.engine.leases.gateway_access import PermittedRequest, RequestNames
+from equabot_broker.engine.leases.messages import Grant, LeaseRequest
 from equabot_broker.providers import PROVIDERS
 from equabot_broker.telemetry.events import GatewayAuthorized, GatewayUsed, OutcomeReported
 from tests.fakes.audit import MemoryAudit
@@ -34,7 +34,7 @@ from tests.fakes.scripted_endpoint import UNREACHED, granted
 
 A, B = "anthropic:a", "anthropic:b"
 BOTH = frozenset(Delivery)
-ASKED = Request(provider="anthropic", delivery="brokered")
+ASKED = LeaseRequest(provider="anthropic", delivery="brokered")
 ANTHROPIC = PROVIDERS["anthropic"]
 
 
@@ -46,7 +46,7 @@ def engine() -> Engine:
 
 
 def acquire(engine: Engine, **asked: object) -> Grant:
-    return engine.leasing.acquire("main", replace(ASKED, **asked))  # type: ignore[arg-type]
+    return engine.lease_service.acquire("main", replace(ASKED, **asked))  # type: ignore[arg-type]
 
 
 def shown(grant: Grant) -> str:
@@ -62,26 +62,28 @@ async def use(
     asked: str = "POST /v1/messages",
     within: float = 30.0,
     websocket: bool = False,
-) -> Use:
+) -> PermittedRequest:
     method, path = asked.split(" ")
-    lease = engine.spending.bearer(token)
-    return await engine.spending.use(lease, provider, method=method, path=path, within=lambda: within, websocket=websocket)
+    lease = engine.gateway_access.bearer(token)
+    return await engine.gateway_access.use(
+        lease, provider, method=method, path=path, within=lambda: within, websocket=websocket
+    )
 
 
 async def served(engine: Engine, token: str) -> str:
     return (await use(engine, token)).held.profile.id
 
 
-def used(found: Use) -> Used:
+def used(found: PermittedRequest) -> RequestNames:
     lease = found.lease
-    return Used(
+    return RequestNames(
         agent=lease.agent, session=lease.session, lease=lease.id, provider=lease.provider, profile=lease.profile,
         version=found.held.version, request=found.request, method="POST", route="/v1/messages",
     )  # fmt: skip
 
 
-def answered(engine: Engine, found: Use, status: int, **told: object) -> None:
-    engine.spending.answered(used(found), Answer(status=status, **told))  # type: ignore[arg-type]
+def answered(engine: Engine, found: PermittedRequest, status: int, **told: object) -> None:
+    engine.gateway_access.answered(used(found), ProviderAnswer(status=status, **told))  # type: ignore[arg-type]
 
 
 # -- who shows a token -------------------------------------------------------------------------------------------------
@@ -101,19 +103,19 @@ async def test_what_is_no_token_of_a_living_lease_is_nothing(engine: Engine) -> 
     granted = acquire(engine)
     for text in ("", "secret-a", granted.lease.id, shown(granted)[:-1], "eqb_" + "A" * 43):
         with pytest.raises(LeaseNotFound):
-            engine.spending.bearer(text)
+            engine.gateway_access.bearer(text)
 
 
 async def test_revoking_stops_the_very_next_request(engine: Engine) -> None:
     """Whoever revokes; with no turn of the loop in between."""
     one, two = shown(acquire(engine)), acquire(engine)
-    engine.leasing.revoke("main", two.lease.id)
+    engine.lease_service.revoke("main", two.lease.id)
     with pytest.raises(LeaseNotFound):
-        engine.spending.bearer(shown(two))
+        engine.gateway_access.bearer(shown(two))
     assert await served(engine, one) == A
-    engine.leasing.revoke_matching(provider="anthropic")
+    engine.lease_service.revoke_matching(provider="anthropic")
     with pytest.raises(LeaseNotFound):
-        engine.spending.bearer(one)
+        engine.gateway_access.bearer(one)
 
 
 async def test_a_lease_that_is_over_is_over(engine: Engine) -> None:
@@ -123,18 +125,18 @@ async def test_a_lease_that_is_over_is_over(engine: Engine) -> None:
     assert await served(engine, token) == A
     engine.clock.advance(0.2)
     with pytest.raises(LeaseExpired):
-        engine.spending.bearer(token)
+        engine.gateway_access.bearer(token)
     with pytest.raises(LeaseNotFound):
-        engine.spending.bearer(token)
+        engine.gateway_access.bearer(token)
 
 
 async def test_while_the_broker_drains_tokens_go_on(engine: Engine) -> None:
     """And of one that is not known, the next broker may know."""
     token = shown(acquire(engine))
-    engine.leasing.drain()
+    engine.lease_service.drain()
     assert await served(engine, token) == A
     with pytest.raises(ShuttingDown):
-        engine.spending.bearer("eqb_" + "A" * 43)
+        engine.gateway_access.bearer("eqb_" + "A" * 43)
 
 
 # -- what for ----------------------------------------------------------------------------------------------------------
@@ -271,7 +273,7 @@ async def test_the_next_request_uses_the_next_profile(engine: Engine, status: in
     token = shown(acquire(engine))
     answered(engine, await use(engine, token), status)
     assert await served(engine, token) == B
-    board = engine.standings.find("main", A)
+    board = engine.registry.find("main", A)
     assert board is not None
     assert board[1].standing.state is state
     assert [event.outcome for event in engine.emitted if isinstance(event, OutcomeReported)] != []
@@ -308,11 +310,11 @@ async def test_many_failures_of_one_moment_are_one(engine: Engine) -> None:
     engine.clock.advance(10)
     for found in under_way:
         answered(engine, found, 429, seconds=10.0)
-    usage = engine.standings.usage(("", A))
+    usage = engine.registry.usage(("", A))
     assert (usage.error_count, usage.cooldown_until) == (1, engine.clock.now() + MINUTE)
     engine.clock.advance(1)
     answered(engine, under_way[0], 429, seconds=0.5)
-    assert engine.standings.usage(("", A)).error_count == 2
+    assert engine.registry.usage(("", A)).error_count == 2
 
 
 async def test_a_success_that_began_before_the_failure_heals_nothing(engine: Engine) -> None:
@@ -322,10 +324,10 @@ async def test_a_success_that_began_before_the_failure_heals_nothing(engine: Eng
     engine.clock.advance(30)
     answered(engine, found, 429, seconds=1.0)
     answered(engine, found, 200, seconds=20.0)
-    assert engine.standings.usage(("", A)).cooldown_until > 0
+    assert engine.registry.usage(("", A)).cooldown_until > 0
     engine.clock.advance(2)
     answered(engine, found, 200, seconds=1.0)
-    assert engine.standings.usage(("", A)).cooldown_until == 0
+    assert engine.registry.usage(("", A)).cooldown_until == 0
 
 
 async def test_an_answer_that_is_told_late_counts_from_when_it_was_asked(engine: Engine) -> None:
@@ -337,7 +339,7 @@ async def test_an_answer_that_is_told_late_counts_from_when_it_was_asked(engine:
     answered(engine, found, 429, seconds=0.5)
     engine.clock.advance(1)
     answered(engine, found, 200, seconds=0.1, began=asked)
-    assert engine.standings.usage(("", A)).cooldown_until > 0
+    assert engine.registry.usage(("", A)).cooldown_until > 0
 
 
 async def test_a_forbidden_request_takes_the_key_away_from_nobody(engine: Engine) -> None:
@@ -384,8 +386,10 @@ async def test_a_check_that_the_gateway_repeats_is_one_use(engine: Engine) -> No
     token = shown(acquire(engine))
 
     async def name(check: str) -> str:
-        lease = engine.spending.bearer(token)
-        use = await engine.spending.use(lease, ANTHROPIC, method="POST", path="/v1/messages", within=lambda: 30.0, check=check)
+        lease = engine.gateway_access.bearer(token)
+        use = await engine.gateway_access.use(
+            lease, ANTHROPIC, method="POST", path="/v1/messages", within=lambda: 30.0, check=check
+        )
         return use.request
 
     first = await name("17")
@@ -396,7 +400,7 @@ async def test_a_check_that_the_gateway_repeats_is_one_use(engine: Engine) -> No
     assert len([event for event in engine.emitted if isinstance(event, GatewayAuthorized)]) == 5
     for number in range(5_000):
         await name(f"flood {number}")
-    assert len(engine.spending._checked) == 4096
+    assert len(engine.gateway_access._checked) == 4096
 
 
 async def test_where_nothing_can_serve_the_lease_stays(engine: Engine) -> None:
@@ -427,7 +431,7 @@ async def test_a_static_credential_ends_and_the_token_does_not() -> None:
     assert granted.lease.expires_at == engine.clock.steady() + HOUR
     engine.clock.advance(61)
     assert await served(engine, shown(granted)) == B
-    renewed = engine.leasing.renew("main", granted.lease.id)
+    renewed = engine.lease_service.renew("main", granted.lease.id)
     assert renewed.lease.expires_at == granted.lease.max_expires_at
 
 
@@ -442,7 +446,7 @@ async def held_up(world: World) -> tuple[str, list["asyncio.Task[str]"]]:
         assert found.held.profile.secret is not None
         return found.held.profile.secret.reveal()
 
-    token = shown(world.leasing.acquire("main", Request(provider="acme", delivery="brokered", ttl=HOUR)))
+    token = shown(world.lease_service.acquire("main", LeaseRequest(provider="acme", delivery="brokered", ttl=HOUR)))
     world.write({"acme:me": login(left=-5)})
     await world.clock.elapse(0.1)
     asking = [asyncio.ensure_future(ask()) for _ in range(5)]
@@ -471,7 +475,7 @@ async def test_who_waits_for_a_login_is_stopped_by_a_revocation() -> None:
         await world.settle()
         world.script.open.clear()
         _, asking = await held_up(world)
-        world.leasing.revoke_matching(agent="main")
+        world.lease_service.revoke_matching(agent="main")
         world.script.open.set()
         await world.clock.elapse(1)
         outcomes = await asyncio.gather(*asking, return_exceptions=True)
@@ -496,7 +500,7 @@ async def test_a_refused_access_token_is_refreshed_for_the_next_request() -> Non
     world = World(granted(2), deliveries=BOTH)
     async with world.running():
         await world.settle()
-        token = shown(world.leasing.acquire("main", Request(provider="acme", delivery="brokered")))
+        token = shown(world.lease_service.acquire("main", LeaseRequest(provider="acme", delivery="brokered")))
         found = await use(world, token, ACME, asked="POST /anything")
         for _ in range(3):
             answered(world, found, 401)
@@ -526,11 +530,11 @@ async def test_an_agents_requests_at_once_are_bounded() -> None:
     with pytest.raises(RateLimited, match=r"agents\.main\.max_requests") as raised:
         await use(engine, token)
     assert raised.value.retry_after == 1.0
-    engine.spending.answered(used(first), Answer(status=200))
+    engine.gateway_access.answered(used(first), ProviderAnswer(status=200))
     await use(engine, token)
     with pytest.raises(RateLimited):
         await use(engine, token)
-    engine.spending.disconnected()
+    engine.gateway_access.disconnected()
     await use(engine, token)
 
 
@@ -538,11 +542,11 @@ async def test_a_key_that_may_not_list_models_may_ask_them(engine: Engine) -> No
     """C1: the 401 to a list of models costs a cooldown, and the next request passes; a 401 to a model's request rejects."""
     token = shown(acquire(engine))
     listing = replace(used(await use(engine, token, asked="GET /v1/models")), method="GET")
-    engine.spending.answered(listing, Answer(status=401, began=engine.clock.now()))
-    assert not engine.standings.usage(("", A)).rejected
-    assert engine.standings.usage(("", A)).cooldown_until == engine.clock.now() + MINUTE
-    engine.spending.answered(replace(listing, method="POST"), Answer(status=401, began=engine.clock.now()))
-    assert engine.standings.usage(("", A)).rejected
+    engine.gateway_access.answered(listing, ProviderAnswer(status=401, began=engine.clock.now()))
+    assert not engine.registry.usage(("", A)).rejected
+    assert engine.registry.usage(("", A)).cooldown_until == engine.clock.now() + MINUTE
+    engine.gateway_access.answered(replace(listing, method="POST"), ProviderAnswer(status=401, began=engine.clock.now()))
+    assert engine.registry.usage(("", A)).rejected
 
 
 @pytest.mark.parametrize("asked", ["GET /v1/realtime", "GET /responses"])
@@ -553,10 +557,12 @@ async def test_a_websocket_that_is_refused_is_no_look_at_a_list(engine: Engine, 
     made = await use(engine, token, PROVIDERS["openai"], asked=asked, websocket=True)
     listing = await use(engine, token, PROVIDERS["openai"], asked="GET /models")
     looked = replace(used(listing), method="GET", route=listing.route)
-    engine.spending.answered(looked, Answer(status=401, began=engine.clock.now()))
-    assert not engine.standings.usage(("", "openai:a")).rejected
-    engine.spending.answered(replace(used(made), method="GET", route=made.route), Answer(status=401, began=engine.clock.now()))
-    assert engine.standings.usage(("", "openai:a")).rejected
+    engine.gateway_access.answered(looked, ProviderAnswer(status=401, began=engine.clock.now()))
+    assert not engine.registry.usage(("", "openai:a")).rejected
+    engine.gateway_access.answered(
+        replace(used(made), method="GET", route=made.route), ProviderAnswer(status=401, began=engine.clock.now())
+    )
+    assert engine.registry.usage(("", "openai:a")).rejected
 
 
 async def test_a_list_of_models_is_one_with_every_provider(engine: Engine) -> None:
@@ -565,5 +571,5 @@ async def test_a_list_of_models_is_one_with_every_provider(engine: Engine) -> No
     token = shown(acquire(engine, provider="elevenlabs"))
     listing = await use(engine, token, PROVIDERS["elevenlabs"], asked="GET /v1/models")
     looked = replace(used(listing), method="GET", route=listing.route)
-    engine.spending.answered(looked, Answer(status=401, began=engine.clock.now()))
-    assert not engine.standings.usage(("", "elevenlabs:a")).rejected
+    engine.gateway_access.answered(looked, ProviderAnswer(status=401, began=engine.clock.now()))
+    assert not engine.registry.usage(("", "elevenlabs:a")).rejected

@@ -4,38 +4,38 @@ import asyncio
 
 import pytest
 
-from equabot_broker.engine.leases.mailboxes import Mailbox, News
+from equabot_broker.engine.leases.mailboxes import LeaseChange, Mailbox
 
 
 async def test_news_is_merged_until_it_is_taken() -> None:
     """A million notices are one."""
     mailbox = Mailbox()
     for _ in range(1000):
-        mailbox.post(News.ROTATED)
-        mailbox.post(News.DUE)
-    assert await mailbox.take() == News.ROTATED | News.DUE
-    mailbox.post(News.ROTATED)
-    assert await mailbox.take() == News.ROTATED
+        mailbox.post(LeaseChange.ROTATED)
+        mailbox.post(LeaseChange.DUE)
+    assert await mailbox.take() == LeaseChange.ROTATED | LeaseChange.DUE
+    mailbox.post(LeaseChange.ROTATED)
+    assert await mailbox.take() == LeaseChange.ROTATED
 
 
 async def test_taking_waits_for_news() -> None:
     """Nothing is not news."""
     mailbox = Mailbox()
     taking = asyncio.ensure_future(mailbox.take())
-    mailbox.post(News.NOTHING)
+    mailbox.post(LeaseChange.NOTHING)
     await asyncio.sleep(0)
     assert not taking.done()
-    mailbox.post(News.DUE)
+    mailbox.post(LeaseChange.DUE)
     async with asyncio.timeout(60):
-        assert await taking == News.DUE
+        assert await taking == LeaseChange.DUE
 
 
 async def test_the_first_reason_stays() -> None:
     """A stream that was revoked and then lost its connection was revoked."""
     mailbox = Mailbox()
-    mailbox.post(News.ENDED, "max_ttl")
-    mailbox.post(News.ENDED, "revoked")
-    assert await mailbox.take() == News.ENDED
+    mailbox.post(LeaseChange.ENDED, "max_ttl")
+    mailbox.post(LeaseChange.ENDED, "revoked")
+    assert await mailbox.take() == LeaseChange.ENDED
     assert mailbox.reason == "max_ttl"
 
 
@@ -45,5 +45,5 @@ async def test_a_reader_that_gave_up_takes_nothing_with_it() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
             await mailbox.take()
-    mailbox.post(News.MOVED)
-    assert await mailbox.take() == News.MOVED
+    mailbox.post(LeaseChange.MOVED)
+    assert await mailbox.take() == LeaseChange.MOVED

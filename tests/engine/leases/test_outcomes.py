@@ -3,7 +3,7 @@
 import pytest
 
 from equabot_broker.domain.cooldowns import MINUTE, Outcome
-from equabot_broker.domain.material import Held
+from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.profiles import State
 from tests.fakes.engine import Engine, profile
 
@@ -17,14 +17,14 @@ def engine() -> Engine:
     return made
 
 
-def held(engine: Engine) -> Held:
-    found = engine.standings.find("main", A)
+def held(engine: Engine) -> HeldProfile:
+    found = engine.registry.find("main", A)
     assert found is not None
     return found[1].held
 
 
 def state(engine: Engine) -> State:
-    found = engine.standings.find("main", A)
+    found = engine.registry.find("main", A)
     assert found is not None
     return found[1].standing.state
 
@@ -35,12 +35,12 @@ def test_what_began_before_the_last_failure_is_no_news(engine: Engine, outcome: 
     now = engine.clock.now()
     engine.reporting.note(held(engine), outcome, agent="main", began=now - 1)
     engine.reporting.note(held(engine), outcome, agent="main", began=now - 1)
-    assert engine.standings.usage(("", A)).error_count == 1
+    assert engine.registry.usage(("", A)).error_count == 1
     engine.reporting.note(held(engine), outcome, agent="main")
     engine.reporting.note(held(engine), outcome, agent="main", earliest=now)
-    assert engine.standings.usage(("", A)).error_count == 1
+    assert engine.registry.usage(("", A)).error_count == 1
     engine.reporting.note(held(engine), outcome, agent="main", began=now)
-    assert engine.standings.usage(("", A)).error_count == 2
+    assert engine.registry.usage(("", A)).error_count == 2
 
 
 def test_a_refusal_of_the_credential_is_always_news(engine: Engine) -> None:
@@ -56,12 +56,12 @@ def test_a_refusal_that_may_be_of_the_request_costs_a_cooldown(engine: Engine) -
     now = engine.clock.now()
     for _ in range(5):
         engine.reporting.note(held(engine), Outcome.AUTH, agent="main", began=now - 1, sure=False)
-    usage = engine.standings.usage(("", A))
+    usage = engine.registry.usage(("", A))
     assert (state(engine), usage.cooldown_until) == (State.OK, now + MINUTE)
 
 
 def test_a_malformed_request_says_nothing(engine: Engine) -> None:
     """Neither for nor against."""
-    before = engine.standings.usage(("", A))
+    before = engine.registry.usage(("", A))
     engine.reporting.note(held(engine), Outcome.FORMAT, agent="main")
-    assert engine.standings.usage(("", A)) == before
+    assert engine.registry.usage(("", A)) == before

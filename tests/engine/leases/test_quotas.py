@@ -6,7 +6,7 @@ from equabot_broker.domain.errors import LeaseLimit, RateLimited
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.policies import AgentPolicy, Delivery
 from equabot_broker.engine.leases.quotas import Quotas
-from equabot_broker.engine.leases.table import Ledger
+from equabot_broker.engine.leases.table import LeaseTable
 from equabot_broker.telemetry.events import Events
 from tests.fakes.clock import FakeClock
 from tests.fakes.state import MemoryStateStore
@@ -14,12 +14,12 @@ from tests.fakes.state import MemoryStateStore
 POLICY = AgentPolicy(max_leases=1)
 
 
-def holding(clock: FakeClock, *, life: float = 60.0) -> Ledger:
+def holding(clock: FakeClock, *, life: float = 60.0) -> LeaseTable:
     """One lease of `main`."""
-    ledger = Ledger(clock=clock, store=MemoryStateStore(), events=Events())
+    lease_table = LeaseTable(clock=clock, store=MemoryStateStore(), events=Events())
     now = clock.steady()
-    ledger.keep(Lease("1", "main", "", "p", "p:a", True, Delivery.RAW, life, now, now + life, now + 3600))
-    return ledger
+    lease_table.keep(Lease("1", "main", "", "p", "p:a", True, Delivery.RAW, life, now, now + life, now + 3600))
+    return lease_table
 
 
 def test_an_agent_holds_so_many_and_no_more() -> None:

@@ -27,7 +27,7 @@ from equabot_broker.domain.leases import Lease, LeaseOptions
 from equabot_broker.domain.policies import AgentPolicy, Delivery
 from equabot_broker.domain.provider import Mode, Provider
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.engine.leases.messages import Grant, Request
+from equabot_broker.engine.leases.messages import Grant, LeaseRequest
 from equabot_broker.telemetry.events import (
     LeaseDenied,
     LeaseGranted,
@@ -41,7 +41,7 @@ from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.source import FakeSource
 
 A, B, C = "anthropic:a", "anthropic:b", "anthropic:c"
-ANY = Request(provider="anthropic")
+ANY = LeaseRequest(provider="anthropic")
 
 
 @pytest.fixture
@@ -60,11 +60,11 @@ def alone() -> Engine:
 
 
 def acquire(engine: Engine, agent: str = "main", **asked: object) -> Lease:
-    return engine.leasing.acquire(agent, replace(ANY, **asked)).lease  # type: ignore[arg-type]
+    return engine.lease_service.acquire(agent, replace(ANY, **asked)).lease  # type: ignore[arg-type]
 
 
 def living(engine: Engine, **asked: str) -> list[str]:
-    return [lease.id for lease in engine.leasing.living(**asked)]
+    return [lease.id for lease in engine.lease_service.living(**asked)]
 
 
 def restarted(engine: Engine, **changed: object) -> Engine:
@@ -79,14 +79,14 @@ def restarted(engine: Engine, **changed: object) -> Engine:
 
 async def test_a_grant_is_a_lease_with_what_is_behind_it(engine: Engine) -> None:
     """All of it: who, what, until when, on which material."""
-    granted = engine.leasing.acquire("main", Request(profile=A, session="s", ttl=60.0, delivery="raw", model="any"))
+    granted = engine.lease_service.acquire("main", LeaseRequest(profile=A, session="s", ttl=60.0, delivery="raw", model="any"))
     now = engine.clock.steady()
     lease = Lease(
         id=granted.lease.id, agent="main", session="s", provider="anthropic", profile=A, automatic=False,
         delivery=Delivery.RAW, asked=60.0, issued_at=now, expires_at=now + 60, max_expires_at=now + 3600,
         model="any",
     )  # fmt: skip
-    found = engine.standings.find("main", A)
+    found = engine.registry.find("main", A)
     assert found is not None
     offset = engine.clock.now() - now
     assert granted == Grant(lease, found[1].held, engine.catalog.providers["anthropic"], offset, renewable=True)
@@ -131,33 +131,33 @@ async def test_a_lease_is_as_long_as_the_least_of_all_bounds(
 @pytest.mark.parametrize(
     ("request_", "error"),
     [
-        (Request(), InvalidArgument),
-        (Request(provider="nobody"), ProviderUnknown),
-        (Request(provider="openai"), PolicyDenied),
-        (Request(provider="anthropic", profile="anthropic:secret"), PolicyDenied),
-        (Request(provider="anthropic", profile="openai:x"), InvalidArgument),
-        (Request(provider="anthropic", profile="c"), ProfileNotFound),
-        (Request(provider="anthropic", delivery="brokered"), DeliveryNotAllowed),
-        (Request(provider="anthropic", delivery="carrier pigeon"), DeliveryNotAllowed),
-        (Request(provider="anthropic", ttl=0.0), InvalidArgument),
-        (Request(provider="anthropic", ttl=-1.0), InvalidArgument),
-        (Request(provider="anthropic", ttl=float("nan")), InvalidArgument),
-        (Request(provider="anthropic", profile="b"), NoUsableProfile),
+        (LeaseRequest(), InvalidArgument),
+        (LeaseRequest(provider="nobody"), ProviderUnknown),
+        (LeaseRequest(provider="openai"), PolicyDenied),
+        (LeaseRequest(provider="anthropic", profile="anthropic:secret"), PolicyDenied),
+        (LeaseRequest(provider="anthropic", profile="openai:x"), InvalidArgument),
+        (LeaseRequest(provider="anthropic", profile="c"), ProfileNotFound),
+        (LeaseRequest(provider="anthropic", delivery="brokered"), DeliveryNotAllowed),
+        (LeaseRequest(provider="anthropic", delivery="carrier pigeon"), DeliveryNotAllowed),
+        (LeaseRequest(provider="anthropic", ttl=0.0), InvalidArgument),
+        (LeaseRequest(provider="anthropic", ttl=-1.0), InvalidArgument),
+        (LeaseRequest(provider="anthropic", ttl=float("nan")), InvalidArgument),
+        (LeaseRequest(provider="anthropic", profile="b"), NoUsableProfile),
     ],
 )
-async def test_a_refusal_grants_nothing_and_costs_nothing(request_: Request, error: type[BrokerError]) -> None:
+async def test_a_refusal_grants_nothing_and_costs_nothing(request_: LeaseRequest, error: type[BrokerError]) -> None:
     """No lease, no quota, nothing stored; the reason is counted, with no more of the request than its provider."""
     policy = AgentPolicy(providers=frozenset({"anthropic"}), profiles=frozenset({A, B, C}), max_leases=1)
     engine = Engine(agents={"main": policy})
     engine.put(profile(A), profile(B, None))
     with pytest.raises(error):
-        engine.leasing.acquire("main", request_)
+        engine.lease_service.acquire("main", request_)
     with pytest.raises(error):
-        engine.leasing.stream("main", request_)
+        engine.lease_service.stream("main", request_)
     provider = request_.provider if request_.provider in engine.catalog.providers else ""
     denied = LeaseDenied(agent="main", provider=provider, reason=error.reason)
     assert [e for e in engine.emitted if isinstance(e, LeaseDenied)] == [denied, denied]
-    assert engine.leasing.count() == (0, 0)
+    assert engine.lease_service.count() == (0, 0)
     engine.store.flush()
     assert engine.store.load().leases == ()
     assert acquire(engine).profile == A
@@ -168,10 +168,10 @@ async def test_an_agent_that_is_not_configured_gets_nothing(engine: Engine) -> N
     lease = acquire(engine)
     with pytest.raises(PolicyDenied):
         acquire(engine, "stranger")
-    for ask in (engine.leasing.renew, lambda a, i: engine.leasing.report(a, i, Outcome.AUTH)):
+    for ask in (engine.lease_service.renew, lambda a, i: engine.lease_service.report(a, i, Outcome.AUTH)):
         with pytest.raises(LeaseNotFound):
             ask("stranger", lease.id)
-    engine.leasing.revoke("stranger", lease.id)
+    engine.lease_service.revoke("stranger", lease.id)
     assert living(engine) == [lease.id]
 
 
@@ -194,12 +194,12 @@ async def test_an_agent_holds_no_more_leases_than_its_quota() -> None:
     engine.put(profile(A))
     first = acquire(engine)
     acquire(engine, ttl=10.0)
-    with engine.leasing.stream("main", ANY):
-        for ask in (engine.leasing.acquire, engine.leasing.stream):
+    with engine.lease_service.stream("main", ANY):
+        for ask in (engine.lease_service.acquire, engine.lease_service.stream):
             with pytest.raises(LeaseLimit, match="holds 3 leases already"):
                 ask("main", ANY)
         acquire(engine, "other")
-        engine.leasing.revoke("main", first.id)
+        engine.lease_service.revoke("main", first.id)
         acquire(engine)
         with pytest.raises(LeaseLimit):
             acquire(engine)
@@ -217,7 +217,7 @@ async def test_an_agent_asks_no_more_often_than_its_rate() -> None:
     engine.put(profile(A))
     with pytest.raises(InvalidArgument):
         acquire(engine, ttl=0.0)
-    engine.leasing.revoke("main", acquire(engine).id)
+    engine.lease_service.revoke("main", acquire(engine).id)
     acquire(engine)
     with pytest.raises(RateLimited) as caught:
         acquire(engine)
@@ -240,45 +240,45 @@ async def test_a_renewal_counts_from_now_up_to_the_maximum(engine: Engine) -> No
     lease = acquire(engine, ttl=600.0)
     end = engine.clock.steady() + 3600
     engine.clock.advance(500)
-    assert engine.leasing.renew("main", lease.id).lease.expires_at == engine.clock.steady() + 600
-    assert engine.leasing.renew("main", lease.id, 1200.0).lease.expires_at == engine.clock.steady() + 1200
+    assert engine.lease_service.renew("main", lease.id).lease.expires_at == engine.clock.steady() + 600
+    assert engine.lease_service.renew("main", lease.id, 1200.0).lease.expires_at == engine.clock.steady() + 1200
     engine.clock.advance(1100)
-    renewed = engine.leasing.renew("main", lease.id, 86400.0)
+    renewed = engine.lease_service.renew("main", lease.id, 86400.0)
     assert (renewed.lease.expires_at, renewed.renewable) == (end, False)
     assert [e for e in engine.emitted if isinstance(e, LeaseRenewed)] == [
         LeaseRenewed(agent="main", provider="anthropic", profile=A, lease=lease.id)
     ] * 3
     engine.clock.advance(2000)
     with pytest.raises(LeaseExpired):
-        engine.leasing.renew("main", lease.id)
+        engine.lease_service.renew("main", lease.id)
     assert engine.emitted[-2:] == [
         LeaseRevoked(agent="main", provider="anthropic", profile=A, reason="max_ttl", lease=lease.id),
         RenewalDenied(agent="main", lease=lease.id, reason="LEASE_EXPIRED"),
     ]
     with pytest.raises(LeaseNotFound):
-        engine.leasing.renew("main", lease.id)
+        engine.lease_service.renew("main", lease.id)
 
 
 async def test_a_renewal_ends_with_the_credential(engine: Engine) -> None:
     """And `renewable` says whether another would gain anything."""
     engine.put(profile(A, expires_at=engine.clock.now() + 1000))
-    first = engine.leasing.acquire("main", ANY)
+    first = engine.lease_service.acquire("main", ANY)
     assert first.renewable
     engine.clock.advance(500)
-    granted = engine.leasing.renew("main", first.lease.id)
+    granted = engine.lease_service.renew("main", first.lease.id)
     assert granted.lease.expires_at == engine.clock.steady() + 500
     assert not granted.renewable
     engine.put(profile(A, "new", expires_at=engine.clock.now() + 86400))
-    granted = engine.leasing.renew("main", first.lease.id)
+    granted = engine.lease_service.renew("main", first.lease.id)
     assert granted.lease.expires_at == engine.clock.steady() + 900
     assert granted.renewable
 
 
 async def test_a_renewal_returns_the_newest_material(engine: Engine) -> None:
     """With a greater version."""
-    granted = engine.leasing.acquire("main", replace(ANY, profile=A))
+    granted = engine.lease_service.acquire("main", replace(ANY, profile=A))
     engine.put(profile(A, "rotated"), profile(B, "secret-b"))
-    renewed = engine.leasing.renew("main", granted.lease.id)
+    renewed = engine.lease_service.renew("main", granted.lease.id)
     assert renewed.held.profile.secret == SecretValue("rotated")
     assert renewed.held.version > granted.held.version
     assert renewed.lease.id == granted.lease.id
@@ -289,7 +289,7 @@ async def test_a_credential_that_expired_a_moment_ago_is_not_renewed_on(engine: 
     lease = acquire(engine)
     engine.put(profile(A, "short", expires_at=engine.clock.now() + 10), profile(B))
     engine.clock.advance(10)
-    renewed = engine.leasing.renew("main", lease.id)
+    renewed = engine.lease_service.renew("main", lease.id)
     assert (renewed.lease.profile, renewed.lease.expires_at) == (B, engine.clock.steady() + 900)
 
 
@@ -299,19 +299,19 @@ async def test_a_renewal_for_nothing_is_refused_and_changes_nothing(engine: Engi
     lease = acquire(engine)
     engine.put(profile(A, None), profile(B))
     with pytest.raises(InvalidArgument):
-        engine.leasing.renew("main", lease.id, ttl)
-    assert list(engine.leasing.living()) == [lease]
+        engine.lease_service.renew("main", lease.id, ttl)
+    assert list(engine.lease_service.living()) == [lease]
 
 
 async def test_a_lease_is_its_agents_alone(engine: Engine) -> None:
     """To another agent it does not exist."""
     lease = acquire(engine)
     with pytest.raises(LeaseNotFound):
-        engine.leasing.renew("other", lease.id)
+        engine.lease_service.renew("other", lease.id)
     with pytest.raises(LeaseNotFound):
-        engine.leasing.report("other", lease.id, Outcome.AUTH)
-    engine.leasing.revoke("other", lease.id)
-    assert engine.leasing.renew("main", lease.id).lease.profile == A
+        engine.lease_service.report("other", lease.id, Outcome.AUTH)
+    engine.lease_service.revoke("other", lease.id)
+    assert engine.lease_service.renew("main", lease.id).lease.profile == A
 
 
 # -- failover of leases without a stream -------------------------------------------------------------------------------
@@ -324,11 +324,11 @@ def fail(engine: Engine, profile_id: str, how: str) -> None:
         return
     lease = acquire(engine, profile=profile_id)
     outcome = {"rejection": Outcome.AUTH, "cooldown": Outcome.RATE_LIMIT, "billing": Outcome.BILLING}[how]
-    engine.leasing.report("main", lease.id, outcome)
+    engine.lease_service.report("main", lease.id, outcome)
     if outcome is Outcome.BILLING:
         engine.clock.advance(MINUTE)
-        engine.leasing.report("main", lease.id, outcome)
-    engine.leasing.revoke("main", lease.id)
+        engine.lease_service.report("main", lease.id, outcome)
+    engine.lease_service.revoke("main", lease.id)
 
 
 @pytest.mark.parametrize("how", ["vanish", "rejection", "cooldown", "billing"])
@@ -336,11 +336,11 @@ async def test_a_lease_moves_when_it_is_renewed(engine: Engine, how: str) -> Non
     """Not before: until then its holder works with what it was given. The lease stays the same, but for its profile."""
     lease = acquire(engine)
     fail(engine, A, how)
-    assert list(engine.leasing.living()) == [lease]
-    renewed = engine.leasing.renew("main", lease.id)
+    assert list(engine.lease_service.living()) == [lease]
+    renewed = engine.lease_service.renew("main", lease.id)
     assert (renewed.lease.id, renewed.lease.profile, renewed.held.profile.id) == (lease.id, B, B)
     assert renewed.lease.max_expires_at == lease.max_expires_at
-    assert [held.profile for held in restarted(engine).leasing.living()] == [B]
+    assert [held.profile for held in restarted(engine).lease_service.living()] == [B]
 
 
 @pytest.mark.parametrize("how", ["rejection", "billing"])
@@ -349,17 +349,17 @@ async def test_a_lease_on_a_named_profile_never_moves(engine: Engine, how: str) 
     lease = acquire(engine, profile=A)
     fail(engine, A, how)
     with pytest.raises(NoUsableProfile):
-        engine.leasing.renew("main", lease.id)
-    assert list(engine.leasing.living()) == [lease]
+        engine.lease_service.renew("main", lease.id)
+    assert list(engine.lease_service.living()) == [lease]
     engine.put(profile(A, "new"), profile(B))
-    assert engine.leasing.renew("main", lease.id).lease.profile == A
+    assert engine.lease_service.renew("main", lease.id).lease.profile == A
 
 
 async def test_a_named_profile_in_cooldown_serves_on(engine: Engine) -> None:
     """There is nothing else that could."""
     lease = acquire(engine, profile=A)
     fail(engine, A, "cooldown")
-    assert engine.leasing.renew("main", lease.id).lease.profile == A
+    assert engine.lease_service.renew("main", lease.id).lease.profile == A
 
 
 async def test_when_everything_cools_a_lease_stays_or_goes_to_the_soonest(engine: Engine) -> None:
@@ -368,7 +368,7 @@ async def test_when_everything_cools_a_lease_stays_or_goes_to_the_soonest(engine
     fail(engine, A, "cooldown")
     engine.clock.advance(10)
     fail(engine, B, "cooldown")
-    assert engine.leasing.renew("main", lease.id).lease.profile == A
+    assert engine.lease_service.renew("main", lease.id).lease.profile == A
 
 
 async def test_when_nothing_can_serve_the_renewal_says_why(engine: Engine) -> None:
@@ -377,7 +377,7 @@ async def test_when_nothing_can_serve_the_renewal_says_why(engine: Engine) -> No
     for one in (A, B):
         fail(engine, one, "rejection")
     with pytest.raises(NoUsableProfile) as caught:
-        engine.leasing.renew("main", lease.id)
+        engine.lease_service.renew("main", lease.id)
     assert set(caught.value.metadata) == {A, B}
     assert living(engine) == [lease.id]
 
@@ -387,21 +387,23 @@ async def test_a_lease_never_carries_another_providers_secret(engine: Engine) ->
     lease = acquire(engine, profile=A)
     engine.put(replace(profile(A, "of-openai"), provider="openai"))
     with pytest.raises(BrokerError):
-        engine.leasing.renew("main", lease.id)
+        engine.lease_service.renew("main", lease.id)
     with pytest.raises(LeaseNotFound):
-        engine.leasing.look(lease.id)
+        engine.lease_service.look(lease.id)
     with pytest.raises(LeaseNotFound):
-        engine.leasing.report("main", lease.id, Outcome.AUTH)
+        engine.lease_service.report("main", lease.id, Outcome.AUTH)
 
 
 async def test_an_agents_own_profile_takes_over_from_everybodys(engine: Engine) -> None:
     """For its leases, at the next renewal; and back when it goes."""
     mine, others = acquire(engine, profile=A), acquire(engine, "other", profile=A)
     engine.put(profile(A, "secret-a"), profile(A, "own", agent="main"), profile(B))
-    secrets = [engine.leasing.renew(agent, i).held.profile.secret for agent, i in (("main", mine.id), ("other", others.id))]
+    secrets = [
+        engine.lease_service.renew(agent, i).held.profile.secret for agent, i in (("main", mine.id), ("other", others.id))
+    ]
     assert secrets == [SecretValue("own"), SecretValue("secret-a")]
     engine.put(profile(A, "secret-a"), profile(B))
-    assert engine.leasing.renew("main", mine.id).held.profile.secret == SecretValue("secret-a")
+    assert engine.lease_service.renew("main", mine.id).held.profile.secret == SecretValue("secret-a")
 
 
 # -- report ------------------------------------------------------------------------------------------------------------
@@ -411,9 +413,9 @@ async def test_a_rate_limit_cools_down_and_the_lease_moves_on(alone: Engine) -> 
     """`changed`: another profile serves the lease now, so that trying again makes sense."""
     engine = alone
     lease = acquire(engine)
-    assert engine.leasing.report("main", lease.id, Outcome.RATE_LIMIT) is True
-    assert engine.standings.usage(("", A)).cooldown_until == engine.clock.now() + MINUTE
-    assert engine.leasing.renew("main", lease.id).lease.profile == B
+    assert engine.lease_service.report("main", lease.id, Outcome.RATE_LIMIT) is True
+    assert engine.registry.usage(("", A)).cooldown_until == engine.clock.now() + MINUTE
+    assert engine.lease_service.renew("main", lease.id).lease.profile == B
     reported = OutcomeReported(agent="main", provider="anthropic", profile=A, outcome="rate_limit", lease=lease.id)
     moved = LeaseMoved(agent="main", provider="anthropic", before=A, profile=B, lease=lease.id)
     assert [event for event in engine.emitted if isinstance(event, (OutcomeReported, LeaseMoved))] == [reported, moved]
@@ -432,9 +434,9 @@ async def test_an_outcome_costs_what_the_rules_say(
     """And it is stored when the report is answered. S5: the first billing failure is a cooldown."""
     engine = alone
     lease = acquire(engine)
-    engine.leasing.report("main", lease.id, outcome, retry_after=retry_after)
+    engine.lease_service.report("main", lease.id, outcome, retry_after=retry_after)
     engine.store.crash()
-    usage = engine.store.load().usage.get(("", A), engine.standings.usage(("", A)))
+    usage = engine.store.load().usage.get(("", A), engine.registry.usage(("", A)))
     now = engine.clock.now()
     assert (usage.cooldown_until, usage.disabled_until) == (cooldown and now + cooldown, disabled and now + disabled)
     assert bool(usage.rejected) == (outcome is Outcome.AUTH)
@@ -444,7 +446,7 @@ async def test_a_rejected_key_serves_nobody_until_it_is_replaced(alone: Engine) 
     """New material clears the rejection; the same material, listed again or gone and back, does not."""
     engine = alone
     lease = acquire(engine)
-    assert engine.leasing.report("main", lease.id, Outcome.AUTH) is True
+    assert engine.lease_service.report("main", lease.id, Outcome.AUTH) is True
     engine.put(profile(A, "secret-a"))
     with pytest.raises(NoUsableProfile):
         acquire(engine)
@@ -460,8 +462,8 @@ async def test_the_last_profile_has_nowhere_to_go(engine: Engine) -> None:
     """Nothing changed, so trying again makes no sense; the lease is not ended for it."""
     engine.put(profile(A))
     lease = acquire(engine)
-    assert engine.leasing.report("main", lease.id, Outcome.RATE_LIMIT) is False
-    assert engine.leasing.report("main", lease.id, Outcome.AUTH) is False
+    assert engine.lease_service.report("main", lease.id, Outcome.RATE_LIMIT) is False
+    assert engine.lease_service.report("main", lease.id, Outcome.AUTH) is False
     assert living(engine) == [lease.id]
 
 
@@ -469,34 +471,34 @@ async def test_success_heals(alone: Engine) -> None:
     """What was held against the profile is gone; without anything to heal, nothing is written."""
     engine = alone
     lease = acquire(engine, profile=A)
-    engine.leasing.report("main", lease.id, Outcome.RATE_LIMIT)
-    assert engine.leasing.report("main", lease.id, Outcome.OK) is False
-    assert not engine.standings.usage(("", A)).cooling(engine.clock.now())
-    usage = engine.standings.usage(("", A))
-    engine.leasing.report("main", lease.id, Outcome.OK)
-    assert engine.standings.usage(("", A)) == usage
+    engine.lease_service.report("main", lease.id, Outcome.RATE_LIMIT)
+    assert engine.lease_service.report("main", lease.id, Outcome.OK) is False
+    assert not engine.registry.usage(("", A)).cooling(engine.clock.now())
+    usage = engine.registry.usage(("", A))
+    engine.lease_service.report("main", lease.id, Outcome.OK)
+    assert engine.registry.usage(("", A)) == usage
 
 
 async def test_an_outcome_of_older_material_says_nothing_of_the_new(alone: Engine) -> None:
     """A request that was under way during a rotation does not condemn the key that replaced its own."""
     engine = alone
-    granted = engine.leasing.acquire("main", replace(ANY, profile=A))
+    granted = engine.lease_service.acquire("main", replace(ANY, profile=A))
     engine.put(profile(A, "rotated"), profile(B))
-    assert engine.leasing.report("main", granted.lease.id, Outcome.AUTH, version=granted.held.version) is True
-    assert engine.standings.usage(("", A)).rejected == ""
-    now = engine.leasing.renew("main", granted.lease.id)
-    engine.leasing.report("main", granted.lease.id, Outcome.AUTH, version=now.held.version)
-    assert engine.standings.usage(("", A)).rejected
+    assert engine.lease_service.report("main", granted.lease.id, Outcome.AUTH, version=granted.held.version) is True
+    assert engine.registry.usage(("", A)).rejected == ""
+    now = engine.lease_service.renew("main", granted.lease.id)
+    engine.lease_service.report("main", granted.lease.id, Outcome.AUTH, version=now.held.version)
+    assert engine.registry.usage(("", A)).rejected
 
 
 async def test_a_volley_of_failures_is_counted_against_the_one_that_failed(alone: Engine) -> None:
     """Ten requests under way with one key, ten refusals: its siblings, found in the same listing, stay untouched."""
     engine = alone
     engine.put(*(profile(f"anthropic:{n}") for n in range(5)))
-    granted = engine.leasing.acquire("main", ANY)
+    granted = engine.lease_service.acquire("main", ANY)
     for _ in range(10):
-        assert engine.leasing.report("main", granted.lease.id, Outcome.AUTH, version=granted.held.version) is True
-    rejected = [c.id for _, c in engine.standings.all() if c.usage.rejected]
+        assert engine.lease_service.report("main", granted.lease.id, Outcome.AUTH, version=granted.held.version) is True
+    rejected = [c.id for _, c in engine.registry.all() if c.usage.rejected]
     assert rejected == [granted.lease.profile]
 
 
@@ -504,24 +506,24 @@ async def test_a_report_on_a_lease_whose_profile_is_gone_finds_another(engine: E
     """And is counted against nobody."""
     lease = acquire(engine)
     engine.put(profile(B))
-    assert engine.leasing.report("main", lease.id, Outcome.AUTH) is True
-    assert engine.standings.usage(("", B)).rejected == ""
-    assert engine.leasing.renew("main", lease.id).lease.profile == B
+    assert engine.lease_service.report("main", lease.id, Outcome.AUTH) is True
+    assert engine.registry.usage(("", B)).rejected == ""
+    assert engine.lease_service.renew("main", lease.id).lease.profile == B
 
 
 async def test_a_report_on_no_lease_is_refused(engine: Engine) -> None:
     """Ended, or never there."""
     with pytest.raises(LeaseNotFound):
-        engine.leasing.report("main", "none", Outcome.OK)
+        engine.lease_service.report("main", "none", Outcome.OK)
 
 
 async def test_an_agents_own_profile_has_its_own_record(engine: Engine) -> None:
     """A refusal of its key says nothing of everybody's key of the same id."""
     engine.put(profile(A), profile(A, "own", agent="main"))
     lease = acquire(engine)
-    engine.leasing.report("main", lease.id, Outcome.AUTH)
-    assert engine.standings.usage(("main", A)).rejected
-    assert not engine.standings.usage(("", A)).rejected
+    engine.lease_service.report("main", lease.id, Outcome.AUTH)
+    assert engine.registry.usage(("main", A)).rejected
+    assert not engine.registry.usage(("", A)).rejected
     assert acquire(engine, "other").profile == A
     with pytest.raises(NoUsableProfile):
         acquire(engine)
@@ -534,28 +536,28 @@ async def test_revoking_is_idempotent(engine: Engine) -> None:
     """The first ends the lease, and says so once; what was never there is no error."""
     lease = acquire(engine)
     for _ in range(3):
-        engine.leasing.revoke("main", lease.id)
-    engine.leasing.revoke("main", "never there")
+        engine.lease_service.revoke("main", lease.id)
+    engine.lease_service.revoke("main", "never there")
     ends = [e for e in engine.emitted if isinstance(e, LeaseRevoked)]
     assert ends == [LeaseRevoked(agent="main", provider="anthropic", profile=A, reason="revoked", lease=lease.id)]
-    assert engine.leasing.count() == (0, 0)
-    assert restarted(engine).leasing.count() == (0, 0)
+    assert engine.lease_service.count() == (0, 0)
+    assert restarted(engine).lease_service.count() == (0, 0)
 
 
 async def test_time_ends_leases(engine: Engine) -> None:
     """Each at its instant, with the reason: it was not renewed, or could not be any more."""
     acquire(engine, ttl=60.0)
     acquire(engine, ttl=3600.0)
-    assert engine.leasing.tick() == engine.clock.steady() + 60
+    assert engine.lease_service.tick() == engine.clock.steady() + 60
     engine.clock.advance(59.9)
-    engine.leasing.tick()
-    assert engine.leasing.count() == (2, 0)
+    engine.lease_service.tick()
+    assert engine.lease_service.count() == (2, 0)
     engine.clock.advance(0.1)
     assert living(engine) != []
-    assert engine.leasing.tick() == engine.clock.steady() + 3540
-    assert engine.leasing.count() == (1, 0)
+    assert engine.lease_service.tick() == engine.clock.steady() + 3540
+    assert engine.lease_service.count() == (1, 0)
     engine.clock.advance(1e9)
-    assert engine.leasing.tick() == float("inf")
+    assert engine.lease_service.tick() == float("inf")
     assert [e.reason for e in engine.emitted if isinstance(e, LeaseRevoked)] == ["expired", "max_ttl"]
 
 
@@ -581,48 +583,48 @@ async def test_an_operator_lists_and_revokes_what_matches_all(engine: Engine, as
         acquire(engine, profile=A), acquire(engine, profile=B), acquire(engine, "other", profile=A),
         acquire(engine, provider="openai"),
     ]  # fmt: skip
-    engine.leasing.renew("main", leases[0].id)
+    engine.lease_service.renew("main", leases[0].id)
     if "lease_id" in asked:
         asked = {**asked, "lease_id": leases[int(asked["lease_id"])].id}
     else:
         assert living(engine, **asked) == [leases[n].id for n in ended]
-    assert engine.leasing.revoke_matching(**asked) == len(ended)
+    assert engine.lease_service.revoke_matching(**asked) == len(ended)
     assert living(engine) == [lease.id for n, lease in enumerate(leases) if n not in ended]
-    assert engine.leasing.revoke_matching(**asked) == 0
+    assert engine.lease_service.revoke_matching(**asked) == 0
 
 
 async def test_revoking_everything_must_be_said(engine: Engine) -> None:
     """No condition is no wish."""
     acquire(engine)
     with pytest.raises(InvalidArgument):
-        engine.leasing.revoke_matching()
-    assert engine.leasing.count() == (1, 0)
+        engine.lease_service.revoke_matching()
+    assert engine.lease_service.count() == (1, 0)
 
 
 async def test_leases_may_end_while_they_are_listed(engine: Engine) -> None:
     """A listing is of the moment in which it began."""
     ids = [acquire(engine).id for _ in range(5)]
     seen = []
-    for lease in engine.leasing.living():
+    for lease in engine.lease_service.living():
         seen.append(lease.id)
-        engine.leasing.revoke_matching(agent="main")
+        engine.lease_service.revoke_matching(agent="main")
     assert seen == ids
 
 
 async def test_draining_grants_nothing_more_and_keeps_what_is_stored(engine: Engine) -> None:
     """Streams are told to look for another broker; other leases are renewed on and are there after the restart."""
     lease = acquire(engine)
-    with engine.leasing.stream("main", ANY):
-        engine.leasing.drain()
-        for ask in (engine.leasing.acquire, engine.leasing.stream):
+    with engine.lease_service.stream("main", ANY):
+        engine.lease_service.drain()
+        for ask in (engine.lease_service.acquire, engine.lease_service.stream):
             with pytest.raises(ShuttingDown):
                 ask("main", ANY)
-        assert engine.leasing.count() == (1, 0)
+        assert engine.lease_service.count() == (1, 0)
     assert [e.reason for e in engine.emitted if isinstance(e, LeaseRevoked)] == ["shutting_down"]
-    assert engine.leasing.renew("main", lease.id).lease.profile == lease.profile
+    assert engine.lease_service.renew("main", lease.id).lease.profile == lease.profile
     again = restarted(engine)
     again.put(profile(A), profile(B))
-    assert again.leasing.renew("main", lease.id).lease.id == lease.id
+    assert again.lease_service.renew("main", lease.id).lease.id == lease.id
 
 
 # -- restart -----------------------------------------------------------------------------------------------------------
@@ -631,15 +633,15 @@ async def test_draining_grants_nothing_more_and_keeps_what_is_stored(engine: Eng
 async def test_a_restart_ends_no_lease(engine: Engine) -> None:
     """Nor changes it; a stream's ends with the stream."""
     lease = acquire(engine, ttl=600.0)
-    with engine.leasing.stream("main", ANY):
+    with engine.lease_service.stream("main", ANY):
         again = restarted(engine)
-    assert list(again.leasing.living()) == [lease]
+    assert list(again.lease_service.living()) == [lease]
     again.put(profile(A, "secret-a"), profile(B, "secret-b"))
     engine.clock.advance(100)
-    assert again.leasing.renew("main", lease.id).lease.expires_at == engine.clock.steady() + 600
+    assert again.lease_service.renew("main", lease.id).lease.expires_at == engine.clock.steady() + 600
     engine.clock.advance(600)
-    again.leasing.tick()
-    assert again.leasing.count() == (0, 0)
+    again.lease_service.tick()
+    assert again.lease_service.count() == (0, 0)
 
 
 async def test_a_lease_is_stored_within_milliseconds(engine: Engine) -> None:
@@ -650,10 +652,10 @@ async def test_a_lease_is_stored_within_milliseconds(engine: Engine) -> None:
             await asyncio.sleep(0.001)
     assert engine.store.load().leases == (lease,)
     engine.clock.advance(10)
-    renewed = engine.leasing.renew("main", lease.id)
+    renewed = engine.lease_service.renew("main", lease.id)
     engine.store.crash()
     assert engine.store.load().leases == (renewed.lease,)
-    engine.leasing.revoke("main", lease.id)
+    engine.lease_service.revoke("main", lease.id)
     engine.store.crash()
     assert engine.store.load().leases == ()
 
@@ -678,10 +680,10 @@ async def test_what_policy_no_longer_allows_ends_with_the_restart(engine: Engine
     """Also in the store."""
     lease = acquire(engine)
     again = restarted(engine, agents=policy)
-    assert again.leasing.count() == (0, 0)
+    assert again.lease_service.count() == (0, 0)
     assert again.emitted == [LeaseRevoked(agent="main", provider="anthropic", profile=A, reason="policy", lease=lease.id)]
     with pytest.raises(LeaseNotFound):
-        again.leasing.renew("main", lease.id)
+        again.lease_service.renew("main", lease.id)
     again.store.flush()
     assert again.store.load().leases == ()
 
@@ -690,7 +692,7 @@ async def test_a_lease_of_a_provider_that_is_configured_no_more_ends(engine: Eng
     """Nothing would know how its requests look."""
     acquire(engine)
     again = restarted(engine, providers={"openai": engine.catalog.providers["openai"]})
-    assert again.leasing.count() == (0, 0)
+    assert again.lease_service.count() == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -709,8 +711,8 @@ async def test_a_provider_without_a_list_of_requests_is_not_brokered(facts: dict
     engine.put(profile("acme:a"))
     for agent, delivery in (("main", "brokered"), ("token-only", "brokered"), ("token-only", "")):
         with pytest.raises(DeliveryNotAllowed, match=why):
-            engine.leasing.acquire(agent, Request(provider="acme", delivery=delivery))
-    assert not engine.leasing.acquire("main", Request(provider="acme")).lease.brokered
+            engine.lease_service.acquire(agent, LeaseRequest(provider="acme", delivery=delivery))
+    assert not engine.lease_service.acquire("main", LeaseRequest(provider="acme")).lease.brokered
 
 
 async def test_a_brokered_lease_ends_with_the_restart_that_takes_its_list_away() -> None:
@@ -719,12 +721,12 @@ async def test_a_brokered_lease_ends_with_the_restart_that_takes_its_list_away()
     both = frozenset(Delivery)
     engine = Engine(providers={"acme": acme}, deliveries=both)
     engine.put(profile("acme:a"))
-    lease = engine.leasing.acquire("main", Request(provider="acme", delivery="brokered")).lease
+    lease = engine.lease_service.acquire("main", LeaseRequest(provider="acme", delivery="brokered")).lease
     engine.store.flush()
     kept = restarted(engine, providers={"acme": acme}, deliveries=both)
-    assert [one.id for one in kept.leasing.living()] == [lease.id]
+    assert [one.id for one in kept.lease_service.living()] == [lease.id]
     ended = restarted(engine, providers={"acme": replace(acme, requests=())}, deliveries=both)
-    assert ended.leasing.count() == (0, 0)
+    assert ended.lease_service.count() == (0, 0)
 
 
 async def test_after_a_restart_a_source_that_is_not_read_yet_costs_no_lease(engine: Engine) -> None:
@@ -732,9 +734,9 @@ async def test_after_a_restart_a_source_that_is_not_read_yet_costs_no_lease(engi
     lease = acquire(engine, profile=A)
     again = restarted(engine, sources=(FakeSource("slow"),))
     with pytest.raises(SourceNotSynced):
-        again.leasing.renew("main", lease.id)
+        again.lease_service.renew("main", lease.id)
     again.put(profile(A, "secret-a"))
-    assert again.leasing.renew("main", lease.id).held.profile.secret == SecretValue("secret-a")
+    assert again.lease_service.renew("main", lease.id).held.profile.secret == SecretValue("secret-a")
 
 
 # -- clocks ------------------------------------------------------------------------------------------------------------
@@ -744,18 +746,18 @@ async def test_after_a_restart_a_source_that_is_not_read_yet_costs_no_lease(engi
 async def test_a_jump_of_the_wall_clock_leaves_what_is_left_of_a_lease(engine: Engine, by: float) -> None:
     """Only its wall-clock instants move; that is what is stored, too."""
     lease = acquire(engine, ttl=600.0)
-    before = engine.leasing.offset()
+    before = engine.lease_service.offset()
     engine.clock.jump_wall(by)
     engine.expiring.turn()
-    assert engine.leasing.offset() == before + by
-    assert engine.leasing.look(lease.id).offset == before + by
-    assert list(restarted(engine).leasing.living()) == [lease]
+    assert engine.lease_service.offset() == before + by
+    assert engine.lease_service.look(lease.id).offset == before + by
+    assert list(restarted(engine).lease_service.living()) == [lease]
     engine.clock.advance(599)
     engine.expiring.turn()
-    assert engine.leasing.count() == (1, 0)
+    assert engine.lease_service.count() == (1, 0)
     engine.clock.advance(1)
     engine.expiring.turn()
-    assert engine.leasing.count() == (0, 0)
+    assert engine.lease_service.count() == (0, 0)
 
 
 # -- bounds ------------------------------------------------------------------------------------------------------------
@@ -764,18 +766,18 @@ async def test_a_jump_of_the_wall_clock_leaves_what_is_left_of_a_lease(engine: E
 async def test_leases_by_the_thousand_that_ended_cost_nothing(engine: Engine) -> None:
     """The agenda is as long as what lives, not as what was."""
     for _ in range(20_000):
-        engine.leasing.revoke("main", engine.leasing.acquire("main", ANY).lease.id)
+        engine.lease_service.revoke("main", engine.lease_service.acquire("main", ANY).lease.id)
         engine.emitted.clear()
-    assert engine.leasing.count() == (0, 0)
-    assert len(engine.leasing.agenda) < 1100
+    assert engine.lease_service.count() == (0, 0)
+    assert len(engine.lease_service.deadlines) < 1100
 
 
 async def test_a_lease_that_is_renewed_forever_is_one(engine: Engine) -> None:
     """Nor do renewals pile up."""
     lease = acquire(engine)
     for n in range(5000):
-        engine.leasing.renew("main", lease.id, 900.0 + n % 7)
-    assert len(engine.leasing.agenda) < 1100
+        engine.lease_service.renew("main", lease.id, 900.0 + n % 7)
+    assert len(engine.lease_service.deadlines) < 1100
 
 
 async def test_modes_do_not_matter(engine: Engine) -> None:
@@ -796,11 +798,11 @@ async def test_a_token_is_found_by_its_digest_and_is_nowhere_else() -> None:
     """The holder has it, this process knows it; what is stored, told and printed does not tell it."""
     engine = Engine(deliveries=frozenset(Delivery))
     engine.put(profile(A, "secret-a"))
-    granted = engine.leasing.acquire("main", BROKERED)
+    granted = engine.lease_service.acquire("main", BROKERED)
     assert granted.token is not None
     token = granted.token.reveal()
     assert granted.lease.token == digest(token)
-    assert engine.leasing.renew("main", granted.lease.id).token == granted.token
+    assert engine.lease_service.renew("main", granted.lease.id).token == granted.token
     engine.store.flush()
     seen = repr((granted, engine.emitted, engine.store.load(), vars(engine.store)))
     assert token not in seen
@@ -811,22 +813,22 @@ async def test_a_policy_may_allow_tokens_alone() -> None:
     """Who asks for nothing is given one; a raw lease of before ends with the policy that allowed it."""
     engine = Engine(deliveries=frozenset(Delivery))
     engine.put(profile(A, "secret-a"))
-    raw = engine.leasing.acquire("main", ANY).lease
-    token = engine.leasing.acquire("main", BROKERED).lease
+    raw = engine.lease_service.acquire("main", ANY).lease
+    token = engine.lease_service.acquire("main", BROKERED).lease
     policy = replace(ANYTHING, deliveries=(Delivery.BROKERED,))
     after = restarted(engine, agents={"main": policy}, deliveries=frozenset(Delivery))
     after.put(profile(A, "secret-a"))
     assert (raw.delivery, living(after)) == (Delivery.RAW, [token.id])
-    assert after.leasing.acquire("main", ANY).lease.brokered
+    assert after.lease_service.acquire("main", ANY).lease.brokered
     with pytest.raises(DeliveryNotAllowed):
-        after.leasing.acquire("main", replace(ANY, delivery="raw"))
+        after.lease_service.acquire("main", replace(ANY, delivery="raw"))
 
 
 async def test_without_a_gateway_there_are_no_tokens() -> None:
     """Also those of before end, when it is gone."""
     engine = Engine(deliveries=frozenset(Delivery))
     engine.put(profile(A, "secret-a"))
-    engine.leasing.acquire("main", BROKERED)
+    engine.lease_service.acquire("main", BROKERED)
     after = restarted(engine)
     assert living(after) == []
 
@@ -839,11 +841,11 @@ async def test_that_no_gateway_runs_is_said_apart_from_what_a_policy_refuses(del
     without.put(profile(A))
     beside.put(profile(A))
     with pytest.raises(DeliveryNotAllowed, match="no gateway runs") as refused:
-        without.leasing.acquire("main", BROKERED)
+        without.lease_service.acquire("main", BROKERED)
     assert refused.value.metadata == {"cause": "no_gateway"}
     if Delivery.BROKERED not in deliveries:
         with pytest.raises(DeliveryNotAllowed) as refused:
-            beside.leasing.acquire("main", BROKERED)
+            beside.lease_service.acquire("main", BROKERED)
         assert "cause" not in refused.value.metadata
 
 
@@ -853,22 +855,22 @@ async def test_there_are_no_tokens_for_a_provider_without_an_address() -> None:
         agents={"main": replace(ANYTHING, deliveries=(Delivery.BROKERED, Delivery.RAW))}, deliveries=frozenset(Delivery)
     )
     engine.put(profile("microsoft-foundry:a"))
-    asked = Request(provider="microsoft-foundry")
+    asked = LeaseRequest(provider="microsoft-foundry")
     with pytest.raises(DeliveryNotAllowed, match="base_url"):
-        engine.leasing.acquire("main", replace(asked, delivery="brokered"))
-    assert engine.leasing.acquire("main", asked).lease.delivery is Delivery.RAW
+        engine.lease_service.acquire("main", replace(asked, delivery="brokered"))
+    assert engine.lease_service.acquire("main", asked).lease.delivery is Delivery.RAW
 
 
 async def test_what_an_agent_reports_of_the_gateway_counts_for_nothing() -> None:
     """The gateway has seen it, and its own refusals say nothing of a key. The agent learns whether to try again."""
     engine = Engine(deliveries=frozenset(Delivery), order={"anthropic": (A, B)})
     engine.put(profile(A, "secret-a"), profile(B, "secret-b"))
-    granted = engine.leasing.acquire("main", BROKERED)
+    granted = engine.lease_service.acquire("main", BROKERED)
     for outcome in (Outcome.AUTH, Outcome.RATE_LIMIT, Outcome.BILLING):
-        assert engine.leasing.report("main", granted.lease.id, outcome, version=granted.held.version) is False
-    assert engine.standings.usage(("", A)).error_count == 0
+        assert engine.lease_service.report("main", granted.lease.id, outcome, version=granted.held.version) is False
+    assert engine.registry.usage(("", A)).error_count == 0
     engine.reporting.note(granted.held, Outcome.RATE_LIMIT, agent="main")
-    assert engine.leasing.report("main", granted.lease.id, Outcome.RATE_LIMIT, version=granted.held.version) is True
+    assert engine.lease_service.report("main", granted.lease.id, Outcome.RATE_LIMIT, version=granted.held.version) is True
 
 
 async def test_a_named_holder_of_tokens_has_one_lease(engine: Engine) -> None:
@@ -876,16 +878,16 @@ async def test_a_named_holder_of_tokens_has_one_lease(engine: Engine) -> None:
     no holder, and after a restart the token is another, for the broker knows the old one no more."""
     engine = restarted(engine, deliveries=frozenset(Delivery))
     engine.put(profile(A, "secret-a"), profile(B, "secret-b"))
-    asked = Request(profile=A, delivery="brokered", holder="key")
-    tokens = {engine.leasing.acquire("main", asked).token for _ in range(5)}
+    asked = LeaseRequest(profile=A, delivery="brokered", holder="key")
+    tokens = {engine.lease_service.acquire("main", asked).token for _ in range(5)}
     assert len(tokens) == 1
-    assert engine.leasing.count() == (1, 0)
-    assert engine.leasing.acquire("main", replace(asked, holder="other")).token not in tokens
-    assert engine.leasing.acquire("other", asked).token not in tokens
-    assert engine.leasing.count() == (3, 0)
+    assert engine.lease_service.count() == (1, 0)
+    assert engine.lease_service.acquire("main", replace(asked, holder="other")).token not in tokens
+    assert engine.lease_service.acquire("other", asked).token not in tokens
+    assert engine.lease_service.count() == (3, 0)
     for _ in range(3):
-        engine.leasing.acquire("main", replace(asked, delivery="raw"))
-    assert engine.leasing.count() == (6, 0)
+        engine.lease_service.acquire("main", replace(asked, delivery="raw"))
+    assert engine.lease_service.count() == (6, 0)
     again = restarted(engine, deliveries=frozenset(Delivery))
     again.put(profile(A, "secret-a"), profile(B, "secret-b"))
-    assert again.leasing.acquire("main", asked).token not in tokens
+    assert again.lease_service.acquire("main", asked).token not in tokens

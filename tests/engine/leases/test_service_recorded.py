@@ -9,7 +9,7 @@ from equabot_broker.domain.cooldowns import Outcome
 from equabot_broker.domain.errors import AuditUnavailable, ProviderUnknown
 from equabot_broker.domain.policies import AgentPolicy
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.engine.leases.messages import Request
+from equabot_broker.engine.leases.messages import LeaseRequest
 from equabot_broker.engine.leases.streams import NoticeKind
 from equabot_broker.telemetry.events import (
     LeaseDenied,
@@ -24,7 +24,7 @@ from tests.fakes.audit import MemoryAudit
 from tests.fakes.engine import Engine, profile
 
 A, B = "anthropic:a", "anthropic:b"
-ANY = Request(provider="anthropic", session="talk")
+ANY = LeaseRequest(provider="anthropic", session="talk")
 
 
 @pytest.fixture
@@ -44,52 +44,52 @@ def engine(audit: MemoryAudit) -> Engine:
 async def test_what_cannot_be_recorded_is_not_granted(engine: Engine, audit: MemoryAudit) -> None:
     """No lease, nothing stored, nobody counts it as granted; it is a denial with a reason, and works again by itself."""
     audit.fault = "disk full"
-    for grant in (engine.leasing.acquire, engine.leasing.stream):
+    for grant in (engine.lease_service.acquire, engine.lease_service.stream):
         with pytest.raises(AuditUnavailable, match="disk full"):
             grant("main", ANY)
     engine.store.flush()
-    assert engine.leasing.count() == (0, 0)
+    assert engine.lease_service.count() == (0, 0)
     assert engine.store.load().leases == ()
     denied = LeaseDenied(agent="main", provider="anthropic", reason="AUDIT_UNAVAILABLE", session="talk")
     assert [event for event in engine.emitted if isinstance(event, (LeaseGranted, LeaseDenied))] == [denied, denied]
     audit.fault = ""
-    lease = engine.leasing.acquire("main", ANY).lease
+    lease = engine.lease_service.acquire("main", ANY).lease
     assert [event.lease for event in audit.heard if isinstance(event, LeaseGranted)] == [lease.id]
 
 
 async def test_a_grant_is_recorded_before_it_is_a_lease(engine: Engine, audit: MemoryAudit) -> None:
     """A crash in between leaves a record of a lease that nobody has, and never a lease without a record."""
     counts = []
-    engine.events.sinks.append(lambda event: counts.append(engine.leasing.count()) if event.granting else None)
-    lease = engine.leasing.acquire("main", ANY).lease
+    engine.events.sinks.append(lambda event: counts.append(engine.lease_service.count()) if event.granting else None)
+    lease = engine.lease_service.acquire("main", ANY).lease
     assert counts == [(0, 0)]
-    engine.leasing.revoke("main", lease.id)
+    engine.lease_service.revoke("main", lease.id)
     assert [type(event) for event in audit.heard[-2:]] == [LeaseGranted, LeaseRevoked]
 
 
 async def test_a_lease_that_is_not_renewed_lives_to_its_end(engine: Engine, audit: MemoryAudit) -> None:
     """And can be revoked: ending one needs no record."""
-    lease = engine.leasing.acquire("main", ANY).lease
+    lease = engine.lease_service.acquire("main", ANY).lease
     audit.fault = "disk full"
     engine.clock.advance(100)
     with pytest.raises(AuditUnavailable):
-        engine.leasing.renew("main", lease.id)
-    assert engine.leasing.look(lease.id).lease.expires_at == lease.expires_at
+        engine.lease_service.renew("main", lease.id)
+    assert engine.lease_service.look(lease.id).lease.expires_at == lease.expires_at
     assert [e for e in engine.emitted if isinstance(e, (LeaseRenewed, RenewalDenied))] == [
         RenewalDenied(agent="main", lease=lease.id, reason="AUDIT_UNAVAILABLE")
     ]
-    engine.leasing.revoke("main", lease.id)
-    assert engine.leasing.count() == (0, 0)
+    engine.lease_service.revoke("main", lease.id)
+    assert engine.lease_service.count() == (0, 0)
 
 
 async def test_no_lease_moves_unrecorded(engine: Engine, audit: MemoryAudit) -> None:
     """Another profile is another secret. The lease keeps its own until the move can be recorded."""
-    lease = engine.leasing.acquire("main", ANY).lease
+    lease = engine.lease_service.acquire("main", ANY).lease
     audit.fault = "disk full"
-    assert engine.leasing.report("main", lease.id, Outcome.RATE_LIMIT) is False
-    assert engine.leasing.look(lease.id).lease.profile == lease.profile
+    assert engine.lease_service.report("main", lease.id, Outcome.RATE_LIMIT) is False
+    assert engine.lease_service.look(lease.id).lease.profile == lease.profile
     audit.fault = ""
-    moved = engine.leasing.renew("main", lease.id).lease.profile
+    moved = engine.lease_service.renew("main", lease.id).lease.profile
     assert {lease.profile, moved} == {A, B}
     assert [e for e in audit.heard if isinstance(e, LeaseMoved)] == [
         LeaseMoved(agent="main", provider="anthropic", before=lease.profile, profile=moved, session="talk", lease=lease.id)
@@ -98,25 +98,25 @@ async def test_no_lease_moves_unrecorded(engine: Engine, audit: MemoryAudit) -> 
 
 async def test_a_stream_whose_move_cannot_be_recorded_stays_where_it_can_be_served(engine: Engine, audit: MemoryAudit) -> None:
     """A profile in cooldown serves where no other does: worse than moving, better than no lease."""
-    with engine.leasing.stream("main", ANY) as stream:
+    with engine.lease_service.stream("main", ANY) as stream:
         granted = await stream.next()
         audit.fault = "disk full"
-        engine.leasing.report("main", granted.lease_id, Outcome.RATE_LIMIT)
-        assert engine.leasing.count() == (1, 1)
+        engine.lease_service.report("main", granted.lease_id, Outcome.RATE_LIMIT)
+        assert engine.lease_service.count() == (1, 1)
         assert granted.grant is not None
-        assert engine.leasing.look(granted.lease_id).lease.profile == granted.grant.lease.profile
+        assert engine.lease_service.look(granted.lease_id).lease.profile == granted.grant.lease.profile
 
 
 async def test_a_stream_is_renewed_as_soon_as_that_can_be_recorded(engine: Engine, audit: MemoryAudit) -> None:
     """It has nobody who would ask again, so the broker does, well before its lease ends."""
     async with engine.running():
-        with engine.leasing.stream("main", ANY) as stream:
+        with engine.lease_service.stream("main", ANY) as stream:
             granted = await stream.next()
             assert granted.grant is not None
             asking = asyncio.ensure_future(stream.next())
             audit.fault = "disk full"
             await engine.clock.elapse(700.0)
-            assert engine.leasing.count() == (1, 1)
+            assert engine.lease_service.count() == (1, 1)
             assert not asking.done()
             audit.fault = ""
             await engine.clock.elapse(110.0)
@@ -129,7 +129,7 @@ async def test_a_stream_is_renewed_as_soon_as_that_can_be_recorded(engine: Engin
 async def test_rotated_material_goes_to_a_stream_recorded_or_not_at_all(engine: Engine, audit: MemoryAudit) -> None:
     """S8: new material is another secret. While that cannot be recorded, the stream keeps what it has."""
     async with engine.running():
-        with engine.leasing.stream("main", replace(ANY, profile=A)) as stream:
+        with engine.lease_service.stream("main", replace(ANY, profile=A)) as stream:
             await stream.next()
             asking = asyncio.ensure_future(stream.next())
             audit.fault = "disk full"
@@ -150,12 +150,12 @@ async def test_rotated_material_goes_to_a_stream_recorded_or_not_at_all(engine: 
 async def test_of_a_request_that_makes_no_sense_no_more_is_told_than_that(engine: Engine, audit: MemoryAudit) -> None:
     """Anything may stand in its fields, a misplaced secret too."""
     with pytest.raises(ProviderUnknown):
-        engine.leasing.acquire("main", Request(provider="s3cret", session="s3cret"))
+        engine.lease_service.acquire("main", LeaseRequest(provider="s3cret", session="s3cret"))
     assert audit.heard[-1] == LeaseDenied(agent="main", provider="", reason="PROVIDER_UNKNOWN")
 
 
 async def test_a_renewal_refused_is_recorded_with_the_lease_that_was_asked_for(engine: Engine, audit: MemoryAudit) -> None:
     """Whosoever it is: an agent that tries another's is worth knowing of."""
     with pytest.raises(Exception, match="no such lease"):
-        engine.leasing.renew("main", "somebody-elses")
+        engine.lease_service.renew("main", "somebody-elses")
     assert audit.heard[-1] == RenewalDenied(agent="main", lease="somebody-elses", reason="LEASE_NOT_FOUND")

@@ -11,14 +11,14 @@ from equabot_broker.domain.errors import LeaseExpired, LeaseLimit, LeaseNotFound
 from equabot_broker.domain.leases import LeaseOptions
 from equabot_broker.domain.policies import AgentPolicy, Delivery
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.engine.leases.mailboxes import News
-from equabot_broker.engine.leases.messages import Request
+from equabot_broker.engine.leases.mailboxes import LeaseChange
+from equabot_broker.engine.leases.messages import LeaseRequest
 from equabot_broker.engine.leases.streams import LeaseStream, Notice, NoticeKind
 from equabot_broker.telemetry.events import LeaseRevoked
 from tests.fakes.engine import ANYTHING, Engine, profile
 
 A, B = "anthropic:a", "anthropic:b"
-ANY = Request(provider="anthropic")
+ANY = LeaseRequest(provider="anthropic")
 GRANTED, ROTATED, RENEWED, EXPIRING, REVOKED = NoticeKind
 
 
@@ -51,7 +51,7 @@ async def all_told(stream: LeaseStream) -> list[Notice]:
 
 
 async def begun(engine: Engine, agent: str = "main", **asked: object) -> LeaseStream:
-    stream = engine.leasing.stream(agent, replace(ANY, **asked))  # type: ignore[arg-type]
+    stream = engine.lease_service.stream(agent, replace(ANY, **asked))  # type: ignore[arg-type]
     assert (await told(stream)).kind is GRANTED
     return stream
 
@@ -80,7 +80,7 @@ def secret(notice: Notice) -> SecretValue | None:
 
 async def test_the_first_event_is_the_lease(engine: Engine) -> None:
     """As it was granted; there is nothing else to tell then."""
-    with engine.leasing.stream("main", ANY) as stream:
+    with engine.lease_service.stream("main", ANY) as stream:
         notice = await told(stream)
         assert notice.grant is not None
         assert notice == Notice(GRANTED, notice.grant.lease.id, notice.grant, "", 900.0)
@@ -118,7 +118,7 @@ async def test_at_its_maximum_it_warns_once_and_ends(engine: Engine) -> None:
     assert renewals[-1][0] < warning[0] < 3600
     assert end == (3600, REVOKED, "max_ttl")
     assert ends(engine) == ["max_ttl"]
-    assert engine.leasing.count() == (0, 0)
+    assert engine.lease_service.count() == (0, 0)
 
 
 async def test_a_warning_is_little_work(engine: Engine) -> None:
@@ -128,7 +128,7 @@ async def test_a_warning_is_little_work(engine: Engine) -> None:
     with await begun(engine) as stream:
         passes(engine, 600)
         assert kinds(await all_told(stream)) == [(EXPIRING, "max_ttl")]
-        assert engine.leasing.agenda.next() == engine.clock.steady() + 300
+        assert engine.lease_service.deadlines.next() == engine.clock.steady() + 300
 
 
 async def test_leaving_ends_the_lease(engine: Engine) -> None:
@@ -142,16 +142,16 @@ async def test_leaving_ends_the_lease(engine: Engine) -> None:
                     raise error
         except (RuntimeError, asyncio.CancelledError):
             pass
-        assert engine.leasing.count() == (0, 0)
+        assert engine.lease_service.count() == (0, 0)
     assert ends(engine) == ["revoked"] * 3
     passes(engine, 1e6)
-    assert len(engine.leasing.agenda) < 10
+    assert len(engine.lease_service.deadlines) < 10
 
 
 async def test_it_ends_once(engine: Engine) -> None:
     """A stream that was revoked and is then left says the first reason, once."""
     with await begun(engine) as stream:
-        assert engine.leasing.revoke_matching(profile=A) == 1
+        assert engine.lease_service.revoke_matching(profile=A) == 1
         assert kinds(await all_told(stream)) == [(REVOKED, "revoked")]
     assert ends(engine) == ["revoked"]
 
@@ -159,8 +159,8 @@ async def test_it_ends_once(engine: Engine) -> None:
 async def test_the_last_event_names_the_lease_and_holds_nothing(engine: Engine) -> None:
     """No grant, no secret."""
     with await begun(engine) as stream:
-        (lease,) = engine.leasing.living()
-        engine.leasing.drain()
+        (lease,) = engine.lease_service.living()
+        engine.lease_service.drain()
         assert await told(stream) == Notice(REVOKED, lease.id, None, "shutting_down", 5.0)
 
 
@@ -170,7 +170,7 @@ async def test_one_who_does_not_read_is_not_renewed(engine: Engine) -> None:
         passes(engine, 600)
         engine.put(profile(A, "new"), profile(B))
         passes(engine, 300)
-        assert engine.leasing.count() == (0, 0)
+        assert engine.lease_service.count() == (0, 0)
         assert kinds(await all_told(stream)) == [(REVOKED, "expired")]
 
 
@@ -196,7 +196,7 @@ async def test_a_notice_is_read_in_the_time_of_the_lease(engine: Engine) -> None
 async def test_new_material_is_told_at_once(engine: Engine) -> None:
     """To the streams on that profile, and to no other; with a greater version; the lease lasts as long as before."""
     with await begun(engine, profile=A) as one, await begun(engine, profile=B) as other:
-        (lease, _) = engine.leasing.living()
+        (lease, _) = engine.lease_service.living()
         passes(engine, 60)
         engine.put(profile(A, "rotated"), profile(B, "secret-b"))
         notice = await told(one)
@@ -219,7 +219,7 @@ async def test_what_changes_nothing_is_not_told(engine: Engine) -> None:
     """The same secrets, listed again; another profile; a counter."""
     with await begun(engine, profile=A) as stream:
         engine.put(profile(A, "secret-a"), profile(B, "new"), profile("anthropic:c"))
-        engine.leasing.report("main", next(engine.leasing.living()).id, Outcome.FORMAT)
+        engine.lease_service.report("main", next(engine.lease_service.living()).id, Outcome.FORMAT)
         passes(engine, 5)
         assert await all_told(stream) == []
 
@@ -237,7 +237,7 @@ async def test_rotation_and_renewal_that_come_together_are_both_told(engine: Eng
 async def test_a_rotation_during_a_cooldown_is_told(engine: Engine) -> None:
     """Also where the lease stays with a profile that cools, because nothing else would do."""
     with await begun(engine, profile=A) as stream:
-        engine.leasing.report("main", next(engine.leasing.living()).id, Outcome.RATE_LIMIT)
+        engine.lease_service.report("main", next(engine.lease_service.living()).id, Outcome.RATE_LIMIT)
         engine.put(profile(A, "rotated"), profile(B))
         notices = await all_told(stream)
         assert kinds(notices) == [(ROTATED, "")]
@@ -355,32 +355,32 @@ def fail(engine: Engine, how: str) -> None:
         engine.put(profile(B, "secret-b"))
         return
     outcome = {"rejection": Outcome.AUTH, "cooldown": Outcome.RATE_LIMIT, "billing": Outcome.BILLING}[how]
-    lease = next(engine.leasing.living(profile=A))
-    engine.leasing.report(lease.agent, lease.id, outcome)
-    if outcome is Outcome.BILLING and lease in engine.leasing.living(profile=A):
+    lease = next(engine.lease_service.living(profile=A))
+    engine.lease_service.report(lease.agent, lease.id, outcome)
+    if outcome is Outcome.BILLING and lease in engine.lease_service.living(profile=A):
         engine.clock.advance(60.0)
-        engine.leasing.report(lease.agent, lease.id, outcome)
+        engine.lease_service.report(lease.agent, lease.id, outcome)
 
 
 @pytest.mark.parametrize("how", ["vanish", "rejection", "cooldown", "billing"])
 async def test_a_stream_moves_at_once(engine: Engine, how: str) -> None:
     """To the next profile, in the same turn; it stays the same lease, with the same end."""
     with await begun(engine) as stream:
-        (before,) = engine.leasing.living()
+        (before,) = engine.lease_service.living()
         fail(engine, how)
         notices = await all_told(stream)
         assert kinds(notices) == [(ROTATED, "")]
         assert notices[0].grant is not None
         assert notices[0].grant.lease == replace(before, profile=B)
         assert secret(notices[0]) == SecretValue("secret-b")
-    assert engine.leasing.count() == (0, 0)
+    assert engine.lease_service.count() == (0, 0)
 
 
 async def test_the_one_who_reports_is_told_that_it_moved(engine: Engine) -> None:
     """So that it tries again."""
     with await begun(engine):
-        (lease,) = engine.leasing.living()
-        assert engine.leasing.report("main", lease.id, Outcome.RATE_LIMIT) is True
+        (lease,) = engine.lease_service.living()
+        assert engine.lease_service.report("main", lease.id, Outcome.RATE_LIMIT) is True
 
 
 @pytest.mark.parametrize("how", ["vanish", "rejection", "billing"])
@@ -413,8 +413,8 @@ async def test_without_another_profile_a_stream_ends(engine: Engine) -> None:
 
 async def test_a_strict_pin_keeps_a_stream_that_cools_and_ends_one_that_cannot_serve(engine: Engine) -> None:
     """It does not go to a sibling; one that is not strict does."""
-    engine.choosing.pin("main", "strict", "anthropic", A, strict=True)
-    engine.choosing.pin("main", "loose", "anthropic", A, strict=False)
+    engine.resolver.pin("main", "strict", "anthropic", A, strict=True)
+    engine.resolver.pin("main", "loose", "anthropic", A, strict=False)
     with await begun(engine, session="strict") as strict, await begun(engine, session="loose") as loose:
         fail(engine, "cooldown")
         assert await all_told(strict) == []
@@ -431,7 +431,7 @@ async def test_a_failing_profile_takes_its_session_along(engine: Engine) -> None
         notice = await told(stream)
         assert notice.grant is not None
         assert notice.grant.lease.profile == B
-        assert {engine.leasing.acquire("main", replace(ANY, session="s")).lease.profile for _ in range(3)} == {B}
+        assert {engine.lease_service.acquire("main", replace(ANY, session="s")).lease.profile for _ in range(3)} == {B}
 
 
 async def test_a_crowd_of_streams_spreads(engine: Engine) -> None:
@@ -440,7 +440,7 @@ async def test_a_crowd_of_streams_spreads(engine: Engine) -> None:
     streams = [await begun(engine) for _ in range(12)]
     engine.put(*(profile(f"anthropic:{n}") for n in range(1, 4)))
     assert [notice for stream in streams for notice in kinds(await all_told(stream))] == [(ROTATED, "")] * 3
-    assert Counter(lease.profile for lease in engine.leasing.living()) == {f"anthropic:{n}": 4 for n in (1, 2, 3)}
+    assert Counter(lease.profile for lease in engine.lease_service.living()) == {f"anthropic:{n}": 4 for n in (1, 2, 3)}
 
 
 async def test_a_stream_never_carries_another_providers_secret(engine: Engine) -> None:
@@ -467,7 +467,7 @@ async def test_policy_binds_failover() -> None:
 async def test_a_jump_of_the_wall_clock_is_told_as_new_instants(engine: Engine, by: float) -> None:
     """RENEWED, so that the holder's idea of the end is right again; what is left of the lease is what was left."""
     with await begun(engine) as stream:
-        before = engine.leasing.look(next(engine.leasing.living()).id)
+        before = engine.lease_service.look(next(engine.lease_service.living()).id)
         engine.clock.jump_wall(by)
         engine.expiring.turn()
         notices = await all_told(stream)
@@ -487,7 +487,7 @@ async def test_a_jump_and_a_renewal_that_come_together_are_one(engine: Engine) -
         assert kinds(await all_told(stream)) == [(EXPIRING, "credential")]
         engine.clock.jump_wall(-60)
         passes(engine, 190)
-        stream._mailbox.post(News.DUE)
+        stream._mailbox.post(LeaseChange.DUE)
         assert [kind for kind, _ in kinds(await all_told(stream))] == [RENEWED]
 
 
@@ -501,7 +501,7 @@ async def test_a_jump_and_a_warning_that_come_together_are_told_as_the_warning()
         notices = await all_told(stream)
         assert kinds(notices) == [(EXPIRING, "max_ttl")]
         assert notices[0].grant is not None
-        assert notices[0].grant.offset == engine.leasing.offset()
+        assert notices[0].grant.offset == engine.lease_service.offset()
 
 
 async def test_a_credential_that_a_jump_gave_more_time_is_warned_of_again(engine: Engine) -> None:
@@ -530,7 +530,7 @@ async def test_a_jump_and_a_rotation_that_come_together_are_both_told(engine: En
         notices = await all_told(stream)
         assert (RENEWED, "") in kinds(notices)
         assert notices[-1].grant is not None
-        assert notices[-1].grant.offset == engine.leasing.offset()
+        assert notices[-1].grant.offset == engine.lease_service.offset()
 
 
 async def test_a_jump_past_the_credentials_end_moves_the_stream(engine: Engine) -> None:
@@ -547,10 +547,10 @@ async def test_a_jump_past_the_credentials_end_moves_the_stream(engine: Engine) 
 async def test_nobody_looks_at_a_lease_that_has_ended(engine: Engine) -> None:
     """What an open stream may ask is refused then."""
     stream = await begun(engine)
-    (lease,) = engine.leasing.living()
+    (lease,) = engine.lease_service.living()
     with stream:
         pass
-    for ask in (engine.leasing.look, engine.leasing.extend):
+    for ask in (engine.lease_service.look, engine.lease_service.extend):
         with pytest.raises(LeaseNotFound):
             ask(lease.id)
 
@@ -584,7 +584,7 @@ async def test_a_token_outlives_that_nothing_can_serve(gateway: Engine) -> None:
         assert await all_told(stream) == []
         gateway.put(profile(A, "secret-a3"))
         assert await all_told(stream) == []
-        assert gateway.leasing.bearer(stream._granted.lease.token).profile == A
+        assert gateway.lease_service.bearer(stream._granted.lease.token).profile == A
 
 
 async def test_a_token_is_renewed_past_the_end_of_its_credential(gateway: Engine) -> None:
@@ -601,33 +601,33 @@ async def test_a_token_ends_with_its_stream(gateway: Engine) -> None:
     """With the process that held it open."""
     with await begun(gateway, delivery="brokered") as stream:
         token = stream._granted.lease.token
-        assert gateway.leasing.bearer(token) == stream._granted.lease
+        assert gateway.lease_service.bearer(token) == stream._granted.lease
     with pytest.raises(LeaseNotFound):
-        gateway.leasing.bearer(token)
+        gateway.lease_service.bearer(token)
 
 
 async def test_a_token_survives_the_brokers_restart(gateway: Engine) -> None:
     """The stream is told to look for another broker, which knows the token by its digest until the lease ends."""
     with await begun(gateway, delivery="brokered", ttl=100.0) as stream:
         lease = stream._granted.lease
-        gateway.leasing.drain()
+        gateway.lease_service.drain()
         assert kinds(await all_told(stream)) == [(REVOKED, "shutting_down")]
     gateway.store.flush()
     after = Engine(deliveries=frozenset(Delivery), store=gateway.store, clock=gateway.clock)
     after.put(profile(A, "secret-a"))
-    found = after.leasing.bearer(lease.token)
+    found = after.lease_service.bearer(lease.token)
     assert (found.id, found.streaming) == (lease.id, False)
-    assert after.leasing.renew("main", lease.id).token is None
+    assert after.lease_service.renew("main", lease.id).token is None
     after.clock.advance(101)
     with pytest.raises(LeaseExpired):
-        after.leasing.bearer(lease.token)
+        after.lease_service.bearer(lease.token)
 
 
 @pytest.mark.parametrize("killed", [False, True])
 async def test_a_token_goes_on_with_the_stream_that_comes_next(gateway: Engine, killed: bool) -> None:
     """One process is given one token, however many leases its life takes, and whether or not the broker was killed between
     them. The lease before is over then."""
-    first = gateway.leasing.stream("main", replace(ANY, delivery="brokered", session="talk"))
+    first = gateway.lease_service.stream("main", replace(ANY, delivery="brokered", session="talk"))
     lease, token = first._granted.lease, first._granted.token
     engine = gateway
     if killed:
@@ -638,22 +638,22 @@ async def test_a_token_goes_on_with_the_stream_that_comes_next(gateway: Engine, 
         granted = stream._granted
         assert (granted.lease.token, granted.token) == (lease.token, token)
         assert granted.lease.max_expires_at == engine.clock.steady() + 3600
-        assert engine.leasing.bearer(lease.token).id == granted.lease.id != lease.id
+        assert engine.lease_service.bearer(lease.token).id == granted.lease.id != lease.id
         assert ends(engine) == ["succeeded"]
         if not killed:
             first.__exit__()
-        assert engine.leasing.bearer(lease.token).id == granted.lease.id
+        assert engine.lease_service.bearer(lease.token).id == granted.lease.id
 
 
 async def test_a_token_goes_on_where_the_agent_may_hold_no_more_leases(gateway: Engine) -> None:
     """The one takes the place of the other."""
     engine = Engine(deliveries=frozenset(Delivery), agents={"main": replace(ANYTHING, max_leases=1)})
     engine.put(profile(A, "secret-a"))
-    first = engine.leasing.stream("main", replace(ANY, delivery="brokered"))._granted.lease
+    first = engine.lease_service.stream("main", replace(ANY, delivery="brokered"))._granted.lease
     with pytest.raises(LeaseLimit):
-        engine.leasing.stream("main", replace(ANY, delivery="brokered"))
-    second = engine.leasing.stream("main", replace(ANY, delivery="brokered", succeeds=first.id))._granted.lease
-    assert (second.token, [one.id for one in engine.leasing.living()]) == (first.token, [second.id])
+        engine.lease_service.stream("main", replace(ANY, delivery="brokered"))
+    second = engine.lease_service.stream("main", replace(ANY, delivery="brokered", succeeds=first.id))._granted.lease
+    assert (second.token, [one.id for one in engine.lease_service.living()]) == (first.token, [second.id])
 
 
 @pytest.mark.parametrize("why", ["revoked", "unknown", "provider", "agent", "raw"])
@@ -663,14 +663,14 @@ async def test_a_token_does_not_go_on_from_just_any_lease(gateway: Engine, why: 
     engine = Engine(deliveries=frozenset(Delivery), agents=agents)
     engine.put(profile(A, "secret-a"), profile("openai:a", "secret-o"))
     asked = replace(ANY, delivery="raw" if why == "raw" else "brokered")
-    lease = engine.leasing.acquire("main", asked).lease
+    lease = engine.lease_service.acquire("main", asked).lease
     before = "none" if why == "unknown" else lease.id
     if why == "revoked":
-        engine.leasing.revoke("main", lease.id)
-    granted = engine.leasing.acquire(
+        engine.lease_service.revoke("main", lease.id)
+    granted = engine.lease_service.acquire(
         "other" if why == "agent" else "main",
-        Request(provider="openai" if why == "provider" else "anthropic", delivery="brokered", succeeds=before),
+        LeaseRequest(provider="openai" if why == "provider" else "anthropic", delivery="brokered", succeeds=before),
     )
     assert granted.token is not None
     assert granted.lease.token != lease.token
-    assert why in ("revoked", "unknown") or engine.leasing.look(lease.id).lease == lease
+    assert why in ("revoked", "unknown") or engine.lease_service.look(lease.id).lease == lease

@@ -5,14 +5,14 @@ import pytest
 from equabot_broker.domain.errors import AgentSuspended, InvalidArgument, LeaseNotFound, StateUnavailable
 from equabot_broker.domain.policies import AgentPolicy, Delivery
 from equabot_broker.domain.suspension import TOKENS_KEPT, Suspension
-from equabot_broker.engine.leases.messages import Grant, Request
+from equabot_broker.engine.leases.messages import Grant, LeaseRequest
 from equabot_broker.engine.leases.streams import NoticeKind
 from equabot_broker.telemetry.events import LeaseDenied, LeaseRevoked, SuspensionLifted, SuspensionSet
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.state import MemoryStateStore
 
 AGENTS = {"main": ANYTHING, "coder": ANYTHING}
-RAW, BROKERED = Request(provider="anthropic"), Request(provider="anthropic", delivery="brokered")
+RAW, BROKERED = LeaseRequest(provider="anthropic"), LeaseRequest(provider="anthropic", delivery="brokered")
 
 
 def engine(store: MemoryStateStore | None = None, *, agents: dict[str, AgentPolicy] | None = None) -> Engine:
@@ -29,19 +29,19 @@ def shown(grant: Grant) -> str:
 async def test_a_suspended_agent_has_no_lease_and_gets_none() -> None:
     """S11: its leases end in the same turn, and it cannot have another; other agents go on."""
     made = engine()
-    raw = made.leasing.acquire("main", RAW)
-    other = made.leasing.acquire("coder", RAW)
+    raw = made.lease_service.acquire("main", RAW)
+    other = made.lease_service.acquire("coder", RAW)
     assert await made.suspending.suspend("main", "odd requests at night") == 1
     with pytest.raises(AgentSuspended, match=r"agent 'main' is suspended: .* `equabot agent resume main`") as refused:
-        made.leasing.acquire("main", RAW)
+        made.lease_service.acquire("main", RAW)
     assert not refused.value.retryable
     assert "night" not in str(refused.value)
     with pytest.raises(AgentSuspended):
-        made.leasing.renew("main", raw.lease.id)
+        made.lease_service.renew("main", raw.lease.id)
     with pytest.raises(AgentSuspended):
-        made.leasing.stream("main", RAW)
-    assert [lease.id for lease in made.leasing.living()] == [other.lease.id]
-    made.leasing.renew("coder", other.lease.id)
+        made.lease_service.stream("main", RAW)
+    assert [lease.id for lease in made.lease_service.living()] == [other.lease.id]
+    made.lease_service.renew("coder", other.lease.id)
     ended = [event.reason for event in made.emitted if isinstance(event, LeaseRevoked)]
     denied = [event.reason for event in made.emitted if isinstance(event, LeaseDenied)]
     assert (ended, denied) == (["agent_suspended"], ["AGENT_SUSPENDED", "AGENT_SUSPENDED"])
@@ -50,7 +50,7 @@ async def test_a_suspended_agent_has_no_lease_and_gets_none() -> None:
 async def test_a_stream_hears_why_it_ends() -> None:
     """S11: the holder of a stream loses its lease at once, with the reason."""
     made = engine()
-    with made.leasing.stream("main", RAW) as stream:
+    with made.lease_service.stream("main", RAW) as stream:
         assert (await stream.next()).kind is NoticeKind.GRANTED
         await made.suspending.suspend("main")
         ended = await stream.next()
@@ -60,44 +60,44 @@ async def test_a_stream_hears_why_it_ends() -> None:
 async def test_the_gateway_says_suspended_of_a_token_that_ended_by_it() -> None:
     """S11: not that the token never was, which would send the agent to acquire another; after resuming it has simply ended."""
     made = engine()
-    token, other = (shown(made.leasing.acquire(agent, BROKERED)) for agent in ("main", "coder"))
+    token, other = (shown(made.lease_service.acquire(agent, BROKERED)) for agent in ("main", "coder"))
     await made.suspending.suspend("main")
     with pytest.raises(AgentSuspended) as refused:
-        made.spending.bearer(token)
+        made.gateway_access.bearer(token)
     assert refused.value.metadata == {"agent": "main"}
-    made.spending.bearer(other)
+    made.gateway_access.bearer(other)
     with pytest.raises(LeaseNotFound):
-        made.spending.bearer("eqb_" + "x" * 43)
+        made.gateway_access.bearer("eqb_" + "x" * 43)
     await made.suspending.resume("main")
     with pytest.raises(LeaseNotFound):
-        made.spending.bearer(token)
+        made.gateway_access.bearer(token)
 
 
 async def test_it_outlives_the_broker() -> None:
     """S11: also one that dies with `kill -9` right after the answer; the tokens that it ended are still known."""
     made = engine()
-    token = shown(made.leasing.acquire("main", BROKERED))
+    token = shown(made.lease_service.acquire("main", BROKERED))
     await made.suspending.suspend("main", "odd")
     made.store.crash()
     after = engine(made.store)
     with pytest.raises(AgentSuspended):
-        after.leasing.acquire("main", RAW)
+        after.lease_service.acquire("main", RAW)
     with pytest.raises(AgentSuspended):
-        after.spending.bearer(token)
+        after.gateway_access.bearer(token)
     assert await after.suspending.resume("main")
     after.store.crash()
-    engine(after.store).leasing.acquire("main", RAW)
+    engine(after.store).lease_service.acquire("main", RAW)
 
 
 async def test_leases_that_a_store_still_holds_end_at_the_start() -> None:
     """S11: a store that could be written for the suspension and not for the end of the leases revives nobody."""
     made = engine()
-    granted = made.leasing.acquire("main", BROKERED)
+    granted = made.lease_service.acquire("main", BROKERED)
     await made.suspending.suspend("main")
     made.store.put_lease(granted.lease.id, granted.lease)
     made.store.flush()
     after = engine(made.store)
-    assert list(after.leasing.living()) == []
+    assert list(after.lease_service.living()) == []
 
 
 async def test_an_agent_that_goes_and_comes_back_is_still_suspended() -> None:
@@ -110,10 +110,10 @@ async def test_an_agent_that_goes_and_comes_back_is_still_suspended() -> None:
         await without.suspending.suspend("coder")
     back = engine(made.store)
     with pytest.raises(AgentSuspended):
-        back.leasing.acquire("coder", RAW)
+        back.lease_service.acquire("coder", RAW)
     without = engine(made.store, agents={"main": ANYTHING})
     assert await without.suspending.resume("coder")
-    engine(made.store).leasing.acquire("coder", RAW)
+    engine(made.store).lease_service.acquire("coder", RAW)
 
 
 async def test_it_can_be_repeated() -> None:
@@ -152,28 +152,28 @@ async def test_a_store_that_cannot_be_written_does_not_undo_it() -> None:
     with pytest.raises(StateUnavailable, match=r"is suspended, but a restart of the broker would forget it: .*disk full"):
         await made.suspending.suspend("main")
     with pytest.raises(AgentSuspended):
-        made.leasing.acquire("main", RAW)
+        made.lease_service.acquire("main", RAW)
     made.store.broken = ""
     await made.suspending.suspend("main")
     assert set(made.store.load().suspensions) == {"main"}
     made.store.broken = "cannot write state.db: disk full"
     with pytest.raises(StateUnavailable, match="is resumed, but a restart of the broker would suspend it again"):
         await made.suspending.resume("main")
-    made.leasing.acquire("main", RAW)
+    made.lease_service.acquire("main", RAW)
 
 
 async def test_what_a_suspension_remembers_is_bounded() -> None:
     """An agent with many leases fills neither memory nor disk: of the newest tokens the gateway knows that they are its."""
     made = engine()
-    tokens = [shown(made.leasing.acquire("main", BROKERED)) for _ in range(TOKENS_KEPT + 1)]
+    tokens = [shown(made.lease_service.acquire("main", BROKERED)) for _ in range(TOKENS_KEPT + 1)]
     assert await made.suspending.suspend("main") == TOKENS_KEPT + 1
     suspension = made.suspensions.of("main")
     assert suspension is not None
     assert len(suspension.tokens) == TOKENS_KEPT
     with pytest.raises(LeaseNotFound):
-        made.spending.bearer(tokens[0])
+        made.gateway_access.bearer(tokens[0])
     with pytest.raises(AgentSuspended):
-        made.spending.bearer(tokens[-1])
+        made.gateway_access.bearer(tokens[-1])
 
 
 async def test_readiness_counts_only_what_an_agent_may_be_granted() -> None:

@@ -1,4 +1,4 @@
-"""The ledger: whatever happens to leases, its books agree."""
+"""The lease table: whatever happens to leases, its counts agree."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -17,10 +17,10 @@ from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.policies import AgentPolicy, Delivery
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.engine.leases.mailboxes import News
-from equabot_broker.engine.leases.messages import Grant, Request
+from equabot_broker.engine.leases.mailboxes import LeaseChange
+from equabot_broker.engine.leases.messages import Grant, LeaseRequest
 from equabot_broker.engine.leases.streams import LeaseStream, Notice, NoticeKind
-from equabot_broker.engine.leases.table import Ledger
+from equabot_broker.engine.leases.table import LeaseTable
 from equabot_broker.telemetry.events import Events
 from tests.fakes.clock import FakeClock
 from tests.fakes.engine import Engine, profile
@@ -39,56 +39,56 @@ def lease(lease_id: str = "1", *, streaming: bool = False, life: float = 60.0, p
 
 
 @pytest.fixture
-def ledger() -> Ledger:
-    return Ledger(clock=FakeClock(), store=MemoryStateStore(), events=Events())
+def lease_table() -> LeaseTable:
+    return LeaseTable(clock=FakeClock(), store=MemoryStateStore(), events=Events())
 
 
-def test_a_stream_is_reminded_once_and_then_due_at_its_end(ledger: Ledger) -> None:
+def test_a_stream_is_reminded_once_and_then_due_at_its_end(lease_table: LeaseTable) -> None:
     """A reminder that comes later than what is planned is none."""
-    ledger.keep(lease(streaming=True))
-    assert ledger.agenda.next() == 5060
-    ledger.remind("1", 5040)
-    ledger.remind("1", 5050)
-    assert ledger.agenda.next() == 5040
-    clock = ledger._clock
+    lease_table.keep(lease(streaming=True))
+    assert lease_table.deadlines.next() == 5060
+    lease_table.remind("1", 5040)
+    lease_table.remind("1", 5050)
+    assert lease_table.deadlines.next() == 5040
+    clock = lease_table._clock
     assert isinstance(clock, FakeClock)
     clock.advance(40)
-    assert ledger.tick() == 5060
-    assert ledger.mailbox("1")._news is News.DUE
+    assert lease_table.tick() == 5060
+    assert lease_table.mailbox("1")._news is LeaseChange.DUE
 
 
-async def test_news_goes_to_the_mailbox_of_the_stream(ledger: Ledger) -> None:
+async def test_news_goes_to_the_mailbox_of_the_stream(lease_table: LeaseTable) -> None:
     """Which is gone with the lease, but can be read to its end by who holds it."""
-    ledger.keep(lease(streaming=True))
-    mailbox = ledger.mailbox("1")
-    ledger.wall_moved()
-    ledger.end("1", "policy")
-    assert await mailbox.take() == News.MOVED | News.ENDED
+    lease_table.keep(lease(streaming=True))
+    mailbox = lease_table.mailbox("1")
+    lease_table.wall_moved()
+    lease_table.end("1", "policy")
+    assert await mailbox.take() == LeaseChange.MOVED | LeaseChange.ENDED
     assert mailbox.reason == "policy"
     with pytest.raises(KeyError):
-        ledger.mailbox("1")
+        lease_table.mailbox("1")
 
 
-def test_streams_are_found_by_profile(ledger: Ledger) -> None:
+def test_streams_are_found_by_profile(lease_table: LeaseTable) -> None:
     """Where they are now; other leases are not."""
-    ledger.keep(lease("1", streaming=True))
-    ledger.keep(lease("2", streaming=True))
-    ledger.keep(lease("3"))
+    lease_table.keep(lease("1", streaming=True))
+    lease_table.keep(lease("2", streaming=True))
+    lease_table.keep(lease("3"))
     moved = lease("1", streaming=True, profile_id="anthropic:b")
-    ledger.replace(moved)
-    assert ledger.streams("anthropic:a") == [lease("2", streaming=True)]
-    assert ledger.streams("anthropic:b") == [moved]
-    assert ledger.streams("anthropic:c") == []
-    assert [held.id for held in ledger.all()] == ["1", "2", "3"]
+    lease_table.replace(moved)
+    assert lease_table.streams("anthropic:a") == [lease("2", streaming=True)]
+    assert lease_table.streams("anthropic:b") == [moved]
+    assert lease_table.streams("anthropic:c") == []
+    assert [held.id for held in lease_table.all()] == ["1", "2", "3"]
 
 
 def test_what_is_adopted_is_not_stored_again() -> None:
     """A restart with many leases writes none of them."""
     store = MemoryStateStore()
-    ledger = Ledger(clock=FakeClock(), store=store, events=Events())
-    ledger.adopt(lease())
+    lease_table = LeaseTable(clock=FakeClock(), store=store, events=Events())
+    lease_table.adopt(lease())
     assert store._pending == []
-    ledger.end("1", "revoked")
+    lease_table.end("1", "revoked")
     assert store._pending == [("leases", "1", None)]
 
 
@@ -160,10 +160,10 @@ class Books(RuleBasedStateMachine):
         ttl=st.sampled_from([None, 20.0, 5000.0]), streaming=st.booleans(),
     )  # fmt: skip
     def ask(self, agent: str, named: str, session: str, ttl: float | None, streaming: bool) -> None:
-        request = Request(provider="anthropic", profile=named, session=session, ttl=ttl)
+        request = LeaseRequest(provider="anthropic", profile=named, session=session, ttl=ttl)
         with suppress(BrokerError):
             if streaming:
-                stream = self.engine.leasing.stream(agent, request)
+                stream = self.engine.lease_service.stream(agent, request)
                 self.streams.append(stream)
                 granted = stream._granted
             else:
@@ -175,29 +175,29 @@ class Books(RuleBasedStateMachine):
     @rule(data=st.data(), ttl=st.sampled_from([None, 5.0, 5000.0]))
     def renew(self, data: st.DataObject, ttl: float | None) -> None:
         with suppress(BrokerError):
-            self.check(self.engine.leasing.renew(*self.pick(data), ttl))
+            self.check(self.engine.lease_service.renew(*self.pick(data), ttl))
 
     @rule(data=st.data())
     def revoke(self, data: st.DataObject) -> None:
-        self.engine.leasing.revoke(*self.pick(data))
+        self.engine.lease_service.revoke(*self.pick(data))
 
     @rule(data=st.data(), outcome=st.sampled_from(Outcome), retry_after=st.sampled_from([None, 5.0]))
     def report(self, data: st.DataObject, outcome: Outcome, retry_after: float | None) -> None:
         with suppress(BrokerError):
-            self.engine.leasing.report(*self.pick(data), outcome, retry_after=retry_after)
+            self.engine.lease_service.report(*self.pick(data), outcome, retry_after=retry_after)
 
     @rule(agent=st.sampled_from(AGENTS), profile_id=st.sampled_from(["", *IDS]), strict=st.booleans())
     def pin(self, agent: str, profile_id: str, strict: bool) -> None:
         with suppress(BrokerError):
             if profile_id:
-                self.engine.choosing.pin(agent, "s", "anthropic", profile_id, strict=strict)
+                self.engine.resolver.pin(agent, "s", "anthropic", profile_id, strict=strict)
             else:
-                self.engine.choosing.unpin(agent, "s", "anthropic")
+                self.engine.resolver.unpin(agent, "s", "anthropic")
 
     @rule(agent=st.sampled_from(AGENTS), order=st.lists(st.sampled_from(IDS), max_size=3))
     def set_order(self, agent: str, order: list[str]) -> None:
         with suppress(BrokerError):
-            self.engine.choosing.set_order(agent, "anthropic", order)
+            self.engine.resolver.set_order(agent, "anthropic", order)
 
     @rule(data=st.data())
     def read(self, data: st.DataObject) -> None:
@@ -209,13 +209,13 @@ class Books(RuleBasedStateMachine):
                 if notice.grant is not None:
                     self.check(notice.grant)
                 elif notice.kind is NoticeKind.REVOKED:
-                    assert self.engine.leasing._ledger.get(notice.lease_id) is None
+                    assert self.engine.lease_service._lease_table.get(notice.lease_id) is None
                     self.streams.remove(stream)
                     self.ended.append(stream)
                     return
             known = stream._granted
             with suppress(LeaseExpired):  # which nobody has minded yet
-                current = self.engine.leasing.look(known.lease.id)
+                current = self.engine.lease_service.look(known.lease.id)
                 assert (current.held.version, current.lease.profile) == (known.held.version, known.lease.profile)
 
     @rule(data=st.data())
@@ -228,24 +228,24 @@ class Books(RuleBasedStateMachine):
 
     @rule(profile_id=st.sampled_from(IDS))
     def revoke_all_on(self, profile_id: str) -> None:
-        self.engine.leasing.revoke_matching(profile=profile_id)
-        assert not any(held.profile == profile_id for held in self.engine.leasing.living())
+        self.engine.lease_service.revoke_matching(profile=profile_id)
+        assert not any(held.profile == profile_id for held in self.engine.lease_service.living())
 
     @rule()
     def kill_and_start_again(self) -> None:
-        kept = [held for held in self.engine.leasing.living() if not held.streaming]
+        kept = [held for held in self.engine.lease_service.living() if not held.streaming]
         self.engine.store.flush()
-        material = self.engine.standings.material
+        material = self.engine.registry.material
         self.engine = Engine(agents=self.policies, store=self.engine.store, clock=self.engine.clock)
         self.streams.clear()
-        assert list(self.engine.leasing.living()) == kept
+        assert list(self.engine.lease_service.living()) == kept
         self.engine.put(*(held.profile for held in material.held.values()))
 
     # -- what holds ----------------------------------------------------------------------------------------------------------
 
     def pick(self, data: st.DataObject) -> tuple[str, str]:
         """A lease and its agent; now and then one that is over, or somebody else's."""
-        living = [(held.agent, held.id) for held in self.engine.leasing._ledger.all()]
+        living = [(held.agent, held.id) for held in self.engine.lease_service._lease_table.all()]
         strange = (data.draw(st.sampled_from(AGENTS)), data.draw(st.sampled_from(self.ids[-4:])))
         return data.draw(st.sampled_from([*living, *living, strange]))
 
@@ -258,15 +258,15 @@ class Books(RuleBasedStateMachine):
         assert granted.held.profile.provider == lease.provider == granted.provider.id
         assert granted.held.profile.agent in ("", lease.agent)
         assert self.policies[lease.agent].allows_profile(lease.provider, granted.held.profile.id)
-        assert granted.held == engine.standings.material.held[granted.held.profile.agent, lease.profile]
+        assert granted.held == engine.registry.material.held[granted.held.profile.agent, lease.profile]
         ends = granted.held.profile.expires_at
         assert ends is None or lease.expires_at <= ends - granted.offset + 1e-3
-        usage = engine.standings.usage((granted.held.profile.agent, lease.profile))
+        usage = engine.registry.usage((granted.held.profile.agent, lease.profile))
         assert not (usage.rejected and usage.rejected_version == granted.held.version)
 
     @invariant()
     def the_books_agree(self) -> None:
-        books = self.engine.leasing._ledger
+        books = self.engine.lease_service._lease_table
         leases = {held.id: held for held in books.all()}
         streams = {i for i, held in leases.items() if held.streaming}
         assert books.count() == (len(leases), len(streams))
@@ -276,12 +276,12 @@ class Books(RuleBasedStateMachine):
         }
         for agent in AGENTS:
             assert books.held_by(agent) == sum(held.agent == agent for held in leases.values()) <= QUOTA
-        assert set(books.agenda._at) == set(leases)
-        assert all(books.agenda.at(i) <= held.expires_at <= held.max_expires_at for i, held in leases.items())
+        assert set(books.deadlines._at) == set(leases)
+        assert all(books.deadlines.at(i) <= held.expires_at <= held.max_expires_at for i, held in leases.items())
 
     @invariant()
     def a_named_profile_is_kept(self) -> None:
-        for held in self.engine.leasing._ledger.all():
+        for held in self.engine.lease_service._lease_table.all():
             assert held.automatic == (not self.named[held.id])
             assert held.profile == (self.named[held.id] or held.profile)
 
@@ -289,20 +289,20 @@ class Books(RuleBasedStateMachine):
     def the_store_agrees(self) -> None:
         self.engine.store.flush()
         stored = {held.id: held for held in self.engine.store.load().leases}
-        assert stored == {held.id: held for held in self.engine.leasing._ledger.all() if not held.streaming}
+        assert stored == {held.id: held for held in self.engine.lease_service._lease_table.all() if not held.streaming}
 
     @invariant()
     def streams_are_where_they_can_serve(self) -> None:
-        self.engine.standings.tick()
-        for held in self.engine.leasing._ledger.all():
+        self.engine.registry.tick()
+        for held in self.engine.lease_service._lease_table.all():
             if held.streaming:
-                home = self.engine.leasing._rehoming.home(held)
+                home = self.engine.lease_service._failover.home(held)
                 assert home is not None
                 assert home.standing.usable
                 assert self.policies[held.agent].allows_profile(held.provider, held.profile)
 
-    async def acquired(self, agent: str, request: Request) -> Grant:
-        return self.engine.leasing.acquire(agent, request)
+    async def acquired(self, agent: str, request: LeaseRequest) -> Grant:
+        return self.engine.lease_service.acquire(agent, request)
 
     async def all_told(self, stream: LeaseStream) -> list[Notice]:
         found: list[Notice] = []
@@ -328,50 +328,50 @@ def token_lease(lease_id: str = "1", *, streaming: bool = False, token: bytes = 
     return replace(lease(lease_id, streaming=streaming), delivery=Delivery.BROKERED, token=token)
 
 
-def test_a_lease_is_found_by_its_token_while_it_lives(ledger: Ledger) -> None:
+def test_a_lease_is_found_by_its_token_while_it_lives(lease_table: LeaseTable) -> None:
     """The token itself is kept beside it, and gone with it."""
     secret = SecretValue("eqb_1")
-    ledger.keep(token_lease(), secret)
-    assert (ledger.by_token(b"t" * 32), ledger.token("1")) == (token_lease(), secret)
-    ledger.end("1", "revoked")
-    assert (ledger.by_token(b"t" * 32), ledger.token("1")) == (None, None)
-    ledger.keep(lease("2"))
-    assert ledger.by_token(b"") is None
+    lease_table.keep(token_lease(), secret)
+    assert (lease_table.by_token(b"t" * 32), lease_table.token("1")) == (token_lease(), secret)
+    lease_table.end("1", "revoked")
+    assert (lease_table.by_token(b"t" * 32), lease_table.token("1")) == (None, None)
+    lease_table.keep(lease("2"))
+    assert lease_table.by_token(b"") is None
 
 
-def test_a_token_that_went_on_is_the_new_leases(ledger: Ledger) -> None:
+def test_a_token_that_went_on_is_the_new_leases(lease_table: LeaseTable) -> None:
     """The end of the old one does not take it along."""
-    ledger.keep(token_lease("1"), SecretValue("eqb_1"))
-    ledger.keep(token_lease("2"), SecretValue("eqb_1"))
-    ledger.end("1", "succeeded")
-    found = ledger.by_token(b"t" * 32)
+    lease_table.keep(token_lease("1"), SecretValue("eqb_1"))
+    lease_table.keep(token_lease("2"), SecretValue("eqb_1"))
+    lease_table.end("1", "succeeded")
+    found = lease_table.by_token(b"t" * 32)
     assert found is not None
     assert found.id == "2"
 
 
-def test_the_lease_of_a_token_is_stored_though_a_stream_holds_it(ledger: Ledger) -> None:
+def test_the_lease_of_a_token_is_stored_though_a_stream_holds_it(lease_table: LeaseTable) -> None:
     """Without the stream, which is not there after a restart."""
-    store = ledger._store
-    ledger.keep(token_lease("1", streaming=True))
-    ledger.keep(lease("2", streaming=True))
+    store = lease_table._store
+    lease_table.keep(token_lease("1", streaming=True))
+    lease_table.keep(lease("2", streaming=True))
     store.flush()
     assert [kept.id for kept in store.load().leases] == ["1"]
-    ledger.end("1", "revoked")
+    lease_table.end("1", "revoked")
     store.flush()
     assert store.load().leases == ()
 
 
-async def test_a_lease_that_is_detached_goes_on_without_its_stream(ledger: Ledger) -> None:
+async def test_a_lease_that_is_detached_goes_on_without_its_stream(lease_table: LeaseTable) -> None:
     """The stream is told; the lease ends in its own time."""
-    ledger.keep(token_lease(streaming=True))
-    ledger.remind("1", 5010)
-    mailbox = ledger.mailbox("1")
-    ledger.detach("1", "shutting_down")
-    assert (await mailbox.take(), mailbox.reason) == (News.ENDED, "shutting_down")
-    assert (ledger.get("1"), ledger.count()) == (token_lease(), (1, 0))
-    assert (ledger.agenda.next(), ledger.streams("anthropic:a")) == (5060, [])
-    clock = ledger._clock
+    lease_table.keep(token_lease(streaming=True))
+    lease_table.remind("1", 5010)
+    mailbox = lease_table.mailbox("1")
+    lease_table.detach("1", "shutting_down")
+    assert (await mailbox.take(), mailbox.reason) == (LeaseChange.ENDED, "shutting_down")
+    assert (lease_table.get("1"), lease_table.count()) == (token_lease(), (1, 0))
+    assert (lease_table.deadlines.next(), lease_table.streams("anthropic:a")) == (5060, [])
+    clock = lease_table._clock
     assert isinstance(clock, FakeClock)
     clock.advance(60)
-    ledger.tick()
-    assert ledger.get("1") is None
+    lease_table.tick()
+    assert lease_table.get("1") is None

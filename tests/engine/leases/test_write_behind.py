@@ -2,7 +2,7 @@
 
 import asyncio
 
-from equabot_broker.engine.leases.write_behind import Flushing
+from equabot_broker.engine.leases.write_behind import WriteBehind
 from tests.fakes.state import MemoryStateStore
 
 
@@ -15,19 +15,19 @@ async def flushed(store: MemoryStateStore, times: int) -> None:
 async def test_one_that_comes_alone_is_flushed_at_once() -> None:
     """Inside the call: whoever is answered may rely on it."""
     store = MemoryStateStore()
-    Flushing(store).soon()
+    WriteBehind(store).soon()
     assert store.flushes == 1
 
 
 async def test_under_load_many_share_one() -> None:
     """What comes within milliseconds of the last flush waits for the next, and none is forgotten."""
     store = MemoryStateStore()
-    flushing = Flushing(store)
-    flushing.soon()
+    write_behind = WriteBehind(store)
+    write_behind.soon()
     await flushed(store, 1)
     for n in range(1000):
         store.put_order(("main", str(n)), ("p:a",))
-        flushing.soon()
+        write_behind.soon()
     await flushed(store, 2)
     assert len(store.load().orders) == 1000
     assert store.flushes == 2
@@ -36,12 +36,12 @@ async def test_under_load_many_share_one() -> None:
 async def test_a_store_that_cannot_write_is_asked_again_with_the_next() -> None:
     """What it kept is written then."""
     store = MemoryStateStore()
-    flushing = Flushing(store)
+    write_behind = WriteBehind(store)
     store.broken = "disk full"
     store.put_order(("main", "p"), ("p:a",))
-    flushing.soon()
+    write_behind.soon()
     await asyncio.sleep(0)
     store.broken = ""
-    flushing.soon()
+    write_behind.soon()
     await flushed(store, 1)
     assert store.load().orders == {("main", "p"): ("p:a",)}

@@ -9,9 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.material import Changed, Event, Fault, Listed, Removed, SourceState, Unavailable, Unit
+from equabot_broker.domain.material import (
+    SourceEvent,
+    SourceFault,
+    SourceState,
+    SourceUnavailable,
+    Unit,
+    UnitChanged,
+    UnitRemoved,
+    UnitsListed,
+)
 from equabot_broker.domain.profiles import State
-from equabot_broker.engine.profiles.ingest import Ingesting
+from equabot_broker.engine.profiles.ingest import Ingest
 from equabot_broker.telemetry.events import ProfilesChanged, SourceDoubted, SourceRecovered, SourceStale, SourceSynced
 from equabot_broker.telemetry.incidents import counts
 from tests.fakes.engine import Engine, profile
@@ -24,12 +33,12 @@ def two() -> Engine:
     return Engine(sources=(FakeSource("first"), FakeSource("second")))
 
 
-def take(engine: Engine, event: Event, source: int = 0) -> None:
-    engine.ingesting._take(source, event)
+def take(engine: Engine, event: SourceEvent, source: int = 0) -> None:
+    engine.ingest._take(source, event)
 
 
 def version(engine: Engine, profile_id: str = A, agent: str = "") -> int:
-    return engine.standings.material.held[agent, profile_id].version
+    return engine.registry.material.held[agent, profile_id].version
 
 
 def told(engine: Engine, *kinds: type) -> list[object]:
@@ -44,18 +53,18 @@ async def test_what_a_source_says_is_in_effect() -> None:
     engine = two()
     async with engine.running():
         for source in engine.sources:
-            source.push(Listed(()))
+            source.push(UnitsListed(()))
         await engine.settle()
-        engine.sources[0].push(Changed(Unit("one", (profile(A),))))
-        engine.sources[0].push(Changed(Unit("two", (profile(B),))))
+        engine.sources[0].push(UnitChanged(Unit("one", (profile(A),))))
+        engine.sources[0].push(UnitChanged(Unit("two", (profile(B),))))
         await engine.settle()
-        assert engine.standings.material.held.keys() == {("", A), ("", B)}
-        engine.sources[0].push(Removed("one"))
+        assert engine.registry.material.held.keys() == {("", A), ("", B)}
+        engine.sources[0].push(UnitRemoved("one"))
         await engine.settle()
-        assert engine.standings.material.held.keys() == {("", B)}
-        engine.sources[0].push(Listed(()))
+        assert engine.registry.material.held.keys() == {("", B)}
+        engine.sources[0].push(UnitsListed(()))
         await engine.settle()
-        assert engine.standings.material.held == {}
+        assert engine.registry.material.held == {}
 
 
 async def test_sources_do_not_wait_for_each_other() -> None:
@@ -63,18 +72,18 @@ async def test_sources_do_not_wait_for_each_other() -> None:
     engine = two()
     async with engine.running():
         engine.hold(profile(A), source=1)
-        waiting = asyncio.ensure_future(engine.ingesting.wait_settled())
+        waiting = asyncio.ensure_future(engine.ingest.wait_settled())
         await engine.clock.elapse(0)
-        assert ("", A) in engine.standings.material.held
+        assert ("", A) in engine.registry.material.held
         assert not waiting.done()
-        assert (engine.ingesting.settled, engine.ingesting.synced) == (False, False)
-        engine.sources[0].push(Unavailable("no route"))
+        assert (engine.ingest.settled, engine.ingest.synced) == (False, False)
+        engine.sources[0].push(SourceUnavailable("no route"))
         async with asyncio.timeout(60):
             await waiting
-        assert (engine.ingesting.settled, engine.ingesting.synced) == (True, False)
-        engine.sources[0].push(Listed(()))
+        assert (engine.ingest.settled, engine.ingest.synced) == (True, False)
+        engine.sources[0].push(UnitsListed(()))
         await engine.settle()
-        assert engine.ingesting.synced
+        assert engine.ingest.synced
 
 
 class Dying(FakeSource):
@@ -84,7 +93,7 @@ class Dying(FakeSource):
         super().__init__("dying")
         self._error = error
 
-    async def events(self) -> AsyncGenerator[Event, None]:
+    async def events(self) -> AsyncGenerator[SourceEvent, None]:
         yield await self._queue.get()
         if self._error is not None:
             raise self._error
@@ -110,25 +119,25 @@ async def test_a_source_that_dies_is_unavailable_and_followed_again(error: Excep
     before = counts()["source"]
     async with engine.running():
         engine.hold(profile(A), source=1)
-        dying.push(Listed(()))
+        dying.push(UnitsListed(()))
         state = await until_down(engine)
         assert re.search(r"^dying cannot be read: an unexpected fault \(.*\), incident [0-9a-f]{8} in the .* log$", state.fault)
         assert not any(said in state.fault for said in ("a value", "deep", "many", "one", "two", "text"))
         assert counts()["source"] == before + 1
-        assert ("", A) in engine.standings.material.held
-        dying.push(Listed(()))
-        engine.ingesting.look_again("dying")
+        assert ("", A) in engine.registry.material.held
+        dying.push(UnitsListed(()))
+        engine.ingest.look_again("dying")
         await engine.clock.elapse(0.6)
         assert counts()["source"] >= before + 1
-        assert engine.ingesting.synced
+        assert engine.ingest.synced
 
 
 async def until_down(engine: Engine) -> SourceState:
     """The first source's state, once it is down."""
     async with asyncio.timeout(60):
-        while not engine.ingesting.states[0].fault:  # noqa: ASYNC110 - nobody tells of it
+        while not engine.ingest.states[0].fault:  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0)
-    return engine.ingesting.states[0]
+    return engine.ingest.states[0]
 
 
 async def test_a_source_whose_rereading_fails_keeps_no_other_from_it() -> None:
@@ -141,10 +150,10 @@ async def test_a_source_whose_rereading_fails_keeps_no_other_from_it() -> None:
     engine = Engine(sources=(Deaf("deaf"), FakeSource("living")))
     async with engine.running():
         for source in engine.sources:
-            source.push(Listed(()))
+            source.push(UnitsListed(()))
         await engine.settle()
         before = counts()["source"]
-        asking = asyncio.ensure_future(engine.ingesting.reread(within=1.0))
+        asking = asyncio.ensure_future(engine.ingest.reread(within=1.0))
         await engine.clock.elapse(0)
         assert counts()["source"] == before + 1
         await engine.clock.elapse(2)
@@ -156,17 +165,17 @@ async def test_reading_again_returns_once_everybody_has() -> None:
     engine = two()
     async with engine.running():
         for source in engine.sources:
-            source.push(Listed(()))
+            source.push(UnitsListed(()))
         await engine.settle()
-        assert await engine.ingesting.reread() is True
+        assert await engine.ingest.reread() is True
         assert [source.rereads for source in engine.sources] == [1, 1]
         engine.sources[1].deaf = True
-        engine.sources[1].push(Changed(Unit("one")))
-        assert await engine.ingesting.reread(within=0.05) is False
-        asking = asyncio.ensure_future(engine.ingesting.reread())
+        engine.sources[1].push(UnitChanged(Unit("one")))
+        assert await engine.ingest.reread(within=0.05) is False
+        asking = asyncio.ensure_future(engine.ingest.reread())
         await engine.settle()
         assert not asking.done()
-        engine.sources[1].push(Unavailable("gone"))
+        engine.sources[1].push(SourceUnavailable("gone"))
         async with asyncio.timeout(60):
             assert await asking is True
 
@@ -209,12 +218,12 @@ def test_versions_outlive_a_restart() -> None:
     if the clock went back meanwhile."""
     engine = Engine()
     engine.put(profile(A, "one"), profile(B, "other"), profile(A, "own", agent="main"))
-    before = {key: held.version for key, held in engine.standings.material.held.items()}
+    before = {key: held.version for key, held in engine.registry.material.held.items()}
     engine.store.crash()
     engine.clock.jump_wall(-86400 * 365)
     again = Engine(store=engine.store, clock=engine.clock)
     again.put(profile(A, "one"), profile(B, "other"), profile(A, "own", agent="main"))
-    assert {key: held.version for key, held in again.standings.material.held.items()} == before
+    assert {key: held.version for key, held in again.registry.material.held.items()} == before
     again.put(profile(A, "two"), profile(B, "other"))
     assert version(again) > max(before.values())
 
@@ -242,9 +251,9 @@ def test_what_vanished_is_forgotten() -> None:
     engine = Engine()
     engine.put(profile(A, "canary-secret"))
     engine.put()
-    kept = [vars(part) for part in (engine.ingesting, engine.standings)]
+    kept = [vars(part) for part in (engine.ingest, engine.registry)]
     assert not any(A in repr(values.get(name)) for values in kept for name in ("states", "material", "_board"))
-    assert engine.standings.secrets() == ()
+    assert engine.registry.secrets() == ()
 
 
 # -- precedence, and being away ----------------------------------------------------------------------------------------
@@ -255,11 +264,11 @@ def test_the_first_source_wins_and_the_other_is_told_of() -> None:
     engine = two()
     engine.put(profile(A, "second", source="second"), source=1)
     engine.put(profile(A, "first", source="first"), source=0)
-    assert engine.standings.material.held["", A].profile.source == "first"
-    assert [(s.profile.source, s.by.source) for s in engine.ingesting.shadowed] == [("second", "first")]
+    assert engine.registry.material.held["", A].profile.source == "first"
+    assert [(s.profile.source, s.by.source) for s in engine.ingest.shadowed] == [("second", "first")]
     engine.put(source=0)
-    assert engine.standings.material.held["", A].profile.source == "second"
-    assert engine.ingesting.shadowed == ()
+    assert engine.registry.material.held["", A].profile.source == "second"
+    assert engine.ingest.shadowed == ()
 
 
 def test_a_source_that_is_away_serves_until_its_budget_ends() -> None:
@@ -267,20 +276,20 @@ def test_a_source_that_is_away_serves_until_its_budget_ends() -> None:
     engine = Engine()
     engine.put(profile(A))
     before = version(engine)
-    take(engine, Unavailable("no route"))
+    take(engine, SourceUnavailable("no route"))
     engine.clock.advance(599)
-    engine.standings.tick()
-    found = engine.standings.find("main", A)
+    engine.registry.tick()
+    found = engine.registry.find("main", A)
     assert found is not None
     assert found[1].standing.usable
-    take(engine, Unavailable("still no route"))
+    take(engine, SourceUnavailable("still no route"))
     engine.clock.advance(1)
-    engine.standings.tick()
-    found = engine.standings.find("main", A)
+    engine.registry.tick()
+    found = engine.registry.find("main", A)
     assert found is not None
     assert found[1].standing.state is State.MISSING
     engine.put(profile(A))
-    found = engine.standings.find("main", A)
+    found = engine.registry.find("main", A)
     assert found is not None
     assert (found[1].standing.state, version(engine)) == (State.OK, before)
 
@@ -302,11 +311,11 @@ def test_the_course_of_a_source_is_told() -> None:
     engine.put(profile(A))
     engine.put(profile(A), profile(B))
     for fault in ("down", "down", "down harder"):
-        take(engine, Unavailable(fault))
+        take(engine, SourceUnavailable(fault))
     engine.put(profile(A), profile(B))
-    take(engine, Listed((Unit("u", (profile(A),)),), {"v": "unreadable"}))
-    take(engine, Changed(Unit("v", (profile(B),))))
-    take(engine, Listed((), {"": "/run/secrets/KEY unreadable"}))
+    take(engine, UnitsListed((Unit("u", (profile(A),)),), {"v": "unreadable"}))
+    take(engine, UnitChanged(Unit("v", (profile(B),))))
+    take(engine, UnitsListed((), {"": "/run/secrets/KEY unreadable"}))
     assert told(engine, SourceSynced, SourceStale, SourceRecovered) == [
         SourceSynced(source="s", profiles=1),
         SourceStale(source="s", fault="down"),
@@ -323,9 +332,9 @@ def test_the_course_of_a_source_is_told() -> None:
 def test_faults_inside_a_unit_are_kept_for_whoever_asks() -> None:
     """They are no trouble of the source."""
     engine = Engine()
-    fault = Fault("/f:3", "a line without =")
-    take(engine, Listed((Unit("u", (profile(A),), (fault,)),)))
-    assert engine.ingesting.states[0].faults() == [fault]
+    fault = SourceFault("/f:3", "a line without =")
+    take(engine, UnitsListed((Unit("u", (profile(A),), (fault,)),)))
+    assert engine.ingest.states[0].faults() == [fault]
     assert told(engine, SourceStale) == []
 
 
@@ -333,7 +342,7 @@ def test_faults_inside_a_unit_are_logged_when_they_are_new() -> None:
     """P7, P10: a source that is read, and holds something that cannot be used, says so; and not again while nothing changes."""
     engine = Engine(sources=(FakeSource("s"),))
     for faults in ((), ("a",), ("a",), ("a", "b"), (), ("a",)):
-        take(engine, Listed((Unit("u", (profile(A),), tuple(Fault("/f", message) for message in faults)),)))
+        take(engine, UnitsListed((Unit("u", (profile(A),), tuple(SourceFault("/f", message) for message in faults)),)))
     assert told(engine, SourceDoubted) == [
         SourceDoubted(source="s", faults=("a",)),
         SourceDoubted(source="s", faults=("a", "b")),
@@ -345,9 +354,9 @@ def test_listeners_hear_of_every_event_after_it_is_in_effect() -> None:
     """Also of one that changes no profile: readiness waits for that."""
     engine = Engine()
     heard: list[tuple[bool, int]] = []
-    engine.ingesting.listeners.append(lambda: heard.append((engine.ingesting.synced, len(engine.standings.material.held))))
-    take(engine, Unavailable("not yet"))
-    take(engine, Listed(()))
+    engine.ingest.listeners.append(lambda: heard.append((engine.ingest.synced, len(engine.registry.material.held))))
+    take(engine, SourceUnavailable("not yet"))
+    take(engine, UnitsListed(()))
     engine.put(profile(A))
     assert heard == [(False, 0), (True, 0), (True, 1)]
 
@@ -355,22 +364,22 @@ def test_listeners_hear_of_every_event_after_it_is_in_effect() -> None:
 def test_until_a_source_is_read_its_name_is_known_as_unread() -> None:
     """From the first moment."""
     engine = two()
-    unread = [engine.standings.material.unread]
+    unread = [engine.registry.material.unread]
     engine.put(source=1)
-    unread.append(engine.standings.material.unread)
-    take(engine, Unavailable("down"))
-    unread.append(engine.standings.material.unread)
+    unread.append(engine.registry.material.unread)
+    take(engine, SourceUnavailable("down"))
+    unread.append(engine.registry.material.unread)
     engine.put()
-    unread.append(engine.standings.material.unread)
+    unread.append(engine.registry.material.unread)
     assert unread == [("first", "second"), ("first",), ("first",), ()]
 
 
 async def test_without_sources_everything_is_settled() -> None:
     """Nothing to wait for."""
     engine = Engine(sources=())
-    assert isinstance(engine.ingesting, Ingesting)
-    assert engine.ingesting.settled
-    assert engine.ingesting.synced
+    assert isinstance(engine.ingest, Ingest)
+    assert engine.ingest.settled
+    assert engine.ingest.synced
     async with asyncio.timeout(60):
-        await engine.ingesting.wait_settled()
-        assert await engine.ingesting.reread() is True
+        await engine.ingest.wait_settled()
+        assert await engine.ingest.reread() is True

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.errors import BrokerError, InvalidArgument, ProfileNotFound, ProviderUnknown, SourceNotSynced
 from equabot_broker.domain.policies import Policies
-from equabot_broker.engine.profiles.ingest import Ingesting
-from equabot_broker.engine.profiles.order_override import Ordering
-from equabot_broker.engine.profiles.registry import Standings
-from equabot_broker.engine.profiles.resolver import Choosing
+from equabot_broker.engine.profiles.ingest import Ingest
+from equabot_broker.engine.profiles.order_override import OrderOverrides
+from equabot_broker.engine.profiles.registry import ProfileRegistry
+from equabot_broker.engine.profiles.resolver import Resolver
 from equabot_broker.engine.profiles.suitability import Suitability
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.formats.auth_document import with_entry, with_order
@@ -31,30 +31,30 @@ AGENTS = ("main", "coder")
 
 
 class Rig:
-    """Choosing over real stores."""
+    """Resolver over real stores."""
 
     def __init__(self, home: Path, state: MemoryStateStore, *, followed: bool = True) -> None:
         clock, events = SystemClock(), Events()
         self.state = state
         self.stores = AgentStores(home, clock=clock)
         stored = state.load()
-        self.standings = Standings(clock=clock, store=state, events=events, warn_within=0.0, usage=stored.usage)
-        self.choosing = Choosing(
+        self.registry = ProfileRegistry(clock=clock, store=state, events=events, warn_within=0.0, usage=stored.usage)
+        self.resolver = Resolver(
             clock=clock, store=state, catalog=BUILT_IN, policies=Policies(agents=dict.fromkeys(AGENTS, ANYTHING)),
-            standings=self.standings, suitability=Suitability(clock=clock, catalog=BUILT_IN),
+            registry=self.registry, suitability=Suitability(clock=clock, catalog=BUILT_IN),
             configured_order={"anthropic": (A,)}, orders=stored.orders, pins={},
         )  # fmt: skip
-        source = ProfileStores({a: self.stores.of(a) for a in AGENTS}, rules=Rules(BUILT_IN), watch=live_watch())
-        self.ingesting = Ingesting(
-            [source], tail=frozenset(), clock=clock, store=state, events=events, standings=self.standings, stale_budget=60.0,
+        source = ProfileStores({a: self.stores.of(a) for a in AGENTS}, rules=DiscoveryRules(BUILT_IN), watch=live_watch())
+        self.ingest = Ingest(
+            [source], tail=frozenset(), clock=clock, store=state, events=events, registry=self.registry, stale_budget=60.0,
             versions={},
         )  # fmt: skip
-        self.ordering = Ordering(
-            choosing=self.choosing, ingesting=self.ingesting, standings=self.standings, stores=self.stores if followed else None
+        self.ordering = OrderOverrides(
+            resolver=self.resolver, ingest=self.ingest, registry=self.registry, stores=self.stores if followed else None
         )
 
     def next(self, agent: str = "main") -> str:
-        return self.choosing.choose(agent, "anthropic").candidate.id
+        return self.resolver.choose(agent, "anthropic").candidate.id
 
     def written(self, agent: str = "main") -> object:
         path = self.stores.of(agent).path
@@ -68,9 +68,9 @@ async def rig(home: Path, state: MemoryStateStore | None = None, *, followed: bo
         entry = {"type": "api_key", "provider": "anthropic", "key": f"key-of-{name[-1]}"}
         await made.stores.edit("main", lambda d, name=name, entry=entry: with_entry(d, name, entry))  # type: ignore[misc]
     async with asyncio.TaskGroup() as group:
-        following = group.create_task(made.ingesting.run())
+        following = group.create_task(made.ingest.run())
         async with asyncio.timeout(60):
-            await made.ingesting.wait_settled()
+            await made.ingest.wait_settled()
             yield made
         following.cancel()
 
@@ -82,9 +82,9 @@ async def test_an_order_is_in_the_agents_store_and_counts_when_it_is_set(tmp_pat
         assert await made.ordering.set("coder", "claude", ["b", B]) == (B,)
         assert made.written("coder") == {"anthropic": [B]}
         assert (made.next(), made.next("coder")) == (A, B)
-        assert made.choosing.order("coder", "anthropic") == (B,)
+        assert made.resolver.order("coder", "anthropic") == (B,)
         assert await made.ordering.set("coder", "anthropic", ()) == ()
-        assert (made.next("coder"), made.written("coder"), made.choosing.order("coder", "anthropic")) == (A, {}, ())
+        assert (made.next("coder"), made.written("coder"), made.resolver.order("coder", "anthropic")) == (A, {}, ())
 
 
 async def test_an_order_that_another_program_writes_counts(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ async def test_an_order_that_another_program_writes_counts(tmp_path: Path) -> No
     async with rig(tmp_path) as made:
         assert made.next() == A
         await made.stores.edit("main", lambda document: with_order(document, "anthropic", [B]))
-        assert await made.ingesting.wait_for(lambda: made.next() == B, within=5)
+        assert await made.ingest.wait_for(lambda: made.next() == B, within=5)
         assert made.state.load().orders == {}
 
 
@@ -107,7 +107,7 @@ async def test_an_order_in_the_brokers_own_state_counts_until_one_is_stored(tmp_
         assert made.next() == A
         assert state.load().orders == {}
         await made.ordering.set("main", "anthropic", ())
-        assert made.choosing.order("main", "anthropic") == ()
+        assert made.resolver.order("main", "anthropic") == ()
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ async def test_a_store_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         with pytest.raises(SourceNotSynced, match="breaks off"):
             await made.ordering.set("coder", "anthropic", [B])
         assert path.read_text() == "{"
-        assert made.choosing.order("coder", "anthropic") == ()
+        assert made.resolver.order("coder", "anthropic") == ()
 
 
 async def test_where_stores_are_no_source_the_brokers_own_state_has_it() -> None:
@@ -148,4 +148,4 @@ async def test_where_stores_are_no_source_the_brokers_own_state_has_it() -> None
     engine.put(profile(A), profile(B))
     assert await engine.ordering.set("main", "anthropic", ["b"]) == (B,)
     assert engine.store.load().orders == {("main", "anthropic"): (B,)}
-    assert engine.choosing.choose("main", "anthropic").candidate.id == B
+    assert engine.resolver.choose("main", "anthropic").candidate.id == B

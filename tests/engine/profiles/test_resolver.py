@@ -1,9 +1,9 @@
-"""Choosing: orders, pins and sessions, over what is true of the profiles now."""
+"""Resolver: orders, pins and sessions, over what is true of the profiles now."""
 
 import pytest
 
 from equabot_broker.domain.cooldowns import Usage
-from equabot_broker.domain.credentials import NEVER, Standing
+from equabot_broker.domain.credentials import NEVER, Assessment
 from equabot_broker.domain.errors import (
     BrokerError,
     InvalidArgument,
@@ -14,14 +14,14 @@ from equabot_broker.domain.errors import (
     ReauthRequired,
     SourceNotSynced,
 )
-from equabot_broker.domain.material import Held, Listed, Material, Unavailable, Unit
+from equabot_broker.domain.material import HeldProfile, Material, SourceUnavailable, Unit, UnitsListed
 from equabot_broker.domain.policies import AgentPolicy
 from equabot_broker.domain.profiles import Profile, State
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.selection import Candidate
 from equabot_broker.domain.statuses import ProfileStatus
 from equabot_broker.engine.profiles.explaining import unusable
-from equabot_broker.engine.profiles.resolver import Choosing
+from equabot_broker.engine.profiles.resolver import Resolver
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.source import FakeSource
 
@@ -38,12 +38,12 @@ def engine() -> Engine:
 
 
 def choose(engine: Engine, *, agent: str = "main", profile: str = "", session: str = "") -> str:
-    return engine.choosing.choose(agent, "anthropic", profile=profile, session=session).candidate.id
+    return engine.resolver.choose(agent, "anthropic", profile=profile, session=session).candidate.id
 
 
 def cool(engine: Engine, profile_id: str, seconds: float = 60.0) -> None:
-    usage = Usage(last_used=engine.standings.usage(("", profile_id)).last_used, cooldown_until=engine.clock.now() + seconds)
-    engine.standings.replace_usage(("", profile_id), usage)
+    usage = Usage(last_used=engine.registry.usage(("", profile_id)).last_used, cooldown_until=engine.clock.now() + seconds)
+    engine.registry.replace_usage(("", profile_id), usage)
 
 
 def refused(profile_id: str) -> str:
@@ -52,19 +52,19 @@ def refused(profile_id: str) -> str:
 
 
 def reject(engine: Engine, profile_id: str) -> None:
-    found = engine.standings.find("", profile_id)
+    found = engine.registry.find("", profile_id)
     assert found is not None
     usage = Usage(rejected=REFUSED, rejected_version=found[1].held.version)
-    engine.standings.replace_usage(found[0], usage)
+    engine.registry.replace_usage(found[0], usage)
 
 
 def later(engine: Engine, seconds: float = 1.0) -> None:
     engine.clock.advance(seconds)
-    engine.standings.tick()
+    engine.registry.tick()
 
 
 def rows(engine: Engine, agent: str = "main", *, session: str = "") -> list[ProfileStatus]:
-    return engine.choosing.statuses(agent, "anthropic", session=session)
+    return engine.resolver.statuses(agent, "anthropic", session=session)
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def rows(engine: Engine, agent: str = "main", *, session: str = "") -> list[Prof
 )
 def test_names_are_normalised(engine: Engine, provider: str, profile_id: str, resolved: tuple[str, str]) -> None:
     """Any spelling of a provider, a whole profile id or the part after the colon."""
-    assert engine.choosing.resolve_names(provider, profile_id) == resolved
+    assert engine.resolver.resolve_names(provider, profile_id) == resolved
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_names_are_normalised(engine: Engine, provider: str, profile_id: str, re
 def test_names_that_mean_nothing_are_refused(engine: Engine, provider: str, profile_id: str, error: type[BrokerError]) -> None:
     """In few words, however many were said."""
     with pytest.raises(error) as caught:
-        engine.choosing.resolve_names(provider, profile_id)
+        engine.resolver.resolve_names(provider, profile_id)
     assert len(caught.value.message) < 250
 
 
@@ -136,7 +136,7 @@ def test_turns_outlive_a_change_of_profiles_and_a_restart(engine: Engine) -> Non
     engine.put(profile(A), profile(B), profile(C), profile("anthropic:d"))
     assert choose(engine) == C
     later(engine)
-    engine.standings.flush_used()
+    engine.registry.flush_used()
     engine.store.flush()
     again = Engine(store=engine.store, clock=engine.clock)
     again.put(profile(A), profile(B), profile(C))
@@ -173,12 +173,12 @@ def test_a_judgement_that_time_has_ended_is_not_used(engine: Engine) -> None:
     engine.put(profile(A, expires_at=engine.clock.now() + 10), profile(B))
     assert {choose(engine), choose(engine)} == {A, B}
     engine.clock.advance(10)
-    engine.standings.tick()
+    engine.registry.tick()
     assert [choose(engine) for _ in range(3)] == [B] * 3
     cool(engine, B, 5)
-    assert len(engine.choosing.plan("main", "anthropic").cooling) == 1
+    assert len(engine.resolver.plan("main", "anthropic").cooling) == 1
     engine.clock.advance(5)
-    assert engine.choosing.plan("main", "anthropic").cooling == ()
+    assert engine.resolver.plan("main", "anthropic").cooling == ()
 
 
 def test_nothing_usable_is_told_with_each_candidates_reason(engine: Engine) -> None:
@@ -197,7 +197,7 @@ def test_nothing_usable_is_told_with_each_candidates_reason(engine: Engine) -> N
 def test_a_provider_without_any_profile_is_told_what_to_set(engine: Engine) -> None:
     """A newcomer's first error says what to do."""
     with pytest.raises(NoUsableProfile, match="OPENAI_API_KEY"):
-        engine.choosing.choose("main", "openai")
+        engine.resolver.choose("main", "openai")
 
 
 def test_the_remedy_names_a_key_before_a_login() -> None:
@@ -208,7 +208,7 @@ def test_the_remedy_names_a_key_before_a_login() -> None:
         NoUsableProfile,
         match="set ANTHROPIC_API_KEY in the environment or in",
     ):
-        engine.choosing.choose("main", "anthropic")
+        engine.resolver.choose("main", "anthropic")
 
 
 def test_a_source_that_was_never_read_may_hold_it() -> None:
@@ -219,7 +219,7 @@ def test_a_source_that_was_never_read_may_hold_it() -> None:
     for asked in ("", A):
         with pytest.raises(SourceNotSynced, match="slow"):
             choose(engine, profile=asked)
-    engine.ingesting._take(1, Unavailable("no route"))
+    engine.ingest._take(1, SourceUnavailable("no route"))
     with pytest.raises(SourceNotSynced):
         choose(engine)
     engine.put(source=1)
@@ -240,8 +240,8 @@ def test_what_is_there_but_cannot_serve_is_no_matter_of_waiting() -> None:
 
 def test_when_only_a_new_login_helps_it_says_so(engine: Engine) -> None:
     """All of the candidates, not some."""
-    found = engine.choosing.plan("main", "anthropic").ordered()
-    login = Standing(State.REAUTH_REQUIRED, "log in again", usable=False, cooling_until=0.0, valid_until=NEVER)
+    found = engine.resolver.plan("main", "anthropic").ordered()
+    login = Assessment(State.REAUTH_REQUIRED, "log in again", usable=False, cooling_until=0.0, valid_until=NEVER)
     lapsed = [Candidate(c.held, login, c.usage) for c in found]
     assert type(unusable("x", lapsed, {}, now=0.0)) is ReauthRequired
     assert type(unusable("x", [*lapsed[1:], found[0]], {}, now=0.0)) is NoUsableProfile
@@ -272,22 +272,22 @@ def test_policy_goes_before_everything(guarded: Engine) -> None:
         with pytest.raises(PolicyDenied):
             choose(guarded, agent="ann", profile=asked)
     with pytest.raises(PolicyDenied):
-        guarded.choosing.pin("ann", "s", "anthropic", "b", strict=False)
+        guarded.resolver.pin("ann", "s", "anthropic", "b", strict=False)
     with pytest.raises(PolicyDenied):
-        guarded.choosing.set_order("ann", "anthropic", [A, B])
+        guarded.resolver.set_order("ann", "anthropic", [A, B])
     for agent in ("eve", "stranger", ""):
         for asked in ("", A):
             with pytest.raises(PolicyDenied):
                 choose(guarded, agent=agent, profile=asked)
         with pytest.raises(PolicyDenied):
-            guarded.choosing.statuses(agent, "anthropic")
+            guarded.resolver.statuses(agent, "anthropic")
 
 
 def test_what_an_agent_may_not_have_it_does_not_hear_of(guarded: Engine) -> None:
     """No status, no name in an error, though the configured order names it."""
     assert [row.id for row in rows(guarded, "ann")] == [A, "anthropic:gone"]
-    assert [row.id for row in guarded.choosing.statuses("ann")] == [A, "anthropic:gone"]
-    assert guarded.choosing.statuses("eve") == []
+    assert [row.id for row in guarded.resolver.statuses("ann")] == [A, "anthropic:gone"]
+    assert guarded.resolver.statuses("eve") == []
     with pytest.raises(ProfileNotFound) as caught:
         choose(guarded, agent="ann", profile="anthropic:gone")
     assert B not in caught.value.message
@@ -300,7 +300,7 @@ def test_what_an_agent_may_not_have_it_does_not_hear_of(guarded: Engine) -> None
 
 def test_a_pin_from_before_a_stricter_policy_is_not_honoured(engine: Engine) -> None:
     """A restart with another configuration does not leave a door open."""
-    engine.choosing.pin("main", "s", "anthropic", B, strict=False)
+    engine.resolver.pin("main", "s", "anthropic", B, strict=False)
     stricter = {"main": AgentPolicy(providers=frozenset({"anthropic"}), profiles=frozenset({A}))}
     again = Engine(agents=stricter, store=engine.store, clock=engine.clock)
     again.put(profile(A), profile(B))
@@ -333,7 +333,7 @@ def test_a_named_profile_need_not_be_in_the_order() -> None:
 def test_a_profile_of_another_provider_is_not_found_by_its_name(engine: Engine) -> None:
     """Its secret would go to this provider."""
     odd = Profile(id=A, provider="openai", mode=Mode.API_KEY, source="s", unit="u", origin="o", secret=profile(A).secret)
-    engine.standings.replace_material(Material({("", A): Held(odd, 0, 1)}))
+    engine.registry.replace_material(Material({("", A): HeldProfile(odd, 0, 1)}))
     with pytest.raises(ProfileNotFound):
         choose(engine, profile=A)
     with pytest.raises(NoUsableProfile):
@@ -348,8 +348,8 @@ def test_the_agents_order_goes_before_the_configured_one() -> None:
     engine = Engine(agents={"ann": ANYTHING, "bob": ANYTHING}, order={"anthropic": (B, A)})
     engine.put(profile(A), profile(B), profile(C))
     assert [choose(engine, agent="ann") for _ in range(2)] == [B, B]
-    assert engine.choosing.set_order("ann", "Anthropic", ["c", A, C]) == (C, A)
-    assert engine.choosing.order("ann", "anthropic") == (C, A)
+    assert engine.resolver.set_order("ann", "Anthropic", ["c", A, C]) == (C, A)
+    assert engine.resolver.order("ann", "anthropic") == (C, A)
     assert [choose(engine, agent="ann"), choose(engine, agent="bob")] == [C, B]
     reject(engine, C)
     assert choose(engine, agent="ann") == A
@@ -357,17 +357,17 @@ def test_the_agents_order_goes_before_the_configured_one() -> None:
     with pytest.raises(NoUsableProfile) as caught:
         choose(engine, agent="ann")
     assert caught.value.metadata[B] == "not in the order, which is exclusive"
-    assert engine.choosing.set_order("ann", "anthropic", ()) == ()
+    assert engine.resolver.set_order("ann", "anthropic", ()) == ()
     assert choose(engine, agent="ann") == B
 
 
 def test_an_order_outlives_the_process(engine: Engine) -> None:
     """It is stored when the call returns."""
-    engine.choosing.set_order("main", "anthropic", [B])
+    engine.resolver.set_order("main", "anthropic", [B])
     engine.store.crash()
     again = Engine(store=engine.store, clock=engine.clock)
-    assert again.choosing.order("main", "anthropic") == (B,)
-    again.choosing.set_order("main", "anthropic", ())
+    assert again.resolver.order("main", "anthropic") == (B,)
+    again.resolver.set_order("main", "anthropic", ())
     engine.store.crash()
     assert engine.store.load().orders == {}
 
@@ -383,10 +383,10 @@ def test_an_order_outlives_the_process(engine: Engine) -> None:
 )
 def test_an_order_with_a_fault_is_refused_whole(engine: Engine, profiles: list[str], error: type[BrokerError]) -> None:
     """What was stored before stays."""
-    engine.choosing.set_order("main", "anthropic", [C])
+    engine.resolver.set_order("main", "anthropic", [C])
     with pytest.raises(error):
-        engine.choosing.set_order("main", "anthropic", profiles)
-    assert engine.choosing.order("main", "anthropic") == (C,)
+        engine.resolver.set_order("main", "anthropic", profiles)
+    assert engine.resolver.order("main", "anthropic") == (C,)
 
 
 # -- sessions and pins -------------------------------------------------------------------------------------------------
@@ -451,18 +451,18 @@ def test_a_choice_that_cannot_serve_any_more_is_made_again(engine: Engine) -> No
 def test_a_pinned_profile_is_tried_first(engine: Engine) -> None:
     """In its session alone, before the session's own choice, and though an order excludes it."""
     assert choose(engine, session="s") == A
-    engine.choosing.pin("main", "s", "anthropic", "b", strict=False)
-    engine.choosing.set_order("main", "anthropic", [C, A])
+    engine.resolver.pin("main", "s", "anthropic", "b", strict=False)
+    engine.resolver.set_order("main", "anthropic", [C, A])
     assert {choose(engine, session="s") for _ in range(3)} == {B}
     assert choose(engine, session="other") == C
     assert choose(engine) == C
-    engine.choosing.unpin("main", "s", "Anthropic")
+    engine.resolver.unpin("main", "s", "Anthropic")
     assert choose(engine, session="s") == A
 
 
 def test_while_a_pinned_profile_cools_siblings_serve(engine: Engine) -> None:
     """Unless the pin is strict; afterwards the pin holds again."""
-    engine.choosing.pin("main", "s", "anthropic", B, strict=False)
+    engine.resolver.pin("main", "s", "anthropic", B, strict=False)
     cool(engine, B, 60)
     assert choose(engine, session="s") == A
     later(engine, 60)
@@ -474,7 +474,7 @@ def test_while_a_pinned_profile_cools_siblings_serve(engine: Engine) -> None:
 @pytest.mark.parametrize("why", ["in cooldown for 1m", REFUSED, "no source holds it"])
 def test_a_strict_pin_fails_rather_than_move(engine: Engine, why: str) -> None:
     """With the reason; and only for its session."""
-    engine.choosing.pin("main", "s", "anthropic", B, strict=True)
+    engine.resolver.pin("main", "s", "anthropic", B, strict=True)
     assert choose(engine, session="s") == B
     if why.startswith("in cooldown"):
         cool(engine, B, 60)
@@ -486,7 +486,7 @@ def test_a_strict_pin_fails_rather_than_move(engine: Engine, why: str) -> None:
         choose(engine, session="s")
     assert caught.value.metadata == {B: refused(B) if why == REFUSED else why}
     assert choose(engine) in (A, C)
-    engine.choosing.unpin("main", "s", "anthropic")
+    engine.resolver.unpin("main", "s", "anthropic")
     assert choose(engine, session="s") in (A, C)
 
 
@@ -504,9 +504,9 @@ def test_a_pin_that_means_nothing_is_refused(
     engine: Engine, session: str, provider: str, profile_id: str, error: type[BrokerError]
 ) -> None:
     """The pin before it stays."""
-    engine.choosing.pin("main", "s", "anthropic", C, strict=False)
+    engine.resolver.pin("main", "s", "anthropic", C, strict=False)
     with pytest.raises(error):
-        engine.choosing.pin("main", session, provider, profile_id, strict=True)
+        engine.resolver.pin("main", session, provider, profile_id, strict=True)
     assert choose(engine, session="s") == C
 
 
@@ -533,8 +533,8 @@ def test_candidates_are_told_in_the_order_in_which_they_would_be_tried(engine: E
 
 def test_next_is_what_the_next_request_gets(engine: Engine) -> None:
     """In every state of session, pin and order."""
-    engine.choosing.pin("main", "pinned", "anthropic", C, strict=False)
-    engine.choosing.pin("main", "strict", "anthropic", B, strict=True)
+    engine.resolver.pin("main", "pinned", "anthropic", C, strict=False)
+    engine.resolver.pin("main", "strict", "anthropic", B, strict=True)
     choose(engine, session="sticky")
     for step in range(4):
         for session in ("", "sticky", "pinned", "strict", "new"):
@@ -548,7 +548,7 @@ def test_next_is_what_the_next_request_gets(engine: Engine) -> None:
 
 def test_a_pinned_profile_is_told_as_pinned(engine: Engine) -> None:
     """And first, if it can serve; in its session only."""
-    engine.choosing.pin("main", "s", "anthropic", C, strict=False)
+    engine.resolver.pin("main", "s", "anthropic", C, strict=False)
     assert [(row.id, row.pinned) for row in rows(engine, session="s")] == [(C, True), (A, False), (B, False)]
     assert not any(row.pinned for row in rows(engine))
     cool(engine, C)
@@ -569,9 +569,9 @@ def test_what_stands_in_an_order_but_nowhere_else_is_told_as_missing() -> None:
 def test_without_a_provider_every_one_is_told(engine: Engine) -> None:
     """That has a profile or an order, and that the agent may use."""
     engine.put(profile(A), profile("openai:x", None, fault="empty"))
-    assert [row.id for row in engine.choosing.statuses("main")] == [A, "openai:x"]
+    assert [row.id for row in engine.resolver.statuses("main")] == [A, "openai:x"]
     with pytest.raises(ProviderUnknown):
-        engine.choosing.statuses("main", "nobody")
+        engine.resolver.statuses("main", "nobody")
 
 
 def test_a_status_is_as_new_as_the_question(engine: Engine) -> None:
@@ -591,18 +591,18 @@ def test_a_status_is_as_new_as_the_question(engine: Engine) -> None:
 
 def test_the_plan_is_kept_while_nothing_changes(engine: Engine) -> None:
     """That is what makes a choice cheap; and thrown away when something does."""
-    plan = engine.choosing.plan("main", "anthropic")
+    plan = engine.resolver.plan("main", "anthropic")
     choose(engine)
-    engine.ingesting._take(0, Listed((Unit("unit", (profile(A), profile(B), profile(C))),)))
-    assert engine.choosing.plan("main", "anthropic") is plan
+    engine.ingest._take(0, UnitsListed((Unit("unit", (profile(A), profile(B), profile(C))),)))
+    assert engine.resolver.plan("main", "anthropic") is plan
     cool(engine, A)
-    assert engine.choosing.plan("main", "anthropic") is not plan
+    assert engine.resolver.plan("main", "anthropic") is not plan
 
 
 def test_it_needs_no_place_among_the_listeners(engine: Engine) -> None:
     """A listener that chooses in the middle of a change chooses from what is true now, whoever was told first."""
     chosen: list[str] = []
-    engine.standings.listeners.insert(0, lambda _: chosen.append(choose(engine)))
+    engine.registry.listeners.insert(0, lambda _: chosen.append(choose(engine)))
     engine.put(profile(C))
     assert chosen == [C]
-    assert isinstance(engine.choosing, Choosing)
+    assert isinstance(engine.resolver, Resolver)

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from equabot_broker.domain.answers import Answer
+from equabot_broker.domain.answers import ProviderAnswer
 from equabot_broker.domain.cooldowns import HOUR, MINUTE, Outcome
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.policies import Delivery
 from equabot_broker.domain.provider import Mode
-from equabot_broker.engine.leases.gateway_access import Used
-from equabot_broker.engine.leases.messages import Request
+from equabot_broker.engine.leases.gateway_access import RequestNames
+from equabot_broker.engine.leases.messages import LeaseRequest
 from tests.fakes.engine import ANYTHING, Engine, profile
 
 LOGIN, KEY = "anthropic:claude-cli", "anthropic:key"
@@ -27,28 +27,28 @@ def made(*, order: tuple[str, ...] = (), key: bool = True, agents: tuple[str, ..
 
 
 def chosen(engine: Engine, client: str = "", *, profile: str = "", session: str = "") -> str:
-    asked = Request(provider="anthropic", client=client, profile=profile, session=session)
-    return engine.leasing.acquire("main", asked).lease.profile
+    asked = LeaseRequest(provider="anthropic", client=client, profile=profile, session=session)
+    return engine.lease_service.acquire("main", asked).lease.profile
 
 
 def cool(engine: Engine, profile_id: str, outcome: Outcome = Outcome.RATE_LIMIT) -> None:
-    held = engine.standings.find("main", profile_id)
+    held = engine.registry.find("main", profile_id)
     assert held is not None
     engine.reporting.note(held[1].held, outcome, agent="main")
 
 
 def brokered(engine: Engine, client: str = "", agent: str = "main") -> Lease:
-    return engine.leasing.acquire(agent, Request(provider="anthropic", client=client, delivery="brokered")).lease
+    return engine.lease_service.acquire(agent, LeaseRequest(provider="anthropic", client=client, delivery="brokered")).lease
 
 
 def answered(engine: Engine, lease: Lease, status: int, client: str = "") -> str:
     """One request through the gateway; returns the profile that it was made with."""
-    settled, held = engine.leasing.settle(lease, client=client)
-    used = Used(
+    settled, held = engine.lease_service.settle(lease, client=client)
+    used = RequestNames(
         agent=lease.agent, session="", lease=lease.id, provider="anthropic", profile=held.profile.id, version=held.version,
         request="r", method="POST", route="/v1/messages", client=client,
     )  # fmt: skip
-    engine.spending.answered(used, Answer(status=status))
+    engine.gateway_access.answered(used, ProviderAnswer(status=status))
     return settled.profile
 
 
@@ -59,7 +59,7 @@ async def test_a_claude_login_goes_to_claude_code_and_a_key_to_other_programs(cl
     """F7, C5: an API key is preferred for a program that is not known to be Claude Code."""
     engine = made()
     assert chosen(engine, client) == profile_id
-    found = {row.id: row.next for row in engine.choosing.statuses("main", "anthropic", client=client)}
+    found = {row.id: row.next for row in engine.resolver.statuses("main", "anthropic", client=client)}
     assert found == {LOGIN: profile_id == LOGIN, KEY: profile_id == KEY}
 
 
@@ -69,23 +69,23 @@ async def test_a_login_that_is_named_goes_to_every_program() -> None:
     engine = made(order=(LOGIN, KEY))
     assert chosen(engine) == LOGIN
     engine = made()
-    engine.choosing.pin("main", "s", "anthropic", LOGIN, strict=False)
-    granted = engine.leasing.acquire("main", Request(provider="anthropic", session="s"))
+    engine.resolver.pin("main", "s", "anthropic", LOGIN, strict=False)
+    granted = engine.lease_service.acquire("main", LeaseRequest(provider="anthropic", session="s"))
     assert (granted.lease.profile, granted.notice) == (LOGIN, "")
 
 
 async def test_a_login_alone_is_given_with_the_commands_to_run() -> None:
     """F7: the grant and the list say that it is for Claude Code, and how to name it all the same."""
     engine = made(key=False)
-    granted = engine.leasing.acquire("main", Request(provider="anthropic"))
+    granted = engine.lease_service.acquire("main", LeaseRequest(provider="anthropic"))
     order = f"equabot models auth order set --provider anthropic {LOGIN}"
     assert granted.lease.profile == LOGIN
     assert "from claude-code only" in granted.notice
     assert order in granted.notice
-    (row,) = engine.choosing.statuses("main", "anthropic")
+    (row,) = engine.resolver.statuses("main", "anthropic")
     assert order in row.reason
-    assert engine.leasing.acquire("main", Request(provider="anthropic", client=CLAUDE)).notice == ""
-    assert engine.choosing.statuses("main", "anthropic", client=CLAUDE)[0].reason == "ok"
+    assert engine.lease_service.acquire("main", LeaseRequest(provider="anthropic", client=CLAUDE)).notice == ""
+    assert engine.resolver.statuses("main", "anthropic", client=CLAUDE)[0].reason == "ok"
 
 
 async def test_other_programs_get_a_key_that_cools_down_before_a_login() -> None:
@@ -124,7 +124,7 @@ async def test_each_request_gets_the_credential_for_its_program() -> None:
     seen = []
     for client in ("", CLAUDE, CLAUDE, ""):
         seen.append(answered(engine, lease, 200, client))
-        lease = next(engine.leasing.living())
+        lease = next(engine.lease_service.living())
     assert seen == [KEY, LOGIN, LOGIN, KEY]
 
 
@@ -134,7 +134,7 @@ async def test_a_refused_program_fails_over_to_a_key_though_the_order_names_the_
     lease = brokered(engine)
     assert lease.profile == LOGIN
     answered(engine, lease, 400)
-    assert next(engine.leasing.living()).profile == KEY
+    assert next(engine.lease_service.living()).profile == KEY
     assert (chosen(engine), chosen(engine, CLAUDE)) == (KEY, LOGIN)
     engine.clock.advance(HOUR)
     assert chosen(engine) == LOGIN
@@ -154,9 +154,9 @@ async def test_a_success_takes_a_refusal_back_and_new_material_as_well() -> None
     engine = made(order=(LOGIN,))
     lease = brokered(engine)
     answered(engine, lease, 400)
-    assert engine.choosing.plan("main", "anthropic").unsuited == {LOGIN}
+    assert engine.resolver.plan("main", "anthropic").unsuited == {LOGIN}
     answered(engine, lease, 200)
-    assert engine.choosing.plan("main", "anthropic").unsuited == set()
+    assert engine.resolver.plan("main", "anthropic").unsuited == set()
     engine = made(order=(LOGIN, KEY))
     answered(engine, brokered(engine), 400)
     engine.put(profile(LOGIN, f"{TOKEN}y", mode=Mode.OAUTH), profile(KEY, "sk-ant-api03-key"))
@@ -177,23 +177,23 @@ async def test_a_refusal_of_a_key_or_of_claude_code_means_the_request() -> None:
     answered(engine, brokered(engine), 400)
     assert chosen(engine) == KEY
     answered(engine, brokered(engine, CLAUDE), 400, CLAUDE)
-    assert engine.choosing.plan("main", "anthropic", CLAUDE).unsuited == set()
+    assert engine.resolver.plan("main", "anthropic", CLAUDE).unsuited == set()
 
 
 async def test_a_refusal_that_an_agent_reports_counts_likewise() -> None:
     """C5: of a raw lease the gateway sees nothing."""
     engine = made(order=(LOGIN, KEY))
-    lease = engine.leasing.acquire("main", Request(provider="anthropic")).lease
-    assert engine.leasing.report("main", lease.id, Outcome.FORMAT) is True
-    assert next(engine.leasing.living()).profile == KEY
-    claude = engine.leasing.acquire("main", Request(provider="anthropic", client=CLAUDE)).lease
-    assert engine.leasing.report("main", claude.id, Outcome.FORMAT) is False
+    lease = engine.lease_service.acquire("main", LeaseRequest(provider="anthropic")).lease
+    assert engine.lease_service.report("main", lease.id, Outcome.FORMAT) is True
+    assert next(engine.lease_service.living()).profile == KEY
+    claude = engine.lease_service.acquire("main", LeaseRequest(provider="anthropic", client=CLAUDE)).lease
+    assert engine.lease_service.report("main", claude.id, Outcome.FORMAT) is False
 
 
 async def test_a_lease_that_names_the_login_keeps_it() -> None:
     """However the vendor answers."""
     engine = made()
-    lease = engine.leasing.acquire("main", Request(profile=LOGIN, delivery="brokered")).lease
+    lease = engine.lease_service.acquire("main", LeaseRequest(profile=LOGIN, delivery="brokered")).lease
     for client in ("", CLAUDE, ""):
         assert answered(engine, lease, 400, client) == LOGIN
     assert replace(lease, client="") == lease

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from equabot_broker.engine.refresh.login_mirror import Mirroring
+from equabot_broker.engine.refresh.login_mirror import LoginMirror
 from equabot_broker.ports import StoreFault
 from tests.fakes.engine import Engine, profile
 
@@ -27,8 +27,8 @@ class Mirror:
 
 
 @asynccontextmanager
-async def mirroring(engine: Engine, mirror: Mirror) -> AsyncIterator[None]:
-    made = Mirroring(clock=engine.clock, standings=engine.standings, mirrors={LOGIN: mirror})
+async def login_mirror(engine: Engine, mirror: Mirror) -> AsyncIterator[None]:
+    made = LoginMirror(clock=engine.clock, registry=engine.registry, mirrors={LOGIN: mirror})
     async with asyncio.TaskGroup() as group:
         task = group.create_task(made.run())
         yield
@@ -50,7 +50,7 @@ async def asleep(engine: Engine) -> None:
 async def test_a_change_makes_both_places_equal() -> None:
     """Of that login, everybody's; others are nobody's business."""
     engine, mirror = Engine(), Mirror()
-    async with mirroring(engine, mirror):
+    async with login_mirror(engine, mirror):
         engine.put(profile(LOGIN, "one"), profile("anthropic:a"))
         await until(mirror, 1)
         engine.put(profile(LOGIN, "one"), profile("anthropic:a", "other"), profile(LOGIN, "own", agent="main"))
@@ -64,7 +64,7 @@ async def test_what_fails_is_tried_again(caplog: pytest.LogCaptureFixture) -> No
     """Until it succeeds; nobody else is held up."""
     engine, mirror = Engine(), Mirror()
     mirror.broken = "/c.json cannot be written: mend it"
-    async with mirroring(engine, mirror):
+    async with login_mirror(engine, mirror):
         engine.put(profile(LOGIN, "one"))
         await until(mirror, 1)
         for tries in (2, 3):

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Catalog, Mode, Provider
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.engine.refresh.redemption import Kind, Outcome, Redeeming
-from equabot_broker.formats.auth_document import Document
+from equabot_broker.engine.refresh.redemption import Redemption, RedemptionKind, RedemptionOutcome
+from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.refresh_marks import digest
-from equabot_broker.oauth.refreshing import Answer, Failure
+from equabot_broker.oauth.refreshing import RefreshFailure, TokenAnswer
 from equabot_broker.ports import LockedStore, StoreFault
 from equabot_broker.storage.agent_stores import AgentStores
 from equabot_broker.storage.login_places import LoginPlaces
@@ -57,12 +57,14 @@ class World:
         self.path.parent.mkdir(parents=True)
         self.write(ENTRY)
 
-    def process(self) -> Redeeming:
+    def process(self) -> Redemption:
         """Another one, with a memory of its own."""
-        rules = Rules(Catalog({"acme": ACME}))
-        return Redeeming(clock=self.clock, stores=LoginPlaces(self.stores), endpoint=self.endpoint, rules=rules)
+        rules = DiscoveryRules(Catalog({"acme": ACME}))
+        return Redemption(clock=self.clock, stores=LoginPlaces(self.stores), endpoint=self.endpoint, rules=rules)
 
-    async def redeem(self, *, seen: str | None = "at-1", forced: bool = False, process: Redeeming | None = None) -> Outcome:
+    async def redeem(
+        self, *, seen: str | None = "at-1", forced: bool = False, process: Redemption | None = None
+    ) -> RedemptionOutcome:
         """A refresh, by another process each time unless said otherwise."""
         return await (process or self.process()).redeem(login(seen), forced=forced)
 
@@ -89,7 +91,7 @@ def world(tmp_path: Path) -> World:
 
 async def test_new_tokens_take_the_place_of_the_old(world: World) -> None:
     """Everything else in the file stays; the endpoint is asked once, in the provider's words."""
-    assert await world.redeem() == Outcome(Kind.REFRESHED)
+    assert await world.redeem() == RedemptionOutcome(RedemptionKind.REFRESHED)
     times = {"expires": (NOW + 600) * 1000, "issuedAt": NOW * 1000}
     assert world.read() == ENTRY | {"access": "at-2", "refresh": "rt-2"} | times
     (asked,) = world.endpoint.requests
@@ -100,8 +102,8 @@ async def test_new_tokens_take_the_place_of_the_old(world: World) -> None:
 async def test_a_reload_in_the_middle_loses_no_token(world: World) -> None:
     """C15: though the new configuration knows the provider no more, what the endpoint gives is written."""
     process = world.process()
-    world.endpoint.meanwhile = lambda: process.apply(Rules(Catalog({})))
-    assert await world.redeem(process=process) == Outcome(Kind.REFRESHED)
+    world.endpoint.meanwhile = lambda: process.apply(DiscoveryRules(Catalog({})))
+    assert await world.redeem(process=process) == RedemptionOutcome(RedemptionKind.REFRESHED)
     assert (world.read()["access"], world.read()["refresh"]) == ("at-2", "rt-2")
     assert process.owed == ()
 
@@ -116,14 +118,16 @@ async def test_the_logins_own_client_redeems_it(world: World) -> None:
 async def test_an_entry_under_another_spelling_is_found(world: World) -> None:
     """And keeps its name."""
     world.write(ENTRY | {"provider": "ac.me"}, "ac.me:me")
-    assert await world.redeem() == Outcome(Kind.REFRESHED)
+    assert await world.redeem() == RedemptionOutcome(RedemptionKind.REFRESHED)
     assert world.read("ac.me:me")["access"] == "at-2"
 
 
 async def test_an_agents_own_login_is_in_its_own_store(world: World, tmp_path: Path) -> None:
     """`main`'s is another one."""
-    await world.stores.edit("coder", lambda _: Document({"version": 1, "profiles": {"acme:me": ENTRY | {"refresh": "rt-c"}}}))
-    assert await world.process().redeem(login(agent="coder")) == Outcome(Kind.REFRESHED)
+    await world.stores.edit(
+        "coder", lambda _: AuthDocument({"version": 1, "profiles": {"acme:me": ENTRY | {"refresh": "rt-c"}}})
+    )
+    assert await world.process().redeem(login(agent="coder")) == RedemptionOutcome(RedemptionKind.REFRESHED)
     assert world.endpoint.redeemed == ["rt-c"]
     assert world.read() == ENTRY
 
@@ -158,26 +162,26 @@ async def test_nobody_else_writes_meanwhile(world: World, monkeypatch: pytest.Mo
         assert await asyncio.to_thread(refused.wait, 60)
         assert (len(world.endpoint.redeemed), second.done()) == (1, False)
         world.endpoint.open.set()
-    assert {first.result().kind, second.result().kind} == {Kind.REFRESHED, Kind.ADOPTED}
+    assert {first.result().kind, second.result().kind} == {RedemptionKind.REFRESHED, RedemptionKind.ADOPTED}
     assert world.endpoint.redeemed == ["rt-1"]
 
 
 async def test_what_another_process_wrote_is_adopted(world: World) -> None:
     """Nothing is sent."""
     await world.redeem()
-    assert await world.redeem() == Outcome(Kind.ADOPTED)
-    assert await world.redeem(forced=True) == Outcome(Kind.ADOPTED)
+    assert await world.redeem() == RedemptionOutcome(RedemptionKind.ADOPTED)
+    assert await world.redeem(forced=True) == RedemptionOutcome(RedemptionKind.ADOPTED)
     assert world.endpoint.redeemed == ["rt-1"]
 
 
 async def test_what_is_gone_is_left_alone(world: World) -> None:
     """A token in its place, no entry, no file."""
     world.write({"type": "token", "provider": "acme", "token": "t"})
-    assert await world.redeem() == Outcome(Kind.GONE)
+    assert await world.redeem() == RedemptionOutcome(RedemptionKind.GONE)
     world.write(ENTRY, "acme:other")
-    assert await world.redeem() == Outcome(Kind.GONE)
+    assert await world.redeem() == RedemptionOutcome(RedemptionKind.GONE)
     world.path.unlink()
-    assert await world.redeem() == Outcome(Kind.GONE)
+    assert await world.redeem() == RedemptionOutcome(RedemptionKind.GONE)
     assert world.endpoint.redeemed == []
 
 
@@ -192,13 +196,13 @@ async def test_the_life_of_a_token_counts_from_the_question(world: World) -> Non
 
 
 @pytest.mark.parametrize("answer", [refused(503, retry_after="7"), refused(429), UNREACHED, refused(404)])
-async def test_what_passes_leaves_the_login_as_it_was(world: World, answer: Answer | Failure) -> None:
+async def test_what_passes_leaves_the_login_as_it_was(world: World, answer: TokenAnswer | RefreshFailure) -> None:
     """Byte for byte, and ready for the next try."""
     world.endpoint.answers = [answer, granted(2)]
     found = await world.redeem()
-    assert found.kind is Kind.FAILED
+    assert found.kind is RedemptionKind.FAILED
     assert world.read() == ENTRY
-    assert await world.redeem() == Outcome(Kind.REFRESHED)
+    assert await world.redeem() == RedemptionOutcome(RedemptionKind.REFRESHED)
 
 
 @pytest.mark.parametrize("code", ["invalid_grant", "refresh_token_reused", "token_revoked"])
@@ -206,14 +210,14 @@ async def test_a_refusal_is_written_down_and_not_asked_for_again(world: World, c
     """By nobody, until a person has logged in."""
     world.endpoint.answers = [refused(400, code)]
     found = await world.redeem()
-    assert (found.kind, found.failure and found.failure.code) == (Kind.ENDED, code)
+    assert (found.kind, found.failure and found.failure.code) == (RedemptionKind.ENDED, code)
     mark = {"code": code, "at": NOW * 1000, "digest": digest(ENTRY)}
     assert world.read() == ENTRY | {"reauthRequired": mark}
-    assert await world.redeem(forced=True) == Outcome(Kind.ENDED)
+    assert await world.redeem(forced=True) == RedemptionOutcome(RedemptionKind.ENDED)
     assert world.endpoint.redeemed == ["rt-1"]
     world.write(world.read() | {"access": "at-8", "refresh": "rt-8"})
     world.endpoint.answers = [granted(9)]
-    assert await world.redeem(seen="at-8") == Outcome(Kind.REFRESHED)
+    assert await world.redeem(seen="at-8") == RedemptionOutcome(RedemptionKind.REFRESHED)
     assert "reauthRequired" not in world.read()
 
 
@@ -221,33 +225,33 @@ async def test_tokens_of_another_account_are_not_taken(world: World) -> None:
     """They would make somebody's requests in somebody else's name; and the old token is spent."""
     world.endpoint.answers = [granted(2, account_id="somebody-else")]
     found = await world.redeem()
-    assert (found.kind, found.failure and found.failure.code) == (Kind.ENDED, "different_account")
+    assert (found.kind, found.failure and found.failure.code) == (RedemptionKind.ENDED, "different_account")
     assert world.read()["access"] == "at-1"
     assert "at-2" not in world.path.read_text()
-    assert await world.redeem(forced=True) == Outcome(Kind.ENDED)
+    assert await world.redeem(forced=True) == RedemptionOutcome(RedemptionKind.ENDED)
 
 
 @pytest.mark.parametrize("token", ["rt-1", None])
 async def test_a_refresh_token_may_stay_the_same(world: World, token: str | None) -> None:
     """Where the endpoint says so it is redeemed again, for it is not spent."""
     world.endpoint.answers = [granted(2, refresh_token=token), granted(3)]
-    assert await world.redeem() == Outcome(Kind.REFRESHED)
+    assert await world.redeem() == RedemptionOutcome(RedemptionKind.REFRESHED)
     assert world.read()["refresh"] == "rt-1"
     world.clock.advance(599)
-    assert await world.redeem(seen="at-2") == Outcome(Kind.REFRESHED)
+    assert await world.redeem(seen="at-2") == RedemptionOutcome(RedemptionKind.REFRESHED)
     assert world.endpoint.redeemed == ["rt-1", "rt-1"]
 
 
 async def test_without_an_answer_the_token_waits_for_the_end_of_the_other(world: World) -> None:
     """In every process: while the access token is good, it could be lost. Then the token is tried once more."""
     world.endpoint.answers = [LOST, granted(2)]
-    assert await world.redeem() == Outcome(Kind.FAILED, LOST)
+    assert await world.redeem() == RedemptionOutcome(RedemptionKind.FAILED, LOST)
     mark = {"digest": digest(ENTRY), "at": NOW * 1000, "unanswered": True}
     assert world.read() == ENTRY | {"pendingRefresh": mark | {"by": world.read()["pendingRefresh"]["by"]}}
-    assert await world.redeem() == Outcome(Kind.HELD)
+    assert await world.redeem() == RedemptionOutcome(RedemptionKind.HELD)
     assert world.endpoint.redeemed == ["rt-1"]
     world.clock.advance(60)
-    assert await world.redeem() == Outcome(Kind.REFRESHED)
+    assert await world.redeem() == RedemptionOutcome(RedemptionKind.REFRESHED)
     assert "pendingRefresh" not in world.read()
 
 
@@ -259,7 +263,7 @@ async def test_what_a_dead_process_began_is_never_repeated(world: World) -> None
     world.write(ENTRY | {"pendingRefresh": {"digest": digest(ENTRY), "at": NOW * 1000}})
     for forced in (False, True):
         found = await world.redeem(forced=forced)
-        assert (found.kind, found.failure is None) == (Kind.ENDED, forced)
+        assert (found.kind, found.failure is None) == (RedemptionKind.ENDED, forced)
         mark = {"code": "interrupted", "at": NOW * 1000, "digest": digest(ENTRY)}
         assert world.read() == ENTRY | {"reauthRequired": mark}
     assert world.endpoint.redeemed == []
@@ -274,7 +278,7 @@ async def test_who_stops_waiting_knows_that_no_answer_came(world: World) -> None
     refreshing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await refreshing
-    assert await world.redeem(process=process) == Outcome(Kind.HELD)
+    assert await world.redeem(process=process) == RedemptionOutcome(RedemptionKind.HELD)
     assert world.read()["pendingRefresh"]["unanswered"] is True
 
 
@@ -307,10 +311,10 @@ class _HalfWay:
         self.edit = store.edit
 
     @property
-    def document(self) -> Document:
+    def document(self) -> AuthDocument:
         return self._store.document
 
-    async def replace(self, document: Document) -> None:
+    async def replace(self, document: AuthDocument) -> None:
         await self._store.replace(document)
         if not self._stores.failed:
             self._stores.failed = True
@@ -324,7 +328,7 @@ async def test_an_intent_whose_writing_failed_is_not_taken_for_a_dead_process(wo
     with pytest.raises(StoreFault):
         await world.redeem(process=process)
     assert "pendingRefresh" in world.read()
-    assert await world.redeem(process=process) == Outcome(Kind.REFRESHED)
+    assert await world.redeem(process=process) == RedemptionOutcome(RedemptionKind.REFRESHED)
     assert world.endpoint.redeemed == ["rt-1"]
 
 
@@ -343,7 +347,7 @@ async def test_tokens_that_cannot_be_stored_are_kept_until_they_can(world: World
     with pytest.raises(StoreFault):
         await world.redeem(process=process)
     world.path.write_text(whole[0])
-    assert await world.redeem(process=process) == Outcome(Kind.ADOPTED)
+    assert await world.redeem(process=process) == RedemptionOutcome(RedemptionKind.ADOPTED)
     assert (world.read()["access"], world.read()["refresh"]) == ("at-2", "rt-2")
     assert world.endpoint.redeemed == ["rt-1"]
 
@@ -363,5 +367,5 @@ async def test_who_wrote_something_else_meanwhile_loses_nothing(world: World) ->
         world.write(world.read() | {"theirs": 2})
 
     world.endpoint.meanwhile = note
-    assert await world.redeem() == Outcome(Kind.REFRESHED)
+    assert await world.redeem() == RedemptionOutcome(RedemptionKind.REFRESHED)
     assert (world.read()["theirs"], world.read()["access"]) == (2, "at-2")

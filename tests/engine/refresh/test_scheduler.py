@@ -14,7 +14,7 @@ from equabot_broker.domain.cooldowns import Outcome
 from equabot_broker.domain.errors import NoUsableProfile, ReauthRequired, RefreshFailed
 from equabot_broker.domain.policies import AgentPolicy
 from equabot_broker.domain.profiles import State
-from equabot_broker.engine.leases.messages import Grant, Request
+from equabot_broker.engine.leases.messages import Grant, LeaseRequest
 from equabot_broker.engine.leases.streams import NoticeKind
 from equabot_broker.formats.refresh_marks import with_doubt, with_intent, with_interruption, with_refusal
 from equabot_broker.telemetry import events
@@ -108,7 +108,7 @@ async def test_a_login_that_is_not_ours_is_left_alone() -> None:
         assert world.script.redeemed == []
         assert world.board.standing.state is State.EXPIRED
         with pytest.raises(NoUsableProfile):
-            world.leasing.acquire("main", ASKED)
+            world.lease_service.acquire("main", ASKED)
 
 
 async def test_what_another_process_refreshed_is_taken_over() -> None:
@@ -182,7 +182,7 @@ async def test_who_finds_it_expired_waits() -> None:
     async with world.running():
         await world.clock.elapse(0.1)
         with pytest.raises(RefreshFailed) as failed:
-            world.leasing.acquire("main", ASKED)
+            world.lease_service.acquire("main", ASKED)
         assert failed.value.retry_after is None
         assert "it is refreshed on use" in failed.value.message
         waiting = [asyncio.ensure_future(world.wait()) for _ in range(50)]
@@ -202,10 +202,10 @@ async def test_who_waits_is_denied_once_and_pays_once() -> None:
         await world.clock.elapse(0.1)
         for _ in range(5):
             with pytest.raises(RefreshFailed):
-                world.leasing.acquire("main", ASKED, waits=True)
+                world.lease_service.acquire("main", ASKED, waits=True)
         assert world.told(events.LeaseDenied) == []
         with pytest.raises(RefreshFailed):
-            world.leasing.acquire("main", ASKED)
+            world.lease_service.acquire("main", ASKED)
         assert [told.reason for told in world.told(events.LeaseDenied)] == ["REFRESH_FAILED"]
         world.script.answers = [granted(2)]
         await world.clock.elapse(60)
@@ -243,11 +243,11 @@ async def test_another_profile_serves_while_refreshes_fail() -> None:
         world.script.open.clear()
         await world.clock.elapse(0.1)
         with pytest.raises(RefreshFailed):
-            world.leasing.acquire("main", ASKED, waits=True)
+            world.lease_service.acquire("main", ASKED, waits=True)
         assert world.served == "the key"
         world.script.open.set()
         await world.clock.elapse(0.1)
-        assert world.leasing.acquire("main", ASKED, waits=True).held.profile.id == "acme:key"
+        assert world.lease_service.acquire("main", ASKED, waits=True).held.profile.id == "acme:key"
         await world.clock.elapse(5)
         assert world.served == "at-2"
 
@@ -264,14 +264,14 @@ async def test_a_failed_refresh_is_tried_again_later_and_later() -> None:
         assert (standing.state, standing.usable, world.served) == (State.EXPIRING, True, "at-1")
         assert standing.reason == "expires in 3m20s; cannot connect to login.acme.example"
         await world.clock.elapse(150)
-        waits = [told.retry_in for told in world.told(events.RefreshFailed)]
+        waits = [told.retry_in for told in world.told(events.RefreshAttemptFailed)]
         assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0][: len(waits)]
         assert len(waits) == 8
         world.script.answers = [granted(2)]
         await world.clock.elapse(128)
         assert (world.served, world.board.standing.state) == ("at-2", State.OK)
-    first = world.told(events.RefreshFailed)[0]
-    assert first == events.RefreshFailed(
+    first = world.told(events.RefreshAttemptFailed)[0]
+    assert first == events.RefreshAttemptFailed(
         profile="acme:me", provider="acme", outcome="transient", reason=UNREACHED.reason, retry_in=1.0
     )
 
@@ -286,7 +286,7 @@ async def test_the_endpoint_says_when_to_come_again() -> None:
         assert world.script.redeemed == ["rt-1", "rt-1"]
         await world.clock.elapse(1.8)
         assert len(world.script.redeemed) == 3
-    assert [told.retry_in for told in world.told(events.RefreshFailed)] == [90.0, 2.0]
+    assert [told.retry_in for told in world.told(events.RefreshAttemptFailed)] == [90.0, 2.0]
 
 
 async def test_without_an_answer_the_access_token_is_used_up_first() -> None:
@@ -298,7 +298,7 @@ async def test_without_an_answer_the_access_token_is_used_up_first() -> None:
         assert world.board.standing.state is State.EXPIRING
         await world.clock.elapse(2)
         assert (world.script.redeemed, world.served) == (["rt-1", "rt-1"], "at-2")
-    (told,) = world.told(events.RefreshFailed)
+    (told,) = world.told(events.RefreshAttemptFailed)
     assert (told.outcome, told.retry_in) == ("uncertain", pytest.approx(LEAD, abs=1))
 
 
@@ -324,11 +324,11 @@ async def test_while_a_store_is_not_read_back_nobody_runs_in_circles() -> None:
         world.logins.put("main", there)
         async with world.running():
             await world.clock.elapse(60)
-            assert (world.script.redeemed, world.told(events.ReauthRequired)) == ([], [])
+            assert (world.script.redeemed, world.told(events.LoginRefused)) == ([], [])
             assert 1 <= world.logins.locks <= 8
             world.following.deaf = False
             await world.clock.elapse(120)
-            found = world.standings.find("main", "acme:me")
+            found = world.registry.find("main", "acme:me")
             assert found is None or found[1].held.profile.reauth or world.served == "at-2"
 
 
@@ -340,17 +340,17 @@ async def test_a_login_that_ended_says_what_to_do() -> None:
         standing = world.board.standing
         assert (standing.state, standing.usable, world.served) == (State.REAUTH_REQUIRED, True, "at-1")
         assert f"run `{COMMAND}`" in standing.reason
-        assert world.leasing.acquire("main", ASKED).lease.expires_at <= world.clock.steady() + LEAD
+        assert world.lease_service.acquire("main", ASKED).lease.expires_at <= world.clock.steady() + LEAD
         await world.clock.elapse(LIFE)
         with pytest.raises(ReauthRequired) as failed:
-            world.leasing.acquire("main", ASKED)
+            world.lease_service.acquire("main", ASKED)
         assert COMMAND in failed.value.message
         assert world.script.redeemed == ["rt-1"]
         world.script.answers = [granted(9)]
         world.write({"acme:me": login(8, left=world.clock.now() - NOW + LIFE)})
         await world.clock.elapse(1)
         assert (world.served, world.board.standing.state) == ("at-8", State.OK)
-    (told,) = world.told(events.ReauthRequired)
+    (told,) = world.told(events.LoginRefused)
     assert (told.profile, told.command) == ("acme:me", COMMAND)
 
 
@@ -412,7 +412,7 @@ async def test_what_does_not_come_back_from_the_store_is_said() -> None:
 
 def refuse(world: World, grant: Grant) -> bool:
     """The agent says that the provider answered 401."""
-    return world.leasing.report("main", grant.lease.id, Outcome.AUTH, version=grant.held.version)
+    return world.lease_service.report("main", grant.lease.id, Outcome.AUTH, version=grant.held.version)
 
 
 async def test_a_refused_access_token_is_refreshed_once() -> None:
@@ -420,20 +420,20 @@ async def test_a_refused_access_token_is_refreshed_once() -> None:
     world = World()
     async with world.running():
         await world.clock.elapse(1)
-        grant = world.leasing.acquire("main", ASKED)
+        grant = world.lease_service.acquire("main", ASKED)
         world.script.open.clear()
         with pytest.raises(RefreshFailed):
             refuse(world, grant)
         await world.clock.elapse(1)
         assert (world.board.standing.state, world.script.redeemed) == (State.EXPIRED, ["rt-1"])
         with pytest.raises(RefreshFailed, match="refused its access token before its end"):
-            world.leasing.acquire("main", ASKED)
+            world.lease_service.acquire("main", ASKED)
         world.script.open.set()
         await world.clock.elapse(1)
         held = grant.held
-        assert world.leasing.moved_on("main", grant.lease.id, profile=held.profile.id, version=held.version)
+        assert world.lease_service.moved_on("main", grant.lease.id, profile=held.profile.id, version=held.version)
         assert refuse(world, grant), "a late report of the old token says nothing of the new one"
-        again = world.leasing.acquire("main", ASKED)
+        again = world.lease_service.acquire("main", ASKED)
         assert world.served == "at-2"
         assert not refuse(world, again)
         assert world.board.standing.state is State.REJECTED
@@ -447,16 +447,16 @@ async def test_a_later_refusal_is_another_one(meanwhile: str) -> None:
     async with world.running():
         await world.clock.elapse(1)
         with pytest.raises(RefreshFailed):
-            refuse(world, world.leasing.acquire("main", ASKED))
+            refuse(world, world.lease_service.acquire("main", ASKED))
         await world.clock.elapse(1)
-        grant = world.leasing.acquire("main", ASKED)
+        grant = world.lease_service.acquire("main", ASKED)
         if meanwhile == "a quarter of an hour":
             await world.clock.elapse(900)
         else:
-            world.leasing.report("main", grant.lease.id, Outcome.OK)
+            world.lease_service.report("main", grant.lease.id, Outcome.OK)
             await world.clock.elapse(60)
         with pytest.raises(RefreshFailed):
-            refuse(world, world.leasing.acquire("main", ASKED))
+            refuse(world, world.lease_service.acquire("main", ASKED))
         await world.clock.elapse(1)
         assert (world.served, world.script.redeemed) == ("at-3", ["rt-1", "rt-2"])
 
@@ -495,8 +495,8 @@ def test_no_sequence_of_outcomes_is_a_storm(told: list[tuple[Outcome, float]]) -
             began = world.clock.steady()
             for outcome, passed in told:
                 with suppress(NoUsableProfile, RefreshFailed):
-                    grant = world.leasing.acquire("main", ASKED)
-                    world.leasing.report("main", grant.lease.id, outcome, version=grant.held.version)
+                    grant = world.lease_service.acquire("main", ASKED)
+                    world.lease_service.report("main", grant.lease.id, outcome, version=grant.held.version)
                 await world.clock.elapse(passed)
             return len(world.script.redeemed), world.clock.steady() - began
 
@@ -506,11 +506,11 @@ def test_no_sequence_of_outcomes_is_a_storm(told: list[tuple[Outcome, float]]) -
 
 def _alternate(world: World) -> None:
     """The agent says that its newest token works, and that it does not."""
-    leases = list(world.leasing.living(agent="main"))
+    leases = list(world.lease_service.living(agent="main"))
     with suppress(NoUsableProfile, RefreshFailed):
-        lease_id = leases[0].id if leases else world.leasing.acquire("main", ASKED).lease.id
-        world.leasing.report("main", lease_id, Outcome.OK)
-        world.leasing.report("main", lease_id, Outcome.AUTH)
+        lease_id = leases[0].id if leases else world.lease_service.acquire("main", ASKED).lease.id
+        world.lease_service.report("main", lease_id, Outcome.OK)
+        world.lease_service.report("main", lease_id, Outcome.AUTH)
 
 
 async def test_a_forced_refresh_that_fails_goes_on() -> None:
@@ -519,10 +519,10 @@ async def test_a_forced_refresh_that_fails_goes_on() -> None:
     async with world.running():
         await world.clock.elapse(1)
         with pytest.raises(RefreshFailed):
-            refuse(world, world.leasing.acquire("main", ASKED))
+            refuse(world, world.lease_service.acquire("main", ASKED))
         await world.clock.elapse(0.5)
         with pytest.raises(RefreshFailed, match="cannot connect"):
-            world.leasing.acquire("main", ASKED)
+            world.lease_service.acquire("main", ASKED)
         await world.clock.elapse(10)
         assert (world.served, world.script.redeemed) == ("at-2", ["rt-1", "rt-1", "rt-1"])
 
@@ -533,7 +533,7 @@ async def test_a_refused_login_that_cannot_be_refreshed_is_rejected() -> None:
     async with world.running():
         await world.clock.elapse(1)
         assert world.board.standing.state is State.REAUTH_REQUIRED
-        assert not refuse(world, world.leasing.acquire("main", ASKED))
+        assert not refuse(world, world.lease_service.acquire("main", ASKED))
         assert (world.board.standing.state, world.board.standing.usable) == (State.REJECTED, False)
 
 
@@ -546,7 +546,7 @@ async def test_streams_see_the_new_token() -> None:
     world.script.open.clear()
     async with world.running():
         await world.clock.elapse(1)
-        with world.leasing.stream("main", ASKED) as stream:
+        with world.lease_service.stream("main", ASKED) as stream:
             first = await stream.next()
             assert first.grant is not None
             assert first.grant.held.profile.expires_at == NOW + LIFE
@@ -575,7 +575,7 @@ async def test_streams_end_with_a_login_that_nobody_can_refresh() -> None:
     world = World(refused(400, "invalid_grant"))
     async with world.running():
         await world.clock.elapse(1)
-        with world.leasing.stream("main", ASKED) as stream:
+        with world.lease_service.stream("main", ASKED) as stream:
             await world.clock.elapse(LIFE - 10)
             kinds = [(await stream.next()).kind]
             ending = asyncio.ensure_future(_ended(stream))
@@ -595,10 +595,10 @@ async def test_a_lease_is_not_cut_to_a_token_that_is_refreshed() -> None:
     world = World()
     async with world.running():
         await world.clock.elapse(1)
-        lease = world.leasing.acquire("main", Request(provider="acme", ttl=1800)).lease
+        lease = world.lease_service.acquire("main", LeaseRequest(provider="acme", ttl=1800)).lease
         assert lease.expires_at == world.clock.steady() + 1800
         await world.clock.elapse(LIFE)
-        renewed = world.leasing.renew("main", lease.id)
+        renewed = world.lease_service.renew("main", lease.id)
         assert renewed.held.profile.secret == world.board.held.profile.secret
         assert world.served == "at-2"
 
@@ -609,11 +609,11 @@ async def test_a_renewal_waits_too() -> None:
     world.script.open.clear()
     async with world.running():
         await world.clock.elapse(1)
-        lease = world.leasing.acquire("main", Request(provider="acme", ttl=1800)).lease
+        lease = world.lease_service.acquire("main", LeaseRequest(provider="acme", ttl=1800)).lease
         await world.clock.elapse(LIFE)
         with pytest.raises(RefreshFailed):
-            world.leasing.renew("main", lease.id)
-        waiting = asyncio.ensure_future(world.wait(lambda: world.leasing.renew("main", lease.id)))
+            world.lease_service.renew("main", lease.id)
+        waiting = asyncio.ensure_future(world.wait(lambda: world.lease_service.renew("main", lease.id)))
         await world.clock.elapse(1)
         world.script.open.set()
         await world.clock.elapse(1)
@@ -626,14 +626,14 @@ async def test_a_session_waits_for_its_own_login() -> None:
     async with world.running():
         world.hold(profile("acme:key", "the key"), source=1)
         await world.clock.elapse(0.1)
-        asked = Request(provider="acme", session="s")
-        world.choosing.pin("main", "s", "acme", "acme:me", strict=False)
-        assert world.leasing.acquire("main", asked).held.profile.id == "acme:key"
-        world.choosing.pin("main", "s", "acme", "acme:me", strict=True)
+        asked = LeaseRequest(provider="acme", session="s")
+        world.resolver.pin("main", "s", "acme", "acme:me", strict=False)
+        assert world.lease_service.acquire("main", asked).held.profile.id == "acme:key"
+        world.resolver.pin("main", "s", "acme", "acme:me", strict=True)
         with pytest.raises(RefreshFailed):
-            world.leasing.acquire("main", asked)
+            world.lease_service.acquire("main", asked)
         await world.clock.elapse(10)
-        assert world.leasing.acquire("main", asked).held.profile.id == "acme:me"
+        assert world.lease_service.acquire("main", asked).held.profile.id == "acme:me"
 
 
 async def test_a_session_waits_for_the_login_it_is_pinned_to() -> None:
@@ -643,9 +643,9 @@ async def test_a_session_waits_for_the_login_it_is_pinned_to() -> None:
     world.script.open.clear()
     async with world.running():
         await world.clock.elapse(0.1)
-        world.choosing.pin("main", "s", "acme", "acme:you", strict=False)
+        world.resolver.pin("main", "s", "acme", "acme:you", strict=False)
         with pytest.raises(RefreshFailed, match="acme:you"):
-            world.leasing.acquire("main", Request(provider="acme", session="s"), waits=True)
+            world.lease_service.acquire("main", LeaseRequest(provider="acme", session="s"), waits=True)
         assert world.served == "at-1"
 
 
@@ -717,12 +717,12 @@ async def test_statuses_say_what_can_serve() -> None:
     world.script.open.clear()
     async with world.running():
         await world.clock.elapse(0.1)
-        (status,) = world.choosing.statuses("main", "acme")
+        (status,) = world.resolver.statuses("main", "acme")
         assert (status.state, status.usable, status.next) == ("expired", False, True)
         assert world.readiness.status("provider/acme") is False
         world.script.answers = [granted(2)]
         world.script.open.set()
         await world.clock.elapse(10)
-        (status,) = world.choosing.statuses("main", "acme")
+        (status,) = world.resolver.statuses("main", "acme")
         assert (status.state, status.usable, status.next) == ("ok", True, True)
         assert world.readiness.status("provider/acme") is True

@@ -10,14 +10,14 @@ from equabot_broker.domain.cooldowns import Outcome
 from equabot_broker.domain.errors import NoUsableProfile, RefreshFailed
 from equabot_broker.domain.profiles import State
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.engine.leases.messages import Request
+from equabot_broker.engine.leases.messages import LeaseRequest
 from equabot_broker.engine.leases.streams import NoticeKind
-from equabot_broker.oauth.refreshing import Blame, Failure
+from equabot_broker.oauth.refreshing import Blame, RefreshFailure
 from equabot_broker.telemetry import events
 from tests.fakes.engine import profile
 from tests.fakes.workload import ASKED, DOWN, LEAD, LIFE, UNTRIED, World
 
-REFUSED = Failure(Blame.TRANSIENT, "invalid_grant", "the token endpoint answered 401 invalid_grant")
+REFUSED = RefreshFailure(Blame.TRANSIENT, "invalid_grant", "the token endpoint answered 401 invalid_grant")
 
 
 def told(world: World, kind: type[events.Event]) -> list[Any]:
@@ -37,7 +37,7 @@ async def test_it_is_exchanged_at_once_and_again_ahead_of_its_end() -> None:
         assert world.readiness.status("provider/acme")
     states = [(told.before, told.after) for told in told(world, events.CredentialStateChanged)]
     assert states == [("", "missing"), ("missing", "ok")]
-    assert told(world, events.RefreshFailed) == []
+    assert told(world, events.RefreshAttemptFailed) == []
     assert len(told(world, events.RefreshSucceeded)) == 4
 
 
@@ -69,7 +69,7 @@ async def test_who_waits_falls_back_as_soon_as_it_has_failed() -> None:
         world.exchanging.open.set()
         await world.clock.elapse(0)
         assert await waiting == "fallback"
-        first, second = world.choosing.statuses("main", "acme")
+        first, second = world.resolver.statuses("main", "acme")
     assert (first.id, first.next) == ("acme:key", True)
     assert (second.id, second.state, second.usable) == ("acme:pod", "missing", False)
     assert second.reason == "not exchanged yet; the token endpoint answered 503"
@@ -105,7 +105,7 @@ async def test_the_last_token_serves_to_its_end() -> None:
 
 async def test_the_endpoint_may_say_when_to_come_again() -> None:
     """As a file does that somebody is about to mend: sooner than after a row of failures."""
-    world = World(Failure(Blame.TRANSIENT, "no_identity", "there is no token", 15.0))
+    world = World(RefreshFailure(Blame.TRANSIENT, "no_identity", "there is no token", 15.0))
     async with world.running():
         await world.clock.elapse(150)
         assert world.exchanging.asked == 11
@@ -117,17 +117,17 @@ async def test_a_token_that_the_provider_refuses_is_replaced_at_once() -> None:
     world.hold(profile("acme:key", "fallback"), source=1)
     async with world.running():
         await world.clock.elapse(0)
-        lease = world.leasing.acquire("main", ASKED)
+        lease = world.lease_service.acquire("main", ASKED)
         version = lease.held.version
         world.exchanging.open.clear()
         with pytest.raises(RefreshFailed):
-            world.leasing.report("main", lease.lease.id, Outcome.AUTH, version=version)
+            world.lease_service.report("main", lease.lease.id, Outcome.AUTH, version=version)
         await world.clock.elapse(0)
         assert (world.board.standing.state, world.board.standing.usable) == (State.EXPIRED, False)
         world.exchanging.open.set()
         await world.clock.elapse(0)
         assert (world.served, world.board.standing.state, world.exchanging.asked) == ("wif-2", State.OK, 2)
-        world.leasing.report("main", lease.lease.id, Outcome.AUTH, version=version)
+        world.lease_service.report("main", lease.lease.id, Outcome.AUTH, version=version)
         await world.clock.elapse(60)
     assert (world.board.standing.state, world.exchanging.asked) == (State.OK, 2)
 
@@ -138,11 +138,11 @@ async def test_one_that_is_refused_again_right_away_is_rejected() -> None:
     world.hold(profile("acme:key", "fallback"), source=1)
     async with world.running():
         await world.clock.elapse(0)
-        lease = world.leasing.acquire("main", Request(provider="acme", profile="acme:pod"))
+        lease = world.lease_service.acquire("main", LeaseRequest(provider="acme", profile="acme:pod"))
         for _ in range(2):
-            held = world.leasing.look(lease.lease.id).held
+            held = world.lease_service.look(lease.lease.id).held
             with suppress(RefreshFailed, NoUsableProfile):
-                world.leasing.report("main", lease.lease.id, Outcome.AUTH, version=held.version)
+                world.lease_service.report("main", lease.lease.id, Outcome.AUTH, version=held.version)
             await world.clock.elapse(0)
         assert (world.board.standing.state, world.served, world.exchanging.asked) == (State.REJECTED, "fallback", 2)
         await world.clock.elapse(LIFE - LEAD)
@@ -154,7 +154,7 @@ async def test_an_open_stream_follows() -> None:
     world = World()
     async with world.running():
         await world.clock.elapse(0)
-        with world.leasing.stream("main", ASKED) as stream:
+        with world.lease_service.stream("main", ASKED) as stream:
             notice = first = await stream.next()
             await world.clock.elapse(LIFE - LEAD)
             while notice.kind is not NoticeKind.ROTATED:

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from equabot_broker.domain.cooldowns import Usage
-from equabot_broker.domain.discovery import Rules
-from equabot_broker.domain.material import Listed
-from equabot_broker.engine.profiles.ingest import Ingesting
-from equabot_broker.engine.profiles.registry import Standings
-from equabot_broker.engine.refresh.usage_sync import Remembering
+from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.domain.material import UnitsListed
+from equabot_broker.engine.profiles.ingest import Ingest
+from equabot_broker.engine.profiles.registry import ProfileRegistry
+from equabot_broker.engine.refresh.usage_sync import UsageSync
 from equabot_broker.engine.timing.clock import SystemClock
-from equabot_broker.formats.auth_document import Document, with_entry, without_entry
+from equabot_broker.formats.auth_document import AuthDocument, with_entry, without_entry
 from equabot_broker.formats.auth_entries import store_unit
 from equabot_broker.formats.auth_usage import usage_of, with_usage
 from equabot_broker.providers import BUILT_IN
@@ -31,7 +31,7 @@ from tests.fakes.state import MemoryStateStore
 NAME = "openai:x"
 KEY = ("", NAME)
 NOW = FakeClock().now()
-RULES = Rules(BUILT_IN)
+RULES = DiscoveryRules(BUILT_IN)
 THEIR_FAILURE = Usage(last_used=NOW + 5, last_failure=NOW + 5, cooldown_until=NOW + 65, error_count=1)
 
 
@@ -54,14 +54,14 @@ class Rig:
 
     def begin(self) -> None:
         """A broker starts."""
-        self.standings = Standings(
+        self.registry = ProfileRegistry(
             clock=self.clock, store=self.state, events=Events(), warn_within=0.0, usage=self.state.load().usage
         )
-        self.remembering = Remembering(
-            clock=self.clock, standings=self.standings, stores=Counting(self.stores, self.writes), catalog=BUILT_IN
+        self.usage_sync = UsageSync(
+            clock=self.clock, registry=self.registry, stores=Counting(self.stores, self.writes), catalog=BUILT_IN
         )
-        self.ingesting = Ingesting(
-            [FakeSource()], tail=frozenset(), clock=self.clock, store=self.state, events=Events(), standings=self.standings,
+        self.ingest = Ingest(
+            [FakeSource()], tail=frozenset(), clock=self.clock, store=self.state, events=Events(), registry=self.registry,
             stale_budget=60.0, versions={},
         )  # fmt: skip
 
@@ -71,9 +71,9 @@ class Rig:
             store_unit(document, rules=RULES, source="fake", name=agent, origin=agent, owner=agent)
             for agent, document in self.stores.documents.items()
         ]
-        self.ingesting._take(0, Listed(tuple(units)))
+        self.ingest._take(0, UnitsListed(tuple(units)))
 
-    def other_writes(self, change: Callable[[Document], Document], agent: str = "main") -> None:
+    def other_writes(self, change: Callable[[AuthDocument], AuthDocument], agent: str = "main") -> None:
         """Another program writes into a store."""
         self.stores.documents[agent] = change(self.stores.documents[agent])
 
@@ -86,7 +86,7 @@ class Rig:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(self.remembering.run())
+            task = group.create_task(self.usage_sync.run())
             await self.clock.elapse(0)
             yield
             task.cancel()
@@ -100,7 +100,7 @@ class Slow(MemoryProfileStore):
         self.holding = asyncio.Event()
         self.holding.set()
 
-    async def edit(self, agent: str, change: Callable[[Document], Document]) -> Document:
+    async def edit(self, agent: str, change: Callable[[AuthDocument], AuthDocument]) -> AuthDocument:
         written = await super().edit(agent, change)
         await self.holding.wait()
         return written
@@ -115,7 +115,7 @@ class Counting:
         self.locked = stores.locked
         self.read = stores.read
 
-    async def edit(self, agent: str, change: Callable[[Document], Document]) -> Document:
+    async def edit(self, agent: str, change: Callable[[AuthDocument], AuthDocument]) -> AuthDocument:
         self._writes.append(agent or "main")
         return await self._stores.edit(agent, change)
 
@@ -130,10 +130,10 @@ def rig() -> Rig:
 async def test_a_failure_is_in_the_store_at_once(rig: Rig) -> None:
     """And its end as well."""
     async with rig.running():
-        rig.standings.replace_usage(KEY, failure(NOW))
+        rig.registry.replace_usage(KEY, failure(NOW))
         await rig.clock.elapse(0)
         assert rig.stored() == failure(NOW)
-        rig.standings.replace_usage(KEY, Usage(last_used=NOW + 1))
+        rig.registry.replace_usage(KEY, Usage(last_used=NOW + 1))
         await rig.clock.elapse(0)
         assert rig.stored() == Usage(last_used=NOW + 1)
     assert rig.writes == ["main", "main"]
@@ -143,16 +143,16 @@ async def test_mere_use_is_in_the_store_within_a_minute(rig: Rig) -> None:
     """However often it is used, one write a minute; a failure takes it along."""
     async with rig.running():
         for _ in range(12):
-            rig.standings.touch(KEY)
-            rig.standings.flush_used()
+            rig.registry.touch(KEY)
+            rig.registry.flush_used()
             await rig.clock.elapse(5)
         assert rig.writes == ["main"]
         used = rig.clock.now()
-        rig.standings.touch(KEY)
-        rig.standings.flush_used()
+        rig.registry.touch(KEY)
+        rig.registry.flush_used()
         await rig.clock.elapse(5)
         assert rig.writes == ["main"]
-        rig.standings.replace_usage(KEY, failure(used))
+        rig.registry.replace_usage(KEY, failure(used))
         await rig.clock.elapse(0)
         assert (rig.stored(), rig.writes) == (failure(used), ["main", "main"])
         await rig.clock.elapse(300)
@@ -163,8 +163,8 @@ async def test_what_another_program_remembers_is_taken_over(rig: Rig) -> None:
     """Its cooldown counts here, is kept across a restart, and is not written back."""
     rig.other_uses(failure(NOW, 3))
     rig.read()
-    assert rig.standings.usage(KEY) == failure(NOW, 3)
-    found = rig.standings.find("main", NAME)
+    assert rig.registry.usage(KEY) == failure(NOW, 3)
+    found = rig.registry.find("main", NAME)
     assert found is not None
     assert found[1].standing.cooling_until == NOW + 60
     rig.state.flush()
@@ -177,11 +177,11 @@ async def test_what_another_program_remembers_is_taken_over(rig: Rig) -> None:
 async def test_what_was_written_is_not_taken_over_again(rig: Rig) -> None:
     """Read back late, after the broker has learned more, it changes nothing."""
     async with rig.running():
-        rig.standings.replace_usage(KEY, failure(NOW + 0.0004, 1))
+        rig.registry.replace_usage(KEY, failure(NOW + 0.0004, 1))
         await rig.clock.elapse(0)
-        rig.standings.replace_usage(KEY, failure(NOW + 9, 2))
+        rig.registry.replace_usage(KEY, failure(NOW + 9, 2))
         rig.read()
-        assert rig.standings.usage(KEY) == failure(NOW + 9, 2)
+        assert rig.registry.usage(KEY) == failure(NOW + 9, 2)
         await rig.clock.elapse(0)
         assert rig.stored() == failure(NOW + 9, 2)
 
@@ -191,12 +191,12 @@ async def test_a_read_in_the_midst_of_a_write_changes_nothing(rig: Rig) -> None:
     healed = Usage(last_used=NOW + 1)
     rig.stores.holding.clear()
     async with rig.running():
-        rig.standings.replace_usage(KEY, failure(NOW))
+        rig.registry.replace_usage(KEY, failure(NOW))
         await rig.clock.elapse(0)
         assert rig.stored() == failure(NOW), "the write is not under way"
-        rig.standings.replace_usage(KEY, healed)
+        rig.registry.replace_usage(KEY, healed)
         rig.read()
-        assert rig.standings.usage(KEY) == healed
+        assert rig.registry.usage(KEY) == healed
         rig.stores.holding.set()
         await rig.clock.elapse(0)
         assert rig.stored() == healed
@@ -206,13 +206,13 @@ async def test_what_comes_during_a_retry_goes_with_the_next_write(rig: Rig) -> N
     """At once: the store can be written again."""
     rig.stores.broken = "no space"
     async with rig.running():
-        rig.standings.replace_usage(KEY, failure(NOW))
+        rig.registry.replace_usage(KEY, failure(NOW))
         await rig.clock.elapse(0)
         rig.stores.broken = ""
         rig.stores.holding.clear()
         await rig.clock.elapse(2)
         assert rig.writes == ["main", "main"]
-        rig.standings.replace_usage(KEY, failure(NOW + 9, 2))
+        rig.registry.replace_usage(KEY, failure(NOW + 9, 2))
         rig.stores.holding.set()
         await rig.clock.elapse(0)
         assert rig.stored() == failure(NOW + 9, 2)
@@ -224,16 +224,16 @@ async def test_two_that_learn_something_at_once_both_keep_it(rig: Rig) -> None:
         rig.other_uses(replace(THEIR_FAILURE, last_failure=rig.clock.now(), cooldown_until=rig.clock.now() + 99))
         if read_first:
             rig.read()
-        rig.standings.touch(KEY)
+        rig.registry.touch(KEY)
         rig.clock.advance(1)
-        rig.standings.flush_used()
+        rig.registry.flush_used()
         async with rig.running():
             await rig.clock.elapse(61)
         assert rig.stored().error_count == 1
         assert rig.stored().last_used >= THEIR_FAILURE.last_used
-        assert rig.standings.usage(KEY).cooldown_until == rig.stored().cooldown_until > 0
+        assert rig.registry.usage(KEY).cooldown_until == rig.stored().cooldown_until > 0
         rig.read()
-        assert rig.standings.usage(KEY) == rig.stored()
+        assert rig.registry.usage(KEY) == rig.stored()
         rig.clock.advance(200)
 
 
@@ -241,11 +241,11 @@ async def test_a_rejection_stays_though_no_store_knows_of_it(rig: Rig) -> None:
     """It ends with the credential's material, not with what another program writes."""
     rejected = replace(failure(NOW), cooldown_until=0.0, rejected="refused (401)", rejected_version=7)
     async with rig.running():
-        rig.standings.replace_usage(KEY, rejected)
+        rig.registry.replace_usage(KEY, rejected)
         await rig.clock.elapse(0)
         rig.other_uses(Usage(last_used=NOW + 30))
         rig.read()
-        assert rig.standings.usage(KEY) == Usage(last_used=NOW + 30, rejected="refused (401)", rejected_version=7)
+        assert rig.registry.usage(KEY) == Usage(last_used=NOW + 30, rejected="refused (401)", rejected_version=7)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ async def test_when_a_broker_starts_the_later_of_both_counts(ours: Usage, theirs
     rig = Rig(state=state)
     rig.other_uses(theirs)
     rig.read()
-    assert rig.standings.usage(KEY) == result
+    assert rig.registry.usage(KEY) == result
     async with rig.running():
         await rig.clock.elapse(61)
     assert rig.stored() == result
@@ -278,7 +278,7 @@ async def test_a_store_that_cannot_be_written_is_tried_again(rig: Rig, caplog: p
     rig.stores.broken = "the volume is full: free some space"
     async with rig.running():
         for number in range(4):
-            rig.standings.replace_usage(KEY, failure(NOW + number, number + 1))
+            rig.registry.replace_usage(KEY, failure(NOW + number, number + 1))
             await rig.clock.elapse(0)
         assert len(rig.writes) == 1
         await rig.clock.elapse(1000)
@@ -287,7 +287,7 @@ async def test_a_store_that_cannot_be_written_is_tried_again(rig: Rig, caplog: p
         rig.stores.broken = ""
         await rig.clock.elapse(300)
         assert rig.stored() == failure(NOW + 3, 4)
-        rig.standings.replace_usage(KEY, Usage(last_used=NOW + 5))
+        rig.registry.replace_usage(KEY, Usage(last_used=NOW + 5))
         await rig.clock.elapse(0)
         assert rig.stored() == Usage(last_used=NOW + 5)
     assert [record.getMessage().rpartition(": the")[2] for record in caplog.records] == [" volume is full: free some space"]
@@ -298,16 +298,16 @@ async def test_each_store_keeps_its_own(rig: Rig) -> None:
     two = Rig(agents=("main", "coder"))
     two.read()
     async with two.running():
-        two.standings.replace_usage(("coder", NAME), failure(NOW))
+        two.registry.replace_usage(("coder", NAME), failure(NOW))
         await two.clock.elapse(0)
         assert (two.stored("coder"), two.stored(), two.writes) == (failure(NOW), Usage(), ["coder"])
         two.other_writes(lambda document: without_entry(document, NAME), "coder")
-        two.standings.replace_usage(("coder", NAME), failure(NOW + 1, 2))
+        two.registry.replace_usage(("coder", NAME), failure(NOW + 1, 2))
         await two.clock.elapse(300)
         assert "usageStats" not in {k: v for k, v in two.stores.documents["coder"].raw.items() if v}
         assert two.writes == ["coder", "coder"]
         two.read()
-        two.standings.replace_usage(("coder", NAME), failure(NOW + 2, 3))
+        two.registry.replace_usage(("coder", NAME), failure(NOW + 2, 3))
         await two.clock.elapse(300)
         assert two.writes == ["coder", "coder"]
 
@@ -316,8 +316,8 @@ async def test_what_is_in_no_store_is_not_written() -> None:
     """A key of the environment has no place there."""
     rig = Rig()
     async with rig.running():
-        rig.standings.replace_usage(("", "openai:env"), failure(NOW))
-        rig.standings.replace_usage(KEY, failure(NOW))
+        rig.registry.replace_usage(("", "openai:env"), failure(NOW))
+        rig.registry.replace_usage(KEY, failure(NOW))
         await rig.clock.elapse(300)
     assert rig.writes == []
 
@@ -334,15 +334,15 @@ async def test_on_real_files_two_brokers_see_each_others_cooldowns(tmp_path: Pat
         tasks = []
         for _ in range(2):
             state = MemoryStateStore()
-            board = Standings(clock=clock, store=state, events=Events(), warn_within=0.0, usage={})
-            remembering = Remembering(clock=clock, standings=board, stores=stores, catalog=BUILT_IN)
+            board = ProfileRegistry(clock=clock, store=state, events=Events(), warn_within=0.0, usage={})
+            usage_sync = UsageSync(clock=clock, registry=board, stores=stores, catalog=BUILT_IN)
             source = ProfileStores({"main": stores.of("main")}, rules=RULES, watch=live_watch())
-            ingesting = Ingesting(
-                [source], tail=frozenset(), clock=clock, store=state, events=Events(), standings=board, stale_budget=60.0,
+            ingest = Ingest(
+                [source], tail=frozenset(), clock=clock, store=state, events=Events(), registry=board, stale_budget=60.0,
                 versions={},
             )  # fmt: skip
-            tasks += [group.create_task(ingesting.run()), group.create_task(remembering.run())]
-            await ingesting.wait_settled()
+            tasks += [group.create_task(ingest.run()), group.create_task(usage_sync.run())]
+            await ingest.wait_settled()
             boards.append(board)
         now = clock.now()
         for number, name in enumerate(names):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from equabot_broker.domain.credentials import NEVER
-from equabot_broker.engine.timing.deadlines import Agenda
+from equabot_broker.engine.timing.deadlines import Deadlines
 
 keys = st.sampled_from(["a", "b", "c", "d"])
 instants = st.integers(0, 20).map(float)
@@ -17,10 +17,10 @@ class AgendaIsADict(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.agenda: Agenda[str] = Agenda()
+        self.deadlines: Deadlines[str] = Deadlines()
         self.model: dict[str, float] = {}
         self.woken = 0
-        self.agenda.wake = self.wake
+        self.deadlines.wake = self.wake
 
     def wake(self) -> None:
         self.woken += 1
@@ -28,35 +28,35 @@ class AgendaIsADict(RuleBasedStateMachine):
     @rule(key=keys, at=instants)
     def plan(self, key: str, at: float) -> None:
         before, self.woken = min(self.model.values(), default=NEVER), 0
-        self.agenda.plan(key, at)
+        self.deadlines.plan(key, at)
         self.model[key] = at
         assert self.woken == (at < before)
 
     @rule(key=keys)
     def never(self, key: str) -> None:
-        self.agenda.plan(key, NEVER)
+        self.deadlines.plan(key, NEVER)
         self.model.pop(key, None)
 
     @rule(key=keys)
     def forget(self, key: str) -> None:
-        self.agenda.forget(key)
+        self.deadlines.forget(key)
         self.model.pop(key, None)
 
     @rule(now=instants)
     def due(self, now: float) -> None:
         expected = sorted((at, key) for key, at in self.model.items() if at <= now)
-        assert self.agenda.due(now) == [key for _, key in expected]
+        assert self.deadlines.due(now) == [key for _, key in expected]
         for _, key in expected:
             del self.model[key]
 
     @rule()
     def clear(self) -> None:
-        self.agenda.clear()
+        self.deadlines.clear()
         self.model.clear()
 
     @invariant()
     def same(self) -> None:
-        assert self.agenda.next() == min(self.model.values(), default=NEVER)
+        assert self.deadlines.next() == min(self.model.values(), default=NEVER)
 
 
 TestAgendaIsADict = AgendaIsADict.TestCase
@@ -65,36 +65,36 @@ TestAgendaIsADict = AgendaIsADict.TestCase
 @given(st.lists(st.tuples(st.integers(0, 1_000_000), st.integers(0, 3)), max_size=50))
 def test_due_keys_come_soonest_first(plans: list[tuple[int, int]]) -> None:
     """Each once, however often it was moved."""
-    agenda: Agenda[str] = Agenda()
+    deadlines: Deadlines[str] = Deadlines()
     for at, key in plans:
-        agenda.plan(str(key), float(at))
+        deadlines.plan(str(key), float(at))
     last = {str(key): at for at, key in plans}
-    assert agenda.due(NEVER) == [key for _, key in sorted((at, key) for key, at in last.items())]
-    assert agenda.due(NEVER) == []
+    assert deadlines.due(NEVER) == [key for _, key in sorted((at, key) for key, at in last.items())]
+    assert deadlines.due(NEVER) == []
 
 
 @pytest.mark.parametrize("end", ["forget", "move"])
 def test_it_does_not_grow_without_bound(end: str) -> None:
     """A hundred thousand comings and goings leave nothing behind; nor does one key that is moved as often."""
-    agenda: Agenda[str] = Agenda()
-    agenda.plan("always first", 0.0)
+    deadlines: Deadlines[str] = Deadlines()
+    deadlines.plan("always first", 0.0)
     for n in range(100_000):
-        agenda.plan(f"{n}" if end == "forget" else "one", 1e6 + n)
+        deadlines.plan(f"{n}" if end == "forget" else "one", 1e6 + n)
         if end == "forget":
-            agenda.forget(f"{n}")
-        assert len(agenda) < 1100
-    assert agenda.due(0.0) == ["always first"]
-    assert agenda.next() == (NEVER if end == "forget" else 1e6 + 99_999)
+            deadlines.forget(f"{n}")
+        assert len(deadlines) < 1100
+    assert deadlines.due(0.0) == ["always first"]
+    assert deadlines.next() == (NEVER if end == "forget" else 1e6 + 99_999)
 
 
 def test_many_living_keys_cost_twice_their_number_at_most() -> None:
     """And after all of them went, next to nothing, though nobody planned anything since."""
-    agenda: Agenda[str] = Agenda()
+    deadlines: Deadlines[str] = Deadlines()
     for turn in range(5):
         for n in range(10_000):
-            agenda.plan(f"{n}", 1000.0 + turn)
-    assert len(agenda) <= 2 * 10_000 + 1024
+            deadlines.plan(f"{n}", 1000.0 + turn)
+    assert len(deadlines) <= 2 * 10_000 + 1024
     for n in range(10_000):
-        agenda.forget(f"{n}")
-    assert len(agenda) <= 1024
-    assert agenda.next() == NEVER
+        deadlines.forget(f"{n}")
+    assert len(deadlines) <= 1024
+    assert deadlines.next() == NEVER

@@ -10,32 +10,32 @@ from dataclasses import replace
 from equabot_broker.domain.credentials import Revival, left
 from equabot_broker.domain.errors import BrokerError, LeaseNotFound, RefreshFailed
 from equabot_broker.domain.leases import Lease, renewal_due
-from equabot_broker.domain.material import Held
+from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.selection import Candidate
-from equabot_broker.engine.leases.mailboxes import News
-from equabot_broker.engine.leases.table import Ledger
-from equabot_broker.engine.profiles.registry import Key, Standings
-from equabot_broker.engine.profiles.resolver import Choosing
+from equabot_broker.engine.leases.mailboxes import LeaseChange
+from equabot_broker.engine.leases.table import LeaseTable
+from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
+from equabot_broker.engine.profiles.resolver import Resolver
 from equabot_broker.ports import Clock
 
 
-class Rehoming:
+class Failover:
     """Listens to what changes of the profiles."""
 
-    def __init__(self, *, clock: Clock, choosing: Choosing, standings: Standings, ledger: Ledger) -> None:
+    def __init__(self, *, clock: Clock, resolver: Resolver, registry: ProfileRegistry, lease_table: LeaseTable) -> None:
         self._clock = clock
-        self._choosing = choosing
-        self._standings = standings
-        self._ledger = ledger
-        standings.listeners.append(self._profiles_changed)
+        self._resolver = resolver
+        self._registry = registry
+        self._lease_table = lease_table
+        registry.listeners.append(self._profiles_changed)
 
     def home(self, lease: Lease) -> Candidate | None:
         """The lease's profile, if a source holds it; serving or not."""
-        found = self._standings.find(lease.agent, lease.profile)
+        found = self._registry.find(lease.agent, lease.profile)
         # A profile may have become one of another provider, whose secret must not go where this lease's requests go.
         return None if found is None or found[1].held.profile.provider != lease.provider else found[1]
 
-    def look(self, lease: Lease) -> Held:
+    def look(self, lease: Lease) -> HeldProfile:
         """What the lease's profile holds. Raises LeaseNotFound where no source holds it."""
         home = self.home(lease)
         if home is None:
@@ -47,18 +47,18 @@ class Rehoming:
         where no other would do. `model` is the one to be asked, and `client` the program that asks, where they are not the
         lease's.
 
-        Raises as `Choosing.choose` does where there is none, so RefreshFailed where waiting for one makes sense; and
+        Raises as `Resolver.choose` does where there is none, so RefreshFailed where waiting for one makes sense; and
         AuditUnavailable where it could not be recorded.
         """
         home, model = self.home(lease), model or lease.model
         if lease.automatic and client is not None and client != lease.client:
             lease = replace(lease, client=client)
-            self._ledger.replace(lease)
+            self._lease_table.replace(lease)
         elif home is not None and self._stays(lease, home, model):
             return lease
         named = "" if lease.automatic else lease.profile
         try:
-            choice = self._choosing.choose(
+            choice = self._resolver.choose(
                 lease.agent, lease.provider, profile=named, session=lease.session, model=model, client=lease.client
             )
             return self._move(lease, choice.candidate.held)
@@ -72,37 +72,37 @@ class Rehoming:
         now = self._clock.now()
         if not home.standing.usable or home.for_model(model, now=now).standing.cooling_until > now:
             return False
-        return not lease.automatic or self._choosing.suits(lease.agent, home, lease.client)
+        return not lease.automatic or self._resolver.suits(lease.agent, home, lease.client)
 
-    def remind(self, lease: Lease, held: Held) -> None:
+    def remind(self, lease: Lease, held: HeldProfile) -> None:
         """Plans when the stream is to renew the lease, or to warn that its credential ends."""
         rest = None if lease.brokered else left(held, now=self._clock.now())
-        self._ledger.remind(lease.id, renewal_due(lease, credential_left=rest, now=self._clock.steady()))
+        self._lease_table.remind(lease.id, renewal_due(lease, credential_left=rest, now=self._clock.steady()))
 
-    def _move(self, lease: Lease, held: Held) -> Lease:
+    def _move(self, lease: Lease, held: HeldProfile) -> Lease:
         if held.profile.id == lease.profile:
             return lease
         rest = None if lease.moves else left(held, now=self._clock.now())
         until = lease.expires_at if rest is None else min(lease.expires_at, self._clock.steady() + rest)
         moved = replace(lease, profile=held.profile.id, expires_at=until)
-        self._ledger.replace(moved)
+        self._lease_table.replace(moved)
         return moved
 
     def _profiles_changed(self, keys: frozenset[Key]) -> None:
         for agent, profile in keys:
-            for lease in self._ledger.streams(profile):
+            for lease in self._lease_table.streams(profile):
                 if agent in ("", lease.agent):
                     self._tell(lease)
-        if not self._standings.material.unread and any(self._standings.find(*key) is None for key in keys):
-            for lease in self._ledger.all():
+        if not self._registry.material.unread and any(self._registry.find(*key) is None for key in keys):
+            for lease in self._lease_table.all():
                 if not (lease.streaming or lease.brokered) and self._is_bereft(lease):
-                    self._ledger.end(lease.id, "no_usable_profile")
+                    self._lease_table.end(lease.id, "no_usable_profile")
 
     def _is_bereft(self, lease: Lease) -> bool:
         """Whether no source holds the lease's profile any more, and there is no other that it could be moved to."""
         if self.home(lease) is not None:
             return False
-        return not lease.automatic or self._choosing.plan(lease.agent, lease.provider).first() is None
+        return not lease.automatic or self._resolver.plan(lease.agent, lease.provider).first() is None
 
     def _tell(self, lease: Lease) -> None:
         """Finds the stream a profile that can serve, or ends it. One whose login is being refreshed waits for that; a token is
@@ -115,7 +115,7 @@ class Rehoming:
             home = self.home(lease)
             if isinstance(error, RefreshFailed) and home is not None and home.standing.revival is not Revival.NONE:
                 return
-            self._ledger.end(lease.id, "no_usable_profile")
+            self._lease_table.end(lease.id, "no_usable_profile")
             return
         self.remind(settled, self.look(settled))
-        self._ledger.mailbox(lease.id).post(News.ROTATED)
+        self._lease_table.mailbox(lease.id).post(LeaseChange.ROTATED)

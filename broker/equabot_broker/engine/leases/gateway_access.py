@@ -9,22 +9,22 @@ from itertools import count
 from typing import Final
 
 from equabot_broker.domain import lease_tokens
-from equabot_broker.domain.answers import Answer
+from equabot_broker.domain.answers import ProviderAnswer
 from equabot_broker.domain.cooldowns import Outcome
 from equabot_broker.domain.errors import InvalidArgument, NoUsableProfile, PolicyDenied, RefreshFailed, WebsocketRefused
 from equabot_broker.domain.leases import Lease
-from equabot_broker.domain.material import Held
+from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.model_names import model_of
 from equabot_broker.domain.policies import Policies
 from equabot_broker.domain.provider import Provider
 from equabot_broker.domain.requests import METHODS, narrowing, route, rules
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.leases.concurrency import Concurrency
-from equabot_broker.engine.leases.outcomes import Reporting
-from equabot_broker.engine.leases.service import Leasing
+from equabot_broker.engine.leases.outcomes import Outcomes
+from equabot_broker.engine.leases.service import LeaseService
 from equabot_broker.engine.leases.table import whose
-from equabot_broker.engine.profiles.registry import Standings
-from equabot_broker.engine.refresh.scheduler import Refreshing
+from equabot_broker.engine.profiles.registry import ProfileRegistry
+from equabot_broker.engine.refresh.scheduler import RefreshScheduler
 from equabot_broker.ports import Clock
 from equabot_broker.telemetry.events import Events, GatewayAuthorized, GatewayUsed, OutcomeReported
 
@@ -34,13 +34,13 @@ _Made = tuple[str, str, str, int, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class PermittedRequest:
     """A request that may be made, and the material to make it with. `request` is a name for it, no secret: eight
     characters for this process, and a number. `path` is the whole path that was decided about, and is to be sent. `model` is
     the one that is asked, as far as path and lease say; `client` the program that asks, empty where that is not known."""
 
     lease: Lease
-    held: Held
+    held: HeldProfile
     provider: Provider
     secret: SecretValue
     request: str
@@ -51,7 +51,7 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Used:
+class RequestNames:
     """Names of what a request was made with, which is all that is left of it when it is answered. `account`: the agent named
     one in it, which may be what was refused."""
 
@@ -69,7 +69,7 @@ class Used:
     client: str = ""
 
 
-class Spending:
+class GatewayAccess:
     """Decides about each request through the gateway anew: a revoked lease is over with the next one, and what a request has
     done to a profile counts for the next one."""
 
@@ -79,16 +79,16 @@ class Spending:
         clock: Clock,
         events: Events,
         policies: Policies,
-        standings: Standings,
-        leasing: Leasing,
-        refreshing: Refreshing,
-        reporting: Reporting,
+        registry: ProfileRegistry,
+        lease_service: LeaseService,
+        refreshing: RefreshScheduler,
+        reporting: Outcomes,
     ) -> None:
         self._clock = clock
         self._events = events
         self._policies = policies
-        self._standings = standings
-        self._leasing = leasing
+        self._registry = registry
+        self._lease_service = lease_service
         self._refreshing = refreshing
         self._reporting = reporting
         self._concurrency = Concurrency()
@@ -101,7 +101,7 @@ class Spending:
 
     def bearer(self, token: str) -> Lease:
         """The lease that a token is of. Raises AgentSuspended, LeaseNotFound, LeaseExpired, ShuttingDown."""
-        return self._leasing.bearer(lease_tokens.digest(token))
+        return self._lease_service.bearer(lease_tokens.digest(token))
 
     async def use(
         self,
@@ -115,7 +115,7 @@ class Spending:
         joined: bool = True,
         client: str = "",
         websocket: bool = False,
-    ) -> Use:
+    ) -> PermittedRequest:
         """The request, with the credential that serves it, and recorded. `path` is what comes after the gateway's
         `/<provider>`, in its plain form. A login that has to be refreshed first is waited for, `within` so many seconds.
         `check` is the gateway's own name for the request: one that it asks about twice is recorded once. `joined` is whether
@@ -135,7 +135,7 @@ class Spending:
         counting(waiting)
         try:
             model = model_of(path) or lease.model
-            settling = partial(self._leasing.settle, model=model, client=client)
+            settling = partial(self._lease_service.settle, model=model, client=client)
             settled, held = await self._settled(lease, settling, within)
             if (secret := held.profile.secret) is None:
                 raise NoUsableProfile(f"profile {held.profile.id!r} cannot be used: {held.profile.fault}")
@@ -144,16 +144,16 @@ class Spending:
         finally:
             self._concurrency.end(lease.agent, waiting)
         counting(request)  # in the place of what waited
-        return Use(settled, held, provider, secret, request, told, received, model, client)
+        return PermittedRequest(settled, held, provider, secret, request, told, received, model, client)
 
     async def _settled(
-        self, lease: Lease, settle: Callable[[Lease], tuple[Lease, Held]], within: Callable[[], float]
-    ) -> tuple[Lease, Held]:
+        self, lease: Lease, settle: Callable[[Lease], tuple[Lease, HeldProfile]], within: Callable[[], float]
+    ) -> tuple[Lease, HeldProfile]:
         """Once more after a refresh: the lease may have been revoked while that was waited for."""
         try:
             return settle(lease)
         except RefreshFailed:
-            return await self._refreshing.patiently(lambda: settle(self._leasing.bearer(lease.token)), within=within())
+            return await self._refreshing.patiently(lambda: settle(self._lease_service.bearer(lease.token)), within=within())
 
     def disconnected(self) -> None:
         """No Envoy is connected any more, so what was under way is over."""
@@ -171,7 +171,7 @@ class Spending:
             del self._checked[next(iter(self._checked))]
         return request
 
-    def answered(self, used: Used, answer: Answer) -> None:
+    def answered(self, used: RequestNames, answer: ProviderAnswer) -> None:
         """How the vendor answered. Of material that its profile holds no more it says nothing."""
         self._concurrency.end(used.agent, used.request)
         self._events.emit(
@@ -193,8 +193,8 @@ class Spending:
         outcome = answer.outcome
         if outcome is None and not answer.doubts_client:
             return
-        self._standings.tick()
-        found = self._standings.find(used.agent, used.profile)
+        self._registry.tick()
+        found = self._registry.find(used.agent, used.profile)
         if found is None or found[1].held.version != used.version:
             return
         began = answer.began or self._clock.now() - answer.seconds
@@ -229,15 +229,15 @@ class Spending:
         note(outcome, retry_after=answer.retry_after, sure=sure)
         self._move_on(used)
 
-    def _move_on(self, used: Used) -> None:
+    def _move_on(self, used: RequestNames) -> None:
         """At once, and not with the next request: that may come when the vendor said, and be told the same."""
         with suppress(RefreshFailed):
-            self._leasing.moved_on(used.agent, used.lease, profile=used.profile, version=used.version, model=used.model)
+            self._lease_service.moved_on(used.agent, used.lease, profile=used.profile, version=used.version, model=used.model)
 
-    def _only_looks(self, used: Used) -> bool:
+    def _only_looks(self, used: RequestNames) -> bool:
         """Whether the request only looked something up with a vendor of models: a key that may not list models may ask them. A
         WebSocket begins with a GET, and asks them."""
-        provider = self._leasing.catalog.providers.get(used.provider)
+        provider = self._lease_service.catalog.providers.get(used.provider)
         if provider is None or used.method not in ("GET", "HEAD") or not (provider.api or "/models" in used.route):
             return False
         return not rules(provider.websockets, provider.base_path).allow("GET", provider.received("GET", used.route))

@@ -7,7 +7,7 @@ import asyncio
 from enum import Flag, auto
 
 
-class News(Flag):
+class LeaseChange(Flag):
     """What may have happened to a lease since its holder last looked."""
 
     NOTHING = 0
@@ -24,19 +24,19 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
-        self._news = News.NOTHING
+        self._news = LeaseChange.NOTHING
         self.reason = ""
 
-    def post(self, news: News, reason: str = "") -> None:
+    def post(self, news: LeaseChange, reason: str = "") -> None:
         """Adds to what the waiter will find. `reason` goes with ENDED; the first one stays."""
         self._news |= news
         self.reason = self.reason or reason
         if self._news:
             self._event.set()
 
-    async def take(self) -> News:
+    async def take(self) -> LeaseChange:
         """Waits until there is news, and takes all of it."""
         await self._event.wait()
         self._event.clear()
-        news, self._news = self._news, News.NOTHING
+        news, self._news = self._news, LeaseChange.NOTHING
         return news

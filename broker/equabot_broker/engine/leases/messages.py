@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from equabot_broker.domain.leases import Lease
-from equabot_broker.domain.material import Held
+from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.provider import Provider
 from equabot_broker.domain.secret_value import SecretValue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class LeaseRequest:
     """What an agent asks for. `ttl` in seconds; empty texts mean "not said". `succeeds`: the lease whose token goes on;
     `holder`: a name for who asks, whose earlier token goes on as well; `client`: the program that the credential is for."""
 
@@ -31,7 +31,7 @@ class Grant:
     should know of the credential, empty for nothing."""
 
     lease: Lease
-    held: Held
+    held: HeldProfile
     provider: Provider
     offset: float
     renewable: bool

@@ -16,13 +16,13 @@ from equabot_broker.domain.cooldowns import (
     succeeded,
 )
 from equabot_broker.domain.evidence import Evidence, confirmed, disproved, relieved
-from equabot_broker.domain.material import Held
+from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.policies import Policies
-from equabot_broker.domain.probing import Found, Verdict
-from equabot_broker.engine.profiles.confirmation import Confirming
-from equabot_broker.engine.profiles.registry import Key, Standings
+from equabot_broker.domain.probing import ProbeResult, Verdict
+from equabot_broker.engine.profiles.confirmation import Confirmation
+from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
 from equabot_broker.engine.profiles.suitability import Suitability
-from equabot_broker.engine.refresh.scheduler import Refreshing
+from equabot_broker.engine.refresh.scheduler import RefreshScheduler
 from equabot_broker.ports import Clock
 
 _REFUSED: Final = "the provider refused it (401)"
@@ -31,7 +31,7 @@ _REFUSED_ONE: Final = "the provider refused it to this agent (401)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Failure:
-    """How a request failed, as in `Reporting.note`; `proven`: it was the smallest there is."""
+    """How a request failed, as in `Outcomes.note`; `proven`: it was the smallest there is."""
 
     outcome: Outcome
     retry_after: float | None = None
@@ -55,7 +55,7 @@ class _Failure:
         return is_old(usage, now=now, began=self.began, earliest=self.earliest, model=self.about)
 
 
-class Reporting:
+class Outcomes:
     """Takes note: cooldowns, disables, rejections, and logins that are to be refreshed for it.
 
     A profile that one agent alone may have is judged by what that agent reports. Of one that others may have as well a failure
@@ -67,16 +67,16 @@ class Reporting:
         *,
         clock: Clock,
         policies: Policies,
-        standings: Standings,
+        registry: ProfileRegistry,
         suitability: Suitability,
-        refreshing: Refreshing,
-        confirming: Confirming,
+        refreshing: RefreshScheduler,
+        confirming: Confirmation,
         cooldowns: CooldownOptions,
         chance: Callable[[], float],
     ) -> None:
         self._clock = clock
         self._policies = policies
-        self._standings = standings
+        self._registry = registry
         self._suitability = suitability
         self._refreshing = refreshing
         self._confirming = confirming
@@ -90,7 +90,7 @@ class Reporting:
 
     def note(
         self,
-        held: Held,
+        held: HeldProfile,
         outcome: Outcome,
         *,
         agent: str,
@@ -114,10 +114,10 @@ class Reporting:
         if outcome is Outcome.OK:
             self._worked(held, agent, seen=seen, began=began, model=model)
             if self._suitability.served(agent, held, client=client):
-                self._standings.reordered()
+                self._registry.reordered()
         elif outcome is Outcome.FORMAT:
             if self._suitability.refused(agent, held, client=client):
-                self._standings.reordered()
+                self._registry.reordered()
         else:
             failure = _Failure(outcome=outcome, retry_after=retry_after, began=began, earliest=earliest, sure=sure, model=model)
             if self._alone(agent, held):
@@ -127,49 +127,49 @@ class Reporting:
 
     # -- a success -----------------------------------------------------------------------------------------------------
 
-    def _worked(self, held: Held, agent: str, *, seen: bool, began: float | None, model: str) -> None:
+    def _worked(self, held: HeldProfile, agent: str, *, seen: bool, began: float | None, model: str) -> None:
         key = _key(held)
         self._refreshing.proved(key, held.version)
-        usage, evidence = self._standings.remembered(key), self._standings.evidence(key)
+        usage, evidence = self._registry.remembered(key), self._registry.evidence(key)
         if usage.clean and not evidence:
             return  # nearly always: nothing is held against it that would have to be forgotten
         if seen:
             self._disprove(key, before=self._clock.now() if began is None else began, model=model)
         own, now = evidence.get(agent), self._clock.now()
         if own is not None and own.outcome is not Outcome.OK and not _is_older(own.usage, began, model):
-            self._standings.replace_evidence(agent, key, relieved(own, model=model, now=now))
+            self._registry.replace_evidence(agent, key, relieved(own, model=model, now=now))
         if usage.clean or _is_older(usage, began, model):
             return
         waits = usage.cooling(now) or usage.rejects(held.version, now) or usage.model_until(model) > now
         # A report alone does not bring back for others what may not be tried yet.
         if seen or not waits or self._alone(agent, held):
-            self._standings.replace_usage(key, succeeded(self._standings.usage(key), now=now, model=model))
+            self._registry.replace_usage(key, succeeded(self._registry.usage(key), now=now, model=model))
 
     def _disprove(self, key: Key, *, before: float, model: str = "") -> None:
         """The profile serves: whatever agents have met with it before has not been its fault. That it serves one model says
         nothing of another."""
         now = self._clock.now()
-        for agent, own in list(self._standings.evidence(key).items()):
+        for agent, own in list(self._registry.evidence(key).items()):
             if own.model in ("", model) and own.counts and own.met_at <= before:
-                self._standings.replace_evidence(agent, key, disproved(own, now=now))
+                self._registry.replace_evidence(agent, key, disproved(own, now=now))
 
     # -- a failure -----------------------------------------------------------------------------------------------------
 
-    def _count(self, held: Held, failure: _Failure) -> None:
+    def _count(self, held: HeldProfile, failure: _Failure) -> None:
         """The failure counts for every agent."""
         key = _key(held)
-        usage = self._standings.usage(key)
+        usage = self._registry.usage(key)
         stale = failure.outcome is not Outcome.AUTH and failure.is_old(usage, self._clock.now())
         if (stale and not failure.proven) or (failure.outcome is Outcome.AUTH and self._refreshing.force(key, held.version)):
             return
         after = self._after(usage, held, failure, _REFUSED)
         if after is not usage:
-            self._standings.replace_usage(key, after)
+            self._registry.replace_usage(key, after)
 
-    def _hold(self, agent: str, held: Held, failure: _Failure) -> None:
+    def _hold(self, agent: str, held: HeldProfile, failure: _Failure) -> None:
         """The failure counts for the agent, and for the others once it is confirmed."""
         key, now = _key(held), self._clock.now()
-        known = self._standings.evidence(key)
+        known = self._registry.evidence(key)
         before = known.get(agent, Evidence())
         if failure.outcome is not Outcome.AUTH and failure.is_old(before.usage, now):
             return
@@ -186,13 +186,13 @@ class Reporting:
             usage=usage,
             refused=held.version if fresh else before.refused,
         )
-        self._standings.replace_evidence(agent, key, own)
+        self._registry.replace_evidence(agent, key, own)
         if confirmed(own, (other for name, other in known.items() if name != agent), now=now):
             self._count(held, failure)
         elif failure.refuses or failure.outcome is Outcome.BILLING:
             self._confirming.wonder(held, failure.outcome)
 
-    def _after(self, usage: Usage, held: Held, failure: _Failure, why: str) -> Usage:
+    def _after(self, usage: Usage, held: HeldProfile, failure: _Failure, why: str) -> Usage:
         """What the failure makes of what is remembered; the same object where it is no news."""
         now = self._clock.now()
         if failure.refuses:
@@ -220,22 +220,22 @@ class Reporting:
 
     # -- what the broker asked itself ----------------------------------------------------------------------------------
 
-    def _probed(self, held: Held, asked: Outcome, found: Found, began: float) -> None:
+    def _probed(self, held: HeldProfile, asked: Outcome, found: ProbeResult, began: float) -> None:
         """The provider answered the broker's own request, made at `began` to find out about an outcome."""
         key = _key(held)
         if found.verdict is Verdict.OK:
-            usage = self._standings.usage(key)
+            usage = self._registry.usage(key)
             if asked is Outcome.BILLING and usage.last_failure and not _is_older(usage, began, ""):
-                self._standings.replace_usage(key, succeeded(usage, now=self._clock.now()))
+                self._registry.replace_usage(key, succeeded(usage, now=self._clock.now()))
             elif usage.rejected:
-                self._standings.replace_usage(key, accepted(usage))
+                self._registry.replace_usage(key, accepted(usage))
             self._disprove(key, before=began)
         elif found.verdict is Verdict.AUTH and found.sure:
             self._count(held, _Failure(outcome=Outcome.AUTH, proven=True))
         elif found.verdict is Verdict.BILLING:
             self._count(held, _Failure(outcome=Outcome.BILLING, proven=True))
 
-    def _alone(self, agent: str, held: Held) -> bool:
+    def _alone(self, agent: str, held: HeldProfile) -> bool:
         """Whether no other agent may be given the profile."""
         profile = held.profile
         return bool(profile.agent) or not any(
@@ -244,7 +244,7 @@ class Reporting:
         )
 
 
-def _key(held: Held) -> Key:
+def _key(held: HeldProfile) -> Key:
     return held.profile.agent, held.profile.id
 
 

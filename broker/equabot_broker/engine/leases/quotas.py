@@ -3,23 +3,23 @@
 from equabot_broker.domain.credentials import span
 from equabot_broker.domain.errors import LeaseLimit
 from equabot_broker.domain.policies import AgentPolicy, Allowance
-from equabot_broker.engine.leases.table import Ledger
+from equabot_broker.engine.leases.table import LeaseTable
 
 
 class Quotas:
-    """Counts what agents hold by the ledger, and what they ask for by itself."""
+    """Counts what agents hold by the lease table, and what they ask for by itself."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, lease_table: LeaseTable) -> None:
+        self._lease_table = lease_table
         self._left: dict[str, Allowance | None] = {}
         self._renewals: dict[str, Allowance | None] = {}
 
     def spend(self, agent: str, policy: AgentPolicy, *, now: float, freed: int = 0) -> None:
         """One more request, at a steady instant, for a lease in place of `freed` others. Raises LeaseLimit, RateLimited."""
         if self._full(agent, policy, freed):
-            self._ledger.tick()
+            self._lease_table.tick()
             if self._full(agent, policy, freed):
-                first = min((lease.expires_at for lease in self._ledger.all() if lease.agent == agent), default=now)
+                first = min((lease.expires_at for lease in self._lease_table.all() if lease.agent == agent), default=now)
                 raise LeaseLimit(
                     f"agent {agent!r} holds {policy.max_leases} leases already, its agents.{agent}.max_leases: the first ends"
                     f" in {span(first - now)}, and `equabot lease revoke --agent {agent}` ends them all",
@@ -40,4 +40,4 @@ class Quotas:
         self._left[agent] = left
 
     def _full(self, agent: str, policy: AgentPolicy, freed: int) -> bool:
-        return self._ledger.held_by(agent) - freed >= policy.max_leases
+        return self._lease_table.held_by(agent) - freed >= policy.max_leases

@@ -19,20 +19,20 @@ from equabot_broker.domain.errors import (
     ShuttingDown,
 )
 from equabot_broker.domain.leases import Lease, LeaseOptions, check_ttl, grant, renew, renewal_due, shortened
-from equabot_broker.domain.material import Held
+from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.policies import NO_GATEWAY, Delivery, Policies
 from equabot_broker.domain.provider import Catalog
-from equabot_broker.engine.leases.failover import Rehoming
-from equabot_broker.engine.leases.mailboxes import News
-from equabot_broker.engine.leases.messages import Grant, Request
-from equabot_broker.engine.leases.outcomes import Reporting
+from equabot_broker.engine.leases.failover import Failover
+from equabot_broker.engine.leases.mailboxes import LeaseChange
+from equabot_broker.engine.leases.messages import Grant, LeaseRequest
+from equabot_broker.engine.leases.outcomes import Outcomes
 from equabot_broker.engine.leases.quotas import Quotas
 from equabot_broker.engine.leases.streams import LeaseStream
 from equabot_broker.engine.leases.suspensions import Suspensions
-from equabot_broker.engine.leases.table import Ledger, whose
-from equabot_broker.engine.leases.write_behind import Flushing
-from equabot_broker.engine.profiles.registry import Standings
-from equabot_broker.engine.profiles.resolver import Choosing
+from equabot_broker.engine.leases.table import LeaseTable, whose
+from equabot_broker.engine.leases.write_behind import WriteBehind
+from equabot_broker.engine.profiles.registry import ProfileRegistry
+from equabot_broker.engine.profiles.resolver import Resolver
 from equabot_broker.ports import Clock, StateStore
 from equabot_broker.telemetry.events import (
     Events,
@@ -51,7 +51,7 @@ _WORTH_ASKING: Final = 1.0
 """A lease that a renewal would extend by less than this (seconds) is not called renewable."""
 
 
-class Leasing:
+class LeaseService:
     """All living leases. Revocation, expiry and failover reach open streams in the same turn of the loop."""
 
     def __init__(
@@ -61,9 +61,9 @@ class Leasing:
         store: StateStore,
         events: Events,
         policies: Policies,
-        choosing: Choosing,
-        standings: Standings,
-        reporting: Reporting,
+        resolver: Resolver,
+        registry: ProfileRegistry,
+        reporting: Outcomes,
         options: LeaseOptions,
         deliveries: frozenset[Delivery],
         suspensions: Suspensions,
@@ -73,59 +73,59 @@ class Leasing:
         self._store = store
         self._events = events
         self._policies = policies
-        self._choosing = choosing
-        self._standings = standings
+        self._resolver = resolver
+        self._registry = registry
         self._reporting = reporting
         self._options = options
         self._deliveries = deliveries
         self._suspensions = suspensions
-        self._flushing = Flushing(store)
-        self._ledger = Ledger(clock=clock, store=store, events=events)
-        self._quotas = Quotas(self._ledger)
-        self._rehoming = Rehoming(clock=clock, choosing=choosing, standings=standings, ledger=self._ledger)
-        self.agenda = self._ledger.agenda
-        self.endings = self._ledger.endings
+        self._write_behind = WriteBehind(store)
+        self._lease_table = LeaseTable(clock=clock, store=store, events=events)
+        self._quotas = Quotas(self._lease_table)
+        self._failover = Failover(clock=clock, resolver=resolver, registry=registry, lease_table=self._lease_table)
+        self.deadlines = self._lease_table.deadlines
+        self.endings = self._lease_table.endings
         self.draining = False
         for lease in leases:
-            self._ledger.adopt(lease)
+            self._lease_table.adopt(lease)
             if suspensions.of(lease.agent) is not None:
-                self._ledger.end(lease.id, "agent_suspended")
+                self._lease_table.end(lease.id, "agent_suspended")
             else:
                 self._hold_to_policy(lease)
 
     def apply(self, *, policies: Policies, options: LeaseOptions, deliveries: frozenset[Delivery], told: frozenset[str]) -> int:
         """The configuration is another: leases that it does not grant end, those that it grants for a shorter time end sooner,
-        and all others stay. `choosing` has its part already. Streams on the `told` providers hear of their lease as it is now.
+        and all others stay. `resolver` has its part already. Streams on the `told` providers hear of their lease as it is now.
         Returns how many ended."""
         self._policies, self._options, self._deliveries = policies, options, deliveries
         ended = 0
-        for lease in self._ledger.all():
+        for lease in self._lease_table.all():
             kept = self._hold_to_policy(lease)
             ended += kept is None
             if kept is not None and kept.streaming and (kept is not lease or kept.provider in told):
-                if (home := self._rehoming.home(kept)) is not None:
-                    self._rehoming.remind(kept, home.held)
-                self._ledger.mailbox(kept.id).post(News.MOVED)
+                if (home := self._failover.home(kept)) is not None:
+                    self._failover.remind(kept, home.held)
+                self._lease_table.mailbox(kept.id).post(LeaseChange.MOVED)
         self._store.flush()
         return ended
 
     def _hold_to_policy(self, lease: Lease) -> Lease | None:
         """The lease as far as its agent's policy grants it; None where that is not at all, so that it ended."""
         if not self._allowed(lease):
-            self._ledger.end(lease.id, "policy")
+            self._lease_table.end(lease.id, "policy")
             return None
         longest = min(self._policies.of(lease.agent).max_ttl, self._options.max_ttl)
         held = shortened(lease, longest)
         if held.expires_at <= self._clock.steady():
-            self._ledger.end(lease.id, "max_ttl")
+            self._lease_table.end(lease.id, "max_ttl")
             return None
         if held is not lease:
-            self._ledger.replace(held)
+            self._lease_table.replace(held)
         return held
 
     # -- what an agent may ask ---------------------------------------------------------------------------------------
 
-    def acquire(self, agent: str, request: Request, *, waits: bool = False) -> Grant:
+    def acquire(self, agent: str, request: LeaseRequest, *, waits: bool = False) -> Grant:
         """Resolves and grants. The lease is stored within milliseconds.
 
         Raises InvalidArgument, ProviderUnknown, ProfileNotFound, NoUsableProfile, ReauthRequired, SourceNotSynced,
@@ -133,14 +133,14 @@ class Leasing:
         RefreshFailed, which is no denial and spends nothing where the caller `waits` and asks again.
         """
         granted = self._grant(agent, request, streaming=False, waits=waits)
-        self._flushing.soon()
+        self._write_behind.soon()
         return granted
 
-    def stream(self, agent: str, request: Request, *, waits: bool = False) -> LeaseStream:
+    def stream(self, agent: str, request: LeaseRequest, *, waits: bool = False) -> LeaseStream:
         """Grants a lease that lives as long as the returned stream is entered. Raises as `acquire` does."""
         granted = self._grant(agent, request, streaming=True, waits=waits)
-        self._rehoming.remind(granted.lease, granted.held)
-        return LeaseStream(self, granted, self._ledger.mailbox(granted.lease.id))
+        self._failover.remind(granted.lease, granted.held)
+        return LeaseStream(self, granted, self._lease_table.mailbox(granted.lease.id))
 
     def renew(self, agent: str, lease_id: str, ttl: float | None = None) -> Grant:
         """Extends the lease from now, on another profile where its own cannot serve and the request did not name it.
@@ -157,23 +157,23 @@ class Leasing:
             raise
 
     def _renewed(self, agent: str, lease_id: str, ttl: float | None) -> Grant:
-        self._standings.tick()
+        self._registry.tick()
         lease = self._alive(self._of_agent(agent, lease_id))
         check_ttl(ttl, default=lease.asked)
-        lease = self._rehoming.settle(lease)
-        held = self._rehoming.look(lease)
+        lease = self._failover.settle(lease)
+        held = self._failover.look(lease)
         rest = None if lease.moves else left(held, now=self._clock.now())
         renewed = renew(lease, ttl=ttl, credential_left=rest, now=self._clock.steady())
         self._quotas.spend_renewal(agent, self._policies.of(agent), now=self._clock.steady())
         self._events.emit(LeaseRenewed(profile=lease.profile, **whose(lease)))
         self._hand_out(renewed, held)
-        self._ledger.replace(renewed)
+        self._lease_table.replace(renewed)
         self._store.flush()
         return self._with_material(renewed, held)
 
     def revoke(self, agent: str, lease_id: str) -> bool:
         """Ends the lease, and returns whether it lived. An unknown one, or another agent's, is not an error."""
-        lease = self._ledger.get(lease_id)
+        lease = self._lease_table.get(lease_id)
         if lease is None or lease.agent != agent:
             return False
         lived = lease.expires_at > self._clock.steady()
@@ -196,14 +196,14 @@ class Leasing:
         through the gateway it takes no note: that has been seen, and what the gateway refuses is no provider's answer.
 
         `model` is the one that was asked, where it is not the lease's; `elapsed` how many seconds ago; `sure` as in
-        `Reporting.note`.
+        `Outcomes.note`.
 
         Raises AgentSuspended, LeaseNotFound; and RefreshFailed, after taking note, where that is still to be seen: ask
         `moved_on` then.
         """
-        self._standings.tick()
+        self._registry.tick()
         lease = self._of_agent(agent, lease_id)
-        home = self._rehoming.home(lease)
+        home = self._failover.home(lease)
         if home is not None:
             if version not in (0, home.held.version):
                 return True
@@ -232,14 +232,14 @@ class Leasing:
 
         Raises RefreshFailed where that depends on a refresh.
         """
-        lease = self._ledger.get(lease_id)
+        lease = self._lease_table.get(lease_id)
         if lease is None or lease.agent != agent:
             return False
-        home = self._rehoming.home(lease)
+        home = self._failover.home(lease)
         if lease.profile == profile and home is not None and home.held.version != version:
             return True
         try:
-            return self._rehoming.settle(lease, model=model).profile != profile
+            return self._failover.settle(lease, model=model).profile != profile
         except RefreshFailed:
             raise
         except BrokerError:
@@ -250,7 +250,7 @@ class Leasing:
     def living(self, *, agent: str = "", provider: str = "", profile: str = "") -> Iterator[Lease]:
         """The living leases that match every given text, oldest first."""
         now = self._clock.steady()
-        for lease in self._ledger.all():
+        for lease in self._lease_table.all():
             if (
                 lease.expires_at > now
                 and agent in ("", lease.agent)
@@ -274,15 +274,15 @@ class Leasing:
     def drain(self) -> None:
         """Grants nothing more, and tells every stream to look for another broker. Unary leases and tokens stay for the next."""
         self.draining = True
-        streams = [lease for lease in self._ledger.all() if lease.streaming]
+        streams = [lease for lease in self._lease_table.all() if lease.streaming]
         for lease in streams:
             if lease.brokered:
-                self._ledger.detach(lease.id, "shutting_down")
+                self._lease_table.detach(lease.id, "shutting_down")
         self._end([lease for lease in streams if not lease.brokered], "shutting_down")
 
     def count(self) -> tuple[int, int]:
         """How many leases live, and how many of them are streams."""
-        return self._ledger.count()
+        return self._lease_table.count()
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
@@ -296,22 +296,22 @@ class Leasing:
 
     def tick(self) -> float:
         """Ends what is over and wakes the streams that are due. Returns the next steady instant at which to come again."""
-        return self._ledger.tick()
+        return self._lease_table.tick()
 
     def wall_moved(self) -> None:
         """The wall clock jumped: leases last as long as before, but end at other instants. Streams are told, the store too."""
-        self._ledger.wall_moved()
+        self._lease_table.wall_moved()
 
     @property
     def catalog(self) -> Catalog:
         """The providers that there are leases of."""
-        return self._choosing.catalog
+        return self._resolver.catalog
 
     # -- what the gateway may ask --------------------------------------------------------------------------------------
 
     def bearer(self, token: bytes) -> Lease:
         """The living lease whose token has this digest. Raises AgentSuspended, LeaseNotFound, LeaseExpired, ShuttingDown."""
-        lease = self._ledger.by_token(token)
+        lease = self._lease_table.by_token(token)
         if lease is None:
             self._suspensions.check_token(token)
             if self.draining:
@@ -320,28 +320,28 @@ class Leasing:
         self._suspensions.check(lease.agent)
         return self._alive(lease)
 
-    def settle(self, lease: Lease, *, model: str = "", client: str = "") -> tuple[Lease, Held]:
+    def settle(self, lease: Lease, *, model: str = "", client: str = "") -> tuple[Lease, HeldProfile]:
         """The lease on a profile that can serve now, and what that holds. `model`: the one to be asked, where it is not the
         lease's; `client`: the program that asks, empty where that is not known.
 
         Raises NoUsableProfile, ProfileNotFound, ReauthRequired, RefreshFailed, SourceNotSynced, PolicyDenied,
         AuditUnavailable.
         """
-        self._standings.tick()
-        settled = self._rehoming.settle(lease, model=model, client=client)
+        self._registry.tick()
+        settled = self._failover.settle(lease, model=model, client=client)
         if settled is not lease:
-            self._flushing.soon()
-        held = self._rehoming.look(settled)
-        self._standings.touch((held.profile.agent, held.profile.id))
-        self._standings.tried(settled.agent, (held.profile.agent, held.profile.id))
+            self._write_behind.soon()
+        held = self._failover.look(settled)
+        self._registry.touch((held.profile.agent, held.profile.id))
+        self._registry.tried(settled.agent, (held.profile.agent, held.profile.id))
         return settled, held
 
     def has_another(self, token: bytes, *, profile: str, model: str = "") -> bool:
         """Whether the next request with the token could be served by another profile than this one."""
-        lease = self._ledger.by_token(token)
+        lease = self._lease_table.by_token(token)
         if lease is None or not lease.automatic:
             return False
-        return self._choosing.has_another(
+        return self._resolver.has_another(
             lease.agent, lease.provider, than=profile, session=lease.session, model=model or lease.model, client=lease.client
         )
 
@@ -350,16 +350,16 @@ class Leasing:
     def look(self, lease_id: str) -> Grant:
         """The lease as it is now. Raises LeaseNotFound, LeaseExpired."""
         lease = self._living(lease_id)
-        return self._with_material(lease, self._rehoming.look(lease))
+        return self._with_material(lease, self._failover.look(lease))
 
     def extend(self, lease_id: str) -> Grant:
         """The lease, renewed for as long as first asked, if that is any longer.
 
         Raises LeaseNotFound, LeaseExpired, AuditUnavailable.
         """
-        self._standings.tick()
+        self._registry.tick()
         lease = self._living(lease_id)
-        held = self._rehoming.look(lease)
+        held = self._failover.look(lease)
         renewed = renew(lease, ttl=None, credential_left=None, now=self._clock.steady())
         if renewed.expires_at <= lease.expires_at + _LONGER:
             return self._with_material(lease, held)
@@ -367,11 +367,11 @@ class Leasing:
         longer = after.lease.expires_at > before.lease.expires_at + _LONGER
         if longer:
             self._record_renewal(lease, held)
-        self._ledger.replace(renewed)
+        self._lease_table.replace(renewed)
         if longer:
-            self._rehoming.remind(renewed, held)
+            self._failover.remind(renewed, held)
         else:
-            self._ledger.remind(lease_id, renewal_due(renewed, credential_left=None, now=self._clock.steady()))
+            self._lease_table.remind(lease_id, renewal_due(renewed, credential_left=None, now=self._clock.steady()))
         return after
 
     def deliver(self, lease: Lease) -> None:
@@ -380,26 +380,26 @@ class Leasing:
         try:
             self._events.emit(MaterialDelivered(profile=lease.profile, **whose(lease)))
         except AuditUnavailable as unavailable:
-            self._ledger.remind(lease.id, self._clock.steady() + (unavailable.retry_after or _TRY_AGAIN_AFTER))
+            self._lease_table.remind(lease.id, self._clock.steady() + (unavailable.retry_after or _TRY_AGAIN_AFTER))
             raise
 
     def close(self, lease_id: str) -> None:
         """The stream is gone: the lease ends, if it was the stream's still."""
-        lease = self._ledger.get(lease_id)
+        lease = self._lease_table.get(lease_id)
         if lease is not None and lease.streaming:
             self._end([lease], "revoked")
 
     # -- within --------------------------------------------------------------------------------------------------------
 
-    def _record_renewal(self, lease: Lease, held: Held) -> None:
+    def _record_renewal(self, lease: Lease, held: HeldProfile) -> None:
         """Raises AuditUnavailable, with a new attempt planned: a stream has nobody who would ask again."""
         try:
             self._events.emit(LeaseRenewed(profile=lease.profile, **whose(lease)))
         except AuditUnavailable:
-            self._rehoming.remind(lease, held)
+            self._failover.remind(lease, held)
             raise
 
-    def _grant(self, agent: str, request: Request, *, streaming: bool, waits: bool) -> Grant:
+    def _grant(self, agent: str, request: LeaseRequest, *, streaming: bool, waits: bool) -> Grant:
         left_before = self._quotas.left(agent)
         try:
             return self._granted(agent, request, streaming=streaming, waits=waits)
@@ -407,19 +407,19 @@ class Leasing:
             if waits and isinstance(error, RefreshFailed):
                 self._quotas.restore(agent, left_before)
                 raise
-            provider = self._choosing.catalog.normalise(request.provider) or ""
+            provider = self._resolver.catalog.normalise(request.provider) or ""
             session = request.session if provider else ""
             denied = LeaseDenied(agent=agent, provider=provider, reason=error.reason, session=session)
             self._events.emit(denied)
             raise
 
-    def _granted(self, agent: str, request: Request, *, streaming: bool, waits: bool) -> Grant:
+    def _granted(self, agent: str, request: LeaseRequest, *, streaming: bool, waits: bool) -> Grant:
         self._suspensions.check(agent)
         if self.draining:
             raise ShuttingDown("the broker is shutting down: try again in a moment")
-        self._standings.tick()
+        self._registry.tick()
         policy = self._policies.of(agent)
-        provider, profile = self._choosing.resolve_names(request.provider, request.profile)
+        provider, profile = self._resolver.resolve_names(request.provider, request.profile)
         policy.check_provider(agent, provider)
         if request.delivery == Delivery.BROKERED and Delivery.BROKERED not in self._deliveries:
             # Said before any policy is asked, so that a caller that takes either can take the other.
@@ -429,8 +429,8 @@ class Leasing:
         now = self._clock.steady()
         before = self._predecessor(agent, provider, request) if delivery is Delivery.BROKERED else None
         self._quotas.spend(agent, policy, now=now, freed=0 if before is None else 1)
-        client = self._choosing.catalog.providers[provider].client(request.client)
-        choice = self._choosing.choose(
+        client = self._resolver.catalog.providers[provider].client(request.client)
+        choice = self._resolver.choose(
             agent,
             provider,
             profile=profile,
@@ -466,9 +466,9 @@ class Leasing:
         life = granted.lease.expires_at - now
         self._events.emit(LeaseGranted(profile=lease.profile, delivery=delivery.value, seconds=life, **whose(lease)))
         self._hand_out(lease, held)
-        self._ledger.keep(lease, token.secret)
+        self._lease_table.keep(lease, token.secret)
         if before is not None:
-            self._ledger.end(before.id, "succeeded")
+            self._lease_table.end(before.id, "succeeded")
         return replace(granted, token=token.secret, notice=choice.notice)
 
     def delivery(self, agent: str, provider: str, asked: str = "") -> Delivery:
@@ -481,27 +481,27 @@ class Leasing:
         """Why the provider has no brokered leases, with what to do; empty: it has."""
         if Delivery.BROKERED not in self._deliveries:
             return NO_GATEWAY
-        return self._choosing.catalog.providers[provider].gateway_fault
+        return self._resolver.catalog.providers[provider].gateway_fault
 
-    def _hand_out(self, lease: Lease, held: Held) -> None:
+    def _hand_out(self, lease: Lease, held: HeldProfile) -> None:
         """The holder of a raw lease may try a credential that was refused; with a token it is the next request that does."""
         if not lease.brokered:
-            self._standings.tried(lease.agent, (held.profile.agent, held.profile.id))
+            self._registry.tried(lease.agent, (held.profile.agent, held.profile.id))
 
-    def _predecessor(self, agent: str, provider: str, request: Request) -> Lease | None:
+    def _predecessor(self, agent: str, provider: str, request: LeaseRequest) -> Lease | None:
         """The lease whose token goes on, where there is one, the same agent's for the same provider."""
-        before = self._ledger.get(request.succeeds)
+        before = self._lease_table.get(request.succeeds)
         same = before is not None and before.brokered and (before.agent, before.provider) == (agent, provider)
-        return before if same else self._ledger.held_as((agent, provider, request.holder))
+        return before if same else self._lease_table.held_as((agent, provider, request.holder))
 
     def _token(self, before: Lease | None) -> lease_tokens.Token:
         if before is not None:
-            return lease_tokens.Token(before.token, self._ledger.token(before.id))
+            return lease_tokens.Token(before.token, self._lease_table.token(before.id))
         return lease_tokens.made(secrets.token_bytes(lease_tokens.BITS // 8))
 
     def _allowed(self, lease: Lease) -> bool:
         policy = self._policies.agents.get(lease.agent)
-        known = lease.provider in self._choosing.catalog.providers
+        known = lease.provider in self._resolver.catalog.providers
         if not known or policy is None or lease.delivery not in self._deliveries.intersection(policy.deliveries):
             return False
         if lease.brokered and self._unbrokered(lease.provider):
@@ -509,14 +509,14 @@ class Leasing:
         return policy.allows_profile(lease.provider, lease.profile)
 
     def _living(self, lease_id: str) -> Lease:
-        lease = self._ledger.get(lease_id)
+        lease = self._lease_table.get(lease_id)
         if lease is None:
             raise LeaseNotFound("the lease has ended")
         return self._alive(lease)
 
     def _of_agent(self, agent: str, lease_id: str) -> Lease:
         self._suspensions.check(agent)
-        lease = self._ledger.get(lease_id)
+        lease = self._lease_table.get(lease_id)
         if lease is None or lease.agent != agent:
             raise LeaseNotFound("no such lease: it ended, or was never this agent's; acquire another")
         return lease
@@ -529,10 +529,10 @@ class Leasing:
 
     def _end(self, leases: Iterable[Lease], reason: str) -> None:
         for lease in leases:
-            self._ledger.end(lease.id, reason)
+            self._lease_table.end(lease.id, reason)
         self._store.flush()
 
-    def _with_material(self, lease: Lease, held: Held) -> Grant:
+    def _with_material(self, lease: Lease, held: HeldProfile) -> Grant:
         rest = None if lease.brokered else left(held, now=self._clock.now())
         renewable = lease.renewable()
         if rest is not None:
@@ -540,5 +540,5 @@ class Leasing:
             renewable = renewable and end > lease.expires_at + _WORTH_ASKING
             if end < lease.expires_at:
                 lease = replace(lease, expires_at=end)
-        provider, token = self._choosing.catalog.providers[lease.provider], self._ledger.token(lease.id)
+        provider, token = self._resolver.catalog.providers[lease.provider], self._lease_table.token(lease.id)
         return Grant(lease, held, provider, self.offset(), renewable, token)

@@ -6,7 +6,7 @@ from typing import Final, Protocol, Self
 
 from equabot_broker.domain.errors import BrokerError
 from equabot_broker.domain.leases import Lease
-from equabot_broker.engine.leases.mailboxes import Mailbox, News
+from equabot_broker.engine.leases.mailboxes import LeaseChange, Mailbox
 from equabot_broker.engine.leases.messages import Grant
 
 _LONGER: Final = 0.001
@@ -59,8 +59,8 @@ class Leases(Protocol):
 class LeaseStream:
     """One open stream. Leaving the `with` block revokes its lease, for whatever reason it is left."""
 
-    def __init__(self, leasing: Leases, granted: Grant, mailbox: Mailbox) -> None:
-        self._leasing = leasing
+    def __init__(self, lease_service: Leases, granted: Grant, mailbox: Mailbox) -> None:
+        self._lease_service = lease_service
         self._granted = granted
         self._mailbox = mailbox
         self._warned = False
@@ -70,7 +70,7 @@ class LeaseStream:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._leasing.close(self._granted.lease.id)
+        self._lease_service.close(self._granted.lease.id)
 
     async def next(self) -> Notice:
         """The next event. After one of kind REVOKED there is none. Asking for it is what keeps the lease alive: a holder that
@@ -83,34 +83,34 @@ class LeaseStream:
             if notice is not None:
                 return notice
 
-    def _heed(self, news: News) -> Notice | None:
+    def _heed(self, news: LeaseChange) -> Notice | None:
         lease_id = self._granted.lease.id
-        if News.ENDED in news:
+        if LeaseChange.ENDED in news:
             return Notice(NoticeKind.REVOKED, lease_id, None, self._mailbox.reason, patience=_TO_SAY_GOODBYE)
         try:
             # Also of a rotation that could not be recorded when it was news.
             if (rotated := self._rotated()) is not None:
-                self._mailbox.post(news & ~News.ROTATED)
+                self._mailbox.post(news & ~LeaseChange.ROTATED)
                 return rotated
-            notice = self._due() if News.DUE in news else None
-            if notice is not None or News.MOVED not in news:
+            notice = self._due() if LeaseChange.DUE in news else None
+            if notice is not None or LeaseChange.MOVED not in news:
                 return notice
-            return self._notice(NoticeKind.RENEWED, self._leasing.look(lease_id))
+            return self._notice(NoticeKind.RENEWED, self._lease_service.look(lease_id))
         except BrokerError:
             return None  # it ended, which the mailbox says next; or it cannot be recorded, and is tried again
 
     def _rotated(self) -> Notice | None:
         """A token stays the same whatever is behind it: its holder is told of another profile, not of other material."""
-        before, now = self._granted, self._leasing.look(self._granted.lease.id)
+        before, now = self._granted, self._lease_service.look(self._granted.lease.id)
         same = now.lease.profile == before.lease.profile and (now.lease.brokered or now.held.version == before.held.version)
         if same:
             return None
         if not now.lease.brokered:
-            self._leasing.deliver(now.lease)
+            self._lease_service.deliver(now.lease)
         return self._notice(NoticeKind.ROTATED, now)
 
     def _due(self) -> Notice | None:
-        before, now = self._granted, self._leasing.extend(self._granted.lease.id)
+        before, now = self._granted, self._lease_service.extend(self._granted.lease.id)
         if now.lease.expires_at > before.lease.expires_at + _LONGER:
             return self._notice(NoticeKind.RENEWED, now)
         if self._warned:
@@ -122,5 +122,5 @@ class LeaseStream:
         if granted.lease.expires_at > self._granted.lease.expires_at + _LONGER:
             self._warned = False
         self._granted = granted
-        patience = granted.lease.expires_at - self._leasing.steady()
+        patience = granted.lease.expires_at - self._lease_service.steady()
         return Notice(kind, granted.lease.id, granted, reason, patience=max(patience, 0.0))

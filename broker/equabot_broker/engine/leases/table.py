@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.engine.leases.mailboxes import Mailbox, News
-from equabot_broker.engine.timing.deadlines import Agenda
+from equabot_broker.engine.leases.mailboxes import LeaseChange, Mailbox
+from equabot_broker.engine.timing.deadlines import Deadlines
 from equabot_broker.ports import Clock, StateStore
 from equabot_broker.telemetry.events import Events, LeaseMoved, LeaseRevoked
 
 
-class Ledger:
+class LeaseTable:
     """Leases by id. What is put here is stored with the next `flush` of the store, which is the caller's to call.
 
     `endings` hear of each lease that has ended, and why, in the same turn of the loop.
@@ -33,7 +33,7 @@ class Ledger:
         self._by_token: dict[bytes, str] = {}
         self._tokens: dict[str, SecretValue] = {}
         self._by_holder: dict[tuple[str, str, str], str] = {}
-        self.agenda: Agenda[str] = Agenda()
+        self.deadlines: Deadlines[str] = Deadlines()
         self.endings: list[Callable[[Lease, str], None]] = []
 
     def get(self, lease_id: str) -> Lease | None:
@@ -97,8 +97,8 @@ class Ledger:
 
     def remind(self, lease_id: str, at: float) -> None:
         """The stream is due at this steady instant, if that is sooner than what is planned."""
-        if at < self.agenda.at(lease_id):
-            self.agenda.plan(lease_id, at)
+        if at < self.deadlines.at(lease_id):
+            self.deadlines.plan(lease_id, at)
 
     def mailbox(self, lease_id: str) -> Mailbox:
         """Where a stream finds what happens to its lease. Raises KeyError."""
@@ -110,7 +110,7 @@ class Ledger:
         if lease is None:
             return
         self._leave(lease)
-        self.agenda.forget(lease_id)
+        self.deadlines.forget(lease_id)
         self._held_by[lease.agent] -= 1
         self._tokens.pop(lease_id, None)
         if self._by_holder.get(_holder(lease)) == lease_id:
@@ -118,7 +118,7 @@ class Ledger:
         if self._by_token.get(lease.token) == lease_id:
             del self._by_token[lease.token]
         if lease.streaming:
-            self._mailboxes.pop(lease_id).post(News.ENDED, reason)
+            self._mailboxes.pop(lease_id).post(LeaseChange.ENDED, reason)
         if _is_stored(lease):
             self._store.put_lease(lease_id, None)
         self._events.emit(LeaseRevoked(profile=lease.profile, reason=reason, **whose(lease)))
@@ -129,28 +129,28 @@ class Ledger:
         """The stream that holds the lease is told that it is over, as by `end`; the lease lives on without it."""
         lease = self._leases[lease_id]
         self._leave(lease)
-        self._mailboxes.pop(lease_id).post(News.ENDED, reason)
+        self._mailboxes.pop(lease_id).post(LeaseChange.ENDED, reason)
         self._enter(replace(lease, streaming=False))
         self._put(self._leases[lease_id])
 
     def tick(self) -> float:
         """Ends what is over and wakes the streams that are due. Returns the next steady instant at which to come again."""
         now = self._clock.steady()
-        for lease_id in self.agenda.due(now):
+        for lease_id in self.deadlines.due(now):
             lease = self._leases[lease_id]
             if lease.expires_at <= now:
                 self.end(lease_id, "expired" if lease.renewable() else "max_ttl")
                 continue
-            self.agenda.plan(lease_id, lease.expires_at)
-            self._mailboxes[lease_id].post(News.DUE)
-        return self.agenda.next()
+            self.deadlines.plan(lease_id, lease.expires_at)
+            self._mailboxes[lease_id].post(LeaseChange.DUE)
+        return self.deadlines.next()
 
     def wall_moved(self) -> None:
         """The wall clock jumped: leases last as long as before, but end at other instants. Streams are told, the store too."""
         for lease in self._leases.values():
             self._put(lease)
         for mailbox in self._mailboxes.values():
-            mailbox.post(News.MOVED)
+            mailbox.post(LeaseChange.MOVED)
 
     def _put(self, lease: Lease) -> None:
         if _is_stored(lease):
@@ -160,7 +160,7 @@ class Ledger:
         self._leases[lease.id] = lease
         if lease.token:
             self._by_token[lease.token] = lease.id
-        self.agenda.plan(lease.id, lease.expires_at)
+        self.deadlines.plan(lease.id, lease.expires_at)
         if lease.streaming:
             self._streams_on.setdefault(lease.profile, {})[lease.id] = None
 

@@ -9,7 +9,7 @@ _TOGETHER: Final = 0.005
 """Seconds between two transactions, at least: what comes in between shares one."""
 
 
-class Flushing:
+class WriteBehind:
     """Flushes the store before the answer where little happens, and behind many answers at once under load: a transaction costs
     as much as the rest of a grant."""
 

@@ -10,10 +10,10 @@ from typing import Final
 
 from equabot_broker.domain.cooldowns import Outcome
 from equabot_broker.domain.errors import AuditUnavailable
-from equabot_broker.domain.material import Held
-from equabot_broker.domain.probing import Found, Verdict
+from equabot_broker.domain.material import HeldProfile
+from equabot_broker.domain.probing import ProbeResult, Verdict
 from equabot_broker.domain.profiles import Profile
-from equabot_broker.engine.profiles.registry import Key, Standings
+from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
 from equabot_broker.engine.timing.clock import pause
 from equabot_broker.ports import Clock, Probes
 from equabot_broker.telemetry.events import CredentialProbed, Events
@@ -46,22 +46,22 @@ class _Pace:
     apart: float = _APART
 
 
-class Confirming:
+class Confirmation:
     """Asks. `heard` is called with what came of it: the material, what was asked about, the answer, and when (seconds since the
     epoch) the request was made."""
 
-    def __init__(self, *, clock: Clock, events: Events, standings: Standings, probes: Probes) -> None:
+    def __init__(self, *, clock: Clock, events: Events, registry: ProfileRegistry, probes: Probes) -> None:
         self._clock = clock
         self._events = events
-        self._standings = standings
+        self._registry = registry
         self._probes = probes
         self._questions: dict[Key, _Question] = {}
         self._paces: dict[Key, _Pace] = {}
         self._flying: set[Key] = set()
         self._slots = asyncio.Semaphore(_PARALLEL)
         self._sooner = asyncio.Event()
-        self.heard: Callable[[Held, Outcome, Found, float], None] = lambda *_: None
-        standings.listeners.append(self._changed)
+        self.heard: Callable[[HeldProfile, Outcome, ProbeResult, float], None] = lambda *_: None
+        registry.listeners.append(self._changed)
 
     async def run(self) -> None:
         """Works forever."""
@@ -76,7 +76,7 @@ class Confirming:
                 waits = (question.at - now for key, question in self._questions.items() if key not in self._flying)
                 await pause(self._clock, min(max(min(waits, default=_LONGEST), 0.001), _LONGEST), sooner=self._sooner)
 
-    def wonder(self, held: Held, asked: Outcome) -> bool:
+    def wonder(self, held: HeldProfile, asked: Outcome) -> bool:
         """AUTH or BILLING was met, and what that says of the credential is not sure: find out. Returns False where it is not
         known how."""
         return self._plan((held.profile.agent, held.profile.id), held, asked, after=0.0)
@@ -85,16 +85,16 @@ class Confirming:
         """A credential that is rejected for every agent is tried again when its time has come."""
         now = self._clock.now()
         for key in keys:
-            held = self._standings.material.held.get(key)
+            held = self._registry.material.held.get(key)
             if held is None:
                 self._questions.pop(key, None)
                 self._paces.pop(key, None)
                 continue
-            usage = self._standings.remembered(key)
+            usage = self._registry.remembered(key)
             if usage.rejected and usage.rejected_version == held.version and usage.rejected_until:
                 self._plan(key, held, Outcome.AUTH, after=usage.rejected_until - now)
 
-    def _plan(self, key: Key, held: Held, asked: Outcome, *, after: float) -> bool:
+    def _plan(self, key: Key, held: HeldProfile, asked: Outcome, *, after: float) -> bool:
         if held.profile.secret is None or not self._possible(held.profile, asked):
             return False
         pace, now = self._paces.get(key), self._clock.steady()
@@ -110,16 +110,16 @@ class Confirming:
             incident("probe", profile.id, error)
             return False
 
-    async def _probe(self, profile: Profile, asked: Outcome) -> Found:
+    async def _probe(self, profile: Profile, asked: Outcome) -> ProbeResult:
         try:
             return await self._probes.probe(profile, asked)
         except Exception as error:  # noqa: BLE001 - a port: then nothing is known
-            return Found(Verdict.UNKNOWN, f"the provider cannot be asked: {incident('probe', profile.id, error)}")
+            return ProbeResult(Verdict.UNKNOWN, f"the provider cannot be asked: {incident('probe', profile.id, error)}")
 
     async def _ask(self, key: Key, question: _Question) -> None:
         try:
             async with self._slots:
-                held = self._standings.material.held.get(key)
+                held = self._registry.material.held.get(key)
                 if held is not None and held.version == question.version and self._is_open(key, question.asked):
                     await self._asked(key, held, question.asked)
         except Exception as error:  # noqa: BLE001 - one profile's must not end the others'
@@ -136,11 +136,11 @@ class Confirming:
 
     def _is_open(self, key: Key, asked: Outcome) -> bool:
         """Whether there still is something to find out."""
-        met = any(evidence.outcome is asked for evidence in self._standings.evidence(key).values())
-        usage = self._standings.remembered(key)
+        met = any(evidence.outcome is asked for evidence in self._registry.evidence(key).values())
+        usage = self._registry.remembered(key)
         return met or bool(usage.rejected) or (asked is Outcome.BILLING and asked.value in usage.failure_counts)
 
-    async def _asked(self, key: Key, held: Held, asked: Outcome) -> None:
+    async def _asked(self, key: Key, held: HeldProfile, asked: Outcome) -> None:
         profile = held.profile
         event = CredentialProbed(provider=profile.provider, profile=profile.id, agent=profile.agent, about=asked.value)
         with suppress(AuditUnavailable):
@@ -149,6 +149,6 @@ class Confirming:
             found = await self._probe(profile, asked)
             _log.info("%s was tried on its provider (%s): %s", profile.id, asked.value, found.reason or found.verdict.value)
             self._questions.pop(key, None)  # what was planned in the meantime is answered
-            if self._standings.material.held.get(key) == held:
+            if self._registry.material.held.get(key) == held:
                 self.heard(held, asked, found, began)
             self._changed(frozenset({key}))

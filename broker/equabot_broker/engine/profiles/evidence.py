@@ -7,7 +7,7 @@ from typing import Final
 
 from equabot_broker.domain.cooldowns import shifted
 from equabot_broker.domain.evidence import Evidence
-from equabot_broker.engine.timing.deadlines import Agenda
+from equabot_broker.engine.timing.deadlines import Deadlines
 
 Named = tuple[str, str]
 """An agent, and the id of a shared profile."""
@@ -20,7 +20,7 @@ class AgentEvidence:
 
     def __init__(self) -> None:
         self._of: dict[str, dict[str, Evidence]] = {}
-        self._lapses: Agenda[Named] = Agenda()
+        self._lapses: Deadlines[Named] = Deadlines()
 
     def of(self, profile: str) -> Mapping[str, Evidence]:
         """By agent."""

@@ -12,24 +12,26 @@ from equabot_broker.domain.errors import (
     SourceNotSynced,
 )
 from equabot_broker.domain.known_names import no_profile
-from equabot_broker.domain.material import Held
+from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.policies import Policies
 from equabot_broker.domain.profiles import State
 from equabot_broker.domain.provider import Catalog
 from equabot_broker.domain.remedies import Places, how_to_add
 from equabot_broker.domain.selection import Candidate, Plan
-from equabot_broker.engine.profiles.registry import Standings
+from equabot_broker.engine.profiles.registry import ProfileRegistry
 from equabot_broker.ports import Clock
 
 
 class Explaining:
-    """Explains what `choosing` decides."""
+    """Explains what `resolver` decides."""
 
-    def __init__(self, *, clock: Clock, catalog: Catalog, policies: Policies, standings: Standings, places: Places) -> None:
+    def __init__(
+        self, *, clock: Clock, catalog: Catalog, policies: Policies, registry: ProfileRegistry, places: Places
+    ) -> None:
         self._clock = clock
         self._catalog = catalog
         self._policies = policies
-        self._standings = standings
+        self._registry = registry
         self._places = places
 
     def apply(self, *, catalog: Catalog, policies: Policies, places: Places) -> None:
@@ -38,14 +40,14 @@ class Explaining:
 
     def why(self, agent: str, candidate: Candidate, model: str = "") -> str:
         """Why a profile that a source holds is in its state for the agent, in words of now."""
-        standing = self._standings.judge((candidate.held.profile.agent, candidate.id), agent).standing
+        standing = self._registry.judge((candidate.held.profile.agent, candidate.id), agent).standing
         standing = standing.for_model(model, now=self._clock.now())
         return "; ".join(filter(None, (standing.reason or standing.state.value, way_back(candidate.held.profile, standing))))
 
     def behind(self, agent: str, candidate: Candidate) -> RefreshFailed:
         """A login that serves once it is refreshed."""
         profile, why, wait = candidate.held.profile, self.why(agent, candidate), None
-        trouble = self._standings.trouble((profile.agent, profile.id))
+        trouble = self._registry.trouble((profile.agent, profile.id))
         if trouble is not None and candidate.standing.revival is Revival.FAILING:
             wait = max(trouble.next_try - self._clock.now(), 0.0)
         message = f"profile {profile.id!r} has to be refreshed first: {why}"
@@ -61,7 +63,7 @@ class Explaining:
         if unread is not None:
             return unread
         policy = self._policies.of(agent)
-        ids = (c.id for _, c in self._standings.of(agent, provider) if policy.allows_profile(provider, c.id))
+        ids = (c.id for _, c in self._registry.of(agent, provider) if policy.allows_profile(provider, c.id))
         return ProfileNotFound(no_profile(profile, ids))
 
     def nothing_usable(self, current: Plan, agent: str, provider: str) -> BrokerError:
@@ -80,7 +82,7 @@ class Explaining:
         """How the broker gets a first credential of the provider."""
         return how_to_add(self._catalog.providers.get(provider), self._places)
 
-    def unsuited(self, held: Held) -> str:
+    def unsuited(self, held: HeldProfile) -> str:
         """What a person should know of a credential that is for one client program and goes to another."""
         profile = held.profile
         client = self._catalog.providers[profile.provider].only_client(profile.secret)
@@ -91,7 +93,7 @@ class Explaining:
         )
 
     def _unread(self) -> SourceNotSynced | None:
-        unread = self._standings.material.unread
+        unread = self._registry.material.unread
         if not unread:
             return None
         sources = ", ".join(unread[:5])

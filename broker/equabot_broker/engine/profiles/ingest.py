@@ -12,12 +12,21 @@ from itertools import islice
 from typing import Final
 
 from equabot_broker.domain.backoff import delays
-from equabot_broker.domain.claims import Place, with_place
+from equabot_broker.domain.claims import ProfileLocation, with_place
 from equabot_broker.domain.ends import FirstSeen, judge
-from equabot_broker.domain.material import Event, Listed, Material, Shadowed, SourceState, Unavailable, apply, merge
+from equabot_broker.domain.material import (
+    Material,
+    Shadowed,
+    SourceEvent,
+    SourceState,
+    SourceUnavailable,
+    UnitsListed,
+    apply,
+    merge,
+)
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.engine.profiles.listeners import tell
-from equabot_broker.engine.profiles.registry import Key, Standings
+from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
 from equabot_broker.engine.timing.clock import pause
 from equabot_broker.ports import Clock, Source, StateStore, StoredVersion
 from equabot_broker.telemetry.events import Events, ProfilesChanged, SourceDoubted, SourceRecovered, SourceStale, SourceSynced
@@ -30,7 +39,7 @@ _AGAIN: Final = {"base": 0.5, "cap": 30.0}
 
 
 @dataclass(slots=True, eq=False)
-class Followed:
+class FollowedSource:
     """A source, what it has said so far, and how often it said all that it holds. Until it is `live` it changes nothing."""
 
     source: Source
@@ -41,7 +50,7 @@ class Followed:
     sooner: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Ingesting:
+class Ingest:
     """Keeps the material equal to the sources, in the order of precedence in which they are given."""
 
     def __init__(
@@ -52,24 +61,24 @@ class Ingesting:
         clock: Clock,
         store: StateStore,
         events: Events,
-        standings: Standings,
+        registry: ProfileRegistry,
         stale_budget: float,
         versions: Mapping[Key, StoredVersion],
     ) -> None:
-        self._followed = [Followed(source, SourceState(source.name)) for source in sources]
+        self._followed = [FollowedSource(source, SourceState(source.name)) for source in sources]
         self._group: asyncio.TaskGroup | None = None
         self._tail = tail
         self._clock = clock
         self._store = store
         self._events = events
-        self._standings = standings
+        self._registry = registry
         self._versions = dict(versions)
         self._last_version = max((stored.version for stored in versions.values()), default=0)
         self._heard = asyncio.Condition()
         self._ends: dict[Key, FirstSeen | None] = {}
         self.stale_budget = stale_budget
         self.listeners: list[Callable[[], None]] = []
-        standings.replace_material(self._merged())
+        registry.replace_material(self._merged())
 
     async def run(self) -> None:
         """Follows every source, forever."""
@@ -79,7 +88,7 @@ class Ingesting:
                 self._begin(group, followed)
             await asyncio.Event().wait()
 
-    def _begin(self, group: asyncio.TaskGroup, followed: Followed) -> None:
+    def _begin(self, group: asyncio.TaskGroup, followed: FollowedSource) -> None:
         followed.task = group.create_task(self._follow(followed), name=f"source {followed.source.name}")
 
     @property
@@ -87,11 +96,11 @@ class Ingesting:
         """What each source has said, in order."""
         return [followed.state for followed in self._followed]
 
-    async def following(self, sources: Sequence[Source], *, within: float = _REREAD_WITHIN) -> list[Followed]:
+    async def following(self, sources: Sequence[Source], *, within: float = _REREAD_WITHIN) -> list[FollowedSource]:
         """Those sources, of which the new ones are read for so many seconds at most. Nothing of what they say is in effect
         before `apply`; `forsake` ends what is not to be. Follows nothing where it does not run."""
         known = {followed.source: followed for followed in self._followed}
-        wanted = [known.get(source) or Followed(source, SourceState(source.name), live=False) for source in sources]
+        wanted = [known.get(source) or FollowedSource(source, SourceState(source.name), live=False) for source in sources]
         new = [followed for followed in wanted if not followed.live]
         if self._group is not None:
             for followed in new:
@@ -103,7 +112,7 @@ class Ingesting:
                 raise
         return wanted
 
-    def forsake(self, followed: Iterable[Followed]) -> None:
+    def forsake(self, followed: Iterable[FollowedSource]) -> None:
         """Ends following those that are not in effect."""
         for one in followed:
             if one not in self._followed and one.task is not None:
@@ -111,7 +120,7 @@ class Ingesting:
                 one.task.cancel()
 
     def apply(
-        self, followed: Sequence[Followed], *, tail: frozenset[str], stale_budget: float, known: Callable[[Profile], bool]
+        self, followed: Sequence[FollowedSource], *, tail: frozenset[str], stale_budget: float, known: Callable[[Profile], bool]
     ) -> None:
         """The configuration is another: these are the sources now, as one update. One in the place of another of its name, that
         could not be read (yet), keeps the last good profiles, those that are `known` still."""
@@ -138,7 +147,7 @@ class Ingesting:
     @property
     def shadowed(self) -> tuple[Shadowed, ...]:
         """Profiles that another source hides."""
-        return self._standings.material.shadowed
+        return self._registry.material.shadowed
 
     async def wait_settled(self) -> None:
         """Returns once `settled`."""
@@ -167,17 +176,17 @@ class Ingesting:
             if known.source.name == source:
                 self._ask(known)
 
-    def _ask(self, followed: Followed) -> None:
+    def _ask(self, followed: FollowedSource) -> None:
         followed.sooner.set()
         try:
             followed.source.reread()
         except Exception as error:  # noqa: BLE001 - a port: what is wrong with it, its events show
             incident("source", followed.source.name, error)
 
-    async def _follow(self, followed: Followed) -> None:
+    async def _follow(self, followed: FollowedSource) -> None:
         name, waits = followed.source.name, delays(**_AGAIN, rng=random.random)
         while True:
-            events: AsyncIterator[Event] | None = None
+            events: AsyncIterator[SourceEvent] | None = None
             try:
                 events = followed.source.events()
                 async for event in events:
@@ -188,23 +197,23 @@ class Ingesting:
             else:
                 fault = incident("source", name, RuntimeError("it has ended, which it never should"))
             followed.sooner.clear()
-            await self._hear(followed, Unavailable(f"{name} cannot be read: {fault}"))
+            await self._hear(followed, SourceUnavailable(f"{name} cannot be read: {fault}"))
             if isinstance(events, AsyncGenerator):
                 with suppress(Exception):
                     await events.aclose()
             await pause(self._clock, next(waits), sooner=followed.sooner)
 
-    async def _hear(self, followed: Followed, event: Event) -> None:
+    async def _hear(self, followed: FollowedSource, event: SourceEvent) -> None:
         if followed.live:
             self._take(self._followed.index(followed), event)
         else:
             followed.state = apply(followed.state, event, now=self._clock.now())
         # What a source says of one unit is not yet an answer to `reread`.
-        followed.count += isinstance(event, Listed | Unavailable)
+        followed.count += isinstance(event, UnitsListed | SourceUnavailable)
         async with self._heard:
             self._heard.notify_all()
 
-    def _take(self, index: int, event: Event) -> None:
+    def _take(self, index: int, event: SourceEvent) -> None:
         began = self._clock.steady()
         followed = self._followed[index]
         before = followed.state
@@ -218,7 +227,7 @@ class Ingesting:
 
     def _changed(self, name: str, began: float, merged: Material, say: Callable[[], None] = lambda: None) -> None:
         """What the sources have said is in effect, and everyone concerned hears of it."""
-        keys = self._standings.replace_material(merged)
+        keys = self._registry.replace_material(merged)
         self._store.flush()
         say()
         tell(self.listeners)
@@ -232,7 +241,7 @@ class Ingesting:
             judged=self._judged,
         )  # fmt: skip
 
-    def _places(self, key: Key) -> Sequence[Place]:
+    def _places(self, key: Key) -> Sequence[ProfileLocation]:
         stored = self._versions.get(key)
         return () if stored is None else stored.places
 
@@ -254,7 +263,7 @@ class Ingesting:
         """Equal material keeps its number, also across a restart; anything new gets one greater than all before, so that a
         number also tells whose material it is."""
         key = (profile.agent, profile.id)
-        held = self._standings.material.held.get(key)
+        held = self._registry.material.held.get(key)
         if held is not None and held.profile == profile:
             return held.version
         stored = self._versions.get(key)

@@ -6,22 +6,22 @@ from functools import partial
 from typing import Final
 
 from equabot_broker.domain.errors import SourceNotSynced
-from equabot_broker.engine.profiles.ingest import Ingesting
-from equabot_broker.engine.profiles.registry import Standings
-from equabot_broker.engine.profiles.resolver import Choosing
+from equabot_broker.engine.profiles.ingest import Ingest
+from equabot_broker.engine.profiles.registry import ProfileRegistry
+from equabot_broker.engine.profiles.resolver import Resolver
 from equabot_broker.formats.auth_entries import with_order_of
 from equabot_broker.ports import ProfileStore, StoreFault
 
 _HEARD_WITHIN: Final = 5.0
 
 
-class Ordering:
+class OrderOverrides:
     """Sets orders. `stores` is None where profile stores are no source."""
 
-    def __init__(self, *, choosing: Choosing, ingesting: Ingesting, standings: Standings, stores: ProfileStore | None) -> None:
-        self._choosing = choosing
-        self._ingesting = ingesting
-        self._standings = standings
+    def __init__(self, *, resolver: Resolver, ingest: Ingest, registry: ProfileRegistry, stores: ProfileStore | None) -> None:
+        self._resolver = resolver
+        self._ingest = ingest
+        self._registry = registry
         self._stores = stores
 
     def apply(self, stores: ProfileStore | None) -> None:
@@ -31,20 +31,18 @@ class Ordering:
     async def set(self, agent: str, provider: str, profiles: Iterable[str]) -> tuple[str, ...]:
         """Stores (or, given none, clears) the agent's order, and returns it once it counts.
 
-        Raises as `Choosing.check_order` does, and SourceNotSynced for a store that cannot be written, or not be read again.
+        Raises as `Resolver.check_order` does, and SourceNotSynced for a store that cannot be written, or not be read again.
         """
-        provider, wanted = self._choosing.check_order(agent, provider, profiles)
+        provider, wanted = self._resolver.check_order(agent, provider, profiles)
         if self._stores is None:
-            return self._choosing.set_order(agent, provider, wanted)
-        change = partial(with_order_of, provider=provider, ids=wanted, catalog=self._choosing.catalog)
+            return self._resolver.set_order(agent, provider, wanted)
+        change = partial(with_order_of, provider=provider, ids=wanted, catalog=self._resolver.catalog)
         try:
             await self._stores.edit(agent, change)
         except StoreFault as fault:
             raise SourceNotSynced(str(fault)) from None
-        self._choosing.set_order(agent, provider, ())
+        self._resolver.set_order(agent, provider, ())
         key = (agent, provider)
-        if not await self._ingesting.wait_for(
-            lambda: self._standings.material.orders.get(key, ()) == wanted, within=_HEARD_WITHIN
-        ):
+        if not await self._ingest.wait_for(lambda: self._registry.material.orders.get(key, ()) == wanted, within=_HEARD_WITHIN):
             raise SourceNotSynced("the order is stored, but its store has not been read again yet: see what diagnose says")
         return wanted

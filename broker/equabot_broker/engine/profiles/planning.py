@@ -1,4 +1,4 @@
-"""The plans of `choosing`, kept for as long as nothing about their candidates changes."""
+"""The plans of `resolver`, kept for as long as nothing about their candidates changes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from equabot_broker.domain.policies import Policies
 from equabot_broker.domain.provider import Catalog
 from equabot_broker.domain.selection import Plan, plan
-from equabot_broker.engine.profiles.registry import Standings
+from equabot_broker.engine.profiles.registry import ProfileRegistry
 from equabot_broker.engine.profiles.suitability import Suitability
 from equabot_broker.ports import Clock
 
@@ -30,7 +30,7 @@ class Planning:
         clock: Clock,
         catalog: Catalog,
         policies: Policies,
-        standings: Standings,
+        registry: ProfileRegistry,
         suitability: Suitability,
         order: Callable[[str, str], Sequence[str] | None],
     ) -> None:
@@ -38,7 +38,7 @@ class Planning:
         self._catalog = catalog
         self._suitability = suitability
         self._policies = policies
-        self._standings = standings
+        self._registry = registry
         self._order = order
         self._kept: dict[str, dict[tuple[str, str], _Kept]] = {}
 
@@ -49,7 +49,7 @@ class Planning:
 
     def plan(self, agent: str, provider: str, model: str = "", client: str = "") -> Plan:
         """The agent's candidates of the provider, ranked for a program's requests for the model."""
-        now, generation = self._clock.now(), self._standings.generation
+        now, generation = self._clock.now(), self._registry.generation
         vendor = self._catalog.providers.get(provider)
         client = "" if vendor is None else vendor.client(client)
         kept = self._kept.setdefault(provider, {}).get((agent, client))
@@ -70,7 +70,7 @@ class Planning:
 
     def _made(self, agent: str, provider: str, model: str, client: str, now: float) -> Plan:
         policy = self._policies.of(agent)
-        found = (candidate for _, candidate in self._standings.of(agent, provider))
+        found = (candidate for _, candidate in self._registry.of(agent, provider))
         candidates = [c.for_model(model, now=now) for c in found if policy.allows_profile(provider, c.id)]
         order = self._order(agent, provider)
         if order is not None:

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from equabot_broker.domain.cooldowns import MINUTE, Usage, held_against, shifted
-from equabot_broker.domain.credentials import Standing, Trouble, assess
+from equabot_broker.domain.credentials import Assessment, RefreshTrouble, assess
 from equabot_broker.domain.evidence import Evidence, overlaid
-from equabot_broker.domain.material import Held, Material, changed
+from equabot_broker.domain.material import HeldProfile, Material, changed
 from equabot_broker.domain.profiles import State
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.domain.selection import Candidate
 from equabot_broker.engine.profiles.evidence import AgentEvidence
 from equabot_broker.engine.profiles.listeners import tell
-from equabot_broker.engine.timing.deadlines import Agenda
+from equabot_broker.engine.timing.deadlines import Deadlines
 from equabot_broker.ports import Clock, StateStore
 from equabot_broker.telemetry.events import CredentialStateChanged, Events
 
@@ -28,7 +28,7 @@ _TRIAL = MINUTE
 """Seconds for which a request that tries a refused credential again keeps the next one from doing so."""
 
 
-def _is_other(held: Held, version: int, before: Held | None) -> bool:
+def _is_other(held: HeldProfile, version: int, before: HeldProfile | None) -> bool:
     """Whether it is another credential than the one of this version, which `before` held last."""
     if held.profile.mode in (Mode.API_KEY, Mode.TOKEN):
         return held.version != version
@@ -36,7 +36,7 @@ def _is_other(held: Held, version: int, before: Held | None) -> bool:
     return all(accounts) and accounts[0] != accounts[1]
 
 
-class Standings:
+class ProfileRegistry:
     """The board. Keys are (agent, profile id), agent "" for a profile every agent may be given. On top of it lies the evidence
     of single agents: what one alone has met with a shared profile changes what that agent sees, and nothing else.
 
@@ -56,14 +56,14 @@ class Standings:
         self._warn_within = warn_within
         self._usage = dict(usage)
         self._used_at: dict[Key, float] = {}
-        self._troubles: dict[Key, Trouble] = {}
+        self._troubles: dict[Key, RefreshTrouble] = {}
         self._evidence = AgentEvidence()
         self._trials: dict[Key, float] = {}
         self._board: dict[Key, Candidate] = {}
         self._by_provider: dict[Key, set[Key]] = {}
         self._untold: set[Key] = set()
         self._telling = False
-        self.agenda: Agenda[Key] = Agenda()
+        self.deadlines: Deadlines[Key] = Deadlines()
         self.material = Material()
         self._secrets: tuple[Material, tuple[SecretValue, ...]] = (self.material, ())
         self.listeners: list[Listener] = []
@@ -86,7 +86,7 @@ class Standings:
         own = self._by_provider.get((agent, provider), set())
         shared = self._by_provider.get(("", provider), set())
         seen = own | {key for key in shared if (agent, key[1]) not in self._board}
-        return [(key, self._seen_by(agent, key, self._remembering(key))) for key in seen]
+        return [(key, self._seen_by(agent, key, self._usage_sync(key))) for key in seen]
 
     def all(self) -> Iterator[tuple[Key, Candidate]]:
         """Every profile."""
@@ -117,7 +117,7 @@ class Standings:
         used_at = self._used_at.get(key)
         return usage if used_at is None else replace(usage, last_used=used_at)
 
-    def trouble(self, key: Key) -> Trouble | None:
+    def trouble(self, key: Key) -> RefreshTrouble | None:
         """What is known of a login's present version that its store does not say."""
         return self._troubles.get(key)
 
@@ -165,7 +165,7 @@ class Standings:
         self._remember(key, usage)
         self._reassess([key])
 
-    def replace_trouble(self, key: Key, trouble: Trouble | None) -> None:
+    def replace_trouble(self, key: Key, trouble: RefreshTrouble | None) -> None:
         """A refresh of a login failed, or the provider refused its access token; or that is over."""
         if trouble is None:
             self._troubles.pop(key, None)
@@ -221,7 +221,7 @@ class Standings:
         """Stores when profiles were last used."""
         for key in list(self._used_at):
             if key in self._board:
-                self._remembering(key)
+                self._usage_sync(key)
             self._remember(key, self.usage(key))
 
     def tick(self) -> float:
@@ -232,9 +232,9 @@ class Standings:
                 self._trials.pop(pair, None)
             self._untold.update(lapsed)
             self._changed()
-        if due := self.agenda.due(now):
+        if due := self.deadlines.due(now):
             self._reassess(due)
-        return min(self.agenda.next(), self._evidence.next())
+        return min(self.deadlines.next(), self._evidence.next())
 
     def wall_moved(self, by: float) -> None:
         """The wall clock jumped: all judgements are stale, also those whose time had not come. Cooldowns last as before."""
@@ -246,12 +246,12 @@ class Standings:
                 self._remember(key, moved)
         self._evidence.shift(by, now=now)
         self._trials.clear()
-        self.agenda.clear()
+        self.deadlines.clear()
         self._reassess(list(self._board))
 
     # -- within --------------------------------------------------------------------------------------------------------
 
-    def _acquit(self, key: Key, before: Held | None) -> None:
+    def _acquit(self, key: Key, before: HeldProfile | None) -> None:
         """What was met with another credential is not held against this one (ADR 27). A login's tokens come and go, and its
         account stays: there only another account is another credential."""
         held, usage = self.material.held.get(key), self.usage(key)
@@ -292,7 +292,7 @@ class Standings:
         finally:
             self._telling = False
 
-    def _place(self, key: Key, held: Held, now: float) -> bool:
+    def _place(self, key: Key, held: HeldProfile, now: float) -> bool:
         """Puts the profile on the board as it is now. Returns whether that differs from before."""
         usage = self.usage(key)
         standing = self._assess(key, held, usage, now)
@@ -301,15 +301,15 @@ class Standings:
             self._unlist(key, before)
         self._board[key] = Candidate(held, standing, usage)
         self._by_provider.setdefault((key[0], held.profile.provider), set()).add(key)
-        self.agenda.plan(key, standing.valid_until)
+        self.deadlines.plan(key, standing.valid_until)
         if before is None or before.standing.state is not standing.state:
             known = "" if before is None else before.standing.state.value
             self._announce(held, known, standing.state, standing.reason or held.profile.origin)
         return before is None or (before.held, before.standing) != (held, standing)
 
     def _assess(
-        self, key: Key, held: Held, usage: Usage, now: float, *, trouble: Trouble | None = None, agent: str = ""
-    ) -> Standing:
+        self, key: Key, held: HeldProfile, usage: Usage, now: float, *, trouble: RefreshTrouble | None = None, agent: str = ""
+    ) -> Assessment:
         tried = max(self._trials.get((whose, key[1]), 0.0) for whose in (agent, key[0]))
         trouble = trouble or self._troubles.get(key)
         return assess(held, usage, now=now, warn_within=self._warn_within, trouble=trouble, tried_until=tried)
@@ -323,10 +323,10 @@ class Standings:
         if evidence is not None:
             usage = overlaid(usage, evidence, held.version)
         if evidence is not None and evidence.refused == held.version:
-            trouble = replace(trouble or Trouble(version=held.version), refused=True)
+            trouble = replace(trouble or RefreshTrouble(version=held.version), refused=True)
         return Candidate(held, self._assess(key, held, usage, self._clock.now(), trouble=trouble, agent=agent), usage)
 
-    def _remembering(self, key: Key) -> Candidate:
+    def _usage_sync(self, key: Key) -> Candidate:
         candidate = self._board[key]
         if key in self._used_at:
             candidate = self._board[key] = replace(candidate, usage=self.usage(key))
@@ -339,7 +339,7 @@ class Standings:
         if not key[0]:
             self._untold.update(self._evidence.forget_all(key[1]))
         self._unlist(key, gone)
-        self.agenda.forget(key)
+        self.deadlines.forget(key)
         self._announce(gone.held, gone.standing.state.value, State.MISSING, f"{gone.held.profile.source} no longer holds it")
 
     def _end_trials(self, key: Key) -> None:
@@ -352,7 +352,7 @@ class Standings:
         if not self._by_provider[of_provider]:
             del self._by_provider[of_provider]
 
-    def _announce(self, held: Held, before: str, after: State, reason: str) -> None:
+    def _announce(self, held: HeldProfile, before: str, after: State, reason: str) -> None:
         profile = held.profile
         self._events.emit(
             CredentialStateChanged(

@@ -1,4 +1,4 @@
-"""Choosing the profile for a request: orders, pins, sessions, and the plan they come to."""
+"""Resolver the profile for a request: orders, pins, sessions, and the plan they come to."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from equabot_broker.domain.selection import Candidate, Plan, explicit_order
 from equabot_broker.domain.statuses import ProfileStatus, describe
 from equabot_broker.engine.profiles.explaining import Explaining, unusable, wait
 from equabot_broker.engine.profiles.planning import Planning
-from equabot_broker.engine.profiles.registry import Standings
+from equabot_broker.engine.profiles.registry import ProfileRegistry
 from equabot_broker.engine.profiles.sessions import SessionKey, Sessions
 from equabot_broker.engine.profiles.suitability import Suitability
 from equabot_broker.ports import Clock, StateStore
@@ -30,7 +30,7 @@ class Choice:
     notice: str = ""
 
 
-class Choosing:
+class Resolver:
     """Decides, synchronously and in O(1) while nothing changes. A plan is thrown away when a profile changes."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Choosing:
         store: StateStore,
         catalog: Catalog,
         policies: Policies,
-        standings: Standings,
+        registry: ProfileRegistry,
         suitability: Suitability,
         configured_order: Mapping[str, tuple[str, ...]],
         orders: Mapping[tuple[str, str], tuple[str, ...]],
@@ -50,15 +50,15 @@ class Choosing:
         self._clock = clock
         self._store = store
         self._policies = policies
-        self._standings = standings
+        self._registry = registry
         self._configured = configured_order
         self._orders = dict(orders)
         self._sessions = Sessions(store=store, pins=pins)
         self._suitability = suitability
         self._planning = Planning(
-            clock=clock, catalog=catalog, policies=policies, standings=standings, suitability=suitability, order=self._order
+            clock=clock, catalog=catalog, policies=policies, registry=registry, suitability=suitability, order=self._order
         )
-        self.explaining = Explaining(clock=clock, catalog=catalog, policies=policies, standings=standings, places=places)
+        self.explaining = Explaining(clock=clock, catalog=catalog, policies=policies, registry=registry, places=places)
         self.catalog = catalog
 
     def apply(
@@ -122,7 +122,7 @@ class Choosing:
         else:
             policy.check_provider(agent, provider)
             candidate = self._automatic((agent, session, provider), model=model, client=client, waits=waits)
-        self._standings.touch((candidate.held.profile.agent, candidate.id))
+        self._registry.touch((candidate.held.profile.agent, candidate.id))
         self._planning.used(provider, candidate.id)
         pinned = session and candidate.id == self._sessions.pinned((agent, session, provider))[0]
         if profile or pinned or self.suits(agent, candidate, client):
@@ -201,7 +201,7 @@ class Choosing:
 
     def _find(self, agent: str, provider: str, profile: str) -> Candidate | None:
         """The named profile, in an order or not, if the agent may have it and it is of this provider."""
-        found = self._standings.find(agent, profile)
+        found = self._registry.find(agent, profile)
         if found is None or found[1].held.profile.provider != provider:
             return None
         return found[1] if self._policies.of(agent).allows_profile(provider, profile) else None
@@ -235,7 +235,7 @@ class Choosing:
         of a secret; an `operator` is shown the labels of every profile. Raises ProviderUnknown, PolicyDenied."""
         policy = self._policies.of(agent)
         labels = operator or policy.hands_out_secrets
-        self._standings.tick()
+        self._registry.tick()
         asked = [self._known(provider)] if provider else self._listed(agent, policy)
         if provider:
             policy.check_provider(agent, asked[0])
@@ -244,9 +244,9 @@ class Choosing:
 
     def _listed(self, agent: str, policy: AgentPolicy) -> list[str]:
         """The providers that the agent may use, and of which there is something to say."""
-        stored = {*self._orders, *self._standings.material.orders}
+        stored = {*self._orders, *self._registry.material.orders}
         ordered = {of_provider for of_agent, of_provider in stored if of_agent == agent} | self._configured.keys()
-        allowed = sorted(p for p in self._standings.providers() | ordered if policy.allows_provider(p))
+        allowed = sorted(p for p in self._registry.providers() | ordered if policy.allows_provider(p))
         return [p for p in allowed if p in self.catalog.providers]
 
     def _statuses(self, key: SessionKey, *, model: str, client: str) -> list[ProfileStatus]:
@@ -262,12 +262,12 @@ class Choosing:
         url = self.catalog.providers[provider].base_url
         rows: list[ProfileStatus] = []
         for profile in (*usable, *rest):
-            found = self._standings.find(agent, profile)
+            found = self._registry.find(agent, profile)
             if found is None:
                 rows.append(ProfileStatus(id=profile, provider=provider, reason=rest[profile], base_url=url))
                 continue
             row = describe(
-                self._standings.judge(found[0], agent).for_model(model, now=self._clock.now()),
+                self._registry.judge(found[0], agent).for_model(model, now=self._clock.now()),
                 reason=rest.get(profile) or self._reason(agent, found[1], current, model),
                 is_next=lead is not None and profile == lead.id,
                 usable=found[1].standing.usable and profile not in rest,
@@ -333,12 +333,12 @@ class Choosing:
             self._orders.pop((agent, provider), None)
         self._store.put_order((agent, provider), wanted or None)
         self._store.flush()
-        self._standings.reordered()
+        self._registry.reordered()
         return wanted
 
     def _stored(self, agent: str, provider: str) -> tuple[str, ...]:
         key = (agent, provider)
-        return self._standings.material.orders.get(key) or self._orders.get(key, ())
+        return self._registry.material.orders.get(key) or self._orders.get(key, ())
 
 
 def _serves(candidate: Candidate, now: float) -> bool:

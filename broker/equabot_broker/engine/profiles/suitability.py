@@ -11,7 +11,7 @@ from typing import Final
 
 from equabot_broker.domain.cooldowns import HOUR
 from equabot_broker.domain.credentials import NEVER
-from equabot_broker.domain.material import Held
+from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.provider import Catalog, Mode
 from equabot_broker.domain.selection import Candidate
 from equabot_broker.ports import Clock
@@ -51,7 +51,7 @@ class Suitability:
                 until = min(until, end)
         return frozenset(ids), until
 
-    def is_for_another(self, held: Held, client: str) -> bool:
+    def is_for_another(self, held: HeldProfile, client: str) -> bool:
         """Whether the vendor takes the credential from another program alone."""
         profile = held.profile
         provider = self._catalog.providers.get(profile.provider)
@@ -59,7 +59,7 @@ class Suitability:
             return False
         return provider.only_client(profile.secret) not in ("", client)
 
-    def refused(self, agent: str, held: Held, *, client: str) -> bool:
+    def refused(self, agent: str, held: HeldProfile, *, client: str) -> bool:
         """The vendor answered 400 to the agent's program. Returns whether that changes what is unsuited."""
         key = _key(agent, held)
         if not self.is_for_another(held, client) or self._answers.get(key, (0, 0.0)) == (held.version, NEVER):
@@ -68,7 +68,7 @@ class Suitability:
         self._remember(key, held, self._clock.now() + HOUR)
         return before <= self._clock.now()
 
-    def served(self, agent: str, held: Held, *, client: str) -> bool:
+    def served(self, agent: str, held: HeldProfile, *, client: str) -> bool:
         """The vendor took the credential from the agent's program. Returns whether that changes what is unsuited."""
         if not self.is_for_another(held, client):
             return False
@@ -81,16 +81,16 @@ class Suitability:
         for key in [key for key in self._answers if key[2] == profile_id]:
             del self._answers[key]
 
-    def _refused_until(self, agent: str, held: Held) -> float:
+    def _refused_until(self, agent: str, held: HeldProfile) -> float:
         version, until = self._answers.get(_key(agent, held), (0, 0.0))
         return until if version == held.version and until != NEVER else 0.0
 
-    def _remember(self, key: _Key, held: Held, until: float) -> None:
+    def _remember(self, key: _Key, held: HeldProfile, until: float) -> None:
         self._answers[key] = (held.version, until)
         self._answers.move_to_end(key)
         if len(self._answers) > _KEPT:
             self._answers.popitem(last=False)
 
 
-def _key(agent: str, held: Held) -> _Key:
+def _key(agent: str, held: HeldProfile) -> _Key:
     return agent, held.profile.agent, held.profile.id

@@ -21,7 +21,7 @@ class _Last:
     apart: float = APART
 
 
-class Forcing:
+class ForcedRefreshes:
     """Allows forced refreshes, at most 1 + T/60 of a profile in any T seconds."""
 
     def __init__(self, clock: Clock) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from equabot_broker.engine.profiles.registry import Key, Standings
+from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
 from equabot_broker.engine.timing.clock import pause
 from equabot_broker.ports import Clock, StoreFault
 from equabot_broker.telemetry.incidents import incident
@@ -17,15 +17,15 @@ _RETRY: Final = 30.0
 _LONGEST: Final = 3600.0
 
 
-class Mirroring:
+class LoginMirror:
     """Keeps them equal. `mirrors` make both places of a profile equal, by profile id; they block, and raise StoreFault."""
 
-    def __init__(self, *, clock: Clock, standings: Standings, mirrors: Mapping[str, Callable[[], object]]) -> None:
+    def __init__(self, *, clock: Clock, registry: ProfileRegistry, mirrors: Mapping[str, Callable[[], object]]) -> None:
         self._clock = clock
         self._mirrors = mirrors
         self._uneven: set[str] = set()
         self._sooner = asyncio.Event()
-        standings.listeners.append(self._changed)
+        registry.listeners.append(self._changed)
 
     def apply(self, mirrors: Mapping[str, Callable[[], object]]) -> None:
         """The configuration is another: each is made equal once."""

@@ -15,12 +15,12 @@ from functools import partial
 from secrets import token_hex
 from typing import NamedTuple
 
-from equabot_broker.domain.discovery import Rules
+from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.relogin import INTERRUPTED
 from equabot_broker.domain.untrusted_json import Json
-from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.auth_entries import entry_ids, store_unit
 from equabot_broker.formats.refresh_marks import (
     Entry,
@@ -35,9 +35,9 @@ from equabot_broker.formats.refresh_marks import (
 )
 from equabot_broker.oauth.refresh_steps import Pending, Step, decide
 from equabot_broker.oauth.refreshing import (
-    Answer,
     Blame,
-    Failure,
+    RefreshFailure,
+    TokenAnswer,
     TokenRequest,
     Tokens,
     read_answer,
@@ -49,11 +49,11 @@ from equabot_broker.telemetry.incidents import incident
 
 Change = Callable[[Entry], Json]
 
-_BROKEN_OFF = Failure(Blame.PERMANENT, INTERRUPTED, "an earlier refresh was broken off: its refresh token may be spent")
-_ANOTHER = Failure(Blame.PERMANENT, "different_account", "the token endpoint gave tokens of another account")
+_BROKEN_OFF = RefreshFailure(Blame.PERMANENT, INTERRUPTED, "an earlier refresh was broken off: its refresh token may be spent")
+_ANOTHER = RefreshFailure(Blame.PERMANENT, "different_account", "the token endpoint gave tokens of another account")
 
 
-class Kind(Enum):
+class RedemptionKind(Enum):
     """How a refresh ended."""
 
     REFRESHED = "new tokens are in the store"
@@ -65,11 +65,11 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RedemptionOutcome:
     """How a refresh ended. `failure` is there when it FAILED, and when this very refresh found that the login ENDED."""
 
-    kind: Kind
-    failure: Failure | None = None
+    kind: RedemptionKind
+    failure: RefreshFailure | None = None
 
 
 class _Place(NamedTuple):
@@ -92,7 +92,7 @@ class _Owed(NamedTuple):
     login: Profile
     of: str
     change: Change
-    rules: Rules
+    rules: DiscoveryRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +104,17 @@ class _Login:
     profile: Profile
 
 
-class Redeeming:
+class Redemption:
     """Refreshes logins where they are kept. One at a time for each login: the caller's to see to."""
 
-    def __init__(self, *, clock: Clock, stores: LoginStore, endpoint: TokenEndpoint, rules: Rules) -> None:
+    def __init__(self, *, clock: Clock, stores: LoginStore, endpoint: TokenEndpoint, rules: DiscoveryRules) -> None:
         self._clock = clock
         self._stores = stores
         self._endpoint = endpoint
         self._rules = rules
         self._unwritten: dict[_Place, _Owed] = {}
 
-    def apply(self, rules: Rules) -> None:
+    def apply(self, rules: DiscoveryRules) -> None:
         """The configuration is another. What a refresh under way gives is written by the rules it began with."""
         self._rules = rules
 
@@ -144,7 +144,7 @@ class Redeeming:
             except Exception as error:  # noqa: BLE001 - a port: it is owed further
                 incident("profile_store", login.id, error)
 
-    async def redeem(self, seen: Profile, *, forced: bool = False) -> Outcome:
+    async def redeem(self, seen: Profile, *, forced: bool = False) -> RedemptionOutcome:
         """Replaces the access token of a login, `seen` as it came from its source; `forced` although its time has not come.
 
         Raises StoreFault: the store could not be locked, read or written. Tokens that could not be written are kept, and
@@ -157,25 +157,25 @@ class Redeeming:
             profile, mark = (None, Pending.NOTHING) if login is None else (login.profile, pending(login.entry))
             step = decide(profile, mark, seen=seen.secret, forced=forced, now=self._clock.now())
             if login is None or step is Step.GONE:
-                return Outcome(Kind.GONE)
+                return RedemptionOutcome(RedemptionKind.GONE)
             return await self._take(step, seen, store, login)
 
-    async def _take(self, step: Step, seen: Profile, store: LockedStore, login: _Login) -> Outcome:
+    async def _take(self, step: Step, seen: Profile, store: LockedStore, login: _Login) -> RedemptionOutcome:
         match step:
             case Step.ADOPT:
-                return Outcome(Kind.ADOPTED)
+                return RedemptionOutcome(RedemptionKind.ADOPTED)
             case Step.HOLD:
-                return Outcome(Kind.HELD)
+                return RedemptionOutcome(RedemptionKind.HELD)
             case Step.REFUSED:
-                return Outcome(Kind.ENDED)
+                return RedemptionOutcome(RedemptionKind.ENDED)
             case Step.INTERRUPT:
                 broken_off = partial(with_interruption, found=login.entry, now=self._clock.now())
                 await self._leave(store, _Owed(seen, digest(login.entry), broken_off, self._rules))
-                return Outcome(Kind.ENDED, _BROKEN_OFF)
+                return RedemptionOutcome(RedemptionKind.ENDED, _BROKEN_OFF)
             case _:
                 return await self._redeem(seen, store, login)
 
-    async def _redeem(self, seen: Profile, store: LockedStore, login: _Login) -> Outcome:
+    async def _redeem(self, seen: Profile, store: LockedStore, login: _Login) -> RedemptionOutcome:
         profile = login.profile
         if profile.refresh is None:
             raise ValueError("a login without a refresh token cannot be redeemed")
@@ -187,22 +187,22 @@ class Redeeming:
         # For one who stops waiting.
         self._unwritten[_Place.of(seen)] = owed._replace(change=partial(with_doubt, by=by, now=now))
         answer = await self._ask(request)
-        meant = answer if isinstance(answer, Failure) else read_answer(answer, now=now)
+        meant = answer if isinstance(answer, RefreshFailure) else read_answer(answer, now=now)
         if isinstance(meant, Tokens) and not _is_of(profile, meant):
             meant = _ANOTHER
         await self._leave(store, owed._replace(change=self._change(meant, by)))
         if isinstance(meant, Tokens):
-            return Outcome(Kind.REFRESHED)
-        return Outcome(Kind.ENDED if meant.blame is Blame.PERMANENT else Kind.FAILED, meant)
+            return RedemptionOutcome(RedemptionKind.REFRESHED)
+        return RedemptionOutcome(RedemptionKind.ENDED if meant.blame is Blame.PERMANENT else RedemptionKind.FAILED, meant)
 
-    async def _ask(self, request: TokenRequest) -> Answer | Failure:
+    async def _ask(self, request: TokenRequest) -> TokenAnswer | RefreshFailure:
         try:
             return await self._endpoint.ask(request)
         except Exception as error:  # noqa: BLE001 - a port: the request may have been read
             why = f"the token endpoint was asked, and its answer is lost: {incident('token_endpoint', request.url, error)}"
-            return Failure(Blame.UNCERTAIN, "no_answer", why)
+            return RefreshFailure(Blame.UNCERTAIN, "no_answer", why)
 
-    def _change(self, meant: Tokens | Failure, by: str) -> Change:
+    def _change(self, meant: Tokens | RefreshFailure, by: str) -> Change:
         """What an answer makes of the entry."""
         if isinstance(meant, Tokens):
             return partial(with_tokens, tokens=meant, by=by)
@@ -221,7 +221,7 @@ class Redeeming:
         await store.edit(partial(self._changed, owed=owed))
         del self._unwritten[place]
 
-    def _changed(self, document: Document, owed: _Owed) -> Document:
+    def _changed(self, document: AuthDocument, owed: _Owed) -> AuthDocument:
         """The document with the login's entry changed, if it still has the refresh token with that digest: somebody may have
         logged in anew."""
         name = entry_ids(document, owed.rules.catalog).get(owed.login.id)
@@ -229,7 +229,7 @@ class Redeeming:
             return document
         return _with_entry(document, name, owed.change(document.entries[name]))
 
-    def _find(self, seen: Profile, document: Document) -> _Login | None:
+    def _find(self, seen: Profile, document: AuthDocument) -> _Login | None:
         unit = store_unit(document, rules=self._rules, source="", name="", origin="", owner=seen.agent or MAIN)
         profile = next((profile for profile in unit.profiles if profile.id == seen.id), None)
         if profile is None:
@@ -242,5 +242,5 @@ def _is_of(profile: Profile, tokens: Tokens) -> bool:
     return same_identity(profile.account, profile.email, other_account=tokens.account, other_email=tokens.email)
 
 
-def _with_entry(document: Document, name: str, entry: Json) -> Document:
-    return Document({**document.raw, "profiles": {**document.entries, name: entry}})
+def _with_entry(document: AuthDocument, name: str, entry: Json) -> AuthDocument:
+    return AuthDocument({**document.raw, "profiles": {**document.entries, name: entry}})

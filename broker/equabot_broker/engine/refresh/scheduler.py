@@ -13,16 +13,16 @@ from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from equabot_broker.domain.backoff import delays
-from equabot_broker.domain.credentials import NEVER, Trouble
+from equabot_broker.domain.credentials import NEVER, RefreshTrouble
 from equabot_broker.domain.errors import RefreshFailed
-from equabot_broker.domain.material import Held
+from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.relogin import how_to_log_in, login_command
-from equabot_broker.engine.profiles.registry import Key, Standings
-from equabot_broker.engine.refresh.forcing import Forcing
-from equabot_broker.engine.refresh.redemption import Kind, Outcome, Redeeming
+from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
+from equabot_broker.engine.refresh.forcing import ForcedRefreshes
+from equabot_broker.engine.refresh.redemption import Redemption, RedemptionKind, RedemptionOutcome
 from equabot_broker.engine.timing.clock import pause
-from equabot_broker.oauth.refreshing import Blame, Failure, refresh_at
+from equabot_broker.oauth.refreshing import Blame, RefreshFailure, refresh_at
 from equabot_broker.ports import Clock, Identities, StoreFault
 from equabot_broker.telemetry import events as told
 from equabot_broker.telemetry.events import Events
@@ -60,7 +60,7 @@ class _Plan:
     since: float = field(default=-NEVER)
 
 
-class Refreshing:
+class RefreshScheduler:
     """Refreshes every login that is the broker's to refresh, and exchanges the `identities` of workloads. `reread` makes a
     source, by its name, read again; `chance` gives numbers in [0, 1)."""
 
@@ -69,28 +69,28 @@ class Refreshing:
         *,
         clock: Clock,
         events: Events,
-        standings: Standings,
-        redeeming: Redeeming,
+        registry: ProfileRegistry,
+        redemption: Redemption,
         reread: Callable[[str], None],
         chance: Callable[[], float],
         identities: Identities | None = None,
     ) -> None:
         self._clock = clock
         self._events = events
-        self._standings = standings
-        self._redeeming = redeeming
+        self._registry = registry
+        self._redemption = redemption
         self._reread = reread
         self._chance = chance
         self._identities = identities
         self._plans: dict[Key, _Plan] = {}
-        self._forcing = Forcing(clock)
+        self._forcing = ForcedRefreshes(clock)
         self._flying: set[Key] = set()
         self._doors: dict[tuple[str, str], asyncio.Lock] = {}
         self._slots = asyncio.Semaphore(_PARALLEL)
         self._sooner = asyncio.Event()
         self._news = asyncio.Event()
         self._draining = False
-        standings.listeners.append(self._changed)
+        registry.listeners.append(self._changed)
 
     def apply(self, identities: Identities | None) -> None:
         """The configuration is another. What is under way goes on."""
@@ -112,7 +112,7 @@ class Refreshing:
         cut off costs a login. Waits for as long as an endpoint may take to answer."""
         self._draining = True
         end = self._clock.steady() + _LAST_WORDS
-        while self._spending() and (left := end - self._clock.steady()) > 0:
+        while self._gateway_access() and (left := end - self._clock.steady()) > 0:
             await pause(self._clock, left, sooner=self._news)
         with suppress(TimeoutError):
             async with asyncio.timeout(max(end - self._clock.steady(), 0.0)):
@@ -128,18 +128,18 @@ class Refreshing:
     async def _settle(self, end: float) -> None:
         """Writes what came of earlier refreshes, and could not be written then."""
         for wait in delays(base=_FIRST_RETRY, cap=_LONGEST, rng=self._chance):
-            await self._redeeming.settle()
+            await self._redemption.settle()
             if not self._owed() or self._clock.steady() + wait > end:
                 return
             await self._clock.sleep(wait)
 
     def _owed(self) -> list[Profile]:
         """The logins of which something is still to be written, but for those that somebody has deleted."""
-        return [login for login in self._redeeming.owed if (login.agent, login.id) in self._standings.material.held]
+        return [login for login in self._redemption.owed if (login.agent, login.id) in self._registry.material.held]
 
-    def _spending(self) -> bool:
+    def _gateway_access(self) -> bool:
         """Whether a refresh is under way. An exchange that is cut off costs nothing."""
-        held = self._standings.material.held
+        held = self._registry.material.held
         return any(key not in held or not held[key].profile.workload for key in self._flying)
 
     # -- for those who found a login that cannot serve -----------------------------------------------------------------
@@ -170,11 +170,11 @@ class Refreshing:
                 return False
             plan.forced, plan.at = True, -NEVER
             self._sooner.set()
-        trouble = self._standings.trouble(key)
+        trouble = self._registry.trouble(key)
         if trouble is None or trouble.version != version:
-            trouble = Trouble(version=version)
+            trouble = RefreshTrouble(version=version)
         if for_all and not trouble.refused:
-            self._standings.replace_trouble(key, replace(trouble, refused=True))
+            self._registry.replace_trouble(key, replace(trouble, refused=True))
         return True
 
     def proved(self, key: Key, version: int) -> None:
@@ -187,7 +187,7 @@ class Refreshing:
 
     def _changed(self, keys: frozenset[Key]) -> None:
         for key in keys:
-            held = self._standings.material.held.get(key)
+            held = self._registry.material.held.get(key)
             if held is None:
                 self._forcing.forget(key)
             if held is None or self._is_over(held.profile):
@@ -199,9 +199,9 @@ class Refreshing:
 
     def _is_over(self, profile: Profile) -> bool:
         """Whether there is nothing more to do for it. Who is told that a login has ended may have its tokens in hand."""
-        return not profile.renews or (bool(profile.reauth) and not self._redeeming.owes(profile))
+        return not profile.renews or (bool(profile.reauth) and not self._redemption.owes(profile))
 
-    def _planned(self, key: Key, held: Held, before: _Plan | None) -> _Plan:
+    def _planned(self, key: Key, held: HeldProfile, before: _Plan | None) -> _Plan:
         profile = held.profile
         if (ahead := (profile.issued_at or 0.0) - self._clock.now()) > _CLOCKS_APART:
             _log.warning(
@@ -240,7 +240,7 @@ class Refreshing:
         try:
             # One at a time in a store, which its lock allows anyway: those who wait for a lock each hold up a thread.
             async with self._door(key), self._slots:
-                plan, held = self._plans.get(key), self._standings.material.held.get(key)
+                plan, held = self._plans.get(key), self._registry.material.held.get(key)
                 if held is None or self._is_over(held.profile):
                     self._plans.pop(key, None)
                 elif plan is not None and not self._draining:
@@ -255,44 +255,50 @@ class Refreshing:
             self._tell()
 
     def _door(self, key: Key) -> asyncio.Lock:
-        held = self._standings.material.held.get(key)
+        held = self._registry.material.held.get(key)
         store = (held.profile.source, held.profile.unit) if held is not None else ("", "")
         return self._doors.setdefault(store, asyncio.Lock())
 
-    async def _refresh(self, key: Key, held: Held, plan: _Plan) -> None:
+    async def _refresh(self, key: Key, held: HeldProfile, plan: _Plan) -> None:
         began = self._clock.steady()
         try:
             outcome = await self._renew(held.profile, forced=plan.forced)
         except StoreFault as fault:
-            outcome = Outcome(Kind.FAILED, Failure(Blame.TRANSIENT, "store", str(fault)))
+            outcome = RedemptionOutcome(RedemptionKind.FAILED, RefreshFailure(Blame.TRANSIENT, "store", str(fault)))
         except Exception as error:  # noqa: BLE001 - a port: it is tried again, and what was sent is remembered as sent
             unforeseen = incident("token_endpoint", held.profile.id, error)
-            outcome = Outcome(Kind.FAILED, Failure(Blame.TRANSIENT, "unexpected", f"it cannot be refreshed: {unforeseen}"))
-        if outcome.kind is Kind.HELD:
+            outcome = RedemptionOutcome(
+                RedemptionKind.FAILED, RefreshFailure(Blame.TRANSIENT, "unexpected", f"it cannot be refreshed: {unforeseen}")
+            )
+        if outcome.kind is RedemptionKind.HELD:
             self._reread(held.profile.source)
             plan.not_before = self._clock.steady() + next(plan.waits)
             if not plan.forced and held.profile.expires_at is not None:
                 plan.at = held.profile.expires_at
             return
-        if outcome.kind is Kind.FAILED and outcome.failure is not None:
+        if outcome.kind is RedemptionKind.FAILED and outcome.failure is not None:
             self._failed(key, held, plan, outcome.failure)
             return
         self._ended(held, outcome, self._clock.steady() - began)
         if not await self._arrived(key, held):
-            gone = outcome.kind is Kind.GONE
+            gone = outcome.kind is RedemptionKind.GONE
             why = "it is in no store, so it cannot be refreshed" if gone else "what its store holds has not been read back"
-            self._failed(key, held, plan, Failure(Blame.TRANSIENT, "store", why))
+            self._failed(key, held, plan, RefreshFailure(Blame.TRANSIENT, "store", why))
 
-    async def _renew(self, profile: Profile, *, forced: bool) -> Outcome:
+    async def _renew(self, profile: Profile, *, forced: bool) -> RedemptionOutcome:
         if not profile.workload or self._identities is None:
-            return await self._redeeming.redeem(profile, forced=forced)
+            return await self._redemption.redeem(profile, forced=forced)
         failure = await self._identities.exchange(profile.id)
-        return Outcome(Kind.REFRESHED) if failure is None else Outcome(Kind.FAILED, failure)
+        return (
+            RedemptionOutcome(RedemptionKind.REFRESHED)
+            if failure is None
+            else RedemptionOutcome(RedemptionKind.FAILED, failure)
+        )
 
-    def _ended(self, held: Held, outcome: Outcome, seconds: float) -> None:
+    def _ended(self, held: HeldProfile, outcome: RedemptionOutcome, seconds: float) -> None:
         profile = held.profile
-        if outcome.kind in (Kind.REFRESHED, Kind.ADOPTED):
-            adopted = outcome.kind is Kind.ADOPTED
+        if outcome.kind in (RedemptionKind.REFRESHED, RedemptionKind.ADOPTED):
+            adopted = outcome.kind is RedemptionKind.ADOPTED
             self._events.emit(
                 told.RefreshSucceeded(
                     profile=profile.id, provider=profile.provider, adopted=adopted, seconds=seconds, agent=profile.agent
@@ -301,7 +307,7 @@ class Refreshing:
         elif outcome.failure is not None:
             command = login_command(profile.id, profile.agent)
             self._events.emit(
-                told.ReauthRequired(
+                told.LoginRefused(
                     profile=profile.id,
                     provider=profile.provider,
                     reason=outcome.failure.reason,
@@ -310,19 +316,19 @@ class Refreshing:
                 )
             )
 
-    def _failed(self, key: Key, held: Held, plan: _Plan, failure: Failure) -> None:
+    def _failed(self, key: Key, held: HeldProfile, plan: _Plan, failure: RefreshFailure) -> None:
         wait = next(plan.waits) if failure.retry_after is None else max(failure.retry_after, _FIRST_RETRY)
         plan.not_before = self._clock.steady() + wait
         profile, now = held.profile, self._clock.now()
         if failure.blame is Blame.UNCERTAIN and not plan.forced and profile.expires_at is not None:
             plan.at = max(profile.expires_at, plan.at)
-        trouble = self._standings.trouble(key)
+        trouble = self._registry.trouble(key)
         if trouble is None or trouble.version != held.version:
-            trouble = Trouble(version=held.version)
+            trouble = RefreshTrouble(version=held.version)
         wait = max(wait, plan.at - now)
-        self._standings.replace_trouble(key, replace(trouble, failure=failure.reason, next_try=now + wait))
+        self._registry.replace_trouble(key, replace(trouble, failure=failure.reason, next_try=now + wait))
         self._events.emit(
-            told.RefreshFailed(
+            told.RefreshAttemptFailed(
                 profile=profile.id,
                 provider=profile.provider,
                 outcome=failure.blame.value,
@@ -332,7 +338,7 @@ class Refreshing:
             )
         )
 
-    async def _arrived(self, key: Key, before: Held) -> bool:
+    async def _arrived(self, key: Key, before: HeldProfile) -> bool:
         """Whether what is in the store now has come from its source, which is asked to look where it has not seen it itself:
         that may read a hundred other things as well."""
         if await self._came(key, before, within=_SEEN_WITHIN):
@@ -340,9 +346,9 @@ class Refreshing:
         self._reread(before.profile.source)
         return await self._came(key, before, within=_ARRIVES_WITHIN)
 
-    async def _came(self, key: Key, before: Held, *, within: float) -> bool:
+    async def _came(self, key: Key, before: HeldProfile, *, within: float) -> bool:
         end = self._clock.steady() + within
-        while self._standings.material.held.get(key) == before:
+        while self._registry.material.held.get(key) == before:
             left = end - self._clock.steady()
             if left <= 0:
                 return False

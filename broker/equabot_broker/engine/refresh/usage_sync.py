@@ -17,9 +17,9 @@ from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.material import Material
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.provider import Catalog
-from equabot_broker.engine.profiles.registry import Key, Standings
+from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
 from equabot_broker.engine.timing.clock import pause
-from equabot_broker.formats.auth_document import Document
+from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.auth_entries import entry_ids
 from equabot_broker.formats.auth_usage import as_stored, merged, restored, usage_of, with_usage
 from equabot_broker.ports import Clock, ProfileStore, StoreFault
@@ -33,15 +33,15 @@ _RETRY_LAST: Final = 300.0
 _LONGEST: Final = 60.0
 
 
-class Remembering:
+class UsageSync:
     """Keeps both sides equal. What cannot be written is kept and tried again; the broker's own state has it all the same.
 
     `_known` is what the stores say, as far as was read or written; `_dirty` what they should say instead.
     """
 
-    def __init__(self, *, clock: Clock, standings: Standings, stores: ProfileStore, catalog: Catalog) -> None:
+    def __init__(self, *, clock: Clock, registry: ProfileRegistry, stores: ProfileStore, catalog: Catalog) -> None:
         self._clock = clock
-        self._standings = standings
+        self._registry = registry
         self._stores = stores
         self._catalog = catalog
         self._known: dict[Key, Usage] = {}
@@ -51,8 +51,8 @@ class Remembering:
         self._retries: dict[str, Iterator[float]] = {}
         self._faults: dict[str, str] = {}
         self._sooner = asyncio.Event()
-        standings.adopting = self._adopted
-        standings.usage_listeners.append(self._noted)
+        registry.adopting = self._adopted
+        registry.usage_listeners.append(self._noted)
 
     def apply(self, catalog: Catalog) -> None:
         """The configuration is another."""
@@ -107,7 +107,7 @@ class Remembering:
         if any(key[0] == agent for key in self._dirty):
             self._plan(agent, self._clock.steady())
 
-    def _changed(self, document: Document, batch: Mapping[Key, Usage]) -> Document:
+    def _changed(self, document: AuthDocument, batch: Mapping[Key, Usage]) -> AuthDocument:
         """In another thread, under the store's lock. An entry that has gone meanwhile is left out."""
         names = entry_ids(document, self._catalog)
         changed = {}
@@ -126,8 +126,8 @@ class Remembering:
             if self._dirty.get(key) == usage:
                 del self._dirty[key]
                 if key in written and written[key] != usage:
-                    ours = self._standings.usage(key)
-                    self._standings.replace_usage(key, restored(written[key], known=usage, ours=ours))
+                    ours = self._registry.usage(key)
+                    self._registry.replace_usage(key, restored(written[key], known=usage, ours=ours))
 
     def _failed(self, agent: str, fault: str) -> None:
         fresh = delays(base=_RETRY_FIRST, cap=_RETRY_LAST, rng=random.random)
@@ -145,7 +145,7 @@ class Remembering:
             self._dirty.pop(gone, None)
         adopted = {}
         for key, theirs in material.usage.items():
-            known, ours = self._known.get(key), as_stored(self._standings.usage(key))
+            known, ours = self._known.get(key), as_stored(self._registry.usage(key))
             if theirs in (known, self._writing.get(key)):
                 continue
             mine = self._dirty.get(key, known)
@@ -153,7 +153,7 @@ class Remembering:
             self._known[key] = theirs
             self._want(key, usage, theirs)
             if usage != ours:
-                adopted[key] = restored(usage, known=known, ours=self._standings.usage(key))
+                adopted[key] = restored(usage, known=known, ours=self._registry.usage(key))
         return adopted
 
 

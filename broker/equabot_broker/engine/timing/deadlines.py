@@ -11,7 +11,7 @@ K = TypeVar("K", str, tuple[str, str])
 _SLACK: Final = 1024
 
 
-class Agenda(Generic[K]):
+class Deadlines(Generic[K]):
     """A heap of instants, on whichever clock its owner keeps. `wake` is called when something is due sooner than all before."""
 
     __slots__ = ("_at", "_heap", "wake")

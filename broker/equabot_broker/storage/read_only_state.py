@@ -14,7 +14,7 @@ from equabot_broker.storage._state_file import open_for_reading
 from equabot_broker.storage.state import boot_id, digest_key_of
 
 
-class Glimpse:
+class ReadOnlyState:
     """Fulfils `ports.StateStore` for somebody who only wants to know. What is put goes nowhere."""
 
     fault = ""
