@@ -185,7 +185,7 @@ def test_each_kind_of_event_is_recorded_or_left_out_on_purpose() -> None:
     left_out = {
         "Started", "Draining", "AcquireAnswered", "CredentialStateChanged", "SourceSynced", "SourceDoubted", "SourceStale",
         "SourceRecovered",
-        "StoreFault", "StoreRecovered", "ClockJumped", "GatewayLogSkipped",
+        "StoreFaulted", "StoreRecovered", "ClockJumped", "GatewayLogSkipped",
     }  # fmt: skip
     kinds = {kind for kind in vars(told).values() if isinstance(kind, type) and issubclass(kind, told.Event)} - {told.Event}
     assert {kind.__name__ for kind in kinds - KINDS.keys()} <= left_out

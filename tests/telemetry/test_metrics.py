@@ -25,7 +25,7 @@ from equabot_broker.telemetry.events import (
     GatewayUsed,
     LeaseDenied,
     LeaseGranted,
-    LoginRefused,
+    LoginInvalidated,
     OutcomeReported,
     ProfilesChanged,
     RefreshAttemptFailed,
@@ -124,7 +124,7 @@ async def test_counters_count_what_was_heard() -> None:
     refreshes = [
         *(RefreshSucceeded(**login, adopted=adopted, seconds=0.1) for adopted in (False, True, False)),
         *(RefreshAttemptFailed(**login, outcome=blame, reason="503", retry_in=1.0) for blame in ("transient", "uncertain")),
-        LoginRefused(**login, reason="invalid_grant", command="log in"),
+        LoginInvalidated(**login, reason="invalid_grant", command="log in"),
     ]
     request = {"agent": "main", "provider": "anthropic", "lease": "l", "method": "POST", "route": "/v1/messages"}
     passed = {**request, "session": "", "profile": "anthropic:env"}

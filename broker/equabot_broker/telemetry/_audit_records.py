@@ -24,7 +24,7 @@ KINDS: Final[dict[type[Event], str]] = {
     told.CredentialProbed: "probed",
     told.RefreshSucceeded: "refreshed",
     told.RefreshAttemptFailed: "refresh_failed",
-    told.LoginRefused: "reauth_required",
+    told.LoginInvalidated: "reauth_required",
     told.ProfilesChanged: "rotated",
     told.SuspensionSet: "agent_suspended",
     told.SuspensionLifted: "agent_resumed",

@@ -386,7 +386,7 @@ class RefreshAttemptFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoginRefused(Event):
+class LoginInvalidated(Event):
     """A login can be refreshed no more: why, and the command with which a person logs in again."""
 
     profile: str

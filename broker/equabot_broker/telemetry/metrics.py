@@ -19,7 +19,7 @@ from equabot_broker.telemetry.events import (
     GatewayUsed,
     LeaseDenied,
     LeaseGranted,
-    LoginRefused,
+    LoginInvalidated,
     OutcomeReported,
     ProfilesChanged,
     RefreshAttemptFailed,
@@ -55,7 +55,7 @@ class Metrics:
             ProfilesChanged: self._rotated,
             RefreshSucceeded: self._refreshed,
             RefreshAttemptFailed: self._not_refreshed,
-            LoginRefused: self._ended,
+            LoginInvalidated: self._ended,
         }
 
     def record(self, event: Event) -> None:
@@ -119,5 +119,5 @@ class Metrics:
     def _not_refreshed(self, event: RefreshAttemptFailed) -> None:
         self._tallies.refreshes[event.provider, event.outcome] += 1
 
-    def _ended(self, event: LoginRefused) -> None:
+    def _ended(self, event: LoginInvalidated) -> None:
         self._tallies.refreshes[event.provider, "reauth_required"] += 1

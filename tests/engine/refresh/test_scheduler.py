@@ -324,7 +324,7 @@ async def test_while_a_store_is_not_read_back_nobody_runs_in_circles() -> None:
         world.logins.put("main", there)
         async with world.running():
             await world.clock.elapse(60)
-            assert (world.script.redeemed, world.told(events.LoginRefused)) == ([], [])
+            assert (world.script.redeemed, world.told(events.LoginInvalidated)) == ([], [])
             assert 1 <= world.logins.locks <= 8
             world.following.deaf = False
             await world.clock.elapse(120)
@@ -350,7 +350,7 @@ async def test_a_login_that_ended_says_what_to_do() -> None:
         world.write({"acme:me": login(8, left=world.clock.now() - NOW + LIFE)})
         await world.clock.elapse(1)
         assert (world.served, world.board.standing.state) == ("at-8", State.OK)
-    (told,) = world.told(events.LoginRefused)
+    (told,) = world.told(events.LoginInvalidated)
     assert (told.profile, told.command) == ("acme:me", COMMAND)
 
 

@@ -307,7 +307,7 @@ class RefreshScheduler:
         elif outcome.failure is not None:
             command = login_command(profile.id, profile.agent)
             self._events.emit(
-                told.LoginRefused(
+                told.LoginInvalidated(
                     profile=profile.id,
                     provider=profile.provider,
                     reason=outcome.failure.reason,
