@@ -1,6 +1,6 @@
-"""The language of the documents: the usual words, short sentences, links that lead to a heading that is there.
+"""The language of the documents: usual words, short sentences, links to a file and a heading that exist.
 
-Code is not prose: fenced blocks, indented blocks and pictures are left out. A code span, a link and a list of them count as one word.
+Fenced and indented blocks are code and are not checked. A code span counts as one word, and so does a list of code spans.
 """
 
 import re
@@ -14,11 +14,14 @@ ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = sorted(
     (
         *(ROOT / "docs").glob("*.md"),
-        *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "clients/python/README.md")),
+        *(
+            ROOT / name
+            for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "clients/python/README.md")
+        ),
     )
 )
 LONGEST: Final = 25
-"""Words of a sentence, at most."""
+"""The maximum number of words in a sentence."""
 
 BANNED: Final = {
     "tell, tells, told": "report, log, show, say",
@@ -30,7 +33,7 @@ BANNED: Final = {
     "stands in, stands at, stands there, stands beside": "is in, is at",
     "beside": "next to, as well as",
 }
-"""Words that readers of this field do not search for, and what to write in their place."""
+"""Words that readers of this field do not use, and what to write instead."""
 
 WORDS: Final = {
     re.compile(rf"\b{word}\b".replace(" ", r"\s+"), re.IGNORECASE): instead
@@ -43,7 +46,7 @@ END: Final = re.compile(r"(?<=[.!?])[*_)”\"]*\s+(?=[(*\"“]*[A-Z\d…])")
 
 
 def lines(text: str) -> Iterator[tuple[int, str]]:
-    """The lines of prose, with their numbers; the others are empty."""
+    """Every line with its number. Lines of code are empty."""
     fence = ""
     for number, line in enumerate(text.splitlines(), 1):
         if mark := re.match(r"\s*(```+|~~~+)", line):
@@ -54,7 +57,7 @@ def lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def units(text: str) -> Iterator[tuple[int, str]]:
-    """Paragraphs, items of lists, cells of tables and headings: where a sentence cannot go on. Each with its first line's number."""
+    """Paragraphs, list items, table cells and headings, each with the number of its first line. A sentence is within one."""
     began, unit = 0, ""
     for number, line in lines(text):
         cells = re.split(r"(?<!\\)\|", line.strip())[1:-1] if line.startswith("|") else []
@@ -62,13 +65,15 @@ def units(text: str) -> Iterator[tuple[int, str]]:
             yield began, unit
             began, unit = number, ""
         yield from ((number, cell) for cell in cells)
-        if not cells:
+        if line.startswith("#"):
+            yield number, line
+        elif not cells:
             unit += f" {line}"
     yield began, unit
 
 
 def plain(unit: str) -> str:
-    """Prose alone: a span of code is one word, and so is a list of them; of a link its text."""
+    """The unit without markup: a list of code spans becomes one word, and a link becomes its text."""
     bare = SPAN.sub("CODE", unit)
     bare = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", bare)
     bare = re.sub(r"^\s*(?:[-*+]|\d+\.|#+|>)\s+", "", bare)
@@ -84,12 +89,12 @@ def sentences(text: str) -> Iterator[tuple[int, str]]:
 
 
 def length(sentence: str) -> int:
-    """How many words it has. Signs alone are no words."""
+    """The number of words. A word has a letter or a digit."""
     return sum(1 for word in sentence.split() if re.search(r"\w", word))
 
 
 def anchors(page: Path) -> set[str]:
-    """What a link to a heading of the page may be called, as GitHub makes it."""
+    """The anchors of the page's headings, as GitHub generates them."""
     found = (re.match(r"#+ (.*)", line) for _, line in lines(page.read_text()))
     names = (re.sub(r"[^\w\- ]", "", heading[1].lower()) for heading in found if heading)
     return {name.replace(" ", "-") for name in names}
@@ -101,7 +106,7 @@ def name(page: Path) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_words_are_usual(page: Path) -> None:
-    """No word of the list, in any paragraph, heading, item or cell."""
+    """No banned word is in a paragraph, heading, list item or table cell."""
     found = [
         f"{name(page)}:{number}: '{match[0]}': write {instead}: {text}"
         for number, unit in units(page.read_text())
@@ -114,7 +119,7 @@ def test_words_are_usual(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_sentences_are_short(page: Path) -> None:
-    """A sentence that a reader has to read twice is two."""
+    """Each sentence has at most 25 words."""
     long = [
         f"{name(page)}:{number}: {length(sentence)} words: {sentence}"
         for number, sentence in sentences(page.read_text())
@@ -125,7 +130,7 @@ def test_sentences_are_short(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_to_a_file_and_a_heading(page: Path) -> None:
-    """Within the repository."""
+    """Each link within the repository leads to a file and a heading that exist."""
     prose = "\n".join(line for _, line in lines(page.read_text()))
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", prose):
         path, _, anchor = target.partition("#")
@@ -135,9 +140,9 @@ def test_links_lead_to_a_file_and_a_heading(page: Path) -> None:
 
 
 def test_what_a_sentence_is() -> None:
-    """Else the tests above prove nothing."""
+    """The splitter finds sentences, code and banned words as the tests above expect."""
     text = (
-        "# A heading\n\nOne `a. B c` is short. Two\nis (see 1.5). \"Three\"? **Four.** Five!\n\n- an item\n- another. It ends\n\n"
+        '# A heading\nOne `a. B c` is short. Two\nis (see 1.5). "Three"? **Four.** Five!\n\n- an item\n- another. It ends\n\n'
         "| a cell | [a link](x.md#y) of `x`, `y` and `z` |\n|---|---|\n```sh\necho told. Anew\n```\n    told\n"
     )
     assert [sentence for _, sentence in sentences(text)] == [
@@ -145,7 +150,7 @@ def test_what_a_sentence_is() -> None:
         "a cell", "a link of CODE", "---", "---",
     ]  # fmt: skip
     assert length("---") == 0
-    assert length("one – CODE, three") == 3
+    assert length("one & CODE, three") == 3
     assert [word[0] for pattern in WORDS if (word := pattern.search("It Stands\nin a row, told anew"))] == [
         "told", "anew", "Stands\nin"
     ]  # fmt: skip
