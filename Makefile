@@ -10,12 +10,15 @@ STUBS      := clients/python
 PROTO      := $(wildcard proto/equabot/broker/v1/*.proto)
 PROTO_VENV := .venv-proto
 DIST_VENV  := .venv-dist
+DOCS_VENV  := .venv-docs
 PROTOC      = $(PROTO_VENV)/bin/python -m grpc_tools.protoc --proto_path=proto \
 	--plugin=protoc-gen-mypy=$(PROTO_VENV)/bin/protoc-gen-mypy \
 	--plugin=protoc-gen-mypy_grpc=$(PROTO_VENV)/bin/protoc-gen-mypy_grpc \
 	--python_out=$(1) --grpc_python_out=$(1) --mypy_out=$(1) --mypy_grpc_out=$(1) $(PROTO:proto/%=%)
 LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-package equabot-client $(LOCK_FLAGS)
+
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs
 
 # Tests mostly wait, so there are more workers than cores.
 JOBS   ?= $(shell expr $$(nproc) + 1)
@@ -24,7 +27,7 @@ PYTEST  = $(BIN)/python -m pytest --numprocesses $(JOBS) --no-loadscope-reorder
 BUILD_IMAGE = docker build $(BUILD_FLAGS) $(foreach arg,BASE_IMAGE PIP_NO_INDEX,$(if $($(arg)),--build-arg $(arg)=$($(arg))))
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast check fmt proto proto-check lock image example-agent dist bench clean
+.PHONY: help install run test test-fast check fmt proto proto-check lock image example-agent dist docs docs-serve bench clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +69,7 @@ lock: install ## Update requirements/*.txt. LOCK_FLAGS=--upgrade selects newer v
 	$(LOCK) --group build --constraint requirements/dev.txt --output-file requirements/build.txt
 	$(LOCK) --group proto --output-file requirements/proto.txt
 	$(LOCK) --group dist --output-file requirements/dist.txt
+	$(LOCK) --group docs --output-file requirements/docs.txt
 	$(LOCK) clients/python/pyproject.toml deploy/example-agent/requirements.in --constraint requirements/runtime.txt \
 		--output-file requirements/agent.txt
 
@@ -78,11 +82,17 @@ example-agent: ## Build the image of the example agent. AGENT_IMAGE=name:tag, BA
 dist: install $(DIST_VENV)/.locked ## Build the files of a release in dist/: wheels, sdists, chart, SBOM, notices, checksums.
 	deploy/release/dist
 
+docs: $(DOCS_VENV)/mermaid.min.js ## Build the documentation as a site in build/site. A broken link is an error.
+	$(MKDOCS) build --strict
+
+docs-serve: $(DOCS_VENV)/mermaid.min.js ## Serve the documentation on http://127.0.0.1:8000 and rebuild it on every change.
+	$(MKDOCS) serve --strict
+
 bench: install ## Run the benchmarks, and print JSON and a table.
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## Remove everything that make created.
-	rm -rf $(VENV) $(PROTO_VENV) $(DIST_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PROTO_VENV) $(DIST_VENV) $(DOCS_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A changed lock needs a new environment: pip would keep packages that the lock no longer names.
@@ -104,6 +114,13 @@ $(PROTO_VENV)/.locked: requirements/proto.txt
 
 $(DIST_VENV)/.locked: requirements/dist.txt
 	$(make_venv)
+
+$(DOCS_VENV)/.locked: requirements/docs.txt
+	$(make_venv)
+
+# Mermaid draws the diagrams in the browser. It is an npm package; the site carries this copy and fetches nothing.
+$(DOCS_VENV)/mermaid.min.js: $(DOCS_VENV)/.locked deploy/docs/mermaid
+	deploy/docs/mermaid $@
 
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml clients/python/pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e clients/python

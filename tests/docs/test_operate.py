@@ -45,12 +45,13 @@ exec {kubectl} "$@"
 class Reader:
     """Somebody with a cluster, who does what the page says."""
 
-    def __init__(self, cluster: Api, directory: Path) -> None:
+    def __init__(self, cluster: Api, directory: Path, *, namespace: str = NAMESPACE) -> None:
         helm, kubectl = program("helm"), program("kubectl")
         if helm is None or kubectl is None:
             absent("helm", "no helm or no kubectl; deploy/ci/kubernetes builds them")
         self.cluster = cluster
         self.directory = directory
+        self.namespace = namespace
         self.broker: RunningBroker | None = None
         self._kubectl = kubectl
         tools = directory / "bin"
@@ -97,14 +98,14 @@ class Reader:
 
     def pod(self) -> RunningBroker:
         """A broker with the release's configuration, as its service account."""
-        stored = self.cluster.get("ConfigMap", RELEASE, namespace=NAMESPACE)["data"]["equabot.yaml"]
+        stored = self.cluster.get("ConfigMap", RELEASE, namespace=self.namespace)["data"]["equabot.yaml"]
         config = yaml.safe_load(stored)
         # What belongs to the pod is different here.
         for name in ("run_dir", "listen", "gateway"):
             config.pop(name, None)
         config["agents"] = {"main": {}}
-        account = Account(NAMESPACE, RELEASE, self.cluster.token(NAMESPACE, RELEASE))
-        kubeconfig = self.cluster.kubeconfig(self.directory / "pod.kubeconfig", user=account.user, namespace=NAMESPACE)
+        account = Account(self.namespace, RELEASE, self.cluster.token(self.namespace, RELEASE))
+        kubeconfig = self.cluster.kubeconfig(self.directory / "pod.kubeconfig", user=account.user, namespace=self.namespace)
         for source in config["sources"]:
             source["kubernetes"]["kubeconfig"] = str(kubeconfig)
         broker = RunningBroker(credentials={}, dotenv="", config=yaml.safe_dump(config))
