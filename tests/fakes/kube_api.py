@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from equabot_broker.kube.api import Json, KubeApi, KubeFault
+from equabot_broker.kube.api import ApiObject, KubeApi, KubeFault
 
 
 class MemoryKube(KubeApi):
@@ -14,7 +14,7 @@ class MemoryKube(KubeApi):
 
     def __init__(self) -> None:
         super().__init__()
-        self.objects: dict[str, Json] = {}
+        self.objects: dict[str, ApiObject] = {}
         self.faults: dict[str, list[KubeFault]] = {}
         self.lost: dict[str, list[KubeFault]] = {}
         self.asked: list[tuple[str, str]] = []
@@ -27,11 +27,11 @@ class MemoryKube(KubeApi):
     async def close(self) -> None:
         """Nor to close."""
 
-    async def get(self, path: str, *, params: Mapping[str, str] | None = None, timeout: float = 10.0) -> Json:
+    async def get(self, path: str, *, params: Mapping[str, str] | None = None, timeout: float = 10.0) -> ApiObject:
         self._begin("get", path)
         return copy.deepcopy(self._found(path))
 
-    async def create(self, path: str, body: Json, *, timeout: float = 10.0) -> Json:
+    async def create(self, path: str, body: ApiObject, *, timeout: float = 10.0) -> ApiObject:
         self._begin("create", path)
         path = f"{path}/{body['metadata']['name']}"
         if path in self.objects:
@@ -40,7 +40,7 @@ class MemoryKube(KubeApi):
         self.objects[path]["metadata"]["uid"] = f"uid-{next(self._version)}"
         return self._stored("create", path)
 
-    async def replace(self, path: str, body: Json, *, timeout: float = 10.0) -> Json:
+    async def replace(self, path: str, body: ApiObject, *, timeout: float = 10.0) -> ApiObject:
         self._begin("replace", path)
         found = self._found(path)
         version = body["metadata"].get("resourceVersion")
@@ -68,12 +68,12 @@ class MemoryKube(KubeApi):
         if self.faults.get(verb):
             raise self.faults[verb].pop(0)
 
-    def _found(self, path: str) -> Json:
+    def _found(self, path: str) -> ApiObject:
         if path not in self.objects:
             raise fault("NotFound", 404)
         return self.objects[path]
 
-    def _stored(self, verb: str, path: str) -> Json:
+    def _stored(self, verb: str, path: str) -> ApiObject:
         self.touch(path)
         if self.lost.get(verb):
             raise self.lost[verb].pop(0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.kube.api import Json, KubeApi
+from equabot_broker.kube.api import ApiObject, KubeApi
 from equabot_broker.kube.watching import ObjectDeleted, ObjectPut, ObjectsListed, WatchEvent, Watching, WatchLost, WatchPace
 from tests.fakes.api_server import DEADLINE, ApiServer, Stream, answer, api_server, drop, event, hang, page, refusal, secret
 from tests.fakes.clock import FakeClock
@@ -47,7 +47,7 @@ class Followed:
                 return fault.reason
 
 
-def _told(thing: Json) -> str:
+def _told(thing: ApiObject) -> str:
     return f"{thing['metadata']['name']}@{thing['metadata']['resourceVersion']}"
 
 
@@ -269,7 +269,7 @@ async def test_a_stream_of_nonsense_is_a_loss(server: ApiServer, raw: bytes) -> 
 @pytest.mark.parametrize(
     "body", [{}, {"metadata": {}, "items": []}, {"metadata": {"resourceVersion": "1"}, "items": [{}]}, {"items": "x"}]
 )
-async def test_a_list_that_is_none_is_a_loss(server: ApiServer, body: Json) -> None:
+async def test_a_list_that_is_none_is_a_loss(server: ApiServer, body: ApiObject) -> None:
     """As when the URL leads to something else that answers in JSON."""
     server.otherwise["list"] = answer(body)
     async with following(server) as followed:

@@ -18,7 +18,7 @@ from equabot_broker.engine.refresh.redemption import Redemption, RedemptionKind
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.refresh_marks import digest
-from equabot_broker.kube.api import Json, KubeApi, KubeFault
+from equabot_broker.kube.api import ApiObject, KubeApi, KubeFault
 from equabot_broker.oauth.refreshing import refresh_at
 from equabot_broker.ports import LockedStore, StoreFault
 from equabot_broker.sources._secret import read_secret
@@ -72,7 +72,7 @@ class KubeWorld:
     def path(self, secret: str) -> str:
         return f"/api/v1/namespaces/{self.namespace}/secrets/{secret}"
 
-    def get(self, api: Api, secret: str) -> Json:
+    def get(self, api: Api, secret: str) -> ApiObject:
         """The Secret, as a person reads it."""
         return api.call("GET", self.path(secret), timeout=2)
 
@@ -95,12 +95,12 @@ class DoomedApi(KubeApi):
         self._doom = doom
         self._chance = chance
 
-    async def create(self, path: str, body: Json, *, timeout: float = 10.0) -> Json:
+    async def create(self, path: str, body: ApiObject, *, timeout: float = 10.0) -> ApiObject:
         self._doom.at("before lock")
         async with self._dying("lock on its way"):
             return await super().create(path, body, timeout=timeout)
 
-    async def replace(self, path: str, body: Json, *, timeout: float = 10.0) -> Json:
+    async def replace(self, path: str, body: ApiObject, *, timeout: float = 10.0) -> ApiObject:
         if "/secrets/" in path:
             before, within = f"{self._doom.phase}: before request", f"{self._doom.phase}: on its way"
         elif "holderIdentity" in body["spec"]:

@@ -47,6 +47,10 @@ class Unit:
     notes: tuple[SourceFault, ...] = ()
 
 
+ReadUnit = Unit | str
+"""A unit, or why it cannot be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class UnitsListed:
     """The source in full. Units in `failed` (name → why) could not be read: their last good content stays, as stale."""

@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from equabot_broker.envoy._documents import Json, named, typed
+from equabot_broker.domain.untrusted_json import Json
+from equabot_broker.envoy._documents import named, typed
 
 _PUBLIC: Final = ("0.0.0.0/0", "2000::/3")
 """Where there are public addresses at all. What is mapped, translated (64:ff9b::/96, 64:ff9b:1::/48), local or not yet given

@@ -13,8 +13,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from equabot_broker.domain.forwarding import STRIPPED
+from equabot_broker.domain.untrusted_json import Json
 from equabot_broker.envoy import overload
-from equabot_broker.envoy._documents import Json, header, named, typed
+from equabot_broker.envoy._documents import header, named, typed
 from equabot_broker.envoy.addresses import exempt, public_only
 from equabot_broker.envoy.clusters import CONTROL, cluster_name, clusters, names
 from equabot_broker.envoy.cutting_filters import watched_answers, watched_uploads

@@ -8,7 +8,8 @@ A request whose body is small, or whose answer is small and comes whole, is soon
 
 from typing import Any, Final
 
-from equabot_broker.envoy._documents import Json, named
+from equabot_broker.domain.untrusted_json import Json
+from equabot_broker.envoy._documents import named
 from equabot_broker.envoy.waits import HEADERS, NAMESPACE, STATUSES
 
 AUTHORIZATION: Final = "envoy.filters.http.ext_authz"

@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from equabot_broker.envoy._documents import Json, header, named
+from equabot_broker.domain.untrusted_json import Json
+from equabot_broker.envoy._documents import header, named
 
 REASON: Final = "x-equabot-reason"
 """The header in which a refusal says why, in one of the contract's words."""

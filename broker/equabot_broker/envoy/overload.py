@@ -7,7 +7,8 @@ sooner the less memory is left, and then takes no more.
 
 from typing import Any, Final
 
-from equabot_broker.envoy._documents import Json, named
+from equabot_broker.domain.untrusted_json import Json
+from equabot_broker.envoy._documents import named
 from equabot_broker.envoy.options import GatewayOptions
 
 BUFFERED: Final = 1 << 15

@@ -16,7 +16,7 @@ from equabot_broker.domain.errors import IdentityUnchecked, Unidentified
 from equabot_broker.files.reading import Unreadable, read_whole
 from equabot_broker.identity._signing_keys import Verify, usable
 from equabot_broker.identity.account_tokens import AccountToken
-from equabot_broker.kube.api import Json, KubeApi, KubeFault
+from equabot_broker.kube.api import ApiObject, KubeApi, KubeFault
 from equabot_broker.ports import Clock
 
 _log: Final = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class KeysOfApi:
             raise KeysUnread(f"the API server names no issuer at {_DISCOVERY}: configure it")
         return Published(issuer=issuer, keys=keys)
 
-    async def _read(self, path: str) -> Json:
+    async def _read(self, path: str) -> ApiObject:
         try:
             return await self._api.get(path, timeout=_ANSWERS_WITHIN)
         except KubeFault as fault:

@@ -8,7 +8,7 @@ from typing import Final
 
 from equabot_broker.domain.errors import IdentityUnchecked, Unidentified
 from equabot_broker.identity.account_tokens import AccountToken, account_of
-from equabot_broker.kube.api import Json, KubeApi, KubeFault
+from equabot_broker.kube.api import ApiObject, KubeApi, KubeFault
 
 _PATH: Final = "/apis/authentication.k8s.io/v1/tokenreviews"
 _AT_ONCE: Final = 16
@@ -41,14 +41,14 @@ class TokenReviews:
             return self._found(answer)
         raise unchecked
 
-    def _asked(self, said: AccountToken) -> Json:
+    def _asked(self, said: AccountToken) -> ApiObject:
         return {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenReview",
             "spec": {"token": said.token.reveal(), "audiences": [self._audience]},
         }
 
-    def _found(self, answer: Json) -> str:
+    def _found(self, answer: ApiObject) -> str:
         status = answer.get("status")
         if not isinstance(status, dict) or status.get("authenticated") is not True:
             raise Unidentified(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import aiohttp
     from kubernetes.aio.client import Configuration
 
-Json = dict[str, Any]
+ApiObject = dict[str, Any]
 
 _BODY_MAX: Final = 16 * 2**20
 _LINE_MAX: Final = 8 * 2**20
@@ -35,7 +35,7 @@ class ApiRequest:
     method: str
     path: str
     params: Mapping[str, str]
-    body: Json | None = field(default=None, repr=False)
+    body: ApiObject | None = field(default=None, repr=False)
     content_type: str = "application/json"
 
     @property
@@ -88,11 +88,11 @@ class Transport:
         except TimeoutError:
             raise timed_out(request.asked, self.server, within) from None
 
-    async def read(self, response: "aiohttp.ClientResponse", asked: ApiQuestion) -> Json:
+    async def read(self, response: "aiohttp.ClientResponse", asked: ApiQuestion) -> ApiObject:
         """The answer's body, of 16 MiB at most."""
         return self._understood(await self._body(response, asked), asked)
 
-    async def lines(self, response: "aiohttp.ClientResponse", asked: ApiQuestion) -> AsyncGenerator[Json, None]:
+    async def lines(self, response: "aiohttp.ClientResponse", asked: ApiQuestion) -> AsyncGenerator[ApiObject, None]:
         """The answer's lines, of 8 MiB at most, until it ends or breaks."""
         import aiohttp  # noqa: PLC0415 - loaded with the client
 
@@ -132,7 +132,7 @@ class Transport:
         return response
 
     async def _refusal(self, response: "aiohttp.ClientResponse", asked: ApiQuestion) -> KubeFault:
-        said: Json = {}
+        said: ApiObject = {}
         with suppress(KubeFault):
             said = await self.read(response, asked)
         response.release()
@@ -153,7 +153,7 @@ class Transport:
             raise self._lost(error, asked) from None
         return bytes(body)
 
-    def _understood(self, text: bytes | bytearray, asked: ApiQuestion) -> Json:
+    def _understood(self, text: bytes | bytearray, asked: ApiQuestion) -> ApiObject:
         try:
             found = json.loads(text)
         except (ValueError, RecursionError):

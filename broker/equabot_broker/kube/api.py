@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from equabot_broker.kube._client import MOUNTED, import_client, load
 from equabot_broker.kube._faults import KubeFault, timed_out
-from equabot_broker.kube._transport import ApiRequest, Json, Transport
+from equabot_broker.kube._transport import ApiObject, ApiRequest, Transport
 
 if TYPE_CHECKING:
     import aiohttp
@@ -55,19 +55,19 @@ class KubeApi:
         """The server's URL; empty before `open`."""
         return "" if self._transport is None else self._transport.server
 
-    async def get(self, path: str, *, params: Mapping[str, str] | None = None, timeout: float = 10.0) -> Json:
+    async def get(self, path: str, *, params: Mapping[str, str] | None = None, timeout: float = 10.0) -> ApiObject:
         """An object, or a list of them."""
         return await self._call(ApiRequest("GET", path, params or {}), timeout)
 
-    async def create(self, path: str, body: Json, *, timeout: float = 10.0) -> Json:
+    async def create(self, path: str, body: ApiObject, *, timeout: float = 10.0) -> ApiObject:
         """The object as it was created. `path` is that of its kind."""
         return await self._call(ApiRequest("POST", path, {}, body), timeout)
 
-    async def replace(self, path: str, body: Json, *, timeout: float = 10.0) -> Json:
+    async def replace(self, path: str, body: ApiObject, *, timeout: float = 10.0) -> ApiObject:
         """The object as it is now. Conflict where the body's `resourceVersion` is not the present one."""
         return await self._call(ApiRequest("PUT", path, {}, body), timeout)
 
-    async def patch(self, path: str, body: Json, *, timeout: float = 10.0) -> Json:
+    async def patch(self, path: str, body: ApiObject, *, timeout: float = 10.0) -> ApiObject:
         """The object after a merge patch (RFC 7396). Conflict as with `replace`, where the body has a `resourceVersion`."""
         return await self._call(ApiRequest("PATCH", path, {}, body, _MERGE_PATCH), timeout)
 
@@ -76,7 +76,7 @@ class KubeApi:
         await self._call(ApiRequest("DELETE", path, {}), timeout)
 
     @asynccontextmanager
-    async def watch(self, path: str, params: Mapping[str, str], *, silence: float) -> AsyncIterator[AsyncIterator[Json]]:
+    async def watch(self, path: str, params: Mapping[str, str], *, silence: float) -> AsyncIterator[AsyncIterator[ApiObject]]:
         """One stream of events (`{"type": …, "object": …}`), open once the context is entered.
 
         It ends when the server ends it, when the connection breaks, or after `silence` seconds without a byte. That it ends
@@ -90,7 +90,7 @@ class KubeApi:
         finally:
             response.close()
 
-    async def _call(self, request: ApiRequest, within: float) -> Json:
+    async def _call(self, request: ApiRequest, within: float) -> ApiObject:
         transport = await self._opened()
         try:
             async with asyncio.timeout(within):
@@ -132,4 +132,4 @@ class KubeApi:
             return self._transport
 
 
-__all__ = ["Json", "KubeApi", "KubeFault"]
+__all__ = ["ApiObject", "KubeApi", "KubeFault"]

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from equabot_broker.kube._faults import ApiQuestion, malformed
-from equabot_broker.kube.api import Json, KubeApi, KubeFault
+from equabot_broker.kube.api import ApiObject, KubeApi, KubeFault
 
 _NAME_MAX: Final = 253
 _SECONDS_MAX: Final = 600
@@ -51,7 +51,7 @@ class LeaseLock:
         self._seconds = seconds
         self._time = time
         self._chance = chance
-        self._held: Json | None = None
+        self._held: ApiObject | None = None
         self._taken_at = 0.0
         self._other = ""
         self._seen = ""
@@ -128,7 +128,7 @@ class LeaseLock:
         self._taken_at = began
         return True
 
-    async def _find(self) -> Json | None:
+    async def _find(self) -> ApiObject | None:
         try:
             return self._lease(await self._api.get(f"{self._leases}/{self.name}", timeout=self._within))
         except KubeFault as fault:
@@ -136,14 +136,14 @@ class LeaseLock:
                 raise
             return None
 
-    def _lease(self, found: Json) -> Json:
+    def _lease(self, found: ApiObject) -> ApiObject:
         """The Lease. Raises KubeFault where something else answers in the server's place."""
         match found:
             case {"metadata": {"resourceVersion": str()}}:
                 return found
         raise malformed(ApiQuestion("get", "leases", self.name, self._namespace), self._api.server)
 
-    def _free(self, found: Json) -> bool:
+    def _free(self, found: ApiObject) -> bool:
         spec = _spec(found)
         holder, version = spec.get("holderIdentity") or "", found["metadata"]["resourceVersion"]
         if holder in ("", self._holder):
@@ -155,14 +155,14 @@ class LeaseLock:
         lasts = promised if isinstance(promised, int) and 0 < promised <= _SECONDS_MAX else self._seconds
         return now - self._seen_at > lasts
 
-    def _new(self, owner: Mapping[str, str] | None) -> Json:
-        metadata: Json = {"name": self.name, "namespace": self._namespace}
+    def _new(self, owner: Mapping[str, str] | None) -> ApiObject:
+        metadata: ApiObject = {"name": self.name, "namespace": self._namespace}
         metadata["labels"] = {"app.kubernetes.io/managed-by": "equabot-broker"}
         if owner is not None:
             metadata["ownerReferences"] = [dict(owner)]
         return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}
 
-    def _body(self, found: Json) -> Json:
+    def _body(self, found: ApiObject) -> ApiObject:
         """The Lease, taken by us. Everything else in it stays."""
         spec, at = _spec(found), self._micro_time()
         ours = spec.get("holderIdentity") == self._holder
@@ -186,7 +186,7 @@ class LeaseLock:
             ceiling = min(ceiling * 2, most)
 
 
-def _spec(lease: Json) -> dict[str, Any]:
+def _spec(lease: ApiObject) -> dict[str, Any]:
     found = lease.get("spec")
     return found if isinstance(found, dict) else {}
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from equabot_broker.kube._faults import ApiQuestion, KubeFault, malformed, refused
-from equabot_broker.kube.api import Json, KubeApi
+from equabot_broker.kube.api import ApiObject, KubeApi
 
 SILENCE: Final = 75.0
 """Seconds without a byte after which a stream is opened anew. A server that lives sends a bookmark about once a minute; of one
@@ -28,14 +28,14 @@ _EXPIRED: Final = frozenset({"Expired", "Gone"})
 class ObjectsListed:
     """All objects that there are. They are being watched."""
 
-    objects: tuple[Json, ...] = field(repr=False)
+    objects: tuple[ApiObject, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectPut:
     """An object, new or changed."""
 
-    object: Json = field(repr=False)
+    object: ApiObject = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +131,12 @@ class Watching:
             if 0 < barren < _BARREN_MAX:  # as behind a proxy that closes what it has opened
                 await self._pace.sleep(next(self._pace.delays()))
 
-    def _from(self, version: str) -> Json:
+    def _from(self, version: str) -> ApiObject:
         ends = int(_ENDS_AFTER * (1 + self._pace.chance()))
         follow = {"resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(ends)}
         return self._params | follow
 
-    def _read(self, raw: Json) -> tuple[ObjectPut | ObjectDeleted | None, str]:
+    def _read(self, raw: ApiObject) -> tuple[ObjectPut | ObjectDeleted | None, str]:
         """An event of the stream, and the version up to which it leads. Raises KubeFault where it is an error."""
         match raw:
             case {"type": "ERROR", "object": {"code": int(code), **told}}:
@@ -151,7 +151,7 @@ class Watching:
                     return ObjectDeleted(name), version
         raise malformed(self._asked("watch"), self._api.server)
 
-    async def _list(self) -> tuple[tuple[Json, ...], str]:
+    async def _list(self) -> tuple[tuple[ApiObject, ...], str]:
         while True:
             try:
                 objects, version = await self._pages()
@@ -164,8 +164,8 @@ class Watching:
                 await self._miss(namespace)
             return objects, version
 
-    async def _pages(self) -> tuple[tuple[Json, ...], str]:
-        objects: list[Json] = []
+    async def _pages(self) -> tuple[tuple[ApiObject, ...], str]:
+        objects: list[ApiObject] = []
         more: dict[str, str] = {}
         while True:
             page = await self._api.get(self._path(), params={**self._params, "limit": str(self._page), **more})

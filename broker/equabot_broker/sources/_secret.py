@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from equabot_broker.domain.discovery import DiscoveryRules, Texts
 from equabot_broker.domain.hygiene import ENTRIES_MAX, masked
-from equabot_broker.domain.material import SourceFault, Unit
+from equabot_broker.domain.material import ReadUnit, SourceFault
 from equabot_broker.domain.unknown_names import notes, unknown_names
 from equabot_broker.domain.untrusted_json import Malformed
 from equabot_broker.files.reading import Unreadable
@@ -21,11 +21,10 @@ KIND: Final = "kubernetes"
 
 _DOTENV: Final = ".env"
 
-Found = Unit | str
 """A unit, or why it cannot be used."""
 
 
-def read_secret(thing: Mapping[str, Any], *, rules: DiscoveryRules, source: str) -> Found:
+def read_secret(thing: Mapping[str, Any], *, rules: DiscoveryRules, source: str) -> ReadUnit:
     """The unit of a Secret, whose `metadata.name` is sure to be there. Its type does not matter, nor do keys that mean nothing.
 
     One that was chosen and holds no credential has a fault that says so.

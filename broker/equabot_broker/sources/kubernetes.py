@@ -15,12 +15,12 @@ from typing import Final
 
 from equabot_broker.domain.backoff import delays
 from equabot_broker.domain.discovery import DiscoveryRules
-from equabot_broker.domain.material import SourceEvent, SourceUnavailable, Unit, UnitChanged, UnitRemoved, UnitsListed
+from equabot_broker.domain.material import ReadUnit, SourceEvent, SourceUnavailable, Unit, UnitChanged, UnitRemoved, UnitsListed
 from equabot_broker.domain.remedies import LABEL
 from equabot_broker.kube import watching
 from equabot_broker.kube.api import KubeApi
 from equabot_broker.ports import Clock
-from equabot_broker.sources._secret import KIND, Found, read_secret
+from equabot_broker.sources._secret import KIND, read_secret
 
 _PACE: Final = {"base": 0.5, "cap": 15.0}
 _SAID_MAX: Final = 3
@@ -195,7 +195,7 @@ class _Feed:
     label: str
     params: Mapping[str, str]
     name: str = ""
-    found: dict[str, Found] = field(default_factory=dict)
+    found: dict[str, ReadUnit] = field(default_factory=dict)
     fault: str = ""
     answered: bool = False
 

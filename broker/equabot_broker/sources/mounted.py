@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from equabot_broker.domain.discovery import DiscoveryRules
-from equabot_broker.domain.material import SourceEvent, SourceUnavailable, Unit, UnitChanged, UnitRemoved, UnitsListed
+from equabot_broker.domain.material import ReadUnit, SourceEvent, SourceUnavailable, Unit, UnitChanged, UnitRemoved, UnitsListed
 from equabot_broker.domain.unknown_names import notes, unknown_names
 from equabot_broker.domain.untrusted_json import Malformed
 from equabot_broker.files.confined import Folder, open_root, open_within
@@ -27,9 +27,6 @@ KIND: Final = "mounted"
 _ROOT: Final = ""
 _WATCHED: Final = frozenset({".env", "..data", *FILES})
 _NOBODYS: Final = frozenset({"lost+found"})
-
-Found = Unit | str
-"""A unit, or why it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +51,12 @@ class Mounted:
         self._watch = watch
         self._seen = False
         self._down = ""
-        self._found: dict[str, Found] = {}
+        self._found: dict[str, ReadUnit] = {}
         self._touched: set[str] = set()
 
     async def events(self) -> AsyncGenerator[SourceEvent, None]:
         """What the directory holds, and then what changes: one event an exchange, however much it touched."""
-        served: dict[str, Found] | None = None
+        served: dict[str, ReadUnit] | None = None
         fault = ""
         async with aclosing(self._watch.rounds(self._read)) as rounds:
             async for changes in rounds:
@@ -76,7 +73,7 @@ class Mounted:
         """Reads all of it again."""
         self._watch.ask()
 
-    def _event(self, served: dict[str, Found] | None, touched: set[str]) -> SourceEvent | None:
+    def _event(self, served: dict[str, ReadUnit] | None, touched: set[str]) -> SourceEvent | None:
         changed = [] if served is None else [name for name in touched if self._found.get(name) != served.get(name)]
         if served is not None and not changed:
             return None
@@ -128,7 +125,7 @@ class Mounted:
             self._keep(name, unit)
         return names
 
-    def _read_contents(self, folder: Folder, data: Folder) -> tuple[dict[str, Found], set[str]]:
+    def _read_contents(self, folder: Folder, data: Folder) -> tuple[dict[str, ReadUnit], set[str]]:
         units = {_ROOT: self._read_unit(_ROOT, data)}
         names = subdirectories(folder, shown=self._path) - _NOBODYS
         if folder != data:
@@ -142,7 +139,7 @@ class Mounted:
 
     def _read_subdirectory(self, name: str) -> None:
         path = self._path / name
-        found: Found | None
+        found: ReadUnit | None
         with self._watch.interests(name):
             self._watch.path(name, path, below=self._path)
             self._listen(name, path)
@@ -170,7 +167,7 @@ class Mounted:
     def _wants(self, unit: str, key: str) -> bool:
         return self._rules.wants(key, kind=KIND, unit=unit)
 
-    def _read_unit(self, name: str, folder: Folder) -> Found:
+    def _read_unit(self, name: str, folder: Folder) -> ReadUnit:
         path = self._path / name
         try:
             bundle = read_bundle(folder, shown=path, wants=lambda key: self._wants(name, key), files=FILES)
@@ -190,7 +187,7 @@ class Mounted:
         except Exception as error:  # noqa: BLE001 - a port: the other units serve
             return f"{path} cannot be read: {incident('source', str(path), error)}"
 
-    def _keep(self, name: str, found: Found) -> None:
+    def _keep(self, name: str, found: ReadUnit) -> None:
         self._found[name] = found
         self._touched.add(name)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from equabot_broker.domain.discovery import DiscoveryRules
-from equabot_broker.domain.material import SourceEvent, SourceFault, Unit, UnitChanged, UnitRemoved, UnitsListed
+from equabot_broker.domain.material import ReadUnit, SourceEvent, SourceFault, Unit, UnitChanged, UnitRemoved, UnitsListed
 from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.auth_entries import store_unit
 from equabot_broker.ports import StoreFault
@@ -18,9 +18,6 @@ from equabot_broker.sources._watching import Changes, Watch
 from equabot_broker.telemetry.incidents import incident
 
 KIND: Final = "profile_store"
-
-Found = Unit | str
-"""A unit, or why it cannot be read."""
 
 
 class Store(Protocol):
@@ -50,11 +47,11 @@ class ProfileStores:
         self._stores = stores
         self._rules = rules
         self._watch = watch
-        self._found: dict[str, Found] = {}
+        self._found: dict[str, ReadUnit] = {}
 
     async def events(self) -> AsyncGenerator[SourceEvent, None]:
         """What the stores hold, and then every other thing that they come to hold."""
-        served: dict[str, Found] | None = None
+        served: dict[str, ReadUnit] | None = None
         async with aclosing(self._watch.rounds(self._read)) as rounds:
             async for changes in rounds:
                 event = self._event(None if changes.asked else served)
@@ -66,7 +63,7 @@ class ProfileStores:
         """Reads them again."""
         self._watch.ask()
 
-    def _event(self, served: dict[str, Found] | None) -> SourceEvent | None:
+    def _event(self, served: dict[str, ReadUnit] | None) -> SourceEvent | None:
         found = self._found
         changed = [] if served is None else [agent for agent in self._stores if found.get(agent) != served.get(agent)]
         if served is not None and not changed:

@@ -22,7 +22,7 @@ from equabot_broker.formats.annotations import MODE
 from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.bundles import FILES
 from equabot_broker.formats.secret_logins import CLAUDE_LOGIN, SecretLogins
-from equabot_broker.kube.api import Json, KubeApi, KubeFault
+from equabot_broker.kube.api import ApiObject, KubeApi, KubeFault
 from equabot_broker.kube.locking import LeaseLock, lease_name
 from equabot_broker.ports import Clock, LockedStore, StoreFault
 
@@ -121,7 +121,7 @@ class _Secret:
     name: str
     claude: str
     within: float
-    found: Json = field(default_factory=dict, repr=False)
+    found: ApiObject = field(default_factory=dict, repr=False)
     logins: SecretLogins = field(default_factory=lambda: SecretLogins({}, {}))
     document: AuthDocument = field(default_factory=AuthDocument)
 
@@ -154,7 +154,7 @@ class _Secret:
     def _path(self) -> str:
         return f"/api/v1/namespaces/{self.namespace}/secrets/{self.name}"
 
-    def _hold(self, found: Json) -> None:
+    def _hold(self, found: ApiObject) -> None:
         try:
             _ = found["metadata"]["uid"], found["metadata"]["resourceVersion"]
             values = {key: base64.b64decode(text) for key, text in (found.get("data") or {}).items() if key in FILES}
@@ -170,7 +170,7 @@ class _Secret:
             return
         raise fault
 
-    def _with(self, document: AuthDocument) -> Json:
+    def _with(self, document: AuthDocument) -> ApiObject:
         try:
             logins = self.logins.replaced(document)
         except Malformed as malformed:

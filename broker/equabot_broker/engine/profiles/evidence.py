@@ -9,7 +9,7 @@ from equabot_broker.domain.cooldowns import shifted
 from equabot_broker.domain.evidence import Evidence
 from equabot_broker.engine.timing.deadlines import Deadlines
 
-Named = tuple[str, str]
+AgentProfile = tuple[str, str]
 """An agent, and the id of a shared profile."""
 
 _NONE: Final[Mapping[str, Evidence]] = MappingProxyType({})
@@ -20,7 +20,7 @@ class AgentEvidence:
 
     def __init__(self) -> None:
         self._of: dict[str, dict[str, Evidence]] = {}
-        self._lapses: Deadlines[Named] = Deadlines()
+        self._lapses: Deadlines[AgentProfile] = Deadlines()
 
     def of(self, profile: str) -> Mapping[str, Evidence]:
         """By agent."""
@@ -43,14 +43,14 @@ class AgentEvidence:
             self._of.pop(profile, None)
         self._lapses.forget((agent, profile))
 
-    def forget_all(self, profile: str) -> list[Named]:
+    def forget_all(self, profile: str) -> list[AgentProfile]:
         """No agent has met anything with the profile. Returns whose that was."""
         pairs = [(agent, profile) for agent in self.of(profile)]
         for pair in pairs:
             self.forget(*pair)
         return pairs
 
-    def lapse(self, now: float) -> list[Named]:
+    def lapse(self, now: float) -> list[AgentProfile]:
         """Forgets what says nothing any more. Returns whose that was."""
         pairs = self._lapses.due(now)
         for pair in pairs:
