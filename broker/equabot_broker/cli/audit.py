@@ -21,10 +21,11 @@ _ABOUT: Final = """\
 Verify one log, in one file or in several files, the oldest first. For an intact log the command prints one line and exits
 with 0. If a record was changed, removed, inserted or moved, it prints the first fault, by file and line, and exits with 1.
 
-A log whose last records were removed still has an intact chain. The anchor shows the removal: the broker keeps the hash of
-the last record in <state>/audit.head, or in the file that audit.anchor names in the configuration. The command compares the
-anchor with the log if the configuration names the last FILE as audit.path, or if --anchor is given. A start of the broker at
-which the anchor was missing or did not match is a fault, too, until an operator accepts it with `equabot audit accept`.
+A log whose last records were removed still has an intact chain. The anchor shows the removal: the broker stores the hash
+of the last record there. The anchor is <state>/audit.head, or the file that audit.anchor names in the configuration. The
+command compares the anchor with the log if the configuration names the last FILE as audit.path, or if --anchor is given. A
+start of the broker at which the anchor was missing or did not match is a fault, too. It remains a fault until an operator
+accepts it with `equabot audit accept`.
 With --no-anchor, the command uses no anchor and accepts such starts. Pass --head with a hash that was noted elsewhere: the
 broker writes hashes to its own log, and this command prints one.
 """

@@ -37,8 +37,8 @@ def add_parser(subparsers: Any, **described: str) -> None:
         usage="equabot exec [options] PROVIDER|PROFILE_ID ... -- COMMAND ...",
         description="Run COMMAND with leases in its environment. The leases are renewed while COMMAND runs and revoked when it"
         " ends. Signals are forwarded to COMMAND, and its exit code is returned. If the broker has a gateway, COMMAND gets a"
-        " token for the gateway and no key: its environment has no variables of a known provider except those of its leases."
-        " With --delivery raw, COMMAND gets the key itself, which does not change: start COMMAND again after a rotation.",
+        " token for the gateway and no key. Its environment has no variables of a known provider except those of its leases."
+        " With --delivery raw, COMMAND gets the key itself. The key does not change: start COMMAND again after a rotation.",
         **described,
     )
     parser.add_argument("providers", metavar="PROVIDER|PROFILE_ID", nargs="+", help="The providers or profiles to lease.")

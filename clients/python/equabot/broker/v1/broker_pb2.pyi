@@ -246,8 +246,8 @@ class Lease(google.protobuf.message.Message):
     """The delivery of the lease: `raw` or `brokered`."""
     secret: builtins.str
     """The secret, or the lease token if the delivery is `brokered`. The broker stores only a digest
-    of a lease token. After a restart it cannot return the token of an earlier lease: `secret`,
-    `headers` and `env` are then empty, and the values that the client received first stay valid.
+    of a lease token. After a restart it cannot return the token of an earlier lease. Then
+    `secret`, `headers` and `env` are empty. The values that the client received first stay valid.
     """
     base_url: builtins.str
     """The base URL for requests, which is the gateway's if the delivery is `brokered`. It is empty if

@@ -97,8 +97,8 @@ class BrokerStub:
     """ReportOutcome reports how the provider answered, which drives cooldowns, rejection and
     failover. For a brokered lease the call records nothing, because the gateway observes the
     requests itself; only the response is of use. A failure applies to the agent that reports it.
-    For a profile that other agents can also use, the failure applies to those agents after another
-    agent or the broker has observed the same failure.
+    Other agents may use the same profile. For them the failure applies after another agent or the
+    broker observed the same failure.
     """
 
     ListProfiles: grpc.UnaryUnaryMultiCallable[
@@ -163,8 +163,8 @@ class BrokerAsyncStub:
     """ReportOutcome reports how the provider answered, which drives cooldowns, rejection and
     failover. For a brokered lease the call records nothing, because the gateway observes the
     requests itself; only the response is of use. A failure applies to the agent that reports it.
-    For a profile that other agents can also use, the failure applies to those agents after another
-    agent or the broker has observed the same failure.
+    Other agents may use the same profile. For them the failure applies after another agent or the
+    broker observed the same failure.
     """
 
     ListProfiles: grpc.aio.UnaryUnaryMultiCallable[
@@ -239,8 +239,8 @@ class BrokerServicer(metaclass=abc.ABCMeta):
         """ReportOutcome reports how the provider answered, which drives cooldowns, rejection and
         failover. For a brokered lease the call records nothing, because the gateway observes the
         requests itself; only the response is of use. A failure applies to the agent that reports it.
-        For a profile that other agents can also use, the failure applies to those agents after another
-        agent or the broker has observed the same failure.
+        Other agents may use the same profile. For them the failure applies after another agent or the
+        broker observed the same failure.
         """
 
     @abc.abstractmethod
