@@ -1,15 +1,14 @@
-"""A small agent, to see a broker work: it calls a provider's API now and then, with a credential that it never finds anywhere
-but in its lease, and shows on a page how that went. Nothing on the page or in its log is secret.
+"""A small example agent. It calls a provider's API at intervals and shows the result on a web page.
 
-The same program works with the provider's key (a `raw` lease) and behind the gateway (`brokered`): where requests go, and what
-they carry, is the lease's to say.
+The credential comes only from a lease. Neither the page nor the log contains a secret. The same program works with the
+provider's key (a `raw` lease) and with the gateway (a `brokered` lease), because the lease has the address and the headers.
 """
 
 # ruff: noqa: E402
 import signal
 import sys
 
-# The first process of a container ignores a SIGTERM that it does not handle, so this comes before imports that take time.
+# The first process of a container ignores SIGTERM unless it has a handler. This comes before the slow imports.
 for _number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(_number, lambda *_: sys.exit(0))
 
@@ -35,33 +34,33 @@ LISTEN: Final = os.environ.get("AGENT_LISTEN", "0.0.0.0:8080")
 
 @dataclass
 class Status:
-    """What the page shows."""
+    """The content of the page."""
 
     lock: Lock = field(default_factory=Lock)
     shown: dict[str, Any] = field(default_factory=lambda: {"provider": PROVIDER, "working": False, "calls": 0})
 
-    def show(self, **news: Any) -> None:
-        """Puts the news on the page, and into the log."""
+    def show(self, **changes: Any) -> None:
+        """Updates the page, and logs its content."""
         with self.lock:
-            self.shown |= {**news, "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
+            self.shown |= {**changes, "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
             print(json.dumps(self.shown), flush=True)
 
     def read(self) -> dict[str, Any]:
-        """The page."""
+        """Returns a copy of the content."""
         with self.lock:
             return dict(self.shown)
 
 
 def main() -> int:
-    """Works until it is told to end."""
+    """Calls the API until SIGTERM or SIGINT, and returns the exit code."""
     ending = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
     status = Status()
     page = serve(status)
     with equabot_client.connect() as broker:
-        # A stream behind it keeps it current: a rotated key is in hand before the next request.
-        credential = broker.credential(PROVIDER, on_rotate=lambda lease: status.show(**told(lease)))
+        # A stream keeps the credential current: the agent has a rotated key before its next request.
+        credential = broker.credential(PROVIDER, on_rotate=lambda lease: status.show(**described(lease)))
         with httpx.Client(timeout=30) as http:
             while not ending.is_set():
                 work(credential, http, status)
@@ -71,27 +70,27 @@ def main() -> int:
 
 
 def work(credential: equabot_client.Credential, http: httpx.Client, status: Status) -> None:
-    """One call of the provider's API."""
+    """Calls the provider's API once."""
     try:
         lease = credential.lease()
         if lease.delivery == "raw":
-            # Tells the broker what the provider refuses, and tries again with what it gets instead.
+            # Reports a refusal to the broker, and repeats the request with the new credential.
             carried: dict[str, Any] = {"headers": HEADERS, "auth": EquabotAuth(credential)}
         else:
-            carried = {"headers": {**HEADERS, **lease.headers}}  # the gateway sees the answers itself
+            carried = {"headers": {**HEADERS, **lease.headers}}  # the gateway observes the answers itself
         answer = http.get(f"{lease.base_url.rstrip('/')}{PATH}", **carried)
         status.show(
-            **told(credential.lease()), working=True, calls=status.read()["calls"] + 1, status=answer.status_code, error=""
+            **described(credential.lease()), working=True, calls=status.read()["calls"] + 1, status=answer.status_code, error=""
         )
     except equabot_client.EquabotError as error:
         status.show(working=False, error=f"{error.reason}: {error}")
     except httpx.HTTPError as error:
-        # There is a credential; it is the way to the provider that is not.
-        status.show(**told(lease), working=True, status=0, error=f"{type(error).__name__} at {lease.base_url}")
+        # The agent has a credential, but cannot reach the provider.
+        status.show(**described(lease), working=True, status=0, error=f"{type(error).__name__} at {lease.base_url}")
 
 
-def told(lease: equabot_client.Lease) -> dict[str, Any]:
-    """What may be known of a lease."""
+def described(lease: equabot_client.Lease) -> dict[str, Any]:
+    """Returns the parts of a lease that are not secret."""
     return {
         "profile": lease.profile,
         "version": lease.version,
@@ -102,7 +101,7 @@ def told(lease: equabot_client.Lease) -> dict[str, Any]:
 
 
 def serve(status: Status) -> ThreadingHTTPServer:
-    """The page, at any path: 200 with a lease in hand, else 503."""
+    """Serves the page at any path, with 200 while the agent has a lease, else 503."""
 
     class Page(BaseHTTPRequestHandler):
         timeout = 10
@@ -117,7 +116,7 @@ def serve(status: Status) -> ThreadingHTTPServer:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """A probe is not worth a line."""
+            """Logs nothing, because most requests are probes."""
 
     host, _, port = LISTEN.rpartition(":")
     server = ThreadingHTTPServer((host, int(port)), Page)

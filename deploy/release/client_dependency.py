@@ -1,7 +1,7 @@
-"""The broker's dependencies, for the build backend: in a clone the client is the one next to the broker.
+"""The broker's dependencies, for the build backend. In a clone, the client is the one in the clone.
 
-An index may not have the client, or may have another one under its name. A build from the sdist, which has no client next to
-it, and one with EQUABOT_RELEASE=1 require the client of the broker's own version by name.
+An index may lack the client, or have another package of that name. A build from the sdist, which has no client, requires the
+client by name, with the version of the broker. So does a build with EQUABOT_RELEASE=1.
 """
 
 import os
@@ -19,6 +19,6 @@ class ClientDependency(MetadataHookInterface):
     def update(self, metadata: dict[str, Any]) -> None:
         """Adds the client to the dependencies that pyproject.toml lists for this hook."""
         client = Path(self.root) / "clients" / "python"
-        beside = client.is_dir() and os.environ.get("EQUABOT_RELEASE") != "1"
-        required = f"equabot-client @ {client.as_uri()}" if beside else f"equabot-client=={metadata['version']}"
+        in_clone = client.is_dir() and os.environ.get("EQUABOT_RELEASE") != "1"
+        required = f"equabot-client @ {client.as_uri()}" if in_clone else f"equabot-client=={metadata['version']}"
         metadata["dependencies"] = [required, *self.config["dependencies"]]

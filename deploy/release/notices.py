@@ -1,7 +1,7 @@
-"""Prints the licences of everything that is installed in this interpreter's environment but ours: names, versions and texts.
+"""Prints the licences of all third-party packages in this interpreter's environment: names, versions and texts.
 
-Run by the interpreter of the environment that is described. Exit 1 with a line on standard error for each distribution whose
-licence cannot be named, so that a release never ships what it may not.
+Run it with the interpreter of that environment. It prints a line on standard error for each distribution whose metadata states
+no licence, and then exits with 1. A release therefore never ships such a distribution.
 """
 
 import sys
@@ -15,7 +15,7 @@ _RULE: Final = "=" * 100
 
 
 def licence(dist: Distribution) -> str:
-    """The licence that the distribution states: an SPDX expression, its classifiers or a short name. Empty: it states none."""
+    """The licence in the metadata: an SPDX expression, classifiers or a short name. Empty without any of them."""
     stated = dist.metadata.get("License-Expression") or ""
     short = (dist.metadata.get("License") or "").strip()
     classifiers = [
@@ -25,7 +25,7 @@ def licence(dist: Distribution) -> str:
 
 
 def texts(dist: Distribution) -> list[tuple[str, str]]:
-    """The licence, notice and author files that the distribution carries: name and text."""
+    """The name and the text of each licence, notice and author file in the distribution."""
     carried = [path for path in dist.files or [] if PurePosixPath(path).name.upper().startswith(_TEXTS)]
     return [(path.name, path.read_text(encoding="utf-8")) for path in sorted(carried) if path.suffix not in (".py", ".pyc")]
 
@@ -34,16 +34,16 @@ def main() -> int:
     """Prints the notices; returns the exit code."""
     shipped = sorted((d for d in distributions() if d.name not in _OURS), key=lambda d: d.name.lower())
     unnamed = [dist.name for dist in shipped if not licence(dist)]
-    print("Software of others that is part of the Equabot broker's image and wheels' dependencies, with its licences.")
+    print("Third-party software in the image of the Equabot broker and in the dependencies of its wheels, with licences.")
     for dist in shipped:
         print(f"\n{_RULE}\n{dist.name} {dist.version}: {licence(dist)}\n{_RULE}")
         carried = texts(dist)
         for name, text in carried:
             print(f"\n--- {name}\n{text.rstrip()}")
         if not carried:
-            print("\nIt carries no text of its licence. Ours, in LICENSE, is the text of Apache-2.0.")
+            print("\nThe distribution has no licence text. The LICENSE file of this project is the text of Apache-2.0.")
     for name in unnamed:
-        print(f"{name}: its metadata names no licence; look it up before it is shipped", file=sys.stderr)
+        print(f"{name}: the metadata states no licence: check the licence before the release", file=sys.stderr)
     return bool(unnamed)
 
 

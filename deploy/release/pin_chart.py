@@ -1,9 +1,9 @@
-"""Writes an image's repository, tag and digest into the chart's values, or prints the image that they name.
+"""Writes the repository, tag and digest of an image to the chart's values, or prints the image in them.
 
     pin_chart.py broker ghcr.io/example/equabot-broker v1.2.3 sha256:…
     pin_chart.py gateway
 
-A released chart names its images by digest, because anyone who can push to a registry can move a tag.
+A released chart references its images by digest, because a tag can move.
 """
 
 import re
@@ -16,7 +16,7 @@ _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def _fields(section: str) -> re.Pattern[str]:
-    """The three fields of one section's image, with whatever comments are between them."""
+    """Matches the three fields of the image of a section, with the comments between them."""
     gap = r"\n(?:    #[^\n]*\n)*"
     start = rf"(?P<head>^{section}:\n(?:(?:  [^\n]*|#[^\n]*)?\n)*?  image:{gap}"
     return re.compile(
@@ -26,7 +26,7 @@ def _fields(section: str) -> re.Pattern[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Does one of the two; returns the exit code."""
+    """Runs the command, and returns the exit code."""
     section, *given = arguments or [""]
     text = VALUES.read_text()
     found = _fields(re.escape(section)).search(text) if section else None

@@ -7,6 +7,8 @@ from argparse import ArgumentParser, _SubParsersAction
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
+from token import tok_name
+from tokenize import tokenize
 from typing import Any, Final
 from urllib.request import urlopen
 
@@ -30,6 +32,7 @@ COMMENTED: Final = sorted(
         *(ROOT / name for name in ("Makefile", "Dockerfile", ".dockerignore", "deploy/equabot.example.yaml")),
         *(ROOT / "deploy/equabot-auth-monitor", ROOT / "deploy/release/dist", ROOT / "deploy/example-agent/Dockerfile"),
         *(path for part in DEPLOYED for path in (ROOT / "deploy" / part).rglob("*")),
+        *(ROOT / "deploy").rglob("*.py"),
     )
     if path.is_file() and not {"client-locks", "assets", "secrets"} & {*path.parts}
 )
@@ -71,6 +74,17 @@ def unfinished(texts: Mapping[str, str]) -> list[str]:
         or not text.rstrip().endswith((".", ".)"))
         or any(length(re.sub(r"`[^`]*`", "CODE", sentence)) > LONGEST for sentence in END.split(text))
     ]
+
+
+def prose(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file, with their numbers; of a Python file its comments and strings."""
+    if path.suffix != ".py":
+        yield from enumerate(path.read_text().splitlines(), 1)
+        return
+    with path.open("rb") as file:
+        for token in tokenize(file.readline):
+            if tok_name[token.type] in ("COMMENT", "STRING", "FSTRING_MIDDLE"):
+                yield token.start[0], token.string
 
 
 def proto_comments(path: Path) -> Iterator[tuple[str, str]]:
@@ -205,5 +219,5 @@ def test_targets_of_make_are_sentences() -> None:
 
 @pytest.mark.parametrize("path", COMMENTED, ids=name)
 def test_comments_of_the_deployments_use_usual_words(path: Path) -> None:
-    """In the whole file, because the chart's templates also print text."""
-    assert unusual({f"{name(path)}:{number}": line for number, line in enumerate(path.read_text().splitlines(), 1)}) == []
+    """In the whole file, because the chart's templates also print text; of Python in comments and strings."""
+    assert unusual({f"{name(path)}:{number}": line for number, line in prose(path)}) == []

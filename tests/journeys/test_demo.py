@@ -20,8 +20,8 @@ def test_a_machine_without_a_key_gets_a_sample(tmp_path: Path) -> None:
     """It says so, leaves nothing behind, and shows every step."""
     done = tour(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "wrote a sample" in done.stdout
-    assert re.search(r"had the new secret after [0-9.]+ ms", done.stdout)
+    assert "created a sample key" in done.stdout
+    assert re.search(r"received the new secret after [0-9.]+ ms", done.stdout)
     assert "readiness: SERVING" in done.stdout
     assert "provider/anthropic: SERVING" in done.stdout
     assert "exit code 0" in done.stdout
@@ -36,9 +36,9 @@ def test_a_machine_with_a_key_is_shown_its_own(tmp_path: Path) -> None:
     own.write_text(f"ANTHROPIC_API_KEY={KEY}\n")
     done = tour(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "holds anthropic:dotenv" in done.stdout
+    assert "has a lease on anthropic:dotenv" in done.stdout
     assert "sk-a…esAA" in done.stdout
     assert KEY not in done.stdout
-    assert re.search(r"had the new secret after [0-9.]+ ms", done.stdout)
+    assert re.search(r"received the new secret after [0-9.]+ ms", done.stdout)
     assert own.read_text() == f"ANTHROPIC_API_KEY={KEY}\n"
     assert list(own.parent.iterdir()) == [own]
