@@ -24,10 +24,13 @@ MKDOCS = NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs
 JOBS   ?= $(shell expr $$(nproc) + 1)
 PYTEST  = $(BIN)/python -m pytest --numprocesses $(JOBS) --no-loadscope-reorder
 
+PYTHON_VERSION ?= 3.14
+OTHER_PYTHON    = build/python-$(PYTHON_VERSION)
+
 BUILD_IMAGE = docker build $(BUILD_FLAGS) $(foreach arg,BASE_IMAGE PIP_NO_INDEX,$(if $($(arg)),--build-arg $(arg)=$($(arg))))
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast check fmt proto proto-check lock image example-agent dist docs docs-serve bench clean
+.PHONY: help install run test test-fast check fmt proto proto-check lock image example-agent dist release docs docs-serve test-python bench clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +45,12 @@ test-fast: install ## Run the tests that need only Python: no Docker, no Envoy, 
 
 test: $(if $(ARGS),install,test-fast) ## Run every test tier that this machine supports, the fast ones first. ARGS= sets pytest arguments.
 	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(PYTEST) --only slow)
+
+test-python: install ## Run the fast tests on another Python, which uv finds or fetches. PYTHON_VERSION=3.14 names it.
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON_VERSION) $(OTHER_PYTHON)
+	$(BIN)/uv pip sync --quiet --python $(OTHER_PYTHON) --require-hashes requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python $(OTHER_PYTHON) --no-deps --no-build-isolation -e . -e clients/python
+	$(OTHER_PYTHON)/bin/python -m pytest -p no:cacheprovider $(or $(ARGS),--numprocesses $(JOBS) --no-loadscope-reorder --only fast)
 
 check: install proto-check ## Check lint, format, types, import contracts and stale stubs.
 	$(BIN)/ruff check
@@ -81,6 +90,9 @@ example-agent: ## Build the image of the example agent. AGENT_IMAGE=name:tag, BA
 
 dist: install $(DIST_VENV)/.locked ## Build the files of a release in dist/: wheels, sdists, chart, SBOM, notices, checksums.
 	deploy/release/dist
+
+release: install ## Set VERSION=x.y.z in every place that names the version, commit and tag. Pushes nothing.
+	deploy/release/tag $(VERSION)
 
 docs: $(DOCS_VENV)/mermaid.min.js ## Build the documentation as a site in build/site. A broken link is an error.
 	$(MKDOCS) build --strict

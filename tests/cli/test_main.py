@@ -13,6 +13,7 @@ import pytest
 from equabot_broker.cli.main import main, parse
 from tests.fakes.host import Host
 from tests.ports import free_port
+from tests.version import VERSION
 
 CANARY = "sk-ant-api03-CANARYcanaryCANARY"
 
@@ -71,7 +72,7 @@ def test_help_is_no_failure(arguments: list[str], capsys: pytest.CaptureFixture[
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     """`equabot --version`."""
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == "equabot 0.1.0\n"
+    assert capsys.readouterr().out == f"equabot {VERSION}\n"
 
 
 def test_what_stands_behind_two_dashes_belongs_to_the_command() -> None:

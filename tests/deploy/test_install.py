@@ -9,6 +9,8 @@ from typing import Final
 
 import pytest
 
+from tests.version import VERSION
+
 ROOT: Final = Path(__file__).parents[2]
 UV: Final = Path(sys.executable).with_name("uv")
 ASKED: Final = "import equabot_client, importlib.metadata as m; print(equabot_client.__name__, m.version('equabot-client'))"
@@ -39,7 +41,7 @@ def test_pip_finds_the_client_in_the_clone(clone: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", tmp_path / "env", cwd=tmp_path)
     run(tmp_path / "env/bin/pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check", ".", cwd=clone)
     assert run(tmp_path / "env/bin/equabot", "--version", cwd=tmp_path).startswith("equabot ")
-    assert run(tmp_path / "env/bin/python", "-c", ASKED, cwd=tmp_path) == "equabot_client 0.1.0\n"
+    assert run(tmp_path / "env/bin/python", "-c", ASKED, cwd=tmp_path) == f"equabot_client {VERSION}\n"
 
 
 @pytest.mark.timeout(600)
@@ -55,6 +57,6 @@ def test_the_client_installs_by_itself(clone: Path, tmp_path: Path) -> None:
     """F1: an agent's image needs the client and nothing of the broker."""
     run(UV, "venv", "--quiet", "--python", sys.executable, tmp_path / "env", cwd=tmp_path)
     run(UV, "pip", "install", "--quiet", "--python", tmp_path / "env", "./clients/python", cwd=clone)
-    assert run(tmp_path / "env/bin/python", "-c", ASKED, cwd=tmp_path) == "equabot_client 0.1.0\n"
+    assert run(tmp_path / "env/bin/python", "-c", ASKED, cwd=tmp_path) == f"equabot_client {VERSION}\n"
     listed = run(UV, "pip", "list", "--python", tmp_path / "env", cwd=tmp_path)
     assert "equabot-broker" not in listed

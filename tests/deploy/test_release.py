@@ -16,6 +16,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from tests.tiers import program, require
+from tests.version import VERSION
 
 ROOT = Path(__file__).parents[2]
 WORKFLOW = ROOT / ".github" / "workflows" / "release.yaml"
@@ -71,7 +72,7 @@ def test_the_sbom_lists_what_the_image_holds(dist: Path) -> None:
     bom: dict[str, Any] = json.loads((dist / "equabot-broker.cdx.json").read_text())
     assert bom["bomFormat"] == "CycloneDX"
     listed = {normal(each["name"]): each["version"] for each in bom["components"]}
-    ours = {"equabot-client": "0.1.0"}
+    ours = {"equabot-client": VERSION}
     assert {name: version for name, version in listed.items() if name != "equabot-broker"} == shipped() | ours
     assert [each["name"] for each in bom["components"] if not each.get("licenses")] == []
 
@@ -90,7 +91,7 @@ def test_the_archives_hold_the_product_and_no_more(dist: Path) -> None:
         tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
         assert tops <= {"equabot_broker", "equabot_client", "equabot"}
         required = re.findall(r"Requires-Dist: equabot-client.*", _metadata(wheel))
-        assert required == (["Requires-Dist: equabot-client==0.1.0"] if wheel.name.startswith("equabot_broker") else [])
+        assert required == ([f"Requires-Dist: equabot-client=={VERSION}"] if wheel.name.startswith("equabot_broker") else [])
     for archive in dist.glob("*.tar.gz"):
         with tarfile.open(archive) as opened:
             names = opened.getnames()

@@ -17,6 +17,7 @@ from equabot_broker.domain.remedies import variable
 from equabot_broker.kube.locking import lease_name
 from equabot_broker.providers.catalog import PROVIDERS
 from tests.helm.chart import CHART, EVERY, FIXTURES, NAMESPACE, config, helm, of_kind, render, secret_rules
+from tests.version import VERSION
 
 READ = ["get", "list", "watch"]
 
@@ -222,7 +223,7 @@ def test_the_notes_name_the_variables_and_what_is_not_published(tmp_path: Path) 
     notes = helm(*command).partition("NOTES:")[2]
     assert "--from-file=OPENAI_API_KEY=openai.key --from-file=GEMINI_API_KEY=google.key --from-file=LAB_KEY=lab.key" in notes
     assert "/dev/stdin" not in notes
-    assert "No registry has equabot-broker:0.1.0 or equabot-example-agent:0.1.0." in notes
+    assert f"No registry has equabot-broker:{VERSION} or equabot-example-agent:{VERSION}." in notes
     images = {"broker": {"image": {"repository": "r.example/a"}}, "application": {"image": {"repository": "r.example/b"}}}
     values.write_text(yaml.safe_dump({"config": config, **images}))
     assert "No registry" not in helm(*command).partition("NOTES:")[2]

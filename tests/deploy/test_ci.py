@@ -1,0 +1,46 @@
+"""The contributor's surroundings, read: the workflow calls targets that exist, with actions that cannot be moved."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yaml"))
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+CI = (ROOT / ".github/workflows/ci.yaml").read_text()
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_actions_are_pinned_by_commit(workflow: Path) -> None:
+    """A tag can be moved to other code, which would run with the workflow's rights. One action has one commit everywhere."""
+    used = re.findall(r"uses: (\S+?)@(\S+)", workflow.read_text())
+    assert used
+    assert [name for name, commit in used if not re.fullmatch(r"[0-9a-f]{40}", commit)] == []
+    everywhere = {found for path in WORKFLOWS for found in re.findall(r"uses: (\S+?)@(\S+)", path.read_text())}
+    assert len({name for name, _ in everywhere}) == len(everywhere)
+
+
+def test_the_workflow_calls_the_makefile_and_ci() -> None:
+    """What runs there runs on a laptop too."""
+    jobs = yaml.safe_load(CI)["jobs"]
+    commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    called = {command.split()[1] for command in commands if command.startswith("make ")}
+    assert called <= TARGETS
+    assert called >= {"check", "docs", "test-python"}
+    assert ".ci/run" in commands
+    assert jobs["python"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
+    assert "write" not in CI.replace("actions/checkout", "")
+
+
+def test_hooks_are_local() -> None:
+    """pre-commit runs the locked tools, and fetches nothing."""
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert {repo["repo"] for repo in config["repos"]} == {"local"}
+    for hook in config["repos"][0]["hooks"]:
+        assert hook["entry"].startswith(".venv/bin/")
+    assert json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())["postCreateCommand"] == "make install"
+    for template in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.y*ml"):
+        assert yaml.safe_load(template.read_text())
