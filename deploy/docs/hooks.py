@@ -37,6 +37,9 @@ OUTSIDE = {  # a file of the repository: its page in the site
 SOURCES = {uri: path for path, uri in OUTSIDE.items()}
 LINK = re.compile(r"(?P<text>\[(?:[^\[\]]|\[[^\[\]]*\])*\])\((?P<target>[^()\s]+)\)")
 FENCE = re.compile(r"(?P<indent> *)(?P<mark>`{3,})(?P<language>[\w-]*)(?P<rest>.*)")
+CELL = re.compile(r"<td>.*?</td>", re.DOTALL)
+CODE = re.compile(r"(?<=<code>)[^<]+(?=</code>)")
+BREAKS = re.compile(r"(?<=\w)[._/](?=[a-zA-Z\[])")
 FETCHED = re.compile(r"<(?:script|img|iframe|link)\b[^>]*?\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
 ITEM = re.compile(r"(?:[-*]|\d+\.) ")
 
@@ -141,7 +144,11 @@ def _link(link: re.Match[str], *, here: str, page: Page, config: MkDocsConfig, f
 
 
 def on_post_page(output: str, page: Page, **_: object) -> str:
-    """Loads Mermaid (3.5 MB) where a page has a diagram. The theme would otherwise fetch it from another host."""
+    """Loads Mermaid (3.5 MB) where a page has a diagram. The theme would otherwise fetch it from another host.
+
+    Names in tables may break after a dot, a slash or an underscore, and nowhere else. The search index is complete by now.
+    """
+    output = CELL.sub(lambda cell: CODE.sub(lambda code: BREAKS.sub(r"\g<0><wbr>", code[0]), cell[0]), output)
     if 'class="mermaid"' not in output:
         return output
     script = posixpath.relpath(MERMAID, posixpath.dirname(page.file.dest_uri) or ".")
