@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import promql_parser
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from equabot_broker.domain.profiles import State
 from equabot_broker.telemetry.events import GatewayRefused, GatewayUsed, LeaseDenied, OutcomeReported, RefreshSucceeded
 from equabot_broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot, SourceGauge
-from tests.helm.chart import FIXTURES, of_kind, render
+from tests.helm.chart import CHART, FIXTURES, of_kind, render
 
 OBJECTS: Final = FIXTURES / "pod-monitor.yaml"
 OF_THE_SCRAPE: Final = {"job", "namespace", "pod"}
@@ -144,6 +145,16 @@ def test_the_alerts_look_at_the_job_of_the_monitor(fixture: str, job: str) -> No
     names = {f"{each['metadata']['namespace']}/{each['metadata']['name']}" for each in of_kind(objects, "PodMonitor")}
     names |= {each["metadata"]["name"] for each in of_kind(objects, "Service")}
     assert job in names
+
+
+@pytest.mark.parametrize("fixture", ["pod-monitor", "service-monitor"])
+def test_alerts_lead_to_their_sections_of_the_runbook(fixture: str) -> None:
+    """Where the values name the page. tests/test_how_to.py compares the sections with the alerts."""
+    (rule,) = of_kind(render(FIXTURES / f"{fixture}.yaml"), "PrometheusRule")
+    urls = {alert["alert"]: alert["annotations"].get("runbook_url") for alert in rule["spec"]["groups"][0]["rules"]}
+    page = "https://docs.example/how-to/runbook.html" if fixture == "service-monitor" else None
+    assert urls == {name: page and f"{page}#{name.lower()}" for name in urls}
+    assert len(urls) == len(yaml.safe_load((CHART / "files/alerts.yaml").read_text()))
 
 
 def test_no_panel_lies_on_another() -> None:
