@@ -9,6 +9,9 @@ AGENT_IMAGE ?= equabot-example-agent:dev
 STUBS      := clients/python
 PROTO      := $(wildcard proto/equabot/broker/v1/*.proto)
 PROTO_VENV := .venv-proto
+BUF_VERSION := 1.75.0
+BUF        := build/buf-$(BUF_VERSION)/node_modules/.bin/buf
+AGAINST    ?= branch=main
 DIST_VENV  := .venv-dist
 DOCS_VENV  := .venv-docs
 PROTOC      = $(PROTO_VENV)/bin/python -m grpc_tools.protoc --proto_path=proto \
@@ -30,7 +33,7 @@ OTHER_PYTHON    = build/python-$(PYTHON_VERSION)
 BUILD_IMAGE = docker build $(BUILD_FLAGS) $(foreach arg,BASE_IMAGE PIP_NO_INDEX,$(if $($(arg)),--build-arg $(arg)=$($(arg))))
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast check fmt proto proto-check lock image example-agent dist release docs docs-serve test-python bench clean
+.PHONY: help install run test test-fast check fmt proto proto-check proto-lint reference lock image example-agent dist release docs docs-serve test-python bench clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +74,13 @@ proto-check: $(PROTO_VENV)/.locked
 	@$(call PROTOC,build/stubs) 2>build/stubs.log || { cat build/stubs.log; exit 1; }
 	@diff -r -x __pycache__ -x __init__.py build/stubs/equabot/broker $(STUBS)/equabot/broker \
 		|| { echo "The stubs are stale: run 'make proto' and commit them."; exit 1; }
+
+proto-lint: $(BUF) ## Check proto/ with buf, also for breaks since AGAINST=branch=main (or tag=). The first run needs npm.
+	$(BUF) lint proto
+	$(BUF) breaking proto --against '.git#$(AGAINST),subdir=proto'
+
+reference: install ## Generate docs/reference from the declarations in the code.
+	$(BIN)/python deploy/reference
 
 lock: install ## Update requirements/*.txt. LOCK_FLAGS=--upgrade selects newer versions.
 	$(LOCK) pyproject.toml --output-file requirements/runtime.txt
@@ -133,6 +143,9 @@ $(DOCS_VENV)/.locked: requirements/docs.txt
 # Mermaid draws the diagrams in the browser. It is an npm package; the site carries this copy and fetches nothing.
 $(DOCS_VENV)/mermaid.min.js: $(DOCS_VENV)/.locked deploy/docs/mermaid
 	deploy/docs/mermaid $@
+
+$(BUF):
+	npm install --silent --no-audit --no-fund --prefix build/buf-$(BUF_VERSION) @bufbuild/buf@$(BUF_VERSION)
 
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml clients/python/pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e clients/python

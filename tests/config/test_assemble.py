@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from equabot_broker.config.assemble import Surroundings, assemble
-from equabot_broker.config.document import read
+from equabot_broker.config.keys import read
 from equabot_broker.config.model import Config, ConfiguredProfile, Listen, SourceSpec
 from equabot_broker.config.reading import FaultReport
 from equabot_broker.config.values import Address

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.config.document import DOCUMENT, ConfigDocument, read
+from equabot_broker.config.document import ConfigDocument
 from equabot_broker.config.faults import ConfigurationFaults
+from equabot_broker.config.keys import DOCUMENT, read
 from equabot_broker.config.load import load
 from equabot_broker.config.model import Config
-from equabot_broker.config.reading import FaultReport, Many, Named, OneOf, Section
+from equabot_broker.config.reading import ConfigKey, FaultReport, Many, Named, OneOf, Section
 from equabot_broker.domain.secret_value import SecretValue
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,7 @@ def keys(reader: Any) -> Iterator[str]:
             for kind, inner in reader.kinds.items():
                 yield kind
                 yield from keys(inner)
-        case Many() | Named():
+        case ConfigKey() | Many() | Named():
             yield from keys(reader.of)
 
 

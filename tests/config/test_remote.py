@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from equabot_broker.config.assemble import Surroundings, assemble
-from equabot_broker.config.document import read
+from equabot_broker.config.keys import read
 from equabot_broker.config.model import CertificateListener, Config, Remote, TokenListener
 from equabot_broker.config.reading import FaultReport
 from equabot_broker.config.values import Address

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from equabot_broker.config.document import read
+from equabot_broker.config.keys import read
 from equabot_broker.config.reading import FaultReport
 from equabot_broker.config.vendors import Known
 from equabot_broker.domain.provider import EnvName, HeaderForm, Mode, Provider

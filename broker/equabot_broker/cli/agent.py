@@ -20,20 +20,28 @@ def add_parser(subparsers: Any, **described: str) -> None:
     """`agent list|suspend|resume`."""
     family = subparsers.add_parser("agent", **described).add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    _command(family, "list", list_all, "List every agent with its state, its leases and its policy.")
+    _command(family, "list", list_all, "List every agent with its state, its leases and its policy.", "agent list")
 
-    parser = _command(family, "suspend", suspend, "End the leases of an agent and refuse all its requests until it is resumed.")
+    parser = _command(
+        family,
+        "suspend",
+        suspend,
+        "End the leases of an agent and refuse all its requests until it is resumed.",
+        'agent suspend worker --reason "leaked its token"',
+    )
     parser.add_argument("name", metavar="AGENT", help="The name of the agent.")
     parser.add_argument(
         "--reason", default="", metavar="TEXT", help="The reason, for other operators; the agent does not see it."
     )
 
-    parser = _command(family, "resume", resume, "End the suspension of an agent.")
+    parser = _command(family, "resume", resume, "End the suspension of an agent.", "agent resume worker")
     parser.add_argument("name", metavar="AGENT", help="The name of the agent.")
 
 
-def _command(family: Any, name: str, run: Any, about: str) -> ArgumentParser:
-    parser: ArgumentParser = family.add_parser(name, help=about, description=about)
+def _command(family: Any, name: str, run: Any, about: str, *examples: str) -> ArgumentParser:
+    parser: ArgumentParser = family.add_parser(
+        name, help=about, description=about, examples=[f"equabot {example}" for example in examples]
+    )
     parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     add_places(parser)
     parser.set_defaults(run=run, agent=None)

@@ -1,14 +1,15 @@
 """`equabot audit`: whether the audit log is what the broker wrote, all of it, in its order; and accepting what is not known."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from equabot_broker.cli import output
 from equabot_broker.cli.arguments import add_places
 from equabot_broker.cli.connecting import admin
-from equabot_broker.cli.exits import Exit, Failure
+from equabot_broker.cli.exits import NO_EXITS, Exit, Failure
 from equabot_broker.cli.surroundings import environment
 
 if TYPE_CHECKING:
@@ -35,12 +36,19 @@ removed. The broker reports this in its log, in its metrics and in `equabot doct
 nothing. Inspect the log first: compare it with a hash that was noted elsewhere. This command then records that you accept it.
 """
 
+_VERDICTS: Final = MappingProxyType(
+    {
+        0: "The log is whole.",
+        1: "The log is not whole; the message names the first fault by file and line.",
+    }
+)
+
 
 def add_parser(subparsers: Any, **described: str) -> None:
     """`audit verify [--head HASH]… [--anchor FILE | --no-anchor] [--captured] FILE…` and `audit accept`."""
     parser: ArgumentParser = subparsers.add_parser("audit", **described)
     family = parser.add_subparsers(metavar="COMMAND", required=True)
-    verify = _command(family, "verify", "Find changes in an audit log.", _ABOUT)
+    verify = _command(family, "verify", "Find changes in an audit log.", _ABOUT, "audit verify audit.log", exits=_VERDICTS)
     verify.add_argument("files", metavar="FILE", nargs="+", help="A file of the log, the oldest first; - is standard input.")
     verify.add_argument(
         "--head",
@@ -62,15 +70,22 @@ def add_parser(subparsers: Any, **described: str) -> None:
         help="Verify the output of a container, which has other lines between the records and may lack the first records.",
     )
     verify.set_defaults(run=run)
-    accept = _command(family, "accept", "Accept an audit log that no anchor confirms.", _ACCEPTING)
+    accept = _command(family, "accept", "Accept an audit log that no anchor confirms.", _ACCEPTING, "audit accept")
     accept.set_defaults(run=run_accept)
 
 
-def _command(family: Any, name: str, about: str, description: str) -> ArgumentParser:
+def _command(
+    family: Any, name: str, about: str, description: str, example: str, *, exits: Mapping[int, str] = NO_EXITS
+) -> ArgumentParser:
     from argparse import RawDescriptionHelpFormatter  # noqa: PLC0415
 
     parser: ArgumentParser = family.add_parser(
-        name, help=about, description=description, formatter_class=RawDescriptionHelpFormatter
+        name,
+        help=about,
+        description=description,
+        formatter_class=RawDescriptionHelpFormatter,
+        examples=(f"equabot {example}",),
+        exits=exits,
     )
     add_places(parser)
     parser.set_defaults(agent=None)

@@ -1,11 +1,13 @@
 """`equabot models auth`: the credentials in an agent's store. With a broker or without one."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from equabot_broker.cli import auth_entering, auth_login, auth_order, output
 from equabot_broker.cli.arguments import add_agent, add_places
-from equabot_broker.cli.exits import Exit, Failure
+from equabot_broker.cli.exits import NO_EXITS, Exit, Failure
 from equabot_broker.cli.output import Cell, Style
 from equabot_broker.cli.storing import CommandContext, faults, strike
 from equabot_broker.cli.surroundings import now
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 _PROVIDER = "The id or an alias of the provider."
 _ABOUT = "Secrets come from a hidden prompt or from standard input, never from an argument."
 
+_NO_TERMINAL = MappingProxyType({auth_entering.NO_TERMINAL: "There is no terminal to ask at."})
+
 
 def add_parser(subparsers: Any) -> None:
     """`auth add|login|paste-token|setup-token|order|list|remove`."""
@@ -28,37 +32,67 @@ def add_parser(subparsers: Any) -> None:
     )
     family = auth.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    parser = _command(family, "add", auth_entering.add, "Store a credential, and ask for what the arguments leave out.")
+    parser = _command(
+        family,
+        "add",
+        auth_entering.add,
+        "Store a credential, and ask for what the arguments leave out.",
+        "models auth add --provider openai --method api-key < key.txt",
+    )
     parser.add_argument("--provider", metavar="P", help=_PROVIDER)
     parser.add_argument("--method", choices=auth_entering.METHODS, help="The kind of credential, or how to get it.")
     _profile_id(parser, "P:default")
     _expires_in(parser)
 
-    parser = _command(family, "login", auth_login.run, "Log in to the provider, and store the login.")
+    parser = _command(
+        family,
+        "login",
+        auth_login.run,
+        "Log in to the provider, and store the login.",
+        "models auth login --provider anthropic",
+        exits=_NO_TERMINAL,
+    )
     parser.add_argument("--provider", metavar="P", required=True, help=_PROVIDER)
     _profile_id(parser, "P:<email>, or P:default if the provider reports no email")
 
-    parser = _command(family, "paste-token", auth_entering.paste_token, "Store a token of any provider.")
+    parser = _command(
+        family,
+        "paste-token",
+        auth_entering.paste_token,
+        "Store a token of any provider.",
+        "models auth paste-token --provider anthropic --expires-in 365d < token.txt",
+    )
     parser.add_argument("--provider", metavar="P", required=True, help=_PROVIDER)
     _profile_id(parser, "P:manual")
     _expires_in(parser)
 
-    parser = _command(family, "setup-token", auth_entering.setup_token, "Run `claude setup-token` and store its token.")
+    parser = _command(
+        family,
+        "setup-token",
+        auth_entering.setup_token,
+        "Run `claude setup-token` and store its token.",
+        "models auth setup-token",
+        exits=_NO_TERMINAL,
+    )
     parser.add_argument("--provider", metavar="P", default="anthropic", help="The provider, which must be anthropic.")
     _profile_id(parser, "anthropic:default")
 
     auth_order.add_parser(family)
 
-    parser = _command(family, "list", show, "List the profiles in the store.")
+    parser = _command(family, "list", show, "List the profiles in the store.", "models auth list --agent main")
     parser.add_argument("--provider", metavar="P", help="List only the profiles of this provider.")
     parser.add_argument("--json", action="store_true", help="Print one JSON document.")
 
-    parser = _command(family, "remove", remove, "Remove a profile from the store.")
+    parser = _command(family, "remove", remove, "Remove a profile from the store.", "models auth remove openai:default")
     parser.add_argument("profile", metavar="PROFILE_ID", help="The id of the profile.")
 
 
-def _command(family: Any, name: str, run: Any, about: str) -> ArgumentParser:
-    parser: ArgumentParser = family.add_parser(name, help=about, description=f"{about} {_ABOUT}")
+def _command(
+    family: Any, name: str, run: Any, about: str, example: str, *, exits: Mapping[int, str] = NO_EXITS
+) -> ArgumentParser:
+    parser: ArgumentParser = family.add_parser(
+        name, help=about, description=f"{about} {_ABOUT}", examples=(f"equabot {example}",), exits=exits
+    )
     add_agent(parser)
     add_places(parser)
     parser.set_defaults(run=run)

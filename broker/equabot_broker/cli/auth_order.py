@@ -19,15 +19,23 @@ def add_parser(subparsers: Any) -> None:
     about = "Show or set the order in which an agent tries profiles."
     order: ArgumentParser = subparsers.add_parser("order", help=about, description=about)
     family = order.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    parser = _command(family, "get", get, "Print the stored order of the agent.")
+    parser = _command(family, "get", get, "Print the stored order of the agent.", "models auth order get --provider anthropic")
     parser.add_argument("--json", action="store_true", help="Print one JSON document.")
-    parser = _command(family, "set", put, "Try only these profiles, in this order.")
+    parser = _command(
+        family,
+        "set",
+        put,
+        "Try only these profiles, in this order.",
+        "models auth order set --provider anthropic anthropic:work anthropic:env",
+    )
     parser.add_argument("profiles", metavar="PROFILE_ID", nargs="+", help="The ids of the profiles, the first one first.")
-    _command(family, "clear", clear, "Remove the stored order of the agent.")
+    _command(family, "clear", clear, "Remove the stored order of the agent.", "models auth order clear --provider anthropic")
 
 
-def _command(family: Any, name: str, run: Any, about: str) -> ArgumentParser:
-    parser: ArgumentParser = family.add_parser(name, help=about, description=about)
+def _command(family: Any, name: str, run: Any, about: str, *examples: str) -> ArgumentParser:
+    parser: ArgumentParser = family.add_parser(
+        name, help=about, description=about, examples=[f"equabot {example}" for example in examples]
+    )
     parser.add_argument("--provider", metavar="P", required=True, help="The id or an alias of the provider.")
     add_agent(parser)
     add_places(parser)

@@ -23,6 +23,8 @@ def add_parser(subparsers: Any, **described: str) -> None:
         "check",
         help="Report every fault of a configuration, or the resulting settings.",
         description="Check a configuration. The exit code is 0 if a broker would accept the configuration, and 64 if not.",
+        examples=("equabot config check --config equabot.yaml",),
+        exits={0: "A broker would accept the configuration.", 64: "A broker would refuse the configuration."},
     )
     check.add_argument(
         "--json", action="store_true", help="Print one JSON document with the faults, the warnings and the resulting settings."

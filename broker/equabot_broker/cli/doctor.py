@@ -29,6 +29,8 @@ def add_parser(subparsers: Any, **described: str) -> None:
         "doctor",
         description="Check the stores, permissions, locks, logins, sources and the broker. The exit code is 1 if a finding is"
         " an error, else 0.",
+        examples=("equabot doctor", "equabot doctor --fix", "equabot doctor --json"),
+        exits={0: "No finding is an error.", 1: "A finding is an error."},
         **described,
     )
     parser.add_argument(

@@ -39,6 +39,12 @@ def add_parser(subparsers: Any, **described: str) -> None:
         " ends. Signals are forwarded to COMMAND, and its exit code is returned. If the broker has a gateway, COMMAND gets a"
         " token for the gateway and no key. Its environment has no variables of a known provider except those of its leases."
         " With --delivery raw, COMMAND gets the key itself. The key does not change: start COMMAND again after a rotation.",
+        examples=("equabot exec anthropic -- claude", "equabot exec openrouter --as openai -- python agent.py"),
+        exits={
+            126: "COMMAND cannot be run.",
+            127: "COMMAND does not exist.",
+            128: "And more: 128 plus the number of the signal that ended COMMAND.",
+        },
         **described,
     )
     parser.add_argument("providers", metavar="PROVIDER|PROFILE_ID", nargs="+", help="The providers or profiles to lease.")

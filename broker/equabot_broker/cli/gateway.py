@@ -17,6 +17,7 @@ def add_parser(subparsers: Any, **described: str) -> None:
         description="Print the bootstrap configuration of Envoy, which follows from the providers and the configuration. It"
         " contains no secret. A broker with a gateway writes the same to <run_dir>/gateway/envoy.yaml, with the routes in a"
         " separate file.",
+        examples=("equabot gateway config", "equabot gateway config --json"),
     )
     config.add_argument("--json", action="store_true", help="Print JSON instead of YAML.")
     add_places(config)

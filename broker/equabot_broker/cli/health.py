@@ -27,6 +27,8 @@ def add_parser(subparsers: Any, **described: str) -> None:
     parser: ArgumentParser = subparsers.add_parser(
         "health",
         description="Check the health of a service. The exit code is 0 if it serves, 1 if not, and 3 if no broker answers.",
+        examples=("equabot health", "equabot health provider/anthropic --wait 30"),
+        exits={0: "The service serves.", 1: "The service does not serve, or does not exist.", 3: "No broker answers."},
         **described,
     )
     parser.add_argument(

@@ -19,7 +19,9 @@ from equabot_broker.cli.streams import write_exactly
 
 def add_parser(subparsers: Any, **described: str) -> None:
     """`key PROVIDER|PROFILE_ID [--delivery D] [--agent A]`."""
-    parser: ArgumentParser = subparsers.add_parser("key", **described)
+    parser: ArgumentParser = subparsers.add_parser(
+        "key", examples=("equabot key anthropic", "equabot key anthropic:work --delivery raw"), **described
+    )
     parser.add_argument("what", metavar="PROVIDER|PROFILE_ID", help="The provider or the profile to lease.")
     add_delivery(parser, "the agent's first")
     add_agent(parser)

@@ -28,35 +28,52 @@ def add_parser(subparsers: Any, **described: str) -> None:
     family = subparsers.add_parser("lease", **described).add_subparsers(title="commands", metavar="COMMAND", required=True)
     what = "PROVIDER|PROFILE_ID"
 
-    parser = _command(family, "acquire", acquire, "Acquire a lease.")
+    parser = _command(family, "acquire", acquire, "Acquire a lease.", "lease acquire anthropic --ttl 15m")
     parser.add_argument("what", metavar=what, help="The provider or the profile to lease.")
     parser.add_argument("--ttl", type=duration, metavar="15m", help="The lifetime (default: the broker's).")
     add_delivery(parser, "the agent's first")
     parser.add_argument("--session", metavar="NAME", help="The conversation, in which the selected profile does not change.")
     parser.add_argument("--json", action="store_true", help="Print the whole lease as JSON, with its secret.")
 
-    parser = _command(family, "renew", renew, "Extend a lease, counted from now.")
+    parser = _command(family, "renew", renew, "Extend a lease, counted from now.", "lease renew 0198f3a2c4d1 --ttl 15m")
     parser.add_argument("id", metavar="ID", help="The id of the lease or a prefix of it (see `lease list`).")
     parser.add_argument("--ttl", type=duration, metavar="15m", help="The lifetime (default: the one first requested).")
     parser.add_argument("--json", action="store_true", help="Print the whole lease as JSON, with its secret.")
 
-    parser = _command(family, "revoke", revoke, "End a lease, or every lease of an agent, a provider or a profile.")
+    parser = _command(
+        family,
+        "revoke",
+        revoke,
+        "End a lease, or every lease of an agent, a provider or a profile.",
+        "lease revoke 0198f3a2c4d1",
+        "lease revoke --agent main --provider openai",
+    )
     parser.add_argument(
         "id", metavar="ID", nargs="?", default="", help="The id of the lease or a prefix of it (see `lease list`)."
     )
     parser.add_argument("--provider", metavar="NAME", help="End every lease of this provider.")
     parser.add_argument("--profile", metavar="PROFILE_ID", help="End every lease on this profile.")
 
-    parser = _command(family, "list", list_all, "List the active leases of every agent or of one, through the admin socket.")
+    parser = _command(
+        family,
+        "list",
+        list_all,
+        "List the active leases of every agent or of one, through the admin socket.",
+        "lease list --agent main",
+    )
     parser.add_argument("--json", action="store_true", help="Print a JSON list of leases, without secrets.")
 
-    parser = _command(family, "watch", watch, "Follow a lease until interrupted, with one line per event.")
+    parser = _command(
+        family, "watch", watch, "Follow a lease until interrupted, with one line per event.", "lease watch anthropic --json"
+    )
     parser.add_argument("what", metavar=what, help="The provider or the profile to lease.")
     parser.add_argument("--json", action="store_true", help="Print each event as JSON, with the secret of its lease.")
 
 
-def _command(family: Any, name: str, run: Any, about: str) -> ArgumentParser:
-    parser: ArgumentParser = family.add_parser(name, help=about, description=about)
+def _command(family: Any, name: str, run: Any, about: str, *examples: str) -> ArgumentParser:
+    parser: ArgumentParser = family.add_parser(
+        name, help=about, description=about, examples=[f"equabot {example}" for example in examples]
+    )
     add_agent(parser)
     add_places(parser)
     parser.set_defaults(run=run)

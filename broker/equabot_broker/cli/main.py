@@ -8,12 +8,12 @@ agent's request waits for it.
 import errno
 import sys
 from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from traceback import extract_tb
 from typing import Any, Final, NoReturn
 
-from equabot_broker.cli.exits import Exit, Failure
+from equabot_broker.cli.exits import NO_EXITS, Exit, Failure
 from equabot_broker.cli.hardening import end_first, hide_memory
 from equabot_broker.cli.output import complain
 from equabot_broker.cli.streams import flushed, settle
@@ -44,11 +44,19 @@ environment: EQUABOT_HOME, EQUABOT_CONFIG, EQUABOT_RUN_DIR, EQUABOT_BROKER_ADDRE
 
 
 class Parser(ArgumentParser):
-    """An argument parser that exits with 64 on a usage error."""
+    """An argument parser that exits with 64 on a usage error. `examples` are whole command lines. `exits` are the exit codes
+    of a command that has others than the usual ones, with their meaning. The help shows both."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, examples: Sequence[str] = (), exits: Mapping[int, str] = NO_EXITS, **options: Any) -> None:
         super().__init__(**options, add_help=False)
+        self.examples = tuple(examples)
+        self.exits = exits
         self.add_argument("-h", "--help", action="help", help="Show this help and exit.")
+
+    def format_help(self) -> str:
+        codes = [f"  {code:<3}  {meaning}" for code, meaning in sorted(self.exits.items())]
+        parts = (["exit codes:", *codes], ["examples:", *(f"  {example}" for example in self.examples)])
+        return "\n".join((super().format_help(), *("\n".join((*part, "")) for part in parts if len(part) > 1)))
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -91,19 +99,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str]) -> Namespace:
     """The arguments, with the command's `run` among them. Raises SystemExit after telling what is wrong, or the help."""
-    parser = Parser(prog="equabot", epilog=_EPILOG, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--version", action=_Version, nargs=0, help="Print the version and exit.")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     name = next((word for word in argv if not word.startswith("-")), "")
-    for command, (module, about) in _COMMANDS.items():
-        if command == name:
-            import_module(f"equabot_broker.cli.{module}").add_parser(subparsers, help=about)
-        else:
-            subparsers.add_parser(command, help=about)
+    parser = command_line(only=name)
     words, after = _split(argv) if name == "exec" else (argv, [])
     if name in _STORING:
         _refuse_secrets(words)
     return parser.parse_args(words, Namespace(verbose=0, serving=False, command=after))
+
+
+def command_line(*, only: str | None = None) -> Parser:
+    """The parser of all commands. With `only`, the others have no arguments, because their modules are not imported."""
+    parser = Parser(prog="equabot", epilog=_EPILOG, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action=_Version, nargs=0, help="Print the version and exit.")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command, (module, about) in _COMMANDS.items():
+        if only in (None, command):
+            import_module(f"equabot_broker.cli.{module}").add_parser(subparsers, help=about)
+        else:
+            subparsers.add_parser(command, help=about)
+    return parser
 
 
 def _refuse_secrets(words: Sequence[str]) -> None:

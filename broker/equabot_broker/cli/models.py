@@ -12,7 +12,16 @@ def add_parser(subparsers: Any, **described: str) -> None:
     """`models status [--check] [--json] [--plain] [--agent A] [--probe]`, and `models auth …`."""
     family = subparsers.add_parser("models", **described).add_subparsers(title="commands", metavar="COMMAND", required=True)
     about = "Show which credentials there are, when they expire, and which one is next."
-    parser: ArgumentParser = family.add_parser("status", help=about, description=about)
+    parser: ArgumentParser = family.add_parser(
+        "status",
+        help=about,
+        description=about,
+        examples=("equabot models status", "equabot models status --check --agent main"),
+        exits={
+            1: "With --check: a credential is expired, missing, invalid or rejected, or needs a login.",
+            2: "With --check: a credential is expiring.",
+        },
+    )
     parser.add_argument(
         "--check",
         action="store_true",

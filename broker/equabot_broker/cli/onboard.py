@@ -34,6 +34,7 @@ def add_parser(subparsers: Any, **described: str) -> None:
         "onboard",
         description="Store a first credential. At a terminal the command asks for it. Without a terminal, set --auth-choice and"
         " pass the secret on standard input, never as an argument.",
+        examples=("equabot onboard", "equabot onboard --auth-choice openai < key.txt"),
         **described,
     )
     parser.add_argument("--auth-choice", choices=CHOICES, help="The kind of credential to set up.")

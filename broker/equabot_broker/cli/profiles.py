@@ -20,7 +20,7 @@ def add_parser(subparsers: Any, **described: str) -> None:
         "clear",
         help=about,
         description=f"{about} A running broker applies this at once; without one, the command changes the stored state.",
-        epilog="example: equabot profile clear anthropic:work",
+        examples=("equabot profile clear anthropic:work",),
     )
     parser.add_argument("id", metavar="PROFILE_ID", help="The id of the profile.")
     parser.add_argument("--json", action="store_true", help="Print one JSON document.")

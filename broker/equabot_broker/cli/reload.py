@@ -21,6 +21,12 @@ def add_parser(subparsers: Any, **described: str) -> None:
         description="Apply the configuration as a whole, or refuse it as a whole. The exit code is 64 if the configuration has"
         " faults, and 1 if it needs a restart or cannot be applied. Leases that it still grants do not end. SIGHUP does the"
         " same.",
+        examples=("equabot reload",),
+        exits={
+            0: "The configuration is in effect.",
+            1: "The configuration needs a restart, or cannot be applied. Nothing has changed.",
+            64: "The configuration has faults, which are all listed. Nothing has changed.",
+        },
         **described,
     )
     parser.add_argument("--json", action="store_true", help="Print one JSON document.")

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any, **described: str) -> None:
     """`serve [--config F] [--run-dir D] [--gateway] [-v]`."""
-    parser: ArgumentParser = subparsers.add_parser("serve", **described)
+    parser: ArgumentParser = subparsers.add_parser(
+        "serve",
+        examples=("equabot serve", "equabot serve --config equabot.yaml --gateway"),
+        exits={64: "The configuration has faults, which are all listed."},
+        **described,
+    )
     add_places(parser)
     parser.add_argument("--gateway", action="store_true", help="Also run the gateway: Envoy as a child process of the broker.")
     parser.set_defaults(run=run, serving=True)

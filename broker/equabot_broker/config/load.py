@@ -14,8 +14,9 @@ from typing import Final
 
 from equabot_broker.config import values
 from equabot_broker.config.assemble import Surroundings, assemble
-from equabot_broker.config.document import ConfigDocument, read
+from equabot_broker.config.document import ConfigDocument
 from equabot_broker.config.faults import ConfigurationFaults, ValueRefused
+from equabot_broker.config.keys import read
 from equabot_broker.config.model import Config
 from equabot_broker.config.reading import FaultReport
 from equabot_broker.files.reading import Unreadable, read_whole

@@ -138,6 +138,23 @@ class Text(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigKey(Generic[T]):
+    """A reader, and what the reference says of its key: the meaning as a sentence, the default where the section's own value
+    does not say it, and an example. `argument` is the argument that it is for, where that differs from the key. `shown` is
+    the reader that the reference describes, where `of` is a function."""
+
+    of: Reader[T]
+    means: str
+    default: str = ""
+    example: str = ""
+    argument: str = ""
+    shown: Reader[Any] | None = None
+
+    def __call__(self, place: ConfigNode) -> T:
+        return self.of(place)
+
+
+@dataclass(frozen=True, slots=True)
 class Many(Generic[T]):
     """A list of what `of` reads, each at most once; with `some`, not an empty one."""
 
@@ -216,7 +233,7 @@ class Section(Generic[T]):
     ) -> None:
         self.build = build
         self.needs = needs
-        self.keys = {key: what if isinstance(what, tuple) else (key, what) for key, what in keys.items()}
+        self.keys = {key: _for_argument(key, what) for key, what in keys.items()}
 
     def __call__(self, place: ConfigNode) -> T:
         given: dict[str, Any] = {}
@@ -236,6 +253,12 @@ class Section(Generic[T]):
         if any(self.keys[key][0] not in given for key in self.needs):
             raise Noted
         return self.build(**given)
+
+
+def _for_argument(key: str, what: Reader[Any] | tuple[str, Reader[Any]]) -> tuple[str, Reader[Any]]:
+    if isinstance(what, tuple):
+        return what
+    return (what.argument or key if isinstance(what, ConfigKey) else key), what
 
 
 def _unknown(key: str, known: Dict[str, Any]) -> str:

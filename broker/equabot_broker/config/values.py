@@ -53,14 +53,14 @@ class Address(NamedTuple):
 
 
 def text(written: str) -> str:
-    """Any text that can be shown. No control characters, and not empty."""
+    """Text on one line. It is not empty and has no control characters."""
     if not written or not written.isprintable():
         raise ValueRefused("must be plain text on one line, and not empty")
     return written
 
 
 def request(written: str) -> str:
-    """A rule of what may be asked through the gateway."""
+    """A method and a path: `POST /v1/messages`, `GET /v1/models*`, `* /**`. `!` before it forbids the request."""
     shown = text(written)
     try:
         return rule(shown)
@@ -69,7 +69,7 @@ def request(written: str) -> str:
 
 
 def websocket(written: str) -> str:
-    """A rule of where a WebSocket may be opened, which is always asked for with GET."""
+    """A path on which a WebSocket may be opened, as `/v1/realtime`. `!` before it forbids the path."""
     made = request(written)
     if made.removeprefix("!").partition("/")[0].strip() not in ("", "GET"):
         raise ValueRefused(f"must be a path, like /v1/realtime, because a WebSocket is opened with GET, not {quote(written)}")
@@ -77,14 +77,14 @@ def websocket(written: str) -> str:
 
 
 def affix(written: str) -> str:
-    """What stands before a secret in a header; may be empty or end in a space."""
+    """The text before a secret in a header. It may be empty or end in a space."""
     if not written.isprintable():
         raise ValueRefused("must be plain text on one line")
     return written
 
 
 def path(written: str) -> str:
-    """A path. `~/` is the user's home; a relative path starts where the configuration file is."""
+    """A path. `~/` is the home directory of the broker's user. A relative path starts in the directory of the file."""
     if text(written).startswith("~") and written != "~" and not written.startswith("~/"):
         raise ValueRefused("another user's home is not looked up; write the whole path")
     return _named(written)
@@ -96,7 +96,7 @@ def socket(written: str) -> str:
 
 
 def boolean(written: str) -> bool:
-    """`true` or `false`, or YAML's other words for them."""
+    """`true` or `false`; also `yes`, `on`, `no` and `off`."""
     known = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
     if written.lower() not in known:
         raise ValueRefused(f"must be true or false, not {quote(written)}")
@@ -104,14 +104,14 @@ def boolean(written: str) -> bool:
 
 
 def count(written: str) -> int:
-    """A whole number from one to a million."""
+    """A whole number from 1 to 1000000."""
     if not re.fullmatch("[0-9]{1,7}", written) or not 1 <= int(written) <= 1_000_000:
         raise ValueRefused(f"must be a whole number from 1 to 1000000, not {quote(written)}")
     return int(written)
 
 
 def size(written: str) -> int:
-    """Bytes of `256Mi`, `1Gi`, as Kubernetes writes them."""
+    """A number of bytes, as Kubernetes writes it: `256Mi`, `1Gi`. Returns bytes."""
     found = _SIZE.fullmatch(written)
     if found is None:
         raise ValueRefused(f"{quote(written)} is not a size; write 256Mi or 1Gi")
@@ -119,7 +119,7 @@ def size(written: str) -> int:
 
 
 def memory(written: str) -> int:
-    """Bytes that Envoy can work with."""
+    """A number of bytes, as Kubernetes writes it: `256Mi`, `1Gi`. At least `128Mi`."""
     bytes_ = size(written)
     if bytes_ < LEAST_MEMORY:
         raise ValueRefused(f"{quote(written)} is less than Envoy needs; give it {LEAST_MEMORY >> 20}Mi or more")
@@ -127,7 +127,7 @@ def memory(written: str) -> int:
 
 
 def span(written: str) -> float:
-    """Seconds of `15m`, `1h30m`, `90s`, `0s`. At most 3650 days."""
+    """A duration that may be zero: `0s`, `90s`, `15m`, `1h30m`, `7d`, `500ms`. At most `3650d`. Returns seconds."""
     found = _DURATION.fullmatch(written)
     if not written or found is None:
         if re.fullmatch(r"[0-9.]+", written):
@@ -140,7 +140,7 @@ def span(written: str) -> float:
 
 
 def duration(written: str) -> float:
-    """Seconds, more than none."""
+    """A duration above zero: `90s`, `15m`, `1h30m`, `24h`, `7d`, `500ms`. At most `3650d`. Returns seconds."""
     seconds = span(written)
     if seconds <= 0:
         raise ValueRefused("must be longer than zero")
@@ -148,14 +148,14 @@ def duration(written: str) -> float:
 
 
 def hours(written: str) -> float:
-    """Seconds of a plain number of hours, as the seed's configuration has it."""
+    """A number of hours above zero, without a unit, as OpenClaw writes it. Returns seconds."""
     if not re.fullmatch(r"[0-9]{1,5}(?:\.[0-9]{1,3})?", written) or not float(written) > 0:
         raise ValueRefused(f"must be a number of hours above zero, not {quote(written)}")
     return float(written) * 3600.0
 
 
 def milliseconds(written: str) -> float:
-    """Seconds of a plain number of milliseconds, as the seed's configuration has it."""
+    """A whole number of milliseconds, without a unit, as OpenClaw writes it. Returns seconds."""
     return count(written) / 1000.0
 
 
@@ -171,7 +171,7 @@ def shown(seconds: float) -> str:
 
 
 def instant(written: str) -> float:
-    """Seconds since the epoch of an RFC 3339 instant with its offset."""
+    """An instant of RFC 3339 with its offset: `2027-01-01T00:00:00Z`. Returns seconds since 1970."""
     advice = "write an RFC 3339 instant with its offset, as 2027-01-01T00:00:00Z"
     if not _INSTANT.fullmatch(written):
         raise ValueRefused(f"{quote(written)} is no instant; {advice}")
@@ -185,7 +185,7 @@ def instant(written: str) -> float:
 
 
 def address(written: str) -> Address:
-    """`host:port`; an IPv6 host in brackets."""
+    """A host and a port: `127.0.0.1:8686`, `[::1]:8686`. Port 0 is any free port."""
     advice = "write host:port, as 127.0.0.1:8686"
     host, colon, port = written.rpartition(":")
     if not colon or not re.fullmatch("[0-9]{1,5}", port):
@@ -210,7 +210,7 @@ def _host(host: str, *, written: str, advice: str) -> str:
 
 
 def agent(written: str) -> str:
-    """An agent's name, which is also a directory."""
+    """The name of an agent: up to 63 of `a-z`, `0-9`, `-` and `_`. `admin` and `gateway` are not allowed."""
     if written in _RESERVED_AGENTS:
         raise ValueRefused(f"{written!r} is the name of the broker's own socket directory; give the agent another")
     if not _AGENT.fullmatch(written):
@@ -219,21 +219,21 @@ def agent(written: str) -> str:
 
 
 def service_account(written: str) -> str:
-    """A Kubernetes service account as `namespace/name`."""
+    """A Kubernetes service account: `namespace/name`."""
     if not _SERVICE_ACCOUNT.fullmatch(written):
         raise ValueRefused(f"{quote(written)} is no service account; write namespace/name, as agents/reviewer")
     return written
 
 
 def provider(written: str) -> str:
-    """A provider's id in any known spelling, or that of a new one."""
+    """The id or an alias of a provider: `anthropic`, `z.ai`."""
     if not _PROVIDER.fullmatch(written):
         raise ValueRefused(f"{quote(written)} is no provider id; use a-z, 0-9, -, . and _, as in anthropic or z.ai")
     return written
 
 
 def profile(written: str) -> tuple[str, str]:
-    """The provider, as written, and the name of a profile id."""
+    """The id of a profile, as provider and name: `anthropic:prod`. Returns both."""
     vendor, colon, name = written.partition(":")
     if not colon or not _PROVIDER.fullmatch(vendor) or not _PROFILE_NAME.fullmatch(name):
         raise ValueRefused(f"{quote(written)} is no profile id; write provider:name, as anthropic:prod")
@@ -249,28 +249,28 @@ def variable(written: str) -> str:
 
 
 def header(written: str) -> str:
-    """The name of an HTTP header."""
+    """The name of an HTTP header or of a WebSocket protocol."""
     if not _HEADER.fullmatch(written):
         raise ValueRefused(f"{quote(written)} is no name of a header")
     return written
 
 
 def listed_name(written: str) -> str:
-    """The name of a header or of a query parameter, or the beginning of one with `*` at its end."""
+    """The name of a header or of a query parameter. `*` at the end matches all names that begin so."""
     if not _LISTED.fullmatch(written):
         raise ValueRefused(f"{quote(written)} is not a name; write it as X-Team, or X-Team-* for all that begin so")
     return written
 
 
 def url(written: str) -> str:
-    """An http or https URL without user, query or fragment."""
+    """An http or https URL, without user, query and fragment."""
     if not _URL.fullmatch(written):
         raise ValueRefused("must be a URL as https://api.example.com/v1, without user, query or fragment")
     return written
 
 
 def identifier(written: str) -> str:
-    """An identifier that a vendor has given out: letters, digits, and what stands between them. No credential, for it shows."""
+    """An identifier that a vendor shows: letters, digits, `-`, `_`, `.` and `:`. It is not a credential."""
     if is_credential(written):
         raise ValueRefused("is a credential, and none belongs here; write the identifier that the vendor shows")
     if not _IDENTIFIER.fullmatch(written):
@@ -279,7 +279,7 @@ def identifier(written: str) -> str:
 
 
 def kube_name(written: str) -> str:
-    """The name of an object in Kubernetes, as most of them are: a DNS subdomain (RFC 1123)."""
+    """The name of a Kubernetes object: a DNS subdomain (RFC 1123)."""
     if len(written) > _KUBE_NAME_MAX or not _KUBE_NAME.fullmatch(written):
         raise ValueRefused(
             f"{quote(written)} is no name in Kubernetes; use a-z, 0-9, - and ., and a letter or digit at both ends"
@@ -294,7 +294,7 @@ def _named(written: str) -> str:
 
 
 def model(written: str) -> str:
-    """`provider/model`."""
+    """A provider and its model: `anthropic/claude-sonnet-4-5`."""
     vendor, slash, name = text(written).partition("/")
     if not slash or not name or not _PROVIDER.fullmatch(vendor):
         raise ValueRefused(f"{quote(written)} is no model; write provider/model, as anthropic/claude-sonnet-4-5")
@@ -302,7 +302,7 @@ def model(written: str) -> str:
 
 
 def rate(written: str) -> float:
-    """Acquires a second, of `20/s`, `600/m`, `1000/h`."""
+    """A number for each second, minute or hour: `20/s`, `600/m`, `1000/h`. Returns the number for each second."""
     found = _RATE.fullmatch(written)
     if found is None or int(found[1]) == 0:
         raise ValueRefused(f"{quote(written)} is no rate; write it as 20/s, 600/m or 1000/h")

@@ -53,76 +53,131 @@ class BrokerError(Exception):
 
 
 class InvalidArgument(BrokerError):
+    """A field of the request is missing, malformed or contradicts another.
+
+    Correct the field that the message names."""
+
     reason = "INVALID_ARGUMENT"
 
 
 class ProviderUnknown(BrokerError):
+    """No provider of that name is known.
+
+    Correct the name, or describe the provider under `providers` in the configuration."""
+
     reason = "PROVIDER_UNKNOWN"
 
 
 class ProfileNotFound(BrokerError):
+    """No profile of that id exists, or the agent may not use it.
+
+    Look at `equabot models status` for the ids, and at the source that held the profile."""
+
     reason = "PROFILE_NOT_FOUND"
 
 
 class NoUsableProfile(BrokerError):
+    """None of the provider's profiles can serve now. `metadata` has the reason of each candidate.
+
+    Do what the candidate's reason says. Ask again after the `RetryInfo`, where there is one."""
+
     reason = "NO_USABLE_PROFILE"
     retryable = True
 
 
 class PolicyDenied(BrokerError):
+    """The agent's policy does not allow the request.
+
+    Change `agents.<agent>` in the configuration, or ask for something that it allows."""
+
     reason = "POLICY_DENIED"
 
 
 class Unidentified(PolicyDenied):
-    """No token and no certificate came with the call, or one that does not hold. On the wire it has a code of its own."""
+    """A call over TCP came without a valid token or certificate.
+
+    Send a service account's token for the configured audience, or use a client certificate."""
 
 
 class WebsocketRefused(PolicyDenied):
-    """The request would pass, but not as the beginning of a WebSocket. Only the gateway says this."""
+    """A request that would pass asks for a WebSocket on a path where none is allowed. Only the gateway says this.
+
+    Use HTTP, or list the path in `providers.<provider>.websockets`."""
 
     reason = "WEBSOCKET_REFUSED"
 
 
 class DeliveryNotAllowed(BrokerError):
+    """The agent's policy does not allow this delivery, or no gateway runs for a brokered lease.
+
+    Ask for another delivery, change `agents.<agent>.deliveries`, or start the gateway."""
+
     reason = "DELIVERY_NOT_ALLOWED"
 
 
 class AgentSuspended(BrokerError):
-    """An operator has suspended the agent: it gets nothing until it is resumed. `metadata` names the agent."""
+    """An operator has suspended the agent: it gets nothing until it is resumed. `metadata` names the agent.
+
+    Ask the operator, who runs `equabot agent resume AGENT`."""
 
     reason = "AGENT_SUSPENDED"
 
 
 class LeaseNotFound(BrokerError):
+    """The lease was revoked, has ended or never existed.
+
+    Acquire another lease."""
+
     reason = "LEASE_NOT_FOUND"
 
 
 class LeaseExpired(BrokerError):
+    """The lease has ended.
+
+    Acquire another lease, and renew it in time."""
+
     reason = "LEASE_EXPIRED"
 
 
 class LeaseLimit(BrokerError):
+    """The agent holds as many leases as its policy allows.
+
+    Revoke a lease, wait until one ends, or raise `agents.<agent>.max_leases`."""
+
     reason = "LEASE_LIMIT"
     retryable = True
 
 
 class RateLimited(BrokerError):
+    """The agent asks more often, or has more requests under way, than its policy allows.
+
+    Wait as long as the answer says, or raise `agents.<agent>.rate`, `burst` or `max_requests`."""
+
     reason = "RATE_LIMITED"
     retryable = True
 
 
 class SourceNotSynced(BrokerError):
+    """A source was not read yet, so that the broker does not know all profiles.
+
+    Ask again in a second. If it lasts, `equabot doctor` names the source."""
+
     reason = "SOURCE_NOT_SYNCED"
     retryable = True
     soon = 1.0
 
 
 class IdentityUnchecked(SourceNotSynced):
-    """Whether a caller is who it says cannot be found out now, so it is refused for now."""
+    """The broker cannot find out now who calls, because the API server does not answer.
+
+    Ask again in a second. If it lasts, see that the broker reaches the API server."""
 
 
 class RefreshFailed(BrokerError):
-    """A login has to be refreshed first. `retry_after` is when that is tried again; None: it is due, or under way."""
+    """A login must be refreshed first, and its token endpoint did not do so yet. `retry_after` is the
+    time until the next attempt. Without it, the attempt is due, or under way.
+
+    Ask again after the `RetryInfo`. If it lasts, see that the broker reaches the token endpoint."""
 
     reason = "REFRESH_FAILED"
     retryable = True
@@ -130,11 +185,17 @@ class RefreshFailed(BrokerError):
 
 
 class ReauthRequired(BrokerError):
+    """A login can no longer be refreshed.
+
+    A person logs in again: the message has the command."""
+
     reason = "REAUTH_REQUIRED"
 
 
 class AuditUnavailable(BrokerError):
-    """`audit.fail_closed` is on, and the audit log cannot be written. Nothing was granted."""
+    """`audit.fail_closed` is on, and the audit log cannot be written. Nothing was granted.
+
+    The operator makes the log writable again: the broker's log has the reason."""
 
     reason = "AUDIT_UNAVAILABLE"
     retryable = True
@@ -142,7 +203,9 @@ class AuditUnavailable(BrokerError):
 
 
 class StateUnavailable(BrokerError):
-    """`state.db` cannot be written. What was asked is in force, and a restart would forget it."""
+    """`state.db` cannot be written. What was asked is in force, and a restart would forget it.
+
+    Free space for `state.db`, then ask again."""
 
     reason = "STATE_UNAVAILABLE"
     retryable = True
@@ -150,6 +213,10 @@ class StateUnavailable(BrokerError):
 
 
 class ShuttingDown(BrokerError):
+    """The broker is stopping.
+
+    Ask again in a second: clients connect to the next broker."""
+
     reason = "SHUTTING_DOWN"
     retryable = True
     soon = 1.0

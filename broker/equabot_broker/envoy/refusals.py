@@ -4,16 +4,26 @@ those. The contract's word for why is in a header, next to what a person reads; 
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from envoy.service.auth.v3 import external_auth_pb2 as pb
 
 from equabot_broker.domain import errors
 from equabot_broker.envoy.local_replies import REASON
 
+
+class GatewayReason(NamedTuple):
+    """A reason of the gateway's own: the HTTP status, what it means, and what to do."""
+
+    status: int
+    means: str
+    remedy: str
+
+
 _UNAUTHENTICATED: Final = 16
 _PERMISSION_DENIED: Final = 7
-_STATUSES: Final[Mapping[type[errors.BrokerError], int]] = {
+STATUSES: Final[Mapping[type[errors.BrokerError], int]] = {
     errors.LeaseNotFound: 401,
     errors.LeaseExpired: 401,
     errors.ProviderUnknown: 404,
@@ -25,6 +35,65 @@ _STATUSES: Final[Mapping[type[errors.BrokerError], int]] = {
     errors.ShuttingDown: 503,
 }
 """The others are 403: asked again, they would be answered the same."""
+GATEWAY_REASONS: Final[Mapping[str, GatewayReason]] = MappingProxyType(
+    {
+        "TOKEN_MISSING": GatewayReason(
+            401, "No header holds a lease token.", "Send the lease token in the header of the provider's key."
+        ),
+        "TOKEN_IN_QUERY": GatewayReason(
+            401,
+            "The query holds a token or a key, or has a parameter that is named like one.",
+            "Send the lease token in a header.",
+        ),
+        "TWO_CREDENTIALS": GatewayReason(401, "Two headers hold different credentials.", "Send the lease token alone."),
+        "KEY_REFUSED": GatewayReason(
+            401,
+            "A header or a WebSocket protocol holds a credential that is not the lease token, for example the provider's key.",
+            "Send the lease token alone.",
+        ),
+        "BROWSER_REFUSED": GatewayReason(
+            403, "A page in a browser made the request.", "Send requests from a program: the gateway serves no pages."
+        ),
+        "HOST_REFUSED": GatewayReason(
+            403,
+            "The request's host is not a name of the gateway.",
+            "Use the base URL of the lease, or set `gateway.url` in the configuration.",
+        ),
+        "FORWARDED_REFUSED": GatewayReason(
+            403, "A proxy sent the request.", "Connect the agent to the gateway without another proxy."
+        ),
+        "PRIVATE_ADDRESS": GatewayReason(
+            403,
+            "The provider's host name leads to this machine or to a private network.",
+            "If that is wanted, set `providers.<provider>.base_url`. Else look at the name server.",
+        ),
+        "RELOADING": GatewayReason(503, "The gateway takes over another address of the provider.", "Ask again in a second."),
+        "OVERLOADED": GatewayReason(
+            503, "Too many requests are under way in the gateway.", "Ask again in a second, or raise `gateway.memory`."
+        ),
+        "BROKER_UNAVAILABLE": GatewayReason(
+            503,
+            "The broker does not answer the gateway, and nothing passes without the broker.",
+            "Ask again in five seconds. If it lasts, see whether the broker runs.",
+        ),
+        "UPSTREAM_UNREACHABLE": GatewayReason(
+            503,
+            "The provider was not reached, could not prove its identity, or broke off.",
+            "Ask again in a second. If it lasts, see that the gateway reaches the provider.",
+        ),
+        "UPSTREAM_TIMEOUT": GatewayReason(
+            504,
+            "The provider sent nothing for `gateway.idle_timeout`.",
+            "Ask again, or raise `gateway.idle_timeout`.",
+        ),
+        "NOT_SEARCHABLE": GatewayReason(
+            502,
+            "`gateway.scrub` is on, and the answer is compressed although the request did not ask for that.",
+            "Ask the provider for plain answers, or turn `gateway.scrub` off.",
+        ),
+    }
+)
+"""The reasons that only the gateway gives, next to those of `domain.errors`."""
 _WORDS: Final = {
     "messages": {
         401: "authentication_error",
@@ -83,7 +152,7 @@ class RequestRefused(Exception):
 def refusal_of(error: errors.BrokerError) -> RequestRefused:
     """What the engine refused."""
     return RequestRefused(
-        _STATUSES.get(type(error), 403),
+        STATUSES.get(type(error), 403),
         error.reason,
         error.message,
         retry_after=error.wait,

@@ -86,6 +86,11 @@ def refusal(error: Exception) -> StatusRefusal | None:
     return None
 
 
+def code_of(kind: type[errors.BrokerError]) -> StatusCode:
+    """The code that a kind of refusal has on the wire."""
+    return CODES.get(kind) or _NARROWER.get(kind, StatusCode.UNKNOWN)
+
+
 def internal(incident: str) -> StatusRefusal:
     """For an error nobody meant to raise: all that the outside learns is where to look."""
     return StatusRefusal(StatusCode.INTERNAL, f"internal error: the broker's log tells more under incident {incident}")
@@ -93,8 +98,7 @@ def internal(incident: str) -> StatusRefusal:
 
 def explained(error: errors.BrokerError) -> StatusRefusal:
     """The refusal that a refusal of ours comes to."""
-    kind = type(error)
-    code = CODES.get(kind) or _NARROWER.get(kind, StatusCode.UNKNOWN)
+    code = code_of(type(error))
     message = _cut(error.message, _MESSAGE_BYTES)
     status = Status(code=code.value[0], message=message)
     status.details.add().Pack(ErrorInfo(domain=DOMAIN, reason=error.reason, metadata=_bounded(error.metadata)))

@@ -44,7 +44,7 @@ class Exposition:
             _log.warning("a scrape failed: the event loop did not answer within %g s", _WITHIN)
             raise
         registry = CollectorRegistry()
-        registry.register(_Readings(self._version, snapshot, tallies))
+        registry.register(OwnMetrics(self._version, snapshot, tallies))
         registry.register(self._process)
         encode, kind = choose_encoder(scrape.accept)
         body = encode(registry)
@@ -53,7 +53,7 @@ class Exposition:
         return (f"Content-Type: {kind}",), body
 
 
-class _Readings(Collector):
+class OwnMetrics(Collector):
     """The broker's own metrics, as they were read."""
 
     def __init__(self, version: str, snapshot: Snapshot, tallies: Tallies) -> None:

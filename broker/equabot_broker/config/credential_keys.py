@@ -1,0 +1,291 @@
+"""The keys of the configuration that are about credentials: sources, profiles, their order, and variables."""
+
+from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final
+
+from equabot_broker.config import values
+from equabot_broker.config.document import AuthSection, EnvSection, ProfileSection
+from equabot_broker.config.key_readers import BOOLEAN, DURATION, HOURS, KUBE_NAME, MODE, PATH, PROFILE, PROVIDER, TEXT, VARIABLE
+from equabot_broker.config.model import ConfiguredProfile, ShellEnv
+from equabot_broker.config.reading import ConfigKey, ConfigNode, Many, Named, OneOf, Section, Text, under
+from equabot_broker.config.vendors import EXCHANGE_FIELDS, TOKEN_TYPES
+from equabot_broker.domain.cooldowns import CooldownOptions
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.formats.tool_logins import TOOLS
+
+_NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
+_PLACES: Final = {
+    "claude_cli": "~/.claude/.credentials.json",
+    "codex_cli": "~/.codex/auth.json",
+    "qwen_cli": "~/.qwen/oauth_creds.json",
+}
+
+
+def _tool(kind: str) -> ConfigKey[Any]:
+    return ConfigKey(
+        Section(
+            dict[str, Any],
+            {
+                "path": ConfigKey(PATH, "The file of the login.", default=_PLACES[kind], example=_PLACES[kind]),
+                "refresh": ConfigKey(
+                    BOOLEAN,
+                    "Whether the broker refreshes the login and writes the new tokens into the tool's file. Use it only if the"
+                    " tool itself is not used: two programs that refresh one login end it.",
+                    default="false",
+                    example="true",
+                ),
+            },
+        ),
+        f"The login of another command-line tool, from its file (`{kind}`).",
+    )
+
+
+SOURCES: Final = Many(
+    OneOf(
+        {
+            "env": ConfigKey(
+                Section(dict[str, Any], {}), "The broker's own environment. `<NAME>_FILE` names a file with the value."
+            ),
+            "dotenv": ConfigKey(
+                Section(
+                    dict[str, Any],
+                    {"path": ConfigKey(PATH, "The file.", default="$EQUABOT_HOME/.env", example="~/.equabot/.env")},
+                ),
+                "One `.env` file.",
+            ),
+            "mounted": ConfigKey(
+                Section(
+                    dict[str, Any],
+                    {"path": ConfigKey(PATH, "The directory.", default="/run/secrets/equabot", example="/run/secrets/team")},
+                ),
+                "A directory with one file a key, named like the variable. A subdirectory is a Secret of its own.",
+            ),
+            "profile_store": ConfigKey(Section(dict[str, Any], {}), "The agents' stores, `auth-profiles.json`."),
+            **{tool: _tool(tool) for tool in TOOLS},
+            "kubernetes": ConfigKey(
+                Section(
+                    dict[str, Any],
+                    {
+                        "selector": ConfigKey(
+                            TEXT,
+                            "The labels of the Secrets that are followed.",
+                            default="equabot.dev/credential=true; with names, none",
+                            example='"equabot.dev/credential=true"',
+                        ),
+                        "namespace": ConfigKey(
+                            KUBE_NAME,
+                            "The namespace of the Secrets.",
+                            default="the pod's own, or that of the kubeconfig",
+                            example="agents",
+                        ),
+                        "names": ConfigKey(
+                            Many(KUBE_NAME, some=True),
+                            "Secrets by name, each in a request of its own.",
+                            default="none",
+                            example="[llm]",
+                        ),
+                        "kubeconfig": ConfigKey(
+                            PATH,
+                            "The kubeconfig with which the broker reaches the API server.",
+                            default="the pod's own service account",
+                            example="~/.kube/config",
+                        ),
+                    },
+                ),
+                "Secrets of Kubernetes, followed through the API.",
+            ),
+        }
+    ),
+    some=True,
+)
+_FROM: Final = OneOf(
+    {
+        "env": ConfigKey(VARIABLE, "The variable of the broker's environment.", default="none", example="MY_BATCH_KEY"),
+        "dotenv": ConfigKey(VARIABLE, "The variable in the `.env` file.", default="none", example="HOME_KEY"),
+        "mounted": ConfigKey(
+            Section(
+                dict[str, Any],
+                {
+                    "dir": ConfigKey(TEXT, "The subdirectory.", default="the mounted directory itself", example="llm"),
+                    "key": ConfigKey(TEXT, "The name of the file.", default="required", example="ANTHROPIC_API_KEY"),
+                },
+                needs=("key",),
+            ),
+            "A file of a mounted directory.",
+        ),
+        "kubernetes": ConfigKey(
+            Section(
+                dict[str, Any],
+                {
+                    "secret": ConfigKey(KUBE_NAME, "The name of the Secret.", default="required", example="llm"),
+                    "key": ConfigKey(TEXT, "The key of its data.", default="required", example="ANTHROPIC_API_KEY"),
+                },
+                needs=("secret", "key"),
+            ),
+            "A key of a Kubernetes Secret.",
+        ),
+    }
+)
+_WIF: Final = Section(
+    dict[str, str],
+    {
+        "token_file": ConfigKey(
+            PATH,
+            "The file with the workload's identity token. It is read for each exchange.",
+            default="required",
+            example="/run/secrets/workload/anthropic/token",
+        ),
+        "subject_token_type": ConfigKey(
+            Text(partial(values.word, TOKEN_TYPES)), "The kind of the token, at OpenAI.", default="jwt", example="id_token"
+        ),
+        **{
+            name: ConfigKey(
+                Text(values.identifier),
+                f"The provider's {name.removesuffix('_id').replace('_', ' ')}, by its id. The reference of"
+                " providers says which fields a provider needs.",
+                default="none",
+                example="abc_01",
+            )
+            for name in EXCHANGE_FIELDS
+        },
+    },
+    needs=("token_file",),
+)
+PROFILES: Final = Named(
+    values.profile,
+    Section(
+        ProfileSection,
+        {
+            "from": ConfigKey(
+                _FROM, "Where the profile's value is. Without it, profiles are found by name.", argument="origin"
+            ),
+            "mode": ConfigKey(MODE, "What the credential is.", default="by the variable's name", example="api_key"),
+            "expires_at": ConfigKey(
+                Text(values.instant),
+                "When the credential ends. It counts for the present value, and not for a later one.",
+                default="what the credential says",
+                example="2027-01-01T00:00:00Z",
+            ),
+            "alias": ConfigKey(TEXT, "A short name. It is checked and kept; nothing uses it yet.", example="prod"),
+            "wif": ConfigKey(_WIF, "The workload identity that is exchanged for the credential."),
+        },
+    ),
+)
+_COOLDOWNS: Final = Section(
+    CooldownOptions,
+    {
+        "billing_backoff": ConfigKey(
+            DURATION,
+            "How long a billing failure that comes again after its first cooldown disables a profile. It doubles each time.",
+            example="5h",
+        ),
+        "billing_backoff_by_provider": ConfigKey(
+            Named(values.provider, DURATION),
+            "The same for one provider.",
+            default="billing_backoff",
+            example="{openrouter: 1h}",
+        ),
+        "billing_max": ConfigKey(DURATION, "The longest time for which a billing failure disables a profile.", example="24h"),
+        "failure_window": ConfigKey(
+            DURATION, "After so long without a failure, failures are counted from zero.", example="24h"
+        ),
+        "retry_after_max": ConfigKey(DURATION, "The longest `retry-after` of a provider that counts.", example="24h"),
+        "billingBackoffHours": ConfigKey(
+            HOURS, "`billing_backoff` as OpenClaw writes it.", default="none", example="5", argument="billing_backoff"
+        ),
+        "billingBackoffHoursByProvider": ConfigKey(
+            Named(values.provider, HOURS),
+            "`billing_backoff_by_provider` as OpenClaw writes it.",
+            default="none",
+            example="{openai: 2.5}",
+            argument="billing_backoff_by_provider",
+        ),
+        "billingMaxHours": ConfigKey(
+            HOURS, "`billing_max` as OpenClaw writes it.", default="none", example="24", argument="billing_max"
+        ),
+        "failureWindowHours": ConfigKey(
+            HOURS, "`failure_window` as OpenClaw writes it.", default="none", example="24", argument="failure_window"
+        ),
+    },
+)
+AUTH: Final = Section(
+    AuthSection,
+    {
+        "order": ConfigKey(
+            Named(values.provider, Many(PROFILE, some=True)),
+            "The profiles that are tried, in this order, and no other.",
+            default="by mode, the least recently used first",
+            example='{anthropic: ["anthropic:prod", "anthropic:env"]}',
+        ),
+        "cooldowns": ConfigKey(_COOLDOWNS, "What failures cost."),
+        "probe": ConfigKey(
+            BOOLEAN, "Whether the broker may send a provider a small request to check a credential.", example="false"
+        ),
+        "profiles": ConfigKey(
+            Named(
+                values.profile,
+                Section(
+                    ConfiguredProfile,
+                    {
+                        "provider": ConfigKey(PROVIDER, "The provider, which must agree with the id.", example="anthropic"),
+                        "mode": ConfigKey(
+                            MODE, "The mode, as OpenClaw has it. It is checked and kept.", default="none", example="oauth"
+                        ),
+                        "email": ConfigKey(TEXT, "The account's address. It is checked and kept.", example="me@example.com"),
+                    },
+                ),
+            ),
+            "Profiles as OpenClaw's configuration lists them.",
+        ),
+    },
+)
+ENV: Final = Section(
+    dict[str, Any],
+    {
+        "vars": ConfigKey(
+            Named(values.variable, Text(SecretValue)),
+            "Values of variables that the environment lacks. `env.<variable>` is the same.",
+            default="none",
+            example="{ACME_REGION: eu}",
+            argument="variables",
+        ),
+        "shellEnv": ConfigKey(
+            Section(
+                ShellEnv,
+                {
+                    "enabled": ConfigKey(
+                        BOOLEAN, "Whether a login shell is asked for variables that hold credentials.", example="true"
+                    ),
+                    "timeout": ConfigKey(DURATION, "How long the broker waits for the shell.", example="15s"),
+                    "timeoutMs": ConfigKey(
+                        Text(values.milliseconds),
+                        "`timeout` as OpenClaw writes it.",
+                        default="none",
+                        example="15000",
+                        argument="timeout",
+                    ),
+                },
+            ),
+            "Variables of a login shell.",
+            argument="shell",
+        ),
+    },
+)
+
+
+def environment(place: ConfigNode) -> EnvSection:
+    """The `env` section, as OpenClaw has it: variables as keys or under `vars`, next to `shellEnv`."""
+    given: dict[str, Any] = {"variables": _NOTHING}
+    variables: dict[str, SecretValue] = {}
+    for key, child in place.pairs():
+        with child.refusing():
+            if key in ENV.keys:
+                argument, reader = ENV.keys[key]
+                given[argument] = reader(child)
+            else:
+                variables[values.variable(key)] = SecretValue(child.text())
+    for name in sorted(variables.keys() & given["variables"].keys()):
+        place.report.refuse(under(place.path, name), "is under vars as well; keep one")
+    return EnvSection(**{**given, "variables": MappingProxyType({**given["variables"], **variables})})
