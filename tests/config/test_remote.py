@@ -152,7 +152,7 @@ NO_ACCOUNTS = "agents: {main: {service_accounts: [reviewer, a/B, a/b], certifica
                 "2: agents.main.service_accounts[1]: 'a/B' is no service account; write namespace/name, as agents/reviewer",
             ],
         ),
-        (for_tokens("validate: x"), [f"1: {AT}.service_accounts.validate: 'x' is none of token_review, published_keys"]),
+        (for_tokens("validate: x"), [f"1: {AT}.service_accounts.validate: 'x' is not one of token_review, published_keys"]),
     ],
 )
 def test_what_does_not_go_together_is_refused_with_what_would(text: str, faults: list[str]) -> None:

@@ -36,7 +36,7 @@ def logins(args: Namespace, config: "Config") -> Iterator[Problem]:
     running = any(report.broker for report in reports)
     if not running:
         message, _, do = closed_to(config.listen.admin or config.run_dir / "admin" / "broker.sock").partition(": ")
-        message = message or "no broker answers: what follows was read without one"
+        message = message or "no broker answers: doctor read the sources without it"
         yield problem(Severity.INFO, config.run_dir, message, do or "equabot serve")
         yield from (Problem(found) for found in of_suspensions(here.suspensions))
     yield from _sources(here, findings)

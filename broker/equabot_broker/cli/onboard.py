@@ -68,7 +68,7 @@ def run(args: Namespace) -> int:
         auth_entering.setup_token(_of_anthropic(args))
     elif choice == "token":
         auth_entering.paste_token(_of_anthropic(args))
-    output.say("`equabot models status` tells what there is, `equabot doctor` what is wrong, `equabot serve` runs the broker.")
+    output.say("`equabot models status` shows credentials, `equabot doctor` finds problems, `equabot serve` runs the broker.")
     return Exit.DONE
 
 

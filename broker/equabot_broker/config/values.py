@@ -312,7 +312,7 @@ def rate(written: str) -> float:
 def word(known: Iterable[str], written: str) -> str:
     """One of a closed list of words."""
     if written not in known:
-        raise ValueRefused(f"{quote(written)} is none of {', '.join(known)}")
+        raise ValueRefused(f"{quote(written)} is not one of {', '.join(known)}")
     return written
 
 
