@@ -54,6 +54,17 @@ def test_an_agent_that_is_not_configured_is_not_a_missing_broker(home: Path) -> 
     assert "no broker" not in done.stderr
 
 
+def test_without_main_an_agent_has_to_be_named(home: Path) -> None:
+    """F13: who names no agent means `main`; where that is not configured, starting a broker does not help."""
+    (home / ".equabot").mkdir()
+    (home / ".equabot" / "equabot.yaml").write_text("agents: {claude: {providers: [anthropic]}}\n")
+    done = run(home, "key", "anthropic")
+    assert done.returncode == 64
+    assert "no agent is named, and agent 'main' is not configured: the configured agents are claude" in done.stderr
+    assert "Name one with --agent" in done.stderr
+    assert "no broker" not in done.stderr
+
+
 @pytest.mark.parametrize("words", [("key", "anthropic"), ("lease", "list"), ("doctor",), ("models", "status")])
 def test_another_users_broker_is_said_with_a_way_that_works(home: Path, words: tuple[str, ...]) -> None:
     """F8: whose it is, and that this user may run its own, on other ports; reports go on without it."""

@@ -67,6 +67,7 @@ def test_config_check_as_json(host: Host) -> None:
     found = answer(done)
     assert done.code == host.run("config", "check").code == 64
     assert (found["valid"], found["effective"], found["warnings"]) == (False, None, [])
+    assert found["file"] == str(host.home / "equabot.yaml")
     assert [list(fault) for fault in found["faults"]] == [["where", "path", "message"]] * 2
 
 

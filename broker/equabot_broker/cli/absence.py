@@ -10,6 +10,7 @@ from equabot_broker.cli.arguments import configuration
 from equabot_broker.cli.exits import Exit, Failure
 from equabot_broker.cli.surroundings import environment
 from equabot_broker.domain.known_names import no_agent
+from equabot_broker.domain.policies import MAIN
 
 if TYPE_CHECKING:
     from equabot_broker.config.model import Config
@@ -67,12 +68,18 @@ def _owner(step: Path) -> int | None:
 
 
 def _unknown_agent(args: Namespace, socket: Path) -> str:
-    """An agent that is named and not configured has no socket, whether or not a broker runs: that is no missing broker."""
-    agent = getattr(args, "agent", None)
+    """An agent that is not configured has no socket, whether or not a broker runs: that is no missing broker. Who names no
+    agent means `main`."""
     config: Config | None = None
     with suppress(Failure):
         config = configuration(args)
-    if not agent or config is None or agent in config.policies.agents:
+    if config is None:
         return ""
+    of_main = config.run_dir / MAIN / "broker.sock"
+    agent = getattr(args, "agent", None) or (MAIN if socket == of_main else "")
+    if not agent or agent in config.policies.agents:
+        return ""
+    if not getattr(args, "agent", None):
+        return f"no agent is named, and {no_agent(agent, config.policies.agents)}. Name one with --agent"
     file = config.file or config.home / "equabot.yaml"
     return f"{no_agent(agent, config.policies.agents)}. Agents are configured in {file}; without that there is no {socket}"

@@ -43,14 +43,14 @@ def run(args: Namespace) -> int:
         config = load(config_path=args.config, run_dir=args.run_dir, environ=environment())
     except ConfigurationFaults as refused:
         if args.json:
-            output.report(_document(None, [asdict(fault) for fault in refused.faults], []))
+            output.report(_document(None, [asdict(fault) for fault in refused.faults], [], file=refused.file))
         else:
             for fault in refused.faults:
                 output.fault(str(fault))
         return Exit.USAGE
     warnings = [*_warnings(config), *_around(config)]
     if args.json:
-        output.report(_document(config, [], [plain(warning) for warning in warnings]))
+        output.report(_document(config, [], [plain(warning) for warning in warnings], file=str(config.file or "")))
         return Exit.DONE
     output.say(f"{config.file}: sound" if config.file else "no configuration file: every default applies")
     output.table(_summary(config), indent=2)
@@ -60,11 +60,13 @@ def run(args: Namespace) -> int:
     return Exit.DONE
 
 
-def _document(config: "Config | None", faults: list[dict[str, Any]], warnings: list[dict[str, str]]) -> dict[str, Any]:
+def _document(
+    config: "Config | None", faults: list[dict[str, Any]], warnings: list[dict[str, str]], *, file: str
+) -> dict[str, Any]:
     """The answer for programs; `effective` is null for a configuration that is refused."""
     return {
         "valid": config is not None,
-        "file": str(config.file) if config is not None and config.file else None,
+        "file": file or None,
         "faults": faults,
         "warnings": warnings,
         "effective": None if config is None else _effective(config),

@@ -84,5 +84,6 @@ def _brokered_without_gateway(config: "Config") -> Iterator[Problem]:
         return
     for agent, policy in config.policies.agents.items():
         if tuple(policy.deliveries) == (Delivery.BROKERED,):
-            message = "may have brokered leases alone, and the broker runs no gateway: it gets no lease"
-            yield problem(Severity.WARNING, f"agent {agent}", message, "equabot serve --gateway, or add raw to its deliveries")
+            message = "may have only brokered leases, and gateway.mode is off: it gets a lease only from `serve --gateway`"
+            do = "set gateway.mode to child, start with `equabot serve --gateway`, or add raw to its deliveries"
+            yield problem(Severity.WARNING, f"agent {agent}", message, do)

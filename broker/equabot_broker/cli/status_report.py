@@ -56,11 +56,13 @@ class StatusReport:
         return sorted({profile.provider for profile in self.profiles} | set(self.in_use()))
 
     def in_use(self) -> list[str]:
-        """The providers that matter: those of the configured models and the required ones; where neither is configured, every
-        provider that has a profile."""
+        """The providers that matter to the agent: those of the configured models and the required ones, as far as its policy
+        allows them. Where none of these is configured or allowed, every provider that has a profile."""
         models = (self.config.models.default, *self.config.models.fallbacks)
         named = {model.partition("/")[0] for model in models if model} | set(self.config.required)
         known = {self.config.catalog.normalise(name) or name for name in named}
+        policy = self.config.policies.agents.get(self.agent)
+        known = {provider for provider in known if policy is None or policy.allows_provider(provider)}
         return sorted(known or {profile.provider for profile in self.profiles})
 
     def missing(self) -> list[str]:

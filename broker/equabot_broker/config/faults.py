@@ -36,10 +36,12 @@ class ConfigFault:
 
 
 class ConfigurationFaults(Exception):
-    """A configuration that is refused, whole. `str` is every fault on a line of its own."""
+    """A configuration that is refused, whole. `str` is every fault on a line of its own. `file` is
+    the file that was read; empty where there was none."""
 
-    def __init__(self, faults: Iterable[ConfigFault]) -> None:
+    def __init__(self, faults: Iterable[ConfigFault], *, file: str = "") -> None:
         self.faults = tuple(faults)
+        self.file = file
         super().__init__(self.faults)
 
     def __str__(self) -> str:

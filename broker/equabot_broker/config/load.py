@@ -60,7 +60,7 @@ def load(
     )
     config = assemble(document or ConfigDocument(), around, report)
     if faults := report.faults():
-        raise ConfigurationFaults(faults)
+        raise ConfigurationFaults(faults, file="" if content is None else report.file)
     return config if content is None else replace(config, revision=_revision(content))
 
 
