@@ -140,14 +140,19 @@ def _same(found: "Finding", fault: SourceFault) -> bool:
 
 
 def _brokers(findings: "Sequence[Finding]", here: "Survey", reports: Sequence[StatusReport]) -> Iterator[Problem]:
-    """What the running broker finds: of its own (state, audit log, callers), and of sources where they look different to it. Of
-    profiles the reports tell, in its words as well."""
+    """What the running broker finds: of its own (state, audit log, callers), of sources where they look different to it, and of
+    profiles what neither the reports nor the sources here say. A source that is slow may not have been read here."""
     wrong = [fault for source in here.sources for fault in (*source.faults(), *source.notes())]
     sources = {fault.where for fault in wrong} | {one.name for one in here.sources}
-    described = {profile.id for report in reports for profile in report.profiles}
-    described |= {provider for report in reports for provider in report.unserved()}
+    unserved = {provider for report in reports for provider in report.unserved()}
+    reasons = {(profile.id, profile.reason) for report in reports for profile in report.profiles}
+    profiles = {profile_id for profile_id, _ in reasons}
+    seen = {held.profile.doubt for held in here.material.held.values()} | {hides(shadow) for shadow in here.shadowed}
     for found in findings:
-        if found.subject not in described and not any(_same(found, fault) for fault in wrong):
+        reported = found.message.partition(":")[0] in set(State) or (found.subject, found.message) in reasons
+        if found.subject in unserved or (found.subject in profiles and (reported or found.message in seen)):
+            continue
+        if not any(_same(found, fault) for fault in wrong):
             subject = f"{found.subject} (the broker's)" if found.subject in sources else found.subject
             yield problem(Severity(found.severity), subject, found.message, found.remedy)
 
