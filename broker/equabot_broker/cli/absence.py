@@ -34,7 +34,7 @@ def absence(address: str, args: Namespace, *, remedy: str) -> Failure:
 
 
 def closed_to(socket: Path) -> str:
-    """Whether a broker of another user is there, and what its user and this one can do. Empty: there is none that is seen."""
+    """That the socket belongs to another user's broker, and what each user can do. Empty: no such socket is seen."""
     step = _closed_step(socket)
     if step is None:
         return ""

@@ -1,4 +1,4 @@
-"""`equabot doctor`: everything that is wrong, with the command that mends it; `--fix` does what is safe by itself."""
+"""`equabot doctor`: everything that is wrong, with the command that fixes it; `--fix` runs those that are safe."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
@@ -72,7 +72,7 @@ def run(args: Namespace) -> int:
 
 @dataclass(slots=True)
 class _Done:
-    """What `--fix` and `--accept-restored` did and could not do, which is said at once where nobody asked for JSON."""
+    """What `--fix` and `--accept-restored` did and could not do. Without `--json` each step is reported at once."""
 
     silent: bool = False
     fixed: list[str] = field(default_factory=list)
@@ -118,7 +118,7 @@ def _accept(config: "Config", done: _Done) -> None:
 
 
 def _mend(problems: Sequence[Problem], done: _Done) -> bool:
-    """Mends what can be, and says what was done. Whether anything was."""
+    """Fixes what can be fixed, and reports it. Returns whether anything was."""
     before = len(done.fixed)
     for found in problems:
         if found.fix is None:

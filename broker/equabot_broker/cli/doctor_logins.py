@@ -147,9 +147,10 @@ def _brokers(findings: "Sequence[Finding]", here: "Survey", reports: Sequence[St
     unserved = {provider for report in reports for provider in report.unserved()}
     reasons = {(profile.id, profile.reason) for report in reports for profile in report.profiles}
     profiles = {profile_id for profile_id, _ in reasons}
+    states = {state.value for state in State}
     seen = {held.profile.doubt for held in here.material.held.values()} | {hides(shadow) for shadow in here.shadowed}
     for found in findings:
-        reported = found.message.partition(":")[0] in set(State) or (found.subject, found.message) in reasons
+        reported = found.message.partition(":")[0] in states or (found.subject, found.message) in reasons
         if found.subject in unserved or (found.subject in profiles and (reported or found.message in seen)):
             continue
         if not any(_same(found, fault) for fault in wrong):
