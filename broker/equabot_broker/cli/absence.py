@@ -11,6 +11,7 @@ from equabot_broker.cli.exits import Exit, Failure
 from equabot_broker.cli.surroundings import environment
 from equabot_broker.domain.known_names import no_agent
 from equabot_broker.domain.policies import MAIN
+from equabot_broker.files.ownership import owner_of
 
 if TYPE_CHECKING:
     from equabot_broker.config.model import Config
@@ -38,7 +39,7 @@ def closed_to(socket: Path) -> str:
     step = _closed_step(socket)
     if step is None:
         return ""
-    owner = _owner(step)
+    owner = owner_of(step)
     if owner == os.geteuid():
         return f"{socket} cannot be opened, because {step} is closed to its own user: chmod u+rwx {step}"
     do = f"use it as that user (sudo -u '#{owner}' equabot …)" if owner is not None else "use it as its user"
@@ -58,13 +59,6 @@ def _closed_step(socket: Path) -> Path | None:
         except OSError:
             return None
     return None if os.access(socket, os.W_OK) else socket
-
-
-def _owner(step: Path) -> int | None:
-    try:
-        return step.stat().st_uid
-    except OSError:
-        return None
 
 
 def _unknown_agent(args: Namespace, socket: Path) -> str:

@@ -12,6 +12,7 @@ from equabot_broker.cli.surroundings import environment
 from equabot_broker.domain.findings import Severity
 from equabot_broker.domain.policies import Delivery
 from equabot_broker.envoy.options import GatewayMode
+from equabot_broker.files.ownership import owner_of
 
 if TYPE_CHECKING:
     from equabot_broker.config.model import Config
@@ -46,7 +47,7 @@ def unreachable(config: "Config") -> Iterator[Problem]:
         if number == errno.ENAMETOOLONG:
             yield problem(Severity.ERROR, path, "has a part that is longer than a name may be", "correct the path")
             continue
-        owner = _owner(step)
+        owner = owner_of(step)
         whose = f", which belongs to user {owner}" if owner not in (None, os.geteuid()) else ""
         message = f"cannot be reached: user {os.geteuid()} may not enter {step}{whose}"
         do = f"chmod o+x {step}, or choose another place (EQUABOT_HOME, HOME, --run-dir, the path of the source)"
@@ -61,13 +62,6 @@ def _stopped(path: Path) -> tuple[Path | None, int]:
         except OSError as error:
             return (step.parent, error.errno or 0) if error.errno in (errno.EACCES, errno.ENAMETOOLONG) else (None, 0)
     return None, 0
-
-
-def _owner(path: Path) -> int | None:
-    try:
-        return path.stat().st_uid
-    except OSError:
-        return None
 
 
 def _seal_key(config: "Config") -> Iterator[Problem]:

@@ -89,6 +89,14 @@ def in_container() -> bool:
     return any(os.path.lexists(mark) for mark in _MARKS) or any(os.path.ismount(file) for file in _MOUNTED)
 
 
+def owner_of(path: Path) -> int | None:
+    """The id of the user whose file it is; None where that cannot be seen."""
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return None
+
+
 def _is_volume(path: Path, found: os.stat_result) -> bool:
     """Root mounted it into this container, as a kubelet does with an emptyDir on disk (mode 2777). Its modes keep no one apart:
     who else may write there is decided by which containers it is mounted into."""
