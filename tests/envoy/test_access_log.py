@@ -171,6 +171,29 @@ async def test_a_reset_after_the_agent_has_gone_is_the_agents(engine: Engine, st
     assert cooling(engine) == 0
 
 
+@pytest.mark.parametrize("flag", ["downstream_connection_termination", "downstream_remote_reset"])
+@pytest.mark.parametrize(
+    ("status", "arrived", "headers", "outcome"),
+    [
+        (401, True, {}, "auth"),
+        (429, True, {"retry-after": "7"}, "rate_limit"),
+        (200, True, {}, None),
+        (403, True, {"x-equabot-reason": "AGENT_SUSPENDED"}, None),
+        (429, False, {"x-equabot-reason": "OVERLOADED"}, None),
+        (0, True, {}, None),
+    ],
+)
+async def test_the_vendors_status_counts_although_the_agent_left_before_the_end(
+    engine: Engine, stub: Any, flag: str, *, status: int, arrived: bool, headers: dict[str, str], outcome: str | None
+) -> None:
+    """Otherwise an agent that reads only the head of a refusal would keep the refused key in use for all agents."""
+    one = entry(engine, status, flag=flag, details="downstream_remote_disconnect", headers=headers)
+    if arrived:
+        one.common_properties.time_to_first_upstream_rx_byte.FromMilliseconds(3)
+    await told(stub, one)
+    assert [event.outcome for event in heard(engine, OutcomeReported)] == ([] if outcome is None else [outcome])
+
+
 @pytest.mark.parametrize("damage", ["version", "missing", "method"])
 async def test_an_entry_that_makes_no_sense_is_skipped(engine: Engine, stub: Any, damage: str) -> None:
     """And counted, and the next one is heard."""

@@ -15,7 +15,7 @@ from equabot_client import admin
 from tests.fakes.token_endpoint import TokenEndpoint
 from tests.fakes.upstream import Answer, Upstream, refused
 from tests.gateway.conftest import MakeGateway
-from tests.gateway.running import TWO_KEYS, Gateway
+from tests.gateway.running import HELLO, MESSAGES, TWO_KEYS, Gateway
 from tests.journeys.running import KEY, OTHER_KEY
 
 ORDER = {"order": {"anthropic": ["anthropic:dotenv", "anthropic:dotenv-second"]}}
@@ -41,6 +41,35 @@ def test_the_next_request_goes_to_the_next_profile(make_gateway: MakeGateway, ve
     assert [request.secret() for request in vendor.received] == [KEY, *[OTHER_KEY] * 3]
     assert [used["status"] for used in gateway.events("used")][:1] == [bad.status]
     assert [moved["profile"] for moved in gateway.events("moved")] == ["anthropic:dotenv-second"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(refused(401), id="401"),
+        pytest.param(refused(429, retry_after="60"), id="429"),
+        pytest.param(refused(429), id="429 without a wait"),
+    ],
+)
+def test_a_refusal_counts_although_the_agent_reads_only_its_head(
+    make_gateway: MakeGateway, vendor: Upstream, bad: Answer
+) -> None:
+    """The body has not ended when the agent disconnects."""
+    gateway = make_gateway(dotenv=TWO_KEYS, auth=ORDER).start()
+    end = threading.Event()
+    vendor.verdicts[KEY] = Answer(bad.status, bad.headers, chunks=[b"{", end, b"}"])
+    token = gateway.lease().secret.reveal()
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)
+    headers = {"content-type": "application/json", "x-api-key": token}
+    connection.request("POST", MESSAGES, body=json.dumps(HELLO), headers=headers)
+    answer = connection.getresponse()
+    answer.close()
+    connection.close()
+    assert answer.status == bad.status
+    gateway.wait_answered(1)
+    end.set()
+    assert gateway.ask(token).status == 200
+    assert vendor.received[-1].secret() == OTHER_KEY
 
 
 def test_where_there_is_no_other_profile_the_vendor_is_asked_again(make_gateway: MakeGateway, vendor: Upstream) -> None:

@@ -231,7 +231,7 @@ def test_what_is_under_way_on_a_deleted_profile_is_cut(make_gateway: MakeGateway
 
 
 def test_a_refused_websocket_counts(make_gateway: MakeGateway, vendor: Upstream) -> None:
-    """C8: a 429 of the handshake; the next one is made with the next key."""
+    """C8: a 429 of the handshake; the next one is made with the next key. The client disconnects at the status line."""
     second = "sk-proj-" + "second00" * 12
     gateway = make_gateway(dotenv=f"{DOTENV}OPENAI_API_KEY_SECOND={second}\n").start()
     bearer = f"Bearer {gateway.lease('openai').secret.reveal()}"

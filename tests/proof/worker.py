@@ -213,7 +213,8 @@ class Phased:
 class Endpoint(HttpTokenEndpoint):
     """The real one, with fault points around the call and in the middle of it.
 
-    Each request has a name, and `gave_up` lists those whose time ran out: what the endpoint wrote for them reached no one.
+    Each request has a name. `gave_up` lists the requests whose time ran out before the whole answer was read: the endpoint
+    wrote more than arrived. A refusal of which only the status arrived is one of them.
     """
 
     def __init__(self, doom: Doom, chance: random.Random, *, gave_up: Path, within: float = WITHIN) -> None:
@@ -231,11 +232,17 @@ class Endpoint(HttpTokenEndpoint):
         answer = await super().ask(replace(request, headers={**request.headers, "x-asked": name}))
         if end is not None:
             end.cancel()  # it was quick: next time, then
-        if isinstance(answer, RefreshFailure) and answer.blame is Blame.UNCERTAIN and time.monotonic() - began >= self._lasts:
+        if _is_incomplete(answer) and time.monotonic() - began >= self._lasts:
             with self._gave_up.open("a") as file:
                 file.write(f"{name}\n")
         self._doom.at("answered")
         return answer
+
+
+def _is_incomplete(answer: TokenAnswer | RefreshFailure) -> bool:
+    if isinstance(answer, RefreshFailure):
+        return answer.blame is Blame.UNCERTAIN
+    return answer.status >= 400 and not answer.body
 
 
 async def work(world: World, *, slot: int, notes: Notes, doom: Doom, seed: int) -> None:

@@ -11,6 +11,7 @@ from envoy.service.accesslog.v3 import als_pb2 as pb
 from equabot_broker.domain.answers import ProviderAnswer, wait
 from equabot_broker.engine.leases.gateway_access import GatewayAccess, RequestNames
 from equabot_broker.envoy.authorize import ACCOUNT, MODEL
+from equabot_broker.envoy.local_replies import REASON
 from equabot_broker.envoy.waits import NAMESPACE
 from equabot_broker.ports import Clock
 from equabot_broker.rpc.calls import Call, Service
@@ -97,7 +98,7 @@ def _answer(entry: accesslog_pb2.HTTPAccessLogEntry, *, now: float) -> ProviderA
     lasted = common.duration if common.HasField("duration") else common.time_to_last_downstream_tx_byte
     return ProviderAnswer(
         status=response.response_code.value,
-        ours=response.response_code_details not in _FROM_THE_VENDOR,
+        ours=not _is_the_vendors(common, response),
         failed=_failed(common),
         retry_after=wait(_said(common) or response.response_headers, now=now),
         began=common.start_time.seconds + common.start_time.nanos / 1e9,
@@ -113,12 +114,23 @@ def _said(common: accesslog_pb2.AccessLogCommon) -> Mapping[str, str]:
     return {name: value.string_value for name, value in told[NAMESPACE].fields.items()} if NAMESPACE in told else {}
 
 
+def _is_the_vendors(common: accesslog_pb2.AccessLogCommon, response: accesslog_pb2.HTTPResponseProperties) -> bool:
+    """Whether the status is the vendor's. Where the agent disconnected before the answer's end, Envoy's details name only that.
+    The vendor's head had arrived by then if a byte of it had, and if the gateway did not replace it with a reply of its own."""
+    if response.response_code_details in _FROM_THE_VENDOR:
+        return True
+    arrived = common.HasField("time_to_first_upstream_rx_byte") and REASON not in response.response_headers
+    return arrived and _agent_is_gone(common)
+
+
+def _agent_is_gone(common: accesslog_pb2.AccessLogCommon) -> bool:
+    return common.HasField("response_flags") and any(getattr(common.response_flags, flag) for flag in _GONE)
+
+
 def _failed(common: accesslog_pb2.AccessLogCommon) -> bool:
-    if not common.HasField("response_flags"):
+    if not common.HasField("response_flags") or _agent_is_gone(common):
         return False
     flags = common.response_flags
-    if any(getattr(flags, flag) for flag in _GONE):
-        return False
     # Whoever has not sent all of a request waits for himself.
     waited = flags.stream_idle_timeout and common.HasField("time_to_last_rx_byte")
     return waited or any(getattr(flags, flag) for flag in _FAILURES)

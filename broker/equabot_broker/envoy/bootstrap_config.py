@@ -151,7 +151,7 @@ def _access_log(expression: str, **buffer: Any) -> Json:
             "transport_api_version": "V3",
             **buffer,
         },
-        additional_response_headers_to_log=["retry-after", "retry-after-ms"],
+        additional_response_headers_to_log=["retry-after", "retry-after-ms", REASON],
     )
     cel = named(
         "envoy.access_loggers.extension_filters.cel",
