@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from pages import literal, names, page, sentence, table
 
-from equabot_broker.config import values
 from equabot_broker.config.keys import DOCUMENT
-from equabot_broker.config.reading import ConfigKey, Many, Named, OneOf, Section, Text
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.schema import values
+from equabot_broker.schema.reading import ConfigKey, Many, Named, OneOf, Section, Text
 
 ABOUT: Final = """\
 The configuration is the file `$EQUABOT_HOME/equabot.yaml`. Every key may be left out, and an unknown key is refused.
@@ -154,7 +154,7 @@ def _written(value: Any, reader: Any) -> str:
 
 
 def _types() -> str:
-    """The functions of `config.values` that tables use, each with what its docstring says."""
+    """The functions of `schema.values` that tables use, each with what its docstring says."""
     used: dict[str, str] = {}
     for row in _below(DOCUMENT, ""):
         for parse in _parsers(row.key):

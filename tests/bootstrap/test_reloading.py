@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from equabot_broker.bootstrap.beside import beside
 from equabot_broker.bootstrap.engine import Engine
 from equabot_broker.config.changes import changes, needs_restart
-from equabot_broker.config.faults import ConfigurationFaults
 from equabot_broker.config.gateway import gateway_of
 from equabot_broker.config.load import load
 from equabot_broker.config.model import Config
@@ -23,6 +22,7 @@ from equabot_broker.domain.errors import BrokerError
 from equabot_broker.engine.leases.messages import LeaseRequest
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.envoy.bootstrap_config import routes_config
+from equabot_broker.schema.faults import ConfigurationFaults
 from equabot_broker.telemetry.events import Events
 from tests.fakes.state import MemoryStateStore
 

@@ -8,8 +8,6 @@ import pytest
 from equabot_broker.config.assemble import Surroundings, assemble
 from equabot_broker.config.keys import read
 from equabot_broker.config.model import Config, ConfiguredProfile, Listen, SourceSpec
-from equabot_broker.config.reading import FaultReport
-from equabot_broker.config.values import Address
 from equabot_broker.domain.cooldowns import CooldownOptions
 from equabot_broker.domain.discovery import Override, ValueLocation
 from equabot_broker.domain.leases import LeaseOptions
@@ -17,6 +15,8 @@ from equabot_broker.domain.policies import AgentPolicy, Delivery
 from equabot_broker.domain.profiles import FOREIGN_LOGINS
 from equabot_broker.domain.provider import Mode
 from equabot_broker.providers import PROVIDERS
+from equabot_broker.schema.reading import FaultReport
+from equabot_broker.schema.values import Address
 
 
 def around(**told: Any) -> Surroundings:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.config.faults import ConfigFault, ConfigurationFaults
 from equabot_broker.config.load import _default_run_dir, load
-from equabot_broker.config.values import Address
+from equabot_broker.schema.faults import ConfigFault, ConfigurationFaults
+from equabot_broker.schema.values import Address
 
 CANARY = "sk-ant-api03-CANARYcanary0123456789"
 

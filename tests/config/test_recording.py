@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.config.faults import ValueRefused
 from equabot_broker.config.recording import migrated, with_profile, without_profile
-from equabot_broker.config.tree import Listing, Mapping, Node, Scalar, parse
+from equabot_broker.schema.faults import ValueRefused
+from equabot_broker.schema.tree import Listing, Mapping, Node, Scalar, parse
 
 ENTRY = '"anthropic:manual": {provider: anthropic, mode: token}'
 

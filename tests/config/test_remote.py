@@ -7,10 +7,10 @@ import pytest
 from equabot_broker.config.assemble import Surroundings, assemble
 from equabot_broker.config.keys import read
 from equabot_broker.config.model import CertificateListener, Config, Remote, TokenListener
-from equabot_broker.config.reading import FaultReport
-from equabot_broker.config.values import Address
 from equabot_broker.domain.callers import Callers
 from equabot_broker.domain.policies import AgentPolicy
+from equabot_broker.schema.reading import FaultReport
+from equabot_broker.schema.values import Address
 
 AGENTS = "agents: {main: {service_accounts: [a/b], certificates: [x]}}\n"
 FILES = "certificate: tls/tls.crt, key: /k"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.config.faults import ConfigurationFaults
 from equabot_broker.config.load import load
 from equabot_broker.oauth.workload import Workload
 from equabot_broker.providers import PROVIDERS
+from equabot_broker.schema.faults import ConfigurationFaults
 from tests.config.test_assemble import faults, sound
 
 ANTHROPIC = "token_file: /t/a, federation_rule_id: fdrl_1, organization_id: o-1, service_account_id: svac_1"

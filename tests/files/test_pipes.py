@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.config.faults import ConfigurationFaults
 from equabot_broker.config.load import load
 from equabot_broker.domain.errors import CannotStart
 from equabot_broker.domain.material import SourceFault, SourceUnavailable, UnitsListed
@@ -22,6 +21,7 @@ from equabot_broker.kube import _client
 from equabot_broker.kube._faults import KubeFault
 from equabot_broker.oauth.workload import Workload
 from equabot_broker.ports import Source, StoreFault
+from equabot_broker.schema.faults import ConfigurationFaults
 from equabot_broker.sources.dotenv import Dotenv, DotenvOptions
 from equabot_broker.sources.mounted import Mounted, MountedOptions
 from equabot_broker.sources.tool_login import ToolLogin, ToolLoginOptions

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.config.reading import FaultReport
 from equabot_broker.config.vendors import Known
 from equabot_broker.domain.material import SourceFault, UnitsListed
 from equabot_broker.domain.profiles import Profile
@@ -17,6 +16,7 @@ from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.oauth.refreshing import Blame, RefreshFailure
 from equabot_broker.oauth.workload import SIZE_MAX, Workload
+from equabot_broker.schema.reading import FaultReport
 from equabot_broker.sources.workload import Workloads
 from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
 from tests.fakes.following import following

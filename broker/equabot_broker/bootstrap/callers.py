@@ -3,7 +3,6 @@
 from contextlib import AsyncExitStack
 
 from equabot_broker.config.model import Remote, TokenListener
-from equabot_broker.config.values import Address
 from equabot_broker.domain.errors import CannotStart
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.identity.client_certificate import ClientCertificates
@@ -12,6 +11,7 @@ from equabot_broker.identity.server_certificate import ServerCertificate
 from equabot_broker.identity.service_account import Check, ServiceAccounts
 from equabot_broker.identity.token_review import TokenReviews
 from equabot_broker.kube.api import KubeApi, KubeFault
+from equabot_broker.schema.values import Address
 
 
 async def remote_listeners(

@@ -13,11 +13,11 @@ from equabot_broker.bootstrap.gateway import GatewayFiles
 from equabot_broker.bootstrap.listening import Servers
 from equabot_broker.bootstrap.stores import prepare_seal
 from equabot_broker.config.changes import changes, needs_restart
-from equabot_broker.config.faults import ConfigurationFaults
 from equabot_broker.config.load import revision_of
 from equabot_broker.config.model import Config
 from equabot_broker.domain.errors import CannotStart
 from equabot_broker.ports import Clock, Reloaded
+from equabot_broker.schema.faults import ConfigurationFaults
 from equabot_broker.telemetry.events import ConfigurationReloaded, Events, ReloadFailed
 
 _log = logging.getLogger("equabot.configuration")

@@ -50,8 +50,8 @@ def client(command: str) -> str | None:
 
 def duration(written: str) -> timedelta:
     """`15m`, `1h30m`. Raises ArgumentTypeError."""
-    from equabot_broker.config.faults import ValueRefused  # noqa: PLC0415
-    from equabot_broker.config.values import duration as seconds  # noqa: PLC0415
+    from equabot_broker.schema.faults import ValueRefused  # noqa: PLC0415
+    from equabot_broker.schema.values import duration as seconds  # noqa: PLC0415
 
     try:
         return timedelta(seconds=seconds(written))
@@ -62,8 +62,8 @@ def duration(written: str) -> timedelta:
 
 def configuration(args: Namespace) -> "Config":
     """The configuration that the arguments and the environment name. Raises Failure with every fault in it."""
-    from equabot_broker.config.faults import ConfigurationFaults  # noqa: PLC0415
     from equabot_broker.config.load import load  # noqa: PLC0415
+    from equabot_broker.schema.faults import ConfigurationFaults  # noqa: PLC0415
 
     try:
         return load(config_path=args.config, run_dir=args.run_dir, environ=environment())

@@ -125,8 +125,8 @@ def _anchor(args: Namespace) -> Path | None:
         return Path(args.anchor)
     if args.no_anchor or args.captured or args.files[-1] == "-":
         return None
-    from equabot_broker.config.faults import ConfigurationFaults  # noqa: PLC0415
     from equabot_broker.config.load import load  # noqa: PLC0415
+    from equabot_broker.schema.faults import ConfigurationFaults  # noqa: PLC0415
 
     try:
         config = load(config_path=args.config, run_dir=args.run_dir, environ=environment())

@@ -36,8 +36,8 @@ def add_parser(subparsers: Any, **described: str) -> None:
 def run(args: Namespace) -> int:
     """Prints a summary, or every fault on a line of its own to standard error, where warnings go as well. As JSON all of it is
     on standard output."""
-    from equabot_broker.config.faults import ConfigurationFaults  # noqa: PLC0415
     from equabot_broker.config.load import load  # noqa: PLC0415
+    from equabot_broker.schema.faults import ConfigurationFaults  # noqa: PLC0415
 
     try:
         config = load(config_path=args.config, run_dir=args.run_dir, environ=environment())

@@ -52,8 +52,8 @@ def add_parser(subparsers: Any, **described: str) -> None:
 
 def run(args: Namespace) -> int:
     """Prints the findings, the gravest first, after mending what `--fix` may."""
-    from equabot_broker.config.faults import ConfigurationFaults  # noqa: PLC0415
     from equabot_broker.config.load import load  # noqa: PLC0415
+    from equabot_broker.schema.faults import ConfigurationFaults  # noqa: PLC0415
 
     try:
         config = load(config_path=args.config, run_dir=args.run_dir, environ=environment())

@@ -65,7 +65,7 @@ class Parser(ArgumentParser):
 
 def _shown(message: str) -> str:
     """What argparse complains of, less what could be a secret: it repeats what it does not understand."""
-    from equabot_broker.config.faults import looks_secret  # noqa: PLC0415
+    from equabot_broker.schema.faults import looks_secret  # noqa: PLC0415
 
     head, unrecognized, words = message.partition("unrecognized arguments: ")
     if unrecognized:
@@ -122,7 +122,7 @@ def command_line(*, only: str | None = None) -> Parser:
 
 def _refuse_secrets(words: Sequence[str]) -> None:
     """A command that stores credentials does not take one as an argument. Raises Failure."""
-    from equabot_broker.config.faults import is_credential  # noqa: PLC0415
+    from equabot_broker.schema.faults import is_credential  # noqa: PLC0415
 
     if any(is_credential(part) for word in words for part in (word, word.partition("=")[2])):
         raise Failure(

@@ -15,9 +15,7 @@ from equabot_broker.cli import output
 from equabot_broker.cli.arguments import chosen_agent, configuration
 from equabot_broker.cli.exits import Exit, Failure
 from equabot_broker.cli.surroundings import now
-from equabot_broker.config.faults import ValueRefused, quote
 from equabot_broker.config.recording import with_profile, without_profile
-from equabot_broker.config.values import profile as parsed_profile
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.hygiene import Unclean, clean, joined
 from equabot_broker.domain.known_names import meant
@@ -29,6 +27,8 @@ from equabot_broker.files.reading import Unreadable, read_whole
 from equabot_broker.formats.auth_document import AuthDocument, with_entry
 from equabot_broker.formats.auth_entries import entry_ids, store_unit
 from equabot_broker.formats.auth_usage import usage_of, with_usage
+from equabot_broker.schema.faults import ValueRefused, quote
+from equabot_broker.schema.values import profile as parsed_profile
 from equabot_broker.storage.edited_file import Unwritable, edit_file
 
 if TYPE_CHECKING:

@@ -12,9 +12,7 @@ from typing import Any, Final
 
 from equabot_broker.config.document import AuditSection, ConfigDocument, GatewaySection
 from equabot_broker.config.model import AuditOptions, Config, ConfiguredProfile, Listen, Models, SourceSpec
-from equabot_broker.config.reading import FaultReport, under
 from equabot_broker.config.remote import IDENTITIES, remote, remote_addresses
-from equabot_broker.config.values import Address, shown
 from equabot_broker.config.vendors import Known
 from equabot_broker.config.workloads import workloads
 from equabot_broker.domain.cooldowns import CooldownOptions
@@ -26,6 +24,8 @@ from equabot_broker.domain.provider import Mode
 from equabot_broker.envoy.options import GatewayOptions
 from equabot_broker.formats.tool_logins import TOOLS
 from equabot_broker.identity.agent_socket import plan
+from equabot_broker.schema.reading import FaultReport, under
+from equabot_broker.schema.values import Address, shown
 from equabot_broker.sources.registry import KINDS
 
 _ANY: Final = "*"

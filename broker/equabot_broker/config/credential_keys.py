@@ -5,15 +5,15 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
-from equabot_broker.config import values
 from equabot_broker.config.document import AuthSection, EnvSection, ProfileSection
-from equabot_broker.config.key_readers import BOOLEAN, DURATION, HOURS, KUBE_NAME, MODE, PATH, PROFILE, PROVIDER, TEXT, VARIABLE
 from equabot_broker.config.model import ConfiguredProfile, ShellEnv
-from equabot_broker.config.reading import ConfigKey, ConfigNode, Many, Named, OneOf, Section, Text, under
 from equabot_broker.config.vendors import EXCHANGE_FIELDS, TOKEN_TYPES
 from equabot_broker.domain.cooldowns import CooldownOptions
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.formats.tool_logins import TOOLS
+from equabot_broker.schema import values
+from equabot_broker.schema.key_readers import BOOLEAN, DURATION, HOURS, KUBE_NAME, MODE, PATH, PROFILE, PROVIDER, TEXT, VARIABLE
+from equabot_broker.schema.reading import ConfigKey, ConfigNode, Many, Named, OneOf, Section, Text, under
 
 _NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 _PLACES: Final = {

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
-from equabot_broker.config import values
 from equabot_broker.config.model import ConfiguredProfile, ExpiryOptions, Models, ShellEnv
 from equabot_broker.domain.cooldowns import CooldownOptions
 from equabot_broker.domain.leases import LeaseOptions
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.envoy.options import GatewayMode
+from equabot_broker.schema import values
 
 NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 

@@ -4,7 +4,6 @@
 from functools import partial
 from typing import Any, Final
 
-from equabot_broker.config import values
 from equabot_broker.config.credential_keys import AUTH, ENV, PROFILES, SOURCES, environment
 from equabot_broker.config.document import (
     AuditSection,
@@ -12,7 +11,15 @@ from equabot_broker.config.document import (
     GatewaySection,
     SealSection,
 )
-from equabot_broker.config.key_readers import (
+from equabot_broker.config.listen_keys import LISTEN
+from equabot_broker.config.model import ExpiryOptions, Models
+from equabot_broker.config.provider_keys import PROVIDERS
+from equabot_broker.domain.leases import LeaseOptions
+from equabot_broker.domain.policies import AgentPolicy, Delivery
+from equabot_broker.envoy.options import LEAST_MEMORY, GatewayMode, GatewayOptions
+from equabot_broker.schema import values
+from equabot_broker.schema.faults import ValueRefused, quote
+from equabot_broker.schema.key_readers import (
     BOOLEAN,
     COUNT,
     DURATION,
@@ -25,14 +32,8 @@ from equabot_broker.config.key_readers import (
     URL,
     any_or,
 )
-from equabot_broker.config.listen_keys import LISTEN
-from equabot_broker.config.model import ExpiryOptions, Models
-from equabot_broker.config.provider_keys import PROVIDERS
-from equabot_broker.config.reading import ConfigKey, ConfigNode, FaultReport, Many, Named, Section, Text
-from equabot_broker.config.tree import NotYaml, parse
-from equabot_broker.domain.leases import LeaseOptions
-from equabot_broker.domain.policies import AgentPolicy, Delivery
-from equabot_broker.envoy.options import GatewayMode, GatewayOptions
+from equabot_broker.schema.reading import ConfigKey, ConfigNode, FaultReport, Many, Named, Section, Text
+from equabot_broker.schema.tree import NotYaml, parse
 
 _GATEWAY_DEFAULTS: Final = GatewayOptions()
 _POLICY_DEFAULTS: Final = AgentPolicy()
@@ -48,6 +49,14 @@ def read(text: str, report: FaultReport) -> ConfigDocument:
     with place.refusing():
         return DOCUMENT(place)
     return ConfigDocument()
+
+
+def memory(written: str) -> int:
+    """A number of bytes, as Kubernetes writes it: `256Mi`, `1Gi`. At least `128Mi`."""
+    bytes_ = values.size(written)
+    if bytes_ < LEAST_MEMORY:
+        raise ValueRefused(f"{quote(written)} is less than Envoy needs; give it {LEAST_MEMORY >> 20}Mi or more")
+    return bytes_
 
 
 _AGENT: Final = Section(
@@ -206,7 +215,7 @@ _GATEWAY: Final = Section(
             BOOLEAN, "Whether the gateway searches answers for the secret that was sent, and blanks it out.", example="true"
         ),
         "memory": ConfigKey(
-            Text(values.memory),
+            Text(memory),
             "The limit of Envoy's memory. It decides how many requests can be under way at once.",
             default=f"{_GATEWAY_DEFAULTS.memory >> 20}Mi",
             example="512Mi",

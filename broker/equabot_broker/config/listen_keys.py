@@ -3,11 +3,11 @@
 from functools import partial
 from typing import Final
 
-from equabot_broker.config import values
 from equabot_broker.config.document import CertificatesSection, ListenSection, RemoteSection, TokensSection
-from equabot_broker.config.key_readers import ADDRESS, PATH, SOCKET, TEXT
 from equabot_broker.config.model import Listen
-from equabot_broker.config.reading import ConfigKey, Section, Text
+from equabot_broker.schema import values
+from equabot_broker.schema.key_readers import ADDRESS, PATH, SOCKET, TEXT
+from equabot_broker.schema.reading import ConfigKey, Section, Text
 
 _LISTEN_DEFAULTS: Final = Listen()
 _TOKENS: Final = Section(

@@ -12,15 +12,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from equabot_broker.config import values
 from equabot_broker.config.assemble import Surroundings, assemble
 from equabot_broker.config.document import ConfigDocument
-from equabot_broker.config.faults import ConfigurationFaults, ValueRefused
 from equabot_broker.config.keys import read
 from equabot_broker.config.model import Config
-from equabot_broker.config.reading import FaultReport
 from equabot_broker.files.reading import Unreadable, read_whole
 from equabot_broker.providers import PROVIDERS
+from equabot_broker.schema import values
+from equabot_broker.schema.faults import ConfigurationFaults, ValueRefused
+from equabot_broker.schema.reading import FaultReport
 
 _SIZE_MAX: Final = 1024 * 1024
 _SYSTEM_RUN_DIR: Final = Path("/run/equabot")

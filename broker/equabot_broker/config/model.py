@@ -6,7 +6,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from equabot_broker.config.values import Address
 from equabot_broker.domain.callers import Callers
 from equabot_broker.domain.cooldowns import CooldownOptions
 from equabot_broker.domain.discovery import DiscoveryRules
@@ -17,6 +16,7 @@ from equabot_broker.domain.remedies import LABEL, Places
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.envoy.options import GatewayOptions
 from equabot_broker.oauth.workload import Workload
+from equabot_broker.schema.values import Address
 
 _HEALTH: Final = Address("127.0.0.1", 8686)
 _METRICS: Final = Address("127.0.0.1", 9464)

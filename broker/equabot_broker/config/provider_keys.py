@@ -5,10 +5,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
-from equabot_broker.config import values
-from equabot_broker.config.key_readers import MODE, PROVIDER, TEXT, URL, VARIABLE
-from equabot_broker.config.reading import ConfigKey, Many, Named, Section, Text
 from equabot_broker.domain.provider import HeaderForm, Mode
+from equabot_broker.schema import values
+from equabot_broker.schema.key_readers import MODE, PROVIDER, TEXT, URL, VARIABLE
+from equabot_broker.schema.reading import ConfigKey, Many, Named, Section, Text
 
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _BUILT_IN: Final = "none, or the built-in list"

@@ -7,8 +7,8 @@ what it said before and the change, and nothing else. A file for which that does
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-from equabot_broker.config.faults import ValueRefused
-from equabot_broker.config.tree import Listing, Mapping, Node, NotYaml, Scalar, parse
+from equabot_broker.schema.faults import ValueRefused
+from equabot_broker.schema.tree import Listing, Mapping, Node, NotYaml, Scalar, parse
 
 CLAUDE: Final = "anthropic:claude-cli"
 _STEP: Final = 2

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from equabot_broker.config.document import ConfigDocument, RemoteSection, TokensSection
 from equabot_broker.config.model import CertificateListener, Remote, TokenListener
-from equabot_broker.config.reading import FaultReport, under
-from equabot_broker.config.values import Address
 from equabot_broker.domain.callers import Callers
+from equabot_broker.schema.reading import FaultReport, under
+from equabot_broker.schema.values import Address
 
 _AGENTS: Final = "listen.agents"
 IDENTITIES: Final = ("service_accounts", "certificates")

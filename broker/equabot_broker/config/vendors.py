@@ -6,13 +6,13 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from equabot_broker.config.faults import quote
-from equabot_broker.config.reading import FaultReport, under
 from equabot_broker.domain.forwarding import header_fault, query_fault
 from equabot_broker.domain.known_names import meant
 from equabot_broker.domain.provider import Catalog, EnvName, Mode, Provider
 from equabot_broker.domain.requests import prefixed
 from equabot_broker.providers import BUILT_IN, PROVIDERS, list_names
+from equabot_broker.schema.faults import quote
+from equabot_broker.schema.reading import FaultReport, under
 
 _EXCHANGES: Final = tuple(provider.exchange for provider in PROVIDERS.values() if provider.exchange)
 EXCHANGE_FIELDS: Final = tuple(dict.fromkeys(name for known in _EXCHANGES for name in (*known.needs, *known.takes)))

@@ -8,11 +8,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from equabot_broker.config.document import ConfigDocument, ProfileSection
-from equabot_broker.config.reading import FaultReport, under
-from equabot_broker.config.values import TOKEN_FILE
 from equabot_broker.config.vendors import Known
 from equabot_broker.domain.provider import Exchange, Mode
 from equabot_broker.oauth.workload import SOURCE, Workload
+from equabot_broker.schema.reading import FaultReport, under
+from equabot_broker.schema.values import TOKEN_FILE
 
 _TYPE: Final = "subject_token_type"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.config.tree import Listing, Mapping, NotYaml, Scalar, parse
+from equabot_broker.schema.tree import Listing, Mapping, NotYaml, Scalar, parse
 
 CANARY = "sk-ant-api03-CANARYcanary0123456789"
 

@@ -8,10 +8,9 @@ from enum import Enum
 from ipaddress import ip_address
 from typing import Final, NamedTuple, TypeVar
 
-from equabot_broker.config.faults import ValueRefused, is_credential, quote
 from equabot_broker.domain.hygiene import masked
 from equabot_broker.domain.requests import rule
-from equabot_broker.envoy.options import LEAST_MEMORY
+from equabot_broker.schema.faults import ValueRefused, is_credential, quote
 
 E = TypeVar("E", bound=Enum)
 
@@ -116,14 +115,6 @@ def size(written: str) -> int:
     if found is None:
         raise ValueRefused(f"{quote(written)} is not a size; write 256Mi or 1Gi")
     return int(found[1]) * _UNITS[found[2] or ""]
-
-
-def memory(written: str) -> int:
-    """A number of bytes, as Kubernetes writes it: `256Mi`, `1Gi`. At least `128Mi`."""
-    bytes_ = size(written)
-    if bytes_ < LEAST_MEMORY:
-        raise ValueRefused(f"{quote(written)} is less than Envoy needs; give it {LEAST_MEMORY >> 20}Mi or more")
-    return bytes_
 
 
 def span(written: str) -> float:

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.config import values
-from equabot_broker.config.faults import ValueRefused
+from equabot_broker.config.keys import memory
 from equabot_broker.domain.provider import Mode
 from equabot_broker.identity.agent_socket import plan
+from equabot_broker.schema import values
+from equabot_broker.schema.faults import ValueRefused
 
 CANARY = "sk-ant-api03-CANARYcanary0123456789"
 EVERY: list[Callable[[str], Any]] = [
@@ -37,7 +38,7 @@ EVERY: list[Callable[[str], Any]] = [
     values.url,
     values.listed_name,
     values.size,
-    values.memory,
+    memory,
     values.kube_name,
     values.model,
     values.rate,
@@ -63,7 +64,7 @@ EVERY: list[Callable[[str], Any]] = [
         (values.milliseconds, "15000", 15.0),
         (values.size, "256Mi", 256 << 20),
         (values.size, "1G", 10**9),
-        (values.memory, "134217728", 128 << 20),
+        (memory, "134217728", 128 << 20),
         (values.listed_name, "X-Team-*", "X-Team-*"),
         (values.listed_name, "*", "*"),
         (values.instant, "1970-01-01T00:00:00Z", 0.0),
@@ -119,7 +120,7 @@ def test_text_becomes_value(parse: Callable[[str], Any], text: str, value: objec
         (values.hours, "5h", "number of hours"),
         (values.size, "1.5Gi", "write 256Mi"),
         (values.size, "256 Mi", "write 256Mi"),
-        (values.memory, "127Mi", "give it 128Mi or more"),
+        (memory, "127Mi", "give it 128Mi or more"),
         (values.listed_name, "x-*-y", "is not a name"),
         (values.listed_name, "a b", "is not a name"),
         (values.listed_name, "", "is not a name"),

@@ -2,8 +2,8 @@
 
 import pytest
 
-from equabot_broker.config.faults import ConfigFault, ConfigurationFaults, looks_secret, quote
 from equabot_broker.providers import PROVIDERS
+from equabot_broker.schema.faults import ConfigFault, ConfigurationFaults, looks_secret, quote
 
 PREFIXES = sorted({p for known in PROVIDERS.values() for p in (*known.key_prefixes, *known.token_prefixes)})
 

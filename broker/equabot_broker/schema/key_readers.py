@@ -4,9 +4,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar
 
-from equabot_broker.config import values
-from equabot_broker.config.reading import Text
 from equabot_broker.domain.provider import Mode
+from equabot_broker.schema import values
+from equabot_broker.schema.reading import Text
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from equabot_broker.config.faults import ValueRefused
+from equabot_broker.schema.faults import ValueRefused
 
 if TYPE_CHECKING:
     import yaml

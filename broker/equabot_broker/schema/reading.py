@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
-from equabot_broker.config.faults import ConfigFault, Noted, ValueRefused, looks_secret, quote
-from equabot_broker.config.tree import Listing, Mapping, Node, Scalar
 from equabot_broker.domain.known_names import meant
+from equabot_broker.schema.faults import ConfigFault, Noted, ValueRefused, looks_secret, quote
+from equabot_broker.schema.tree import Listing, Mapping, Node, Scalar
 
 T = TypeVar("T")
 K = TypeVar("K")

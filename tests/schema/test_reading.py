@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.config.faults import ConfigFault, ValueRefused
-from equabot_broker.config.reading import ConfigNode, FaultReport, Many, Named, OneOf, Section, Text, under
-from equabot_broker.config.tree import parse
+from equabot_broker.schema.faults import ConfigFault, ValueRefused
+from equabot_broker.schema.reading import ConfigNode, FaultReport, Many, Named, OneOf, Section, Text, under
+from equabot_broker.schema.tree import parse
 
 CANARY = "sk-ant-api03-CANARYcanary0123456789"
 
