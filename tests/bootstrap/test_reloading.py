@@ -12,7 +12,7 @@ import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from equabot_broker.bootstrap.beside import beside
+from equabot_broker.bootstrap.background_tasks import background_tasks
 from equabot_broker.bootstrap.engine import Engine
 from equabot_broker.config.changes import changes, needs_restart
 from equabot_broker.config.gateway import gateway_of
@@ -108,7 +108,7 @@ def furnished(home: Path) -> None:
 @asynccontextmanager
 async def running(config: Config) -> AsyncIterator[Engine]:
     engine = Engine(config, clock=SystemClock(), store=MemoryStateStore(), events=Events())
-    async with beside(engine.ingest.run()):
+    async with background_tasks(engine.ingest.run()):
         async with asyncio.timeout(60):
             await engine.ingest.wait_settled()
         yield engine
@@ -121,7 +121,7 @@ def answers(engine: Engine, config: Config) -> dict[str, Any]:
         "health": {name: engine.readiness.status(name) for name in engine.readiness.statuses()},
         "unmet": engine.readiness.unmet(),
         "sources": [(state.name, state.settled, sorted(state.units)) for state in engine.ingest.states],
-        "agents": engine.suspending.states(),
+        "agents": engine.suspension_control.states(),
         "routes": routes_config(gateway_of(config)),
     }
     for agent in AGENTS:

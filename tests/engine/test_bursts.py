@@ -35,7 +35,7 @@ def usage(engine: Engine) -> Usage:
 
 def later(engine: Engine, seconds: float) -> None:
     engine.clock.advance(seconds)
-    engine.expiring.turn()
+    engine.expiry.turn()
 
 
 @pytest.mark.parametrize("outcome", COOLS)

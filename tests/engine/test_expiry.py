@@ -30,13 +30,13 @@ class Turns:
 
     def __init__(self, engine: Engine) -> None:
         self.count = 0
-        turn = engine.expiring.turn
+        turn = engine.expiry.turn
 
         def counted() -> float:
             self.count += 1
             return turn()
 
-        engine.expiring.turn = counted  # type: ignore[method-assign]
+        engine.expiry.turn = counted  # type: ignore[method-assign]
 
 
 async def test_a_lease_ends_at_its_instant(engine: Engine) -> None:
@@ -170,7 +170,7 @@ async def test_a_listener_that_fails_ends_nothing(engine: Engine) -> None:
 
     engine.put(profile(A, expires_at=engine.clock.now() + 3))
     engine.registry.listeners.append(fail)
-    running = asyncio.ensure_future(engine.expiring.run())
+    running = asyncio.ensure_future(engine.expiry.run())
     await engine.clock.elapse(2.9)
     assert not running.done()
     await engine.clock.elapse(0.2)
@@ -181,7 +181,7 @@ async def test_a_listener_that_fails_ends_nothing(engine: Engine) -> None:
 
 async def test_it_stops_when_it_is_told_to(engine: Engine) -> None:
     """And leaves no sleeper behind."""
-    running = asyncio.ensure_future(engine.expiring.run())
+    running = asyncio.ensure_future(engine.expiry.run())
     await engine.clock.elapse(1)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -132,7 +132,7 @@ async def test_what_one_agent_alone_has_met_is_no_matter_of_health(engine: Engin
         lease = next(engine.lease_service.living(), None) or engine.lease_service.acquire("main", LeaseRequest(profile=A)).lease
         engine.lease_service.report("main", lease.id, outcome)
         engine.clock.advance(MINUTE)
-        engine.expiring.turn()
+        engine.expiry.turn()
         assert statuses(engine, *WHOLE, "provider/anthropic", f"profile/{A}") == [True] * 4
 
 
@@ -143,7 +143,7 @@ async def test_a_billing_disable_ends(engine: Engine) -> None:
     report(engine, A, Outcome.BILLING)
     assert statuses(engine, *WHOLE) == [False, False]
     engine.clock.advance(5 * HOUR)
-    engine.expiring.turn()
+    engine.expiry.turn()
     assert statuses(engine, *WHOLE) == [True, True]
 
 
@@ -152,7 +152,7 @@ def test_expiry_does(engine: Engine) -> None:
     engine.put(profile(A, expires_at=engine.clock.now() + 60))
     assert statuses(engine, *WHOLE, f"profile/{A}") == [True, True, True]
     engine.clock.advance(60)
-    engine.expiring.turn()
+    engine.expiry.turn()
     assert statuses(engine, *WHOLE, "provider/anthropic", f"profile/{A}") == [False] * 4
 
 
@@ -168,10 +168,10 @@ def test_a_source_that_is_away_does_when_its_budget_ends(engine: Engine) -> None
     """Until then the last good values serve."""
     engine.ingest._take(0, SourceUnavailable("no route"))
     engine.clock.advance(599)
-    engine.expiring.turn()
+    engine.expiry.turn()
     assert statuses(engine, *WHOLE) == [True, True]
     engine.clock.advance(1)
-    engine.expiring.turn()
+    engine.expiry.turn()
     assert statuses(engine, *WHOLE, "provider/anthropic", f"profile/{A}") == [False] * 4
 
 
@@ -330,7 +330,7 @@ async def test_time_is_heard_of(engine: Engine) -> None:
     engine.put(profile(A, expires_at=engine.clock.now() + 60))
     async with watching(engine, "") as seen:
         engine.clock.advance(60)
-        engine.expiring.turn()
+        engine.expiry.turn()
         await turns()
         assert seen == [True, False]
 

@@ -58,7 +58,7 @@ async def test_a_limit_on_one_model_leaves_the_others(engine: Engine, outcome: O
     assert (rows[A].cooldown_until, rows[A].next, rows[A].usable) == (0.0, True, True)
     assert [row.id for row in engine.resolver.statuses("main", "anthropic", model="opus") if row.next] == [B]
     engine.clock.advance(MINUTE)
-    engine.expiring.turn()
+    engine.expiry.turn()
     assert acquire(engine, "opus").profile == A
 
 

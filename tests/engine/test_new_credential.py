@@ -22,7 +22,7 @@ def disabled(engine: Engine) -> None:
     for _ in range(2):
         engine.lease_service.report("main", lease.id, Outcome.BILLING)
         engine.clock.advance(61)
-        engine.expiring.turn()
+        engine.expiry.turn()
     with pytest.raises(NoUsableProfile):
         acquire(engine)
 

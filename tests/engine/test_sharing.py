@@ -77,7 +77,7 @@ def healthy(engine: Engine) -> list[bool | None]:
 
 def later(engine: Engine, seconds: float) -> None:
     engine.clock.advance(seconds)
-    engine.expiring.turn()
+    engine.expiry.turn()
 
 
 # -- one agent ---------------------------------------------------------------------------------------------------------
@@ -159,10 +159,10 @@ async def test_a_key_that_serves_no_agent_that_may_act_makes_the_broker_unready(
     """S4, S11: the only agent that is not suspended has met a 401. Once another may act, the key is as good as before."""
     engine = made(A)
     for name in ("good", "third"):
-        await engine.suspending.suspend(name)
+        await engine.suspension_control.suspend(name)
     answered(engine, "bad", 401)
     assert healthy(engine) == [False] * 3
-    await engine.suspending.resume("third")
+    await engine.suspension_control.resume("third")
     assert healthy(engine) == [True] * 3
     assert acquire(engine, "third").profile == A
 
@@ -221,7 +221,7 @@ async def test_a_wall_clock_that_jumps_ends_nothing() -> None:
     engine = made()
     report(engine, "bad", Outcome.AUTH)
     engine.clock.jump_wall(10 * HOUR)
-    engine.expiring.turn()
+    engine.expiry.turn()
     assert acquire(engine, "bad").profile == B
     later(engine, MINUTE)
     assert acquire(engine, "bad").profile == A

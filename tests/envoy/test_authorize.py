@@ -259,7 +259,7 @@ async def test_a_suspended_agent_is_refused_at_once(engine: Engine, gateway: Gat
     """S11: by the request that follows, in the vendor's form of an error, and recorded with whose it is; other agents pass."""
     token, other = gateway.token(), gateway.token("narrow")
     await gateway.passed({"x-api-key": token})
-    await engine.suspending.suspend("main")
+    await engine.suspension_control.suspend("main")
     assert (await gateway.refused({"x-api-key": token}))[:2] == (403, "AGENT_SUSPENDED")
     (event,) = [event for event in engine.emitted if isinstance(event, GatewayRefused)]
     assert (event.agent, event.reason, event.status) == ("main", "AGENT_SUSPENDED", 403)

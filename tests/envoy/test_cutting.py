@@ -80,7 +80,7 @@ async def test_what_is_under_way_is_cut_with_its_agent(engine: Engine, stub: Any
     """S11: all of that agent's, at once, and nothing of another's."""
     mine = [await begun(stub, "main", part) for _ in range(3)]
     other = await begun(stub, "coder", part)
-    await engine.suspending.suspend("main")
+    await engine.suspension_control.suspend("main")
     assert [await cut(call) for call in mine] == [(403, "AGENT_SUSPENDED", "agent_suspended")] * 3
     await other.write(message(part="response_trailers"))
     assert (await other.read()).HasField("response_trailers")
@@ -88,19 +88,19 @@ async def test_what_is_under_way_is_cut_with_its_agent(engine: Engine, stub: Any
 
 async def test_what_begins_after_the_suspension_is_cut_at_once(engine: Engine, stub: Any) -> None:
     """S11: it was let pass before; after resuming nothing is cut."""
-    await engine.suspending.suspend("main")
+    await engine.suspension_control.suspend("main")
     call = stub.Process(metadata=[TASK])
     await call.write(message("main"))
     assert (await cut(call))[:2] == (403, "AGENT_SUSPENDED")
-    await engine.suspending.resume("main")
+    await engine.suspension_control.resume("main")
     await begun(stub, "main")
 
 
 async def test_one_that_was_suspended_and_resumed_at_once_is_cut_all_the_same(engine: Engine, stub: Any) -> None:
     """S11: its lease has ended."""
     call = await begun(stub, "main")
-    await engine.suspending.suspend("main")
-    await engine.suspending.resume("main")
+    await engine.suspension_control.suspend("main")
+    await engine.suspension_control.resume("main")
     assert (await cut(call))[:2] == (403, "AGENT_SUSPENDED")
 
 

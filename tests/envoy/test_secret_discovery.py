@@ -130,9 +130,9 @@ async def test_a_suspended_agent_has_no_secret(engine: Engine, stub: Any) -> Non
     world = World(stub)
     await world.ask("main/anthropic", "profile/anthropic:work")
     assert await world.told() == {"main/anthropic": "sk-of-work", "profile/anthropic:work": "sk-of-work"}
-    await engine.suspending.suspend("main")
+    await engine.suspension_control.suspend("main")
     assert await world.told() == {"main/anthropic": "", "profile/anthropic:work": "sk-of-work"}
-    await engine.suspending.resume("main")
+    await engine.suspension_control.resume("main")
     assert (await world.told())["main/anthropic"] == "sk-of-work"
 
 
@@ -164,7 +164,7 @@ async def test_an_order_that_an_operator_sets_is_followed(engine: Engine, stub: 
     world = World(stub)
     await world.ask("main/anthropic")
     assert await world.told() == {"main/anthropic": "sk-of-work"}
-    await engine.ordering.set("main", "anthropic", ["anthropic:home"])
+    await engine.order_overrides.set("main", "anthropic", ["anthropic:home"])
     assert await world.told() == {"main/anthropic": "Bearer sk-of-home"}
 
 

@@ -18,7 +18,7 @@ from equabot_broker.engine.health import Readiness
 from equabot_broker.engine.leases.gateway_access import GatewayAccess
 from equabot_broker.engine.leases.outcomes import Outcomes
 from equabot_broker.engine.leases.service import LeaseService
-from equabot_broker.engine.leases.suspending import Suspending
+from equabot_broker.engine.leases.suspension_control import SuspensionControl
 from equabot_broker.engine.leases.suspensions import Suspensions
 from equabot_broker.engine.profiles.confirmation import Confirmation
 from equabot_broker.engine.profiles.ingest import Ingest
@@ -103,35 +103,36 @@ class Engine:
             self.sources, tail=frozenset(), clock=self.clock, store=self.store, events=self.events,
             registry=self.registry, stale_budget=600.0, versions=stored.versions,
         )  # fmt: skip
-        self.ordering = OrderOverrides(
+        self.order_overrides = OrderOverrides(
             resolver=self.resolver, ingest=self.ingest, registry=self.registry, stores=None
         )  # fmt: skip
         self.redemption = Redemption(
             clock=self.clock, stores=LoginPlaces(self.profiles), endpoint=self.endpoint, rules=DiscoveryRules(self.catalog)
         )  # fmt: skip
-        self.refreshing = RefreshScheduler(
+        self.refresh_scheduler = RefreshScheduler(
             clock=self.clock, events=self.events, registry=self.registry, redemption=self.redemption,
             reread=self.ingest.look_again, chance=lambda: 0.0, identities=identities,
         )  # fmt: skip
         self.probes = probes or ScriptedProbes()
-        self.confirming = Confirmation(clock=self.clock, events=self.events, registry=self.registry, probes=self.probes)
-        self.reporting = Outcomes(
+        self.confirmation = Confirmation(clock=self.clock, events=self.events, registry=self.registry, probes=self.probes)
+        self.outcomes = Outcomes(
             clock=self.clock, policies=self.policies, registry=self.registry, suitability=self.suitability,
-            refreshing=self.refreshing, confirming=self.confirming, cooldowns=CooldownOptions(), chance=lambda: 0.0,
+            refresh_scheduler=self.refresh_scheduler, confirmation=self.confirmation, cooldowns=CooldownOptions(),
+            chance=lambda: 0.0,
         )  # fmt: skip
         self.suspensions = Suspensions(stored.suspensions)
         self.lease_service = LeaseService(
             clock=self.clock, store=self.store, events=self.events, policies=self.policies, resolver=self.resolver,
-            registry=self.registry, reporting=self.reporting, options=lease_options or LeaseOptions(),
+            registry=self.registry, outcomes=self.outcomes, options=lease_options or LeaseOptions(),
             deliveries=deliveries, suspensions=self.suspensions, leases=stored.leases,
         )  # fmt: skip
-        self.suspending = Suspending(
+        self.suspension_control = SuspensionControl(
             clock=self.clock, store=self.store, events=self.events, policies=self.policies, lease_service=self.lease_service,
             suspensions=self.suspensions,
         )  # fmt: skip
         self.gateway_access = GatewayAccess(
             clock=self.clock, events=self.events, policies=self.policies, registry=self.registry,
-            lease_service=self.lease_service, refreshing=self.refreshing, reporting=self.reporting,
+            lease_service=self.lease_service, refresh_scheduler=self.refresh_scheduler, outcomes=self.outcomes,
         )  # fmt: skip
         self.availability = Availability(
             policies=self.policies,
@@ -144,7 +145,7 @@ class Engine:
             catalog=self.catalog, registry=self.registry, ingest=self.ingest, availability=self.availability,
             suspensions=self.suspensions, required=required,
         )  # fmt: skip
-        self.expiring = Expiry(
+        self.expiry = Expiry(
             clock=self.clock, store=self.store, events=self.events, lease_service=self.lease_service, registry=self.registry
         )
 
@@ -160,7 +161,7 @@ class Engine:
     async def running(self) -> AsyncIterator[None]:
         """Follows the sources and the clock, and refreshes what is due."""
         async with asyncio.TaskGroup() as group:
-            moving = (self.ingest, self.expiring, self.refreshing, self.confirming)
+            moving = (self.ingest, self.expiry, self.refresh_scheduler, self.confirmation)
             loops = [group.create_task(part.run()) for part in moving]
             try:
                 yield

@@ -89,6 +89,8 @@ class World(Engine):
 
     async def wait(self, *, within: float = 60.0) -> str:
         """What somebody gets who has so much time."""
-        found = await self.refreshing.patiently(lambda: self.lease_service.acquire("main", ASKED, waits=True), within=within)
+        found = await self.refresh_scheduler.patiently(
+            lambda: self.lease_service.acquire("main", ASKED, waits=True), within=within
+        )
         assert found.held.profile.secret is not None
         return found.held.profile.secret.reveal()

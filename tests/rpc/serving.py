@@ -69,7 +69,7 @@ class Served:
                 self.run_dir / f"{agent}.sock",
                 BrokerServicer(
                     agent, lease_service=engine.lease_service, resolver=engine.resolver, ingest=engine.ingest,
-                    refreshing=engine.refreshing, suspensions=engine.suspensions, messages=self.messages,
+                    refresh_scheduler=engine.refresh_scheduler, suspensions=engine.suspensions, messages=self.messages,
                     observe=self.acquires.append,
                 ),
                 engine.readiness,
@@ -78,9 +78,10 @@ class Served:
             for agent in engine.policies.agents
         ]  # fmt: skip
         admin = AdminServicer(
-            lease_service=engine.lease_service, resolver=engine.resolver, ordering=engine.ordering, registry=engine.registry,
+            lease_service=engine.lease_service, resolver=engine.resolver,
+            order_overrides=engine.order_overrides, registry=engine.registry,
             ingest=engine.ingest, readiness=engine.readiness, suspensions=engine.suspensions,
-            suspending=engine.suspending, policies=engine.policies, store=engine.store, events=engine.events,
+            suspension_control=engine.suspension_control, policies=engine.policies, store=engine.store, events=engine.events,
             audit=self.audit, configuration=self.configuration, identity_fault=lambda: self.identity_fault,
             started_at=1_799_999_000.0,
         )  # fmt: skip

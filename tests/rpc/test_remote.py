@@ -110,7 +110,7 @@ async def remote(
         servicers = {
             agent: BrokerServicer(
                 agent, lease_service=engine.lease_service, resolver=engine.resolver, ingest=engine.ingest,
-                refreshing=engine.refreshing, suspensions=engine.suspensions,
+                refresh_scheduler=engine.refresh_scheduler, suspensions=engine.suspensions,
                 messages=served.messages, observe=served.acquires.append,
             )
             for agent in engine.policies.agents
@@ -152,7 +152,7 @@ async def test_a_suspended_agent_is_refused_over_the_network_too(serve: Serve, t
         broker = await made.broker()
         stream: Any = broker.StreamLease(ANTHROPIC, metadata=MAIN)
         await stream.read()
-        await made.engine.suspending.suspend("main")
+        await made.engine.suspension_control.suspend("main")
         assert (await stream.read()).reason == "agent_suspended"
         assert (await refused(broker.AcquireLease(ANTHROPIC, metadata=MAIN))).reason == "AGENT_SUSPENDED"
         assert (await refused(broker.ListProfiles(pb.ListProfilesRequest(), metadata=MAIN))).reason == "AGENT_SUSPENDED"
@@ -455,7 +455,7 @@ async def test_an_address_that_is_taken_is_said(serve: Serve, tmp_path: Path) ->
         door = AuthenticationInterceptor(made.tokens, clock=engine.clock, events=engine.events)
         servicer = BrokerServicer(
             "main", lease_service=engine.lease_service, resolver=engine.resolver, ingest=engine.ingest,
-            refreshing=engine.refreshing, suspensions=engine.suspensions, messages=made.served.messages,
+            refresh_scheduler=engine.refresh_scheduler, suspensions=engine.suspensions, messages=made.served.messages,
             observe=made.served.acquires.append,
         )  # fmt: skip
         with pytest.raises(CannotListen, match=f"cannot listen on 127.0.0.1:{made.port}"):

@@ -14,7 +14,7 @@ from equabot_broker.engine.health import Readiness
 from equabot_broker.engine.leases.gateway_access import GatewayAccess
 from equabot_broker.engine.leases.outcomes import Outcomes
 from equabot_broker.engine.leases.service import LeaseService
-from equabot_broker.engine.leases.suspending import Suspending
+from equabot_broker.engine.leases.suspension_control import SuspensionControl
 from equabot_broker.engine.leases.suspensions import Suspensions
 from equabot_broker.engine.profiles.confirmation import Confirmation
 from equabot_broker.engine.profiles.ingest import FollowedSource, Ingest
@@ -70,14 +70,14 @@ class Engine:
             versions=stored.versions,
         )
         self._stores = stores = agent_stores(config, clock)
-        self.ordering = OrderOverrides(
+        self.order_overrides = OrderOverrides(
             resolver=self.resolver, ingest=self.ingest, registry=self.registry, stores=_followed(config, stores)
         )
         self.login_mirror = LoginMirror(clock=clock, registry=self.registry, mirrors=mirrors(config, clock))
         self.usage_sync = UsageSync(clock=clock, registry=self.registry, stores=stores, catalog=config.catalog)
         self.logins = login_places(config, stores, clock)
         self._redemption = Redemption(clock=clock, stores=self.logins, endpoint=HttpTokenEndpoint(), rules=config.rules)
-        self.refreshing = RefreshScheduler(
+        self.refresh_scheduler = RefreshScheduler(
             clock=clock,
             events=events,
             registry=self.registry,
@@ -87,14 +87,14 @@ class Engine:
             identities=self._sources.identities,
         )
         self._probes = HttpProbes(config.catalog, allowed=config.probe)
-        self.confirming = Confirmation(clock=clock, events=events, registry=self.registry, probes=self._probes)
-        self.reporting = Outcomes(
+        self.confirmation = Confirmation(clock=clock, events=events, registry=self.registry, probes=self._probes)
+        self.outcomes = Outcomes(
             clock=clock,
             policies=config.policies,
             registry=self.registry,
             suitability=self.suitability,
-            refreshing=self.refreshing,
-            confirming=self.confirming,
+            refresh_scheduler=self.refresh_scheduler,
+            confirmation=self.confirmation,
             cooldowns=config.cooldowns,
             chance=random.random,
         )
@@ -106,13 +106,13 @@ class Engine:
             policies=config.policies,
             resolver=self.resolver,
             registry=self.registry,
-            reporting=self.reporting,
+            outcomes=self.outcomes,
             options=config.leases,
             deliveries=_deliveries(config),
             suspensions=self.suspensions,
             leases=stored.leases,
         )
-        self.suspending = Suspending(
+        self.suspension_control = SuspensionControl(
             clock=clock,
             store=store,
             events=events,
@@ -126,12 +126,10 @@ class Engine:
             policies=config.policies,
             registry=self.registry,
             lease_service=self.lease_service,
-            refreshing=self.refreshing,
-            reporting=self.reporting,
+            refresh_scheduler=self.refresh_scheduler,
+            outcomes=self.outcomes,
         )
-        self.expiring = Expiry(
-            clock=clock, store=store, events=events, lease_service=self.lease_service, registry=self.registry
-        )
+        self.expiry = Expiry(clock=clock, store=store, events=events, lease_service=self.lease_service, registry=self.registry)
         self.availability = Availability(
             policies=config.policies,
             registry=self.registry,
@@ -167,16 +165,16 @@ class Engine:
         self.logins.add(secret_stores(config, self._clock, lacking=self.logins.lacks))
         self._redemption.apply(config.rules)
         self._probes.apply(config.catalog, allowed=config.probe)
-        self.refreshing.apply(prepared.sources.identities)
+        self.refresh_scheduler.apply(prepared.sources.identities)
         self.usage_sync.apply(config.catalog)
-        self.ordering.apply(_followed(config, self._stores))
+        self.order_overrides.apply(_followed(config, self._stores))
         self.login_mirror.apply(mirrors(config, self._clock))
         self.resolver.apply(
             catalog=config.catalog, policies=config.policies, configured_order=config.order, places=config.places
         )
         self.suitability.apply(config.catalog)
-        self.reporting.apply(policies=config.policies, cooldowns=config.cooldowns)
-        self.suspending.apply(config.policies)
+        self.outcomes.apply(policies=config.policies, cooldowns=config.cooldowns)
+        self.suspension_control.apply(config.policies)
         self.gateway_access.apply(config.policies)
         ended = self.lease_service.apply(
             policies=config.policies, options=config.leases, deliveries=_deliveries(config), told=changed

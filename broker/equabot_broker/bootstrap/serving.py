@@ -12,7 +12,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
-from equabot_broker.bootstrap.beside import beside, lastingly
+from equabot_broker.bootstrap.background_tasks import background_tasks, keep_running
 from equabot_broker.bootstrap.engine import Engine
 from equabot_broker.bootstrap.gateway import GatewayFiles
 from equabot_broker.bootstrap.listening import Servers
@@ -100,9 +100,9 @@ async def serve(
                 gateway = await _gateway(config, files, clock, stack)
                 tasks: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
                     "ingest": engine.ingest.run,
-                    "expiry": engine.expiring.run,
-                    "refresh": engine.refreshing.run,
-                    "confirmation": engine.confirming.run,
+                    "expiry": engine.expiry.run,
+                    "refresh": engine.refresh_scheduler.run,
+                    "confirmation": engine.confirmation.run,
                     "usage_sync": engine.usage_sync.run,
                     "login_mirror": engine.login_mirror.run,
                     **({"gateway": gateway[0].run} if gateway else {}),
@@ -110,15 +110,15 @@ async def serve(
                     "checkpoints": partial(_checkpoints, store, audit, clock),
                     "reloading": reloading.run,
                 }
-                lasting = (lastingly(name, run, clock=clock) for name, run in tasks.items())
-                await stack.enter_async_context(beside(*lasting, _remark_if_empty(engine)))
+                lasting = (keep_running(name, run, clock=clock) for name, run in tasks.items())
+                await stack.enter_async_context(background_tasks(*lasting, _remark_if_empty(engine)))
                 on_hangup(partial(_hung_up, asyncio.get_running_loop(), reloading, stopping))
                 events.emit(Started(version=metrics.version, seconds=clock.steady() - began))
                 reason = await stopping
                 events.emit(Draining(reason=reason))
                 engine.readiness.drain()
                 engine.lease_service.drain()
-                await engine.refreshing.drain()
+                await engine.refresh_scheduler.drain()
         finally:
             store.close()
 
@@ -185,7 +185,7 @@ async def _remark_if_empty(engine: Engine) -> None:
     """Logs that no source holds a credential: the broker may be ready all the same."""
     await engine.ingest.wait_settled()
     if not any(True for _ in engine.registry.all()):
-        none = none_at_all(engine.resolver.explaining.how_to_add(""))
+        none = none_at_all(engine.resolver.explanations.how_to_add(""))
         _log.warning("%s: %s, so every request for a lease is refused: %s", none.subject, none.message, none.remedy)
 
 
@@ -230,7 +230,7 @@ def _snapshot(engine: Engine, store: StateStore, audit: AuditLog, clock: SystemC
         ],
         leases=leases,
         streams=streams,
-        suspended=engine.suspending.states(),
+        suspended=engine.suspension_control.states(),
         store_fault=bool(store.fault),
         audit_fault=bool(audit.fault),
         anchor_faults=audit.anchor_faults,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from equabot_broker.bootstrap.beside import beside
+from equabot_broker.bootstrap.background_tasks import background_tasks
 from equabot_broker.bootstrap.engine import Engine
 from equabot_broker.config.model import Config
 from equabot_broker.domain.material import Material, Shadowed, SourceState
@@ -47,7 +47,7 @@ async def survey(config: Config, *, answered: bool = False) -> Survey:
     ingest, shell = engine.ingest, config.shell_env
     slow = ("kubernetes", "env") if shell.enabled else ("kubernetes",)
     waits = [not answered or state.name.partition(" ")[0] not in slow for state in ingest.states]
-    async with beside(ingest.run()):
+    async with background_tasks(ingest.run()):
         await ingest.wait_for(
             lambda: all(state.settled or not wait for state, wait in zip(ingest.states, waits, strict=True)),
             within=_SETTLE_WITHIN + (shell.timeout if shell.enabled else 0.0),

@@ -45,7 +45,7 @@ class Availability:
         current = self._resolver.plan(agent, provider)
         if any(candidate.standing.usable for candidate in current.ordered()):
             return ""
-        return self._resolver.explaining.nothing_usable(current, agent, provider).message
+        return self._resolver.explanations.nothing_usable(current, agent, provider).message
 
     def grants(self, provider: str) -> bool:
         """Whether some agent would be granted a lease of the provider."""

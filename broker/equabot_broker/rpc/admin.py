@@ -13,7 +13,7 @@ from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.policies import Policies
 from equabot_broker.engine.health import Readiness
 from equabot_broker.engine.leases.service import LeaseService
-from equabot_broker.engine.leases.suspending import Suspending
+from equabot_broker.engine.leases.suspension_control import SuspensionControl
 from equabot_broker.engine.leases.suspensions import Suspensions
 from equabot_broker.engine.profiles.ingest import Ingest
 from equabot_broker.engine.profiles.order_override import OrderOverrides
@@ -38,12 +38,12 @@ class AdminServicer:
         *,
         lease_service: LeaseService,
         resolver: Resolver,
-        ordering: OrderOverrides,
+        order_overrides: OrderOverrides,
         registry: ProfileRegistry,
         ingest: Ingest,
         readiness: Readiness,
         suspensions: Suspensions,
-        suspending: Suspending,
+        suspension_control: SuspensionControl,
         policies: Policies,
         store: StateStore,
         events: Events,
@@ -54,12 +54,12 @@ class AdminServicer:
     ) -> None:
         self._lease_service = lease_service
         self._resolver = resolver
-        self._ordering = ordering
+        self._order_overrides = order_overrides
         self._registry = registry
         self._ingest = ingest
         self._readiness = readiness
         self._suspensions = suspensions
-        self._suspending = suspending
+        self._suspension_control = suspension_control
         self._policies = policies
         self._store = store
         self._events = events
@@ -139,14 +139,14 @@ class AdminServicer:
     async def set_order(self, request: pb.SetOrderRequest, call: Call) -> pb.Order:
         """Stores an override."""
         agent, provider = self._agent_and_provider(request)
-        stored = await self._ordering.set(agent, provider, requests.order(request))
+        stored = await self._order_overrides.set(agent, provider, requests.order(request))
         self._did("SetOrder", agent=agent, provider=provider, profiles=tuple(stored), count=len(stored))
         return pb.Order(agent=agent, provider=provider, profiles=stored)
 
     async def clear_order(self, request: pb.ClearOrderRequest, call: Call) -> pb.Order:
         """Takes an override away."""
         agent, provider = self._agent_and_provider(request)
-        await self._ordering.set(agent, provider, ())
+        await self._order_overrides.set(agent, provider, ())
         self._did("ClearOrder", agent=agent, provider=provider)
         return pb.Order(agent=agent, provider=provider)
 
@@ -173,18 +173,18 @@ class AdminServicer:
 
     async def list_agents(self, request: pb.ListAgentsRequest, call: Call) -> pb.ListAgentsResponse:
         """Every agent that there is, or that is suspended."""
-        return pb.ListAgentsResponse(agents=self._agents(self._suspending.states(), self._lease_service.living()))
+        return pb.ListAgentsResponse(agents=self._agents(self._suspension_control.states(), self._lease_service.living()))
 
     async def suspend_agent(self, request: pb.SuspendAgentRequest, call: Call) -> pb.SuspendAgentResponse:
         """Suspends."""
         agent, reason = requests.required(request.agent, "agent"), requests.remark(request.reason, "reason")
-        ended = await self._suspending.suspend(agent, reason)
+        ended = await self._suspension_control.suspend(agent, reason)
         return pb.SuspendAgentResponse(agent=self._agent(agent), revoked=ended)
 
     async def resume_agent(self, request: pb.ResumeAgentRequest, call: Call) -> pb.ResumeAgentResponse:
         """Resumes."""
         agent = requests.required(request.agent, "agent")
-        resumed = await self._suspending.resume(agent)
+        resumed = await self._suspension_control.resume(agent)
         return pb.ResumeAgentResponse(agent=self._agent(agent), resumed=resumed)
 
     async def accept_audit_log(self, request: pb.AcceptAuditLogRequest, call: Call) -> pb.AcceptAuditLogResponse:
@@ -204,7 +204,7 @@ class AdminServicer:
             anchor_fault=self._audit.unheld,
             identity_fault=self._identity_fault(),
             suspensions=self._suspensions.all,
-            add=self._resolver.explaining.how_to_add,
+            add=self._resolver.explanations.how_to_add,
             configuration=await self._configuration.doubts(),
         )
         leases, streams = self._lease_service.count()

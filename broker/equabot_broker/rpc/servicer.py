@@ -35,7 +35,7 @@ class BrokerServicer:
         lease_service: LeaseService,
         resolver: Resolver,
         ingest: Ingest,
-        refreshing: RefreshScheduler,
+        refresh_scheduler: RefreshScheduler,
         suspensions: Suspensions,
         messages: LeaseMessages,
         observe: Callable[[float], None],
@@ -44,7 +44,7 @@ class BrokerServicer:
         self._lease_service = lease_service
         self._resolver = resolver
         self._ingest = ingest
-        self._refreshing = refreshing
+        self._refresh_scheduler = refresh_scheduler
         self._suspensions = suspensions
         self._messages = messages
         self._observe = observe
@@ -186,7 +186,7 @@ class BrokerServicer:
         held = self._lease_service.look(lease_id).held
         moved = partial(self._lease_service.moved_on, self._agent, lease_id, profile=held.profile.id, version=held.version)
         try:
-            return await self._refreshing.patiently(moved, within=_part_of(call, _REFRESH_WITHIN))
+            return await self._refresh_scheduler.patiently(moved, within=_part_of(call, _REFRESH_WITHIN))
         except RefreshFailed:
             return False
 
@@ -194,7 +194,7 @@ class BrokerServicer:
         """What `ask` returns. While a login has to be refreshed first it is asked again, for as long as the caller has time;
         and then once more, with the word that nobody waits any longer."""
         try:
-            return await self._refreshing.patiently(partial(ask, True), within=_part_of(call, _REFRESH_WITHIN))  # noqa: FBT003
+            return await self._refresh_scheduler.patiently(partial(ask, True), within=_part_of(call, _REFRESH_WITHIN))  # noqa: FBT003
         except RefreshFailed:
             return ask(False)  # noqa: FBT003
 

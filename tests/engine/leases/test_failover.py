@@ -215,7 +215,7 @@ async def test_time_that_passes_inside_a_change(engine: Engine) -> None:
     engine.registry.listeners.insert(0, lambda _: engine.clock.advance(5))
     engine.lease_service.report("main", one._granted.lease.id, Outcome.RATE_LIMIT)
     engine.clock.advance(10)
-    engine.expiring.turn()
+    engine.expiry.turn()
     assert on(engine) == [C]
     async with asyncio.timeout(60):
         await one.next()

@@ -33,21 +33,21 @@ def state(engine: Engine) -> State:
 def test_what_began_before_the_last_failure_is_no_news(engine: Engine, outcome: Outcome) -> None:
     """P3: and what may have begun before it, as far as is known."""
     now = engine.clock.now()
-    engine.reporting.note(held(engine), outcome, agent="main", began=now - 1)
-    engine.reporting.note(held(engine), outcome, agent="main", began=now - 1)
+    engine.outcomes.note(held(engine), outcome, agent="main", began=now - 1)
+    engine.outcomes.note(held(engine), outcome, agent="main", began=now - 1)
     assert engine.registry.usage(("", A)).error_count == 1
-    engine.reporting.note(held(engine), outcome, agent="main")
-    engine.reporting.note(held(engine), outcome, agent="main", earliest=now)
+    engine.outcomes.note(held(engine), outcome, agent="main")
+    engine.outcomes.note(held(engine), outcome, agent="main", earliest=now)
     assert engine.registry.usage(("", A)).error_count == 1
-    engine.reporting.note(held(engine), outcome, agent="main", began=now)
+    engine.outcomes.note(held(engine), outcome, agent="main", began=now)
     assert engine.registry.usage(("", A)).error_count == 2
 
 
 def test_a_refusal_of_the_credential_is_always_news(engine: Engine) -> None:
     """However long its request was under way."""
     now = engine.clock.now()
-    engine.reporting.note(held(engine), Outcome.RATE_LIMIT, agent="main")
-    engine.reporting.note(held(engine), Outcome.AUTH, agent="main", began=now - 100)
+    engine.outcomes.note(held(engine), Outcome.RATE_LIMIT, agent="main")
+    engine.outcomes.note(held(engine), Outcome.AUTH, agent="main", began=now - 100)
     assert state(engine) is State.REJECTED
 
 
@@ -55,7 +55,7 @@ def test_a_refusal_that_may_be_of_the_request_costs_a_cooldown(engine: Engine) -
     """And no more than one for all that were under way."""
     now = engine.clock.now()
     for _ in range(5):
-        engine.reporting.note(held(engine), Outcome.AUTH, agent="main", began=now - 1, sure=False)
+        engine.outcomes.note(held(engine), Outcome.AUTH, agent="main", began=now - 1, sure=False)
     usage = engine.registry.usage(("", A))
     assert (state(engine), usage.cooldown_until) == (State.OK, now + MINUTE)
 
@@ -63,5 +63,5 @@ def test_a_refusal_that_may_be_of_the_request_costs_a_cooldown(engine: Engine) -
 def test_a_malformed_request_says_nothing(engine: Engine) -> None:
     """Neither for nor against."""
     before = engine.registry.usage(("", A))
-    engine.reporting.note(held(engine), Outcome.FORMAT, agent="main")
+    engine.outcomes.note(held(engine), Outcome.FORMAT, agent="main")
     assert engine.registry.usage(("", A)) == before

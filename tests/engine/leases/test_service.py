@@ -748,15 +748,15 @@ async def test_a_jump_of_the_wall_clock_leaves_what_is_left_of_a_lease(engine: E
     lease = acquire(engine, ttl=600.0)
     before = engine.lease_service.offset()
     engine.clock.jump_wall(by)
-    engine.expiring.turn()
+    engine.expiry.turn()
     assert engine.lease_service.offset() == before + by
     assert engine.lease_service.look(lease.id).offset == before + by
     assert list(restarted(engine).lease_service.living()) == [lease]
     engine.clock.advance(599)
-    engine.expiring.turn()
+    engine.expiry.turn()
     assert engine.lease_service.count() == (1, 0)
     engine.clock.advance(1)
-    engine.expiring.turn()
+    engine.expiry.turn()
     assert engine.lease_service.count() == (0, 0)
 
 
@@ -869,7 +869,7 @@ async def test_what_an_agent_reports_of_the_gateway_counts_for_nothing() -> None
     for outcome in (Outcome.AUTH, Outcome.RATE_LIMIT, Outcome.BILLING):
         assert engine.lease_service.report("main", granted.lease.id, outcome, version=granted.held.version) is False
     assert engine.registry.usage(("", A)).error_count == 0
-    engine.reporting.note(granted.held, Outcome.RATE_LIMIT, agent="main")
+    engine.outcomes.note(granted.held, Outcome.RATE_LIMIT, agent="main")
     assert engine.lease_service.report("main", granted.lease.id, Outcome.RATE_LIMIT, version=granted.held.version) is True
 
 

@@ -59,7 +59,7 @@ async def begun(engine: Engine, agent: str = "main", **asked: object) -> LeaseSt
 def passes(engine: Engine, seconds: float) -> None:
     """Time goes on, and the loop that minds it has its turn."""
     engine.clock.advance(seconds)
-    engine.expiring.turn()
+    engine.expiry.turn()
 
 
 def kinds(notices: list[Notice]) -> list[tuple[NoticeKind, str]]:
@@ -469,7 +469,7 @@ async def test_a_jump_of_the_wall_clock_is_told_as_new_instants(engine: Engine, 
     with await begun(engine) as stream:
         before = engine.lease_service.look(next(engine.lease_service.living()).id)
         engine.clock.jump_wall(by)
-        engine.expiring.turn()
+        engine.expiry.turn()
         notices = await all_told(stream)
         assert kinds(notices) == [(RENEWED, "")]
         assert notices[0].grant == replace(before, offset=before.offset + by)
@@ -526,7 +526,7 @@ async def test_a_jump_and_a_rotation_that_come_together_are_both_told(engine: En
         engine.put(profile(A, "rotated"), profile(B))
         engine.put(profile(A, "secret-a"), profile(B))
         engine.clock.jump_wall(3600)
-        engine.expiring.turn()
+        engine.expiry.turn()
         notices = await all_told(stream)
         assert (RENEWED, "") in kinds(notices)
         assert notices[-1].grant is not None
@@ -538,7 +538,7 @@ async def test_a_jump_past_the_credentials_end_moves_the_stream(engine: Engine) 
     engine.put(profile(A, expires_at=engine.clock.now() + 1800), profile(B, "secret-b"))
     with await begun(engine) as stream:
         engine.clock.jump_wall(3600)
-        engine.expiring.turn()
+        engine.expiry.turn()
         notices = await all_told(stream)
         assert kinds(notices)[0] == (ROTATED, "")
         assert secret(notices[0]) == SecretValue("secret-b")

@@ -146,12 +146,12 @@ class Books(RuleBasedStateMachine):
     def time_passes(self, seconds: float, minded: bool) -> None:
         self.engine.clock.advance(seconds)
         if minded:
-            self.engine.expiring.turn()
+            self.engine.expiry.turn()
 
     @rule(by=st.sampled_from([3600.0, -3600.0, 1.0]))
     def wall_jumps(self, by: float) -> None:
         self.engine.clock.jump_wall(by)
-        self.engine.expiring.turn()
+        self.engine.expiry.turn()
 
     # -- agents ------------------------------------------------------------------------------------------------------------
 

@@ -49,7 +49,7 @@ class Rig:
             [source], tail=frozenset(), clock=clock, store=state, events=events, registry=self.registry, stale_budget=60.0,
             versions={},
         )  # fmt: skip
-        self.ordering = OrderOverrides(
+        self.order_overrides = OrderOverrides(
             resolver=self.resolver, ingest=self.ingest, registry=self.registry, stores=self.stores if followed else None
         )
 
@@ -79,11 +79,11 @@ async def test_an_order_is_in_the_agents_store_and_counts_when_it_is_set(tmp_pat
     """Before the configured one, for that agent alone; taking it away brings the configured one back."""
     async with rig(tmp_path) as made:
         assert (made.next(), made.next("coder")) == (A, A)
-        assert await made.ordering.set("coder", "claude", ["b", B]) == (B,)
+        assert await made.order_overrides.set("coder", "claude", ["b", B]) == (B,)
         assert made.written("coder") == {"anthropic": [B]}
         assert (made.next(), made.next("coder")) == (A, B)
         assert made.resolver.order("coder", "anthropic") == (B,)
-        assert await made.ordering.set("coder", "anthropic", ()) == ()
+        assert await made.order_overrides.set("coder", "anthropic", ()) == ()
         assert (made.next("coder"), made.written("coder"), made.resolver.order("coder", "anthropic")) == (A, {}, ())
 
 
@@ -103,10 +103,10 @@ async def test_an_order_in_the_brokers_own_state_counts_until_one_is_stored(tmp_
     state.flush()
     async with rig(tmp_path, state) as made:
         assert made.next() == B
-        await made.ordering.set("main", "anthropic", [A])
+        await made.order_overrides.set("main", "anthropic", [A])
         assert made.next() == A
         assert state.load().orders == {}
-        await made.ordering.set("main", "anthropic", ())
+        await made.order_overrides.set("main", "anthropic", ())
         assert made.resolver.order("main", "anthropic") == ()
 
 
@@ -124,9 +124,9 @@ async def test_a_faulty_order_is_refused_before_anything_is_written(
 ) -> None:
     """What was stored before stays."""
     async with rig(tmp_path) as made:
-        await made.ordering.set("main", "anthropic", [B])
+        await made.order_overrides.set("main", "anthropic", [B])
         with pytest.raises(error):
-            await made.ordering.set("main", provider, profiles)
+            await made.order_overrides.set("main", provider, profiles)
         assert (made.next(), made.written()) == (B, {"anthropic": [B]})
 
 
@@ -137,7 +137,7 @@ async def test_a_store_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True)
         path.write_text("{")
         with pytest.raises(SourceNotSynced, match="breaks off"):
-            await made.ordering.set("coder", "anthropic", [B])
+            await made.order_overrides.set("coder", "anthropic", [B])
         assert path.read_text() == "{"
         assert made.resolver.order("coder", "anthropic") == ()
 
@@ -146,6 +146,6 @@ async def test_where_stores_are_no_source_the_brokers_own_state_has_it() -> None
     """As for every profile that is in no store."""
     engine = Engine()
     engine.put(profile(A), profile(B))
-    assert await engine.ordering.set("main", "anthropic", ["b"]) == (B,)
+    assert await engine.order_overrides.set("main", "anthropic", ["b"]) == (B,)
     assert engine.store.load().orders == {("main", "anthropic"): (B,)}
     assert engine.resolver.choose("main", "anthropic").candidate.id == B

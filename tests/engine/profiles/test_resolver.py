@@ -20,7 +20,7 @@ from equabot_broker.domain.profiles import Profile, State
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.selection import Candidate
 from equabot_broker.domain.statuses import ProfileStatus
-from equabot_broker.engine.profiles.explaining import unusable
+from equabot_broker.engine.profiles.explanations import unusable
 from equabot_broker.engine.profiles.resolver import Resolver
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.source import FakeSource

@@ -34,7 +34,7 @@ def chosen(engine: Engine, client: str = "", *, profile: str = "", session: str 
 def cool(engine: Engine, profile_id: str, outcome: Outcome = Outcome.RATE_LIMIT) -> None:
     held = engine.registry.find("main", profile_id)
     assert held is not None
-    engine.reporting.note(held[1].held, outcome, agent="main")
+    engine.outcomes.note(held[1].held, outcome, agent="main")
 
 
 def brokered(engine: Engine, client: str = "", agent: str = "main") -> Lease:

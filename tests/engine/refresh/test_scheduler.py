@@ -656,7 +656,7 @@ async def test_a_broker_that_ends_finishes_what_it_began() -> None:
     world.script.open.clear()
     async with world.running():
         await world.clock.elapse(1)
-        draining = asyncio.ensure_future(world.refreshing.drain())
+        draining = asyncio.ensure_future(world.refresh_scheduler.drain())
         world.write({"acme:me": login(left=-1)}, "a")
         await world.clock.elapse(5)
         assert (draining.done(), world.script.redeemed) == (False, ["rt-1"])
@@ -674,7 +674,7 @@ async def test_a_broker_that_ends_stores_the_tokens_that_it_still_has_in_hand() 
         world.script.meanwhile = lambda: setattr(world.logins, "broken", "the API server is away")
         await world.clock.elapse(LIFE - LEAD + 1)
         assert world.script.redeemed == ["rt-1"]
-        draining = asyncio.ensure_future(world.refreshing.drain())
+        draining = asyncio.ensure_future(world.refresh_scheduler.drain())
         await world.clock.elapse(5)
         assert not draining.done()
         world.logins.broken = ""
@@ -690,7 +690,7 @@ async def test_a_broker_that_ends_does_not_wait_forever_for_a_store(caplog: pyte
     async with world.running():
         world.script.meanwhile = lambda: setattr(world.logins, "broken", "the API server is away")
         await world.clock.elapse(LIFE - LEAD + 1)
-        draining = asyncio.ensure_future(world.refreshing.drain())
+        draining = asyncio.ensure_future(world.refresh_scheduler.drain())
         await world.clock.elapse(40)
         assert draining.done()
     assert "acme:me" in caplog.text
@@ -705,7 +705,7 @@ async def test_a_broker_that_ends_waits_for_no_login_that_is_gone(caplog: pytest
         await world.clock.elapse(LIFE - LEAD + 1)
         world.write({})
         await world.clock.elapse(0.1)
-        draining = asyncio.ensure_future(world.refreshing.drain())
+        draining = asyncio.ensure_future(world.refresh_scheduler.drain())
         await world.clock.elapse(0)
         assert draining.done()
     assert caplog.text == ""

@@ -172,7 +172,7 @@ async def test_an_exchange_does_not_hold_up_the_end() -> None:
     async with world.running():
         await world.clock.elapse(0)
         assert world.exchanging.asked == 1
-        await asyncio.wait_for(world.refreshing.drain(), 60)
+        await asyncio.wait_for(world.refresh_scheduler.drain(), 60)
 
 
 async def test_no_other_credential_hides_it() -> None:

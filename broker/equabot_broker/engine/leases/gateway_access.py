@@ -81,16 +81,16 @@ class GatewayAccess:
         policies: Policies,
         registry: ProfileRegistry,
         lease_service: LeaseService,
-        refreshing: RefreshScheduler,
-        reporting: Outcomes,
+        refresh_scheduler: RefreshScheduler,
+        outcomes: Outcomes,
     ) -> None:
         self._clock = clock
         self._events = events
         self._policies = policies
         self._registry = registry
         self._lease_service = lease_service
-        self._refreshing = refreshing
-        self._reporting = reporting
+        self._refresh_scheduler = refresh_scheduler
+        self._outcomes = outcomes
         self._concurrency = Concurrency()
         self._process, self._numbers = secrets.token_hex(4), count(1)
         self._checked: dict[_Made, str] = {}
@@ -153,7 +153,9 @@ class GatewayAccess:
         try:
             return settle(lease)
         except RefreshFailed:
-            return await self._refreshing.patiently(lambda: settle(self._lease_service.bearer(lease.token)), within=within())
+            return await self._refresh_scheduler.patiently(
+                lambda: settle(self._lease_service.bearer(lease.token)), within=within()
+            )
 
     def disconnected(self) -> None:
         """No Envoy is connected any more, so what was under way is over."""
@@ -199,7 +201,7 @@ class GatewayAccess:
             return
         began = answer.began or self._clock.now() - answer.seconds
         note = partial(
-            self._reporting.note,
+            self._outcomes.note,
             found[1].held,
             agent=used.agent,
             seen=True,

@@ -69,8 +69,8 @@ class Outcomes:
         policies: Policies,
         registry: ProfileRegistry,
         suitability: Suitability,
-        refreshing: RefreshScheduler,
-        confirming: Confirmation,
+        refresh_scheduler: RefreshScheduler,
+        confirmation: Confirmation,
         cooldowns: CooldownOptions,
         chance: Callable[[], float],
     ) -> None:
@@ -78,11 +78,11 @@ class Outcomes:
         self._policies = policies
         self._registry = registry
         self._suitability = suitability
-        self._refreshing = refreshing
-        self._confirming = confirming
+        self._refresh_scheduler = refresh_scheduler
+        self._confirmation = confirmation
         self._cooldowns = cooldowns
         self._chance = chance
-        confirming.heard = self._probed
+        confirmation.heard = self._probed
 
     def apply(self, *, policies: Policies, cooldowns: CooldownOptions) -> None:
         """The configuration is another. Cooldowns that have begun last as they were set."""
@@ -129,7 +129,7 @@ class Outcomes:
 
     def _worked(self, held: HeldProfile, agent: str, *, seen: bool, began: float | None, model: str) -> None:
         key = _key(held)
-        self._refreshing.proved(key, held.version)
+        self._refresh_scheduler.proved(key, held.version)
         usage, evidence = self._registry.remembered(key), self._registry.evidence(key)
         if usage.clean and not evidence:
             return  # nearly always: nothing is held against it that would have to be forgotten
@@ -160,7 +160,9 @@ class Outcomes:
         key = _key(held)
         usage = self._registry.usage(key)
         stale = failure.outcome is not Outcome.AUTH and failure.is_old(usage, self._clock.now())
-        if (stale and not failure.proven) or (failure.outcome is Outcome.AUTH and self._refreshing.force(key, held.version)):
+        if (stale and not failure.proven) or (
+            failure.outcome is Outcome.AUTH and self._refresh_scheduler.force(key, held.version)
+        ):
             return
         after = self._after(usage, held, failure, _REFUSED)
         if after is not usage:
@@ -173,7 +175,7 @@ class Outcomes:
         before = known.get(agent, Evidence())
         if failure.outcome is not Outcome.AUTH and failure.is_old(before.usage, now):
             return
-        fresh = failure.outcome is Outcome.AUTH and self._refreshing.force(key, held.version, for_all=False)
+        fresh = failure.outcome is Outcome.AUTH and self._refresh_scheduler.force(key, held.version, for_all=False)
         usage = replace(before.usage, last_failure=now) if fresh else self._after(before.usage, held, failure, _REFUSED_ONE)
         if usage is before.usage:
             return
@@ -190,7 +192,7 @@ class Outcomes:
         if confirmed(own, (other for name, other in known.items() if name != agent), now=now):
             self._count(held, failure)
         elif failure.refuses or failure.outcome is Outcome.BILLING:
-            self._confirming.wonder(held, failure.outcome)
+            self._confirmation.wonder(held, failure.outcome)
 
     def _after(self, usage: Usage, held: HeldProfile, failure: _Failure, why: str) -> Usage:
         """What the failure makes of what is remembered; the same object where it is no news."""
@@ -215,7 +217,7 @@ class Outcomes:
         )
         disables = after.disabled_until > usage.disabled_until and not failure.proven
         # Every request that said so may have been too large, whoever made it: where the broker can ask, the smallest decides.
-        asks = disables and self._confirming.wonder(held, failure.outcome)
+        asks = disables and self._confirmation.wonder(held, failure.outcome)
         return cooled(usage, now=now, version=held.version) if asks else after
 
     # -- what the broker asked itself ----------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ class LeaseService:
         policies: Policies,
         resolver: Resolver,
         registry: ProfileRegistry,
-        reporting: Outcomes,
+        outcomes: Outcomes,
         options: LeaseOptions,
         deliveries: frozenset[Delivery],
         suspensions: Suspensions,
@@ -75,7 +75,7 @@ class LeaseService:
         self._policies = policies
         self._resolver = resolver
         self._registry = registry
-        self._reporting = reporting
+        self._outcomes = outcomes
         self._options = options
         self._deliveries = deliveries
         self._suspensions = suspensions
@@ -210,7 +210,7 @@ class LeaseService:
             version = home.held.version
         if home is not None and not lease.brokered:
             self._events.emit(OutcomeReported(profile=lease.profile, outcome=outcome.value, **whose(lease)))
-            self._reporting.note(
+            self._outcomes.note(
                 home.held,
                 outcome,
                 agent=agent,

@@ -25,7 +25,7 @@ from equabot_broker.domain.material import (
     merge,
 )
 from equabot_broker.domain.profiles import Profile
-from equabot_broker.engine.profiles.listeners import tell
+from equabot_broker.engine.profiles.listeners import notify
 from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
 from equabot_broker.engine.timing.clock import pause
 from equabot_broker.ports import Clock, Source, StateStore, StoredVersion
@@ -230,7 +230,7 @@ class Ingest:
         keys = self._registry.replace_material(merged)
         self._store.flush()
         say()
-        tell(self.listeners)
+        notify(self.listeners)
         if keys:
             names = tuple(sorted(profile for _, profile in keys))
             self._events.emit(ProfilesChanged(profiles=names, source=name, seconds=self._clock.steady() - began))

@@ -8,7 +8,7 @@ from equabot_broker.telemetry.incidents import incident
 P = ParamSpec("P")
 
 
-def tell(listeners: Iterable[Callable[P, None]], *args: P.args, **kwargs: P.kwargs) -> None:
+def notify(listeners: Iterable[Callable[P, None]], *args: P.args, **kwargs: P.kwargs) -> None:
     """Calls each, in order. What one raises is an incident of that listener."""
     for listener in listeners:
         try:

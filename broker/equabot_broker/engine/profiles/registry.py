@@ -15,7 +15,7 @@ from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.domain.selection import Candidate
 from equabot_broker.engine.profiles.evidence import AgentEvidence
-from equabot_broker.engine.profiles.listeners import tell
+from equabot_broker.engine.profiles.listeners import notify
 from equabot_broker.engine.timing.deadlines import Deadlines
 from equabot_broker.ports import Clock, StateStore
 from equabot_broker.telemetry.events import CredentialStateChanged, Events
@@ -86,7 +86,7 @@ class ProfileRegistry:
         own = self._by_provider.get((agent, provider), set())
         shared = self._by_provider.get(("", provider), set())
         seen = own | {key for key in shared if (agent, key[1]) not in self._board}
-        return [(key, self._seen_by(agent, key, self._usage_sync(key))) for key in seen]
+        return [(key, self._seen_by(agent, key, self._with_last_use(key))) for key in seen]
 
     def all(self) -> Iterator[tuple[Key, Candidate]]:
         """Every profile."""
@@ -156,7 +156,7 @@ class ProfileRegistry:
     def reordered(self) -> None:
         """Who is tried first is another, and no profile has changed: listeners hear of no name."""
         self.generation += 1
-        tell(self.listeners, frozenset())
+        notify(self.listeners, frozenset())
 
     def replace_usage(self, key: Key, usage: Usage) -> None:
         """Something worth remembering happened to the profile."""
@@ -221,7 +221,7 @@ class ProfileRegistry:
         """Stores when profiles were last used."""
         for key in list(self._used_at):
             if key in self._board:
-                self._usage_sync(key)
+                self._with_last_use(key)
             self._remember(key, self.usage(key))
 
     def tick(self) -> float:
@@ -268,7 +268,7 @@ class ProfileRegistry:
         self._usage[key] = usage
         self._used_at.pop(key, None)
         self._store.put_usage(key, usage)
-        tell(self.usage_listeners, key, usage)
+        notify(self.usage_listeners, key, usage)
 
     def _reassess(self, keys: Iterable[Key], *, also: Iterable[Key] = ()) -> None:
         now = self._clock.now()
@@ -288,7 +288,7 @@ class ProfileRegistry:
             while self._untold:
                 keys = frozenset(self._untold)
                 self._untold.clear()
-                tell(self.listeners, keys)
+                notify(self.listeners, keys)
         finally:
             self._telling = False
 
@@ -326,7 +326,7 @@ class ProfileRegistry:
             trouble = replace(trouble or RefreshTrouble(version=held.version), refused=True)
         return Candidate(held, self._assess(key, held, usage, self._clock.now(), trouble=trouble, agent=agent), usage)
 
-    def _usage_sync(self, key: Key) -> Candidate:
+    def _with_last_use(self, key: Key) -> Candidate:
         candidate = self._board[key]
         if key in self._used_at:
             candidate = self._board[key] = replace(candidate, usage=self.usage(key))

@@ -1,4 +1,4 @@
-"""Resolver the profile for a request: orders, pins, sessions, and the plan they come to."""
+"""Chooses the profile for a request: orders, pins, sessions, and the plan they come to."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +13,8 @@ from equabot_broker.domain.provider import Catalog
 from equabot_broker.domain.remedies import ANYWHERE, Places
 from equabot_broker.domain.selection import Candidate, Plan, explicit_order
 from equabot_broker.domain.statuses import ProfileStatus, describe
-from equabot_broker.engine.profiles.explaining import Explaining, unusable, wait
-from equabot_broker.engine.profiles.planning import Planning
+from equabot_broker.engine.profiles.explanations import Explanations, unusable, wait
+from equabot_broker.engine.profiles.plan_cache import PlanCache
 from equabot_broker.engine.profiles.registry import ProfileRegistry
 from equabot_broker.engine.profiles.sessions import SessionKey, Sessions
 from equabot_broker.engine.profiles.suitability import Suitability
@@ -55,10 +55,10 @@ class Resolver:
         self._orders = dict(orders)
         self._sessions = Sessions(store=store, pins=pins)
         self._suitability = suitability
-        self._planning = Planning(
+        self._plan_cache = PlanCache(
             clock=clock, catalog=catalog, policies=policies, registry=registry, suitability=suitability, order=self._order
         )
-        self.explaining = Explaining(clock=clock, catalog=catalog, policies=policies, registry=registry, places=places)
+        self.explanations = Explanations(clock=clock, catalog=catalog, policies=policies, registry=registry, places=places)
         self.catalog = catalog
 
     def apply(
@@ -66,8 +66,8 @@ class Resolver:
     ) -> None:
         """The configuration is another. Orders and pins that were set while the broker ran stay."""
         self.catalog, self._policies, self._configured = catalog, policies, configured_order
-        self._planning.apply(catalog=catalog, policies=policies)
-        self.explaining.apply(catalog=catalog, policies=policies, places=places)
+        self._plan_cache.apply(catalog=catalog, policies=policies)
+        self.explanations.apply(catalog=catalog, policies=policies, places=places)
 
     # -- names ---------------------------------------------------------------------------------------------------------
 
@@ -123,15 +123,15 @@ class Resolver:
             policy.check_provider(agent, provider)
             candidate = self._automatic((agent, session, provider), model=model, client=client, waits=waits)
         self._registry.touch((candidate.held.profile.agent, candidate.id))
-        self._planning.used(provider, candidate.id)
+        self._plan_cache.used(provider, candidate.id)
         pinned = session and candidate.id == self._sessions.pinned((agent, session, provider))[0]
         if profile or pinned or self.suits(agent, candidate, client):
             return Choice(candidate, automatic=not profile)
-        return Choice(candidate, automatic=True, notice=self.explaining.unsuited(candidate.held))
+        return Choice(candidate, automatic=True, notice=self.explanations.unsuited(candidate.held))
 
     def plan(self, agent: str, provider: str, model: str = "", client: str = "") -> Plan:
         """The agent's candidates of the provider, ranked for a program's requests for the model."""
-        return self._planning.plan(agent, provider, model, client)
+        return self._plan_cache.plan(agent, provider, model, client)
 
     def suits(self, agent: str, candidate: Candidate, client: str) -> bool:
         """Whether the profile is for a program of the agent, or was named for it."""
@@ -157,11 +157,11 @@ class Resolver:
         current = self.plan(agent, provider, model, client)
         candidate = (self._of_session(current, key, model=model, client=client) if session else None) or current.first()
         if candidate is None:
-            raise self.explaining.nothing_usable(current, agent, provider)
+            raise self.explanations.nothing_usable(current, agent, provider)
         if not (candidate.standing.usable or candidate.standing.trial):
             other = None if waits else next((c for c in current.ordered() if c.standing.usable), None)
             if other is None:
-                raise self.explaining.behind(agent, candidate)
+                raise self.explanations.behind(agent, candidate)
             return other
         if session and candidate.id != self._sessions.pinned(key)[0]:
             first, _ = self._sessions.served(key, client)
@@ -185,9 +185,9 @@ class Resolver:
             if candidate is not None and _serves(candidate, now):
                 return candidate
             if strict and candidate is not None and candidate.standing.revival is Revival.FAILING:
-                raise self.explaining.behind(agent, candidate)
+                raise self.explanations.behind(agent, candidate)
             if strict:
-                why = "no source holds it" if candidate is None else self.explaining.why(agent, candidate, model)
+                why = "no source holds it" if candidate is None else self.explanations.why(agent, candidate, model)
                 raise NoUsableProfile(
                     f"the session is pinned to {pinned!r}, which cannot serve ({why}): wait, or unpin it",
                     metadata={pinned: why},
@@ -209,11 +209,11 @@ class Resolver:
     def _named(self, agent: str, provider: str, profile: str) -> Candidate:
         candidate = self._find(agent, provider, profile)
         if candidate is None:
-            raise self.explaining.not_found(agent, provider, profile)
+            raise self.explanations.not_found(agent, provider, profile)
         if candidate.standing.revival is not Revival.NONE:
-            raise self.explaining.behind(agent, candidate)
+            raise self.explanations.behind(agent, candidate)
         if not (candidate.standing.usable or candidate.standing.trial):
-            why = self.explaining.why(agent, candidate)
+            why = self.explanations.why(agent, candidate)
             message = f"profile {profile!r} cannot be used: {why}"
             raise unusable(message, [candidate], {profile: why}, now=self._clock.now())
         return candidate
@@ -257,7 +257,7 @@ class Resolver:
         except (NoUsableProfile, RefreshFailed):
             lead = None
         usable = dict.fromkeys([*([] if lead is None else [lead.id]), *(c.id for c in current.ordered())])
-        rest = {profile: why for profile, why in self.explaining.reasons(agent, current).items() if profile not in usable}
+        rest = {profile: why for profile, why in self.explanations.reasons(agent, current).items() if profile not in usable}
         pinned = self._sessions.pinned(key)[0] if session else ""
         url = self.catalog.providers[provider].base_url
         rows: list[ProfileStatus] = []
@@ -281,8 +281,8 @@ class Resolver:
     def _reason(self, agent: str, candidate: Candidate, current: Plan, model: str) -> str:
         """Why the profile is in its state; where that is well, why it has its place."""
         if candidate.id in current.unsuited and not candidate.for_model(model, now=self._clock.now()).standing.reason:
-            return self.explaining.unsuited(candidate.held)
-        return self.explaining.why(agent, candidate, model)
+            return self.explanations.unsuited(candidate.held)
+        return self.explanations.why(agent, candidate, model)
 
     # -- pins and orders -----------------------------------------------------------------------------------------------
 
@@ -295,7 +295,7 @@ class Resolver:
         provider, profile = self.resolve_names(provider, profile)
         self._policies.of(agent).check_profile(agent, provider, profile)
         if self._find(agent, provider, profile) is None:
-            raise self.explaining.not_found(agent, provider, profile)
+            raise self.explanations.not_found(agent, provider, profile)
         self._sessions.pin((agent, session, provider), profile, strict=strict)
 
     def unpin(self, agent: str, session: str, provider: str) -> None:

@@ -19,7 +19,7 @@ from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.relogin import how_to_log_in, login_command
 from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
-from equabot_broker.engine.refresh.forcing import ForcedRefreshes
+from equabot_broker.engine.refresh.forced_refreshes import ForcedRefreshes
 from equabot_broker.engine.refresh.redemption import Redemption, RedemptionKind, RedemptionOutcome
 from equabot_broker.engine.timing.clock import pause
 from equabot_broker.oauth.refreshing import Blame, RefreshFailure, refresh_at
@@ -83,7 +83,7 @@ class RefreshScheduler:
         self._chance = chance
         self._identities = identities
         self._plans: dict[Key, _Plan] = {}
-        self._forcing = ForcedRefreshes(clock)
+        self._forced_refreshes = ForcedRefreshes(clock)
         self._flying: set[Key] = set()
         self._doors: dict[tuple[str, str], asyncio.Lock] = {}
         self._slots = asyncio.Semaphore(_PARALLEL)
@@ -112,7 +112,7 @@ class RefreshScheduler:
         cut off costs a login. Waits for as long as an endpoint may take to answer."""
         self._draining = True
         end = self._clock.steady() + _LAST_WORDS
-        while self._gateway_access() and (left := end - self._clock.steady()) > 0:
+        while self._is_under_way() and (left := end - self._clock.steady()) > 0:
             await pause(self._clock, left, sooner=self._news)
         with suppress(TimeoutError):
             async with asyncio.timeout(max(end - self._clock.steady(), 0.0)):
@@ -137,7 +137,7 @@ class RefreshScheduler:
         """The logins of which something is still to be written, but for those that somebody has deleted."""
         return [login for login in self._redemption.owed if (login.agent, login.id) in self._registry.material.held]
 
-    def _gateway_access(self) -> bool:
+    def _is_under_way(self) -> bool:
         """Whether a refresh is under way. An exchange that is cut off costs nothing."""
         held = self._registry.material.held
         return any(key not in held or not held[key].profile.workload for key in self._flying)
@@ -166,7 +166,7 @@ class RefreshScheduler:
         if plan is None or plan.version != version or self._clock.steady() - plan.since < _AT_ONCE_REFUSED:
             return False
         if not plan.forced:
-            if not self._forcing.begin(key):
+            if not self._forced_refreshes.begin(key):
                 return False
             plan.forced, plan.at = True, -NEVER
             self._sooner.set()
@@ -189,7 +189,7 @@ class RefreshScheduler:
         for key in keys:
             held = self._registry.material.held.get(key)
             if held is None:
-                self._forcing.forget(key)
+                self._forced_refreshes.forget(key)
             if held is None or self._is_over(held.profile):
                 self._plans.pop(key, None)
             elif key not in self._plans or self._plans[key].version != held.version:
@@ -218,7 +218,7 @@ class RefreshScheduler:
         since = -NEVER
         if before is not None and before.forced:
             since = self._clock.steady()
-            self._forcing.ended(key)
+            self._forced_refreshes.ended(key)
         return _Plan(held.version, at, delays(base=_FIRST_RETRY, cap=_LAST_RETRY, rng=self._chance), since=since)
 
     def _due(self) -> list[Key]:

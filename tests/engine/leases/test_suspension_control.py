@@ -31,7 +31,7 @@ async def test_a_suspended_agent_has_no_lease_and_gets_none() -> None:
     made = engine()
     raw = made.lease_service.acquire("main", RAW)
     other = made.lease_service.acquire("coder", RAW)
-    assert await made.suspending.suspend("main", "odd requests at night") == 1
+    assert await made.suspension_control.suspend("main", "odd requests at night") == 1
     with pytest.raises(AgentSuspended, match=r"agent 'main' is suspended: .* `equabot agent resume main`") as refused:
         made.lease_service.acquire("main", RAW)
     assert not refused.value.retryable
@@ -52,7 +52,7 @@ async def test_a_stream_hears_why_it_ends() -> None:
     made = engine()
     with made.lease_service.stream("main", RAW) as stream:
         assert (await stream.next()).kind is NoticeKind.GRANTED
-        await made.suspending.suspend("main")
+        await made.suspension_control.suspend("main")
         ended = await stream.next()
     assert (ended.kind, ended.reason) == (NoticeKind.REVOKED, "agent_suspended")
 
@@ -61,14 +61,14 @@ async def test_the_gateway_says_suspended_of_a_token_that_ended_by_it() -> None:
     """S11: not that the token never was, which would send the agent to acquire another; after resuming it has simply ended."""
     made = engine()
     token, other = (shown(made.lease_service.acquire(agent, BROKERED)) for agent in ("main", "coder"))
-    await made.suspending.suspend("main")
+    await made.suspension_control.suspend("main")
     with pytest.raises(AgentSuspended) as refused:
         made.gateway_access.bearer(token)
     assert refused.value.metadata == {"agent": "main"}
     made.gateway_access.bearer(other)
     with pytest.raises(LeaseNotFound):
         made.gateway_access.bearer("eqb_" + "x" * 43)
-    await made.suspending.resume("main")
+    await made.suspension_control.resume("main")
     with pytest.raises(LeaseNotFound):
         made.gateway_access.bearer(token)
 
@@ -77,14 +77,14 @@ async def test_it_outlives_the_broker() -> None:
     """S11: also one that dies with `kill -9` right after the answer; the tokens that it ended are still known."""
     made = engine()
     token = shown(made.lease_service.acquire("main", BROKERED))
-    await made.suspending.suspend("main", "odd")
+    await made.suspension_control.suspend("main", "odd")
     made.store.crash()
     after = engine(made.store)
     with pytest.raises(AgentSuspended):
         after.lease_service.acquire("main", RAW)
     with pytest.raises(AgentSuspended):
         after.gateway_access.bearer(token)
-    assert await after.suspending.resume("main")
+    assert await after.suspension_control.resume("main")
     after.store.crash()
     engine(after.store).lease_service.acquire("main", RAW)
 
@@ -93,7 +93,7 @@ async def test_leases_that_a_store_still_holds_end_at_the_start() -> None:
     """S11: a store that could be written for the suspension and not for the end of the leases revives nobody."""
     made = engine()
     granted = made.lease_service.acquire("main", BROKERED)
-    await made.suspending.suspend("main")
+    await made.suspension_control.suspend("main")
     made.store.put_lease(granted.lease.id, granted.lease)
     made.store.flush()
     after = engine(made.store)
@@ -103,29 +103,29 @@ async def test_leases_that_a_store_still_holds_end_at_the_start() -> None:
 async def test_an_agent_that_goes_and_comes_back_is_still_suspended() -> None:
     """S11: a change of the configuration is no way out. Meanwhile it can be resumed, but not suspended."""
     made = engine()
-    await made.suspending.suspend("coder")
+    await made.suspension_control.suspend("coder")
     without = engine(made.store, agents={"main": ANYTHING})
-    assert without.suspending.states() == {"coder": True, "main": False}
+    assert without.suspension_control.states() == {"coder": True, "main": False}
     with pytest.raises(InvalidArgument, match="agent 'coder' is not configured: the configured agents are main"):
-        await without.suspending.suspend("coder")
+        await without.suspension_control.suspend("coder")
     back = engine(made.store)
     with pytest.raises(AgentSuspended):
         back.lease_service.acquire("coder", RAW)
     without = engine(made.store, agents={"main": ANYTHING})
-    assert await without.suspending.resume("coder")
+    assert await without.suspension_control.resume("coder")
     engine(made.store).lease_service.acquire("coder", RAW)
 
 
 async def test_it_can_be_repeated() -> None:
     """The beginning stays, and the reason unless another is given; what is not suspended can be resumed."""
     made = engine()
-    await made.suspending.suspend("main", "odd requests")
+    await made.suspension_control.suspend("main", "odd requests")
     made.clock.advance(60)
-    assert await made.suspending.suspend("main") == 0
+    assert await made.suspension_control.suspend("main") == 0
     assert made.suspensions.of("main") == Suspension(since=made.clock.now() - 60, reason="odd requests")
-    await made.suspending.suspend("main", "confirmed")
+    await made.suspension_control.suspend("main", "confirmed")
     assert made.suspensions.of("main") == Suspension(since=made.clock.now() - 60, reason="confirmed")
-    assert [await made.suspending.resume("main") for _ in range(2)] == [True, False]
+    assert [await made.suspension_control.resume("main") for _ in range(2)] == [True, False]
     set_ = [(event.reason, event.leases) for event in made.emitted if isinstance(event, SuspensionSet)]
     assert set_ == [("odd requests", 0), ("odd requests", 0), ("confirmed", 0)]
     assert [event.agent for event in made.emitted if isinstance(event, SuspensionLifted)] == ["main"]
@@ -134,15 +134,15 @@ async def test_it_can_be_repeated() -> None:
 async def test_an_unknown_agent_is_refused_with_those_that_there_are() -> None:
     """A misspelled name must not pass for a suspension; what looks like a key is not repeated."""
     made = engine()
-    for act in (made.suspending.suspend, made.suspending.resume):
+    for act in (made.suspension_control.suspend, made.suspension_control.resume):
         with pytest.raises(InvalidArgument, match="agent 'mian' is not configured: the configured agents are coder, main"):
             await act("mian")
     with pytest.raises(InvalidArgument, match="not shown") as refused:
-        await made.suspending.suspend("sk-ant-api03-" + "a1" * 40)
+        await made.suspension_control.suspend("sk-ant-api03-" + "a1" * 40)
     assert "a1a1" not in str(refused.value)
     many = engine(agents={f"agent-{number:02}": ANYTHING for number in range(25)})
     with pytest.raises(InvalidArgument, match=r"agent-19 and 5 more$"):
-        await many.suspending.suspend("mian")
+        await many.suspension_control.suspend("mian")
 
 
 async def test_a_store_that_cannot_be_written_does_not_undo_it() -> None:
@@ -150,15 +150,15 @@ async def test_a_store_that_cannot_be_written_does_not_undo_it() -> None:
     made = engine()
     made.store.broken = "cannot write state.db: disk full"
     with pytest.raises(StateUnavailable, match=r"is suspended, but a restart of the broker would forget it: .*disk full"):
-        await made.suspending.suspend("main")
+        await made.suspension_control.suspend("main")
     with pytest.raises(AgentSuspended):
         made.lease_service.acquire("main", RAW)
     made.store.broken = ""
-    await made.suspending.suspend("main")
+    await made.suspension_control.suspend("main")
     assert set(made.store.load().suspensions) == {"main"}
     made.store.broken = "cannot write state.db: disk full"
     with pytest.raises(StateUnavailable, match="is resumed, but a restart of the broker would suspend it again"):
-        await made.suspending.resume("main")
+        await made.suspension_control.resume("main")
     made.lease_service.acquire("main", RAW)
 
 
@@ -166,7 +166,7 @@ async def test_what_a_suspension_remembers_is_bounded() -> None:
     """An agent with many leases fills neither memory nor disk: of the newest tokens the gateway knows that they are its."""
     made = engine()
     tokens = [shown(made.lease_service.acquire("main", BROKERED)) for _ in range(TOKENS_KEPT + 1)]
-    assert await made.suspending.suspend("main") == TOKENS_KEPT + 1
+    assert await made.suspension_control.suspend("main") == TOKENS_KEPT + 1
     suspension = made.suspensions.of("main")
     assert suspension is not None
     assert len(suspension.tokens) == TOKENS_KEPT
@@ -184,8 +184,8 @@ async def test_readiness_counts_only_what_an_agent_may_be_granted() -> None:
         made.hold(profile("anthropic:a"))
         await made.settle()
         assert made.readiness.status("readiness") is True
-        await made.suspending.suspend("main")
+        await made.suspension_control.suspend("main")
         assert made.readiness.status("readiness") is False
         assert (made.readiness.status("provider/anthropic"), list(made.readiness.unmet())) == (False, ["anthropic"])
-        await made.suspending.resume("main")
+        await made.suspension_control.resume("main")
         assert made.readiness.status("") is True

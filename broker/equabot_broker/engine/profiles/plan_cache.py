@@ -21,7 +21,7 @@ class _Kept:
     of_models: dict[str, Plan] = field(default_factory=dict)
 
 
-class Planning:
+class PlanCache:
     """Ranks each agent's candidates. `order` says the explicit order of an agent and provider, None where there is none."""
 
     def __init__(

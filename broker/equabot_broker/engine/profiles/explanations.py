@@ -22,7 +22,7 @@ from equabot_broker.engine.profiles.registry import ProfileRegistry
 from equabot_broker.ports import Clock
 
 
-class Explaining:
+class Explanations:
     """Explains what `resolver` decides."""
 
     def __init__(

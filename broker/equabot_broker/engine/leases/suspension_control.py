@@ -9,7 +9,7 @@ from equabot_broker.ports import Clock, StateStore
 from equabot_broker.telemetry.events import Events, SuspensionLifted, SuspensionSet
 
 
-class Suspending:
+class SuspensionControl:
     """Both may be repeated: what holds already is stored again, for the case that it could not be stored before."""
 
     def __init__(

@@ -16,7 +16,7 @@ _CALM: Final = 60.0
 
 
 @asynccontextmanager
-async def beside(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def background_tasks(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Runs them while the block runs. One that fails takes the block down with it; when the block ends, so do they."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(coroutine) for coroutine in coroutines]
@@ -25,7 +25,7 @@ async def beside(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             task.cancel()
 
 
-async def lastingly(name: str, run: Callable[[], Coroutine[Any, Any, None]], *, clock: Clock) -> None:
+async def keep_running(name: str, run: Callable[[], Coroutine[Any, Any, None]], *, clock: Clock) -> None:
     """Runs what is to run forever, and again after a while where it ends: what it has to do for one profile must not end the
     others."""
     waits = delays(**_AGAIN, rng=random.random)
