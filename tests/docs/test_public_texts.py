@@ -18,6 +18,7 @@ import yaml
 from equabot_broker.cli.main import _COMMANDS, Parser
 from equabot_broker.telemetry.metrics import Metrics, Snapshot
 from tests.docs.test_language import LONGEST, WORDS, length
+from tests.fakes.engine import Engine
 
 ROOT: Final = Path(__file__).parents[2]
 CHART: Final = ROOT / "helm" / "equabot-broker"
@@ -171,7 +172,7 @@ def test_each_argument_of_the_command_line_has_a_plain_help() -> None:
 
 async def test_each_metric_has_a_plain_help() -> None:
     """Prometheus shows it without context."""
-    server = Metrics(version="1").serve("127.0.0.1", 0, snapshot=Snapshot)
+    server = Metrics(version="1").serve("127.0.0.1", 0, snapshot=Snapshot, health=Engine().readiness)
     try:
         page = await asyncio.to_thread(_fetch, f"http://127.0.0.1:{server.port}/metrics")
     finally:

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from equabot_broker.domain.profiles import State
 from equabot_broker.telemetry.events import GatewayRefused, GatewayUsed, LeaseDenied, OutcomeReported, RefreshSucceeded
 from equabot_broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot, SourceGauge
+from tests.fakes.engine import Engine
 from tests.helm.chart import CHART, FIXTURES, of_kind, render
 
 OBJECTS: Final = FIXTURES / "pod-monitor.yaml"
@@ -79,7 +80,7 @@ async def exported() -> dict[str, set[str]]:
     }
     metrics.record(GatewayUsed(**request, request="1", session="", profile="acme:me", sent=0, received=1, seconds=1))
     metrics.record(GatewayRefused(**request, reason="LEASE_EXPIRED"))
-    server = metrics.serve("127.0.0.1", 0, snapshot=lambda: SNAPSHOT)
+    server = metrics.serve("127.0.0.1", 0, snapshot=lambda: SNAPSHOT, health=Engine().readiness)
     try:
         url = f"http://127.0.0.1:{server.port}/metrics"
         answer = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=60).read().decode())

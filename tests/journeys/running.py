@@ -127,9 +127,9 @@ class RunningBroker:
         written.write_text(text)
         written.replace(self.dotenv)
 
-    def scrape(self) -> str:
-        """Its metrics."""
-        with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=60) as page:
+    def scrape(self, path: str = "metrics") -> str:
+        """Its metrics, or another page of that server."""
+        with urllib.request.urlopen(f"http://{self.metrics}/{path}", timeout=60) as page:
             text: str = page.read().decode()
         return text
 

@@ -107,7 +107,7 @@ def shown_by(broker: RunningBroker, *given: str) -> dict[str, str | bytes]:
 
 def answered_by(broker: RunningBroker) -> dict[str, str | bytes]:
     """What it answers to agent, operator and probes who ask for nothing secret, and its metrics."""
-    shown: dict[str, str | bytes] = {"metrics": broker.scrape()}
+    shown: dict[str, str | bytes] = {path: broker.scrape(path) for path in ("metrics", "healthz", "status.json")}
     with channel_to(broker) as agent, channel_to(broker, "admin") as operator, grpc.insecure_channel(broker.health) as probe:
         for channel, method, request, answer in (
             (probe, f"{HEALTH}/List", health_pb2.HealthListRequest(), health_pb2.HealthListResponse),

@@ -265,15 +265,15 @@ def test_reflection_and_diagnosis_show_nothing(world: World) -> None:
 def test_metrics_show_nothing(world: World) -> None:
     """Wherever they are asked for."""
     key = world.canaries.new("a path", like=KEY)
-    told = world.broker.scrape()
+    told = world.broker.scrape() + world.broker.scrape("status.json")
     assert 'equabot_credential_state{profile="anthropic:env",provider="anthropic",state="ok"} 1.0' in told
-    request = urllib.request.Request(f"http://{world.broker.metrics}/{key}?{key}", headers={"Authorization": f"Bearer {key}"})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as page:
-            other = page.read().decode()
-    except urllib.error.HTTPError as refused:
-        other = f"{refused.headers} {refused.read().decode()}"
-    assert not world.leaks(metrics=told, elsewhere=other)
+    for path in (key, f"readyz?service=profile/{key}"):
+        request = urllib.request.Request(f"http://{world.broker.metrics}/{path}", headers={"Authorization": f"Bearer {key}"})
+        with pytest.raises(urllib.error.HTTPError) as refused, urllib.request.urlopen(request, timeout=60):
+            pass
+        with refused.value as answer:
+            other = f"{answer.headers} {answer.read().decode()}"
+        assert not world.leaks(metrics=told, elsewhere=other)
 
 
 def test_commands_show_nothing_but_what_they_are_for(world: World) -> None:

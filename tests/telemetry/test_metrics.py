@@ -33,6 +33,7 @@ from equabot_broker.telemetry.events import (
     StoreRecovered,
 )
 from equabot_broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot, SourceGauge
+from tests.fakes.engine import Engine
 
 SNAPSHOT = Snapshot(
     credentials=(
@@ -58,7 +59,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 @asynccontextmanager
 async def scraped(metrics: Metrics, snapshot: Snapshot = SNAPSHOT) -> AsyncIterator[str]:
-    server = metrics.serve("127.0.0.1", 0, snapshot=lambda: snapshot)
+    server = metrics.serve("127.0.0.1", 0, snapshot=lambda: snapshot, health=Engine().readiness)
     try:
         yield f"http://127.0.0.1:{server.port}/metrics"
     finally:
@@ -191,7 +192,7 @@ async def test_the_snapshot_is_taken_on_the_event_loop() -> None:
         threads.append(threading.current_thread())
         return Snapshot()
 
-    server = Metrics(version="1").serve("127.0.0.1", 0, snapshot=snapshot)
+    server = Metrics(version="1").serve("127.0.0.1", 0, snapshot=snapshot, health=Engine().readiness)
     url = f"http://127.0.0.1:{server.port}/metrics"
     await asyncio.gather(*(asyncio.to_thread(fetch, url) for _ in range(4)))
     server.close()
@@ -229,7 +230,7 @@ async def test_a_failing_snapshot_fails_the_scrape_and_tells_nothing(capfd: pyte
     def snapshot() -> Snapshot:
         raise RuntimeError("sk-canary-in-an-error")
 
-    server = Metrics(version="1").serve("127.0.0.1", 0, snapshot=snapshot)
+    server = Metrics(version="1").serve("127.0.0.1", 0, snapshot=snapshot, health=Engine().readiness)
     body = await asyncio.to_thread(_body_of_error, f"http://127.0.0.1:{server.port}/metrics")
     server.close()
     assert "canary" not in body
@@ -262,18 +263,18 @@ async def test_an_address_in_use_is_said_with_the_remedy() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(CannotStart, match=rf"metrics on 127.0.0.1:{port}: Address already in use. Set listen.metrics"):
-            Metrics(version="1").serve("127.0.0.1", port, snapshot=Snapshot)
+            Metrics(version="1").serve("127.0.0.1", port, snapshot=Snapshot, health=Engine().readiness)
     with pytest.raises(CannotStart, match=r"listen.metrics"):
-        Metrics(version="1").serve("127.0.0.1", 99999, snapshot=Snapshot)
+        Metrics(version="1").serve("127.0.0.1", 99999, snapshot=Snapshot, health=Engine().readiness)
 
 
 async def test_after_close_nobody_listens() -> None:
     """The port is free again at once."""
     metrics = Metrics(version="1")
-    first = metrics.serve("127.0.0.1", 0, snapshot=Snapshot)
+    first = metrics.serve("127.0.0.1", 0, snapshot=Snapshot, health=Engine().readiness)
     first.close()
     first.close()
-    second = metrics.serve("127.0.0.1", first.port, snapshot=Snapshot)
+    second = metrics.serve("127.0.0.1", first.port, snapshot=Snapshot, health=Engine().readiness)
     assert second.port == first.port
     second.close()
 

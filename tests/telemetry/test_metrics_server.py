@@ -14,6 +14,7 @@ import pytest
 from equabot_broker.telemetry import _metrics_server
 from equabot_broker.telemetry._metrics_server import CONNECTIONS, CONNECTIONS_PER_PEER
 from equabot_broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot
+from tests.fakes.engine import Engine
 
 MANY = Snapshot(
     credentials=[CredentialGauge(profile=f"acme:{number:06}", provider="acme", state="ok") for number in range(40_000)]
@@ -45,7 +46,9 @@ class Scraped:
 
 @pytest.fixture
 async def scraped(request: pytest.FixtureRequest) -> AsyncIterator[Scraped]:
-    server = Metrics(version="1").serve("127.0.0.1", 0, snapshot=lambda: getattr(request, "param", Snapshot()))
+    server = Metrics(version="1").serve(
+        "127.0.0.1", 0, snapshot=lambda: getattr(request, "param", Snapshot()), health=Engine().readiness
+    )
     async with AsyncExitStack() as stack:
         stack.callback(server.close)
         yield Scraped(server.port, stack)

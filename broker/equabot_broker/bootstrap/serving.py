@@ -95,7 +95,7 @@ async def serve(
                 await servers.start(store=store, audit=audit, configuration=reloading)
                 address = config.listen.metrics
                 snapshot = partial(_snapshot, engine, store, audit, clock, reloading)
-                served = metrics.serve(address.host, address.port, snapshot=snapshot)
+                served = metrics.serve(address.host, address.port, snapshot=snapshot, health=engine.readiness)
                 stack.callback(served.close)
                 gateway = await _gateway(config, files, clock, stack)
                 tasks: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from equabot_broker.domain.backoff import delays
+from equabot_broker.domain.instants import rfc3339
 from equabot_broker.files.reading import Unreadable, read_whole
 from equabot_broker.ports import Clock, StoreFault
 
@@ -154,7 +155,7 @@ class StoreLock:
         return False
 
     def _write_body(self, file: int) -> None:
-        created = datetime.fromtimestamp(self._clock.now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        created = rfc3339(self._clock.now())
         body = {"pid": os.getpid(), "createdAt": created, "ns": namespace()}
         text = json.dumps(body, indent=2).encode()
         os.pwrite(file, text, 0)

@@ -3,9 +3,9 @@
 import asyncio
 import gzip
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -14,16 +14,14 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from equabot_broker.telemetry._audit_anchor import ANCHOR_FAULTS
+from equabot_broker.telemetry._broker_loop import WITHIN, read_on
 from equabot_broker.telemetry._readings import Histogram, Snapshot, Tallies
-from equabot_broker.telemetry._scrape_request import Scrape
+from equabot_broker.telemetry._scrape_request import Page, Scrape
 from equabot_broker.telemetry.incidents import counts
-
-_WITHIN: Final = 2.0
-"""Seconds the event loop has to answer, before a scrape fails: a broker that does not turn must not look alive."""
 
 _log: Final = logging.getLogger(__name__)
 
-Gather = Callable[[], Coroutine[Any, Any, tuple[Snapshot, Tallies]]]
+Gather = Callable[[], tuple[Snapshot, Tallies]]
 
 
 class Exposition:
@@ -35,13 +33,12 @@ class Exposition:
         self._loop = loop
         self._process = ProcessCollector(registry=None)
 
-    async def render(self, scrape: Scrape) -> tuple[tuple[str, ...], bytes]:
-        """Header lines and body; runs on another event loop. Raises TimeoutError when the broker's does not get to it."""
-        gathering = asyncio.run_coroutine_threadsafe(self._gather(), self._loop)
+    async def render(self, scrape: Scrape) -> Page:
+        """The answer; runs on another event loop. Raises TimeoutError when the broker's does not get to it."""
         try:
-            snapshot, tallies = await asyncio.wait_for(asyncio.wrap_future(gathering), _WITHIN)
+            snapshot, tallies = await read_on(self._loop, self._gather)
         except TimeoutError:
-            _log.warning("a scrape failed: the event loop did not answer within %g s", _WITHIN)
+            _log.warning("a scrape failed: the event loop did not answer within %g s", WITHIN)
             raise
         registry = CollectorRegistry()
         registry.register(OwnMetrics(self._version, snapshot, tallies))
@@ -49,8 +46,8 @@ class Exposition:
         encode, kind = choose_encoder(scrape.accept)
         body = encode(registry)
         if gzip_accepted(scrape.accept_encoding):
-            return (f"Content-Type: {kind}", "Content-Encoding: gzip"), gzip.compress(body, 1)
-        return (f"Content-Type: {kind}",), body
+            return Page("200 OK", (f"Content-Type: {kind}", "Content-Encoding: gzip"), gzip.compress(body, 1))
+        return Page("200 OK", (f"Content-Type: {kind}",), body)
 
 
 class OwnMetrics(Collector):

@@ -1,4 +1,4 @@
-"""The HTTP server that Prometheus scrapes: GET and HEAD of `/metrics`, one request a connection, and nothing else.
+"""The HTTP server for scrapes and probes: GET and HEAD of a few paths, one request a connection, and nothing else.
 
 It has a thread and an event loop of its own: a slow scraper costs a socket and never a thread, and a broker whose own loop does
 not turn is still reported. Everything that a stranger can make it hold has a bound: connections in all and per peer, the bytes
@@ -10,12 +10,12 @@ import logging
 import socket
 import struct
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, cast
 
 from equabot_broker.domain.connections import ConnectionTable
 from equabot_broker.domain.errors import CannotStart
-from equabot_broker.telemetry._scrape_request import LARGEST, Scrape, ScrapeRefused, read_request
+from equabot_broker.telemetry._scrape_request import LARGEST, Page, Scrape, ScrapeRefused, read_request
 from equabot_broker.telemetry.log import loop_exception_handler
 
 _log: Final = logging.getLogger(__name__)
@@ -32,18 +32,18 @@ _KERNEL_BYTES: Final = 32 << 10
 _BACKLOG: Final = 128
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
-Render = Callable[[Scrape], Awaitable[tuple[tuple[str, ...], bytes]]]
-"""Header lines and body of an answer."""
+Render = Callable[[Scrape], Awaitable[Page]]
 
 
 class MetricsServer:
-    """Answers scrapes until it is closed. `port` is the one it listens on. Raises CannotStart where it cannot listen."""
+    """Answers until it is closed, each path with its page. `port` is the one it listens on. Raises CannotStart where it cannot
+    listen."""
 
-    def __init__(self, host: str, port: int, *, render: Render) -> None:
+    def __init__(self, host: str, port: int, *, pages: Mapping[str, Render]) -> None:
         self._socket = _bound(host, port)
         self.port: int = self._socket.getsockname()[1]
         self._names = frozenset({host.lower(), socket.gethostname().lower()})
-        self._render = render
+        self._pages = pages
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(loop_exception_handler)
         self._closing = asyncio.Event()
@@ -60,13 +60,13 @@ class MetricsServer:
         """The whole answer to a request's head."""
         try:
             scrape = read_request(head, names=self._names)
-            headers, body = await self._render(scrape)
+            page = await self._pages[scrape.path](scrape)
         except ScrapeRefused as refused:
             return _response(refused.status, ("Content-Type: text/plain; charset=utf-8",), f"{refused.words}\n".encode())
         except Exception as error:  # noqa: BLE001 - its text may quote anything, so neither scraper nor log gets it
             _log.error("a scrape failed: %s", type(error).__qualname__)
             return _response("500 Internal Server Error", (), b"")
-        return _response("200 OK", headers, body, sent=scrape.body)
+        return _response(page.status, page.headers, page.body, sent=scrape.body)
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:

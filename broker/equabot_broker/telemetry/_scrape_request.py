@@ -1,11 +1,13 @@
-"""What a scraper asks: the head of an HTTP request (RFC 9112), read or refused."""
+"""The requests that the metrics server answers: the head of an HTTP request (RFC 9112), read or refused."""
 
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
+from urllib.parse import parse_qs
 
+PATHS: Final = ("/metrics", "/healthz", "/readyz", "/status.json")
 LARGEST: Final = 8192
 """Bytes of a request head; Prometheus sends about 300."""
 
@@ -27,11 +29,23 @@ class ScrapeRefused(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scrape:
-    """A request for the metrics: what it accepts, and whether it wants the body (HEAD does not)."""
+    """A request: its path, the health service that its query names, what it accepts, and whether it wants the body (HEAD does
+    not)."""
 
+    path: str
+    service: str = ""
     accept: str
     accept_encoding: str
     body: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An answer: the status line's status, header lines, and the body."""
+
+    status: str
+    headers: tuple[str, ...]
+    body: bytes
 
 
 def read_request(head: bytes, *, names: Collection[str]) -> Scrape:
@@ -45,14 +59,21 @@ def read_request(head: bytes, *, names: Collection[str]) -> Scrape:
         raise ScrapeRefused("400 Bad Request", "this is not an HTTP/1.1 request")
     method, target, minor = (part.decode("ascii") for part in asked.groups())
     if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
-        raise ScrapeRefused("400 Bad Request", "a scrape has no body")
+        raise ScrapeRefused("400 Bad Request", "a request has no body here")
     if "host" in headers or minor == "1":
         _check_host(headers.get("host", ""), names)
-    if target.partition("?")[0] != "/metrics":
-        raise ScrapeRefused("404 Not Found", "the metrics are at /metrics")
+    path, _, query = target.partition("?")
+    if path not in PATHS:
+        raise ScrapeRefused("404 Not Found", f"this server has {', '.join(PATHS)}")
     if method not in ("GET", "HEAD"):
         raise ScrapeRefused("405 Method Not Allowed", "use GET or HEAD")
-    return Scrape(accept=headers.get("accept", ""), accept_encoding=headers.get("accept-encoding", ""), body=method == "GET")
+    return Scrape(
+        path=path,
+        service=parse_qs(query).get("service", [""])[-1],
+        accept=headers.get("accept", ""),
+        accept_encoding=headers.get("accept-encoding", ""),
+        body=method == "GET",
+    )
 
 
 def _headers(fields: list[bytes]) -> dict[str, str] | None:

@@ -10,7 +10,6 @@ import errno
 import logging
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
 from typing import Final
@@ -26,6 +25,7 @@ from equabot_broker.domain.audit import (
     seal,
 )
 from equabot_broker.domain.errors import AuditUnavailable, CannotStart
+from equabot_broker.domain.instants import rfc3339
 from equabot_broker.telemetry._audit_anchor import ACCEPT, DOUBTS, UNHELD, Anchor, doubt_of
 from equabot_broker.telemetry._audit_output import LONGEST, AuditFile, AuditStream, Output
 from equabot_broker.telemetry._audit_records import KINDS, Records, shortened
@@ -359,7 +359,7 @@ class AuditLog:
         _log.info("the audit log stands at record %d, hash %s", self.head.sequence, self.head.hash)
 
     def _at(self) -> str:
-        return datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return rfc3339(self._now(), timespec="microseconds")
 
     def _explained(self, error: OSError | CannotStart) -> str:
         if isinstance(error, CannotStart):

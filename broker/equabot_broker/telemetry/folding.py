@@ -8,9 +8,9 @@ on as it is.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from equabot_broker.domain.instants import rfc3339
 from equabot_broker.telemetry._audit_records import KINDS
 from equabot_broker.telemetry.events import Event, Sink, Summed, tell
 
@@ -136,8 +136,8 @@ class Folding:
             profile=run.shared["profile"],
             count=run.count,
             seconds=now - run.began,
-            first=_instant(run.first),
-            last=_instant(run.last),
+            first=rfc3339(run.first),
+            last=rfc3339(run.last),
         )
         run.count = 0
         run.window = min(2 * run.window, _LONGEST_WINDOW)
@@ -145,7 +145,3 @@ class Folding:
 
     def _tell(self, event: Event) -> None:
         tell(self.sinks, event)
-
-
-def _instant(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

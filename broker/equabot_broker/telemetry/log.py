@@ -14,11 +14,12 @@ import re
 import sys
 import threading
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from json import dumps
 from types import TracebackType
 from typing import Any, Final, TextIO
 
+from equabot_broker.domain.instants import rfc3339
 from equabot_broker.telemetry._failure import failure, failure_lines
 from equabot_broker.telemetry.redaction import Redactor, told
 
@@ -147,7 +148,7 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 
 
 def _instant(record: logging.LogRecord) -> str:
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(record.created)
 
 
 class _JsonLines(logging.Formatter):

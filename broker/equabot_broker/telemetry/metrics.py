@@ -27,6 +27,7 @@ from equabot_broker.telemetry.events import (
 )
 
 if TYPE_CHECKING:
+    from equabot_broker.telemetry._health_pages import HealthReader
     from equabot_broker.telemetry._metrics_server import MetricsServer
 
 __all__ = ["CredentialGauge", "Metrics", "Snapshot", "SourceGauge"]
@@ -64,20 +65,26 @@ class Metrics:
         if heard is not None:
             heard(event)
 
-    def serve(self, host: str, port: int, *, snapshot: Callable[[], Snapshot]) -> "MetricsServer":
-        """Begins to answer scrapes, on a thread of its own; `snapshot` is called on the running event loop, which has two
-        seconds to get to it before the scrape fails. Port 0: any.
+    def serve(self, host: str, port: int, *, snapshot: Callable[[], Snapshot], health: "HealthReader") -> "MetricsServer":
+        """Begins to answer scrapes and probes, on a thread of its own. `snapshot` and `health` are called on the running event
+        loop, which has two seconds to get to them before the answer fails. Port 0: any.
 
         Raises CannotStart where it cannot listen.
         """
         from equabot_broker.telemetry._exposition import Exposition  # noqa: PLC0415 - 5 MiB, for those who scrape alone
+        from equabot_broker.telemetry._health_pages import HealthPages  # noqa: PLC0415
         from equabot_broker.telemetry._metrics_server import MetricsServer  # noqa: PLC0415
 
-        async def gather() -> tuple[Snapshot, Tallies]:
-            return snapshot(), deepcopy(self._tallies)
-
-        exposition = Exposition(version=self.version, gather=gather, loop=asyncio.get_running_loop())
-        return MetricsServer(host, port, render=exposition.render)
+        loop = asyncio.get_running_loop()
+        answers = HealthPages(health, version=self.version, snapshot=snapshot, loop=loop)
+        exposition = Exposition(version=self.version, gather=lambda: (snapshot(), deepcopy(self._tallies)), loop=loop)
+        pages = {
+            "/metrics": exposition.render,
+            "/healthz": answers.healthz,
+            "/readyz": answers.readyz,
+            "/status.json": answers.status,
+        }
+        return MetricsServer(host, port, pages=pages)
 
     def _granted(self, _: LeaseGranted) -> None:
         self._tallies.granted += 1
