@@ -165,6 +165,7 @@ async def test_counters_count_what_was_heard() -> None:
             for outcome in ("adopted", "transient", "uncertain", "reauth_required")
         },
     }
+    assert [found[key("gateway_request_seconds_bucket", le=le)] for le in ("0.05", "0.1")] == [0.0, 2.0]
     assert found[key("gateway_requests_open", provider="anthropic")] == 2.0, "of this process, without those that ended"
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from equabot_broker.telemetry._scrape_request import ScrapeRefused, read_request
+from equabot_broker.domain.request_heads import HeadRefused
+from equabot_broker.telemetry._scrape_request import read_request
 
 NAMES = frozenset({"broker-7f", "metrics.example.com"})
 
@@ -17,7 +18,7 @@ def head(host: str | None = "127.0.0.1:9464", *, line: str = "GET /metrics HTTP/
 
 
 def refusal(request: bytes) -> str:
-    with pytest.raises(ScrapeRefused) as raised:
+    with pytest.raises(HeadRefused) as raised:
         read_request(request, names=NAMES)
     return raised.value.status[:3]
 
@@ -89,5 +90,5 @@ def test_an_old_scraper_need_not_name_a_host() -> None:
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     """S18: by one kind of error, whatever a stranger sends."""
     for request in (data, head() + b"\r\n" + data):
-        with suppress(ScrapeRefused):
+        with suppress(HeadRefused):
             read_request(request, names=NAMES)

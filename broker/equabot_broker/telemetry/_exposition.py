@@ -177,6 +177,11 @@ def _counters(tallies: Tallies) -> Iterator[Metric]:
         unforeseen.add_metric((port,), count)
     yield from (granted, denied, callers, outcomes, refreshes, unforeseen)
     yield from _gateway_counters(tallies)
+    yield _histogram(
+        "gateway_request_seconds",
+        "Seconds from the first byte of an authorized request to the last byte of its answer.",
+        tallies.gateway,
+    )
     yield _histogram("acquire_seconds", "Seconds from a lease request to its answer.", tallies.acquire)
     yield _histogram("rotation_seconds", "Seconds from a change in a source to the notice on every stream.", tallies.rotation)
 

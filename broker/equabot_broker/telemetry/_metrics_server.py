@@ -15,7 +15,8 @@ from typing import Final, cast
 
 from equabot_broker.domain.connections import ConnectionTable
 from equabot_broker.domain.errors import CannotStart
-from equabot_broker.telemetry._scrape_request import LARGEST, Page, Scrape, ScrapeRefused, read_request
+from equabot_broker.domain.request_heads import LARGEST_HEAD, HeadRefused
+from equabot_broker.telemetry._scrape_request import Page, Scrape, read_request
 from equabot_broker.telemetry.log import loop_exception_handler
 
 _log: Final = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class MetricsServer:
         try:
             scrape = read_request(head, names=self._names)
             page = await self._pages[scrape.path](scrape)
-        except ScrapeRefused as refused:
+        except HeadRefused as refused:
             return _response(refused.status, ("Content-Type: text/plain; charset=utf-8",), f"{refused.words}\n".encode())
         except Exception as error:  # noqa: BLE001 - its text may quote anything, so neither scraper nor log gets it
             _log.error("a scrape failed: %s", type(error).__qualname__)
@@ -103,9 +104,9 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._table.touch(self)
-        self._head += data[: LARGEST + 1]
+        self._head += data[: LARGEST_HEAD + 1]
         head, end, _ = self._head.partition(b"\r\n\r\n")
-        if end or len(head) > LARGEST:
+        if end or len(head) > LARGEST_HEAD:
             self._transport.pause_reading()
             self._deadline.cancel()
             self._deadline = self._loop.call_later(_ANSWER_WITHIN, self.end)

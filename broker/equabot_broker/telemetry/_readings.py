@@ -10,6 +10,7 @@ from typing import Final
 _ACQUIRE_BOUNDS: Final = (
     0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
+_GATEWAY_BOUNDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _ROTATION_BOUNDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -72,8 +73,8 @@ class Tallies:
     """What has been counted since the broker began."""
 
     __slots__ = (
-        "acquire", "authorized", "callers", "denied", "granted", "open", "outcomes", "refreshes", "rotation", "skipped",
-        "turned_away", "used",
+        "acquire", "authorized", "callers", "denied", "gateway", "granted", "open", "outcomes", "refreshes", "rotation",
+        "skipped", "turned_away", "used",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -88,4 +89,5 @@ class Tallies:
         self.turned_away: Counter[tuple[str, str]] = Counter()
         self.skipped = 0
         self.acquire = Histogram(_ACQUIRE_BOUNDS)
+        self.gateway = Histogram(_GATEWAY_BOUNDS)
         self.rotation = Histogram(_ROTATION_BOUNDS)

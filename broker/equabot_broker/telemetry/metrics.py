@@ -108,6 +108,7 @@ class Metrics:
 
     def _used(self, event: GatewayUsed) -> None:
         self._tallies.used[event.provider, str(event.status)] += 1
+        self._tallies.gateway.observe(event.seconds)
         if event.request[:_PROCESS] == self._process:  # an earlier broker let the others through
             self._tallies.open[event.provider] -= 1
 
