@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pages import literal, names, page, sentence, table
 
-from equabot_broker.config.keys import DOCUMENT
+from equabot_broker.config.keys import document_keys
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.schema import values
 from equabot_broker.schema.reading import ConfigKey, Many, Named, OneOf, Section, Text
@@ -37,15 +37,16 @@ class Row:
     build: Callable[..., Any] | None
 
 
-def write() -> str:
+def write(document: Section[Any] | None = None) -> str:
     """The page."""
+    document = document or document_keys()
     sections = []
-    for name, row in ((row.path, row) for row in _below(DOCUMENT, "") if not set(row.path) & set(".[<")):
+    for name, row in ((row.path, row) for row in _below(document, "") if not set(row.path) & set(".[<")):
         inside = list(_inside(row.key, name))
         about = [sentence(row.key.means)] if inside else []
         rows = [row, *inside] if row.key.example else inside
         sections.append("\n\n".join((f"## {name}", *about, _table(rows))))
-    return page("Configuration", ABOUT, *sections, "## Types", _types())
+    return page("Configuration", ABOUT, *sections, "## Types", _types(document))
 
 
 def _table(rows: list[Row]) -> str:
@@ -153,10 +154,10 @@ def _written(value: Any, reader: Any) -> str:
     return str(value) if value else "none"
 
 
-def _types() -> str:
+def _types(document: Section[Any]) -> str:
     """The functions of `schema.values` that tables use, each with what its docstring says."""
     used: dict[str, str] = {}
-    for row in _below(DOCUMENT, ""):
+    for row in _below(document, ""):
         for parse in _parsers(row.key):
             used[_label(parse)] = inspect.getdoc(parse) or ""
     return table(

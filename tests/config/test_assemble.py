@@ -26,7 +26,6 @@ def around(**told: Any) -> Surroundings:
         "home": Path("/home/me/.equabot"),
         "run_dir": None,
         "default_run_dir": Path("/run/equabot"),
-        "logins": {kind: Path("/home/me", f".{kind}") for kind in ("claude_cli", "codex_cli", "qwen_cli")},
     }
     return Surroundings(**(usual | told))
 
@@ -60,9 +59,9 @@ def test_nothing_said_is_every_default() -> None:
     assert config.sources == (
         SourceSpec("mounted", {"path": Path("/run/secrets/equabot")}),
         SourceSpec("profile_store", {}),
-        SourceSpec("claude_cli", {"path": Path("/home/me/.claude_cli")}),
-        SourceSpec("codex_cli", {"path": Path("/home/me/.codex_cli")}),
-        SourceSpec("qwen_cli", {"path": Path("/home/me/.qwen_cli")}),
+        SourceSpec("claude_cli", {"path": Path("/home/me/.claude/.credentials.json")}),
+        SourceSpec("codex_cli", {"path": Path("/home/me/.codex/auth.json")}),
+        SourceSpec("qwen_cli", {"path": Path("/home/me/.qwen/oauth_creds.json")}),
         SourceSpec("dotenv", {"path": Path("/home/me/.equabot/.env")}),
         SourceSpec("env", {}),
     )
@@ -436,8 +435,8 @@ def test_logins_of_other_tools_are_refreshed_only_where_it_is_said() -> None:
     config = sound("sources:\n  - claude_cli: {refresh: true, path: ~/x}\n  - codex_cli: {refresh: false}\n  - qwen_cli\n")
     assert config.sources == (
         SourceSpec("claude_cli", {"path": Path("/home/me/x")}),
-        SourceSpec("codex_cli", {"path": Path("/home/me/.codex_cli")}),
-        SourceSpec("qwen_cli", {"path": Path("/home/me/.qwen_cli")}),
+        SourceSpec("codex_cli", {"path": Path("/home/me/.codex/auth.json")}),
+        SourceSpec("qwen_cli", {"path": Path("/home/me/.qwen/oauth_creds.json")}),
     )
     assert FOREIGN_LOGINS - config.rules.foreign_logins == {"anthropic:claude-cli"}
 

@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equabot_broker.config.document import ConfigDocument
-from equabot_broker.config.keys import DOCUMENT, read
+from equabot_broker.config.keys import document_keys, read
 from equabot_broker.config.load import load
 from equabot_broker.config.model import Config
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.schema.faults import ConfigurationFaults
 from equabot_broker.schema.reading import ConfigKey, FaultReport, Many, Named, OneOf, Section
+
+DOCUMENT = document_keys()
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/configure.md").read_text()

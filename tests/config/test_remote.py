@@ -21,7 +21,7 @@ def assembled(text: str) -> tuple[Config, list[str]]:
     report = FaultReport("f.yaml")
     around = Surroundings(
         file=Path("/etc/equabot/equabot.yaml"), user_home=Path("/home/me"), home=Path("/home/me/.equabot"),
-        run_dir=None, default_run_dir=Path("/run/equabot"), logins={},
+        run_dir=None, default_run_dir=Path("/run/equabot"),
     )  # fmt: skip
     config = assemble(read(text + "sources: [env]\n", report), around, report)
     return config, [str(fault).removeprefix("f.yaml:") for fault in report.faults()]

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from equabot_broker.cli.main import parse
-from equabot_broker.config.keys import DOCUMENT
+from equabot_broker.config.keys import document_keys
 from equabot_broker.domain import errors
 from equabot_broker.envoy import local_replies
 from equabot_broker.envoy.refusals import GATEWAY_REASONS, STATUSES
 from equabot_broker.schema.reading import ConfigKey, ConfigNode, FaultReport, Many, Named, OneOf, Section
 from equabot_broker.schema.tree import parse as parse_yaml
+
+DOCUMENT = document_keys()
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "reference"

@@ -10,8 +10,7 @@ from equabot_broker.config.model import Config, SourceSpec
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.ports import Source
-from equabot_broker.sources.env import EnvOptions
-from equabot_broker.sources.registry import TAIL, Context, build
+from equabot_broker.sources.declaration import SourceContext
 from equabot_broker.sources.workload import Workloads
 from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
 
@@ -45,33 +44,34 @@ def build_sources(config: Config, clock: SystemClock, before: Sources | None = N
     if before is not None and identities.made_of == before.identities.made_of:
         identities = before.identities
     sources = tuple(source for source, _ in made)
-    tail = frozenset(source.name for spec, (source, _) in zip(config.sources, made, strict=True) if spec.kind in TAIL)
+    tail = frozenset(
+        source.name for spec, (source, _) in zip(config.sources, made, strict=True) if config.kinds[spec.kind].last
+    )
     return Sources((identities, *sources) if config.workloads else sources, tail, identities, made)
 
 
-def _made(spec: SourceSpec, config: Config, context: Context, before: Sources | None) -> _Made:
+def _made(spec: SourceSpec, config: Config, context: SourceContext, before: Sources | None) -> _Made:
     of = _made_of(spec, config, context)
     for source, was in () if before is None else before.made:
         if was == of:
             return source, was
-    return build(spec.kind, spec.options, context), of
+    return config.kinds[spec.kind].build(spec.options, context), of
 
 
-def _made_of(spec: SourceSpec, config: Config, context: Context) -> tuple[Any, ...]:
+def _made_of(spec: SourceSpec, config: Config, context: SourceContext) -> tuple[Any, ...]:
     """All that decides what such a source says."""
     rules = config.rules
     of_rules = (dict(rules.catalog.providers), dict(rules.bindings), dict(rules.overrides), rules.foreign_logins)
-    further = {"env": (dict(config.env), config.shell_env), "profile_store": tuple(context.stores)}
-    return spec.kind, dict(spec.options), of_rules, further.get(spec.kind)
+    return spec.kind, dict(spec.options), of_rules, config.kinds[spec.kind].made_of(context)
 
 
-def _context(config: Config, clock: SystemClock) -> Context:
+def _context(config: Config, clock: SystemClock) -> SourceContext:
     stores = agent_stores(config, clock)
     agents: Mapping[str, None] = MappingProxyType(dict.fromkeys((MAIN, *config.policies.agents)))
-    return Context(
-        home=config.home,
+    return SourceContext(
         rules=config.rules,
         clock=clock,
         stores={agent: stores.of(agent) for agent in agents},
-        env=EnvOptions(config.env, config.shell_env.timeout if config.shell_env.enabled else None),
+        variables=config.env,
+        shell_within=config.shell_env.timeout if config.shell_env.enabled else None,
     )

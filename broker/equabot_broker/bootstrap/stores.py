@@ -19,7 +19,7 @@ from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.formats.tool_logins import CLAUDE, TOOLS, Tool
 from equabot_broker.kube.api import KubeApi
 from equabot_broker.ports import Clock, StoreFault
-from equabot_broker.sources.registry import kubernetes_options
+from equabot_broker.sources.kubernetes import kubernetes_options
 from equabot_broker.storage.agent_stores import AgentStores
 from equabot_broker.storage.auth_profiles import AuthProfiles
 from equabot_broker.storage.login_places import LoginPlaces

@@ -22,23 +22,22 @@ from equabot_broker.domain.policies import AgentPolicy, Policies
 from equabot_broker.domain.profiles import FOREIGN_LOGINS
 from equabot_broker.domain.provider import Mode
 from equabot_broker.envoy.options import GatewayOptions
-from equabot_broker.formats.tool_logins import TOOLS
 from equabot_broker.identity.agent_socket import plan
 from equabot_broker.schema.reading import FaultReport, under
 from equabot_broker.schema.values import Address, shown
+from equabot_broker.sources.declaration import DefaultPlaces, SourceKind
 from equabot_broker.sources.registry import KINDS
 
 _ANY: Final = "*"
-_PRECEDENCE: Final = ("mounted", "profile_store", *TOOLS, "dotenv", "env")
-"""The sources of a configuration that names none."""
 _EVERY_INTERFACE: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What counts beside the file. `run_dir` is what a flag or a variable says, `default_run_dir` what is taken when nobody
-    says anything; `listen` are addresses from the environment, which the file's own go before; `logins` are the files in which
-    other tools keep theirs, by kind of source; `workloads` is what the environment says of identities, by provider and key."""
+    """What counts in addition to the file. `run_dir` is what a flag or a variable says, `default_run_dir` what counts without
+    either. `listen` are addresses from the environment, which the file's own go before. `directories` are those that variables
+    of other tools name, by variable. `workloads` is what the environment says of identities, by provider and key. `kinds` are
+    the kinds of sources."""
 
     file: Path | None
     user_home: Path
@@ -46,8 +45,14 @@ class Surroundings:
     run_dir: Path | None
     default_run_dir: Path
     listen: Mapping[str, Address] = field(default_factory=lambda: MappingProxyType({}))
-    logins: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
+    directories: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
     workloads: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    kinds: Mapping[str, SourceKind] = field(default_factory=lambda: KINDS)
+
+    @property
+    def places(self) -> DefaultPlaces:
+        """What default paths of sources are made of."""
+        return DefaultPlaces(home=self.home, user_home=self.user_home, directories=self.directories)
 
     def path(self, written: str) -> Path:
         """A path from the file: `~` is the user's home, and what is relative starts where the file is."""
@@ -75,8 +80,9 @@ def assemble(document: ConfigDocument, around: Surroundings, report: FaultReport
         policies=policies,
         required=_required(document, known, report),
         sources=sources,
+        kinds=around.kinds,
         catalog=known.catalog,
-        rules=_rules(document, sources, known, report),
+        rules=_rules(document, around.kinds, sources, known, report),
         order=_order(document, known, report),
         cooldowns=_cooldowns(document, known, report),
         probe=document.auth.probe,
@@ -191,31 +197,28 @@ def _required(document: ConfigDocument, known: Known, report: FaultReport) -> tu
 
 def _sources(document: ConfigDocument, around: Surroundings, report: FaultReport) -> tuple[SourceSpec, ...]:
     if document.sources is None:
-        return tuple(_source(kind, {}, around) for kind in _PRECEDENCE)
+        return tuple(_source(kind, {}, around) for kind in around.kinds.values() if kind.usual)
     found: list[SourceSpec] = []
-    for (kind, options), path in _located(document.sources, "sources", report):
-        if kind not in KINDS:
-            report.refuse(path, f"this version of the broker has no source {kind}; remove it (it has {', '.join(KINDS)})")
-            continue
-        spec = _source(kind, options, around)
+    for (name, options), path in _located(document.sources, "sources", report):
+        spec = _source(around.kinds[name], options, around)
         if spec in found:
             report.refuse(path, "reads the same place as a source above; keep one")
         found.append(spec)
     return tuple(found)
 
 
-def _source(kind: str, given: Mapping[str, Any], around: Surroundings) -> SourceSpec:
-    usual = {"mounted": Path("/run/secrets/equabot"), "dotenv": around.home / ".env", **around.logins}
-    paths = {"path": around.path(given["path"]) if "path" in given else usual[kind]} if kind in usual else {}
-    if "kubeconfig" in given:
-        paths["kubeconfig"] = around.path(given["kubeconfig"])
-    # Whether a tool's login is refreshed is a rule about its profile, wherever that stands.
-    told = {name: value for name, value in given.items() if name != "refresh"}
-    return SourceSpec(kind, MappingProxyType({**told, **paths}))
+def _source(kind: SourceKind, given: Mapping[str, Any], around: Surroundings) -> SourceSpec:
+    return SourceSpec(kind.name, kind.options(given, around.places, around.path))
 
 
-def _rules(document: ConfigDocument, sources: tuple[SourceSpec, ...], known: Known, report: FaultReport) -> DiscoveryRules:
-    kinds = {spec.kind for spec in sources}
+def _rules(
+    document: ConfigDocument,
+    kinds: Mapping[str, SourceKind],
+    sources: tuple[SourceSpec, ...],
+    known: Known,
+    report: FaultReport,
+) -> DiscoveryRules:
+    used = {spec.kind for spec in sources}
     bindings: dict[ValueLocation, str] = {}
     overrides: dict[str, Override] = {}
     for written, given in document.profiles.items():
@@ -227,12 +230,13 @@ def _rules(document: ConfigDocument, sources: tuple[SourceSpec, ...], known: Kno
         if given.origin is None:
             continue
         place = _place(*given.origin)
-        if place.kind not in kinds and report.sound("sources"):
+        if place.kind not in used and report.sound("sources"):
             report.refuse(f"{path}.from", f"there is no source of kind {place.kind}; add it to sources")
         if place in bindings:
             report.refuse(f"{path}.from", f"is where {bindings[place]} comes from already; a value makes one profile")
         bindings[place] = profile
-    ours = {TOOLS[kind].profile_id for kind, options in document.sources or () if kind in TOOLS and options.get("refresh")}
+    # Whether a tool's login is refreshed is a rule about its profile, in whichever source that is.
+    ours = {kinds[name].login for name, options in document.sources or () if kinds[name].login and options.get("refresh")}
     return DiscoveryRules(known.catalog, MappingProxyType(bindings), MappingProxyType(overrides), FOREIGN_LOGINS - ours)
 
 
@@ -247,10 +251,9 @@ def _aliases(document: ConfigDocument, known: Known, report: FaultReport) -> Map
     return MappingProxyType(found)
 
 
-def _place(kind: str, there: str | Mapping[str, str]) -> ValueLocation:
-    if isinstance(there, str):
-        return ValueLocation(kind, "", there)
-    return ValueLocation(kind, there.get("dir", there.get("secret", "")), there["key"])
+def _place(kind: str, there: str | tuple[str, str]) -> ValueLocation:
+    unit, key = ("", there) if isinstance(there, str) else there
+    return ValueLocation(kind, unit, key)
 
 
 def _order(document: ConfigDocument, known: Known, report: FaultReport) -> Mapping[str, tuple[str, ...]]:

@@ -10,124 +10,24 @@ from equabot_broker.config.model import ConfiguredProfile, ShellEnv
 from equabot_broker.config.vendors import EXCHANGE_FIELDS, TOKEN_TYPES
 from equabot_broker.domain.cooldowns import CooldownOptions
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.formats.tool_logins import TOOLS
 from equabot_broker.schema import values
-from equabot_broker.schema.key_readers import BOOLEAN, DURATION, HOURS, KUBE_NAME, MODE, PATH, PROFILE, PROVIDER, TEXT, VARIABLE
+from equabot_broker.schema.key_readers import BOOLEAN, DURATION, HOURS, MODE, PATH, PROFILE, PROVIDER, TEXT
 from equabot_broker.schema.reading import ConfigKey, ConfigNode, Many, Named, OneOf, Section, Text, under
+from equabot_broker.sources.declaration import SourceKind
 
 _NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
-_PLACES: Final = {
-    "claude_cli": "~/.claude/.credentials.json",
-    "codex_cli": "~/.codex/auth.json",
-    "qwen_cli": "~/.qwen/oauth_creds.json",
-}
 
 
-def _tool(kind: str) -> ConfigKey[Any]:
+def sources(kinds: Mapping[str, SourceKind]) -> ConfigKey[Any]:
+    """The key `sources`, in which one of these kinds may be named."""
     return ConfigKey(
-        Section(
-            dict[str, Any],
-            {
-                "path": ConfigKey(PATH, "The file of the login.", default=_PLACES[kind], example=_PLACES[kind]),
-                "refresh": ConfigKey(
-                    BOOLEAN,
-                    "Whether the broker refreshes the login and writes the new tokens into the tool's file. Use it only if the"
-                    " tool itself is not used: two programs that refresh one login end it.",
-                    default="false",
-                    example="true",
-                ),
-            },
-        ),
-        f"The login of another command-line tool, from its file (`{kind}`).",
+        Many(OneOf({name: kind.section for name, kind in kinds.items()}), some=True),
+        "Where credentials come from. If two sources hold one profile, the first one counts.",
+        default=", ".join(name for name, kind in kinds.items() if kind.usual),
+        example="[{mounted: {path: /run/secrets/team}}, env]",
     )
 
 
-SOURCES: Final = Many(
-    OneOf(
-        {
-            "env": ConfigKey(
-                Section(dict[str, Any], {}), "The broker's own environment. `<NAME>_FILE` names a file with the value."
-            ),
-            "dotenv": ConfigKey(
-                Section(
-                    dict[str, Any],
-                    {"path": ConfigKey(PATH, "The file.", default="$EQUABOT_HOME/.env", example="~/.equabot/.env")},
-                ),
-                "One `.env` file.",
-            ),
-            "mounted": ConfigKey(
-                Section(
-                    dict[str, Any],
-                    {"path": ConfigKey(PATH, "The directory.", default="/run/secrets/equabot", example="/run/secrets/team")},
-                ),
-                "A directory with one file a key, named like the variable. A subdirectory is a Secret of its own.",
-            ),
-            "profile_store": ConfigKey(Section(dict[str, Any], {}), "The agents' stores, `auth-profiles.json`."),
-            **{tool: _tool(tool) for tool in TOOLS},
-            "kubernetes": ConfigKey(
-                Section(
-                    dict[str, Any],
-                    {
-                        "selector": ConfigKey(
-                            TEXT,
-                            "The labels of the Secrets that are followed.",
-                            default="equabot.dev/credential=true; with names, none",
-                            example='"equabot.dev/credential=true"',
-                        ),
-                        "namespace": ConfigKey(
-                            KUBE_NAME,
-                            "The namespace of the Secrets.",
-                            default="the pod's own, or that of the kubeconfig",
-                            example="agents",
-                        ),
-                        "names": ConfigKey(
-                            Many(KUBE_NAME, some=True),
-                            "Secrets by name, each in a request of its own.",
-                            default="none",
-                            example="[llm]",
-                        ),
-                        "kubeconfig": ConfigKey(
-                            PATH,
-                            "The kubeconfig with which the broker reaches the API server.",
-                            default="the pod's own service account",
-                            example="~/.kube/config",
-                        ),
-                    },
-                ),
-                "Secrets of Kubernetes, followed through the API.",
-            ),
-        }
-    ),
-    some=True,
-)
-_FROM: Final = OneOf(
-    {
-        "env": ConfigKey(VARIABLE, "The variable of the broker's environment.", default="none", example="MY_BATCH_KEY"),
-        "dotenv": ConfigKey(VARIABLE, "The variable in the `.env` file.", default="none", example="HOME_KEY"),
-        "mounted": ConfigKey(
-            Section(
-                dict[str, Any],
-                {
-                    "dir": ConfigKey(TEXT, "The subdirectory.", default="the mounted directory itself", example="llm"),
-                    "key": ConfigKey(TEXT, "The name of the file.", default="required", example="ANTHROPIC_API_KEY"),
-                },
-                needs=("key",),
-            ),
-            "A file of a mounted directory.",
-        ),
-        "kubernetes": ConfigKey(
-            Section(
-                dict[str, Any],
-                {
-                    "secret": ConfigKey(KUBE_NAME, "The name of the Secret.", default="required", example="llm"),
-                    "key": ConfigKey(TEXT, "The key of its data.", default="required", example="ANTHROPIC_API_KEY"),
-                },
-                needs=("secret", "key"),
-            ),
-            "A key of a Kubernetes Secret.",
-        ),
-    }
-)
 _WIF: Final = Section(
     dict[str, str],
     {
@@ -153,26 +53,38 @@ _WIF: Final = Section(
     },
     needs=("token_file",),
 )
-PROFILES: Final = Named(
-    values.profile,
-    Section(
-        ProfileSection,
-        {
-            "from": ConfigKey(
-                _FROM, "Where the profile's value is. Without it, profiles are found by name.", argument="origin"
+
+
+def profiles(kinds: Mapping[str, SourceKind]) -> ConfigKey[Any]:
+    """The key `profiles`, in which a value may be in a source of one of these kinds."""
+    places = {name: kind.location for name, kind in kinds.items() if kind.location is not None}
+    return ConfigKey(
+        Named(
+            values.profile,
+            Section(
+                ProfileSection,
+                {
+                    "from": ConfigKey(
+                        OneOf(places),
+                        "Where the profile's value is. Without it, profiles are found by name.",
+                        argument="origin",
+                    ),
+                    "mode": ConfigKey(MODE, "What the credential is.", default="by the variable's name", example="api_key"),
+                    "expires_at": ConfigKey(
+                        Text(values.instant),
+                        "When the credential ends. It counts for the present value, and not for a later one.",
+                        default="what the credential says",
+                        example="2027-01-01T00:00:00Z",
+                    ),
+                    "alias": ConfigKey(TEXT, "A short name. It is checked and kept; nothing uses it yet.", example="prod"),
+                    "wif": ConfigKey(_WIF, "The workload identity that is exchanged for the credential."),
+                },
             ),
-            "mode": ConfigKey(MODE, "What the credential is.", default="by the variable's name", example="api_key"),
-            "expires_at": ConfigKey(
-                Text(values.instant),
-                "When the credential ends. It counts for the present value, and not for a later one.",
-                default="what the credential says",
-                example="2027-01-01T00:00:00Z",
-            ),
-            "alias": ConfigKey(TEXT, "A short name. It is checked and kept; nothing uses it yet.", example="prod"),
-            "wif": ConfigKey(_WIF, "The workload identity that is exchanged for the credential."),
-        },
-    ),
-)
+        ),
+        "What a credential does not say of itself.",
+    )
+
+
 _COOLDOWNS: Final = Section(
     CooldownOptions,
     {

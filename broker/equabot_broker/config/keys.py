@@ -1,10 +1,11 @@
 """Every key of the configuration: how it is read, what it means, its default and an example. The reference page
 `configuration.md` is generated from these tables. What they do not list is refused."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
-from equabot_broker.config.credential_keys import AUTH, ENV, PROFILES, SOURCES, environment
+from equabot_broker.config.credential_keys import AUTH, ENV, environment, profiles, sources
 from equabot_broker.config.document import (
     AuditSection,
     ConfigDocument,
@@ -34,21 +35,11 @@ from equabot_broker.schema.key_readers import (
 )
 from equabot_broker.schema.reading import ConfigKey, ConfigNode, FaultReport, Many, Named, Section, Text
 from equabot_broker.schema.tree import NotYaml, parse
+from equabot_broker.sources.declaration import SourceKind
+from equabot_broker.sources.registry import KINDS
 
 _GATEWAY_DEFAULTS: Final = GatewayOptions()
 _POLICY_DEFAULTS: Final = AgentPolicy()
-
-
-def read(text: str, report: FaultReport) -> ConfigDocument:
-    """The document in the text; what is wrong with it goes to the report, and the rest is read all the same."""
-    try:
-        place = ConfigNode(parse(text), "", report)
-    except NotYaml as unreadable:
-        report.refuse("", str(unreadable), line=unreadable.line)
-        return ConfigDocument()
-    with place.refusing():
-        return DOCUMENT(place)
-    return ConfigDocument()
 
 
 def memory(written: str) -> int:
@@ -228,62 +219,72 @@ _GATEWAY: Final = Section(
         ),
     },
 )
-DOCUMENT: Final = Section(
-    ConfigDocument,
-    {
-        "run_dir": ConfigKey(
-            PATH,
-            "The directory of the sockets. Root or the broker's user must own it and the directories above it.",
-            default="the first of /run/equabot, $XDG_RUNTIME_DIR/equabot and $EQUABOT_HOME/run that can be used",
-            example="/run/equabot",
-        ),
-        "state_path": ConfigKey(
-            PATH,
-            "The file of leases, pins, orders, cooldowns and suspensions. It holds no secret.",
-            default="<run_dir>/state.db",
-            example="/var/lib/equabot/state.db",
-        ),
-        "listen": ConfigKey(LISTEN, "Where the broker listens."),
-        "agents": ConfigKey(
-            Named(values.agent, _AGENT),
-            "The agents and what each may have. Without this section `main` is the only agent, and may have everything.",
-        ),
-        "required": ConfigKey(
-            Many(PROVIDER),
-            "The broker is ready only if some agent can get a lease of each of these providers.",
-            example="[anthropic]",
-        ),
-        "sources": ConfigKey(
-            SOURCES,
-            "Where credentials come from. If two sources hold one profile, the first one counts.",
-            default="mounted, profile_store, claude_cli, codex_cli, qwen_cli, dotenv, env",
-            example="[{mounted: {path: /run/secrets/team}}, env]",
-        ),
-        "profiles": ConfigKey(PROFILES, "What a credential does not say of itself."),
-        "auth": ConfigKey(AUTH, "Which profile serves, and what a failure costs."),
-        "providers": ConfigKey(PROVIDERS, "Changes of the built-in facts about providers, and other providers."),
-        "models": ConfigKey(_MODELS, "The models in use."),
-        "leases": ConfigKey(_LEASES, "How long leases live."),
-        "expiry": ConfigKey(_EXPIRY, "When the broker warns, and how long it serves old values."),
-        "audit": ConfigKey(_AUDIT, "The audit log."),
-        "gateway": ConfigKey(_GATEWAY, "The gateway, in which agents use brokered leases."),
-        "env": ConfigKey(environment, "Variables that the broker's environment lacks.", shown=ENV),
-        "seal": ConfigKey(
-            Section(
-                SealSection,
-                {
-                    "key_file": ConfigKey(
-                        PATH,
-                        "A file with keys of 32 bytes, one a line, in base64 or hexadecimal. The first one encrypts, each one"
-                        " decrypts. Other users must not have the right to read or change the file.",
-                        default="required",
-                        example="/run/secrets/equabot-seal/key",
-                    )
-                },
-                needs=("key_file",),
+
+
+def document_keys(kinds: Mapping[str, SourceKind] = KINDS) -> Section[ConfigDocument]:
+    """Every key there is, with these kinds of sources."""
+    return Section(
+        ConfigDocument,
+        {
+            "run_dir": ConfigKey(
+                PATH,
+                "The directory of the sockets. Root or the broker's user must own it and the directories above it.",
+                default="the first of /run/equabot, $XDG_RUNTIME_DIR/equabot and $EQUABOT_HOME/run that can be used",
+                example="/run/equabot",
             ),
-            "Encrypts the profile stores. Without this section they are not encrypted.",
-        ),
-    },
-)
-"""Every key there is."""
+            "state_path": ConfigKey(
+                PATH,
+                "The file of leases, pins, orders, cooldowns and suspensions. It holds no secret.",
+                default="<run_dir>/state.db",
+                example="/var/lib/equabot/state.db",
+            ),
+            "listen": ConfigKey(LISTEN, "Where the broker listens."),
+            "agents": ConfigKey(
+                Named(values.agent, _AGENT),
+                "The agents and what each may have. Without this section `main` is the only agent, and may have everything.",
+            ),
+            "required": ConfigKey(
+                Many(PROVIDER),
+                "The broker is ready only if some agent can get a lease of each of these providers.",
+                example="[anthropic]",
+            ),
+            "sources": sources(kinds),
+            "profiles": profiles(kinds),
+            "auth": ConfigKey(AUTH, "Which profile serves, and what a failure costs."),
+            "providers": ConfigKey(PROVIDERS, "Changes of the built-in facts about providers, and other providers."),
+            "models": ConfigKey(_MODELS, "The models in use."),
+            "leases": ConfigKey(_LEASES, "How long leases live."),
+            "expiry": ConfigKey(_EXPIRY, "When the broker warns, and how long it serves old values."),
+            "audit": ConfigKey(_AUDIT, "The audit log."),
+            "gateway": ConfigKey(_GATEWAY, "The gateway, in which agents use brokered leases."),
+            "env": ConfigKey(environment, "Variables that the broker's environment lacks.", shown=ENV),
+            "seal": ConfigKey(
+                Section(
+                    SealSection,
+                    {
+                        "key_file": ConfigKey(
+                            PATH,
+                            "A file with keys of 32 bytes, one a line, in base64 or hexadecimal. The first one encrypts, each"
+                            " one decrypts. Other users must not have the right to read or change the file.",
+                            default="required",
+                            example="/run/secrets/equabot-seal/key",
+                        )
+                    },
+                    needs=("key_file",),
+                ),
+                "Encrypts the profile stores. Without this section they are not encrypted.",
+            ),
+        },
+    )
+
+
+def read(text: str, report: FaultReport, *, kinds: Mapping[str, SourceKind] = KINDS) -> ConfigDocument:
+    """The document in the text; what is wrong with it goes to the report, and the rest is read all the same."""
+    try:
+        place = ConfigNode(parse(text), "", report)
+    except NotYaml as unreadable:
+        report.refuse("", str(unreadable), line=unreadable.line)
+        return ConfigDocument()
+    with place.refusing():
+        return document_keys(kinds)(place)
+    return ConfigDocument()

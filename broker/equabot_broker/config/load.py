@@ -21,6 +21,8 @@ from equabot_broker.providers import PROVIDERS
 from equabot_broker.schema import values
 from equabot_broker.schema.faults import ConfigurationFaults, ValueRefused
 from equabot_broker.schema.reading import FaultReport
+from equabot_broker.sources.declaration import SourceKind
+from equabot_broker.sources.registry import KINDS
 
 _SIZE_MAX: Final = 1024 * 1024
 _SYSTEM_RUN_DIR: Final = Path("/run/equabot")
@@ -33,11 +35,13 @@ def load(
     environ: Mapping[str, str] | None = None,
     home: Path | None = None,
     default_run_dir: Path | None = None,
+    kinds: Mapping[str, SourceKind] = KINDS,
 ) -> Config:
     """The configuration: from `--config`, `EQUABOT_CONFIG` or `$EQUABOT_HOME/equabot.yaml`, which alone may be missing.
 
     `environ` is the environment, by default the process's own; `home` the user's home directory, by default what `~` is;
-    `default_run_dir` where the sockets are where nothing says it, by default the first place that can be used.
+    `default_run_dir` where the sockets are where nothing says it, by default the first place that can be used; `kinds` the
+    kinds of sources, by default all that the broker has.
     Nothing is created. Raises ConfigurationFaults, with all that is wrong.
     """
     environ = os.environ if environ is None else environ
@@ -47,7 +51,7 @@ def load(
     named = outside.path("--config", config_path) or outside.path("EQUABOT_CONFIG")
     report.file = str(named or own_home / "equabot.yaml")
     content = _content(Path(report.file), needed=named is not None, report=report)
-    document = None if content is None else _document(content, report)
+    document = None if content is None else _document(content, report, kinds)
     around = Surroundings(
         file=None if document is None else Path(report.file),
         user_home=outside.user_home,
@@ -55,8 +59,9 @@ def load(
         run_dir=outside.path("--run-dir", run_dir) or outside.path("EQUABOT_RUN_DIR"),
         default_run_dir=default_run_dir or _default_run_dir(environ, own_home),
         listen=outside.addresses(),
-        logins=outside.logins(),
+        directories=outside.directories(kinds),
         workloads=outside.workloads(),
+        kinds=kinds,
     )
     config = assemble(document or ConfigDocument(), around, report)
     if faults := report.faults():
@@ -113,15 +118,10 @@ class _Outside:
                     self._report.refuse_outside(variable, str(refused))
         return MappingProxyType(found)
 
-    def logins(self) -> Mapping[str, Path]:
-        """Where other tools keep their logins, which some let a variable of theirs move."""
-        claude = self.path("CLAUDE_CONFIG_DIR") or self.user_home / ".claude"
-        codex = self.path("CODEX_HOME") or self.user_home / ".codex"
-        return MappingProxyType({
-            "claude_cli": claude / ".credentials.json",
-            "codex_cli": codex / "auth.json",
-            "qwen_cli": self.user_home / ".qwen" / "oauth_creds.json",
-        })  # fmt: skip
+    def directories(self, kinds: Mapping[str, SourceKind]) -> Mapping[str, Path]:
+        """The directories that variables of other tools name, by variable."""
+        named = {variable: self.path(variable) for kind in kinds.values() for variable in kind.variables}
+        return MappingProxyType({variable: path for variable, path in named.items() if path is not None})
 
     def workloads(self) -> Mapping[str, Mapping[str, str]]:
         """What variables say of workloads' identities, by provider and key, where they say all that is needed."""
@@ -157,10 +157,10 @@ def _content(file: Path, *, needed: bool, report: FaultReport) -> bytes | None:
     return None
 
 
-def _document(content: bytes, report: FaultReport) -> ConfigDocument | None:
+def _document(content: bytes, report: FaultReport, kinds: Mapping[str, SourceKind]) -> ConfigDocument | None:
     """What the file says; None where it cannot be used, which the report then says."""
     try:
-        return read(content.decode("utf-8-sig"), report)
+        return read(content.decode("utf-8-sig"), report, kinds=kinds)
     except UnicodeDecodeError as undecodable:
         line = content.count(b"\n", 0, undecodable.start) + 1
         message = f"is not UTF-8 text (line {line}); save it as UTF-8"

@@ -17,6 +17,8 @@ from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.envoy.options import GatewayOptions
 from equabot_broker.oauth.workload import Workload
 from equabot_broker.schema.values import Address
+from equabot_broker.sources.declaration import SourceKind
+from equabot_broker.sources.registry import KINDS
 
 _HEALTH: Final = Address("127.0.0.1", 8686)
 _METRICS: Final = Address("127.0.0.1", 9464)
@@ -130,9 +132,9 @@ class Config:
     """Everything a broker needs to know. `file` is what was read, None when there was nothing to read.
 
     `order` is by provider id and exclusive; `required` holds provider ids; `profiles` are by profile id, `profile_aliases`
-    profile ids by alias; `workloads` are the identities that are exchanged. `seal_key_file` has the keys that seal the profile
-    stores; None: they are not sealed. `revision` tells what was read from what the file holds later: its SHA-256 in
-    hexadecimal, empty without a file.
+    profile ids by alias. `kinds` are the kinds of sources, by name. `workloads` are the identities that are exchanged.
+    `seal_key_file` has the keys that seal the profile stores; None: they are not sealed. `revision` is the SHA-256 of what was
+    read, in hexadecimal, to compare with what the file holds later; empty without a file.
     """
 
     file: Path | None
@@ -144,6 +146,7 @@ class Config:
     policies: Policies = field(default_factory=Policies)
     required: tuple[str, ...] = ()
     sources: tuple[SourceSpec, ...] = ()
+    kinds: Mapping[str, SourceKind] = field(default_factory=lambda: KINDS)
     catalog: Catalog
     rules: DiscoveryRules
     order: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))

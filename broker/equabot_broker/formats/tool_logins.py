@@ -48,12 +48,16 @@ class _Login:
 @dataclass(frozen=True, slots=True)
 class Tool:
     """A tool that keeps a login: the profile that it makes, how its file is read (given its contents and when it was changed
-    last) and written (given its contents, and the tokens and when they end), and how a person mends it."""
+    last) and written (given its contents, and the tokens and when they end), and how a person fixes it. `file` is in the
+    directory `folder` of the user's home, or in the one that the tool's variable names."""
 
     profile_id: str
     read: Callable[[Mapping[str, object], float], "_Login | str"]
     write: Callable[[Json, str, str, float], Json]
     remedy: str
+    folder: str
+    file: str
+    folder_variable: str = ""
 
 
 def read_login(
@@ -276,9 +280,27 @@ def _write_qwen(contents: Json, access: str, refresh: str, expires_at: float) ->
     return {**contents, "access_token": access, "refresh_token": refresh, "expiry_date": int(expires_at * 1000)}
 
 
-CLAUDE: Final = Tool("anthropic:claude-cli", _claude, _write_claude, "log in with `claude` again, or run `claude setup-token`")
-CODEX: Final = Tool("openai-codex:codex-cli", _codex, _write_codex, "run `codex login`")
-QWEN: Final = Tool("qwen-portal:qwen-cli", _qwen, _write_qwen, "log in with `qwen` again")
+CLAUDE: Final = Tool(
+    "anthropic:claude-cli",
+    _claude,
+    _write_claude,
+    "log in with `claude` again, or run `claude setup-token`",
+    folder=".claude",
+    file=".credentials.json",
+    folder_variable="CLAUDE_CONFIG_DIR",
+)
+CODEX: Final = Tool(
+    "openai-codex:codex-cli",
+    _codex,
+    _write_codex,
+    "run `codex login`",
+    folder=".codex",
+    file="auth.json",
+    folder_variable="CODEX_HOME",
+)
+QWEN: Final = Tool(
+    "qwen-portal:qwen-cli", _qwen, _write_qwen, "log in with `qwen` again", folder=".qwen", file="oauth_creds.json"
+)
 TOOLS: Final[Mapping[str, Tool]] = {"claude_cli": CLAUDE, "codex_cli": CODEX, "qwen_cli": QWEN}
 """The tools, by the kind of source that reads their files."""
 

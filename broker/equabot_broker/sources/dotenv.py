@@ -1,19 +1,22 @@
 """One `.env` file, followed wherever its name leads: replaced, rewritten, created later, deleted."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from equabot_broker.domain.discovery import DiscoveryRules
-from equabot_broker.domain.material import SourceEvent, SourceFault, SourceUnavailable, UnitsListed
+from equabot_broker.domain.material import SourceFault, Unit
 from equabot_broker.domain.unknown_names import misnamed, notes, unknown_names
 from equabot_broker.files.dotenv import SIZE_MAX
-from equabot_broker.files.reading import DETACHED, Contents, Pipe, StandingFault, Unreadable, read_some
+from equabot_broker.files.reading import DETACHED, Contents, Pipe, StandingFault, read_some
+from equabot_broker.schema.key_readers import PATH, VARIABLE
+from equabot_broker.schema.reading import ConfigKey
+from equabot_broker.sources._single_file import SingleFile
 from equabot_broker.sources._variables import parse_dotenv, with_doubts
-from equabot_broker.sources._watching import Changes, Watch
+from equabot_broker.sources._watching import Watch
+from equabot_broker.sources.declaration import SourceKind
 
+KIND: Final = "dotenv"
 _PASSWORD_MANAGER: Final = (
     "Where a password manager feeds it (1Password), start the broker with its variables: `set -a; . FILE; equabot serve`"
 )
@@ -26,57 +29,43 @@ class DotenvOptions:
     path: Path
 
 
-class Dotenv:
-    """The source `dotenv <path>`. One unit, named "". A file that is not there holds nothing; one that cannot be read makes the
-    source unavailable; a line that cannot be understood is a fault of the unit, and its other lines serve."""
+class Dotenv(SingleFile):
+    """The source `dotenv <path>`. A line that cannot be understood is a fault of the unit, and its other lines serve."""
 
     def __init__(self, options: DotenvOptions, *, rules: DiscoveryRules, watch: Watch) -> None:
-        self.name = f"dotenv {options.path}"
-        self._path = options.path
+        super().__init__(KIND, options.path, watch)
         self._rules = rules
-        self._watch = watch
-        self._found: SourceEvent = UnitsListed(())
 
-    async def events(self) -> AsyncGenerator[SourceEvent, None]:
-        """What the file holds, and then every other thing it comes to hold."""
-        served: SourceEvent | None = None
-        async with aclosing(self._watch.rounds(self._read)) as rounds:
-            async for changes in rounds:
-                if changes.asked or self._found != served:
-                    served = self._found
-                    yield served
+    def _unit(self) -> Unit:
+        try:
+            return self._parse(read_some(self._path, limit=SIZE_MAX))
+        except Pipe as pipe:
+            raise StandingFault(self._path, pipe.why, f"{pipe.remedy}. {_PASSWORD_MANAGER}") from None
 
-    def reread(self) -> None:
-        """Reads it again."""
-        self._watch.ask()
-
-    def _read(self, _: Changes) -> None:
-        with self._watch.interests(""):
-            self._watch.path("", self._path)
-            try:
-                self._found = self._parse(read_some(self._path, limit=SIZE_MAX))
-            except FileNotFoundError:
-                self._found = UnitsListed(())
-            except Pipe as pipe:
-                self._found = SourceUnavailable(f"{pipe}. {_PASSWORD_MANAGER}")
-                self._watch.unread("")
-            except Unreadable as fault:
-                self._found = SourceUnavailable(str(fault))
-                self._watch.unread("")
-
-    def _parse(self, contents: Contents) -> UnitsListed:
-        found = parse_dotenv(contents.data, shown=self._path, wants=lambda key: self._rules.wants(key, kind="dotenv"))
+    def _parse(self, contents: Contents) -> Unit:
+        found = parse_dotenv(contents.data, shown=self._path, wants=lambda key: self._rules.wants(key, kind=KIND))
         if found.doubts and not found.values:  # maybe a mistake of the moment: what was good is served until then
             raise StandingFault(self._path, "assigns nothing", "; ".join(found.doubts))
         unit = self._rules.discover(
-            found.values, kind="dotenv", source=self.name, unit="", name="dotenv", origin=lambda key: f"{self._path} {key}"
+            found.values, kind=KIND, source=self.name, unit="", name=KIND, origin=lambda key: f"{self._path} {key}"
         )
-        unknown = unknown_names(found.values, self._rules, kind="dotenv")
+        unknown = unknown_names(found.values, self._rules, kind=KIND)
         told = notes(unknown, self._rules.catalog, where=lambda key: f"{self._path} {key}")
-        told += misnamed(found.values, self._rules, kind="dotenv", where=lambda key: f"{self._path} {key}")
+        told += misnamed(found.values, self._rules, kind=KIND, where=lambda key: f"{self._path} {key}")
         told += tuple(
             SourceFault(f"{self._path} {key}", f"{self._path} {key} has no value: write {key}=value") for key in found.bare
         )
         unit = replace(unit, notes=told)
         doubts = (*found.doubts, DETACHED) if contents.detached else found.doubts
-        return UnitsListed((with_doubts(unit, doubts, shown=self._path, source=self.name),))
+        return with_doubts(unit, doubts, shown=self._path, source=self.name)
+
+
+DOTENV: Final = SourceKind(
+    name=KIND,
+    means="One `.env` file.",
+    keys={"path": ConfigKey(PATH, "The file.", default="$EQUABOT_HOME/.env", example="~/.equabot/.env")},
+    place=lambda places: places.home / ".env",
+    location=ConfigKey(VARIABLE, "The variable in the `.env` file.", default="none", example="HOME_KEY"),
+    build=lambda options, context: Dotenv(DotenvOptions(options["path"]), rules=context.rules, watch=Watch(context.clock)),
+    last=True,
+)

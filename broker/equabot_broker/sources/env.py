@@ -21,7 +21,11 @@ from equabot_broker.domain.material import SourceEvent, SourceFault, Unit, Units
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.files.reading import Unreadable, read_whole
 from equabot_broker.ports import Clock
+from equabot_broker.schema.key_readers import VARIABLE
+from equabot_broker.schema.reading import ConfigKey
+from equabot_broker.sources.declaration import SourceKind
 
+KIND: Final = "env"
 _SHELL: Final = "/bin/sh"
 _FILE: Final = "_FILE"
 _LARGEST: Final = 4 << 20
@@ -50,7 +54,7 @@ class Env:
     """The source `env`. One unit, named "". What is set is never overridden: the process goes before the configuration's
     section, and that before the login shell."""
 
-    name = "env"
+    name = KIND
 
     def __init__(
         self,
@@ -103,15 +107,15 @@ class Env:
             if not values.get(name):
                 values[name], origins[name] = given.reveal(), _SECTION.format(name)
         for name, value in of_shell.items():
-            if value and not values.get(name) and self._rules.wants(name, kind="env"):
+            if value and not values.get(name) and self._rules.wants(name, kind=KIND):
                 values[name], origins[name] = value, _LOGIN_SHELL.format(name)
         faults = list(self._follow_files(values, origins))
         unit = self._rules.discover(
             values,
-            kind="env",
+            kind=KIND,
             source=self.name,
             unit="",
-            name="env",
+            name=KIND,
             origin=lambda key: origins.get(key) or _PROCESS.format(key),
         )
         faults += [SourceFault("login shell", fault)] if fault else []
@@ -122,7 +126,7 @@ class Env:
         set. They are read when the environment is; a fault for each that cannot be."""
         for variable in [name for name in values if name.endswith(_FILE)]:
             name, path = variable.removesuffix(_FILE), values[variable]
-            if values.get(name) or not path or not self._rules.wants(name, kind="env"):
+            if values.get(name) or not path or not self._rules.wants(name, kind=KIND):
                 continue
             where = origins.get(variable) or _PROCESS.format(variable)
             if not isinstance(path, str) or not path.startswith("/"):
@@ -167,3 +171,13 @@ def _login_shell(environ: Mapping[str, str], within: float) -> tuple[Mapping[str
         return {}, f"the login shell {shell} ended with {process.returncode}: {remedy}"
     pairs = (entry.partition(b"=") for entry in told[:_LARGEST].split(b"\0") if b"=" in entry)
     return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}, ""
+
+
+ENV: Final = SourceKind(
+    name=KIND,
+    means="The broker's own environment. `<NAME>_FILE` names a file with the value.",
+    location=ConfigKey(VARIABLE, "The variable of the broker's environment.", default="none", example="MY_BATCH_KEY"),
+    build=lambda _, context: Env(EnvOptions(context.variables, context.shell_within), rules=context.rules, clock=context.clock),
+    made_of=lambda context: (dict(context.variables), context.shell_within),
+    last=True,
+)

@@ -20,7 +20,10 @@ from equabot_broker.domain.remedies import LABEL
 from equabot_broker.kube import watching
 from equabot_broker.kube.api import KubeApi
 from equabot_broker.ports import Clock
+from equabot_broker.schema.key_readers import KUBE_NAME, PATH, TEXT
+from equabot_broker.schema.reading import ConfigKey, Many, Section
 from equabot_broker.sources._secret import KIND, read_secret
+from equabot_broker.sources.declaration import SourceKind, SourceOptions
 
 _PACE: Final = {"base": 0.5, "cap": 15.0}
 _SAID_MAX: Final = 3
@@ -202,3 +205,54 @@ class _Feed:
 
 _News = tuple[_Feed, watching.WatchEvent] | None
 """What a feed tells, or that somebody asks for everything anew."""
+
+
+def kubernetes_options(options: SourceOptions) -> KubernetesOptions:
+    """The options of such a source."""
+    return KubernetesOptions(**options)
+
+
+def _in_secret(*, secret: str, key: str) -> tuple[str, str]:
+    return secret, key
+
+
+KUBERNETES: Final = SourceKind(
+    name=KIND,
+    means="Secrets of Kubernetes, followed through the API.",
+    keys={
+        "selector": ConfigKey(
+            TEXT,
+            "The labels of the Secrets that are followed.",
+            default="equabot.dev/credential=true; with names, none",
+            example='"equabot.dev/credential=true"',
+        ),
+        "namespace": ConfigKey(
+            KUBE_NAME,
+            "The namespace of the Secrets.",
+            default="the pod's own, or that of the kubeconfig",
+            example="agents",
+        ),
+        "names": ConfigKey(
+            Many(KUBE_NAME, some=True), "Secrets by name, each in a request of its own.", default="none", example="[llm]"
+        ),
+        "kubeconfig": ConfigKey(
+            PATH,
+            "The kubeconfig with which the broker reaches the API server.",
+            default="the pod's own service account",
+            example="~/.kube/config",
+        ),
+    },
+    location=ConfigKey(
+        Section(
+            _in_secret,
+            {
+                "secret": ConfigKey(KUBE_NAME, "The name of the Secret.", default="required", example="llm"),
+                "key": ConfigKey(TEXT, "The key of its data.", default="required", example="ANTHROPIC_API_KEY"),
+            },
+            needs=("secret", "key"),
+        ),
+        "A key of a Kubernetes Secret.",
+    ),
+    build=lambda options, context: KubernetesSecrets(kubernetes_options(options), rules=context.rules, clock=context.clock),
+    usual=False,
+)

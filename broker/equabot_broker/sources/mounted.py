@@ -18,9 +18,12 @@ from equabot_broker.domain.untrusted_json import Malformed
 from equabot_broker.files.confined import Folder, open_root, open_within
 from equabot_broker.files.reading import Unreadable, unreadable
 from equabot_broker.formats.bundles import FILES, bundle_unit
+from equabot_broker.schema.key_readers import PATH, TEXT
+from equabot_broker.schema.reading import ConfigKey, Section
 from equabot_broker.sources._reading import consistently, only_files, read_bundle, subdirectories
 from equabot_broker.sources._variables import with_doubts
 from equabot_broker.sources._watching import Changes, Watch
+from equabot_broker.sources.declaration import SourceKind
 from equabot_broker.telemetry.incidents import incident
 
 KIND: Final = "mounted"
@@ -207,3 +210,27 @@ class Mounted:
 
 def _why(path: Path, error: Unreadable | OSError) -> str:
     return str(unreadable(path, error) if isinstance(error, OSError) else error)
+
+
+def _in_directory(*, key: str, dir: str = "") -> tuple[str, str]:  # noqa: A002 - named like the key
+    return dir, key
+
+
+MOUNTED: Final = SourceKind(
+    name=KIND,
+    means="A directory with one file a key, named like the variable. A subdirectory is a Secret of its own.",
+    keys={"path": ConfigKey(PATH, "The directory.", default="/run/secrets/equabot", example="/run/secrets/team")},
+    place=lambda _: Path("/run/secrets/equabot"),
+    location=ConfigKey(
+        Section(
+            _in_directory,
+            {
+                "dir": ConfigKey(TEXT, "The subdirectory.", default="the mounted directory itself", example="llm"),
+                "key": ConfigKey(TEXT, "The name of the file.", default="required", example="ANTHROPIC_API_KEY"),
+            },
+            needs=("key",),
+        ),
+        "A file of a mounted directory.",
+    ),
+    build=lambda options, context: Mounted(MountedOptions(options["path"]), rules=context.rules, watch=Watch(context.clock)),
+)

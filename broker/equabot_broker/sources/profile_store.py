@@ -6,33 +6,17 @@ The unit of an update is one agent's store. Files are read by those who also wri
 import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.material import ReadUnit, SourceEvent, SourceFault, Unit, UnitChanged, UnitRemoved, UnitsListed
-from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.auth_entries import store_unit
 from equabot_broker.ports import StoreFault
 from equabot_broker.sources._watching import Changes, Watch
+from equabot_broker.sources.declaration import SourceKind, Store
 from equabot_broker.telemetry.incidents import incident
 
 KIND: Final = "profile_store"
-
-
-class Store(Protocol):
-    """One agent's store."""
-
-    @property
-    def path(self) -> Path:
-        """Where it is, or would be."""
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """All files that decide what it holds."""
-
-    def inspect(self) -> tuple[AuthDocument, tuple[str, ...]]:
-        """What it holds, and what is wrong with its file. Raises StoreFault."""
 
 
 class ProfileStores:
@@ -105,3 +89,11 @@ class ProfileStores:
         unit = store_unit(document, rules=self._rules, source=self.name, name=agent, origin=origin, owner=agent)
         faults = (*(SourceFault(origin, doubt) for doubt in doubts), *unit.faults)
         self._found[agent] = Unit(agent, unit.profiles, faults, unit.owner, unit.usage, unit.orders)
+
+
+PROFILE_STORE: Final = SourceKind(
+    name=KIND,
+    means="The agents' stores, `auth-profiles.json`.",
+    build=lambda _, context: ProfileStores(context.stores, rules=context.rules, watch=Watch(context.clock)),
+    made_of=lambda context: tuple(context.stores),
+)

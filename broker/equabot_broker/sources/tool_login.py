@@ -1,17 +1,19 @@
 """The login of another tool, from its own file: whenever that tool refreshes it, the new one is served."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from equabot_broker.domain.discovery import DiscoveryRules
-from equabot_broker.domain.material import SourceEvent, SourceFault, SourceUnavailable, UnitsListed
-from equabot_broker.domain.untrusted_json import Malformed
-from equabot_broker.files.reading import DETACHED, Unreadable, read_some
-from equabot_broker.formats.tool_logins import SIZE_MAX, Tool, read_login
+from equabot_broker.domain.material import SourceFault, Unit
+from equabot_broker.files.reading import DETACHED, read_some
+from equabot_broker.formats.tool_logins import SIZE_MAX, TOOLS, Tool, read_login
+from equabot_broker.schema.key_readers import BOOLEAN, PATH
+from equabot_broker.schema.reading import ConfigKey
 from equabot_broker.sources._reading import changed_at
-from equabot_broker.sources._watching import Changes, Watch
+from equabot_broker.sources._single_file import SingleFile
+from equabot_broker.sources._watching import Watch
+from equabot_broker.sources.declaration import DefaultPlaces, SourceContext, SourceKind, SourceOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,46 +25,59 @@ class ToolLoginOptions:
     path: Path
 
 
-class ToolLogin:
-    """The source `<kind> <path>`. One unit, named "". A file that is not there holds nothing; one that cannot be read or
-    understood makes the source unavailable."""
+class ToolLogin(SingleFile):
+    """The source `<kind> <path>`."""
 
     def __init__(self, options: ToolLoginOptions, *, rules: DiscoveryRules, watch: Watch) -> None:
-        self.name = f"{options.kind} {options.path}"
+        super().__init__(options.kind, options.path, watch)
         self._tool = options.tool
-        self._path = options.path
         self._rules = rules
-        self._watch = watch
-        self._found: SourceEvent = UnitsListed(())
 
-    async def events(self) -> AsyncGenerator[SourceEvent, None]:
-        """What the file holds, and then every other thing it comes to hold."""
-        served: SourceEvent | None = None
-        async with aclosing(self._watch.rounds(self._read)) as rounds:
-            async for changes in rounds:
-                if changes.asked or self._found != served:
-                    served = self._found
-                    yield served
+    def _unit(self) -> Unit:
+        at = changed_at(self._path)
+        contents = read_some(self._path, limit=SIZE_MAX)
+        unit = read_login(
+            self._tool,
+            contents.data,
+            changed_at=at,
+            rules=self._rules,
+            source=self.name,
+            unit="",
+            origin=str(self._path),
+        )
+        if not contents.detached:
+            return unit
+        return replace(unit, faults=(*unit.faults, SourceFault(self.name, f"{self._path} {DETACHED}")))
 
-    def reread(self) -> None:
-        """Reads it again."""
-        self._watch.ask()
 
-    def _read(self, _: Changes) -> None:
-        with self._watch.interests(""):
-            self._watch.path("", self._path)
-            try:
-                at = changed_at(self._path)
-                contents = read_some(self._path, limit=SIZE_MAX)
-                data, origin = contents.data, str(self._path)
-                unit = read_login(self._tool, data, changed_at=at, rules=self._rules, source=self.name, unit="", origin=origin)
-                if contents.detached:
-                    unit = replace(unit, faults=(*unit.faults, SourceFault(self.name, f"{self._path} {DETACHED}")))
-                self._found = UnitsListed((unit,))
-            except FileNotFoundError:
-                self._found = UnitsListed(())
-            except Unreadable as fault:
-                self._found = SourceUnavailable(str(fault))
-                self._watch.unread("")
-            except Malformed as malformed:
-                self._found = SourceUnavailable(f"{self._path} is not usable: {malformed}")
+def _kind(name: str, tool: Tool) -> SourceKind:
+    usual = f"~/{tool.folder}/{tool.file}"
+
+    def place(places: DefaultPlaces) -> Path:
+        return places.directories.get(tool.folder_variable, places.user_home / tool.folder) / tool.file
+
+    def build(options: SourceOptions, context: SourceContext) -> ToolLogin:
+        chosen = ToolLoginOptions(name, tool, options["path"])
+        return ToolLogin(chosen, rules=context.rules, watch=Watch(context.clock))
+
+    return SourceKind(
+        name=name,
+        means=f"The login of another command-line tool, from its file (`{name}`).",
+        keys={
+            "path": ConfigKey(PATH, "The file of the login.", default=usual, example=usual),
+            "refresh": ConfigKey(
+                BOOLEAN,
+                "Whether the broker refreshes the login and writes the new tokens into the tool's file. Use it only if the"
+                " tool itself is not used: two programs that refresh one login end it.",
+                default="false",
+                example="true",
+            ),
+        },
+        place=place,
+        variables=(tool.folder_variable,) if tool.folder_variable else (),
+        login=tool.profile_id,
+        build=build,
+    )
+
+
+TOOL_LOGINS: Final = tuple(_kind(name, tool) for name, tool in TOOLS.items())

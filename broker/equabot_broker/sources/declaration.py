@@ -1,0 +1,92 @@
+"""What a module of this room declares: a kind of source, its keys in the configuration, and how one is built."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Protocol
+
+from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.formats.auth_document import AuthDocument
+from equabot_broker.ports import Clock, Source
+from equabot_broker.schema.key_readers import PATH
+from equabot_broker.schema.reading import ConfigKey, Section
+
+SourceOptions = Mapping[str, Any]
+"""What the configuration gives for one source, by key. Each key of the type `path` has an absolute `Path`."""
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class Store(Protocol):
+    """One agent's store."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is, or would be."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that decide what it holds."""
+
+    def inspect(self) -> tuple[AuthDocument, tuple[str, ...]]:
+        """What it holds, and what is wrong with its file. Raises StoreFault."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceContext:
+    """What sources are built with. `stores` are the agents' profile stores. `variables` count where the broker's environment
+    lacks them. `shell_within` is how long (seconds) a login shell may take to report more; None: it is not asked."""
+
+    rules: DiscoveryRules
+    clock: Clock
+    stores: Mapping[str, Store] = field(default_factory=lambda: _NOTHING)
+    variables: Mapping[str, SecretValue] = field(default_factory=lambda: _NOTHING)
+    shell_within: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefaultPlaces:
+    """What default paths are made of: the broker's directory, the user's home, and the directories that variables name."""
+
+    home: Path
+    user_home: Path
+    directories: Mapping[str, Path] = field(default_factory=lambda: _NOTHING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceKind:
+    """One kind of source. `means` and `keys` are its section under `sources`; `build` makes a source, and reads nothing.
+
+    `place` gives the default of its key `path`, and `variables` are those that name directories for it. `location` reads what
+    `profiles.<id>.from` says of this kind: the name of a value, or the unit and the name. `login` is the profile of another
+    tool's login; such a kind has a key `refresh`, which is a rule about that profile. `made_of` is what of the context decides
+    what such a source reports. `usual`: it is in a configuration that names no sources. `last`: its profiles come last when
+    one is chosen.
+    """
+
+    name: str
+    means: str
+    build: Callable[[SourceOptions, SourceContext], Source]
+    keys: Mapping[str, ConfigKey[Any]] = field(default_factory=lambda: _NOTHING)
+    place: Callable[[DefaultPlaces], Path] | None = None
+    variables: tuple[str, ...] = ()
+    location: ConfigKey[Any] | None = None
+    login: str = ""
+    made_of: Callable[[SourceContext], object] = lambda _: None
+    usual: bool = True
+    last: bool = False
+
+    @property
+    def section(self) -> ConfigKey[dict[str, Any]]:
+        """The reader of its section."""
+        return ConfigKey(Section(dict[str, Any], self.keys), self.means)
+
+    def options(self, given: Mapping[str, Any], places: DefaultPlaces, full: Callable[[str], Path]) -> SourceOptions:
+        """What its section comes to. `full` makes a path from the file a full one."""
+        paths = {key for key, reader in self.keys.items() if reader.of is PATH}
+        default = {} if self.place is None else {"path": self.place(places)}
+        written = {key: full(value) if key in paths else value for key, value in given.items()}
+        if self.login:
+            written.pop("refresh", None)
+        return MappingProxyType(default | written)
