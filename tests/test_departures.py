@@ -14,6 +14,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from envoy.service.secret.v3.sds_pb2_grpc import SecretDiscoveryServiceStub
 
 from equabot.broker.v1 import broker_pb2 as pb
+from equabot_broker.bootstrap.subscriptions import subscribe
 from equabot_broker.domain.policies import Delivery
 from equabot_broker.engine.leases.messages import LeaseRequest
 from equabot_broker.envoy.authorize import AuthorizationServicer
@@ -70,19 +71,21 @@ async def held(tmp_path: Path) -> AsyncIterator[Held]:
         await stack.enter_async_context(engine.running())
         served = Served(engine, tmp_path, stack)
         await served.start()
+        secrets = SecretServicer(
+            resolver=engine.resolver,
+            registry=engine.registry,
+            ingest=engine.ingest,
+            suspensions=engine.suspensions,
+            events=engine.events,
+        )
+        subscribe(engine, secrets=secrets)
         control = control_server(
             tmp_path / "control.sock",
             [
                 AuthorizationServicer(
                     gateway_access=engine.gateway_access, ingest=engine.ingest, catalog=engine.catalog, events=engine.events
                 ).service(),
-                SecretServicer(
-                    resolver=engine.resolver,
-                    registry=engine.registry,
-                    ingest=engine.ingest,
-                    suspensions=engine.suspensions,
-                    events=engine.events,
-                ).service(),
+                secrets.service(),
             ],
         )
         await control.start()

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from equabot_broker.bootstrap.background_tasks import background_tasks
-from equabot_broker.bootstrap.engine import Engine
+from equabot_broker.bootstrap.engine import ConfiguredEngine
 from equabot_broker.config.changes import changes, needs_restart
 from equabot_broker.config.gateway import gateway_of
 from equabot_broker.config.load import load
@@ -21,6 +21,7 @@ from equabot_broker.config.model import Config
 from equabot_broker.domain.errors import BrokerError
 from equabot_broker.engine.leases.messages import LeaseRequest
 from equabot_broker.engine.timing.clock import SystemClock
+from equabot_broker.engine.wiring import Engine
 from equabot_broker.envoy.bootstrap_config import routes_config
 from equabot_broker.schema.faults import ConfigurationFaults
 from equabot_broker.telemetry.events import Events
@@ -106,13 +107,13 @@ def furnished(home: Path) -> None:
 
 
 @asynccontextmanager
-async def running(config: Config) -> AsyncIterator[Engine]:
-    engine = Engine(config, clock=SystemClock(), store=MemoryStateStore(), events=Events())
-    async with background_tasks(engine.ingest.run()):
+async def running(config: Config) -> AsyncIterator[ConfiguredEngine]:
+    configured = ConfiguredEngine(config, clock=SystemClock(), store=MemoryStateStore(), events=Events())
+    async with background_tasks(configured.engine.ingest.run()):
         async with asyncio.timeout(60):
-            await engine.ingest.wait_settled()
-        yield engine
-    await engine.logins.close()
+            await configured.engine.ingest.wait_settled()
+        yield configured
+    await configured.logins.close()
 
 
 def answers(engine: Engine, config: Config) -> dict[str, Any]:
@@ -167,7 +168,7 @@ def test_applied_and_started_with_answer_the_same(before: dict[str, Any], after:
 async def _compare(one: Config, other: Config) -> None:
     async with running(one) as reloaded, running(other) as started:
         reloaded.apply(await reloaded.prepare(other))
-        assert answers(reloaded, other) == answers(started, other)
+        assert answers(reloaded.engine, other) == answers(started.engine, other)
 
 
 async def test_a_source_that_does_not_answer_keeps_what_it_had(tmp_path: Path) -> None:
@@ -177,10 +178,11 @@ async def test_a_source_that_does_not_answer_keeps_what_it_had(tmp_path: Path) -
     other = configured(tmp_path, {"sources": ["other"], "providers": {"lab": {"base_url": "http://127.0.0.1:9"}}})
     assert one is not None
     assert other is not None
-    async with running(one) as engine:
+    async with running(one) as broker:
         (tmp_path / "mounted").rename(tmp_path / "elsewhere")
         (tmp_path / "mounted").write_text("no directory")
-        engine.apply(await engine.prepare(other))
+        broker.apply(await broker.prepare(other))
+        engine = broker.engine
         assert engine.resolver.resolve_names("lab", "") == ("lab", "")
         assert [row.id for row in engine.resolver.statuses("main", "openai")] == ["openai:mounted"]
 
@@ -191,8 +193,9 @@ async def test_a_configuration_that_is_forsaken_changes_nothing(tmp_path: Path) 
     one, other = configured(tmp_path, {"sources": ["dotenv"]}), configured(tmp_path, {"sources": ["other"]})
     assert one is not None
     assert other is not None
-    async with running(one) as engine:
+    async with running(one) as broker:
+        engine = broker.engine
         before = answers(engine, one)
-        engine.forsake(await engine.prepare(other))
+        broker.forsake(await broker.prepare(other))
         assert answers(engine, one) == before
         assert await engine.ingest.reread()

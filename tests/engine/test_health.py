@@ -356,10 +356,9 @@ async def test_a_thousand_watchers_may_leave(engine: Engine) -> None:
 
 async def test_a_broker_that_may_not_grant_is_not_ready() -> None:
     """Its profiles serve and its loop turns all the same; who watches is told when that changes."""
-    engine = Engine(required=("anthropic",))
-    engine.put(profile("anthropic:a"))
     blocked = [True]
-    engine.readiness.blocked = lambda: blocked[0]
+    engine = Engine(required=("anthropic",), blocked=lambda: blocked[0])
+    engine.put(profile("anthropic:a"))
     watching = engine.readiness.watch("readiness")
     assert [engine.readiness.status(s) for s in ("", "readiness", "liveness", "provider/anthropic")] == [
         False,

@@ -11,6 +11,7 @@ import pytest
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from envoy.service.ext_proc.v3.external_processor_pb2_grpc import ExternalProcessorStub
 
+from equabot_broker.bootstrap.subscriptions import subscribe
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.policies import Delivery
 from equabot_broker.engine.leases.messages import LeaseRequest
@@ -30,10 +31,12 @@ def engine() -> Engine:
 
 @pytest.fixture
 def made(engine: Engine) -> Cutting:
-    return Cutting(
+    made = Cutting(
         catalog=engine.catalog, suspensions=engine.suspensions, lease_service=engine.lease_service, registry=engine.registry,
         clock=engine.clock, per_agent=3, in_all=4,
     )  # fmt: skip
+    subscribe(engine, cutting=made)
+    return made
 
 
 @pytest.fixture
@@ -134,7 +137,7 @@ async def test_what_is_under_way_is_cut_at_the_leases_end(engine: Engine, stub: 
     engine.clock.advance(40.0)
     engine.lease_service.renew("main", renewed.id)
     engine.clock.advance(21.0)
-    engine.lease_service.tick()
+    engine.lease_table.tick()
     assert await cut(calls[0]) == (401, "LEASE_EXPIRED", "lease_ended")
     assert await goes_on(calls[1])
 

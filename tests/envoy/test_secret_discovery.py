@@ -13,6 +13,7 @@ from envoy.service.discovery.v3 import discovery_pb2 as pb
 from envoy.service.secret.v3.sds_pb2_grpc import SecretDiscoveryServiceStub
 from google.rpc.status_pb2 import Status
 
+from equabot_broker.bootstrap.subscriptions import subscribe
 from equabot_broker.domain.policies import AgentPolicy
 from equabot_broker.domain.provider import Mode
 from equabot_broker.envoy.secret_discovery import SecretServicer
@@ -41,6 +42,7 @@ async def channel(engine: Engine, tmp_path: Path) -> AsyncIterator[grpc.aio.Chan
         suspensions=engine.suspensions,
         events=engine.events,
     )
+    subscribe(engine, secrets=servicer)
     server = grpc.aio.server(handlers=[servicer.service()])
     server.add_insecure_port(f"unix:{tmp_path / 'control.sock'}")
     await server.start()

@@ -1,7 +1,7 @@
-"""The real engine, wired as the composition root wires it, on a clock that stands still and sources that a test fills."""
+"""The real engine with its own wiring, on a clock that a test moves and sources that a test fills."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from equabot_broker.domain.cooldowns import CooldownOptions
@@ -12,24 +12,9 @@ from equabot_broker.domain.policies import AgentPolicy, Delivery, Policies
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Catalog, Mode, Provider
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.engine.availability import Availability
-from equabot_broker.engine.expiry import Expiry
-from equabot_broker.engine.health import Readiness
-from equabot_broker.engine.leases.gateway_access import GatewayAccess
-from equabot_broker.engine.leases.outcomes import Outcomes
-from equabot_broker.engine.leases.service import LeaseService
-from equabot_broker.engine.leases.suspension_control import SuspensionControl
-from equabot_broker.engine.leases.suspensions import Suspensions
-from equabot_broker.engine.profiles.confirmation import Confirmation
-from equabot_broker.engine.profiles.ingest import Ingest
-from equabot_broker.engine.profiles.order_override import OrderOverrides
-from equabot_broker.engine.profiles.registry import ProfileRegistry
-from equabot_broker.engine.profiles.resolver import Resolver
-from equabot_broker.engine.profiles.suitability import Suitability
-from equabot_broker.engine.refresh.redemption import Redemption
-from equabot_broker.engine.refresh.scheduler import RefreshScheduler
-from equabot_broker.ports import Identities, TokenEndpoint
-from equabot_broker.providers import PROVIDERS
+from equabot_broker.engine import wiring
+from equabot_broker.ports import Clock, Identities, Probes, ProfileStore, Source, StateStore, TokenEndpoint
+from equabot_broker.providers import BUILT_IN, PROVIDERS
 from equabot_broker.storage.login_places import LoginPlaces
 from equabot_broker.telemetry.events import Event, Events
 from tests.fakes.clock import FakeClock
@@ -61,7 +46,46 @@ def profile(
     )
 
 
-class Engine:
+def _ports(
+    *, clock: Clock, store: StateStore, events: Events, profiles: ProfileStore, endpoint: TokenEndpoint, probes: Probes,
+    blocked: Callable[[], bool] = lambda: False,
+) -> wiring.EnginePorts:  # fmt: skip
+    return wiring.EnginePorts(
+        clock=clock, store=store, events=events, profile_stores=profiles, login_stores=LoginPlaces(profiles),
+        token_endpoint=endpoint, probes=probes, chance=lambda: 0.0, blocked=blocked,
+    )  # fmt: skip
+
+
+def _config(
+    *, catalog: Catalog, policies: Policies, sources: Sequence[Source], identities: Identities | None = None,
+    order: Mapping[str, tuple[str, ...]], leases: LeaseOptions, deliveries: frozenset[Delivery], required: tuple[str, ...] = (),
+    mirrors: Mapping[str, Callable[[], object]], orders_in_stores: bool = False,
+) -> wiring.EngineConfig:  # fmt: skip
+    return wiring.EngineConfig(
+        catalog=catalog, policies=policies, rules=DiscoveryRules(catalog), sources=sources, identities=identities,
+        stale_budget=600.0, warn_within=86400.0, leases=leases, deliveries=deliveries, cooldowns=CooldownOptions(), order=order,
+        required=required, mirrors=mirrors, orders_in_stores=orders_in_stores,
+    )  # fmt: skip
+
+
+def wired(
+    *, clock: Clock, store: StateStore, profiles: ProfileStore, sources: Sequence[Source], agents: Sequence[str] = ("main",),
+    order: Mapping[str, tuple[str, ...]] | None = None, orders_in_stores: bool = False,
+) -> wiring.Engine:  # fmt: skip
+    """An engine on a clock, stores and sources of the test's choice, where agents may have anything."""
+    return wiring.Engine(
+        _ports(
+            clock=clock, store=store, events=Events(), profiles=profiles, endpoint=ScriptedEndpoint(UNREACHED),
+            probes=ScriptedProbes(),
+        ),
+        _config(
+            catalog=BUILT_IN, policies=Policies(agents=dict.fromkeys(agents, ANYTHING)), sources=sources, order=order or {},
+            leases=LeaseOptions(), deliveries=frozenset({Delivery.RAW}), mirrors={}, orders_in_stores=orders_in_stores,
+        ),
+    )  # fmt: skip
+
+
+class Engine(wiring.Engine):
     """The moving parts of a broker. `running` makes them move."""
 
     def __init__(
@@ -80,6 +104,8 @@ class Engine:
         identities: Identities | None = None,
         probes: ScriptedProbes | None = None,
         deliveries: frozenset[Delivery] = frozenset({Delivery.RAW}),
+        mirrors: Mapping[str, Callable[[], object]] | None = None,
+        blocked: Callable[[], bool] = lambda: False,
     ) -> None:
         self.clock = clock or FakeClock()
         self.profiles = profiles or MemoryProfileStore()
@@ -90,64 +116,17 @@ class Engine:
         self.events = Events(self.emitted.append)
         self.policies = Policies(agents={"main": ANYTHING} if agents is None else agents)
         self.catalog = Catalog(PROVIDERS if providers is None else providers)
-        stored = self.store.load()
-        self.registry = ProfileRegistry(
-            clock=self.clock, store=self.store, events=self.events, warn_within=86400.0, usage=stored.usage
-        )
-        self.suitability = Suitability(clock=self.clock, catalog=self.catalog)
-        self.resolver = Resolver(
-            clock=self.clock, store=self.store, catalog=self.catalog, policies=self.policies, registry=self.registry,
-            suitability=self.suitability, configured_order=order or {}, orders=stored.orders, pins=stored.pins,
-        )  # fmt: skip
-        self.ingest = Ingest(
-            self.sources, tail=frozenset(), clock=self.clock, store=self.store, events=self.events,
-            registry=self.registry, stale_budget=600.0, versions=stored.versions,
-        )  # fmt: skip
-        self.order_overrides = OrderOverrides(
-            resolver=self.resolver, ingest=self.ingest, registry=self.registry, stores=None
-        )  # fmt: skip
-        self.redemption = Redemption(
-            clock=self.clock, stores=LoginPlaces(self.profiles), endpoint=self.endpoint, rules=DiscoveryRules(self.catalog)
-        )  # fmt: skip
-        self.refresh_scheduler = RefreshScheduler(
-            clock=self.clock, events=self.events, registry=self.registry, redemption=self.redemption,
-            reread=self.ingest.look_again, chance=lambda: 0.0, identities=identities,
-        )  # fmt: skip
         self.probes = probes or ScriptedProbes()
-        self.confirmation = Confirmation(clock=self.clock, events=self.events, registry=self.registry, probes=self.probes)
-        self.outcomes = Outcomes(
-            clock=self.clock, policies=self.policies, registry=self.registry, suitability=self.suitability,
-            refresh_scheduler=self.refresh_scheduler, confirmation=self.confirmation, cooldowns=CooldownOptions(),
-            chance=lambda: 0.0,
+        super().__init__(
+            _ports(
+                clock=self.clock, store=self.store, events=self.events, profiles=self.profiles, endpoint=self.endpoint,
+                probes=self.probes, blocked=blocked,
+            ),
+            _config(
+                catalog=self.catalog, policies=self.policies, sources=self.sources, identities=identities, order=order or {},
+                leases=lease_options or LeaseOptions(), deliveries=deliveries, required=required, mirrors=mirrors or {},
+            ),
         )  # fmt: skip
-        self.suspensions = Suspensions(stored.suspensions)
-        self.lease_service = LeaseService(
-            clock=self.clock, store=self.store, events=self.events, policies=self.policies, resolver=self.resolver,
-            registry=self.registry, outcomes=self.outcomes, options=lease_options or LeaseOptions(),
-            deliveries=deliveries, suspensions=self.suspensions, leases=stored.leases,
-        )  # fmt: skip
-        self.suspension_control = SuspensionControl(
-            clock=self.clock, store=self.store, events=self.events, policies=self.policies, lease_service=self.lease_service,
-            suspensions=self.suspensions,
-        )  # fmt: skip
-        self.gateway_access = GatewayAccess(
-            clock=self.clock, events=self.events, policies=self.policies, registry=self.registry,
-            lease_service=self.lease_service, refresh_scheduler=self.refresh_scheduler, outcomes=self.outcomes,
-        )  # fmt: skip
-        self.availability = Availability(
-            policies=self.policies,
-            registry=self.registry,
-            resolver=self.resolver,
-            lease_service=self.lease_service,
-            suspensions=self.suspensions,
-        )
-        self.readiness = Readiness(
-            catalog=self.catalog, registry=self.registry, ingest=self.ingest, availability=self.availability,
-            suspensions=self.suspensions, required=required,
-        )  # fmt: skip
-        self.expiry = Expiry(
-            clock=self.clock, store=self.store, events=self.events, lease_service=self.lease_service, registry=self.registry
-        )
 
     def hold(self, *profiles: Profile, source: int = 0) -> None:
         """From now on the source holds these profiles and no others."""

@@ -23,11 +23,11 @@ from typing import Any, NoReturn
 
 from google.protobuf.message import Message
 
-from equabot_broker.bootstrap.engine import Engine
 from equabot_broker.cli.main import main
 from equabot_broker.domain.errors import BrokerError
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.leases.messages import Grant, LeaseRequest
+from equabot_broker.engine.wiring import Engine
 from equabot_broker.rpc.convert import LeaseMessages
 from equabot_broker.sources import dotenv
 

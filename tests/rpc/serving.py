@@ -14,6 +14,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from equabot.broker.v1.admin_pb2_grpc import AdminStub
 from equabot.broker.v1.broker_pb2_grpc import BrokerStub
+from equabot_broker.bootstrap.subscriptions import subscribe
 from equabot_broker.providers import PROVIDERS
 from equabot_broker.rpc.admin import AdminServicer
 from equabot_broker.rpc.convert import LeaseMessages
@@ -63,7 +64,7 @@ class Served:
     async def start(self) -> None:
         """One server an agent, and the operator's."""
         engine = self.engine
-        engine.registry.listeners.append(self.messages.forget)
+        subscribe(engine, messages=self.messages)
         servers = [
             agent_server(
                 self.run_dir / f"{agent}.sock",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from equabot_broker.bootstrap.background_tasks import background_tasks
-from equabot_broker.bootstrap.engine import Engine
+from equabot_broker.bootstrap.engine import ConfiguredEngine
 from equabot_broker.config.keys import document_keys
 from equabot_broker.config.load import load
 from equabot_broker.config.model import Config
@@ -61,7 +61,8 @@ def test_the_reference_lists_it(kinds: Mapping[str, SourceKind], monkeypatch: py
 async def test_the_broker_serves_it(tmp_path: Path, kinds: Mapping[str, SourceKind]) -> None:
     """A lease of what the file holds, also when that changes."""
     config = configured(tmp_path, "sources: [one_key]", kinds)
-    engine = Engine(config, clock=SystemClock(), store=MemoryStateStore(), events=Events())
+    broker = ConfiguredEngine(config, clock=SystemClock(), store=MemoryStateStore(), events=Events())
+    engine = broker.engine
     async with background_tasks(engine.ingest.run()):
         async with asyncio.timeout(60):
             await engine.ingest.wait_settled()
@@ -71,5 +72,5 @@ async def test_the_broker_serves_it(tmp_path: Path, kinds: Mapping[str, SourceKi
             while not engine.resolver.statuses("main", "openai"):
                 await engine.ingest.reread()
         granted = engine.lease_service.acquire("main", LeaseRequest(provider="openai"))
-    await engine.logins.close()
+    await broker.logins.close()
     assert granted.lease.profile == "openai:one_key"

@@ -10,11 +10,12 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from equabot_broker.bootstrap.callers import remote_listeners
-from equabot_broker.bootstrap.engine import Engine
+from equabot_broker.bootstrap.subscriptions import subscribe
 from equabot_broker.config.model import Config
 from equabot_broker.domain.callers import Callers
 from equabot_broker.domain.provider import Catalog
 from equabot_broker.engine.timing.clock import SystemClock
+from equabot_broker.engine.wiring import Engine
 from equabot_broker.envoy.bootstrap_config import gateway_url
 from equabot_broker.envoy.options import GatewayMode
 from equabot_broker.identity.agent_socket import AgentSocket, SocketClaim, plan
@@ -68,7 +69,6 @@ class Servers:
         self._clock = clock
         self._stack = stack
         self._messages = LeaseMessages(VENDOR_URLS, gateway_url=_gateway_url(config))
-        engine.registry.listeners.append(self._messages.forget)
         self._numbers = count()
         self._agents: dict[str, _Agent] = {}
         self._services: dict[str, Service] = {}
@@ -125,6 +125,13 @@ class Servers:
         if config.gateway.mode is not GatewayMode.OFF:
             self._control = ControlServices(config, engine, events=self._events, clock=self._clock)
             servers.append(control_server(self._claimed.control, self._control.services))
+        subscribe(
+            engine,
+            messages=self._messages,
+            audit=audit,
+            cutting=None if self._control is None else self._control.cutting,
+            secrets=None if self._control is None else self._control.secrets,
+        )
         self._claimed.settle()
         for server in servers:
             await server.start()
@@ -234,30 +241,31 @@ class ControlServices:
         self._authorization = AuthorizationServicer(
             gateway_access=engine.gateway_access, ingest=engine.ingest, catalog=config.catalog, events=events, names=names
         )
-        self._cutting = Cutting(
+        self.cutting = Cutting(
             catalog=config.catalog,
             suspensions=engine.suspensions,
             lease_service=engine.lease_service,
             registry=engine.registry,
             clock=clock,
         )
+        self.secrets = SecretServicer(
+            resolver=engine.resolver,
+            registry=engine.registry,
+            ingest=engine.ingest,
+            suspensions=engine.suspensions,
+            events=events,
+        )
         self._scrubbing = ScrubbingServicer(config.catalog.providers.values()) if config.gateway.scrub else None
         self.services: list[Service] = [
             self._authorization.service(),
             AccessLogServicer(gateway_access=engine.gateway_access, events=events, clock=clock).service(),
-            SecretServicer(
-                resolver=engine.resolver,
-                registry=engine.registry,
-                ingest=engine.ingest,
-                suspensions=engine.suspensions,
-                events=events,
-            ).service(),
-            ProcessingServicer(cutting=self._cutting, scrubbing=self._scrubbing).service(),
+            self.secrets.service(),
+            ProcessingServicer(cutting=self.cutting, scrubbing=self._scrubbing).service(),
         ]
 
     def apply(self, catalog: Catalog) -> None:
         """The configuration is another."""
         self._authorization.apply(catalog)
-        self._cutting.apply(catalog)
+        self.cutting.apply(catalog)
         if self._scrubbing is not None:
             self._scrubbing.apply(catalog.providers.values())

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Final
 
-from equabot_broker.bootstrap.engine import Engine
+from equabot_broker.bootstrap.engine import ConfiguredEngine
 from equabot_broker.bootstrap.gateway import GatewayFiles
 from equabot_broker.bootstrap.listening import Servers
 from equabot_broker.bootstrap.stores import prepare_seal
@@ -35,7 +35,7 @@ class Reloading:
         config: Config,
         *,
         reread: Callable[[], Config],
-        engine: Engine,
+        engine: ConfiguredEngine,
         servers: Servers,
         gateway: GatewayFiles,
         events: Events,

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from equabot_broker.bootstrap.background_tasks import background_tasks, keep_running
-from equabot_broker.bootstrap.engine import Engine
+from equabot_broker.bootstrap.engine import ConfiguredEngine
 from equabot_broker.bootstrap.gateway import GatewayFiles
 from equabot_broker.bootstrap.listening import Servers
 from equabot_broker.bootstrap.reloading import Reloading
@@ -21,6 +21,7 @@ from equabot_broker.bootstrap.stores import forget_copies, migrate_stores, prepa
 from equabot_broker.config.model import Config
 from equabot_broker.domain.findings import none_at_all
 from equabot_broker.engine.timing.clock import SystemClock
+from equabot_broker.engine.wiring import Engine
 from equabot_broker.envoy.options import GatewayMode
 from equabot_broker.envoy.process import EnvoyProcess
 from equabot_broker.identity.agent_socket import claim
@@ -57,8 +58,6 @@ async def serve(
     began = clock.steady()
     stopping = _stop_signals()
     metrics = Metrics(version=_version())
-    folding = Folding(log_event, now=clock.now, steady=clock.steady)
-    events = Events(folding.record, metrics.record)
     await asyncio.to_thread(prepare_seal, config)
     for migration in await asyncio.to_thread(migrate_stores, config):
         _log.log(logging.WARNING if migration.fault else logging.INFO, "%s", migration)
@@ -73,19 +72,20 @@ async def serve(
         try:
             redactor = redactor or Redactor()
             audit = _audit(config, clock, key=store.digest_key, clean=redactor.text, served=ran_before)
-            folding.sinks.insert(0, audit.record)
-            engine = Engine(config, clock=clock, store=store, events=events)
+            folding = Folding(audit.record, log_event, now=clock.now, steady=clock.steady)
+            events = Events(folding.record, metrics.record)
+            configured = ConfiguredEngine(config, clock=clock, store=store, events=events, blocked=lambda: audit.refuses)
+            engine = configured.engine
             redactor.watch(engine.registry.secrets)
-            engine.readiness.blocked, audit.changed = lambda: audit.refuses, engine.readiness.look_again
             async with AsyncExitStack() as stack:
                 stack.callback(audit.close)
                 stack.callback(folding.close)
-                stack.push_async_callback(engine.logins.close)
+                stack.push_async_callback(configured.logins.close)
                 servers, files = Servers(config, engine, claimed, events=events, clock=clock, stack=stack), GatewayFiles()
                 reloading = Reloading(
                     config,
                     reread=reread or (lambda: config),
-                    engine=engine,
+                    engine=configured,
                     servers=servers,
                     gateway=files,
                     events=events,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from equabot_broker.bootstrap.background_tasks import background_tasks
-from equabot_broker.bootstrap.engine import Engine
+from equabot_broker.bootstrap.engine import ConfiguredEngine
 from equabot_broker.config.model import Config
 from equabot_broker.domain.material import Material, Shadowed, SourceState
 from equabot_broker.domain.profiles import Profile
@@ -43,7 +43,7 @@ async def survey(config: Config, *, answered: bool = False) -> Survey:
     holds it; and a source that waits for another program or the network gets one second, because the broker reports it."""
     clock = SystemClock()
     store = ReadOnlyState(None if answered else config.state_path, clock=clock)
-    engine = Engine(config, clock=clock, store=store, events=Events())
+    engine = ConfiguredEngine(config, clock=clock, store=store, events=Events()).engine
     ingest, shell = engine.ingest, config.shell_env
     slow = ("kubernetes", "env") if shell.enabled else ("kubernetes",)
     waits = [not answered or state.name.partition(" ")[0] not in slow for state in ingest.states]

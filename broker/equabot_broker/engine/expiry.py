@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from equabot_broker.engine.leases.service import LeaseService
+from equabot_broker.engine.leases.table import LeaseTable
 from equabot_broker.engine.profiles.registry import ProfileRegistry
 from equabot_broker.engine.timing.clock import pause
 from equabot_broker.ports import Clock, StateStore
@@ -22,18 +22,20 @@ class Expiry:
     """Comes when something is due, and at least every few seconds."""
 
     def __init__(
-        self, *, clock: Clock, store: StateStore, events: Events, lease_service: LeaseService, registry: ProfileRegistry
+        self, *, clock: Clock, store: StateStore, events: Events, registry: ProfileRegistry, lease_table: LeaseTable
     ) -> None:
         self._clock = clock
         self._store = store
         self._events = events
-        self._lease_service = lease_service
         self._registry = registry
-        self._offset = lease_service.offset()
+        self._lease_table = lease_table
+        self._offset = lease_table.offset()
         self._sooner = asyncio.Event()
         self._fault = ""
-        lease_service.deadlines.wake = self._sooner.set
-        registry.deadlines.wake = self._sooner.set
+
+    def wake(self) -> None:
+        """Something is due sooner than the loop knows."""
+        self._sooner.set()
 
     async def run(self) -> None:
         """Works forever."""
@@ -44,14 +46,14 @@ class Expiry:
 
     def turn(self) -> float:
         """Does what is due. Returns how many seconds until something else is."""
-        offset = self._lease_service.offset()
+        offset = self._lease_table.offset()
         if abs(offset - self._offset) > _JUMP:
             by, self._offset = offset - self._offset, offset
             self._events.emit(ClockJumped(seconds=by))
             self._registry.wall_moved(by)
-            self._lease_service.wall_moved()
+            self._lease_table.wall_moved()
         credentials = self._registry.tick() - self._clock.now()
-        leases = self._lease_service.tick() - self._clock.steady()
+        leases = self._lease_table.tick() - self._clock.steady()
         self._registry.flush_used()
         self._store.flush()
         self._tell_store()

@@ -13,7 +13,6 @@ from typing import Final
 from equabot_broker.domain.policies import Policies
 from equabot_broker.domain.provider import Catalog
 from equabot_broker.engine.availability import Availability
-from equabot_broker.engine.leases.suspensions import Suspensions
 from equabot_broker.engine.profiles.ingest import Ingest
 from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
 
@@ -23,7 +22,10 @@ _PROFILE: Final = "profile/"
 
 
 class Readiness:
-    """Answers from what is true now; wakes those who watch when it may have changed."""
+    """Answers from what is true now; wakes those who watch when it may have changed.
+
+    `blocked` is whether nothing may be granted now, whatever there is to grant. A change of that is followed by `look_again`.
+    """
 
     def __init__(
         self,
@@ -32,8 +34,8 @@ class Readiness:
         registry: ProfileRegistry,
         ingest: Ingest,
         availability: Availability,
-        suspensions: Suspensions,
         required: Sequence[str],
+        blocked: Callable[[], bool],
     ) -> None:
         self._catalog = catalog
         self._registry = registry
@@ -42,11 +44,7 @@ class Readiness:
         self._required = tuple(required)
         self._watchers: set[asyncio.Event] = set()
         self._draining = False
-        self.blocked: Callable[[], bool] = lambda: False
-        """Whether nothing may be granted now, whatever there is to grant. Who sets it says `look_again` when that changes."""
-        registry.listeners.append(self._changed)
-        ingest.listeners.append(self.look_again)
-        suspensions.listeners.append(lambda _: self.look_again())
+        self._blocked = blocked
 
     def apply(self, *, catalog: Catalog, policies: Policies, required: Sequence[str]) -> None:
         """The configuration is another."""
@@ -59,7 +57,7 @@ class Readiness:
         if service == "liveness":
             return True
         if service in _WHOLE:
-            granting = not self._draining and not self.blocked()
+            granting = not self._draining and not self._blocked()
             return granting and self._ingest.settled and not self.unmet()
         if service.startswith(_PROVIDER):
             known = self._catalog.normalise(service.removeprefix(_PROVIDER))
@@ -108,5 +106,10 @@ class Readiness:
         """The required providers of which no agent would be granted a lease, and why."""
         return {of: self.availability.obstacles(of) for of in self._required if not self.availability.grants(of)}
 
-    def _changed(self, keys: frozenset[Key]) -> None:
+    def profiles_changed(self, keys: frozenset[Key]) -> None:
+        """A listener of the registry."""
+        self.look_again()
+
+    def agent_changed(self, agent: str) -> None:
+        """A listener of the suspensions."""
         self.look_again()

@@ -70,9 +70,6 @@ class Cutting:
         self._in_all = in_all
         self._open: dict[str, set[_Watched]] = {}
         self._count = 0
-        suspensions.listeners.append(self._changed)
-        lease_service.endings.append(self._ended)
-        registry.listeners.append(self._profiles_changed)
 
     def apply(self, catalog: Catalog) -> None:
         """The configuration is another."""
@@ -131,12 +128,14 @@ class Cutting:
             if not mine:
                 self._open.pop(agent, None)
 
-    def _changed(self, agent: str) -> None:
+    def agent_changed(self, agent: str) -> None:
+        """A listener of the suspensions: cuts the requests of an agent that is suspended."""
         if self._suspensions.of(agent) is not None:
             for watched in self._open.get(agent, ()):
                 watched.end(refusal(agent))
 
-    def _ended(self, lease: Lease, reason: str) -> None:
+    def lease_ended(self, lease: Lease, reason: str) -> None:
+        """A listener of the lease table: cuts the requests of a token whose lease has ended."""
         if not lease.token or reason == "succeeded":
             return
         for watched in self._open.get(lease.agent, ()):
@@ -144,7 +143,8 @@ class Cutting:
                 over = LeaseExpired if reason in _EXPIRED else LeaseNotFound
                 watched.end(over(f"the lease has ended ({reason}), and with it what was under way: acquire another"))
 
-    def _profiles_changed(self, keys: frozenset[Key]) -> None:
+    def profiles_changed(self, keys: frozenset[Key]) -> None:
+        """A listener of the registry: cuts the requests on profiles that are gone."""
         names = {profile for _, profile in keys}
         for agent, open_ in self._open.items():
             for watched in open_:

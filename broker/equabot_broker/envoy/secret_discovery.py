@@ -19,7 +19,7 @@ from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.selection import Candidate
 from equabot_broker.engine.leases.suspensions import Suspensions
 from equabot_broker.engine.profiles.ingest import Ingest
-from equabot_broker.engine.profiles.registry import ProfileRegistry
+from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
 from equabot_broker.engine.profiles.resolver import Resolver
 from equabot_broker.rpc.calls import Call, Service
 from equabot_broker.telemetry.events import Events, SecretPushed
@@ -48,9 +48,6 @@ class SecretServicer:
         self._suspensions = suspensions
         self._events = events
         self._changed = asyncio.Event()
-        suspensions.listeners.append(lambda _: self._wake())
-        registry.listeners.append(lambda _: self._wake())
-        ingest.listeners.append(self._wake)
 
     def service(self) -> Service:
         """What the control server serves."""
@@ -84,7 +81,7 @@ class SecretServicer:
                 talk.asked(request)
                 if request.error_detail.code:
                     _log.warning("an Envoy refuses a secret of %s", ", ".join(sorted(talk.names)[:5]))
-                self._wake()
+                self.look_again()
             return True
 
         async with asyncio.TaskGroup() as group:
@@ -105,7 +102,16 @@ class SecretServicer:
         if not listening.result():
             raise InvalidArgument("the request is not a message of this method")
 
-    def _wake(self) -> None:
+    def agent_changed(self, agent: str) -> None:
+        """A listener of the suspensions."""
+        self.look_again()
+
+    def profiles_changed(self, keys: frozenset[Key]) -> None:
+        """A listener of the registry."""
+        self.look_again()
+
+    def look_again(self) -> None:
+        """A listener of the sources, and of all that decides what a resource holds: pushes what has changed."""
         self._changed.set()
         self._changed = asyncio.Event()
 

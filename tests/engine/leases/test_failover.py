@@ -32,7 +32,7 @@ def stream(engine: Engine, agent: str = "main", named: str = "") -> LeaseStream:
 
 
 def lease_of(engine: Engine, one: LeaseStream) -> Lease:
-    lease = engine.lease_service._lease_table.get(one._granted.lease.id)
+    lease = engine.lease_table.get(one._granted.lease.id)
     assert lease is not None
     return lease
 
@@ -52,7 +52,7 @@ def cool(engine: Engine, *profiles: str) -> None:
 async def test_a_lease_that_can_stay_stays(engine: Engine) -> None:
     """Nothing is chosen for it, so no turn is taken."""
     lease = lease_of(engine, stream(engine))
-    assert engine.lease_service._failover.settle(lease) is lease
+    assert engine.failover.settle(lease) is lease
     assert engine.resolver.plan("main", "anthropic").ordered()[0].id == B
 
 
@@ -61,18 +61,18 @@ async def test_settling_says_why_it_cannot(engine: Engine) -> None:
     automatic, named = (engine.lease_service.acquire("main", replace(ANY, profile=i)).lease for i in ("", B))
     engine.put(profile(A, None))
     with pytest.raises(NoUsableProfile):
-        engine.lease_service._failover.settle(automatic)
+        engine.failover.settle(automatic)
     with pytest.raises(ProfileNotFound):
-        engine.lease_service._failover.settle(named)
+        engine.failover.settle(named)
     with pytest.raises(LeaseNotFound):
-        engine.lease_service._failover.look(named)
+        engine.failover.look(named)
 
 
 async def test_a_moved_lease_keeps_its_end(engine: Engine) -> None:
     """But for what is left of the credential that it moves to."""
     lease = engine.lease_service.acquire("main", ANY).lease
     engine.put(profile(B, expires_at=engine.clock.now() + 60))
-    moved = engine.lease_service._failover.settle(lease)
+    moved = engine.failover.settle(lease)
     assert moved == replace(lease, profile=B, expires_at=engine.clock.steady() + 60)
 
 
@@ -115,7 +115,7 @@ async def test_all_at_once_is_the_end_of_all(engine: Engine) -> None:
     assert engine.lease_service.count() == (0, 0)
     assert Counter(event.reason for event in engine.emitted if isinstance(event, LeaseRevoked)) == {"no_usable_profile": 1000}
     assert all(LeaseChange.ENDED in one._mailbox._news for one in streams)
-    assert len(engine.lease_service.deadlines) < 1100
+    assert len(engine.lease_table.deadlines) < 1100
 
 
 async def test_a_thousand_streams_find_new_homes_evenly(engine: Engine) -> None:

@@ -548,16 +548,16 @@ async def test_time_ends_leases(engine: Engine) -> None:
     """Each at its instant, with the reason: it was not renewed, or could not be any more."""
     acquire(engine, ttl=60.0)
     acquire(engine, ttl=3600.0)
-    assert engine.lease_service.tick() == engine.clock.steady() + 60
+    assert engine.lease_table.tick() == engine.clock.steady() + 60
     engine.clock.advance(59.9)
-    engine.lease_service.tick()
+    engine.lease_table.tick()
     assert engine.lease_service.count() == (2, 0)
     engine.clock.advance(0.1)
     assert living(engine) != []
-    assert engine.lease_service.tick() == engine.clock.steady() + 3540
+    assert engine.lease_table.tick() == engine.clock.steady() + 3540
     assert engine.lease_service.count() == (1, 0)
     engine.clock.advance(1e9)
-    assert engine.lease_service.tick() == float("inf")
+    assert engine.lease_table.tick() == float("inf")
     assert [e.reason for e in engine.emitted if isinstance(e, LeaseRevoked)] == ["expired", "max_ttl"]
 
 
@@ -640,7 +640,7 @@ async def test_a_restart_ends_no_lease(engine: Engine) -> None:
     engine.clock.advance(100)
     assert again.lease_service.renew("main", lease.id).lease.expires_at == engine.clock.steady() + 600
     engine.clock.advance(600)
-    again.lease_service.tick()
+    again.lease_table.tick()
     assert again.lease_service.count() == (0, 0)
 
 
@@ -769,7 +769,7 @@ async def test_leases_by_the_thousand_that_ended_cost_nothing(engine: Engine) ->
         engine.lease_service.revoke("main", engine.lease_service.acquire("main", ANY).lease.id)
         engine.emitted.clear()
     assert engine.lease_service.count() == (0, 0)
-    assert len(engine.lease_service.deadlines) < 1100
+    assert len(engine.lease_table.deadlines) < 1100
 
 
 async def test_a_lease_that_is_renewed_forever_is_one(engine: Engine) -> None:
@@ -777,7 +777,7 @@ async def test_a_lease_that_is_renewed_forever_is_one(engine: Engine) -> None:
     lease = acquire(engine)
     for n in range(5000):
         engine.lease_service.renew("main", lease.id, 900.0 + n % 7)
-    assert len(engine.lease_service.deadlines) < 1100
+    assert len(engine.lease_table.deadlines) < 1100
 
 
 async def test_modes_do_not_matter(engine: Engine) -> None:

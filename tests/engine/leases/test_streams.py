@@ -128,7 +128,7 @@ async def test_a_warning_is_little_work(engine: Engine) -> None:
     with await begun(engine) as stream:
         passes(engine, 600)
         assert kinds(await all_told(stream)) == [(EXPIRING, "max_ttl")]
-        assert engine.lease_service.deadlines.next() == engine.clock.steady() + 300
+        assert engine.lease_table.deadlines.next() == engine.clock.steady() + 300
 
 
 async def test_leaving_ends_the_lease(engine: Engine) -> None:
@@ -145,7 +145,7 @@ async def test_leaving_ends_the_lease(engine: Engine) -> None:
         assert engine.lease_service.count() == (0, 0)
     assert ends(engine) == ["revoked"] * 3
     passes(engine, 1e6)
-    assert len(engine.lease_service.deadlines) < 10
+    assert len(engine.lease_table.deadlines) < 10
 
 
 async def test_it_ends_once(engine: Engine) -> None:

@@ -209,7 +209,7 @@ class Books(RuleBasedStateMachine):
                 if notice.grant is not None:
                     self.check(notice.grant)
                 elif notice.kind is NoticeKind.REVOKED:
-                    assert self.engine.lease_service._lease_table.get(notice.lease_id) is None
+                    assert self.engine.lease_table.get(notice.lease_id) is None
                     self.streams.remove(stream)
                     self.ended.append(stream)
                     return
@@ -245,7 +245,7 @@ class Books(RuleBasedStateMachine):
 
     def pick(self, data: st.DataObject) -> tuple[str, str]:
         """A lease and its agent; now and then one that is over, or somebody else's."""
-        living = [(held.agent, held.id) for held in self.engine.lease_service._lease_table.all()]
+        living = [(held.agent, held.id) for held in self.engine.lease_table.all()]
         strange = (data.draw(st.sampled_from(AGENTS)), data.draw(st.sampled_from(self.ids[-4:])))
         return data.draw(st.sampled_from([*living, *living, strange]))
 
@@ -266,7 +266,7 @@ class Books(RuleBasedStateMachine):
 
     @invariant()
     def the_books_agree(self) -> None:
-        books = self.engine.lease_service._lease_table
+        books = self.engine.lease_table
         leases = {held.id: held for held in books.all()}
         streams = {i for i, held in leases.items() if held.streaming}
         assert books.count() == (len(leases), len(streams))
@@ -281,7 +281,7 @@ class Books(RuleBasedStateMachine):
 
     @invariant()
     def a_named_profile_is_kept(self) -> None:
-        for held in self.engine.lease_service._lease_table.all():
+        for held in self.engine.lease_table.all():
             assert held.automatic == (not self.named[held.id])
             assert held.profile == (self.named[held.id] or held.profile)
 
@@ -289,14 +289,14 @@ class Books(RuleBasedStateMachine):
     def the_store_agrees(self) -> None:
         self.engine.store.flush()
         stored = {held.id: held for held in self.engine.store.load().leases}
-        assert stored == {held.id: held for held in self.engine.lease_service._lease_table.all() if not held.streaming}
+        assert stored == {held.id: held for held in self.engine.lease_table.all() if not held.streaming}
 
     @invariant()
     def streams_are_where_they_can_serve(self) -> None:
         self.engine.registry.tick()
-        for held in self.engine.lease_service._lease_table.all():
+        for held in self.engine.lease_table.all():
             if held.streaming:
-                home = self.engine.lease_service._failover.home(held)
+                home = self.engine.failover.home(held)
                 assert home is not None
                 assert home.standing.usable
                 assert self.policies[held.agent].allows_profile(held.provider, held.profile)

@@ -10,19 +10,12 @@ import pytest
 
 from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.errors import BrokerError, InvalidArgument, ProfileNotFound, ProviderUnknown, SourceNotSynced
-from equabot_broker.domain.policies import Policies
-from equabot_broker.engine.profiles.ingest import Ingest
-from equabot_broker.engine.profiles.order_override import OrderOverrides
-from equabot_broker.engine.profiles.registry import ProfileRegistry
-from equabot_broker.engine.profiles.resolver import Resolver
-from equabot_broker.engine.profiles.suitability import Suitability
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.formats.auth_document import with_entry, with_order
 from equabot_broker.providers import BUILT_IN
 from equabot_broker.sources.profile_store import ProfileStores
 from equabot_broker.storage.agent_stores import AgentStores
-from equabot_broker.telemetry.events import Events
-from tests.fakes.engine import ANYTHING, Engine, profile
+from tests.fakes.engine import Engine, profile, wired
 from tests.fakes.following import live_watch
 from tests.fakes.state import MemoryStateStore
 
@@ -34,24 +27,16 @@ class Rig:
     """Resolver over real stores."""
 
     def __init__(self, home: Path, state: MemoryStateStore, *, followed: bool = True) -> None:
-        clock, events = SystemClock(), Events()
+        clock = SystemClock()
         self.state = state
         self.stores = AgentStores(home, clock=clock)
-        stored = state.load()
-        self.registry = ProfileRegistry(clock=clock, store=state, events=events, warn_within=0.0, usage=stored.usage)
-        self.resolver = Resolver(
-            clock=clock, store=state, catalog=BUILT_IN, policies=Policies(agents=dict.fromkeys(AGENTS, ANYTHING)),
-            registry=self.registry, suitability=Suitability(clock=clock, catalog=BUILT_IN),
-            configured_order={"anthropic": (A,)}, orders=stored.orders, pins={},
-        )  # fmt: skip
         source = ProfileStores({a: self.stores.of(a) for a in AGENTS}, rules=DiscoveryRules(BUILT_IN), watch=live_watch())
-        self.ingest = Ingest(
-            [source], tail=frozenset(), clock=clock, store=state, events=events, registry=self.registry, stale_budget=60.0,
-            versions={},
+        engine = wired(
+            clock=clock, store=state, profiles=self.stores, sources=[source], agents=AGENTS, order={"anthropic": (A,)},
+            orders_in_stores=followed,
         )  # fmt: skip
-        self.order_overrides = OrderOverrides(
-            resolver=self.resolver, ingest=self.ingest, registry=self.registry, stores=self.stores if followed else None
-        )
+        self.registry, self.resolver, self.ingest = engine.registry, engine.resolver, engine.ingest
+        self.order_overrides = engine.order_overrides
 
     def next(self, agent: str = "main") -> str:
         return self.resolver.choose(agent, "anthropic").candidate.id

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from equabot_broker.engine.refresh.login_mirror import LoginMirror
 from equabot_broker.ports import StoreFault
 from tests.fakes.engine import Engine, profile
 
@@ -27,10 +26,9 @@ class Mirror:
 
 
 @asynccontextmanager
-async def login_mirror(engine: Engine, mirror: Mirror) -> AsyncIterator[None]:
-    made = LoginMirror(clock=engine.clock, registry=engine.registry, mirrors={LOGIN: mirror})
+async def login_mirror(engine: Engine) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(made.run())
+        task = group.create_task(engine.login_mirror.run())
         yield
         task.cancel()
 
@@ -49,8 +47,9 @@ async def asleep(engine: Engine) -> None:
 
 async def test_a_change_makes_both_places_equal() -> None:
     """Of that login, everybody's; others are nobody's business."""
-    engine, mirror = Engine(), Mirror()
-    async with login_mirror(engine, mirror):
+    mirror = Mirror()
+    engine = Engine(mirrors={LOGIN: mirror})
+    async with login_mirror(engine):
         engine.put(profile(LOGIN, "one"), profile("anthropic:a"))
         await until(mirror, 1)
         engine.put(profile(LOGIN, "one"), profile("anthropic:a", "other"), profile(LOGIN, "own", agent="main"))
@@ -62,9 +61,10 @@ async def test_a_change_makes_both_places_equal() -> None:
 
 async def test_what_fails_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     """Until it succeeds; nobody else is held up."""
-    engine, mirror = Engine(), Mirror()
+    mirror = Mirror()
+    engine = Engine(mirrors={LOGIN: mirror})
     mirror.broken = "/c.json cannot be written: mend it"
-    async with login_mirror(engine, mirror):
+    async with login_mirror(engine):
         engine.put(profile(LOGIN, "one"))
         await until(mirror, 1)
         for tries in (2, 3):

@@ -11,9 +11,6 @@ import pytest
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.material import UnitsListed
-from equabot_broker.engine.profiles.ingest import Ingest
-from equabot_broker.engine.profiles.registry import ProfileRegistry
-from equabot_broker.engine.refresh.usage_sync import UsageSync
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.formats.auth_document import AuthDocument, with_entry, without_entry
 from equabot_broker.formats.auth_entries import store_unit
@@ -21,8 +18,8 @@ from equabot_broker.formats.auth_usage import usage_of, with_usage
 from equabot_broker.providers import BUILT_IN
 from equabot_broker.sources.profile_store import ProfileStores
 from equabot_broker.storage.agent_stores import AgentStores
-from equabot_broker.telemetry.events import Events
 from tests.fakes.clock import FakeClock
+from tests.fakes.engine import wired
 from tests.fakes.following import live_watch
 from tests.fakes.profile_store import MemoryProfileStore
 from tests.fakes.source import FakeSource
@@ -54,16 +51,8 @@ class Rig:
 
     def begin(self) -> None:
         """A broker starts."""
-        self.registry = ProfileRegistry(
-            clock=self.clock, store=self.state, events=Events(), warn_within=0.0, usage=self.state.load().usage
-        )
-        self.usage_sync = UsageSync(
-            clock=self.clock, registry=self.registry, stores=Counting(self.stores, self.writes), catalog=BUILT_IN
-        )
-        self.ingest = Ingest(
-            [FakeSource()], tail=frozenset(), clock=self.clock, store=self.state, events=Events(), registry=self.registry,
-            stale_budget=60.0, versions={},
-        )  # fmt: skip
+        engine = wired(clock=self.clock, store=self.state, profiles=Counting(self.stores, self.writes), sources=[FakeSource()])
+        self.registry, self.ingest, self.usage_sync = engine.registry, engine.ingest, engine.usage_sync
 
     def read(self) -> None:
         """What is in the stores is read."""
@@ -334,16 +323,11 @@ async def test_on_real_files_two_brokers_see_each_others_cooldowns(tmp_path: Pat
         tasks = []
         for _ in range(2):
             state = MemoryStateStore()
-            board = ProfileRegistry(clock=clock, store=state, events=Events(), warn_within=0.0, usage={})
-            usage_sync = UsageSync(clock=clock, registry=board, stores=stores, catalog=BUILT_IN)
             source = ProfileStores({"main": stores.of("main")}, rules=RULES, watch=live_watch())
-            ingest = Ingest(
-                [source], tail=frozenset(), clock=clock, store=state, events=Events(), registry=board, stale_budget=60.0,
-                versions={},
-            )  # fmt: skip
-            tasks += [group.create_task(ingest.run()), group.create_task(usage_sync.run())]
-            await ingest.wait_settled()
-            boards.append(board)
+            engine = wired(clock=clock, store=state, profiles=stores, sources=[source])
+            tasks += [group.create_task(engine.ingest.run()), group.create_task(engine.usage_sync.run())]
+            await engine.ingest.wait_settled()
+            boards.append(engine.registry)
         now = clock.now()
         for number, name in enumerate(names):
             boards[number % 2].replace_usage(("", name), failure(round(now) + number))

@@ -20,14 +20,13 @@ from equabot_broker.ports import Clock
 
 
 class Failover:
-    """Listens to what changes of the profiles."""
+    """Finds leases another profile when theirs changes."""
 
     def __init__(self, *, clock: Clock, resolver: Resolver, registry: ProfileRegistry, lease_table: LeaseTable) -> None:
         self._clock = clock
         self._resolver = resolver
         self._registry = registry
         self._lease_table = lease_table
-        registry.listeners.append(self._profiles_changed)
 
     def home(self, lease: Lease) -> Candidate | None:
         """The lease's profile, if a source holds it; serving or not."""
@@ -88,7 +87,8 @@ class Failover:
         self._lease_table.replace(moved)
         return moved
 
-    def _profiles_changed(self, keys: frozenset[Key]) -> None:
+    def profiles_changed(self, keys: frozenset[Key]) -> None:
+        """A listener of the registry: moves the streams of these profiles, and ends unary leases of profiles that are gone."""
         for agent, profile in keys:
             for lease in self._lease_table.streams(profile):
                 if agent in ("", lease.agent):

@@ -82,7 +82,6 @@ class Outcomes:
         self._confirmation = confirmation
         self._cooldowns = cooldowns
         self._chance = chance
-        confirmation.heard = self._probed
 
     def apply(self, *, policies: Policies, cooldowns: CooldownOptions) -> None:
         """The configuration is another. Cooldowns that have begun last as they were set."""
@@ -222,7 +221,7 @@ class Outcomes:
 
     # -- what the broker asked itself ----------------------------------------------------------------------------------
 
-    def _probed(self, held: HeldProfile, asked: Outcome, found: ProbeResult, began: float) -> None:
+    def probe_answered(self, held: HeldProfile, asked: Outcome, found: ProbeResult, began: float) -> None:
         """The provider answered the broker's own request, made at `began` to find out about an outcome."""
         key = _key(held)
         if found.verdict is Verdict.OK:

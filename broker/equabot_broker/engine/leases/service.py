@@ -63,6 +63,8 @@ class LeaseService:
         policies: Policies,
         resolver: Resolver,
         registry: ProfileRegistry,
+        lease_table: LeaseTable,
+        failover: Failover,
         outcomes: Outcomes,
         options: LeaseOptions,
         deliveries: frozenset[Delivery],
@@ -80,11 +82,9 @@ class LeaseService:
         self._deliveries = deliveries
         self._suspensions = suspensions
         self._write_behind = WriteBehind(store)
-        self._lease_table = LeaseTable(clock=clock, store=store, events=events)
-        self._quotas = Quotas(self._lease_table)
-        self._failover = Failover(clock=clock, resolver=resolver, registry=registry, lease_table=self._lease_table)
-        self.deadlines = self._lease_table.deadlines
-        self.endings = self._lease_table.endings
+        self._lease_table = lease_table
+        self._failover = failover
+        self._quotas = Quotas(lease_table)
         self.draining = False
         for lease in leases:
             self._lease_table.adopt(lease)
@@ -93,16 +93,18 @@ class LeaseService:
             else:
                 self._hold_to_policy(lease)
 
-    def apply(self, *, policies: Policies, options: LeaseOptions, deliveries: frozenset[Delivery], told: frozenset[str]) -> int:
+    def apply(
+        self, *, policies: Policies, options: LeaseOptions, deliveries: frozenset[Delivery], changed: frozenset[str]
+    ) -> int:
         """The configuration is another: leases that it does not grant end, those that it grants for a shorter time end sooner,
-        and all others stay. `resolver` has its part already. Streams on the `told` providers hear of their lease as it is now.
-        Returns how many ended."""
+        and all others stay. `resolver` has its part already. Streams on the `changed` providers are notified of their lease as
+        it is now. Returns how many ended."""
         self._policies, self._options, self._deliveries = policies, options, deliveries
         ended = 0
         for lease in self._lease_table.all():
             kept = self._hold_to_policy(lease)
             ended += kept is None
-            if kept is not None and kept.streaming and (kept is not lease or kept.provider in told):
+            if kept is not None and kept.streaming and (kept is not lease or kept.provider in changed):
                 if (home := self._failover.home(kept)) is not None:
                     self._failover.remind(kept, home.held)
                 self._lease_table.mailbox(kept.id).post(LeaseChange.MOVED)
@@ -288,19 +290,11 @@ class LeaseService:
 
     def offset(self) -> float:
         """What to add to a lease's steady instants to get wall-clock ones."""
-        return self._clock.now() - self._clock.steady()
+        return self._lease_table.offset()
 
     def steady(self) -> float:
         """Now, as leases count it."""
         return self._clock.steady()
-
-    def tick(self) -> float:
-        """Ends what is over and wakes the streams that are due. Returns the next steady instant at which to come again."""
-        return self._lease_table.tick()
-
-    def wall_moved(self) -> None:
-        """The wall clock jumped: leases last as long as before, but end at other instants. Streams are told, the store too."""
-        self._lease_table.wall_moved()
 
     @property
     def catalog(self) -> Catalog:

@@ -133,6 +133,10 @@ class LeaseTable:
         self._enter(replace(lease, streaming=False))
         self._put(self._leases[lease_id])
 
+    def offset(self) -> float:
+        """What to add to a lease's steady instants to get wall-clock ones."""
+        return self._clock.now() - self._clock.steady()
+
     def tick(self) -> float:
         """Ends what is over and wakes the streams that are due. Returns the next steady instant at which to come again."""
         now = self._clock.steady()

@@ -47,8 +47,8 @@ class _Pace:
 
 
 class Confirmation:
-    """Asks. `heard` is called with what came of it: the material, what was asked about, the answer, and when (seconds since the
-    epoch) the request was made."""
+    """Asks the provider. `listeners` are called with each answer: the material, what was asked about, the answer, and when the
+    request was made (seconds since the epoch)."""
 
     def __init__(self, *, clock: Clock, events: Events, registry: ProfileRegistry, probes: Probes) -> None:
         self._clock = clock
@@ -60,8 +60,7 @@ class Confirmation:
         self._flying: set[Key] = set()
         self._slots = asyncio.Semaphore(_PARALLEL)
         self._sooner = asyncio.Event()
-        self.heard: Callable[[HeldProfile, Outcome, ProbeResult, float], None] = lambda *_: None
-        registry.listeners.append(self._changed)
+        self.listeners: list[Callable[[HeldProfile, Outcome, ProbeResult, float], None]] = []
 
     async def run(self) -> None:
         """Works forever."""
@@ -81,8 +80,8 @@ class Confirmation:
         known how."""
         return self._plan((held.profile.agent, held.profile.id), held, asked, after=0.0)
 
-    def _changed(self, keys: frozenset[Key]) -> None:
-        """A credential that is rejected for every agent is tried again when its time has come."""
+    def profiles_changed(self, keys: frozenset[Key]) -> None:
+        """A listener of the registry. A credential that is rejected for every agent is tried again when its time has come."""
         now = self._clock.now()
         for key in keys:
             held = self._registry.material.held.get(key)
@@ -150,5 +149,6 @@ class Confirmation:
             _log.info("%s was tried on its provider (%s): %s", profile.id, asked.value, found.reason or found.verdict.value)
             self._questions.pop(key, None)  # what was planned in the meantime is answered
             if self._registry.material.held.get(key) == held:
-                self.heard(held, asked, found, began)
-            self._changed(frozenset({key}))
+                for listener in self.listeners:
+                    listener(held, asked, found, began)
+            self.profiles_changed(frozenset({key}))

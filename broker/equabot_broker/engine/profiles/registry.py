@@ -43,8 +43,8 @@ class ProfileRegistry:
     `listeners` hear of one change after the other, also when one of them causes the next: the board is ahead of what they have
     heard, never behind. `generation` grows with every change.
 
-    `usage_listeners` hear of everything that is to be remembered of a profile's use; `adopting` says what other programs
-    remember, when there is new material.
+    `usage_listeners` hear of everything that is to be remembered of a profile's use. `usage_in_stores` returns what other
+    programs remember of it, when there is new material.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ProfileRegistry:
         self._secrets: tuple[Material, tuple[SecretValue, ...]] = (self.material, ())
         self.listeners: list[Listener] = []
         self.usage_listeners: list[Callable[[Key, Usage], None]] = []
-        self.adopting: Callable[[Material], Mapping[Key, Usage]] = lambda _: {}
+        self.usage_in_stores: Callable[[Material], Mapping[Key, Usage]] = lambda _: {}
         self.generation = 0
 
     # -- what is true --------------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ class ProfileRegistry:
     def replace_material(self, material: Material) -> frozenset[Key]:
         """New material is in effect. Returns what changed, after telling the listeners."""
         before, self.material = self.material, material
-        adopted = self.adopting(material)
+        adopted = self.usage_in_stores(material)
         for key, usage in adopted.items():
             self._remember(key, usage)
         keys = frozenset(changed(before, material))

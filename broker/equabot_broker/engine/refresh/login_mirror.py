@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
+from equabot_broker.engine.profiles.registry import Key
 from equabot_broker.engine.timing.clock import pause
 from equabot_broker.ports import Clock, StoreFault
 from equabot_broker.telemetry.incidents import incident
@@ -20,12 +20,11 @@ _LONGEST: Final = 3600.0
 class LoginMirror:
     """Keeps them equal. `mirrors` make both places of a profile equal, by profile id; they block, and raise StoreFault."""
 
-    def __init__(self, *, clock: Clock, registry: ProfileRegistry, mirrors: Mapping[str, Callable[[], object]]) -> None:
+    def __init__(self, *, clock: Clock, mirrors: Mapping[str, Callable[[], object]]) -> None:
         self._clock = clock
         self._mirrors = mirrors
         self._uneven: set[str] = set()
         self._sooner = asyncio.Event()
-        registry.listeners.append(self._changed)
 
     def apply(self, mirrors: Mapping[str, Callable[[], object]]) -> None:
         """The configuration is another: each is made equal once."""
@@ -41,7 +40,8 @@ class LoginMirror:
             self._uneven |= failed
             await pause(self._clock, _RETRY if failed else _LONGEST, sooner=self._sooner)
 
-    def _changed(self, keys: frozenset[Key]) -> None:
+    def profiles_changed(self, keys: frozenset[Key]) -> None:
+        """A listener of the registry: logins that have changed are made equal soon."""
         changed = {profile_id for agent, profile_id in keys if not agent and profile_id in self._mirrors}
         if changed:
             self._uneven |= changed

@@ -90,7 +90,6 @@ class RefreshScheduler:
         self._sooner = asyncio.Event()
         self._news = asyncio.Event()
         self._draining = False
-        registry.listeners.append(self._changed)
 
     def apply(self, identities: Identities | None) -> None:
         """The configuration is another. What is under way goes on."""
@@ -185,7 +184,8 @@ class RefreshScheduler:
 
     # -- when ----------------------------------------------------------------------------------------------------------
 
-    def _changed(self, keys: frozenset[Key]) -> None:
+    def profiles_changed(self, keys: frozenset[Key]) -> None:
+        """A listener of the registry: plans when the logins among these profiles are refreshed."""
         for key in keys:
             held = self._registry.material.held.get(key)
             if held is None:

@@ -51,8 +51,6 @@ class UsageSync:
         self._retries: dict[str, Iterator[float]] = {}
         self._faults: dict[str, str] = {}
         self._sooner = asyncio.Event()
-        registry.adopting = self._adopted
-        registry.usage_listeners.append(self._noted)
 
     def apply(self, catalog: Catalog) -> None:
         """The configuration is another."""
@@ -70,7 +68,8 @@ class UsageSync:
 
     # -- what the broker learned ---------------------------------------------------------------------------------------
 
-    def _noted(self, key: Key, usage: Usage) -> None:
+    def usage_changed(self, key: Key, usage: Usage) -> None:
+        """A listener of the registry's usage: what a store should say is written soon."""
         known = self._known.get(key)
         if known is not None:  # else it is in no store
             self._want(key, as_stored(usage), known)
@@ -138,7 +137,7 @@ class UsageSync:
 
     # -- what other programs learned -----------------------------------------------------------------------------------
 
-    def _adopted(self, material: Material) -> dict[Key, Usage]:
+    def adopted(self, material: Material) -> dict[Key, Usage]:
         """What the broker is to know from now on of profiles in stores that have just been read."""
         for gone in self._known.keys() - material.usage.keys():
             del self._known[gone]

@@ -1,0 +1,267 @@
+"""The engine, wired: its parts, what each is given, and who is notified of what.
+
+No part subscribes itself. The lines of `Engine._subscribe` are all subscriptions inside the engine. Parts outside it are
+subscribed by `bootstrap.subscriptions`. Tests use the same wiring with other ports.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from equabot_broker.domain.cooldowns import CooldownOptions
+from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.domain.leases import LeaseOptions
+from equabot_broker.domain.policies import Delivery, Policies
+from equabot_broker.domain.provider import Catalog
+from equabot_broker.domain.remedies import ANYWHERE, Places
+from equabot_broker.engine.availability import Availability
+from equabot_broker.engine.expiry import Expiry
+from equabot_broker.engine.health import Readiness
+from equabot_broker.engine.leases.failover import Failover
+from equabot_broker.engine.leases.gateway_access import GatewayAccess
+from equabot_broker.engine.leases.outcomes import Outcomes
+from equabot_broker.engine.leases.service import LeaseService
+from equabot_broker.engine.leases.suspension_control import SuspensionControl
+from equabot_broker.engine.leases.suspensions import Suspensions
+from equabot_broker.engine.leases.table import LeaseTable
+from equabot_broker.engine.profiles.confirmation import Confirmation
+from equabot_broker.engine.profiles.ingest import FollowedSource, Ingest
+from equabot_broker.engine.profiles.order_override import OrderOverrides
+from equabot_broker.engine.profiles.registry import ProfileRegistry
+from equabot_broker.engine.profiles.resolver import Resolver
+from equabot_broker.engine.profiles.suitability import Suitability
+from equabot_broker.engine.refresh.login_mirror import LoginMirror
+from equabot_broker.engine.refresh.redemption import Redemption
+from equabot_broker.engine.refresh.scheduler import RefreshScheduler
+from equabot_broker.engine.refresh.usage_sync import UsageSync
+from equabot_broker.ports import Clock, Identities, LoginStore, Probes, ProfileStore, Source, StateStore, TokenEndpoint
+from equabot_broker.telemetry.events import Events
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnginePorts:
+    """What the engine uses of the outside for as long as the process runs. `chance` returns numbers in [0, 1). `blocked` is
+    whether nothing may be granted now, for a reason outside the engine."""
+
+    clock: Clock
+    store: StateStore
+    events: Events
+    profile_stores: ProfileStore
+    login_stores: LoginStore
+    token_endpoint: TokenEndpoint
+    probes: Probes
+    chance: Callable[[], float]
+    blocked: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """What a configuration decides; a reload replaces it as a whole. Spans are in seconds.
+
+    `sources` are in order of precedence; those named in `tail` come last in a choice. `mirrors` make the two places of a login
+    equal, by profile id: they block, and raise StoreFault. `orders_in_stores` is whether profile stores are a source, so that
+    they keep the orders.
+    """
+
+    catalog: Catalog
+    policies: Policies
+    rules: DiscoveryRules
+    sources: Sequence[Source]
+    stale_budget: float
+    warn_within: float
+    leases: LeaseOptions
+    deliveries: frozenset[Delivery]
+    cooldowns: CooldownOptions
+    order: Mapping[str, tuple[str, ...]]
+    required: Sequence[str]
+    mirrors: Mapping[str, Callable[[], object]]
+    orders_in_stores: bool
+    tail: frozenset[str] = frozenset()
+    identities: Identities | None = None
+    places: Places = ANYWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedConfig:
+    """A configuration that `Engine.apply` can put into effect at once."""
+
+    config: EngineConfig
+    followed: Sequence[FollowedSource]
+
+
+class Engine:
+    """The parts of a broker that move. Building them reads the state store and nothing else."""
+
+    def __init__(self, ports: EnginePorts, config: EngineConfig) -> None:
+        self._ports = ports
+        self._config = config
+        clock, store, events = ports.clock, ports.store, ports.events
+        stored = store.load()
+
+        self.registry = ProfileRegistry(
+            clock=clock, store=store, events=events, warn_within=config.warn_within, usage=stored.usage
+        )
+        self.suitability = Suitability(clock=clock, catalog=config.catalog)
+        self.resolver = Resolver(
+            clock=clock,
+            store=store,
+            catalog=config.catalog,
+            policies=config.policies,
+            registry=self.registry,
+            suitability=self.suitability,
+            configured_order=config.order,
+            orders=stored.orders,
+            pins=stored.pins,
+            places=config.places,
+        )
+        self.ingest = Ingest(
+            config.sources,
+            tail=config.tail,
+            clock=clock,
+            store=store,
+            events=events,
+            registry=self.registry,
+            stale_budget=config.stale_budget,
+            versions=stored.versions,
+        )
+        self.order_overrides = OrderOverrides(
+            resolver=self.resolver, ingest=self.ingest, registry=self.registry, stores=self._order_stores(config)
+        )
+        self.confirmation = Confirmation(clock=clock, events=events, registry=self.registry, probes=ports.probes)
+
+        self.login_mirror = LoginMirror(clock=clock, mirrors=config.mirrors)
+        self.usage_sync = UsageSync(clock=clock, registry=self.registry, stores=ports.profile_stores, catalog=config.catalog)
+        self.redemption = Redemption(clock=clock, stores=ports.login_stores, endpoint=ports.token_endpoint, rules=config.rules)
+        self.refresh_scheduler = RefreshScheduler(
+            clock=clock,
+            events=events,
+            registry=self.registry,
+            redemption=self.redemption,
+            reread=self.ingest.look_again,
+            chance=ports.chance,
+            identities=config.identities,
+        )
+
+        self.suspensions = Suspensions(stored.suspensions)
+        self.lease_table = LeaseTable(clock=clock, store=store, events=events)
+        self.failover = Failover(clock=clock, resolver=self.resolver, registry=self.registry, lease_table=self.lease_table)
+        self.outcomes = Outcomes(
+            clock=clock,
+            policies=config.policies,
+            registry=self.registry,
+            suitability=self.suitability,
+            refresh_scheduler=self.refresh_scheduler,
+            confirmation=self.confirmation,
+            cooldowns=config.cooldowns,
+            chance=ports.chance,
+        )
+        self.lease_service = LeaseService(
+            clock=clock,
+            store=store,
+            events=events,
+            policies=config.policies,
+            resolver=self.resolver,
+            registry=self.registry,
+            lease_table=self.lease_table,
+            failover=self.failover,
+            outcomes=self.outcomes,
+            options=config.leases,
+            deliveries=config.deliveries,
+            suspensions=self.suspensions,
+            leases=stored.leases,
+        )
+        self.suspension_control = SuspensionControl(
+            clock=clock,
+            store=store,
+            events=events,
+            policies=config.policies,
+            lease_service=self.lease_service,
+            suspensions=self.suspensions,
+        )
+        self.gateway_access = GatewayAccess(
+            clock=clock,
+            events=events,
+            policies=config.policies,
+            registry=self.registry,
+            lease_service=self.lease_service,
+            refresh_scheduler=self.refresh_scheduler,
+            outcomes=self.outcomes,
+        )
+
+        self.availability = Availability(
+            policies=config.policies,
+            registry=self.registry,
+            resolver=self.resolver,
+            lease_service=self.lease_service,
+            suspensions=self.suspensions,
+        )
+        self.readiness = Readiness(
+            catalog=config.catalog,
+            registry=self.registry,
+            ingest=self.ingest,
+            availability=self.availability,
+            required=config.required,
+            blocked=ports.blocked,
+        )
+        self.expiry = Expiry(clock=clock, store=store, events=events, registry=self.registry, lease_table=self.lease_table)
+        self._subscribe()
+
+    def _subscribe(self) -> None:
+        """Who is notified of what, in this order."""
+        self.registry.listeners += [
+            self.login_mirror.profiles_changed,
+            self.refresh_scheduler.profiles_changed,
+            self.confirmation.profiles_changed,
+            self.failover.profiles_changed,
+            self.readiness.profiles_changed,
+        ]
+        self.registry.usage_listeners += [self.usage_sync.usage_changed]
+        self.registry.usage_in_stores = self.usage_sync.adopted
+        self.ingest.listeners += [self.readiness.look_again]
+        self.suspensions.listeners += [self.readiness.agent_changed]
+        self.confirmation.listeners += [self.outcomes.probe_answered]
+        self.registry.deadlines.wake = self.expiry.wake
+        self.lease_table.deadlines.wake = self.expiry.wake
+
+    def _order_stores(self, config: EngineConfig) -> ProfileStore | None:
+        return self._ports.profile_stores if config.orders_in_stores else None
+
+    async def prepare(self, config: EngineConfig) -> PreparedConfig:
+        """Reads what is new in the sources of another configuration. Nothing is in effect before `apply`."""
+        return PreparedConfig(config, await self.ingest.following(config.sources))
+
+    def forsake(self, prepared: PreparedConfig) -> None:
+        """Ends what `prepare` began, where the configuration is not applied."""
+        self.ingest.forsake(prepared.followed)
+
+    def apply(self, prepared: PreparedConfig) -> int:
+        """The configuration is in effect when this returns, in one turn of the loop: no caller sees a part of it. Returns how
+        many leases it has ended. Raises nothing that could leave it half applied."""
+        config, before = prepared.config, self._config
+        self._config = config
+        known = config.catalog.providers
+        changed = frozenset(name for name, old in before.catalog.providers.items() if known.get(name) != old)
+        self.redemption.apply(config.rules)
+        self.refresh_scheduler.apply(config.identities)
+        self.usage_sync.apply(config.catalog)
+        self.order_overrides.apply(self._order_stores(config))
+        self.login_mirror.apply(config.mirrors)
+        self.resolver.apply(
+            catalog=config.catalog, policies=config.policies, configured_order=config.order, places=config.places
+        )
+        self.suitability.apply(config.catalog)
+        self.outcomes.apply(policies=config.policies, cooldowns=config.cooldowns)
+        self.suspension_control.apply(config.policies)
+        self.gateway_access.apply(config.policies)
+        ended = self.lease_service.apply(
+            policies=config.policies, options=config.leases, deliveries=config.deliveries, changed=changed
+        )
+        self.ingest.apply(
+            prepared.followed,
+            tail=config.tail,
+            stale_budget=config.stale_budget,
+            known=lambda profile: profile.provider in known,
+        )
+        self.registry.apply(warn_within=config.warn_within)
+        self.registry.reordered()
+        self.readiness.apply(catalog=config.catalog, policies=config.policies, required=config.required)
+        return ended
