@@ -12,7 +12,7 @@ import pytest
 
 from tests.strangers import without_rights_of_root
 
-OWN = "start your own on other ports: `EQUABOT_LISTEN_HEALTH="
+OWN = "start your own broker on other ports: `EQUABOT_LISTEN_HEALTH="
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_without_main_an_agent_has_to_be_named(home: Path) -> None:
     (home / ".equabot" / "equabot.yaml").write_text("agents: {claude: {providers: [anthropic]}}\n")
     done = run(home, "key", "anthropic")
     assert done.returncode == 64
-    assert "no agent is named, and agent 'main' is not configured: the configured agents are claude" in done.stderr
+    assert "no agent was named, and agent 'main' is not configured: the configured agents are claude" in done.stderr
     assert "Name one with --agent" in done.stderr
     assert "no broker" not in done.stderr
 

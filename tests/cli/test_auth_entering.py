@@ -123,7 +123,7 @@ def test_what_is_no_whole_token_is_refused(host: Host, given: str) -> None:
     """P5, F14: a part of one, two of them, a token with prose, a word: one line says why, and nothing is stored."""
     done = host.run("models", "auth", "paste-token", "--provider", "anthropic", stdin=given)
     assert done.code == 1
-    assert done.err.startswith("equabot: what was given ")
+    assert done.err.startswith("equabot: the input ")
     assert LONG[13:30] not in done.err
     assert not host.store_path().exists()
 
@@ -142,7 +142,7 @@ def test_every_command_that_stores_has_the_one_gate(host: Host, arguments: tuple
     """F14, P6: what one command refuses, all do, and so does every source that reads it."""
     for given in ("hello", "https://platform.openai.com/api-keys", "sk-proj-AbC...xyz"):
         done = host.run(*arguments, stdin=given)
-        assert (done.code, "what was given is" in done.err) == (1, True)
+        assert (done.code, "the input is" in done.err) == (1, True)
         assert not host.store_path().exists()
         assert not (host.home / ".env").exists()
 
@@ -231,7 +231,7 @@ def test_new_material_takes_the_place_of_the_old(host: Host) -> None:
 @pytest.mark.parametrize(
     ("arguments", "stdin", "code", "told"),
     [
-        (["--provider", "anthropic"], "", 64, "nothing came on standard input"),
+        (["--provider", "anthropic"], "", 64, "standard input is empty"),
         (["--provider", "anthropic"], "changeme", 1, "is a placeholder"),
         (["--provider", "anthropic"], f"{TOKEN}\n{TOKEN}", 1, "has more than one line"),
         (["--provider", "anthropic"], b"\xff\xfe\x00", 1, "is binary"),
@@ -239,7 +239,7 @@ def test_new_material_takes_the_place_of_the_old(host: Host) -> None:
         (["--provider", "anthropic"], KEY, 1, "`equabot models auth add --provider anthropic --method api-key`"),
         (["--provider", "openai"], TOKEN, 1, "is a credential of anthropic, not of openai"),
         (["--provider", "antropic"], TOKEN, 64, "did you mean 'anthropic'?"),
-        (["--provider", "anthropic", "--profile-id", "openai:x"], TOKEN, 64, "is no profile of anthropic"),
+        (["--provider", "anthropic", "--profile-id", "openai:x"], TOKEN, 64, "is not a profile of anthropic"),
         (["--provider", "anthropic", "--profile-id", "manual"], TOKEN, 64, "write provider:name"),
         (["--provider", "anthropic", "--agent", "nobody"], TOKEN, 64, "agent 'nobody' is not configured"),
         ([], TOKEN, 64, "--provider"),
@@ -335,7 +335,7 @@ def test_an_order_that_leaves_it_out_is_told(host: Host, where: str) -> None:
         host.write_config("auth: {order: {anthropic: ['anthropic:a']}}\n")
     done = host.run("models", "auth", "paste-token", "--provider", "anthropic", stdin=TOKEN)
     assert done.code == 0
-    assert "leaves anthropic:manual out, so it is not used" in done.err
+    assert "does not have anthropic:manual, so it is not used" in done.err
 
 
 def test_at_a_terminal_it_is_pasted_unseen(host: Host) -> None:
@@ -366,7 +366,7 @@ def test_add_asks_how_long_a_token_lives(host: Host) -> None:
     """And again, when the answer is none."""
     with host.at_terminal("models", "auth", "add", "--provider", "anthropic", "--method", "token") as person:
         person.reads("Profile [anthropic:manual]: ").types("").reads("Does it expire? (y/N): ").types("y")
-        person.reads("In how long [365d]: ").types("soon").reads("up to a hundred years").reads("[365d]: ").types("")
+        person.reads("Lifetime [365d]: ").types("soon").reads("the maximum is a hundred years").reads("[365d]: ").types("")
         person.reads("(not shown): ").types(TOKEN)
         assert person.leaves() == 0
     left = host.store()["profiles"]["anthropic:manual"]["expires"] / 1000 - time.time()
@@ -383,10 +383,15 @@ def test_add_works_by_flags_without_a_terminal(host: Host) -> None:
 @pytest.mark.parametrize(
     ("arguments", "stdin", "code", "told"),
     [
-        ([], "", 64, "there is no terminal to ask at: give --provider and --method"),
+        ([], "", 64, "standard input is not a terminal: give --provider and --method"),
         (["--provider", "anthropic"], KEY, 64, "--method"),
-        (["--provider", "openai", "--method", "setup-token"], KEY, 64, "openai has no setup-token: it has api-key, token"),
-        (["--provider", "openai", "--method", "login"], "", 64, "openai has no login"),
+        (
+            ["--provider", "openai", "--method", "setup-token"],
+            KEY,
+            64,
+            "openai does not support setup-token: it supports api-key, token",
+        ),
+        (["--provider", "openai", "--method", "login"], "", 64, "openai does not support login"),
         (
             ["--provider", "anthropic", "--method", "api-key"],
             TOKEN,
@@ -470,5 +475,5 @@ def test_claude_that_fails_or_is_not_there(host: Host) -> None:
         assert person.leaves() == 1
     environ = claude(host, "exit 7")
     with host.at_terminal("models", "auth", "setup-token", **environ) as person:
-        person.reads("`claude setup-token` ended with 7, and nothing was stored")
+        person.reads("`claude setup-token` exited with 7, and nothing was stored")
         assert person.leaves() == 1

@@ -244,9 +244,9 @@ def test_giving_up_leaves_the_terminal_as_it_was(ready: Host) -> None:
     ("provider", "code", "told"),
     [
         ("anthropic", 2, "needs an interactive terminal (TTY)"),
-        ("openai", 64, "openai has no login (there is one for anthropic, openai-codex, qwen-portal)"),
+        ("openai", 64, "openai has no login (these have one: anthropic, openai-codex, qwen-portal)"),
         ("chutes", 64, "set providers.chutes.client_id"),
-        ("nobody", 64, "no provider 'nobody' is known"),
+        ("nobody", 64, "provider 'nobody' is not known"),
     ],
 )
 def test_what_cannot_be_is_told_at_once(ready: Host, provider: str, code: int, told: str) -> None:

@@ -27,7 +27,7 @@ def order(host: Host, *arguments: str, provider: str = "anthropic") -> tuple[int
 
 def test_it_is_set_told_and_taken_away(stored: Host) -> None:
     """The seed's three commands."""
-    assert "Order\tnone of its own" in order(stored, "get")[1]
+    assert "Order\tnot set" in order(stored, "get")[1]
     code, told = order(stored, "set", "anthropic:b", "anthropic:a")
     assert (code, "Order\tanthropic:b, anthropic:a" in told) == (0, True)
     assert stored.store() == {"version": 1, "profiles": PROFILES, "order": {"anthropic": ["anthropic:b", "anthropic:a"]}}
@@ -77,8 +77,8 @@ def test_what_another_source_holds_may_be_in_it(stored: Host) -> None:
 @pytest.mark.parametrize(
     ("ids", "code", "told"),
     [
-        (["anthropic:nope"], 1, "no profile anthropic:nope is known; there are anthropic:a, anthropic:b"),
-        (["anthropic:a", "openai:c"], 64, "openai:c is no profile of anthropic: its id begins with anthropic:"),
+        (["anthropic:nope"], 1, "profile anthropic:nope does not exist; known profiles: anthropic:a, anthropic:b"),
+        (["anthropic:a", "openai:c"], 64, "openai:c is not a profile of anthropic: its id begins with anthropic:"),
         (["manual"], 64, "write provider:name"),
         (["anthropic:a", "anthropic:a"], 64, "named twice"),
         ([], 64, "PROFILE_ID"),

@@ -20,14 +20,14 @@ def check(home: Path, *arguments: str, **environ: str) -> "subprocess.CompletedP
     )
 
 
-def test_a_sound_configuration_is_summed_up(tmp_path: Path) -> None:
+def test_a_valid_configuration_is_summarised(tmp_path: Path) -> None:
     """0, and what it comes to on standard output; nothing is made on disk."""
     file = tmp_path / "c.yaml"
     file.write_text("agents: {main: , coder: }\nrequired: [anthropic]\nsources: [env, mounted: {path: /x}]\n")
     done = check(tmp_path, "--config", str(file))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        f"{file}: sound",
+        f"{file}: valid",
         f"run_dir\t{tmp_path}/run",
         f"state_path\t{tmp_path}/run/state.db",
         "listen\thealth 127.0.0.1:8686, metrics 127.0.0.1:9464, gateway 127.0.0.1:8787",
@@ -38,11 +38,11 @@ def test_a_sound_configuration_is_summed_up(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_no_file_is_sound(tmp_path: Path) -> None:
+def test_no_file_is_valid(tmp_path: Path) -> None:
     """Nothing has to be configured; flags count as they do for `serve`."""
     done = check(tmp_path, "--run-dir", "/flag")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[:2] == ["no configuration file: every default applies", "run_dir\t/flag"]
+    assert done.stdout.splitlines()[:2] == ["no configuration file: the defaults apply", "run_dir\t/flag"]
 
 
 def test_a_provider_that_is_not_brokered_is_warned_of(tmp_path: Path) -> None:

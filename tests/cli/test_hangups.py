@@ -1,4 +1,4 @@
-"""SIGHUP as a broker's process hears it, from its first moment."""
+"""SIGHUP as a broker's process receives it, from its start."""
 
 import signal
 import subprocess
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from tests.fakes.host import Host
 
-HEARS = """
+RECEIVES = """
 import os, signal, sys
 from equabot_broker.cli.hangups import Hangups
 hangups = Hangups()
 os.kill(os.getpid(), signal.SIGHUP)
-hangups.tell(lambda gone: print("heard, terminal gone:", gone, flush=True))
+hangups.subscribe(lambda gone: print("received, terminal closed:", gone, flush=True))
 print("ready", flush=True)
 sys.stdin.read(1)
 os.kill(os.getpid(), signal.SIGHUP)
@@ -22,9 +22,9 @@ print("done", flush=True)
 
 def test_one_that_came_before_is_heard_later(tmp_path: Path) -> None:
     """P24: while a broker starts, a signal is kept and not lost, and kills nobody."""
-    command = [sys.executable, "-c", HEARS]
+    command = [sys.executable, "-c", RECEIVES]
     done = subprocess.run(command, input="x", capture_output=True, text=True, timeout=60, check=True, start_new_session=True)
-    assert done.stdout.splitlines() == ["heard, terminal gone: False", "ready", "heard, terminal gone: False", "done"]
+    assert done.stdout.splitlines() == ["received, terminal closed: False", "ready", "received, terminal closed: False", "done"]
 
 
 def test_one_that_is_ignored_stays_so(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_one_that_is_ignored_stays_so(tmp_path: Path) -> None:
     def ignore() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    command = [sys.executable, "-c", HEARS]
+    command = [sys.executable, "-c", RECEIVES]
     done = subprocess.run(command, input="x", capture_output=True, text=True, timeout=60, check=True, preexec_fn=ignore)
     assert done.stdout.splitlines() == ["ready", "done"]
 

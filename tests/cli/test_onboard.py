@@ -27,7 +27,7 @@ def test_the_wizard_offers_all_there_is(host: Host) -> None:
     with host.at_terminal("onboard") as person:
         for choice in ("api-key", "setup-token", "token", "claude-cli", "openai", "openrouter", "skip"):
             person.reads(f"  {choice}  ")
-        person.reads("What to set up [api-key]: ").types("").reads("Where to keep it [store]: ").types("")
+        person.reads("What to set up [api-key]: ").types("").reads("Where to store it [store]: ").types("")
         person.reads("API key of anthropic (not shown): ").types(KEY).reads("stored anthropic:default (api_key)")
         person.reads("`equabot models status`")
         assert person.leaves() == 0
@@ -41,8 +41,8 @@ def test_a_key_may_go_where_a_daemon_reads_it(host: Host) -> None:
     dotenv = host.home / ".env"
     dotenv.write_text("# mine\nA=1\n")
     with host.at_terminal("onboard") as person:
-        person.reads("What to set up [api-key]: ").types("openai").reads(f"{dotenv}, for a daemon to read")
-        person.reads("Where to keep it [store]: ").types("env")
+        person.reads("What to set up [api-key]: ").types("openai").reads(f"{dotenv}, for a broker to read")
+        person.reads("Where to store it [store]: ").types("env")
         person.reads("API key of openai (not shown): ").types(OPENAI).reads(f"OPENAI_API_KEY is set in {dotenv}")
         assert person.leaves() == 0
     assert dotenv.read_text() == f"# mine\nA=1\nOPENAI_API_KEY={OPENAI}\n"
@@ -114,8 +114,8 @@ def test_no_login_of_claude_code_is_told(host: Host, hours: int | None) -> None:
 @pytest.mark.parametrize(
     ("arguments", "stdin", "code", "told"),
     [
-        ([], "", 64, "say what to set up with --auth-choice"),
-        (["--auth-choice", "api-key"], "", 64, "nothing came on standard input"),
+        ([], "", 64, "name what to set up with --auth-choice"),
+        (["--auth-choice", "api-key"], "", 64, "standard input is empty"),
         (["--auth-choice", "api-key"], TOKEN, 1, "is an OAuth token, not an API key"),
         (["--auth-choice", "api-key", "--store-in", "env"], "a b", 1, "whitespace inside"),
         (["--auth-choice", "token"], KEY, 1, "is an API key, not an OAuth token"),
@@ -124,7 +124,7 @@ def test_no_login_of_claude_code_is_told(host: Host, hours: int | None) -> None:
             ["--auth-choice", "api-key", "--store-in", "env", "--profile-id", "anthropic:x"],
             KEY,
             64,
-            "--profile-id is for the store",
+            "--profile-id applies to the store only",
         ),
         (["--auth-choice", "nonsense"], "", 64, "--auth-choice"),
     ],
@@ -143,7 +143,7 @@ def test_env_needs_a_source_that_reads_it(host: Host) -> None:
     host.write_config("sources: [env]\n")
     done = host.run("onboard", "--auth-choice", "api-key", "--store-in", "env", stdin=KEY)
     assert done.code == 1
-    assert "no .env is among sources" in done.err
+    assert "the configuration has no dotenv source" in done.err
 
 
 def test_an_env_file_that_is_no_text_is_not_written(host: Host) -> None:

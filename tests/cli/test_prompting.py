@@ -77,11 +77,11 @@ def test_what_is_pasted_behind_the_first_line_belongs_to_the_secret() -> None:
 def test_giving_up_stores_nothing() -> None:
     """Ctrl-D, or an empty line where a secret is wanted."""
     with person("prompting.secret('Token')") as typing:
-        typing.reads("(not shown): ").types("\x04", enter=False).reads("refused: given up: nothing was stored 1")
+        typing.reads("(not shown): ").types("\x04", enter=False).reads("refused: cancelled: nothing was stored 1")
     with person("prompting.secret('Token')") as typing:
         typing.reads("(not shown): ").types("").reads("refused: nothing was entered, and nothing was stored 1")
     with person("prompting.ask('Name')") as typing:
-        typing.reads("Name: ").types("\x04", enter=False).reads("refused: given up: nothing was stored 1")
+        typing.reads("Name: ").types("\x04", enter=False).reads("refused: cancelled: nothing was stored 1")
 
 
 def test_ctrl_c_gives_the_echo_back() -> None:
@@ -113,5 +113,5 @@ def piped(content: bytes | None, statement: str = "print('=', prompting.secret('
 def test_without_a_terminal_standard_input_is_the_secret() -> None:
     """All of it; an empty one is refused with 64, for a script has forgotten something."""
     assert piped(b"value\n") == "= value\n\n"
-    assert piped(b" \n").startswith("refused: nothing came on standard input")
+    assert piped(b" \n").startswith("refused: standard input is empty")
     assert piped(None).rstrip().endswith("(token) 64")

@@ -74,21 +74,21 @@ def test_what_is_configured_says_which_providers_are_in_use(tmp_path: Path, sett
     stray = profile("groq:env", "invalid")
     fine = report(stray, profile("anthropic:env"), home=tmp_path, settings=settings)
     lacking = report(profile("openai:env"), home=tmp_path, settings=settings)
-    assert (fine.in_use(), fine.missing(), fine.verdict()) == (["anthropic"], [], 0)
-    assert (lacking.in_use(), lacking.missing(), lacking.verdict()) == (["anthropic"], ["anthropic"], 1)
+    assert (fine.in_use, fine.missing(), fine.verdict()) == (["anthropic"], [], 0)
+    assert (lacking.in_use, lacking.missing(), lacking.verdict()) == (["anthropic"], ["anthropic"], 1)
 
 
 def test_a_provider_that_the_agents_policy_excludes_is_not_in_use(tmp_path: Path) -> None:
     """One agent's required provider is no alarm for another agent that may not have it."""
     settings = "required: [anthropic, openai]\nagents: {main: {providers: [anthropic]}, other: {providers: [openai]}}\n"
     found = report(profile("anthropic:env"), home=tmp_path, settings=settings)
-    assert (found.in_use(), found.missing(), found.verdict()) == (["anthropic"], [], 0)
+    assert (found.in_use, found.missing(), found.verdict()) == (["anthropic"], [], 0)
 
 
 def test_without_configuration_every_provider_with_a_profile_is_in_use(tmp_path: Path) -> None:
     """A person with one key has configured nothing."""
     both = report(profile("openai:env"), profile("anthropic:env", "expired"), home=tmp_path)
-    assert (both.in_use(), both.verdict()) == (["anthropic", "openai"], 1)
+    assert (both.in_use, both.verdict()) == (["anthropic", "openai"], 1)
 
 
 def test_a_profile_that_only_an_order_names_is_missing(tmp_path: Path) -> None:

@@ -231,6 +231,6 @@ def test_a_workload_says_why_it_has_no_credential(report: StatusReport, capsys: 
     old = replace(pod, id="anthropic:pod", provider="anthropic", state="expired", reason="expired 1m ago; it answered 503")
     status_views.show(replace(report, profiles=(pod, old)))
     shown = capsys.readouterr().out
-    assert f"groq\tno credential, for groq:pod has got none: {why}" in shown
+    assert f"groq\tno credential, because groq:pod could not get one: {why}" in shown
     assert f"groq:pod\tmissing\t{why}\t(workload)" in shown
     assert "anthropic:pod\texpired\texpired 1m ago; it answered 503\t(workload)" in shown

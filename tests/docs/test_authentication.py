@@ -98,7 +98,7 @@ class Reader:
     def _types(self, command: str) -> None:
         with Person(command.split(), environ=self.broker.environ) as person:
             if command == "equabot onboard":
-                person.reads("What to set up").types("api-key").reads("Where to keep it").types("store")
+                person.reads("What to set up").types("api-key").reads("Where to store it").types("store")
                 person.reads("API key of anthropic (not shown)").types(KEY)
             elif command.startswith("equabot models auth setup-token"):
                 person.reads("Your token:").reads("Paste the token (not shown)").types(TOKEN)

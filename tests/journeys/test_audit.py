@@ -83,7 +83,7 @@ def test_everything_that_happens_is_recorded_and_verified(audited: RunningBroker
     assert (by_kind["administered"]["action"], by_kind["administered"]["count"]) == ("RevokeLeases", 1)
     done = audited.run("audit", "verify", str(path))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"sound: {len(found)} records from ")
+    assert done.stdout.startswith(f"intact: {len(found)} records from ")
     assert f"the last is {len(found)}, hash {records(text)[-1]['hash']}" in done.stdout
 
 
@@ -243,12 +243,12 @@ def test_the_anchor_may_be_elsewhere(make_broker: MakeBroker) -> None:
             file.unlink()
     assert not (broker.run_dir / "audit.head").exists()
     done = broker.run("audit", "verify", str(kept / "audit.jsonl"))
-    assert (done.returncode, "it ends as its anchor says" in done.stdout) == (0, True)
+    assert (done.returncode, "the anchor matches its end" in done.stdout) == (0, True)
     elsewhere = broker.home / "copy"
     elsewhere.write_bytes((kept / "audit.jsonl").read_bytes())
     assert "no anchor was compared" in broker.run("audit", "verify", str(elsewhere)).stdout
     done = broker.run("audit", "verify", "--anchor", str(kept / "audit.head"), str(elsewhere))
-    assert (done.returncode, "it ends as its anchor says" in done.stdout) == (0, True)
+    assert (done.returncode, "the anchor matches its end" in done.stdout) == (0, True)
 
 
 def test_logrotate_may_rename_the_file(audited: RunningBroker) -> None:

@@ -92,10 +92,10 @@ def test_doctor_leaves_refreshing_to_the_broker(make_broker: MakeBroker) -> None
     path.parent.mkdir(parents=True, mode=0o700)
     path.write_text(json.dumps({"version": 1, "profiles": {"qwen-portal:me": entry}}))
     path.chmod(0o600)
-    assert "its time to be refreshed has come" in broker.run("doctor").stdout
+    assert "it is due for a refresh" in broker.run("doctor").stdout
     broker.start(service="liveness")
     done = broker.run("doctor", "--fix")
-    assert "its time to be refreshed has come" not in done.stdout
+    assert "it is due for a refresh" not in done.stdout
     assert "fixed: qwen-portal" not in done.stdout
 
 
@@ -107,4 +107,4 @@ def test_the_configured_order_that_leaves_a_token_out_is_told(make_broker: MakeB
         broker.start()
     done = broker.run("models", "auth", "paste-token", "--provider", "anthropic", stdin=TOKEN)
     assert done.returncode == 0
-    assert "leaves anthropic:manual out, so it is not used" in done.stderr
+    assert "does not have anthropic:manual, so it is not used" in done.stderr

@@ -130,7 +130,7 @@ def test_nothing_at_all_serves_and_says_so(make_broker: MakeBroker) -> None:
     assert (done.returncode, done.stdout) == (0, "SERVING\n")
     assert "credentials: there are none" in done.stderr
     broker.wait_for(lambda: "there are none, so every request" in broker.log())
-    assert "there are none" in broker.run("doctor").stdout
+    assert "there is no credential" in broker.run("doctor").stdout
     assert ".env" not in broker.run("doctor").stdout, "F13: no remedy names a place that is not read"
 
 

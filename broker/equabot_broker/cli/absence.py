@@ -1,4 +1,4 @@
-"""Why no broker answers a command, and what to do about it: shortly, and for the user who types."""
+"""Explains to the user of a command why no broker answers, and what to do."""
 
 import os
 from argparse import Namespace
@@ -21,11 +21,15 @@ _LOCAL = ("unix:", "127.", "localhost:", "[::1]:")
 
 
 def absence(address: str, args: Namespace, *, remedy: str) -> Failure:
-    """Why no broker answers at the address, and the step to take; or that the agent, which the address is made of, is not
-    known. `remedy` is what the client library advises. What gRPC says is for its developers, and never a part of it."""
+    """The failure to report when no broker answers at the address. It names the next step, or the agent that is not
+    configured.
+
+    `remedy` is the advice of the client library. The text of the gRPC error is not shown, because it addresses gRPC's
+    developers.
+    """
     socket = Path(address.removeprefix("unix:")) if address.startswith("unix:") else None
-    if socket is not None and (closed := closed_to(socket)):
-        return Failure(closed, code=Exit.NO_BROKER)
+    if socket is not None and (denied := access_denied(socket)):
+        return Failure(denied, code=Exit.NO_BROKER)
     if socket is not None and (unknown := _unknown_agent(args, socket)):
         return Failure(unknown, code=Exit.USAGE)
     local = address.startswith(_LOCAL) and "certificate is" not in remedy
@@ -34,23 +38,24 @@ def absence(address: str, args: Namespace, *, remedy: str) -> Failure:
     return Failure(f"no broker answers at {address}: {how}", code=Exit.NO_BROKER)
 
 
-def closed_to(socket: Path) -> str:
-    """That the socket belongs to another user's broker, and what each user can do. Empty: no such socket is seen."""
+def access_denied(socket: Path) -> str:
+    """The message for a socket that belongs to another user's broker, with what each user can do; empty if this user may open
+    it."""
     step = _closed_step(socket)
     if step is None:
         return ""
     owner = owner_of(step)
     if owner == os.geteuid():
-        return f"{socket} cannot be opened, because {step} is closed to its own user: chmod u+rwx {step}"
-    do = f"use it as that user (sudo -u '#{owner}' equabot …)" if owner is not None else "use it as its user"
+        return f"{socket} cannot be opened, because the owner of {step} has no access to it: chmod u+rwx {step}"
+    do = f"run the command as that user (sudo -u '#{owner}' equabot …)" if owner is not None else "run the command as its user"
     return (
-        f"{socket} is a broker's of another user, which user {os.geteuid()} may not open: {do}, as an agent in the group of its"
-        f" socket's directory, or start your own on other ports: `{_OWN_PORTS}`"
+        f"{socket} belongs to another user's broker, and user {os.geteuid()} may not open it: {do}, or as an agent in"
+        f" the group of the socket's directory, or start your own broker on other ports: `{_OWN_PORTS}`"
     )
 
 
 def _closed_step(socket: Path) -> Path | None:
-    """The directory on the way that this user may not enter, or the socket that it may not write to."""
+    """The first directory on the path that this user may not enter, or the socket if this user may not write to it."""
     for step in (*reversed(socket.parents), socket):
         try:
             step.stat()
@@ -62,18 +67,21 @@ def _closed_step(socket: Path) -> Path | None:
 
 
 def _unknown_agent(args: Namespace, socket: Path) -> str:
-    """An agent that is not configured has no socket, whether or not a broker runs: that is no missing broker. Who names no
-    agent means `main`."""
+    """The message for an agent that is not configured: it has no socket, even if a broker runs. Without `--agent` it is
+    `main`."""
     config: Config | None = None
     with suppress(Failure):
         config = configuration(args)
     if config is None:
         return ""
-    of_main = config.run_dir / MAIN / "broker.sock"
-    agent = getattr(args, "agent", None) or (MAIN if socket == of_main else "")
+    main_socket = config.run_dir / MAIN / "broker.sock"
+    agent = getattr(args, "agent", None) or (MAIN if socket == main_socket else "")
     if not agent or agent in config.policies.agents:
         return ""
     if not getattr(args, "agent", None):
-        return f"no agent is named, and {no_agent(agent, config.policies.agents)}. Name one with --agent"
+        return f"no agent was named, and {no_agent(agent, config.policies.agents)}. Name one with --agent"
     file = config.file or config.home / "equabot.yaml"
-    return f"{no_agent(agent, config.policies.agents)}. Agents are configured in {file}; without that there is no {socket}"
+    return (
+        f"{no_agent(agent, config.policies.agents)}. Agents are configured in {file}; an agent that is not configured has"
+        f" no socket {socket}"
+    )

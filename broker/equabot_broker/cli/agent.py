@@ -1,4 +1,4 @@
-"""`equabot agent`: list the agents, suspend one, resume it. Asks the admin socket."""
+"""`equabot agent`: lists, suspends and resumes agents through the admin socket."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence

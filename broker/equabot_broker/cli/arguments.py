@@ -1,4 +1,4 @@
-"""Arguments that several commands take, and how their texts are read."""
+"""Arguments that several commands have, and the parsing of their values."""
 
 import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -17,19 +17,19 @@ _PROGRAM: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def add_places(parser: ArgumentParser) -> None:
-    """Where configuration and sockets are, and how much to say."""
+    """Adds the arguments for the configuration, the sockets and the verbosity."""
     parser.add_argument("--config", metavar="FILE", help="The configuration file (default: $EQUABOT_HOME/equabot.yaml).")
     parser.add_argument("--run-dir", metavar="DIR", help="The directory of the sockets.")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="Log more; repeat it for more detail.")
 
 
 def add_agent(parser: ArgumentParser) -> None:
-    """Which agent to be."""
+    """Adds the argument for the agent to act as."""
     parser.add_argument("--agent", metavar="NAME", help="The agent to act as (default: main).")
 
 
 def add_delivery(parser: ArgumentParser, default: str) -> None:
-    """What the leases are to bring."""
+    """Adds the argument for the delivery of leases."""
     parser.add_argument(
         "--delivery",
         metavar="raw|brokered",
@@ -38,18 +38,18 @@ def add_delivery(parser: ArgumentParser, default: str) -> None:
 
 
 def delivery(args: Namespace) -> str | None:
-    """What was asked for: by the argument, else by `EQUABOT_DELIVERY`, which `exec` sets for a command without keys."""
+    """The requested delivery: the argument, else `EQUABOT_DELIVERY`, which `exec` sets for a command that holds no key."""
     return args.delivery or environment().get("EQUABOT_DELIVERY") or None
 
 
 def client(command: str) -> str | None:
-    """The program that a command is, for the broker to choose a credential by; None where its name cannot be one."""
+    """The name of a command's program, by which the broker can choose a credential; None if the name is not valid."""
     name = PurePath(command).name
     return name if _PROGRAM.fullmatch(name) else None
 
 
 def duration(written: str) -> timedelta:
-    """`15m`, `1h30m`. Raises ArgumentTypeError."""
+    """Parses a duration such as `15m` or `1h30m`. Raises ArgumentTypeError."""
     from equabot_broker.schema.faults import ValueRefused  # noqa: PLC0415
     from equabot_broker.schema.values import duration as seconds  # noqa: PLC0415
 
@@ -61,7 +61,7 @@ def duration(written: str) -> timedelta:
 
 
 def configuration(args: Namespace) -> "Config":
-    """The configuration that the arguments and the environment name. Raises Failure with every fault in it."""
+    """Loads the configuration that the arguments and the environment name. Raises Failure with every fault in it."""
     from equabot_broker.config.load import load  # noqa: PLC0415
     from equabot_broker.schema.faults import ConfigurationFaults  # noqa: PLC0415
 
@@ -72,8 +72,8 @@ def configuration(args: Namespace) -> "Config":
 
 
 def chosen_agent(args: Namespace, config: "Config") -> str:
-    """The agent that is meant: the one that the arguments name, else `main`, else the first that is configured. Raises Failure
-    where there is none of that name."""
+    """The agent that the arguments name, else `main`, else the first configured agent. Raises Failure if it is not
+    configured."""
     agents = config.policies.agents
     agent: str = args.agent or next((name for name in ("main", *agents) if name in agents), "main")
     if agent not in agents:

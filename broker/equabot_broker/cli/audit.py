@@ -1,4 +1,5 @@
-"""`equabot audit`: whether the audit log is what the broker wrote, all of it, in its order; and accepting what is not known."""
+"""`equabot audit`: verifies that the audit log is complete, unchanged and in order, and accepts a log that no anchor
+confirms."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
@@ -38,8 +39,8 @@ nothing. Inspect the log first: compare it with a hash that was noted elsewhere.
 
 _VERDICTS: Final = MappingProxyType(
     {
-        0: "The log is whole.",
-        1: "The log is not whole; the message names the first fault by file and line.",
+        0: "The log is complete and unchanged.",
+        1: "The log has a fault; the message names the first one by file and line.",
     }
 )
 
@@ -93,7 +94,7 @@ def _command(
 
 
 def run(args: Namespace) -> int:
-    """Prints one line. Raises Failure for a log that is not whole, and for a file that cannot be read."""
+    """Prints one line. Raises Failure for a log that has a fault and for a file that cannot be read."""
     from equabot_broker.domain.audit import Verifying  # noqa: PLC0415
 
     anchor = _anchor(args)
@@ -103,16 +104,16 @@ def run(args: Namespace) -> int:
         _check_end(found, anchor, known)
     if found.doubts and not args.no_anchor:
         raise Failure(
-            f"{args.files[-1]}: no anchor vouches for it at {_times(len(found.doubts))} ({', '.join(found.doubts)}):"
-            " records may have been cut off before. Compare it with a noted hash (--head), then `equabot audit accept`, or use"
-            " --no-anchor"
+            f"{args.files[-1]}: no anchor confirms it at {_times(len(found.doubts))} ({', '.join(found.doubts)}), so"
+            " records before that may have been removed. Compare the log with a noted hash (--head), then run `equabot"
+            " audit accept` or use --no-anchor"
         )
     output.say(_said(found, compared=anchor is not None))
     return Exit.DONE
 
 
 def run_accept(args: Namespace) -> int:
-    """Says what was accepted. Raises Failure."""
+    """Prints what was accepted. Raises Failure."""
     with admin(args) as operator:
         accepted = operator.accept_audit_log()
     output.say(f"accepted, and recorded: {accepted}" if accepted else "there is nothing to accept")
@@ -120,7 +121,8 @@ def run_accept(args: Namespace) -> int:
 
 
 def _anchor(args: Namespace) -> Path | None:
-    """The anchor of the log, where one is known: what the arguments say, or the configuration of whose broker it is the log."""
+    """The anchor from the arguments, else from the configuration if that configuration names this log; None if neither has
+    one."""
     if args.anchor:
         return Path(args.anchor)
     if args.no_anchor or args.captured or args.files[-1] == "-":
@@ -131,7 +133,7 @@ def _anchor(args: Namespace) -> Path | None:
     try:
         config = load(config_path=args.config, run_dir=args.run_dir, environ=environment())
     except ConfigurationFaults:
-        return None  # it may be another machine's log
+        return None  # it may be the log of another machine
     path = config.audit.path
     return config.anchor_path if path is not None and path.resolve() == Path(args.files[-1]).resolve() else None
 
@@ -149,22 +151,22 @@ def _held(anchor: Path) -> "Head | None":
     except Unsound as unsound:
         why = unsound.message
     raise Failure(
-        f"the log's anchor {anchor}: {why}. Without it nothing shows whether records were cut off at the end, or all replaced:"
-        " compare the log with a noted hash (--head), and accept that with --no-anchor"
+        f"the log's anchor {anchor}: {why}. Without the anchor, a removal of the last records or of all records is not"
+        " detected: compare the log with a noted hash (--head), and accept it with --no-anchor"
     )
 
 
 def _check_end(found: "Summary", anchor: Path, known: "Head | None") -> None:
-    """Raises Failure where the log goes on behind its anchor for longer than a crash explains. While a broker writes, the
-    anchor moves."""
+    """Raises Failure if the log has more records after its anchor than a crash explains. A writing broker moves the anchor."""
     from equabot_broker.domain.audit import CRASH_SECONDS  # noqa: PLC0415
 
     if found.anchored is None or found.head.sequence <= found.anchored.head.sequence + 1 or _held(anchor) != known:
         return
     if found.beyond > CRASH_SECONDS:
         raise Failure(
-            f"the log's anchor {anchor} is {found.head.sequence - found.anchored.head.sequence} records older than the log: an"
-            " older copy of it was put back. Compare the log with a noted hash (--head), and accept that with --no-anchor"
+            f"the log's anchor {anchor} is {found.head.sequence - found.anchored.head.sequence} records older than the"
+            " log, so an older copy of the anchor was restored. Compare the log with a noted hash (--head), and accept"
+            " it with --no-anchor"
         )
 
 
@@ -176,7 +178,7 @@ def _hash(text: str) -> str:
     wanted = text.strip().lower()
     if len(wanted) < _SHORTEST_NOTE or wanted.strip("0123456789abcdef"):
         raise Failure(
-            f"--head wants a record's hash, or at least {_SHORTEST_NOTE} digits of it, in hexadecimal", code=Exit.USAGE
+            f"--head needs the hash of a record, or at least its first {_SHORTEST_NOTE} hexadecimal digits", code=Exit.USAGE
         )
     return wanted
 
@@ -199,7 +201,7 @@ def _verified(verifying: "Verifying", files: Sequence[str]) -> "Summary":
 
 
 def _read(verifying: "Verifying", file: BinaryIO) -> bytes:
-    """Takes every line; returns what follows the last newline."""
+    """Verifies each line, and returns what follows the last newline."""
     while line := file.readline(_LONGEST_LINE):
         if not line.endswith(b"\n"):
             return line
@@ -213,18 +215,18 @@ def _opened(name: str) -> BinaryIO:
 
 def _said(found: "Summary", *, compared: bool) -> str:
     parts = [
-        f"sound: {found.records} records from {found.first} to {found.last}",
-        f"the last is {found.head.sequence}, hash {found.head.hash}",
+        f"intact: {found.records} records from {found.first} to {found.last}",
+        f"the last record is {found.head.sequence}, hash {found.head.hash}",
     ]
     if found.after.sequence:
-        parts.append(f"it goes on from record {found.after.sequence}, hash {found.after.hash}, of an earlier file")
+        parts.append(f"it continues after record {found.after.sequence}, hash {found.after.hash}, of an earlier file")
     if found.lost:
-        parts.append(f"{found.lost} more could not be recorded")
+        parts.append(f"{found.lost} more records could not be written")
     if found.torn:
-        parts.append(f"a crash left {found.torn} unfinished")
+        parts.append(f"a crash left {found.torn} incomplete")
     if found.accepted:
-        parts.append(f"an operator accepted {_times(found.accepted)} for which no anchor vouches")
+        parts.append(f"an operator accepted {_times(found.accepted)} that no anchor confirms")
     if found.doubts:
-        parts.append(f"no anchor vouches for {_times(len(found.doubts))}")
-    parts.append("it ends as its anchor says" if compared else "no anchor was compared with its end")
+        parts.append(f"no anchor confirms {_times(len(found.doubts))}")
+    parts.append("the anchor matches its end" if compared else "its end was not compared with an anchor")
     return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""`equabot models auth`: the credentials in an agent's store. With a broker or without one."""
+"""`equabot models auth`: the credentials in an agent's store. Works with and without a running broker."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from equabot_broker.cli import auth_entering, auth_login, auth_order, output
 from equabot_broker.cli.arguments import add_agent, add_places
 from equabot_broker.cli.exits import NO_EXITS, Exit, Failure
 from equabot_broker.cli.output import Cell, Style
-from equabot_broker.cli.storing import CommandContext, faults, strike
+from equabot_broker.cli.storing import CommandContext, faults, unlist
 from equabot_broker.cli.surroundings import now
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.provider import Mode
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _PROVIDER = "The id or an alias of the provider."
 _ABOUT = "Secrets come from a hidden prompt or from standard input, never from an argument."
 
-_NO_TERMINAL = MappingProxyType({auth_entering.NO_TERMINAL: "There is no terminal to ask at."})
+_NO_TERMINAL = MappingProxyType({auth_entering.NO_TERMINAL: "Standard input is not a terminal."})
 
 
 def add_parser(subparsers: Any) -> None:
@@ -113,29 +113,35 @@ def _expires_in(parser: ArgumentParser) -> None:
 
 
 def show(args: Namespace) -> int:
-    """Lists the profiles that the agent's store holds, and those of `main` that it reads through to."""
-    desk = CommandContext.of(args)
-    provider = desk.provider(args.provider).id if args.provider else ""
-    found = [(agent, desk.entries(agent)) for agent in dict.fromkeys((desk.agent, MAIN))]
+    """Lists the profiles in the agent's store, and those of `main`'s store, which the agent can read too."""
+    context = CommandContext.of(args)
+    provider = context.provider(args.provider).id if args.provider else ""
+    found = [(agent, context.entries(agent)) for agent in dict.fromkeys((context.agent, MAIN))]
     own = {profile.id for profile in found[0][1].profiles}
     listed = [
         (agent, profile)
         for agent, entries in found
         for profile in entries.profiles
-        if provider in ("", profile.provider) and (agent == desk.agent or profile.id not in own)
+        if provider in ("", profile.provider) and (agent == context.agent or profile.id not in own)
     ]
     for fault in (fault for _, entries in found for fault in entries.faults):
         output.complain(fault.message)
     if args.json:
         output.document({
-            "agentId": desk.agent,
-            "authStorePath": str(desk.store.path),
+            "agentId": context.agent,
+            "authStorePath": str(context.store.path),
             "profiles": [_described(agent, profile) for agent, profile in listed],
         })  # fmt: skip
         return Exit.DONE
     output.table(
         [
-            (profile.id, profile.mode.value, _worth(profile), profile.email, f"(agent {agent})" if agent != desk.agent else "")
+            (
+                profile.id,
+                profile.mode.value,
+                _worth(profile),
+                profile.email,
+                f"(agent {agent})" if agent != context.agent else "",
+            )
             for agent, profile in listed
         ],
         header=("profile", "type", "credential", "e-mail", ""),
@@ -168,33 +174,36 @@ def _worth(profile: "Profile") -> Cell:
 
 
 def remove(args: Namespace) -> int:
-    """Takes the profile out of the agent's store and out of the configuration. Another source keeps what it has."""
-    desk = CommandContext.of(args)
+    """Removes the profile from the agent's store and from the configuration. Other sources keep their copies."""
+    context = CommandContext.of(args)
     owner, colon, _ = args.profile.partition(":")
-    wanted = desk.profile(args.profile, desk.provider(owner)) if colon else args.profile
+    wanted = context.profile(args.profile, context.provider(owner)) if colon else args.profile
     there = False
 
     def change(document: AuthDocument) -> AuthDocument:
         nonlocal there
-        written = entry_ids(document, desk.config.catalog).get(wanted, args.profile)
+        written = entry_ids(document, context.config.catalog).get(wanted, args.profile)
         there = written in document.entries
         return without_entry(document, written) if there else document
 
     with faults():
-        if desk.store.path.exists():
-            desk.store.edit(change)
+        if context.store.path.exists():
+            context.store.edit(change)
     if not there:
-        raise Failure(_whereabouts(desk, wanted))
-    output.say(f"removed {wanted} from {desk.store.path}")
-    strike(desk.config, wanted)
-    if wanted in desk.config.order.get(wanted.partition(":")[0], ()):
-        output.complain(f"auth.order in {desk.config.file} still names {wanted}: take it out there")
+        raise Failure(_whereabouts(context, wanted))
+    output.say(f"removed {wanted} from {context.store.path}")
+    unlist(context.config, wanted)
+    if wanted in context.config.order.get(wanted.partition(":")[0], ()):
+        output.complain(f"auth.order in {context.config.file} still names {wanted}: remove it there")
     return Exit.DONE
 
 
-def _whereabouts(desk: CommandContext, profile_id: str) -> str:
-    """Why there is nothing to remove."""
-    missing = f"{profile_id} is not in {desk.store.path}"
-    if desk.agent != MAIN and any(profile.id == profile_id for profile in desk.entries(MAIN).profiles):
-        return f"{missing}, but in the store of {MAIN}, which {desk.agent} reads: --agent {MAIN} removes it there"
-    return f"{missing}: `equabot models auth list` tells what is, and `equabot models status` where others come from"
+def _whereabouts(context: CommandContext, profile_id: str) -> str:
+    """The message for a profile that is not in the store."""
+    missing = f"{profile_id} is not in {context.store.path}"
+    if context.agent != MAIN and any(profile.id == profile_id for profile in context.entries(MAIN).profiles):
+        return f"{missing}, but in the store of {MAIN}, which {context.agent} can read: --agent {MAIN} removes it there"
+    return (
+        f"{missing}: `equabot models auth list` lists the profiles of the store, and `equabot models status` those of all"
+        " sources"
+    )

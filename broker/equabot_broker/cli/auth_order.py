@@ -1,4 +1,4 @@
-"""`equabot models auth order`: which of a provider's profiles an agent tries, and in which order. Kept in the agent's store."""
+"""`equabot models auth order`: the order in which an agent tries a provider's profiles. The agent's store holds it."""
 
 from argparse import ArgumentParser, Namespace
 from typing import Any
@@ -44,79 +44,81 @@ def _command(family: Any, name: str, run: Any, about: str, *examples: str) -> Ar
 
 
 def get(args: Namespace) -> int:
-    """Prints the order, and where it is kept."""
-    desk, provider = _named(args)
-    _tell(desk, provider, as_json=args.json)
+    """Prints the order, and which file holds it."""
+    context, provider = _named(args)
+    _print_order(context, provider, as_json=args.json)
     return Exit.DONE
 
 
 def put(args: Namespace) -> int:
-    """Stores the order. Raises Failure for a profile that is not there, of another provider, or named twice."""
-    desk, provider = _named(args)
-    wanted = tuple(desk.profile(written, provider) for written in args.profiles)
+    """Stores the order. Raises Failure for a profile that does not exist, is of another provider, or is named twice."""
+    context, provider = _named(args)
+    wanted = tuple(context.profile(written, provider) for written in args.profiles)
     if len(set(wanted)) < len(wanted):
-        raise Failure("a profile is named twice: name each once", code=Exit.USAGE)
-    unknown = _unknown(args, desk, provider, wanted)
+        raise Failure("a profile is named twice: name each profile once", code=Exit.USAGE)
+    unknown = _unknown(args, context, provider, wanted)
     if unknown:
         raise Failure(unknown)
-    _edit(desk, provider, wanted)
-    _tell(desk, provider, as_json=False)
+    _edit(context, provider, wanted)
+    _print_order(context, provider, as_json=False)
     return Exit.DONE
 
 
 def clear(args: Namespace) -> int:
-    """Takes the order away. Idempotent."""
-    desk, provider = _named(args)
-    if stored_order(desk, provider.id):
-        _edit(desk, provider, ())
-    _tell(desk, provider, as_json=False)
+    """Removes the order. Idempotent."""
+    context, provider = _named(args)
+    if stored_order(context, provider.id):
+        _edit(context, provider, ())
+    _print_order(context, provider, as_json=False)
     return Exit.DONE
 
 
 def _named(args: Namespace) -> tuple[CommandContext, Provider]:
-    desk = CommandContext.of(args)
-    return desk, desk.provider(args.provider)
+    context = CommandContext.of(args)
+    return context, context.provider(args.provider)
 
 
-def _edit(desk: CommandContext, provider: Provider, ids: tuple[str, ...]) -> None:
+def _edit(context: CommandContext, provider: Provider, ids: tuple[str, ...]) -> None:
     with faults():
-        desk.store.edit(lambda document: with_order_of(document, provider.id, ids, desk.config.catalog))
+        context.store.edit(lambda document: with_order_of(document, provider.id, ids, context.config.catalog))
 
 
-def _unknown(args: Namespace, desk: CommandContext, provider: Provider, wanted: tuple[str, ...]) -> str:
-    """Which of the profiles nobody knows, and which there are; empty where all are known."""
-    from equabot_broker.cli.status_reading import look  # noqa: PLC0415
+def _unknown(args: Namespace, context: CommandContext, provider: Provider, wanted: tuple[str, ...]) -> str:
+    """The message for profiles that do not exist, with the ones that do; empty if all exist."""
+    from equabot_broker.cli.status_reading import read_status  # noqa: PLC0415
 
-    stored = {profile.id for agent in (desk.agent, MAIN) for profile in desk.entries(agent).profiles}
+    stored = {profile.id for agent in (context.agent, MAIN) for profile in context.entries(agent).profiles}
     if stored.issuperset(wanted):
         return ""
-    known = stored | {p.id for p in look(args, desk.config, desk.agent).profiles if p.state != State.MISSING}
+    known = stored | {p.id for p in read_status(args, context.config, context.agent).profiles if p.state != State.MISSING}
     known = {profile for profile in known if profile.startswith(f"{provider.id}:")}
     missing = [profile for profile in wanted if profile not in known]
     if not missing:
         return ""
     there = (
-        f"there are {', '.join(sorted(known))}" if known else f"{provider.id} has none: `equabot models auth add` stores one"
+        f"known profiles: {', '.join(sorted(known))}"
+        if known
+        else (f"{provider.id} has no profile: `equabot models auth add` stores one")
     )
-    return f"no profile {', '.join(missing)} is known; {there}{meant(missing[0], known)}"
+    return f"profile {', '.join(missing)} does not exist; {there}{meant(missing[0], known)}"
 
 
-def _tell(desk: CommandContext, provider: Provider, *, as_json: bool) -> None:
-    order = stored_order(desk, provider.id)
+def _print_order(context: CommandContext, provider: Provider, *, as_json: bool) -> None:
+    order = stored_order(context, provider.id)
     if as_json:
         output.document({
-            "agentId": desk.agent,
-            "agentDir": str(desk.store.path.parent),
+            "agentId": context.agent,
+            "agentDir": str(context.store.path.parent),
             "provider": provider.id,
-            "authStorePath": str(desk.store.path),
+            "authStorePath": str(context.store.path),
             "order": list(order) or None,
         })  # fmt: skip
         return
-    configured = ", ".join(desk.config.order.get(provider.id, ()))
+    configured = ", ".join(context.config.order.get(provider.id, ()))
     output.table([
-        ("Agent", desk.agent),
+        ("Agent", context.agent),
         ("Provider", provider.id),
-        ("Profile store", str(desk.store.path)),
-        ("Order", ", ".join(order) or "none of its own"),
+        ("Profile store", str(context.store.path)),
+        ("Order", ", ".join(order) or "not set"),
         *([("Configured", f"{configured}{' (not used)' if order else ''}")] if configured else []),
     ])  # fmt: skip

@@ -1,4 +1,4 @@
-"""`equabot config check`: whether a broker would accept its configuration, without starting one."""
+"""`equabot config check`: reports whether a broker would accept its configuration. It starts no broker."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -34,8 +34,8 @@ def add_parser(subparsers: Any, **described: str) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Prints a summary, or every fault on a line of its own to standard error, where warnings go as well. As JSON all of it is
-    on standard output."""
+    """Prints a summary, or each fault on its own line on standard error. Warnings also go there. With `--json`, all output
+    goes to standard output."""
     from equabot_broker.config.load import load  # noqa: PLC0415
     from equabot_broker.schema.faults import ConfigurationFaults  # noqa: PLC0415
 
@@ -52,7 +52,7 @@ def run(args: Namespace) -> int:
     if args.json:
         output.report(_document(config, [], [plain(warning) for warning in warnings], file=str(config.file or "")))
         return Exit.DONE
-    output.say(f"{config.file}: sound" if config.file else "no configuration file: every default applies")
+    output.say(f"{config.file}: valid" if config.file else "no configuration file: the defaults apply")
     output.table(_summary(config), indent=2)
     for warning in warnings:
         remedy = f": {warning.remedy}" if warning.remedy else ""
@@ -63,7 +63,7 @@ def run(args: Namespace) -> int:
 def _document(
     config: "Config | None", faults: list[dict[str, Any]], warnings: list[dict[str, str]], *, file: str
 ) -> dict[str, Any]:
-    """The answer for programs; `effective` is null for a configuration that is refused."""
+    """The JSON document. `effective` is null if the configuration is refused."""
     return {
         "valid": config is not None,
         "file": file or None,
@@ -98,7 +98,7 @@ def _summary(config: "Config") -> list[tuple[str, str]]:
 
 
 def _around(config: "Config") -> Iterator[Finding]:
-    """What in this environment would hurt a broker with this configuration."""
+    """Problems in the environment of this process that a broker with this configuration would have."""
     from equabot_broker.cli.doctor_surroundings import surroundings  # noqa: PLC0415
 
     for found in surroundings(config):
@@ -106,7 +106,7 @@ def _around(config: "Config") -> Iterator[Finding]:
 
 
 def _warnings(config: "Config") -> Iterator[Finding]:
-    """Providers that have an address and that the gateway does not serve, because they have no list of requests."""
+    """Warnings for providers that have a base URL but no list of allowed requests, so that the gateway does not serve them."""
     for provider in config.catalog.providers.values():
         if provider.base_url and provider.gateway_fault:
             message, subject = f"has raw leases only: {provider.gateway_fault}", f"provider {provider.id!r}"

@@ -1,4 +1,4 @@
-"""How a command finds a broker, and what its refusals become."""
+"""How a command connects to a broker, and how it reports the broker's refusals."""
 
 import os
 from argparse import Namespace
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from equabot_broker.cli.absence import absence, closed_to
+from equabot_broker.cli.absence import absence, access_denied
 from equabot_broker.cli.arguments import configuration
 from equabot_broker.cli.exits import Exit, Failure
 from equabot_broker.cli.output import complain
@@ -22,7 +22,7 @@ _TIMEOUT = 10.0
 
 @contextmanager
 def broker(args: Namespace) -> Iterator["Broker"]:
-    """The broker as the agent that the arguments name. Errors of the client that are raised inside become Failures."""
+    """Connects as the agent that the arguments name. Errors of the client library that are raised inside become Failures."""
     from equabot_client import connect  # noqa: PLC0415
 
     with refusals(args), connect(_agent_address(args), agent=args.agent or "main", timeout=_TIMEOUT) as connected:
@@ -31,7 +31,7 @@ def broker(args: Namespace) -> Iterator["Broker"]:
 
 @contextmanager
 def admin(args: Namespace) -> Iterator["Admin"]:
-    """The broker as its operator. Errors as with `broker`."""
+    """Connects to the admin socket. Errors become Failures, as with `broker`."""
     from equabot_client.admin import connect  # noqa: PLC0415
 
     with refusals(args), connect(_admin_address(args), timeout=_TIMEOUT) as connected:
@@ -40,21 +40,21 @@ def admin(args: Namespace) -> Iterator["Admin"]:
 
 @contextmanager
 def refusals(args: Namespace) -> Iterator[None]:
-    """What the client library raises inside, as Failures: 3 when no broker answers, 64 for an agent that is not configured,
-    1 for what the broker refuses."""
+    """Turns errors of the client library that are raised inside into Failures. The code is 3 if no broker answers, 64 for an
+    agent that is not configured, and 1 for a refusal of the broker."""
     from equabot_client.errors import BrokerUnavailable, EquabotError  # noqa: PLC0415
 
     try:
         yield
-    except BrokerUnavailable as away:
-        address = away.metadata.get("address", "")
-        failure = Failure(away.message, code=Exit.NO_BROKER)
+    except BrokerUnavailable as unavailable:
+        address = unavailable.metadata.get("address", "")
+        failure = Failure(unavailable.message, code=Exit.NO_BROKER)
         if address:
-            failure = absence(address, args, remedy=away.metadata.get("remedy", ""))
+            failure = absence(address, args, remedy=unavailable.metadata.get("remedy", ""))
     except EquabotError as refused:
         failure = Failure(f"{refused.reason}: {refused.message}")
-    except ValueError as misnamed:  # an address that is none
-        failure = Failure(str(misnamed), code=Exit.USAGE)
+    except ValueError as invalid:  # the address is not valid
+        failure = Failure(str(invalid), code=Exit.USAGE)
     else:
         return
     raise failure
@@ -62,26 +62,27 @@ def refusals(args: Namespace) -> Iterator[None]:
 
 @contextmanager
 def optional() -> Iterator[None]:
-    """Ends quietly where no broker answers inside, and with a complaint where it may be another user's."""
+    """Suppresses the error that no broker answers inside. Prints a warning if the broker may belong to another user."""
     from equabot_client.errors import BrokerNotTrusted, BrokerUnavailable  # noqa: PLC0415
 
     try:
         yield
-    except BrokerUnavailable as away:
-        address = away.metadata.get("address", "")
-        if address.startswith("unix:") and (closed := closed_to(Path(address.removeprefix("unix:")))):
-            complain(f"{closed}. This command goes on without it")
+    except BrokerUnavailable as unavailable:
+        address = unavailable.metadata.get("address", "")
+        if address.startswith("unix:") and (denied := access_denied(Path(address.removeprefix("unix:")))):
+            complain(f"{denied}. The command continues without it")
     except BrokerNotTrusted as refused:
-        complain(f"{refused.message}. This command does not use it")
+        complain(f"{refused.message}. The command continues without it")
 
 
 def addressed(args: Namespace) -> bool:
-    """Whether the environment says which socket to use, and no argument says otherwise."""
+    """Whether the environment names the socket, and no argument overrides it."""
     return args.agent is None and args.run_dir is None and bool(environment().get("EQUABOT_BROKER_ADDRESS"))
 
 
 def _agent_address(args: Namespace) -> str | None:
-    """None leaves it to the client library, which knows the environment and the usual places, but no configuration."""
+    """The agent's socket, or None to let the client library find it: it knows the environment and the defaults, but no
+    configuration."""
     if addressed(args) or not configured(args):
         return None
     config = configuration(args)
@@ -97,17 +98,17 @@ def _admin_address(args: Namespace) -> str | None:
 
 
 def configured(args: Namespace) -> bool:
-    """Whether it takes a configuration to tell where the sockets are. Reading it costs `equabot key` time."""
+    """Whether the sockets' paths depend on the configuration. `equabot key` avoids reading it, because that takes time."""
     known = environment()
     if args.run_dir or args.config or known.get("EQUABOT_CONFIG"):
         return True
     if args.agent is not None and known.get("EQUABOT_BROKER_ADDRESS"):
-        return True  # the client library would take the address
+        return True  # the client library would use that address
     home = os.path.expanduser(known.get("EQUABOT_HOME") or "~/.equabot")  # noqa: PTH111  (raises nothing for an unknown user)
     try:
         Path(home[1:] if home.startswith("~/") else home, "equabot.yaml").stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
-        return True  # reading it says what is wrong
+        return True  # Reading it reports the fault.
     return True

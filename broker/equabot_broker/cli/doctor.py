@@ -1,4 +1,4 @@
-"""`equabot doctor`: everything that is wrong, with the command that fixes it; `--fix` runs those that are safe."""
+"""`equabot doctor`: reports every problem with the command that fixes it. `--fix` applies the fixes that are safe."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from equabot_broker.config.model import Config
 
 _STYLES = {Severity.ERROR: Style.BAD, Severity.WARNING: Style.WARN, Severity.INFO: Style.FAINT}
-_GRAVEST_FIRST = list(_STYLES)
+_MOST_SEVERE_FIRST = list(_STYLES)
 
 
 def add_parser(subparsers: Any, **described: str) -> None:
@@ -51,35 +51,35 @@ def add_parser(subparsers: Any, **described: str) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Prints the findings, the gravest first, after mending what `--fix` may."""
+    """Prints the findings, the most severe first. With `--fix`, it applies the safe fixes before."""
     from equabot_broker.config.load import load  # noqa: PLC0415
     from equabot_broker.schema.faults import ConfigurationFaults  # noqa: PLC0415
 
     try:
         config = load(config_path=args.config, run_dir=args.run_dir, environ=environment())
     except ConfigurationFaults as refused:
-        told = [problem(Severity.ERROR, fault.where, ": ".join(filter(None, (fault.path, fault.message))))
+        distinct = [problem(Severity.ERROR, fault.where, ": ".join(filter(None, (fault.path, fault.message))))
                   for fault in refused.faults]  # fmt: skip
-        return _tell(told, _Done(), as_json=args.json)
+        return _print_findings(distinct, _Done(), as_json=args.json)
     done = _Done(silent=args.json)
     if args.accept_restored:
         _accept(config, done)
     problems = list(_examine(args, config))
-    if args.fix and _mend(problems, done):
+    if args.fix and _fix(problems, done):
         problems = list(_examine(args, config))
-    return _tell(problems, done, as_json=args.json)
+    return _print_findings(problems, done, as_json=args.json)
 
 
 @dataclass(slots=True)
 class _Done:
-    """What `--fix` and `--accept-restored` did and could not do. Without `--json` each step is reported at once."""
+    """What `--fix` and `--accept-restored` did and could not do. Without `--json` each step is printed at once."""
 
     silent: bool = False
     fixed: list[str] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
 
     def fix(self, what: str, *, word: str = "fixed") -> None:
-        """Takes note of a deed, once."""
+        """Records a completed step, once."""
         if what in self.fixed:
             return
         self.fixed.append(what)
@@ -87,7 +87,7 @@ class _Done:
             output.say(f"{word}: {what}")
 
     def fail(self, subject: str, why: str) -> None:
-        """Takes note of what could not be fixed."""
+        """Records a step that failed."""
         self.failed.append({"subject": subject, "message": why})
         output.complain(f"{subject} could not be fixed: {why}")
 
@@ -107,18 +107,18 @@ def _examine(args: Namespace, config: "Config") -> Iterator[Problem]:
 
 
 def _accept(config: "Config", done: _Done) -> None:
-    """Says which stores were accepted. What cannot be, the examination reports."""
+    """Accepts restored stores, and prints which. The examination reports the ones that cannot be accepted."""
     from equabot_broker.cli.doctor_stores import kept_agents  # noqa: PLC0415
 
     for agent in kept_agents(config):
         store = CommandContext(config, agent).store
         with suppress(Failure), faults():
             if config.seal_key_file is not None and store.accept():
-                done.fix(f"{store.path} as it is now; every other copy of it is refused", word="accepted")
+                done.fix(f"{store.path} with its present content; every other copy of it is refused", word="accepted")
 
 
-def _mend(problems: Sequence[Problem], done: _Done) -> bool:
-    """Fixes what can be fixed, and reports it. Returns whether anything was."""
+def _fix(problems: Sequence[Problem], done: _Done) -> bool:
+    """Applies the safe fixes and prints each. Returns whether anything was fixed."""
     before = len(done.fixed)
     for found in problems:
         if found.fix is None:
@@ -131,9 +131,9 @@ def _mend(problems: Sequence[Problem], done: _Done) -> bool:
     return len(done.fixed) > before
 
 
-def _tell(problems: Sequence[Problem], done: _Done, *, as_json: bool) -> int:
+def _print_findings(problems: Sequence[Problem], done: _Done, *, as_json: bool) -> int:
     found = _once([problem.finding for problem in problems])
-    counts = {severity: sum(finding.severity is severity for finding in found) for severity in _GRAVEST_FIRST}
+    counts = {severity: sum(finding.severity is severity for finding in found) for severity in _MOST_SEVERE_FIRST}
     code = Exit.FAILED if counts[Severity.ERROR] else Exit.DONE
     if as_json:
         fixable = {(problem.finding.subject, problem.finding.remedy) for problem in problems if problem.fix is not None}
@@ -151,21 +151,21 @@ def _tell(problems: Sequence[Problem], done: _Done, *, as_json: bool) -> int:
         ],
         header=("", "what", "is", "do"),
     )
-    output.say(", ".join(_counted(severity, count) for severity, count in counts.items() if count) or "nothing is wrong")
+    output.say(", ".join(_counted(severity, count) for severity, count in counts.items() if count) or "no problems found")
     return code
 
 
 def _once(found: Sequence[Finding]) -> list[Finding]:
-    """The findings, the gravest first. A source tells of its files again what was found out about them before."""
-    told: list[Finding] = []
+    """The findings without repetitions, the most severe first. Sources repeat what the examination of the files has found."""
+    distinct: list[Finding] = []
     for finding in found:
         message = finding.message.removeprefix(finding.subject).lstrip(": ")
-        if not any(finding.subject == known.subject and message.startswith(known.message) for known in told):
-            told.append(replace(finding, message=message))
-    return sorted(told, key=lambda finding: _GRAVEST_FIRST.index(finding.severity))
+        if not any(finding.subject == known.subject and message.startswith(known.message) for known in distinct):
+            distinct.append(replace(finding, message=message))
+    return sorted(distinct, key=lambda finding: _MOST_SEVERE_FIRST.index(finding.severity))
 
 
 def _counted(severity: Severity, count: int) -> str:
     if severity is Severity.INFO:
-        return f"{count} to know"
+        return f"{count} info"
     return f"{count} {severity.value}{'s' if count > 1 else ''}"

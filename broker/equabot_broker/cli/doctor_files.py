@@ -1,4 +1,5 @@
-"""What is in files that should not be there, or should be somewhere else."""
+"""Problems with the contents of files: settings of an older format, and credentials in a place that the broker does not
+read."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,14 +22,14 @@ _SIZE_MAX: Final = 1 << 20
 
 
 def files(config: "Config", here: Path) -> Iterator[Problem]:
-    """What is wrong with their contents. `here` is the working directory."""
+    """The problems. `here` is the working directory."""
     dotenvs = [Path(spec.options["path"]) for spec in config.sources if spec.kind == "dotenv"]
     yield from _migration(config)
     yield from _working_directory(config, here, dotenvs)
 
 
 def _migration(config: "Config") -> Iterator[Problem]:
-    """What the seed's system once wrote otherwise, which is read as it is meant now."""
+    """A setting that OpenClaw once wrote in another form. The broker reads it with its present meaning."""
     if config.file is None:
         return
     file = config.file
@@ -41,7 +42,7 @@ def _migration(config: "Config") -> Iterator[Problem]:
         except Unwritable as unwritable:
             message = str(unwritable)
         else:
-            return f"{file} says mode: oauth for {CLAUDE} now; {file.name}.before-migration is as it was"
+            return f"{file} now has mode: oauth for {CLAUDE}; {file.name}.before-migration keeps the old content"
         raise Failure(message)
 
     try:
@@ -50,12 +51,13 @@ def _migration(config: "Config") -> Iterator[Problem]:
     except (ValueRefused, FileNotFoundError, Unreadable, ValueError):
         old = True
     if old:
-        message = f"has mode: token for {CLAUDE}, which is read as oauth: a login there may be either"
+        message = f"has mode: token for {CLAUDE}, which the broker reads as oauth, because OpenClaw wrote it for both kinds"
         yield problem(Severity.INFO, file, message, FIX, fix=migrate)
 
 
 def _working_directory(config: "Config", here: Path, dotenvs: list[Path]) -> Iterator[Problem]:
-    """A repository must not choose an agent's key; whoever put one there wonders why it is not used."""
+    """Reports credentials in a .env of the working directory: they are not read, because a repository must not choose an
+    agent's key."""
     found = here / ".env"
     try:
         if any(found.samefile(dotenv) for dotenv in dotenvs if dotenv.exists()):
@@ -66,6 +68,6 @@ def _working_directory(config: "Config", here: Path, dotenvs: list[Path]) -> Ite
     names = [line.name for line in lines if line.name and config.rules.wants(line.name, kind="dotenv")]
     if names:
         shown = ", ".join(map(masked, names[:5]))
-        message = f"is not read, because a working directory may not choose credentials; in it: {shown}"
+        message = f"is not read, because a working directory may not choose credentials; it contains: {shown}"
         where = dotenvs[0] if dotenvs else config.home / ".env"
         yield problem(Severity.WARNING, found, message, f"move it to {where}, if it is yours")

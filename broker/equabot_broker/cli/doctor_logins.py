@@ -1,14 +1,14 @@
-"""The credentials themselves: what is missing, ends, was refused or has to be refreshed; what hides what; and the broker."""
+"""Problems with credentials (missing, expiring, refused, hidden, due for a refresh), and what the running broker reports."""
 
 from argparse import Namespace
 from asyncio import run as run_async
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from equabot_broker.cli.absence import closed_to
+from equabot_broker.cli.absence import access_denied
 from equabot_broker.cli.exits import Failure
 from equabot_broker.cli.problems import FIX, Problem, problem
-from equabot_broker.cli.status_reading import everyone
+from equabot_broker.cli.status_reading import read_all
 from equabot_broker.cli.status_report import StatusReport
 from equabot_broker.cli.storing import faults
 from equabot_broker.cli.surroundings import now
@@ -31,27 +31,27 @@ _BAD: Final = (State.EXPIRED, State.REJECTED, State.REAUTH_REQUIRED, State.INVAL
 
 
 def logins(args: Namespace, config: "Config") -> Iterator[Problem]:
-    """What is wrong with them."""
-    here, reports, findings = everyone(args, config)
+    """The problems with the credentials of every agent."""
+    here, reports, findings = read_all(args, config)
     running = any(report.broker for report in reports)
     if not running:
-        message, _, do = closed_to(config.listen.admin or config.run_dir / "admin" / "broker.sock").partition(": ")
-        message = message or "no broker answers: doctor read the sources without it"
+        message, _, do = access_denied(config.listen.admin or config.run_dir / "admin" / "broker.sock").partition(": ")
+        message = message or "no broker answers: doctor read the sources itself"
         yield problem(Severity.INFO, config.run_dir, message, do or "equabot serve")
         yield from (Problem(found) for found in of_suspensions(here.suspensions))
     yield from _sources(here, findings)
     yield from _brokers(findings, here, reports)
-    yield from _ends(here)
+    yield from _unapplied_ends(here)
     due = {} if running else dict(_due(config, here))
-    told: set[tuple[str, str]] = set()
+    reported: set[tuple[str, str]] = set()
     for report in reports:
         yield from _missing(report)
         for profile in report.profiles:
             held = here.material.held.get((report.agent, profile.id))
             owner = report.agent if held is not None and report.agent != MAIN else ""
-            if (owner, profile.id) in told:
+            if (owner, profile.id) in reported:
                 continue
-            told.add((owner, profile.id))
+            reported.add((owner, profile.id))
             if (owner, profile.id) in due:
                 yield due.pop((owner, profile.id))
             else:
@@ -61,9 +61,9 @@ def logins(args: Namespace, config: "Config") -> Iterator[Problem]:
 
 
 def _missing(report: StatusReport) -> Iterator[Problem]:
-    if not report.in_use():
+    if not report.in_use:
         if report.agent == MAIN:
-            yield problem(Severity.ERROR, "credentials", "there are none", how_to_add(None, report.config.places))
+            yield problem(Severity.ERROR, "credentials", "there is no credential", how_to_add(None, report.config.places))
         return
     for provider in report.unserved():
         subject = provider if report.agent == MAIN else f"{provider} (agent {report.agent})"
@@ -72,12 +72,12 @@ def _missing(report: StatusReport) -> Iterator[Problem]:
             yield problem(Severity.ERROR, subject, "is in use, and has no credential", how)
         elif all(profile.state in (State.OK, State.EXPIRING, State.MISSING) for profile in report.of(provider)):
             why = "; ".join(f"{profile.id}: {profile.reason}" for profile in report.of(provider)[:5])
-            message = f"is in use, and no credential of it can be granted ({why})"
+            message = f"is in use, and none of its credentials can be granted ({why})"
             yield problem(Severity.ERROR, subject, message, _way_back(report, provider))
 
 
 def _way_back(report: StatusReport, provider: str) -> str:
-    """What makes one of the credentials that are there grantable; empty where each one's reason says it."""
+    """The command that makes an existing credential grantable; empty if each credential's reason names its own remedy."""
     if any(profile.reason == UNORDERED for profile in report.of(provider)):
         return _forget_order(report, provider)
     return ""
@@ -90,7 +90,7 @@ def _forget_order(report: StatusReport, provider: str) -> str:
 
 def _profile(report: StatusReport, profile: ProfileStatus, owner: str) -> Iterator[Problem]:
     subject = f"{profile.id} (agent {owner})" if owner else profile.id
-    used = profile.provider in report.in_use()
+    used = profile.provider in report.in_use
     state = State(profile.state)
     if state in _BAD:
         severity = Severity.ERROR if used else Severity.WARNING
@@ -102,10 +102,10 @@ def _profile(report: StatusReport, profile: ProfileStatus, owner: str) -> Iterat
     elif state is State.EXPIRING:
         yield problem(Severity.WARNING, subject, profile.reason or "expiring", remedy(profile, owner))
     elif state is State.MISSING and not profile.mode:
-        message = "is named by an order, and no source holds it"
+        message = "is in an order, but no source has it"
         yield problem(Severity.WARNING, subject, message, _forget_order(report, profile.provider))
     elif state is State.MISSING:
-        do = remedy(profile, owner) if profile.mode == Mode.WIF else "bring its source back"
+        do = remedy(profile, owner) if profile.mode == Mode.WIF else "restore its source"
         alarm = used and not report.served(profile.provider)
         yield problem(Severity.ERROR if alarm else Severity.WARNING, subject, profile.reason, do)
     elif profile.disabled_until > report.now or profile.cooldown_until > report.now:
@@ -113,12 +113,12 @@ def _profile(report: StatusReport, profile: ProfileStatus, owner: str) -> Iterat
 
 
 def remedy(profile: ProfileStatus, owner: str) -> str:
-    """What brings a new credential for the profile to where it is kept; and what takes a wrong rejection back."""
+    """How to replace the profile's credential where it is kept, and how to clear a wrong rejection."""
     return how_to_recover(profile.id, state=profile.state, mode=profile.mode, source=profile.source, agent=owner)
 
 
 def _sources(here: "Survey", findings: "Sequence[Finding]") -> Iterator[Problem]:
-    """What is wrong with them; since when, a running broker knows."""
+    """The findings of the sources read here. A running broker also knows since when."""
     for source in here.sources:
         for fault in source.faults():
             whole = fault.where == source.name
@@ -128,7 +128,7 @@ def _sources(here: "Survey", findings: "Sequence[Finding]") -> Iterator[Problem]
             yield problem(Severity.INFO, note.where, note.message)
 
 
-def _ends(here: "Survey") -> Iterator[Problem]:
+def _unapplied_ends(here: "Survey") -> Iterator[Problem]:
     """Ends that are not applied, because they were set for other values."""
     for (agent, profile_id), held in here.material.held.items():
         if held.profile.doubt:
@@ -140,8 +140,8 @@ def _same(found: "Finding", fault: SourceFault) -> bool:
 
 
 def _brokers(findings: "Sequence[Finding]", here: "Survey", reports: Sequence[StatusReport]) -> Iterator[Problem]:
-    """What the running broker finds: of its own (state, audit log, callers), of sources where they look different to it, and of
-    profiles what neither the reports nor the sources here say. A source that is slow may not have been read here."""
+    """The running broker's findings that nothing here repeats: on its state, audit log and callers, on sources whose state
+    differs there, and on profiles. A slow source may not have been read here."""
     wrong = [fault for source in here.sources for fault in (*source.faults(), *source.notes())]
     sources = {fault.where for fault in wrong} | {one.name for one in here.sources}
     unserved = {provider for report in reports for provider in report.unserved()}
@@ -154,7 +154,7 @@ def _brokers(findings: "Sequence[Finding]", here: "Survey", reports: Sequence[St
         if found.subject in unserved or (found.subject in profiles and (reported or found.message in seen)):
             continue
         if not any(_same(found, fault) for fault in wrong):
-            subject = f"{found.subject} (the broker's)" if found.subject in sources else found.subject
+            subject = f"{found.subject} (reported by the broker)" if found.subject in sources else found.subject
             yield problem(Severity(found.severity), subject, found.message, found.remedy)
 
 
@@ -170,23 +170,24 @@ def _left_over(config: "Config", here: "Survey") -> Iterator[Problem]:
 
         with faults():
             gone = forget_copies(config)
-        return f"{', '.join(gone) or 'no copy'} is removed from the store of {MAIN}"
+        return f"removed {', '.join(gone) or 'no copy'} from the store of {MAIN}"
 
     for copy in here.material.left_over:
-        message = f"is a copy of a login that is gone ({copy.copied_from}), so it is not used ({copy.origin})"
+        message = f"is a copy of a login that no longer exists ({copy.copied_from}), so it is not used ({copy.origin})"
         yield problem(Severity.INFO, copy.id, message, FIX if " " in copy.copied_from else "remove it from the store",
                       fix=forget if " " in copy.copied_from else None)  # fmt: skip
 
 
 def _due(config: "Config", here: "Survey") -> Iterator[tuple[tuple[str, str], Problem]]:
-    """Logins that a running broker would refresh now, by agent ("" everybody's) and id."""
+    """Logins that a running broker would refresh now, by owner and profile id. The owner is empty for a login of all
+    agents."""
     for (agent, profile_id), held in here.material.held.items():
         profile = held.profile
         if profile.refresh is None or profile.expires_at is None or profile.reauth:
             continue
         if now() >= refresh_at(issued_at=profile.issued_at, expires_at=profile.expires_at, chance=0.0):
             over = profile.expires_at <= now()
-            message = "its access token has expired; it is refreshed on use" if over else "its time to be refreshed has come"
+            message = "its access token has expired; it is refreshed on use" if over else "it is due for a refresh"
             severity = Severity.WARNING if over else Severity.INFO
             yield (agent, profile_id), problem(severity, profile_id, message, FIX, fix=_refresh(config, agent, profile))
 
@@ -196,9 +197,9 @@ def _refresh(config: "Config", agent: str, profile: Profile) -> Callable[[], str
         from equabot_broker.bootstrap.stores import refresh_login  # noqa: PLC0415
 
         with faults():
-            failure, told = run_async(refresh_login(config, agent, profile))
+            failure, reported = run_async(refresh_login(config, agent, profile))
         if failure:
-            raise Failure(told)
-        return f"{profile.id}: {told}"
+            raise Failure(reported)
+        return f"{profile.id}: {reported}"
 
     return refresh

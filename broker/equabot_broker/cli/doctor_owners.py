@@ -1,4 +1,4 @@
-"""Who else can read or change what the broker relies on: keys, stores, logins, records, and the directories they are in."""
+"""Who else can read or change the files of the broker (keys, stores, logins, records) and the directories that hold them."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ _CONTAINER_VARIABLES = ("KUBERNETES_SERVICE_HOST", "container")
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A file and what it is to the broker. `required`: a broker does not start while others can even read it."""
+    """A file and its role. `required`: the broker does not start if other users can read it."""
 
     path: Path
     what: str
@@ -31,7 +31,7 @@ class _Kept:
 
 
 def owners(config: "Config") -> Iterator[Problem]:
-    """What others can do that they should not."""
+    """Access by other users that they should not have."""
     kept = list(_files(config))
     for one in kept:
         yield from _file(one)
@@ -46,7 +46,7 @@ def owners(config: "Config") -> Iterator[Problem]:
 def _files(config: "Config") -> Iterator[_Kept]:
     if config.seal_key_file is not None:
         yield _Kept(config.seal_key_file, "seals the profile stores", required=True)
-        yield _Kept(config.home / "seals.json", "holds the number of each store's newest write", secret=False)
+        yield _Kept(config.home / "seals.json", "has the number of each store's newest write", secret=False)
     if config.remote is not None:
         yield _Kept(config.remote.key, "is the key of the broker's certificate")
         accounts = config.remote.service_accounts
@@ -58,7 +58,7 @@ def _files(config: "Config") -> Iterator[_Kept]:
         elif spec.kind == "kubernetes" and "kubeconfig" in spec.options:
             yield _Kept(Path(spec.options["kubeconfig"]), "holds the credentials of a cluster")
     if config.file is not None:
-        what = "has an env section, which may hold credentials," if config.env else "says what agents may have"
+        what = "has an env section, which may hold credentials," if config.env else "sets what each agent may use"
         yield _Kept(config.file, what, secret=bool(config.env))
     for store in sorted((config.home / "agents").glob("*/agent/auth-profiles.json")):
         yield _Kept(store, "holds credentials")
@@ -69,17 +69,17 @@ def _files(config: "Config") -> Iterator[_Kept]:
 
 
 def _mounted(config: "Config") -> Iterator[Path]:
-    """Directories of credentials; each directory in one is a unit of its own."""
+    """The directories of a mounted source: each directory in it is a unit."""
     for spec in config.sources:
         if spec.kind == "mounted":
             directory = Path(spec.options["path"])
             yield directory
-            with suppress(OSError):  # which its source reports
+            with suppress(OSError):  # its source reports that
                 yield from sorted(one for one in directory.iterdir() if one.is_dir())
 
 
 def _file(kept: _Kept) -> Iterator[Problem]:
-    # A broker may be another user's than doctor's; the key alone is looked at as the broker looks at it.
+    # The broker can run as another user than doctor. Only the seal key is checked with the broker's own rule.
     doubt = file_doubt(kept.path, secret=kept.secret, anyones=not kept.required)
     severity = Severity.ERROR if doubt is not None and (doubt.changeable or kept.required) else Severity.WARNING
     doubt = doubt or file_doubt(kept.path, secret=kept.secret, anyones=True, strict=True)
@@ -98,7 +98,7 @@ def _chmod(path: Path, mode: int | None) -> Callable[[], str] | None:
 
     def close() -> str:
         path.chmod(mode)
-        return f"{path} is {mode:o} now"
+        return f"{path} now has mode {mode:o}"
 
     return close
 
@@ -111,12 +111,12 @@ def _run_dir(run_dir: Path) -> Iterator[Problem]:
     owner = run_dir.stat().st_uid
     if owner not in (0, os.geteuid()) or not os.access(run_dir, os.W_OK | os.X_OK):
         message = f"belongs to user {owner}: a broker of this user ({os.geteuid()}) cannot start there"
-        yield problem(Severity.INFO, run_dir, message, "run as the broker's user, or choose another with --run-dir")
+        yield problem(Severity.INFO, run_dir, message, "run as the broker's user, or choose another directory with --run-dir")
 
 
 def _shared_users(config: "Config") -> Iterator[Problem]:
-    """Agents that are to hold no key and run as the user who can read them all. Not from a container, which shows no users of
-    other containers, and whose volumes are theirs by mount."""
+    """Agents without a right to keys that run as the user who can read them all. Not checked in a container: it does not show
+    users of other containers, whose volumes are separate mounts."""
     if in_container() or any(name in environment() for name in _CONTAINER_VARIABLES):
         return
     for agent, policy in config.policies.agents.items():
@@ -127,8 +127,8 @@ def _shared_users(config: "Config") -> Iterator[Problem]:
         found = closest.stat()
         if not others_in(found.st_gid):
             message = (
-                f"may have brokered leases alone, and only programs of the broker's own user ({found.st_uid}) reach its socket:"
-                " they can read the keys in the stores, in .env and through the admin socket"
+                f"may have brokered leases only, but just programs of the broker's own user ({found.st_uid}) reach its"
+                " socket: they can read the keys in the stores, in .env and through the admin socket"
             )
             remedy = f"run the broker as another user and put the agent's user into the group of {directory}, or use containers"
             yield problem(Severity.WARNING, f"agent {agent}", message, remedy)

@@ -1,4 +1,4 @@
-"""The profile stores of every agent: whether they can be read, who else can, and what a crash left in them."""
+"""Problems with the profile stores of all agents: unreadable, open to other users, or left incomplete by a crash."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,19 +23,19 @@ _OPEN = 0o077
 
 
 def stores(config: "Config") -> Iterator[Problem]:
-    """What is wrong with them."""
+    """The problems of each store."""
     yield from _older_files(config)
     for agent in kept_agents(config):
-        desk = CommandContext(config, agent)
+        context = CommandContext(config, agent)
         try:
-            yield from _store(desk)
+            yield from _store(context)
         except Failure as failure:
             path = config.home / "agents" / agent / "agent" / "auth-profiles.json"
             yield problem(Severity.ERROR, path, failure.message)
 
 
 def _older_files(config: "Config") -> Iterator[Problem]:
-    """Credentials that older versions of the seed's system keep elsewhere. A broker moves them when it starts."""
+    """Credentials in places that older versions of OpenClaw used. A broker moves them when it starts."""
     from equabot_broker.storage import migrations  # noqa: PLC0415
 
     def move() -> str:
@@ -51,18 +51,18 @@ def _older_files(config: "Config") -> Iterator[Problem]:
         message = "holds credentials of an older version, which belong in the profile store"
         yield problem(Severity.WARNING, file, message, FIX, fix=None if number else move)
     for file in migrations.backups(config.home):
-        message = "holds credentials as they were before a migration"
-        yield problem(Severity.INFO, file, message, f"rm {file}, once nobody misses anything")
+        message = "holds credentials from before a migration"
+        yield problem(Severity.INFO, file, message, f"rm {file}, once the migrated credentials work")
 
 
 def kept_agents(config: "Config") -> list[str]:
-    """The agents that have a store, or may have one."""
+    """The agents that have a store or are configured."""
     kept = sorted(path.parent.parent.name for path in (config.home / "agents").glob("*/agent/auth-profiles.json"))
     return list(dict.fromkeys((*kept, *config.policies.agents)))
 
 
-def _store(desk: CommandContext) -> Iterator[Problem]:
-    store = desk.store
+def _store(context: CommandContext) -> Iterator[Problem]:
+    store = context.store
     if not store.path.is_symlink() and not store.path.exists():
         return
     with faults():
@@ -70,51 +70,53 @@ def _store(desk: CommandContext) -> Iterator[Problem]:
     for doubt in doubts:
         what, _, do = doubt.partition(": ")
         subject = store.path if doubt.startswith(f"{store.path} ") else store.path.parent
-        yield problem(Severity.WARNING, subject, what, do, fix=lambda: _kept_well(store))
-    if desk.config.seal_key_file is None and document.entries:
-        message = "keeps its credentials in plain text, for its owner to read"
-        yield problem(Severity.INFO, store.path, message, "seal: {key_file: …} in the configuration, where that is not enough")
+        yield problem(Severity.WARNING, subject, what, do, fix=lambda: _restrict(store))
+    if context.config.seal_key_file is None and document.entries:
+        message = "keeps its credentials in plain text that only its owner can read"
+        yield problem(Severity.INFO, store.path, message, "seal: {key_file: …} in the configuration, if that is not enough")
     lock = store.stale_lock()
     if lock is not None:
-        yield problem(Severity.WARNING, lock, "is the lock of a process that is dead", FIX, fix=lambda: _unlocked(store, lock))
-    if desk.agent not in (MAIN, *desk.config.policies.agents):
         yield problem(
-            Severity.INFO, store.path, f"is the store of agent {desk.agent}, which is not configured", "add it to agents"
+            Severity.WARNING, lock, "is the lock of a process that no longer runs", FIX, fix=lambda: _unlock(store, lock)
         )
-    yield from _intents(desk, document)
+    if context.agent not in (MAIN, *context.config.policies.agents):
+        yield problem(
+            Severity.INFO, store.path, f"is the store of agent {context.agent}, which is not configured", "add it to agents"
+        )
+    yield from _intents(context, document)
 
 
-def _kept_well(store: "AuthProfiles") -> str:
+def _restrict(store: "AuthProfiles") -> str:
     with faults():
         store.edit(lambda document: document)
     folder = store.path.parent
     if folder.stat().st_mode & _OPEN:
         folder.chmod(0o700)
-    return f"{store.path} is as it should be"
+    return f"{store.path} has safe permissions"
 
 
-def _unlocked(store: "AuthProfiles", lock: Path) -> str:
+def _unlock(store: "AuthProfiles", lock: Path) -> str:
     with faults(), store.locked():
         pass
-    return f"{lock} is gone"
+    return f"removed {lock}"
 
 
-def _intents(desk: CommandContext, document: AuthDocument) -> Iterator[Problem]:
-    """Refreshes that nobody lived to finish: their refresh tokens may be spent, and are never sent again."""
-    if not any(_broken_off(entry) for entry in document.entries.values()):
+def _intents(context: CommandContext, document: AuthDocument) -> Iterator[Problem]:
+    """Refreshes that a crash interrupted: the refresh token may be used up, and is never sent again (ADR 7)."""
+    if not any(_interrupted(entry) for entry in document.entries.values()):
         return
     with faults():
-        if desk.store.is_locked():  # it is being refreshed now
+        if context.store.is_locked():  # a refresh is in progress
             return
-        document = desk.store.read()
-    for profile_id, written in entry_ids(document, desk.config.catalog).items():
-        if _broken_off(document.entries[written]):
-            message = "a refresh was broken off, so that its refresh token may be spent; until its access token ends it serves"
-            agent = "" if desk.agent == MAIN else desk.agent
+        document = context.store.read()
+    for profile_id, written in entry_ids(document, context.config.catalog).items():
+        if _interrupted(document.entries[written]):
+            message = "a refresh was interrupted, so its refresh token may be used up; its access token works until it expires"
+            agent = "" if context.agent == MAIN else context.agent
             yield problem(Severity.ERROR, _named(profile_id, agent), message, login_command(profile_id, agent))
 
 
-def _broken_off(entry: object) -> bool:
+def _interrupted(entry: object) -> bool:
     return isinstance(entry, dict) and pending(entry) is Pending.SENT
 
 

@@ -1,5 +1,5 @@
-"""What is around a broker and would hurt it later: variables, directories that it cannot reach, a key that is none, a gateway
-that is not there."""
+"""Problems in the environment of a broker: variables, directories without access, a seal key that is not valid, a missing
+gateway."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def surroundings(config: "Config") -> Iterator[Problem]:
-    """What is wrong there, as far as this process sees it: a broker of another user has other variables and rights."""
+    """The problems that this process can see. A broker of another user has other variables and permissions."""
     yield from variables()
     yield from unreachable(config)
     yield from _seal_key(config)
@@ -27,7 +27,7 @@ def surroundings(config: "Config") -> Iterator[Problem]:
 
 
 def variables() -> Iterator[Problem]:
-    """What keeps logins from being refreshed and credentials from being tried: proxies and certificates."""
+    """Proxy and certificate variables that prevent refreshes and tests of credentials."""
     from equabot_broker.upstream.clients import outside_faults  # noqa: PLC0415
 
     for fault in outside_faults(environment()):
@@ -36,26 +36,26 @@ def variables() -> Iterator[Problem]:
 
 
 def unreachable(config: "Config") -> Iterator[Problem]:
-    """Paths that this user cannot get to: what is there counts as absent, or as a fault of its source."""
+    """Paths that this user cannot reach. The broker treats what is there as absent, or reports a fault of the source."""
     paths = [config.home, config.run_dir, *(Path(spec.options["path"]) for spec in config.sources if "path" in spec.options)]
-    told: set[Path] = set()
+    reported: set[Path] = set()
     for path in paths:
         step, number = _stopped(path)
-        if step is None or step in told:
+        if step is None or step in reported:
             continue
-        told.add(step)
+        reported.add(step)
         if number == errno.ENAMETOOLONG:
-            yield problem(Severity.ERROR, path, "has a part that is longer than a name may be", "correct the path")
+            yield problem(Severity.ERROR, path, "has a component that is too long for a file name", "correct the path")
             continue
         owner = owner_of(step)
         whose = f", which belongs to user {owner}" if owner not in (None, os.geteuid()) else ""
         message = f"cannot be reached: user {os.geteuid()} may not enter {step}{whose}"
-        do = f"chmod o+x {step}, or choose another place (EQUABOT_HOME, HOME, --run-dir, the path of the source)"
+        do = f"chmod o+x {step}, or choose another path (EQUABOT_HOME, HOME, --run-dir, the path of the source)"
         yield problem(Severity.ERROR if path in (config.home, config.run_dir) else Severity.WARNING, path, message, do)
 
 
 def _stopped(path: Path) -> tuple[Path | None, int]:
-    """The directory on the way that cannot be entered, and the error; None where the way is open."""
+    """The directory on the path that cannot be entered, with the error; None if the path can be reached."""
     for step in (*reversed(path.parents), path):
         try:
             step.stat()
@@ -73,11 +73,11 @@ def _seal_key(config: "Config") -> Iterator[Problem]:
 
 
 def _brokered_without_gateway(config: "Config") -> Iterator[Problem]:
-    """Agents that get nothing at all: a token is worth something only where a gateway runs."""
+    """Agents that can get no lease: they may have tokens only, and a token needs a gateway."""
     if config.gateway.mode is not GatewayMode.OFF:
         return
     for agent, policy in config.policies.agents.items():
         if tuple(policy.deliveries) == (Delivery.BROKERED,):
-            message = "may have only brokered leases, and gateway.mode is off: it gets a lease only from `serve --gateway`"
+            message = "may have brokered leases only, but gateway.mode is off: it gets a lease only from `serve --gateway`"
             do = "set gateway.mode to child, start with `equabot serve --gateway`, or add raw to its deliveries"
             yield problem(Severity.WARNING, f"agent {agent}", message, do)

@@ -1,4 +1,4 @@
-"""Exit codes, and the failures that end a command with one line."""
+"""Exit codes, and the failure that ends a command with one line."""
 
 from collections.abc import Mapping
 from enum import IntEnum
@@ -7,7 +7,7 @@ from typing import Final
 
 
 class Exit(IntEnum):
-    """What `equabot` exits with, where a command's own contract says nothing else."""
+    """The exit codes of `equabot`, unless a command defines others."""
 
     DONE = 0
     FAILED = 1
@@ -28,11 +28,11 @@ MEANINGS: Final[Mapping[Exit, str]] = MappingProxyType(
     }
 )
 NO_EXITS: Final[Mapping[int, str]] = MappingProxyType({})
-"""For a command that has no exit codes of its own."""
+"""The value for a command that defines no exit codes."""
 
 
 class Failure(Exception):
-    """Ends the command: the message goes to standard error, the code to the caller. Never a secret in either."""
+    """Ends the command: the message goes to standard error, and the code is the exit code. The message never has a secret."""
 
     def __init__(self, message: str, *, code: int = Exit.FAILED) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""`equabot gateway config`: what Envoy is to be run with."""
+"""`equabot gateway config`: prints the configuration of Envoy."""
 
 import json
 from argparse import ArgumentParser, Namespace
@@ -25,7 +25,7 @@ def add_parser(subparsers: Any, **described: str) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Prints it. Needs no broker."""
+    """Prints the configuration. Needs no broker."""
     from equabot_broker.config.gateway import gateway_of  # noqa: PLC0415
     from equabot_broker.envoy.bootstrap_config import as_yaml, bootstrap_config  # noqa: PLC0415
 

@@ -1,6 +1,6 @@
-"""SIGHUP, from the first moment of a broker to its last: it asks for a reload, and kills at no time.
+"""SIGHUP requests a reload, during the whole life of the broker, and never ends the process.
 
-Where it is ignored already, as under `nohup`, it stays ignored. Imports nothing that takes time.
+If it is ignored at the start, as under `nohup`, it stays ignored. This module imports nothing that is slow.
 """
 
 import os
@@ -9,27 +9,27 @@ from collections.abc import Callable
 
 
 class Hangups:
-    """Hears the signal from now on."""
+    """Catches the signal from its construction on."""
 
     def __init__(self) -> None:
         self._at_terminal = _has_terminal()
         self._came = False
-        self._told: Callable[[bool], None] | None = None
+        self._listener: Callable[[bool], None] | None = None
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            signal.signal(signal.SIGHUP, self._hear)
+            signal.signal(signal.SIGHUP, self._receive)
 
-    def tell(self, told: Callable[[bool], None]) -> None:
-        """Calls this for each signal from now on, and at once for one that has come before: with whether the terminal is gone
-        that the process began at."""
-        self._told = told
+    def subscribe(self, listener: Callable[[bool], None]) -> None:
+        """Sets the function to call for each signal. A signal that has already come is delivered at once. The argument is
+        whether the terminal at which the process began has closed."""
+        self._listener = listener
         if self._came:
-            self._hear()
+            self._receive()
 
-    def _hear(self, *_: object) -> None:
+    def _receive(self, *_: object) -> None:
         self._came = True
-        if self._told is not None:
+        if self._listener is not None:
             self._came = False
-            self._told(self._at_terminal and not _has_terminal())
+            self._listener(self._at_terminal and not _has_terminal())
 
 
 def _has_terminal() -> bool:

@@ -1,6 +1,6 @@
-"""Waiting for the end of a login: the browser comes to a loopback address, or the person pastes where it ended up.
+"""Waits for the end of a login: the browser opens a loopback address, or the user pastes the address or the code.
 
-Whichever is first counts. What is typed is not shown: until it is redeemed a code is a secret.
+The first of both counts. The terminal does not show the input, because a code is a secret until it is redeemed.
 """
 
 import os
@@ -19,7 +19,7 @@ from equabot_broker.cli.surroundings import now
 from equabot_broker.oauth.authorization import LOOPBACK, Attempt, AuthorizationRefusal, Code, Denied, read_query, read_returned
 
 PATIENCE: Final = 900.0
-"""Seconds that a person has."""
+"""Seconds to wait for the user."""
 
 _LOOK_EVERY: Final = 0.1
 _LINE_MAX: Final = 16384
@@ -30,7 +30,7 @@ _PAGE: Final = """<!doctype html><meta charset="utf-8"><title>equabot</title>
 
 
 class Callback(ThreadingHTTPServer):
-    """Listens where the browser will be sent back to. `url` is that address, its port filled in."""
+    """Listens at the address to which the provider redirects the browser. `url` is that address with the port."""
 
     def __init__(self, redirect_url: str) -> None:
         parts = urlsplit(redirect_url)
@@ -44,13 +44,14 @@ class Callback(ThreadingHTTPServer):
         self.refused = ""
 
     def server_bind(self) -> None:
-        """Not as an HTTPServer does it, which asks the name service who it is."""
+        """Binds without the reverse name lookup of HTTPServer."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
 
 class _Request(BaseHTTPRequestHandler):
-    """One request of the browser's. A wrong one is answered and forgotten; one that says that the login failed ends it."""
+    """One request of the browser. An unrelated request gets an error page. A request that reports a failed login ends the
+    wait."""
 
     timeout = _REQUEST_WITHIN
 
@@ -58,17 +59,17 @@ class _Request(BaseHTTPRequestHandler):
         callback = cast(Callback, self.server)
         asked = urlsplit(self.path)
         if asked.path != callback.path or callback.attempt is None:
-            self._answer(404, "There is nothing here.")
+            self._answer(404, "This page does not exist.")
             return
-        # The page first: once the login is found, this process is about to end.
+        # The page is sent first, because the process ends soon after the code is found.
         try:
             found = read_query(asked.query, callback.attempt)
         except AuthorizationRefusal as refusal:
-            self._answer(400, "This is not the end of the login. The terminal says more.")
+            self._answer(400, "This address does not complete the login. The terminal shows why.")
             if isinstance(refusal, Denied):
                 callback.refused = str(refusal)
         else:
-            self._answer(200, "Logged in. This page may be closed.")
+            self._answer(200, "Logged in. You can close this page.")
             callback.found = found
 
     def _answer(self, status: int, text: str) -> None:
@@ -82,11 +83,11 @@ class _Request(BaseHTTPRequestHandler):
         self.wfile.write(page)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that http.server has
-        """The code is in the address."""
+        """Logs nothing, because the address has the code."""
 
 
 def listen(redirect_url: str) -> Callback | None:
-    """Listens at a loopback address. None where that is none, or somebody else listens there: then the person pastes."""
+    """Listens at a loopback address. None if the address is not one, or is in use: then the user pastes the code."""
     if urlsplit(redirect_url).hostname not in LOOPBACK:
         return None
     with suppress(OSError):
@@ -95,7 +96,8 @@ def listen(redirect_url: str) -> Callback | None:
 
 
 def await_code(attempt: Attempt, callback: Callback | None) -> Code:
-    """The code, from whichever way it comes. Raises Failure: refused, given up, or nobody came within `PATIENCE`."""
+    """Waits for the code from the browser or the terminal. Raises Failure if the provider refuses, if the user gives up, or
+    after `PATIENCE`."""
     with ExitStack() as stack:
         waiting = []
         if callback is not None:
@@ -112,7 +114,7 @@ def await_code(attempt: Attempt, callback: Callback | None) -> Code:
             ready, _, _ = select.select(waiting, [], [], _LOOK_EVERY)
             for source in ready:
                 if callback is not None and source == callback.fileno():
-                    callback.handle_request()  # in a thread: a browser also makes connections on which it says nothing
+                    callback.handle_request()  # in a thread, because a browser also opens connections without a request
                 else:
                     typed = _read(source, typed)
             if callback is not None and callback.found:
@@ -125,14 +127,14 @@ def await_code(attempt: Attempt, callback: Callback | None) -> Code:
                 except AuthorizationRefusal as refusal:
                     print(f"\n{refusal}\nPaste it (not shown): ", end="", file=sys.stderr, flush=True)
                     typed = b""
-    raise Failure("nobody logged in in time, and nothing was stored: begin anew")
+    raise Failure("the login was not completed in time, and nothing was stored: start again")
 
 
 def _read(keyboard: int, typed: bytes) -> bytes:
-    """What has been typed so far; an address may be longer than what a terminal takes as a line."""
+    """Reads typed bytes. An address can be longer than a line of the terminal."""
     data = os.read(keyboard, 4096)
     if not data or data == b"\x04" or len(typed) > _LINE_MAX:
-        raise Failure("given up: nothing was stored")
+        raise Failure("cancelled: nothing was stored")
     line, end, _ = (typed + data).replace(b"\r", b"\n").partition(b"\n")
     while (at := line.find(b"\x7f")) >= 0:
         line = line[: max(at - 1, 0)] + line[at + 1 :]

@@ -1,8 +1,8 @@
-"""`equabot`: reads the command line, runs one command, and turns whatever ends it into an exit code and one line.
+"""`equabot`: parses the command line, runs one command, and turns its end into an exit code and one line.
 
-A command is a module of this room: `add_parser(subparsers)` says what it takes, `run(args)` does it and returns the exit code.
-Only the module that is asked for is imported, and it imports what is heavy when it runs: `equabot key` answers while an
-agent's request waits for it.
+A command is a module of this package: `add_parser(subparsers)` declares its arguments, and `run(args)` returns its exit code.
+Only the module of the requested command is imported, and it imports slow modules when it runs. `equabot key` must be fast,
+because the request of an agent waits for it.
 """
 
 import errno
@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 from equabot_broker.cli.exits import NO_EXITS, Exit, Failure
 from equabot_broker.cli.hardening import end_first, hide_memory
 from equabot_broker.cli.output import complain
-from equabot_broker.cli.streams import flushed, settle
+from equabot_broker.cli.streams import flushed, prepare
 from equabot_broker.cli.surroundings import environment
 
 _COMMANDS: Final = {
@@ -45,7 +45,7 @@ environment: EQUABOT_HOME, EQUABOT_CONFIG, EQUABOT_RUN_DIR, EQUABOT_BROKER_ADDRE
 
 class Parser(ArgumentParser):
     """An argument parser that exits with 64 on a usage error. `examples` are whole command lines. `exits` are the exit codes
-    of a command that has others than the usual ones, with their meaning. The help shows both."""
+    of a command that defines its own, with their meaning. The help shows both."""
 
     def __init__(self, *, examples: Sequence[str] = (), exits: Mapping[int, str] = NO_EXITS, **options: Any) -> None:
         super().__init__(**options, add_help=False)
@@ -64,7 +64,7 @@ class Parser(ArgumentParser):
 
 
 def _shown(message: str) -> str:
-    """What argparse complains of, less what could be a secret: it repeats what it does not understand."""
+    """The error of argparse without words that could be a secret: argparse repeats what it does not understand."""
     from equabot_broker.schema.faults import looks_secret  # noqa: PLC0415
 
     head, unrecognized, words = message.partition("unrecognized arguments: ")
@@ -75,30 +75,30 @@ def _shown(message: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command that `argv` (default: the process's arguments) asks for and returns its exit code. Never raises."""
+    """Runs the command of `argv` (default: the process's arguments) and returns its exit code. Never raises."""
     args = Namespace(verbose=0)
-    settle()
+    prepare()
     try:
         args = parse(list(sys.argv[1:] if argv is None else argv))
         hide_memory()
         if not args.serving and not args.command:
             end_first()
-        _lead_log(args)
+        _configure_log(args)
         code: int = args.run(args)
         sys.stdout.flush()
-    except SystemExit as leave:  # argparse has said why
+    except SystemExit as leave:  # argparse has printed the error
         code = leave.code if isinstance(leave.code, int) else Exit.USAGE
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED
     except BrokenPipeError:
         code = Exit.BROKEN_PIPE
-    except Exception as error:  # noqa: BLE001 - the last door: a traceback could show what no one may see
-        code = _told(error, verbose=bool(args.verbose or environment().get("EQUABOT_DEBUG")))
+    except Exception as error:  # noqa: BLE001 - the last handler: a traceback could show a secret
+        code = _report(error, verbose=bool(args.verbose or environment().get("EQUABOT_DEBUG")))
     return code if flushed() else code or Exit.BROKEN_PIPE
 
 
 def parse(argv: Sequence[str]) -> Namespace:
-    """The arguments, with the command's `run` among them. Raises SystemExit after telling what is wrong, or the help."""
+    """The parsed arguments, with the command's `run`. Raises SystemExit after printing an error or the help."""
     name = next((word for word in argv if not word.startswith("-")), "")
     parser = command_line(only=name)
     words, after = _split(argv) if name == "exec" else (argv, [])
@@ -121,19 +121,22 @@ def command_line(*, only: str | None = None) -> Parser:
 
 
 def _refuse_secrets(words: Sequence[str]) -> None:
-    """A command that stores credentials does not take one as an argument. Raises Failure."""
+    """Raises Failure for an argument that looks like a credential: a command that stores credentials takes none as an
+    argument."""
     from equabot_broker.schema.faults import is_credential  # noqa: PLC0415
 
     if any(is_credential(part) for word in words for part in (word, word.partition("=")[2])):
         raise Failure(
-            "an argument looks like a credential (not shown). Every user of this machine can read arguments, and the shell"
-            " keeps them: replace that credential, and give the new one at the prompt or on standard input",
+            "an argument looks like a credential (not shown). Every user of this machine can read arguments, and the"
+            " shell keeps them in its history: replace that credential, and enter the new one at the prompt or on"
+            " standard input",
             code=Exit.USAGE,
         )
 
 
-def _lead_log(args: Namespace) -> None:
-    """To standard error: for people at a terminal and for what passes by; as JSON only where a broker's log is collected."""
+def _configure_log(args: Namespace) -> None:
+    """Configures logging to standard error. Only the log of a broker without a terminal is JSON, because a program collects
+    it."""
     from equabot_broker.telemetry.log import configure  # noqa: PLC0415
 
     levels = ("INFO", "DEBUG") if args.serving else ("WARNING", "INFO", "DEBUG")
@@ -142,13 +145,13 @@ def _lead_log(args: Namespace) -> None:
 
 
 def _split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """What stands before and after the first `--`: argparse would look for its own options behind it."""
+    """The arguments before and after the first `--`. Otherwise argparse would look for its own options after it."""
     at = argv.index("--") if "--" in argv else len(argv)
     return argv[:at], argv[at + 1 :]
 
 
 class _Version(Action):
-    """Looked up only when asked for, which takes as long as all of `equabot key`."""
+    """Looks up the version only on request: the lookup takes as long as all of `equabot key`."""
 
     def __call__(self, parser: ArgumentParser, *_: object) -> None:
         from importlib.metadata import version  # noqa: PLC0415
@@ -157,13 +160,13 @@ class _Version(Action):
         parser.exit()
 
 
-def _told(error: Exception, *, verbose: bool) -> int:
+def _report(error: Exception, *, verbose: bool) -> int:
     if isinstance(error, Failure):
         for line in error.message.splitlines():
             complain(line)
         return error.code
     if isinstance(error, OSError) and error.errno == errno.EBADF:
-        return Exit.BROKEN_PIPE  # standard output is closed, and who closed it knows
+        return Exit.BROKEN_PIPE  # standard output is closed
     if isinstance(error, OSError) and error.strerror:
         complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
         return Exit.FAILED

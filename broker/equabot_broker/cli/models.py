@@ -1,4 +1,4 @@
-"""`equabot models status`: which credentials an agent has, and how they fare. With a broker or without one."""
+"""`equabot models status`: the state of an agent's credentials. Works with and without a running broker."""
 
 from argparse import ArgumentParser, Namespace
 from typing import Any
@@ -38,14 +38,14 @@ def add_parser(subparsers: Any, **described: str) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Prints the report; with `--check` returns its verdict, which a credential that its provider refuses makes bad as well."""
+    """Prints the report. With `--check`, returns its verdict, which also fails for a credential that its provider refuses."""
     config = configuration(args)
     agent = chosen_agent(args, config)
 
     from equabot_broker.cli import output, probing, status_views  # noqa: PLC0415
-    from equabot_broker.cli.status_reading import look  # noqa: PLC0415
+    from equabot_broker.cli.status_reading import read_status  # noqa: PLC0415
 
-    report = look(args, config, agent)
+    report = read_status(args, config, agent)
     probed = probing.probe_all(args, report) if args.probe else []
     if args.json:
         document = status_views.document(report)

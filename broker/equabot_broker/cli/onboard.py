@@ -1,4 +1,4 @@
-"""`equabot onboard`: from nothing to a credential that serves. A wizard at a terminal; without one, the same by flags."""
+"""`equabot onboard`: sets up a first credential. It asks at a terminal, and takes flags otherwise."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -16,11 +16,11 @@ from equabot_broker.domain.provider import Mode, Provider
 CHOICES: Final = {
     "api-key": "Anthropic API key (recommended)",
     "setup-token": "Anthropic token: run `claude setup-token` here",
-    "token": "Anthropic token: paste one made elsewhere",
+    "token": "Anthropic token: paste an existing one",
     "claude-cli": "the login of Claude Code on this host",
     "openai": "OpenAI API key",
     "openrouter": "OpenRouter API key",
-    "skip": "nothing now",
+    "skip": "skip for now",
 }
 STORE, ENV = PLACES = ("store", "env")
 
@@ -52,18 +52,18 @@ def add_parser(subparsers: Any, **described: str) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Stores what is chosen, and says how to go on."""
+    """Stores the chosen credential, and prints the next steps."""
     if not args.auth_choice and not interactive():
         raise Failure(
-            "there is no terminal to ask at: say what to set up with --auth-choice, and give the secret on standard input",
+            "standard input is not a terminal: name what to set up with --auth-choice, and give the secret on standard input",
             code=Exit.USAGE,
         )
-    desk = CommandContext.of(args)
+    context = CommandContext.of(args)
     choice = args.auth_choice or choose("What to set up", CHOICES)
     if choice in _KEYS:
-        _key(args, desk, desk.provider(_KEYS[choice]))
+        _key(args, context, context.provider(_KEYS[choice]))
     elif choice == "claude-cli":
-        _claude(desk)
+        _claude(context)
     elif choice == "setup-token":
         auth_entering.setup_token(_of_anthropic(args))
     elif choice == "token":
@@ -77,61 +77,63 @@ def _of_anthropic(args: Namespace) -> Namespace:
     return args
 
 
-def _key(args: Namespace, desk: CommandContext, provider: Provider) -> None:
-    place = args.store_in or (_asked_place(desk) if interactive() else STORE)
+def _key(args: Namespace, context: CommandContext, provider: Provider) -> None:
+    place = args.store_in or (_asked_place(context) if interactive() else STORE)
     if place == STORE:
-        profile_id = desk.profile(args.profile_id or f"{provider.id}:default", provider)
-        auth_entering.add_key(desk, provider, profile_id)
+        profile_id = context.profile(args.profile_id or f"{provider.id}:default", provider)
+        auth_entering.add_key(context, provider, profile_id)
         return
     if args.profile_id:
         raise Failure(
-            f"--profile-id is for the store: what is in .env is {provider.id}:dotenv, whatever it is called", code=Exit.USAGE
+            f"--profile-id applies to the store only: the profile of a key in .env is {provider.id}:dotenv", code=Exit.USAGE
         )
-    _assign(desk, provider)
+    _assign(context, provider)
 
 
-def _asked_place(desk: CommandContext) -> str:
-    about = {STORE: f"the store of agent {desk.agent}", ENV: f"{_dotenv(desk)}, for a daemon to read"}
-    return choose("Where to keep it", about)
+def _asked_place(context: CommandContext) -> str:
+    about = {STORE: f"the store of agent {context.agent}", ENV: f"{_dotenv(context)}, for a broker to read"}
+    return choose("Where to store it", about)
 
 
-def _assign(desk: CommandContext, provider: Provider) -> None:
-    """Puts a key into `.env`. Raises Failure; the file is as it was then."""
+def _assign(context: CommandContext, provider: Provider) -> None:
+    """Writes a key to `.env`. Raises Failure, and then leaves the file unchanged."""
     from equabot_broker.storage.dotenv_file import assign  # noqa: PLC0415
     from equabot_broker.storage.edited_file import Unwritable  # noqa: PLC0415
 
     name = next(env.name for env in provider.env_names if env.mode is Mode.API_KEY)
-    key = cleaned(secret(f"API key of {provider.id}"), provider, Mode.API_KEY, desk)
+    key = cleaned(secret(f"API key of {provider.id}"), provider, Mode.API_KEY, context)
     try:
-        changed = assign(_dotenv(desk), name, key)
+        changed = assign(_dotenv(context), name, key)
     except Unwritable as unwritable:
         message = str(unwritable)
     else:
-        output.say(f"{name} is {'set' if changed else 'already so'} in {_dotenv(desk)}")
+        output.say(f"{name} is {'set' if changed else 'unchanged'} in {_dotenv(context)}")
         return
     raise Failure(message)
 
 
-def _dotenv(desk: CommandContext) -> Path:
-    """The `.env` that the broker reads."""
-    paths = [spec.options["path"] for spec in desk.config.sources if spec.kind == "dotenv"]
+def _dotenv(context: CommandContext) -> Path:
+    """The `.env` file that the broker reads."""
+    paths = [spec.options["path"] for spec in context.config.sources if spec.kind == "dotenv"]
     if not paths:
-        raise Failure("no .env is among sources in the configuration: add dotenv there, or use --store-in store")
+        raise Failure("the configuration has no dotenv source: add dotenv to sources, or use --store-in store")
     return Path(paths[0])
 
 
-def _claude(desk: CommandContext) -> None:
-    """Takes over the login of Claude Code. Raises Failure where there is none."""
+def _claude(context: CommandContext) -> None:
+    """Copies the login of Claude Code. Raises Failure if there is no valid one."""
     from equabot_broker.bootstrap.stores import sync_claude_login  # noqa: PLC0415
 
     with faults():
-        copied = sync_claude_login(desk.config)
-    login = next((profile for profile in desk.entries(MAIN).profiles if profile.id == _CLAUDE), None)
+        copied = sync_claude_login(context.config)
+    login = next((profile for profile in context.entries(MAIN).profiles if profile.id == _CLAUDE), None)
     if login is None or login.expires_at is None or login.expires_at <= now():
-        paths = [str(spec.options["path"]) for spec in desk.config.sources if spec.kind == "claude_cli"]
-        where = paths[0] if paths else "the sources of the configuration, where claude_cli is not among them"
-        raise Failure(f"no login of Claude Code that is still good is in {where}: log in with `claude`, or run"
-                      " `equabot models auth setup-token`")  # fmt: skip
+        paths = [str(spec.options["path"]) for spec in context.config.sources if spec.kind == "claude_cli"]
+        where = paths[0] if paths else "the sources of the configuration, which do not include claude_cli"
+        how = "log in with `claude`, or run `equabot models auth setup-token`"
+        raise Failure(f"{where} has no valid login of Claude Code: {how}")
     until = output.relative(login.expires_at, now())
-    output.say(f"{_CLAUDE} ({login.mode}, expires {until}) is {'copied into' if copied else 'in'} {desk.store_of(MAIN).path}")
-    record(desk.config, _CLAUDE, provider="anthropic", mode=Mode.OAUTH)
+    output.say(
+        f"{_CLAUDE} ({login.mode}, expires {until}) is {'copied into' if copied else 'in'} {context.store_of(MAIN).path}"
+    )
+    record(context.config, _CLAUDE, provider="anthropic", mode=Mode.OAUTH)

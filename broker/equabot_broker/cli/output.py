@@ -1,6 +1,7 @@
-"""What people and pipes are shown. A terminal gets aligned columns and colour, anything else plain text, a column a tab.
+"""Output for users and programs. A terminal gets aligned columns and colours; a pipe gets plain text with tabs between
+columns.
 
-Nothing that comes from outside reaches a terminal with control characters in it.
+No control character from outside reaches a terminal.
 """
 
 import json
@@ -17,7 +18,7 @@ _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 class Style:
-    """How a text looks at a terminal: SGR parameters."""
+    """The style of a text at a terminal, as SGR parameters."""
 
     PLAIN: Final = ""
     GOOD: Final = "32"
@@ -31,42 +32,43 @@ _STATE_STYLES: Final = {"ok": Style.GOOD, "static": Style.GOOD, "expiring": Styl
 
 
 class Cell(NamedTuple):
-    """A text and how it looks."""
+    """A text and its style."""
 
     text: str
     style: str = Style.PLAIN
 
 
 def state_cell(state: str) -> Cell:
-    """A credential's state."""
+    """The state of a credential in its style."""
     return Cell(state, _STATE_STYLES.get(state, Style.BAD))
 
 
 def say(text: str = "") -> None:
-    """One line on standard output."""
+    """Prints one line on standard output."""
     print(_clean(text))
 
 
 def complain(text: str) -> None:
-    """One line on standard error, under the program's name."""
+    """Prints one line on standard error, after the program's name."""
     fault(f"equabot: {text}")
 
 
 def fault(text: str) -> None:
-    """One line on standard error. An argument that it quotes may be a key in the wrong place."""
+    """Prints one line on standard error. Words that look like a credential are not shown, because a user may type a key by
+    mistake."""
     from equabot_broker.telemetry.redaction import Redactor  # noqa: PLC0415
 
-    with suppress(OSError, ValueError):  # nobody listens
+    with suppress(OSError, ValueError):  # no one can read it
         print(_clean(Redactor().text(text)), file=sys.stderr)
 
 
 def heading(text: str) -> None:
-    """A line above what belongs together."""
+    """Prints a title above a section."""
     print(_paint(Cell(text, Style.STRONG), coloured(sys.stdout)))
 
 
 def table(rows: Iterable[Sequence[Cell | str]], *, header: Sequence[str] = (), indent: int = 0) -> None:
-    """Rows in columns. The header is for people: a pipe does not get it."""
+    """Prints rows in aligned columns. A pipe does not get the header."""
     cells = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
     cells = [[Cell(_clean(cell.text), cell.style) for cell in row] for row in cells]
     if not _person(sys.stdout):
@@ -83,7 +85,7 @@ def table(rows: Iterable[Sequence[Cell | str]], *, header: Sequence[str] = (), i
 
 
 def columns(texts: Sequence[str]) -> None:
-    """One line, its columns parted by tabs, for programs."""
+    """Prints one line with tabs between its columns, for programs."""
     print("\t".join(map(_clean, texts)).rstrip(), flush=True)
 
 
@@ -93,12 +95,12 @@ def for_people() -> bool:
 
 
 def document(value: Mapping[str, Any] | list[dict[str, Any]], *, indent: int | None = 2) -> None:
-    """JSON on standard output, for programs."""
+    """Prints JSON on standard output."""
     print(json.dumps(value, indent=indent, ensure_ascii=not takes_all(sys.stdout)), flush=True)
 
 
 def report(value: Mapping[str, Any]) -> None:
-    """JSON on standard output that quotes what others wrote: nothing in it that looks like a credential is shown."""
+    """Prints JSON that quotes text of other programs. Nothing in it that looks like a credential is shown."""
     from equabot_broker.telemetry.redaction import Redactor  # noqa: PLC0415
 
     document(_redacted(value, Redactor().text))
@@ -127,17 +129,17 @@ def span(seconds: float) -> str:
 
 
 def relative(instant: float, now: float) -> str:
-    """An instant for a person: `in 3h 12m`, `5m ago`."""
+    """An instant relative to now: `in 3h 12m`, `5m ago`."""
     return f"in {span(instant - now)}" if instant >= now else f"{span(now - instant)} ago"
 
 
 def rfc3339(instant: float) -> str:
-    """Seconds since the epoch, for programs: `2026-11-22T17:00:00.250Z`."""
+    """An instant as RFC 3339, from seconds since the epoch: `2026-11-22T17:00:00.250Z`."""
     return datetime.fromtimestamp(instant, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def coloured(stream: TextIO) -> bool:
-    """Whether colour is wanted there: a terminal that knows it, and no NO_COLOR (https://no-color.org)."""
+    """Whether to use colour: on a terminal that supports it, without NO_COLOR (https://no-color.org)."""
     asked = environment()
     return _person(stream) and not asked.get("NO_COLOR") and asked.get("TERM") != "dumb"
 

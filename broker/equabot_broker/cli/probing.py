@@ -1,8 +1,8 @@
-"""`equabot models status --probe`: every credential of an agent, tried on its provider with one tiny call. It sets no cooldown;
-one that succeeds ends what is held against the profile.
+"""`equabot models status --probe`: tests every credential of an agent with one small call to its provider.
 
-What the sources here hold is tried as it is. For the rest, and for a login that only a broker can refresh, a running broker is
-asked for a lease, which is given back at once.
+A failure sets no cooldown. A success ends the cooldown, the disable and the rejection of the profile. Credentials of the
+sources here are tested directly. For the others, and for logins that only a broker can refresh, the command takes a lease of
+the running broker and revokes it.
 """
 
 from argparse import Namespace
@@ -16,7 +16,7 @@ from equabot_broker.cli import output
 from equabot_broker.cli.connecting import addressed, broker
 from equabot_broker.cli.exits import Failure
 from equabot_broker.cli.output import Cell, Style
-from equabot_broker.cli.profiles import forgive
+from equabot_broker.cli.profiles import clear_profile
 from equabot_broker.cli.status_report import StatusReport
 from equabot_broker.domain.credentials import headers
 from equabot_broker.domain.probing import ProbeRequest, ProbeResult, Verdict, request
@@ -36,7 +36,7 @@ _NO_MODEL = ProbeResult(Verdict.NO_MODEL, "no small model is known: set models.d
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What became of one profile. `model` is the one that was asked."""
+    """The result of one profile. `model` is the model that was asked."""
 
     profile: str
     provider: str
@@ -45,27 +45,27 @@ class Probed:
 
 
 def probe_all(args: Namespace, report: StatusReport) -> list[Probed]:
-    """Tries every profile of the report, and says what became of it."""
+    """Tests every profile of the report."""
     from equabot_broker.bootstrap.surveying import survey  # noqa: PLC0415
     from equabot_broker.upstream.probe import probe  # noqa: PLC0415
 
     here = run_async(survey(report.config))
     found: dict[str, ProbeResult] = {}
     requests: dict[str, ProbeRequest] = {}
-    with _lessor(args, report) as lessor:
+    with _running_broker(args, report) as connected:
         for status in report.profiles:
             if not status.mode and status.state == State.MISSING:
-                continue  # only an order names it
+                continue  # it exists in an order only
             known = here.profile(report.agent, status.id)
-            made = _request(report.config, status, known, lessor)
+            made = _request(report.config, status, known, connected)
             if isinstance(made, ProbeResult):
                 found[status.id] = made
             else:
                 requests[status.id] = made
     found |= run_async(probe(requests))
     for status in report.profiles:
-        if status.id in found and found[status.id].verdict is Verdict.OK and is_held_against(status, report.now):
-            found[status.id] = _cleared(args, status, running=bool(report.broker))
+        if status.id in found and found[status.id].verdict is Verdict.OK and is_held_back(status, report.now):
+            found[status.id] = _clear(args, status, running=bool(report.broker))
     return [
         Probed(status.id, status.provider, _model(report.config, status.provider), found[status.id])
         for status in report.profiles
@@ -73,25 +73,27 @@ def probe_all(args: Namespace, report: StatusReport) -> list[Probed]:
     ]
 
 
-def is_held_against(status: "ProfileStatus", now: float) -> bool:
+def is_held_back(status: "ProfileStatus", now: float) -> bool:
     """Whether a cooldown, a disable or a rejection keeps the profile from being used."""
     ends = (status.cooldown_until, status.disabled_until, *status.model_cooldowns.values())
     return status.state == State.REJECTED or any(end > now for end in ends)
 
 
-def _cleared(args: Namespace, status: "ProfileStatus", *, running: bool) -> ProbeResult:
-    """The provider takes the credential of this version: what an earlier answer made of it is over."""
+def _clear(args: Namespace, status: "ProfileStatus", *, running: bool) -> ProbeResult:
+    """Clears the profile, because the provider accepts this version of its credential."""
     if running and addressed(args):
-        return ProbeResult(Verdict.OK, f"the operator's `equabot profile clear {status.id}` ends what is held against it")
+        return ProbeResult(
+            Verdict.OK, f"`equabot profile clear {status.id}` by an operator ends its cooldown, disable and rejection"
+        )
     try:
-        ended, _ = forgive(args, status.id, version=status.version)
+        ended, _ = clear_profile(args, status.id, version=status.version)
     except Failure as failure:
-        return ProbeResult(Verdict.OK, f"what is held against it goes on: {failure.message}")
+        return ProbeResult(Verdict.OK, f"its cooldown, disable or rejection continues: {failure.message}")
     return ProbeResult(Verdict.OK, f"{' and '.join(ended)} ended" if ended else "")
 
 
 def document(probed: Sequence[Probed]) -> list[dict[str, Any]]:
-    """The results for programs."""
+    """The results as JSON."""
     return [
         {
             "profileId": one.profile,
@@ -105,7 +107,7 @@ def document(probed: Sequence[Probed]) -> list[dict[str, Any]]:
 
 
 def show(probed: Sequence[Probed]) -> None:
-    """The results for people."""
+    """Prints the results as a table."""
     output.say()
     output.heading("Probes")
     rows = [(one.profile, Cell(one.found.verdict, _STYLES.get(one.found.verdict, Style.BAD)), one.model, one.found.reason)
@@ -114,23 +116,23 @@ def show(probed: Sequence[Probed]) -> None:
 
 
 def show_plain(probed: Sequence[Probed]) -> None:
-    """A line a profile, behind those of the report."""
+    """Prints one line per profile, after the lines of the report."""
     for one in probed:
         output.columns(("probe", one.profile, one.found.verdict.value, one.found.reason))
 
 
 @contextmanager
-def _lessor(args: Namespace, report: StatusReport) -> Iterator["Broker | None"]:
-    """A broker that gives out leases, if one runs."""
+def _running_broker(args: Namespace, report: StatusReport) -> Iterator["Broker | None"]:
+    """The running broker, if there is one."""
     if not report.broker:
         yield None
         return
-    with broker(args) as connected:
-        yield connected
+    with broker(args) as found:
+        yield found
 
 
 def _request(
-    config: "Config", status: "ProfileStatus", known: "Profile | None", lessor: "Broker | None"
+    config: "Config", status: "ProfileStatus", known: "Profile | None", connected: "Broker | None"
 ) -> ProbeRequest | ProbeResult:
     provider = config.catalog.providers.get(status.provider)
     model = _model(config, status.provider)
@@ -140,24 +142,24 @@ def _request(
     if known is not None and known.secret is not None and not stale:
         carried: Mapping[str, str] = headers(provider, known, known.secret)
         return request(provider, model=model, base_url=provider.base_url, headers=carried) or _NO_MODEL
-    if lessor is None:
+    if connected is None:
         return ProbeResult(Verdict.UNKNOWN, f"not tried: {status.reason or status.state}")
-    return _leased(provider, status.id, model, lessor)
+    return _leased(provider, status.id, model, connected)
 
 
-def _leased(provider: Provider, profile: str, model: str, lessor: "Broker") -> ProbeRequest | ProbeResult:
+def _leased(provider: Provider, profile: str, model: str, connected: "Broker") -> ProbeRequest | ProbeResult:
     from equabot_client.errors import EquabotError  # noqa: PLC0415
 
     try:
-        with lessor.lease(profile, delivery="raw") as lease:
+        with connected.lease(profile, delivery="raw") as lease:
             base_url = lease.base_url or provider.base_url
             return request(provider, model=model, base_url=base_url, headers=dict(lease.headers)) or _NO_MODEL
     except EquabotError as refused:
-        return ProbeResult(Verdict.UNKNOWN, f"not tried: the broker gives no lease on it ({refused.reason})")
+        return ProbeResult(Verdict.UNKNOWN, f"not tried: the broker grants no lease on it ({refused.reason})")
 
 
 def _model(config: "Config", provider: str) -> str:
-    """The model to ask: the one that is meant for this, else one that is in use, else a small one that is known."""
+    """The model to ask: the configured `probe_model`, else one that is in use, else a small model of the provider."""
     own = config.catalog.providers.get(provider)
     usual = PROVIDERS[provider].probe_model if provider in PROVIDERS else ""
     if own is None or own.probe_model != usual:
@@ -169,4 +171,4 @@ def _model(config: "Config", provider: str) -> str:
 
 def refused(probed: Sequence[Probed], report: StatusReport) -> bool:
     """Whether a provider in use refused a credential."""
-    return any(one.found.verdict is Verdict.AUTH and one.provider in report.in_use() for one in probed)
+    return any(one.found.verdict is Verdict.AUTH and one.provider in report.in_use for one in probed)

@@ -1,4 +1,4 @@
-"""What `equabot doctor` finds: a finding, and how it may be mended without asking anybody."""
+"""A problem that `equabot doctor` finds: a finding, with a fix if a safe one exists."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A finding, and what would mend it: a function that does that and says what it did. It raises Failure and OSError."""
+    """A finding and its fix: a function that applies the fix and returns what it did. It raises Failure and OSError."""
 
     finding: Finding
     fix: Callable[[], str] | None = None
@@ -22,7 +22,7 @@ FIX = "equabot doctor --fix"
 
 
 def plain(finding: "Finding | Reported") -> dict[str, str]:
-    """A finding for programs, its fields by their names on the wire."""
+    """The finding as JSON, its fields by their names on the wire."""
     severity = finding.severity.value if isinstance(finding.severity, Severity) else finding.severity
     return {"severity": severity, "subject": finding.subject, "message": finding.message, "remedy": finding.remedy}
 
@@ -30,5 +30,5 @@ def plain(finding: "Finding | Reported") -> dict[str, str]:
 def problem(
     severity: Severity, subject: object, message: str, remedy: str = "", *, fix: Callable[[], str] | None = None
 ) -> Problem:
-    """The same, written shorter."""
+    """Builds a problem from the fields of its finding."""
     return Problem(Finding(severity=severity, subject=str(subject), message=message, remedy=remedy), fix)

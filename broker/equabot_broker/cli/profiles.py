@@ -1,4 +1,7 @@
-"""`equabot profile`: take back what is held against a profile. Asks the admin socket, else changes the stored state."""
+"""`equabot profile`: clears the cooldown, the disable and the rejection of a profile.
+
+It asks the admin socket. Without a running broker it changes the stored state.
+"""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -30,19 +33,19 @@ def add_parser(subparsers: Any, **described: str) -> None:
 
 def clear(args: Namespace) -> int:
     """Clears a profile. Idempotent."""
-    ended, running = forgive(args, args.id)
+    ended, running = clear_profile(args, args.id)
     if args.json:
         output.document({"profile": args.id, "ended": list(ended), "broker": running})
         return Exit.DONE
     what = " and ".join(_WORDS.get(word, word) for word in ended)
     where = "" if running else " (no broker runs: the stored state has changed)" if ended else " (no broker runs)"
-    output.say(f"profile {args.id}: {f'{what} ended' if ended else 'nothing was held against it'}{where}")
+    output.say(f"profile {args.id}: {f'{what} ended' if ended else 'no cooldown, disable or rejection to clear'}{where}")
     return Exit.DONE
 
 
-def forgive(args: Namespace, profile: str, *, version: int = 0) -> tuple[Sequence[str], bool]:
-    """Ends what is held against a profile, where a running broker holds that `version` of it (0: any). Returns what ended, and
-    whether a broker runs. Raises Failure."""
+def clear_profile(args: Namespace, profile: str, *, version: int = 0) -> tuple[Sequence[str], bool]:
+    """Ends the cooldown, disable and rejection of a profile, if a running broker has that `version` of it (0: any). Returns
+    what ended, and whether a broker runs. Raises Failure."""
     from equabot_client.errors import BrokerUnavailable  # noqa: PLC0415
 
     with admin(args) as connected:

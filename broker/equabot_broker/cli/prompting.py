@@ -1,6 +1,6 @@
-"""Questions to a person at a terminal, and secrets from there or from standard input. Never from an argument.
+"""Asks the user at a terminal, and reads secrets from the terminal or from standard input, never from an argument.
 
-Questions are written to standard error, so that standard output stays for results. A secret is not shown while it is typed.
+Prompts go to standard error, so that standard output has results only. The terminal does not show a secret.
 """
 
 import os
@@ -19,25 +19,25 @@ _ERASE = (b"\x7f", b"\x08")
 _KILL = b"\x15"
 _END = b"\x04"
 _PASTE_PAUSE = 0.2
-"""Seconds without a key after which a line is the last one of a paste."""
+"""Seconds without a key after which a pasted text has ended."""
 
 
 def interactive() -> bool:
-    """Whether a person can be asked."""
+    """Whether standard input is a terminal."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 
 def ask(question: str, *, default: str = "") -> str:
-    """A line of text; `default` for an empty one. Raises Failure when the person gives up (Ctrl-D)."""
+    """Asks for a line of text; an empty line means `default`. Raises Failure if the user ends the input (Ctrl-D)."""
     print(f"{question} [{default}]: " if default else f"{question}: ", end="", file=sys.stderr, flush=True)
     line = sys.stdin.readline()
     if not line:
-        raise _given_up()
+        raise _cancelled()
     return line.strip() or default
 
 
 def confirm(question: str, *, default: bool) -> bool:
-    """Yes or no."""
+    """Asks for yes or no."""
     while True:
         answer = ask(f"{question} ({'Y/n' if default else 'y/N'})").lower()
         if not answer:
@@ -47,7 +47,7 @@ def confirm(question: str, *, default: bool) -> bool:
 
 
 def choose(question: str, options: Mapping[str, str]) -> str:
-    """The key of the option that is chosen, by its number or its name. The first is the default."""
+    """Asks for one option, by its number or its name, and returns its key. The first option is the default."""
     names: Sequence[str] = list(options)
     width = max(map(len, names))
     for number, name in enumerate(names, 1):
@@ -61,8 +61,8 @@ def choose(question: str, options: Mapping[str, str]) -> str:
 
 
 def secret(question: str) -> SecretValue:
-    """A secret: typed or pasted unseen at a terminal, otherwise all of standard input. Not cleaned yet: what
-    was pasted may have more than one line. Raises Failure."""
+    """Reads a secret: hidden from a terminal, otherwise all of standard input. The result is not yet cleaned: a pasted text
+    may have several lines. Raises Failure."""
     return _typed(question) if interactive() else _piped(question)
 
 
@@ -70,9 +70,9 @@ def _piped(question: str) -> SecretValue:
     content = b"" if sys.stdin is None else sys.stdin.buffer.read(SIZE_MAX + 1)
     if not content.strip():
         raise Failure(
-            f"nothing came on standard input, where the secret is read without a terminal ({question.lower()})", code=Exit.USAGE
+            f"standard input is empty, where the secret is read without a terminal ({question.lower()})", code=Exit.USAGE
         )
-    # Bytes that are no text stay what they are; cleaning refuses them.
+    # Bytes that are not UTF-8 are kept; the cleaning refuses them.
     return SecretValue(content.decode("utf-8", "surrogateescape"))
 
 
@@ -90,8 +90,7 @@ def _typed(question: str) -> SecretValue:
 
 @contextmanager
 def unseen(keyboard: int) -> Iterator[None]:
-    """What is typed meanwhile is not shown, and comes key by key: a terminal's own lines are silently cut off at 4095
-    characters."""
+    """Hides the typed text and reads each key at once: line input of a terminal is cut off at 4095 characters."""
     before = termios.tcgetattr(keyboard)
     silent = termios.tcgetattr(keyboard)
     silent[3] &= ~(termios.ECHO | termios.ICANON)
@@ -99,7 +98,7 @@ def unseen(keyboard: int) -> Iterator[None]:
         termios.tcsetattr(keyboard, termios.TCSADRAIN, silent)
         yield
     finally:
-        # What was pasted behind the first line is thrown away: a shell would run it.
+        # Drops the rest of a pasted text: the shell would run it.
         termios.tcsetattr(keyboard, termios.TCSAFLUSH, before)
         print(file=sys.stderr)
 
@@ -109,7 +108,7 @@ def _line(keyboard: int) -> bytes:
     while len(line) <= SIZE_MAX:
         key = os.read(keyboard, 1)
         if not key or (key == _END and not line):
-            raise _given_up()
+            raise _cancelled()
         if key in _NEWLINES or key == _END:
             break
         if key in _ERASE:
@@ -121,5 +120,5 @@ def _line(keyboard: int) -> bytes:
     return bytes(line)
 
 
-def _given_up() -> Failure:
-    return Failure("given up: nothing was stored")
+def _cancelled() -> Failure:
+    return Failure("cancelled: nothing was stored")

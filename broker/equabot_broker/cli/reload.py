@@ -1,4 +1,4 @@
-"""`equabot reload`: makes the running broker read its configuration again, without a restart. Asks the admin socket."""
+"""`equabot reload`: makes the running broker read its configuration again, through the admin socket and without a restart."""
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
@@ -35,7 +35,7 @@ def add_parser(subparsers: Any, **described: str) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Says what changed; or every fault on a line of its own, to standard error."""
+    """Prints what changed, or each fault on its own line on standard error."""
     done = _reloaded(args)
     if args.json:
         output.document(asdict(done))
@@ -52,7 +52,8 @@ def run(args: Namespace) -> int:
 
 
 def _reloaded(args: Namespace) -> "Reload":
-    """What the broker says. It is asked also where the file is wrong, if its socket is found without. Raises Failure."""
+    """The answer of the broker. If the configuration file has faults, the command finds the socket without it. Raises
+    Failure."""
     try:
         with admin(args) as connected:
             return connected.reload()

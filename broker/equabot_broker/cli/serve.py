@@ -1,4 +1,4 @@
-"""`equabot serve`: the broker itself."""
+"""`equabot serve`: runs the broker."""
 
 import logging
 from argparse import ArgumentParser, Namespace
@@ -30,7 +30,7 @@ def add_parser(subparsers: Any, **described: str) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Runs until it is told to stop. Raises Failure for a configuration that is refused and for what keeps it from starting."""
+    """Runs until a signal stops it. Raises Failure for a configuration with faults, and if the broker cannot start."""
     hangups = Hangups()
     config = _with_gateway(args, configuration(args))
     set_limits()
@@ -46,11 +46,11 @@ def run(args: Namespace) -> int:
     from equabot_broker.domain.errors import CannotStart  # noqa: PLC0415
 
     try:
-        asyncio.run(serve(config, redactor=args.redactor, reread=reread, on_hangup=hangups.tell))
+        asyncio.run(serve(config, redactor=args.redactor, reread=reread, on_hangup=hangups.subscribe))
     except CannotStart as reason:
         raise Failure(str(reason)) from None
     except Exception:
-        logging.getLogger(__name__).critical("the broker ends: it has a defect", exc_info=True)
+        logging.getLogger(__name__).critical("the broker exits, because of a defect", exc_info=True)
         raise
     return Exit.DONE
 

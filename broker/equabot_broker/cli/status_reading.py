@@ -1,4 +1,4 @@
-"""Where a report on an agent's credentials comes from: a running broker, else the sources themselves."""
+"""Builds a report on an agent's credentials, from a running broker or else from the sources."""
 
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 _FAULTS_SHOWN = 20
 
 
-def look(args: Namespace, config: "Config", agent: str) -> "StatusReport":
-    """The agent's credentials: as a running broker tells, or as the sources do. Raises Failure."""
+def read_status(args: Namespace, config: "Config", agent: str) -> "StatusReport":
+    """The report on an agent's credentials, from a running broker or else from the sources. Raises Failure."""
     return _from_broker(args, config, agent) or _surveyed(config, agent)
 
 
 def _from_broker(args: Namespace, config: "Config", agent: str) -> "StatusReport | None":
-    """What a running broker says: through the admin socket, else through the agent's. None when there is none."""
+    """The report of a running broker, through the admin socket or else the agent's. None if no broker runs."""
     from equabot_broker.cli.status_report import StatusReport, StatusTrouble  # noqa: PLC0415
 
     if not addressed(args):
         with admin(args) as operator, optional():
-            found = _told(operator.list_profiles(agent=agent).get(agent, ()))
+            found = _statuses(operator.list_profiles(agent=agent).get(agent, ()))
             sources = operator.sources()
             troubles = [StatusTrouble(source.name, source.fault) for source in sources if source.fault]
             places = tuple(f"{source.name.partition(' ')[2]} " for source in sources if " " in source.name)
@@ -41,13 +41,13 @@ def _from_broker(args: Namespace, config: "Config", agent: str) -> "StatusReport
                 config=config, agent=agent, profiles=found, troubles=troubles, broker=operator.address, now=now()
             )
     with broker(args) as connected, optional():
-        found = _told(connected.list_profiles())
+        found = _statuses(connected.list_profiles())
         return StatusReport(config=config, agent=agent, profiles=found, troubles=[], broker=connected.address, now=now())
     return None
 
 
-def everyone(args: Namespace, config: "Config") -> "tuple[Survey, list[StatusReport], tuple[Finding, ...]]":
-    """What the sources hold here; a report for every agent, by the broker where one runs; and what that broker finds."""
+def read_all(args: Namespace, config: "Config") -> "tuple[Survey, list[StatusReport], tuple[Finding, ...]]":
+    """The survey of the sources here, a report for each agent (of the running broker, if any), and the broker's findings."""
     import asyncio  # noqa: PLC0415
 
     from equabot_broker.bootstrap.surveying import survey  # noqa: PLC0415
@@ -57,7 +57,7 @@ def everyone(args: Namespace, config: "Config") -> "tuple[Survey, list[StatusRep
     address = ""
     findings: tuple[Finding, ...] = ()
     with admin(args) as operator, optional():
-        statuses = {agent: _told(profiles) for agent, profiles in operator.list_profiles().items()}
+        statuses = {agent: _statuses(profiles) for agent, profiles in operator.list_profiles().items()}
         address, findings = operator.address, operator.findings()
     found = asyncio.run(survey(config, answered=bool(address)))
     reports = [
@@ -68,7 +68,7 @@ def everyone(args: Namespace, config: "Config") -> "tuple[Survey, list[StatusRep
 
 
 def _surveyed(config: "Config", agent: str) -> "StatusReport":
-    """What a broker would say if one ran: every source is read once."""
+    """The report that a broker would give: each source is read once."""
     import asyncio  # noqa: PLC0415
 
     from equabot_broker.bootstrap.surveying import survey  # noqa: PLC0415
@@ -88,15 +88,15 @@ def _less(message: str, where: str) -> str:
     return message.removeprefix(where).lstrip(": ")
 
 
-def _told(profiles: Iterable["Profile"]) -> "list[ProfileStatus]":
-    """The client library's profiles in the domain's words."""
+def _statuses(profiles: Iterable["Profile"]) -> "list[ProfileStatus]":
+    """Converts the client library's profiles to the domain's."""
     from dataclasses import fields  # noqa: PLC0415
 
     from equabot_broker.domain.statuses import ProfileStatus  # noqa: PLC0415
 
     names = {field.name for field in fields(ProfileStatus)}
-    told = ({each.name: _epoch(getattr(profile, each.name)) for each in fields(profile)} for profile in profiles)
-    return [ProfileStatus(**{name: value for name, value in known.items() if name in names}) for known in told]
+    converted = ({each.name: _epoch(getattr(profile, each.name)) for each in fields(profile)} for profile in profiles)
+    return [ProfileStatus(**{name: value for name, value in known.items() if name in names}) for known in converted]
 
 
 def _epoch(value: Any) -> Any:

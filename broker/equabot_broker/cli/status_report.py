@@ -1,7 +1,8 @@
-"""What `models status` knows and how it judges. Decided from values alone; `now` comes in."""
+"""The report of `models status`, and its verdict. It uses values only; `now` is a parameter."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.statuses import ProfileStatus
 
 STATIC: Final = "static"
-"""How an `ok` profile is called that does not say when it ends."""
+"""The condition of an `ok` profile that has no known end."""
 
 _SEVERITY: Final = {STATIC: 0, State.OK: 1, State.EXPIRING: 2}
 _ENVIRONMENT: Final = ("env", "dotenv")
@@ -20,15 +21,16 @@ _EXPIRED_OR_MISSING, _EXPIRING, _FINE = 1, 2, 0
 
 @dataclass(frozen=True, slots=True)
 class StatusTrouble:
-    """Something wrong with a source: where, and what to do."""
+    """A problem with a source: where it is, and what to do."""
 
     where: str
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class StatusReport:
-    """One agent's credentials. `broker` is the address of the one that answered, empty where the sources were read without."""
+    """The credentials of one agent. `broker` is the address of the broker that answered, or empty if the sources were read
+    directly."""
 
     config: Config
     agent: str
@@ -39,7 +41,7 @@ class StatusReport:
 
     @property
     def agent_dir(self) -> Path:
-        """Where the agent's store is."""
+        """The directory of the agent's store."""
         return self.config.home / "agents" / self.agent / "agent"
 
     @property
@@ -52,12 +54,13 @@ class StatusReport:
         return [profile for profile in self.profiles if profile.provider == provider]
 
     def providers(self) -> list[str]:
-        """Every provider there is something to say of."""
-        return sorted({profile.provider for profile in self.profiles} | set(self.in_use()))
+        """The providers in use, and those with a profile."""
+        return sorted({profile.provider for profile in self.profiles} | set(self.in_use))
 
+    @cached_property
     def in_use(self) -> list[str]:
         """The providers that matter to the agent: those of the configured models and the required ones, as far as its policy
-        allows them. Where none of these is configured or allowed, every provider that has a profile."""
+        allows them. If that leaves none, every provider with a profile."""
         models = (self.config.models.default, *self.config.models.fallbacks)
         named = {model.partition("/")[0] for model in models if model} | set(self.config.required)
         known = {self.config.catalog.normalise(name) or name for name in named}
@@ -66,26 +69,28 @@ class StatusReport:
         return sorted(known or {profile.provider for profile in self.profiles})
 
     def missing(self) -> list[str]:
-        """The providers in use that have no profile at all."""
-        return [provider for provider in self.in_use() if all(p.state == State.MISSING for p in self.of(provider))]
+        """The providers in use without a profile."""
+        return [provider for provider in self.in_use if all(p.state == State.MISSING for p in self.of(provider))]
 
     def served(self, provider: str) -> bool:
         """Whether the agent would be granted a credential of the provider now."""
         return any(profile.usable for profile in self.of(provider))
 
     def unserved(self) -> list[str]:
-        """The providers in use of which the agent would be granted nothing."""
-        return [provider for provider in self.in_use() if not self.served(provider)]
+        """The providers in use of which the agent would be granted no credential."""
+        return [provider for provider in self.in_use if not self.served(provider)]
 
     def alarming(self, profile: ProfileStatus) -> bool:
-        """Whether it takes a person: it has ended. What never was a credential is no alarm next to one that serves."""
+        """Whether the profile needs an operator. One that was never valid needs none if the provider has another that
+        works."""
         never = profile.state in (State.INVALID, State.MISSING)
         return severity(profile) > _SEVERITY[State.EXPIRING] and not (never and self.served(profile.provider))
 
     def verdict(self) -> int:
-        """What `--check` exits with: 1 when the agent would be granted nothing of a provider in use, or a credential of it has
-        expired, was rejected or needs a login; 2 when one is expiring; 0 when all is well. Nothing in use at all is missing."""
-        used = self.in_use()
+        """The exit code of `--check`: 1 if the agent would be granted no credential of a provider in use, or if one of its
+        credentials has expired, was rejected or needs a login; 2 if one is expiring; else 0. If no provider is in use, it is
+        1."""
+        used = self.in_use
         profiles = [profile for profile in self.profiles if profile.provider in used]
         if not used or self.unserved() or any(map(self.alarming, profiles)):
             return _EXPIRED_OR_MISSING
@@ -93,7 +98,7 @@ class StatusReport:
 
 
 def condition(profile: ProfileStatus) -> str:
-    """The profile's state, `static` for one that is well and does not say when it ends."""
+    """The profile's state; `static` for a valid one that has no known end."""
     static = profile.state == State.OK and not profile.expires_at and profile.mode in (Mode.API_KEY, Mode.TOKEN)
     return STATIC if static else profile.state
 
@@ -111,7 +116,7 @@ def label(profile: ProfileStatus) -> str:
 
 
 def effective(report: StatusReport, provider: str) -> tuple[str, str]:
-    """Where a request's credential would come from (`profiles`, `env` or `missing`), and which that is."""
+    """Where a request's credential would come from (`profiles`, `env` or `missing`), and the source."""
     held = [profile for profile in report.of(provider) if profile.state != State.MISSING]
     if not held:
         return "missing", "missing"

@@ -1,4 +1,4 @@
-"""How `models status` is written: a document for programs, lines for scripts, sections for people."""
+"""The output of `models status`: a JSON document, lines for scripts, or sections for users."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from equabot_broker.domain.statuses import ProfileStatus
 
 
 def document(report: StatusReport) -> dict[str, Any]:
-    """The report for programs. Instants are RFC 3339, what is not known null."""
+    """The report as JSON. Instants are RFC 3339, and unknown values are null."""
     config = report.config
     return {
         "configPath": str(config.file or config.home / "equabot.yaml"),
@@ -91,7 +91,7 @@ def _profile(profile: ProfileStatus, now: float) -> dict[str, Any]:
 
 
 def _provider_health(report: StatusReport, provider: str) -> dict[str, Any]:
-    """As bad as the worst of its profiles; ending when the first of them ends."""
+    """The state of a provider: that of its worst profile, with the end of the one that ends first."""
     profiles = report.of(provider)
     worst = max(profiles, key=severity, default=None)
     return {
@@ -103,7 +103,7 @@ def _provider_health(report: StatusReport, provider: str) -> dict[str, Any]:
 
 
 def show(report: StatusReport) -> None:
-    """The report for people."""
+    """Prints the report in sections."""
     config = report.config
     output.table([
         (Cell("Agent", Style.STRONG), report.agent),
@@ -111,7 +111,7 @@ def show(report: StatusReport) -> None:
         (Cell("Fallbacks", Style.STRONG), ", ".join(config.models.fallbacks) or "none"),
         (Cell("Profile store", Style.STRONG), str(report.store)),
         (Cell("Shell environment", Style.STRONG), "on" if config.shell_env.enabled else "off"),
-        (Cell("Broker", Style.STRONG), report.broker or "not running; the sources were read without it"),
+        (Cell("Broker", Style.STRONG), report.broker or "not running; the command read the sources itself"),
     ])  # fmt: skip
     _section("Providers", [_provider_row(report, provider) for provider in report.providers()])
     _section("Missing auth", [(provider, _remedy(report, provider)) for provider in _lacking(report)])
@@ -120,7 +120,7 @@ def show(report: StatusReport) -> None:
 
 
 def show_plain(report: StatusReport) -> None:
-    """A line a profile, columns parted by tabs: for scripts. A provider in use without a profile has a line too."""
+    """Prints one line per profile with tabs between the columns. A provider in use without a profile also has a line."""
     rows = [(p.id, condition(p), _when(p, report.now) or "-", p.source) for p in report.profiles]
     rows += [(f"{provider}:", State.MISSING.value, "-", "-") for provider in report.missing() if not report.of(provider)]
     for row in rows:
@@ -145,14 +145,14 @@ def _provider_row(report: StatusReport, provider: str) -> Sequence[Cell | str]:
 
 
 def _lacking(report: StatusReport) -> list[str]:
-    return report.missing() or ([] if report.in_use() else ["any provider"])
+    return report.missing() or ([] if report.in_use else ["any provider"])
 
 
 def _remedy(report: StatusReport, provider: str) -> str:
     config = report.config
     for profile in report.of(provider):
         if profile.mode == Mode.WIF:
-            return f"no credential, for {profile.id} has got none: {profile.reason}"
+            return f"no credential, because {profile.id} could not get one: {profile.reason}"
     return f"no credential: {how_to_add(config.catalog.get(provider), config.places)}"
 
 

@@ -1,6 +1,6 @@
-"""Putting a credential where it belongs: into an agent's store, and its name into the configuration.
+"""Stores a credential in an agent's store, and adds its name to the configuration.
 
-Both are written under their locks, whether or not a broker runs; one that does follows the store by itself.
+Both files are written under their locks, with or without a running broker. A running broker sees the change by itself.
 """
 
 from argparse import Namespace
@@ -44,14 +44,14 @@ _ELSEWHERE = {
 
 @dataclass(frozen=True)
 class CommandContext:
-    """Where a command works: the configuration, and the agent whose store it is about."""
+    """What a command works with: the configuration, and the agent whose store it changes."""
 
     config: "Config"
     agent: str
 
     @classmethod
     def of(cls, args: Namespace) -> "CommandContext":
-        """The one that the arguments name. Raises Failure."""
+        """The context that the arguments name. Raises Failure."""
         config = configuration(args)
         return cls(config, chosen_agent(args, config))
 
@@ -61,35 +61,36 @@ class CommandContext:
         return self.store_of(self.agent)
 
     def store_of(self, agent: str) -> "AuthProfiles":
-        """Any agent's store. Raises Failure."""
+        """The store of any agent. Raises Failure."""
         from equabot_broker.bootstrap.stores import agent_stores  # noqa: PLC0415
 
         with faults():
             return agent_stores(self.config).of(agent)
 
     def entries(self, agent: str) -> Unit:
-        """What an agent's store holds. Raises Failure."""
+        """The profiles in an agent's store. Raises Failure."""
         store = self.store_of(agent)
         with faults():
             document = store.read()
         return store_unit(document, rules=self.config.rules, source="", name="", origin=str(store.path), owner=agent)
 
     def provider(self, written: str) -> Provider:
-        """The provider of any spelling. Raises Failure."""
+        """The provider with this id or alias. Raises Failure."""
         found = self.config.catalog.get(written)
         if found is None:
             hint = meant(written, self.config.catalog.providers) or "; describe it under providers in the configuration"
-            raise Failure(f"no provider {quote(written)} is known{hint}", code=Exit.USAGE)
+            raise Failure(f"provider {quote(written)} is not known{hint}", code=Exit.USAGE)
         return found
 
     def must_be_read(self, provider: Provider | None) -> None:
-        """Raises Failure where no source reads the store, with what a person does instead: before anything is asked or made."""
+        """Raises Failure if no source reads the store, with the alternative. Called before the user is asked for anything."""
         if not self.config.places.stores:
             instead = how_to_add(provider, self.config.places)
             raise Failure(f"nothing was stored: no source of this broker reads {self.store.path}; instead, {instead}")
 
     def profile(self, written: str, provider: Provider) -> str:
-        """The profile id, under the provider's own name. Raises Failure for one of another provider, and for what is none."""
+        """The profile id with the provider's own id. Raises Failure for a profile of another provider and for an id that is
+        not valid."""
         try:
             owner, name = parsed_profile(written)
         except ValueRefused as refused:
@@ -97,13 +98,13 @@ class CommandContext:
         else:
             if self.config.catalog.normalise(owner) == provider.id:
                 return f"{provider.id}:{name}"
-            message = f"{written} is no profile of {provider.id}: its id begins with {provider.id}:"
+            message = f"{written} is not a profile of {provider.id}: its id begins with {provider.id}:"
         raise Failure(message, code=Exit.USAGE)
 
 
 @contextmanager
 def faults() -> Iterator[None]:
-    """What a store refuses inside, as Failures."""
+    """Turns errors of a store that are raised inside into Failures."""
     from equabot_broker.ports import StoreFault  # noqa: PLC0415
 
     try:
@@ -115,55 +116,55 @@ def faults() -> Iterator[None]:
     raise Failure(message)
 
 
-def cleaned(secret: SecretValue, provider: Provider, mode: Mode, desk: CommandContext) -> SecretValue:
-    """What a person gave, fit to be stored. Raises Failure, with nothing of it."""
+def cleaned(secret: SecretValue, provider: Provider, mode: Mode, context: CommandContext) -> SecretValue:
+    """The secret that the user gave, cleaned for the store. Raises Failure, without any part of the secret."""
     try:
-        return clean(joined(secret.reveal()), provider=provider, mode=mode, catalog=desk.config.catalog)
+        return clean(joined(secret.reveal()), provider=provider, mode=mode, catalog=context.config.catalog)
     except Unclean as unclean:
         reason = unclean.reason
     what = reason.partition(":")[0]
     remedy = _ELSEWHERE.get(what)
-    raise Failure(f"what was given {what}: {remedy.format(provider.id)}" if remedy else f"what was given {reason}")
+    raise Failure(f"the input {what}: {remedy.format(provider.id)}" if remedy else f"the input {reason}")
 
 
-def keep(desk: CommandContext, profile_id: str, entry: Mapping[str, Any]) -> None:
-    """Stores a credential, in the place of the one that the profile had; that one's cooldowns and refusals go with it.
+def store_credential(context: CommandContext, profile_id: str, entry: Mapping[str, Any]) -> None:
+    """Stores a credential in place of the profile's old one, and removes the old one's cooldowns and rejections.
 
-    Raises Failure; nothing was stored then. A store that no source reads takes nothing.
+    Raises Failure if nothing was stored. A store that no source reads is not written.
     """
-    desk.must_be_read(desk.config.catalog.get(str(entry["provider"])))
+    context.must_be_read(context.config.catalog.get(str(entry["provider"])))
     replaced = False
 
     def change(document: AuthDocument) -> AuthDocument:
         nonlocal replaced
-        written = entry_ids(document, desk.config.catalog).get(profile_id, profile_id)
+        written = entry_ids(document, context.config.catalog).get(profile_id, profile_id)
         replaced = written in document.entries
         before = usage_of(document, written)
         changed = with_entry(document, written, entry)
         return changed if before == Usage() else with_usage(changed, {written: Usage(last_used=before.last_used)})
 
     with faults():
-        desk.store.edit(change)
+        context.store.edit(change)
     expires = entry.get("expires")
     until = f", expires {output.relative(expires / 1000, now())}" if expires else ""
-    output.say(f"{'replaced' if replaced else 'stored'} {profile_id} ({entry['type']}{until}) in {desk.store.path}")
-    record(desk.config, profile_id, provider=str(entry["provider"]), mode=str(entry["type"]))
-    _tell_exclusion(desk, profile_id, str(entry["provider"]))
+    output.say(f"{'replaced' if replaced else 'stored'} {profile_id} ({entry['type']}{until}) in {context.store.path}")
+    record(context.config, profile_id, provider=str(entry["provider"]), mode=str(entry["type"]))
+    _warn_of_exclusion(context, profile_id, str(entry["provider"]))
 
 
 def record(config: "Config", profile_id: str, *, provider: str, mode: str) -> None:
-    """Names the profile in the configuration, or says what to add there by hand."""
+    """Adds the profile to the configuration, or prints what to add by hand."""
     _rewrite(config, lambda text: with_profile(text, profile_id, provider=provider, mode=mode), f"{profile_id} is named in")
 
 
-def strike(config: "Config", profile_id: str) -> None:
-    """Takes the profile out of the configuration, or says what to take out by hand."""
+def unlist(config: "Config", profile_id: str) -> None:
+    """Removes the profile from the configuration, or prints what to remove by hand."""
     if config.file is not None:
-        _rewrite(config, lambda text: without_profile(text, profile_id), f"{profile_id} is taken out of")
+        _rewrite(config, lambda text: without_profile(text, profile_id), f"{profile_id} is removed from")
 
 
 def configuration_file(config: "Config") -> Path:
-    """The configuration, or where it would be."""
+    """The configuration file, or its default path."""
     return config.file or config.home / "equabot.yaml"
 
 
@@ -175,7 +176,7 @@ def _rewrite(config: "Config", change: Any, done: str) -> None:
         return mark + bytes(change(content.decode("utf-8-sig")).encode())
 
     try:
-        # One that need not change may be read-only, as a mounted configuration is.
+        # A file that needs no change may be read-only, such as a mounted configuration.
         if _would_change(file, changed) and edit_file(file, changed):
             output.say(f"{done} {file}")
     except ValueRefused as refused:
@@ -188,27 +189,27 @@ def _would_change(file: Path, change: Callable[[bytes], bytes]) -> bool:
     try:
         content = read_whole(file, limit=_SIZE_MAX)
     except (FileNotFoundError, Unreadable):
-        return True  # to write it says what is wrong with it
+        return True  # the write reports the fault
     return change(content) != content
 
 
-def stored_order(desk: CommandContext, provider: str) -> tuple[str, ...]:
-    """The agent's own order of the provider, which may stand under another spelling of its name. Raises Failure."""
+def stored_order(context: CommandContext, provider: str) -> tuple[str, ...]:
+    """The agent's own order of the provider. The store may have it under an alias. Raises Failure."""
     with faults():
-        orders = desk.store.read().order
-    return next((ids for written, ids in orders.items() if desk.config.catalog.normalise(written) == provider), ())
+        orders = context.store.read().order
+    return next((ids for written, ids in orders.items() if context.config.catalog.normalise(written) == provider), ())
 
 
-def _tell_exclusion(desk: CommandContext, profile_id: str, provider: str) -> None:
-    """An order is exclusive, and a profile that it leaves out is not used."""
-    stored = stored_order(desk, provider)
+def _warn_of_exclusion(context: CommandContext, profile_id: str, provider: str) -> None:
+    """Warns if an order leaves the profile out: an order is exclusive."""
+    stored = stored_order(context, provider)
     if stored:
         if profile_id not in stored:
             ids = " ".join((profile_id, *stored))
             output.complain(
-                f"the order of {desk.agent} leaves {profile_id} out, so it is not used:"
-                f" `equabot models auth order set --provider {provider} --agent {desk.agent} {ids}` puts it first"
+                f"the order of {context.agent} does not have {profile_id}, so it is not used: `equabot models auth order"
+                f" set --provider {provider} --agent {context.agent} {ids}` puts it first"
             )
-    elif profile_id not in desk.config.order.get(provider, (profile_id,)):
-        file = configuration_file(desk.config)
-        output.complain(f"auth.order.{provider} in {file} leaves {profile_id} out, so it is not used: add it there")
+    elif profile_id not in context.config.order.get(provider, (profile_id,)):
+        file = configuration_file(context.config)
+        output.complain(f"auth.order.{provider} in {file} does not have {profile_id}, so it is not used: add it there")

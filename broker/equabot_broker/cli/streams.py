@@ -1,6 +1,7 @@
-"""The standard streams, made fit for use: open, and able to take every character that a command writes.
+"""Makes the standard streams usable: open, and able to write every character.
 
-A closed one would be None, and its number the next file's that is opened. A terminal of ISO-8859-1 or ASCII lacks characters.
+Python replaces a closed stream by None, and the next opened file gets its number. A terminal in ISO-8859-1 or ASCII lacks
+characters.
 """
 
 import codecs
@@ -12,15 +13,15 @@ from typing import Any, Final, TextIO
 _PLAIN: Final = {"…": "...", "—": "-", "→": "->", "·": "-"}
 _HANDLER: Final = "equabot.plain"
 _CLOSED: Final = (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w"))
-"""How each is opened where it is closed: standard input is at its end, standard error takes all, and standard output fails,
-since a result that nobody gets is no success."""
+"""How to open each closed stream: standard input is empty, standard error discards its text, and writing to standard output
+fails, because a lost result is not a success."""
 
 
-def settle() -> None:
-    """Opens what is closed, and makes the outputs write plain characters for those that they lack. Never raises."""
+def prepare() -> None:
+    """Opens closed streams, and replaces characters that an output lacks by plain ones. Never raises."""
     for number, (name, flags, mode) in enumerate(_CLOSED):
         with suppress(OSError, ValueError):
-            _settle(number, name, flags, mode)
+            _open(number, name, flags, mode)
     codecs.register_error(_HANDLER, _plainly)
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):
@@ -28,7 +29,8 @@ def settle() -> None:
 
 
 def flushed() -> bool:
-    """Whether standard output took everything. If not, it is forgotten: the interpreter would complain of it at its end."""
+    """Whether standard output took all of its text. If not, it is redirected: the interpreter would report the error at
+    exit."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
@@ -39,12 +41,12 @@ def flushed() -> bool:
 
 
 def takes_all(stream: TextIO) -> bool:
-    """Whether every character can be written there as it is."""
+    """Whether the stream can write every character."""
     return (getattr(stream, "encoding", None) or "utf-8").lower().replace("_", "-").startswith("utf")
 
 
 def write_exactly(text: str) -> None:
-    """A line on standard output that no replacement may change: UTF-8, whatever the terminal is."""
+    """Writes a line to standard output in UTF-8, whatever the terminal's encoding is."""
     binary = getattr(sys.stdout, "buffer", None)
     sys.stdout.flush()
     if binary is None:
@@ -54,7 +56,7 @@ def write_exactly(text: str) -> None:
     sys.stdout.flush()
 
 
-def _settle(number: int, name: str, flags: int, mode: str) -> None:
+def _open(number: int, name: str, flags: int, mode: str) -> None:
     if getattr(sys, name) is not None:
         return
     try:

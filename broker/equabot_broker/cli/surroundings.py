@@ -1,4 +1,4 @@
-"""What the command line takes from the process it runs in: the environment and the time. Its only door to either."""
+"""The environment and the time of the process. Commands get both from here only."""
 
 import os
 import time
@@ -7,16 +7,16 @@ from collections.abc import Mapping
 
 def environment() -> Mapping[str, str]:
     """The environment of this process."""
-    return os.environ  # noqa: TID251 - a command is asked for through it, and `exec` hands it on
+    return os.environ  # noqa: TID251 - commands read it, and `exec` passes it on
 
 
 def now() -> float:
-    """Wall clock, seconds since the epoch: a person is told "in 3h", which nobody computes with."""
+    """The wall clock, in seconds since the epoch. It is for display only."""
     return time.time()  # noqa: TID251
 
 
 async def sleep(seconds: float) -> None:
-    """Lets time pass."""
+    """Waits for some seconds."""
     import asyncio  # noqa: PLC0415
 
     await asyncio.sleep(seconds)  # noqa: TID251
