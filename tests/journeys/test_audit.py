@@ -84,7 +84,7 @@ def test_everything_that_happens_is_recorded_and_verified(audited: RunningBroker
     done = audited.run("audit", "verify", str(path))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"intact: {len(found)} records from ")
-    assert f"the last is {len(found)}, hash {records(text)[-1]['hash']}" in done.stdout
+    assert f"the last record is {len(found)}, hash {records(text)[-1]['hash']}" in done.stdout
 
 
 def test_records_go_to_standard_output_by_default(running_broker: RunningBroker) -> None:
@@ -246,7 +246,7 @@ def test_the_anchor_may_be_elsewhere(make_broker: MakeBroker) -> None:
     assert (done.returncode, "the anchor matches its end" in done.stdout) == (0, True)
     elsewhere = broker.home / "copy"
     elsewhere.write_bytes((kept / "audit.jsonl").read_bytes())
-    assert "no anchor was compared" in broker.run("audit", "verify", str(elsewhere)).stdout
+    assert "was not compared with an anchor" in broker.run("audit", "verify", str(elsewhere)).stdout
     done = broker.run("audit", "verify", "--anchor", str(kept / "audit.head"), str(elsewhere))
     assert (done.returncode, "the anchor matches its end" in done.stdout) == (0, True)
 
@@ -356,7 +356,7 @@ def test_a_place_that_cannot_be_written_keeps_it_from_starting(make_broker: Make
     ("arguments", "code", "why"),
     [
         (["audit", "verify", "nowhere"], 1, "nowhere: No such file or directory"),
-        (["audit", "verify", "--head", "xyz", "x"], 64, "--head wants a record's hash"),
+        (["audit", "verify", "--head", "xyz", "x"], 64, "--head needs the hash of a record"),
         (["audit", "verify"], 64, "FILE"),
         (["audit", "verify", "-"], 1, "there is no record in it"),
     ],
