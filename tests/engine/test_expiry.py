@@ -45,9 +45,9 @@ async def test_a_lease_ends_at_its_instant(engine: Engine) -> None:
         await engine.clock.elapse(1)
         engine.lease_service.acquire("main", LeaseRequest(provider="anthropic", ttl=2.5))
         await engine.clock.elapse(2.4)
-        assert engine.lease_service.count() == (1, 0)
+        assert engine.lease_admin.count() == (1, 0)
         await engine.clock.elapse(0.11)
-        assert engine.lease_service.count() == (0, 0)
+        assert engine.lease_admin.count() == (0, 0)
         assert [event.reason for event in engine.emitted if isinstance(event, LeaseRevoked)] == ["expired"]
 
 
@@ -127,11 +127,11 @@ async def test_a_jump_of_the_wall_clock_is_noticed_within_seconds(engine: Engine
         found = engine.registry.find("main", A)
         assert found is not None
         assert found[1].standing.state is state
-        assert list(engine.lease_service.living()) == [lease]
+        assert list(engine.lease_admin.living()) == [lease]
         await engine.clock.elapse(lease.expires_at - engine.clock.steady() - 0.01)
-        assert engine.lease_service.count() == (1, 0)
+        assert engine.lease_admin.count() == (1, 0)
         await engine.clock.elapse(0.02)
-        assert engine.lease_service.count() == (0, 0)
+        assert engine.lease_admin.count() == (0, 0)
 
 
 async def test_a_clock_that_is_corrected_gently_is_no_jump(engine: Engine) -> None:

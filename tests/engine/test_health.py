@@ -129,7 +129,7 @@ async def test_a_rejection_or_a_billing_disable_of_the_last_profile_does(engine:
 async def test_what_one_agent_alone_has_met_is_no_matter_of_health(engine: Engine, outcome: Outcome) -> None:
     """S4, S5: however often it reports it."""
     for _ in range(5):
-        lease = next(engine.lease_service.living(), None) or engine.lease_service.acquire("main", LeaseRequest(profile=A)).lease
+        lease = next(engine.lease_admin.living(), None) or engine.lease_service.acquire("main", LeaseRequest(profile=A)).lease
         engine.lease_service.report("main", lease.id, outcome)
         engine.clock.advance(MINUTE)
         engine.expiry.turn()

@@ -111,7 +111,7 @@ async def test_a_stream_moves_for_the_sake_of_its_model(engine: Engine) -> None:
         assert notice.kind is NoticeKind.ROTATED
         assert notice.grant is not None
         assert notice.grant.lease.profile == B
-        assert {lease.model: lease.profile for lease in engine.lease_service.living() if lease.streaming} == {
+        assert {lease.model: lease.profile for lease in engine.lease_admin.living() if lease.streaming} == {
             "opus": B,
             "haiku": A,
         }
@@ -121,8 +121,8 @@ async def test_through_the_gateway_a_limit_is_of_the_model_in_the_path_or_of_the
     """P18: the next request for that model goes with the next profile, and the lease's others stay."""
     lease = acquire(engine, delivery="brokered")
     answered(engine, lease, 429, "opus")
-    assert engine.lease_service.settle(lease, model="haiku")[1].profile.id == A
-    assert engine.lease_service.settle(lease, model="opus")[1].profile.id == B
+    assert engine.gateway_leases.settle(lease, model="haiku")[1].profile.id == A
+    assert engine.gateway_leases.settle(lease, model="opus")[1].profile.id == B
     answered(engine, lease, 200, "opus")
     assert engine.registry.usage(("", A)).models == {}
 

@@ -50,7 +50,7 @@ def acquire(engine: Engine, agent: str, profile_id: str = "", delivery: str = "r
 
 def report(engine: Engine, agent: str, outcome: Outcome, **told: Any) -> None:
     """Of its raw lease on A, whether or not it would get one now."""
-    lease = next(engine.lease_service.living(agent=agent, profile=A), None) or acquire(engine, agent, A)
+    lease = next(engine.lease_admin.living(agent=agent, profile=A), None) or acquire(engine, agent, A)
     engine.lease_service.report(agent, lease.id, outcome, **told)
 
 
@@ -117,7 +117,7 @@ async def test_no_number_of_one_agents_reports_takes_a_profile_from_others(outco
         good = acquire(engine, "good")
         assert (good.profile, healthy(engine)) == (A, [True] * 3)
         engine.lease_service.revoke("good", good.id)
-        for lease in list(engine.lease_service.living(agent="bad")):
+        for lease in list(engine.lease_admin.living(agent="bad")):
             engine.lease_service.revoke("bad", lease.id)
         engine.registry._evidence.forget("bad", A)  # so that it is given the profile, and can lie of it, again
 
@@ -176,7 +176,7 @@ async def test_streams_of_others_are_not_told() -> None:
         report(engine, "bad", Outcome.AUTH)
         notice = await bad.next()
         assert (notice.kind, notice.grant and notice.grant.lease.profile) == (NoticeKind.ROTATED, B)
-        assert [lease.profile for lease in engine.lease_service.living(agent="good")] == [A]
+        assert [lease.profile for lease in engine.lease_admin.living(agent="good")] == [A]
         waiting = asyncio.ensure_future(good.next())
         await asyncio.sleep(0)
         assert not waiting.done()
@@ -289,10 +289,10 @@ async def test_a_stream_may_be_the_one_that_tries() -> None:
         assert granted.grant is not None
         later(engine, 2 * MINUTE)
         engine.lease_service.renew("third", granted.lease_id)
-        assert engine.lease_service.count() == (3, 1)
+        assert engine.lease_admin.count() == (3, 1)
         engine.lease_service.report("third", granted.lease_id, Outcome.AUTH)
         assert state(engine, "third") is State.REJECTED
-        assert engine.lease_service.count() == (2, 0)
+        assert engine.lease_admin.count() == (2, 0)
 
 
 async def test_with_a_token_it_is_the_request_that_tries() -> None:
@@ -303,11 +303,11 @@ async def test_with_a_token_it_is_the_request_that_tries() -> None:
         report(engine, name, Outcome.AUTH)
     later(engine, MINUTE)
     acquire(engine, "third", delivery="brokered")
-    assert engine.lease_service.settle(tokens[0])[1].profile.id == A
+    assert engine.gateway_leases.settle(tokens[0])[1].profile.id == A
     with pytest.raises(NoUsableProfile):
-        engine.lease_service.settle(tokens[1])
+        engine.gateway_leases.settle(tokens[1])
     answered(engine, "third", 200)
-    assert engine.lease_service.settle(tokens[2])[1].profile.id == A
+    assert engine.gateway_leases.settle(tokens[2])[1].profile.id == A
 
 
 async def test_a_rejection_outlives_the_broker_and_so_does_its_way_back() -> None:
@@ -332,7 +332,7 @@ async def test_a_report_of_success_does_not_end_what_others_wait_for() -> None:
         report(engine, name, Outcome.AUTH)
     lying = acquire(engine, "bad")
     engine.lease_service.report("bad", lying.id, Outcome.OK)
-    report_lease = next(engine.lease_service.living(agent="good", profile=A))
+    report_lease = next(engine.lease_admin.living(agent="good", profile=A))
     engine.lease_service.report("good", report_lease.id, Outcome.OK)
     assert state(engine, "bad") is State.REJECTED
     answered(engine, "good", 200)

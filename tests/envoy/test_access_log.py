@@ -97,7 +97,7 @@ async def test_an_answer_is_told_and_counted(engine: Engine, stub: Any) -> None:
     """Both in full."""
     one = entry(engine, 429, headers={"retry-after": "7"})
     await told(stub, one)
-    (lease,) = engine.lease_service.living()
+    (lease,) = engine.lease_admin.living()
     assert heard(engine, GatewayUsed) == [
         GatewayUsed(
             agent="main", session="talk", provider="anthropic", profile=A, lease=lease.id, request="5f", method="POST",
@@ -225,7 +225,7 @@ async def test_a_message_that_is_none_is_skipped(engine: Engine, stub: Any, tmp_
 async def test_what_is_told_of_a_lease_that_has_ended_still_counts(engine: Engine, stub: Any) -> None:
     """The profile was refused all the same."""
     one = entry(engine, 429)
-    engine.lease_service.revoke_matching(agent="main")
+    engine.lease_admin.revoke_matching(agent="main")
     await told(stub, one)
     assert cooling(engine) > 0
 

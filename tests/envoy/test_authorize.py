@@ -171,7 +171,7 @@ async def test_the_access_log_is_told_what_the_request_was_made_with(engine: Eng
     """Names alone."""
     token = gateway.token(session="talk")
     response = await gateway.ask({"x-api-key": token}, "/anthropic/v1/files/file_1?beta=true", method="GET")
-    (lease,) = engine.lease_service.living()
+    (lease,) = engine.lease_admin.living()
     found = engine.registry.find("main", A)
     assert found is not None
     [authorized] = [event for event in engine.emitted if isinstance(event, GatewayAuthorized)]
@@ -221,7 +221,7 @@ async def test_refusals_say_why_in_the_vendors_form(engine: Engine, gateway: Gat
         "POLICY_DENIED",
     )
     assert (await gateway.refused({"x-api-key": token}, method="CONNECT"))[:2] == (403, "INVALID_ARGUMENT")
-    (lease,) = engine.lease_service.living()
+    (lease,) = engine.lease_admin.living()
     of_lease = {"agent": "main", "lease": lease.id}
     of_nobody = {"agent": "", "lease": ""}
     assert [event for event in engine.emitted if isinstance(event, GatewayRefused)] == [
@@ -251,7 +251,7 @@ async def test_a_revoked_token_is_refused_at_once(engine: Engine, gateway: Gatew
     """By the request that follows."""
     token = gateway.token()
     await gateway.passed({"x-api-key": token})
-    engine.lease_service.revoke_matching(agent="main")
+    engine.lease_admin.revoke_matching(agent="main")
     assert (await gateway.refused({"x-api-key": token}))[:2] == (401, "LEASE_NOT_FOUND")
 
 

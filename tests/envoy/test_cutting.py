@@ -32,7 +32,7 @@ def engine() -> Engine:
 @pytest.fixture
 def made(engine: Engine) -> Cutting:
     made = Cutting(
-        catalog=engine.catalog, suspensions=engine.suspensions, lease_service=engine.lease_service, registry=engine.registry,
+        catalog=engine.catalog, suspensions=engine.suspensions, gateway_leases=engine.gateway_leases, registry=engine.registry,
         clock=engine.clock, per_agent=3, in_all=4,
     )  # fmt: skip
     subscribe(engine, cutting=made)
@@ -125,7 +125,7 @@ async def test_what_is_under_way_is_cut_with_its_lease(engine: Engine, stub: Any
     calls = [await begun(stub, "main", of=lease) for lease in (first, second, other)]
     engine.lease_service.revoke("main", first.id)
     assert await cut(calls[0]) == (401, "LEASE_NOT_FOUND", "lease_ended")
-    engine.lease_service.revoke_matching(lease_id=second.id)
+    engine.lease_admin.revoke_matching(lease_id=second.id)
     assert await cut(calls[1]) == (401, "LEASE_NOT_FOUND", "lease_ended")
     assert await goes_on(calls[2])
 

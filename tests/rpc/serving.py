@@ -79,7 +79,7 @@ class Served:
             for agent in engine.policies.agents
         ]  # fmt: skip
         admin = AdminServicer(
-            lease_service=engine.lease_service, resolver=engine.resolver,
+            lease_admin=engine.lease_admin, resolver=engine.resolver,
             order_overrides=engine.order_overrides, registry=engine.registry,
             ingest=engine.ingest, readiness=engine.readiness, suspensions=engine.suspensions,
             suspension_control=engine.suspension_control, policies=engine.policies, store=engine.store, events=engine.events,

@@ -149,7 +149,7 @@ async def test_a_stopping_server_ends_what_is_open(serve: Serve, caplog: pytest.
         broker = await served.broker()
         stream: Any = broker.StreamLease(pb.AcquireLeaseRequest(provider="anthropic"))
         await stream.read()
-        engine.lease_service.drain()
+        engine.lease_admin.drain()
         stopping = asyncio.gather(*(server.stop(5) for server in served.servers))
         assert (await stream.read()).reason == "shutting_down"
         assert await stream.read() is grpc.aio.EOF

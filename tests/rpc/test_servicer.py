@@ -104,7 +104,7 @@ async def test_revoke_is_idempotent(serve: Serve) -> None:
         for lease_id in (lease.id, lease.id, "never-there"):
             await broker.RevokeLease(pb.RevokeLeaseRequest(lease_id=lease_id))
         assert (await refused(broker.RenewLease(pb.RenewLeaseRequest(lease_id=lease.id)))).reason == "LEASE_NOT_FOUND"
-        assert served.engine.lease_service.count() == (0, 0)
+        assert served.engine.lease_admin.count() == (0, 0)
 
 
 async def test_an_outcome_moves_the_lease_to_another_profile(serve: Serve) -> None:
@@ -234,7 +234,7 @@ async def test_what_cannot_be_granted_is_refused_with_its_reason(serve: Serve, n
             assert (failed.reason, failed.domain) == (reason, "equabot.dev")
             assert failed.details
             assert SECRET not in failed.raw
-        assert served.engine.lease_service.count() == (0, 0)
+        assert served.engine.lease_admin.count() == (0, 0)
         assert len(served.acquires) == 2
 
 
@@ -339,7 +339,7 @@ async def test_a_draining_broker_sends_callers_on(serve: Serve) -> None:
     async with serve(holding(SECRET)) as served:
         broker = await served.broker()
         lease = await broker.AcquireLease(ask())
-        served.engine.lease_service.drain()
+        served.engine.lease_admin.drain()
         failed = await refused(broker.AcquireLease(ask()))
         assert (failed.code, failed.reason) == ("UNAVAILABLE", "SHUTTING_DOWN")
         assert (await broker.RenewLease(pb.RenewLeaseRequest(lease_id=lease.id))).secret == SECRET

@@ -75,7 +75,7 @@ async def test_the_first_event_is_the_lease(serve: Serve) -> None:
     """As AcquireLease would have granted it, and timed like it."""
     async with serve(holding("one")) as served, streaming(served) as (_, lease):
         assert (lease.secret, lease.expires_at.seconds, lease.renewable) == ("one", NOW + 90, True)
-        assert served.engine.lease_service.count() == (1, 1)
+        assert served.engine.lease_admin.count() == (1, 1)
         assert len(served.acquires) == 1
 
 
@@ -124,7 +124,7 @@ async def test_a_lease_is_renewed_while_it_is_read_until_its_maximum(serve: Serv
         assert event.reason == "max_ttl"
         assert not event.HasField("lease")
         await stream.ends_well()
-        assert served.engine.lease_service.count() == (0, 0)
+        assert served.engine.lease_admin.count() == (0, 0)
     assert told[0] == ("RENEWED", "", True)
     assert told[-2:] == [("RENEWED", "", False), ("EXPIRING", "max_ttl", False)]
 
@@ -153,7 +153,7 @@ async def test_a_revoked_lease_says_why_and_ends_its_stream(serve: Serve, reason
             case "no_usable_profile":
                 served.engine.sources[0].push(UnitsListed(()))
             case "shutting_down":
-                served.engine.lease_service.drain()
+                served.engine.lease_admin.drain()
         event = await stream.next()
         assert (pb.LeaseEvent.Kind.Name(event.kind), event.reason, event.lease_id) == ("REVOKED", reason, lease.id)
         assert not event.HasField("lease")
@@ -175,7 +175,7 @@ async def test_a_stream_that_is_cancelled_takes_its_lease_along(serve: Serve) ->
     """At once, and without a word in the log."""
     async with serve(holding("one")) as served, streaming(served) as (stream, lease):
         stream.call.cancel()
-        await eventually(lambda: served.engine.lease_service.count() == (0, 0), within=1)
+        await eventually(lambda: served.engine.lease_admin.count() == (0, 0), within=1)
         renew = (await served.broker()).RenewLease(pb.RenewLeaseRequest(lease_id=lease.id))
         assert (await refused(renew)).reason == "LEASE_NOT_FOUND"
 
@@ -186,7 +186,7 @@ async def test_a_stream_whose_deadline_passes_takes_its_lease_along(serve: Serve
         call: Any = (await served.broker()).StreamLease(ask(), timeout=0.2)
         await Stream(call).next()
         assert (await refused(call.read())).code == "DEADLINE_EXCEEDED"
-        await eventually(lambda: served.engine.lease_service.count() == (0, 0), within=1)
+        await eventually(lambda: served.engine.lease_admin.count() == (0, 0), within=1)
 
 
 HOLDER = """
@@ -210,10 +210,10 @@ async def test_a_process_that_is_killed_holds_nothing(serve: Serve) -> None:
         )
         assert process.stdout is not None
         assert await asyncio.wait_for(process.stdout.readline(), 60) == b"held\n"
-        assert served.engine.lease_service.count() == (20, 20)
+        assert served.engine.lease_admin.count() == (20, 20)
         process.send_signal(signal.SIGKILL)
         await process.communicate()
-        await eventually(lambda: served.engine.lease_service.count() == (0, 0), within=1)
+        await eventually(lambda: served.engine.lease_admin.count() == (0, 0), within=1)
 
 
 async def test_a_thousand_streams_dropped_at_once_leave_nothing_behind(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
@@ -231,9 +231,9 @@ async def test_a_thousand_streams_dropped_at_once_leave_nothing_behind(serve: Se
         async with asyncio.timeout(60):
             for call in calls:
                 await call.read()
-        assert engine.lease_service.count() == (1000, 1000)
+        assert engine.lease_admin.count() == (1000, 1000)
         await channel.close()
-        await eventually(lambda: engine.lease_service.count() == (0, 0))
+        await eventually(lambda: engine.lease_admin.count() == (0, 0))
         calls.clear()
         await eventually(lambda: len(asyncio.all_tasks()) <= tasks)
         gc.collect()
@@ -254,10 +254,10 @@ async def test_who_never_reads_loses_the_lease_and_holds_up_nobody(serve: Serve)
         for secret in rotations:
             engine.hold(profile("anthropic:a", secret))
             assert (await alive.next()).lease.secret == secret
-        assert engine.lease_service.count() == (2, 2)
+        assert engine.lease_admin.count() == (2, 2)
         for _ in range(4):
             assert (await in_time(engine, alive.next())).kind == pb.LeaseEvent.RENEWED
-        assert engine.lease_service.count() == (1, 1)
+        assert engine.lease_admin.count() == (1, 1)
         late = [await deaf.next()]
         while late[-1].kind != pb.LeaseEvent.REVOKED:
             late.append(await deaf.next())

@@ -90,7 +90,7 @@ class Servers:
         telling = [part for _, *parts in listeners for part in parts]
         self._identities = [identities for _, identities, _ in listeners]
         self._operator = AdminServicer(
-            lease_service=engine.lease_service,
+            lease_admin=engine.lease_admin,
             resolver=engine.resolver,
             order_overrides=engine.order_overrides,
             registry=engine.registry,
@@ -244,7 +244,7 @@ class ControlServices:
         self.cutting = Cutting(
             catalog=config.catalog,
             suspensions=engine.suspensions,
-            lease_service=engine.lease_service,
+            gateway_leases=engine.gateway_leases,
             registry=engine.registry,
             clock=clock,
         )

@@ -117,7 +117,7 @@ async def serve(
                 reason = await stopping
                 events.emit(Draining(reason=reason))
                 engine.readiness.drain()
-                engine.lease_service.drain()
+                engine.lease_admin.drain()
                 await engine.refresh_scheduler.drain()
         finally:
             store.close()
@@ -206,7 +206,7 @@ def _snapshot(engine: Engine, store: StateStore, audit: AuditLog, clock: SystemC
     now = clock.now()
     leases: Counter[tuple[str, str]] = Counter()
     streams: Counter[str] = Counter()
-    for lease in engine.lease_service.living():
+    for lease in engine.lease_admin.living():
         leases[lease.agent, lease.provider] += 1
         streams[lease.agent] += lease.streaming
     return Snapshot(

@@ -10,8 +10,8 @@ from dataclasses import replace
 from equabot_broker.domain.errors import AgentSuspended, BrokerError
 from equabot_broker.domain.policies import Policies
 from equabot_broker.domain.statuses import ProfileStatus
-from equabot_broker.engine.leases.service import LeaseService
 from equabot_broker.engine.leases.suspensions import Suspensions
+from equabot_broker.engine.leases.terms import LeaseTerms
 from equabot_broker.engine.profiles.registry import ProfileRegistry
 from equabot_broker.engine.profiles.resolver import Resolver
 
@@ -25,13 +25,13 @@ class Availability:
         policies: Policies,
         registry: ProfileRegistry,
         resolver: Resolver,
-        lease_service: LeaseService,
+        terms: LeaseTerms,
         suspensions: Suspensions,
     ) -> None:
         self._policies = policies
         self._registry = registry
         self._resolver = resolver
-        self._lease_service = lease_service
+        self._terms = terms
         self._suspensions = suspensions
 
     def apply(self, *, policies: Policies) -> None:
@@ -85,7 +85,7 @@ class Availability:
         try:
             self._suspensions.check(agent)
             self._policies.of(agent).check_provider(agent, provider)
-            self._lease_service.delivery(agent, provider)
+            self._terms.delivery(agent, provider)
         except AgentSuspended:
             return f"agent {agent} is suspended: run `equabot agent resume {agent}`"
         except BrokerError as error:

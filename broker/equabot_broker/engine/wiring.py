@@ -16,13 +16,21 @@ from equabot_broker.domain.remedies import ANYWHERE, Places
 from equabot_broker.engine.availability import Availability
 from equabot_broker.engine.expiry import Expiry
 from equabot_broker.engine.health import Readiness
+from equabot_broker.engine.leases.admin import LeaseAdmin
+from equabot_broker.engine.leases.enforcement import PolicyEnforcement
 from equabot_broker.engine.leases.failover import Failover
 from equabot_broker.engine.leases.gateway_access import GatewayAccess
+from equabot_broker.engine.leases.gateway_leases import GatewayLeases
+from equabot_broker.engine.leases.grants import LeaseGrants
 from equabot_broker.engine.leases.outcomes import Outcomes
+from equabot_broker.engine.leases.quotas import Quotas
 from equabot_broker.engine.leases.service import LeaseService
+from equabot_broker.engine.leases.streams import StreamLeases
 from equabot_broker.engine.leases.suspension_control import SuspensionControl
 from equabot_broker.engine.leases.suspensions import Suspensions
 from equabot_broker.engine.leases.table import LeaseTable
+from equabot_broker.engine.leases.terms import LeaseTerms
+from equabot_broker.engine.leases.write_behind import WriteBehind
 from equabot_broker.engine.profiles.confirmation import Confirmation
 from equabot_broker.engine.profiles.ingest import FollowedSource, Ingest
 from equabot_broker.engine.profiles.order_override import OrderOverrides
@@ -154,27 +162,68 @@ class Engine:
             cooldowns=config.cooldowns,
             chance=ports.chance,
         )
+        self.lease_terms = LeaseTerms(
+            catalog=config.catalog, policies=config.policies, options=config.leases, deliveries=config.deliveries
+        )
+        quotas, write_behind = Quotas(self.lease_table), WriteBehind(store)
+        self.lease_grants = LeaseGrants(
+            clock=clock,
+            events=events,
+            terms=self.lease_terms,
+            resolver=self.resolver,
+            registry=self.registry,
+            suspensions=self.suspensions,
+            lease_table=self.lease_table,
+            failover=self.failover,
+            quotas=quotas,
+        )
+        self.stream_leases = StreamLeases(
+            clock=clock,
+            events=events,
+            registry=self.registry,
+            lease_table=self.lease_table,
+            failover=self.failover,
+            grants=self.lease_grants,
+        )
         self.lease_service = LeaseService(
             clock=clock,
             store=store,
             events=events,
-            policies=config.policies,
-            resolver=self.resolver,
+            terms=self.lease_terms,
             registry=self.registry,
+            suspensions=self.suspensions,
             lease_table=self.lease_table,
             failover=self.failover,
+            grants=self.lease_grants,
+            streams=self.stream_leases,
             outcomes=self.outcomes,
-            options=config.leases,
-            deliveries=config.deliveries,
-            suspensions=self.suspensions,
-            leases=stored.leases,
+            quotas=quotas,
+            write_behind=write_behind,
         )
+        self.lease_admin = LeaseAdmin(clock=clock, lease_table=self.lease_table)
+        self.gateway_leases = GatewayLeases(
+            resolver=self.resolver,
+            registry=self.registry,
+            suspensions=self.suspensions,
+            lease_table=self.lease_table,
+            failover=self.failover,
+            write_behind=write_behind,
+        )
+        self.policy_enforcement = PolicyEnforcement(
+            clock=clock,
+            store=store,
+            terms=self.lease_terms,
+            suspensions=self.suspensions,
+            lease_table=self.lease_table,
+            failover=self.failover,
+        )
+        self.policy_enforcement.adopt(stored.leases)
         self.suspension_control = SuspensionControl(
             clock=clock,
             store=store,
             events=events,
             policies=config.policies,
-            lease_service=self.lease_service,
+            lease_admin=self.lease_admin,
             suspensions=self.suspensions,
         )
         self.gateway_access = GatewayAccess(
@@ -182,7 +231,9 @@ class Engine:
             events=events,
             policies=config.policies,
             registry=self.registry,
-            lease_service=self.lease_service,
+            resolver=self.resolver,
+            gateway_leases=self.gateway_leases,
+            failover=self.failover,
             refresh_scheduler=self.refresh_scheduler,
             outcomes=self.outcomes,
         )
@@ -191,7 +242,7 @@ class Engine:
             policies=config.policies,
             registry=self.registry,
             resolver=self.resolver,
-            lease_service=self.lease_service,
+            terms=self.lease_terms,
             suspensions=self.suspensions,
         )
         self.readiness = Readiness(
@@ -252,9 +303,10 @@ class Engine:
         self.outcomes.apply(policies=config.policies, cooldowns=config.cooldowns)
         self.suspension_control.apply(config.policies)
         self.gateway_access.apply(config.policies)
-        ended = self.lease_service.apply(
-            policies=config.policies, options=config.leases, deliveries=config.deliveries, changed=changed
+        self.lease_terms.apply(
+            catalog=config.catalog, policies=config.policies, options=config.leases, deliveries=config.deliveries
         )
+        ended = self.policy_enforcement.apply(changed)
         self.ingest.apply(
             prepared.followed,
             tail=config.tail,

@@ -22,7 +22,7 @@ from equabot_broker.domain.errors import (
 )
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.provider import Catalog
-from equabot_broker.engine.leases.service import LeaseService
+from equabot_broker.engine.leases.gateway_leases import GatewayLeases
 from equabot_broker.engine.leases.suspensions import Suspensions, refusal
 from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
 from equabot_broker.envoy.cutting_filters import AUTHORIZATION
@@ -54,7 +54,7 @@ class Cutting:
         *,
         catalog: Catalog,
         suspensions: Suspensions,
-        lease_service: LeaseService,
+        gateway_leases: GatewayLeases,
         registry: ProfileRegistry,
         clock: Clock,
         per_agent: int = _PER_AGENT,
@@ -62,9 +62,9 @@ class Cutting:
     ) -> None:
         self._catalog = catalog
         self._suspensions = suspensions
-        self._lease_service = lease_service
+        self._gateway_leases = gateway_leases
         self._clock = clock
-        self._waits = Waits(lease_service)
+        self._waits = Waits(gateway_leases)
         self._registry = registry
         self._per_agent = per_agent
         self._in_all = in_all
@@ -112,7 +112,7 @@ class Cutting:
         self._suspensions.check(agent)
         with suppress(ShuttingDown):
             if watched.token:
-                self._lease_service.bearer(watched.token)
+                self._gateway_leases.bearer(watched.token)
         if gone := self._gone(agent, watched.profile):
             raise gone
         mine = self._open.setdefault(agent, set())

@@ -8,7 +8,7 @@ from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
 from equabot_broker.domain.answers import wait
-from equabot_broker.engine.leases.service import LeaseService
+from equabot_broker.engine.leases.gateway_leases import GatewayLeases
 
 NAMESPACE: Final = "equabot"
 """Under which the access log reports the vendor's own words."""
@@ -25,8 +25,8 @@ _REPLACE: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_AD
 class Waits:
     """Shortens the wait of an answer that begins."""
 
-    def __init__(self, lease_service: LeaseService) -> None:
-        self._lease_service = lease_service
+    def __init__(self, gateway_leases: GatewayLeases) -> None:
+        self._gateway_leases = gateway_leases
 
     def continued(self, response_headers: Any, fields: Mapping[str, str], *, now: float) -> pb.ProcessingResponse:
         """What Envoy is told to do with the answer's headers. `fields` are the authorization's words on the request."""
@@ -37,7 +37,7 @@ class Waits:
         if (wait(said, now=now) or 0) <= _SOON or given.get(":status") not in STATUSES.split("|"):
             return answer
         token = bytes.fromhex(fields.get("token", ""))
-        if not self._lease_service.has_another(token, profile=fields.get("profile", ""), model=fields.get("model", "")):
+        if not self._gateway_leases.has_another(token, profile=fields.get("profile", ""), model=fields.get("model", "")):
             return answer
         mutation = answer.response_headers.response.header_mutation
         mutation.remove_headers.extend((HEADERS[1], _FINAL))

@@ -12,7 +12,7 @@ from equabot_broker.domain.known_names import no_profile
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.policies import Policies
 from equabot_broker.engine.health import Readiness
-from equabot_broker.engine.leases.service import LeaseService
+from equabot_broker.engine.leases.admin import LeaseAdmin
 from equabot_broker.engine.leases.suspension_control import SuspensionControl
 from equabot_broker.engine.leases.suspensions import Suspensions
 from equabot_broker.engine.profiles.ingest import Ingest
@@ -36,7 +36,7 @@ class AdminServicer:
     def __init__(
         self,
         *,
-        lease_service: LeaseService,
+        lease_admin: LeaseAdmin,
         resolver: Resolver,
         order_overrides: OrderOverrides,
         registry: ProfileRegistry,
@@ -52,7 +52,7 @@ class AdminServicer:
         identity_fault: Callable[[], str] = lambda: "",
         started_at: float,
     ) -> None:
-        self._lease_service = lease_service
+        self._lease_admin = lease_admin
         self._resolver = resolver
         self._order_overrides = order_overrides
         self._registry = registry
@@ -99,12 +99,12 @@ class AdminServicer:
         agent, provider, profile = self._filter(request)
         rest = (
             lease
-            for lease in self._lease_service.living(agent=agent, provider=provider, profile=profile)
+            for lease in self._lease_admin.living(agent=agent, provider=provider, profile=profile)
             if (lease.issued_at, lease.id) > after
         )
         page = heapq.nsmallest(size + 1, rest, key=lambda lease: (lease.issued_at, lease.id))
         more = requests.page_token(page[size - 1].issued_at, page[size - 1].id) if len(page) > size else ""
-        offset = self._lease_service.offset()
+        offset = self._lease_admin.offset()
         return pb.ListLeasesResponse(
             leases=(lease_summary(lease, offset=offset) for lease in page[:size]), next_page_token=more
         )
@@ -113,7 +113,7 @@ class AdminServicer:
         """Ends what matches."""
         agent, provider, profile = self._filter(request)
         lease_id = requests.text(request.lease_id, "lease_id")
-        revoked = self._lease_service.revoke_matching(lease_id=lease_id, agent=agent, provider=provider, profile=profile)
+        revoked = self._lease_admin.revoke_matching(lease_id=lease_id, agent=agent, provider=provider, profile=profile)
         # What matched nothing may be anything, a misplaced secret too.
         about = {"agent": agent, "provider": provider, "profile": profile, "lease": lease_id} if revoked else {}
         self._did("RevokeLeases", **about, count=revoked)
@@ -173,7 +173,7 @@ class AdminServicer:
 
     async def list_agents(self, request: pb.ListAgentsRequest, call: Call) -> pb.ListAgentsResponse:
         """Every agent that there is, or that is suspended."""
-        return pb.ListAgentsResponse(agents=self._agents(self._suspension_control.states(), self._lease_service.living()))
+        return pb.ListAgentsResponse(agents=self._agents(self._suspension_control.states(), self._lease_admin.living()))
 
     async def suspend_agent(self, request: pb.SuspendAgentRequest, call: Call) -> pb.SuspendAgentResponse:
         """Suspends."""
@@ -207,7 +207,7 @@ class AdminServicer:
             add=self._resolver.explanations.how_to_add,
             configuration=await self._configuration.doubts(),
         )
-        leases, streams = self._lease_service.count()
+        leases, streams = self._lease_admin.count()
         return pb.DiagnoseResponse(
             sources=self._sources(),
             findings=map(finding, found),
@@ -217,7 +217,7 @@ class AdminServicer:
         )
 
     def _agent(self, agent: str) -> pb.AgentStatus:
-        return next(self._agents([agent], self._lease_service.living(agent=agent)))
+        return next(self._agents([agent], self._lease_admin.living(agent=agent)))
 
     def _agents(self, agents: Iterable[str], living: Iterable[Lease]) -> Iterator[pb.AgentStatus]:
         held = Counter((lease.agent, lease.streaming) for lease in living)
@@ -239,7 +239,7 @@ class AdminServicer:
         """What to look for. A name that nothing has is refused: nothing found would look like nothing there."""
         agent, provider = requests.text(request.agent, "agent"), self._provider(request.provider)
         profile = requests.text(request.profile, "profile")
-        if agent and not any(self._lease_service.living(agent=agent)):
+        if agent and not any(self._lease_admin.living(agent=agent)):
             self._policies.check_named(agent, self._suspensions.all)
         return agent, provider, self._profile(provider, profile, leased=True) if profile else ""
 
@@ -247,7 +247,7 @@ class AdminServicer:
         """The id of a profile that a source holds, or that a lease is on. Raises ProfileNotFound."""
         provider, profile = self._resolver.resolve_names(provider, written)
         ids = {candidate.id for _, candidate in self._registry.all()}
-        if profile not in ids and not (leased and any(self._lease_service.living(profile=profile))):
+        if profile not in ids and not (leased and any(self._lease_admin.living(profile=profile))):
             raise ProfileNotFound(no_profile(profile, (known for known in ids if known.startswith(f"{provider}:"))))
         return profile
 

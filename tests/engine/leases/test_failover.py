@@ -38,7 +38,7 @@ def lease_of(engine: Engine, one: LeaseStream) -> Lease:
 
 
 def on(engine: Engine) -> list[str]:
-    return [lease.profile for lease in engine.lease_service.living()]
+    return [lease.profile for lease in engine.lease_admin.living()]
 
 
 def cool(engine: Engine, *profiles: str) -> None:
@@ -81,9 +81,9 @@ async def test_what_is_deleted_is_revoked(engine: Engine) -> None:
     named, automatic = (engine.lease_service.acquire("main", replace(ANY, profile=i)).lease for i in (B, ""))
     assert (named.profile, automatic.profile) == (B, A)
     engine.put(profile(C))
-    assert list(engine.lease_service.living()) == [automatic]
+    assert list(engine.lease_admin.living()) == [automatic]
     engine.put()
-    assert list(engine.lease_service.living()) == []
+    assert list(engine.lease_admin.living()) == []
     assert [event.reason for event in engine.emitted if isinstance(event, LeaseRevoked)] == ["no_usable_profile"] * 2
     with pytest.raises(LeaseNotFound):
         engine.lease_service.renew("main", named.id)
@@ -94,7 +94,7 @@ async def test_what_is_only_hidden_or_another_agents_is_not_revoked(engine: Engi
     engine.put(profile(A, "own", agent="other"), profile(A))
     leases = [engine.lease_service.acquire(agent, replace(ANY, profile=A)).lease for agent in ("main", "other")]
     engine.put(profile(A))
-    assert list(engine.lease_service.living()) == leases
+    assert list(engine.lease_admin.living()) == leases
 
 
 # -- several things at once -----------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ async def test_all_at_once_is_the_end_of_all(engine: Engine) -> None:
     """A thousand streams over three profiles that vanish together end, each for the one reason, and leave nothing behind."""
     streams = [stream(engine, "main" if n % 2 else "other") for n in range(1000)]
     engine.put()
-    assert engine.lease_service.count() == (0, 0)
+    assert engine.lease_admin.count() == (0, 0)
     assert Counter(event.reason for event in engine.emitted if isinstance(event, LeaseRevoked)) == {"no_usable_profile": 1000}
     assert all(LeaseChange.ENDED in one._mailbox._news for one in streams)
     assert len(engine.lease_table.deadlines) < 1100
@@ -152,7 +152,7 @@ async def test_leases_may_end_while_others_are_being_moved(engine: Engine, place
 
     engine.registry.listeners.insert(place, revoke)
     engine.put(profile(B), profile(C))
-    assert engine.lease_service.count() == (4, 4)
+    assert engine.lease_admin.count() == (4, 4)
     assert set(on(engine)) <= {B, C}
 
 
@@ -164,11 +164,11 @@ async def test_an_end_that_causes_an_end(engine: Engine) -> None:
 
     def avenge(event: object) -> None:
         if isinstance(event, LeaseRevoked) and event.reason == "no_usable_profile":
-            engine.lease_service.revoke_matching(agent=event.agent)
+            engine.lease_admin.revoke_matching(agent=event.agent)
 
     engine.events.sinks.append(avenge)
     engine.put(profile(B), profile(C))
-    assert engine.lease_service.count() == (0, 0)
+    assert engine.lease_admin.count() == (0, 0)
     ends = Counter(event.reason for event in engine.emitted if isinstance(event, LeaseRevoked))
     assert ends == {"no_usable_profile": 1, "revoked": 9}
 
@@ -205,7 +205,7 @@ async def test_granting_while_everything_changes(engine: Engine) -> None:
     engine.put(profile(C))
     cool(engine, C)
     assert set(taken) == {C}
-    assert engine.lease_service.count() == (1 + len(taken), 1 + len(taken))
+    assert engine.lease_admin.count() == (1 + len(taken), 1 + len(taken))
 
 
 async def test_time_that_passes_inside_a_change(engine: Engine) -> None:

@@ -113,7 +113,7 @@ async def test_revoking_stops_the_very_next_request(engine: Engine) -> None:
     with pytest.raises(LeaseNotFound):
         engine.gateway_access.bearer(shown(two))
     assert await served(engine, one) == A
-    engine.lease_service.revoke_matching(provider="anthropic")
+    engine.lease_admin.revoke_matching(provider="anthropic")
     with pytest.raises(LeaseNotFound):
         engine.gateway_access.bearer(one)
 
@@ -133,7 +133,7 @@ async def test_a_lease_that_is_over_is_over(engine: Engine) -> None:
 async def test_while_the_broker_drains_tokens_go_on(engine: Engine) -> None:
     """And of one that is not known, the next broker may know."""
     token = shown(acquire(engine))
-    engine.lease_service.drain()
+    engine.lease_admin.drain()
     assert await served(engine, token) == A
     with pytest.raises(ShuttingDown):
         engine.gateway_access.bearer("eqb_" + "A" * 43)
@@ -475,7 +475,7 @@ async def test_who_waits_for_a_login_is_stopped_by_a_revocation() -> None:
         await world.settle()
         world.script.open.clear()
         _, asking = await held_up(world)
-        world.lease_service.revoke_matching(agent="main")
+        world.lease_admin.revoke_matching(agent="main")
         world.script.open.set()
         await world.clock.elapse(1)
         outcomes = await asyncio.gather(*asking, return_exceptions=True)

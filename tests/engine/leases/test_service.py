@@ -64,7 +64,7 @@ def acquire(engine: Engine, agent: str = "main", **asked: object) -> Lease:
 
 
 def living(engine: Engine, **asked: str) -> list[str]:
-    return [lease.id for lease in engine.lease_service.living(**asked)]
+    return [lease.id for lease in engine.lease_admin.living(**asked)]
 
 
 def restarted(engine: Engine, **changed: object) -> Engine:
@@ -157,7 +157,7 @@ async def test_a_refusal_grants_nothing_and_costs_nothing(request_: LeaseRequest
     provider = request_.provider if request_.provider in engine.catalog.providers else ""
     denied = LeaseDenied(agent="main", provider=provider, reason=error.reason)
     assert [e for e in engine.emitted if isinstance(e, LeaseDenied)] == [denied, denied]
-    assert engine.lease_service.count() == (0, 0)
+    assert engine.lease_admin.count() == (0, 0)
     engine.store.flush()
     assert engine.store.load().leases == ()
     assert acquire(engine).profile == A
@@ -300,7 +300,7 @@ async def test_a_renewal_for_nothing_is_refused_and_changes_nothing(engine: Engi
     engine.put(profile(A, None), profile(B))
     with pytest.raises(InvalidArgument):
         engine.lease_service.renew("main", lease.id, ttl)
-    assert list(engine.lease_service.living()) == [lease]
+    assert list(engine.lease_admin.living()) == [lease]
 
 
 async def test_a_lease_is_its_agents_alone(engine: Engine) -> None:
@@ -336,11 +336,11 @@ async def test_a_lease_moves_when_it_is_renewed(engine: Engine, how: str) -> Non
     """Not before: until then its holder works with what it was given. The lease stays the same, but for its profile."""
     lease = acquire(engine)
     fail(engine, A, how)
-    assert list(engine.lease_service.living()) == [lease]
+    assert list(engine.lease_admin.living()) == [lease]
     renewed = engine.lease_service.renew("main", lease.id)
     assert (renewed.lease.id, renewed.lease.profile, renewed.held.profile.id) == (lease.id, B, B)
     assert renewed.lease.max_expires_at == lease.max_expires_at
-    assert [held.profile for held in restarted(engine).lease_service.living()] == [B]
+    assert [held.profile for held in restarted(engine).lease_admin.living()] == [B]
 
 
 @pytest.mark.parametrize("how", ["rejection", "billing"])
@@ -350,7 +350,7 @@ async def test_a_lease_on_a_named_profile_never_moves(engine: Engine, how: str) 
     fail(engine, A, how)
     with pytest.raises(NoUsableProfile):
         engine.lease_service.renew("main", lease.id)
-    assert list(engine.lease_service.living()) == [lease]
+    assert list(engine.lease_admin.living()) == [lease]
     engine.put(profile(A, "new"), profile(B))
     assert engine.lease_service.renew("main", lease.id).lease.profile == A
 
@@ -540,8 +540,8 @@ async def test_revoking_is_idempotent(engine: Engine) -> None:
     engine.lease_service.revoke("main", "never there")
     ends = [e for e in engine.emitted if isinstance(e, LeaseRevoked)]
     assert ends == [LeaseRevoked(agent="main", provider="anthropic", profile=A, reason="revoked", lease=lease.id)]
-    assert engine.lease_service.count() == (0, 0)
-    assert restarted(engine).lease_service.count() == (0, 0)
+    assert engine.lease_admin.count() == (0, 0)
+    assert restarted(engine).lease_admin.count() == (0, 0)
 
 
 async def test_time_ends_leases(engine: Engine) -> None:
@@ -551,11 +551,11 @@ async def test_time_ends_leases(engine: Engine) -> None:
     assert engine.lease_table.tick() == engine.clock.steady() + 60
     engine.clock.advance(59.9)
     engine.lease_table.tick()
-    assert engine.lease_service.count() == (2, 0)
+    assert engine.lease_admin.count() == (2, 0)
     engine.clock.advance(0.1)
     assert living(engine) != []
     assert engine.lease_table.tick() == engine.clock.steady() + 3540
-    assert engine.lease_service.count() == (1, 0)
+    assert engine.lease_admin.count() == (1, 0)
     engine.clock.advance(1e9)
     assert engine.lease_table.tick() == float("inf")
     assert [e.reason for e in engine.emitted if isinstance(e, LeaseRevoked)] == ["expired", "max_ttl"]
@@ -588,26 +588,26 @@ async def test_an_operator_lists_and_revokes_what_matches_all(engine: Engine, as
         asked = {**asked, "lease_id": leases[int(asked["lease_id"])].id}
     else:
         assert living(engine, **asked) == [leases[n].id for n in ended]
-    assert engine.lease_service.revoke_matching(**asked) == len(ended)
+    assert engine.lease_admin.revoke_matching(**asked) == len(ended)
     assert living(engine) == [lease.id for n, lease in enumerate(leases) if n not in ended]
-    assert engine.lease_service.revoke_matching(**asked) == 0
+    assert engine.lease_admin.revoke_matching(**asked) == 0
 
 
 async def test_revoking_everything_must_be_said(engine: Engine) -> None:
     """No condition is no wish."""
     acquire(engine)
     with pytest.raises(InvalidArgument):
-        engine.lease_service.revoke_matching()
-    assert engine.lease_service.count() == (1, 0)
+        engine.lease_admin.revoke_matching()
+    assert engine.lease_admin.count() == (1, 0)
 
 
 async def test_leases_may_end_while_they_are_listed(engine: Engine) -> None:
     """A listing is of the moment in which it began."""
     ids = [acquire(engine).id for _ in range(5)]
     seen = []
-    for lease in engine.lease_service.living():
+    for lease in engine.lease_admin.living():
         seen.append(lease.id)
-        engine.lease_service.revoke_matching(agent="main")
+        engine.lease_admin.revoke_matching(agent="main")
     assert seen == ids
 
 
@@ -615,11 +615,11 @@ async def test_draining_grants_nothing_more_and_keeps_what_is_stored(engine: Eng
     """Streams are told to look for another broker; other leases are renewed on and are there after the restart."""
     lease = acquire(engine)
     with engine.lease_service.stream("main", ANY):
-        engine.lease_service.drain()
+        engine.lease_admin.drain()
         for ask in (engine.lease_service.acquire, engine.lease_service.stream):
             with pytest.raises(ShuttingDown):
                 ask("main", ANY)
-        assert engine.lease_service.count() == (1, 0)
+        assert engine.lease_admin.count() == (1, 0)
     assert [e.reason for e in engine.emitted if isinstance(e, LeaseRevoked)] == ["shutting_down"]
     assert engine.lease_service.renew("main", lease.id).lease.profile == lease.profile
     again = restarted(engine)
@@ -635,13 +635,13 @@ async def test_a_restart_ends_no_lease(engine: Engine) -> None:
     lease = acquire(engine, ttl=600.0)
     with engine.lease_service.stream("main", ANY):
         again = restarted(engine)
-    assert list(again.lease_service.living()) == [lease]
+    assert list(again.lease_admin.living()) == [lease]
     again.put(profile(A, "secret-a"), profile(B, "secret-b"))
     engine.clock.advance(100)
     assert again.lease_service.renew("main", lease.id).lease.expires_at == engine.clock.steady() + 600
     engine.clock.advance(600)
     again.lease_table.tick()
-    assert again.lease_service.count() == (0, 0)
+    assert again.lease_admin.count() == (0, 0)
 
 
 async def test_a_lease_is_stored_within_milliseconds(engine: Engine) -> None:
@@ -680,7 +680,7 @@ async def test_what_policy_no_longer_allows_ends_with_the_restart(engine: Engine
     """Also in the store."""
     lease = acquire(engine)
     again = restarted(engine, agents=policy)
-    assert again.lease_service.count() == (0, 0)
+    assert again.lease_admin.count() == (0, 0)
     assert again.emitted == [LeaseRevoked(agent="main", provider="anthropic", profile=A, reason="policy", lease=lease.id)]
     with pytest.raises(LeaseNotFound):
         again.lease_service.renew("main", lease.id)
@@ -692,7 +692,7 @@ async def test_a_lease_of_a_provider_that_is_configured_no_more_ends(engine: Eng
     """Nothing would know how its requests look."""
     acquire(engine)
     again = restarted(engine, providers={"openai": engine.catalog.providers["openai"]})
-    assert again.lease_service.count() == (0, 0)
+    assert again.lease_admin.count() == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -724,9 +724,9 @@ async def test_a_brokered_lease_ends_with_the_restart_that_takes_its_list_away()
     lease = engine.lease_service.acquire("main", LeaseRequest(provider="acme", delivery="brokered")).lease
     engine.store.flush()
     kept = restarted(engine, providers={"acme": acme}, deliveries=both)
-    assert [one.id for one in kept.lease_service.living()] == [lease.id]
+    assert [one.id for one in kept.lease_admin.living()] == [lease.id]
     ended = restarted(engine, providers={"acme": replace(acme, requests=())}, deliveries=both)
-    assert ended.lease_service.count() == (0, 0)
+    assert ended.lease_admin.count() == (0, 0)
 
 
 async def test_after_a_restart_a_source_that_is_not_read_yet_costs_no_lease(engine: Engine) -> None:
@@ -746,18 +746,18 @@ async def test_after_a_restart_a_source_that_is_not_read_yet_costs_no_lease(engi
 async def test_a_jump_of_the_wall_clock_leaves_what_is_left_of_a_lease(engine: Engine, by: float) -> None:
     """Only its wall-clock instants move; that is what is stored, too."""
     lease = acquire(engine, ttl=600.0)
-    before = engine.lease_service.offset()
+    before = engine.lease_table.offset()
     engine.clock.jump_wall(by)
     engine.expiry.turn()
-    assert engine.lease_service.offset() == before + by
+    assert engine.lease_table.offset() == before + by
     assert engine.lease_service.look(lease.id).offset == before + by
-    assert list(restarted(engine).lease_service.living()) == [lease]
+    assert list(restarted(engine).lease_admin.living()) == [lease]
     engine.clock.advance(599)
     engine.expiry.turn()
-    assert engine.lease_service.count() == (1, 0)
+    assert engine.lease_admin.count() == (1, 0)
     engine.clock.advance(1)
     engine.expiry.turn()
-    assert engine.lease_service.count() == (0, 0)
+    assert engine.lease_admin.count() == (0, 0)
 
 
 # -- bounds ------------------------------------------------------------------------------------------------------------
@@ -768,7 +768,7 @@ async def test_leases_by_the_thousand_that_ended_cost_nothing(engine: Engine) ->
     for _ in range(20_000):
         engine.lease_service.revoke("main", engine.lease_service.acquire("main", ANY).lease.id)
         engine.emitted.clear()
-    assert engine.lease_service.count() == (0, 0)
+    assert engine.lease_admin.count() == (0, 0)
     assert len(engine.lease_table.deadlines) < 1100
 
 
@@ -881,13 +881,13 @@ async def test_a_named_holder_of_tokens_has_one_lease(engine: Engine) -> None:
     asked = LeaseRequest(profile=A, delivery="brokered", holder="key")
     tokens = {engine.lease_service.acquire("main", asked).token for _ in range(5)}
     assert len(tokens) == 1
-    assert engine.lease_service.count() == (1, 0)
+    assert engine.lease_admin.count() == (1, 0)
     assert engine.lease_service.acquire("main", replace(asked, holder="other")).token not in tokens
     assert engine.lease_service.acquire("other", asked).token not in tokens
-    assert engine.lease_service.count() == (3, 0)
+    assert engine.lease_admin.count() == (3, 0)
     for _ in range(3):
         engine.lease_service.acquire("main", replace(asked, delivery="raw"))
-    assert engine.lease_service.count() == (6, 0)
+    assert engine.lease_admin.count() == (6, 0)
     again = restarted(engine, deliveries=frozenset(Delivery))
     again.put(profile(A, "secret-a"), profile(B, "secret-b"))
     assert again.lease_service.acquire("main", asked).token not in tokens

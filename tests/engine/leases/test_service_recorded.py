@@ -48,7 +48,7 @@ async def test_what_cannot_be_recorded_is_not_granted(engine: Engine, audit: Mem
         with pytest.raises(AuditUnavailable, match="disk full"):
             grant("main", ANY)
     engine.store.flush()
-    assert engine.lease_service.count() == (0, 0)
+    assert engine.lease_admin.count() == (0, 0)
     assert engine.store.load().leases == ()
     denied = LeaseDenied(agent="main", provider="anthropic", reason="AUDIT_UNAVAILABLE", session="talk")
     assert [event for event in engine.emitted if isinstance(event, (LeaseGranted, LeaseDenied))] == [denied, denied]
@@ -60,7 +60,7 @@ async def test_what_cannot_be_recorded_is_not_granted(engine: Engine, audit: Mem
 async def test_a_grant_is_recorded_before_it_is_a_lease(engine: Engine, audit: MemoryAudit) -> None:
     """A crash in between leaves a record of a lease that nobody has, and never a lease without a record."""
     counts = []
-    engine.events.sinks.append(lambda event: counts.append(engine.lease_service.count()) if event.granting else None)
+    engine.events.sinks.append(lambda event: counts.append(engine.lease_admin.count()) if event.granting else None)
     lease = engine.lease_service.acquire("main", ANY).lease
     assert counts == [(0, 0)]
     engine.lease_service.revoke("main", lease.id)
@@ -79,7 +79,7 @@ async def test_a_lease_that_is_not_renewed_lives_to_its_end(engine: Engine, audi
         RenewalDenied(agent="main", lease=lease.id, reason="AUDIT_UNAVAILABLE")
     ]
     engine.lease_service.revoke("main", lease.id)
-    assert engine.lease_service.count() == (0, 0)
+    assert engine.lease_admin.count() == (0, 0)
 
 
 async def test_no_lease_moves_unrecorded(engine: Engine, audit: MemoryAudit) -> None:
@@ -102,7 +102,7 @@ async def test_a_stream_whose_move_cannot_be_recorded_stays_where_it_can_be_serv
         granted = await stream.next()
         audit.fault = "disk full"
         engine.lease_service.report("main", granted.lease_id, Outcome.RATE_LIMIT)
-        assert engine.lease_service.count() == (1, 1)
+        assert engine.lease_admin.count() == (1, 1)
         assert granted.grant is not None
         assert engine.lease_service.look(granted.lease_id).lease.profile == granted.grant.lease.profile
 
@@ -116,7 +116,7 @@ async def test_a_stream_is_renewed_as_soon_as_that_can_be_recorded(engine: Engin
             asking = asyncio.ensure_future(stream.next())
             audit.fault = "disk full"
             await engine.clock.elapse(700.0)
-            assert engine.lease_service.count() == (1, 1)
+            assert engine.lease_admin.count() == (1, 1)
             assert not asking.done()
             audit.fault = ""
             await engine.clock.elapse(110.0)

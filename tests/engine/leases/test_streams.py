@@ -118,7 +118,7 @@ async def test_at_its_maximum_it_warns_once_and_ends(engine: Engine) -> None:
     assert renewals[-1][0] < warning[0] < 3600
     assert end == (3600, REVOKED, "max_ttl")
     assert ends(engine) == ["max_ttl"]
-    assert engine.lease_service.count() == (0, 0)
+    assert engine.lease_admin.count() == (0, 0)
 
 
 async def test_a_warning_is_little_work(engine: Engine) -> None:
@@ -142,7 +142,7 @@ async def test_leaving_ends_the_lease(engine: Engine) -> None:
                     raise error
         except (RuntimeError, asyncio.CancelledError):
             pass
-        assert engine.lease_service.count() == (0, 0)
+        assert engine.lease_admin.count() == (0, 0)
     assert ends(engine) == ["revoked"] * 3
     passes(engine, 1e6)
     assert len(engine.lease_table.deadlines) < 10
@@ -151,7 +151,7 @@ async def test_leaving_ends_the_lease(engine: Engine) -> None:
 async def test_it_ends_once(engine: Engine) -> None:
     """A stream that was revoked and is then left says the first reason, once."""
     with await begun(engine) as stream:
-        assert engine.lease_service.revoke_matching(profile=A) == 1
+        assert engine.lease_admin.revoke_matching(profile=A) == 1
         assert kinds(await all_told(stream)) == [(REVOKED, "revoked")]
     assert ends(engine) == ["revoked"]
 
@@ -159,8 +159,8 @@ async def test_it_ends_once(engine: Engine) -> None:
 async def test_the_last_event_names_the_lease_and_holds_nothing(engine: Engine) -> None:
     """No grant, no secret."""
     with await begun(engine) as stream:
-        (lease,) = engine.lease_service.living()
-        engine.lease_service.drain()
+        (lease,) = engine.lease_admin.living()
+        engine.lease_admin.drain()
         assert await told(stream) == Notice(REVOKED, lease.id, None, "shutting_down", 5.0)
 
 
@@ -170,7 +170,7 @@ async def test_one_who_does_not_read_is_not_renewed(engine: Engine) -> None:
         passes(engine, 600)
         engine.put(profile(A, "new"), profile(B))
         passes(engine, 300)
-        assert engine.lease_service.count() == (0, 0)
+        assert engine.lease_admin.count() == (0, 0)
         assert kinds(await all_told(stream)) == [(REVOKED, "expired")]
 
 
@@ -196,7 +196,7 @@ async def test_a_notice_is_read_in_the_time_of_the_lease(engine: Engine) -> None
 async def test_new_material_is_told_at_once(engine: Engine) -> None:
     """To the streams on that profile, and to no other; with a greater version; the lease lasts as long as before."""
     with await begun(engine, profile=A) as one, await begun(engine, profile=B) as other:
-        (lease, _) = engine.lease_service.living()
+        (lease, _) = engine.lease_admin.living()
         passes(engine, 60)
         engine.put(profile(A, "rotated"), profile(B, "secret-b"))
         notice = await told(one)
@@ -219,7 +219,7 @@ async def test_what_changes_nothing_is_not_told(engine: Engine) -> None:
     """The same secrets, listed again; another profile; a counter."""
     with await begun(engine, profile=A) as stream:
         engine.put(profile(A, "secret-a"), profile(B, "new"), profile("anthropic:c"))
-        engine.lease_service.report("main", next(engine.lease_service.living()).id, Outcome.FORMAT)
+        engine.lease_service.report("main", next(engine.lease_admin.living()).id, Outcome.FORMAT)
         passes(engine, 5)
         assert await all_told(stream) == []
 
@@ -237,7 +237,7 @@ async def test_rotation_and_renewal_that_come_together_are_both_told(engine: Eng
 async def test_a_rotation_during_a_cooldown_is_told(engine: Engine) -> None:
     """Also where the lease stays with a profile that cools, because nothing else would do."""
     with await begun(engine, profile=A) as stream:
-        engine.lease_service.report("main", next(engine.lease_service.living()).id, Outcome.RATE_LIMIT)
+        engine.lease_service.report("main", next(engine.lease_admin.living()).id, Outcome.RATE_LIMIT)
         engine.put(profile(A, "rotated"), profile(B))
         notices = await all_told(stream)
         assert kinds(notices) == [(ROTATED, "")]
@@ -355,9 +355,9 @@ def fail(engine: Engine, how: str) -> None:
         engine.put(profile(B, "secret-b"))
         return
     outcome = {"rejection": Outcome.AUTH, "cooldown": Outcome.RATE_LIMIT, "billing": Outcome.BILLING}[how]
-    lease = next(engine.lease_service.living(profile=A))
+    lease = next(engine.lease_admin.living(profile=A))
     engine.lease_service.report(lease.agent, lease.id, outcome)
-    if outcome is Outcome.BILLING and lease in engine.lease_service.living(profile=A):
+    if outcome is Outcome.BILLING and lease in engine.lease_admin.living(profile=A):
         engine.clock.advance(60.0)
         engine.lease_service.report(lease.agent, lease.id, outcome)
 
@@ -366,20 +366,20 @@ def fail(engine: Engine, how: str) -> None:
 async def test_a_stream_moves_at_once(engine: Engine, how: str) -> None:
     """To the next profile, in the same turn; it stays the same lease, with the same end."""
     with await begun(engine) as stream:
-        (before,) = engine.lease_service.living()
+        (before,) = engine.lease_admin.living()
         fail(engine, how)
         notices = await all_told(stream)
         assert kinds(notices) == [(ROTATED, "")]
         assert notices[0].grant is not None
         assert notices[0].grant.lease == replace(before, profile=B)
         assert secret(notices[0]) == SecretValue("secret-b")
-    assert engine.lease_service.count() == (0, 0)
+    assert engine.lease_admin.count() == (0, 0)
 
 
 async def test_the_one_who_reports_is_told_that_it_moved(engine: Engine) -> None:
     """So that it tries again."""
     with await begun(engine):
-        (lease,) = engine.lease_service.living()
+        (lease,) = engine.lease_admin.living()
         assert engine.lease_service.report("main", lease.id, Outcome.RATE_LIMIT) is True
 
 
@@ -440,7 +440,7 @@ async def test_a_crowd_of_streams_spreads(engine: Engine) -> None:
     streams = [await begun(engine) for _ in range(12)]
     engine.put(*(profile(f"anthropic:{n}") for n in range(1, 4)))
     assert [notice for stream in streams for notice in kinds(await all_told(stream))] == [(ROTATED, "")] * 3
-    assert Counter(lease.profile for lease in engine.lease_service.living()) == {f"anthropic:{n}": 4 for n in (1, 2, 3)}
+    assert Counter(lease.profile for lease in engine.lease_admin.living()) == {f"anthropic:{n}": 4 for n in (1, 2, 3)}
 
 
 async def test_a_stream_never_carries_another_providers_secret(engine: Engine) -> None:
@@ -467,7 +467,7 @@ async def test_policy_binds_failover() -> None:
 async def test_a_jump_of_the_wall_clock_is_told_as_new_instants(engine: Engine, by: float) -> None:
     """RENEWED, so that the holder's idea of the end is right again; what is left of the lease is what was left."""
     with await begun(engine) as stream:
-        before = engine.lease_service.look(next(engine.lease_service.living()).id)
+        before = engine.lease_service.look(next(engine.lease_admin.living()).id)
         engine.clock.jump_wall(by)
         engine.expiry.turn()
         notices = await all_told(stream)
@@ -501,7 +501,7 @@ async def test_a_jump_and_a_warning_that_come_together_are_told_as_the_warning()
         notices = await all_told(stream)
         assert kinds(notices) == [(EXPIRING, "max_ttl")]
         assert notices[0].grant is not None
-        assert notices[0].grant.offset == engine.lease_service.offset()
+        assert notices[0].grant.offset == engine.lease_table.offset()
 
 
 async def test_a_credential_that_a_jump_gave_more_time_is_warned_of_again(engine: Engine) -> None:
@@ -530,7 +530,7 @@ async def test_a_jump_and_a_rotation_that_come_together_are_both_told(engine: En
         notices = await all_told(stream)
         assert (RENEWED, "") in kinds(notices)
         assert notices[-1].grant is not None
-        assert notices[-1].grant.offset == engine.lease_service.offset()
+        assert notices[-1].grant.offset == engine.lease_table.offset()
 
 
 async def test_a_jump_past_the_credentials_end_moves_the_stream(engine: Engine) -> None:
@@ -547,10 +547,10 @@ async def test_a_jump_past_the_credentials_end_moves_the_stream(engine: Engine) 
 async def test_nobody_looks_at_a_lease_that_has_ended(engine: Engine) -> None:
     """What an open stream may ask is refused then."""
     stream = await begun(engine)
-    (lease,) = engine.lease_service.living()
+    (lease,) = engine.lease_admin.living()
     with stream:
         pass
-    for ask in (engine.lease_service.look, engine.lease_service.extend):
+    for ask in (engine.lease_service.look, engine.stream_leases.extend):
         with pytest.raises(LeaseNotFound):
             ask(lease.id)
 
@@ -584,7 +584,7 @@ async def test_a_token_outlives_that_nothing_can_serve(gateway: Engine) -> None:
         assert await all_told(stream) == []
         gateway.put(profile(A, "secret-a3"))
         assert await all_told(stream) == []
-        assert gateway.lease_service.bearer(stream._granted.lease.token).profile == A
+        assert gateway.gateway_leases.bearer(stream._granted.lease.token).profile == A
 
 
 async def test_a_token_is_renewed_past_the_end_of_its_credential(gateway: Engine) -> None:
@@ -601,26 +601,26 @@ async def test_a_token_ends_with_its_stream(gateway: Engine) -> None:
     """With the process that held it open."""
     with await begun(gateway, delivery="brokered") as stream:
         token = stream._granted.lease.token
-        assert gateway.lease_service.bearer(token) == stream._granted.lease
+        assert gateway.gateway_leases.bearer(token) == stream._granted.lease
     with pytest.raises(LeaseNotFound):
-        gateway.lease_service.bearer(token)
+        gateway.gateway_leases.bearer(token)
 
 
 async def test_a_token_survives_the_brokers_restart(gateway: Engine) -> None:
     """The stream is told to look for another broker, which knows the token by its digest until the lease ends."""
     with await begun(gateway, delivery="brokered", ttl=100.0) as stream:
         lease = stream._granted.lease
-        gateway.lease_service.drain()
+        gateway.lease_admin.drain()
         assert kinds(await all_told(stream)) == [(REVOKED, "shutting_down")]
     gateway.store.flush()
     after = Engine(deliveries=frozenset(Delivery), store=gateway.store, clock=gateway.clock)
     after.put(profile(A, "secret-a"))
-    found = after.lease_service.bearer(lease.token)
+    found = after.gateway_leases.bearer(lease.token)
     assert (found.id, found.streaming) == (lease.id, False)
     assert after.lease_service.renew("main", lease.id).token is None
     after.clock.advance(101)
     with pytest.raises(LeaseExpired):
-        after.lease_service.bearer(lease.token)
+        after.gateway_leases.bearer(lease.token)
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -638,11 +638,11 @@ async def test_a_token_goes_on_with_the_stream_that_comes_next(gateway: Engine, 
         granted = stream._granted
         assert (granted.lease.token, granted.token) == (lease.token, token)
         assert granted.lease.max_expires_at == engine.clock.steady() + 3600
-        assert engine.lease_service.bearer(lease.token).id == granted.lease.id != lease.id
+        assert engine.gateway_leases.bearer(lease.token).id == granted.lease.id != lease.id
         assert ends(engine) == ["succeeded"]
         if not killed:
             first.__exit__()
-        assert engine.lease_service.bearer(lease.token).id == granted.lease.id
+        assert engine.gateway_leases.bearer(lease.token).id == granted.lease.id
 
 
 async def test_a_token_goes_on_where_the_agent_may_hold_no_more_leases(gateway: Engine) -> None:
@@ -653,7 +653,7 @@ async def test_a_token_goes_on_where_the_agent_may_hold_no_more_leases(gateway: 
     with pytest.raises(LeaseLimit):
         engine.lease_service.stream("main", replace(ANY, delivery="brokered"))
     second = engine.lease_service.stream("main", replace(ANY, delivery="brokered", succeeds=first.id))._granted.lease
-    assert (second.token, [one.id for one in engine.lease_service.living()]) == (first.token, [second.id])
+    assert (second.token, [one.id for one in engine.lease_admin.living()]) == (first.token, [second.id])
 
 
 @pytest.mark.parametrize("why", ["revoked", "unknown", "provider", "agent", "raw"])

@@ -40,7 +40,7 @@ async def test_a_suspended_agent_has_no_lease_and_gets_none() -> None:
         made.lease_service.renew("main", raw.lease.id)
     with pytest.raises(AgentSuspended):
         made.lease_service.stream("main", RAW)
-    assert [lease.id for lease in made.lease_service.living()] == [other.lease.id]
+    assert [lease.id for lease in made.lease_admin.living()] == [other.lease.id]
     made.lease_service.renew("coder", other.lease.id)
     ended = [event.reason for event in made.emitted if isinstance(event, LeaseRevoked)]
     denied = [event.reason for event in made.emitted if isinstance(event, LeaseDenied)]
@@ -97,7 +97,7 @@ async def test_leases_that_a_store_still_holds_end_at_the_start() -> None:
     made.store.put_lease(granted.lease.id, granted.lease)
     made.store.flush()
     after = engine(made.store)
-    assert list(after.lease_service.living()) == []
+    assert list(after.lease_admin.living()) == []
 
 
 async def test_an_agent_that_goes_and_comes_back_is_still_suspended() -> None:

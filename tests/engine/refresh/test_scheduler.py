@@ -506,7 +506,7 @@ def test_no_sequence_of_outcomes_is_a_storm(told: list[tuple[Outcome, float]]) -
 
 def _alternate(world: World) -> None:
     """The agent says that its newest token works, and that it does not."""
-    leases = list(world.lease_service.living(agent="main"))
+    leases = list(world.lease_admin.living(agent="main"))
     with suppress(NoUsableProfile, RefreshFailed):
         lease_id = leases[0].id if leases else world.lease_service.acquire("main", ASKED).lease.id
         world.lease_service.report("main", lease_id, Outcome.OK)

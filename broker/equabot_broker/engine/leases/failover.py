@@ -66,6 +66,25 @@ class Failover:
                 return lease
             raise
 
+    def moved_on(self, agent: str, lease_id: str, *, profile: str, version: int, model: str = "") -> bool:
+        """Whether the lease has another version of the profile's material now, or another profile, or could be given one, for
+        requests for the model.
+
+        Raises RefreshFailed where that depends on a refresh.
+        """
+        lease = self._lease_table.get(lease_id)
+        if lease is None or lease.agent != agent:
+            return False
+        home = self.home(lease)
+        if lease.profile == profile and home is not None and home.held.version != version:
+            return True
+        try:
+            return self.settle(lease, model=model).profile != profile
+        except RefreshFailed:
+            raise
+        except BrokerError:
+            return False
+
     def _stays(self, lease: Lease, home: Candidate, model: str) -> bool:
         """Whether its own profile can serve it well."""
         now = self._clock.now()

@@ -20,10 +20,12 @@ from equabot_broker.domain.provider import Provider
 from equabot_broker.domain.requests import METHODS, narrowing, route, rules
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.leases.concurrency import Concurrency
+from equabot_broker.engine.leases.failover import Failover
+from equabot_broker.engine.leases.gateway_leases import GatewayLeases
 from equabot_broker.engine.leases.outcomes import Outcomes
-from equabot_broker.engine.leases.service import LeaseService
 from equabot_broker.engine.leases.table import whose
 from equabot_broker.engine.profiles.registry import ProfileRegistry
+from equabot_broker.engine.profiles.resolver import Resolver
 from equabot_broker.engine.refresh.scheduler import RefreshScheduler
 from equabot_broker.ports import Clock
 from equabot_broker.telemetry.events import Events, GatewayAuthorized, GatewayUsed, OutcomeReported
@@ -80,7 +82,9 @@ class GatewayAccess:
         events: Events,
         policies: Policies,
         registry: ProfileRegistry,
-        lease_service: LeaseService,
+        resolver: Resolver,
+        gateway_leases: GatewayLeases,
+        failover: Failover,
         refresh_scheduler: RefreshScheduler,
         outcomes: Outcomes,
     ) -> None:
@@ -88,7 +92,9 @@ class GatewayAccess:
         self._events = events
         self._policies = policies
         self._registry = registry
-        self._lease_service = lease_service
+        self._resolver = resolver
+        self._gateway_leases = gateway_leases
+        self._failover = failover
         self._refresh_scheduler = refresh_scheduler
         self._outcomes = outcomes
         self._concurrency = Concurrency()
@@ -101,7 +107,7 @@ class GatewayAccess:
 
     def bearer(self, token: str) -> Lease:
         """The lease that a token is of. Raises AgentSuspended, LeaseNotFound, LeaseExpired, ShuttingDown."""
-        return self._lease_service.bearer(lease_tokens.digest(token))
+        return self._gateway_leases.bearer(lease_tokens.digest(token))
 
     async def use(
         self,
@@ -135,7 +141,7 @@ class GatewayAccess:
         counting(waiting)
         try:
             model = model_of(path) or lease.model
-            settling = partial(self._lease_service.settle, model=model, client=client)
+            settling = partial(self._gateway_leases.settle, model=model, client=client)
             settled, held = await self._settled(lease, settling, within)
             if (secret := held.profile.secret) is None:
                 raise NoUsableProfile(f"profile {held.profile.id!r} cannot be used: {held.profile.fault}")
@@ -154,7 +160,7 @@ class GatewayAccess:
             return settle(lease)
         except RefreshFailed:
             return await self._refresh_scheduler.patiently(
-                lambda: settle(self._lease_service.bearer(lease.token)), within=within()
+                lambda: settle(self._gateway_leases.bearer(lease.token)), within=within()
             )
 
     def disconnected(self) -> None:
@@ -234,12 +240,12 @@ class GatewayAccess:
     def _move_on(self, used: RequestNames) -> None:
         """At once, and not with the next request: that may come when the vendor said, and be told the same."""
         with suppress(RefreshFailed):
-            self._lease_service.moved_on(used.agent, used.lease, profile=used.profile, version=used.version, model=used.model)
+            self._failover.moved_on(used.agent, used.lease, profile=used.profile, version=used.version, model=used.model)
 
     def _only_looks(self, used: RequestNames) -> bool:
         """Whether the request only looked something up with a vendor of models: a key that may not list models may ask them. A
         WebSocket begins with a GET, and asks them."""
-        provider = self._lease_service.catalog.providers.get(used.provider)
+        provider = self._resolver.catalog.providers.get(used.provider)
         if provider is None or used.method not in ("GET", "HEAD") or not (provider.api or "/models" in used.route):
             return False
         return not rules(provider.websockets, provider.base_path).allow("GET", provider.received("GET", used.route))

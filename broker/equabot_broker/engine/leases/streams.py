@@ -2,16 +2,24 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
-from equabot_broker.domain.errors import BrokerError
-from equabot_broker.domain.leases import Lease
+from equabot_broker.domain.errors import AuditUnavailable, BrokerError
+from equabot_broker.domain.leases import Lease, renew, renewal_due
+from equabot_broker.domain.material import HeldProfile
+from equabot_broker.engine.leases.failover import Failover
+from equabot_broker.engine.leases.grants import LeaseGrants
 from equabot_broker.engine.leases.mailboxes import LeaseChange, Mailbox
 from equabot_broker.engine.leases.messages import Grant
+from equabot_broker.engine.leases.table import LeaseTable, whose
+from equabot_broker.engine.profiles.registry import ProfileRegistry
+from equabot_broker.ports import Clock
+from equabot_broker.telemetry.events import Events, LeaseRenewed, MaterialDelivered
 
 _LONGER: Final = 0.001
 """A renewal that gains less than this (seconds) is not told."""
 _TO_SAY_GOODBYE: Final = 5.0
+_TRY_AGAIN_AFTER: Final = 1.0
 
 
 class NoticeKind(StrEnum):
@@ -36,31 +44,90 @@ class Notice:
     patience: float = 0.0
 
 
-class Leases(Protocol):
-    """What an open stream asks of those who keep the leases."""
+class StreamLeases:
+    """What an open stream asks of its lease."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        events: Events,
+        registry: ProfileRegistry,
+        lease_table: LeaseTable,
+        failover: Failover,
+        grants: LeaseGrants,
+    ) -> None:
+        self._clock = clock
+        self._events = events
+        self._registry = registry
+        self._lease_table = lease_table
+        self._failover = failover
+        self._grants = grants
+
+    def open(self, granted: Grant) -> "LeaseStream":
+        """A stream that holds the lease for as long as it is entered."""
+        self._failover.remind(granted.lease, granted.held)
+        return LeaseStream(self, granted, self._lease_table.mailbox(granted.lease.id))
+
+    def steady(self) -> float:
+        """Now, as leases count it (seconds)."""
+        return self._clock.steady()
 
     def look(self, lease_id: str) -> Grant:
         """The lease as it is now. Raises LeaseNotFound, LeaseExpired."""
+        return self._grants.look(lease_id)
 
     def extend(self, lease_id: str) -> Grant:
-        """The lease, renewed for as long as first asked. Raises LeaseNotFound, LeaseExpired."""
+        """The lease, renewed for as long as first asked, if that is any longer.
+
+        Raises LeaseNotFound, LeaseExpired, AuditUnavailable.
+        """
+        self._registry.tick()
+        lease = self._lease_table.living(lease_id)
+        held = self._failover.look(lease)
+        renewed = renew(lease, ttl=None, credential_left=None, now=self._clock.steady())
+        if renewed.expires_at <= lease.expires_at + _LONGER:
+            return self._grants.of(lease, held)
+        before, after = self._grants.of(lease, held), self._grants.of(renewed, held)
+        longer = after.lease.expires_at > before.lease.expires_at + _LONGER
+        if longer:
+            self._record_renewal(lease, held)
+        self._lease_table.replace(renewed)
+        if longer:
+            self._failover.remind(renewed, held)
+        else:
+            self._lease_table.remind(lease_id, renewal_due(renewed, credential_left=None, now=self._clock.steady()))
+        return after
 
     def deliver(self, lease: Lease) -> None:
         """Records that new material of the lease's profile goes to its holder. Raises AuditUnavailable where it must not go
-        unrecorded; the stream is then due again soon."""
+        unrecorded, with a new attempt planned."""
+        try:
+            self._events.emit(MaterialDelivered(profile=lease.profile, **whose(lease)))
+        except AuditUnavailable as unavailable:
+            self._lease_table.remind(lease.id, self._clock.steady() + (unavailable.retry_after or _TRY_AGAIN_AFTER))
+            raise
 
     def close(self, lease_id: str) -> None:
         """The stream is gone: the lease ends, if it was the stream's still."""
+        lease = self._lease_table.get(lease_id)
+        if lease is not None and lease.streaming:
+            self._lease_table.end_stored([lease], "revoked")
 
-    def steady(self) -> float:
-        """Now, as leases count it."""
+    def _record_renewal(self, lease: Lease, held: HeldProfile) -> None:
+        """Raises AuditUnavailable, with a new attempt planned: no holder of a stream would ask again."""
+        try:
+            self._events.emit(LeaseRenewed(profile=lease.profile, **whose(lease)))
+        except AuditUnavailable:
+            self._failover.remind(lease, held)
+            raise
 
 
 class LeaseStream:
     """One open stream. Leaving the `with` block revokes its lease, for whatever reason it is left."""
 
-    def __init__(self, lease_service: Leases, granted: Grant, mailbox: Mailbox) -> None:
-        self._lease_service = lease_service
+    def __init__(self, stream_leases: StreamLeases, granted: Grant, mailbox: Mailbox) -> None:
+        self._stream_leases = stream_leases
         self._granted = granted
         self._mailbox = mailbox
         self._warned = False
@@ -70,7 +137,7 @@ class LeaseStream:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._lease_service.close(self._granted.lease.id)
+        self._stream_leases.close(self._granted.lease.id)
 
     async def next(self) -> Notice:
         """The next event. After one of kind REVOKED there is none. Asking for it is what keeps the lease alive: a holder that
@@ -95,22 +162,22 @@ class LeaseStream:
             notice = self._due() if LeaseChange.DUE in news else None
             if notice is not None or LeaseChange.MOVED not in news:
                 return notice
-            return self._notice(NoticeKind.RENEWED, self._lease_service.look(lease_id))
+            return self._notice(NoticeKind.RENEWED, self._stream_leases.look(lease_id))
         except BrokerError:
             return None  # it ended, which the mailbox says next; or it cannot be recorded, and is tried again
 
     def _rotated(self) -> Notice | None:
         """A token stays the same whatever is behind it: its holder is told of another profile, not of other material."""
-        before, now = self._granted, self._lease_service.look(self._granted.lease.id)
+        before, now = self._granted, self._stream_leases.look(self._granted.lease.id)
         same = now.lease.profile == before.lease.profile and (now.lease.brokered or now.held.version == before.held.version)
         if same:
             return None
         if not now.lease.brokered:
-            self._lease_service.deliver(now.lease)
+            self._stream_leases.deliver(now.lease)
         return self._notice(NoticeKind.ROTATED, now)
 
     def _due(self) -> Notice | None:
-        before, now = self._granted, self._lease_service.extend(self._granted.lease.id)
+        before, now = self._granted, self._stream_leases.extend(self._granted.lease.id)
         if now.lease.expires_at > before.lease.expires_at + _LONGER:
             return self._notice(NoticeKind.RENEWED, now)
         if self._warned:
@@ -122,5 +189,5 @@ class LeaseStream:
         if granted.lease.expires_at > self._granted.lease.expires_at + _LONGER:
             self._warned = False
         self._granted = granted
-        patience = granted.lease.expires_at - self._lease_service.steady()
+        patience = granted.lease.expires_at - self._stream_leases.steady()
         return Notice(kind, granted.lease.id, granted, reason, patience=max(patience, 0.0))

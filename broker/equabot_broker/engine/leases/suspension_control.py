@@ -3,7 +3,7 @@
 from equabot_broker.domain.errors import StateUnavailable
 from equabot_broker.domain.policies import Policies
 from equabot_broker.domain.suspension import Suspension
-from equabot_broker.engine.leases.service import LeaseService
+from equabot_broker.engine.leases.admin import LeaseAdmin
 from equabot_broker.engine.leases.suspensions import Suspensions
 from equabot_broker.ports import Clock, StateStore
 from equabot_broker.telemetry.events import Events, SuspensionLifted, SuspensionSet
@@ -19,14 +19,14 @@ class SuspensionControl:
         store: StateStore,
         events: Events,
         policies: Policies,
-        lease_service: LeaseService,
+        lease_admin: LeaseAdmin,
         suspensions: Suspensions,
     ) -> None:
         self._clock = clock
         self._store = store
         self._events = events
         self._policies = policies
-        self._lease_service = lease_service
+        self._lease_admin = lease_admin
         self._suspensions = suspensions
 
     def apply(self, policies: Policies) -> None:
@@ -47,11 +47,11 @@ class SuspensionControl:
         """
         self._policies.check_named(agent)
         before = self._suspensions.of(agent) or Suspension(since=self._clock.now())
-        tokens = tuple(lease.token for lease in self._lease_service.living(agent=agent) if lease.token)
+        tokens = tuple(lease.token for lease in self._lease_admin.living(agent=agent) if lease.token)
         suspension = Suspension(since=before.since, reason=reason or before.reason, tokens=before.with_tokens(tokens))
         self._suspensions.put(agent, suspension)
         self._store.put_suspension(agent, suspension)
-        ended = self._lease_service.revoke_matching(agent=agent, reason="agent_suspended")
+        ended = self._lease_admin.revoke_matching(agent=agent, reason="agent_suspended")
         self._events.emit(SuspensionSet(agent=agent, reason=suspension.reason, leases=ended))
         if fault := await self._store.sync():
             raise StateUnavailable(

@@ -1,9 +1,10 @@
 """The living leases: kept, stored, planned, and told of what happens to them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from equabot_broker.domain.errors import LeaseExpired, LeaseNotFound, ShuttingDown
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.leases.mailboxes import LeaseChange, Mailbox
@@ -35,10 +36,25 @@ class LeaseTable:
         self._by_holder: dict[tuple[str, str, str], str] = {}
         self.deadlines: Deadlines[str] = Deadlines()
         self.endings: list[Callable[[Lease, str], None]] = []
+        self._is_open = True
 
     def get(self, lease_id: str) -> Lease | None:
         """The lease, if it has not ended."""
         return self._leases.get(lease_id)
+
+    def living(self, lease_id: str) -> Lease:
+        """The lease. Raises LeaseNotFound, LeaseExpired."""
+        lease = self._leases.get(lease_id)
+        if lease is None:
+            raise LeaseNotFound("the lease has ended")
+        return self.alive(lease)
+
+    def alive(self, lease: Lease) -> Lease:
+        """The same lease. Raises LeaseExpired where its time is over, having ended it."""
+        if lease.expires_at <= self._clock.steady():
+            self.end_stored([lease], "expired" if lease.renewable() else "max_ttl")
+            raise LeaseExpired("the lease has expired: acquire another")
+        return lease
 
     def by_token(self, digest: bytes) -> Lease | None:
         """The lease whose token has this digest, if it has not ended."""
@@ -124,6 +140,21 @@ class LeaseTable:
         self._events.emit(LeaseRevoked(profile=lease.profile, reason=reason, **whose(lease)))
         for listener in self.endings:
             listener(lease, reason)
+
+    def end_stored(self, leases: Iterable[Lease], reason: str) -> None:
+        """As `end` for each of them, and stored when this returns."""
+        for lease in leases:
+            self.end(lease.id, reason)
+        self._store.flush()
+
+    def close(self) -> None:
+        """From now on no lease is granted: the broker is shutting down."""
+        self._is_open = False
+
+    def check_open(self) -> None:
+        """Raises ShuttingDown after `close`."""
+        if not self._is_open:
+            raise ShuttingDown("the broker is shutting down: try again in a moment")
 
     def detach(self, lease_id: str, reason: str) -> None:
         """The stream that holds the lease is told that it is over, as by `end`; the lease lives on without it."""
