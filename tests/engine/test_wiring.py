@@ -46,3 +46,8 @@ def test_a_constructor_changes_nothing_but_its_own_object() -> None:
             if isinstance(node, ast.FunctionDef) and node.name == "__init__":
                 foreign = [one for one in _changed(node) if not _is_own(one.value)]
                 assert not foreign, (path, ast.unparse(foreign[0]))
+
+
+def test_no_module_of_the_engine_is_longer_than_350_lines() -> None:
+    long = {str(path) for path in (ROOT / "engine").rglob("*.py") if len(path.read_text().splitlines()) > 350}
+    assert not long

@@ -6,7 +6,7 @@ Everything that can change a profile's worth comes through here, and every chang
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from equabot_broker.domain.cooldowns import MINUTE, Usage, held_against, shifted
+from equabot_broker.domain.cooldowns import Usage, held_against, shifted
 from equabot_broker.domain.credentials import Assessment, RefreshTrouble, assess
 from equabot_broker.domain.evidence import Evidence, overlaid
 from equabot_broker.domain.material import HeldProfile, Material, changed
@@ -15,17 +15,15 @@ from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.domain.selection import Candidate
 from equabot_broker.engine.profiles.evidence import AgentEvidence
-from equabot_broker.engine.profiles.listeners import notify
+from equabot_broker.engine.profiles.listeners import ChangeQueue, notify
+from equabot_broker.engine.profiles.trials import Trials
 from equabot_broker.engine.timing.deadlines import Deadlines
 from equabot_broker.ports import Clock, StateStore
 from equabot_broker.telemetry.events import CredentialStateChanged, Events
 
 Key = tuple[str, str]
-Listener = Callable[[frozenset[Key]], None]
 
 _FRESH = Usage()
-_TRIAL = MINUTE
-"""Seconds for which a request that tries a refused credential again keeps the next one from doing so."""
 
 
 def _is_other(held: HeldProfile, version: int, before: HeldProfile | None) -> bool:
@@ -58,15 +56,14 @@ class ProfileRegistry:
         self._used_at: dict[Key, float] = {}
         self._troubles: dict[Key, RefreshTrouble] = {}
         self._evidence = AgentEvidence()
-        self._trials: dict[Key, float] = {}
+        self._trials = Trials()
         self._board: dict[Key, Candidate] = {}
         self._by_provider: dict[Key, set[Key]] = {}
-        self._untold: set[Key] = set()
-        self._telling = False
+        self._changes: ChangeQueue[Key] = ChangeQueue()
         self.deadlines: Deadlines[Key] = Deadlines()
         self.material = Material()
         self._secrets: tuple[Material, tuple[SecretValue, ...]] = (self.material, ())
-        self.listeners: list[Listener] = []
+        self.listeners = self._changes.listeners
         self.usage_listeners: list[Callable[[Key, Usage], None]] = []
         self.usage_in_stores: Callable[[Material], Mapping[Key, Usage]] = lambda _: {}
         self.generation = 0
@@ -161,7 +158,7 @@ class ProfileRegistry:
     def replace_usage(self, key: Key, usage: Usage) -> None:
         """Something worth remembering happened to the profile."""
         if not usage.rejected:
-            self._end_trials(key)
+            self._trials.end_all(key[1])
         self._remember(key, usage)
         self._reassess([key])
 
@@ -177,8 +174,8 @@ class ProfileRegistry:
         """What the agent has met with the shared profile. Only this agent's leases are notified."""
         self._evidence.put(agent, key[1], evidence, now=self._clock.now())
         if not evidence.usage.rejected:
-            self._trials.pop((agent, key[1]), None)
-        self._untold.add((agent, key[1]))
+            self._trials.end([(agent, key[1])])
+        self._changes.add([(agent, key[1])])
         self._changed()
 
     def apply(self, *, warn_within: float) -> None:
@@ -195,7 +192,7 @@ class ProfileRegistry:
         now, met = self._clock.now(), [self.usage(key), *(own.usage for own in self.evidence(key).values())]
         ended = frozenset(word for usage in met for word in held_against(usage, self.material.held[key].version, now=now))
         if not key[0]:
-            self._untold.update(self._evidence.forget_all(key[1]))
+            self._changes.add(self._evidence.forget_all(key[1]))
         self.replace_usage(key, Usage(last_used=self.usage(key).last_used))
         self._changed()
         return ended
@@ -206,9 +203,7 @@ class ProfileRegistry:
         if not self._seen_by(agent, key, self._board[key]).standing.trial:
             return
         now = self._clock.now()
-        self._trials[key] = now + _TRIAL
-        if agent != key[0]:
-            self._trials[agent, key[1]] = now + 2 * _TRIAL
+        self._trials.begin(agent, key, now=now)
         # No listener is notified: it could not serve before, and cannot now.
         self._place(key, self.material.held[key], now)
         self.generation += 1
@@ -228,9 +223,8 @@ class ProfileRegistry:
         """Takes the passing of time into account. Returns when to come again, in seconds since the epoch."""
         now = self._clock.now()
         if lapsed := self._evidence.lapse(now):
-            for pair in lapsed:
-                self._trials.pop(pair, None)
-            self._untold.update(lapsed)
+            self._trials.end(lapsed)
+            self._changes.add(lapsed)
             self._changed()
         if due := self.deadlines.due(now):
             self._reassess(due)
@@ -262,7 +256,7 @@ class ProfileRegistry:
         elif not usage.clean and _is_other(held, usage.version, before):
             self._remember(key, Usage(last_used=usage.last_used))
         if not key[0] and before is not None and _is_other(held, before.version, before):
-            self._untold.update(self._evidence.forget_all(key[1]))
+            self._changes.add(self._evidence.forget_all(key[1]))
 
     def _remember(self, key: Key, usage: Usage) -> None:
         self._usage[key] = usage
@@ -272,25 +266,15 @@ class ProfileRegistry:
 
     def _reassess(self, keys: Iterable[Key], *, also: Iterable[Key] = ()) -> None:
         now = self._clock.now()
-        told = [key for key in keys if key in self.material.held and self._place(key, self.material.held[key], now)]
-        self._untold.update(told, also)
-        if self._untold:
+        held = self.material.held
+        self._changes.add([key for key in keys if key in held and self._place(key, held[key], now)])
+        self._changes.add(also)
+        if self._changes:
             self._changed()
 
     def _changed(self) -> None:
         self.generation += 1
-        if not self._telling:
-            self._tell()
-
-    def _tell(self) -> None:
-        self._telling = True
-        try:
-            while self._untold:
-                keys = frozenset(self._untold)
-                self._untold.clear()
-                notify(self.listeners, keys)
-        finally:
-            self._telling = False
+        self._changes.send()
 
     def _place(self, key: Key, held: HeldProfile, now: float) -> bool:
         """Puts the profile on the board as it is now. Returns whether that differs from before."""
@@ -310,14 +294,14 @@ class ProfileRegistry:
     def _assess(
         self, key: Key, held: HeldProfile, usage: Usage, now: float, *, trouble: RefreshTrouble | None = None, agent: str = ""
     ) -> Assessment:
-        tried = max(self._trials.get((whose, key[1]), 0.0) for whose in (agent, key[0]))
+        tried = self._trials.until(agent, key)
         trouble = trouble or self._troubles.get(key)
         return assess(held, usage, now=now, warn_within=self._warn_within, trouble=trouble, tried_until=tried)
 
     def _seen_by(self, agent: str, key: Key, candidate: Candidate) -> Candidate:
         """The profile as the agent is to see it, which is nearly always as every agent does."""
         evidence = None if key[0] else self._evidence.of(key[1]).get(agent)
-        if evidence is None and (agent, key[1]) not in self._trials:
+        if evidence is None and not self._trials.has(agent, key[1]):
             return candidate
         held, usage, trouble = candidate.held, candidate.usage, self.trouble(key)
         if evidence is not None:
@@ -335,16 +319,12 @@ class ProfileRegistry:
     def _drop(self, key: Key) -> None:
         gone = self._board.pop(key)
         self._troubles.pop(key, None)
-        self._end_trials(key)
+        self._trials.end_all(key[1])
         if not key[0]:
-            self._untold.update(self._evidence.forget_all(key[1]))
+            self._changes.add(self._evidence.forget_all(key[1]))
         self._unlist(key, gone)
         self.deadlines.forget(key)
         self._announce(gone.held, gone.standing.state.value, State.MISSING, f"{gone.held.profile.source} no longer holds it")
-
-    def _end_trials(self, key: Key) -> None:
-        for trial in [trial for trial in self._trials if trial[1] == key[1]]:
-            del self._trials[trial]
 
     def _unlist(self, key: Key, candidate: Candidate) -> None:
         of_provider = (key[0], candidate.held.profile.provider)

@@ -7,9 +7,9 @@ EXPIRED, whoever asks for it waits. This is the one place that decides when a re
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from equabot_broker.domain.backoff import delays
@@ -20,12 +20,12 @@ from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.relogin import how_to_log_in, login_command
 from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
 from equabot_broker.engine.refresh.forced_refreshes import ForcedRefreshes
+from equabot_broker.engine.refresh.plans import FIRST_RETRY, RefreshPlan, RefreshPlans
 from equabot_broker.engine.refresh.redemption import Redemption, RedemptionKind, RedemptionOutcome
 from equabot_broker.engine.timing.clock import pause
-from equabot_broker.oauth.refreshing import Blame, RefreshFailure, refresh_at
+from equabot_broker.oauth.refreshing import Blame, RefreshFailure
 from equabot_broker.ports import Clock, Identities, StoreFault
-from equabot_broker.telemetry import events as told
-from equabot_broker.telemetry.events import Events
+from equabot_broker.telemetry.events import Events, LoginInvalidated, RefreshAttemptFailed, RefreshSucceeded
 from equabot_broker.telemetry.incidents import incident
 
 T = TypeVar("T")
@@ -33,31 +33,15 @@ T = TypeVar("T")
 _log = logging.getLogger("equabot.refreshing")
 
 _PARALLEL: Final = 4
-_FIRST_RETRY: Final = 2.0
-_LAST_RETRY: Final = 300.0
 _LONGEST: Final = 5.0
 """The loop looks this often (seconds) at the latest: the wall clock may have been set."""
 _LAST_WORDS: Final = 35.0
-_CLOCKS_APART: Final = 30.0
 _SEEN_WITHIN: Final = 0.3
 """Seconds in which a source that follows what it reads has seen a change."""
 _ARRIVES_WITHIN: Final = 5.0
 """Seconds in which what is in the store is read back from it."""
 _AT_ONCE_REFUSED: Final = 900.0
 """Seconds after a forced refresh in which another refusal means that refreshing does not help."""
-
-
-@dataclass(slots=True)
-class _Plan:
-    """When a login's present version is to be refreshed: `at` by the wall clock, but not before a steady instant. `since` is
-    the steady instant of a forced refresh that it came from."""
-
-    version: int
-    at: float
-    waits: Iterator[float]
-    not_before: float = 0.0
-    forced: bool = False
-    since: float = field(default=-NEVER)
 
 
 class RefreshScheduler:
@@ -82,7 +66,7 @@ class RefreshScheduler:
         self._reread = reread
         self._chance = chance
         self._identities = identities
-        self._plans: dict[Key, _Plan] = {}
+        self._plans = RefreshPlans(clock=clock, chance=chance)
         self._forced_refreshes = ForcedRefreshes(clock)
         self._flying: set[Key] = set()
         self._doors: dict[tuple[str, str], asyncio.Lock] = {}
@@ -126,7 +110,7 @@ class RefreshScheduler:
 
     async def _settle(self, end: float) -> None:
         """Writes what came of earlier refreshes, and could not be written then."""
-        for wait in delays(base=_FIRST_RETRY, cap=_LONGEST, rng=self._chance):
+        for wait in delays(base=FIRST_RETRY, cap=_LONGEST, rng=self._chance):
             await self._redemption.settle()
             if not self._owed() or self._clock.steady() + wait > end:
                 return
@@ -190,10 +174,13 @@ class RefreshScheduler:
             held = self._registry.material.held.get(key)
             if held is None:
                 self._forced_refreshes.forget(key)
+            plan = self._plans.get(key)
             if held is None or self._is_over(held.profile):
-                self._plans.pop(key, None)
-            elif key not in self._plans or self._plans[key].version != held.version:
-                self._plans[key] = self._planned(key, held, self._plans.get(key))
+                self._plans.drop(key)
+            elif plan is None or plan.version != held.version:
+                if plan is not None and plan.forced:
+                    self._forced_refreshes.ended(key)
+                self._plans.make(key, held)
                 self._sooner.set()
         self._tell()
 
@@ -201,38 +188,12 @@ class RefreshScheduler:
         """Whether there is nothing more to do for it. Who is told that a login has ended may have its tokens in hand."""
         return not profile.renews or (bool(profile.reauth) and not self._redemption.owes(profile))
 
-    def _planned(self, key: Key, held: HeldProfile, before: _Plan | None) -> _Plan:
-        profile = held.profile
-        if (ahead := (profile.issued_at or 0.0) - self._clock.now()) > _CLOCKS_APART:
-            _log.warning(
-                "%s was refreshed %.0f s from now: this machine's clock is behind that of the one that did it; let both follow"
-                " a time server, or it is refreshed too late here and too early there",
-                profile.id,
-                ahead,
-            )
-        at = NEVER
-        if profile.secret is None:
-            at = -NEVER
-        elif profile.expires_at is not None:
-            at = refresh_at(issued_at=profile.issued_at, expires_at=profile.expires_at, chance=self._chance())
-        since = -NEVER
-        if before is not None and before.forced:
-            since = self._clock.steady()
-            self._forced_refreshes.ended(key)
-        return _Plan(held.version, at, delays(base=_FIRST_RETRY, cap=_LAST_RETRY, rng=self._chance), since=since)
-
     def _due(self) -> list[Key]:
-        if self._draining:
-            return []
-        now, steady = self._clock.now(), self._clock.steady()
-        return [
-            key for key, plan in self._plans.items() if plan.at <= now and plan.not_before <= steady and key not in self._flying
-        ]
+        return [] if self._draining else self._plans.due(under_way=self._flying)
 
     def _delay(self) -> float:
-        now, steady = self._clock.now(), self._clock.steady()
-        waits = (max(p.at - now, p.not_before - steady) for key, p in self._plans.items() if key not in self._flying)
-        return _LONGEST if self._draining else min(max(min(waits, default=_LONGEST), 0.001), _LONGEST)
+        wait = _LONGEST if self._draining else self._plans.wait(under_way=self._flying)
+        return min(max(wait, 0.001), _LONGEST)
 
     # -- one refresh ---------------------------------------------------------------------------------------------------
 
@@ -242,7 +203,7 @@ class RefreshScheduler:
             async with self._door(key), self._slots:
                 plan, held = self._plans.get(key), self._registry.material.held.get(key)
                 if held is None or self._is_over(held.profile):
-                    self._plans.pop(key, None)
+                    self._plans.drop(key)
                 elif plan is not None and not self._draining:
                     await self._refresh(key, held, plan)
         except Exception as error:  # noqa: BLE001 - one login's must not end the others'
@@ -259,7 +220,7 @@ class RefreshScheduler:
         store = (held.profile.source, held.profile.unit) if held is not None else ("", "")
         return self._doors.setdefault(store, asyncio.Lock())
 
-    async def _refresh(self, key: Key, held: HeldProfile, plan: _Plan) -> None:
+    async def _refresh(self, key: Key, held: HeldProfile, plan: RefreshPlan) -> None:
         began = self._clock.steady()
         try:
             outcome = await self._renew(held.profile, forced=plan.forced)
@@ -300,14 +261,14 @@ class RefreshScheduler:
         if outcome.kind in (RedemptionKind.REFRESHED, RedemptionKind.ADOPTED):
             adopted = outcome.kind is RedemptionKind.ADOPTED
             self._events.emit(
-                told.RefreshSucceeded(
+                RefreshSucceeded(
                     profile=profile.id, provider=profile.provider, adopted=adopted, seconds=seconds, agent=profile.agent
                 )
             )
         elif outcome.failure is not None:
             command = login_command(profile.id, profile.agent)
             self._events.emit(
-                told.LoginInvalidated(
+                LoginInvalidated(
                     profile=profile.id,
                     provider=profile.provider,
                     reason=outcome.failure.reason,
@@ -316,8 +277,8 @@ class RefreshScheduler:
                 )
             )
 
-    def _failed(self, key: Key, held: HeldProfile, plan: _Plan, failure: RefreshFailure) -> None:
-        wait = next(plan.waits) if failure.retry_after is None else max(failure.retry_after, _FIRST_RETRY)
+    def _failed(self, key: Key, held: HeldProfile, plan: RefreshPlan, failure: RefreshFailure) -> None:
+        wait = next(plan.waits) if failure.retry_after is None else max(failure.retry_after, FIRST_RETRY)
         plan.not_before = self._clock.steady() + wait
         profile, now = held.profile, self._clock.now()
         if failure.blame is Blame.UNCERTAIN and not plan.forced and profile.expires_at is not None:
@@ -328,7 +289,7 @@ class RefreshScheduler:
         wait = max(wait, plan.at - now)
         self._registry.replace_trouble(key, replace(trouble, failure=failure.reason, next_try=now + wait))
         self._events.emit(
-            told.RefreshAttemptFailed(
+            RefreshAttemptFailed(
                 profile=profile.id,
                 provider=profile.provider,
                 outcome=failure.blame.value,
