@@ -210,7 +210,7 @@ async def test_refusals_say_why_in_the_vendors_form(engine: Engine, gateway: Gat
             "type": "error",
             "error": {
                 "type": "authentication_error",
-                "message": "this is no lease token: send the lease token, not the provider's key",
+                "message": "this is not a lease token: send the lease token, not the provider's key",
             },
         },
     )

@@ -26,7 +26,7 @@ def look(
     target: str = "/anthropic/v1/messages", headers: dict[str, str] | None = None, *, host: str = HOST, named: str = ""
 ) -> tuple[str, str, str]:
     provider = INSPECTION.provider(target, named)
-    asked = INSPECTION.asked(provider, target, host, {"x-api-key": TOKEN} if headers is None else headers)
+    asked = INSPECTION.inspect(provider, target, host, {"x-api-key": TOKEN} if headers is None else headers)
     return asked.provider.id, asked.path, asked.token
 
 
@@ -224,14 +224,14 @@ def test_the_gateways_own_origin_is_no_page(origin: str) -> None:
 def test_a_path_may_begin_with_any_name_of_the_provider(target: str) -> None:
     """C16: as the commands take them."""
     for named in ("", "anthropic"):
-        found = INSPECTION.asked(INSPECTION.provider(target, named), target, HOST, {"x-api-key": TOKEN})
+        found = INSPECTION.inspect(INSPECTION.provider(target, named), target, HOST, {"x-api-key": TOKEN})
         assert (found.provider.id, found.path) == ("anthropic", "/v1/messages")
 
 
 def removed(provider: str, headers: dict[str, str]) -> tuple[str, ...]:
     target = f"/{provider}/v1/responses"
     given = {"authorization": f"Bearer {TOKEN}"} | headers
-    found = INSPECTION.asked(INSPECTION.provider(target, ""), target, HOST, given)
+    found = INSPECTION.inspect(INSPECTION.provider(target, ""), target, HOST, given)
     return tuple(name for name in found.removed if name != "authorization")
 
 
@@ -298,10 +298,10 @@ def test_a_header_of_a_configured_provider_is_looked_into() -> None:
     """Its form is data like any other's."""
     acme = Provider(id="acme", headers={Mode.API_KEY: HeaderForm("X-Acme", "Key "), Mode.TOKEN: BEARER})
     inspection = Inspection(Catalog({"acme": acme}))
-    asked = inspection.asked(acme, "/acme/x", "", {"x-acme": f"Key {TOKEN}"})
+    asked = inspection.inspect(acme, "/acme/x", "", {"x-acme": f"Key {TOKEN}"})
     assert (asked.token, asked.removed) == (TOKEN, ("x-acme",))
     with pytest.raises(RequestRefused, match="send the lease token"):
-        inspection.asked(acme, "/acme/x", "", {"x-acme": "Key of-acme"})
+        inspection.inspect(acme, "/acme/x", "", {"x-acme": "Key of-acme"})
 
 
 # -- what goes on to the vendor ----------------------------------------------------------------------------------------
@@ -317,7 +317,7 @@ SECOND = (
 def asked(headers: dict[str, str], provider: str = "anthropic", inspection: Inspection = INSPECTION) -> tuple[str, ...]:
     """The headers that do not go on."""
     found = inspection.provider(f"/{provider}/x", provider)
-    return inspection.asked(found, f"/{provider}/x", HOST, {"authorization": f"Bearer {TOKEN}", **headers}).removed
+    return inspection.inspect(found, f"/{provider}/x", HOST, {"authorization": f"Bearer {TOKEN}", **headers}).removed
 
 
 @pytest.mark.parametrize("name", SECOND)
@@ -414,7 +414,7 @@ def test_a_listed_query_parameter_holds_no_credential() -> None:
 
 def test_a_refusal_says_how_a_parameter_is_allowed() -> None:
     """By its name, unless that could be a key itself."""
-    with pytest.raises(RequestRefused, match=r"'team' is not sent to anthropic: .* list it in providers.anthropic.query"):
+    with pytest.raises(RequestRefused, match=r"'team' is not allowed for anthropic: .* list it in providers.anthropic.query"):
         look("/anthropic/v1/models?team=1")
     with pytest.raises(RequestRefused, match="of that name"):
         look(f"/anthropic/v1/models?{'x' * 60}=1")
@@ -446,7 +446,7 @@ def test_an_operator_adds_to_the_lists() -> None:
     inspection = Inspection(Catalog({"anthropic": mine}))
     sent = {"x-team": "a", "x-acme-region": "eu", "x-auth-hint": "a", "x-other": "a", "sec-websocket-protocol": "acme.v1"}
     assert set(asked(sent, inspection=inspection)) == {"x-other", "authorization"}
-    assert inspection.asked(mine, "/anthropic/x?team=1", HOST, {"x-api-key": TOKEN}).path == "/x"
+    assert inspection.inspect(mine, "/anthropic/x?team=1", HOST, {"x-api-key": TOKEN}).path == "/x"
     with pytest.raises(RequestRefused):
         asked({"x-acme-token": "a"}, inspection=inspection)
 

@@ -1,1 +1,1 @@
-"""The gateway's control side: what Envoy asks of the broker, and what it is configured with."""
+"""The control side of the gateway: the services that Envoy calls, and Envoy's configuration."""

@@ -1,4 +1,4 @@
-"""Pieces of which Envoy's configuration is made."""
+"""Building blocks of Envoy's configuration."""
 
 from typing import Any, Final
 
@@ -8,15 +8,15 @@ _TYPE: Final = "type.googleapis.com/envoy.extensions"
 
 
 def named(name: str, kind: str, **config: Any) -> Json:
-    """An extension, configured."""
+    """A named extension with its configuration."""
     return {"name": name, "typed_config": typed(kind, **config)}
 
 
 def typed(kind: str, **config: Any) -> Json:
-    """The configuration of an extension of that kind."""
+    """The typed configuration of an extension."""
     return {"@type": f"{_TYPE}.{kind}", **config}
 
 
 def header(name: str, value: str) -> Json:
-    """A header that is set, whatever was there."""
+    """A header that is set, and replaces one with the same name."""
     return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}

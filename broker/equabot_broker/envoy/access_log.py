@@ -1,5 +1,5 @@
-"""Envoy's access log (`envoy.service.accesslog.v3`): how vendors answered what was let pass. What it is to be counted as is not
-decided here."""
+"""Envoy's access log service (`envoy.service.accesslog.v3`): reports the answers of vendors. Other modules decide what an
+answer counts as."""
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
@@ -33,13 +33,13 @@ _FAILURES: Final = (
     "upstream_protocol_error",
     "dns_resolution_failure",
 )
-"""That the vendor was not reached, broke off or was too late."""
+"""Envoy's flags for a vendor that was not reached, that broke off, or that timed out."""
 _GONE: Final = ("downstream_connection_termination", "downstream_remote_reset")
-"""That the agent was not there any more, which breaks off all else."""
+"""Envoy's flag for an agent that disconnected, which ends everything else."""
 
 
 class AccessLogServicer:
-    """Hears each answer as soon as it has ended. An entry that makes no sense is skipped, and counted."""
+    """Receives each answer when it has ended. An entry that cannot be read is skipped and counted."""
 
     def __init__(self, *, gateway_access: GatewayAccess, events: Events, clock: Clock) -> None:
         self._gateway_access = gateway_access
@@ -48,11 +48,11 @@ class AccessLogServicer:
         self._streams = 0
 
     def service(self) -> Service:
-        """What the control server serves."""
+        """The handlers for the control server."""
         return Service(pb.DESCRIPTOR.services_by_name["AccessLogService"], {"StreamAccessLogs": self.stream})
 
     async def stream(self, messages: AsyncIterator[Any], call: Call) -> pb.StreamAccessLogsResponse:
-        """One Envoy's log, for as long as it runs."""
+        """Reads the log of one Envoy, as long as that Envoy runs."""
         self._streams += 1
         try:
             async for message in messages:
@@ -68,11 +68,11 @@ class AccessLogServicer:
         return pb.StreamAccessLogsResponse()
 
     def _hear(self, entry: accesslog_pb2.HTTPAccessLogEntry) -> None:
-        told = entry.common_properties.metadata.filter_metadata
-        if _AUTHORIZATION not in told:
-            return  # it was refused, which has been said where it was
+        metadata = entry.common_properties.metadata.filter_metadata
+        if _AUTHORIZATION not in metadata:
+            return  # the request was refused, and the refusal was reported when it happened
         try:
-            used = _used(entry, told[_AUTHORIZATION].fields)
+            used = _used(entry, metadata[_AUTHORIZATION].fields)
         except (KeyError, ValueError):
             self._events.emit(GatewayLogSkipped())
             return
@@ -80,16 +80,16 @@ class AccessLogServicer:
 
 
 def _used(entry: accesslog_pb2.HTTPAccessLogEntry, fields: Mapping[str, Any]) -> RequestNames:
-    """What the authorization has said of the request. Raises KeyError, ValueError."""
-    told = {name: value.string_value for name, value in fields.items()}
+    """The metadata that the authorization attached to the request. Raises KeyError and ValueError."""
+    metadata = {name: value.string_value for name, value in fields.items()}
     return RequestNames(
-        **{name: told[name] for name in _NAMES},
-        request=told.get("request", ""),
-        model=told.get(MODEL, ""),
-        version=int(told["version"]),
+        **{name: metadata[name] for name in _NAMES},
+        request=metadata.get("request", ""),
+        model=metadata.get(MODEL, ""),
+        version=int(metadata["version"]),
         method=_METHODS[entry.request.request_method],
-        account=ACCOUNT in told,
-        client=told.get("client", ""),
+        account=ACCOUNT in metadata,
+        client=metadata.get("client", ""),
     )
 
 
@@ -100,7 +100,7 @@ def _answer(entry: accesslog_pb2.HTTPAccessLogEntry, *, now: float) -> ProviderA
         status=response.response_code.value,
         ours=not _is_the_vendors(common, response),
         failed=_failed(common),
-        retry_after=wait(_said(common) or response.response_headers, now=now),
+        retry_after=wait(_vendor_headers(common) or response.response_headers, now=now),
         began=common.start_time.seconds + common.start_time.nanos / 1e9,
         seconds=max(lasted.seconds + lasted.nanos / 1e9, 0.0),
         sent=request.request_body_bytes,
@@ -108,10 +108,10 @@ def _answer(entry: accesslog_pb2.HTTPAccessLogEntry, *, now: float) -> ProviderA
     )
 
 
-def _said(common: accesslog_pb2.AccessLogCommon) -> Mapping[str, str]:
-    """The vendor's own words where the agent was given others."""
-    told = common.metadata.filter_metadata
-    return {name: value.string_value for name, value in told[NAMESPACE].fields.items()} if NAMESPACE in told else {}
+def _vendor_headers(common: accesslog_pb2.AccessLogCommon) -> Mapping[str, str]:
+    """The vendor's own headers, if the agent got other ones."""
+    metadata = common.metadata.filter_metadata
+    return {name: value.string_value for name, value in metadata[NAMESPACE].fields.items()} if NAMESPACE in metadata else {}
 
 
 def _is_the_vendors(common: accesslog_pb2.AccessLogCommon, response: accesslog_pb2.HTTPResponseProperties) -> bool:
@@ -131,6 +131,6 @@ def _failed(common: accesslog_pb2.AccessLogCommon) -> bool:
     if not common.HasField("response_flags") or _agent_is_gone(common):
         return False
     flags = common.response_flags
-    # Whoever has not sent all of a request waits for himself.
+    # A timeout while the agent still sends its request is not the vendor's fault.
     waited = flags.stream_idle_timeout and common.HasField("time_to_last_rx_byte")
     return waited or any(getattr(flags, flag) for flag in _FAILURES)

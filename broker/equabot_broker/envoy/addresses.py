@@ -1,4 +1,4 @@
-"""Which addresses a vendor's name may lead to: public ones alone, by a rule that lets nothing pass which it does not know."""
+"""The addresses that a vendor's name may resolve to: public ones only. An unknown range is refused."""
 
 from typing import Final
 
@@ -6,21 +6,21 @@ from equabot_broker.domain.untrusted_json import Json
 from equabot_broker.envoy._documents import named, typed
 
 _PUBLIC: Final = ("0.0.0.0/0", "2000::/3")
-"""Where there are public addresses at all. What is mapped, translated (64:ff9b::/96, 64:ff9b:1::/48), local or not yet given
-out of IPv6 is outside."""
+"""The ranges with public addresses. IPv6 ranges that are mapped, translated (64:ff9b::/96, 64:ff9b:1::/48), local or
+unassigned are not among them."""
 _SPECIAL: Final = (
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
     "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24",
     "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32",
     "2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20",
 )  # fmt: skip
-"""What is special there (IANA's registries of special-purpose addresses, RFC 6890): private, link-local, Teredo, 6to4.
-168.63.129.16 is Azure's platform, whose address looks public."""
+"""Special ranges inside those (IANA's registries of special-purpose addresses, RFC 6890): private, link-local, Teredo, 6to4.
+168.63.129.16 is Azure's platform, although its address looks public."""
 
 
 def public_only() -> Json:
-    """A filter that refuses a request whose vendor has another address, or none that is known. CONNECT has no route, so it has
-    no vendor either, and is answered behind this filter."""
+    """A filter that refuses a request whose vendor has another address, or no known one. CONNECT has no route and no vendor,
+    so the next filter answers it."""
     special = {"or_rules": {"rules": [_upstream(prefix) for prefix in _SPECIAL]}}
     public = {"or_rules": {"rules": [_upstream(prefix) for prefix in _PUBLIC]}}
     allowed = {"and_rules": {"rules": [public, {"not_rule": special}]}}
@@ -30,7 +30,7 @@ def public_only() -> Json:
 
 
 def exempt() -> Json:
-    """The same for a route that leads to no vendor, or to one whose address the operator gave."""
+    """The filter's configuration for a route without a vendor, or with an address that the operator gave."""
     return {"envoy.filters.http.rbac": typed("filters.http.rbac.v3.RBACPerRoute")}
 
 

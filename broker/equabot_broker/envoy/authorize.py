@@ -1,6 +1,5 @@
-"""Envoy's external authorization (`envoy.service.auth.v3`): for each request through the gateway, whether it may pass, and with
-which credential. Here a secret leaves: in the answer to Envoy, and nowhere else.
-"""
+"""Envoy's external authorization (`envoy.service.auth.v3`): decides for each request whether it may pass, and with which
+credential. The secret leaves the broker in the answer to Envoy, and nowhere else."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -25,20 +24,21 @@ from equabot_broker.rpc.calls import Call, Service
 from equabot_broker.telemetry.events import Events, GatewayRefused
 
 ACCOUNT: Final = "account"
-"""Under which the access log is told that a request named an account."""
+"""The metadata field that tells the access log that a request named an account."""
 MODEL: Final = "model"
-"""Under which it is told which model a request is for, where that is known."""
+"""The metadata field with the model that a request is for, if it is known."""
 _UPGRADES: Final = ("upgrade", ":protocol")
-"""In which a request asks to become another protocol: in HTTP/1.1, and in HTTP/2 (RFC 8441). Envoy takes `websocket` alone."""
+"""The headers that ask for another protocol: in HTTP/1.1, and in HTTP/2 (RFC 8441). Envoy accepts only `websocket`."""
 _WITHIN: Final = 35.0
-"""Seconds that a request waits for a login to be refreshed, or for the sources, where Envoy gives that long."""
+"""The maximum number of seconds that a request waits for a login to be refreshed, or for the sources, within Envoy's
+deadline."""
 _OF_THE_DEADLINE: Final = 0.9
-"""How much of Envoy's time may go by until it is told that a login is not refreshed yet."""
+"""The part of Envoy's deadline after which the answer is that a login is not refreshed yet."""
 _REPLACE: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
 
 
 class AuthorizationServicer:
-    """Answers Envoy. `names` are the hosts by which agents call the gateway, beside this machine's own."""
+    """Answers Envoy's checks. `names` are the hosts by which agents call the gateway, in addition to those of this machine."""
 
     def __init__(
         self, *, gateway_access: GatewayAccess, ingest: Ingest, catalog: Catalog, events: Events, names: Iterable[str] = ()
@@ -50,15 +50,16 @@ class AuthorizationServicer:
         self._inspection = Inspection(catalog, self._names)
 
     def apply(self, catalog: Catalog) -> None:
-        """The configuration is another, from the next request on."""
+        """Applies a new configuration to the next request."""
         self._inspection = Inspection(catalog, self._names)
 
     def service(self) -> Service:
-        """What the control server serves."""
+        """The handlers for the control server."""
         return Service(pb.DESCRIPTOR.services_by_name["Authorization"], {"Check": self.check})
 
     async def check(self, request: pb.CheckRequest, call: Call) -> pb.CheckResponse:
-        """Lets the request pass with the credential in place of its token; or says in the vendor's words why not."""
+        """Lets the request pass with the credential in place of its token, or refuses it in the form of the vendor's
+        errors."""
         http = request.attributes.request.http
         headers: Mapping[str, str] = http.headers
         provider: Provider | None = None
@@ -67,39 +68,39 @@ class AuthorizationServicer:
             route_of = request.attributes.context_extensions
             provider = self._inspection.provider(http.path, route_of.get(PROVIDER, ""))
             _check_route(provider, route_of.get(ADDRESS, ""))
-            asked = self._inspection.asked(provider, http.path, http.host, headers)
-            lease = self._gateway_access.bearer(asked.token)
+            inspected = self._inspection.inspect(provider, http.path, http.host, headers)
+            lease = self._gateway_access.bearer(inspected.token)
             if not self._ingest.settled:
-                await self._settle(call)
-                lease = self._gateway_access.bearer(asked.token)  # it may have ended meanwhile
+                await self._wait_for_sources(call)
+                lease = self._gateway_access.bearer(inspected.token)  # the lease may have ended while the request waited
             within = partial(_patience, call)
             joined = route_of.get(PATHS, "") == PATHS_OF_BROKER
             use = await self._gateway_access.use(
                 lease,
                 provider,
                 method=http.method,
-                path=asked.path,
+                path=inspected.path,
                 within=within,
                 check=http.id,
                 joined=joined,
                 client=provider.client_of(headers),
                 websocket=any(headers.get(name) for name in _UPGRADES),
             )
-            return _passed(use, headers, asked, joined=joined)
+            return _passed(use, headers, inspected, joined=joined)
         except RequestRefused as error:
             refused = error
         except BrokerError as error:
             refused = refusal_of(error)
-        self._tell(refused, http, provider, lease)
+        self._record_refusal(refused, http, provider, lease)
         return denied(refused, "" if provider is None else provider.api)
 
-    async def _settle(self, call: Call) -> None:
-        """Waits for the sources: a lease from before a restart might look as if its profile were gone."""
+    async def _wait_for_sources(self, call: Call) -> None:
+        """Waits for the sources: after a restart, a lease might otherwise look as if its profile were deleted."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_patience(call)):
                 await self._ingest.wait_settled()
 
-    def _tell(self, refused: RequestRefused, http: Any, provider: Provider | None, lease: Lease | None) -> None:
+    def _record_refusal(self, refused: RequestRefused, http: Any, provider: Provider | None, lease: Lease | None) -> None:
         path = http.path.partition("?")[0]
         self._events.emit(
             GatewayRefused(
@@ -115,28 +116,30 @@ class AuthorizationServicer:
 
 
 def _check_route(provider: Provider, address: str) -> None:
-    """A credential goes only where the configuration says, also before Envoy takes over new routes. Raises RequestRefused."""
+    """A credential goes only to the configured address, even before Envoy has taken over new routes. Raises RequestRefused."""
     if address not in ("", provider.base_url):
         raise RequestRefused(
             503,
             "RELOADING",
-            "the gateway is being led to another address of this provider: try again in a moment",
+            "the gateway is changing to another address of this provider: try again in a moment",
             retry_after=1.0,
         )
 
 
-def _passed(use: PermittedRequest, headers: Mapping[str, str], asked: InspectedRequest, *, joined: bool) -> pb.CheckResponse:
+def _passed(
+    use: PermittedRequest, headers: Mapping[str, str], inspected: InspectedRequest, *, joined: bool
+) -> pb.CheckResponse:
     lease, held, profile = use.lease, use.held, use.held.profile
     form = use.provider.header_form(profile.mode)
     response = pb.CheckResponse()
     passed = response.ok_response
     made = carried(form, profile, use.secret, headers)
-    target = f"{use.path}?{asked.query}" if asked.query else use.path
+    target = f"{use.path}?{inspected.query}" if inspected.query else use.path
     for name, value in (({":path": target} if joined else {}) | made).items():
         option = passed.headers.add()
         option.header.key, option.header.value, option.append_action = name, value, _REPLACE
-    set_here = {name.lower() for name in made}  # Envoy removes last
-    passed.headers_to_remove.extend(name for name in asked.removed if name not in set_here)
+    set_here = {name.lower() for name in made}  # Envoy removes headers last.
+    passed.headers_to_remove.extend(name for name in inspected.removed if name not in set_here)
     fields = response.dynamic_metadata.fields
     for name, value in (
         ("agent", lease.agent),

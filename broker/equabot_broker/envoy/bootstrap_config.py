@@ -1,8 +1,9 @@
-"""Envoy's configuration, made of the providers' facts: static but for the names that it resolves, and without an admin port.
+"""Generates Envoy's configuration from the catalog of providers. It is static except for resolved names, and has no admin
+port.
 
-    agent → listener on loopback → host and path known? → ext_authz asks the broker → name resolved → address public? → vendor
+agent → listener on loopback → host and path known? → ext_authz asks the broker → name resolved → address public? → vendor
 
-Everything that decides about a request is here or in `authorize`; Envoy's defaults are named where they matter.
+Everything that decides about a request is here or in `authorize`. Defaults of Envoy that matter are written out.
 """
 
 import json
@@ -24,28 +25,29 @@ from equabot_broker.envoy.options import GatewayOptions
 from equabot_broker.envoy.routes import Upstream
 
 PROVIDER: Final = "provider"
-"""The context extension in which a check is told what provider its route leads to."""
+"""The context extension that tells a check which provider its route leads to."""
 PATHS: Final = "paths"
 PATHS_OF_BROKER: Final = "broker"
-"""The extension by which a check knows that its route leaves the path to the broker. An Envoy with a configuration of its own
-changes paths itself, and so does one that runs with what an older broker has written."""
+"""The extension that tells a check that its route leaves the path to the broker. An Envoy with a custom configuration changes
+paths itself, and so does one with the configuration of an older broker."""
 
 ADDRESS: Final = "address"
-"""The one in which a check is told where its route leads: for a moment of a reload that may not be where it is to lead."""
+"""The extension that tells a check the address of its route. During a reload it can differ from the configured address for a
+moment."""
 ROUTES: Final = "gateway"
 
 _LOOPBACK: Final = ("127.0.0.1", "[::1]", "localhost")
 _CHECK_WITHIN: Final = "40s"
-"""As long as a login may take to be refreshed, and a little more."""
+"""The time that a refresh of a login may take, with a margin."""
 _ATTEMPTS: Final = 48
-"""Asked again so often while the broker is away: a restart takes a second, on a busy machine a few, a kubelet's after a second
-crash up to thirteen; these take about fifteen."""
+"""The number of retries while the broker is away. A restart takes one to a few seconds, and up to thirteen after a second
+crash under the kubelet. These retries take about fifteen seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
-    """What the configuration is made of. `control` is the broker's socket as Envoy sees it. `routes` is the file that Envoy
-    reads its routes from whenever it is replaced; None: they are part of the bootstrap, and stay as they are."""
+    """The input of the configuration. `control` is the broker's socket as Envoy sees it. `routes` is the file from which Envoy
+    reads its routes whenever it is replaced. None: the routes are part of the bootstrap, and do not change."""
 
     host: str
     port: int
@@ -56,7 +58,7 @@ class Gateway:
 
 
 def gateway_url(options: GatewayOptions, *, host: str, port: int) -> str:
-    """The address that agents are told, without a slash at its end."""
+    """The address that agents use, without a slash at its end."""
     if options.url:
         return options.url
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared with, not listened on
@@ -83,14 +85,14 @@ def routes_config(gateway: Gateway) -> Json:
 
 
 def as_yaml(config: Json) -> str:
-    """The document as Envoy reads it from a file."""
+    """The document as JSON that Envoy reads from a file."""
     import yaml  # noqa: PLC0415  (1.5 MiB that a broker without a gateway need not load)
 
     text: str = yaml.safe_dump(config, sort_keys=False, width=128)
     return text
 
 
-# -- what listens ------------------------------------------------------------------------------------------------------
+# -- listeners -------------------------------------------------------------------------------------------------------
 
 
 def _listener(gateway: Gateway) -> Json:
@@ -100,12 +102,12 @@ def _listener(gateway: Gateway) -> Json:
         codec_type="AUTO",
         http_protocol_options={"allow_absolute_url": False},
         http2_protocol_options=overload.http2(),
-        # The broker decides about each header by its name, also where a server might read `_` as `-`.
+        # The broker decides about each header by its name, and also for servers that read `_` as `-`.
         common_http_protocol_options={"idle_timeout": overload.IDLE_AT_MOST, "headers_with_underscores_action": "ALLOW"},
         request_headers_timeout="10s",
         stream_idle_timeout=_seconds(gateway.options.idle_timeout),
         max_request_headers_kb=16,
-        # What is odd in a path is refused by the broker, which is why it has to see it as it is.
+        # The broker refuses unusual paths, so Envoy must pass them on unchanged.
         normalize_path=False,
         path_with_escaped_slashes_action="KEEP_UNCHANGED",
         use_remote_address=True,
@@ -121,7 +123,7 @@ def _listener(gateway: Gateway) -> Json:
     return {
         "name": "gateway",
         "address": _address(gateway.host, gateway.port),
-        "enable_reuse_port": False,  # a second one on the same port is an error, not half of the connections
+        "enable_reuse_port": False,  # with it, a second Envoy on the port would get half of the connections
         **overload.listener_limits(),
         "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}],
     }
@@ -132,8 +134,8 @@ def _address(host: str, port: int) -> Json:
 
 
 def _access_logs() -> list[Json]:
-    """What the next request may depend on is told at once. That all went well is told together with what else does within a
-    moment: a message each would cost the broker more than the check."""
+    """Errors, on which the next request may depend, are reported at once. Successes are reported in batches: a message for
+    each would cost the broker more than the check."""
     failed = "response.code >= 400 || response.flags != 0"
     return [
         _access_log(failed, buffer_size_bytes=0),
@@ -174,7 +176,7 @@ def _routes(gateway: Gateway) -> Json:
     routes = [route for upstream in gateway.upstreams for route in _upstream_routes(upstream, gateway)]
     return {
         "name": ROUTES,
-        # A page that makes a name point here (DNS rebinding) is told nothing.
+        # A page that makes a name point here (DNS rebinding) learns nothing.
         "ignore_port_in_host_matching": True,
         "request_headers_to_remove": list(STRIPPED),
         "virtual_hosts": [
@@ -186,15 +188,15 @@ def _routes(gateway: Gateway) -> Json:
                     _nothing(
                         404,
                         "PROVIDER_UNKNOWN",
-                        "no provider of the gateway is at this path: it begins with /<provider>/, of a provider that has"
-                        " providers.<provider>.requests or a built-in list",
+                        "this path has no provider of the gateway: it begins with /<provider>/, of a provider that"
+                        " has providers.<provider>.requests or a built-in list",
                     ),
                 ],
             },
             {
                 "name": "elsewhere",
                 "domains": ["*"],
-                "routes": [_nothing(403, "HOST_REFUSED", "this gateway is not called by that host: see gateway.url")],
+                "routes": [_nothing(403, "HOST_REFUSED", "this host is not a name of the gateway: see gateway.url")],
             },
         ],
     }
@@ -212,14 +214,14 @@ def _nothing(status: int, reason: str, message: str) -> Json:
 
 
 def _unasked() -> Json:
-    """What a route has that answers by itself."""
+    """The settings of a route that answers by itself."""
     disabled = typed("filters.http.ext_authz.v3.ExtAuthzPerRoute", disabled=True)
     return {"envoy.filters.http.ext_authz": disabled, **exempt()}
 
 
 def _upstream_routes(upstream: Upstream, gateway: Gateway) -> list[Json]:
-    """One for upgrades, which no connection of HTTP/2 is asked for, and one for the rest; and one that answers who only looks
-    whether something is there, as some clients do at their start."""
+    """Three routes: one for upgrades, which exist over HTTP/1.1 only, one for other requests, and one that answers clients
+    that check at their start whether the host exists."""
     upgrade = {"headers": [{"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}]}
     base = urlsplit(upstream.address).path.rstrip("/")
     there = dict.fromkeys(f"/{name}{behind}{slash}" for name in upstream.names for behind in ("", base) for slash in ("", "/"))
@@ -261,17 +263,17 @@ def _upstream_route(upstream: Upstream, gateway: Gateway, match: Json, *, cluste
     return {
         "match": match,
         "route": {
-            "cluster": cluster,  # the path is the one that the broker has decided about
-            "timeout": "0s",  # a long generation takes as long as it takes, while something comes
+            "cluster": cluster,  # the path as the broker has approved it
+            "timeout": "0s",  # a long generation may take any time, as long as data arrives
             "idle_timeout": _seconds(gateway.options.idle_timeout),
-            # Only what the vendor has not seen. What it answered is the SDK's to try again.
+            # Retries only requests that the vendor has not seen. The SDK itself retries after an answer.
             "retry_policy": {"retry_on": "connect-failure,refused-stream", "num_retries": 2},
         },
         "typed_per_filter_config": filters,
     }
 
 
-# -- what a request passes ---------------------------------------------------------------------------------------------
+# -- filters ---------------------------------------------------------------------------------------------------------
 
 
 def _filters(gateway: Gateway) -> list[Json]:

@@ -1,5 +1,5 @@
-"""Where Envoy sends requests: to the broker, and to vendors by their names. What a vendor may not say to an agent is taken out
-of answers here, and so are trailers of requests."""
+"""The destinations of Envoy's requests: the broker, and vendors by name. Filters remove headers that a vendor may not send to
+an agent, and trailers of requests."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,32 +12,33 @@ from equabot_broker.envoy.options import GatewayOptions
 from equabot_broker.envoy.routes import Upstream
 
 CONTROL: Final = "equabot_control"
-"""The broker's cluster."""
+"""The name of the broker's cluster."""
 _OURS: Final = ("x-equabot-", "x-envoy-")
-"""Headers of an answer in which the gateway speaks for itself."""
+"""Response headers that only the gateway itself may set."""
 _COOKIES: Final = ("set-cookie", "set-cookie2")
-"""Credentials that a vendor makes: an HTTP client would send one vendor's to the next, for the gateway is one host."""
+"""Response headers with credentials of the vendor: the gateway is one host, so an HTTP client would send one vendor's
+credential to the next vendor."""
 
 
 _NAMES: Final = ("vendors", "vendors_for_upgrades", "vendors_without_tls")
 
 
 def cluster_name(upstream: Upstream, *, upgrade: bool = False) -> str:
-    """The cluster through which a vendor is reached: upgrades want a connection of HTTP/1.1."""
+    """The cluster for a vendor: upgrades need a connection of HTTP/1.1."""
     if not upstream.tls:
         return "vendors_without_tls"
     return "vendors_for_upgrades" if upgrade else "vendors"
 
 
 def clusters(control: Path, upstreams: Iterable[Upstream], options: GatewayOptions, *, every: bool = False) -> list[Json]:
-    """Those that the upstreams need, or `every` one that any upstream may need, as documents."""
+    """The clusters that the upstreams need, or `every` cluster that any upstream may need, as documents."""
     used = {cluster_name(one, upgrade=upgrade) for one in upstreams for upgrade in (False, True)}
     used |= set(_NAMES) if every else set()
     return [_control(control), *(_vendors(name, options) for name in sorted(used))]
 
 
 def names() -> Json:
-    """How names of vendors are resolved: a cache that filter and clusters share."""
+    """The DNS cache that the filter and the clusters share."""
     return {"name": "vendors", "dns_lookup_family": "V4_PREFERRED", "max_hosts": 256}
 
 
@@ -47,7 +48,7 @@ def _control(socket: Path) -> Json:
         "type": "STATIC",
         "connect_timeout": "1s",
         "typed_extension_protocol_options": _protocol(explicit_http_config={"http2_protocol_options": {}}),
-        # Everything that waits for a broker to come back is a retry.
+        # All that waits for the broker to come back is a retry.
         "circuit_breakers": {
             "thresholds": [{"max_connections": 1024, "max_pending_requests": 4096, "max_requests": 4096, "max_retries": 4096}]
         },
@@ -66,7 +67,7 @@ def _vendors(name: str, options: GatewayOptions) -> Json:
         else {"explicit_http_config": {"http_protocol_options": {}}}
     )
     protocols["http_filters"] = _filters()
-    # Without TLS it means nothing, but a cluster that resolves names is refused without it.
+    # It has no effect without TLS, but Envoy refuses a cluster that resolves names without it.
     protocols["upstream_http_protocol_options"] = {"auto_sni": True, "auto_san_validation": True}
     cluster: Json = {
         "name": name,
@@ -99,7 +100,7 @@ def _protocol(**config: Any) -> Mapping[str, Json]:
 
 
 def _filters() -> list[Json]:
-    """Of answers alone that come from a vendor: what the gateway answers itself does not pass here."""
+    """Applies to answers of vendors only: answers of the gateway itself do not pass this filter."""
     ours = [{"remove_on_match": {"key_matcher": {"prefix": prefix, "ignore_case": True}}} for prefix in _OURS]
     cookies = [{"remove": name} for name in _COOKIES]
     every = [{"remove_on_match": {"key_matcher": {"safe_regex": {"regex": ".*"}}}}]

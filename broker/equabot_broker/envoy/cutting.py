@@ -1,5 +1,5 @@
-"""Requests under way, by agent: cut when the agent is suspended, the lease ends or the profile is deleted. Envoy keeps a stream
-open for each of them (`cutting_filters`)."""
+"""Cuts active requests when their agent is suspended, their lease ends or their profile is deleted (ADR 19). Envoy keeps a
+stream open for each request (`cutting_filters`)."""
 
 import asyncio
 import json
@@ -27,14 +27,15 @@ from equabot_broker.engine.leases.suspensions import Suspensions, refusal
 from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
 from equabot_broker.envoy.cutting_filters import AUTHORIZATION
 from equabot_broker.envoy.local_replies import ENDED, SUSPENDED, TOO_MANY
-from equabot_broker.envoy.refusals import RequestRefused, body, refusal_of, said
+from equabot_broker.envoy.refusals import RequestRefused, body, refusal_headers, refusal_of
 from equabot_broker.envoy.waits import Waits
 from equabot_broker.ports import Clock
 from equabot_broker.rpc.calls import Call
 
 _PER_AGENT: Final = 512
 _IN_ALL: Final = 1536
-"""Streams that are kept for one agent, and for all. Each costs some 30 KiB; the control socket takes 2048 calls at once."""
+"""The maximum numbers of streams, for one agent and in total. Each stream costs about 30 KiB; the control socket accepts 2048
+concurrent calls."""
 _CONTINUE: Final = {
     "request_headers": pb.ProcessingResponse(request_headers=pb.HeadersResponse()),
     "response_headers": pb.ProcessingResponse(response_headers=pb.HeadersResponse()),
@@ -42,12 +43,15 @@ _CONTINUE: Final = {
 }
 _DETAILS: Final = {AgentSuspended.reason: SUSPENDED, "OVERLOADED": TOO_MANY}
 _EXPIRED: Final = frozenset({"expired", "max_ttl"})
-"""Words of the wire for a lease whose time is over."""
+"""The reasons on the wire for a lease whose time is over."""
 
 
 class Cutting:
-    """Holds the streams of requests under way, and ends them in the turn of the loop that suspends their agent, ends their
-    lease or deletes their profile. A lease whose token goes on with its successor has not ended for them."""
+    """Holds the streams of active requests. It ends them in the same turn of the event loop that suspends their agent, ends
+    their lease or deletes their profile.
+
+    A lease whose token is taken over by its successor does not end its requests.
+    """
 
     def __init__(
         self,
@@ -72,18 +76,19 @@ class Cutting:
         self._count = 0
 
     def apply(self, catalog: Catalog) -> None:
-        """The configuration is another."""
+        """Applies a new configuration."""
         self._catalog = catalog
 
     async def process(self, requests: AsyncIterator[Any], call: Call) -> None:
-        """One request of an agent: returns once it has ended, or was cut. A request of no agent is let be."""
+        """Watches one request of an agent; returns when the request has ended or was cut. A request without an agent is
+        ignored."""
         first = await anext(requests, None)
         if first is None or first.WhichOneof("request") not in _CONTINUE:
             raise InvalidArgument("the request is not a message of this method")
-        told = first.metadata_context.filter_metadata
-        if AUTHORIZATION not in told:
+        metadata = first.metadata_context.filter_metadata
+        if AUTHORIZATION not in metadata:
             return
-        fields = {name: value.string_value for name, value in told[AUTHORIZATION].fields.items()}
+        fields = {name: value.string_value for name, value in metadata[AUTHORIZATION].fields.items()}
         provider = self._catalog.providers.get(fields.get("provider", ""))
         refused: RequestRefused | None = None
         try:
@@ -106,7 +111,7 @@ class Cutting:
 
     @contextmanager
     def _kept(self, fields: dict[str, str]) -> Iterator["_Watched"]:
-        """Raises AgentSuspended, LeaseNotFound, LeaseExpired, ProfileNotFound, Refused."""
+        """Raises AgentSuspended, LeaseNotFound, LeaseExpired, ProfileNotFound or Refused if the request may not go on."""
         agent = fields.get("agent", "")
         watched = _Watched(bytes.fromhex(fields.get("token", "")), fields.get("profile", ""))
         self._suspensions.check(agent)
@@ -117,7 +122,7 @@ class Cutting:
             raise gone
         mine = self._open.setdefault(agent, set())
         if len(mine) >= self._per_agent or self._count >= self._in_all:
-            raise RequestRefused(503, "OVERLOADED", "too many answers are under way in the gateway", retry_after=1.0)
+            raise RequestRefused(503, "OVERLOADED", "too many responses are active in the gateway", retry_after=1.0)
         mine.add(watched)
         self._count += 1
         try:
@@ -141,7 +146,7 @@ class Cutting:
         for watched in self._open.get(lease.agent, ()):
             if watched.token == lease.token:
                 over = LeaseExpired if reason in _EXPIRED else LeaseNotFound
-                watched.end(over(f"the lease has ended ({reason}), and with it what was under way: acquire another"))
+                watched.end(over(f"the lease has ended ({reason}), and its active requests with it: acquire another"))
 
     def profiles_changed(self, keys: frozenset[Key]) -> None:
         """A listener of the registry: cuts the requests on profiles that are gone."""
@@ -152,15 +157,16 @@ class Cutting:
                     watched.end(gone)
 
     def _gone(self, agent: str, profile: str) -> ProfileNotFound | None:
-        """Why a request with this profile does not go on. What a source holds that is not read yet is not gone."""
+        """The reason why a request with this profile may not go on. While a source has not been read, its profiles do not
+        count as deleted."""
         if not profile or self._registry.material.unread or self._registry.find(agent, profile) is not None:
             return None
-        return ProfileNotFound(f"profile {profile!r} is gone, and with it what was under way: ask again")
+        return ProfileNotFound(f"profile {profile!r} was deleted, and its active requests ended: try again")
 
 
 class _Watched:
-    """A request under way, with whose token and on which profile. It is `over` when Envoy says so, or the broker, which has
-    `cut` it then."""
+    """An active request with its token and its profile. It is `over` when Envoy reports its end or when the broker has `cut`
+    it."""
 
     __slots__ = ("cut", "over", "profile", "token")
 
@@ -171,12 +177,12 @@ class _Watched:
         self.cut: BrokerError | None = None
 
     def end(self, why: BrokerError) -> None:
-        """Cuts it."""
+        """Cuts the request."""
         self.cut = self.cut or why
         self.over.set()
 
     async def ends(self, requests: AsyncIterator[Any], call: Call) -> None:
-        """Returns when it is over."""
+        """Waits until the request is over."""
         async with asyncio.TaskGroup() as group:
             listening = group.create_task(_rest(requests, call))
             listening.add_done_callback(lambda _: self.over.set())
@@ -185,7 +191,7 @@ class _Watched:
 
 
 async def _rest(requests: AsyncIterator[Any], call: Call) -> None:
-    """Envoy asks about trailers, and waits for the answer; it ends the stream with the request."""
+    """Envoy sends its trailers and waits for the answer; it ends the stream together with the request."""
     async for request in requests:
         part = "" if request is None else request.WhichOneof("request")
         if part not in _CONTINUE:
@@ -194,10 +200,11 @@ async def _rest(requests: AsyncIterator[Any], call: Call) -> None:
 
 
 def _answer(refused: RequestRefused, api: str) -> pb.ProcessingResponse:
-    """Whatever Envoy waits for: where nothing was answered yet this is the answer, else the request is reset in both
-    directions."""
+    """The answer to whatever Envoy waits for. If the agent has no answer yet, it gets this one; else the request is reset in
+    both directions."""
     headers = [
-        HeaderValueOption(header=HeaderValue(key=name, raw_value=value.encode())) for name, value in said(refused).items()
+        HeaderValueOption(header=HeaderValue(key=name, raw_value=value.encode()))
+        for name, value in refusal_headers(refused).items()
     ]
     return pb.ProcessingResponse(
         immediate_response=pb.ImmediateResponse(

@@ -1,9 +1,9 @@
-"""Filters through which the broker can cut a request that is under way (ADR 19).
+"""Filters by which the broker can cut an active request (ADR 19).
 
-Each keeps a stream to the broker's external processor open for as long as the request lasts; no byte of a body passes it. Envoy
-ends such a stream by itself once nothing is left to process, so it is asked about trailers, which come last or never.
+Each keeps a stream to the broker's external processor open as long as the request lasts, without a byte of its body. Envoy
+ends such a stream when nothing is left to process. So the filter asks for trailers, which come last or never.
 
-A request whose body is small, or whose answer is small and comes whole, is soon over and has no such stream.
+A request with a small body, or with a small and complete answer, is soon over and has no such stream.
 """
 
 from typing import Any, Final
@@ -13,22 +13,22 @@ from equabot_broker.envoy._documents import named
 from equabot_broker.envoy.waits import HEADERS, NAMESPACE, STATUSES
 
 AUTHORIZATION: Final = "envoy.filters.http.ext_authz"
-"""Whose metadata says which agent's request it is."""
+"""The namespace whose metadata names the agent of a request."""
 TASK: Final = ("equabot-task", "cut")
-"""The metadata of a stream that is for this, and not for scrubbing."""
+"""The metadata that distinguishes these streams from those for scrubbing."""
 _SMALL_REQUEST: Final = "[0-9]{1,6}"
 _SMALL_ANSWER: Final = "[0-9]{1,5}"
-"""What `content-length` says of a body that is small: less than a megabyte to the provider, than 100 kB from it."""
+"""The condition on `content-length` for a small body: less than a megabyte to the provider, or 100 kB from it."""
 
 
 def watched_uploads(control: str) -> Json:
-    """Watches requests whose body is large, or of unknown length, from their headers on."""
+    """Watches requests with a large body, or with one of unknown length, from their headers on."""
     body_is_small = _or(_header("Request", ":method", "GET|HEAD"), _header("Request", "content-length", _SMALL_REQUEST))
     return _unless(body_is_small, _processor(control, request_header_mode="SEND", response_header_mode="SKIP"))
 
 
 def watched_answers(control: str) -> Json:
-    """Watches streams, WebSockets and large answers, from the answer's headers on, and looks at those that ask for patience."""
+    """Watches streams, WebSockets and large answers from their headers on. Also sees answers that ask the client to wait."""
     comes_whole = _or(_header("Response", "content-length", _SMALL_ANSWER), _header("Response", ":status", "204|304"))
     asks_for_patience = _header("Response", ":status", STATUSES)
     soon_over = {"and_matcher": {"predicate": [comes_whole, {"not_matcher": asks_for_patience}]}}
@@ -48,13 +48,13 @@ def _processor(control: str, **headers: str) -> Json:
             "request_trailer_mode": "SKIP",
             "response_trailer_mode": "SEND",
         },
-        # Of the request's headers, which hold the credential by now, nothing is needed here.
+        # The request's headers, which have the credential by now, are not needed here.
         forward_rules={"allowed_headers": {"patterns": [{"exact": name} for name in (":status", *HEADERS)]}},
         metadata_options={
             "forwarding_namespaces": {"untyped": [AUTHORIZATION]},
             "receiving_namespaces": {"untyped": [NAMESPACE]},
         },
-        # A restart of the broker cuts nothing: see the ADR for what that costs.
+        # A restart of the broker cuts no request: ADR 19 has the price.
         failure_mode_allow=True,
         message_timeout="5s",
     )

@@ -1,4 +1,5 @@
-"""A request as an agent sent it: who it may not come from, where it leads, and the token in it, wherever an SDK has put it."""
+"""Inspects a request as the agent sent it: its origin, its destination, and its token in any header where an SDK may put
+it."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -17,20 +18,20 @@ from equabot_broker.providers.forwarding import COMMON
 _PROXIED: Final = re.compile(
     r"forwarded|via|x-forwarded(?!-proto\Z).*|x-original-(?!url\Z).*|(?:.+-)?(?:client|connecting|real|remote|user)-?(?:ip|addr)(?:v6)?"
 )
-"""Headers in which a proxy says whom it speaks for. Envoy writes `x-forwarded-proto` itself."""
+"""Headers in which a proxy names its client. Envoy writes `x-forwarded-proto` itself."""
 _ANOTHER: Final = frozenset({"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"})
-"""In which some servers let a request say that it is another one."""
+"""Headers by which some servers accept another method or path."""
 _ENVOYS: Final = frozenset({":authority", ":method", ":path", ":protocol", ":scheme", "host"})
-"""What Envoy writes itself of the request's first line."""
+"""Headers that Envoy derives from the request line."""
 _HOPS: Final = frozenset({"upgrade", "close", "keep-alive", ""})
 _PORT: Final = re.compile(r":[0-9]*\Z")
 _DROPPED: Final = frozenset({"cookie"})
-"""What HTTP clients send without being asked: a cookie that an answer had set."""
+"""Headers that HTTP clients send by themselves: a cookie that an answer has set."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """What goes on to a provider, and the headers in which its token may be."""
+    """The headers that are forwarded to a provider, and those that may have its token."""
 
     headers: Names
     query: Names
@@ -41,8 +42,8 @@ class _Rules:
 
 @dataclass(frozen=True, slots=True)
 class InspectedRequest:
-    """What is asked of which provider: `path` as it is behind the gateway's `/<provider>`. `token` is what was shown: of the
-    right form, and maybe of nobody. `removed` are the headers that do not go on to the provider, in lower case."""
+    """A request and its provider. `path` is the path after the gateway's `/<provider>`. `token` has the right form, but may
+    belong to no lease. `removed` are the headers that are not forwarded, in lower case."""
 
     provider: Provider
     path: str
@@ -52,12 +53,12 @@ class InspectedRequest:
 
 
 def behind(path: str) -> str:
-    """What comes after the gateway's `/<provider>`."""
+    """The path and the query after the gateway's `/<provider>`."""
     return path[len(_first(path)) + 1 :] or "/"
 
 
 class Inspection:
-    """Looks at requests. `names` are the hosts by which agents call the gateway, beside this machine's own."""
+    """Inspects requests. `names` are the hosts by which agents call the gateway, in addition to those of this machine."""
 
     def __init__(self, catalog: Catalog, names: Iterable[str] = ()) -> None:
         self._catalog = catalog
@@ -67,20 +68,20 @@ class Inspection:
         self._rules = {provider.id: _rules(provider) for provider in catalog.providers.values()}
 
     def provider(self, target: str, named: str) -> Provider:
-        """Where the request leads: to the provider that its route names, and its path as well. Raises RequestRefused."""
+        """The provider of the request: its route and its path must name the same one. Raises RequestRefused."""
         first = _first(target)
         provider = self._catalog.get(named or first)
         if provider is None or first not in provider.names:
             raise RequestRefused(
                 404,
                 "PROVIDER_UNKNOWN",
-                "no provider of the gateway is at this path: it begins with /<provider>/, of a provider that has"
+                "this path has no provider of the gateway: it begins with /<provider>/, of a provider that has"
                 " providers.<provider>.requests or a built-in list",
             )
         return provider
 
-    def asked(self, provider: Provider, target: str, host: str, headers: Mapping[str, str]) -> InspectedRequest:
-        """The request, fit to be decided about. Names of headers are in lower case. Raises RequestRefused."""
+    def inspect(self, provider: Provider, target: str, host: str, headers: Mapping[str, str]) -> InspectedRequest:
+        """Parses the request for the decision. Names of headers are in lower case. Raises RequestRefused."""
         rules = self._rules[provider.id]
         unlisted = rules.headers.unlisted(headers)
         meant = frozenset(map(_dashed, unlisted))
@@ -90,13 +91,13 @@ class Inspection:
             raise RequestRefused(403, "INVALID_ARGUMENT", fault)
         if not _ANOTHER.isdisjoint(meant):
             others = ", ".join(sorted(_ANOTHER))
-            raise RequestRefused(
-                403, "INVALID_ARGUMENT", f"the request line says the method and the path: send none of {others}"
-            )
+            raise RequestRefused(403, "INVALID_ARGUMENT", f"the request line has the method and the path: remove {others}")
         hops = headers.get("connection", "")
         if hops and not _HOPS.issuperset(word.strip() for word in hops.lower().split(",")):
             raise RequestRefused(
-                403, "INVALID_ARGUMENT", "Connection names a header, which would be lost on the way to the provider"
+                403,
+                "INVALID_ARGUMENT",
+                "Connection names a header, which would be lost before the provider: remove it from Connection",
             )
         if query:
             self._refuse_query(provider, rules, query)
@@ -108,19 +109,22 @@ class Inspection:
         return InspectedRequest(provider, behind(path), token, removed, query)
 
     def _refuse_strangers(self, host: str, headers: Mapping[str, str], meant: Iterable[str]) -> None:
-        """A page in a browser can make it send requests to this machine, but not without these headers; and can make a name of
-        its own lead here, which then is the host. Some clients that are no browser send the gateway's own origin: no page is
-        served here that could have it. `meant` are the names of unlisted headers."""
+        """Refuses requests of web pages. A page can send requests to this machine, but not without these headers, or it can
+        make its own name point here, which then is the host.
+
+        Some clients other than browsers send the gateway's own origin: the gateway serves no page that could have it. `meant`
+        are the names of unlisted headers.
+        """
         foreign = "origin" in headers and not self._is_own(headers["origin"], host)
         if foreign or headers.get("sec-fetch-site", "none") != "none":
-            raise RequestRefused(403, "BROWSER_REFUSED", "this gateway is not for pages in a browser")
+            raise RequestRefused(403, "BROWSER_REFUSED", "this gateway does not serve pages in a browser")
         if host and _name(host) not in self._hosts:
-            raise RequestRefused(403, "HOST_REFUSED", "this gateway is not called by that host: see gateway.url")
+            raise RequestRefused(403, "HOST_REFUSED", "this host is not a name of the gateway: see gateway.url")
         if any(map(_PROXIED.fullmatch, meant)):
             raise RequestRefused(403, "FORWARDED_REFUSED", "this gateway takes requests from agents, not from other proxies")
 
     def _is_own(self, origin: str, host: str) -> bool:
-        """Whether it is exactly the address, with its port, at which this request was sent to the gateway."""
+        """Whether the address is exactly the one, with its port, to which this request was sent."""
         scheme, _, authority = origin.lower().partition("://")
         return scheme in ("http", "https") and authority == host.lower() != "" and _name(host) in self._hosts
 
@@ -131,20 +135,21 @@ class Inspection:
             raise RequestRefused(
                 401,
                 "TOKEN_IN_QUERY",
-                "the query holds a key or a token, or has a parameter for one: send the lease token in a header",
+                "the query has a key or a token, or a parameter for one: send the lease token in a header",
             )
         if unlisted:
             raise RequestRefused(
                 403,
                 "POLICY_DENIED",
-                f"the query parameter {shown(unlisted[0])} is not sent to {provider.id}: leave it out,"
-                f" or list it in providers.{provider.id}.query",
+                f"the query parameter {shown(unlisted[0])} is not allowed for {provider.id}: leave it out, or list it"
+                f" in providers.{provider.id}.query",
             )
 
     def _refuse_credentials(
         self, provider: Provider, rules: _Rules, headers: Mapping[str, str], token: str, removed: tuple[str, ...]
     ) -> None:
-        """Any but the token. That it is said once more, in another header, is no credential of its own."""
+        """Refuses a credential other than the token. A repetition of the token in another header is not a second
+        credential."""
         for name in removed:
             meant = _dashed(name)
             if name in rules.places or meant in _DROPPED or not may_hold_credential(meant):
@@ -153,14 +158,14 @@ class Inspection:
                 raise RequestRefused(
                     401,
                     "KEY_REFUSED",
-                    f"the header {shown(name)} could carry a second credential: send the lease token alone,"
-                    f" or list the header in providers.{provider.id}.forward_headers",
+                    f"the header {shown(name)} could have a second credential: send the lease token alone, or list the"
+                    f" header in providers.{provider.id}.forward_headers",
                 )
         if self._credentials.within(
             "\n".join([value for name, value in headers.items() if name not in removed and name[:1] != ":"])
         ):
             raise RequestRefused(
-                401, "KEY_REFUSED", "a header holds a credential where none belongs: send the lease token alone"
+                401, "KEY_REFUSED", "a header other than the token's has a credential: send the lease token alone"
             )
 
 
@@ -176,7 +181,7 @@ def _rules(provider: Provider) -> _Rules:
 
 
 def _scheme(provider: Provider) -> re.Pattern[str]:
-    """What may stand before a token: the usual words, and the vendor's own."""
+    """The prefixes that may precede a token: the usual ones, and the vendor's own."""
     words = {"bearer", "token", *(form.prefix.strip().lower() for form in provider.headers.values())} - {""}
     return re.compile(rf"\A(?:{'|'.join(map(re.escape, sorted(words)))}) +", re.IGNORECASE)
 
@@ -185,17 +190,17 @@ def _token(rules: _Rules, headers: Mapping[str, str]) -> str:
     values = filter(None, map(headers.get, rules.places))
     found = {rules.scheme.sub("", value.strip(), count=1) for value in values}
     if not found:
-        raise RequestRefused(401, "TOKEN_MISSING", "no lease token: send it where the provider's key would be")
+        raise RequestRefused(401, "TOKEN_MISSING", "no lease token: send it in the header of the provider's key")
     if len(found) > 1:
-        raise RequestRefused(401, "TWO_CREDENTIALS", "two headers hold different credentials: send the lease token alone")
+        raise RequestRefused(401, "TWO_CREDENTIALS", "two headers have different credentials: send the lease token alone")
     (token,) = found
     if not token.startswith(lease_tokens.PREFIX):
-        raise RequestRefused(401, "KEY_REFUSED", "this is no lease token: send the lease token, not the provider's key")
+        raise RequestRefused(401, "KEY_REFUSED", "this is not a lease token: send the lease token, not the provider's key")
     return token
 
 
 def _refuse_subprotocols(provider: Provider, rules: _Rules, written: str) -> None:
-    """Browsers can set no header, so vendors take keys in the name of a protocol."""
+    """Browsers cannot set headers, so vendors accept keys in the name of a WebSocket protocol."""
     if not rules.subprotocols.issuperset(word.strip() for word in written.split(",")):
         raise RequestRefused(
             401,
@@ -210,11 +215,11 @@ def _first(target: str) -> str:
 
 
 def _dashed(name: str) -> str:
-    """The header that some servers take it for: to CGI and WSGI `x_api_key` is `x-api-key`."""
+    """The header name that some servers read: CGI and WSGI read `x_api_key` as `x-api-key`."""
     return name.replace("_", "-")
 
 
 @lru_cache(maxsize=64)
 def _name(host: str) -> str:
-    """Without the port: `[::1]:8787` → `[::1]`."""
+    """The host without its port: `[::1]:8787` → `[::1]`."""
     return _PORT.sub("", host.lower())

@@ -1,4 +1,4 @@
-"""How the gateway is run, and what stands between it and the vendors."""
+"""Options of the gateway: how Envoy runs, and how it reaches vendors."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Final
 
 LEAST_MEMORY: Final = 128 << 20
-"""Bytes with which Envoy still has room for requests."""
+"""The minimum of bytes with which Envoy has room for requests."""
 
 
 class GatewayMode(StrEnum):
-    """Who runs Envoy: nobody, the broker as its child, or somebody else beside the broker, with the configuration it wrote."""
+    """What runs Envoy: nothing, the broker as its child, or another program, with the configuration that the broker wrote."""
 
     OFF = "off"
     CHILD = "child"
@@ -19,10 +19,10 @@ class GatewayMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayOptions:
-    """`url` is what agents are told, empty for the address that the gateway listens on; `envoy` the program of a child;
-    `ca_file` the certificates that vendors are verified with; `idle_timeout` the seconds for which nothing may come of a
-    request, in either direction; `scrub` whether answers are searched for the secret that was sent. Envoy's memory stays below
-    `memory` bytes, and agents have at most `max_connections` connections to it."""
+    """`url` is the address that agents get; empty for the gateway's own listener. `envoy` is the program of the child.
+    `ca_file` has the certificates that verify vendors. `idle_timeout` is the number of seconds without data in either
+    direction after which a request ends. `scrub` is whether answers are searched for the secret. `memory` is the limit of
+    Envoy's memory in bytes. `max_connections` is the number of connections that all agents together may have."""
 
     mode: GatewayMode = GatewayMode.OFF
     url: str = ""

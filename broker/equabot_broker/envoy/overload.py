@@ -1,8 +1,8 @@
-"""What Envoy holds for others is bounded: its memory below its limit, its connections, and how long one of them may be silent.
+"""Bounds what Envoy holds for clients: its memory, its connections, and how long a connection may be idle.
 
-Envoy ends no HTTP/1.1 request for its memory (`reset_high_memory_stream` knows HTTP/2 alone). So requests are bounded in number
-and in what is buffered for each, such that all of them together fit. The overload manager is for the rest: it ends what is idle
-sooner the less memory is left, and then takes no more.
+Envoy ends no HTTP/1.1 request because of its memory (`reset_high_memory_stream` works for HTTP/2 only). So the number of
+requests and the buffer of each are limited, such that all of them fit. The overload manager does the rest: it ends idle
+connections sooner the less memory is left, and then accepts no more.
 """
 
 from typing import Any, Final
@@ -12,33 +12,33 @@ from equabot_broker.envoy._documents import named
 from equabot_broker.envoy.options import GatewayOptions
 
 BUFFERED: Final = 1 << 15
-"""Bytes that Envoy holds of a request or of an answer, on each side, before it stops to read."""
+"""Bytes of a request or an answer that Envoy buffers on each side before it stops to read."""
 STREAMS: Final = 128
-"""Requests under way at once on one connection of HTTP/2."""
+"""Concurrent requests on one connection of HTTP/2."""
 WINDOW: Final = 1 << 17
-"""Bytes of one answer over HTTP/2 that a vendor sends ahead."""
+"""Bytes of one answer over HTTP/2 that a vendor may send ahead."""
 SILENT_AT_MOST: Final = "5s"
-"""Until a new connection's first bytes."""
+"""Seconds until the first bytes of a new connection."""
 IDLE_AT_MOST: Final = "60s"
-"""Between two requests of a connection."""
+"""Seconds between two requests of a connection."""
 
 _MIB: Final = 1 << 20
 _BESIDE_THE_HEAP: Final = 72 * _MIB
-"""What Envoy occupies besides its heap: its program, its stacks."""
+"""Bytes that Envoy uses in addition to its heap: its program and its stacks."""
 _BYTES_A_REQUEST: Final = 256 * 1024
-"""What a request may occupy whose answer the agent does not read, with what is lost between such pieces: 190 KiB were seen."""
+"""Bytes that a request may use while the agent does not read its answer, with fragmentation: 190 KiB were measured."""
 _RELEASED: Final = 16 * _MIB
 _HEAP: Final = "envoy.resource_monitors.fixed_heap"
 _CONNECTIONS: Final = "envoy.resource_monitors.global_downstream_max_connections"
 
 
 def heap(options: GatewayOptions) -> int:
-    """Bytes of heap at which Envoy's memory is at its limit."""
+    """Bytes of heap at which Envoy reaches its memory limit."""
     return options.memory - _BESIDE_THE_HEAP
 
 
 def requests_at_once(options: GatewayOptions) -> int:
-    """How many requests may be under way with vendors."""
+    """The maximum number of active requests to vendors."""
     return heap(options) // _BYTES_A_REQUEST
 
 
@@ -69,7 +69,7 @@ def overload_manager(options: GatewayOptions) -> Json:
 
 
 def memory_allocator_manager(options: GatewayOptions) -> Json:
-    """What is free goes back to the machine: at once above a quarter of the heap, below it after five minutes."""
+    """Envoy returns free memory to the system: at once above a quarter of the heap, below it after five minutes."""
     return {
         "bytes_to_release": _RELEASED,
         "memory_release_interval": "1s",
@@ -78,7 +78,7 @@ def memory_allocator_manager(options: GatewayOptions) -> Json:
 
 
 def listener_limits() -> Json:
-    """A connection of which nothing comes is closed before anything is made for it."""
+    """Closes a connection that sends nothing, before resources are allocated for it."""
     return {
         "per_connection_buffer_limit_bytes": BUFFERED,
         "listener_filters": [
@@ -90,8 +90,8 @@ def listener_limits() -> Json:
 
 
 def http2() -> Json:
-    """`envoy.config.core.v3.Http2ProtocolOptions` of either side. All the streams of a connection fit into its window, so that
-    an answer which an agent does not read holds up no other."""
+    """`envoy.config.core.v3.Http2ProtocolOptions` for both sides. The window of a connection has room for all its streams, so
+    that an answer that an agent does not read blocks no other."""
     return {
         "max_concurrent_streams": STREAMS,
         "initial_stream_window_size": WINDOW,
@@ -100,7 +100,7 @@ def http2() -> Json:
 
 
 def breakers(options: GatewayOptions) -> Json:
-    """`envoy.config.cluster.v3.CircuitBreakers` of what leads to vendors."""
+    """`envoy.config.cluster.v3.CircuitBreakers` of the clusters for vendors."""
     most = requests_at_once(options)
     return {
         "thresholds": [{"max_connections": most, "max_pending_requests": most, "max_requests": most, "max_retries": 64}],

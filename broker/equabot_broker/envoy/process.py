@@ -1,4 +1,5 @@
-"""Envoy as the broker's child: configured, started, watched, started again, and never left behind."""
+"""Runs Envoy as a child of the broker: writes its configuration, starts it, watches it, restarts it, and ends it with the
+broker."""
 
 import asyncio
 import logging
@@ -26,8 +27,8 @@ _GUARDED: Final = (
     "files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]; resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)); "
     "os.getppid() == parent or sys.exit(1); os.execv(sys.argv[2], sys.argv[2:])"
 )
-"""Becomes Envoy, which from then on does not outlive the broker, however that ends (PR_SET_PDEATHSIG, prctl(2)), and may have
-as many connections open as the broker could."""
+"""The start program of Envoy. The kernel ends Envoy with the broker, however the broker ends (PR_SET_PDEATHSIG, prctl(2)).
+Envoy may have as many open connections as the broker."""
 
 _STARTS_WITHIN: Final = 15.0
 _LOOKED_AT_EVERY: Final = 0.02
@@ -35,13 +36,14 @@ _ENDS_WITHIN: Final = 3.0
 _FIRST_WAIT: Final = 0.2
 _LONGEST_WAIT: Final = 10.0
 _STEADY_AFTER: Final = 60.0
-"""Seconds after which an Envoy that dies is not one that cannot start."""
+"""Seconds of life after which an Envoy that exits counts as started."""
 _LEVELS: Final = {"warning": logging.WARNING, "error": logging.ERROR, "critical": logging.CRITICAL}
 _LINE: Final = re.compile(r"<(\w+)> (.*)")
 
 
 def fitting(options: GatewayOptions) -> GatewayOptions:
-    """The options with no more connections than a child of this process can have, and as many files for the rest."""
+    """The options, with at most the connections that a child of this process can have, less the files that Envoy needs
+    otherwise."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if files == resource.RLIM_INFINITY:
         return options
@@ -49,7 +51,7 @@ def fitting(options: GatewayOptions) -> GatewayOptions:
 
 
 class EnvoyProcess:
-    """The gateway's data plane, listening on `host` and `port`. `chance` gives numbers in [0, 1)."""
+    """The gateway's data plane, which listens on `host` and `port`. `chance` returns numbers in [0, 1)."""
 
     def __init__(self, program: str, config: Path, *, host: str, port: int, clock: Clock, chance: Callable[[], float]) -> None:
         self._program = program
@@ -59,14 +61,16 @@ class EnvoyProcess:
         self._clock = clock
         self._chance = chance
         self._child: asyncio.subprocess.Process | None = None
-        self._said = ""
+        self._last_line = ""
 
     async def start(self) -> None:
-        """Returns once it listens. Raises CannotStart: no such program, the port is taken, it ends, it does not listen."""
+        """Starts Envoy, and returns when it listens. Raises CannotStart if the program is missing, the port is in use, or
+        Envoy exits or does not listen."""
         program = which(self._program)
         if program is None:
             raise CannotStart(
-                f"there is no program {self._program!r} to run as the gateway: install Envoy, or set gateway.envoy to its path"
+                f"program {self._program!r} does not exist, so the gateway cannot run: install Envoy, or set"
+                " gateway.envoy to its path"
             )
         await self._wait_for_port()
         self._program = program
@@ -75,14 +79,14 @@ class EnvoyProcess:
         while not await self._listens():
             if child.returncode is not None:
                 await self._relay(child)
-                raise CannotStart(f"the gateway ends as soon as it is started ({child.returncode}): {self._said}")
+                raise CannotStart(f"the gateway exited at its start with code {child.returncode}: {self._last_line}")
             if self._clock.steady() > end:
                 await self.stop()
                 raise CannotStart(f"the gateway does not listen on {self._host}:{self._port} after {_STARTS_WITHIN:.0f} s")
             await self._clock.sleep(_LOOKED_AT_EVERY)
 
     async def run(self) -> None:
-        """Keeps it running once it is started, forever."""
+        """Restarts Envoy whenever it exits. Never returns."""
         waits = delays(base=_FIRST_WAIT, cap=_LONGEST_WAIT, rng=self._chance)
         while True:
             began = self._clock.steady()
@@ -93,11 +97,11 @@ class EnvoyProcess:
             if self._clock.steady() - began > _STEADY_AFTER:
                 waits = delays(base=_FIRST_WAIT, cap=_LONGEST_WAIT, rng=self._chance)
             wait = next(waits)
-            _log.error("the gateway has ended (%s) and is started again in %.1f s", code, wait)
+            _log.error("the gateway has ended (%s) and is restarted in %.1f s", code, wait)
             await self._clock.sleep(wait)
 
     async def stop(self) -> None:
-        """Ends it, with what it is about. Does nothing where none runs."""
+        """Ends Envoy, and the requests in it. Does nothing if Envoy does not run."""
         child, self._child = self._child, None
         if child is None or child.returncode is not None:
             return
@@ -114,18 +118,19 @@ class EnvoyProcess:
     async def _spawn(self) -> asyncio.subprocess.Process:
         self._child = await asyncio.create_subprocess_exec(
             sys.executable, "-I", "-S", "-c", _GUARDED, str(os.getpid()), self._program, "-c", str(self._config),
-            # Who handed its listener over to a successor would do so for anybody in its network: those sockets have no owner.
+            # Hot restart is off: it would hand the listener to any process in the network namespace, because its sockets have
+            # no owner.
             "--concurrency", "1", "--disable-hot-restart",
-            # A line of debug holds headers, and with them keys: the level is ours to set.
+            # Debug logs have headers, and so keys: only the broker sets the level.
             "--log-level", "warning", "--log-format", "<%l> %v", "--log-format-escaped",
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-            env={},  # what the broker knows of its own is not for the one that faces the agents
+            env={},  # the child, which faces the agents, does not get the broker's own variables
         )  # fmt: skip
         return self._child
 
     async def _wait_for_port(self) -> None:
-        """An Envoy that cannot listen ends, and whoever answers there would be taken for it. That of a broker which was killed
-        just now is given the time to end."""
+        """Checks that the port is free: otherwise another program that answers there would be taken for Envoy. The Envoy of a
+        broker that was just killed gets time to exit."""
         end = self._clock.steady() + _ENDS_WITHIN
         while fault := self._taken():
             if self._clock.steady() > end:
@@ -140,7 +145,7 @@ class EnvoyProcess:
             try:
                 trial.bind((self._host, self._port))
             except OSError as error:
-                return error.strerror or "it is taken"
+                return error.strerror or "the port is in use"
         return ""
 
     async def _listens(self) -> bool:
@@ -152,17 +157,17 @@ class EnvoyProcess:
         return True
 
     async def _relay(self, child: asyncio.subprocess.Process) -> None:
-        """Hands its words on to the log, until it has no more."""
+        """Copies the child's output to the log until it ends."""
         if child.stderr is None:
             return
         while line := await _line(child.stderr):
             found = _LINE.match(line)
-            self._said = found[2] if found else line
-            _log.log(_LEVELS.get(found[1], logging.INFO) if found else logging.INFO, "envoy: %s", self._said)
+            self._last_line = found[2] if found else line
+            _log.log(_LEVELS.get(found[1], logging.INFO) if found else logging.INFO, "envoy: %s", self._last_line)
 
 
 async def _line(stream: asyncio.StreamReader) -> str:
-    """The next line, without its end; one that is too long to be read whole is skipped. Empty at the end of the stream."""
+    """The next line without its end. A line that is too long is skipped. Empty at the end of the stream."""
     while True:
         try:
             line = await stream.readline()

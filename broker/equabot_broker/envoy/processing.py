@@ -1,4 +1,5 @@
-"""Envoy's external processing (`envoy.service.ext_proc.v3`): one service with two tasks, told apart by a stream's metadata."""
+"""Envoy's external processing (`envoy.service.ext_proc.v3`): one service for two tasks. The metadata of a stream names its
+task."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,18 +14,18 @@ from equabot_broker.rpc.calls import Call, Service
 
 
 class ProcessingServicer:
-    """Hands each stream to its task. `scrubbing` is None where answers are not scrubbed."""
+    """Passes each stream to its task. `scrubbing` is None if answers are not scrubbed."""
 
     def __init__(self, *, cutting: Cutting, scrubbing: ScrubbingServicer | None) -> None:
         self._cutting = cutting
         self._scrubbing = scrubbing
 
     def service(self) -> Service:
-        """What the control server serves."""
+        """The handlers for the control server."""
         return Service(pb.DESCRIPTOR.services_by_name["ExternalProcessor"], {"Process": self.process})
 
     async def process(self, requests: AsyncIterator[Any], call: Call) -> None:
-        """One request of an agent, and its answer."""
+        """Processes one request of an agent and its answer."""
         if TASK in (call.invocation_metadata() or ()):
             await self._cutting.process(requests, call)
         elif self._scrubbing is not None:

@@ -1,5 +1,5 @@
-"""Requests that are not let pass: which status, in the form of the vendor's own errors, so that its SDK tells them as it tells
-those. The contract's word for why is in a header, next to what a person reads; so is whether asking again can help."""
+"""Refused requests: the status, and a body in the form of the vendor's own errors, so that the vendor's SDK can report it.
+Headers have the reason of the contract and whether a retry can help."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from equabot_broker.envoy.local_replies import REASON
 
 
 class GatewayReason(NamedTuple):
-    """A reason of the gateway's own: the HTTP status, what it means, and what to do."""
+    """A reason that only the gateway gives: its HTTP status, its meaning and its remedy."""
 
     status: int
     means: str
@@ -34,7 +34,7 @@ STATUSES: Final[Mapping[type[errors.BrokerError], int]] = {
     errors.AuditUnavailable: 503,
     errors.ShuttingDown: 503,
 }
-"""The others are 403: asked again, they would be answered the same."""
+"""The status of other reasons is 403: a retry would get the same answer."""
 GATEWAY_REASONS: Final[Mapping[str, GatewayReason]] = MappingProxyType(
     {
         "TOKEN_MISSING": GatewayReason(
@@ -45,10 +45,10 @@ GATEWAY_REASONS: Final[Mapping[str, GatewayReason]] = MappingProxyType(
             "The query holds a token or a key, or has a parameter that is named like one.",
             "Send the lease token in a header.",
         ),
-        "TWO_CREDENTIALS": GatewayReason(401, "Two headers hold different credentials.", "Send the lease token alone."),
+        "TWO_CREDENTIALS": GatewayReason(401, "Two headers have different credentials.", "Send the lease token alone."),
         "KEY_REFUSED": GatewayReason(
             401,
-            "A header or a WebSocket protocol holds a credential that is not the lease token, for example the provider's key.",
+            "A header or a WebSocket protocol has a credential that is not the lease token, for example the provider's key.",
             "Send the lease token alone.",
         ),
         "BROWSER_REFUSED": GatewayReason(
@@ -69,7 +69,7 @@ GATEWAY_REASONS: Final[Mapping[str, GatewayReason]] = MappingProxyType(
         ),
         "RELOADING": GatewayReason(503, "The gateway takes over another address of the provider.", "Ask again in a second."),
         "OVERLOADED": GatewayReason(
-            503, "Too many requests are under way in the gateway.", "Ask again in a second, or raise `gateway.memory`."
+            503, "Too many requests are active in the gateway.", "Ask again in a second, or raise `gateway.memory`."
         ),
         "BROKER_UNAVAILABLE": GatewayReason(
             503,
@@ -78,7 +78,7 @@ GATEWAY_REASONS: Final[Mapping[str, GatewayReason]] = MappingProxyType(
         ),
         "UPSTREAM_UNREACHABLE": GatewayReason(
             503,
-            "The provider was not reached, could not prove its identity, or broke off.",
+            "The provider was not reached, could not prove its identity, or closed the connection.",
             "Ask again in a second. If it lasts, see that the gateway reaches the provider.",
         ),
         "UPSTREAM_TIMEOUT": GatewayReason(
@@ -93,7 +93,7 @@ GATEWAY_REASONS: Final[Mapping[str, GatewayReason]] = MappingProxyType(
         ),
     }
 )
-"""The reasons that only the gateway gives, next to those of `domain.errors`."""
+"""The reasons that only the gateway gives, in addition to those of `domain.errors`."""
 _WORDS: Final = {
     "messages": {
         401: "authentication_error",
@@ -117,18 +117,18 @@ _WORDS: Final = {
         503: "server_error",
     },
 }
-"""How vendors name what they refuse, by the form of their API."""
+"""The names of vendors' errors, by the form of their API."""
 
 _FETCHED_AGAIN: Final = frozenset({errors.LeaseNotFound.reason, errors.LeaseExpired.reason})
-"""A client whose token has ended may have a command that fetches another (`apiKeyHelper`): it has to ask once more."""
+"""Statuses after which a client retries once: a command of the client may get a new token (`apiKeyHelper`)."""
 _PATIENCE: Final = 60.0
-"""Seconds that a client may wait in silence. After a longer wait named, some sleep for as long as that, and show nothing."""
+"""The maximum number of seconds in `retry-after`. Some clients sleep for a longer time in silence."""
 
 
 class RequestRefused(Exception):
-    """Why a request is not let pass: an HTTP status, a word for machines and a sentence for a person.
+    """The reason why a request is refused: an HTTP status, a word for programs and a sentence for users.
 
-    `agent` is whose request it is, where that is known without a lease.
+    `agent` is the agent of the request, if it is known without a lease.
     """
 
     def __init__(self, status: int, reason: str, message: str, *, retry_after: float | None = None, agent: str = "") -> None:
@@ -141,7 +141,7 @@ class RequestRefused(Exception):
 
     @property
     def final(self) -> bool:
-        """Whether a client that asks again, soon and unchanged, is refused again."""
+        """Whether a client that repeats the request soon and unchanged is refused again."""
         if self.retry_after is not None:
             return self.retry_after > _PATIENCE
         if self.status == 503:
@@ -150,7 +150,7 @@ class RequestRefused(Exception):
 
 
 def refusal_of(error: errors.BrokerError) -> RequestRefused:
-    """What the engine refused."""
+    """The refusal for an error of the engine."""
     return RequestRefused(
         STATUSES.get(type(error), 403),
         error.reason,
@@ -161,30 +161,30 @@ def refusal_of(error: errors.BrokerError) -> RequestRefused:
 
 
 def denied(refused: RequestRefused, api: str) -> pb.CheckResponse:
-    """The answer to the check, and to whoever asked."""
+    """The answer to the check, with the body for the agent."""
     response = pb.CheckResponse()
     response.status.code = _UNAUTHENTICATED if refused.status == 401 else _PERMISSION_DENIED
     answer = response.denied_response
     answer.status.code = refused.status
     answer.body = json.dumps(body(refused, api), ensure_ascii=True)
-    for name, value in said(refused).items():
+    for name, value in refusal_headers(refused).items():
         header = answer.headers.add().header
         header.key, header.value = name, value
     return response
 
 
-def said(refused: RequestRefused) -> dict[str, str]:
-    """The headers of the answer. The SDKs of Anthropic and OpenAI obey `x-should-retry`, and Claude Code does."""
-    told = {"content-type": "application/json", REASON: refused.reason}
+def refusal_headers(refused: RequestRefused) -> dict[str, str]:
+    """The headers of the answer. Claude Code and the SDKs of Anthropic and OpenAI obey `x-should-retry`."""
+    headers = {"content-type": "application/json", REASON: refused.reason}
     if refused.retry_after is not None:
-        told["retry-after"] = str(_whole(refused.retry_after))
+        headers["retry-after"] = str(_whole(refused.retry_after))
     if refused.final:
-        told["x-should-retry"] = "false"
-    return told
+        headers["x-should-retry"] = "false"
+    return headers
 
 
 def body(refused: RequestRefused, api: str) -> dict[str, Any]:
-    """The error as an SDK of that form of API reads it."""
+    """The body of the error in the form that an SDK of that API reads."""
     words = _WORDS.get(api, _WORDS[""])
     word = words.get(refused.status, words[403])
     message = refused.message
@@ -192,7 +192,7 @@ def body(refused: RequestRefused, api: str) -> dict[str, Any]:
         message += f"; try again in {_shown(_whole(refused.retry_after))}"
     match api:
         case "messages":
-            # Claude Code asks again after "overloaded_error", whatever else the answer says.
+            # Claude Code retries after "overloaded_error", whatever the headers say.
             kind = "api_error" if refused.final and refused.status == 503 else word
             return {"type": "error", "error": {"type": kind, "message": message}}
         case "gemini":
@@ -209,7 +209,7 @@ def _whole(seconds: float) -> int:
 
 
 def _shown(seconds: int) -> str:
-    """For a person: `42 s`, `1 h 2 min`."""
+    """A duration for users: `42 s`, `1 h 2 min`."""
     if seconds < 120:
         return f"{seconds} s"
     minutes = math.ceil(seconds / 60)

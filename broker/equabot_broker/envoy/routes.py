@@ -1,4 +1,4 @@
-"""Where the gateway sends what it lets pass: one route a provider, made of the address that the provider has."""
+"""The routes of the gateway: one per provider, derived from the provider's address."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,8 +12,8 @@ _PORTS: Final = {"https": 443, "http": 80}
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A vendor's address. `names` are those by which paths of the gateway begin with it; `private` is whether it may be an
-    address of this machine or of a private network; `address` is all of it, as it is configured."""
+    """The address of a vendor. `names` are the first path segments that lead to it. `private` is whether it may be on this
+    machine or in a private network. `address` is the whole address as configured."""
 
     provider: str
     host: str
@@ -25,15 +25,15 @@ class Upstream:
 
     @property
     def authority(self) -> str:
-        """The address as a request names it."""
+        """The value of the host header."""
         shown = f"[{self.host}]" if ":" in self.host else self.host
         usual = _PORTS["https" if self.tls else "http"]
         return shown if self.port == usual else f"{shown}:{self.port}"
 
 
 def upstreams(providers: Iterable[Provider], *, vendor_urls: Mapping[str, str]) -> tuple[Upstream, ...]:
-    """The providers that the gateway serves, by id. Only one that the configuration gave, so that it differs from the vendor's
-    own, may lie in a private network: who resolves a vendor's name to such an address is no vendor."""
+    """The providers that the gateway serves, by id. Only an address from the configuration that differs from the vendor's own
+    may be in a private network: a vendor's own name must not resolve to one."""
     made = (_upstream(provider, private=provider.base_url != vendor_urls.get(provider.id)) for provider in providers)
     return tuple(sorted((one for one in made if one is not None), key=lambda one: one.provider))
 

@@ -1,4 +1,4 @@
-"""Finding secrets in a stream of bytes, whatever its chunks, and blanking them out."""
+"""Finds secrets in a stream of bytes, whatever its chunks are, and masks them."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -7,18 +7,18 @@ _BLANK: Final = b"*"
 
 
 class Scrubber:
-    """Blanks every occurrence of the secrets with as many asterisks: lengths stay, and with them what counts bytes.
+    """Replaces each byte of a secret by an asterisk, so that lengths and counters stay correct.
 
-    Only the secrets as they are: one that was encoded (base64, percent signs, compression) is not found.
+    It finds secrets in plain form only: an encoded one (base64, percent encoding, compression) is not found.
     """
 
     def __init__(self, secrets: Iterable[bytes]) -> None:
-        # Longest first: one may be a part of another.
+        # Longest first: one secret may be a part of another.
         self._secrets = tuple(sorted({secret for secret in secrets if secret}, key=len, reverse=True))
         self._kept = b""
 
     def feed(self, chunk: bytes, *, last: bool = False) -> bytes:
-        """What can be handed on: all but an end that may be a secret's beginning, which comes with what is fed next."""
+        """Adds a chunk and returns what can be sent. An end that may begin a secret is held back until the next chunk."""
         text = self._kept + chunk
         for secret in self._secrets:
             text = text.replace(secret, _BLANK * len(secret))
@@ -27,17 +27,17 @@ class Scrubber:
         return text[:cut]
 
     def blank(self, text: bytes) -> bytes:
-        """A text that is whole, with the secrets blanked out. What was fed does not matter."""
+        """Masks the secrets in a complete text, independent of the stream."""
         for secret in self._secrets:
             text = text.replace(secret, _BLANK * len(secret))
         return text
 
     def occurs(self, name: str) -> bool:
-        """Whether a secret is in the name of a header, which has no upper case any more."""
+        """Whether the name of a header, which is in lower case, has a secret in it."""
         return any(secret.lower() in name.lower().encode() for secret in self._secrets)
 
 
 def _beginning(secret: bytes, text: bytes) -> int:
-    """How many bytes at the text's end are the beginning of the secret."""
+    """The number of bytes at the end of the text that begin the secret."""
     longest = min(len(secret) - 1, len(text))
     return next((size for size in range(longest, 0, -1) if text.endswith(secret[:size])), 0)

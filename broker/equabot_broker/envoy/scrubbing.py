@@ -1,6 +1,6 @@
-"""Envoy's external processing (`envoy.service.ext_proc.v3`): an answer that echoes the credential comes back without it.
+"""Envoy's external processing (`envoy.service.ext_proc.v3`): removes the credential from an answer that repeats it.
 
-Only where the configuration asks for it: every byte of every answer then goes through the broker.
+Only if the configuration asks for it: every byte of every answer then passes the broker.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -17,7 +17,7 @@ from equabot_broker.envoy.scrubber import Scrubber
 from equabot_broker.rpc.calls import Call, Service
 
 _UNASKED: Final = ("accept-encoding", "sec-websocket-extensions", "range")
-"""Headers of a request that do not go on to the vendor."""
+"""Headers of a request that are not forwarded to the vendor."""
 _PLAIN: Final = frozenset({"", "identity"})
 _REPLACE: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
 _BODY: Final = (
@@ -27,25 +27,25 @@ _BODY: Final = (
 
 
 class ScrubbingServicer:
-    """Searches answers for what the request carried in any of the providers' credential headers."""
+    """Searches answers for the credentials of the request, in the credential headers of all providers."""
 
     def __init__(self, providers: Iterable[Provider]) -> None:
         self._prefixes: dict[str, set[str]] = {}
         self.apply(providers)
 
     def apply(self, providers: Iterable[Provider]) -> None:
-        """The configuration is another."""
+        """Applies a new configuration."""
         forms = [form for provider in providers for form in provider.headers.values()]
         self._prefixes = {}
         for form in forms:
             self._prefixes.setdefault(form.name.lower(), set()).add(form.prefix)
 
     def service(self) -> Service:
-        """What the control server serves."""
+        """The handlers for the control server."""
         return Service(pb.DESCRIPTOR.services_by_name["ExternalProcessor"], {"Process": self.process})
 
     async def process(self, requests: AsyncIterator[Any], call: Call) -> None:
-        """One request of an agent, and its answer."""
+        """Processes one request of an agent and its answer."""
         scrubber = Scrubber(())
         async for request in requests:
             if request is None:
@@ -79,7 +79,7 @@ def _value(header: HeaderValue) -> bytes:
 
 
 def _unpacked() -> pb.ProcessingResponse:
-    """No answer that is compressed, frames neither, or comes in parts that are asked for one by one: nothing is found there."""
+    """Refuses compressed and framed answers, and partial content: a secret cannot be found in them."""
     mutation = pb.HeaderMutation(remove_headers=_UNASKED)
     return pb.ProcessingResponse(request_headers=pb.HeadersResponse(response=pb.CommonResponse(header_mutation=mutation)))
 
@@ -89,11 +89,11 @@ def _headers(headers: HeaderMap, scrubber: Scrubber) -> pb.ProcessingResponse:
         header.key == "content-encoding" and _value(header).decode("latin-1").lower() not in _PLAIN
         for header in headers.headers
     ):
-        told = {"content-type": b"application/json", REASON: NOT_SEARCHABLE.upper().encode()}
+        headers = {"content-type": b"application/json", REASON: NOT_SEARCHABLE.upper().encode()}
         return pb.ProcessingResponse(
             immediate_response=pb.ImmediateResponse(
                 status=HttpStatus(code=502),
-                headers=pb.HeaderMutation(set_headers=[_header(name, value) for name, value in told.items()]),
+                headers=pb.HeaderMutation(set_headers=[_header(name, value) for name, value in headers.items()]),
                 body=_BODY,
                 details=NOT_SEARCHABLE,
             )

@@ -1,7 +1,7 @@
-"""Envoy's secret discovery (`envoy.service.secret.v3`): credentials pushed as generic secrets, for Envoys that inject them.
+"""Envoy's secret discovery (`envoy.service.secret.v3`): pushes credentials as generic secrets to an Envoy that injects them.
 
-A resource is named `<agent>/<provider>`, whatever profile would serve that agent now, or `profile/<profile id>`. It holds what
-stands in the header, prefix and all (what `credential_injector` wants); with `/secret` behind the name, the secret alone.
+A resource is named `<agent>/<provider>`, for the profile that would serve that agent now, or `profile/<profile id>`. It has
+the value of the header with its prefix, for `credential_injector`. With the suffix `/secret` it has the secret alone.
 """
 
 import asyncio
@@ -32,12 +32,12 @@ _OF_PROFILE: Final = "profile/"
 _UNKNOWN: Final = "?"
 _TRY_AGAIN_AFTER: Final = 1.0
 _NOTHING: Final = "0"
-"""The version of a secret that is empty: what it held may be used no more."""
+"""The version of an empty secret: its former value must no longer be used."""
 
 
 class SecretServicer:
-    """Pushes what a resource holds as soon as that changes. Before every source has been read it says nothing: a secret that is
-    not there yet is none that is gone."""
+    """Pushes the value of a resource as soon as it changes. Until all sources have been read it pushes nothing: a secret that
+    is not read yet is not deleted."""
 
     def __init__(
         self, *, resolver: Resolver, registry: ProfileRegistry, ingest: Ingest, suspensions: Suspensions, events: Events
@@ -50,37 +50,37 @@ class SecretServicer:
         self._changed = asyncio.Event()
 
     def service(self) -> Service:
-        """What the control server serves."""
+        """The handlers for the control server."""
         return Service(
             sds_pb2.DESCRIPTOR.services_by_name["SecretDiscoveryService"],
             {"StreamSecrets": self.stream, "DeltaSecrets": self.delta, "FetchSecrets": self.fetch},
         )
 
     async def stream(self, requests: AsyncIterator[Any], call: Call) -> None:
-        """State of the world: every resource that was asked for, whenever one of them changes."""
+        """State of the world: sends all subscribed resources whenever one changes."""
         await self._serve(requests, call, _World())
 
     async def delta(self, requests: AsyncIterator[Any], call: Call) -> None:
-        """Incremental: what has changed."""
+        """Incremental: sends the changed resources."""
         await self._serve(requests, call, _Delta())
 
     async def fetch(self, request: pb.DiscoveryRequest, call: Call) -> pb.DiscoveryResponse:
-        """Once. Raises AuditUnavailable."""
+        """Answers once. Raises AuditUnavailable."""
         world = _World()
-        world.asked(request)
+        world.subscribe(request)
         found = self._found(world.names)
         for name in found:
             self._record(name)
-        return world.answer(found, world.news(found), "1")
+        return world.answer(found, world.changed(found), "1")
 
-    async def _serve(self, requests: AsyncIterator[Any], call: Call, talk: "_World | _Delta") -> None:
+    async def _serve(self, requests: AsyncIterator[Any], call: Call, stream: "_World | _Delta") -> None:
         async def listen() -> bool:
             async for request in requests:
                 if request is None:
                     return False
-                talk.asked(request)
+                stream.subscribe(request)
                 if request.error_detail.code:
-                    _log.warning("an Envoy refuses a secret of %s", ", ".join(sorted(talk.names)[:5]))
+                    _log.warning("an Envoy refuses a secret of %s", ", ".join(sorted(stream.names)[:5]))
                 self.look_again()
             return True
 
@@ -88,15 +88,15 @@ class SecretServicer:
             listening = group.create_task(listen())
             number = 0
             while not listening.done():
-                changed = self._changed
-                found = self._found(talk.names)
+                wakeup = self._changed
+                found = self._found(stream.names)
                 patience = None
-                if self._ingest.settled and talk.due(found):
-                    news, patience = self._recorded(talk.news(found))
-                    if news or patience is None:
+                if self._ingest.settled and stream.due(found):
+                    changes, patience = self._recorded(stream.changed(found))
+                    if changes or patience is None:
                         number += 1
-                        await call.write(talk.answer(found, news, str(number)))
-                waiting = group.create_task(changed.wait())
+                        await call.write(stream.answer(found, changes, str(number)))
+                waiting = group.create_task(wakeup.wait())
                 await asyncio.wait({listening, waiting}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
         if not listening.result():
@@ -115,12 +115,12 @@ class SecretServicer:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _recorded(self, news: Mapping[str, tuple[str, Secret]]) -> tuple[dict[str, tuple[str, Secret]], float | None]:
-        """What may be pushed of it, and after how many seconds to try the rest again (None: there is none). What is empty gives
-        nothing, and needs no record."""
+    def _recorded(self, changed: Mapping[str, tuple[str, Secret]]) -> tuple[dict[str, tuple[str, Secret]], float | None]:
+        """The resources that may be pushed, and the seconds until the rest is tried again (None: there is no rest). An empty
+        secret gives nothing, so it needs no record."""
         passing: dict[str, tuple[str, Secret]] = {}
         patience = None
-        for name, (version, secret) in news.items():
+        for name, (version, secret) in changed.items():
             try:
                 if version != _NOTHING:
                     self._record(name)
@@ -136,10 +136,10 @@ class SecretServicer:
             profile = candidate.held.profile
             self._events.emit(SecretPushed(resource=name, provider=profile.provider, profile=profile.id))
 
-    # -- what a resource holds -----------------------------------------------------------------------------------------
+    # -- values of resources -------------------------------------------------------------------------------------------
 
     def _found(self, names: Iterable[str]) -> dict[str, tuple[str, Secret]]:
-        """Version and secret by name, of those that there are."""
+        """The version and the secret of each existing resource, by name."""
         return {name: found for name in names if (found := self._resource(name)) is not None}
 
     def _resource(self, name: str) -> tuple[str, Secret] | None:
@@ -167,48 +167,48 @@ class SecretServicer:
 
 
 class _World:
-    """A talk in which every answer has everything."""
+    """A state-of-the-world stream, in which each answer has all resources."""
 
     def __init__(self) -> None:
         self.names: frozenset[str] = frozenset()
         self._sent: dict[str, str] = {}
-        self._asked_anew = False
+        self._resubscribed = False
 
-    def asked(self, request: pb.DiscoveryRequest) -> None:
+    def subscribe(self, request: pb.DiscoveryRequest) -> None:
         names = frozenset(request.resource_names)
         if request.version_info and not request.response_nonce:
-            # It comes back with what another talk has told it, and does not say what that was.
+            # A reconnected Envoy has the resources of an earlier stream, and does not name them.
             self._sent = dict.fromkeys(names, _UNKNOWN)
-        self._asked_anew = self._asked_anew or names != self.names
+        self._resubscribed = self._resubscribed or names != self.names
         self.names = names
         self._sent = {name: version for name, version in self._sent.items() if name in names}
 
     def due(self, found: Mapping[str, tuple[str, Secret]]) -> bool:
-        return bool(_news(found, self._sent)) or (self._asked_anew and bool(found))
+        return bool(_news(found, self._sent)) or (self._resubscribed and bool(found))
 
-    def news(self, found: Mapping[str, tuple[str, Secret]]) -> dict[str, tuple[str, Secret]]:
+    def changed(self, found: Mapping[str, tuple[str, Secret]]) -> dict[str, tuple[str, Secret]]:
         return _news(found, self._sent)
 
     def answer(
-        self, found: Mapping[str, tuple[str, Secret]], news: Mapping[str, tuple[str, Secret]], nonce: str
+        self, found: Mapping[str, tuple[str, Secret]], changed: Mapping[str, tuple[str, Secret]], nonce: str
     ) -> pb.DiscoveryResponse:
         made = pb.DiscoveryResponse(version_info=nonce, type_url=_TYPE, nonce=nonce)
-        known = {name: told for name, told in found.items() if self._sent.get(name) == told[0]}
-        for _, secret in ({**known, **news}).values():
+        known = {name: current for name, current in found.items() if self._sent.get(name) == current[0]}
+        for _, secret in ({**known, **changed}).values():
             made.resources.add().Pack(secret)
-        self._sent |= {name: version for name, (version, _) in news.items()}
-        self._asked_anew = False
+        self._sent |= {name: version for name, (version, _) in changed.items()}
+        self._resubscribed = False
         return made
 
 
 class _Delta:
-    """A talk in which an answer has what is new."""
+    """An incremental stream, in which an answer has the changes."""
 
     def __init__(self) -> None:
         self.names: frozenset[str] = frozenset()
         self._sent: dict[str, str] = {}
 
-    def asked(self, request: pb.DeltaDiscoveryRequest) -> None:
+    def subscribe(self, request: pb.DeltaDiscoveryRequest) -> None:
         gone = frozenset(request.resource_names_unsubscribe)
         self.names = (self.names - gone) | frozenset(request.resource_names_subscribe)
         for name in (*gone, *request.resource_names_subscribe):
@@ -218,24 +218,24 @@ class _Delta:
     def due(self, found: Mapping[str, tuple[str, Secret]]) -> bool:
         return bool(_news(found, self._sent))
 
-    def news(self, found: Mapping[str, tuple[str, Secret]]) -> dict[str, tuple[str, Secret]]:
+    def changed(self, found: Mapping[str, tuple[str, Secret]]) -> dict[str, tuple[str, Secret]]:
         return _news(found, self._sent)
 
     def answer(
-        self, _: Mapping[str, tuple[str, Secret]], news: Mapping[str, tuple[str, Secret]], nonce: str
+        self, _: Mapping[str, tuple[str, Secret]], changed: Mapping[str, tuple[str, Secret]], nonce: str
     ) -> pb.DeltaDiscoveryResponse:
         made = pb.DeltaDiscoveryResponse(type_url=_TYPE, nonce=nonce)
-        for name, (version, secret) in news.items():
+        for name, (version, secret) in changed.items():
             made.resources.add(name=name, version=version).resource.Pack(secret)
             self._sent[name] = version
         return made
 
 
 def _news(found: Mapping[str, tuple[str, Secret]], sent: Mapping[str, str]) -> dict[str, tuple[str, Secret]]:
-    """What has to be told. A secret that is gone is told as an empty one: Envoy keeps what is merely not there any more."""
-    news = {name: told for name, told in found.items() if sent.get(name) != told[0]}
+    """The resources to send. A deleted secret is sent as an empty one: Envoy keeps a resource that is merely absent."""
+    changed = {name: current for name, current in found.items() if sent.get(name) != current[0]}
     gone = (name for name, version in sent.items() if name not in found and version != _NOTHING)
-    return news | {name: (_NOTHING, Secret(name=name, generic_secret=_empty())) for name in gone}
+    return changed | {name: (_NOTHING, Secret(name=name, generic_secret=_empty())) for name in gone}
 
 
 def _empty() -> GenericSecret:
