@@ -459,7 +459,7 @@ async def test_what_cannot_be_stored_is_said(serve: Serve) -> None:
         ({"agent": "mian"}, "'mian' is not configured: the configured agents are main, other"),
         ({"agent": ""}, "agent is missing"),
         ({"agent": "main", "reason": "x" * 257}, "reason is longer than 256 characters"),
-        ({"agent": "main", "reason": "two\nlines"}, "reason holds characters that cannot be printed"),
+        ({"agent": "main", "reason": "two\nlines"}, "reason has characters that cannot be printed"),
         ({"agent": "main", "reason": SECRET + "0f" * 30}, "reason looks like a key"),
         ({"agent": "main", "reason": f"it leaked {SECRET}{'0f' * 30} to a paste"}, "reason looks like a key"),
         ({"agent": SECRET + "0f" * 30}, "agent looks like a key"),

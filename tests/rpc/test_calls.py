@@ -60,7 +60,7 @@ async def test_an_unforeseen_error_leaves_nothing_but_an_incident(
         answer: Any = call(request)
         failed = await refused(answer if method == ACQUIRE else answer.read())
     assert failed.code == "INTERNAL"
-    incident = re.fullmatch(r"internal error: the broker's log tells more under incident ([0-9a-f]{8})", failed.details)
+    incident = re.fullmatch(r"internal error: the broker's log has the details under incident ([0-9a-f]{8})", failed.details)
     assert incident is not None
     (record,) = [record for record in caplog.records if record.name == "equabot_broker.rpc.calls"]
     assert f"incident {incident[1]}: ValueError in {method[1:]} at test_calls.py:" in record.getMessage()

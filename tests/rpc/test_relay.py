@@ -12,7 +12,8 @@ import pytest
 
 from equabot.broker.v1.broker_pb2_grpc import BrokerStub
 from equabot_broker.domain.callers import CallerProof, Identified
-from equabot_broker.rpc import relay as relaying
+from equabot_broker.rpc import connections
+from equabot_broker.rpc.connections import address_in
 from equabot_broker.rpc.limits import PROBERS
 from equabot_broker.rpc.listening import bound_on
 from equabot_broker.rpc.relay import Relay
@@ -72,7 +73,7 @@ async def test_calls_of_unknown_methods_do_not_close_a_connection_to_others(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S2: they end without a word of who made them; a moment later the next call is let through."""
-    monkeypatch.setattr(relaying, "_ONE_MORE_AFTER", 0.01)
+    monkeypatch.setattr(connections, "_ONE_MORE_AFTER", 0.01)
     async with remote(serve, tmp_path) as made:
         channel: Any = await made.channel()
         for _ in range(20):
@@ -86,7 +87,7 @@ async def test_calls_that_give_up_do_not_close_a_connection_to_others(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S2: while it takes long to find out who calls, callers give up; once it does not, they are served."""
-    monkeypatch.setattr(relaying, "_ONE_MORE_AFTER", 0.01)
+    monkeypatch.setattr(connections, "_ONE_MORE_AFTER", 0.01)
     async with remote(serve, tmp_path) as made:
         identify, away = made.tokens.identify, asyncio.Event()
 
@@ -152,7 +153,7 @@ async def test_little_is_held_while_calls_wait(serve: Serve, tmp_path: Path, mon
 )
 def test_a_connection_is_named_after_its_address(name: object, address: str) -> None:
     """Without the zone: gRPC reports `%` as `%25`, and the connection of a call would not be found."""
-    assert relaying._address_in(name) == address
+    assert address_in(name) == address
 
 
 @pytest.mark.parametrize("caller_first", [False, True])

@@ -190,8 +190,8 @@ async def test_quotas_are_those_of_the_sockets(serve: Serve, tmp_path: Path) -> 
     [
         ((), "shows nothing"),
         (bearing("another"), "is not good"),
-        (bearing("token-of-main", kind="Basic"), "is of another kind: send `Bearer` and the token"),
-        ((("authorization", "token-of-main"),), "is of another kind"),
+        (bearing("token-of-main", kind="Basic"), "has another scheme: send `Bearer` and the token"),
+        ((("authorization", "token-of-main"),), "has another scheme"),
         (MAIN + CODER, "several `authorization` headers: send one"),
         (bearing(""), "is not good"),
     ],
@@ -295,7 +295,7 @@ async def test_a_stream_lasts_while_its_caller_is_known(serve: Serve, tmp_path: 
         (Unidentified("revoked"), "UNAUTHENTICATED", "revoked"),
         (IdentityUnchecked("away"), "UNAVAILABLE", "away"),
         (PolicyDenied("no agent any more"), "PERMISSION_DENIED", "no agent any more"),
-        ("coder", "UNAUTHENTICATED", "another agent than it was"),
+        ("coder", "UNAUTHENTICATED", "now maps to another agent"),
     ],
 )
 async def test_a_stream_ends_with_what_was_known_of_its_caller(

@@ -96,12 +96,12 @@ def test_a_report_says_which_request_it_is_of() -> None:
 @pytest.mark.parametrize(
     ("message", "told"),
     [
-        (broker_pb2.ReportOutcomeRequest(), "outcome 0 is none: use OK, AUTH, RATE_LIMIT, BILLING, TIMEOUT, FORMAT"),
-        (broker_pb2.ReportOutcomeRequest(outcome=99), "outcome 99 is none"),  # type: ignore[arg-type]
+        (broker_pb2.ReportOutcomeRequest(), "outcome 0 is not known: use OK, AUTH, RATE_LIMIT, BILLING, TIMEOUT, FORMAT"),
+        (broker_pb2.ReportOutcomeRequest(outcome=99), "outcome 99 is not known"),  # type: ignore[arg-type]
         (broker_pb2.ReportOutcomeRequest(outcome=broker_pb2.OK, version=-1), "version -1"),
         (broker_pb2.ReportOutcomeRequest(outcome=broker_pb2.OK, retry_after=Duration(seconds=-1)), "negative"),
         (broker_pb2.ReportOutcomeRequest(outcome=broker_pb2.OK, elapsed=Duration(seconds=-1)), "elapsed must not be negative"),
-        (broker_pb2.ReportOutcomeRequest(outcome=broker_pb2.OK, model="a\nb"), "model holds"),
+        (broker_pb2.ReportOutcomeRequest(outcome=broker_pb2.OK, model="a\nb"), "model has"),
     ],
 )
 def test_an_outcome_that_says_nothing_is_refused(message: broker_pb2.ReportOutcomeRequest, told: str) -> None:

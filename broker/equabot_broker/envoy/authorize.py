@@ -24,7 +24,7 @@ from equabot_broker.rpc.calls import Call, Service
 from equabot_broker.telemetry.events import Events, GatewayRefused
 
 ACCOUNT: Final = "account"
-"""The metadata field that tells the access log that a request named an account."""
+"""The metadata field that reports to the access log that a request named an account."""
 MODEL: Final = "model"
 """The metadata field with the model that a request is for, if it is known."""
 _UPGRADES: Final = ("upgrade", ":protocol")

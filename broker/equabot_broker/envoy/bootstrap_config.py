@@ -25,14 +25,14 @@ from equabot_broker.envoy.options import GatewayOptions
 from equabot_broker.envoy.routes import Upstream
 
 PROVIDER: Final = "provider"
-"""The context extension that tells a check which provider its route leads to."""
+"""The context extension with the provider of a check's route."""
 PATHS: Final = "paths"
 PATHS_OF_BROKER: Final = "broker"
-"""The extension that tells a check that its route leaves the path to the broker. An Envoy with a custom configuration changes
+"""The extension that marks a route which leaves the path to the broker. An Envoy with a custom configuration changes
 paths itself, and so does one with the configuration of an older broker."""
 
 ADDRESS: Final = "address"
-"""The extension that tells a check the address of its route. During a reload it can differ from the configured address for a
+"""The extension with the address of a check's route. During a reload it can differ from the configured address for a
 moment."""
 ROUTES: Final = "gateway"
 

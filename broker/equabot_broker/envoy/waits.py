@@ -14,7 +14,7 @@ NAMESPACE: Final = "equabot"
 """The metadata namespace of the vendor's own headers in the access log."""
 HEADERS: Final = ("retry-after", "retry-after-ms")
 _FINAL: Final = "x-should-retry"
-"""The header by which a vendor tells its SDK not to retry, because the vendor knows of one credential."""
+"""The header by which a vendor asks its SDK not to retry, because the vendor knows of one credential."""
 STATUSES: Final = "429|503|529"
 """The statuses of answers that ask the client to wait."""
 _SOON: Final = 1

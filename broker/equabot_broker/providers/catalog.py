@@ -1,129 +1,23 @@
-"""The vendors that are known without configuration. Adding one is adding it to the table, and nothing else.
+"""The providers that are known without configuration. To add one, add it to the table.
 
-Only prefixes that no other vendor's key can have are listed: many vendors hand out plain `sk-…`, which tells nothing. A prefix
-that stands among both kinds says whose a credential is, but not what it is. Header forms, names and addresses are those of
-the vendors' own documentation.
+Only prefixes that no other vendor's keys can have are listed: many vendors issue plain `sk-…`, which identifies no vendor. A
+prefix that is in both lists identifies the provider, but not the kind of credential. Header forms, names and addresses are
+those of the vendors' documentation.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 
-from equabot_broker.domain.provider import BEARER, Catalog, ClientMarks, EnvName, Exchange, HeaderForm, KeyForm, Mode, Provider
-from equabot_broker.providers import allowed, forwarding, websockets
+from equabot_broker.domain.provider import BEARER, Catalog, Exchange, HeaderForm, Provider
+from equabot_broker.providers import allowed, forwarding
+from equabot_broker.providers.declaring import CLAUDE_CODE, LoginForm, vendor
 
-_TOKEN_WORDS: Final = ("OAUTH_TOKEN", "AUTH_TOKEN")
 _TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # RFC 8693
-CLAUDE_CODE: Final = "claude-code"
 _GITHUB: Final = ("github_pat_", "ghp_", "gho_", "ghu_", "ghs_")
 
-
-class _Login(NamedTuple):
-    """Where a person logs in: at `authorize`, from which `redirect` comes back with a code, or with a device at `device`."""
-
-    scopes: str
-    authorize: str = ""
-    redirect: str = ""
-    device: str = ""
-    extra: Mapping[str, str] = MappingProxyType({})
-
-
-def list_names(env_names: tuple[EnvName, ...]) -> tuple[str, ...]:
-    """The variables that hold several keys at once: `<P>_API_KEYS` for every `<P>_API_KEY`."""
-    return tuple(f"{env.name}S" for env in env_names if env.name.endswith("_API_KEY"))
-
-
-def _form(prefixes: tuple[str, ...], beginnings: Mapping[str, int]) -> KeyForm:
-    return KeyForm(beginnings=MappingProxyType({prefix: len(prefix) + 4 for prefix in prefixes} | dict(beginnings)))
-
-
-def _vendor(
-    id: str,  # noqa: A002  (what it is called everywhere else)
-    env: str,
-    base_url: str = "",
-    *,
-    base_url_env: str = "",
-    also: tuple[str, ...] = (),
-    header: HeaderForm = BEARER,
-    token_header: HeaderForm | None = None,
-    sdk_env: str = "",
-    sdk_token_env: str = "",
-    sdk_env_also: str = "",
-    other_env: str = "",
-    prefixes: tuple[str, ...] = (),
-    token_prefixes: tuple[str, ...] = (),
-    beginnings: Mapping[str, int] = MappingProxyType({}),
-    own_keys: bool = False,
-    oauth: tuple[str, str, str] = ("", "json", ""),
-    login: _Login = _Login(""),  # noqa: B008  (a tuple)
-    model: str = "",
-    api: str = "",
-    requests: tuple[str, ...] = (),
-    accounts: tuple[str, ...] = (),
-    exchange: Exchange | None = None,
-    exclusive: Mapping[str, str] = MappingProxyType({}),
-) -> Provider:
-    """`env`: the variables, in order of preference. `oauth`: token endpoint, its encoding, public client id. `model`: a small
-    one to try a credential on, with a request in the form `api`, by default the one that most have taken over. `requests`: what
-    may be asked through the gateway. `accounts`: the headers in which a request names one. `sdk_env_also` and `other_env` are
-    variables, as in `Provider`. `exclusive`: the client program, by the prefix of the credentials that the vendor takes from
-    this program alone. `beginnings`: how many characters a key that begins so has at least; by default, four more than a known
-    prefix has. `own_keys`: its operator makes the keys up."""
-    names = tuple(
-        EnvName(name, Mode.TOKEN if any(word in name for word in _TOKEN_WORDS) else Mode.API_KEY) for name in env.split()
-    )
-    keys = (name.name for name in names if name.mode is Mode.API_KEY)
-    headers, variables = {Mode.API_KEY: header}, {Mode.API_KEY: sdk_env or next(keys, "")}
-    for mode in (Mode.TOKEN, Mode.OAUTH, Mode.WIF):
-        headers[mode] = token_header or header
-        variables[mode] = sdk_token_env or variables[Mode.API_KEY]
-    token_url, token_encoding, client_id = oauth
-    return Provider(
-        id=id,
-        aliases=also,
-        env_names=names,
-        list_env_names=list_names(names),
-        headers=MappingProxyType(headers),
-        sdk_env=MappingProxyType({mode: name for mode, name in variables.items() if name}),
-        sdk_env_also=tuple(sdk_env_also.split()),
-        other_env=tuple(other_env.split()),
-        base_url=base_url,
-        base_url_env=base_url_env,
-        key_prefixes=prefixes,
-        token_prefixes=token_prefixes,
-        form=None if own_keys else _form((*prefixes, *token_prefixes), beginnings),
-        token_url=token_url,
-        token_encoding=token_encoding,
-        client_id=client_id,
-        authorize_url=login.authorize,
-        authorize_extra=login.extra,
-        device_url=login.device,
-        redirect_url=login.redirect,
-        scopes=tuple(login.scopes.split()),
-        api=api or ("chat" if model else ""),
-        probe_model=model,
-        requests=requests,
-        websockets=websockets.BY_PROVIDER.get(id, ()),
-        accounts=accounts,
-        exchange=exchange,
-        exclusive=exclusive,
-        clients=MappingProxyType({client: _CLIENTS[client] for client in exclusive.values()}),
-    )
-
-
-_CLIENTS: Final = MappingProxyType(
-    {
-        # The vendor's program says so in three places; programs that act in its name send the second and the third.
-        CLAUDE_CODE: ClientMarks(
-            commands=("claude",),
-            agents=("claude-cli/", "claude-code/"),
-            words=MappingProxyType({"anthropic-beta": ("claude-code-",), "x-app": ("cli",)}),
-        )
-    }
-)
-
 _ALL: Final = (
-    _vendor(
+    vendor(
         "anthropic",
         "ANTHROPIC_OAUTH_TOKEN CLAUDE_CODE_OAUTH_TOKEN ANTHROPIC_AUTH_TOKEN ANTHROPIC_API_KEY",
         "https://api.anthropic.com",
@@ -134,11 +28,11 @@ _ALL: Final = (
         sdk_token_env="ANTHROPIC_AUTH_TOKEN",
         other_env="CLAUDE_API_KEY CLAUDE_CODE_API_KEY",
         prefixes=("sk-ant-", "sk-ant-api", "sk-ant-admin"),
-        # A refresh token (ort) is no key either, and no request can be made with it.
+        # A refresh token (ort) is not a key, and no request can use it.
         token_prefixes=("sk-ant-", "sk-ant-oat", "sk-ant-ort"),
         beginnings=MappingProxyType({"sk-ant-api03-": 16, "sk-ant-oat01-": 16, "sk-ant-ort01-": 16}),
         oauth=("https://platform.claude.com/v1/oauth/token", "json", "9d1c250a-e61b-44d9-88ed-5944d1962f5e"),
-        login=_Login(
+        login=LoginForm(
             "org:create_api_key user:profile user:inference",
             authorize="https://claude.ai/oauth/authorize",
             redirect="https://platform.claude.com/oauth/code/callback",  # a page that shows the code
@@ -149,7 +43,7 @@ _ALL: Final = (
         # The tokens of a Claude login, and setup tokens: "only authorized for use with Claude Code".
         exclusive=MappingProxyType({"sk-ant-oat": CLAUDE_CODE}),
         requests=allowed.ANTHROPIC,
-        # Not at the token endpoint of logins. The header is in the vendor's own client, not in its documentation.
+        # Not the token endpoint of logins. The header is in the vendor's own client, but not in its documentation.
         exchange=Exchange(
             url="https://api.anthropic.com/v1/oauth/token",
             grant_type="urn:ietf:params:oauth:grant-type:jwt-bearer",  # RFC 7523
@@ -168,7 +62,7 @@ _ALL: Final = (
             ),
         ),
     ),
-    _vendor(
+    vendor(
         "openai",
         "OPENAI_API_KEY",
         "https://api.openai.com/v1",
@@ -188,18 +82,18 @@ _ALL: Final = (
             token_types=("jwt", "id_token"),
         ),
     ),
-    _vendor(
+    vendor(
         "openai-codex",
         "",
         "https://chatgpt.com/backend-api",
         also=("codex",),
-        # No tool reads these by itself: Codex takes their names from its own configuration.
+        # No tool reads these by default: Codex gets their names from its configuration.
         base_url_env="OPENAI_CODEX_BASE_URL",
         sdk_env="OPENAI_CODEX_TOKEN",
         header=HeaderForm(account="chatgpt-account-id"),
         other_env="CODEX_ACCESS_TOKEN",
         oauth=("https://auth.openai.com/oauth/token", "form", "app_EMoamEEZ73f0CkXaXp7hrann"),
-        login=_Login(
+        login=LoginForm(
             "openid profile email offline_access",
             authorize="https://auth.openai.com/oauth/authorize",
             redirect="http://localhost:1455/auth/callback",
@@ -207,7 +101,7 @@ _ALL: Final = (
         ),
         requests=allowed.OPENAI_CODEX,
     ),
-    _vendor(
+    vendor(
         "openrouter",
         "OPENROUTER_API_KEY",
         "https://openrouter.ai/api/v1",
@@ -224,7 +118,7 @@ _ALL: Final = (
             encoding="form",
         ),
     ),
-    _vendor(
+    vendor(
         "google",
         "GEMINI_API_KEY GOOGLE_API_KEY GOOGLE_GENERATIVE_AI_API_KEY",
         "https://generativelanguage.googleapis.com",
@@ -240,7 +134,7 @@ _ALL: Final = (
         api="gemini",
         requests=allowed.GOOGLE,
     ),
-    _vendor(
+    vendor(
         "github-copilot",
         "COPILOT_GITHUB_TOKEN GH_TOKEN GITHUB_TOKEN",
         "https://api.githubcopilot.com",
@@ -249,7 +143,7 @@ _ALL: Final = (
         token_prefixes=_GITHUB,
         requests=allowed.GITHUB_COPILOT,
     ),
-    _vendor(
+    vendor(
         "zai",
         "ZAI_API_KEY Z_AI_API_KEY",
         "https://api.z.ai/api/paas/v4",
@@ -257,7 +151,7 @@ _ALL: Final = (
         model="glm-4.5-flash",
         requests=allowed.ZAI,
     ),
-    _vendor(
+    vendor(
         "opencode",
         "OPENCODE_API_KEY OPENCODE_ZEN_API_KEY",
         "https://opencode.ai/zen/v1",
@@ -265,7 +159,7 @@ _ALL: Final = (
         model="gpt-5-nano",
         requests=allowed.OPENCODE,
     ),
-    _vendor(
+    vendor(
         "qwen-portal",
         "QWEN_OAUTH_TOKEN QWEN_PORTAL_API_KEY",
         "https://portal.qwen.ai/v1",
@@ -273,11 +167,11 @@ _ALL: Final = (
         sdk_token_env="QWEN_OAUTH_TOKEN",
         other_env="DASHSCOPE_API_KEY",
         oauth=("https://chat.qwen.ai/api/v1/oauth2/token", "form", "f0304373b74a44d2b584a3fb70ca9e56"),
-        login=_Login("openid profile email model.completion", device="https://chat.qwen.ai/api/v1/oauth2/device/code"),
+        login=LoginForm("openid profile email model.completion", device="https://chat.qwen.ai/api/v1/oauth2/device/code"),
         model="coder-model",
         requests=allowed.QWEN_PORTAL,
     ),
-    _vendor(
+    vendor(
         "vercel-ai-gateway",
         "AI_GATEWAY_API_KEY",
         "https://ai-gateway.vercel.sh/v1",
@@ -286,7 +180,7 @@ _ALL: Final = (
         model="openai/gpt-4.1-nano",
         requests=allowed.VERCEL_AI_GATEWAY,
     ),
-    _vendor(
+    vendor(
         "kimi-code",
         "KIMICODE_API_KEY",
         "https://api.kimi.com/coding/v1",
@@ -295,7 +189,7 @@ _ALL: Final = (
         model="kimi-for-coding",
         requests=allowed.KIMI_CODE,
     ),
-    _vendor(
+    vendor(
         "huggingface",
         "HUGGINGFACE_HUB_TOKEN HF_TOKEN",
         "https://router.huggingface.co/v1",
@@ -307,14 +201,14 @@ _ALL: Final = (
         model="meta-llama/Llama-3.1-8B-Instruct",
         requests=allowed.HUGGINGFACE,
     ),
-    _vendor(
+    vendor(
         "chutes",
         "CHUTES_OAUTH_TOKEN CHUTES_API_KEY",
         "https://llm.chutes.ai/v1",
         prefixes=("cpk_",),
         oauth=("https://api.chutes.ai/idp/token", "form", ""),
-        # Its clients are the operator's own: `client_id` in the configuration makes the login possible.
-        login=_Login(
+        # It has no public client: the login needs `client_id` in the configuration.
+        login=LoginForm(
             "openid profile chutes:invoke",
             authorize="https://api.chutes.ai/idp/authorize",
             redirect="http://127.0.0.1:1456/oauth-callback",
@@ -322,17 +216,17 @@ _ALL: Final = (
         api="chat",
         requests=allowed.CHUTES,
     ),
-    _vendor(
+    vendor(
         "microsoft-foundry",
         "AZURE_OPENAI_API_KEY",
-        base_url_env="AZURE_OPENAI_ENDPOINT",  # every resource has an address of its own
+        base_url_env="AZURE_OPENAI_ENDPOINT",  # each resource has its own address
         also=("azure", "azure-openai"),
         other_env="AZURE_API_KEY",
         header=HeaderForm("api-key", ""),
         token_header=BEARER,
         requests=allowed.MICROSOFT_FOUNDRY,
     ),
-    _vendor(
+    vendor(
         "groq",
         "GROQ_API_KEY",
         "https://api.groq.com/openai/v1",
@@ -340,7 +234,7 @@ _ALL: Final = (
         model="llama-3.1-8b-instant",
         requests=allowed.GROQ,
     ),
-    _vendor(
+    vendor(
         "deepgram",
         "DEEPGRAM_API_KEY",
         "https://api.deepgram.com",
@@ -348,7 +242,7 @@ _ALL: Final = (
         token_header=BEARER,
         requests=allowed.DEEPGRAM,
     ),
-    _vendor(
+    vendor(
         "cerebras",
         "CEREBRAS_API_KEY",
         "https://api.cerebras.ai/v1",
@@ -356,7 +250,7 @@ _ALL: Final = (
         model="llama3.1-8b",
         requests=allowed.CEREBRAS,
     ),
-    _vendor(
+    vendor(
         "xai",
         "XAI_API_KEY",
         "https://api.x.ai/v1",
@@ -366,7 +260,7 @@ _ALL: Final = (
         model="grok-3-mini",
         requests=allowed.XAI,
     ),
-    _vendor(
+    vendor(
         "moonshot",
         "MOONSHOT_API_KEY",
         "https://api.moonshot.ai/v1",
@@ -374,8 +268,8 @@ _ALL: Final = (
         model="moonshot-v1-8k",
         requests=allowed.MOONSHOT,
     ),
-    _vendor("minimax", "MINIMAX_API_KEY", "https://api.minimax.io/v1", model="MiniMax-M2", requests=allowed.MINIMAX),
-    _vendor(
+    vendor("minimax", "MINIMAX_API_KEY", "https://api.minimax.io/v1", model="MiniMax-M2", requests=allowed.MINIMAX),
+    vendor(
         "synthetic",
         "SYNTHETIC_API_KEY",
         "https://api.synthetic.new/openai/v1",
@@ -383,23 +277,23 @@ _ALL: Final = (
         model="hf:meta-llama/Llama-3.1-8B-Instruct",
         requests=allowed.SYNTHETIC,
     ),
-    _vendor(
+    vendor(
         "venice",
         "VENICE_API_KEY",
         "https://api.venice.ai/api/v1",
         model="llama-3.2-3b",
         requests=allowed.VENICE,
     ),
-    _vendor("mistral", "MISTRAL_API_KEY", "https://api.mistral.ai/v1", model="mistral-small-latest", requests=allowed.MISTRAL),
-    _vendor("deepseek", "DEEPSEEK_API_KEY", "https://api.deepseek.com", model="deepseek-chat", requests=allowed.DEEPSEEK),
-    _vendor(
+    vendor("mistral", "MISTRAL_API_KEY", "https://api.mistral.ai/v1", model="mistral-small-latest", requests=allowed.MISTRAL),
+    vendor("deepseek", "DEEPSEEK_API_KEY", "https://api.deepseek.com", model="deepseek-chat", requests=allowed.DEEPSEEK),
+    vendor(
         "fireworks",
         "FIREWORKS_API_KEY",
         "https://api.fireworks.ai/inference/v1",
         model="accounts/fireworks/models/llama-v3p1-8b-instruct",
         requests=allowed.FIREWORKS,
     ),
-    _vendor(
+    vendor(
         "together",
         "TOGETHER_API_KEY",
         "https://api.together.xyz/v1",
@@ -408,7 +302,7 @@ _ALL: Final = (
         model="meta-llama/Llama-3.2-3B-Instruct-Turbo",
         requests=allowed.TOGETHER,
     ),
-    _vendor(
+    vendor(
         "perplexity",
         "PERPLEXITY_API_KEY",
         "https://api.perplexity.ai",
@@ -416,7 +310,7 @@ _ALL: Final = (
         model="sonar",
         requests=allowed.PERPLEXITY,
     ),
-    _vendor(
+    vendor(
         "nvidia",
         "NVIDIA_API_KEY",
         "https://integrate.api.nvidia.com/v1",
@@ -424,25 +318,20 @@ _ALL: Final = (
         model="meta/llama-3.1-8b-instruct",
         requests=allowed.NVIDIA,
     ),
-    _vendor(
-        "litellm",  # a proxy that people run themselves, often with the key that makes all others
-        "LITELLM_API_KEY",
-        own_keys=True,
-        api="chat",
-        requests=allowed.LITELLM,
-    ),
-    _vendor("voyage", "VOYAGE_API_KEY", "https://api.voyageai.com/v1", requests=allowed.VOYAGE),
-    _vendor("exa", "EXA_API_KEY", "https://api.exa.ai", requests=allowed.EXA),
-    _vendor("tavily", "TAVILY_API_KEY", "https://api.tavily.com", prefixes=("tvly-",), requests=allowed.TAVILY),
-    _vendor("firecrawl", "FIRECRAWL_API_KEY", "https://api.firecrawl.dev", requests=allowed.FIRECRAWL),
-    _vendor(
+    # A self-hosted proxy, often with the key that creates all others.
+    vendor("litellm", "LITELLM_API_KEY", own_keys=True, api="chat", requests=allowed.LITELLM),
+    vendor("voyage", "VOYAGE_API_KEY", "https://api.voyageai.com/v1", requests=allowed.VOYAGE),
+    vendor("exa", "EXA_API_KEY", "https://api.exa.ai", requests=allowed.EXA),
+    vendor("tavily", "TAVILY_API_KEY", "https://api.tavily.com", prefixes=("tvly-",), requests=allowed.TAVILY),
+    vendor("firecrawl", "FIRECRAWL_API_KEY", "https://api.firecrawl.dev", requests=allowed.FIRECRAWL),
+    vendor(
         "brave",
         "BRAVE_API_KEY",
         "https://api.search.brave.com",
         header=HeaderForm("X-Subscription-Token", ""),
         requests=allowed.BRAVE,
     ),
-    _vendor(
+    vendor(
         "elevenlabs",
         "ELEVENLABS_API_KEY",
         "https://api.elevenlabs.io",
@@ -453,9 +342,9 @@ _ALL: Final = (
 )
 
 PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType({provider.id: forwarding.added(provider) for provider in _ALL})
-"""Every built-in vendor by its id."""
+"""Every built-in provider by its id."""
 
 BUILT_IN: Final = Catalog(PROVIDERS)
+"""The built-in providers, found by id or alias."""
 VENDOR_URLS: Final[Mapping[str, str]] = MappingProxyType({known.id: known.base_url for known in PROVIDERS.values()})
-"""The vendors' own addresses, by provider id, whatever a configuration makes of them."""
-"""The same, to be asked by any spelling."""
+"""The vendors' own addresses by provider id, whatever the configuration sets."""

@@ -1,1 +1,1 @@
-"""gRPC in: read, ask, answer."""
+"""The gRPC server: reads requests, calls the engine, and converts the answers."""

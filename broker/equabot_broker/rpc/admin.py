@@ -1,4 +1,4 @@
-"""The `Admin` service: every agent, for whoever can reach the admin socket."""
+"""The `Admin` service: every agent, for the users of the admin socket."""
 
 import heapq
 from collections import Counter
@@ -30,8 +30,8 @@ _FAULTS: Final = 1000
 
 
 class AdminServicer:
-    """Answers the operator. `started_at` in seconds since the epoch; `identity_fault`: why callers over TCP cannot be told from
-    each other now, and what to do (empty: they can)."""
+    """Answers the operator. `started_at` is in seconds since the epoch. `identity_fault` returns why callers over TCP cannot
+    be identified now, and what to do; empty if they can."""
 
     def __init__(
         self,
@@ -69,11 +69,11 @@ class AdminServicer:
         self._started_at = started_at
 
     def apply(self, policies: Policies) -> None:
-        """The configuration is another."""
+        """Applies a new configuration."""
         self._policies = policies
 
     def service(self) -> Service:
-        """What a server serves."""
+        """The handlers for a server."""
         return Service(
             pb.DESCRIPTOR.services_by_name["Admin"],
             {
@@ -94,7 +94,8 @@ class AdminServicer:
         )
 
     async def list_leases(self, request: pb.ListLeasesRequest, call: Call) -> pb.ListLeasesResponse:
-        """A page of the living leases. Those that come or end between two pages are neither lost nor doubled for the others."""
+        """Sends a page of the active leases. A lease that starts or ends between two pages affects no other lease of the
+        list."""
         size, after = requests.page(request, largest=_PAGE)
         agent, provider, profile = self._filter(request)
         rest = (
@@ -110,17 +111,17 @@ class AdminServicer:
         )
 
     async def revoke_leases(self, request: pb.RevokeLeasesRequest, call: Call) -> pb.RevokeLeasesResponse:
-        """Ends what matches."""
+        """Ends the leases that match."""
         agent, provider, profile = self._filter(request)
         lease_id = requests.text(request.lease_id, "lease_id")
         revoked = self._lease_admin.revoke_matching(lease_id=lease_id, agent=agent, provider=provider, profile=profile)
-        # What matched nothing may be anything, a misplaced secret too.
+        # A name that matched nothing may be anything, even a misplaced secret.
         about = {"agent": agent, "provider": provider, "profile": profile, "lease": lease_id} if revoked else {}
         self._did("RevokeLeases", **about, count=revoked)
         return pb.RevokeLeasesResponse(revoked=revoked)
 
     async def list_all_profiles(self, request: pb.ListAllProfilesRequest, call: Call) -> pb.ListAllProfilesResponse:
-        """The candidates as each agent would see them; agents that may not use the provider asked for are left out."""
+        """Sends the candidates as each agent would see them, without agents that may not use the requested provider."""
         asked, provider = requests.text(request.agent, "agent"), self._provider(request.provider)
         if asked:
             self._policies.check_named(asked, error=PolicyDenied)
@@ -132,7 +133,7 @@ class AdminServicer:
         return answer
 
     async def get_order(self, request: pb.GetOrderRequest, call: Call) -> pb.Order:
-        """The override."""
+        """Sends the override."""
         agent, provider = self._agent_and_provider(request)
         return pb.Order(agent=agent, provider=provider, profiles=self._resolver.order(agent, provider))
 
@@ -144,55 +145,55 @@ class AdminServicer:
         return pb.Order(agent=agent, provider=provider, profiles=stored)
 
     async def clear_order(self, request: pb.ClearOrderRequest, call: Call) -> pb.Order:
-        """Takes an override away."""
+        """Removes an override."""
         agent, provider = self._agent_and_provider(request)
         await self._order_overrides.set(agent, provider, ())
         self._did("ClearOrder", agent=agent, provider=provider)
         return pb.Order(agent=agent, provider=provider)
 
     async def clear_cooldown(self, request: pb.ClearCooldownRequest, call: Call) -> pb.ClearCooldownResponse:
-        """Forgives."""
+        """Ends the cooldown, disable and rejection of a profile."""
         profile = self._profile("", requests.required(request.profile, "profile"))
         keys = [key for key, candidate in self._registry.all() if candidate.id == profile]
         if request.version < 0:
-            raise InvalidArgument(f"version {request.version} is none that a profile can have")
+            raise InvalidArgument(f"version {request.version} is not valid for a profile: use one that ListProfiles returns")
         ended = {word for key in keys for word in self._registry.forgive(key, version=request.version)}
         self._store.flush()
         self._did("ClearCooldown", profile=profile, count=len(keys))
         return pb.ClearCooldownResponse(ended=sorted(ended))
 
     async def reload(self, request: pb.ReloadRequest, call: Call) -> pb.ReloadResponse:
-        """Reads the configuration again, and then every source."""
+        """Reloads the configuration, and then reads every source."""
         self._did("Reload")
         done = await self._configuration.reload("admin")
         if done.faults or done.refusal:
             return pb.ReloadResponse(sources=self._sources(), faults=done.faults[:_FAULTS], refusal=done.refusal)
         if not await self._ingest.reread():
-            raise SourceNotSynced("the configuration is in effect, but not every source was read again in time: see diagnose")
+            raise SourceNotSynced("the configuration is in effect, but some sources were not read again in time: see diagnose")
         return pb.ReloadResponse(sources=self._sources(), changes=done.changes[:_FAULTS], revoked=done.ended)
 
     async def list_agents(self, request: pb.ListAgentsRequest, call: Call) -> pb.ListAgentsResponse:
-        """Every agent that there is, or that is suspended."""
+        """Sends every agent that is configured or suspended."""
         return pb.ListAgentsResponse(agents=self._agents(self._suspension_control.states(), self._lease_admin.living()))
 
     async def suspend_agent(self, request: pb.SuspendAgentRequest, call: Call) -> pb.SuspendAgentResponse:
-        """Suspends."""
+        """Suspends an agent."""
         agent, reason = requests.required(request.agent, "agent"), requests.remark(request.reason, "reason")
         ended = await self._suspension_control.suspend(agent, reason)
         return pb.SuspendAgentResponse(agent=self._agent(agent), revoked=ended)
 
     async def resume_agent(self, request: pb.ResumeAgentRequest, call: Call) -> pb.ResumeAgentResponse:
-        """Resumes."""
+        """Resumes an agent."""
         agent = requests.required(request.agent, "agent")
         resumed = await self._suspension_control.resume(agent)
         return pb.ResumeAgentResponse(agent=self._agent(agent), resumed=resumed)
 
     async def accept_audit_log(self, request: pb.AcceptAuditLogRequest, call: Call) -> pb.AcceptAuditLogResponse:
-        """Accepts what no anchor vouches for."""
+        """Accepts the state of the audit log that no anchor confirms."""
         return pb.AcceptAuditLogResponse(accepted=self._audit.accept())
 
     async def diagnose(self, request: pb.DiagnoseRequest, call: Call) -> pb.DiagnoseResponse:
-        """Sources, findings, counts."""
+        """Sends the sources, the findings and the counts."""
         found = findings(
             sources=self._ingest.states,
             candidates=(self._registry.judge(key) for key, _ in self._registry.all()),
@@ -236,7 +237,7 @@ class AdminServicer:
         return self._resolver.resolve_names(requests.text(name, "provider"), "")[0] if name else ""
 
     def _filter(self, request: pb.ListLeasesRequest | pb.RevokeLeasesRequest) -> tuple[str, str, str]:
-        """What to look for. A name that nothing has is refused: nothing found would look like nothing there."""
+        """The filter. A name that nothing has is refused, because an empty list would look like an answer."""
         agent, provider = requests.text(request.agent, "agent"), self._provider(request.provider)
         profile = requests.text(request.profile, "profile")
         if agent and not any(self._lease_admin.living(agent=agent)):
@@ -244,7 +245,7 @@ class AdminServicer:
         return agent, provider, self._profile(provider, profile, leased=True) if profile else ""
 
     def _profile(self, provider: str, written: str, *, leased: bool = False) -> str:
-        """The id of a profile that a source holds, or that a lease is on. Raises ProfileNotFound."""
+        """The id of a profile that a source has or that a lease uses. Raises ProfileNotFound."""
         provider, profile = self._resolver.resolve_names(provider, written)
         ids = {candidate.id for _, candidate in self._registry.all()}
         if profile not in ids and not (leased and any(self._lease_admin.living(profile=profile))):

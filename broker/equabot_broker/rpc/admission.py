@@ -1,9 +1,11 @@
-"""Counts the calls of one listener, so that none of them can take the room of the others.
+"""Limits the calls of one listener by kind, so that no kind can use the room of another.
 
-A call is first *unread*: its headers are here and its message is not. There are `Limits.unread` places for that, and a new call
-always gets one: with all places taken the oldest unread call ends. A call that is complete leaves its place in less than a
-millisecond, so whatever is old there is not coming. Once its message is here a call takes a place of its kind, and is refused
-where there is none. A probe needs none: it is answered at once.
+A call begins as *unread*: its headers have arrived and its message has not. `Limits.unread` is the number of such calls. A new
+call always gets a place: if all are in use, the oldest unread call ends. A complete call leaves its place in less than a
+millisecond, so an old one waits for a message that does not come.
+
+When the message has arrived, the call needs a place of its kind, and is refused without one. A probe needs no place: it
+is answered at once.
 """
 
 import asyncio
@@ -27,7 +29,7 @@ _RETRY_AFTER: Final = 1.0
 
 
 class PeerKind(Enum):
-    """What a call holds a place for while it is answered."""
+    """The kind of place that a call uses while it is answered."""
 
     PROBE = "probes"
     WATCH = "watches"
@@ -36,14 +38,14 @@ class PeerKind(Enum):
 
 
 class Peer(Protocol):
-    """A call that says where it comes from."""
+    """A call that knows its peer."""
 
     def peer(self) -> str:
-        """Its connection, as the transport names it."""
+        """The name of the call's connection in the transport."""
 
 
 class _Unread:
-    """A call whose message has not come."""
+    """A call whose message has not arrived."""
 
     __slots__ = ("ended", "late_at", "task")
 
@@ -58,7 +60,7 @@ class _Unread:
 
 
 class Admission:
-    """The calls of one listener. `address_of` says which peer a call comes from; without it all are of one."""
+    """The calls of one listener. `address_of` maps a call's peer to an address; without it all calls have the same address."""
 
     def __init__(self, limits: Limits, *, address_of: Callable[[str], str] | None = None) -> None:
         peer = limits.peer
@@ -72,12 +74,12 @@ class Admission:
         self._sweeping: asyncio.TimerHandle | None = None
 
     def allow(self, leases: int) -> None:
-        """So many streams of leases from now on. None that is open ends."""
+        """Sets the number of lease streams. Open streams do not end."""
         self._places[PeerKind.LEASE].allow(leases)
 
     async def unread(self, call: Peer, step: Callable[[], Awaitable[T]]) -> T:
-        """What the step returns, which reads the call's message. Raises RateLimited for a call that had to make room, and
-        MessageLate."""
+        """The result of the step, which reads the call's message. Raises RateLimited for a call that had to make room for
+        another, and MessageLate."""
         loop = asyncio.get_running_loop()
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         waiting = _Unread(task, loop.time() + _MESSAGE_WITHIN)
@@ -98,7 +100,7 @@ class Admission:
 
     @contextmanager
     def answering(self, call: Peer, kind: PeerKind) -> Iterator[None]:
-        """While a call of the kind is answered. Raises RateLimited where there is no place for it."""
+        """Holds a place of the kind while the call is answered. Raises RateLimited without one."""
         places = self._places.get(kind)
         if places is None:
             yield
@@ -118,7 +120,7 @@ class Admission:
         now = loop.time()
         for waiting in self._unread:
             if isinstance(waiting, _Unread) and waiting.late_at <= now:
-                waiting.end(MessageLate(f"the call's message did not come within {_MESSAGE_WITHIN:g} s"))
+                waiting.end(MessageLate(f"the message of the call did not arrive within {_MESSAGE_WITHIN:g} s"))
         self._sweeping = loop.call_later(_LOOKED_AT_EVERY, self._sweep) if len(self._unread) else None
 
 
@@ -135,7 +137,7 @@ class _Places:
 
     def take(self, peer: str) -> None:
         if self._all >= self._most or self._taken[peer] >= self._most_per_peer:
-            raise RateLimited(f"there are too many {self._what} here: end some of them", retry_after=_RETRY_AFTER)
+            raise RateLimited(f"too many {self._what} are open here: end some of them", retry_after=_RETRY_AFTER)
         self._taken[peer] += 1
         self._all += 1
 

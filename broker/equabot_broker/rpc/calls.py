@@ -1,8 +1,8 @@
-"""The one door of every call: what is raised behind it leaves as a status, and nothing that was said leaves with it.
+"""The entry of every call: an exception behind it becomes a status, and its text never leaves the broker.
 
-Decorated handlers rather than interceptors: an interceptor costs another coroutine and a lookup on every call. Generic handlers
-rather than registered ones: with those the server waits on one future per method instead of on one. Handlers of streams of
-requests also where there is one request: those run before a message is taken, and so before it can take room.
+It decorates handlers, because an interceptor costs a coroutine and a lookup for every call. It uses generic handlers: for
+registered ones the server waits on a future per method instead of on one. It uses stream-request handlers also for methods
+with one request: they run before a message is taken, and so before it uses room.
 """
 
 import asyncio
@@ -31,19 +31,19 @@ _FRAMES: Final = 12
 
 
 class Call(Protocol):
-    """What a handler may ask of the call it answers."""
+    """What a handler can do with its call."""
 
     def time_remaining(self) -> float | None:
-        """Seconds until the caller gives up; None: it has not said."""
+        """Seconds until the caller's deadline; None if there is no deadline."""
 
     def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]] | None:
-        """Its metadata."""
+        """The metadata of the call."""
 
     def peer(self) -> str:
-        """The connection that it came on, as the transport names it."""
+        """The name of the call's connection in the transport."""
 
     async def write(self, message: Any) -> None:
-        """Sends one message of a stream; returns once the transport has taken it."""
+        """Sends one message of a stream, and returns when the transport has taken it."""
 
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
@@ -51,7 +51,7 @@ Handler = Callable[[Any, Any], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A handler that is chosen for each call, from its headers, before its message is taken."""
+    """A handler that is chosen for each call by its headers, before its message is taken."""
 
     choose: Callable[[Any], Awaitable[Handler]]
 
@@ -86,7 +86,7 @@ class Service(grpc.GenericRpcHandler):
         }
 
     def within(self, admission: Admission) -> "Service":
-        """The same, whose calls are counted there."""
+        """The same service, with its calls counted by the admission."""
         return Service(self.descriptor, self.handlers, name=self.name, admission=admission)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
@@ -112,7 +112,7 @@ def _kind(name: str, method: MethodDescriptor) -> PeerKind:
 
 
 def _answering(handle: Handler | Chosen, kind: PeerKind, admission: Admission) -> Handler:
-    """For a method of one request."""
+    """A handler for a method with one request."""
 
     async def answer(_: Any, call: Any) -> Any:
         async def read() -> tuple[Handler, Any]:
@@ -131,7 +131,7 @@ def _answering(handle: Handler | Chosen, kind: PeerKind, admission: Admission) -
 
 
 def _conversing(handle: Handler | Chosen, kind: PeerKind, admission: Admission) -> Handler:
-    """For a stream of requests, which the handler reads."""
+    """A handler for a stream of requests, which it reads itself."""
 
     async def answer(requests: Any, call: Any) -> Any:
         with admission.answering(call, kind):
@@ -152,17 +152,17 @@ def _parser(kind: type[Message]) -> Callable[[bytes], Message | None]:
 
 
 def guarded(name: str, handle: Handler) -> Callable[[Any, Any], Awaitable[Any]]:
-    """The handler, refusing by status. Cancellation passes through."""
+    """Wraps the handler: its exceptions become a status. Cancellation passes through."""
 
     async def answer(request: Any, call: Any) -> Any:
         try:
             return await handle(request, call)
         except grpc.aio.InternalError:
-            # The connection broke under an answer: nobody is left to hear of it, and the log need not either.
+            # The connection broke before the answer: no caller is left, and the log does not need it.
             raise asyncio.CancelledError from None
         except grpc.aio.BaseError:
-            raise  # the server has stopped, or the call has been aborted already
-        except Exception as error:  # noqa: BLE001 - the last door
+            raise  # the server has stopped, or the call was aborted
+        except Exception as error:  # noqa: BLE001 - the last handler
             refused = refusal(error) or _incident(name, error)
         del request
         return await call.abort(refused.code, refused.details, refused.trailers)
@@ -171,7 +171,7 @@ def guarded(name: str, handle: Handler) -> Callable[[Any, Any], Awaitable[Any]]:
 
 
 def _incident(name: str, error: Exception) -> StatusRefusal:
-    """Logs where, and not what: an exception's text may quote anything."""
+    """Logs the place of an exception without its text, which may quote anything."""
     count("call")
     incident = secrets.token_hex(4)
     frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]

@@ -1,4 +1,5 @@
-"""What the engine answers → messages. Here a secret leaves: protobuf prints what it holds, so no message is ever logged."""
+"""Converts the engine's answers to messages. Secrets leave the broker here. Protobuf prints the fields of a message, so no
+message is ever logged."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -22,7 +23,7 @@ from equabot_broker.engine.profiles.registry import Key
 
 _TEMPLATES_KEPT: Final = 1024
 _LAST_SECOND: Final = 253_402_300_799
-"""Of the year 9999: the wire cannot say a later one."""
+"""The end of the year 9999, the latest instant on the wire."""
 _SEVERITIES: Final = {
     Severity.INFO: admin_pb2.Finding.INFO,
     Severity.WARNING: admin_pb2.Finding.WARNING,
@@ -33,10 +34,10 @@ _SEVERITIES: Final = {
 class LeaseMessages:
     """Makes `Lease` and `LeaseEvent` messages.
 
-    What two leases on the same material share is made once and copied. `forget` must hear of every change of material, so
-    that no secret stays here after the broker has let go of it. `vendor_urls` are the addresses that the vendors' own SDKs use,
-    by provider id: only another one needs an environment variable. `gateway_url` is where brokered requests go, without a slash
-    at its end.
+    Leases on the same material share one template. `forget` must be called for every change of material, so that no secret
+    stays here after the broker has dropped it. `vendor_urls` are the addresses that the vendors' own SDKs use, by provider id:
+    only another address needs an environment variable. `gateway_url` is the address for brokered requests, without a slash at
+    its end.
     """
 
     def __init__(self, vendor_urls: Mapping[str, str], *, gateway_url: str = "") -> None:
@@ -45,7 +46,7 @@ class LeaseMessages:
         self._templates: dict[Key, tuple[HeldProfile, Provider, broker_pb2.Lease]] = {}
 
     def forget(self, keys: Iterable[Key]) -> None:
-        """These profiles changed."""
+        """Drops the templates of these profiles."""
         for key in keys:
             self._templates.pop(key, None)
 
@@ -56,7 +57,7 @@ class LeaseMessages:
         return message
 
     def event(self, notice: Notice) -> broker_pb2.LeaseEvent:
-        """What happened, with the lease as it is now unless it has ended."""
+        """The event, with the present lease unless it has ended."""
         message = broker_pb2.LeaseEvent(
             kind=broker_pb2.LeaseEvent.Kind.Value(notice.kind.value), reason=notice.reason, lease_id=notice.lease_id
         )
@@ -78,8 +79,8 @@ class LeaseMessages:
         _stamp(message.max_expires_at, lease.max_expires_at + offset)
 
     def _fill_brokered(self, message: broker_pb2.Lease, granted: Grant) -> None:
-        """The token where the credential would be, and the gateway where the vendor would be. What the vendor wants beside a
-        credential the gateway adds."""
+        """Puts the token in place of the credential, and the gateway in place of the vendor. The gateway adds what else the
+        vendor needs."""
         if not self._gateway_url:
             raise DeliveryNotAllowed(f"delivery 'brokered' is not available: {NO_GATEWAY}")
         profile, provider = granted.held.profile, granted.provider
@@ -128,7 +129,7 @@ class LeaseMessages:
 
 
 def profile_status(status: ProfileStatus) -> broker_pb2.ProfileStatus:
-    """What may be known of a profile."""
+    """The public fields of a profile."""
     message = broker_pb2.ProfileStatus(
         id=_plain(status.id),
         provider=status.provider,
@@ -154,7 +155,7 @@ def profile_status(status: ProfileStatus) -> broker_pb2.ProfileStatus:
 
 
 def lease_summary(lease: Lease, *, offset: float) -> admin_pb2.LeaseSummary:
-    """A lease without its material. `offset` turns its instants into wall-clock ones."""
+    """A lease without its material. `offset` converts its instants to the wall clock."""
     message = admin_pb2.LeaseSummary(
         id=lease.id,
         agent=lease.agent,
@@ -173,7 +174,8 @@ def lease_summary(lease: Lease, *, offset: float) -> admin_pb2.LeaseSummary:
 def agent_status(
     agent: str, policy: AgentPolicy | None, suspension: Suspension | None, *, leases: int, streams: int
 ) -> admin_pb2.AgentStatus:
-    """An agent, with how many leases it holds, `streams` of them by streams. No policy: the configuration does not name it."""
+    """An agent with the number of its leases; `streams` counts those on streams. Without a policy the agent is not
+    configured."""
     message = admin_pb2.AgentStatus(
         agent=agent,
         suspended=suspension is not None,
@@ -193,7 +195,7 @@ def agent_status(
 
 
 def source_status(state: SourceState, *, stale_budget: float) -> admin_pb2.SourceStatus:
-    """How sure the broker is of what a source holds."""
+    """The state of a source, and how recent it is."""
     whole = int(stale_budget)
     message = admin_pb2.SourceStatus(
         name=_plain(state.name),
@@ -208,7 +210,7 @@ def source_status(state: SourceState, *, stale_budget: float) -> admin_pb2.Sourc
 
 
 def finding(found: Finding) -> admin_pb2.Finding:
-    """One thing an operator should know."""
+    """A finding for the operator."""
     return admin_pb2.Finding(
         severity=_SEVERITIES[found.severity],
         subject=_plain(found.subject),
@@ -218,7 +220,7 @@ def finding(found: Finding) -> admin_pb2.Finding:
 
 
 def timestamp(instant: float) -> Timestamp:
-    """Seconds since the epoch."""
+    """A timestamp from seconds since the epoch."""
     message = Timestamp()
     _stamp(message, instant)
     return message
@@ -234,5 +236,5 @@ def _stamp(message: Timestamp, instant: float) -> None:
 
 
 def _plain(text: str) -> str:
-    """Names of files need not be UTF-8, strings on the wire must."""
+    """File names may be invalid UTF-8; strings on the wire must be valid."""
     return text if text.isascii() else text.encode(errors="replace").decode()

@@ -1,8 +1,8 @@
-"""What a client may send to gRPC: HTTP/2 whose header blocks are whole and small (RFC 9113, 4.3; ADR 20).
+"""Checks what a client sends to gRPC: HTTP/2 with complete and small header blocks (RFC 9113, 4.3; ADR 20).
 
-gRPC keeps the fields of an unfinished header block, up to 16 MiB of them on each connection and several times that in memory,
-whatever limit it is given: it looks at the limit once the block is whole. So a block is held back until it is whole, and a
-block that is too large ends the connection. All other frames pass as they come.
+gRPC keeps the fields of an incomplete header block, up to 16 MiB on each connection and several times that in memory, whatever
+its limit is: it checks the limit when the block is complete. So a block is held back until it is complete, and a block that is
+too large ends the connection. All other frames pass unchanged.
 """
 
 import struct
@@ -19,13 +19,13 @@ _WAITS: Final = -1
 
 
 class MalformedFrame(Exception):
-    """The client sends what it may not; its connection is of no more use."""
+    """The client sent a forbidden frame; its connection must end."""
 
 
 class HeaderGate:
-    """What one client sends, in the pieces in which it arrives. `largest`: bytes of a header block, frame heads among them.
-    `blocks`: how many may pass, until `allow` says that there may be more; None: any number. The rest waits, and so should the
-    client."""
+    """The data of one client, in chunks as they arrive. `largest` is the maximum number of bytes of a header block with its
+    frame heads. `blocks` is the number of blocks that may pass until `allow` permits more; None: no limit. The rest is held
+    back, and the client should send no more."""
 
     def __init__(self, *, largest: int, blocks: int | None = None) -> None:
         self._largest = largest
@@ -33,21 +33,21 @@ class HeaderGate:
         self._held = b""
         self._begun = False
         self._passing = 0
-        """From where on the next piece is looked at; in a block that is not whole, from the beginning of the block."""
+        """The position where the next chunk is parsed; in an incomplete block, its beginning."""
         self._in_block = False
 
     @property
     def waits(self) -> bool:
-        """Whether a block waits until there may be more of them."""
+        """Whether a block is held back until more are permitted."""
         return self._blocks == _WAITS
 
     def allow(self, blocks: int | None) -> bytes:
-        """So many more blocks may pass; None: any number. Returns what waited for that. Raises MalformedFrame."""
+        """Permits more blocks; None: no limit. Returns the data that was held back. Raises MalformedFrame."""
         self._blocks = None if blocks is None or self._blocks is None else max(self._blocks, 0) + blocks
         return self.pass_on(b"")
 
     def pass_on(self, data: bytes) -> bytes:
-        """What may go on now of this piece and those before it. Raises MalformedFrame."""
+        """Adds a chunk and returns the data that may pass. Raises MalformedFrame."""
         if self._held:
             data = self._held + data
             self._held = b""
@@ -68,7 +68,7 @@ class HeaderGate:
         return data[:whole]
 
     def _whole(self, data: bytes) -> int:
-        """Up to where the data may pass. What passes may end within a frame that has no fields."""
+        """The position up to which data may pass. It may be within a frame that has no fields."""
         size = len(data)
         at = self._passing
         block = 0 if self._in_block else -1

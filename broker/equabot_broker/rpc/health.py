@@ -1,4 +1,4 @@
-"""`grpc.health.v1.Health`, answered from what is true now."""
+"""`grpc.health.v1.Health`, answered from the present state."""
 
 from contextlib import aclosing
 from typing import Final
@@ -15,13 +15,13 @@ _Status = pb.HealthCheckResponse
 
 
 class HealthServicer:
-    """What a probe asks. The names are those of `Readiness`."""
+    """Answers probes. The names are those of `Readiness`."""
 
     def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness
 
     def service(self) -> Service:
-        """What a server serves."""
+        """The handlers for a server."""
         return Service(pb.DESCRIPTOR.services_by_name["Health"], {"Check": self.check, "List": self.list, "Watch": self.watch})
 
     async def check(self, request: pb.HealthCheckRequest, call: Call) -> pb.HealthCheckResponse:
@@ -32,14 +32,14 @@ class HealthServicer:
         return _response(status)
 
     async def list(self, request: pb.HealthListRequest, call: Call) -> pb.HealthListResponse:
-        """All names. Raises TooManyServices where there are more than the protocol wants in one answer."""
+        """Sends all names. Raises TooManyServices if there are more than the protocol allows in one answer."""
         statuses = self._readiness.statuses()
         if len(statuses) > _LISTED:
             raise TooManyServices(f"{len(statuses)} services are too many to list: check them by name")
         return pb.HealthListResponse(statuses={name: _response(status) for name, status in statuses.items()})
 
     async def watch(self, request: pb.HealthCheckRequest, call: Call) -> None:
-        """The status now, and each change of it, for as long as the caller stays."""
+        """Sends the status now and each change, as long as the caller stays."""
         async with aclosing(self._readiness.watch(request.service)) as statuses:
             async for status in statuses:
                 await call.write(_response(status))

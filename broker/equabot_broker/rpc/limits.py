@@ -1,7 +1,7 @@
-"""What one listener holds for its callers at most, and how gRPC is made to hold no more (ADR 20).
+"""The limits of each listener, and the gRPC options that enforce them (ADR 20).
 
-gRPC itself bounds bytes: those of a message, of a stream that no one reads, of headers; and streams and connections. It does
-not tell callers apart, and its one bound on calls counts probes with all others: `admission` and `relay` do that.
+gRPC itself limits bytes (of a message, of an unread stream, of headers), streams and connections. It does not distinguish
+callers, and counts probes with all other calls. `admission` and `relay` do that.
 """
 
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from typing import Final
 from equabot_broker.domain.connections import ConnectionTable
 
 _FRAME: Final = 16_384
-"""Bytes of an HTTP/2 frame: the least that the protocol allows as a limit."""
+"""Bytes of an HTTP/2 frame: the smallest limit that the protocol allows."""
 _WATCHES: Final = 32
 _MOST_STREAMS: Final = 8192
-"""Streams that one connection opens at once, however many leases a policy allows."""
+"""The maximum number of concurrent streams on one connection, whatever the policy allows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerLimits:
-    """What one peer of a TCP listener may have of it."""
+    """The share of a TCP listener that one peer may use."""
 
     unread: int
     watches: int
@@ -27,12 +27,13 @@ class PeerLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The bounds of one listener.
+    """The limits of one listener.
 
-    `message` and `metadata` are bytes that a call may send, `streams` the calls at once on one connection, `pending` the calls
-    that the event loop has not taken yet, `unread` those whose message has not come, `watches` the streams of health and
-    reflection, `calls` other calls under way, `leases` their streams. A call of health has no bound but `unread`, in which the
-    oldest makes room: so a probe is always answered. `idle`: seconds after which a connection without a call ends.
+    `message` and `metadata` are bytes that a call may send. `streams` are concurrent calls on one connection. `pending` are
+    calls that the event loop has not taken yet, and `unread` those without their message. `watches` are streams of health and
+    reflection, `leases` are streams of leases, and `calls` are other active calls. A health check has no limit but `unread`,
+    in which the oldest makes room, so a probe is always answered. `idle` is the number of seconds after which a connection
+    without a call ends.
     """
 
     message: int
@@ -48,11 +49,11 @@ class Limits:
     peer: PeerLimits | None = None
 
     def options(self) -> tuple[tuple[str, int], ...]:
-        """For the server of this listener."""
+        """The gRPC options for this listener's server."""
         return (
             ("grpc.max_receive_message_length", self.message),
-            ("grpc.http2.lookahead_bytes", max(self.message + 5, 2048)),  # a stream's window; by itself it is 4 MiB
-            ("grpc.http2.max_frame_size", _FRAME),  # by itself 4 MiB as well
+            ("grpc.http2.lookahead_bytes", max(self.message + 5, 2048)),  # the window of a stream; the default is 4 MiB
+            ("grpc.http2.max_frame_size", _FRAME),  # the default is also 4 MiB
             ("grpc.experimental.tcp_max_read_chunk_size", 4 * _FRAME),
             ("grpc.experimental.tcp_read_chunk_size", 4096),
             ("grpc.experimental.tcp_max_read_chunk_size", 8192),
@@ -61,9 +62,9 @@ class Limits:
             ("grpc.max_concurrent_streams", self.streams),
             ("grpc.max_allowed_incoming_connections", self.connections),
             ("grpc.max_connection_idle_ms", int(self.idle * 1000)),
-            ("grpc.server_handshake_timeout_ms", 5_000),  # who connects and says nothing
+            ("grpc.server_handshake_timeout_ms", 5_000),  # ends a connection on which nothing is sent
             ("grpc.http2.settings_timeout", 5_000),
-            ("grpc.server.max_pending_requests", self.pending),  # beyond them it ends the newest, also a probe
+            ("grpc.server.max_pending_requests", self.pending),  # beyond this, gRPC ends the newest connection, even a probe's
             ("grpc.server.max_pending_requests_hard_limit", self.pending),
         )
 
@@ -93,11 +94,11 @@ CONTROL: Final = Limits(
     leases=2048,
     idle=3600.0,
 )
-"""Envoy's: what it asks holds a request's headers, and it asks for each request at once."""
+"""The limits of Envoy's socket: its checks have a request's headers, and each request needs one at once."""
 
 
 def agent(leases: int) -> Limits:
-    """Of a socket whose agent may have so many leases, each with a stream."""
+    """The limits of the socket of an agent with this number of leases, each with a stream."""
     at_once = min(leases, _MOST_STREAMS)
     return Limits(
         message=_FRAME,
@@ -110,7 +111,7 @@ def agent(leases: int) -> Limits:
 
 
 def remote(leases: int) -> Limits:
-    """Over TCP, for agents that may have so many leases together."""
+    """The limits over TCP, for agents with this number of leases together."""
     return Limits(
         message=_FRAME,
         metadata=_FRAME,
@@ -125,21 +126,22 @@ def remote(leases: int) -> Limits:
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """How many connections a TCP port has at once. gRPC behind it takes 64 more, as one that ends is there a little longer."""
+    """The maximum number of connections of a TCP port. gRPC behind it takes 64 more, because it notices the end of a
+    connection later."""
 
     most: int
     most_per_peer: int
 
     def table(self) -> ConnectionTable:
-        """None yet."""
+        """No bucket: the caller is not known."""
         return ConnectionTable(most=self.most, most_per_peer=self.most_per_peer)
 
 
 PROCESSES: Final = Connections(256, 256)
-"""Of one agent, on its socket."""
+"""The bucket of one agent, on its socket."""
 PROBERS: Final = Connections(64, 16)
-"""On the port for health."""
+"""The bucket of the health port."""
 STRANGERS: Final = Connections(128, 16)
-"""Over TLS, until a call has identified its caller."""
+"""The bucket of a TLS connection before a call has identified its caller."""
 AGENTS: Final = Connections(1024, 64)
-"""Over TLS, from then on."""
+"""The bucket of a TLS connection with a known caller."""

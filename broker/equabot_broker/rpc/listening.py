@@ -1,4 +1,4 @@
-"""The sockets that a listener listens on."""
+"""Creates the sockets of listeners."""
 
 import errno
 import socket
@@ -12,11 +12,11 @@ _EVERY_INTERFACE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared,
 
 
 class CannotListen(CannotStart):
-    """An address is not to be had: which, and what to do."""
+    """An address cannot be used: which one, and what to do."""
 
 
 def bound_at(path: Path) -> list[socket.socket]:
-    """A listening socket on a path. Raises CannotListen."""
+    """A listening socket at a path. Raises CannotListen."""
     bound = socket.socket(socket.AF_UNIX)
     try:
         bound.bind(str(path))
@@ -28,9 +28,9 @@ def bound_at(path: Path) -> list[socket.socket]:
 
 
 def bound_on(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets on all addresses of the host; on every interface of both families where it says every interface.
-    Raises CannotListen."""
-    # A kernel may have IPv6 and the container's network may not: there only binding shows it.
+    """Listening sockets on all addresses of the host; for the wildcard address, on every interface of both families. Raises
+    CannotListen."""
+    # The kernel may support IPv6 while the container's network does not: only the bind shows it.
     hosts = ("::", "0.0.0.0") if host in _EVERY_INTERFACE and socket.has_dualstack_ipv6() else (host,)  # noqa: S104
     for each in hosts:
         try:
@@ -42,7 +42,7 @@ def bound_on(host: str, port: int) -> list[socket.socket]:
 
 
 def _bound(host: str, port: int, *, dual: bool) -> list[socket.socket]:
-    """`dual`: a socket of IPv6 takes IPv4 as well. Raises OSError, OverflowError."""
+    """`dual`: an IPv6 socket that also accepts IPv4. Raises OSError and OverflowError."""
     found: list[socket.socket] = []
     try:
         for family, kind, _, _, address in _addresses(host, port):
@@ -60,11 +60,13 @@ def _bound(host: str, port: int, *, dual: bool) -> list[socket.socket]:
 
 
 def _addresses(host: str, port: int) -> list[Any]:
-    """What a host's name stands for; of `localhost` what this machine has."""
+    """The addresses of a host name; for `localhost`, those that this machine has."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG)
     return list(dict.fromkeys(found))
 
 
 def cannot_listen(address: str) -> CannotListen:
-    """What to say of an address."""
-    return CannotListen(f"cannot listen on {address}: it is taken, forbidden or not of this machine; free it or set another")
+    """The error for an address."""
+    return CannotListen(
+        f"cannot listen on {address}: it is in use, forbidden or not an address of this machine; free it or set another"
+    )

@@ -1,7 +1,8 @@
-"""Callers from elsewhere: over TLS, and every call has to show who makes it. What is served to whom is then as on the sockets.
+"""Authenticates callers on other machines: they connect over TLS, and every call identifies its caller. The services are those
+of the sockets.
 
-A call is let in once. A stream lasts as long as its caller is who it was: when what was found out of the caller ends (a token's
-minute, a certificate's last day), it is found out anew, and where that fails the stream ends with what failed.
+A call is authenticated once. A stream is checked again when the identity expires (a minute for a token, the last day of a
+certificate). If that check fails, the stream ends with its error.
 """
 
 import asyncio
@@ -21,14 +22,15 @@ _BEARER: Final = "bearer "
 
 
 class CallerIdentities(Protocol):
-    """Who tells callers from each other."""
+    """Identifies callers."""
 
     async def identify(self, shown: CallerProof) -> Identified:
-        """The caller who shows this. Raises Unidentified, IdentityUnchecked, PolicyDenied. Answers within seconds."""
+        """The agent of a caller with these credentials. Raises Unidentified, IdentityUnchecked and PolicyDenied. Answers
+        within seconds."""
 
 
 class AuthenticationInterceptor:
-    """Lets callers in: each to what is there for its agent."""
+    """Authenticates each call, and passes it to the services of its agent."""
 
     def __init__(self, identities: CallerIdentities, *, clock: Clock, events: Events) -> None:
         self._identities = identities
@@ -36,18 +38,18 @@ class AuthenticationInterceptor:
         self._events = events
         self.identified: Callable[[str], None] = lambda _: None
         self.refused: Callable[[str], None] = lambda _: None
-        """Are called with the peer of a call whose caller is known, or is not."""
+        """Callbacks with the peer of a call whose caller was identified, or was not."""
         self.certificate_of: Callable[[str], str] = lambda _: ""
-        """The certificate that a call's peer has shown, as PEM."""
+        """The client certificate of a call's peer, as PEM."""
         self._sooner = asyncio.Event()
 
     def look_again(self) -> None:
-        """Who may call as which agent has changed: every open stream is asked about now."""
+        """The mapping of callers to agents has changed: every open stream is checked now."""
         self._sooner.set()
         self._sooner = asyncio.Event()
 
     def service(self, agents: Mapping[str, Service]) -> Service:
-        """One service in place of those of the agents, which are of one kind. Agents may come and go in what is given here."""
+        """One service that dispatches to the same service of each agent. The mapping may change at any time."""
         one = next(iter(agents.values()))
         return Service(one.descriptor, {name: self._handler(name, agents) for name in one.handlers}, name=one.name)
 
@@ -57,7 +59,7 @@ class AuthenticationInterceptor:
         async def choose(call: Call) -> Handler:
             caller = await self._let_in(call)
             if (service := agents.get(caller.agent)) is None:
-                raise Unidentified("the caller's agent is not configured any more")
+                raise Unidentified("the caller's agent is no longer configured")
             handle = _handler_of(service, name)
             if not method.server_streaming:
                 return handle
@@ -76,7 +78,7 @@ class AuthenticationInterceptor:
         return caller
 
     async def _while_known(self, caller: Identified, call: Call, answering: Awaitable[None]) -> None:
-        """Answers, for as long as the caller is known. Raises what ends that."""
+        """Answers the call as long as its caller is identified. Raises the error that ends it."""
         try:
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(self._watch(caller, call))
@@ -94,11 +96,11 @@ class AuthenticationInterceptor:
             await pause(self._clock, max(caller.until - self._clock.steady(), 0.0), sooner=self._sooner)
             caller = await self._let_in(call)
             if caller.agent != agent:
-                raise Unidentified("the caller is another agent than it was: open the stream again")
+                raise Unidentified("the caller now maps to another agent: open the stream again")
 
 
 def _handler_of(service: Service, name: str) -> Handler:
-    return cast("Handler", service.handlers[name])  # an agent's services choose no handlers
+    return cast("Handler", service.handlers[name])  # an agent's services do not choose handlers by headers
 
 
 def _shown(call: Call, certificate: str) -> CallerProof:
@@ -111,5 +113,5 @@ def _shown(call: Call, certificate: str) -> CallerProof:
 def _token(header: str | bytes) -> SecretValue:
     text = header if isinstance(header, str) else header.decode("ascii", "replace")
     if not text.lower().startswith(_BEARER):
-        raise Unidentified("the `authorization` header is of another kind: send `Bearer` and the token")
+        raise Unidentified("the `authorization` header has another scheme: send `Bearer` and the token")
     return SecretValue(text[len(_BEARER) :].strip())

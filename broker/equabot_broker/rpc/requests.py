@@ -1,4 +1,5 @@
-"""Messages → what the engine is asked. Whatever does not fit is refused whole, as InvalidArgument that names the field."""
+"""Converts messages to the engine's requests. Raises InvalidArgument with the name of the field for anything that is not
+valid."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -24,7 +25,7 @@ _OUTCOMES: Final = {
 
 
 def acquire(message: broker_pb2.AcquireLeaseRequest) -> LeaseRequest:
-    """What is asked for."""
+    """The request for a lease."""
     return LeaseRequest(
         provider=text(message.provider, "provider"),
         profile=text(message.profile, "profile"),
@@ -39,13 +40,13 @@ def acquire(message: broker_pb2.AcquireLeaseRequest) -> LeaseRequest:
 
 
 def renew(message: broker_pb2.RenewLeaseRequest) -> tuple[str, float | None]:
-    """The lease's id, and for how many seconds."""
+    """The lease's id, and the requested lifetime in seconds."""
     return required(message.lease_id, "lease_id"), _seconds(message.ttl, "ttl") if message.HasField("ttl") else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
-    """How a provider answered; arguments as of `LeaseService.report`."""
+    """The outcome of a request; arguments as in `LeaseService.report`."""
 
     outcome: Outcome
     retry_after: float | None
@@ -56,13 +57,13 @@ class Reported:
 
 
 def outcome(message: broker_pb2.ReportOutcomeRequest) -> Reported:
-    """What is reported. Raises InvalidArgument."""
+    """The reported outcome. Raises InvalidArgument."""
     known = _OUTCOMES.get(message.outcome)
     if known is None:
         names = ", ".join(broker_pb2.Outcome.Name(number) for number in _OUTCOMES)
-        raise InvalidArgument(f"outcome {int(message.outcome)} is none: use {names}")
+        raise InvalidArgument(f"outcome {int(message.outcome)} is not known: use {names}")
     if message.version < 0:
-        raise InvalidArgument(f"version {message.version} is none that a lease can have")
+        raise InvalidArgument(f"version {message.version} is not valid for a lease: use the version of the lease")
     return Reported(
         outcome=known,
         retry_after=_passed(message, "retry_after"),
@@ -78,30 +79,31 @@ def _passed(message: broker_pb2.ReportOutcomeRequest, field: str) -> float | Non
         return None
     seconds = _seconds(getattr(message, field), field)
     if seconds < 0:
-        raise InvalidArgument(f"{field} must not be negative, as {seconds:g} s is")
+        raise InvalidArgument(f"{field} must not be negative, but is {seconds:g} s")
     return seconds
 
 
 def order(message: admin_pb2.SetOrderRequest) -> list[str]:
     """The profiles to store, at least one."""
     if not message.profiles:
-        raise InvalidArgument("name at least one profile; ClearOrder takes an order away")
+        raise InvalidArgument("name at least one profile; to remove the order, call ClearOrder")
     return [required(profile, "profiles") for profile in message.profiles]
 
 
 def text(value: str, field: str) -> str:
-    """The text, if it is a name: short, printable, and no key: names are logged, listed and stored. Empty is fine."""
+    """The text, if it is a valid name: short, printable, and not a key, because names are logged, listed and stored. May be
+    empty."""
     if len(value) > _NAME:
         raise InvalidArgument(f"{field} is longer than {_NAME} characters")
     if not value.isprintable():
-        raise InvalidArgument(f"{field} holds characters that cannot be printed")
+        raise InvalidArgument(f"{field} has characters that cannot be printed")
     if is_misplaced_key(value):
-        raise InvalidArgument(f"{field} looks like a key: a name belongs there")
+        raise InvalidArgument(f"{field} looks like a key: send a name")
     return value
 
 
 def remark(value: str, field: str) -> str:
-    """The text, if it is a short printable sentence without a key in it. Empty is fine."""
+    """The text, if it is a short printable sentence without a key. May be empty."""
     for word in text(value, field).split():
         text(word, field)
     return value.strip()
@@ -115,9 +117,9 @@ def required(value: str, field: str) -> str:
 
 
 def page(message: admin_pb2.ListLeasesRequest, *, largest: int) -> tuple[int, tuple[float, str]]:
-    """How many leases to send, and after which one: when it was issued (steady seconds), and its id."""
+    """The number of leases to send, and the position after which to begin: the time of issue (steady seconds) and the id."""
     if message.page_size < 0:
-        raise InvalidArgument(f"page_size must not be negative, as {message.page_size} is")
+        raise InvalidArgument(f"page_size must not be negative, but is {message.page_size}")
     size = min(message.page_size or largest, largest)
     if not message.page_token:
         return size, (float("-inf"), "")
@@ -125,16 +127,17 @@ def page(message: admin_pb2.ListLeasesRequest, *, largest: int) -> tuple[int, tu
     try:
         return size, (float.fromhex(issued), lease_id)
     except (ValueError, OverflowError):
-        raise InvalidArgument("page_token is none that a previous answer held") from None
+        raise InvalidArgument("page_token is not valid: use one of a previous answer") from None
 
 
 def page_token(issued_at: float, lease_id: str) -> str:
-    """What `page` reads."""
+    """The token that `page` reads."""
     return f"{issued_at.hex()}/{lease_id}"
 
 
 def _seconds(span: Duration, field: str) -> float:
-    """Ten thousand years in either direction, and seconds and nanos of one sign, as the format demands."""
+    """The limit is ten thousand years in either direction. Seconds and nanos must have the same sign, as the format
+    demands."""
     seconds, nanos = span.seconds, span.nanos
     if abs(seconds) > _LONGEST or abs(nanos) > 999_999_999 or (seconds < 0 < nanos) or (nanos < 0 < seconds):
         raise InvalidArgument(f"{field} is not a valid duration")

@@ -1,5 +1,5 @@
-"""The servers: one per agent socket, one for the operator, health on TCP with nothing else beside it, and for agents of other
-machines, where they are wanted, one for each way in which those show who they are."""
+"""The servers: one for each agent socket, one for the operator, one for health on TCP. For agents on other machines there is
+one for each configured way to identify a caller."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -29,50 +29,50 @@ __all__ = [
 ]  # fmt: skip
 
 _OPTIONS: Final = (
-    ("grpc.so_reuseport", 0),  # a second broker on the same port is an error, not half of the connections
-    ("grpc.keepalive_time_ms", 60_000),  # a peer that is stopped loses its streams, and with them its leases
+    ("grpc.so_reuseport", 0),  # a second broker on the same port is an error; otherwise it would get half of the connections
+    ("grpc.keepalive_time_ms", 60_000),  # a suspended peer loses its streams, and so its leases
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # clients may ping as they like
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # clients may send pings at any rate
     ("grpc.http2.max_ping_strikes", 0),
-    ("grpc.http2.bdp_probe", 0),  # everything is local: there is no bandwidth to find out about
+    ("grpc.http2.bdp_probe", 0),  # all connections are local: there is no bandwidth to measure
     ("grpc.per_message_compression", 0),
     ("grpc.enable_channelz", 0),
 )
 
 
 class Server(Protocol):
-    """What listens once it is started."""
+    """A listener that can be started and stopped."""
 
     async def start(self) -> None:
         """Begins to answer."""
 
     async def stop(self, grace: float | None) -> None:
-        """Refuses new calls, and ends those under way after `grace` seconds; None: at once."""
+        """Refuses new calls, and ends active ones after `grace` seconds; None: at once."""
 
 
 class LeaseServer(Server, Protocol):
     """A server of agents."""
 
     def allow(self, leases: int) -> None:
-        """Its agents may have so many leases from now on. One connection opens as many streams at once as it could before."""
+        """Sets the number of leases that its agents may have. The streams of one connection do not change."""
 
 
 def agent_server(path: Path, servicer: BrokerServicer, readiness: Readiness, *, leases: int, behind: Path) -> LeaseServer:
-    """The API of one agent, which may have so many leases, on its Unix socket, with health and reflection. `behind` is a
-    path for a private socket. Listens once it is started. Raises CannotListen."""
+    """The API of one agent with this number of leases, on its Unix socket, with health and reflection. `behind` is a path for
+    a private socket. The server listens when it is started. Raises CannotListen."""
     bounds = limits.agent(leases)
     relay = Relay(bound_at(path), behind, metadata=bounds.metadata, strangers=limits.PROCESSES.table())
     return _relayed(relay, _reflected([servicer.service(), HealthServicer(readiness).service()]), bounds)
 
 
 def admin_server(path: Path, servicer: AdminServicer, readiness: Readiness) -> Server:
-    """The operator's API on its Unix socket, with health and reflection. Raises CannotListen."""
+    """The API of the operator on its Unix socket, with health and reflection. Raises CannotListen."""
     return _server(path, _reflected([servicer.service(), HealthServicer(readiness).service()]), limits.ADMIN)
 
 
 def control_server(path: Path, services: list[Service]) -> Server:
-    """What Envoy asks, on the Unix socket that is the gateway's own. Raises CannotListen."""
+    """The services for Envoy, on the gateway's control socket. Raises CannotListen."""
     return _server(path, services, limits.CONTROL)
 
 
@@ -92,9 +92,9 @@ def remote_server(
     leases: int,
     behind: Path,
 ) -> LeaseServer:
-    """The API of every agent, which may have so many leases together, on TCP, with health and reflection, all of it behind the
-    door; agents may come and go in `brokers`. `behind` is a path for a private socket. Raises CannotListen, and CannotStart
-    for a certificate that is of no use."""
+    """The API of all agents with this number of leases together, on TCP, with health and reflection, behind authentication.
+    `brokers` may change at any time. `behind` is a path for a private socket. Raises CannotListen, and CannotStart for a
+    certificate that cannot be used."""
     health = HealthServicer(readiness).service()
     names = [next(iter(brokers.values())).name, health.name]
     shared = (_Shared(brokers, service) for service in (health, *_reflection(names)))
@@ -114,7 +114,7 @@ def remote_server(
 
 
 class _Shared(Mapping[str, Service]):
-    """One service, for every agent that there is now."""
+    """One service that dispatches to the present agents."""
 
     def __init__(self, agents: Mapping[str, object], service: Service) -> None:
         self._agents = agents
@@ -133,7 +133,7 @@ class _Shared(Mapping[str, Service]):
 
 
 class _Relayed:
-    """A server and the port in front of it."""
+    """A server with the relay in front of it."""
 
     def __init__(self, server: grpc.aio.Server, relay: Relay, admission: Admission) -> None:
         self._server = server
@@ -141,16 +141,16 @@ class _Relayed:
         self._admission = admission
 
     def allow(self, leases: int) -> None:
-        """Through the admission of both kinds of listener, which count alike."""
+        """Applies the admission to handlers of both kinds."""
         self._admission.allow(limits.agent(leases).leases)
 
     async def start(self) -> None:
-        """The server first."""
+        """Starts the server before the relay."""
         await self._server.start()
         await self._relay.start()
 
     async def stop(self, grace: float | None) -> None:
-        """The server first, so that what it still answers goes out."""
+        """Stops the server first, so that its last answers are sent."""
         await self._server.stop(grace)
         await self._relay.stop()
 
@@ -188,7 +188,7 @@ def _bound(path: Path, services: list[Service], bounds: Limits, admission: Admis
 
 
 def _reflection(names: Iterable[str]) -> list[Service]:
-    """Reflection under both of its names; their messages are the same on the wire."""
+    """Reflection under both of its names; the messages are the same on the wire."""
     descriptor = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
     served = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
     library = ReflectionServicer([*names, *served])

@@ -1,4 +1,4 @@
-"""The `Broker` service of one agent: read the request, ask the engine, convert the answer."""
+"""The `Broker` service of one agent: reads the request, calls the engine, and converts the answer."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,11 +22,12 @@ T = TypeVar("T")
 _SETTLE_WITHIN: Final = 5.0
 _REFRESH_WITHIN: Final = 35.0
 _OF_THE_DEADLINE: Final = 0.5
-"""How much of a caller's time may go by before it is told why it has to wait."""
+"""The part of a caller's deadline after which the answer says why the caller has to wait."""
 
 
 class BrokerServicer:
-    """Answers one agent: whoever can reach its socket. `observe` hears how many seconds each request for a lease took."""
+    """Answers one agent: the callers that can open its socket. `observe` gets the seconds that each request for a lease
+    took."""
 
     def __init__(
         self,
@@ -50,8 +51,8 @@ class BrokerServicer:
         self._observe = observe
 
     def service(self) -> Service:
-        """What a server serves. A suspended agent is refused whatever it asks: it needs nothing here, and what it could still
-        learn or change (which profiles there are, what they are worth, who uses them next) concerns other agents too."""
+        """The handlers for a server. A suspended agent is refused every call: what it could learn or change (existing
+        profiles, their state, which is next) concerns other agents too."""
         asking: dict[str, Handler] = {
             "RevokeLease": self.revoke_lease,
             "ReportOutcome": self.report_outcome,
@@ -62,7 +63,7 @@ class BrokerServicer:
         return Service(
             pb.DESCRIPTOR.services_by_name["Broker"],
             {
-                # The engine refuses these, and records it.
+                # The engine refuses these calls and records them.
                 "AcquireLease": self.acquire_lease,
                 "StreamLease": self.stream_lease,
                 "RenewLease": self.renew_lease,
@@ -78,7 +79,7 @@ class BrokerServicer:
         return answer
 
     async def acquire_lease(self, request: pb.AcquireLeaseRequest, call: Call) -> pb.Lease:
-        """Grants."""
+        """Grants a lease."""
         began = self._lease_service.steady()
         try:
             if not self._ingest.settled:
@@ -95,9 +96,9 @@ class BrokerServicer:
             self._observe(self._lease_service.steady() - began)
 
     async def stream_lease(self, request: pb.AcquireLeaseRequest, call: Call) -> None:
-        """Grants, and tells of the lease until it or the stream ends.
+        """Grants a lease and sends its events until the lease or the stream ends.
 
-        A client that does not read holds up its own stream alone: without asking for the next event a lease is not renewed.
+        A client that does not read blocks only its own stream: a lease is renewed only if the client reads the next event.
         """
         began = self._lease_service.steady()
         try:
@@ -115,7 +116,8 @@ class BrokerServicer:
                     return
 
     async def renew_lease(self, request: pb.RenewLeaseRequest, call: Call) -> pb.Lease:
-        """Extends. While a source has not been read, a lease from before a restart might look as if its profile were gone."""
+        """Extends a lease. It waits until the sources are read: after a restart a lease might look as if its profile were
+        deleted."""
         lease_id, ttl = requests.renew(request)
         if not self._ingest.settled:
             await self._settle(call)
@@ -124,32 +126,32 @@ class BrokerServicer:
         )
 
     async def revoke_lease(self, request: pb.RevokeLeaseRequest, call: Call) -> pb.RevokeLeaseResponse:
-        """Ends."""
+        """Ends a lease."""
         return pb.RevokeLeaseResponse(
             revoked=self._lease_service.revoke(self._agent, requests.required(request.lease_id, "lease_id"))
         )
 
     async def report_outcome(self, request: pb.ReportOutcomeRequest, call: Call) -> pb.ReportOutcomeResponse:
-        """Takes note of a provider's answer."""
+        """Records the outcome of a provider's answer."""
         lease_id = requests.required(request.lease_id, "lease_id")
-        told = requests.outcome(request)
+        reported = requests.outcome(request)
         try:
             changed = self._lease_service.report(
                 self._agent,
                 lease_id,
-                told.outcome,
-                retry_after=told.retry_after,
-                version=told.version,
-                model=told.model,
-                elapsed=told.elapsed,
-                sure=told.sure,
+                reported.outcome,
+                retry_after=reported.retry_after,
+                version=reported.version,
+                model=reported.model,
+                elapsed=reported.elapsed,
+                sure=reported.sure,
             )
         except RefreshFailed:
             changed = await self._moved_on(call, lease_id)
         return pb.ReportOutcomeResponse(changed=changed)
 
     async def list_profiles(self, request: pb.ListProfilesRequest, call: Call) -> pb.ListProfilesResponse:
-        """The candidates, in order."""
+        """Sends the candidates in order."""
         provider, session = requests.text(request.provider, "provider"), requests.text(request.session, "session")
         client, model = requests.text(request.client, "client"), requests.text(request.model, "model")
         await self._settle(call)
@@ -157,7 +159,7 @@ class BrokerServicer:
         return pb.ListProfilesResponse(profiles=map(profile_status, statuses))
 
     async def pin_profile(self, request: pb.PinProfileRequest, call: Call) -> pb.PinProfileResponse:
-        """Pins."""
+        """Pins a session to a profile."""
         session = requests.required(request.session, "session")
         provider = requests.text(request.provider, "provider")
         profile = requests.required(request.profile, "profile")
@@ -166,13 +168,13 @@ class BrokerServicer:
         return pb.PinProfileResponse()
 
     async def unpin_profile(self, request: pb.UnpinProfileRequest, call: Call) -> pb.UnpinProfileResponse:
-        """Unpins."""
+        """Removes a pin."""
         session, provider = requests.required(request.session, "session"), requests.required(request.provider, "provider")
         self._resolver.unpin(self._agent, session, provider)
         return pb.UnpinProfileResponse()
 
     async def _settle(self, call: Call) -> None:
-        """Waits for the sources, for as long as the caller has time to be told that they are not there yet."""
+        """Waits for the sources, as long as the caller's deadline leaves time for an error that says so."""
         if self._ingest.settled:
             return
         try:
@@ -182,7 +184,7 @@ class BrokerServicer:
             pass
 
     async def _moved_on(self, call: Call, lease_id: str) -> bool:
-        """Whether the refresh that is due gives the lease new material, or leads it to another profile."""
+        """Whether the due refresh gives the lease new material or another profile."""
         held = self._lease_service.look(lease_id).held
         moved = partial(self._lease_service.moved_on, self._agent, lease_id, profile=held.profile.id, version=held.version)
         try:
@@ -191,8 +193,8 @@ class BrokerServicer:
             return False
 
     async def _patiently(self, call: Call, ask: Callable[[bool], T]) -> T:
-        """What `ask` returns. While a login has to be refreshed first it is asked again, for as long as the caller has time;
-        and then once more, with the word that nobody waits any longer."""
+        """The result of `ask`. While a login must be refreshed first, it asks again within the caller's deadline, and then
+        once more without waiting."""
         try:
             return await self._refresh_scheduler.patiently(partial(ask, True), within=_part_of(call, _REFRESH_WITHIN))  # noqa: FBT003
         except RefreshFailed:

@@ -1,7 +1,7 @@
-"""Refusals on the wire: which code, and the `google.rpc.Status` that says why. The only place that names a status code.
+"""Refusals on the wire: the code, and the `google.rpc.Status` with the reason. Only this module names status codes.
 
-What a client may rely on is the `ErrorInfo` in the trailer `grpc-status-details-bin`: domain, reason, metadata. Everything that
-is sent is cut to a size that fits the 8 KiB of headers a client accepts, however many candidates there are to tell of.
+Clients may rely on the `ErrorInfo` in the trailer `grpc-status-details-bin`: domain, reason, metadata. It is cut to fit the 8
+KiB of headers that a client accepts, however many candidates it names.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ _MESSAGE_BYTES: Final = 700
 _METADATA_BYTES: Final = 2048
 _ENTRY_BYTES: Final = 200
 _LONGEST: Final = 315_576_000_000
-"""Seconds in the longest duration that the wire can say."""
+"""Seconds of the longest duration on the wire."""
 
 CODES: Final[Mapping[type[errors.BrokerError], StatusCode]] = {
     errors.InvalidArgument: StatusCode.INVALID_ARGUMENT,
@@ -48,24 +48,24 @@ _NARROWER: Final[Mapping[type[errors.BrokerError], StatusCode]] = {
     errors.WebsocketRefused: StatusCode.PERMISSION_DENIED,
     errors.IdentityUnchecked: StatusCode.UNAVAILABLE,
 }
-"""Kinds of the reasons above that a client may tell apart by their code."""
+"""Kinds of the reasons above that have a code of their own."""
 
 
 class ServiceUnknown(Exception):
-    """Health was asked about a name that means nothing."""
+    """A health check of an unknown service."""
 
 
 class TooManyServices(Exception):
-    """Health was asked for a list that is too long to send."""
+    """A health list that is too long to send."""
 
 
 class MessageLate(Exception):
-    """A call was announced, and its message did not come in time."""
+    """A call whose message did not arrive in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatusRefusal:
-    """What `abort` takes."""
+    """The arguments of `abort`."""
 
     code: StatusCode
     details: str
@@ -73,7 +73,7 @@ class StatusRefusal:
 
 
 def refusal(error: Exception) -> StatusRefusal | None:
-    """The refusal an error comes to; None for one that nobody meant to raise."""
+    """The refusal for an error; None for an unexpected exception."""
     match error:
         case errors.BrokerError():
             return explained(error)
@@ -92,12 +92,12 @@ def code_of(kind: type[errors.BrokerError]) -> StatusCode:
 
 
 def internal(incident: str) -> StatusRefusal:
-    """For an error nobody meant to raise: all that the outside learns is where to look."""
-    return StatusRefusal(StatusCode.INTERNAL, f"internal error: the broker's log tells more under incident {incident}")
+    """The status of an unexpected exception: it names the incident in the log, and nothing else."""
+    return StatusRefusal(StatusCode.INTERNAL, f"internal error: the broker's log has the details under incident {incident}")
 
 
 def explained(error: errors.BrokerError) -> StatusRefusal:
-    """The refusal that a refusal of ours comes to."""
+    """The refusal for an error of the domain."""
     code = code_of(type(error))
     message = _cut(error.message, _MESSAGE_BYTES)
     status = Status(code=code.value[0], message=message)
@@ -108,11 +108,11 @@ def explained(error: errors.BrokerError) -> StatusRefusal:
 
 
 def _bounded(metadata: Mapping[str, str]) -> dict[str, str]:
-    """As many entries as fit, and how many more there are."""
+    """As many entries as fit, and the number of the others."""
     shown: dict[str, str] = {}
     room = _METADATA_BYTES
     for key, value in metadata.items():
-        key, value = _cut(key, _ENTRY_BYTES), _cut(value, _ENTRY_BYTES)  # noqa: PLW2901 - what was given is of no more use
+        key, value = _cut(key, _ENTRY_BYTES), _cut(value, _ENTRY_BYTES)  # noqa: PLW2901 - the original is not needed again
         room -= len(key.encode()) + len(value.encode()) + 8
         if room < 0:
             shown["more"] = f"{len(metadata) - len(shown)} are not shown"
@@ -122,7 +122,7 @@ def _bounded(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def _cut(text: str, size: int) -> str:
-    """At most so many bytes of UTF-8, whatever is in the text."""
+    """The text cut to this number of bytes of UTF-8."""
     whole = text.encode(errors="replace")
     return whole.decode() if len(whole) <= size else whole[: size - 3].decode(errors="ignore") + "…"
 

@@ -1,4 +1,4 @@
-"""TLS of the listeners for other machines: 1.2 or newer, HTTP/2 alone, with the certificate of now at every handshake."""
+"""TLS of the listeners for other machines: 1.2 or newer, HTTP/2 only. Every handshake uses the newest certificate."""
 
 import asyncio
 import asyncio.sslproto
@@ -10,16 +10,16 @@ from equabot_broker.domain.errors import CannotStart
 from equabot_broker.domain.secret_value import SecretValue
 
 asyncio.sslproto.SSLProtocol.max_size = 32 << 10
-"""Bytes that a connection reads at once; it holds a buffer of that size, which is 256 KiB without this."""
+"""Bytes that a connection reads at once. The connection has a buffer of that size; the default is 256 KiB."""
 _UNREAD: Final = 16 << 10
-"""Bytes that wait while the connection is not read, besides that buffer; 256 KiB without this."""
+"""Bytes that are queued while the connection is not read, in addition to that buffer; the default is 256 KiB."""
 _SHUTDOWN_WITHIN: Final = 1.0
 _HANDSHAKE_WITHIN: Final = 5.0
-"""Seconds from a connection to the end of its handshake."""
+"""Seconds from the accept to the end of the handshake."""
 
 
 class Pair(Protocol):
-    """A certificate, its key, and the authority that callers' certificates have to be signed by (empty: they need none)."""
+    """A certificate, its key, and the authority that must have signed callers' certificates (empty: callers need none)."""
 
     @property
     def certificate(self) -> str: ...
@@ -32,13 +32,13 @@ class Pair(Protocol):
 
 
 class Certificate(Protocol):
-    """Where the pair is kept, which is renewed now and then."""
+    """The storage of the pair, which is renewed from time to time."""
 
     def read(self) -> Pair:
-        """The pair of now. Raises CannotStart."""
+        """The present pair. Raises CannotStart."""
 
     def renewed(self) -> Pair | None:
-        """Another, since one was read last; None for none. Any thread may ask. Never raises."""
+        """The pair if it has changed since the last read, else None. Thread-safe. Never raises."""
 
 
 class ServerTls:
@@ -49,7 +49,7 @@ class ServerTls:
         self._context = _context(certificate.read())
 
     async def secure(self, transport: asyncio.Transport, protocol: asyncio.BaseProtocol) -> asyncio.Transport:
-        """The connection after its handshake. Raises OSError (as every error of TLS is) and TimeoutError."""
+        """The connection after its handshake. Raises OSError (every TLS error is one) and TimeoutError."""
         pair = await asyncio.to_thread(self._certificate.renewed)
         if pair is not None:
             self._context = _context(pair)
@@ -62,13 +62,13 @@ class ServerTls:
             ssl_shutdown_timeout=_SHUTDOWN_WITHIN,
         )
         if secured is None:
-            raise ConnectionError("the caller has gone")
+            raise ConnectionError("the caller has closed the connection")
         cast("Any", secured).set_read_buffer_limits(high=_UNREAD)
         return secured
 
 
 def certificate_of(transport: asyncio.Transport) -> str:
-    """The certificate that a caller has shown, as PEM; empty for one that has shown none."""
+    """The client certificate as PEM; empty without one."""
     shown = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
     return ssl.DER_cert_to_PEM_cert(shown) if shown else ""
 
@@ -82,12 +82,12 @@ def _context(pair: Pair) -> ssl.SSLContext:
         if pair.client_ca:
             context.load_verify_locations(cadata=pair.client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
-        # The library reads files alone: this one is memory, and goes with its descriptor.
+        # The library loads files only: this file is in memory, and disappears with its descriptor.
         with os.fdopen(os.memfd_create("equabot-tls"), "w+", encoding="ascii") as memory:
             memory.write(f"{pair.certificate}\n{pair.key.reveal()}\n")
             memory.flush()
             context.load_cert_chain(f"/proc/self/fd/{memory.fileno()}")
     except (ssl.SSLError, OSError) as error:
         why = getattr(error, "reason", None) or type(error).__name__
-        raise CannotStart(f"the certificate of listen.agents cannot be served with ({why}): write another pair") from None
+        raise CannotStart(f"the certificate of listen.agents cannot be used ({why}): install another pair") from None
     return context
