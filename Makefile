@@ -7,6 +7,7 @@ AGENT_IMAGE ?= equabot-example-agent:dev
 -include build/image.mk   # the BASE_IMAGE of this machine, if deploy/ci/docker made one
 
 STUBS      := clients/python
+TYPESCRIPT := clients/typescript
 PROTO      := $(wildcard proto/equabot/broker/v1/*.proto)
 PROTO_VENV := .venv-proto
 BUF_VERSION := 1.75.0
@@ -65,9 +66,11 @@ fmt: install ## Format the code, and fix what ruff can fix.
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
-proto: $(PROTO_VENV)/.locked ## Generate the stubs from proto/.
+proto: $(PROTO_VENV)/.locked ## Generate the stubs from proto/, for Python and for TypeScript. The latter need npm.
 	rm -f $(STUBS)/equabot/broker/v1/*_pb2*.py*
 	$(call PROTOC,$(STUBS))
+	[ -d $(TYPESCRIPT)/node_modules ] || (cd $(TYPESCRIPT) && npm ci --ignore-scripts --no-audit --no-fund)
+	PROTOC="$(CURDIR)/$(PROTO_VENV)/bin/python -m grpc_tools.protoc" sh $(TYPESCRIPT)/scripts/generate.sh $(TYPESCRIPT)/src/gen
 
 proto-check: $(PROTO_VENV)/.locked
 	@rm -rf build/stubs && mkdir -p build/stubs

@@ -26,7 +26,9 @@ def places() -> list[str]:
     found = []
     for path in {path for pattern in WHERE for path in ROOT.glob(pattern) if path.is_file()}:
         name = str(path.relative_to(ROOT))
-        if any(name == other or name.startswith(f"{other}/") for other in OTHERS) or "__pycache__" in name:
+        if any(name == other or name.startswith(f"{other}/") for other in OTHERS) or {"__pycache__", "node_modules"} & set(
+            path.parts
+        ):
             continue
         if NAMED.search(path.read_text(errors="replace")):
             found.append(name)

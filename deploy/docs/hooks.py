@@ -32,6 +32,7 @@ OUTSIDE = {  # a file of the repository: its page in the site
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "clients/python/README.md": "python-client.md",
+    "clients/typescript/README.md": "typescript-client.md",
     "helm/equabot-broker/README.md": "helm-chart.md",
 }
 SOURCES = {uri: path for path, uri in OUTSIDE.items()}

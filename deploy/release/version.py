@@ -17,6 +17,8 @@ ROOT: Final = Path(__file__).parents[2]
 PLACES: Final = (
     "pyproject.toml",
     "clients/python/pyproject.toml",
+    "clients/typescript/package.json",
+    "clients/typescript/package-lock.json",
     "helm/equabot-broker/Chart.yaml",
     "helm/equabot-broker/README.md",
     "helm/equabot-broker/values.yaml",
