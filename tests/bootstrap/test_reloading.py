@@ -196,6 +196,6 @@ async def test_a_configuration_that_is_forsaken_changes_nothing(tmp_path: Path) 
     async with running(one) as broker:
         engine = broker.engine
         before = answers(engine, one)
-        broker.forsake(await broker.prepare(other))
+        broker.discard(await broker.prepare(other))
         assert answers(engine, one) == before
         assert await engine.ingest.reread()

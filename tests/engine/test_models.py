@@ -121,8 +121,8 @@ async def test_through_the_gateway_a_limit_is_of_the_model_in_the_path_or_of_the
     """P18: the next request for that model goes with the next profile, and the lease's others stay."""
     lease = acquire(engine, delivery="brokered")
     answered(engine, lease, 429, "opus")
-    assert engine.gateway_leases.settle(lease, model="haiku")[1].profile.id == A
-    assert engine.gateway_leases.settle(lease, model="opus")[1].profile.id == B
+    assert engine.gateway_leases.resolve(lease, model="haiku")[1].profile.id == A
+    assert engine.gateway_leases.resolve(lease, model="opus")[1].profile.id == B
     answered(engine, lease, 200, "opus")
     assert engine.registry.usage(("", A)).models == {}
 

@@ -303,11 +303,11 @@ async def test_with_a_token_it_is_the_request_that_tries() -> None:
         report(engine, name, Outcome.AUTH)
     later(engine, MINUTE)
     acquire(engine, "third", delivery="brokered")
-    assert engine.gateway_leases.settle(tokens[0])[1].profile.id == A
+    assert engine.gateway_leases.resolve(tokens[0])[1].profile.id == A
     with pytest.raises(NoUsableProfile):
-        engine.gateway_leases.settle(tokens[1])
+        engine.gateway_leases.resolve(tokens[1])
     answered(engine, "third", 200)
-    assert engine.gateway_leases.settle(tokens[2])[1].profile.id == A
+    assert engine.gateway_leases.resolve(tokens[2])[1].profile.id == A
 
 
 async def test_a_rejection_outlives_the_broker_and_so_does_its_way_back() -> None:

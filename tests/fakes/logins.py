@@ -73,7 +73,7 @@ class World(Engine):
 
     async def wait(self, ask: Callable[[], Grant] | None = None, *, within: float = 60.0) -> str:
         """What somebody gets who has so much time."""
-        found = await self.refresh_scheduler.patiently(
+        found = await self.refresh_scheduler.ask_until_refreshed(
             ask or (lambda: self.lease_service.acquire("main", ASKED, waits=True)), within=within
         )
         assert found.held.profile.secret is not None

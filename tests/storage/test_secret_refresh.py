@@ -108,10 +108,10 @@ async def test_who_ends_writes_what_it_has_and_sends_nothing(world: World) -> No
     world.endpoint.meanwhile = world.go_away
     with pytest.raises(StoreFault):
         await holder.redeem(LOGIN)
-    await holder.settle()
+    await holder.write_pending()
     assert list(holder.owed) == [LOGIN]
     world.kube.down = None
-    await holder.settle()
+    await holder.write_pending()
     assert (list(holder.owed), world.entry["access"], world.endpoint.redeemed) == ([], "at-2", ["rt-1"])
     assert await world.broker().redeem(LOGIN) == RedemptionOutcome(RedemptionKind.ADOPTED)
 

@@ -1,4 +1,4 @@
-"""Coroutines that run while a block does."""
+"""Tasks that run while a block does."""
 
 import asyncio
 import random
@@ -26,8 +26,8 @@ async def background_tasks(*coroutines: Coroutine[Any, Any, None]) -> AsyncItera
 
 
 async def keep_running(name: str, run: Callable[[], Coroutine[Any, Any, None]], *, clock: Clock) -> None:
-    """Runs what is to run forever, and again after a while where it ends: what it has to do for one profile must not end the
-    others."""
+    """Runs a task that should never end, and starts it again after a while where it does: a fault with one profile must not
+    stop the work for all others."""
     waits = delays(**_AGAIN, rng=random.random)
     while True:
         began = clock.steady()
@@ -36,7 +36,7 @@ async def keep_running(name: str, run: Callable[[], Coroutine[Any, Any, None]], 
         except Exception as error:  # noqa: BLE001 - a port: the broker outlives it
             incident("task", name, error)
         else:
-            incident("task", name, RuntimeError("it has ended, which it never should"))
+            incident("task", name, RuntimeError("it has ended, although it should run forever"))
         if clock.steady() - began > _CALM:
             waits = delays(**_AGAIN, rng=random.random)
         await clock.sleep(next(waits))

@@ -1,4 +1,4 @@
-"""Agents of other machines: how they are told from each other."""
+"""Agents on other machines: how they are identified."""
 
 from contextlib import AsyncExitStack
 
@@ -17,8 +17,8 @@ from equabot_broker.schema.values import Address
 async def remote_listeners(
     remote: Remote, clock: SystemClock, stack: AsyncExitStack
 ) -> list[tuple[Address, ClientCertificates | ServiceAccounts, ServerCertificate]]:
-    """Where agents of other machines are listened to, who tells them from each other there, and the files to serve with. Raises
-    CannotStart."""
+    """Where agents on other machines are listened to, what identifies them there, and the files of the server's certificate.
+    Raises CannotStart."""
     found: list[tuple[Address, ClientCertificates | ServiceAccounts, ServerCertificate]] = []
     if (certificates := remote.client_certificates) is not None:
         files = ServerCertificate(remote.certificate, remote.key, client_ca=certificates.ca, clock=clock)

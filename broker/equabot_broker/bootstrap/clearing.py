@@ -1,4 +1,4 @@
-"""What is remembered against a profile, taken back where no broker runs that could be asked."""
+"""Clears what is held against a profile, where no broker runs that could do it."""
 
 import asyncio
 from contextlib import closing
@@ -19,7 +19,7 @@ from equabot_broker.storage.state import SqliteStateStore
 
 def clear_stored(config: Config, profile: str) -> tuple[str, ...]:
     """Forgets cooldowns, billing disable, rejection and counters of the profile in `state.db` and in the agents' stores.
-    Returns what that ended, in the words of the wire. Blocking. Raises ProfileNotFound, StateUnavailable, StoreFault."""
+    Returns what that ended, by the names of the API. Blocking. Raises ProfileNotFound, StateUnavailable, StoreFault."""
     found = asyncio.run(survey(config))
     owners = {agent for agent, name in found.material.held if name == profile}
     if not owners:
@@ -50,7 +50,7 @@ def _in_state(config: Config, profile: str) -> set[str]:
 
 
 def _in_store(config: Config, agent: str, profile: str) -> set[str]:
-    """OpenClaw reads its store as well, and the next broker believes it."""
+    """OpenClaw reads its store as well, and the next broker takes it over."""
     store, clock, ended = agent_stores(config).of(agent), SystemClock(), set[str]()
     if not store.path.exists():
         return ended

@@ -64,9 +64,9 @@ class ConfiguredEngine:
         sources = build_sources(config, self._clock, self._sources)
         return Prepared(config, sources, await self.engine.prepare(_engine_config(config, sources, self._clock)))
 
-    def forsake(self, prepared: Prepared) -> None:
+    def discard(self, prepared: Prepared) -> None:
         """Ends what `prepare` began, where the configuration is not applied."""
-        self.engine.forsake(prepared.of_engine)
+        self.engine.discard(prepared.of_engine)
 
     def apply(self, prepared: Prepared) -> int:
         """The configuration is in effect when this returns, as `Engine.apply` says. Returns how many leases it has ended."""

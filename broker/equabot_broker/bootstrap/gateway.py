@@ -1,4 +1,4 @@
-"""What the broker writes for Envoy: its bootstrap once, and its routes whenever the configuration is another."""
+"""What the broker writes for Envoy: its bootstrap once, and its routes whenever the configuration changes them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,7 +30,7 @@ class GatewayFiles:
         return gateway
 
     def write_routes(self, config: Config) -> None:
-        """Writes the routes, where they are others than before; nothing without a gateway. Raises CannotStart."""
+        """Writes the routes, where they have changed; nothing without a gateway. Raises CannotStart."""
         if config.gateway.mode is GatewayMode.OFF:
             return
         gateway = _gateway(config)

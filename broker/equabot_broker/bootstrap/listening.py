@@ -152,19 +152,20 @@ class Servers:
                 self._claimed.keep(socket)
                 await ready[-1].server.start()
         except BaseException:
-            await self.forsake(ready)
+            await self.discard(ready)
             raise
         return ready
 
-    async def forsake(self, agents: Iterable[_Agent]) -> None:
-        """Listens for these agents no more."""
+    async def discard(self, agents: Iterable[_Agent]) -> None:
+        """Stops listening for these agents."""
         async with asyncio.TaskGroup() as group:
             for agent in agents:
                 self._claimed.forget(agent.socket.path)
                 group.create_task(agent.server.stop(_GRACE))
 
     def apply(self, config: Config, added: Iterable[_Agent]) -> list[_Agent]:
-        """The configuration is in effect. Returns the agents that are no more, whose leases have ended: to be forsaken."""
+        """The configuration is in effect. Returns the agents that are no longer configured, whose leases have ended: to be
+        discarded."""
         self._config = config
         for agent in added:
             self._enter(agent)
@@ -220,7 +221,7 @@ def _most_leases(config: Config) -> int:
 
 
 def _gateway_url(config: Config) -> str:
-    """The address that agents are told; empty where no gateway runs."""
+    """The gateway's address as agents get it; empty where no gateway runs."""
     listen = config.listen.gateway
     off = config.gateway.mode is GatewayMode.OFF
     return "" if off else gateway_url(config.gateway, host=listen.host, port=listen.port)
@@ -264,7 +265,7 @@ class ControlServices:
         ]
 
     def apply(self, catalog: Catalog) -> None:
-        """The configuration is another."""
+        """Another configuration is in effect."""
         self._authorization.apply(catalog)
         self.cutting.apply(catalog)
         if self._scrubbing is not None:

@@ -52,7 +52,7 @@ class Reloading:
         self._key = key
         self._asked: list[str] = []
         self._next: asyncio.Future[Reloaded] = asyncio.get_running_loop().create_future()
-        self._news = asyncio.Event()
+        self._wake = asyncio.Event()
         self._refused = ""
         self.reloaded_at = clock.now()
 
@@ -62,21 +62,21 @@ class Reloading:
         return not self._refused
 
     def ask(self, by: str) -> "asyncio.Future[Reloaded]":
-        """Asks for a reload soon. Those who ask before it begins share it."""
+        """Asks for a reload soon. Callers that ask before it begins share it."""
         if by not in self._asked:
             self._asked.append(by)
-        self._news.set()
+        self._wake.set()
         return self._next
 
     async def reload(self, by: str) -> Reloaded:
-        """Asks, and waits for what comes of it. A reload that is under way goes on where its caller does not wait."""
+        """Asks, and waits for the result. A reload that is under way goes on where its caller stops waiting."""
         return await asyncio.shield(self.ask(by))
 
     async def run(self) -> None:
         """Reloads when it is asked to, one at a time, forever."""
         while True:
-            await self._news.wait()
-            self._news.clear()
+            await self._wake.wait()
+            self._wake.clear()
             by, answer = ", ".join(self._asked), self._next
             self._asked, self._next = [], asyncio.get_running_loop().create_future()
             answer.set_result(await self._reload(by))
@@ -103,14 +103,14 @@ class Reloading:
         return await self._apply(by, wanted)
 
     async def _apply(self, by: str, wanted: Config) -> Reloaded:
-        """All that can fail comes first, and is undone where it does."""
+        """Does first all that can fail, and undoes it where a part fails."""
         async with AsyncExitStack() as undoing:
             try:
                 await asyncio.to_thread(prepare_seal, wanted)
                 prepared = await self._engine.prepare(wanted)
-                undoing.callback(self._engine.forsake, prepared)
+                undoing.callback(self._engine.discard, prepared)
                 added = await self._servers.prepare(wanted)
-                undoing.push_async_callback(self._servers.forsake, added)
+                undoing.push_async_callback(self._servers.discard, added)
                 await asyncio.to_thread(self._gateway.write_routes, wanted)
             except CannotStart as fault:
                 return self._refuse(by, Reloaded(refusal=str(fault)))
@@ -122,7 +122,7 @@ class Reloading:
         gone = self._servers.apply(wanted, added)
         self.config, self._refused, self.reloaded_at = wanted, "", self._clock.now()
         self._events.emit(ConfigurationReloaded(by=by, digest=self._digest(wanted), changes=changed, leases=ended))
-        await self._servers.forsake(gone)
+        await self._servers.discard(gone)
         return Reloaded(changes=changed, ended=ended)
 
     def _refuse(self, by: str, refused: Reloaded) -> Reloaded:
@@ -135,7 +135,7 @@ class Reloading:
         return refused
 
     def _digest(self, config: Config) -> str:
-        """The beginning of the file's SHA-256; where secrets may stand in it, of one that takes a key."""
+        """The beginning of the file's SHA-256; where secrets may be in it, of one with a key."""
         if not config.env:
             return config.revision[:_DIGITS]
         return "keyed:" + hmac.new(self._key, config.revision.encode(), "sha256").hexdigest()[:_DIGITS]

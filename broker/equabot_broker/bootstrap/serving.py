@@ -46,9 +46,9 @@ async def serve(
     reread: Callable[[], Config] | None = None,
     on_hangup: Callable[[Callable[[bool], None]], None] = lambda _: None,
 ) -> None:
-    """Runs a broker until SIGTERM or SIGINT, then drains it. The redactor is told what must not be logged. `reread` reads the
-    configuration again for a reload, by default as it is here. `on_hangup` is given what is to be called for each SIGHUP, with
-    whether the terminal is gone that the broker began at: then it stops, else it reloads. Raises CannotStart.
+    """Runs a broker until SIGTERM or SIGINT, then drains it. The redactor removes the secrets of the engine from the log.
+    `reread` reads the configuration again for a reload, by default as it is here. `on_hangup` is given what is to be called for
+    each SIGHUP, with whether the terminal is gone that the broker began at: then it stops, else it reloads. Raises CannotStart.
 
     What fails while it runs stays with the part that failed (ADR 25). Anything else that comes out of it is a defect of its
     start or of its end.
@@ -111,7 +111,7 @@ async def serve(
                     "reloading": reloading.run,
                 }
                 lasting = (keep_running(name, run, clock=clock) for name, run in tasks.items())
-                await stack.enter_async_context(background_tasks(*lasting, _remark_if_empty(engine)))
+                await stack.enter_async_context(background_tasks(*lasting, _warn_if_empty(engine)))
                 on_hangup(partial(_hung_up, asyncio.get_running_loop(), reloading, stopping))
                 events.emit(Started(version=metrics.version, seconds=clock.steady() - began))
                 reason = await stopping
@@ -163,14 +163,14 @@ def _hung_up(
 ) -> None:
     """On SIGHUP, between any two steps of this thread."""
 
-    def heed() -> None:
+    def handle() -> None:
         if not gone:
             reloading.ask("SIGHUP")
         elif not stopping.done():
             stopping.set_result("SIGHUP: its terminal is gone")
 
     with suppress(RuntimeError):  # the loop has closed: the broker has stopped
-        loop.call_soon_threadsafe(heed)
+        loop.call_soon_threadsafe(handle)
 
 
 async def _checkpoints(store: SqliteStateStore, audit: AuditLog, clock: SystemClock) -> None:
@@ -181,7 +181,7 @@ async def _checkpoints(store: SqliteStateStore, audit: AuditLog, clock: SystemCl
         await asyncio.to_thread(audit.sync)
 
 
-async def _remark_if_empty(engine: Engine) -> None:
+async def _warn_if_empty(engine: Engine) -> None:
     """Logs that no source holds a credential: the broker may be ready all the same."""
     await engine.ingest.wait_settled()
     if not any(True for _ in engine.registry.all()):

@@ -151,5 +151,5 @@ async def refresh_login(config: Config, agent: str, profile: Profile) -> tuple[b
 
 
 def migrate_stores(config: Config) -> list[Migration]:
-    """Moves the credentials of older files into the profile stores, each once, and tells what became of each. Blocking."""
+    """Moves the credentials of older files into the profile stores, each once, and returns what became of each. Blocking."""
     return migrate(agent_stores(config), config.home, catalog=config.catalog)

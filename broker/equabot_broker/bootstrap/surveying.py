@@ -1,4 +1,4 @@
-"""What a broker would have to offer, without one."""
+"""What a broker would offer, read where no broker runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Survey:
     suspensions: Mapping[str, Suspension]
 
     def profile(self, agent: str, profile_id: str) -> Profile | None:
-        """The profile as the agent would be given it: its own before everybody's."""
+        """The profile as the agent would be given it: its own before the shared one."""
         held = self.material.held.get((agent, profile_id)) or self.material.held.get(("", profile_id))
         return None if held is None else held.profile
 

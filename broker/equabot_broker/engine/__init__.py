@@ -1,1 +1,1 @@
-"""The moving parts: asyncio, no protocol and no format."""
+"""What happens over time: asyncio, no protocol and no format."""

@@ -1,7 +1,7 @@
 """Whether a credential can be had now: the one answer of health, of `ListProfiles`, of diagnosis and of the commands.
 
 It asks what a grant asks: is the agent suspended, does its policy allow the provider, is there a delivery for it, and can a
-profile of its plan serve. Bounds of an agent (leases, rate) pass by themselves, and are no matter of availability.
+profile of its plan serve. The limits of an agent (leases, rate) end by themselves and do not count.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from equabot_broker.engine.profiles.resolver import Resolver
 
 
 class Availability:
-    """Answers from what is true now; takes nothing."""
+    """Answers from what is true now, and changes nothing."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Availability:
         self._suspensions = suspensions
 
     def apply(self, *, policies: Policies) -> None:
-        """The configuration is another."""
+        """Another configuration is in effect."""
         self._policies = policies
 
     def obstacle(self, agent: str, provider: str) -> str:
@@ -65,8 +65,8 @@ class Availability:
         return "; ".join(f"agent {agent}: {why}" for agent, why in found.items())
 
     def statuses(self, agent: str, provider: str = "") -> list[ProfileStatus]:
-        """An operator's view of the agent's candidates, as `Resolver.statuses`: none is usable to an agent that would be
-        granted nothing. Raises ProviderUnknown, PolicyDenied."""
+        """An operator's view of the agent's candidates, as `Resolver.statuses`. No candidate is usable to an agent that would
+        be granted nothing. Raises ProviderUnknown, PolicyDenied."""
         return list(self._limited(agent, self._resolver.statuses(agent, provider, operator=True)))
 
     def _limited(self, agent: str, rows: Iterable[ProfileStatus]) -> Iterable[ProfileStatus]:

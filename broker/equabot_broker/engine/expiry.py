@@ -1,4 +1,4 @@
-"""The passing of time: leases end, credentials expire, cooldowns lapse, stale sources run out of budget. One loop."""
+"""One loop for all that ends with time: leases, credentials, cooldowns, and the budget of stale sources."""
 
 import asyncio
 from typing import Final
@@ -10,16 +10,16 @@ from equabot_broker.ports import Clock, StateStore
 from equabot_broker.telemetry.events import ClockJumped, Events, StoreFaulted, StoreRecovered
 
 _LONGEST: Final = 5.0
-"""Also with nothing due the loop looks this often (seconds): for a jump of the wall clock, and to store what was used."""
+"""Where nothing is due the loop turns this often (seconds): it detects a jump of the wall clock, and stores what was used."""
 _SHORTEST: Final = 0.02
-"""Under load something is due at every moment: it is done by the dozen, and at most this late (seconds). Whoever asks for a
-lease or a profile sees what is over as over all the same."""
+"""Under load something is due at every moment: the loop does it in batches, at most this late (seconds). A caller that asks for
+a lease or a profile sees one that has ended as ended, before the loop has run."""
 _JUMP: Final = 2.0
-"""What the wall clock may move by (seconds) without anybody having set it."""
+"""What the wall clock may move by (seconds) without having been set."""
 
 
 class Expiry:
-    """Comes when something is due, and at least every few seconds."""
+    """Runs when something is due, and at least every few seconds."""
 
     def __init__(
         self, *, clock: Clock, store: StateStore, events: Events, registry: ProfileRegistry, lease_table: LeaseTable
@@ -56,10 +56,10 @@ class Expiry:
         leases = self._lease_table.tick() - self._clock.steady()
         self._registry.flush_used()
         self._store.flush()
-        self._tell_store()
+        self._report_store()
         return max(min(credentials, leases), 0.0)
 
-    def _tell_store(self) -> None:
+    def _report_store(self) -> None:
         fault = self._store.fault
         if fault and fault != self._fault:
             self._events.emit(StoreFaulted(fault=fault))

@@ -1,9 +1,9 @@
 """What health says: about the broker, about each provider, about each profile.
 
 `""` and `readiness`: every source was tried once, of every required provider some agent would be granted a lease, and nothing
-keeps the broker from granting. A source that cannot be read counts only through the required provider that lacks a credential.
-`liveness`: the loop turns. `provider/<id>` and `profile/<id>`: some agent would be granted a lease of it. A name that means
-nothing is None. `engine.availability` says who would be granted what.
+blocks the broker. A source that cannot be read counts only where a required provider lacks a credential for it.
+`liveness`: the loop turns. `provider/<id>` and `profile/<id>`: some agent would be granted a lease of it. An unknown
+name is None. `engine.availability` says who would be granted what.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class Readiness:
         self._blocked = blocked
 
     def apply(self, *, catalog: Catalog, policies: Policies, required: Sequence[str]) -> None:
-        """The configuration is another."""
+        """Another configuration is in effect."""
         self._catalog, self._required = catalog, tuple(required)
         self.availability.apply(policies=policies)
         self.look_again()
@@ -77,30 +77,30 @@ class Readiness:
 
     async def watch(self, service: str) -> AsyncGenerator[bool | None, None]:
         """The status now, and each time it differs from the last."""
-        news = asyncio.Event()
-        self._watchers.add(news)
+        change = asyncio.Event()
+        self._watchers.add(change)
         try:
             last = self.status(service)
             yield last
             while True:
-                await news.wait()
-                news.clear()
+                await change.wait()
+                change.clear()
                 now = self.status(service)
                 if now is not last:
                     last = now
                     yield now
         finally:
-            self._watchers.discard(news)
+            self._watchers.discard(change)
 
     def drain(self) -> None:
-        """From now on nothing serves, but the loop still turns."""
+        """From now on nothing serves, but `liveness` does."""
         self._draining = True
         self.look_again()
 
     def look_again(self) -> None:
-        """Something outside the profiles may have changed what health says."""
-        for news in self._watchers:
-            news.set()
+        """What health says may have changed."""
+        for change in self._watchers:
+            change.set()
 
     def unmet(self) -> dict[str, str]:
         """The required providers of which no agent would be granted a lease, and why."""

@@ -280,9 +280,9 @@ class Engine:
         """Reads what is new in the sources of another configuration. Nothing is in effect before `apply`."""
         return PreparedConfig(config, await self.ingest.following(config.sources))
 
-    def forsake(self, prepared: PreparedConfig) -> None:
+    def discard(self, prepared: PreparedConfig) -> None:
         """Ends what `prepare` began, where the configuration is not applied."""
-        self.ingest.forsake(prepared.followed)
+        self.ingest.discard(prepared.followed)
 
     def apply(self, prepared: PreparedConfig) -> int:
         """The configuration is in effect when this returns, in one turn of the loop: no caller sees a part of it. Returns how

@@ -188,7 +188,7 @@ class BrokerServicer:
         held = self._lease_service.look(lease_id).held
         moved = partial(self._lease_service.moved_on, self._agent, lease_id, profile=held.profile.id, version=held.version)
         try:
-            return await self._refresh_scheduler.patiently(moved, within=_part_of(call, _REFRESH_WITHIN))
+            return await self._refresh_scheduler.ask_until_refreshed(moved, within=_part_of(call, _REFRESH_WITHIN))
         except RefreshFailed:
             return False
 
@@ -196,7 +196,7 @@ class BrokerServicer:
         """The result of `ask`. While a login must be refreshed first, it asks again within the caller's deadline, and then
         once more without waiting."""
         try:
-            return await self._refresh_scheduler.patiently(partial(ask, True), within=_part_of(call, _REFRESH_WITHIN))  # noqa: FBT003
+            return await self._refresh_scheduler.ask_until_refreshed(partial(ask, True), within=_part_of(call, _REFRESH_WITHIN))  # noqa: FBT003
         except RefreshFailed:
             return ask(False)  # noqa: FBT003
 

@@ -52,7 +52,7 @@ def cool(engine: Engine, *profiles: str) -> None:
 async def test_a_lease_that_can_stay_stays(engine: Engine) -> None:
     """Nothing is chosen for it, so no turn is taken."""
     lease = lease_of(engine, stream(engine))
-    assert engine.failover.settle(lease) is lease
+    assert engine.failover.resolve(lease) is lease
     assert engine.resolver.plan("main", "anthropic").ordered()[0].id == B
 
 
@@ -61,9 +61,9 @@ async def test_settling_says_why_it_cannot(engine: Engine) -> None:
     automatic, named = (engine.lease_service.acquire("main", replace(ANY, profile=i)).lease for i in ("", B))
     engine.put(profile(A, None))
     with pytest.raises(NoUsableProfile):
-        engine.failover.settle(automatic)
+        engine.failover.resolve(automatic)
     with pytest.raises(ProfileNotFound):
-        engine.failover.settle(named)
+        engine.failover.resolve(named)
     with pytest.raises(LeaseNotFound):
         engine.failover.look(named)
 
@@ -72,7 +72,7 @@ async def test_a_moved_lease_keeps_its_end(engine: Engine) -> None:
     """But for what is left of the credential that it moves to."""
     lease = engine.lease_service.acquire("main", ANY).lease
     engine.put(profile(B, expires_at=engine.clock.now() + 60))
-    moved = engine.failover.settle(lease)
+    moved = engine.failover.resolve(lease)
     assert moved == replace(lease, profile=B, expires_at=engine.clock.steady() + 60)
 
 
@@ -105,7 +105,7 @@ async def test_one_change_is_one_hop(engine: Engine) -> None:
     one = stream(engine)
     engine.put(profile(B, None), profile(C))
     assert on(engine) == [C]
-    assert one._mailbox._news == LeaseChange.ROTATED
+    assert one._mailbox._change == LeaseChange.ROTATED
 
 
 async def test_all_at_once_is_the_end_of_all(engine: Engine) -> None:
@@ -114,7 +114,7 @@ async def test_all_at_once_is_the_end_of_all(engine: Engine) -> None:
     engine.put()
     assert engine.lease_admin.count() == (0, 0)
     assert Counter(event.reason for event in engine.emitted if isinstance(event, LeaseRevoked)) == {"no_usable_profile": 1000}
-    assert all(LeaseChange.ENDED in one._mailbox._news for one in streams)
+    assert all(LeaseChange.ENDED in one._mailbox._change for one in streams)
     assert len(engine.lease_table.deadlines) < 1100
 
 
@@ -124,7 +124,7 @@ async def test_a_thousand_streams_find_new_homes_evenly(engine: Engine) -> None:
     assert Counter(on(engine)) == {A: 333, B: 333, C: 333}
     engine.put(profile(B), profile(C))
     assert sorted(Counter(on(engine)).values()) == [499, 500]
-    assert sum(one._mailbox._news == LeaseChange.ROTATED for one in streams) == 333
+    assert sum(one._mailbox._change == LeaseChange.ROTATED for one in streams) == 333
 
 
 async def test_back_and_forth_is_heard_of_once(engine: Engine) -> None:
@@ -135,7 +135,7 @@ async def test_back_and_forth_is_heard_of_once(engine: Engine) -> None:
     cool(engine, C)
     engine.registry.replace_usage(("", A), Usage())
     assert on(engine) == [A]
-    assert one._mailbox._news == LeaseChange.ROTATED
+    assert one._mailbox._change == LeaseChange.ROTATED
 
 
 # -- changes inside changes -----------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def test_a_stream_is_reminded_once_and_then_due_at_its_end(lease_table: LeaseTab
     assert isinstance(clock, FakeClock)
     clock.advance(40)
     assert lease_table.tick() == 5060
-    assert lease_table.mailbox("1")._news is LeaseChange.DUE
+    assert lease_table.mailbox("1")._change is LeaseChange.DUE
 
 
 async def test_news_goes_to_the_mailbox_of_the_stream(lease_table: LeaseTable) -> None:

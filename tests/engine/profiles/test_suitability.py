@@ -43,7 +43,7 @@ def brokered(engine: Engine, client: str = "", agent: str = "main") -> Lease:
 
 def answered(engine: Engine, lease: Lease, status: int, client: str = "") -> str:
     """One request through the gateway; returns the profile that it was made with."""
-    settled, held = engine.gateway_leases.settle(lease, client=client)
+    settled, held = engine.gateway_leases.resolve(lease, client=client)
     used = RequestNames(
         agent=lease.agent, session="", lease=lease.id, provider="anthropic", profile=held.profile.id, version=held.version,
         request="r", method="POST", route="/v1/messages", client=client,

@@ -40,7 +40,7 @@ class Concurrency:
         self._under_way.get(agent, {}).pop(request, None)
 
     def forget(self) -> None:
-        """None is under way any more."""
+        """Forgets all requests: none is under way any more."""
         self._under_way.clear()
 
     def of(self, agent: str) -> int:

@@ -1,8 +1,8 @@
 """Failover: a lease whose profile cannot serve (well) is moved to the next one.
 
-Streams are moved, or ended, as soon as it happens, for their holder is told. Any other lease keeps its profile until its holder
-asks: until then the holder works with what it was given, and what it reports of that must not be counted against another. But
-who deletes a profile revokes what was lent of it: a lease whose profile is gone, and which nothing else could take, ends.
+Streams are moved, or ended, at once, because their holder is notified. Any other lease keeps its profile until its holder asks:
+until then the holder works with what it was given, and what it reports about that must not count against another profile. A
+lease ends whose profile was deleted and which no other profile can take.
 """
 
 from dataclasses import replace
@@ -41,12 +41,12 @@ class Failover:
             raise LeaseNotFound(f"profile {lease.profile!r} is gone: acquire another lease")
         return home.held
 
-    def settle(self, lease: Lease, *, model: str = "", client: str | None = None) -> Lease:
+    def resolve(self, lease: Lease, *, model: str = "", client: str | None = None) -> Lease:
         """The lease on a profile that can serve: its own; else, unless the request named it, the next. One in cooldown only
         where no other would do. `model` is the one to be asked, and `client` the program that asks, where they are not the
         lease's.
 
-        Raises as `Resolver.choose` does where there is none, so RefreshFailed where waiting for one makes sense; and
+        Raises as `Resolver.choose` does where no profile can serve, so RefreshFailed where one can after a refresh; and
         AuditUnavailable where it could not be recorded.
         """
         home, model = self.home(lease), model or lease.model
@@ -79,7 +79,7 @@ class Failover:
         if lease.profile == profile and home is not None and home.held.version != version:
             return True
         try:
-            return self.settle(lease, model=model).profile != profile
+            return self.resolve(lease, model=model).profile != profile
         except RefreshFailed:
             raise
         except BrokerError:
@@ -111,23 +111,23 @@ class Failover:
         for agent, profile in keys:
             for lease in self._lease_table.streams(profile):
                 if agent in ("", lease.agent):
-                    self._tell(lease)
+                    self._move_stream(lease)
         if not self._registry.material.unread and any(self._registry.find(*key) is None for key in keys):
             for lease in self._lease_table.all():
-                if not (lease.streaming or lease.brokered) and self._is_bereft(lease):
+                if not (lease.streaming or lease.brokered) and self._has_no_profile(lease):
                     self._lease_table.end(lease.id, "no_usable_profile")
 
-    def _is_bereft(self, lease: Lease) -> bool:
+    def _has_no_profile(self, lease: Lease) -> bool:
         """Whether no source holds the lease's profile any more, and there is no other that it could be moved to."""
         if self.home(lease) is not None:
             return False
         return not lease.automatic or self._resolver.plan(lease.agent, lease.provider).first() is None
 
-    def _tell(self, lease: Lease) -> None:
+    def _move_stream(self, lease: Lease) -> None:
         """Finds the stream a profile that can serve, or ends it. One whose login is being refreshed waits for that; a token is
-        not the credential's, and outlives that there is none."""
+        not the credential's, and lives on while no profile serves."""
         try:
-            settled = self.settle(lease)
+            resolved = self.resolve(lease)
         except BrokerError as error:
             if lease.brokered:
                 return
@@ -136,5 +136,5 @@ class Failover:
                 return
             self._lease_table.end(lease.id, "no_usable_profile")
             return
-        self.remind(settled, self.look(settled))
+        self.remind(resolved, self.look(resolved))
         self._lease_table.mailbox(lease.id).post(LeaseChange.ROTATED)

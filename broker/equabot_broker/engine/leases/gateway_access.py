@@ -1,4 +1,5 @@
-"""Lease tokens, spent: who shows one, what for, and which credential takes its place. And what comes of it."""
+"""Requests through the gateway: which lease a token is of, whether the request is allowed, which credential it carries, and
+what the answer means."""
 
 import secrets
 from collections.abc import Callable
@@ -72,7 +73,7 @@ class RequestNames:
 
 
 class GatewayAccess:
-    """Decides about each request through the gateway anew: a revoked lease is over with the next one, and what a request has
+    """Decides about each request through the gateway again. A revoked lease ends with the next request, and what a request has
     done to a profile counts for the next one."""
 
     def __init__(
@@ -102,7 +103,7 @@ class GatewayAccess:
         self._checked: dict[_Made, str] = {}
 
     def apply(self, policies: Policies) -> None:
-        """The configuration is another, from the next request on."""
+        """Another configuration is in effect, from the next request on."""
         self._policies = policies
 
     def bearer(self, token: str) -> Lease:
@@ -141,26 +142,26 @@ class GatewayAccess:
         counting(waiting)
         try:
             model = model_of(path) or lease.model
-            settling = partial(self._gateway_leases.settle, model=model, client=client)
-            settled, held = await self._settled(lease, settling, within)
+            resolving = partial(self._gateway_leases.resolve, model=model, client=client)
+            resolved, held = await self._resolved(lease, resolving, within)
             if (secret := held.profile.secret) is None:
                 raise NoUsableProfile(f"profile {held.profile.id!r} cannot be used: {held.profile.fault}")
-            told = route(path)
-            request = self._recorded((check, settled.id, held.profile.id, held.version, method, told), settled)
+            shown = route(path)
+            request = self._recorded((check, resolved.id, held.profile.id, held.version, method, shown), resolved)
         finally:
             self._concurrency.end(lease.agent, waiting)
         counting(request)  # in the place of what waited
-        return PermittedRequest(settled, held, provider, secret, request, told, received, model, client)
+        return PermittedRequest(resolved, held, provider, secret, request, shown, received, model, client)
 
-    async def _settled(
-        self, lease: Lease, settle: Callable[[Lease], tuple[Lease, HeldProfile]], within: Callable[[], float]
+    async def _resolved(
+        self, lease: Lease, resolve: Callable[[Lease], tuple[Lease, HeldProfile]], within: Callable[[], float]
     ) -> tuple[Lease, HeldProfile]:
         """Once more after a refresh: the lease may have been revoked while that was waited for."""
         try:
-            return settle(lease)
+            return resolve(lease)
         except RefreshFailed:
-            return await self._refresh_scheduler.patiently(
-                lambda: settle(self._gateway_leases.bearer(lease.token)), within=within()
+            return await self._refresh_scheduler.ask_until_refreshed(
+                lambda: resolve(self._gateway_leases.bearer(lease.token)), within=within()
             )
 
     def disconnected(self) -> None:
@@ -169,11 +170,11 @@ class GatewayAccess:
 
     def _recorded(self, made: _Made, lease: Lease) -> str:
         """The request's name. Raises AuditUnavailable where it must not be made unrecorded, and cannot be recorded."""
-        check, _, profile, _, method, told = made
+        check, _, profile, _, method, shown = made
         if check and (known := self._checked.get(made)):
             return known
         request = f"{self._process}{next(self._numbers):08x}"
-        self._events.emit(GatewayAuthorized(profile=profile, request=request, method=method, route=told, **whose(lease)))
+        self._events.emit(GatewayAuthorized(profile=profile, request=request, method=method, route=shown, **whose(lease)))
         self._checked[made] = request
         if len(self._checked) > _CHECKED:
             del self._checked[next(iter(self._checked))]
@@ -238,7 +239,7 @@ class GatewayAccess:
         self._move_on(used)
 
     def _move_on(self, used: RequestNames) -> None:
-        """At once, and not with the next request: that may come when the vendor said, and be told the same."""
+        """At once, and not with the next request: the next one may come when the vendor said, and get the same answer."""
         with suppress(RefreshFailed):
             self._failover.moved_on(used.agent, used.lease, profile=used.profile, version=used.version, model=used.model)
 
@@ -254,7 +255,7 @@ class GatewayAccess:
         if lease.provider != provider.id:
             raise PolicyDenied(f"the lease token is for provider {lease.provider!r}, not for {provider.id!r}")
         if method not in METHODS:
-            raise InvalidArgument("the method is none that a provider's API is asked with")
+            raise InvalidArgument("the method is not one that providers' APIs are asked with")
         base = provider.base_path
         if not rules(provider.requests, base).allow(method, received):
             raise PolicyDenied(

@@ -41,7 +41,7 @@ class GatewayLeases:
         self._suspensions.check(lease.agent)
         return self._lease_table.alive(lease)
 
-    def settle(self, lease: Lease, *, model: str = "", client: str = "") -> tuple[Lease, HeldProfile]:
+    def resolve(self, lease: Lease, *, model: str = "", client: str = "") -> tuple[Lease, HeldProfile]:
         """The lease on a profile that can serve now, and what that holds. `model`: the one to be asked, where it is not the
         lease's; `client`: the program that asks, empty where that is not known.
 
@@ -49,13 +49,13 @@ class GatewayLeases:
         AuditUnavailable.
         """
         self._registry.tick()
-        settled = self._failover.settle(lease, model=model, client=client)
-        if settled is not lease:
+        resolved = self._failover.resolve(lease, model=model, client=client)
+        if resolved is not lease:
             self._write_behind.soon()
-        held = self._failover.look(settled)
+        held = self._failover.look(resolved)
         self._registry.touch((held.profile.agent, held.profile.id))
-        self._registry.tried(settled.agent, (held.profile.agent, held.profile.id))
-        return settled, held
+        self._registry.tried(resolved.agent, (held.profile.agent, held.profile.id))
+        return resolved, held
 
     def has_another(self, token: bytes, *, profile: str, model: str = "") -> bool:
         """Whether the next request with the token could be served by another profile than this one."""

@@ -1,6 +1,6 @@
-"""Notices to those who wait. Only names travel; whoever wakes up looks at what is true now.
+"""Notices for the holders of streams. A notice says only what kind of change there was: its reader looks at the present state.
 
-A waiter that is slow misses nothing and costs nothing: what it has not taken yet is merged into one notice.
+A slow reader misses nothing and uses no more memory: what it has not taken yet is merged into one notice.
 """
 
 import asyncio
@@ -18,25 +18,25 @@ class LeaseChange(Flag):
 
 
 class Mailbox:
-    """Merged news for one waiter."""
+    """Merged changes for one reader."""
 
-    __slots__ = ("_event", "_news", "reason")
+    __slots__ = ("_change", "_event", "reason")
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
-        self._news = LeaseChange.NOTHING
+        self._change = LeaseChange.NOTHING
         self.reason = ""
 
-    def post(self, news: LeaseChange, reason: str = "") -> None:
+    def post(self, change: LeaseChange, reason: str = "") -> None:
         """Adds to what the waiter will find. `reason` goes with ENDED; the first one stays."""
-        self._news |= news
+        self._change |= change
         self.reason = self.reason or reason
-        if self._news:
+        if self._change:
             self._event.set()
 
     async def take(self) -> LeaseChange:
-        """Waits until there is news, and takes all of it."""
+        """Waits until there is a change, and takes all that have come."""
         await self._event.wait()
         self._event.clear()
-        news, self._news = self._news, LeaseChange.NOTHING
-        return news
+        change, self._change = self._change, LeaseChange.NOTHING
+        return change

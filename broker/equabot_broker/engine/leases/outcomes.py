@@ -84,7 +84,7 @@ class Outcomes:
         self._chance = chance
 
     def apply(self, *, policies: Policies, cooldowns: CooldownOptions) -> None:
-        """The configuration is another. Cooldowns that have begun last as they were set."""
+        """Another configuration is in effect. Cooldowns that have begun last as they were set."""
         self._policies, self._cooldowns = policies, cooldowns
 
     def note(
@@ -120,9 +120,9 @@ class Outcomes:
         else:
             failure = _Failure(outcome=outcome, retry_after=retry_after, began=began, earliest=earliest, sure=sure, model=model)
             if self._alone(agent, held):
-                self._count(held, failure)
+                self._count_for_all(held, failure)
             else:
-                self._hold(agent, held, failure)
+                self._count_for_agent(agent, held, failure)
 
     # -- a success -----------------------------------------------------------------------------------------------------
 
@@ -154,7 +154,7 @@ class Outcomes:
 
     # -- a failure -----------------------------------------------------------------------------------------------------
 
-    def _count(self, held: HeldProfile, failure: _Failure) -> None:
+    def _count_for_all(self, held: HeldProfile, failure: _Failure) -> None:
         """The failure counts for every agent."""
         key = _key(held)
         usage = self._registry.usage(key)
@@ -167,7 +167,7 @@ class Outcomes:
         if after is not usage:
             self._registry.replace_usage(key, after)
 
-    def _hold(self, agent: str, held: HeldProfile, failure: _Failure) -> None:
+    def _count_for_agent(self, agent: str, held: HeldProfile, failure: _Failure) -> None:
         """The failure counts for the agent, and for the others once it is confirmed."""
         key, now = _key(held), self._clock.now()
         known = self._registry.evidence(key)
@@ -189,9 +189,9 @@ class Outcomes:
         )
         self._registry.replace_evidence(agent, key, own)
         if confirmed(own, (other for name, other in known.items() if name != agent), now=now):
-            self._count(held, failure)
+            self._count_for_all(held, failure)
         elif failure.refuses or failure.outcome is Outcome.BILLING:
-            self._confirmation.wonder(held, failure.outcome)
+            self._confirmation.ask(held, failure.outcome)
 
     def _after(self, usage: Usage, held: HeldProfile, failure: _Failure, why: str) -> Usage:
         """What the failure makes of what is remembered; the same object where it is no news."""
@@ -215,11 +215,11 @@ class Outcomes:
             version=held.version,
         )
         disables = after.disabled_until > usage.disabled_until and not failure.proven
-        # Every request that said so may have been too large, whoever made it: where the broker can ask, the smallest decides.
-        asks = disables and self._confirmation.wonder(held, failure.outcome)
+        # Each request that was refused so may have been too large. Where the broker can ask, the smallest request decides.
+        asks = disables and self._confirmation.ask(held, failure.outcome)
         return cooled(usage, now=now, version=held.version) if asks else after
 
-    # -- what the broker asked itself ----------------------------------------------------------------------------------
+    # -- the broker's own requests -------------------------------------------------------------------------------------
 
     def probe_answered(self, held: HeldProfile, asked: Outcome, found: ProbeResult, began: float) -> None:
         """The provider answered the broker's own request, made at `began` to find out about an outcome."""
@@ -232,9 +232,9 @@ class Outcomes:
                 self._registry.replace_usage(key, accepted(usage))
             self._disprove(key, before=began)
         elif found.verdict is Verdict.AUTH and found.sure:
-            self._count(held, _Failure(outcome=Outcome.AUTH, proven=True))
+            self._count_for_all(held, _Failure(outcome=Outcome.AUTH, proven=True))
         elif found.verdict is Verdict.BILLING:
-            self._count(held, _Failure(outcome=Outcome.BILLING, proven=True))
+            self._count_for_all(held, _Failure(outcome=Outcome.BILLING, proven=True))
 
     def _alone(self, agent: str, held: HeldProfile) -> bool:
         """Whether no other agent may be given the profile."""

@@ -90,7 +90,7 @@ class LeaseService:
         self._registry.tick()
         lease = self._lease_table.alive(self._of_agent(agent, lease_id))
         check_ttl(ttl, default=lease.asked)
-        lease = self._failover.settle(lease)
+        lease = self._failover.resolve(lease)
         held = self._failover.look(lease)
         rest = None if lease.moves else left(held, now=self._clock.now())
         renewed = renew(lease, ttl=ttl, credential_left=rest, now=self._clock.steady())
@@ -122,8 +122,9 @@ class LeaseService:
         elapsed: float | None = None,
         sure: bool = True,
     ) -> bool:
-        """Takes note of a provider's answer. Returns whether the lease has newer material or another profile now. Of what went
-        through the gateway it takes no note: that has been seen, and what the gateway refuses is no provider's answer.
+        """Takes note of a provider's answer. Returns whether the lease has newer material or another profile now. A report
+        about a token is not counted: the gateway has seen the answer, and what the gateway refuses is no answer of the
+        provider.
 
         `model` is the one that was asked, where it is not the lease's; `elapsed` how many seconds ago; `sure` as in
         `Outcomes.note`.

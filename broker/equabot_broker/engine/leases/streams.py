@@ -1,4 +1,5 @@
-"""A stream is a lease: it is renewed while it is read, told what changes, and ends with the connection."""
+"""A stream holds a lease: the lease is renewed while the stream is read, changes are sent on it, and it ends with the
+connection."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,8 +18,8 @@ from equabot_broker.ports import Clock
 from equabot_broker.telemetry.events import Events, LeaseRenewed, MaterialDelivered
 
 _LONGER: Final = 0.001
-"""A renewal that gains less than this (seconds) is not told."""
-_TO_SAY_GOODBYE: Final = 5.0
+"""A renewal that gains less than this (seconds) is not sent."""
+_READ_END_WITHIN: Final = 5.0
 _TRY_AGAIN_AFTER: Final = 1.0
 
 
@@ -35,7 +36,7 @@ class NoticeKind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Notice:
     """An event on a stream. `grant` is absent when the lease has ended. `patience` is how many seconds the holder has to read
-    it: until the lease it tells of is over."""
+    it: until the lease that it is about has ended."""
 
     kind: NoticeKind
     lease_id: str
@@ -140,34 +141,34 @@ class LeaseStream:
         self._stream_leases.close(self._granted.lease.id)
 
     async def next(self) -> Notice:
-        """The next event. After one of kind REVOKED there is none. Asking for it is what keeps the lease alive: a holder that
+        """The next event. None follows one of kind REVOKED. Reading keeps the lease alive: the lease of a holder that
         does not read is not renewed."""
         if not self._begun:
             self._begun = True
             return self._notice(NoticeKind.GRANTED, self._granted)
         while True:
-            notice = self._heed(await self._mailbox.take())
+            notice = self._notice_of(await self._mailbox.take())
             if notice is not None:
                 return notice
 
-    def _heed(self, news: LeaseChange) -> Notice | None:
+    def _notice_of(self, change: LeaseChange) -> Notice | None:
         lease_id = self._granted.lease.id
-        if LeaseChange.ENDED in news:
-            return Notice(NoticeKind.REVOKED, lease_id, None, self._mailbox.reason, patience=_TO_SAY_GOODBYE)
+        if LeaseChange.ENDED in change:
+            return Notice(NoticeKind.REVOKED, lease_id, None, self._mailbox.reason, patience=_READ_END_WITHIN)
         try:
-            # Also of a rotation that could not be recorded when it was news.
+            # Also of a rotation that could not be recorded when it came.
             if (rotated := self._rotated()) is not None:
-                self._mailbox.post(news & ~LeaseChange.ROTATED)
+                self._mailbox.post(change & ~LeaseChange.ROTATED)
                 return rotated
-            notice = self._due() if LeaseChange.DUE in news else None
-            if notice is not None or LeaseChange.MOVED not in news:
+            notice = self._due() if LeaseChange.DUE in change else None
+            if notice is not None or LeaseChange.MOVED not in change:
                 return notice
             return self._notice(NoticeKind.RENEWED, self._stream_leases.look(lease_id))
         except BrokerError:
             return None  # it ended, which the mailbox says next; or it cannot be recorded, and is tried again
 
     def _rotated(self) -> Notice | None:
-        """A token stays the same whatever is behind it: its holder is told of another profile, not of other material."""
+        """A token stays the same whatever is behind it: its holder is notified of another profile, not of other material."""
         before, now = self._granted, self._stream_leases.look(self._granted.lease.id)
         same = now.lease.profile == before.lease.profile and (now.lease.brokered or now.held.version == before.held.version)
         if same:

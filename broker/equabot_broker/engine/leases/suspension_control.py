@@ -1,4 +1,4 @@
-"""An operator suspends an agent, and resumes it: in force at once, on the disk before it is answered."""
+"""An operator suspends an agent, and resumes it: in effect at once, on the disk before the operator is answered."""
 
 from equabot_broker.domain.errors import StateUnavailable
 from equabot_broker.domain.policies import Policies
@@ -30,7 +30,7 @@ class SuspensionControl:
         self._suspensions = suspensions
 
     def apply(self, policies: Policies) -> None:
-        """The configuration is another. A suspended agent stays suspended."""
+        """Another configuration is in effect. A suspended agent stays suspended."""
         self._policies = policies
 
     def states(self) -> dict[str, bool]:

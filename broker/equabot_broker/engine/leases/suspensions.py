@@ -1,4 +1,4 @@
-"""Which agents may act. Whatever grants, renews or spends asks here."""
+"""Which agents may act. Every grant, renewal and request through the gateway is checked here."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -14,7 +14,8 @@ def refusal(agent: str) -> AgentSuspended:
 
 
 class Suspensions:
-    """The suspended agents, configured or not. `listeners` hear an agent's name after it was suspended or resumed."""
+    """The suspended agents, configured or not. `listeners` are notified of an agent's name after it was suspended or
+    resumed."""
 
     def __init__(self, stored: Mapping[str, Suspension] | None = None) -> None:
         self._suspended = dict(stored or {})

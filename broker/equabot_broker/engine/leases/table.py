@@ -1,4 +1,4 @@
-"""The living leases: kept, stored, planned, and told of what happens to them."""
+"""The living leases: in memory, in the store, with their deadlines and the mailboxes of their streams."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +16,7 @@ from equabot_broker.telemetry.events import Events, LeaseMoved, LeaseRevoked
 class LeaseTable:
     """Leases by id. What is put here is stored with the next `flush` of the store, which is the caller's to call.
 
-    `endings` hear of each lease that has ended, and why, in the same turn of the loop.
+    `endings` are notified of each lease that has ended, and why, in the same turn of the loop.
     Everyone is due at the end of the lease; a stream before that, when its caller says.
     A lease that a stream holds ends with its connection: a restart has nothing to remember of it, so it is not stored. But a
     token is in the environment of a process that knows nothing of streams: its lease is stored, and lives on without its stream
@@ -71,7 +71,7 @@ class LeaseTable:
         return self._tokens.get(lease_id)
 
     def all(self) -> Iterator[Lease]:
-        """Every lease, oldest first. Leases may end and come meanwhile."""
+        """Every lease, oldest first. Leases may end and come while the caller iterates."""
         return iter(list(self._leases.values()))
 
     def held_by(self, agent: str) -> int:
@@ -157,7 +157,7 @@ class LeaseTable:
             raise ShuttingDown("the broker is shutting down: try again in a moment")
 
     def detach(self, lease_id: str, reason: str) -> None:
-        """The stream that holds the lease is told that it is over, as by `end`; the lease lives on without it."""
+        """Ends the stream that holds the lease, as `end` does; the lease lives on without it."""
         lease = self._leases[lease_id]
         self._leave(lease)
         self._mailboxes.pop(lease_id).post(LeaseChange.ENDED, reason)
@@ -169,7 +169,7 @@ class LeaseTable:
         return self._clock.now() - self._clock.steady()
 
     def tick(self) -> float:
-        """Ends what is over and wakes the streams that are due. Returns the next steady instant at which to come again."""
+        """Ends what is over and wakes the streams that are due. Returns the next steady instant at which to call it again."""
         now = self._clock.steady()
         for lease_id in self.deadlines.due(now):
             lease = self._leases[lease_id]
@@ -181,7 +181,8 @@ class LeaseTable:
         return self.deadlines.next()
 
     def wall_moved(self) -> None:
-        """The wall clock jumped: leases last as long as before, but end at other instants. Streams are told, the store too."""
+        """The wall clock jumped: leases last as long as before, but end at other instants. Notifies the streams, and stores the
+        leases."""
         for lease in self._leases.values():
             self._put(lease)
         for mailbox in self._mailboxes.values():
@@ -217,5 +218,5 @@ def _holder(lease: Lease) -> tuple[str, str, str]:
 
 
 def whose(lease: Lease) -> dict[str, str]:
-    """What every event on a lease tells of it, but its profile."""
+    """The fields that every event on a lease has, but for its profile."""
     return {"agent": lease.agent, "provider": lease.provider, "session": lease.session, "lease": lease.id}

@@ -1,5 +1,5 @@
-"""The broker's own question to a provider: whether one agent's failure is the credential's, and whether a refused one is good
-again. One small request, seldom, and never two of a profile at a time."""
+"""The broker's own request to a provider: whether a failure that one agent met is the credential's, and whether a refused
+credential works again. One small request, seldom, and never two of a profile at a time."""
 
 import asyncio
 import logging
@@ -57,31 +57,33 @@ class Confirmation:
         self._probes = probes
         self._questions: dict[Key, _Question] = {}
         self._paces: dict[Key, _Pace] = {}
-        self._flying: set[Key] = set()
+        self._under_way: set[Key] = set()
         self._slots = asyncio.Semaphore(_PARALLEL)
         self._sooner = asyncio.Event()
         self.listeners: list[Callable[[HeldProfile, Outcome, ProbeResult, float], None]] = []
 
     async def run(self) -> None:
-        """Works forever."""
+        """Asks what is due, forever."""
         async with asyncio.TaskGroup() as group:
             while True:
                 now = self._clock.steady()
-                for key in [key for key, question in self._questions.items() if question.at <= now and key not in self._flying]:
-                    self._flying.add(key)
+                for key in [
+                    key for key, question in self._questions.items() if question.at <= now and key not in self._under_way
+                ]:
+                    self._under_way.add(key)
                     self._pace(key, now)
                     group.create_task(self._ask(key, self._questions.pop(key)), name=f"probe {key[1]}")
                 self._sooner.clear()
-                waits = (question.at - now for key, question in self._questions.items() if key not in self._flying)
+                waits = (question.at - now for key, question in self._questions.items() if key not in self._under_way)
                 await pause(self._clock, min(max(min(waits, default=_LONGEST), 0.001), _LONGEST), sooner=self._sooner)
 
-    def wonder(self, held: HeldProfile, asked: Outcome) -> bool:
-        """AUTH or BILLING was met, and what that says of the credential is not sure: find out. Returns False where it is not
-        known how."""
+    def ask(self, held: HeldProfile, asked: Outcome) -> bool:
+        """AUTH or BILLING was met, which may not be the credential's: asks the provider soon. Returns False where there is no
+        request for that."""
         return self._plan((held.profile.agent, held.profile.id), held, asked, after=0.0)
 
     def profiles_changed(self, keys: frozenset[Key]) -> None:
-        """A listener of the registry. A credential that is rejected for every agent is tried again when its time has come."""
+        """A listener of the registry. A credential that is rejected for every agent is tried again when its wait is over."""
         now = self._clock.now()
         for key in keys:
             held = self._registry.material.held.get(key)
@@ -124,7 +126,7 @@ class Confirmation:
         except Exception as error:  # noqa: BLE001 - one profile's must not end the others'
             incident("task", f"probe of {key[1]}", error)
         finally:
-            self._flying.discard(key)
+            self._under_way.discard(key)
             self._sooner.set()
 
     def _pace(self, key: Key, now: float) -> None:

@@ -1,4 +1,4 @@
-"""What single agents have met with shared profiles, for as long as it says something."""
+"""Failures that single agents have met with shared profiles, for as long as they count."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,7 +27,7 @@ class AgentEvidence:
         return self._of.get(profile, _NONE)
 
     def put(self, agent: str, profile: str, evidence: Evidence, *, now: float) -> None:
-        """Replaces what the agent has met; one that says nothing any more is forgotten."""
+        """Replaces what the agent has met. Evidence that no longer counts is forgotten."""
         at = evidence.lapses_at()
         if at <= now:
             self.forget(agent, profile)
@@ -51,14 +51,14 @@ class AgentEvidence:
         return pairs
 
     def lapse(self, now: float) -> list[AgentProfile]:
-        """Forgets what says nothing any more. Returns whose that was."""
+        """Forgets what no longer counts. Returns whose that was."""
         pairs = self._lapses.due(now)
         for pair in pairs:
             self.forget(*pair)
         return pairs
 
     def next(self) -> float:
-        """When to come again."""
+        """When the next evidence ends (seconds since the epoch)."""
         return self._lapses.next()
 
     def shift(self, by: float, *, now: float) -> None:

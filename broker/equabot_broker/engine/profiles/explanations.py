@@ -1,4 +1,4 @@
-"""Why no profile, or one profile, serves an agent: the words and the errors."""
+"""Why no profile, or one profile, does not serve an agent: the reasons and the errors."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -35,7 +35,7 @@ class Explanations:
         self._places = places
 
     def apply(self, *, catalog: Catalog, policies: Policies, places: Places) -> None:
-        """The configuration is another."""
+        """Another configuration is in effect."""
         self._catalog, self._policies, self._places = catalog, policies, places
 
     def why(self, agent: str, candidate: Candidate, model: str = "") -> str:
@@ -70,8 +70,8 @@ class Explanations:
         """No profile of the provider can serve the agent."""
         reasons = self.reasons(agent, current)
         if reasons:
-            told = "; ".join(f"{profile}: {why}" for profile, why in list(reasons.items())[:5])
-            message = f"no usable profile for provider {provider!r} ({told})"
+            shown = "; ".join(f"{profile}: {why}" for profile, why in list(reasons.items())[:5])
+            message = f"no usable profile for provider {provider!r} ({shown})"
             return unusable(message, current.unusable, reasons, now=self._clock.now())
         unread = self._unread()
         if unread is not None:

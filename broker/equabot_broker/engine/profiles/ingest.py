@@ -1,6 +1,6 @@
-"""Taking in what the sources hold: event → material → who is affected. One task a source; they do not wait for each other.
+"""Takes in what the sources hold: event → material → the names that changed. One task a source; no source waits for another.
 
-A source that fails as nobody foresaw is unavailable, as one that cannot be read, and is followed again after a while.
+A source that raises an unforeseen exception is unavailable, as one that cannot be read. It is followed again after a while.
 """
 
 import asyncio
@@ -35,12 +35,12 @@ from equabot_broker.telemetry.incidents import incident
 _REREAD_WITHIN: Final = 10.0
 _FAULTS_LOGGED: Final = 20
 _AGAIN: Final = {"base": 0.5, "cap": 30.0}
-"""Seconds until a source is followed again that failed as nobody foresaw."""
+"""Seconds until a source is followed again that raised an unforeseen exception."""
 
 
 @dataclass(slots=True, eq=False)
 class FollowedSource:
-    """A source, what it has said so far, and how often it said all that it holds. Until it is `live` it changes nothing."""
+    """A source, its state, and how often it has reported all that it holds. Until it is `live` it changes nothing."""
 
     source: Source
     state: SourceState
@@ -74,7 +74,7 @@ class Ingest:
         self._registry = registry
         self._versions = dict(versions)
         self._last_version = max((stored.version for stored in versions.values()), default=0)
-        self._heard = asyncio.Condition()
+        self._read = asyncio.Condition()
         self._ends: dict[Key, FirstSeen | None] = {}
         self.stale_budget = stale_budget
         self.listeners: list[Callable[[], None]] = []
@@ -93,12 +93,13 @@ class Ingest:
 
     @property
     def states(self) -> list[SourceState]:
-        """What each source has said, in order."""
+        """The state of each source, in order."""
         return [followed.state for followed in self._followed]
 
     async def following(self, sources: Sequence[Source], *, within: float = _REREAD_WITHIN) -> list[FollowedSource]:
-        """Those sources, of which the new ones are read for so many seconds at most. Nothing of what they say is in effect
-        before `apply`; `forsake` ends what is not to be. Follows nothing where it does not run."""
+        """Those sources, of which the new ones are read for so many seconds at most. Nothing that they report is in
+        effect before `apply`; `discard` ends the new ones where that does not come. Where `run` does not run, nothing is
+        read."""
         known = {followed.source: followed for followed in self._followed}
         wanted = [known.get(source) or FollowedSource(source, SourceState(source.name), live=False) for source in sources]
         new = [followed for followed in wanted if not followed.live]
@@ -108,12 +109,12 @@ class Ingest:
             try:
                 await self.wait_for(lambda: all(followed.count for followed in new), within=within)
             except BaseException:
-                self.forsake(new)
+                self.discard(new)
                 raise
         return wanted
 
-    def forsake(self, followed: Iterable[FollowedSource]) -> None:
-        """Ends following those that are not in effect."""
+    def discard(self, followed: Iterable[FollowedSource]) -> None:
+        """Stops following those that are not in effect."""
         for one in followed:
             if one not in self._followed and one.task is not None:
                 one.live = False
@@ -122,15 +123,15 @@ class Ingest:
     def apply(
         self, followed: Sequence[FollowedSource], *, tail: frozenset[str], stale_budget: float, known: Callable[[Profile], bool]
     ) -> None:
-        """The configuration is another: these are the sources now, as one update. One in the place of another of its name, that
-        could not be read (yet), keeps the last good profiles, those that are `known` still."""
+        """Another configuration is in effect: these are the sources now, as one update. One in the place of another of its
+        name, that could not be read (yet), keeps the last good profiles, those that are `known` still."""
         began = self._clock.steady()
         before = {one.state.name: one.state for one in self._followed}
         dropped, self._followed = self._followed, list(followed)
         for one in followed:
             if not one.live:
                 one.live, one.state = True, _continued(before.get(one.state.name), one.state, known)
-        self.forsake(dropped)
+        self.discard(dropped)
         self._tail, self.stale_budget = tail, stale_budget
         self._changed("configuration", began, self._merged())
 
@@ -151,14 +152,14 @@ class Ingest:
 
     async def wait_settled(self) -> None:
         """Returns once `settled`."""
-        async with self._heard:
-            await self._heard.wait_for(lambda: self.settled)
+        async with self._read:
+            await self._read.wait_for(lambda: self.settled)
 
     async def wait_for(self, came: Callable[[], bool], *, within: float) -> bool:
-        """Whether that came, after something was read, within so many seconds."""
+        """Whether the condition holds within so many seconds. It is checked each time something was read."""
         try:
-            async with asyncio.timeout(within), self._heard:
-                await self._heard.wait_for(came)
+            async with asyncio.timeout(within), self._read:
+                await self._read.wait_for(came)
         except TimeoutError:
             return False
         return True
@@ -190,28 +191,28 @@ class Ingest:
             try:
                 events = followed.source.events()
                 async for event in events:
-                    await self._hear(followed, event)
+                    await self._receive(followed, event)
                     waits = delays(**_AGAIN, rng=random.random)
             except Exception as error:  # noqa: BLE001 - a port: whatever it is, the other sources serve
                 fault = incident("source", name, error)
             else:
-                fault = incident("source", name, RuntimeError("it has ended, which it never should"))
+                fault = incident("source", name, RuntimeError("it has ended, although it should run forever"))
             followed.sooner.clear()
-            await self._hear(followed, SourceUnavailable(f"{name} cannot be read: {fault}"))
+            await self._receive(followed, SourceUnavailable(f"{name} cannot be read: {fault}"))
             if isinstance(events, AsyncGenerator):
                 with suppress(Exception):
                     await events.aclose()
             await pause(self._clock, next(waits), sooner=followed.sooner)
 
-    async def _hear(self, followed: FollowedSource, event: SourceEvent) -> None:
+    async def _receive(self, followed: FollowedSource, event: SourceEvent) -> None:
         if followed.live:
             self._take(self._followed.index(followed), event)
         else:
             followed.state = apply(followed.state, event, now=self._clock.now())
-        # What a source says of one unit is not yet an answer to `reread`.
+        # A report about one unit is not yet an answer to `reread`.
         followed.count += isinstance(event, UnitsListed | SourceUnavailable)
-        async with self._heard:
-            self._heard.notify_all()
+        async with self._read:
+            self._read.notify_all()
 
     def _take(self, index: int, event: SourceEvent) -> None:
         began = self._clock.steady()
@@ -223,13 +224,13 @@ class Ingest:
         except Exception:
             followed.state = before  # or no other source could be taken in
             raise
-        self._changed(before.name, began, merged, lambda: self._tell(before, followed.state))
+        self._changed(before.name, began, merged, lambda: self._report(before, followed.state))
 
-    def _changed(self, name: str, began: float, merged: Material, say: Callable[[], None] = lambda: None) -> None:
-        """What the sources have said is in effect, and everyone concerned hears of it."""
+    def _changed(self, name: str, began: float, merged: Material, report: Callable[[], None] = lambda: None) -> None:
+        """Puts the merged material into effect, and notifies the listeners."""
         keys = self._registry.replace_material(merged)
         self._store.flush()
-        say()
+        report()
         notify(self.listeners)
         if keys:
             names = tuple(sorted(profile for _, profile in keys))
@@ -261,7 +262,7 @@ class Ingest:
 
     def _number(self, profile: Profile) -> int:
         """Equal material keeps its number, also across a restart; anything new gets one greater than all before, so that a
-        number also tells whose material it is."""
+        number also identifies the profile that has the material."""
         key = (profile.agent, profile.id)
         held = self._registry.material.held.get(key)
         if held is not None and held.profile == profile:
@@ -281,7 +282,7 @@ class Ingest:
             self._store.put_version(key, now)
         return now.version
 
-    def _tell(self, before: SourceState, after: SourceState) -> None:
+    def _report(self, before: SourceState, after: SourceState) -> None:
         old, new = _trouble(before), _trouble(after)
         if new and new != old:
             self._events.emit(SourceStale(source=after.name, fault=new))
@@ -306,7 +307,7 @@ def _faults(state: SourceState) -> tuple[str, ...]:
 
 
 def _continued(before: SourceState | None, now: SourceState, known: Callable[[Profile], bool]) -> SourceState:
-    """What a source has said since it was made, on top of what the one before it said."""
+    """The state of a new source, on top of the state of the source it replaces."""
     if before is None or (now.synced_at is not None and not now.stale_units):
         return now
     kept = {

@@ -14,7 +14,7 @@ def notify(listeners: Iterable[Callable[P, None]], *args: P.args, **kwargs: P.kw
     for listener in listeners:
         try:
             listener(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - a port: the others have to hear of it
+        except Exception as error:  # noqa: BLE001 - a port: the others have to be notified
             incident("listener", getattr(listener, "__qualname__", "unknown"), error)
 
 

@@ -12,7 +12,7 @@ from equabot_broker.engine.profiles.resolver import Resolver
 from equabot_broker.formats.auth_entries import with_order_of
 from equabot_broker.ports import ProfileStore, StoreFault
 
-_HEARD_WITHIN: Final = 5.0
+_READ_WITHIN: Final = 5.0
 
 
 class OrderOverrides:
@@ -25,7 +25,7 @@ class OrderOverrides:
         self._stores = stores
 
     def apply(self, stores: ProfileStore | None) -> None:
-        """The configuration is another."""
+        """Another configuration is in effect."""
         self._stores = stores
 
     async def set(self, agent: str, provider: str, profiles: Iterable[str]) -> tuple[str, ...]:
@@ -43,6 +43,6 @@ class OrderOverrides:
             raise SourceNotSynced(str(fault)) from None
         self._resolver.set_order(agent, provider, ())
         key = (agent, provider)
-        if not await self._ingest.wait_for(lambda: self._registry.material.orders.get(key, ()) == wanted, within=_HEARD_WITHIN):
+        if not await self._ingest.wait_for(lambda: self._registry.material.orders.get(key, ()) == wanted, within=_READ_WITHIN):
             raise SourceNotSynced("the order is stored, but its store has not been read again yet: see what diagnose says")
         return wanted

@@ -13,7 +13,7 @@ from equabot_broker.ports import Clock
 
 @dataclass(slots=True)
 class _Kept:
-    """For one agent, provider and program, while the board was of this generation: the plan for every model but those that a
+    """For one agent, provider and program, while the registry is of this generation: the plan for every model but those that a
     profile is in cooldown for, and the plans for these. There are no more of them than cooldowns."""
 
     generation: int
@@ -22,7 +22,7 @@ class _Kept:
 
 
 class PlanCache:
-    """Ranks each agent's candidates. `order` says the explicit order of an agent and provider, None where there is none."""
+    """Ranks each agent's candidates. `order` returns the explicit order of an agent and provider, None without one."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class PlanCache:
         self._kept: dict[str, dict[tuple[str, str], _Kept]] = {}
 
     def apply(self, *, catalog: Catalog, policies: Policies) -> None:
-        """The configuration is another."""
+        """Another configuration is in effect."""
         self._catalog, self._policies = catalog, policies
         self._kept.clear()
 

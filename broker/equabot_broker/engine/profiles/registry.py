@@ -1,6 +1,6 @@
-"""What every profile is worth now: material, what is remembered of its use, and the passing of time, in one place.
+"""The state of every profile now, from its material, what is remembered of its use, and the time.
 
-Everything that can change a profile's worth comes through here, and every change leaves through `listeners`: names only.
+Everything that can change a profile's state passes through here, and every change is reported to `listeners`: names only.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,14 +35,14 @@ def _is_other(held: HeldProfile, version: int, before: HeldProfile | None) -> bo
 
 
 class ProfileRegistry:
-    """The board. Keys are (agent, profile id), agent "" for a profile every agent may be given. On top of it lies the evidence
-    of single agents: what one alone has met with a shared profile changes what that agent sees, and nothing else.
+    """Keys are (agent, profile id), with agent "" for a profile that every agent may be given. The evidence of a single agent
+    changes what that agent sees of a shared profile, and nothing else.
 
-    `listeners` hear of one change after the other, also when one of them causes the next: the board is ahead of what they have
-    heard, never behind. `generation` grows with every change.
+    `listeners` are notified of one change after the other, also when one of them causes the next. What they read is the newest
+    state, which may be ahead of the change that they are notified of. `generation` grows with every change.
 
-    `usage_listeners` hear of everything that is to be remembered of a profile's use. `usage_in_stores` returns what other
-    programs remember of it, when there is new material.
+    `usage_listeners` are notified of everything that is to be remembered of a profile's use. `usage_in_stores` returns what
+    other programs remember of it, when there is new material.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ProfileRegistry:
         self.usage_in_stores: Callable[[Material], Mapping[Key, Usage]] = lambda _: {}
         self.generation = 0
 
-    # -- what is true --------------------------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------------------------------
 
     def find(self, agent: str, profile_id: str) -> tuple[Key, Candidate] | None:
         """The profile as the agent would see it: its own before everybody's. When it was last used may be a few seconds old."""
@@ -96,7 +96,7 @@ class ProfileRegistry:
         return self._seen_by(agent, key, candidate)
 
     def holders(self, profile_id: str) -> list[Candidate]:
-        """Everything of that id, whoever it belongs to."""
+        """Every profile of that id, whichever agent it belongs to."""
         agents = {agent for agent, _ in self._by_provider}
         return [self._board[agent, profile_id] for agent in agents if (agent, profile_id) in self._board]
 
@@ -131,10 +131,10 @@ class ProfileRegistry:
             self._secrets = (material, found)
         return found
 
-    # -- what changes it -----------------------------------------------------------------------------------------------
+    # -- changing ------------------------------------------------------------------------------------------------------
 
     def replace_material(self, material: Material) -> frozenset[Key]:
-        """New material is in effect. Returns what changed, after telling the listeners."""
+        """Puts new material into effect. Returns what changed, after the listeners were notified."""
         before, self.material = self.material, material
         adopted = self.usage_in_stores(material)
         for key, usage in adopted.items():
@@ -144,19 +144,19 @@ class ProfileRegistry:
         for key in gone:
             self._drop(key)
         for key in (keys | adopted.keys()) - gone:
-            self._acquit(key, before.held.get(key))
+            self._forget_other_credential(key, before.held.get(key))
         self._reassess((keys | adopted.keys()) - gone, also=gone)
         if before.orders != material.orders:
             self.reordered()
         return keys
 
     def reordered(self) -> None:
-        """Who is tried first is another, and no profile has changed: listeners hear of no name."""
+        """The order of profiles has changed, and no profile has: listeners are notified without a name."""
         self.generation += 1
         notify(self.listeners, frozenset())
 
     def replace_usage(self, key: Key, usage: Usage) -> None:
-        """Something worth remembering happened to the profile."""
+        """Replaces what is remembered of the profile's use."""
         if not usage.rejected:
             self._trials.end_all(key[1])
         self._remember(key, usage)
@@ -179,7 +179,7 @@ class ProfileRegistry:
         self._changed()
 
     def apply(self, *, warn_within: float) -> None:
-        """The configuration is another."""
+        """Another configuration is in effect."""
         if warn_within != self._warn_within:
             self._warn_within = warn_within
             self._reassess(list(self._board))
@@ -198,8 +198,8 @@ class ProfileRegistry:
         return ended
 
     def tried(self, agent: str, key: Key) -> None:
-        """The agent is given the credential now. Where that was refused a while ago, the others wait for what comes of it, and
-        this agent for twice as long, so that none can take every turn."""
+        """The agent is given the credential now. Where that was refused a while ago, the others wait for the answer, and this
+        agent for twice as long, so that no agent can take every turn."""
         if not self._seen_by(agent, key, self._board[key]).standing.trial:
             return
         now = self._clock.now()
@@ -209,7 +209,7 @@ class ProfileRegistry:
         self.generation += 1
 
     def touch(self, key: Key) -> None:
-        """The profile was handed out. Changes nothing but the memory of when; stored with `flush_used`."""
+        """The profile was handed out now. Changes nothing else; stored by `flush_used`."""
         self._used_at[key] = self._clock.now()
 
     def flush_used(self) -> None:
@@ -220,7 +220,7 @@ class ProfileRegistry:
             self._remember(key, self.usage(key))
 
     def tick(self) -> float:
-        """Takes the passing of time into account. Returns when to come again, in seconds since the epoch."""
+        """Updates the profiles whose state changes with time. Returns when to call it again, in seconds since the epoch."""
         now = self._clock.now()
         if lapsed := self._evidence.lapse(now):
             self._trials.end(lapsed)
@@ -231,7 +231,7 @@ class ProfileRegistry:
         return min(self.deadlines.next(), self._evidence.next())
 
     def wall_moved(self, by: float) -> None:
-        """The wall clock jumped: all judgements are stale, also those whose time had not come. Cooldowns last as before."""
+        """The wall clock jumped by so many seconds: every profile is judged again. Cooldowns last as long as before."""
         now = self._clock.now()
         for key in list(self._usage):
             usage = self.usage(key)
@@ -245,7 +245,7 @@ class ProfileRegistry:
 
     # -- within --------------------------------------------------------------------------------------------------------
 
-    def _acquit(self, key: Key, before: HeldProfile | None) -> None:
+    def _forget_other_credential(self, key: Key, before: HeldProfile | None) -> None:
         """What was met with another credential is not held against this one (ADR 27). A login's tokens come and go, and its
         account stays: there only another account is another credential."""
         held, usage = self.material.held.get(key), self.usage(key)
@@ -277,7 +277,7 @@ class ProfileRegistry:
         self._changes.send()
 
     def _place(self, key: Key, held: HeldProfile, now: float) -> bool:
-        """Puts the profile on the board as it is now. Returns whether that differs from before."""
+        """Assesses the profile as it is now. Returns whether that differs from before."""
         usage = self.usage(key)
         standing = self._assess(key, held, usage, now)
         before = self._board.get(key)

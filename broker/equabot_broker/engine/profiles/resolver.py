@@ -64,7 +64,7 @@ class Resolver:
     def apply(
         self, *, catalog: Catalog, policies: Policies, configured_order: Mapping[str, tuple[str, ...]], places: Places
     ) -> None:
-        """The configuration is another. Orders and pins that were set while the broker ran stay."""
+        """Another configuration is in effect. Orders and pins that were set while the broker ran stay."""
         self.catalog, self._policies, self._configured = catalog, policies, configured_order
         self._plan_cache.apply(catalog=catalog, policies=policies)
         self.explanations.apply(catalog=catalog, policies=policies, places=places)
@@ -171,8 +171,8 @@ class Resolver:
 
     def _of_session(self, current: Plan, key: SessionKey, *, model: str, client: str) -> Candidate | None:
         """The session's own profile, where it has one that can serve now: the pinned one, then the one that served it first,
-        then the one that served it last. A profile that had to leave a session to another comes back when it can serve again:
-        else each cooldown would drive all sessions onto the profiles that had none, and leave them there.
+        then the one that served it last. A profile that another one replaced in a session serves that session again once it
+        can: else each cooldown would move all sessions to the profiles that had none, and leave them there.
 
         Raises NoUsableProfile, RefreshFailed for a strict pin that cannot serve.
         """
@@ -218,7 +218,7 @@ class Resolver:
             raise unusable(message, [candidate], {profile: why}, now=self._clock.now())
         return candidate
 
-    # -- what is told --------------------------------------------------------------------------------------------------
+    # -- what is shown -------------------------------------------------------------------------------------------------
 
     def statuses(
         self,

@@ -31,7 +31,7 @@ class Suitability:
         self._answers: OrderedDict[_Key, tuple[int, float]] = OrderedDict()
 
     def apply(self, catalog: Catalog) -> None:
-        """The configuration is another."""
+        """Another configuration is in effect."""
         self._catalog = catalog
 
     def unsuited(
@@ -77,7 +77,7 @@ class Suitability:
         return before > self._clock.now()
 
     def forget(self, profile_id: str) -> None:
-        """Nothing is known of the profile any more."""
+        """Forgets the answers about the profile."""
         for key in [key for key in self._answers if key[2] == profile_id]:
             del self._answers[key]
 

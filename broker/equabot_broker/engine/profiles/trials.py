@@ -1,4 +1,4 @@
-"""Trials: a credential that was refused a while ago is given to one request, and the others wait for the answer (ADR 27)."""
+"""Trials: a credential that was refused a while ago is given to one request, and the others wait for the answer (ADR 18)."""
 
 from collections.abc import Iterable
 from typing import Final

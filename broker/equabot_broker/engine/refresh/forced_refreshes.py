@@ -1,4 +1,4 @@
-"""How often a refresh may be forced, which spends a refresh token: no outcome that is reported brings the next one nearer."""
+"""How often a refresh may be forced. Each uses up a refresh token, so that no reported outcome brings the next one nearer."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -1,4 +1,4 @@
-"""Logins that stand in two places, a profile store and the file of the tool that made them: whenever one changes, so does the
+"""Logins that are in two places, a profile store and the file of the tool that made them: a change of one is copied to the
 other."""
 
 import asyncio
@@ -27,13 +27,13 @@ class LoginMirror:
         self._sooner = asyncio.Event()
 
     def apply(self, mirrors: Mapping[str, Callable[[], object]]) -> None:
-        """The configuration is another: each is made equal once."""
+        """Another configuration is in effect: each is made equal once."""
         self._mirrors = mirrors
         self._uneven = set(mirrors)
         self._sooner.set()
 
     async def run(self) -> None:
-        """Works forever."""
+        """Makes equal what has changed, forever."""
         while True:
             self._sooner.clear()
             failed = {profile_id for profile_id in list(self._uneven) if not await self._make_even(profile_id)}

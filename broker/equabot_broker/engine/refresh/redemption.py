@@ -2,8 +2,8 @@
 
     lock the store → read it → write the intent → ask the endpoint → write what came of it → unlock
 
-Any of these steps may be a process's last one. While it holds the lock nobody else refreshes; and whoever comes after it sees
-in the entry how far it came (`domain.relogin`).
+A process may die after any of these steps. While it holds the lock no other process refreshes. The next process sees in the
+entry how far the refresh came (`formats.refresh_marks`).
 """
 
 import asyncio
@@ -105,7 +105,7 @@ class _Login:
 
 
 class Redemption:
-    """Refreshes logins where they are kept. One at a time for each login: the caller's to see to."""
+    """Refreshes logins where they are kept. The caller makes sure that there is one at a time for each login."""
 
     def __init__(self, *, clock: Clock, stores: LoginStore, endpoint: TokenEndpoint, rules: DiscoveryRules) -> None:
         self._clock = clock
@@ -115,7 +115,7 @@ class Redemption:
         self._unwritten: dict[_Place, _Owed] = {}
 
     def apply(self, rules: DiscoveryRules) -> None:
-        """The configuration is another. What a refresh under way gives is written by the rules it began with."""
+        """Another configuration is in effect. What a refresh under way gives is written by the rules it began with."""
         self._rules = rules
 
     @property
@@ -127,13 +127,13 @@ class Redemption:
         """Whether something is still to be written of a refresh of this login."""
         return _Place.of(login) in self._unwritten
 
-    async def settle(self) -> None:
+    async def write_pending(self) -> None:
         """Writes what is still to be written, as far as that is possible now. Nothing is sent."""
         async with asyncio.TaskGroup() as group:
             for login in self.owed:
-                group.create_task(self._settle(login))
+                group.create_task(self._write(login))
 
-    async def _settle(self, login: Profile) -> None:
+    async def _write(self, login: Profile) -> None:
         with suppress(StoreFault):
             try:
                 async with self._stores.locked(login) as store:
@@ -184,7 +184,7 @@ class Redemption:
         owed = _Owed(seen, digest(login.entry), partial(without_intent, by=by), self._rules)
         self._unwritten[_Place.of(seen)] = owed  # for a write that fails half-way
         await store.replace(_with_entry(store.document, login.name, with_intent(login.entry, by=by, now=now)))
-        # For one who stops waiting.
+        # For a caller that stops waiting.
         self._unwritten[_Place.of(seen)] = owed._replace(change=partial(with_doubt, by=by, now=now))
         answer = await self._ask(request)
         meant = answer if isinstance(answer, RefreshFailure) else read_answer(answer, now=now)
@@ -215,15 +215,15 @@ class Redemption:
                 return partial(without_intent, by=by)
 
     async def _leave(self, store: LockedStore, owed: _Owed) -> None:
-        """Writes what came of it, whoever has written meanwhile; and keeps it until that is done."""
+        """Writes what came of it, also where another program has written since; keeps it until it is written."""
         place = _Place.of(owed.login)
         self._unwritten[place] = owed
         await store.edit(partial(self._changed, owed=owed))
         del self._unwritten[place]
 
     def _changed(self, document: AuthDocument, owed: _Owed) -> AuthDocument:
-        """The document with the login's entry changed, if it still has the refresh token with that digest: somebody may have
-        logged in anew."""
+        """The document with the login's entry changed, if it still has the refresh token with that digest: a
+        person may have logged in again."""
         name = entry_ids(document, owed.rules.catalog).get(owed.login.id)
         if name is None or digest(document.entries[name]) != owed.of:
             return document

@@ -1,8 +1,7 @@
-"""Keeping logins fresh, and what workloads' identities are exchanged for: ahead of their expiry, once for everybody, and for
-whoever has to wait.
+"""Refreshes logins, and exchanges workloads' identities again, before they expire: once for all agents.
 
-A login is FRESH until its time to be refreshed has come; then it is STALE, and served while it is refreshed behind; once it is
-EXPIRED, whoever asks for it waits. This is the one place that decides when a refresh is tried again.
+A login is FRESH until its refresh is due. Then it is STALE: it serves while it is refreshed in the background. Once it is
+EXPIRED, a caller that asks for it waits. This is the one place that decides when a refresh is tried again.
 """
 
 import asyncio
@@ -35,7 +34,7 @@ _log = logging.getLogger("equabot.refreshing")
 _PARALLEL: Final = 4
 _LONGEST: Final = 5.0
 """The loop looks this often (seconds) at the latest: the wall clock may have been set."""
-_LAST_WORDS: Final = 35.0
+_DRAIN_WITHIN: Final = 35.0
 _SEEN_WITHIN: Final = 0.3
 """Seconds in which a source that follows what it reads has seen a change."""
 _ARRIVES_WITHIN: Final = 5.0
@@ -68,24 +67,24 @@ class RefreshScheduler:
         self._identities = identities
         self._plans = RefreshPlans(clock=clock, chance=chance)
         self._forced_refreshes = ForcedRefreshes(clock)
-        self._flying: set[Key] = set()
-        self._doors: dict[tuple[str, str], asyncio.Lock] = {}
+        self._refreshing: set[Key] = set()
+        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
         self._slots = asyncio.Semaphore(_PARALLEL)
         self._sooner = asyncio.Event()
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._draining = False
 
     def apply(self, identities: Identities | None) -> None:
-        """The configuration is another. What is under way goes on."""
+        """Another configuration is in effect. What is under way goes on."""
         self._identities = identities
 
     async def run(self) -> None:
-        """Works forever."""
+        """Refreshes what is due, forever."""
         async with asyncio.TaskGroup() as group:
             while True:
                 for key in self._due():
-                    self._flying.add(key)
-                    group.create_task(self._fly(key), name=f"refresh {key[1]}")
+                    self._refreshing.add(key)
+                    group.create_task(self._refresh_due(key), name=f"refresh {key[1]}")
                 delay = self._delay()
                 self._sooner.clear()
                 await pause(self._clock, delay, sooner=self._sooner)
@@ -94,12 +93,12 @@ class RefreshScheduler:
         """Begins nothing more, and returns once what is under way has ended, and what came of it is written: a refresh that is
         cut off costs a login. Waits for as long as an endpoint may take to answer."""
         self._draining = True
-        end = self._clock.steady() + _LAST_WORDS
+        end = self._clock.steady() + _DRAIN_WITHIN
         while self._is_under_way() and (left := end - self._clock.steady()) > 0:
-            await pause(self._clock, left, sooner=self._news)
+            await pause(self._clock, left, sooner=self._changed)
         with suppress(TimeoutError):
             async with asyncio.timeout(max(end - self._clock.steady(), 0.0)):
-                await self._settle(end)
+                await self._write_pending(end)
         for login in self._owed():
             _log.error(
                 "what came of the last refresh of %s could not be written, and is lost with this process: should it be refused"
@@ -108,38 +107,38 @@ class RefreshScheduler:
                 how_to_log_in(login),
             )
 
-    async def _settle(self, end: float) -> None:
+    async def _write_pending(self, end: float) -> None:
         """Writes what came of earlier refreshes, and could not be written then."""
         for wait in delays(base=FIRST_RETRY, cap=_LONGEST, rng=self._chance):
-            await self._redemption.settle()
+            await self._redemption.write_pending()
             if not self._owed() or self._clock.steady() + wait > end:
                 return
             await self._clock.sleep(wait)
 
     def _owed(self) -> list[Profile]:
-        """The logins of which something is still to be written, but for those that somebody has deleted."""
+        """The logins of which something is still to be written, but for those that were deleted."""
         return [login for login in self._redemption.owed if (login.agent, login.id) in self._registry.material.held]
 
     def _is_under_way(self) -> bool:
         """Whether a refresh is under way. An exchange that is cut off costs nothing."""
         held = self._registry.material.held
-        return any(key not in held or not held[key].profile.workload for key in self._flying)
+        return any(key not in held or not held[key].profile.workload for key in self._refreshing)
 
-    # -- for those who found a login that cannot serve -----------------------------------------------------------------
+    # -- for a caller that found a login that cannot serve -------------------------------------------------------------
 
-    async def patiently(self, ask: Callable[[], T], *, within: float) -> T:
+    async def ask_until_refreshed(self, ask: Callable[[], T], *, within: float) -> T:
         """What `ask` returns once the login that it fails for is refreshed. Raises the last RefreshFailed after so many
         seconds, or as soon as nothing can come of waiting; and whatever else `ask` raises."""
         end = self._clock.steady() + within
         while True:
             left = end - self._clock.steady()
-            news = self._news
+            changed = self._changed
             try:
                 return ask()
             except RefreshFailed as behind:
                 if left <= (behind.retry_after or 0.0):
                     raise
-            await pause(self._clock, left, sooner=news)
+            await pause(self._clock, left, sooner=changed)
 
     def force(self, key: Key, version: int, *, for_all: bool = True) -> bool:
         """The provider refuses the login's access token of that version, which is refreshed now; with `for_all` it serves no
@@ -182,25 +181,25 @@ class RefreshScheduler:
                     self._forced_refreshes.ended(key)
                 self._plans.make(key, held)
                 self._sooner.set()
-        self._tell()
+        self._notify()
 
     def _is_over(self, profile: Profile) -> bool:
-        """Whether there is nothing more to do for it. Who is told that a login has ended may have its tokens in hand."""
+        """Whether the login needs no more refresh. The store may say that it has ended while new tokens wait to be written."""
         return not profile.renews or (bool(profile.reauth) and not self._redemption.owes(profile))
 
     def _due(self) -> list[Key]:
-        return [] if self._draining else self._plans.due(under_way=self._flying)
+        return [] if self._draining else self._plans.due(under_way=self._refreshing)
 
     def _delay(self) -> float:
-        wait = _LONGEST if self._draining else self._plans.wait(under_way=self._flying)
+        wait = _LONGEST if self._draining else self._plans.wait(under_way=self._refreshing)
         return min(max(wait, 0.001), _LONGEST)
 
     # -- one refresh ---------------------------------------------------------------------------------------------------
 
-    async def _fly(self, key: Key) -> None:
+    async def _refresh_due(self, key: Key) -> None:
         try:
             # One at a time in a store, which its lock allows anyway: those who wait for a lock each hold up a thread.
-            async with self._door(key), self._slots:
+            async with self._lock(key), self._slots:
                 plan, held = self._plans.get(key), self._registry.material.held.get(key)
                 if held is None or self._is_over(held.profile):
                     self._plans.drop(key)
@@ -211,14 +210,14 @@ class RefreshScheduler:
             if (failed := self._plans.get(key)) is not None:
                 failed.not_before = self._clock.steady() + next(failed.waits)
         finally:
-            self._flying.discard(key)
+            self._refreshing.discard(key)
             self._sooner.set()
-            self._tell()
+            self._notify()
 
-    def _door(self, key: Key) -> asyncio.Lock:
+    def _lock(self, key: Key) -> asyncio.Lock:
         held = self._registry.material.held.get(key)
         store = (held.profile.source, held.profile.unit) if held is not None else ("", "")
-        return self._doors.setdefault(store, asyncio.Lock())
+        return self._locks.setdefault(store, asyncio.Lock())
 
     async def _refresh(self, key: Key, held: HeldProfile, plan: RefreshPlan) -> None:
         began = self._clock.steady()
@@ -313,11 +312,11 @@ class RefreshScheduler:
             left = end - self._clock.steady()
             if left <= 0:
                 return False
-            await pause(self._clock, left, sooner=self._news)
+            await pause(self._clock, left, sooner=self._changed)
         return True
 
-    # -- news ----------------------------------------------------------------------------------------------------------
+    # -- waiting -------------------------------------------------------------------------------------------------------
 
-    def _tell(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -53,11 +53,11 @@ class UsageSync:
         self._sooner = asyncio.Event()
 
     def apply(self, catalog: Catalog) -> None:
-        """The configuration is another."""
+        """Another configuration is in effect."""
         self._catalog = catalog
 
     async def run(self) -> None:
-        """Works forever, on one store after the other: nobody waits for this."""
+        """Writes what is due, forever, one store after the other. No request waits for it."""
         while True:
             self._sooner.clear()
             now = self._clock.steady()
@@ -66,7 +66,7 @@ class UsageSync:
             wait = min(self._due.values(), default=now + _LONGEST) - self._clock.steady()
             await pause(self._clock, min(max(wait, 0.0), _LONGEST), sooner=self._sooner)
 
-    # -- what the broker learned ---------------------------------------------------------------------------------------
+    # -- what the broker has seen --------------------------------------------------------------------------------------
 
     def usage_changed(self, key: Key, usage: Usage) -> None:
         """A listener of the registry's usage: what a store should say is written soon."""
@@ -107,7 +107,7 @@ class UsageSync:
             self._plan(agent, self._clock.steady())
 
     def _changed(self, document: AuthDocument, batch: Mapping[Key, Usage]) -> AuthDocument:
-        """In another thread, under the store's lock. An entry that has gone meanwhile is left out."""
+        """In another thread, under the store's lock. An entry that has been removed is left out."""
         names = entry_ids(document, self._catalog)
         changed = {}
         for key, ours in batch.items():
@@ -135,7 +135,7 @@ class UsageSync:
             _log.warning("what is known of the use of profiles cannot be written for other programs: %s", fault)
         self._faults[agent] = fault
 
-    # -- what other programs learned -----------------------------------------------------------------------------------
+    # -- what other programs have seen ---------------------------------------------------------------------------------
 
     def adopted(self, material: Material) -> dict[Key, Usage]:
         """What the broker is to know from now on of profiles in stores that have just been read."""
@@ -157,6 +157,6 @@ class UsageSync:
 
 
 def _begun(ours: Usage, theirs: Usage) -> Usage:
-    """When a store is read for the first time: it is believed, unless a failure has not reached it before the broker ended."""
+    """When a store is read for the first time: its usage counts, unless the broker ended before a failure was written to it."""
     unwritten = ours.last_failure > max(theirs.last_failure, theirs.last_used)
     return replace(ours if unwritten else theirs, last_used=max(ours.last_used, theirs.last_used))

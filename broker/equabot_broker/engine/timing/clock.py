@@ -10,7 +10,7 @@ from equabot_broker.ports import Clock
 _STEADY: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _SLICE: Final = 15.0
-"""Seconds slept at a time: the event loop's timers stand still while the machine is suspended."""
+"""Seconds slept at a time: the event loop's timers do not count while the machine is suspended."""
 
 
 class SystemClock:

@@ -1,4 +1,4 @@
-"""When to come back to what. One instant a key, the last word counts, and what is over costs nothing."""
+"""When each key is due. One instant a key; a later call replaces it, and keys that are over use no memory."""
 
 import heapq
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Deadlines(Generic[K]):
         return len(self._heap)
 
     def plan(self, key: K, at: float) -> None:
-        """Come back to the key at this instant, and not at the one said before. NEVER forgets the key."""
+        """The key is due at this instant, and no longer at the one planned before. NEVER forgets the key."""
         if at == NEVER:
             self.forget(key)
             return
