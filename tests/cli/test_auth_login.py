@@ -134,9 +134,9 @@ def test_what_is_pasted_wrong_is_asked_for_again(ready: Host, vendor: Authorizat
     with login(ready, "anthropic") as person:
         address = vendor.authorize(urlsplit(shown_url(person)).query)
         code = parse_qs(urlsplit(address).query)["code"][0]
-        person.reads("(not shown): ").types(f"{code}#another").reads("it belongs to another login")
+        person.reads("(not shown): ").types(f"{code}#another").reads("the address belongs to another login")
         person.reads("(not shown): ").types("a b").reads("neither a code nor the address")
-        person.reads("(not shown): ").types(address.partition("?")[0]).reads("it belongs to another login")
+        person.reads("(not shown): ").types(address.partition("?")[0]).reads("the address belongs to another login")
         person.reads("(not shown): ").types(f"{code}x\x7f").reads("stored anthropic:default")
         assert code not in person.seen
 

@@ -201,8 +201,8 @@ def test_malformed_entries_are_warnings(host: Host) -> None:
     host.write_store({"version": 1, "profiles": {"anthropic:a": token(), "nocolon": token(), "x:y": 3},
                       "order": {"anthropic": ["openai:z"]}})  # fmt: skip
     done = host.run("doctor")
-    assert said(done, "warning", "nocolon\tis no profile id: rename it")
-    assert said(done, "warning", "x:y\tis no profile: an object with a type is one")
+    assert said(done, "warning", "nocolon\tis not a profile id: rename it")
+    assert said(done, "warning", "x:y\tis not a profile: a profile is an object with a type")
     assert said(done, "warning", "openai:z")
 
 

@@ -44,8 +44,8 @@ def test_what_they_say(annotations: dict[str, str], said: BundleNotes) -> None:
 @pytest.mark.parametrize(
     ("annotations", "fault"),
     [
-        ({"provider": "nobody"}, "annotation equabot.dev/provider names 'nobody', which is no known provider"),
-        ({"profile": "nobody:prod"}, "annotation equabot.dev/profile names 'nobody', which is no known provider"),
+        ({"provider": "nobody"}, "annotation equabot.dev/provider names 'nobody', which is not a known provider"),
+        ({"profile": "nobody:prod"}, "annotation equabot.dev/profile names 'nobody', which is not a known provider"),
         ({"profile": ":prod"}, "annotation equabot.dev/profile is ':prod': write a name, or provider:name"),
         ({"profile": "openai:"}, "write a name, or provider:name"),
         ({"profile": "a b"}, "write a name, or provider:name"),

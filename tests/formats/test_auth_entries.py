@@ -73,18 +73,18 @@ def test_mains_profiles_are_for_everybody_and_others_for_their_owner(owner: str,
     ("profile_id", "entry", "why"),
     [
         ("anthropic", {"type": "api_key", "provider": "anthropic", "key": API_KEY}, "rename it to provider:name"),
-        (":x", {"type": "api_key", "key": API_KEY}, "no profile id"),
-        ("anthropic:", {"type": "api_key", "key": API_KEY}, "no profile id"),
+        (":x", {"type": "api_key", "key": API_KEY}, "not a profile id"),
+        ("anthropic:", {"type": "api_key", "key": API_KEY}, "not a profile id"),
         ("anthropic:\x1b[2J", {"type": "api_key", "key": API_KEY}, "cannot be shown: rename it"),
         ("anthropic:" + "x" * 300, {"type": "api_key", "key": API_KEY}, "too long"),
         ("acme:x", {"type": "api_key", "key": API_KEY}, "unknown provider: add that to providers"),
         ("anthropic:x", {"type": "api_key", "provider": "acme", "key": API_KEY}, "unknown provider"),
-        ("anthropic:x", {"type": "passkey", "key": API_KEY}, "a type this program does not know"),
-        ("anthropic:x", {"type": "wif", "key": API_KEY}, "a type this program does not know"),
-        ("anthropic:x", {"type": ["api_key"], "key": API_KEY}, "a type this program does not know"),
-        ("anthropic:x", {"key": API_KEY}, "a type this program does not know"),
-        ("anthropic:x", API_KEY, "an object with a type is one"),
-        ("anthropic:x", None, "an object with a type is one"),
+        ("anthropic:x", {"type": "passkey", "key": API_KEY}, "a type that this program does not know"),
+        ("anthropic:x", {"type": "wif", "key": API_KEY}, "a type that this program does not know"),
+        ("anthropic:x", {"type": ["api_key"], "key": API_KEY}, "a type that this program does not know"),
+        ("anthropic:x", {"key": API_KEY}, "a type that this program does not know"),
+        ("anthropic:x", API_KEY, "a profile is an object with a type"),
+        ("anthropic:x", None, "a profile is an object with a type"),
     ],
 )
 def test_an_entry_that_is_no_profile_is_a_fault_and_no_obstacle(profile_id: str, entry: Any, why: str) -> None:
@@ -131,7 +131,7 @@ def test_names_of_providers_are_normalised_and_the_provider_field_decides() -> N
     assert [(p.id, p.provider, p.secret and p.secret.reveal()) for p in unit.profiles] == [
         ("zai:x", "zai", "k1"), ("openrouter:y", "openrouter", "k2"),
     ]  # fmt: skip
-    assert messages(unit) == ["/s.json zai:x is another entry for zai:x, which stands above it: rename or remove one"]
+    assert messages(unit) == ["/s.json zai:x is another entry for zai:x, which is above it: rename or remove one"]
 
 
 def test_profiles_are_found_again_in_the_store() -> None:
@@ -166,11 +166,11 @@ def test_orders_are_normalised_and_faults_of_them_said() -> None:
         "zai": ("zai:b", "zai:a", "zai:unknown"), "anthropic": ("anthropic:y",), "openrouter": ("openai:x",), "google": (),
     }  # fmt: skip
     assert messages(unit) == [
-        "/s.json order of anthropic: openai:x is no profile of anthropic: set the order again",
-        "/s.json order of anthropic: default has no colon, so it is no profile id: set the order again",
+        "/s.json order of anthropic: openai:x is not a profile of anthropic: set the order again",
+        "/s.json order of anthropic: default has no colon, so it is not a profile id: set the order again",
         "/s.json has an order of acme that no program can use: set it again",
         "/s.json has an order of openai that no program can use: set it again",
-        "/s.json order of openrouter: openai:x is no profile of openrouter: set the order again",
+        "/s.json order of openrouter: openai:x is not a profile of openrouter: set the order again",
     ]
 
 

@@ -130,11 +130,11 @@ def test_a_file_that_holds_no_login_says_so(tool: Tool, contents: object, why: s
         ("https://portal.qwen.ai/v1", ""),
         ("dashscope.aliyuncs.com/compatible-mode", "to https://dashscope.aliyuncs.com/compatible-mode/v1"),
         ("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "to https://dashscope-intl.aliyuncs.com/compatible-mode/v1"),
-        ("http://dashscope.aliyuncs.com", "no https address of Qwen"),
-        ("evil.example", "no https address of Qwen"),
-        ("https://portal.qwen.ai@evil.example/", "no https address of Qwen"),
-        ("https://evilaliyuncs.com", "no https address of Qwen"),
-        ("https://[", "no https address of Qwen"),
+        ("http://dashscope.aliyuncs.com", "not an https address of Qwen"),
+        ("evil.example", "not an https address of Qwen"),
+        ("https://portal.qwen.ai@evil.example/", "not an https address of Qwen"),
+        ("https://evilaliyuncs.com", "not an https address of Qwen"),
+        ("https://[", "not an https address of Qwen"),
     ],
 )
 def test_a_login_of_qwen_for_another_address_says_what_to_set(resource: str | None, said: str) -> None:

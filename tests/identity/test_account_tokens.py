@@ -84,7 +84,7 @@ def test_a_token_holds_from_its_beginning_to_its_end() -> None:
     said.check_times(NOW - 160)
     with pytest.raises(Unidentified, match="has expired"):
         said.check_times(NOW)
-    with pytest.raises(Unidentified, match="does not hold yet: set the clocks"):
+    with pytest.raises(Unidentified, match="is not valid yet: set the clocks"):
         said.check_times(NOW - 161)
 
 

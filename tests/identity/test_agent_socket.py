@@ -104,14 +104,14 @@ def test_every_agent_has_a_directory_of_its_own() -> None:
 @pytest.mark.parametrize("agent", ["admin", "gateway"])
 def test_names_of_the_brokers_own_directories_are_refused(agent: str) -> None:
     """An agent of that name would own the operator's, or the gateway's, directory."""
-    assert any(f"{agent!r} is no name for an agent" in fault for fault in plan(Path("/run/e"), [agent]).faults())
+    assert any(f"{agent!r} cannot be the name of an agent" in fault for fault in plan(Path("/run/e"), [agent]).faults())
 
 
 @pytest.mark.parametrize("agent", ["", ".", "..", "../admin", "a/b", "/etc", "-x", "a\0b", "a\nb", "Ünï", "a" * 64, "A", " "])
 def test_names_that_are_no_directory_names_are_refused(agent: str) -> None:
     """No name leads out of the run directory."""
     faults = plan(Path("/run/e"), [agent]).faults()
-    assert any("is no name for an agent" in fault for fault in faults)
+    assert any("cannot be the name of an agent" in fault for fault in faults)
 
 
 @pytest.mark.parametrize("agent", ["main", "a", "0", "code-review_2", "a" * 63])
@@ -139,7 +139,7 @@ def test_all_faults_are_told_at_once() -> None:
     faults = plan(
         Path("/run/" + "x" * 120), ["gateway", "no/name"], admin=Path("relative/s"), control=Path("/run/../etc/s")
     ).faults()
-    for what in ("'gateway' is no name", "'no/name' is no name", "relative/s", "/run/../etc/s", "limit is 107"):
+    for what in ("'gateway' cannot be the name", "'no/name' cannot be the name", "relative/s", "/run/../etc/s", "limit is 107"):
         assert any(what in fault for fault in faults), what
 
 
@@ -151,7 +151,7 @@ def test_all_faults_are_told_at_once() -> None:
         ({"agent_paths": {"coder": "/run/e/main/coder.sock"}}, "agent 'coder'"),
         ({"agent_paths": {"coder": "/run/e/main/coder/broker.sock"}}, "agent 'coder'"),
         ({"agent_paths": {"main": "/run/e/broker.sock"}}, "the admin socket"),
-        ({"admin": "/run/e/gateway/control.sock"}, "at one path"),
+        ({"admin": "/run/e/gateway/control.sock"}, "have the same path"),
     ],
 )
 def test_nobodys_socket_lies_where_an_agent_may_reach_it(others: dict[str, object], what: str) -> None:
@@ -166,7 +166,7 @@ def test_nobodys_socket_lies_where_an_agent_may_reach_it(others: dict[str, objec
 
 def test_a_plan_with_faults_is_not_begun(run_dir: Path) -> None:
     """Every fault is in the error, and no directory is made."""
-    with pytest.raises(CannotStart, match=r"(?s)'admin' is no name.*'a b' is no name"):
+    with pytest.raises(CannotStart, match=r"(?s)'admin' cannot be the name.*'a b' cannot be the name"):
         claim(run_dir, ["admin", "a b"])
     assert not run_dir.exists()
 
@@ -180,7 +180,7 @@ def test_modes_let_in_whom_they_should(run_dir: Path, listeners: list[socket.soc
     with umask(mask), claim(run_dir, ["main", "coder"]) as claimed:
         bind_all(claimed, listeners)
         listen(claimed.control, listeners)
-        claimed.settle()
+        claimed.set_modes()
         modes = {str(found.relative_to(run_dir)): mode(found) for found in run_dir.rglob("*")}
     assert modes == {
         "broker.lock": 0o600,
@@ -270,7 +270,7 @@ def test_a_volume_of_a_pod_will_do(place: Path, listeners: list[socket.socket], 
     try:
         with unprivileged(), claim(volume, ["main"]) as claimed:
             bind_all(claimed, listeners)
-            claimed.settle()
+            claimed.set_modes()
     finally:
         os.setegid(0)
 
@@ -295,7 +295,7 @@ def test_the_group_of_the_run_directory_gets_the_agents_sockets(
     run_dir.chmod(0o2770 if hands_down else 0o770)
     with claim(run_dir, ["main"]) as claimed:
         bind_all(claimed, listeners)
-        claimed.settle()
+        claimed.set_modes()
         agent = claimed.agents[0].path
         assert (agent.parent.stat().st_gid, agent.stat().st_gid) == (GROUP, GROUP)
         assert mode(agent.parent) == (0o2750 if hands_down else 0o750)
@@ -318,7 +318,7 @@ def test_a_group_we_may_not_give_is_no_obstacle(place: Path, listeners: list[soc
     os.chown(run_dir, NOBODY, GROUP)
     with unprivileged(), claim(run_dir, ["main"]) as claimed:
         bind_all(claimed, listeners)
-        claimed.settle()
+        claimed.set_modes()
         assert mode(claimed.agents[0].path) == 0o660
         assert claimed.agents[0].path.stat().st_gid != GROUP
 
@@ -333,7 +333,7 @@ def test_a_fresh_tmpfs_will_do(tmp_path: Path, listeners: list[socket.socket]) -
     try:
         with claim(mounted, ["main"]) as claimed:
             bind_all(claimed, listeners)
-            claimed.settle()
+            claimed.set_modes()
             assert mode(mounted) == 0o1777
     finally:
         subprocess.run(["umount", "--lazy", mounted], check=True)
@@ -353,7 +353,7 @@ def test_a_directory_that_is_not_writable_is_said_with_the_remedy(tmp_path: Path
         claim(in_the_way, ["main"])
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "main").write_text("kept")
-    with pytest.raises(CannotStart, match="in the way"):
+    with pytest.raises(CannotStart, match="is not a directory"):
         claim(tmp_path / "run", ["main"])
     assert (tmp_path / "run" / "main").read_text() == "kept"
 
@@ -383,7 +383,7 @@ for path in (claimed.agents[0].path, claimed.admin):
     servers.append(socket.socket(socket.AF_UNIX))
     servers[-1].bind(str(path))
     servers[-1].listen()
-claimed.settle()
+claimed.set_modes()
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -420,7 +420,7 @@ def test_a_socket_on_which_somebody_answers_is_refused(run_dir: Path, listeners:
             caller.setblocking(False)
             listeners.append(caller)
             caller.connect_ex(str(path))
-    with pytest.raises(SocketInUse, match=f"a living server answers on {path}"):
+    with pytest.raises(SocketInUse, match=f"a running server answers on {path}"):
         claim(run_dir, ["main"])
     assert path.is_socket()
     claim(run_dir, ["coder"]).release()
@@ -440,7 +440,7 @@ def test_what_is_no_socket_is_never_removed(run_dir: Path, listeners: list[socke
         path.symlink_to(target)
         if kind == "link":
             listen(target, listeners).close()
-    with pytest.raises(CannotStart, match=f"{path} is in the way: it is no socket"):
+    with pytest.raises(CannotStart, match=f"{path} is not a socket, so it was left unchanged"):
         claim(run_dir, ["main"])
     assert os.path.lexists(path)
     assert kind != "file" or path.read_text() == "kept"
@@ -465,7 +465,7 @@ def test_release_takes_our_sockets_away_and_nobody_elses(run_dir: Path, listener
     """A client that comes later finds no socket rather than a dead one; what replaced ours is not ours."""
     claimed = claim(run_dir, ["main", "coder"])
     bind_all(claimed, listeners)
-    claimed.settle()
+    claimed.set_modes()
     main, coder = (one.path for one in claimed.agents)
     coder.unlink()
     listen(coder, listeners)
@@ -486,7 +486,7 @@ def test_release_without_sockets_removes_nothing(run_dir: Path, listeners: list[
 def test_a_socket_that_was_not_bound_is_said(run_dir: Path) -> None:
     """`settle` before the servers are bound is a defect that must show."""
     with claim(run_dir, ["main"]) as claimed, pytest.raises(CannotStart, match=r"main/broker.sock .*No such file"):
-        claimed.settle()
+        claimed.set_modes()
 
 
 def test_of_many_brokers_that_start_at_once_one_wins(run_dir: Path) -> None:

@@ -63,7 +63,7 @@ async def test_a_certificate_ends_on_an_open_connection_too(certificates: Client
     clock.advance(599)
     assert (await certificates.identify(one)).until == 5600.0
     clock.advance(1)
-    with pytest.raises(Unidentified, match="has ended: open another with the renewed one"):
+    with pytest.raises(Unidentified, match="has expired: open another connection with the renewed one"):
         await certificates.identify(one)
 
 

@@ -74,12 +74,12 @@ def test_an_authority_alone_may_change(tmp_path: Path) -> None:
     ("pair", "ca", "words"),
     [
         (Pair(ONE.certificate, OTHER.key), AUTHORITY.pem, "tls.key is not the key of"),
-        (Pair(b"", ONE.key), AUTHORITY.pem, "tls.crt holds no certificate"),
-        (Pair(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", ONE.key), AUTHORITY.pem, "tls.crt holds no"),
-        (Pair(ONE.certificate, b"canary"), AUTHORITY.pem, "tls.key holds no private key"),
-        (Pair(ONE.certificate, ONE.certificate), AUTHORITY.pem, "tls.key holds no private key"),
-        (ONE, b"canary", "ca.crt holds no certificate"),
-        (Pair(b"\xff\xfe", b"\xff"), b"", "tls.crt holds no certificate.*tls.key holds no private key.*ca.crt holds no"),
+        (Pair(b"", ONE.key), AUTHORITY.pem, "tls.crt has no certificate"),
+        (Pair(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", ONE.key), AUTHORITY.pem, "tls.crt has no"),
+        (Pair(ONE.certificate, b"canary"), AUTHORITY.pem, "tls.key has no private key"),
+        (Pair(ONE.certificate, ONE.certificate), AUTHORITY.pem, "tls.key has no private key"),
+        (ONE, b"canary", "ca.crt has no certificate"),
+        (Pair(b"\xff\xfe", b"\xff"), b"", "tls.crt has no certificate.*tls.key has no private key.*ca.crt has no"),
     ],
 )
 def test_files_of_no_use_are_said_and_the_pair_of_before_stays(
@@ -134,7 +134,7 @@ def test_a_key_behind_a_password_is_of_no_use(tmp_path: Path) -> None:
 def test_files_that_are_not_there_are_all_named(tmp_path: Path) -> None:
     """Each with what to do; and one that goes later changes nothing."""
     files = served(tmp_path)
-    with pytest.raises(CertificateFault, match=r"tls\.crt is not there.*tls\.key is not there.*ca\.crt is not there"):
+    with pytest.raises(CertificateFault, match=r"tls\.crt does not exist.*tls\.key does not exist.*ca\.crt does not exist"):
         files.read()
     at = written(tmp_path)
     files = served(at)
@@ -143,7 +143,7 @@ def test_files_that_are_not_there_are_all_named(tmp_path: Path) -> None:
     assert files.renewed() is None
 
 
-@pytest.mark.parametrize(("days", "words"), [(-1, "has ended: no caller will accept it"), (0.5, "ends within a day"), (30, "")])
+@pytest.mark.parametrize(("days", "words"), [(-1, "has expired: callers refuse it"), (0.5, "expires within a day"), (30, "")])
 def test_an_end_that_is_near_is_said(tmp_path: Path, days: float, words: str, caplog: pytest.LogCaptureFixture) -> None:
     """It is served all the same: the sockets' agents need the broker whatever becomes of the others."""
     pair = AUTHORITY.server("localhost", ends=datetime.now(UTC) + timedelta(days=days))

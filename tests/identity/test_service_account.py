@@ -152,8 +152,8 @@ async def test_a_good_token_of_nobody_is_denied(accounts: ServiceAccounts, check
 async def test_nobody_is_asked_about_what_is_no_token_of_ours(accounts: ServiceAccounts, check: ScriptedCheck) -> None:
     """None at all, garbage, one for another audience: strangers do not make the broker work."""
     for one, words in (
-        (CallerProof(), "shows no token"),
-        (CallerProof(certificate="PEM"), "shows no token"),
+        (CallerProof(), "has no token"),
+        (CallerProof(certificate="PEM"), "has no token"),
         (CallerProof(token=SecretValue("garbage")), "not a JSON Web Token"),
         (shown(audience="https://kubernetes.default.svc"), "not for audience 'equabot'"),
     ):

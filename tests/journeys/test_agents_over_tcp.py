@@ -264,7 +264,7 @@ def test_what_keeps_it_from_listening_is_said_at_once(make_pod: Callable[[], Pod
     (pod.broker.home / "tls.ca").unlink()
     said = pod.broker.run("serve")
     assert said.returncode == 1
-    assert "tls.ca is not there: mount it" in said.stderr
+    assert "tls.ca does not exist: mount it" in said.stderr
     (pod.broker.home / "tls.ca").write_bytes(AUTHORITY.pem)
     said = pod.broker.run("serve")
     assert f"{pod.broker.home}/tls.key is not the key of {pod.broker.home}/tls.crt" in said.stderr

@@ -264,10 +264,8 @@ def test_several_brokers_at_once_on_one_run_directory_are_one(make_broker: MakeB
         for one in started:
             if one is not first:
                 assert one.stderr is not None
-                told = (
-                    f"another broker (pid {first.pid}) runs on {running.run_dir}: stop it, or give this one another --run-dir"
-                )
-                assert (one.returncode, one.stderr.read()) == (1, f"equabot: {told}\n")
+                message = f"another broker (pid {first.pid}) runs on {running.run_dir}: stop it, or start this one with"
+                assert (one.returncode, one.stderr.read()) == (1, f"equabot: {message} another --run-dir\n")
         running.wait_for(running.socket().exists)
         with running.connect() as broker, broker.credential("anthropic") as credential:
             lease = credential.lease()

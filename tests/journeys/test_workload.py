@@ -158,7 +158,7 @@ def test_neither_token_comes_out_where_it_is_not_handed_out(make_broker: MakeBro
         with broker.connect() as client, pytest.raises(errors.EquabotError) as raised:
             client.acquire(POD)
         shown[f"told {number}"] = f"{raised.value!r} {raised.value.message} {dict(raised.value.metadata)}"
-    broker.wait_for(lambda: "holds no JWT" in str(described(broker)["reason"]))
+    broker.wait_for(lambda: "has no JWT" in str(described(broker)["reason"]))
     shown |= shown_by(broker, "token")
     assert canaries.leaks(shown) == {}
     assert "a token" in canaries.seen_in(vendors.given[0])

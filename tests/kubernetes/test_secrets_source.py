@@ -128,7 +128,7 @@ USELESS: dict[str, tuple[dict[str, str | bytes], dict[str, str]]] = {
     "is longer than 64 KiB": ({"ANTHROPIC_API_KEY": "x" * 900_000}, {}),
     "annotation equabot.dev/expires-at is 'tomorrow'": ({"ANTHROPIC_API_KEY": KEY}, {"equabot.dev/expires-at": "tomorrow"}),
     "is named for anthropic, but is declared to be groq's": ({"ANTHROPIC_API_KEY": KEY}, {"equabot.dev/provider": "groq"}),
-    "names 'nobody', which is no known provider": ({"k": KEY}, {"equabot.dev/provider": "nobody"}),
+    "names 'nobody', which is not a known provider": ({"k": KEY}, {"equabot.dev/provider": "nobody"}),
     "auth-profiles.json is not usable": ({"auth-profiles.json": "{"}, {}),
     "holds no credential": ({"username": "me", "password": "x"}, {}),
 }

@@ -67,7 +67,7 @@ def test_a_token_for_another_audience_or_account_is_none(
     """The broker says where to look, and takes up the right one without a restart."""
     project(broker.home, cluster.token(namespace, "coder", audiences=["https://another.example"], seconds=600))
     broker.start(service="liveness")
-    trust = "see that the vendor trusts the identity token's issuer, subject and audience"
+    trust = "check that the vendor trusts the identity token's issuer, subject and audience"
     with broker.connect() as client, pytest.raises(errors.RefreshFailed, match=trust):
         client.acquire("anthropic")
     project(broker.home, cluster.token(namespace, "coder", audiences=[AUDIENCE], seconds=600))

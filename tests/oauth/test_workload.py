@@ -57,16 +57,16 @@ def test_an_end_that_makes_no_sense_is_no_end(exp: object) -> None:
     [
         (b"", "is empty"),
         (b" \n", "is empty"),
-        (b"sk-ant-api03-canary", "holds no JWT"),
-        (b"canary.canary.canary", "holds no JWT"),
-        (f"{part({'alg': 'none'})}.{part([1])}.x".encode(), "holds no JWT"),
-        (f"{part({})}.{part({'sub': 'canary'})}.x".encode(), "holds no JWT"),
-        (f"{part({'alg': 'none'})}.{part({'sub': 'canary'})}.".encode(), "holds no JWT"),
-        (jwt().encode() + b"\nX-Header: canary", "holds no JWT"),
-        (jwt().encode() + b".canary", "holds no JWT"),
-        (b"-----BEGIN RSA PRIVATE KEY-----\ncanary", "holds no JWT"),
-        (b"\xff\xfe" + jwt().encode("utf-16-le"), "holds no JWT"),
-        (b"W1tb" * 1900 + b"." + b"W1tb" * 1900 + b".x", "holds no JWT"),
+        (b"sk-ant-api03-canary", "has no JWT"),
+        (b"canary.canary.canary", "has no JWT"),
+        (f"{part({'alg': 'none'})}.{part([1])}.x".encode(), "has no JWT"),
+        (f"{part({})}.{part({'sub': 'canary'})}.x".encode(), "has no JWT"),
+        (f"{part({'alg': 'none'})}.{part({'sub': 'canary'})}.".encode(), "has no JWT"),
+        (jwt().encode() + b"\nX-Header: canary", "has no JWT"),
+        (jwt().encode() + b".canary", "has no JWT"),
+        (b"-----BEGIN RSA PRIVATE KEY-----\ncanary", "has no JWT"),
+        (b"\xff\xfe" + jwt().encode("utf-16-le"), "has no JWT"),
+        (b"W1tb" * 1900 + b"." + b"W1tb" * 1900 + b".x", "has no JWT"),
         (b"a" * (SIZE_MAX + 1), "is larger than 16 KiB"),
     ],
 )
@@ -130,7 +130,7 @@ def test_a_refusal_says_where_to_look() -> None:
     """In our own words: an endpoint may echo what it was sent."""
     failed = read_exchange(REFUSED, IDENTITY, token_file=FILE, now=NOW)
     assert isinstance(failed, RefreshFailure)
-    advice = "see that the vendor trusts the identity token's issuer, subject and audience"
+    advice = "check that the vendor trusts the identity token's issuer, subject and audience"
     assert failed.reason == f"the token endpoint answered 401 invalid_grant: {advice}"
 
 
@@ -139,7 +139,7 @@ def test_an_identity_that_has_ended_is_told(answer: TokenAnswer) -> None:
     """It was sent all the same: this machine's clock may be the one that is wrong."""
     failed = read_exchange(answer, Identity(IDENTITY.token, NOW - 3700), token_file=FILE, now=NOW)
     assert isinstance(failed, RefreshFailure)
-    assert failed.reason.endswith(f"; the identity token in {FILE} expired 1h1m ago: whoever writes that file does so no more")
+    assert failed.reason.endswith(f"; the identity token in {FILE} expired 1h1m ago: check the program that writes that file")
 
 
 def test_how_long_to_wait_is_the_endpoints_to_say() -> None:

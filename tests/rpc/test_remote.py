@@ -387,7 +387,8 @@ async def test_a_stream_ends_with_its_certificate(serve: Serve, tmp_path: Path) 
 
         failed = await in_time(engine, refused(ended()))
         assert (failed.code, failed.details) == (
-            "UNAUTHENTICATED", "the certificate of this connection has ended: open another with the renewed one"
+            "UNAUTHENTICATED",
+            "the client certificate of this connection has expired: open another connection with the renewed one",
         )  # fmt: skip
 
 

@@ -137,7 +137,7 @@ async def test_a_reread_tells_again_and_asks_nobody(vendors: IdentityExchange, t
         source.reread()
         last = await events.event()
     assert isinstance(last, UnitsListed)
-    assert "holds no JWT" in last.units[0].faults[0].message
+    assert "has no JWT" in last.units[0].faults[0].message
     assert vendors.asked == []
 
 
@@ -170,9 +170,9 @@ async def test_the_last_token_is_kept(vendors: IdentityExchange, token_file: Tok
     ("content", "why"),
     [
         (None, "there is no identity token in {}: mount a projected service-account token there, or name its file"),
-        ("", "{} is empty: see what should write the token there"),
-        ("sk-ant-canary", "{} holds no JWT: name the file of a projected service-account token"),
-        ("x" * (SIZE_MAX + 1), "{} is larger than 16 KiB, so it is no identity token: name the file of a projected "),
+        ("", "{} is empty: check the program that writes the token there"),
+        ("sk-ant-canary", "{} has no JWT: name the file of a projected service-account token"),
+        ("x" * (SIZE_MAX + 1), "{} is larger than 16 KiB, so it is not an identity token: name the file of a projected "),
         (Path, "{} is a directory, not a file: remove it or name another path"),
         (os.mkfifo, "{} is not a regular file: put a plain file in its place"),
     ],
@@ -218,7 +218,7 @@ async def test_an_identity_that_is_not_trusted_is_refused(
     """In words of our own; one that has ended is called so."""
     token_file.put(Issuer().token(**token))
     failed = await failure(workloads(vendors, token_file.path, vendor), f"{vendor}:pod")
-    assert failed.reason.startswith("the token endpoint answered 400 invalid_grant: see that the vendor trusts")
+    assert failed.reason.startswith("the token endpoint answered 400 invalid_grant: check that the vendor trusts")
     assert ("expired 1m" in failed.reason) is ("life" in token)
     assert len(vendors.asked) == 1
 

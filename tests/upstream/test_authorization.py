@@ -60,7 +60,7 @@ async def test_a_device_that_nobody_confirms_ends(vendor: AuthorizationServer, p
     vendor.pending = 10**6
     patience, endpoint, mine = Patience(), HttpTokenEndpoint(), attempt()
     device = replace(await begin_device(endpoint, provider, mine), interval=10.0, lives=35.0)
-    with pytest.raises(AuthorizationRefusal, match="nobody logged in in time"):
+    with pytest.raises(AuthorizationRefusal, match="the login was not completed in time"):
         await await_device(endpoint, provider, mine, device, now=patience.now, sleep=patience.sleep)
     assert sum(patience.waited) == 40.0
 

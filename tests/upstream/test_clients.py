@@ -35,7 +35,7 @@ BROKEN = {
     "an empty file": ({"SSL_CERT_FILE": "{tmp}/empty.pem"}, "which holds no certificate in PEM form"),
     "no certificate": ({"SSL_CERT_FILE": "{tmp}/text.pem"}, "which holds no certificate in PEM form"),
     "a directory": ({"SSL_CERT_FILE": "{tmp}"}, "is a directory, not a file"),
-    "a file as directory": ({"SSL_CERT_DIR": "{tmp}/text.pem"}, "which is no directory that can be read"),
+    "a file as directory": ({"SSL_CERT_DIR": "{tmp}/text.pem"}, "which is not a readable directory"),
 }
 
 

@@ -132,7 +132,7 @@ class Servers:
             cutting=None if self._control is None else self._control.cutting,
             secrets=None if self._control is None else self._control.secrets,
         )
-        self._claimed.settle()
+        self._claimed.set_modes()
         for server in servers:
             await server.start()
         self._stack.push_async_callback(health.stop, None)

@@ -1,1 +1,1 @@
-"""Files that others write: read with suspicion, in one way, by every room that reads one."""
+"""Reads files that other users can write, by one set of rules for all rooms."""

@@ -1,9 +1,9 @@
 """A directory whose links cannot lead out of it.
 
-A user who may write into a mounted directory may put a link there, and what it leads to would be handed out as a credential.
-So each step is taken by descriptor, and the system never follows a link: a link is read, and its steps are taken in the same
-way. `..` goes back to the descriptor before, and from the uppermost one nowhere. No rename during the walk can change that.
-(`openat2` with RESOLVE_BENEATH does the same, and Python has no call for it.) A hard link is a file like any other.
+A user who can write into a mounted directory could put a link there, and its target would be handed out as a credential. So
+each step is opened by descriptor, and the system never follows a link: the module reads the link and takes its steps in the
+same way. `..` returns to the previous descriptor, and stays in the uppermost one. No rename during the walk can change that.
+(`openat2` with RESOLVE_BENEATH does the same, but Python has no call for it.) A hard link is treated like any other file.
 """
 
 import errno
@@ -19,25 +19,25 @@ from equabot_broker.files.reading import StandingFault, read_some
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _LINKED_MAX: Final = 256
-"""Links of one walk and steps in them: each step into a directory holds a descriptor until the walk ends."""
+"""The maximum numbers of links and of steps in a walk: each step into a directory holds a descriptor until the walk ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """An open directory. `steps` are the descriptors that lead to it, from that of `root`, which no link may leave."""
+    """An open directory. `steps` are the descriptors from `root` to it; no link may leave `root`."""
 
     root: Path
     steps: tuple[int, ...]
 
     @property
     def descriptor(self) -> int:
-        """Its own."""
+        """The descriptor of the directory itself."""
         return self.steps[-1]
 
 
 @contextmanager
 def open_root(path: Path) -> Iterator[Folder]:
-    """The directory that links have to stay in; the path itself is the operator's, and may lead through any. Raises OSError."""
+    """Opens the root directory. The path itself is the operator's, and may have any links. Raises OSError."""
     descriptor = os.open(path, _DIRECTORY)
     try:
         yield Folder(path, (descriptor,))
@@ -47,7 +47,7 @@ def open_root(path: Path) -> Iterator[Folder]:
 
 @contextmanager
 def open_within(folder: Folder, name: str, *, shown: Path) -> Iterator[Folder]:
-    """A directory in an open one. Raises OSError, and StandingFault for a link that leads out of the root."""
+    """Opens a directory in an open one. Raises OSError, and StandingFault for a link that leaves the root."""
     with ExitStack() as opened:
         steps, last = _walk(folder, name, shown=shown, opened=opened)
         if last:
@@ -56,9 +56,9 @@ def open_within(folder: Folder, name: str, *, shown: Path) -> Iterator[Folder]:
 
 
 def read_within(folder: Folder, name: str, *, shown: Path, limit: int) -> bytes | None:
-    """A file's first bytes, as `read_some` reads them; None for a directory.
+    """The first bytes of a file, as in `read_some`; None for a directory.
 
-    Raises FileNotFoundError, OSError, and Unreadable, which a link that leads out of the root is as well.
+    Raises FileNotFoundError, OSError, and Unreadable, also for a link that leaves the root.
     """
     with ExitStack() as opened:
         steps, last = _walk(folder, name, shown=shown, opened=opened)
@@ -66,7 +66,7 @@ def read_within(folder: Folder, name: str, *, shown: Path, limit: int) -> bytes 
 
 
 def _walk(folder: Folder, name: str, *, shown: Path, opened: ExitStack) -> tuple[tuple[int, ...], str]:
-    """The descriptors that lead to what the name means, and its last step where that is no directory."""
+    """The descriptors on the way to the name's target, and its last step if that is not a directory."""
     steps, rest, linked = list(folder.steps), [name], 0
     while rest:
         step = rest.pop()

@@ -1,11 +1,11 @@
-"""The lines of a `.env`, read as OpenClaw's parser (motdotla's dotenv) reads them: a line that is no assignment costs no other.
+"""Parses a `.env` as OpenClaw's parser does (motdotla's dotenv). A line that is not an assignment does not affect the others.
 
-Where parsers differ, these rules hold. Quotes are `'`, `"` and a backtick, and what they enclose may have several lines. In
-double quotes `\\n` and `\\r` are line ends; no other escape has a meaning. A `#` outside of quotes begins a comment.
-`NAME: value` is an assignment. An opening quote without its partner is a part of the value. Nothing is interpolated. Bytes
-that are not UTF-8 are kept as surrogates, so that they spoil only the name or the value that they are in.
+Where parsers differ, these rules hold. Quotes are `'`, `"` and a backtick, and a quoted value may have several lines. In
+double quotes `\\n` and `\\r` are line ends; no other escape has a meaning. A `#` outside of quotes begins a comment. `NAME:
+value` is an assignment. An opening quote without its partner is a part of the value. Nothing is interpolated. Bytes that are
+not UTF-8 are kept as surrogates, so that they spoil only their own name or value.
 
-One thing differs on purpose: a name and its value are on one line, as in every other parser.
+One difference is on purpose: a name and its value are on one line, as in all other parsers.
 """
 
 import codecs
@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from equabot_broker.files.reading import StandingFault, size
 
 SIZE_MAX: Final = 128 << 10
-"""Bytes a `.env` may have."""
+"""The maximum number of bytes of a `.env`."""
 _NOTHING_ELSE: Final = "keep nothing but assignments in it"
 
 _SPACE: Final = r"(?:[^\S\r\n]|\ufeff)"
@@ -27,12 +27,12 @@ _QUOTED: Final = re.compile(r"""('(?:\\'|[^'])*'|"(?:\\"|[^"])*"|`(?:\\`|[^`])*`
 _NEWLINE: Final = re.compile(r"\r\n|\r|\n")
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0e-\x1f]")
 _WHITE: Final = "".join(character for character in map(chr, range(0x10000)) if character.isspace()) + "\ufeff"
-# A shell's `export NAME` and a bare NAME assign nothing, and are no mistake.
+# In a shell, `export NAME` and NAME alone assign nothing. They are not a mistake.
 _NAMES: Final = re.compile(r"(?:export\s+)?[A-Z_][A-Z0-9_]*(?:\s+[A-Z_][A-Z0-9_]*)*", re.ASCII)
 
 
 class Encoding(NamedTuple):
-    """How the text of a file is written: its byte order mark, and the codec of what follows."""
+    """The encoding of a file: its byte order mark, and the codec of the rest."""
 
     mark: bytes
     codec: str
@@ -49,8 +49,9 @@ _SAVE: Final = "save it as UTF-8"
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A line of a `.env`, or the lines of one assignment. `number` is that of its first line, `written` all of it with its line
-    end. `name` is empty where it assigns nothing; `sound` is false where it is neither that, nor blank, nor a comment."""
+    """A line of a `.env`, or the lines of one assignment. `number` is the number of its first line, and `written` its text
+    with the line end. `name` is empty unless it is an assignment. `sound` is false if it is neither an assignment, nor blank,
+    nor a comment."""
 
     number: int
     written: str = field(repr=False)
@@ -61,7 +62,7 @@ class Statement:
 
 
 def encoding(raw: bytes, *, shown: object) -> Encoding:
-    """How the file is written: UTF-8, or what its mark says. Raises StandingFault for other encodings of 16 and 32 bits."""
+    """The encoding of the file: UTF-8, or the one of its mark. Raises StandingFault for other encodings of 16 and 32 bits."""
     if raw.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         raise StandingFault(shown, "is UTF-32 text", _SAVE)
     for known in _MARKED:
@@ -74,8 +75,8 @@ def encoding(raw: bytes, *, shown: object) -> Encoding:
 
 
 def statements(raw: bytes, *, shown: object) -> list[Statement]:
-    """All that it says; their `written`, joined, is the text. Raises StandingFault for what is too large, binary, or in an
-    unknown encoding; nothing of the text is in it."""
+    """All lines; their `written` joined is the text. Raises StandingFault for a text that is too large, binary, or in an
+    unknown encoding, without any part of it."""
     if len(raw) > SIZE_MAX:
         raise StandingFault(shown, f"is larger than {size(SIZE_MAX)}", _NOTHING_ELSE)
     mark, codec = encoding(raw, shown=shown)
@@ -86,7 +87,7 @@ def statements(raw: bytes, *, shown: object) -> list[Statement]:
 
 
 def encoded(text: str, how: Encoding) -> bytes:
-    """The file of a text that `statements` gave."""
+    """The bytes of a file for the text of `statements`."""
     mark, codec = how
     return mark + text.encode(codec, "surrogateescape" if codec == _UTF8.codec else "strict")
 

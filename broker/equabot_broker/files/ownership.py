@@ -28,8 +28,8 @@ _PROC_MAX: Final = 16 << 10
 
 @dataclass(frozen=True, slots=True)
 class OwnershipDoubt:
-    """Why a path cannot be relied on. `message` and `remedy` are phrases: "PATH MESSAGE: REMEDY". `mode` would
-    remove the doubt, where this process may set it. `changeable`: others can change it, and not only read it."""
+    """The reason not to trust a path. `message` and `remedy` are phrases for "PATH MESSAGE: REMEDY". `mode` would remove the
+    doubt, if this process may set it. `changeable`: other users can change it, not only read it."""
 
     path: Path
     message: str
@@ -42,9 +42,9 @@ class OwnershipDoubt:
 
 
 def file_doubt(path: Path, *, secret: bool, anyones: bool = False, strict: bool = False) -> OwnershipDoubt | None:
-    """What is wrong with the file: another user can change it or, where it is `secret`, read it. `anyones`: its owner may be
-    anyone. `strict`: a file of this user gives its group no right. None: nothing, or no such file: what is no regular file is
-    refused where it is read."""
+    """The doubt about a file: another user can change it or, if it is `secret`, read it. `anyones`: any user may own it.
+    `strict`: a file of this user gives no right to its group. None if there is no doubt or no such file; files that are not
+    regular are refused by the reader."""
     found = _found(path)
     if found is None or not stat.S_ISREG(found.st_mode):
         return None
@@ -54,8 +54,7 @@ def file_doubt(path: Path, *, secret: bool, anyones: bool = False, strict: bool 
 
 
 def directory_doubt(path: Path, *, anyones: bool = False) -> OwnershipDoubt | None:
-    """What is wrong with the directory: another user can put something else in the place of what is in it. None: nothing, or no
-    such directory."""
+    """The doubt about a directory: another user can replace what is in it. None if there is no doubt or no such directory."""
     found = _found(path)
     if found is None:
         return None
@@ -67,12 +66,12 @@ def directory_doubt(path: Path, *, anyones: bool = False) -> OwnershipDoubt | No
 
 
 def way_doubt(path: Path) -> OwnershipDoubt | None:
-    """What is wrong with the directory, or with one above it on its way from the root, links included; the uppermost first."""
+    """The doubts about a directory and each one above it, from the root, with those of links; the uppermost first."""
     foreign = _unmapped()
     for step in _steps(path):
         found = _found(step)
         if found is not None and found.st_uid in foreign and step != path:
-            continue  # the machine's own, as it looks from inside a user namespace
+            continue  # the owner of the machine, as a user namespace shows it
         doubt = directory_doubt(step)
         if doubt is not None:
             return doubt
@@ -85,12 +84,12 @@ def way_doubt(path: Path) -> OwnershipDoubt | None:
 
 
 def in_container() -> bool:
-    """Whether this process is in a container: the usual marks, and what runtimes and kubelets mount into each."""
+    """Whether this process is in a container: it checks the usual marks and the usual mounts of runtimes and kubelets."""
     return any(os.path.lexists(mark) for mark in _MARKS) or any(os.path.ismount(file) for file in _MOUNTED)
 
 
 def owner_of(path: Path) -> int | None:
-    """The id of the user whose file it is; None where that cannot be seen."""
+    """The user id of the file's owner; None if it cannot be read."""
     try:
         return path.stat().st_uid
     except OSError:
@@ -98,13 +97,13 @@ def owner_of(path: Path) -> int | None:
 
 
 def _is_volume(path: Path, found: os.stat_result) -> bool:
-    """Root mounted it into this container, as a kubelet does with an emptyDir on disk (mode 2777). Its modes keep no one apart:
-    who else may write there is decided by which containers it is mounted into."""
+    """Whether root mounted it into this container, as a kubelet does for an emptyDir on disk (mode 2777). Its mode separates
+    no users: the pod decides which containers mount it."""
     return found.st_uid == _ROOT and os.path.ismount(path) and in_container()
 
 
 def _steps(path: Path) -> Iterator[Path]:
-    """Every directory that the path leads through, as it is written and as it is meant, from the root down."""
+    """All directories on the path, with links and resolved, from the root down."""
     written, real = path.absolute(), Path(os.path.realpath(path))
     steps = (*written.parents, written, *real.parents, real)
     yield from sorted(dict.fromkeys(steps), key=lambda step: len(step.parts))
@@ -122,7 +121,7 @@ def _trusted() -> frozenset[int]:
 
 
 def _unmapped() -> frozenset[int]:
-    """The user id that a user namespace shows for everyone outside of it. Empty where there is no such namespace."""
+    """The user id that a user namespace shows for all users outside. Empty outside of a user namespace."""
     try:
         mapped = b" ".join(read_whole("/proc/self/uid_map", limit=_PROC_MAX).split())
         overflow = int(read_whole("/proc/sys/kernel/overflowuid", limit=_PROC_MAX))
@@ -136,7 +135,7 @@ def _owned_by_other(path: Path, found: os.stat_result) -> OwnershipDoubt:
 
 
 def _open_to(path: Path, found: os.stat_result, rights: int, *, strict: bool = False) -> OwnershipDoubt | None:
-    """`rights`: the bits, as in one digit of a mode, that no one else may have. `strict`: nor the group."""
+    """`rights` are the bits of a mode's digit that no other user may have. `strict`: not even the group."""
     mode = stat.S_IMODE(found.st_mode)
     theirs = mode >> 3 & rights
     others = others_in(found.st_gid) if theirs else []
@@ -151,28 +150,28 @@ def _open_to(path: Path, found: os.stat_result, rights: int, *, strict: bool = F
     granted = mode & rights | (theirs if others or strict else 0)
     deeds = " and ".join(word for bit, word in _DEEDS.items() if granted & bit)
     deed = "replace what is in it" if stat.S_ISDIR(found.st_mode) else f"{deeds} it"
-    # A group that was given the file, by root or by a pod, goes on to need it.
+    # A group that root or a pod has set on the file still needs it.
     gone = (rights | 0o1 if rights & 0o4 else rights) * (0o11 if others or found.st_uid == os.geteuid() else 0o1)
     remedy, settable = _closing(path, found, mode & ~gone)
     return OwnershipDoubt(path, f"has mode {mode:04o}, with which {who} can {deed}", remedy, settable, bool(granted & 0o2))
 
 
 def _closing(path: Path, found: os.stat_result, mode: int) -> tuple[str, int | None]:
-    """The step that closes it where the reader is, and the mode, where this process may set it."""
+    """The command that closes it for the reader's situation, and the mode, if this process may set it."""
     if os.statvfs(path).f_flag & os.ST_RDONLY:
         return f"it is mounted read-only: chmod {mode:o} its original; for a Secret's volume, set defaultMode: 0440", None
     if os.geteuid() in (_ROOT, found.st_uid):
         return f"chmod {mode:o} {path}", mode
     if found.st_gid in (os.getegid(), *os.getgroups()):
         return f"as its owner, chmod {mode:o} {path}", None
-    # This process has its own rights as one of the others: a plain chmod would take them away as well.
+    # This process has access only as another user, so a plain chmod would remove its own access.
     if stat.S_ISDIR(found.st_mode):
         return f"as its owner, chmod +t {path}", None
     return f"as its owner, chown {os.geteuid()} {path} and chmod {mode & 0o700:o} {path}", None
 
 
 def others_in(gid: int) -> list[str]:
-    """The users whom the user database knows in the group, but for root and this user."""
+    """The members of the group in the user database, except root and this user."""
     try:
         members = set(grp.getgrgid(gid).gr_mem)
     except KeyError:

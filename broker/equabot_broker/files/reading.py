@@ -60,7 +60,7 @@ _STANDING: Final = {
 
 
 class Unreadable(Exception):
-    """Why something cannot be read. `why` goes on from the file's name, `remedy` is the step to take."""
+    """Why a file cannot be read. `why` continues the file's name; `remedy` is the next step."""
 
     passing: ClassVar[bool] = False
 
@@ -71,13 +71,13 @@ class Unreadable(Exception):
 
 
 class PassingFault(Unreadable):
-    """The system could not read it now, for want of descriptors, memory or an answer: a later reading may succeed."""
+    """The system could not read it now, for lack of descriptors or memory, or without an answer: a later read may succeed."""
 
     passing = True
 
 
 class StandingFault(Unreadable):
-    """It cannot be read, or not be used, until a person changes something."""
+    """It cannot be read or used until an operator changes something."""
 
 
 class Pipe(StandingFault):
@@ -86,15 +86,15 @@ class Pipe(StandingFault):
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What was read, and the status of the open file: its owner and mode are those of the bytes."""
+    """The bytes with the status of the open file, so that owner and mode belong to these bytes."""
 
     data: bytes = field(repr=False)
     status: os.stat_result
 
     @property
     def detached(self) -> bool:
-        """Whether the file has no name any more, though a path leads to it: it alone is mounted here, and what it was mounted
-        from has been replaced. What is written there is never seen here."""
+        """Whether the file was deleted although a path leads to it: it was mounted alone, and its original was replaced.
+        Changes of the original are never seen here."""
         return self.status.st_nlink == 0
 
 
@@ -102,7 +102,7 @@ DETACHED: Final = (
     "is mounted alone, and its original was replaced, so no change of it arrives: mount the directory that it is in, and start"
     " the container again"
 )
-"""What to say of such a file, after its name."""
+"""The message for such a file, after its name."""
 
 
 def unreadable(shown: object, error: OSError) -> Unreadable:
@@ -121,17 +121,18 @@ def read_some(
     follow: bool = True,
     end: bool = False,
 ) -> Contents:
-    """A regular file's first bytes, at most one more than the limit, which shows that it is longer; with `end` its last.
+    """The first bytes of a regular file, at most one more than the limit, which shows that it is longer; with `end` its last
+    bytes.
 
-    `within` is the descriptor of the directory that a relative name is in; `shown` is the file's name in messages; without
-    `follow` a link is refused. Raises FileNotFoundError where there is nothing, Unreadable for anything else that is wrong.
+    `within` is the descriptor of the directory for a relative name. `shown` is the file's name in messages. Without `follow` a
+    link is refused. Raises FileNotFoundError if there is no file, and Unreadable for any other fault.
     """
     read = partial(_read_once, name, limit=limit, shown=name if shown is None else shown, within=within, follow=follow, end=end)
     found = read()
     for _ in range(_REPLACED_MAX):
         if not found.detached:
             break
-        before, found = found, read()  # it may have been replaced while it was read
+        before, found = found, read()  # it may have been replaced during the read
         if os.path.samestat(before.status, found.status):
             break
     return found
@@ -139,7 +140,7 @@ def read_some(
 
 def _read_once(name: str | Path, *, limit: int, shown: object, within: int | None, follow: bool, end: bool) -> Contents:
     try:
-        # Before it is opened, since to open a device may do something; and after, since it may have been replaced.
+        # Before the open, because opening a device can have effects; and after it, because the file may have been replaced.
         refuse_special(os.stat(name, dir_fd=within, follow_symlinks=follow), shown)
         with os.fdopen(os.open(name, _OPEN | (0 if follow else os.O_NOFOLLOW), dir_fd=within), "rb") as file:
             status = os.fstat(file.fileno())
@@ -153,13 +154,13 @@ def _read_once(name: str | Path, *, limit: int, shown: object, within: int | Non
         raise unreadable(shown, error) from None
     except ValueError:
         raise StandingFault(repr(shown), "cannot be read (its name has a null byte)", "correct the path") from None
-    if data is None:  # a log of the kernel, which looks like a file and has no more to say now
+    if data is None:  # a kernel log looks like a regular file, and has nothing to read now
         raise StandingFault(shown, "is not a regular file", "put a plain file in its place")
     return Contents(data, status)
 
 
 def read_whole(name: str | Path, *, limit: int, shown: object = None, within: int | None = None, follow: bool = True) -> bytes:
-    """All bytes of a regular file that has no more than the limit. Arguments and errors as those of `read_some`."""
+    """All bytes of a regular file within the limit. Arguments and errors as in `read_some`."""
     data = read_some(name, limit=limit, shown=shown, within=within, follow=follow).data
     if len(data) > limit:
         raise too_large(name if shown is None else shown, limit)
@@ -167,12 +168,12 @@ def read_whole(name: str | Path, *, limit: int, shown: object = None, within: in
 
 
 def too_large(shown: object, limit: int) -> StandingFault:
-    """The fault for a file of more bytes than that."""
+    """The fault for a file that is too large."""
     return StandingFault(shown, f"is larger than {size(limit)}", "name the right file, or remove what is not needed")
 
 
 def size(count: int) -> str:
-    """A number of bytes as a person writes it."""
+    """A number of bytes in a readable unit."""
     return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count >> 10} KiB"
 
 

@@ -1,1 +1,1 @@
-"""Files and entries of other programs, read and written: rules without I/O."""
+"""Reads and writes files and entries of other programs: rules without I/O."""

@@ -1,4 +1,4 @@
-"""What a Kubernetes Secret says of its credentials in annotations."""
+"""The annotations of a Kubernetes Secret that describe its credentials."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ PROFILE: Final = "equabot.dev/profile"
 MODE: Final = "equabot.dev/mode"
 EXPIRES_AT: Final = "equabot.dev/expires-at"
 
-# What a Secret holds can be no workload's identity.
+# A Secret's value cannot be a workload's identity.
 _MODES: Final = (Mode.API_KEY, Mode.TOKEN, Mode.OAUTH)
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _WRITTEN: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
@@ -24,18 +24,20 @@ _WRITTEN: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 def read_annotations(
     annotations: Mapping[str, str], *, catalog: Catalog, where: str, newer: frozenset[str] = frozenset()
 ) -> BundleNotes:
-    """What they say. A profile's id names its provider as well. `newer` as in `BundleNotes`.
+    """Parses the annotations. A profile's id also names its provider. `newer` as in `BundleNotes`.
 
-    Raises Malformed for what cannot be understood or contradicts itself: whoever wrote it meant something else to happen.
+    Raises Malformed for annotations that are not valid or contradict each other: the author meant something else.
     """
-    told = {key: annotations[key].strip() for key in (PROVIDER, PROFILE, MODE, EXPIRES_AT) if annotations.get(key, "").strip()}
-    if not told:
+    written_down = {
+        key: annotations[key].strip() for key in (PROVIDER, PROFILE, MODE, EXPIRES_AT) if annotations.get(key, "").strip()
+    }
+    if not written_down:
         return NOTHING
-    owner, colon, name = told.get(PROFILE, "").rpartition(":")
-    provider = _provider(told.get(PROVIDER, ""), catalog, f"{where} annotation {PROVIDER}")
+    owner, colon, name = written_down.get(PROFILE, "").rpartition(":")
+    provider = _provider(written_down.get(PROVIDER, ""), catalog, f"{where} annotation {PROVIDER}")
     meant = _provider(owner, catalog, f"{where} annotation {PROFILE}")
-    if (colon and not owner) or name != safe_name(name) or (PROFILE in told and not name):
-        raise Malformed(f"{where} annotation {PROFILE} is {quoted(told[PROFILE])}: write a name, or provider:name")
+    if (colon and not owner) or name != safe_name(name) or (PROFILE in written_down and not name):
+        raise Malformed(f"{where} annotation {PROFILE} is {quoted(written_down[PROFILE])}: write a name, or provider:name")
     if provider and meant and provider != meant:
         raise Malformed(
             f"{where} says that it is {provider}'s, and that it is a profile of {meant}: correct one of the annotations"
@@ -43,17 +45,17 @@ def read_annotations(
     return BundleNotes(
         provider=provider or meant,
         name=name,
-        mode=_mode(told.get(MODE, ""), where),
-        expires_at=_instant(told.get(EXPIRES_AT, ""), where),
-        ends_at=f"{where} annotation {EXPIRES_AT}" if EXPIRES_AT in told else "",
+        mode=_mode(written_down.get(MODE, ""), where),
+        expires_at=_instant(written_down.get(EXPIRES_AT, ""), where),
+        ends_at=f"{where} annotation {EXPIRES_AT}" if EXPIRES_AT in written_down else "",
         newer=newer,
     )
 
 
 def keys_after_end(managed: object) -> frozenset[str]:
-    """The keys of a Secret whose values were written after the annotation with their end, as its `managedFields` say: one
-    entry a writer, with the fields that it wrote and the time of its last change. Where one writer has both, or nothing is
-    said, nothing is known."""
+    """The keys of a Secret that were written after the annotation with their expiry, according to `managedFields`: it has one
+    entry per writer, with its fields and the time of its last change. If one writer has both, or the fields are missing,
+    nothing is known."""
     entries = [entry for entry in managed if isinstance(entry, dict)] if isinstance(managed, list) else []
     ends = [entry for entry in entries if f"f:{EXPIRES_AT}" in _below(entry, "f:metadata", "f:annotations")]
     said = max((_time(entry) for entry in ends), default="")
@@ -71,7 +73,7 @@ def _below(entry: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
 
 
 def _time(entry: Mapping[str, Any]) -> str:
-    """In the API's one form, which sorts as text does; else empty."""
+    """In the canonical form of the API, which sorts as text; else empty."""
     written = entry.get("time")
     return written if isinstance(written, str) and _WRITTEN.fullmatch(written) else ""
 
@@ -79,7 +81,7 @@ def _time(entry: Mapping[str, Any]) -> str:
 def _provider(written: str, catalog: Catalog, where: str) -> str:
     known = catalog.normalise(written)
     if written and known is None:
-        raise Malformed(f"{where} names {quoted(written)}, which is no known provider: correct it, or add it to providers")
+        raise Malformed(f"{where} names {quoted(written)}, which is not a known provider: correct it, or add it to providers")
     return known or ""
 
 

@@ -1,6 +1,6 @@
-"""`auth-profiles.json`, the seed system's store of an agent: what its JSON means, and how it is changed and nothing of it lost.
+"""`auth-profiles.json`, OpenClaw's store of an agent: the meaning of its JSON, and changes that lose nothing of it.
 
-Instants in the file are milliseconds since the epoch. Whatever is not understood, entries and fields alike, is kept as it is.
+Instants in the file are milliseconds since the epoch. Unknown entries and fields are kept unchanged.
 """
 
 import hashlib
@@ -32,34 +32,34 @@ _OF_A_CREDENTIAL: Final = frozenset(
     }
 )
 COPIED: Final = "copiedFrom"
-"""The field that names the source of which an entry is a copy: another tool's login."""
+"""The field with the source of an entry that is a copy of another tool's login."""
 PENDING: Final = "pendingRefresh"
-"""The field in which a refresh is noted before it is tried."""
+"""The field in which a refresh is recorded before it is sent (ADR 7)."""
 REAUTH: Final = "reauthRequired"
-"""The field that says why a person must log in again."""
+"""The field with the reason why the user must log in again."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuthDocument:
-    """A parsed store. `raw` is all of it; the functions below never change one, they return another."""
+    """A parsed store. `raw` is the whole document; the functions below return a changed copy."""
 
     raw: Json = field(default_factory=lambda: {"version": VERSION, "profiles": {}}, repr=False)
 
     @property
     def entries(self) -> Mapping[str, Json]:
-        """The profile entries by id, as they stand in the file."""
+        """The profile entries by id, as in the file."""
         found: Mapping[str, Json] = self.raw.get("profiles") or {}
         return found
 
     @property
     def order(self) -> Mapping[str, tuple[str, ...]]:
-        """The stored order overrides by provider, as they stand in the file, without what is no list of texts."""
+        """The stored orders by provider, as in the file, without values that are not lists of texts."""
         stored = self.raw.get("order") or {}
         return {provider: tuple(ids) for provider, ids in stored.items() if _is_order(ids)}
 
 
 def parse(text: bytes) -> AuthDocument:
-    """The store in the text. A byte order mark is accepted. Raises Malformed, and nothing chained to it holds the text."""
+    """Parses a store. A byte order mark is accepted. Raises Malformed, without any part of the text."""
     return _checked(decode(text))
 
 
@@ -86,7 +86,7 @@ def _checked(raw: object) -> AuthDocument:
 
 
 def excessive(document: AuthDocument) -> str:
-    """What the store has too much of, going on from its name; empty where it has not."""
+    """The limit that the store exceeds, as a phrase after its name; else empty."""
     if len(document.entries) > ENTRIES_MAX:
         return f"it holds more than {ENTRIES_MAX:,} profiles: remove those that are not needed"
     ordered = document.raw.get("order") or {}
@@ -96,16 +96,16 @@ def excessive(document: AuthDocument) -> str:
 
 
 def serialize(document: AuthDocument) -> bytes:
-    """The text of the store: JSON, two spaces, a newline at the end."""
+    """The text of the store: JSON, indented by two spaces, with a newline at the end."""
     try:
         return (json.dumps(document.raw, indent=2, ensure_ascii=False) + "\n").encode()
     except UnicodeEncodeError:
-        pass  # half of a character, which only an escape can write; the error is let go: it holds the text
+        pass  # a lone surrogate, from an escape; the error is dropped, because it has the text
     return (json.dumps(document.raw, indent=2) + "\n").encode()
 
 
 def with_order(document: AuthDocument, provider: str, ids: Sequence[str]) -> AuthDocument:
-    """The store with an order override; an empty one takes it away."""
+    """The store with an order; an empty order removes the stored one."""
     order = {**(document.raw.get("order") or {}), provider: list(ids)}
     if not ids:
         del order[provider]
@@ -115,8 +115,8 @@ def with_order(document: AuthDocument, provider: str, ids: Sequence[str]) -> Aut
 
 
 def with_entry(document: AuthDocument, profile_id: str, entry: Mapping[str, object]) -> AuthDocument:
-    """The store with a credential added, or put in the place of another: of that, only fields that no credential has stay, and
-    they only where the type does."""
+    """The store with a credential added or replaced. Of the old entry only fields that belong to no credential stay, and only
+    for the same type."""
     before = document.entries.get(profile_id)
     same = isinstance(before, dict) and before.get("type") == entry.get("type")
     gone = _OF_A_CREDENTIAL | {PENDING, REAUTH}
@@ -125,19 +125,19 @@ def with_entry(document: AuthDocument, profile_id: str, entry: Mapping[str, obje
 
 
 def with_fields(document: AuthDocument, profile_id: str, fields: Mapping[str, object]) -> AuthDocument:
-    """The store with some fields of an entry changed; None takes one away. Raises KeyError where there is no such entry."""
+    """The store with changed fields of an entry; None removes a field. Raises KeyError for an unknown entry."""
     changed = {**document.entries[profile_id], **fields}
     entry = {name: value for name, value in changed.items() if value is not None or name not in fields}
     return AuthDocument({**document.raw, "profiles": {**document.entries, profile_id: entry}})
 
 
 def fingerprint(secret: SecretValue) -> str:
-    """What tells a token from another in a place where it must not stand: 16 hex digits of its SHA-256."""
+    """Identifies a token where the token itself must not be written: 16 hex digits of its SHA-256."""
     return hashlib.sha256(secret.reveal().encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def without_entry(document: AuthDocument, profile_id: str) -> AuthDocument:
-    """The store without a profile, its usage, and its place in orders."""
+    """The store without a profile, its usage and its place in orders."""
     if profile_id not in document.entries:
         return document
     raw = dict(document.raw)

@@ -1,4 +1,4 @@
-"""What a store's entries are to the broker: profiles and orders. What is wrong with one leaves the others as they are."""
+"""Converts the entries of a store to profiles and orders. A faulty entry does not affect the others."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from equabot_broker.formats.auth_usage import usage_of
 from equabot_broker.formats.refresh_marks import issued_at
 
 _SECRET_FIELD: Final = {Mode.API_KEY: "key", Mode.TOKEN: "token", Mode.OAUTH: "access"}
-_SECONDS_BELOW: Final = 100_000_000_000  # as milliseconds this is March 1973; as seconds, the year 5138
+_SECONDS_BELOW: Final = 100_000_000_000  # in milliseconds this is March 1973, in seconds the year 5138
 _YEAR_9999: Final = 253_402_300_799_000
 _ID_MAX: Final = 200
 _TOP: Final = frozenset({"version", "profiles", "order", "usageStats", "lastGood"})
@@ -29,10 +29,10 @@ _SHOWN_MAX: Final = 80
 
 
 def store_unit(document: AuthDocument, *, rules: DiscoveryRules, source: str, name: str, origin: str, owner: str) -> Unit:
-    """The unit that a store makes. What is wrong with a single entry or order is a fault: it is kept in the file, and not used.
+    """The unit of a store. A faulty entry or order is reported, kept in the file, and not used.
 
-    `origin` names the file. `owner` is the agent whose store it is: `main`'s profiles are for everybody. A store without an
-    owner has no usage and no orders.
+    `origin` names the file. `owner` is the agent of the store; profiles of `main` are for all agents. A store without an owner
+    has no usage and no orders.
     """
     faults: list[SourceFault] = []
     profiles: dict[str, Profile] = {}
@@ -64,7 +64,7 @@ def store_unit(document: AuthDocument, *, rules: DiscoveryRules, source: str, na
 
 
 def as_named_here(entry: Any) -> Any:
-    """An entry with `mode` and `apiKey`, which OpenClaw takes where `type` and `key` are missing, under those names."""
+    """An entry with `mode` and `apiKey` under the names `type` and `key`, as OpenClaw reads it."""
     if not isinstance(entry, dict):
         return entry
     read = {name: entry.get(other) for name, other in (("type", "mode"), ("key", "apiKey")) if name not in entry}
@@ -73,7 +73,7 @@ def as_named_here(entry: Any) -> Any:
 
 
 def _beside_profiles(document: AuthDocument) -> list[str]:
-    """Names at the top level that look like credentials, for a message."""
+    """Top-level names that look like credentials, for a message."""
     others = ((name, value) for name, value in document.raw.items() if name not in _TOP)
     return [_shown(name) for name, value in others if (":" in name and isinstance(value, dict)) or _holds(value)][
         :_MISFITS_SHOWN
@@ -81,7 +81,7 @@ def _beside_profiles(document: AuthDocument) -> list[str]:
 
 
 def _holds(value: object, *, depth: int = _DEPTH_MAX) -> bool:
-    """Whether it is an entry or a bare key, or an object or a list that has one in it."""
+    """Whether it is an entry or a bare key, or contains one."""
     if isinstance(value, str):
         return is_misplaced_key(value)
     if isinstance(value, dict) and not _FIELDS.isdisjoint(value):
@@ -91,18 +91,18 @@ def _holds(value: object, *, depth: int = _DEPTH_MAX) -> bool:
 
 
 def entry_ids(document: AuthDocument, catalog: Catalog) -> dict[str, str]:
-    """The id in the store by the id of the profile which that entry makes: there another spelling of a provider may stand."""
+    """The ids in the store by the profile ids that they make: the store may use an alias of a provider."""
     return {profile_id: written for written, (profile_id, why) in _names(document, catalog).items() if not why}
 
 
 def _names(document: AuthDocument, catalog: Catalog) -> dict[str, tuple[str, str]]:
-    """What profile each entry makes; or, going on from its name, why it makes none."""
+    """The profile of each entry, or why it has none, as a phrase after its name."""
     found: dict[str, tuple[str, str]] = {}
     taken: set[str] = set()
     for written, entry in document.entries.items():
         profile_id, why = _name(written, as_named_here(entry), catalog)
         if profile_id in taken:
-            why = f"is another entry for {profile_id}, which stands above it: rename or remove one"
+            why = f"is another entry for {profile_id}, which is above it: rename or remove one"
         elif not why:
             taken.add(profile_id)
         found[written] = (profile_id, why)
@@ -112,15 +112,15 @@ def _names(document: AuthDocument, catalog: Catalog) -> dict[str, tuple[str, str
 def _name(written: str, entry: object, catalog: Catalog) -> tuple[str, str]:
     prefix, colon, name = written.partition(":")
     if not isinstance(entry, dict):
-        return "", "is no profile: an object with a type is one"
+        return "", "is not a profile: a profile is an object with a type"
     if not colon or not prefix or not name:
-        return "", "is no profile id: rename it to provider:name, as anthropic:default"
+        return "", "is not a profile id: rename it to provider:name, for example anthropic:default"
     if not name.isprintable() or len(written) > _ID_MAX:
         return "", "has an id that is too long or cannot be shown: rename it"
     if is_misplaced_key(written):
         return "", "has an id that looks like a key, so it is not used: rename it, and replace that key"
     if entry.get("type") not in list(_SECRET_FIELD):
-        return "", "is of a type this program does not know: it is kept for the program that does"
+        return "", "has a type that this program does not know: it is kept for other programs"
     named = entry.get("provider")
     provider = catalog.normalise(named if isinstance(named, str) and named else prefix)
     if provider is None:
@@ -129,8 +129,7 @@ def _name(written: str, entry: object, catalog: Catalog) -> tuple[str, str]:
 
 
 def with_order_of(document: AuthDocument, provider: str, ids: Sequence[str], catalog: Catalog) -> AuthDocument:
-    """The store with an order override, in the place of any that stands there under another spelling of the provider's name; an
-    empty one takes it away."""
+    """The store with an order, which replaces one under an alias of the provider; an empty order removes it."""
     for written in [written for written in document.raw.get("order") or {} if catalog.normalise(written) == provider]:
         document = with_order(document, written, ())
     return with_order(document, provider, ids) if ids else document
@@ -150,15 +149,15 @@ def _orders(document: AuthDocument, catalog: Catalog, origin: str, faults: list[
 
 
 def _order(ids: Sequence[str], provider: str, catalog: Catalog, where: str, faults: list[SourceFault]) -> tuple[str, ...]:
-    """The order with every id under its provider's own name. What cannot be in it stays out, unless nothing else is left: an
-    order is exclusive, and a mistake in it must not let in what it was to keep out."""
+    """The order with each id under the provider's own name. Faulty ids are left out, unless none remains: an order is
+    exclusive, and a mistake must not admit the profiles that it excludes."""
     wanted = {}
     for written in ids:
         prefix, colon, name = written.partition(":")
         if colon and catalog.normalise(prefix) == provider:
             wanted[f"{provider}:{name}"] = True
         else:
-            why = f"is no profile of {provider}" if colon else "has no colon, so it is no profile id"
+            why = f"is not a profile of {provider}" if colon else "has no colon, so it is not a profile id"
             faults.append(SourceFault(where, f"{where}: {_shown(written)} {why}: set the order again"))
     return tuple(wanted) or tuple(ids)
 
@@ -170,7 +169,7 @@ def _shown(name: str) -> str:
 
 
 class _Entry:
-    """One entry of a store, being read."""
+    """Reads one entry of a store."""
 
     def __init__(self, entry: Json, where: str, rules: DiscoveryRules, faults: list[SourceFault]) -> None:
         self._entry = entry
@@ -179,7 +178,7 @@ class _Entry:
         self._faults = faults
 
     def profile(self, profile_id: str, *, source: str, unit: str, agent: str) -> Profile:
-        """The profile that it is."""
+        """The profile of the entry."""
         provider = split_id(profile_id)[0]
         override = self._rules.overrides.get(profile_id, Override())
         kind = Mode(self._entry["type"])
@@ -237,7 +236,7 @@ class _Entry:
         return SecretValue(written) if written and ours and endpoint else None
 
     def _copied_from(self, profile_id: str, kind: Mode) -> str:
-        """An older copy does not say whose it is: a login of a tool that nothing here could refresh is one."""
+        """An older copy names no source: a login of a tool that the broker cannot refresh counts as one."""
         unrefreshed = kind is Mode.OAUTH and not self._text("refresh")
         return self._text(COPIED) or (TOOL_OF.get(profile_id, "") if unrefreshed else "")
 
@@ -245,7 +244,7 @@ class _Entry:
         noted = self._entry.get(REAUTH)
         if refresh is None or not isinstance(noted, dict):
             return ""
-        # Another program may have logged in again, and kept what it does not know.
+        # Another program may have logged in since, and kept fields that it does not know.
         if noted.get("digest", fingerprint(refresh)) != fingerprint(refresh):
             return ""
         code = noted.get("code")
@@ -257,10 +256,10 @@ class _Entry:
 
 
 def instant(value: object) -> tuple[float | None, str]:
-    """Seconds since the epoch of an expiry, or None for "it does not say", and what is doubtful about it.
+    """The expiry in seconds since the epoch, or None if it is not known, and the doubt about it.
 
-    Milliseconds are meant. A number too small to be any is taken for seconds; numbers and dates in a text are read; zero,
-    negative numbers and instants beyond the calendar say nothing.
+    The unit is milliseconds. A number that is too small is read as seconds; numbers and dates in a text are accepted. Zero,
+    negative numbers and instants beyond the calendar count as unknown.
     """
     if value is None:
         return None, ""

@@ -1,6 +1,6 @@
-"""What a store remembers of each profile's use, for OpenClaw to honour as well: `usageStats`, in milliseconds.
+"""The usage of profiles in a store, shared with OpenClaw: `usageStats`, in milliseconds.
 
-A store has room for one cooldown: of the whole profile, or of the one model that `cooldownModel` names.
+A store has room for one cooldown: of the whole profile, or of the model in `cooldownModel`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ _MODEL_MOST: Final = 256
 
 
 def usage_of(document: AuthDocument, entry_id: str) -> Usage:
-    """What is remembered of an entry. Malformed parts count as never."""
+    """The usage of an entry. Malformed parts count as absent."""
     stats = (document.raw.get("usageStats") or {}).get(entry_id)
     if not isinstance(stats, dict):
         return Usage()
@@ -44,26 +44,26 @@ def usage_of(document: AuthDocument, entry_id: str) -> Usage:
 
 
 def with_usage(document: AuthDocument, changed: Mapping[str, Usage]) -> AuthDocument:
-    """The store with the usage of these entries; other fields of theirs stay."""
+    """The store with the usage of these entries; their other fields stay."""
     stats = {**(document.raw.get("usageStats") or {})}
     for entry_id, usage in changed.items():
         before = stats.get(entry_id)
         written, known = dict(_written(usage)), before if isinstance(before, dict) else {}
         kept = {name: value for name, value in known.items() if name not in _FIELDS}
         if any(written.get(name) != known.get(name) for name in _COOLDOWN):
-            kept.pop("cooldownReason", None)  # it was another cooldown's
+            kept.pop("cooldownReason", None)  # it belonged to another cooldown
         stats[entry_id] = written | kept
     return AuthDocument({**document.raw, "usageStats": stats})
 
 
 def as_stored(usage: Usage) -> Usage:
-    """The usage as it comes back from a store: to the millisecond, and without what a store does not remember."""
+    """The usage as a store returns it: in milliseconds, without what a store cannot hold."""
     return usage_of(with_usage(AuthDocument(), {"": usage}), "")
 
 
 def merged(base: Usage, *, ours: Usage, theirs: Usage) -> Usage:
-    """What two programs that began with the same have come to: whoever learned of a failure or of its end is believed, of two
-    the one with the later failure; use is the later use."""
+    """Merges the changes of two programs since a common state. The program that recorded a failure or its end wins; of two
+    failures, the later one. The later use wins."""
     failing = theirs
     if _failures(theirs) == _failures(base) or (_failures(ours) != _failures(base) and ours.last_failure > theirs.last_failure):
         failing = ours
@@ -71,7 +71,7 @@ def merged(base: Usage, *, ours: Usage, theirs: Usage) -> Usage:
 
 
 def restored(stored: Usage, *, known: Usage | None, ours: Usage) -> Usage:
-    """What a store says, `known` being what it said before, with all that it has no room for as the broker knows it."""
+    """The usage of a store, where `known` is its former usage, with the broker's values for what a store cannot hold."""
     told = frozenset() if known is None else known.models.keys()
     models = {name: cooling for name, cooling in ours.models.items() if name not in told}
     return replace(
@@ -110,7 +110,7 @@ def _written(usage: Usage) -> Iterator[tuple[str, object]]:
 
 
 def _shown(usage: Usage) -> tuple[str, ModelCooldown | None]:
-    """The model whose cooldown a store is to say: the one that ends last, where none of the whole profile began later."""
+    """The model whose cooldown the store gets: the one that ends last, unless a cooldown of the whole profile began later."""
     if not usage.models:
         return "", None
     model, cooling = max(usage.models.items(), key=lambda item: (item[1].until, item[0]))
@@ -119,7 +119,7 @@ def _shown(usage: Usage) -> tuple[str, ModelCooldown | None]:
 
 
 def _model(value: object) -> str:
-    """A model's name, where it can be one."""
+    """A model's name, if it is valid."""
     return value if isinstance(value, str) and value.isprintable() and len(value) <= _MODEL_MOST else ""
 
 

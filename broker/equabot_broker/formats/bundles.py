@@ -1,7 +1,7 @@
-"""A bundle as people mount or store it: values under the names of environment variables, and beside them whole files of logins.
+"""A bundle as users mount or store it: values named like environment variables, and files of logins.
 
-The same for a directory and for a Kubernetes Secret. A directory's files are read and never written: whoever puts them there
-keeps them fresh, so no refresh token in them is the broker's to redeem. Those in a Secret are.
+The format is the same for directories and Kubernetes Secrets. A directory is never written: the program that fills it
+refreshes its logins, so the broker redeems no refresh token of it. It does redeem those in a Secret.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from equabot_broker.formats.tool_logins import CLAUDE, SIZE_MAX, login_entry, re
 T = TypeVar("T")
 
 FILES: Final[Mapping[str, int]] = {STORE: LARGEST, CLAUDE_LOGIN: SIZE_MAX}
-"""The files of logins that a bundle may have, and the bytes that each may have."""
+"""The login files of a bundle, with the maximum number of bytes of each."""
 
 
 def bundle_unit(
@@ -37,13 +37,13 @@ def bundle_unit(
     annotations: Mapping[str, str] | None = None,
     said: BundleNotes = NOTHING,
 ) -> Unit:
-    """The unit that a bundle makes. Arguments as those of `DiscoveryRules.discover`; `name` is empty for a bundle without one.
+    """The unit of a bundle. Arguments as in `DiscoveryRules.discover`; `name` is empty for a bundle without one.
 
-    Claude's login is called after the bundle, or `claude-cli` where that has no name or the name is taken. Raises Malformed
-    for a file that cannot be understood: half a bundle is none.
+    Claude's login is named after the bundle, or `claude-cli` if the bundle has no name or the name is in use. Raises Malformed
+    for a file that is not valid: a bundle is used as a whole.
 
-    `annotations` are those of a Secret, whose logins are the broker's to refresh; Claude's login only where it is `said` to be
-    an OAuth login, for otherwise it may be the copy of one that another program refreshes.
+    `annotations` are those of a Secret, whose logins the broker refreshes. It refreshes Claude's login only if it is `said` to
+    be an OAuth login: otherwise it may be a copy that another program refreshes.
     """
     keys = {key: text for key, text in values.items() if key not in FILES}
     units = [rules.discover(keys, kind=kind, source=source, unit=unit, name=name or kind, origin=origin, said=said)]
@@ -61,7 +61,7 @@ def bundle_unit(
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """The files of logins in a bundle."""
+    """The login files of a bundle."""
 
     texts: Mapping[str, bytes] = field(repr=False)
     rules: DiscoveryRules
@@ -79,7 +79,7 @@ class _Files:
         return replace(made, profiles=tuple(replace(profile, refresh=None, reauth="") for profile in made.profiles))
 
     def login(self, own: str, *, owned: bool) -> Unit:
-        """Claude's; `own` is empty where it keeps the name by which the tool is known."""
+        """Claude's login; `own` is empty if it keeps the tool's default name."""
         origin = self.origin(CLAUDE_LOGIN)
         entry = _understood(partial(login_entry, CLAUDE), self.texts[CLAUDE_LOGIN], origin)
         if owned and own and entry is not None:
@@ -92,7 +92,7 @@ class _Files:
         return _understood(read, self.texts[CLAUDE_LOGIN], origin)
 
     def _owned(self, document: AuthDocument, origin: str) -> Unit:
-        """With what is noted of the refresh tokens in it."""
+        """With the marks on its refresh tokens."""
         try:
             return self._made(marked(document, self.annotations or {}), origin)
         except Malformed as malformed:

@@ -26,7 +26,7 @@ Entry = Mapping[str, Any]
 
 
 def pending(entry: Entry) -> Pending:
-    """What the entry says of its refresh token's last use."""
+    """The entry's mark about the last use of its refresh token."""
     mark = entry.get(PENDING)
     if not isinstance(mark, dict) or not digest(entry) or mark.get("digest") != digest(entry):
         return Pending.NOTHING
@@ -34,42 +34,42 @@ def pending(entry: Entry) -> Pending:
 
 
 def issued_at(entry: Entry) -> float | None:
-    """When the access token was given, in seconds since the epoch."""
+    """The time at which the access token was issued, in seconds since the epoch."""
     value = entry.get(ISSUED)
     known = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 10**15
     return value / 1000 if known else None  # type: ignore[operator]
 
 
 def digest(entry: Entry) -> str:
-    """What tells the entry's refresh token from others, and nothing else of it; empty where it has none."""
+    """The digest of the entry's refresh token; empty if it has none."""
     refresh = entry.get("refresh")
     written = refresh.strip() if isinstance(refresh, str) else ""
     return fingerprint(SecretValue(written)) if written else ""
 
 
 def with_intent(entry: Entry, *, by: str, now: float) -> Json:
-    """Before the refresh token is sent, by an attempt of that name."""
+    """Marks the entry before this attempt sends the refresh token."""
     return _unmarked(entry) | {PENDING: {"digest": digest(entry), "at": _ms(now), "by": by}}
 
 
 def with_doubt(entry: Entry, *, by: str, now: float) -> Json:
-    """It was sent, and no answer came. As it is where another attempt has been made meanwhile."""
+    """Marks that no answer came. Unchanged if another attempt has been made since."""
     mark = {"digest": digest(entry), "at": _ms(now), "by": by, "unanswered": True}
     return _unmarked(entry) | {PENDING: mark} if _is_of(entry, by) else dict(entry)
 
 
 def without_intent(entry: Entry, *, by: str) -> Json:
-    """It was not spent. As it is where another attempt has been made meanwhile."""
+    """Removes the mark: the token was not used up. Unchanged if another attempt has been made since."""
     return _unmarked(entry) if _is_of(entry, by) else dict(entry)
 
 
 def with_refusal(entry: Entry, code: str, *, now: float) -> Json:
-    """It was refused for good."""
+    """Marks that the token was refused for good."""
     return _unmarked(entry) | {REAUTH: {"code": code, "at": _ms(now), "digest": digest(entry)}}
 
 
 def with_interruption(entry: Entry, *, found: Entry, now: float) -> Json:
-    """Nobody lived to finish the attempt whose intent was `found` in the entry. As it is where that stands there no more."""
+    """Marks that the attempt of the intent `found` was interrupted. Unchanged if that intent is no longer in the entry."""
     mark = found.get(PENDING)
     if pending(entry) is not Pending.SENT or entry.get(PENDING) != mark or not isinstance(mark, dict):
         return dict(entry)
@@ -79,10 +79,10 @@ def with_interruption(entry: Entry, *, found: Entry, now: float) -> Json:
 
 
 def with_tokens(entry: Entry, tokens: Tokens, *, by: str) -> Json:
-    """It was redeemed by an attempt of that name. What the entry knew of the account stays.
+    """Writes the new tokens of this attempt. The entry's account stays.
 
-    Where the refresh token stays the same, the entry is as it is if another attempt has been made meanwhile: that one may have
-    spent the token, and its mark is all that keeps others from sending it again.
+    If the refresh token is the same, the entry is unchanged if another attempt has been made since: that one may have used up
+    the token, and only its mark prevents another use.
     """
     fields: Json = {"access": tokens.access.reveal(), "expires": _ms(tokens.expires_at), ISSUED: _ms(tokens.issued_at)}
     if tokens.refresh is not None:
@@ -95,7 +95,7 @@ def with_tokens(entry: Entry, tokens: Tokens, *, by: str) -> Json:
 
 
 def _is_of(entry: Entry, by: str) -> bool:
-    """Whether what is noted of the refresh token, if anything is, comes from the attempt of that name."""
+    """Whether the mark on the refresh token, if there is one, is from this attempt."""
     marks = [mark for mark in (entry.get(PENDING), entry.get(REAUTH)) if isinstance(mark, dict)]
     return all(mark.get("by") == by for mark in marks if mark.get("digest") == digest(entry))
 

@@ -1,8 +1,8 @@
-"""Logins that are kept in a Kubernetes Secret: its data keys as one store, and what refreshing leaves in it.
+"""Logins in a Kubernetes Secret: its data keys as one store, and the marks of refreshes (ADR 13).
 
-The marks of a refresh (`domain.relogin`) stand in annotations, by the names of the entries, where `kubectl describe` shows them
-and every broker sees them; data keys change only where tokens do. A third annotation is of Secrets alone: the digests of the
-last refresh tokens that were exchanged or given up, for whoever applies an older manifest puts such a token back.
+The marks of a refresh are in annotations, by the names of the entries. So `kubectl describe` shows them, all brokers see them,
+and data keys change only with their tokens. A third annotation exists for Secrets only: the digests of the last refresh tokens
+that were exchanged or refused, because applying an older manifest restores such a token.
 """
 
 import json
@@ -29,15 +29,15 @@ _SPENT_MAX: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class SecretLogins:
-    """A Secret's data keys that hold logins, and its annotations. `claude` is the profile that Claude's login makes; empty
-    where that is not the broker's to refresh. Every method raises Malformed for what it cannot understand."""
+    """The data keys of a Secret with logins, and its annotations. `claude` is the profile of Claude's login; empty if the
+    broker does not refresh it. Each method raises Malformed for content that is not valid."""
 
     values: Mapping[str, bytes] = field(repr=False)
-    annotations: Mapping[str, str] = field(repr=False)  # `kubectl apply` leaves all of the data in one of them
+    annotations: Mapping[str, str] = field(repr=False)  # `kubectl apply` keeps a copy of all data in such an annotation
     claude: str = ""
 
     def document(self) -> AuthDocument:
-        """The logins as a store, with everything that is known of their refresh tokens."""
+        """The logins as a store, with all marks on their refresh tokens."""
         stored = _read(parse, self.values, STORE) or AuthDocument()
         entries = dict(stored.entries)
         if self.claude and self.claude not in entries and (login := _read(_claude, self.values, CLAUDE_LOGIN)):
@@ -45,7 +45,7 @@ class SecretLogins:
         return marked(AuthDocument({**stored.raw, "profiles": entries}), self.annotations)
 
     def replaced(self, document: AuthDocument) -> "SecretLogins":
-        """The same Secret with these logins. Keys whose tokens are the same stay as they are, byte for byte."""
+        """The Secret with these logins. Keys whose tokens did not change stay byte for byte the same."""
         stored = _read(parse, self.values, STORE) or AuthDocument()
         before = self.document()
         entries = {name: entry for name, entry in stored.entries.items() if name in document.entries}
@@ -73,7 +73,7 @@ class SecretLogins:
 
 
 def marked(document: AuthDocument, annotations: Mapping[str, str]) -> AuthDocument:
-    """The store with what the annotations say of its refresh tokens. Raises Malformed."""
+    """The store with the annotations' marks on its refresh tokens. Raises Malformed."""
     marks = {annotation: _noted(annotations, annotation) for annotation in (*_FIELDS, SPENT_MARK)}
     entries = {name: _marked(name, entry, marks) for name, entry in document.entries.items()}
     return AuthDocument({**document.raw, "profiles": entries})
@@ -95,7 +95,7 @@ def _spent(marks: Mapping[str, Json], name: str) -> list[str]:
 
 
 def _doubted(marks: Mapping[str, Json], name: str) -> list[str]:
-    """The tokens that are noted as sent or refused; somebody may have logged in since."""
+    """The tokens that are marked as sent or refused; the user may have logged in since."""
     found = (marks[annotation].get(name) for annotation in _FIELDS)
     return [str(mark.get("digest", "")) for mark in found if isinstance(mark, dict)]
 
@@ -108,13 +108,12 @@ def _noted(annotations: Mapping[str, str], annotation: str) -> Json:
     except Malformed:
         found = None
     if not isinstance(found, dict):
-        raise Malformed(f"its annotation {annotation} is no JSON object any more: log in anew, and remove the annotation")
+        raise Malformed(f"its annotation {annotation} is not a JSON object: log in again, and remove the annotation")
     return found
 
 
 def _written(mark: Json) -> str:
-    """The annotation's text; empty where there is nothing to say. What is said of others stays: Claude's login is not always
-    looked at."""
+    """The annotation's text; empty without content. Marks of other logins stay, because Claude's login is not always read."""
     said = {name: of for name, of in mark.items() if of}
     return json.dumps(said, separators=(",", ":"), sort_keys=True) if said else ""
 

@@ -1,8 +1,8 @@
-"""Logins of other tools: what their files say, as a profile. No refresh token of theirs is redeemed, and they are not written:
-the tool keeps its login fresh, and its file is followed.
+"""Logins of other tools: converts their files to profiles. The broker redeems none of their refresh tokens and writes none of
+their files: the tool refreshes its login, and the broker follows the file.
 
-Where the operator has the broker refresh a tool's login, it is kept in a profile store as well, refreshed there, and written
-back into the tool's file.
+If the operator lets the broker refresh a tool's login, a profile store also has it. It is refreshed there and written back to
+the tool's file.
 """
 
 import json
@@ -24,7 +24,7 @@ from equabot_broker.formats.auth_document import COPIED, AuthDocument, entry_of_
 from equabot_broker.formats.auth_entries import instant
 
 SIZE_MAX: Final = 256 << 10
-"""Bytes such a file may have."""
+"""The maximum number of bytes of such a file."""
 _LIFE_OF_A_CODEX_TOKEN: Final = 3600.0
 _QWEN_USUAL: Final = "portal.qwen.ai"
 _QWEN_HOSTS: Final = (".qwen.ai", ".aliyuncs.com")
@@ -34,8 +34,8 @@ _CLAIMED_MAX: Final = 253_402_300_799  # the end of the year 9999
 
 @dataclass(frozen=True, slots=True)
 class _Login:
-    """What a file says, still unchecked. `expires_at` in seconds since the epoch; None: it does not say. `remark`: what a
-    person should know of it, going on from the file's name."""
+    """The content of a file, not yet checked. `expires_at` is in seconds since the epoch; None if it is not known. `remark` is
+    a note for the user, as a phrase after the file's name."""
 
     access: str
     refresh: str
@@ -47,9 +47,9 @@ class _Login:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool that keeps a login: the profile that it makes, how its file is read (given its contents and when it was changed
-    last) and written (given its contents, and the tokens and when they end), and how a person fixes it. `file` is in the
-    directory `folder` of the user's home, or in the one that the tool's variable names."""
+    """A tool with a login: its profile, how to read its file (from its content and its time of change) and write it (from its
+    content, the tokens and their expiry), and how a user fixes it. `file` is in the directory `folder` of the user's home, or
+    in the one that the tool's variable names."""
 
     profile_id: str
     read: Callable[[Mapping[str, object], float], "_Login | str"]
@@ -71,10 +71,9 @@ def read_login(
     origin: str,
     profile_id: str = "",
 ) -> Unit:
-    """The unit that the tool's file makes: its login, or the fault that says why there is none.
+    """The unit of the tool's file: its login, or the fault that explains why it has none.
 
-    `profile_id` is what the profile is called where that is not what the tool is known by. Its refresh token is not in it.
-    Raises Malformed.
+    `profile_id` overrides the tool's default profile id. The unit has no refresh token. Raises Malformed.
     """
     found = tool.read(_contents(text), changed_at)
     if isinstance(found, str):
@@ -125,7 +124,7 @@ def refresh_token(tool: Tool, text: bytes) -> SecretValue | None:
 
 
 def login_entry(tool: Tool, text: bytes) -> Json | None:
-    """The login in a tool's file as an entry of a store, where it can be refreshed. Raises Malformed."""
+    """The login in a tool's file as an entry of a store, if it can be refreshed. Raises Malformed."""
     found = tool.read(_contents(text), 0.0)
     if not isinstance(found, _Login) or not found.refresh or found.expires_at is None:
         return None
@@ -140,7 +139,7 @@ def login_entry(tool: Tool, text: bytes) -> Json | None:
 
 
 def with_login_entry(tool: Tool, text: bytes, entry: Mapping[str, object]) -> bytes:
-    """The tool's file with the tokens of such an entry; as it is where it has them. Raises Malformed."""
+    """The tool's file with the tokens of such an entry; unchanged if it has them. Raises Malformed."""
     contents = _contents(text)
     found = tool.read(contents, 0.0)
     access, refresh, until = _text(entry, "access"), _text(entry, "refresh"), instant(entry.get("expires"))[0]
@@ -150,10 +149,10 @@ def with_login_entry(tool: Tool, text: bytes, entry: Mapping[str, object]) -> by
 
 
 def with_login(document: AuthDocument, login: Profile, *, refresh: SecretValue | None = None, now: float) -> AuthDocument:
-    """The store with a tool's login, where that is good and newer than what is there; never with a token in the place of an
-    OAuth login. A key that somebody keeps under that name stays. The entry says of which source it is a copy.
+    """The store with a tool's login, if that is valid and newer than the stored one; a plain token never replaces an OAuth
+    login. A key under that id stays. The entry names the source of which it is a copy.
 
-    `refresh` is its refresh token, where that is the broker's to redeem.
+    `refresh` is the refresh token, if the broker redeems it.
     """
     if login.secret is None or login.expires_at is None or login.expires_at <= now:
         return document
@@ -168,15 +167,15 @@ def with_login(document: AuthDocument, login: Profile, *, refresh: SecretValue |
 
 
 def without_copy(document: AuthDocument, profile_id: str, source: str) -> AuthDocument:
-    """The store without the profile, where its entry says that it is a copy of what that source held."""
+    """The store without the profile, if its entry is a copy from that source."""
     entry = document.entries.get(profile_id)
     copied = isinstance(entry, dict) and entry.get(COPIED) == source
     return without_entry(document, profile_id) if copied else document
 
 
 def written_back(tool: Tool, text: bytes, entry: object) -> bytes:
-    """The tool's file with the tokens of a store's entry, where those are newer than its own; else as it is. Nothing else in it
-    changes. Raises Malformed."""
+    """The tool's file with the tokens of a store's entry, if those are newer; else unchanged. Nothing else in it changes.
+    Raises Malformed."""
     contents = _contents(text)
     found = tool.read(contents, 0.0)
     if not isinstance(found, _Login) or not isinstance(entry, dict) or entry.get("type") != Mode.OAUTH:
@@ -200,7 +199,7 @@ def _newer(login: Profile, before: object) -> bool:
 
 
 def _completes(login: Profile, refresh: SecretValue | None, before: object) -> bool:
-    """Whether it is the same login, whose refresh token has not been the broker's until now."""
+    """Whether it is the same login, whose refresh token the broker did not redeem before."""
     if refresh is None or not isinstance(before, dict) or before.get("type") != Mode.OAUTH or before.get("refresh"):
         return False
     return SecretValue(_text(before, "access")) == login.secret
@@ -213,7 +212,7 @@ def _claude(contents: Mapping[str, object], _: float) -> _Login | str:
     if not _text(login, "accessToken"):
         return "holds a login without an accessToken, as after a logout"
     expires_at, doubt = instant(login.get("expiresAt"))
-    # A long-lived token, as container images write it: nothing to refresh, and no end that is known.
+    # A long-lived token, as container images write it: it has no refresh token and no known expiry.
     static = login.get("expiresAt") is None and not _text(login, "refreshToken")
     if expires_at is None and not static:
         return f"is ignored, for its expiresAt {doubt or 'is missing'}"
@@ -250,8 +249,8 @@ def _qwen(contents: Mapping[str, object], _: float) -> _Login | str:
 
 
 def _elsewhere(resource: str) -> str:
-    """What to say of a login that is good at another address than the usual one. The broker does not follow it by itself: who
-    can write the file would choose where tokens are sent."""
+    """The note for a login with an unusual address. The broker does not follow it, because a user who can write the file would
+    choose where tokens are sent."""
     url = resource if "://" in resource else f"https://{resource}"
     try:
         parts = urlsplit(url)
@@ -261,7 +260,7 @@ def _elsewhere(resource: str) -> str:
     if not resource or host == _QWEN_USUAL:
         return ""
     if not plain or not host.endswith(_QWEN_HOSTS):
-        return "has a resource_url that is no https address of Qwen: it is not used"
+        return "has a resource_url that is not an https address of Qwen: it is not used"
     path = parts.path.rstrip("/")
     base = f"https://{host}{path}" if path.endswith("/v1") else f"https://{host}{path}/v1"
     return f"is a login for another address: set providers.qwen-portal.base_url to {base}" if _PLAIN_URL.fullmatch(base) else ""

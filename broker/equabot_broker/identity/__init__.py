@@ -1,1 +1,1 @@
-"""Who is asking."""
+"""Identifies callers."""

@@ -1,4 +1,4 @@
-"""JSON Web Keys (RFC 7517) → what checks signatures of RFC 7518. A key says by its kind which algorithm it is for."""
+"""Converts JSON Web Keys (RFC 7517) to verifiers for RFC 7518 signatures. The type of a key determines its algorithm."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -9,11 +9,11 @@ _MOST_KEYS: Final = 64
 _LEAST_RSA_BITS: Final = 2048
 
 Verify = Callable[[bytes, bytes], bool]
-"""Whether the second is a signature of the first."""
+"""Whether the second argument is a signature of the first."""
 
 
 def usable(published: Mapping[str, Any]) -> Mapping[tuple[str, str], Verify]:
-    """The keys that can check a signature, by id and algorithm. Others are passed over: a set may hold any."""
+    """The keys that can verify a signature, by id and algorithm. Other keys are ignored: a set may have any."""
     found: dict[tuple[str, str], Verify] = {}
     listed = published.get("keys")
     for key in (listed if isinstance(listed, list) else [])[:_MOST_KEYS]:
@@ -36,7 +36,7 @@ def _rsa(key: Mapping[str, Any]) -> tuple[str, Verify]:
 
     public = RSAPublicNumbers(e=_number(key["e"]), n=_number(key["n"])).public_key()
     if public.key_size < _LEAST_RSA_BITS:
-        raise ValueError("too short to trust")
+        raise ValueError("too short to be safe")
 
     def verify(covered: bytes, signature: bytes) -> bool:
         try:

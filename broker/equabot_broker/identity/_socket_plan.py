@@ -1,4 +1,4 @@
-"""Where the sockets are to be, and what would be wrong with that. Decided from names alone, before anything is touched."""
+"""Plans the paths of sockets, and finds faults in the plan. It uses names only, before anything on disk changes."""
 
 import os
 import re
@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Final
 
 RESERVED: Final = frozenset({"admin", "gateway"})
-"""Directories of the broker's own, so no names for agents."""
+"""Names of the broker's own directories, which no agent can have."""
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _LONGEST: Final = 107
-"""Bytes of a Unix socket's path (`sun_path` without its terminator)."""
+"""The maximum number of bytes of a Unix socket's path (`sun_path` without its terminator)."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentSocket:
-    """The socket that says which agent is calling."""
+    """The socket that identifies its agent."""
 
     agent: str
     path: Path
@@ -34,7 +34,7 @@ class SocketPlan:
     control: Path
 
     def faults(self) -> list[str]:
-        """All that is wrong with it, each with what to do; no disk is asked. Empty: nothing."""
+        """All faults of the plan, each with its remedy. It does not read the disk."""
         named = [(f"the socket of agent {one.agent!r}", one.path) for one in self.agents]
         named += [("the admin socket", self.admin), ("the gateway's control socket", self.control)]
         return [
@@ -47,16 +47,16 @@ class SocketPlan:
         own = len(self.agents)
         for (i, (what, path)), (j, (other, there)) in combinations(enumerate(named), 2):
             if path == there:
-                yield f"{what} and {other} are to be at one path, {path}: give each its own"
+                yield f"{what} and {other} have the same path, {path}: give each its own"
             elif i < own:
-                # An agent's directory is mounted into its container as a whole, with all that is below it.
+                # An agent's directory is mounted into its container with everything in it.
                 if there.is_relative_to(path.parent):
-                    yield f"{other} ({there}) is to be in the directory of {what} ({path.parent}): {_APART}"
+                    yield f"{other} ({there}) would be in the directory of {what} ({path.parent}): {_APART}"
                 elif j < own and path.is_relative_to(there.parent):
-                    yield f"{what} ({path}) is to be in the directory of {other} ({there.parent}): {_APART}"
+                    yield f"{what} ({path}) would be in the directory of {other} ({there.parent}): {_APART}"
 
 
-_APART: Final = "whoever may use the one would reach the other, so give it a directory of its own"
+_APART: Final = "a user of the one could reach the other, so give it its own directory"
 
 
 def plan(
@@ -67,7 +67,7 @@ def plan(
     control: Path | None = None,
     agent_paths: Mapping[str, Path] | None = None,
 ) -> SocketPlan:
-    """The sockets of a broker on that run directory: those given, and the others at their usual places."""
+    """The sockets of a broker with this run directory: the configured ones, and the others at their default paths."""
     given = agent_paths or {}
     return SocketPlan(
         run_dir=run_dir,
@@ -79,14 +79,17 @@ def plan(
 
 def _name_faults(agent: str) -> Iterable[str]:
     if agent in RESERVED:
-        yield f"{agent!r} is no name for an agent: it is a directory of the broker's own. Give the agent another"
+        yield f"{agent!r} cannot be the name of an agent: it is a directory of the broker's own. Choose another name"
     elif not _NAME.fullmatch(agent):
-        yield f"{agent[:80]!r} is no name for an agent: use up to 63 of a-z, 0-9, - and _, beginning with a letter or digit"
+        yield (
+            f"{agent[:80]!r} cannot be the name of an agent: use up to 63 of a-z, 0-9, - and _, beginning with a letter or"
+            " digit"
+        )
 
 
 def _path_faults(what: str, path: Path) -> Iterable[str]:
     if not path.is_absolute() or ".." in path.parts:
-        yield f"{what} needs a whole path, without '..': {path}"
+        yield f"{what} needs an absolute path without '..': {path}"
     if len(os.fsencode(path)) > _LONGEST:
         yield (
             f"{what} has a path of {len(os.fsencode(path))} bytes, and the system's limit is {_LONGEST}: {path}."

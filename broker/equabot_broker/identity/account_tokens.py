@@ -1,7 +1,7 @@
-"""Tokens of Kubernetes service accounts: what one says of itself, and whether that will do.
+"""Reads tokens of Kubernetes service accounts, and checks their claims.
 
-They are JSON Web Tokens (RFC 7519) signed as in RFC 7515. Nothing is verified here: what a token says counts once whoever
-issued it, or its signature, has confirmed it. No error holds a piece of a token.
+They are JSON Web Tokens (RFC 7519), signed as in RFC 7515. This module verifies no signature: its result counts only after the
+issuer or the signature confirms it. No error has a part of a token.
 """
 
 import re
@@ -16,19 +16,19 @@ from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.domain.untrusted_json import Malformed, decode
 
 LARGEST: Final = 8192
-"""Characters of a token that is looked at; real ones have about a thousand."""
+"""The maximum number of characters of a token; usual ones have about a thousand."""
 
 _SUBJECT: Final = re.compile(r"system:serviceaccount:([a-z0-9-]{1,63}):([a-z0-9.-]{1,253})")
 _FORM: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _SKEW: Final = 60.0
-"""Seconds by which the clock of the node that issued a token may be ahead of ours."""
+"""Seconds by which the clock of the issuing node may be ahead."""
 _LATEST: Final = 253_402_300_799  # the end of the year 9999
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountToken:
-    """What a token says. `account` is `namespace/name`; instants are in seconds since the epoch, `not_before` 0 where it says
-    none. `algorithm` and `key_id` are its header's."""
+    """The claims of a token. `account` is `namespace/name`. Instants are in seconds since the epoch; `not_before` is 0 if it
+    is missing. `algorithm` and `key_id` are from its header."""
 
     token: SecretValue
     algorithm: str
@@ -48,33 +48,35 @@ class AccountToken:
             )
 
     def check_times(self, now: float) -> None:
-        """Raises Unidentified unless the token holds at `now`."""
+        """Raises Unidentified unless the token is valid at `now`."""
         if now >= self.expires_at:
-            raise Unidentified("the token has expired: read the file in which it is renewed again for every call")
+            raise Unidentified("the token has expired: read the file, in which it is renewed, for every call")
         if now + _SKEW < self.not_before:
-            raise Unidentified("the token does not hold yet: set the clocks of the cluster and of the broker")
+            raise Unidentified("the token is not valid yet: set the clocks of the cluster and of the broker")
 
     def signed(self) -> tuple[bytes, bytes]:
-        """What its signature covers, and the signature."""
+        """The signed part, and the signature."""
         covered, _, signature = self.token.reveal().rpartition(".")
         return covered.encode(), base64url(signature) or b""
 
 
 def read_token(token: SecretValue) -> AccountToken:
-    """What the token says. Raises Unidentified where it is not that of a service account."""
+    """The claims of the token. Raises Unidentified if it is not the token of a service account."""
     text = token.reveal()
     if len(text) > LARGEST or not _FORM.fullmatch(text):
-        raise Unidentified(f"the token is not a JSON Web Token of up to {LARGEST} characters: send a service account's")
+        raise Unidentified(
+            f"the token is not a JSON Web Token of up to {LARGEST} characters: send the token of a service account"
+        )
     parts = [base64url(part) for part in text.split(".")]
     if None in parts:
         raise Unidentified("the token's base64url is not canonical: send the token of a service account, unchanged")
     head, said = (_object(part) for part in parts[:2])
     if "crit" in head:
-        # RFC 7515, 4.1.11: an extension that we do not implement may change what the token means.
+        # RFC 7515, 4.1.11: an unknown extension may change the meaning of the token.
         raise Unidentified("the token has a `crit` header, which is not supported: send the token of a service account")
     subject = _SUBJECT.fullmatch(_text(said, "sub"))
     if subject is None:
-        raise Unidentified("the token is not that of a service account: only those say who is calling here")
+        raise Unidentified("the token is not that of a service account: the broker identifies callers by service account only")
     audiences = said.get("aud")
     return AccountToken(
         token=token,
@@ -89,15 +91,15 @@ def read_token(token: SecretValue) -> AccountToken:
 
 
 def account_of(username: str) -> str | None:
-    """`namespace/name` of a user name as the Kubernetes API has it; None for one that is no service account's."""
+    """`namespace/name` from a user name of the Kubernetes API; None if the user is not a service account."""
     subject = _SUBJECT.fullmatch(username)
     return f"{subject[1]}/{subject[2]}" if subject else None
 
 
 def base64url(text: str) -> bytes | None:
-    """The bytes of an unpadded base64url text (RFC 7515, 2); None unless it is the one text that encodes them.
+    """The bytes of an unpadded base64url text (RFC 7515, 2); None unless the text is canonical.
 
-    Decoders ignore the spare bits of the last character, so one token could be written in several ways.
+    Decoders ignore the spare bits of the last character, so one token would otherwise have several forms.
     """
     try:
         data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
@@ -122,6 +124,6 @@ def _text(said: Mapping[str, object], name: str) -> str:
 
 
 def _instant(said: Mapping[str, object], name: str) -> float:
-    """0 where it says none, or none that is on a calendar: a token without an end is one that has ended."""
+    """0 for a missing or impossible value: a token without an end has expired."""
     value = said.get(name)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _LATEST else 0.0

@@ -1,7 +1,7 @@
-"""One Unix socket an agent, in a directory of its own: whoever can reach the socket is that agent.
+"""One Unix socket per agent, in its own directory: a caller that can open the socket is that agent.
 
-`claim` makes sure, before anything listens, that no other broker is here, that the directories are there, and that no stale
-socket is in the way; `SocketClaim.settle` gives the bound sockets their modes; `SocketClaim.release` takes them away again.
+Before anything listens, `claim` checks that no other broker uses the run directory, creates the directories, and removes stale
+sockets. `SocketClaim.set_modes` sets the modes of the bound sockets. `SocketClaim.release` removes them.
 """
 
 import fcntl
@@ -33,7 +33,7 @@ _ANSWER_WITHIN: Final = 1.0
 
 
 class SocketInUse(CannotStart):
-    """Another broker lives here."""
+    """Another broker uses the run directory."""
 
 
 def claim(
@@ -44,10 +44,10 @@ def claim(
     control: Path | None = None,
     agent_paths: Mapping[str, Path] | None = None,
 ) -> "SocketClaim":
-    """Makes the run directory ours until `release`, or until the process is gone, however it goes.
+    """Claims the run directory until `release` or the end of the process.
 
-    Raises SocketInUse while another broker lives on it, and CannotStart for a plan with faults, a directory that cannot be
-    used or in which another user could put a socket, and a file in a socket's place. Nothing but stale sockets is ever removed.
+    Raises SocketInUse if another broker runs on it. Raises CannotStart for a plan with faults, for a directory that cannot be
+    used or in which another user could put a socket, and for another file at a socket's path. It removes stale sockets only.
     """
     planned = plan(run_dir, agents, admin=admin, control=control, agent_paths=agent_paths)
     faults = planned.faults()
@@ -66,7 +66,7 @@ def claim(
 
 
 class SocketClaim:
-    """A run directory that is ours. Leaving the `with` block releases it."""
+    """A claimed run directory. Leaving the `with` block releases it."""
 
     def __init__(self, planned: SocketPlan, lock: int) -> None:
         self._plan = planned
@@ -75,21 +75,21 @@ class SocketClaim:
 
     @property
     def agents(self) -> tuple[AgentSocket, ...]:
-        """Where each agent's server is to listen."""
+        """The sockets of the agents."""
         return self._plan.agents
 
     @property
     def admin(self) -> Path:
-        """Where the operator's server is to listen."""
+        """The socket of the operator."""
         return self._plan.admin
 
     @property
     def control(self) -> Path:
-        """Where the gateway's control server is to listen, if there is one."""
+        """The gateway's control socket, if there is one."""
         return self._plan.control
 
     def add(self, planned: SocketPlan, agents: Iterable[str]) -> tuple[AgentSocket, ...]:
-        """Makes places for the sockets of more agents, as planned; `keep` makes them ours. Blocking. Raises CannotStart."""
+        """Prepares the sockets of more agents, as planned; `keep` adds them to the claim. Blocking. Raises CannotStart."""
         added = tuple(one for one in planned.agents if one.agent in agents)
         group = planned.run_dir.stat().st_gid
         for one in added:
@@ -97,17 +97,18 @@ class SocketClaim:
         return added
 
     def keep(self, one: AgentSocket) -> None:
-        """The socket of one more agent is bound: gives it its mode. Raises CannotStart."""
+        """Sets the mode of an additional agent's socket after its bind. Raises CannotStart."""
         self._settle_agent(one)
 
     def forget(self, path: Path) -> None:
-        """That socket is gone."""
+        """Removes that socket from the claim."""
         self._bound.pop(path, None)
 
-    def settle(self) -> None:
-        """To be called once the servers are bound: 0660 and the directory's group for agents' sockets, 0600 for ours.
+    def set_modes(self) -> None:
+        """Sets the modes after the servers have bound: 0660 and the directory's group for agents' sockets, 0600 for the
+        others.
 
-        Raises CannotStart for one that is not there.
+        Raises CannotStart for a missing socket.
         """
         for one in self._plan.agents:
             self._settle_agent(one)
@@ -119,7 +120,7 @@ class SocketClaim:
 
     def _settle_agent(self, one: AgentSocket) -> None:
         with _explained(one.path):
-            # Who may open the directory may use the socket: a group that mounts it has been given it for that.
+            # A group that may open the directory may use the socket: it was mounted for that group.
             _give(one.path, group=one.path.parent.stat().st_gid)
             self._settle(one.path, _AGENT_SOCKET_MODE)
 
@@ -129,7 +130,7 @@ class SocketClaim:
         self._bound[path] = (bound.st_dev, bound.st_ino)
 
     def release(self) -> None:
-        """Removes our sockets, where they still are ours, and lets the next broker in. May be called again."""
+        """Removes the sockets that still belong to this claim, and frees the run directory. Idempotent."""
         for path, ours in self._bound.items():
             with suppress(OSError):
                 found = path.lstat()
@@ -137,7 +138,7 @@ class SocketClaim:
                     path.unlink()
         self._bound.clear()
         if self._lock is not None:
-            # The file stays: were it removed, two brokers could hold locks on two files of one name.
+            # The lock file stays: if it were removed, two brokers could lock two files of the same name.
             os.close(self._lock)
             self._lock = None
 
@@ -156,7 +157,9 @@ def _lock(run_dir: Path) -> int:
         holder = os.read(lock, 20).decode(errors="replace").strip()
         os.close(lock)
         whose = f" (pid {holder})" if holder.isdecimal() else ""
-        raise SocketInUse(f"another broker{whose} runs on {run_dir}: stop it, or give this one another --run-dir") from None
+        raise SocketInUse(
+            f"another broker{whose} runs on {run_dir}: stop it, or start this one with another --run-dir"
+        ) from None
     except BaseException:
         os.close(lock)
         raise
@@ -185,31 +188,32 @@ def _prepare_agent(one: AgentSocket, run_dir: Path, *, group: int) -> None:
 
 
 def _check_owners(directory: Path) -> None:
-    """To an agent, a socket that another user put there looks like the broker's (ADR 23). Raises CannotStart."""
+    """A socket of another user would look like the broker's to an agent (ADR 23). Raises CannotStart."""
     doubt = way_doubt(directory)
     if doubt is not None:
         raise CannotStart(f"{doubt}. Until then another user could answer agents in the broker's place")
 
 
 def _make_directory(path: Path, mode: int, *, ours: Path, group: int | None = None) -> None:
-    """Makes it, with that mode. One that was there is left as it is, unless it is `ours` by its place and its owner."""
+    """Creates the directory with that mode. An existing one is left unchanged, unless its place and its owner make it
+    `ours`."""
     with _explained(path):
         try:
             _make_way(path.parent)
             path.mkdir(mode=mode)
         except FileExistsError:
             if not path.is_dir():
-                raise CannotStart(f"{path} is in the way of a socket's directory: move it away") from None
+                raise CannotStart(f"{path} is not a directory, but a socket's directory must be there: move it away") from None
             if path != ours or path.stat().st_uid != os.geteuid():
                 return
         if group is not None:
             _give(path, group=group)
-        # A directory that hands down its group has been made to.
+        # A directory with the set-group-ID bit passes on its group on purpose.
         path.chmod(mode | (path.stat().st_mode & stat.S_ISGID))
 
 
 def _make_way(directory: Path) -> None:
-    """Makes it and what is missing above it, for no one else to write, whatever the umask."""
+    """Creates the directory and its missing parents, writable for this user only, whatever the umask."""
     for step in (*reversed(directory.parents), directory):
         if not step.is_dir():
             step.mkdir(mode=_RUN_MODE, exist_ok=True)
@@ -227,15 +231,15 @@ def _clear(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise CannotStart(f"{path} is in the way: it is no socket, so it was left alone. Move it away, or set another path")
+        raise CannotStart(f"{path} is not a socket, so it was left unchanged: move it away, or set another path")
     if _answers(path):
-        raise SocketInUse(f"a living server answers on {path}: stop it, or give this broker another --run-dir")
+        raise SocketInUse(f"a running server answers on {path}: stop it, or start this broker with another --run-dir")
     path.unlink(missing_ok=True)
     _log.info("removed a stale socket: %s", path)
 
 
 def _answers(path: Path) -> bool:
-    """Whether somebody listens there. Raises PermissionError where that is not ours to know."""
+    """Whether a server listens there. Raises PermissionError if this user may not know."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_ANSWER_WITHIN)
         try:
@@ -245,7 +249,7 @@ def _answers(path: Path) -> bool:
         except PermissionError:
             raise
         except OSError:
-            return True  # its queue is full, or it speaks something else: it lives
+            return True  # its queue is full or it speaks another protocol: it runs
         return True
 
 

@@ -1,5 +1,5 @@
-"""Callers whose connection was opened with a certificate. That it is signed by the configured authority the TLS handshake has
-seen to; here is read whose it is, and that it has not ended since."""
+"""Identifies callers by client certificates. The TLS handshake has checked the signature; this module reads the names, and
+checks that the certificate has not expired since."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -15,21 +15,20 @@ _KEPT: Final = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Certificate:
-    """The names that count, and the end in seconds since the epoch."""
+    """The names that identify the caller, and the expiry in seconds since the epoch."""
 
     names: tuple[str, ...]
     expires_at: float
 
 
 class ClientCertificates:
-    """Who is calling, by the certificates of their connections.
+    """Identifies callers by the certificates of their connections.
 
-    The names of a certificate are the URIs in it (`spiffe://…`); where there are none, its DNS names; where there are none of
-    those either, its common name.
+    The names are the URIs of the certificate (`spiffe://…`), else its DNS names, else its common name.
     """
 
     fault: Final = ""
-    """Nobody else is asked, so nothing can keep it from knowing."""
+    """Always empty: the check needs no other system."""
 
     def __init__(self, callers: Callers, *, clock: Clock) -> None:
         self._callers = callers
@@ -37,13 +36,13 @@ class ClientCertificates:
         self._read: OrderedDict[bytes, _Certificate] = OrderedDict()
 
     def apply(self, callers: Callers) -> None:
-        """The configuration is another, from the next call on."""
+        """Applies a new configuration to the next call."""
         self._callers = callers
 
     async def identify(self, shown: CallerProof) -> Identified:
-        """The caller of this connection. Raises Unidentified, and PolicyDenied for one who is no agent."""
+        """The caller of this connection. Raises Unidentified, and PolicyDenied for a caller that maps to no agent."""
         if not shown.certificate:
-            raise Unidentified("the connection was opened without a certificate: open it with one")
+            raise Unidentified("the connection has no client certificate: open it with one")
         key = sha256(shown.certificate.encode()).digest()
         certificate = self._read.get(key)
         if certificate is None:
@@ -52,7 +51,9 @@ class ClientCertificates:
                 self._read.popitem(last=False)
         left = certificate.expires_at - self._clock.now()
         if left <= 0:
-            raise Unidentified("the certificate of this connection has ended: open another with the renewed one")
+            raise Unidentified(
+                "the client certificate of this connection has expired: open another connection with the renewed one"
+            )
         return Identified(agent=self._callers.of_certificate(certificate.names), until=self._clock.steady() + left)
 
 
@@ -74,4 +75,4 @@ def _certificate(pem: str) -> _Certificate:
         )
         return _Certificate(names=tuple(names), expires_at=found.not_valid_after_utc.timestamp())
     except (ValueError, x509.DuplicateExtension):
-        raise Unidentified("the certificate of this connection cannot be read: have it issued anew") from None
+        raise Unidentified("the client certificate of this connection cannot be read: have it issued again") from None

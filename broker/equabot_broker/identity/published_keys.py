@@ -1,7 +1,7 @@
-"""Checks tokens against the keys with which the cluster signs them: no call to the API server for each, and no word from it of
-accounts and pods that are gone, so a token is good to its own end.
+"""Checks tokens against the cluster's published signing keys.
 
-A token only chooses among the keys: which algorithm is used says the key.
+It calls the API server for keys only, not for each token. It cannot see that an account or a pod was deleted, so a token is
+valid until it expires. The key determines the algorithm; a token only selects a key.
 """
 
 import asyncio
@@ -25,35 +25,35 @@ _DISCOVERY: Final = "/.well-known/openid-configuration"
 _KEYS: Final = "/openid/v1/jwks"
 _ANSWERS_WITHIN: Final = 3.0
 _AGAIN_AFTER: Final = 300.0
-"""Seconds after which the keys are read again: one that was withdrawn ends."""
+"""Seconds after which the keys are read again, so that a withdrawn key ends."""
 _SOONEST: Final = 5.0
-"""Seconds between two reads, however many tokens name keys that nobody knows."""
+"""Seconds between two reads, however many tokens name unknown keys."""
 _KEPT_FOR: Final = 3600.0
-"""Seconds for which the keys that were read last hold while they cannot be read again."""
+"""Seconds for which the last keys are used while they cannot be read again."""
 _LARGEST: Final = 256 << 10
 
 
 class KeysUnread(Exception):
-    """Why there are no keys to be had: what was asked, what is wrong, what to do."""
+    """The keys cannot be read: what was asked, what is wrong, what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """Who signs tokens, and its JSON Web Key Set."""
+    """The issuer of tokens, and its JSON Web Key Set."""
 
     issuer: str
     keys: Mapping[str, Any]
 
 
 class Publisher(Protocol):
-    """Where a cluster's keys are published."""
+    """The place where a cluster's keys are published."""
 
     async def read(self) -> Published:
-        """What is published now. Answers within seconds. Raises KeysUnread."""
+        """The present keys. Answers within seconds. Raises KeysUnread."""
 
 
 class PublishedKeys:
-    """A `Check` by signature, issuer and instants. Nothing is read before the first token."""
+    """A `Check` by signature, issuer and times. It reads nothing before the first token."""
 
     def __init__(self, publisher: Publisher, *, clock: Clock) -> None:
         self._publisher = publisher
@@ -66,7 +66,7 @@ class PublishedKeys:
         self._fault = ""
 
     async def account(self, said: AccountToken) -> str:
-        """The account that the token names, once the signature shows that the cluster wrote it."""
+        """The account in the token, after the signature shows that the cluster issued the token."""
         wanted = (said.key_id, said.algorithm)
         if self._is_due(wanted):
             async with self._reading:
@@ -78,10 +78,10 @@ class PublishedKeys:
             if self._fault:
                 raise self._unchecked()
             raise Unidentified(
-                "the token is signed with no key of the cluster's: it is another cluster's, or from before its keys changed"
+                "the token is signed with an unknown key: it is from another cluster, or older than the cluster's present keys"
             )
         if said.issuer != self._issuer or not verify(*said.signed()):
-            raise Unidentified("the token is not one that this cluster has issued")
+            raise Unidentified("this cluster did not issue the token: send a token of this cluster")
         said.check_times(self._clock.now())
         return said.account
 
@@ -113,14 +113,14 @@ class PublishedKeys:
 
 class KeysOfApi:
     """The keys that an API server publishes (RBAC: ClusterRole `system:service-account-issuer-discovery`, which every service
-    account has by default). `issuer` stands for the one that it names."""
+    account has by default). `issuer` overrides the issuer that it names."""
 
     def __init__(self, api: KubeApi, *, issuer: str = "") -> None:
         self._api = api
         self._issuer = issuer
 
     async def read(self) -> Published:
-        """Two calls, or one where the issuer is known."""
+        """The keys, by two calls, or by one if the issuer is known."""
         issuer = self._issuer or (await self._read(_DISCOVERY)).get("issuer")
         keys = await self._read(_KEYS)
         if not isinstance(issuer, str) or not issuer:
@@ -136,22 +136,22 @@ class KeysOfApi:
 
 
 class KeysOfFile:
-    """Keys in a file, as `kubectl get --raw /openid/v1/jwks` prints them."""
+    """Keys in a file, in the form of `kubectl get --raw /openid/v1/jwks`."""
 
     def __init__(self, path: Path, *, issuer: str) -> None:
         self._path = path
         self._issuer = issuer
 
     async def read(self) -> Published:
-        """The file, as it is now."""
+        """The present content of the file."""
         try:
             keys = json.loads(await asyncio.to_thread(read_whole, self._path, limit=_LARGEST))
         except FileNotFoundError:
-            raise KeysUnread(f"{self._path} is not there: mount it, or correct keys_file") from None
+            raise KeysUnread(f"{self._path} does not exist: mount it, or correct keys_file") from None
         except Unreadable as unreadable:
             raise KeysUnread(str(unreadable)) from None
         except (ValueError, RecursionError):
             keys = None
         if not isinstance(keys, dict):
-            raise KeysUnread(f"{self._path} is no JSON Web Key Set: write what `kubectl get --raw {_KEYS}` prints")
+            raise KeysUnread(f"{self._path} is not a JSON Web Key Set: write the output of `kubectl get --raw {_KEYS}`")
         return Published(issuer=self._issuer, keys=keys)

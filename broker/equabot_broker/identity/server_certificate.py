@@ -1,5 +1,5 @@
-"""The broker's own certificate and key, and the authority of its callers': files that are replaced while it runs, as a kubelet
-does with those of a Secret that is renewed."""
+"""The broker's certificate and key, and the authority for its callers. The files can be replaced while the broker runs: a
+kubelet does that when a Secret is renewed."""
 
 import logging
 from dataclasses import dataclass
@@ -22,18 +22,18 @@ _log: Final = logging.getLogger(__name__)
 _LARGEST: Final = 1 << 20
 _WARN_WITHIN: Final = 24 * 3600.0
 _AGAIN_AFTER: Final = 5.0
-"""Seconds between two readings of files that could not be used."""
-_ENDED: Final = "has ended: no caller will accept it, so renew it"
+"""Seconds between two reads of files that could not be used."""
+_ENDED: Final = "has expired: callers refuse it, so renew it"
 
 
 class CertificateFault(CannotStart):
-    """Why the files are of no use: which, what is wrong, what to do. Nothing of the key."""
+    """The files cannot be used: which file, what is wrong, what to do. The message has no part of the key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerPair:
-    """PEM texts: the certificate with what links it to its authority, its key, and whom callers' certificates must be signed
-    by; empty where they need none."""
+    """PEM texts: the certificate with its chain, its key, and the authority that must have signed callers' certificates; empty
+    if callers need none."""
 
     certificate: str
     key: SecretValue
@@ -41,7 +41,7 @@ class ServerPair:
 
 
 class ServerCertificate:
-    """The files of a `ServerPair`. Any thread may ask."""
+    """The files of a `ServerPair`. Thread-safe."""
 
     def __init__(self, certificate: Path, key: Path, *, client_ca: Path | None = None, clock: Clock) -> None:
         self._certificate = certificate
@@ -56,22 +56,22 @@ class ServerCertificate:
 
     @property
     def fault(self) -> str:
-        """What is wrong with what is served: that newer files are of no use, that it has ended. Empty: nothing."""
+        """The fault of the served certificate: newer files cannot be used, or it has expired. Empty without a fault."""
         ended = self._ends <= self._clock.now()
         return self._unfit or (f"the certificate in {self._certificate} {_ENDED}" if ended else "")
 
     def read(self) -> ServerPair:
-        """What the files hold now. Raises CertificateFault, with all that is wrong with them."""
+        """The present content of the files. Raises CertificateFault with all faults."""
         with self._asking:
             self._seen = self._stamp()
             return self._read()
 
     def renewed(self) -> ServerPair | None:
-        """What they hold, where they have changed since they were read last; None where they have not, and where they hold
-        nothing of use, which is logged and tried again. Costs a look at each file."""
+        """The content of the files if they have changed since the last read, else None. Files that cannot be used are logged
+        and tried again. Costs one `stat` per file."""
         with self._asking:
             stamp = self._stamp()
-            # What could not be used is read again although nothing about the files has changed: a fault may pass.
+            # Files that could not be used are read again even if they have not changed: the fault may be temporary.
             due = self._unfit and self._clock.steady() >= self._again_at
             if stamp == self._seen and not due:
                 return None
@@ -125,23 +125,21 @@ class ServerCertificate:
         try:
             chain = x509.load_pem_x509_certificates(certificate.encode())
         except ValueError:
-            faults.append(
-                f"{self._certificate} holds no certificate in PEM form: write the server's, and what links it to its authority"
-            )
+            faults.append(f"{self._certificate} has no certificate in PEM form: write the server's certificate with its chain")
         try:
             private = load_pem_private_key(key.encode(), password=None)
         except TypeError:
-            faults.append(f"{self._key} is encrypted: write the key as it is, readable for the broker alone")
-        except Exception:  # noqa: BLE001 - the library has many errors for a key that is none
-            faults.append(f"{self._key} holds no private key in PEM form: write that of {self._certificate}")
+            faults.append(f"{self._key} is encrypted: write the plain key, readable by the broker only")
+        except Exception:  # noqa: BLE001 - the library raises many kinds of errors for an invalid key
+            faults.append(f"{self._key} has no private key in PEM form: write that of {self._certificate}")
         if chain and private and not _belong_together(chain[0], private):
-            faults.append(f"{self._key} is not the key of {self._certificate}: write the two that belong together")
+            faults.append(f"{self._key} is not the key of {self._certificate}: write a certificate with its own key")
         try:
             if self._client_ca:
                 x509.load_pem_x509_certificates(client_ca.encode())
         except ValueError:
             faults.append(
-                f"{self._client_ca} holds no certificate in PEM form: write that of the authority of your callers' certificates"
+                f"{self._client_ca} has no certificate in PEM form: write that of the authority of your callers' certificates"
             )
         if chain and not faults:
             self._ends = chain[0].not_valid_after_utc.timestamp()
@@ -153,13 +151,13 @@ class ServerCertificate:
         if left <= 0:
             _log.error("the certificate in %s %s", self._certificate, _ENDED)
         elif left < _WARN_WITHIN:
-            _log.warning("the certificate in %s ends within a day: renew it", self._certificate)
+            _log.warning("the certificate in %s expires within a day: renew it", self._certificate)
 
 
 def _belong_together(certificate: "Certificate", key: "PrivateKeyTypes") -> bool:
     try:
         return certificate.public_key() == key.public_key()
-    except Exception:  # noqa: BLE001 - a kind of key that nobody could serve with
+    except Exception:  # noqa: BLE001 - a kind of key that TLS cannot use
         return False
 
 
@@ -167,7 +165,7 @@ def _text(path: Path) -> str:
     try:
         return read_whole(path, limit=_LARGEST).decode("ascii", "replace")
     except FileNotFoundError:
-        fault = f"{path} is not there: mount it, readable for the broker"
+        fault = f"{path} does not exist: mount it, readable by the broker only"
     except Unreadable as unreadable:
         fault = str(unreadable)
     raise CertificateFault(fault)

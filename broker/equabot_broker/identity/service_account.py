@@ -1,8 +1,8 @@
-"""Callers who show the token of a Kubernetes service account.
+"""Identifies callers by the tokens of Kubernetes service accounts.
 
-A token that held holds for a minute, or to its own end where that comes first: so one that was revoked ends soon, and the
-cluster is not asked about every call. One that did not is refused for a few seconds without asking. Calls that show the same
-token wait for one check. What is kept of a token is a keyed digest.
+An accepted token is valid for a minute, or until its own expiry if that is sooner. So a revoked token ends soon, and the
+cluster is not asked about every call. A refused token is refused for some seconds without another check. Calls with the same
+token share one check. The broker keeps only a keyed digest of a token.
 """
 
 import asyncio
@@ -22,25 +22,25 @@ from equabot_broker.ports import Clock
 _log: Final = logging.getLogger(__name__)
 
 HELD: Final = 60.0
-"""Seconds for which a token that was found good is not asked about again."""
+"""Seconds for which an accepted token is not checked again."""
 _REFUSED: Final = 5.0
 _UNCHECKED: Final = 1.0
-"""Seconds after a failed check before the next: those who wait are told together, and not one by one."""
+"""Seconds after a failed check before the next: waiting calls fail together, and not one by one."""
 _SHORTEST: Final = 1.0
 _KEPT: Final = 4096
 
 
 class Check(Protocol):
-    """Who says whether a token is good: the API server, or the keys with which the cluster signs."""
+    """The check of a token: by the API server, or by the cluster's signing keys."""
 
     async def account(self, said: AccountToken) -> str:
-        """`namespace/name` of the service account. Raises Unidentified for a token that is not good, IdentityUnchecked where
-        that cannot be found out now. Answers within a few seconds."""
+        """`namespace/name` of the service account. Raises Unidentified for a token that is not valid, and IdentityUnchecked if
+        the check is not possible now. Answers within a few seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Verdict:
-    """What became of a token, until a steady instant: its service account, or a refusal."""
+    """The result of a check until a steady instant: the service account, or a refusal."""
 
     account: str
     refusal: BrokerError | None
@@ -48,7 +48,7 @@ class _Verdict:
 
 
 class ServiceAccounts:
-    """Who is calling, by the tokens that they show."""
+    """Identifies callers by their tokens."""
 
     def __init__(self, check: Check, callers: Callers, *, clock: Clock, audience: str) -> None:
         self._check = check
@@ -62,23 +62,24 @@ class ServiceAccounts:
 
     @property
     def fault(self) -> str:
-        """Why the last token that was to be checked could not be, and what to do. Empty: it could."""
+        """The reason why the last check failed, and what to do; empty if it succeeded."""
         return self._fault
 
     def apply(self, callers: Callers) -> None:
-        """The configuration is another, from the next call on."""
+        """Applies a new configuration to the next call."""
         self._callers = callers
 
     async def identify(self, shown: CallerProof) -> Identified:
-        """The caller who shows this. Raises Unidentified, IdentityUnchecked, and PolicyDenied for one who is no agent."""
+        """The caller with this token. Raises Unidentified, IdentityUnchecked, and PolicyDenied for a caller that maps to no
+        agent."""
         if shown.token is None:
             raise Unidentified(
-                f"the call shows no token: send that of a service account, for audience {self._audience!r}, as"
+                f"the call has no token: send that of a service account, for audience {self._audience!r}, as"
                 " `authorization: Bearer …`"
             )
         verdict = await self._verdict(shown.token)
         if verdict.refusal is not None:
-            # Not the error of before: that one would carry the traces of everybody who has met it.
+            # A new error each time: a shared one would collect the tracebacks of all callers.
             raise type(verdict.refusal)(verdict.refusal.message, retry_after=verdict.refusal.retry_after)
         return Identified(agent=self._callers.of_account(verdict.account), until=verdict.until)
 
@@ -110,12 +111,12 @@ class ServiceAccounts:
             self._tell(unchecked.message)
         else:
             self._tell("")
-            # Whoever said that it is good may have a clock that is behind ours.
+            # The clock of the checking system may be behind.
             lasts = min(HELD, max(said.expires_at - self._clock.now(), _SHORTEST))
         return _Verdict(account=account, refusal=refusal and refusal.with_traceback(None), until=self._clock.steady() + lasts)
 
     def _tell(self, fault: str) -> None:
-        """Says in the log when checks begin to fail, in other words, and that they work again."""
+        """Logs when checks begin to fail, when the reason changes, and when they succeed again."""
         if fault and fault != self._fault:
             _log.warning("%s", fault)
         elif self._fault and not fault:

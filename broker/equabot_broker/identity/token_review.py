@@ -1,6 +1,6 @@
-"""Asks the Kubernetes API server whether a token is good (TokenReview): it knows of deleted pods and accounts too.
+"""Checks tokens with the Kubernetes API server (TokenReview), which also knows of deleted pods and accounts.
 
-Needs the right to `create` `tokenreviews` of `authentication.k8s.io`, which a ClusterRole has to give.
+The broker needs the permission to `create` `tokenreviews` of `authentication.k8s.io`, from a ClusterRole.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ from equabot_broker.kube.api import ApiObject, KubeApi, KubeFault
 
 _PATH: Final = "/apis/authentication.k8s.io/v1/tokenreviews"
 _AT_ONCE: Final = 16
-"""Tokens that are no cluster's are asked about as well: what strangers can make the API server do is bounded."""
+"""Tokens of other clusters are checked too, so the number of concurrent requests that strangers can cause is limited."""
 
 
 class TokenReviews:
-    """A `Check` by the API server, which has so many seconds (`within`) to answer, the wait for one's turn included."""
+    """A `Check` by the API server within `within` seconds, which include the wait for a free place."""
 
     def __init__(self, api: KubeApi, *, audience: str, within: float = 5.0) -> None:
         self._api = api
@@ -35,7 +35,7 @@ class TokenReviews:
             )
         except TimeoutError:
             unchecked = IdentityUnchecked(
-                "service-account tokens cannot be checked now: the API server is too slow, or too many wait"
+                "service-account tokens cannot be checked now: the API server is too slow, or too many calls wait"
             )
         else:
             return self._found(answer)
@@ -52,15 +52,17 @@ class TokenReviews:
         status = answer.get("status")
         if not isinstance(status, dict) or status.get("authenticated") is not True:
             raise Unidentified(
-                "the cluster does not accept the token: it has expired or was revoked, its pod or service account is gone, or"
-                " it is another cluster's"
+                "the cluster does not accept the token: it has expired or was revoked, its pod or service account was"
+                " deleted, or it is from another cluster"
             )
-        # A server that knows nothing of audiences says none, and then the token may be one for the API itself.
+        # An API server without support for audiences returns none, and then the token may be one for the API itself.
         audiences = status.get("audiences")
         if not isinstance(audiences, list) or self._audience not in audiences:
             raise Unidentified(f"the cluster does not confirm that the token is for audience {self._audience!r}")
         user = status.get("user")
         account = account_of(str(user.get("username", ""))) if isinstance(user, dict) else None
         if account is None:
-            raise Unidentified("the token is not that of a service account: only those say who is calling here")
+            raise Unidentified(
+                "the token is not that of a service account: the broker identifies callers by service account only"
+            )
         return account

@@ -1,1 +1,1 @@
-"""OAuth without I/O: logging in, refreshing, and exchanging a workload's identity."""
+"""OAuth rules without I/O: logins, refreshes, and the exchange of workload identities."""

@@ -1,7 +1,7 @@
-"""Logging in without I/O: the authorization-code flow with PKCE (RFC 6749 4.1, RFC 7636, RFC 8252), the device flow (RFC 8628).
+"""Logins without I/O: the authorization-code flow with PKCE (RFC 6749 4.1, RFC 7636, RFC 8252) and the device flow (RFC 8628).
 
-What a person brings back is a code, good once and for minutes. Only who began the login can redeem it: the verifier, which PKCE
-adds, never leaves this process before that.
+The browser returns a code that is valid once and for minutes. Only the process that began the login can redeem it, because the
+PKCE verifier never leaves that process before.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.oauth.refreshing import TokenAnswer, TokenRequest, Tokens, decoded, error_code
 
 ENTROPY: Final = 64
-"""Random bytes that a login needs."""
+"""The number of random bytes for a login."""
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 _LONGEST: Final = 8192
@@ -29,16 +29,16 @@ _SLOWER: Final = 5.0
 
 
 class AuthorizationRefusal(Exception):
-    """Why what came back is not the end of this login. Made of our own words and of an OAuth error code."""
+    """The returned text does not complete this login. The message has our own words and an OAuth error code only."""
 
 
 class Denied(AuthorizationRefusal):
-    """The vendor, or the person there, said no to this very login."""
+    """The vendor or the user refused this login."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One login under way. `redirect_url` is where the person ends up with a code; empty in the device flow."""
+    """A login in progress. `redirect_url` is the address that gets the code; empty in the device flow."""
 
     state: SecretValue
     verifier: SecretValue
@@ -46,13 +46,13 @@ class Attempt:
 
     @property
     def challenge(self) -> str:
-        """What proves possession of the verifier without showing it (S256)."""
+        """The challenge, which proves possession of the verifier without revealing it (S256)."""
         return _base64url(hashlib.sha256(self.verifier.reveal().encode()).digest())
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What a person brought back. `state` goes with it where the vendor shows both as one."""
+    """The code that the user or the browser returned. `state` is set if the vendor shows both in one text."""
 
     code: SecretValue
     state: SecretValue | None = None
@@ -60,7 +60,8 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device login under way: what the person opens and types, how long that is good for and how often to ask (seconds)."""
+    """A device login in progress: the address to open, the code to type, its lifetime and the interval between requests
+    (seconds)."""
 
     device_code: SecretValue
     user_code: str
@@ -70,13 +71,13 @@ class Device:
 
 
 def begin(entropy: bytes, *, redirect_url: str = "") -> Attempt:
-    """A login, of `ENTROPY` random bytes."""
+    """A login made of `ENTROPY` random bytes."""
     half = ENTROPY // 2
     return Attempt(SecretValue(_base64url(entropy[:half])), SecretValue(_base64url(entropy[half:ENTROPY])), redirect_url)
 
 
 def authorize_url(provider: Provider, attempt: Attempt) -> str:
-    """What the person opens in a browser."""
+    """The address that the user opens in a browser."""
     asked = {
         **provider.authorize_extra,
         "response_type": "code",
@@ -91,13 +92,13 @@ def authorize_url(provider: Provider, attempt: Attempt) -> str:
 
 
 def read_returned(text: str, attempt: Attempt) -> Code:
-    """The code in what came back: the whole address, its query, `code#state`, or the code alone, which PKCE protects.
+    """The code in the returned text: the whole address, its query, `code#state`, or the code alone, which PKCE protects.
 
     Raises AuthorizationRefusal.
     """
     text = text.strip()
     if not text or len(text) > _LONGEST or not text.isascii() or not text.isprintable() or " " in text:
-        raise AuthorizationRefusal("that is neither a code nor the address that the browser was sent to: copy it whole")
+        raise AuthorizationRefusal("the text is neither a code nor the address that the browser shows: copy all of it")
     if "://" in text or "code=" in text or "error=" in text:
         query = text.partition("?")[2] or text
         return _of_query(parse_qs(query.partition("#")[0]), attempt)
@@ -109,7 +110,7 @@ def read_returned(text: str, attempt: Attempt) -> Code:
 
 
 def read_query(query: str, attempt: Attempt) -> Code:
-    """The code in the query of a redirect, which must have the state. Raises AuthorizationRefusal."""
+    """The code in the query of a redirect, whose state must match. Raises AuthorizationRefusal."""
     return _of_query(parse_qs(query[:_LONGEST]), attempt)
 
 
@@ -139,7 +140,7 @@ def device_request(provider: Provider, attempt: Attempt) -> TokenRequest:
 
 
 def read_device(answer: TokenAnswer) -> Device:
-    """The device login that the vendor began. Raises AuthorizationRefusal."""
+    """The device login that the vendor has begun. Raises AuthorizationRefusal."""
     content = decoded(answer.body)
     if answer.status != 200:
         raise AuthorizationRefusal(f"the provider answered {answer.status} {error_code(content)}".rstrip())
@@ -147,14 +148,14 @@ def read_device(answer: TokenAnswer) -> Device:
     url = content.get("verification_uri_complete") or content.get("verification_uri")
     if not all(isinstance(text, str) and text.isprintable() and 0 < len(text) <= _LONGEST for text in (device, user, url)):
         raise AuthorizationRefusal("the provider answered without a device login")
-    if not str(url).startswith(("https://", "http://")):  # a browser may be told to open it
-        raise AuthorizationRefusal("the provider answered with an address that is none of the web")
+    if not str(url).startswith(("https://", "http://")):  # a browser may open it
+        raise AuthorizationRefusal("the provider answered with an address that is not a web address")
     lives, interval = _seconds(content.get("expires_in"), _PATIENCE), _seconds(content.get("interval"), _INTERVAL)
     return Device(SecretValue(str(device)), str(user), str(url), min(lives, _PATIENCE), min(interval, _PATIENCE))
 
 
 def poll_request(provider: Provider, attempt: Attempt, device: Device) -> TokenRequest:
-    """The request that asks whether the person has logged in."""
+    """The request that asks whether the user has logged in."""
     fields: dict[str, str | SecretValue] = {
         "grant_type": _DEVICE,
         "client_id": provider.client_id,
@@ -165,7 +166,7 @@ def poll_request(provider: Provider, attempt: Attempt, device: Device) -> TokenR
 
 
 def read_pending(answer: TokenAnswer, *, interval: float) -> float | None:
-    """How long to wait before asking again; None where the answer is the last one."""
+    """Seconds to wait before the next request; None if the answer is final."""
     if 200 <= answer.status < 300:
         return None
     code = decoded(answer.body).get("error")
@@ -175,7 +176,7 @@ def read_pending(answer: TokenAnswer, *, interval: float) -> float | None:
 
 
 def identity(tokens: Tokens) -> tuple[str, str]:
-    """The account and the e-mail address of a login, as far as its answer or the claims of its access token say."""
+    """The account and the e-mail address of a login, from its answer or from the claims of its access token."""
     told = claims(tokens.access.reveal())
     said, profile = told.get("https://api.openai.com/auth"), told.get("https://api.openai.com/profile")
     account = said.get("chatgpt_account_id") if isinstance(said, dict) else None
@@ -192,13 +193,13 @@ def _of_query(query: Mapping[str, list[str]], attempt: Attempt) -> Code:
     if found.get("error"):
         raise Denied(f"the provider refused the login: {error_code(found)}")
     if not found.get("code"):
-        raise AuthorizationRefusal("there is no code in it: copy the whole address that the browser was sent to")
+        raise AuthorizationRefusal("the address has no code: copy the whole address that the browser shows")
     return Code(SecretValue(found["code"]))
 
 
 def _check(state: str, attempt: Attempt) -> None:
     if not hmac.compare_digest(state.encode(), attempt.state.reveal().encode()):
-        raise AuthorizationRefusal("it belongs to another login: use the address that was shown last")
+        raise AuthorizationRefusal("the address belongs to another login: use the address that was printed last")
 
 
 def _seconds(value: object, usual: float) -> float:

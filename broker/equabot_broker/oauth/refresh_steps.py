@@ -1,4 +1,4 @@
-"""Which step of a refresh is next, for a login whose store is locked and was read again."""
+"""Decides the next step of a refresh, for a login whose store is locked and was read again (ADR 7)."""
 
 from enum import Enum
 
@@ -8,30 +8,29 @@ from equabot_broker.oauth.refreshing import refresh_at
 
 
 class Pending(Enum):
-    """What is known of the last time the refresh token was sent."""
+    """The result of the last time that the refresh token was sent."""
 
-    NOTHING = "it was not sent, or answered"
-    SENT = "it was sent by a process that died"
-    UNANSWERED = "it was sent, and no answer came"
+    NOTHING = "it was not sent, or it was answered"
+    SENT = "a process that no longer runs has sent it"
+    UNANSWERED = "it was sent and not answered"
 
 
 class Step(Enum):
-    """What to do with a login, once its store is locked and read anew."""
+    """The action on a login after its store was locked and read again."""
 
-    GONE = "there is nothing to refresh any more"
-    ADOPT = "somebody else has refreshed it"
+    GONE = "there is nothing to refresh"
+    ADOPT = "another process has refreshed it"
     REFUSED = "it was refused for good before"
-    INTERRUPT = "a refresh was broken off: it may have spent the token, which is never sent again"
-    HOLD = "the last refresh got no answer, and the access token is still good"
+    INTERRUPT = "a refresh was interrupted: it may have used up the refresh token, which is never sent again"
+    HOLD = "the last refresh got no answer, and the access token is still valid"
     REDEEM = "redeem its refresh token"
 
 
 def decide(profile: Profile | None, pending: Pending, *, seen: SecretValue | None, forced: bool, now: float) -> Step:
-    """The next step. `seen` is the access token that is to be replaced: because its time has come, or (`forced`) because the
-    provider refuses it.
+    """The next step. `seen` is the access token to replace, because it is due or (`forced`) because the provider refuses it.
 
-    A token whose redemption was left unanswered is sent again only when there is nothing left to lose: if it is spent, the
-    endpoint may take its whole family back, the living access token included.
+    A refresh token whose redemption got no answer is sent again only if nothing can be lost: if it was used up, the endpoint
+    may revoke all tokens of the login, with the valid access token.
     """
     if profile is None or profile.refresh is None:
         return Step.GONE

@@ -1,7 +1,6 @@
-"""OAuth refresh without I/O: what to send, what an answer means, and when to ask (RFC 6749, sections 5 and 6).
+"""Refreshes without I/O: the request, the meaning of an answer, and the time of a refresh (RFC 6749, sections 5 and 6).
 
-Refresh tokens are single-use and rotate. So the one question about every failure is whether the token that was sent may be
-spent: that is what `Blame` tells apart.
+Refresh tokens can be used once, and rotate. So each failure must say whether the token may have been used up: `Blame` does.
 """
 
 import json
@@ -18,9 +17,9 @@ from equabot_broker.domain.provider import Provider
 from equabot_broker.domain.secret_value import SecretValue
 
 AHEAD: Final = 300.0
-"""Seconds before its expiry at which a token of a long life is refreshed."""
+"""Seconds before its expiry at which a token with a long lifetime is refreshed."""
 LARGEST: Final = 256 << 10
-"""Bytes of an answer that are read."""
+"""The maximum number of bytes of an answer that are read."""
 _SHARE: Final = 2 / 3
 _SPREAD: Final = 0.2
 _DEFAULT_LIFE: Final = 3600.0
@@ -48,7 +47,7 @@ _DEAD: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """A POST to a token endpoint. `encoding` is `json` or `form`; `headers` hold nothing secret."""
+    """A POST to a token endpoint. `encoding` is `json` or `form`; `headers` have no secret."""
 
     url: str
     encoding: str
@@ -58,7 +57,7 @@ class TokenRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenAnswer:
-    """What came back. `retry_after` is the header of that name; a body that is cut off is longer than `LARGEST`."""
+    """An answer. `retry_after` is the header of that name. A body that was cut off is longer than `LARGEST`."""
 
     status: int
     body: bytes = field(repr=False)
@@ -67,7 +66,7 @@ class TokenAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What an endpoint gave. `refresh` is None where the old one stays good; instants in seconds since the epoch."""
+    """The new tokens. `refresh` is None if the old one stays valid; instants are in seconds since the epoch."""
 
     access: SecretValue
     refresh: SecretValue | None
@@ -78,20 +77,20 @@ class Tokens:
 
 
 class Blame(StrEnum):
-    """Why there are no new tokens, and with it what to do next."""
+    """The reason for a failed refresh, which decides the next step."""
 
     PERMANENT = "permanent"
-    """The endpoint refused for good: a person must log in again."""
+    """The endpoint refused for good: the user must log in again."""
     TRANSIENT = "transient"
-    """It was not reached, or said itself that it did not do it: try again."""
+    """The endpoint was not reached, or answered that it did nothing: try again."""
     UNCERTAIN = "uncertain"
-    """It was asked and what it said is lost: nobody knows whether the refresh token is spent."""
+    """The request was sent and the answer is lost: the refresh token may have been used up."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshFailure:
-    """Why there are no new tokens: a short `code`, and a sentence. Both are made of our own words and of an OAuth error code,
-    never of an answer's text. `retry_after` in seconds."""
+    """A failed refresh: a short `code` and a sentence. Both have our own words and an OAuth error code, never text of the
+    answer. `retry_after` is in seconds."""
 
     blame: Blame
     code: str
@@ -109,9 +108,9 @@ def refresh_request(provider: Provider, refresh: SecretValue, *, client_id: str 
 
 
 def read_answer(answer: TokenAnswer, *, now: float) -> Tokens | RefreshFailure:
-    """What a token endpoint's answer means at `now`.
+    """The meaning of a token endpoint's answer at `now`.
 
-    A server's error (5xx) counts as the endpoint's own word that it did nothing, also where a proxy in front of it says so.
+    A server error (5xx) counts as a statement that the endpoint did nothing, even if a proxy sent it.
     """
     content = decoded(answer.body)
     code = error_code(content)
@@ -131,7 +130,7 @@ def _for_good(status: int, code: str) -> bool:
 
 
 def _dead(status: int, code: str, content: Mapping[str, object]) -> bool:
-    """Whether an endpoint says in a sentence, and not by its code, that the refresh token is dead: Qwen's answers 400
+    """Whether an endpoint says in a sentence, not by its code, that the refresh token is not valid. Qwen's answers 400
     `invalid_request`, "refresh token expired or invalid"."""
     said = content.get("error_description")
     return status == 400 and code == "invalid_request" and isinstance(said, str) and _DEAD.search(said[:1000]) is not None
@@ -144,7 +143,7 @@ def _granted(answer: Mapping[str, object], *, now: float) -> Tokens | RefreshFai
         return RefreshFailure(Blame.UNCERTAIN, "unusable_answer", "the token endpoint answered without usable tokens")
     account = answer.get("account")
     account = account if isinstance(account, dict) else {}
-    # An id token's signature needs no check: it came from the endpoint itself, over TLS (OpenID Connect Core, 3.1.3.7).
+    # The signature of the id token needs no check: the token came from the endpoint over TLS (OpenID Connect Core, 3.1.3.7).
     id_token = answer.get("id_token")
     said = claims(id_token) if isinstance(id_token, str) else {}
     return Tokens(
@@ -158,14 +157,15 @@ def _granted(answer: Mapping[str, object], *, now: float) -> Tokens | RefreshFai
 
 
 def _token(value: object) -> SecretValue | None:
-    """A token as it can travel in a header: visible ASCII."""
+    """A token that a header can have: visible ASCII."""
     text = value.strip() if isinstance(value, str) else ""
     good = 0 < len(text) <= _LONGEST_TOKEN and text.isascii() and text.isprintable() and " " not in text
     return SecretValue(text) if good else None
 
 
 def life(expires_in: object) -> float:
-    """Seconds an access token lives. Digits in a string are read; what says nothing, or nothing sensible, is an hour."""
+    """The lifetime of an access token in seconds. Digits in a string are accepted; a missing or unusable value means an
+    hour."""
     if isinstance(expires_in, str):
         text = expires_in.strip()
         expires_in = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
@@ -175,8 +175,8 @@ def life(expires_in: object) -> float:
 
 
 def refresh_at(*, issued_at: float | None, expires_at: float, chance: float) -> float:
-    """When to refresh: five minutes before the expiry, or at two thirds of a shorter life; earlier by up to a fifth of what is
-    left then, by `chance` in [0, 1), so that brokers that got their tokens together do not come back together."""
+    """The time of the refresh: five minutes before the expiry, or after two thirds of a shorter lifetime. `chance` in [0, 1)
+    makes it earlier by up to a fifth of the rest, so that brokers with tokens of the same time do not refresh at once."""
     lead = AHEAD
     if issued_at is not None and expires_at > issued_at:
         lead = min(lead, (expires_at - issued_at) * (1 - _SHARE))
@@ -184,14 +184,14 @@ def refresh_at(*, issued_at: float | None, expires_at: float, chance: float) -> 
 
 
 def same_identity(account: str, email: str, *, other_account: str, other_email: str) -> bool:
-    """Whether two sets of tokens can belong to one login: what both sides know must agree."""
+    """Whether two sets of tokens can belong to one login: they agree where both have a value."""
     accounts_differ = bool(account and other_account and account != other_account)
     emails_differ = bool(email and other_email and email.lower() != other_email.lower())
     return not accounts_differ and not emails_differ
 
 
 def decoded(body: bytes) -> dict[str, object]:
-    """The JSON object in an answer; empty where there is none."""
+    """The JSON object in an answer, else empty."""
     if len(body) > LARGEST:
         return {}
     try:
@@ -202,13 +202,13 @@ def decoded(body: bytes) -> dict[str, object]:
 
 
 def error_code(answer: Mapping[str, object]) -> str:
-    """The error that an answer names, where it is one of ours to repeat; empty where it names none."""
+    """The error code in an answer, if it may be repeated; else empty."""
     error = answer.get("error")
     if isinstance(error, dict):
         error = error.get("code") or error.get("type")
     if not isinstance(error, str) or not error:
         return ""
-    # Only a code made of words that codes are made of is repeated: an endpoint may echo anything, the token included.
+    # Repeats only codes that consist of known words: an endpoint may echo anything, even the token.
     return error if len(error) <= 60 and set(error.split("_")) <= _WORDS else _OTHER
 
 

@@ -1,1 +1,1 @@
-"""HTTP out."""
+"""Outgoing HTTP."""

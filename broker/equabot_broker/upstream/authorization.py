@@ -1,4 +1,4 @@
-"""A login's conversation with the vendor: the code is redeemed, or a device login begun and waited for."""
+"""The requests of a login: redeems a code, or begins a device login and waits for it."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -19,10 +19,10 @@ from equabot_broker.oauth.refreshing import Blame, RefreshFailure, TokenAnswer, 
 
 
 class Endpoint(Protocol):
-    """What is asked: `token_endpoint.HttpTokenEndpoint`."""
+    """The transport: `token_endpoint.HttpTokenEndpoint`."""
 
     async def ask(self, request: TokenRequest) -> TokenAnswer | RefreshFailure:
-        """The answer, or why there is none."""
+        """The answer, or the failure."""
 
 
 async def redeem(endpoint: Endpoint, provider: Provider, attempt: Attempt, code: Code, *, now: Callable[[], float]) -> Tokens:
@@ -31,7 +31,7 @@ async def redeem(endpoint: Endpoint, provider: Provider, attempt: Attempt, code:
 
 
 async def begin_device(endpoint: Endpoint, provider: Provider, attempt: Attempt) -> Device:
-    """A device login, begun. Raises AuthorizationRefusal."""
+    """Begins a device login. Raises AuthorizationRefusal."""
     answer = await endpoint.ask(device_request(provider, attempt))
     if isinstance(answer, RefreshFailure):
         raise AuthorizationRefusal(answer.reason)
@@ -47,7 +47,7 @@ async def await_device(
     now: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]],
 ) -> Tokens:
-    """The tokens, once the person has logged in. Asks again where no answer comes. Raises AuthorizationRefusal."""
+    """The tokens, when the user has logged in. Asks again if no answer comes. Raises AuthorizationRefusal."""
     waited, interval = 0.0, device.interval
     while waited < device.lives:
         await sleep(interval)
@@ -60,7 +60,7 @@ async def await_device(
             interval = pause
         elif answer.blame is Blame.PERMANENT:
             raise AuthorizationRefusal(answer.reason)
-    raise AuthorizationRefusal("nobody logged in in time: begin anew")
+    raise AuthorizationRefusal("the login was not completed in time: start again")
 
 
 def _granted(answer: TokenAnswer | RefreshFailure, now: float) -> Tokens:

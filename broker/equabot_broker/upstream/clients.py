@@ -1,7 +1,7 @@
-"""The one place that makes HTTP clients, with the proxies and certificates that the environment names.
+"""Makes all HTTP clients, with the proxies and certificates that the environment names.
 
-`httpx` itself raises while it makes a client: for a network of IPv6 in `NO_PROXY`, a SOCKS proxy, a file of certificates that
-is not there. Here such a thing is a fault of the variable, and concerns requests that need it alone.
+`httpx` raises when it makes a client for an IPv6 network in `NO_PROXY`, a SOCKS proxy, or a missing file of certificates. Here
+that is a fault of the variable, and affects only requests that need it.
 """
 
 import os
@@ -25,7 +25,7 @@ _DIRECTORY: Final = "SSL_CERT_DIR"
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What is wrong with a variable of the environment, and what to do. Nothing of its value."""
+    """The fault of an environment variable, and what to do, without any part of its value."""
 
     variable: str
     message: str
@@ -35,11 +35,11 @@ class Outside:
 
 
 class Unusable(Exception):
-    """A request cannot be made, because of the environment: which variable, why, what to do. Nothing was sent."""
+    """The environment prevents a request: which variable, why, what to do. Nothing was sent."""
 
 
 def outside_faults(environ: Mapping[str, str] | None = None) -> Iterator[Outside]:
-    """What in the environment (default: this process's) would keep requests from being made."""
+    """The faults in the environment (default: of this process) that prevent requests."""
     environ = _environment() if environ is None else environ
     for variable, message in proxies(environ).faults():
         yield Outside(variable, message)
@@ -51,25 +51,25 @@ def outside_faults(environ: Mapping[str, str] | None = None) -> Iterator[Outside
 
 
 def trust(environ: Mapping[str, str]) -> ssl.SSLContext:
-    """Whose certificates count: those in `SSL_CERT_FILE`, else in `SSL_CERT_DIR`, else the usual authorities. Raises Unusable;
-    others than those that are named are never trusted in their place."""
+    """The trusted certificates: `SSL_CERT_FILE`, else `SSL_CERT_DIR`, else the default authorities. Raises Unusable: it never
+    trusts others than those named."""
     if file := environ.get(_FILE, ""):
         return ssl.create_default_context(cadata=_certificates(file))
     if directory := environ.get(_DIRECTORY, ""):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         for place in directory.split(os.pathsep):
             if not os.path.isdir(place):  # noqa: PTH112 - it never raises
-                raise Unusable(f"{_DIRECTORY} names {place}, which is no directory that can be read: correct it, or unset it")
+                raise Unusable(f"{_DIRECTORY} names {place}, which is not a readable directory: correct it, or unset it")
             context.load_verify_locations(capath=place)
         return context
-    import certifi  # noqa: PLC0415 - comes with httpx, for whoever asks
+    import certifi  # noqa: PLC0415 - comes with httpx, needed rarely
 
     return ssl.create_default_context(cafile=certifi.where())
 
 
 def client(**options: Any) -> "httpx.AsyncClient":
-    """A client without memory: no redirect, no cookie, no connection that is kept. Blocks for a tenth of a second of imports
-    and certificates. Raises Unusable."""
+    """A client without state: no redirect, no cookie, no kept connection. Blocks for a tenth of a second (imports,
+    certificates). Raises Unusable."""
     import httpx  # noqa: PLC0415 - 10 MiB, for what is asked for rarely
 
     headers = {"User-Agent": _AGENT, **options.pop("headers", {})}
@@ -78,7 +78,7 @@ def client(**options: Any) -> "httpx.AsyncClient":
         trust_env=False,
         follow_redirects=False,
         headers=headers,
-        # What it learns with one credential must not travel with another.
+        # Cookies of one credential must not travel with another.
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         **options,
     )
@@ -91,7 +91,7 @@ def _environment() -> Mapping[str, str]:
 def _certificates(file: str) -> str:
     try:
         text = read_whole(file, limit=_LARGEST).decode("ascii", "ignore")
-        # With no text at all the usual authorities would be trusted.
+        # With an empty text, the default authorities would be trusted.
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
     except FileNotFoundError:
         why = "does not exist: correct it, or unset it"
@@ -109,8 +109,8 @@ def _transport() -> "httpx.AsyncBaseTransport":
 
     environ = _environment()
     found, context = proxies(environ), trust(environ)
-    # A connection that was kept may be closed by the other side at the very moment it is used, and nobody knows then whether
-    # the request was read.
+    # The other side can close a kept connection at the moment of its use. Then it is not known whether it has read the
+    # request.
     unkept = httpx.Limits(max_keepalive_connections=0)
 
     def through(proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
@@ -119,11 +119,11 @@ def _transport() -> "httpx.AsyncBaseTransport":
         try:
             server = httpx.Proxy(proxy.url, ssl_context=context if proxy.url.startswith("https") else None)
             return httpx.AsyncHTTPTransport(verify=context, limits=unkept, trust_env=False, proxy=server)
-        except Exception:  # noqa: BLE001 - whatever httpx holds against it; its text may hold a password
+        except Exception:  # noqa: BLE001 - httpx raises various errors, whose text may have a password
             raise Unusable(f"{proxy.variable} cannot be used: write http://HOST:PORT") from None
 
     class Routing(httpx.AsyncBaseTransport):
-        """Straight to the host, or through the proxy that is named for it."""
+        """Directly to the host, or through its proxy."""
 
         def __init__(self) -> None:
             self._ways: dict[str, httpx.AsyncHTTPTransport] = {}

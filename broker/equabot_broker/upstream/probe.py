@@ -1,4 +1,4 @@
-"""Credentials tried on their providers: one small call each, a few at a time, no second try."""
+"""Tests credentials on their providers: one small call each, a few at a time, without retries."""
 
 import asyncio
 from collections.abc import Mapping
@@ -22,12 +22,12 @@ AT_ONCE: Final = 2
 async def probe(
     requests: Mapping[str, ProbeRequest], *, within: float = WITHIN, at_once: int = AT_ONCE
 ) -> Mapping[str, ProbeResult]:
-    """What every request came to, by its name; `within` seconds for each. What a provider or the network does never raises."""
+    """The results by name; `within` seconds for each request. Never raises for an answer or for the network."""
     found: dict[str, ProbeResult] = {}
     turns = asyncio.Semaphore(at_once)
     try:
         made = await asyncio.to_thread(client, timeout=within)
-    except Exception as error:  # noqa: BLE001 - the port's last door
+    except Exception as error:  # noqa: BLE001 - the last handler of the port
         return dict.fromkeys(requests, _unasked(error, "probe"))
     async with made:
 
@@ -42,7 +42,7 @@ async def probe(
 
 
 class HttpProbes:
-    """Fulfils `ports.Probes`. Where it is not `allowed` it asks nothing."""
+    """Implements `ports.Probes`. Asks nothing unless it is `allowed`."""
 
     def __init__(self, catalog: Catalog, *, allowed: bool = True, within: float = WITHIN) -> None:
         self._catalog = catalog
@@ -51,28 +51,28 @@ class HttpProbes:
         self._client: httpx.AsyncClient | None = None
 
     def apply(self, catalog: Catalog, *, allowed: bool) -> None:
-        """The configuration is another, from the next question on."""
+        """Applies a new configuration to the next question."""
         self._catalog, self._allowed = catalog, allowed
 
     def possible(self, profile: Profile, about: Outcome) -> bool:
-        """Whether it is known how to ask."""
+        """Whether a probe of the provider is known."""
         return self._made(profile, about) is not None
 
     async def probe(self, profile: Profile, about: Outcome) -> ProbeResult:
-        """What the provider answers to one small request. Never raises for anything that it or the network does."""
+        """The result of one small request. Never raises for an answer or for the network."""
         made = self._made(profile, about)
         if made is None:
             return ProbeResult(Verdict.NO_MODEL)
         try:
             if self._client is None:
-                # A tenth of a second of imports and certificates, which no request should wait for.
+                # The first client takes a tenth of a second (imports, certificates), which no request should wait for.
                 self._client = await asyncio.to_thread(client, timeout=self._within)
-        except Exception as error:  # noqa: BLE001 - the port's last door
+        except Exception as error:  # noqa: BLE001 - the last handler of the port
             return _unasked(error, profile.provider)
         found = await _asked(self._client, made, self._within)
         if found.verdict is not Verdict.AUTH or found.sure:
             return found
-        # A key that may not list models may ask one.
+        # A key without the right to list models may have the right to use one.
         small = self._made(profile, Outcome.BILLING)
         return found if small is None or small == made else await _asked(self._client, small, self._within)
 
@@ -104,13 +104,13 @@ async def _asked(client: "httpx.AsyncClient", request: ProbeRequest, within: flo
     except (TimeoutError, httpx.TimeoutException):
         return ProbeResult(Verdict.TIMEOUT, f"no answer within {within:g} s")
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        # Its text may hold the request.
+        # The text of the error may have the request.
         return ProbeResult(Verdict.UNKNOWN, f"the provider cannot be reached ({type(error).__name__})")
-    except Exception as error:  # noqa: BLE001 - the port's last door
+    except Exception as error:  # noqa: BLE001 - the last handler of the port
         return _unasked(error, "probe")
 
 
 def _unasked(error: Exception, subject: str) -> ProbeResult:
-    """Why the provider was not asked, or its answer not understood: nothing is known of the credential."""
+    """The provider was not asked, or its answer was not understood: the credential remains unknown."""
     why = error if isinstance(error, Unusable) else incident("probe", subject, error)
     return ProbeResult(Verdict.UNKNOWN, f"the provider cannot be asked: {why}")

@@ -1,4 +1,4 @@
-"""OAuth token endpoints over HTTP. `httpx` is imported once something has to be refreshed."""
+"""OAuth token endpoints over HTTP. `httpx` is imported when the first token is refreshed."""
 
 import asyncio
 import ssl
@@ -20,9 +20,9 @@ _LOST: Final = RefreshFailure(Blame.UNCERTAIN, "no_answer", "the token endpoint 
 
 
 class HttpTokenEndpoint:
-    """Fulfils `ports.TokenEndpoint`. Durations in seconds.
+    """Implements `ports.TokenEndpoint`. Durations are in seconds.
 
-    One request, one connection, no second try, no redirect: what was sent once may be spent.
+    One request on one connection, without retry or redirect: a token that was sent may be used up.
     """
 
     def __init__(self, *, within: float = WITHIN, connect_within: float = CONNECT_WITHIN) -> None:
@@ -31,11 +31,11 @@ class HttpTokenEndpoint:
         self._client: httpx.AsyncClient | None = None
 
     async def ask(self, request: TokenRequest) -> TokenAnswer | RefreshFailure:
-        """The endpoint's answer, or why there is none. Never raises for anything that the endpoint, the network or the
-        environment does, and nothing of what was sent or answered stands in a failure."""
+        """The endpoint's answer, or a failure. Never raises for the endpoint, the network or the environment. A failure has no
+        part of the request or the answer."""
         try:
             if self._client is None:
-                # A tenth of a second of imports and certificates, which no one else should wait for.
+                # The first client takes a tenth of a second (imports, certificates), which no other task should wait for.
                 self._client = await asyncio.to_thread(self._made)
         except Unusable as fault:
             return _unreached("environment", str(fault))
@@ -78,7 +78,7 @@ class HttpTokenEndpoint:
 
 
 async def _asked(client: "httpx.AsyncClient", request: TokenRequest, refused: list[TokenAnswer]) -> TokenAnswer:
-    """The answer. A status that is no success counts without its body: it goes to `refused` before that is read."""
+    """The answer. The body of an error status is not read: the status goes to `refused` before."""
     fields = {name: value.reveal() if isinstance(value, SecretValue) else value for name, value in request.fields.items()}
     told = {"json": fields} if request.encoding == "json" else {"data": fields}
     async with client.stream("POST", request.url, headers=request.headers, **told) as response:  # type: ignore[arg-type]
