@@ -128,7 +128,7 @@ def answers(engine: Engine, config: Config) -> dict[str, Any]:
     for agent in AGENTS:
         for provider in ("", *PROVIDERS):
             try:
-                rows = engine.resolver.statuses(agent, provider, operator=True)
+                rows = engine.profile_statuses.of(agent, provider, operator=True)
                 found[f"profiles {agent} {provider}"] = [(row.id, row.state, row.reason, row.base_url) for row in rows]
             except BrokerError as refused:
                 found[f"profiles {agent} {provider}"] = str(refused)
@@ -184,7 +184,7 @@ async def test_a_source_that_does_not_answer_keeps_what_it_had(tmp_path: Path) -
         broker.apply(await broker.prepare(other))
         engine = broker.engine
         assert engine.resolver.resolve_names("lab", "") == ("lab", "")
-        assert [row.id for row in engine.resolver.statuses("main", "openai")] == ["openai:mounted"]
+        assert [row.id for row in engine.profile_statuses.of("main", "openai")] == ["openai:mounted"]
 
 
 async def test_a_configuration_that_is_forsaken_changes_nothing(tmp_path: Path) -> None:

@@ -52,11 +52,11 @@ async def test_a_limit_on_one_model_leaves_the_others(engine: Engine, outcome: O
         "opus": B, "haiku": B, "sonnet": A, "": A,
     }  # fmt: skip
     assert engine.registry.usage(("", A)).error_count == 0
-    rows = {row.id: row for row in engine.resolver.statuses("main", "anthropic")}
+    rows = {row.id: row for row in engine.profile_statuses.of("main", "anthropic")}
     until = engine.clock.now() + MINUTE
     assert rows[A].model_cooldowns == {"opus": until, "haiku": until}
     assert (rows[A].cooldown_until, rows[A].next, rows[A].usable) == (0.0, True, True)
-    assert [row.id for row in engine.resolver.statuses("main", "anthropic", model="opus") if row.next] == [B]
+    assert [row.id for row in engine.profile_statuses.of("main", "anthropic", model="opus") if row.next] == [B]
     engine.clock.advance(MINUTE)
     engine.expiry.turn()
     assert acquire(engine, "opus").profile == A

@@ -83,7 +83,7 @@ async def test_a_new_key_ends_cooldowns_and_what_single_agents_met() -> None:
     assert engine.registry.evidence(("", A))
     engine.put(profile(A, "new"))
     assert not engine.registry.evidence(("", A))
-    assert engine.resolver.statuses("x", "anthropic")[0].cooldown_until == 0
+    assert engine.profile_statuses.of("x", "anthropic")[0].cooldown_until == 0
 
 
 async def test_another_token_of_a_login_is_the_same_account() -> None:
@@ -106,7 +106,7 @@ async def test_a_refusal_says_when_it_ends() -> None:
     until = engine.registry.usage(("", A)).disabled_until
     assert caught.value.retry_after == until - engine.clock.now()
     assert "equabot profile clear anthropic:a" in caught.value.message
-    (row,) = engine.resolver.statuses("main", "anthropic")
+    (row,) = engine.profile_statuses.of("main", "anthropic")
     assert (row.retry_at, row.usable) == (until, False)
 
 

@@ -187,7 +187,7 @@ async def test_the_agent_is_told_why_and_until_when() -> None:
     """S4: by the list, in its own words; an operator who asks for another agent sees that agent's."""
     engine = made()
     report(engine, "bad", Outcome.AUTH)
-    mine, others = (engine.resolver.statuses(name, "anthropic") for name in ("bad", "good"))
+    mine, others = (engine.profile_statuses.of(name, "anthropic") for name in ("bad", "good"))
     (row,) = (row for row in mine if row.id == A)
     assert (row.state, row.usable, row.retry_at) == ("rejected", False, engine.clock.now() + MINUTE)
     assert row.reason.startswith("the provider refused it to this agent (401); it is tried again in 1m; replace it in fake")

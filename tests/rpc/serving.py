@@ -69,7 +69,8 @@ class Served:
             agent_server(
                 self.run_dir / f"{agent}.sock",
                 BrokerServicer(
-                    agent, lease_service=engine.lease_service, resolver=engine.resolver, ingest=engine.ingest,
+                    agent, lease_service=engine.lease_service, resolver=engine.resolver,
+                    profile_statuses=engine.profile_statuses, ingest=engine.ingest,
                     refresh_scheduler=engine.refresh_scheduler, suspensions=engine.suspensions, messages=self.messages,
                     observe=self.acquires.append,
                 ),

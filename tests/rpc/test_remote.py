@@ -109,7 +109,8 @@ async def remote(
         engine = served.engine
         servicers = {
             agent: BrokerServicer(
-                agent, lease_service=engine.lease_service, resolver=engine.resolver, ingest=engine.ingest,
+                agent, lease_service=engine.lease_service, resolver=engine.resolver,
+                profile_statuses=engine.profile_statuses, ingest=engine.ingest,
                 refresh_scheduler=engine.refresh_scheduler, suspensions=engine.suspensions,
                 messages=served.messages, observe=served.acquires.append,
             )
@@ -455,7 +456,8 @@ async def test_an_address_that_is_taken_is_said(serve: Serve, tmp_path: Path) ->
         files = ServerCertificate(tmp_path / "tls.crt", tmp_path / "tls.key", clock=engine.clock)
         door = AuthenticationInterceptor(made.tokens, clock=engine.clock, events=engine.events)
         servicer = BrokerServicer(
-            "main", lease_service=engine.lease_service, resolver=engine.resolver, ingest=engine.ingest,
+            "main", lease_service=engine.lease_service, resolver=engine.resolver,
+                profile_statuses=engine.profile_statuses, ingest=engine.ingest,
             refresh_scheduler=engine.refresh_scheduler, suspensions=engine.suspensions, messages=made.served.messages,
             observe=made.served.acquires.append,
         )  # fmt: skip

@@ -69,7 +69,7 @@ async def test_the_broker_serves_it(tmp_path: Path, kinds: Mapping[str, SourceKi
             with pytest.raises(BrokerError):
                 engine.lease_service.acquire("main", LeaseRequest(provider="openai"))
             (tmp_path / "openai.key").write_text(KEY)
-            while not engine.resolver.statuses("main", "openai"):
+            while not engine.profile_statuses.of("main", "openai"):
                 await engine.ingest.reread()
         granted = engine.lease_service.acquire("main", LeaseRequest(provider="openai"))
     await broker.logins.close()

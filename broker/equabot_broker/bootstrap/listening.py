@@ -196,6 +196,7 @@ class Servers:
             socket.agent,
             lease_service=engine.lease_service,
             resolver=engine.resolver,
+            profile_statuses=engine.profile_statuses,
             ingest=engine.ingest,
             refresh_scheduler=engine.refresh_scheduler,
             suspensions=engine.suspensions,

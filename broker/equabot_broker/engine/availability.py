@@ -14,6 +14,7 @@ from equabot_broker.engine.leases.suspensions import Suspensions
 from equabot_broker.engine.leases.terms import LeaseTerms
 from equabot_broker.engine.profiles.registry import ProfileRegistry
 from equabot_broker.engine.profiles.resolver import Resolver
+from equabot_broker.engine.profiles.statuses import ProfileStatuses
 
 
 class Availability:
@@ -25,12 +26,14 @@ class Availability:
         policies: Policies,
         registry: ProfileRegistry,
         resolver: Resolver,
+        profile_statuses: ProfileStatuses,
         terms: LeaseTerms,
         suspensions: Suspensions,
     ) -> None:
         self._policies = policies
         self._registry = registry
         self._resolver = resolver
+        self._profile_statuses = profile_statuses
         self._terms = terms
         self._suspensions = suspensions
 
@@ -65,9 +68,9 @@ class Availability:
         return "; ".join(f"agent {agent}: {why}" for agent, why in found.items())
 
     def statuses(self, agent: str, provider: str = "") -> list[ProfileStatus]:
-        """An operator's view of the agent's candidates, as `Resolver.statuses`. No candidate is usable to an agent that would
+        """An operator's view of the agent's candidates, as `ProfileStatuses.of`. No candidate is usable to an agent that would
         be granted nothing. Raises ProviderUnknown, PolicyDenied."""
-        return list(self._limited(agent, self._resolver.statuses(agent, provider, operator=True)))
+        return list(self._limited(agent, self._profile_statuses.of(agent, provider, operator=True)))
 
     def _limited(self, agent: str, rows: Iterable[ProfileStatus]) -> Iterable[ProfileStatus]:
         for row in rows:

@@ -36,6 +36,7 @@ from equabot_broker.engine.profiles.ingest import FollowedSource, Ingest
 from equabot_broker.engine.profiles.order_override import OrderOverrides
 from equabot_broker.engine.profiles.registry import ProfileRegistry
 from equabot_broker.engine.profiles.resolver import Resolver
+from equabot_broker.engine.profiles.statuses import ProfileStatuses
 from equabot_broker.engine.profiles.suitability import Suitability
 from equabot_broker.engine.refresh.login_mirror import LoginMirror
 from equabot_broker.engine.refresh.redemption import Redemption
@@ -120,6 +121,9 @@ class Engine:
             orders=stored.orders,
             pins=stored.pins,
             places=config.places,
+        )
+        self.profile_statuses = ProfileStatuses(
+            clock=clock, policies=config.policies, registry=self.registry, resolver=self.resolver
         )
         self.ingest = Ingest(
             config.sources,
@@ -242,6 +246,7 @@ class Engine:
             policies=config.policies,
             registry=self.registry,
             resolver=self.resolver,
+            profile_statuses=self.profile_statuses,
             terms=self.lease_terms,
             suspensions=self.suspensions,
         )
@@ -299,6 +304,7 @@ class Engine:
         self.resolver.apply(
             catalog=config.catalog, policies=config.policies, configured_order=config.order, places=config.places
         )
+        self.profile_statuses.apply(config.policies)
         self.suitability.apply(config.catalog)
         self.outcomes.apply(policies=config.policies, cooldowns=config.cooldowns)
         self.suspension_control.apply(config.policies)

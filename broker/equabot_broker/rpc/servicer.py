@@ -12,6 +12,7 @@ from equabot_broker.engine.leases.streams import NoticeKind
 from equabot_broker.engine.leases.suspensions import Suspensions
 from equabot_broker.engine.profiles.ingest import Ingest
 from equabot_broker.engine.profiles.resolver import Resolver
+from equabot_broker.engine.profiles.statuses import ProfileStatuses
 from equabot_broker.engine.refresh.scheduler import RefreshScheduler
 from equabot_broker.rpc import requests
 from equabot_broker.rpc.calls import Call, Handler, Service
@@ -35,6 +36,7 @@ class BrokerServicer:
         *,
         lease_service: LeaseService,
         resolver: Resolver,
+        profile_statuses: ProfileStatuses,
         ingest: Ingest,
         refresh_scheduler: RefreshScheduler,
         suspensions: Suspensions,
@@ -44,6 +46,7 @@ class BrokerServicer:
         self._agent = agent
         self._lease_service = lease_service
         self._resolver = resolver
+        self._profile_statuses = profile_statuses
         self._ingest = ingest
         self._refresh_scheduler = refresh_scheduler
         self._suspensions = suspensions
@@ -155,7 +158,7 @@ class BrokerServicer:
         provider, session = requests.text(request.provider, "provider"), requests.text(request.session, "session")
         client, model = requests.text(request.client, "client"), requests.text(request.model, "model")
         await self._settle(call)
-        statuses = self._resolver.statuses(self._agent, provider, session=session, model=model, client=client)
+        statuses = self._profile_statuses.of(self._agent, provider, session=session, model=model, client=client)
         return pb.ListProfilesResponse(profiles=map(profile_status, statuses))
 
     async def pin_profile(self, request: pb.PinProfileRequest, call: Call) -> pb.PinProfileResponse:

@@ -64,7 +64,7 @@ def later(engine: Engine, seconds: float = 1.0) -> None:
 
 
 def rows(engine: Engine, agent: str = "main", *, session: str = "") -> list[ProfileStatus]:
-    return engine.resolver.statuses(agent, "anthropic", session=session)
+    return engine.profile_statuses.of(agent, "anthropic", session=session)
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -280,14 +280,14 @@ def test_policy_goes_before_everything(guarded: Engine) -> None:
             with pytest.raises(PolicyDenied):
                 choose(guarded, agent=agent, profile=asked)
         with pytest.raises(PolicyDenied):
-            guarded.resolver.statuses(agent, "anthropic")
+            guarded.profile_statuses.of(agent, "anthropic")
 
 
 def test_what_an_agent_may_not_have_it_does_not_hear_of(guarded: Engine) -> None:
     """No status, no name in an error, though the configured order names it."""
     assert [row.id for row in rows(guarded, "ann")] == [A, "anthropic:gone"]
-    assert [row.id for row in guarded.resolver.statuses("ann")] == [A, "anthropic:gone"]
-    assert guarded.resolver.statuses("eve") == []
+    assert [row.id for row in guarded.profile_statuses.of("ann")] == [A, "anthropic:gone"]
+    assert guarded.profile_statuses.of("eve") == []
     with pytest.raises(ProfileNotFound) as caught:
         choose(guarded, agent="ann", profile="anthropic:gone")
     assert B not in caught.value.message
@@ -569,9 +569,9 @@ def test_what_stands_in_an_order_but_nowhere_else_is_told_as_missing() -> None:
 def test_without_a_provider_every_one_is_told(engine: Engine) -> None:
     """That has a profile or an order, and that the agent may use."""
     engine.put(profile(A), profile("openai:x", None, fault="empty"))
-    assert [row.id for row in engine.resolver.statuses("main")] == [A, "openai:x"]
+    assert [row.id for row in engine.profile_statuses.of("main")] == [A, "openai:x"]
     with pytest.raises(ProviderUnknown):
-        engine.resolver.statuses("main", "nobody")
+        engine.profile_statuses.of("main", "nobody")
 
 
 def test_a_status_is_as_new_as_the_question(engine: Engine) -> None:

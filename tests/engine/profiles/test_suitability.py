@@ -59,7 +59,7 @@ async def test_a_claude_login_goes_to_claude_code_and_a_key_to_other_programs(cl
     """F7, C5: an API key is preferred for a program that is not known to be Claude Code."""
     engine = made()
     assert chosen(engine, client) == profile_id
-    found = {row.id: row.next for row in engine.resolver.statuses("main", "anthropic", client=client)}
+    found = {row.id: row.next for row in engine.profile_statuses.of("main", "anthropic", client=client)}
     assert found == {LOGIN: profile_id == LOGIN, KEY: profile_id == KEY}
 
 
@@ -82,10 +82,10 @@ async def test_a_login_alone_is_given_with_the_commands_to_run() -> None:
     assert granted.lease.profile == LOGIN
     assert "from claude-code only" in granted.notice
     assert order in granted.notice
-    (row,) = engine.resolver.statuses("main", "anthropic")
+    (row,) = engine.profile_statuses.of("main", "anthropic")
     assert order in row.reason
     assert engine.lease_service.acquire("main", LeaseRequest(provider="anthropic", client=CLAUDE)).notice == ""
-    assert engine.resolver.statuses("main", "anthropic", client=CLAUDE)[0].reason == "ok"
+    assert engine.profile_statuses.of("main", "anthropic", client=CLAUDE)[0].reason == "ok"
 
 
 async def test_other_programs_get_a_key_that_cools_down_before_a_login() -> None:

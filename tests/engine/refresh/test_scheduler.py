@@ -717,12 +717,12 @@ async def test_statuses_say_what_can_serve() -> None:
     world.script.open.clear()
     async with world.running():
         await world.clock.elapse(0.1)
-        (status,) = world.resolver.statuses("main", "acme")
+        (status,) = world.profile_statuses.of("main", "acme")
         assert (status.state, status.usable, status.next) == ("expired", False, True)
         assert world.readiness.status("provider/acme") is False
         world.script.answers = [granted(2)]
         world.script.open.set()
         await world.clock.elapse(10)
-        (status,) = world.resolver.statuses("main", "acme")
+        (status,) = world.profile_statuses.of("main", "acme")
         assert (status.state, status.usable, status.next) == ("ok", True, True)
         assert world.readiness.status("provider/acme") is True

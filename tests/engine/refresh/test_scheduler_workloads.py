@@ -69,7 +69,7 @@ async def test_who_waits_falls_back_as_soon_as_it_has_failed() -> None:
         world.exchanging.open.set()
         await world.clock.elapse(0)
         assert await waiting == "fallback"
-        first, second = world.resolver.statuses("main", "acme")
+        first, second = world.profile_statuses.of("main", "acme")
     assert (first.id, first.next) == ("acme:key", True)
     assert (second.id, second.state, second.usable) == ("acme:pod", "missing", False)
     assert second.reason == "not exchanged yet; the token endpoint answered 503"

@@ -1,18 +1,17 @@
 """Chooses the profile for a request: orders, pins, sessions, and the plan they come to."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from equabot_broker.domain.credentials import Revival
 from equabot_broker.domain.errors import InvalidArgument, NoUsableProfile, ProfileNotFound, ProviderUnknown, RefreshFailed
 from equabot_broker.domain.hygiene import quoted
 from equabot_broker.domain.known_names import no_provider
-from equabot_broker.domain.policies import AgentPolicy, Policies
+from equabot_broker.domain.policies import Policies
 from equabot_broker.domain.profiles import split_id
 from equabot_broker.domain.provider import Catalog
 from equabot_broker.domain.remedies import ANYWHERE, Places
 from equabot_broker.domain.selection import Candidate, Plan, explicit_order
-from equabot_broker.domain.statuses import ProfileStatus, describe
 from equabot_broker.engine.profiles.explanations import Explanations, unusable, wait
 from equabot_broker.engine.profiles.plan_cache import PlanCache
 from equabot_broker.engine.profiles.registry import ProfileRegistry
@@ -80,16 +79,17 @@ class Resolver:
             raise InvalidArgument("name a provider or a profile")
         if ":" in profile:
             prefix, name = split_id(profile)
-            of_profile = self._known(prefix)
-            if provider and self._known(provider) != of_profile:
+            of_profile = self.known(prefix)
+            if provider and self.known(provider) != of_profile:
                 raise InvalidArgument(f"profile {quoted(profile)} is for another provider than {quoted(provider)}")
             return of_profile, f"{of_profile}:{name}"
         if not provider:
             raise ProviderUnknown(f"profile {quoted(profile)} names no provider: write PROVIDER:NAME")
-        known = self._known(provider)
+        known = self.known(provider)
         return known, f"{known}:{profile}" if profile else ""
 
-    def _known(self, provider: str) -> str:
+    def known(self, provider: str) -> str:
+        """The provider's id, whatever its spelling. Raises ProviderUnknown."""
         known = self.catalog.normalise(provider)
         if known is None:
             raise ProviderUnknown(no_provider(provider, self.catalog.names()))
@@ -218,71 +218,25 @@ class Resolver:
             raise unusable(message, [candidate], {profile: why}, now=self._clock.now())
         return candidate
 
-    # -- what is shown -------------------------------------------------------------------------------------------------
-
-    def statuses(
-        self,
-        agent: str,
-        provider: str = "",
-        *,
-        session: str = "",
-        model: str = "",
-        client: str = "",
-        operator: bool = False,
-    ) -> list[ProfileStatus]:
-        """The agent's candidates of one provider (or of every one it may use), in the order they would be tried for the model
-        and the program, then those that cannot serve. Takes nothing. An agent that may have no raw lease is shown no character
-        of a secret; an `operator` is shown the labels of every profile. Raises ProviderUnknown, PolicyDenied."""
-        policy = self._policies.of(agent)
-        labels = operator or policy.hands_out_secrets
-        self._registry.tick()
-        asked = [self._known(provider)] if provider else self._listed(agent, policy)
-        if provider:
-            policy.check_provider(agent, asked[0])
-        rows = [row for of in asked for row in self._statuses((agent, session, of), model=model, client=client)]
-        return rows if labels else [replace(row, label="") for row in rows]
-
-    def _listed(self, agent: str, policy: AgentPolicy) -> list[str]:
-        """The providers that the agent may use, and of which there is something to say."""
-        stored = {*self._orders, *self._registry.material.orders}
-        ordered = {of_provider for of_agent, of_provider in stored if of_agent == agent} | self._configured.keys()
-        allowed = sorted(p for p in self._registry.providers() | ordered if policy.allows_provider(p))
-        return [p for p in allowed if p in self.catalog.providers]
-
-    def _statuses(self, key: SessionKey, *, model: str, client: str) -> list[ProfileStatus]:
+    def lead(self, key: SessionKey, *, model: str, client: str) -> tuple[Plan, Candidate | None]:
+        """The plan for the session's requests, and the candidate that is tried first; None where none can serve. Changes
+        nothing."""
         agent, session, provider = key
         current = self.plan(agent, provider, model, client)
         try:
-            lead = (self._of_session(current, key, model=model, client=client) if session else None) or current.first()
+            own = self._of_session(current, key, model=model, client=client) if session else None
         except (NoUsableProfile, RefreshFailed):
-            lead = None
-        usable = dict.fromkeys([*([] if lead is None else [lead.id]), *(c.id for c in current.ordered())])
-        rest = {profile: why for profile, why in self.explanations.reasons(agent, current).items() if profile not in usable}
-        pinned = self._sessions.pinned(key)[0] if session else ""
-        url = self.catalog.providers[provider].base_url
-        rows: list[ProfileStatus] = []
-        for profile in (*usable, *rest):
-            found = self._registry.find(agent, profile)
-            if found is None:
-                rows.append(ProfileStatus(id=profile, provider=provider, reason=rest[profile], base_url=url))
-                continue
-            row = describe(
-                self._registry.judge(found[0], agent).for_model(model, now=self._clock.now()),
-                reason=rest.get(profile) or self._reason(agent, found[1], current, model),
-                is_next=lead is not None and profile == lead.id,
-                usable=found[1].standing.usable and profile not in rest,
-                pinned=profile == pinned,
-                base_url=url,
-                now=self._clock.now(),
-            )
-            rows.append(row)
-        return rows
+            return current, None
+        return current, own or current.first()
 
-    def _reason(self, agent: str, candidate: Candidate, current: Plan, model: str) -> str:
-        """Why the profile is in its state; where that is well, why it has its place."""
-        if candidate.id in current.unsuited and not candidate.for_model(model, now=self._clock.now()).standing.reason:
-            return self.explanations.unsuited(candidate.held)
-        return self.explanations.why(agent, candidate, model)
+    def pinned(self, key: SessionKey) -> str:
+        """The profile that the session is pinned to; empty for none."""
+        return self._sessions.pinned(key)[0] if key[1] else ""
+
+    def ordered_providers(self, agent: str) -> set[str]:
+        """The providers for which an explicit order names profiles of the agent."""
+        stored = {*self._orders, *self._registry.material.orders}
+        return {of_provider for of_agent, of_provider in stored if of_agent == agent} | self._configured.keys()
 
     # -- pins and orders -----------------------------------------------------------------------------------------------
 
@@ -300,18 +254,18 @@ class Resolver:
 
     def unpin(self, agent: str, session: str, provider: str) -> None:
         """Takes the session's pin away. Raises ProviderUnknown."""
-        self._sessions.unpin((agent, session, self._known(provider)))
+        self._sessions.unpin((agent, session, self.known(provider)))
 
     def order(self, agent: str, provider: str) -> tuple[str, ...]:
         """The stored order override; empty for none. Raises PolicyDenied for an unknown agent, ProviderUnknown."""
         self._policies.of(agent)
-        return self._stored(agent, self._known(provider))
+        return self._stored(agent, self.known(provider))
 
     def check_order(self, agent: str, provider: str, profiles: Iterable[str]) -> tuple[str, tuple[str, ...]]:
         """The provider and the profiles of an order to be stored, normalised. Raises InvalidArgument for a profile of another
         provider, PolicyDenied for one that the agent may not have, ProfileNotFound for one that no source holds."""
         policy = self._policies.of(agent)
-        provider = self._known(provider)
+        provider = self.known(provider)
         profiles = list(profiles)
         if not all(profiles):
             raise InvalidArgument("a profile id in the order is empty")
