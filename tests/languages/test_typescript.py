@@ -14,13 +14,11 @@ import pytest
 from tests.fakes.upstream import Answer, Upstream
 from tests.journeys.running import KEY, OTHER_KEY, RunningBroker
 from tests.languages.control import Action, Control
-from tests.tiers import nodes, require
+from tests.languages.typescript import CLIENT, ROOT, VERSIONS, build
+from tests.tiers import nodes
 
-ROOT: Final = Path(__file__).parents[2]
-CLIENT: Final = ROOT / "clients" / "typescript"
 OPENAI_KEY: Final = "sk-proj-" + "0penai00" * 8
 FILES: Final = sorted(CLIENT.glob("test/*.test.mjs"))
-VERSIONS: Final = ("20", "22")
 CONFIG: Final = """
 providers:
   anthropic: {{base_url: "{url}"}}
@@ -34,10 +32,7 @@ agents:
 @pytest.fixture(scope="module", autouse=True)
 def built() -> None:
     """The client is built once for all tests here."""
-    require("typescript")
-    for command in (["node_modules/typescript/bin/tsc", "-p", "."], ["scripts/esm.mjs"]):
-        ran = subprocess.run([nodes() / "node-22", *command], cwd=CLIENT, capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stdout + ran.stderr
+    build()
 
 
 @pytest.fixture
