@@ -22,8 +22,8 @@ STORE = {
 }
 
 
-def test_list_tells_what_is_there_and_masks_it(host: Host) -> None:
-    """At most the first and last four characters, and only of what is long; what is no profile is told apart."""
+def test_list_shows_the_profiles_and_masks_them(host: Host) -> None:
+    """At most the first and last four characters, and only of long ids; ids that are not profiles have their own mark."""
     host.write_store(STORE)
     done = host.run("models", "auth", "list")
     assert done.code == 0
@@ -79,7 +79,7 @@ def test_remove_takes_it_out_everywhere(host: Host) -> None:
     assert host.config == "auth:\n  profiles:\n    # kept\n    openai:default: {mode: api_key}\n"
 
 
-def test_what_is_no_profile_can_be_removed_too(host: Host) -> None:
+def test_what_is_not_a_profile_can_be_removed_too(host: Host) -> None:
     """By the name that it has in the store."""
     host.write_store(STORE)
     assert host.run("models", "auth", "remove", "nonsense").code == 0
@@ -96,7 +96,7 @@ def test_what_is_not_there_is_1(host: Host, profile: str) -> None:
 
 
 def test_mains_profile_is_not_removed_for_another_agent(host: Host) -> None:
-    """It would be gone for everybody."""
+    """It would be removed for all agents."""
     host.write_config("agents: {main: {}, coder: {providers: ['*']}}\n")
     host.write_store(STORE)
     done = host.run("models", "auth", "remove", "openai:default", "--agent", "coder")
@@ -105,7 +105,7 @@ def test_mains_profile_is_not_removed_for_another_agent(host: Host) -> None:
     assert "openai:default" in host.store()["profiles"]
 
 
-def test_a_configured_order_that_still_names_it_is_told(host: Host) -> None:
+def test_a_configured_order_that_still_names_it_is_reported(host: Host) -> None:
     """It is the operator's own."""
     host.write_store(STORE)
     host.write_config("auth: {order: {openai: ['openai:default']}}\n")

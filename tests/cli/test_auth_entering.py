@@ -16,7 +16,7 @@ DAY_MS = 86_400_000
 
 
 def claude(host: Host, script: str) -> dict[str, str]:
-    """A stand-in `claude` on PATH; returns what the environment must have for it."""
+    """A stand-in `claude` on PATH; returns the environment that finds it."""
     folder = host.home / "bin"
     folder.mkdir()
     program = folder / "claude"
@@ -62,7 +62,7 @@ def test_a_credential_that_no_source_would_read_is_not_stored(host: Host, source
 
 
 def test_a_pasted_token_is_in_the_store_and_named_in_the_configuration(host: Host) -> None:
-    """The store is for its owner alone; without `--expires-in` nobody knows when the token ends."""
+    """Only the owner can read the store; without `--expires-in` the end of the token is not known."""
     done = host.run("models", "auth", "paste-token", "--provider", "anthropic", stdin=f"{TOKEN}\n")
     assert (done.code, done.err) == (0, "")
     assert host.store() == {
@@ -258,7 +258,7 @@ def test_bad_input_stores_nothing(host: Host, arguments: list[str], stdin: str |
 @pytest.mark.parametrize(
     "arguments", [[TOKEN], ["--token", TOKEN], [f"--token={TOKEN}"], ["hunter2hunter2hunter2"], ["--key=hunter2"]]
 )
-def test_a_secret_is_no_argument(host: Host, arguments: list[str]) -> None:
+def test_a_secret_is_not_an_argument(host: Host, arguments: list[str]) -> None:
     """Not taken, and not repeated."""
     done = host.run("models", "auth", "paste-token", "--provider", "anthropic", *arguments)
     assert (done.code, done.out) == (64, "")
@@ -327,8 +327,8 @@ def test_a_configuration_that_cannot_be_changed_is_left_alone(host: Host) -> Non
 
 
 @pytest.mark.parametrize("where", ["store", "configuration"])
-def test_an_order_that_leaves_it_out_is_told(host: Host, where: str) -> None:
-    """Orders are exclusive: the token would lie there unused, and nobody would know why."""
+def test_an_order_that_leaves_it_out_is_reported(host: Host, where: str) -> None:
+    """Orders are exclusive: without the warning, the token would not be used and the user would not know why."""
     if where == "store":
         host.write_store({"version": 1, "profiles": {}, "order": {"anthropic": ["anthropic:a"]}})
     else:
@@ -363,7 +363,7 @@ def test_add_asks_for_everything(host: Host) -> None:
 
 
 def test_add_asks_how_long_a_token_lives(host: Host) -> None:
-    """And again, when the answer is none."""
+    """And again, if the answer is not valid."""
     with host.at_terminal("models", "auth", "add", "--provider", "anthropic", "--method", "token") as person:
         person.reads("Profile [anthropic:manual]: ").types("").reads("Does it expire? (y/N): ").types("y")
         person.reads("Lifetime [365d]: ").types("soon").reads("the maximum is a hundred years").reads("[365d]: ").types("")
@@ -457,7 +457,7 @@ def test_a_wrong_setup_token_is_asked_for_again(host: Host) -> None:
 
 
 @pytest.mark.parametrize("given", [KEY, TOKEN[:79], "sk-ant-ort01-" + "r" * 90, "x" * 90])
-def test_what_is_no_setup_token_is_refused_in_the_end(host: Host, given: str) -> None:
+def test_what_is_not_a_setup_token_is_refused_in_the_end(host: Host, given: str) -> None:
     """After three tries, with 1, and nothing stored."""
     environ = claude(host, "echo ok")
     with host.at_terminal("models", "auth", "setup-token", **environ) as person:
@@ -469,7 +469,7 @@ def test_what_is_no_setup_token_is_refused_in_the_end(host: Host, given: str) ->
 
 
 def test_claude_that_fails_or_is_not_there(host: Host) -> None:
-    """Nothing is asked for, and the way out is told."""
+    """It asks for nothing, and names the alternative."""
     with host.at_terminal("models", "auth", "setup-token", PATH="/nonexistent") as person:
         person.reads("there is no `claude` command on PATH: install Claude Code")
         assert person.leaves() == 1

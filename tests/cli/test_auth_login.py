@@ -40,7 +40,7 @@ def ready(host: Host, vendor: AuthorizationServer) -> Host:
 
 
 def shown_url(person: Person) -> str:
-    """The address that the person is told to open."""
+    """The address that the command prints."""
     person.reads("Open this address in a browser").reads("http").reads("\n")
     return next(line.strip() for line in person.seen.splitlines() if line.strip().startswith("http"))
 
@@ -130,7 +130,8 @@ def test_a_code_is_pasted_where_the_vendor_shows_it(ready: Host, vendor: Authori
 
 
 def test_what_is_pasted_wrong_is_asked_for_again(ready: Host, vendor: AuthorizationServer) -> None:
-    """An address of another login, half of one, nonsense: each is told apart and shows nothing."""
+    """An address of another login, an incomplete one, an unrelated text: each has its own message, which does not repeat
+    it."""
     with login(ready, "anthropic") as person:
         address = vendor.authorize(urlsplit(shown_url(person)).query)
         code = parse_qs(urlsplit(address).query)["code"][0]
@@ -158,7 +159,7 @@ def test_a_stranger_at_the_loopback_address_changes_nothing(ready: Host) -> None
 
 
 def test_a_busy_loopback_address_is_pasted_instead(ready: Host, vendor: AuthorizationServer) -> None:
-    """Somebody else listens where the vendor sends the browser: its address is copied by hand."""
+    """Another program listens where the vendor sends the browser: the user copies the address."""
     with socket.create_server(("127.0.0.1", 0)) as busy:
         redirect = f"http://localhost:{busy.getsockname()[1]}/auth/callback"
         ready.write_config(ready.config.replace("http://localhost:0/auth/callback", redirect))
@@ -170,7 +171,8 @@ def test_a_busy_loopback_address_is_pasted_instead(ready: Host, vendor: Authoriz
 
 
 def test_a_device_login_is_waited_for(ready: Host, vendor: AuthorizationServer) -> None:
-    """The address and the code are told; not-yet and an endpoint that stumbles are asked again. It needs no terminal."""
+    """The address and the code are printed. The command asks again while the login is pending or the endpoint fails. It needs
+    no terminal."""
     vendor.pending, vendor.failing = 2, 1
     done = ready.run("models", "auth", "login", "--provider", "qwen")
     assert (done.code, done.err) == (0, "")
@@ -249,8 +251,8 @@ def test_giving_up_leaves_the_terminal_as_it_was(ready: Host) -> None:
         ("nobody", 64, "provider 'nobody' is not known"),
     ],
 )
-def test_what_cannot_be_is_told_at_once(ready: Host, provider: str, code: int, told: str) -> None:
-    """Before anything is asked of anybody; 2 where only a terminal is missing."""
+def test_an_impossible_login_is_refused_at_once(ready: Host, provider: str, code: int, told: str) -> None:
+    """Before the first request; the exit code is 2 if only a terminal is missing."""
     done = ready.run("models", "auth", "login", "--provider", provider)
     assert (done.code, done.out) == (code, "")
     assert told in done.err

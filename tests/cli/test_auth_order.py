@@ -25,7 +25,7 @@ def order(host: Host, *arguments: str, provider: str = "anthropic") -> tuple[int
     return done.code, done.out + done.err
 
 
-def test_it_is_set_told_and_taken_away(stored: Host) -> None:
+def test_it_is_set_shown_and_cleared(stored: Host) -> None:
     """The seed's three commands."""
     assert "Order\tnot set" in order(stored, "get")[1]
     code, told = order(stored, "set", "anthropic:b", "anthropic:a")
@@ -37,7 +37,7 @@ def test_it_is_set_told_and_taken_away(stored: Host) -> None:
     assert order(stored, "clear")[0] == 0, "idempotent"
 
 
-def test_a_program_is_told_in_json(stored: Host) -> None:
+def test_the_order_is_shown_as_json(stored: Host) -> None:
     """As the seed's own command has it: null for none."""
     shown = {
         "agentId": "main",
@@ -101,7 +101,7 @@ def test_another_spelling_is_one_provider(stored: Host) -> None:
     assert stored.store()["order"] == {"openai": ["openai:c"], "anthropic": ["anthropic:b"]}
 
 
-def test_the_configured_order_is_told_beside_it(stored: Host) -> None:
+def test_the_configured_order_is_shown_too(stored: Host) -> None:
     """An agent's own order wins."""
     stored.write_config("auth: {order: {anthropic: ['anthropic:a']}}\n")
     assert "Configured\tanthropic:a\n" in order(stored, "get")[1]

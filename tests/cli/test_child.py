@@ -1,4 +1,4 @@
-"""A child process that nobody can tell from one that was started directly."""
+"""A child process behaves like one that was started directly."""
 
 import os
 import pty
@@ -51,7 +51,7 @@ def test_an_end_by_a_signal_is_128_and_its_number(number: signal.Signals) -> Non
 
 
 def test_every_forwarded_signal_reaches_the_child_once() -> None:
-    """What somebody sends to this process is meant for the child."""
+    """A signal of another process is meant for the child."""
     with start(sys.executable, "-c", REPORTER, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("ready")

@@ -67,7 +67,7 @@ def test_a_provider_that_is_not_brokered_is_warned_of(tmp_path: Path) -> None:
 
 
 def test_every_fault_is_a_line_of_its_own(tmp_path: Path) -> None:
-    """64, and `file:line: path.to.key: what is wrong; what to do` on standard error; a pasted key is not told."""
+    """64, and `file:line: path.to.key: what is wrong; what to do` on standard error; a pasted key is not shown."""
     file = tmp_path / "c.yaml"
     file.write_text(f"agents:\n  coder: {{max_tll: 1h}}\nOPENAI_KEY: {CANARY}\nleases: {{max_ttl: {CANARY}}}\n")
     done = check(tmp_path, EQUABOT_CONFIG=str(file), EQUABOT_LISTEN_HEALTH="x")

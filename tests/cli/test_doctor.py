@@ -54,7 +54,7 @@ def mode(path: Path) -> int:
 
 
 def test_a_host_in_order_is_0(host: Host) -> None:
-    """What is only good to know is no error."""
+    """A note is not an error."""
     store(host, manual=token())
     done = host.run("doctor")
     assert (done.code, done.err) == (0, "")
@@ -121,7 +121,7 @@ def test_another_vendors_broken_key_is_a_warning(host: Host) -> None:
     assert said(done, "warning", f"replace its value in {host.home}/.env")
 
 
-def test_an_agents_own_credential_is_told_as_its_own(host: Host) -> None:
+def test_an_agents_own_credential_is_reported_as_its_own(host: Host) -> None:
     """And the command goes to its store."""
     host.write_config("agents: {main: {}, coder: {providers: [anthropic]}}\n")
     store(host, manual=token())
@@ -135,7 +135,7 @@ def test_an_agents_own_credential_is_told_as_its_own(host: Host) -> None:
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_open_to_others_is_told_and_closed(host: Host) -> None:
+def test_what_is_open_to_others_is_reported_and_closed(host: Host) -> None:
     """Home, store, its directory, `.env`, a configuration that holds credentials."""
     store(host, manual=token())
     dotenv, config = host.home / ".env", host.home / "equabot.yaml"
@@ -175,7 +175,8 @@ def test_a_store_that_cannot_be_read_is_an_error_that_stays(host: Host, broken: 
 
 
 def test_a_restored_store_is_accepted_when_an_operator_says_so(host: Host) -> None:
-    """S14: `--fix` does not, for it cannot tell a backup from an older copy that somebody put there."""
+    """S14: `--fix` does not accept it, because it cannot distinguish a backup from an older copy that an attacker put
+    there."""
     host.write_config("seal: {key_file: seal.key}\nagents: {main: {}, coder: {}}\n")
     (host.home / "seal.key").touch(mode=0o600)
     (host.home / "seal.key").write_bytes(b"k" * 32)
@@ -206,7 +207,7 @@ def test_malformed_entries_are_warnings(host: Host) -> None:
     assert said(done, "warning", "openai:z")
 
 
-def test_a_stale_lock_is_told_and_removed(host: Host) -> None:
+def test_a_stale_lock_is_reported_and_removed(host: Host) -> None:
     """One that is held is neither."""
     store(host, manual=token())
     lock = Path(f"{host.store_path()}.lock")
@@ -222,7 +223,7 @@ def test_a_stale_lock_is_told_and_removed(host: Host) -> None:
 
 
 def test_a_refresh_that_was_broken_off_needs_a_login(host: Host) -> None:
-    """Its refresh token may be spent, and is never sent again; the command is told."""
+    """Its refresh token may be used up, and is never sent again; the command is named."""
     refresh = "sk-ant-ort01-r3fr35h"
     entry = {"type": "oauth", "provider": "anthropic", "access": TOKEN, "refresh": refresh,
              "expires": int((time.time() + DAY) * 1000),
@@ -238,8 +239,8 @@ def test_a_refresh_that_was_broken_off_needs_a_login(host: Host) -> None:
     assert host.run("doctor").code == 0, "whoever logged in anew is rid of it"
 
 
-def test_a_working_directorys_env_is_not_read_and_that_is_told(host: Host, elsewhere: Path) -> None:
-    """A repository must not choose an agent's key; whoever put one there is told where it would count."""
+def test_a_working_directorys_env_is_reported_and_not_read(host: Host, elsewhere: Path) -> None:
+    """A repository must not choose an agent's key; the finding names the place that counts."""
     store(host, manual=token())
     (elsewhere / ".env").write_text("DEBUG=1\n")
     assert not said(host.run("doctor"), "warning", str(elsewhere))
@@ -252,7 +253,7 @@ def test_a_working_directorys_env_is_not_read_and_that_is_told(host: Host, elsew
 
 
 def test_a_run_directory_that_everybody_may_write_to_is_an_error(host: Host) -> None:
-    """Somebody else could listen there in the broker's place."""
+    """Another user could listen there in the broker's place."""
     store(host, manual=token())
     run_dir = host.home / "run"
     run_dir.mkdir()
@@ -288,7 +289,7 @@ def test_a_run_directory_that_everybody_may_write_to_is_an_error(host: Host) -> 
         ("tls.key", REMOTE, 0o644, "warning", "is the key of the broker's certificate"),
     ],
 )  # fmt: skip
-def test_a_file_that_others_can_read_or_change_is_told_and_closed(  # noqa: PLR0917
+def test_a_file_that_others_can_read_or_change_is_reported_and_closed(  # noqa: PLR0917
     host: Host, name: str, config: str, opened: int, severity: str, what: str
 ) -> None:
     """S25: keys, logins, records and the configuration, each as far as it matters who reads it."""
@@ -312,7 +313,7 @@ def test_a_file_that_others_can_read_or_change_is_told_and_closed(  # noqa: PLR0
 
 
 @pytest.mark.parametrize("which", ["creds", "creds/team", "home", "records", "run", "keys"])
-def test_a_directory_in_which_others_can_replace_files_is_told_and_closed(host: Host, which: str) -> None:
+def test_a_directory_in_which_others_can_replace_files_is_reported_and_closed(host: Host, which: str) -> None:
     """S25: of mounted credentials, of a unit of them, of the configuration, of the audit log, of sockets, of the seal's key."""
     for made in ("creds/team", "records", "run", "keys"):
         (host.home / made).mkdir(parents=True)
@@ -354,7 +355,7 @@ def test_a_pods_volumes_are_in_order(volume: int, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(("deliveries", "told"), [("[brokered]", True), ("[raw, brokered]", False)])
 @pytest.mark.parametrize("container", [False, True])
-def test_an_agent_without_keys_that_shares_the_brokers_user_is_told(
+def test_an_agent_without_keys_that_shares_the_brokers_user_is_reported(
     host: Host, monkeypatch: pytest.MonkeyPatch, deliveries: str, told: bool, container: bool
 ) -> None:
     """S7: it can read them all the same. In a container the other side's users do not show, and its mounts keep it apart."""
@@ -367,7 +368,7 @@ def test_an_agent_without_keys_that_shares_the_brokers_user_is_told(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a directory to a group")
-def test_an_agent_that_can_be_another_user_is_not_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_that_can_be_another_user_is_not_reported(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """S7: someone else is in the group of its socket."""
     monkeypatch.setattr("equabot_broker.cli.doctor_owners.in_container", lambda: False)
     store(host, manual=token())
@@ -378,8 +379,8 @@ def test_an_agent_that_can_be_another_user_is_not_told(host: Host, monkeypatch: 
     assert not said(host.run("doctor"), "warning", "brokered leases alone")
 
 
-def test_two_sources_that_disagree_are_told(host: Host) -> None:
-    """One of the two values is not used, and somebody may think that it is."""
+def test_two_sources_that_disagree_are_reported(host: Host) -> None:
+    """One of the two values is not used, and the user may expect that it is."""
     for name, value in (("one", KEY), ("two", KEY.replace("k3y", "oth"))):
         (host.home / name).mkdir(mode=0o700)
         (host.home / name / "ANTHROPIC_API_KEY").write_text(value)
@@ -398,7 +399,7 @@ def test_a_source_that_cannot_be_read_is_an_error(host: Host) -> None:
     assert "s3cret" not in done.out
 
 
-def test_a_configuration_that_is_refused_is_told_whole(host: Host) -> None:
+def test_all_faults_of_a_configuration_are_reported(host: Host) -> None:
     """Every fault of it; nothing else can be looked at."""
     host.write_config("requird: [anthropic]\nleases: {default_ttl: soon}\n")
     done = host.run("doctor", "--fix")
@@ -408,7 +409,7 @@ def test_a_configuration_that_is_refused_is_told_whole(host: Host) -> None:
     assert "leases.default_ttl" in done.out
 
 
-def test_an_order_of_nobody_is_a_warning(host: Host) -> None:
+def test_an_order_of_an_unknown_profile_is_a_warning(host: Host) -> None:
     """With the command that takes it away."""
     host.write_store(
         {"version": 1, "profiles": {"anthropic:a": token()}, "order": {"anthropic": ["anthropic:gone", "anthropic:a"]}}
@@ -434,7 +435,7 @@ def test_a_copy_of_a_login_that_is_gone_is_not_used_and_fix_removes_it(host: Hos
     assert host.store()["profiles"] == {}
 
 
-def test_an_unknown_key_is_said_and_is_no_error(host: Host) -> None:
+def test_an_unknown_key_is_said_and_is_not_an_error(host: Host) -> None:
     """C13: in `.env` and in a mounted directory, with what to do."""
     (host.home / "mounted").mkdir()
     (host.home / "mounted" / "ACME_TOKEN").write_text("0123456789abcdef-token")
@@ -462,7 +463,7 @@ def test_an_old_configuration_is_migrated_with_a_backup(host: Host) -> None:
 
 
 def test_older_files_are_moved_into_the_store_with_a_backup(host: Host) -> None:
-    """An agent's `auth.json`, and the tokens beside it that older versions kept for everybody."""
+    """An agent's `auth.json`, and the tokens next to it that older versions kept for all agents."""
     old = host.store_path().with_name("auth.json")
     old.parent.mkdir(parents=True, mode=0o700)
     old.write_text(json.dumps({"anthropic": {"type": "api_key", "key": KEY}}))
@@ -494,7 +495,7 @@ def test_an_older_file_that_is_broken_stays(host: Host) -> None:
 
 
 def test_a_login_whose_time_has_come_is_refreshed(host: Host, tmp_path: Path) -> None:
-    """Without a broker nobody else would; `--fix` does it as a broker does."""
+    """Without a broker nothing else refreshes them; `--fix` does it as a broker does."""
     with TokenEndpoint(tmp_path / "ledger", life=3600) as endpoint:
         host.write_config(f"providers: {{qwen-portal: {{token_url: {endpoint.url}}}}}\n")
         login = endpoint.login("me", life=-10) | {"type": "oauth", "provider": "qwen-portal"}
@@ -512,8 +513,8 @@ def test_a_login_whose_time_has_come_is_refreshed(host: Host, tmp_path: Path) ->
         assert host.run("models", "status", "--check").code == 0
 
 
-def test_a_refresh_that_is_refused_is_told_with_the_command(host: Host, tmp_path: Path) -> None:
-    """It could not be fixed, and why; afterwards it is an error until somebody logs in."""
+def test_a_refresh_that_is_refused_is_reported_with_the_command(host: Host, tmp_path: Path) -> None:
+    """It reports that the fix failed, and why; after that it is an error until the user logs in."""
     with TokenEndpoint(tmp_path / "ledger") as endpoint:
         host.write_config(f"providers: {{qwen-portal: {{token_url: {endpoint.url}}}}}\n")
         login = endpoint.login("me", life=-10) | {"type": "oauth", "provider": "qwen-portal"}
@@ -527,7 +528,7 @@ def test_a_refresh_that_is_refused_is_told_with_the_command(host: Host, tmp_path
 
 
 def test_a_plain_store_is_sealed_where_a_key_is_configured(host: Host) -> None:
-    """It is told, and done; what was in it is in it still."""
+    """It is reported and fixed; the content stays."""
     store(host, manual=token())
     key = host.home / "seal.key"
     key.write_text("11" * 32)

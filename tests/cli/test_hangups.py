@@ -20,8 +20,8 @@ print("done", flush=True)
 """
 
 
-def test_one_that_came_before_is_heard_later(tmp_path: Path) -> None:
-    """P24: while a broker starts, a signal is kept and not lost, and kills nobody."""
+def test_a_signal_before_the_subscription_is_delivered_later(tmp_path: Path) -> None:
+    """P24: while a broker starts, a signal is kept, and does not end the process."""
     command = [sys.executable, "-c", RECEIVES]
     done = subprocess.run(command, input="x", capture_output=True, text=True, timeout=60, check=True, start_new_session=True)
     assert done.stdout.splitlines() == ["received, terminal closed: False", "ready", "received, terminal closed: False", "done"]

@@ -16,7 +16,7 @@ SAID = (
 
 @pytest.mark.parametrize("words", [("doctor",), ("doctor", "--json"), ("models", "status")])
 def test_junk_lines_are_said_without_a_broker(host: Host, words: tuple[str, ...]) -> None:
-    """C13: what stands in a comment, and what means no credential, is no news; nor is a name that has a value elsewhere."""
+    """C13: comments, values that mean "no credential", and names with a value elsewhere are not reported."""
     (host.home / ".env").write_text(f"{JUNK}GEMINI_API_KEY={'AIza' + 'x7' * 18}\n")
     (host.home / ".env").chmod(0o600)
     done = host.run(*words)

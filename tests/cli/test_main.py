@@ -63,7 +63,7 @@ def test_a_misuse_is_64(arguments: list[str], capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["lease", "--help"], ["exec", "--help"], ["models", "status", "-h"]])
-def test_help_is_no_failure(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_not_a_failure(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Exit 0, on standard output."""
     assert main(arguments) == 0
     assert capsys.readouterr().out.startswith("usage: equabot")
@@ -96,7 +96,7 @@ def test_what_stands_behind_two_dashes_belongs_to_the_command() -> None:
     ],
 )
 def test_without_a_broker_it_is_3_and_one_line(home: Path, arguments: list[str]) -> None:
-    """The line says where nobody answered."""
+    """The line names the address that did not answer."""
     done = equabot(home, *arguments, EQUABOT_LISTEN_HEALTH="127.0.0.1:1")
     assert (done.returncode, done.stdout) == (3, "")
     where = "127.0.0.1:1" if arguments == ["health"] else f"unix:{home}/run/"
@@ -106,7 +106,7 @@ def test_without_a_broker_it_is_3_and_one_line(home: Path, arguments: list[str])
 
 @pytest.mark.parametrize("command", [["key", "anthropic"], ["serve"], ["models", "status"], ["lease", "list"], ["health"]])
 def test_a_configuration_that_is_refused_is_64_with_every_fault(home: Path, command: list[str]) -> None:
-    """All of them at once, so that one round of mending is enough."""
+    """All of them at once, so that one round of corrections is enough."""
     (home / "equabot.yaml").write_text("requird: [anthropic]\nleases: {default_ttl: soon}\n")
     done = equabot(home, *command)
     assert (done.returncode, done.stdout) == (64, "")
@@ -128,8 +128,8 @@ def test_a_gateway_without_envoy_is_refused_clearly(home: Path) -> None:
 
 @pytest.mark.parametrize("word", [CANARY, f"--token={CANARY}", f"--agent={CANARY}"])
 @pytest.mark.parametrize("command", [["models", "auth", "paste-token", "--provider", "anthropic"], ["models", "status"]])
-def test_a_credential_is_no_argument(command: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Everybody on the machine can read it there. It is refused whatever it stands for, and not repeated."""
+def test_a_credential_is_not_an_argument(command: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """All users of the machine can read it there. It is refused in any position, and not repeated."""
     code = main([*command, word])
     captured = capsys.readouterr()
     assert (code, captured.out) == (64, "")
@@ -147,7 +147,7 @@ def test_what_is_not_understood_is_not_repeated(capsys: pytest.CaptureFixture[st
 
 
 def test_an_address_that_is_none_is_64(home: Path) -> None:
-    """It is said before anybody is asked."""
+    """Before the broker is asked."""
     done = equabot(home, "key", "anthropic", EQUABOT_BROKER_ADDRESS="broker.example.com:443")
     assert done.returncode == 64
     assert "broker.example.com:443" in done.stderr
@@ -166,7 +166,7 @@ def test_a_reader_that_leaves_ends_it_quietly(home: Path) -> None:
 
 
 def test_a_full_disk_is_one_line(home: Path) -> None:
-    """Nothing that was asked for got out, so it is no success."""
+    """The requested output was lost, so the command fails."""
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "equabot_broker", "models", "status"],
@@ -237,7 +237,7 @@ def test_ctrl_c_is_130_without_a_word(home: Path) -> None:
         (["agent", "list"], "EQUABOT_HOME", 64, "equabot.yaml: cannot be read (Permission denied); let the"),
     ],
 )
-def test_a_home_of_another_user_is_no_traceback(host: Host, command: list[str], closed: str, code: int, said: str) -> None:
+def test_a_home_of_another_user_is_not_a_traceback(host: Host, command: list[str], closed: str, code: int, said: str) -> None:
     """As after `su` or in a CI job, where HOME may still be root's."""
     mine = Path(tempfile.mkdtemp())
     mine.chmod(0o755)

@@ -13,7 +13,7 @@ OPENAI = "sk-proj-" + "0pen" * 12
 
 
 def log_in_to_claude(host: Host, *, expires: float, refresh: str = "sk-ant-ort01-r3fr35h") -> Path:
-    """What Claude Code writes when somebody logs in."""
+    """The file that Claude Code writes at a login."""
     path = host.home / ".claude" / ".credentials.json"
     path.parent.mkdir(exist_ok=True)
     login = {"accessToken": TOKEN, "refreshToken": refresh, "expiresAt": int(expires * 1000), "scopes": ["user:inference"]}
@@ -101,7 +101,7 @@ def test_the_login_of_claude_code_is_taken_over(host: Host) -> None:
 
 
 @pytest.mark.parametrize("hours", [None, -1])
-def test_no_login_of_claude_code_is_told(host: Host, hours: int | None) -> None:
+def test_no_login_of_claude_code_is_reported(host: Host, hours: int | None) -> None:
     """Or one that has expired: with what to do."""
     if hours is not None:
         log_in_to_claude(host, expires=time.time() + hours * 3600)
@@ -139,14 +139,14 @@ def test_bad_input_stores_nothing(host: Host, arguments: list[str], stdin: str, 
 
 
 def test_env_needs_a_source_that_reads_it(host: Host) -> None:
-    """A key that nobody reads would be no help."""
+    """A key that is not read would not help."""
     host.write_config("sources: [env]\n")
     done = host.run("onboard", "--auth-choice", "api-key", "--store-in", "env", stdin=KEY)
     assert done.code == 1
     assert "the configuration has no dotenv source" in done.err
 
 
-def test_an_env_file_that_is_no_text_is_not_written(host: Host) -> None:
+def test_an_env_file_that_is_not_a_text_is_not_written(host: Host) -> None:
     """It is named, and stays as it is."""
     (host.home / ".env").write_bytes(b"\0\1\2")
     done = host.run("onboard", "--auth-choice", "openai", "--store-in", "env", stdin=OPENAI)

@@ -56,7 +56,7 @@ def test_an_empty_no_color_does_not_count(terminal: Terminal, monkeypatch: pytes
 
 
 def test_nothing_from_outside_moves_a_cursor_or_draws_a_line(terminal: Terminal) -> None:
-    """A profile's name may come from a Secret that anybody wrote."""
+    """A profile's name may come from a Secret that any user wrote."""
     with redirect_stdout(terminal):
         output.table([("anthropic:\x1b[2Jevil\r\n", "x\ty")])
         output.say("a\x07b\x9bc")
@@ -101,7 +101,7 @@ def test_a_span_has_no_gap() -> None:
 
 
 @pytest.mark.parametrize(("instant", "shown"), [(1300.0, "in 5m"), (1000.0, "in 0s"), (700.0, "5m ago")])
-def test_instants_are_told_from_now(instant: float, shown: str) -> None:
+def test_instants_are_relative_to_now(instant: float, shown: str) -> None:
     """For people."""
     assert output.relative(instant, 1000.0) == shown
 

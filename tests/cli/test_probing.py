@@ -52,7 +52,7 @@ def test_each_is_tried_in_its_own_form(ready: Host, upstream: Upstream) -> None:
     assert ready.store() == before, "it sets no cooldown"
 
 
-def test_people_and_scripts_are_told_too(ready: Host) -> None:
+def test_users_and_scripts_get_the_results_too(ready: Host) -> None:
     """A section behind the report, and lines behind the lines."""
     text = ready.run("models", "status", "--probe").out
     assert "Probes\nanthropic:dotenv\tok" in text
@@ -61,7 +61,7 @@ def test_people_and_scripts_are_told_too(ready: Host) -> None:
     assert KEY[:20] not in text
 
 
-def test_a_credential_for_claude_code_alone_is_told_with_advice(ready: Host, upstream: Upstream) -> None:
+def test_a_credential_for_claude_code_alone_is_reported_with_advice(ready: Host, upstream: Upstream) -> None:
     """As on the seed's page; and `--check` is then 1."""
     (ready.home / ".env").unlink()
     upstream.answers = [Answer(400, body={"error": {"message": ONLY}})] * 2
@@ -72,7 +72,7 @@ def test_a_credential_for_claude_code_alone_is_told_with_advice(ready: Host, ups
 
 
 def test_what_cannot_be_tried_says_why(ready: Host, upstream: Upstream) -> None:
-    """No small call is known, or there is no credential to try."""
+    """No small call is known, or there is no credential to test."""
     (ready.home / ".env").write_text("BRAVE_API_KEY=brave-key\nANTHROPIC_API_KEY=changeme\n")
     found = probes(ready)
     assert found["brave:dotenv"]["status"] == "no_model"

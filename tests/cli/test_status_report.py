@@ -19,7 +19,7 @@ def report(*profiles: ProfileStatus, home: Path, settings: str = "") -> StatusRe
 
 
 def profile(profile_id: str, state: str = "ok", **fields: object) -> ProfileStatus:
-    """A profile as a broker tells of it."""
+    """A profile as a broker reports it."""
     given = {"mode": "api_key", "source": "env", "usable": state in ("ok", "expiring"), **fields}
     return ProfileStatus(id=profile_id, provider=profile_id.partition(":")[0], state=state, **given)  # type: ignore[arg-type]
 
@@ -45,8 +45,8 @@ def profile(profile_id: str, state: str = "ok", **fields: object) -> ProfileStat
     ],
 )
 def test_check_is_as_bad_as_the_worst_profile(tmp_path: Path, states: list[str], verdict: int) -> None:
-    """1 for what does not work, 2 for what soon will not, 0 when all is well; nothing at all is missing. P17: what never was a
-    credential is no alarm next to one that serves."""
+    """1 for what does not work, 2 for what soon will not, 0 if all is well; without a credential it is 1. P17: an invalid
+    value does not count next to a valid credential."""
     profiles = [profile(f"anthropic:{number}", state) for number, state in enumerate(states)]
     assert report(*profiles, home=tmp_path).verdict() == verdict
 
@@ -60,7 +60,7 @@ def test_what_cannot_be_granted_is_an_alarm_whatever_its_state(tmp_path: Path) -
     assert report(disabled, profile("anthropic:dotenv"), home=tmp_path).verdict() == 0
 
 
-def test_a_cooldown_is_no_alarm(tmp_path: Path) -> None:
+def test_a_cooldown_is_not_an_alarm(tmp_path: Path) -> None:
     """It passes by itself."""
     assert report(profile("anthropic:env", cooldown_until=NOW + 60), home=tmp_path).verdict() == 0
 
@@ -70,7 +70,7 @@ def test_a_cooldown_is_no_alarm(tmp_path: Path) -> None:
     ["required: [anthropic]", "models: {default: anthropic/claude-sonnet-4-5}", "models: {fallbacks: [anthropic/x]}"],
 )
 def test_what_is_configured_says_which_providers_are_in_use(tmp_path: Path, settings: str) -> None:
-    """Then a stray broken key of another vendor is no alarm, and a provider in use without a profile is one."""
+    """Then an invalid key of another vendor does not count, and a provider in use without a profile does."""
     stray = profile("groq:env", "invalid")
     fine = report(stray, profile("anthropic:env"), home=tmp_path, settings=settings)
     lacking = report(profile("openai:env"), home=tmp_path, settings=settings)
@@ -79,7 +79,7 @@ def test_what_is_configured_says_which_providers_are_in_use(tmp_path: Path, sett
 
 
 def test_a_provider_that_the_agents_policy_excludes_is_not_in_use(tmp_path: Path) -> None:
-    """One agent's required provider is no alarm for another agent that may not have it."""
+    """A required provider of one agent does not count for an agent that may not have it."""
     settings = "required: [anthropic, openai]\nagents: {main: {providers: [anthropic]}, other: {providers: [openai]}}\n"
     found = report(profile("anthropic:env"), home=tmp_path, settings=settings)
     assert (found.in_use, found.missing(), found.verdict()) == (["anthropic"], [], 0)

@@ -179,7 +179,7 @@ def test_plain_is_a_line_a_profile(report: StatusReport, capsys: pytest.CaptureF
 
 
 def test_people_read_sections(report: StatusReport, tmp_path: Path) -> None:
-    """What is in use, what is missing with the step to take, how each profile fares, and what is wrong with a source."""
+    """What is in use, what is missing with the next step, the state of each profile, and the faults of a source."""
     missing = f"set GROQ_API_KEY in the environment or in {tmp_path}/.env, or run `equabot models auth add --provider groq`"
     seen = replace(report, troubles=(StatusTrouble(DOTENV, "line 3 has no ="),), broker="unix:/run/equabot/admin/broker.sock")
     terminal = Terminal()

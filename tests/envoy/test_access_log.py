@@ -93,7 +93,7 @@ def cooling(engine: Engine) -> float:
     return max(found[1].standing.cooling_until - engine.clock.now(), 0.0)
 
 
-async def test_an_answer_is_told_and_counted(engine: Engine, stub: Any) -> None:
+async def test_an_answer_is_reported_and_counted(engine: Engine, stub: Any) -> None:
     """Both in full."""
     one = entry(engine, 429, headers={"retry-after": "7"})
     await told(stub, one)
@@ -109,7 +109,7 @@ async def test_an_answer_is_told_and_counted(engine: Engine, stub: Any) -> None:
 
 
 async def test_when_a_request_began_is_as_envoy_says(engine: Engine, stub: Any) -> None:
-    """However late its answer is told."""
+    """However late its answer is reported."""
     began = engine.clock.now()
     good = entry(engine, 200)
     good.common_properties.start_time.FromNanoseconds(int(began * 1e9))
@@ -118,7 +118,7 @@ async def test_when_a_request_began_is_as_envoy_says(engine: Engine, stub: Any) 
     assert cooling(engine) > 0
 
 
-async def test_it_is_heard_while_the_log_goes_on(engine: Engine, stub: Any) -> None:
+async def test_an_entry_is_read_while_the_log_continues(engine: Engine, stub: Any) -> None:
     """An Envoy holds one stream open as long as it lives; when that is cut, what came before has counted."""
     call = stub.StreamAccessLogs()
     await call.write(message(entry(engine, 429)))
@@ -156,8 +156,8 @@ async def test_it_is_heard_while_the_log_goes_on(engine: Engine, stub: Any) -> N
     ],
 )
 async def test_what_an_answer_counts_as(engine: Engine, stub: Any, how: dict[str, Any], outcome: str | None) -> None:
-    """The vendor's word, or that there was none; not the gateway's own, and not that the agent has gone. That all is well is
-    not told twice."""
+    """The vendor's status, or that there was none; not the gateway's own, and not that the agent disconnected. Success is not
+    reported twice."""
     await told(stub, entry(engine, **how))
     assert [event.outcome for event in heard(engine, OutcomeReported)] == ([] if outcome is None else [outcome])
     assert heard(engine, GatewayUsed)[0].status == how["status"]
@@ -222,7 +222,7 @@ async def test_a_message_that_is_none_is_skipped(engine: Engine, stub: Any, tmp_
     assert (len(heard(engine, GatewayLogSkipped)), len(heard(engine, GatewayUsed))) == (1, 1)
 
 
-async def test_what_is_told_of_a_lease_that_has_ended_still_counts(engine: Engine, stub: Any) -> None:
+async def test_an_answer_on_an_ended_lease_still_counts(engine: Engine, stub: Any) -> None:
     """The profile was refused all the same."""
     one = entry(engine, 429)
     engine.lease_admin.revoke_matching(agent="main")
@@ -231,7 +231,7 @@ async def test_what_is_told_of_a_lease_that_has_ended_still_counts(engine: Engin
 
 
 @pytest.mark.parametrize("fields", [{"profile": "anthropic:gone"}, {"agent": "nobody", "profile": "x"}, {"version": "0"}])
-async def test_what_is_told_of_what_is_gone_changes_nothing(engine: Engine, stub: Any, fields: dict[str, Any]) -> None:
+async def test_an_answer_on_a_deleted_profile_changes_nothing(engine: Engine, stub: Any, fields: dict[str, Any]) -> None:
     """It is a use like any other."""
     await told(stub, entry(engine, 401, **fields))
     assert heard(engine, OutcomeReported) == []

@@ -37,7 +37,7 @@ def engine() -> Engine:
 
 
 class Gateway:
-    """What Envoy does with a request: asks, and does as it is told."""
+    """Envoy's part in a request: it asks, and does what the answer says."""
 
     def __init__(self, stub: Any, engine: Engine) -> None:
         self._stub = stub
@@ -133,7 +133,7 @@ async def test_the_credential_takes_the_place_of_the_token_wherever_that_was(gat
 
 
 async def test_a_login_brings_the_words_that_its_vendor_wants(gateway: Gateway) -> None:
-    """Beside those of the SDK, once each."""
+    """Next to those of the SDK, once each."""
     token = gateway.token(profile=B)
     sent = {"x-api-key": token, "anthropic-beta": "files-api-2025-04-14,oauth-2025-04-20"}
     assert await gateway.passed(sent) == {
@@ -167,7 +167,7 @@ async def test_a_claude_login_is_for_the_requests_of_claude_code(
     assert ("client" in fields) is (profile_id == B)
 
 
-async def test_the_access_log_is_told_what_the_request_was_made_with(engine: Engine, gateway: Gateway) -> None:
+async def test_the_access_log_gets_the_names_of_the_request(engine: Engine, gateway: Gateway) -> None:
     """Names alone."""
     token = gateway.token(session="talk")
     response = await gateway.ask({"x-api-key": token}, "/anthropic/v1/files/file_1?beta=true", method="GET")
@@ -241,7 +241,7 @@ async def test_refusals_say_why_in_the_vendors_form(engine: Engine, gateway: Gat
 
 
 @pytest.mark.parametrize("path", ["/nobody/v1", "/", "/anthropic/../x", "/anthropic/%2e%2e/x", "http://x/anthropic/v1"])
-async def test_a_path_that_is_refused_is_not_told_on(engine: Engine, gateway: Gateway, path: str) -> None:
+async def test_a_refused_path_is_not_logged(engine: Engine, gateway: Gateway, path: str) -> None:
     """It may be anything, a key for instance."""
     assert (await gateway.refused({"x-api-key": gateway.token()}, path, named=""))[0] in (403, 404)
     assert [event.route for event in engine.emitted if isinstance(event, GatewayRefused)] == [""]
@@ -267,7 +267,7 @@ async def test_a_suspended_agent_is_refused_at_once(engine: Engine, gateway: Gat
 
 
 async def test_a_token_of_another_agent_is_bound_to_that_agents_policy(gateway: Gateway) -> None:
-    """Whoever shows it."""
+    """Whichever agent sends it."""
     token = gateway.token("narrow")
     assert (await gateway.refused({"x-api-key": token}))[:2] == (403, "POLICY_DENIED")
     await gateway.passed({"x-api-key": token}, "/anthropic/v1/models", method="GET")
@@ -331,7 +331,8 @@ async def test_a_refresh_that_takes_too_long_is_said_in_time(tmp_path: Path) -> 
 
 
 async def test_after_a_restart_a_request_waits_until_the_sources_have_been_read(engine: Engine, tmp_path: Path) -> None:
-    """Its lease's profile is not gone, only not read yet: nobody is refused, and nobody moved to another profile."""
+    """Its lease's profile is not read yet, and so not deleted: no request is refused, and no lease moves to another
+    profile."""
     token = shown(engine.lease_service.acquire("main", LeaseRequest(provider="anthropic", delivery="brokered")))
     engine.store.flush()
     again = Engine(

@@ -1,4 +1,4 @@
-"""Envoy's configuration: what Envoy itself says of it, and what must stand in it."""
+"""Envoy's configuration: Envoy accepts it, and it has the required parts."""
 
 import subprocess
 from collections.abc import Iterator
@@ -72,7 +72,7 @@ def test_nothing_but_the_gateway_listens() -> None:
 
 
 def test_every_route_is_checked_for_its_own_provider_and_rewritten_to_its_host() -> None:
-    """A token is good for one provider: the check is told which one the route leads to."""
+    """A token is good for one provider: the check gets the provider of the route."""
     for route in routes(GATEWAY):
         named = route["match"]["prefix"].split("/")[1]
         [provider] = [one.provider for one in GATEWAY.upstreams if named in one.names]
@@ -89,7 +89,7 @@ def test_every_route_is_checked_for_its_own_provider_and_rewritten_to_its_host()
 
 
 def test_a_check_that_fails_lets_nothing_pass() -> None:
-    """Without the broker there is no credential, and no way around it."""
+    """Without the broker there is no credential, and no path around it."""
     modes = {
         node["@type"].rpartition(".")[2]: node["failure_mode_allow"]
         for node in walk(bootstrap_config(GATEWAY))
@@ -140,7 +140,7 @@ def test_vendors_are_verified() -> None:
         ("http://gateway:9", "127.0.0.1", "http://gateway:9"),
     ],
 )
-def test_agents_are_told_an_address_that_they_can_reach(url: str, host: str, expected: str) -> None:
+def test_agents_get_an_address_that_they_can_reach(url: str, host: str, expected: str) -> None:
     """Whatever it listens on, unless the configuration names one."""
     assert gateway_url(GatewayOptions(url=url), host=host, port=8787) == expected
 

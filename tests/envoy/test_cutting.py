@@ -1,4 +1,4 @@
-"""Requests under way, as Envoy tells of them on its external processor: cut with their agent's suspension."""
+"""Active requests, as Envoy reports them to its external processor: cut when their agent is suspended."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace

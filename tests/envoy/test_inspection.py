@@ -109,8 +109,8 @@ def test_two_tokens_in_one_header_are_none() -> None:
         f"x=%65{TOKEN[1:]}",
     ],
 )
-def test_a_query_is_no_place_for_a_secret(query: str) -> None:
-    """It stands in logs."""
+def test_a_query_is_not_a_place_for_a_secret(query: str) -> None:
+    """It is in logs."""
     assert refused(f"/google/v1beta/models?{query}", {"x-goog-api-key": TOKEN}) == (401, "TOKEN_IN_QUERY")
 
 
@@ -178,7 +178,7 @@ def test_the_gateway_has_names(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8787", "10.0.0.1", "[::2]"])
-def test_a_page_that_makes_its_own_name_lead_here_is_told_nothing(host: str) -> None:
+def test_a_page_whose_name_resolves_here_learns_nothing(host: str) -> None:
     """DNS rebinding: the name stays the page's."""
     assert refused(host=host) == (403, "HOST_REFUSED")
 
@@ -213,7 +213,7 @@ def test_pages_and_proxies_are_refused(headers: dict[str, str], why: str) -> Non
 
 
 @pytest.mark.parametrize("origin", ["http://127.0.0.1:8787", "HTTP://127.0.0.1:8787", "https://127.0.0.1:8787"])
-def test_the_gateways_own_origin_is_no_page(origin: str) -> None:
+def test_the_gateways_own_origin_is_not_a_page(origin: str) -> None:
     """C21: `websocket-client` makes one of the address that it calls. Another host's is refused, though it leads here."""
     assert look(headers={"x-api-key": TOKEN, "origin": origin})[2] == TOKEN
     page = {"x-api-key": TOKEN, "origin": "http://evil.example:8787"}
@@ -269,7 +269,7 @@ def test_an_underscore_hides_nothing(name: str, status: int, reason: str) -> Non
 
 
 @pytest.mark.parametrize("headers", [{"sec-fetch-site": "none"}, {"sec-fetch-mode": "cors"}, {"x-forwarded-proto": "http"}])
-def test_what_sdks_and_envoy_send_is_no_page_and_no_proxy(headers: dict[str, str]) -> None:
+def test_what_sdks_and_envoy_send_is_not_a_page_and_no_proxy(headers: dict[str, str]) -> None:
     """The fetch of Node.js says its mode; Envoy the scheme."""
     assert look(headers={"x-api-key": TOKEN, **headers})[2] == TOKEN
 
@@ -331,7 +331,7 @@ def test_a_second_credential_is_refused(provider: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SECOND)
-def test_the_token_in_two_headers_is_no_second_credential(name: str) -> None:
+def test_the_token_in_two_headers_is_not_a_second_credential(name: str) -> None:
     """Some SDKs do so. It does not go on, and neither does an empty header."""
     assert name in asked({name: TOKEN})
     assert name in asked({name: f"Bearer {TOKEN}"})

@@ -84,7 +84,7 @@ async def test_it_listens_once_it_is_started_and_is_gone_once_it_is_stopped(conf
     assert children(config[0]) == []
 
 
-async def test_nobody_in_its_network_can_take_its_place(config: tuple[Path, int]) -> None:
+async def test_no_process_in_its_network_can_take_its_place(config: tuple[Path, int]) -> None:
     """Sockets without a file have no owner: who shares the network could ask an Envoy there for the one that it listens on."""
     async with running(envoy(config)):
         [child] = children(config[0])
@@ -110,7 +110,7 @@ async def test_a_program_that_is_not_there_is_named(config: tuple[Path, int]) ->
 
 
 async def test_a_port_that_is_taken_is_said(config: tuple[Path, int]) -> None:
-    """Whoever answers there is not taken for the gateway."""
+    """Another program that answers there is not taken for the gateway."""
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", config[1])
     async with server:
         with pytest.raises(CannotStart, match=r"cannot listen on 127.0.0.1:\d+: Address already in use"):
@@ -125,7 +125,7 @@ async def test_a_configuration_that_envoy_refuses_is_said(config: tuple[Path, in
 
 
 def test_it_does_not_outlive_a_broker_that_is_killed(config: tuple[Path, int]) -> None:
-    """SIGKILL leaves nobody to stop it."""
+    """After SIGKILL, no process is left to stop it."""
     script = (
         "import asyncio, sys; from pathlib import Path; from equabot_broker.envoy.process import EnvoyProcess;"
         "from equabot_broker.engine.timing.clock import SystemClock;"

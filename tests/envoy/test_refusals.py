@@ -1,4 +1,4 @@
-"""What an agent is told that may not pass: its SDK knows the form."""
+"""The refusal that an agent gets: its SDK knows the form."""
 
 import json
 from collections.abc import Callable
@@ -108,7 +108,7 @@ def test_a_refusal_says_when_it_ends(seconds: float, shown: str) -> None:
 
 
 def test_the_reason_and_the_wait_stand_in_headers() -> None:
-    """For whoever does not read bodies; a wait is in whole seconds, and not none."""
+    """For clients that do not read bodies; a wait is in whole seconds, and at least one."""
     response = denied(RequestRefused(503, "REFRESH_FAILED", "wait", retry_after=0.2), "messages")
     found = {option.header.key: option.header.value for option in response.denied_response.headers}
     assert found == {"content-type": "application/json", "x-equabot-reason": "REFRESH_FAILED", "retry-after": "1"}

@@ -33,7 +33,7 @@ def test_an_address_is_taken_apart(url: str, expected: Upstream) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "ftp://api.acme.example", "https://"])
-def test_what_is_no_address_has_no_route(url: str) -> None:
+def test_what_is_not_an_address_has_no_route(url: str) -> None:
     """A provider whose address depends on the customer is not in the gateway."""
     assert upstreams([Provider(id="acme", base_url=url, requests=("/**",))], vendor_urls=VENDORS) == ()
 

@@ -150,7 +150,7 @@ async def test_identity_is_no_compression(envoy: Envoy) -> None:
     assert (await exchange.answer(content_encoding="identity")).HasField("response_headers")
 
 
-async def test_what_is_no_message_is_refused(channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_is_not_a_message_is_refused(channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture) -> None:
     """By status, and without an incident."""
     call: Any = channel.stream_stream("/envoy.service.ext_proc.v3.ExternalProcessor/Process")()
     await call.write(b"\xff nonsense")

@@ -80,7 +80,7 @@ class World:
         async with asyncio.timeout(60):
             answer = await self.call.read()
         self.answers += 1
-        assert answer.nonce == str(self.answers)  # nothing was told in between
+        assert answer.nonce == str(self.answers)  # nothing was sent in between
         await self.ask(*(secret for secret in secrets(answer.resources)), nonce=answer.nonce)  # as Envoy confirms
         return secrets(answer.resources)
 
@@ -115,7 +115,7 @@ async def test_the_next_profile_takes_over(engine: Engine, stub: Any) -> None:
 
 
 async def test_what_is_gone_is_pushed_as_empty(engine: Engine, stub: Any) -> None:
-    """Envoy keeps what it has, unless it is told something else; and what comes back is told too."""
+    """Envoy keeps a secret until it gets another; a restored one is sent too."""
     engine.put(WORK)
     world = World(stub)
     await world.ask("profile/anthropic:work")
@@ -127,7 +127,8 @@ async def test_what_is_gone_is_pushed_as_empty(engine: Engine, stub: Any) -> Non
 
 
 async def test_a_suspended_agent_has_no_secret(engine: Engine, stub: Any) -> None:
-    """S11: an Envoy that injects for it is given an empty one, until it is resumed; a profile's own secret is nobody's."""
+    """S11: an Envoy that injects for it gets an empty secret until the agent is resumed; a profile's own secret belongs to no
+    agent."""
     engine.put(WORK)
     world = World(stub)
     await world.ask("main/anthropic", "profile/anthropic:work")
@@ -139,15 +140,15 @@ async def test_a_suspended_agent_has_no_secret(engine: Engine, stub: Any) -> Non
 
 
 async def test_a_secret_that_is_not_there_yet_is_pushed_when_it_comes(engine: Engine, stub: Any) -> None:
-    """Until then nothing is said: Envoy waits as long as it was told to."""
+    """Until then nothing is sent: Envoy waits as long as it is configured to."""
     world = World(stub)
     await world.ask("main/anthropic")
     engine.put(WORK)
     assert await world.told() == {"main/anthropic": "sk-of-work"}
 
 
-async def test_what_changes_elsewhere_is_not_told(engine: Engine, stub: Any) -> None:
-    """Nor is what was told told again when Envoy confirms it."""
+async def test_an_unrelated_change_is_not_sent(engine: Engine, stub: Any) -> None:
+    """A secret is not sent again when Envoy acknowledges it."""
     engine.put(WORK)
     world = World(stub)
     await world.ask("main/anthropic")
@@ -171,7 +172,7 @@ async def test_an_order_that_an_operator_sets_is_followed(engine: Engine, stub: 
 
 
 @pytest.mark.parametrize("name", ["narrow/anthropic", "nobody/anthropic", "main/nothing", "profile/", "", "main"])
-async def test_what_policy_denies_or_nobody_knows_is_not_there(engine: Engine, stub: Any, name: str) -> None:
+async def test_a_denied_or_unknown_resource_does_not_exist(engine: Engine, stub: Any, name: str) -> None:
     """As if it did not exist yet; what else was asked for comes all the same."""
     engine.put(WORK)
     world = World(stub)
@@ -179,8 +180,8 @@ async def test_what_policy_denies_or_nobody_knows_is_not_there(engine: Engine, s
     assert await world.told() == {"main/anthropic": "sk-of-work"}
 
 
-async def test_who_comes_back_hears_what_is_gone_meanwhile(engine: Engine, stub: Any) -> None:
-    """It has kept what another broker told it."""
+async def test_a_reconnected_envoy_gets_the_removals(engine: Engine, stub: Any) -> None:
+    """It has kept what another broker sent."""
     engine.put(HOME)
     world = World(stub)
     await world.ask("profile/anthropic:work", "profile/anthropic:home", version_info="7")
@@ -234,7 +235,7 @@ async def test_a_refusal_is_logged_without_its_words(engine: Engine, stub: Any, 
     assert said(caplog) == ["an Envoy refuses a secret of main/anthropic"]
 
 
-async def test_what_is_no_message_ends_the_subscription(channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_is_not_a_message_ends_the_subscription(channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture) -> None:
     """By status, and without an incident."""
     call: Any = channel.stream_stream("/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets")()
     await call.write(b"\xff nonsense")

@@ -35,7 +35,7 @@ def test_a_file_is_read_whole_or_refused(tmp_path: Path) -> None:
         read_whole(path, limit=1024)
 
 
-def test_nothing_there_is_no_fault(tmp_path: Path) -> None:
+def test_nothing_there_is_not_a_fault(tmp_path: Path) -> None:
     """The caller decides what absence means."""
     with pytest.raises(FileNotFoundError):
         read_some(tmp_path / "none", limit=10)
@@ -60,7 +60,7 @@ def test_a_name_that_cannot_be_one_is_refused() -> None:
 
 
 def test_a_link_is_followed_unless_it_must_not_be(tmp_path: Path) -> None:
-    """What a caller writes itself is no link."""
+    """A name that a caller writes itself is not a link."""
     (tmp_path / "file").write_bytes(b"k")
     (tmp_path / "link").symlink_to("file")
     assert read_whole(tmp_path / "link", limit=10) == b"k"
@@ -109,7 +109,7 @@ def test_what_a_person_must_change_stands(name: str) -> None:
     assert issubclass(StandingFault, Unreadable)
 
 
-def test_a_file_without_a_name_is_told_from_one_that_was_replaced(tmp_path: Path) -> None:
+def test_a_deleted_file_differs_from_a_replaced_one(tmp_path: Path) -> None:
     """P22: what a mount of one file leads to, once its original was replaced, has no name (st_nlink 0)."""
     original = tmp_path / "original"
     original.write_text("old")

@@ -1,4 +1,4 @@
-"""A Secret's annotations: what they say, and how a mistake in them is told."""
+"""A Secret's annotations: their meaning, and the message for a mistake in them."""
 
 import pytest
 
@@ -72,7 +72,7 @@ def test_a_mistake_is_refused(annotations: dict[str, str], fault: str) -> None:
     [("provider", CANARY), ("profile", f"{CANARY} x"), ("profile", f"{CANARY}:x"), ("mode", CANARY), ("expires_at", CANARY)],
 )
 def test_a_credential_in_the_wrong_place_is_not_repeated(name: str, value: str) -> None:
-    """Annotations are no secret, but what somebody put there may be one."""
+    """Annotations are public, but a user may have put a secret there."""
     with pytest.raises(Malformed) as raised:
         read(**{name: value})
     assert "CANARY" not in repr(raised.value)

@@ -184,7 +184,7 @@ def test_entries_as_the_seeds_system_writes_them() -> None:
     }  # fmt: skip
 
 
-def test_a_fingerprint_tells_tokens_apart_and_nothing_of_them() -> None:
+def test_a_fingerprint_distinguishes_tokens_and_reveals_nothing() -> None:
     """16 hex digits; any text has one."""
     assert fingerprint(SecretValue("r1")) == fingerprint(SecretValue("r1")) != fingerprint(SecretValue("r2"))
     assert len(fingerprint(SecretValue("\ud83d"))) == 16

@@ -62,7 +62,7 @@ def test_the_three_types() -> None:
 
 @pytest.mark.parametrize(("owner", "agent"), [("main", ""), ("coder", "coder"), ("", "")])
 def test_mains_profiles_are_for_everybody_and_others_for_their_owner(owner: str, agent: str) -> None:
-    """A store that is nobody's is for everybody as well, and remembers nothing."""
+    """A store without an owner is for all agents too, and remembers nothing."""
     unit = read({"openai:x": {"type": "api_key", "key": "k"}}, owner=owner, order={"openai": ["openai:x"]})
     assert [profile.agent for profile in unit.profiles] == [agent]
     assert unit.owner == owner
@@ -87,8 +87,8 @@ def test_mains_profiles_are_for_everybody_and_others_for_their_owner(owner: str,
         ("anthropic:x", None, "a profile is an object with a type"),
     ],
 )
-def test_an_entry_that_is_no_profile_is_a_fault_and_no_obstacle(profile_id: str, entry: Any, why: str) -> None:
-    """The fault says where and what to do, and holds nothing of the secret; the entry beside it is a profile."""
+def test_an_entry_that_is_not_a_profile_is_a_fault_and_no_obstacle(profile_id: str, entry: Any, why: str) -> None:
+    """The fault says where and what to do, and has no part of the secret; the next entry is a profile."""
     unit = read({profile_id: entry, "openai:good": {"type": "api_key", "key": "k"}})
     assert [profile.id for profile in unit.profiles] == ["openai:good"]
     assert len(unit.faults) == 1
@@ -135,7 +135,7 @@ def test_names_of_providers_are_normalised_and_the_provider_field_decides() -> N
 
 
 def test_profiles_are_found_again_in_the_store() -> None:
-    """By the id under which they stand there."""
+    """By their ids in the store."""
     document = AuthDocument({"profiles": {"z.ai:x": {"type": "api_key", "key": "k"}, "odd": {}, "zai:x": {"type": "token"}}})
     assert entry_ids(document, UNSHAPED) == {"zai:x": "z.ai:x"}
 
@@ -150,7 +150,7 @@ def test_usage_goes_by_profile_and_names_every_one() -> None:
 
 
 def test_orders_are_normalised_and_faults_of_them_said() -> None:
-    """What is no profile of the provider stays out; a profile that is nowhere stays in, and is found out when choosing."""
+    """A profile of another provider is left out. An unknown profile stays, and is reported by the resolver."""
     unit = read(
         {},
         order={
@@ -175,7 +175,7 @@ def test_orders_are_normalised_and_faults_of_them_said() -> None:
 
 
 def test_an_order_takes_the_place_of_one_under_another_name() -> None:
-    """Or both would stand there, and nobody could tell which counts."""
+    """Otherwise both would be there, and it would not be clear which one counts."""
     document = AuthDocument({"order": {"z.ai": ["zai:a"], "zai": "odd", "openai": ["openai:x"]}})
     assert with_order_of(document, "zai", ["zai:b"], UNSHAPED).raw == {"order": {"openai": ["openai:x"], "zai": ["zai:b"]}}
     assert with_order_of(document, "zai", [], UNSHAPED).raw == {"order": {"openai": ["openai:x"]}}
@@ -190,7 +190,7 @@ def test_the_refresh_token_of_another_tools_login_is_not_ours(name: str) -> None
 
 
 def test_a_refused_refresh_is_remembered_for_that_token_alone() -> None:
-    """Whoever logs in anew is rid of it, also with a program that keeps fields it does not know."""
+    """A new login removes it, also one by a program that keeps unknown fields."""
     entry = {"type": "oauth", "access": TOKEN, "refresh": REFRESH}
     noted = {"code": "invalid_grant", "at": 1, "digest": fingerprint(SecretValue(REFRESH))}
     assert only(entry).reauth == ""
@@ -244,7 +244,7 @@ def test_expiries_of_all_sorts(value: object, seconds: float | None, doubt: str)
     assert bool(said) is bool(doubt)
 
 
-def test_a_doubtful_expiry_is_a_fault_beside_the_profile() -> None:
+def test_a_doubtful_expiry_is_a_fault_next_to_the_profile() -> None:
     """The credential serves; an API key has none, whatever is written there."""
     unit = read({
         "anthropic:x": {"type": "token", "token": TOKEN, "expires": -1},
@@ -314,7 +314,7 @@ def test_credentials_outside_of_profiles_are_said(raw: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("raw", [{}, {"version": 1}, {"profiles": {}}, {"version": 1, "note": {"x": 1}, "tags": ["a"]}])
-def test_an_empty_store_is_no_fault(raw: dict[str, Any]) -> None:
+def test_an_empty_store_is_not_a_fault(raw: dict[str, Any]) -> None:
     """P10: fields of other programs stay what they are."""
     unit = store_unit(AuthDocument(raw), rules=RULES, source="s", name="main", origin="/s.json", owner="main")
     assert (unit.profiles, unit.faults) == ((), ())

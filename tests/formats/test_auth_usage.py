@@ -131,7 +131,8 @@ LATER = Usage(last_used=30.0, last_failure=30.0, cooldown_until=330.0, error_cou
     ],
 )  # fmt: skip
 def test_two_that_remember_are_merged(base: Usage, ours: Usage, theirs: Usage, result: Usage) -> None:
-    """Nobody's use turns a failure back that the other learned of; an end of failures counts unless the other saw a new one."""
+    """A use does not undo a failure that the other program recorded; an end of failures counts unless the other saw a new
+    one."""
     assert merged(base, ours=ours, theirs=theirs) == result
 
 

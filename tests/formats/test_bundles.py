@@ -42,7 +42,7 @@ def ids(unit: Unit) -> list[str]:
 
 
 def test_values_a_store_and_a_login_are_one_unit() -> None:
-    """All of them serve; what a store remembers of use stays with whoever keeps it."""
+    """All of them serve; what a store remembers of use stays in that store."""
     unit = read(OPENAI_API_KEY="k", store=STORE, login=LOGIN.encode())
     assert ids(unit) == ["openai:mounted", "openai:default", "anthropic:x", "anthropic:claude-cli"]
     assert (unit.owner, dict(unit.usage), dict(unit.orders), unit.faults) == ("", {}, {}, ())

@@ -37,13 +37,13 @@ def noted(secret: SecretLogins, annotation: str) -> dict[str, Any]:
 
 
 def test_a_secret_does_not_show_what_it_holds() -> None:
-    """Its annotations neither: whoever applies a Secret leaves all of its data in one of them."""
+    """Nor do its annotations: applying a Secret leaves all of its data in one of them."""
     applied = {"kubectl.kubernetes.io/last-applied-configuration": LOGIN.decode()}
     assert "rt-c" not in repr(SecretLogins({CLAUDE: LOGIN}, applied, "acme:me"))
 
 
 def test_an_intent_is_an_annotation() -> None:
-    """The data stays as it is, byte for byte; whoever reads the Secret finds the intent in the entry."""
+    """The data stays byte for byte the same; a reader of the Secret finds the intent in the entry."""
     written = with_intent(ENTRY, by="a", now=NOW)
     secret = changed(SECRET, "acme:me", written)
     assert secret.values == SECRET.values
@@ -67,7 +67,7 @@ def test_tokens_are_data() -> None:
 
 
 def test_a_token_that_was_put_back_is_not_the_brokers_any_more() -> None:
-    """Somebody applied an older manifest: what it brings was exchanged for other tokens, and must not be sent again."""
+    """An older manifest was applied: its token was exchanged for other tokens, and must not be sent again."""
     secret = changed(SECRET, "acme:me", with_tokens(ENTRY, TOKENS, by="a"))
     back = replace(secret, values={**secret.values, STORE: TEXT})
     assert back.document().entries["acme:me"]["reauthRequired"] == {"code": "superseded", "digest": digest(ENTRY)}
@@ -127,8 +127,8 @@ def test_what_is_noted_of_claudes_login_stays_while_another_is_refreshed() -> No
 
 
 @pytest.mark.parametrize("login", [b"{}", b'{"claudeAiOauth": {"accessToken": "a"}}', b'{"claudeAiOauth": 5}'])
-def test_a_file_without_a_login_that_can_be_refreshed_is_no_entry(login: bytes) -> None:
-    """Nobody is logged in, or it is a token."""
+def test_a_file_without_a_login_that_can_be_refreshed_is_not_an_entry(login: bytes) -> None:
+    """There is no login, or it is a plain token."""
     assert dict(SecretLogins({CLAUDE: login}, {}, "anthropic:llm").document().entries) == {}
 
 
@@ -142,14 +142,14 @@ def test_a_file_without_a_login_that_can_be_refreshed_is_no_entry(login: bytes) 
     ],
 )
 def test_what_cannot_be_understood_is_refused_whole(secret: SecretLogins, why: str) -> None:
-    """And said without a byte of it: what a mark said that nobody can read may have been that a token is spent."""
+    """And reported without any part of it: an unreadable mark may have said that a token is used up."""
     with pytest.raises(Malformed, match=why) as raised:
         secret.document()
     assert "sk-ant" not in str(raised.value)
 
 
 @pytest.mark.parametrize("mark", [{}, {"acme:me": 5}, {"acme:me": None}, {"gone:x": {"digest": "d"}}, {"x:y": {"digest": ""}}])
-def test_marks_that_somebody_changed_say_what_they_still_say(mark: dict[str, Any]) -> None:
+def test_changed_marks_are_read_as_far_as_possible(mark: dict[str, Any]) -> None:
     """Nothing of this entry."""
     text = json.dumps(mark)
     entries = SecretLogins({STORE: TEXT}, {PENDING: text, REAUTH: text, SPENT: text}).document().entries

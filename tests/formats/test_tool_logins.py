@@ -160,7 +160,7 @@ def test_a_claude_login_that_holds_an_api_key_is_invalid() -> None:
 
 
 def test_the_login_of_the_codex_cli() -> None:
-    """It ends when its token says so; whose it is stands beside it."""
+    """It ends when its token says so; its account is next to it."""
     access, id_token = token(exp=AT), token(email="me@x.org")
     contents = {"tokens": {"access_token": access, "refresh_token": "r", "account_id": "acc", "id_token": id_token}}
     assert login(CODEX, contents) == Profile(
@@ -187,7 +187,7 @@ def test_the_login_of_qwen() -> None:
 
 
 def test_it_may_be_called_otherwise_and_the_configuration_has_the_last_word() -> None:
-    """A team's Secret is named after itself; its refresh token is no more ours for that."""
+    """A team's Secret is named after itself; that does not make its refresh token the broker's."""
     rules = DiscoveryRules(BUILT_IN, overrides={"anthropic:team": Override(expires_at=AT + 5)})
     (profile,) = read(CLAUDE, claude(), rules, profile_id="anthropic:team").profiles
     assert (profile.id, profile.expires_at, profile.refresh) == ("anthropic:team", AT + 5, None)
@@ -242,7 +242,7 @@ def test_only_a_copy_of_that_source_goes_with_its_login(entry: dict[str, Any], g
     [(b"", "empty"), (b"{", "breaks"), (b"[]", "not a JSON object"), (b" " * (SIZE_MAX + 1), "larger"), (b"\xff", "UTF-8")],
 )  # fmt: skip
 @pytest.mark.parametrize("tool", [CLAUDE, CODEX, QWEN])
-def test_what_is_no_login_file_is_malformed(tool: Tool, content: bytes, why: str) -> None:
+def test_what_is_not_a_login_file_is_malformed(tool: Tool, content: bytes, why: str) -> None:
     """So that the last good login goes on being served."""
     with pytest.raises(Malformed, match=why):
         read(tool, content)
@@ -250,5 +250,5 @@ def test_what_is_no_login_file_is_malformed(tool: Tool, content: bytes, why: str
 
 @given(text=st.text(max_size=80) | st.lists(st.text(max_size=20), min_size=3, max_size=3).map(".".join))
 def test_any_text_has_claims_or_none(text: str) -> None:
-    """What is no JSON Web Token claims nothing."""
+    """A text that is not a JSON Web Token has no claims."""
     assert isinstance(claims(text), dict)

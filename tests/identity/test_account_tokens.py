@@ -95,7 +95,7 @@ def test_a_token_without_an_end_has_ended(end: object) -> None:
         read_token(raw({}, {"sub": "system:serviceaccount:a:b", "exp": end})).check_times(NOW)
 
 
-def test_a_user_name_of_the_api_is_an_account_or_nobody() -> None:
+def test_a_user_name_of_the_api_is_an_account_or_none() -> None:
     """As a TokenReview answers."""
     assert account_of("system:serviceaccount:agents:reviewer") == "agents/reviewer"
     assert account_of("kubernetes-admin") is None
@@ -139,7 +139,7 @@ def test_an_extension_that_is_critical_is_refused(crit: object) -> None:
     ],
 )
 def test_json_that_parsers_read_differently_is_refused(head: str, said: str) -> None:
-    """S23: a name that comes twice, what is no JSON, and what precedes the object."""
+    """S23: a name that occurs twice, a text that is not JSON, and text before the object."""
     text = ".".join(base64url(part.encode()) for part in (head, said)) + ".c2ln"
     with pytest.raises(Unidentified, match=r"is not canonical|not a JSON Web Token"):
         read_token(SecretValue(text))

@@ -63,7 +63,7 @@ def umask(value: int) -> Iterator[None]:
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """As somebody whom modes bind."""
+    """As a user without the rights of root."""
     if os.geteuid() != 0:
         yield
         return
@@ -134,8 +134,8 @@ def test_a_path_too_long_for_a_socket_is_a_fault(tmp_path: Path) -> None:
             other.bind(f"{longest}y")
 
 
-def test_all_faults_are_told_at_once() -> None:
-    """Whoever mends the configuration mends it once."""
+def test_all_faults_are_reported_at_once() -> None:
+    """All faults at once, so that one correction is enough."""
     faults = plan(
         Path("/run/" + "x" * 120), ["gateway", "no/name"], admin=Path("relative/s"), control=Path("/run/../etc/s")
     ).faults()
@@ -154,7 +154,7 @@ def test_all_faults_are_told_at_once() -> None:
         ({"admin": "/run/e/gateway/control.sock"}, "have the same path"),
     ],
 )
-def test_nobodys_socket_lies_where_an_agent_may_reach_it(others: dict[str, object], what: str) -> None:
+def test_no_socket_is_within_reach_of_another_agent(others: dict[str, object], what: str) -> None:
     """An agent's container has its whole directory mounted: a socket in or below it would be the agent's too."""
     given = {
         name: {agent: Path(path) for agent, path in value.items()} if isinstance(value, dict) else Path(str(value))
@@ -190,7 +190,7 @@ def test_modes_let_in_whom_they_should(run_dir: Path, listeners: list[socket.soc
 
 
 def test_our_directories_of_an_earlier_run_are_put_right(run_dir: Path) -> None:
-    """Modes that were widened meanwhile are narrowed again."""
+    """Modes that were widened since are narrowed again."""
     claim(run_dir, ["main"]).release()
     for name in ("main", "admin", "gateway"):
         (run_dir / name).chmod(0o777)
@@ -199,7 +199,7 @@ def test_our_directories_of_an_earlier_run_are_put_right(run_dir: Path) -> None:
 
 
 def test_directories_of_others_are_left_as_they_are(run_dir: Path, tmp_path: Path) -> None:
-    """A path that was set may lie in anybody's directory, in /tmp for one."""
+    """A configured path may be in any user's directory, for example in /tmp."""
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
@@ -288,7 +288,7 @@ def test_directories_that_are_made_on_the_way_are_no_one_elses(tmp_path: Path, m
 def test_the_group_of_the_run_directory_gets_the_agents_sockets(
     place: Path, listeners: list[socket.socket], hands_down: bool
 ) -> None:
-    """As with a volume that belongs to a pod's `fsGroup`; admin's and the gateway's are for nobody but us."""
+    """As with a volume of a pod's `fsGroup`; the directories of admin and gateway are for the broker's user only."""
     run_dir = place / "run"
     run_dir.mkdir()
     os.chown(run_dir, -1, GROUP)
@@ -311,7 +311,7 @@ def test_the_group_of_the_run_directory_gets_the_agents_sockets(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else for a while")
-def test_a_group_we_may_not_give_is_no_obstacle(place: Path, listeners: list[socket.socket]) -> None:
+def test_a_group_we_may_not_give_is_not_an_obstacle(place: Path, listeners: list[socket.socket]) -> None:
     """An unprivileged broker on a directory of another group works, as well as it can."""
     run_dir = place / "run"
     run_dir.mkdir()
@@ -408,7 +408,7 @@ sys.stdin.read()
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_a_socket_on_which_somebody_answers_is_refused(run_dir: Path, listeners: list[socket.socket], busy: bool) -> None:
+def test_a_socket_with_a_running_server_is_refused(run_dir: Path, listeners: list[socket.socket], busy: bool) -> None:
     """Also one whose queue is full: it lives. It is not removed, and the run directory is free again."""
     path = run_dir / "main" / "broker.sock"
     path.parent.mkdir(parents=True)
@@ -427,8 +427,8 @@ def test_a_socket_on_which_somebody_answers_is_refused(run_dir: Path, listeners:
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link", "dangling"])
-def test_what_is_no_socket_is_never_removed(run_dir: Path, listeners: list[socket.socket], kind: str) -> None:
-    """Somebody's file, or a link to somebody's socket, stays; the error says which."""
+def test_what_is_not_a_socket_is_never_removed(run_dir: Path, listeners: list[socket.socket], kind: str) -> None:
+    """A file of another user, or a link to another socket, stays; the error names it."""
     path = run_dir / "admin" / "broker.sock"
     path.parent.mkdir(parents=True)
     target = run_dir / "target"
@@ -448,7 +448,7 @@ def test_what_is_no_socket_is_never_removed(run_dir: Path, listeners: list[socke
 
 
 def test_a_lock_that_is_a_link_is_not_followed(run_dir: Path, tmp_path: Path) -> None:
-    """Whoever could write to the run directory cannot make the broker empty a file elsewhere."""
+    """A user who can write to the run directory cannot make the broker empty a file elsewhere."""
     precious = tmp_path / "precious"
     precious.write_text("kept")
     run_dir.mkdir()
@@ -461,7 +461,7 @@ def test_a_lock_that_is_a_link_is_not_followed(run_dir: Path, tmp_path: Path) ->
 # -- the end -----------------------------------------------------------------------------------------------------------
 
 
-def test_release_takes_our_sockets_away_and_nobody_elses(run_dir: Path, listeners: list[socket.socket]) -> None:
+def test_release_removes_our_sockets_only(run_dir: Path, listeners: list[socket.socket]) -> None:
     """A client that comes later finds no socket rather than a dead one; what replaced ours is not ours."""
     claimed = claim(run_dir, ["main", "coder"])
     bind_all(claimed, listeners)

@@ -51,13 +51,13 @@ async def test_the_most_telling_names_count(certificates: ClientCertificates, na
     [("reviewer", "spiffe://cluster.local/ns/other/sa/reviewer"), ("reviewer", "other.agents.svc"), ("other",), (URI + "x",)],
 )
 async def test_names_of_less_weight_do_not_stand_in(certificates: ClientCertificates, names: tuple[str, ...]) -> None:
-    """A certificate with a URI of nobody's is nobody's, whatever else stands in it."""
+    """A certificate with an unknown URI identifies no agent, whatever else it has."""
     with pytest.raises(PolicyDenied, match=r"add its name to agents\.<agent>\.certificates"):
         await certificates.identify(shown(*names))
 
 
 async def test_a_certificate_ends_on_an_open_connection_too(certificates: ClientCertificates, clock: FakeClock) -> None:
-    """The handshake was long ago; whoever calls on it is asked for another."""
+    """The handshake was long ago; the next call on the connection is asked for a new certificate."""
     one = shown("reviewer")
     assert (await certificates.identify(one)).until == 5600.0
     clock.advance(599)
@@ -68,7 +68,7 @@ async def test_a_certificate_ends_on_an_open_connection_too(certificates: Client
 
 
 @pytest.mark.parametrize("certificate", ["", "garbage", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
-async def test_without_a_certificate_nobody_is_known(certificates: ClientCertificates, certificate: str) -> None:
+async def test_without_a_certificate_no_caller_is_identified(certificates: ClientCertificates, certificate: str) -> None:
     """A token in its place does not count here: this is the address of those who have one."""
     with pytest.raises(Unidentified):
         await certificates.identify(CallerProof(token=SecretValue("a.b.c"), certificate=certificate))

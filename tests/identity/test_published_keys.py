@@ -48,7 +48,7 @@ def clock() -> FakeClock:
 
 @pytest.mark.parametrize("issuer", [RSA, P256, P384, P521], ids=lambda issuer: issuer.algorithm)
 async def test_who_is_signed_for_is_who_it_says(issuer: Issuer, clock: FakeClock) -> None:
-    """Of every kind of key that a cluster may sign with; and with one byte changed it is nobody."""
+    """With each kind of key that a cluster may use; with one byte changed, the token identifies no caller."""
     keys = PublishedKeys(Publishing(issuer.jwk()), clock=clock)
     token = issuer.token("agents/reviewer")
     assert await account(keys, token) == "agents/reviewer"
@@ -142,7 +142,7 @@ async def test_the_keys_of_before_hold_for_an_hour(clock: FakeClock, caplog: pyt
     assert await account(keys, RSA.token(expires_at=1_900_000_000.0)) == "agents/reviewer"
 
 
-async def test_nobody_is_let_in_before_the_keys_are_there(clock: FakeClock) -> None:
+async def test_no_caller_is_accepted_before_the_keys_are_read(clock: FakeClock) -> None:
     """And a crowd does not read them more often than one caller would."""
     publishing = Publishing(RSA.jwk())
     publishing.away = "nobody answers"
@@ -182,7 +182,7 @@ async def test_a_file_publishes_what_is_in_it_now(tmp_path: Path) -> None:
 
 
 async def test_an_api_server_publishes_keys_and_issuer(tmp_path: Path) -> None:
-    """The issuer that is configured goes before the one that it names; without either there is none to trust."""
+    """The configured issuer takes precedence over the one that the API server names; without either, no token is trusted."""
     with TokenReviewer() as server:
         api = KubeApi(kubeconfig=server.kubeconfig(tmp_path / "kubeconfig"))
         await api.open()

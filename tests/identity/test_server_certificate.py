@@ -123,7 +123,7 @@ def test_a_pair_that_could_not_be_read_for_a_moment_is_taken_up(tmp_path: Path) 
 
 
 def test_a_key_behind_a_password_is_of_no_use(tmp_path: Path) -> None:
-    """Nobody is there to type it."""
+    """A broker has no user who could type it."""
     hidden = ec.generate_private_key(ec.SECP256R1()).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"canary")
     )

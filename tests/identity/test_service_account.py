@@ -113,7 +113,7 @@ async def test_a_caller_that_goes_does_not_take_the_others_along(accounts: Servi
     assert len(check.asked) == 2
 
 
-async def test_while_nobody_can_be_asked_who_was_known_is_known(
+async def test_while_no_check_is_possible_known_callers_stay_known(
     accounts: ServiceAccounts, check: ScriptedCheck, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """To the end of its minute; who was not is refused for now. Failed checks are a second apart, and said once."""
@@ -141,15 +141,15 @@ async def test_while_nobody_can_be_asked_who_was_known_is_known(
     ]  # fmt: skip
 
 
-async def test_a_good_token_of_nobody_is_denied(accounts: ServiceAccounts, check: ScriptedCheck) -> None:
-    """It is known who calls: PolicyDenied, and not that nobody knows."""
+async def test_a_good_token_of_an_unknown_account_is_denied(accounts: ServiceAccounts, check: ScriptedCheck) -> None:
+    """The caller is known: PolicyDenied, and not Unidentified."""
     with pytest.raises(PolicyDenied) as raised:
         await accounts.identify(shown("other/reviewer"))
     assert type(raised.value) is PolicyDenied
     assert check.asked == ["other/reviewer"]
 
 
-async def test_nobody_is_asked_about_what_is_no_token_of_ours(accounts: ServiceAccounts, check: ScriptedCheck) -> None:
+async def test_an_unusable_token_is_refused_without_a_check(accounts: ServiceAccounts, check: ScriptedCheck) -> None:
     """None at all, garbage, one for another audience: strangers do not make the broker work."""
     for one, words in (
         (CallerProof(), "has no token"),
@@ -163,7 +163,7 @@ async def test_nobody_is_asked_about_what_is_no_token_of_ours(accounts: ServiceA
 
 
 async def test_a_refusal_carries_no_history(accounts: ServiceAccounts, check: ScriptedCheck) -> None:
-    """Each caller is told by an error of its own, which holds nothing of who was told before."""
+    """Each caller gets its own error, which has nothing of earlier callers."""
     check.error = Unidentified("no")
     raised = []
     for _ in range(2):
@@ -175,7 +175,7 @@ async def test_a_refusal_carries_no_history(accounts: ServiceAccounts, check: Sc
 
 
 async def test_what_is_remembered_is_bounded(accounts: ServiceAccounts, check: ScriptedCheck) -> None:
-    """Whoever sends many tokens makes the broker forget old ones, and no more."""
+    """A caller that sends many tokens makes the broker forget old ones, and has no other effect."""
     check.error = Unidentified("no")
     for number in range(4200):
         said = SecretValue(f"{ISSUER.token()[:-10]}{number:08}AA")

@@ -73,10 +73,10 @@ async def test_what_is_not_wholly_confirmed_is_refused(
 
 
 @pytest.mark.parametrize(("code", "reason"), [(403, "Forbidden"), (500, "InternalError"), (429, "TooManyRequests")])
-async def test_a_server_that_does_not_say_is_no_yes_and_no_no(
+async def test_a_server_without_an_answer_confirms_nothing(
     server: TokenReviewer, reviews: TokenReviews, code: int, reason: str
 ) -> None:
-    """Its fault is told with what to do, and not in its own words; nothing of the token either."""
+    """Its fault is reported with what to do, in our own words, and without any part of the token."""
     server.refusal = (code, reason)
     with pytest.raises(IdentityUnchecked, match="tokens cannot be checked now: ") as raised:
         await reviews.account(said())
@@ -85,8 +85,8 @@ async def test_a_server_that_does_not_say_is_no_yes_and_no_no(
     assert TOKEN[:16] not in f"{raised.value!r} {raised.value.__cause__!r} {raised.value.__context__!r}"
 
 
-async def test_a_server_that_is_away_is_told(tmp_path: Path) -> None:
-    """Nobody listens there any more."""
+async def test_a_server_that_is_away_is_reported(tmp_path: Path) -> None:
+    """The server has stopped."""
     with TokenReviewer() as server:
         api = KubeApi(kubeconfig=server.kubeconfig(tmp_path / "kubeconfig"))
         await api.open()

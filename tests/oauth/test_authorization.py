@@ -1,4 +1,4 @@
-"""A login without I/O: what is asked, what counts as an answer to it, and what is never told."""
+"""A login without I/O: its requests, the accepted answers, and what no message shows."""
 
 import base64
 import hashlib
@@ -104,7 +104,7 @@ def test_what_is_not_the_end_of_this_login_is_refused(text: str, why: str) -> No
 
 
 def test_a_redirect_must_have_the_state() -> None:
-    """Anybody may call a loopback address."""
+    """Any program may call a loopback address."""
     assert read_query(f"code=c0de&state={STATE}", ATTEMPT) == Code(SecretValue("c0de"))
     for query in ("code=c0de", "code=c0de&state=", f"code=c0de&state={STATE}x", ""):
         with pytest.raises(AuthorizationRefusal):
@@ -141,7 +141,7 @@ def answer(status: int, **body: object) -> TokenAnswer:
 
 
 def test_a_device_login() -> None:
-    """RFC 8628: begun, asked for again and again, more slowly when told so."""
+    """RFC 8628: begun, polled, and polled more slowly on request."""
     qwen = PROVIDERS["qwen-portal"]
     attempt = begin(bytes(64))
     begun = device_request(qwen, attempt)
@@ -184,7 +184,7 @@ def jwt(**said: object) -> SecretValue:
 
 
 def test_whose_login_it_is() -> None:
-    """From the answer, else from what OpenAI's access tokens say of themselves; what is no text says nothing."""
+    """From the answer, else from the claims of OpenAI's access token; values that are not text are ignored."""
     said = {"https://api.openai.com/auth": {"chatgpt_account_id": "acct"}, "https://api.openai.com/profile": {"email": "me@x"}}
     tokens = Tokens(jwt(**said), None, 0.0, 1.0)
     assert identity(tokens) == ("acct", "me@x")

@@ -128,7 +128,7 @@ def test_a_good_status_without_good_tokens_leaves_it_uncertain(body: object) -> 
     )
 
 
-def test_more_than_is_read_is_no_answer() -> None:
+def test_more_than_is_read_is_not_an_answer() -> None:
     """However well it begins."""
     body = json.dumps(GIVEN).encode()
     assert failure(200, body + b" " * LARGEST).blame is Blame.UNCERTAIN

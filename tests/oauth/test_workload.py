@@ -42,12 +42,12 @@ IDENTITY = Identity(SecretValue(jwt()), NOW + 60)
 
 @pytest.mark.parametrize("around", ["{}", "{}\n", "\n\t {} \r\n"])
 def test_a_token_is_read_with_its_end(around: str) -> None:
-    """Whoever writes the file may end it with a newline."""
+    """The program that writes the file may end it with a newline."""
     assert read_identity(around.format(jwt(exp=NOW)).encode()) == Identity(SecretValue(jwt(exp=NOW)), NOW)
 
 
 @pytest.mark.parametrize("exp", [None, "soon", -1, 0, 10**12, 1e400, float("nan"), [1], {}])
-def test_an_end_that_makes_no_sense_is_no_end(exp: object) -> None:
+def test_an_end_that_makes_no_sense_is_not_an_end(exp: object) -> None:
     """It is the vendor's to refuse."""
     assert read_identity(jwt(exp=exp).encode()).expires_at is None
 
@@ -70,8 +70,8 @@ def test_an_end_that_makes_no_sense_is_no_end(exp: object) -> None:
         (b"a" * (SIZE_MAX + 1), "is larger than 16 KiB"),
     ],
 )
-def test_what_is_no_token_is_not_sent(raw: bytes, why: str) -> None:
-    """It may be anything, a private key too; and nothing of it is told."""
+def test_what_is_not_a_token_is_not_sent(raw: bytes, why: str) -> None:
+    """It may be anything, even a private key; no part of it is shown."""
     with pytest.raises(Unfit, match=why) as refused:
         read_identity(raw)
     assert "canary" not in str(refused.value)
@@ -81,7 +81,7 @@ def test_what_is_no_token_is_not_sent(raw: bytes, why: str) -> None:
 # -- the request -------------------------------------------------------------------------------------------------------
 
 
-def test_an_assertion_goes_with_what_the_vendor_wants_to_be_told() -> None:
+def test_an_assertion_has_the_fields_of_the_vendor() -> None:
     """RFC 7523: no type of token is sent where the vendor does not ask for one."""
     asked = exchange_request(exchange(headers={"beta": "1"}), workload(token_type="jwt"), IDENTITY)
     fields: dict[str, str | SecretValue] = {"grant_type": "g", "assertion": IDENTITY.token, "rule": "r-1"}
@@ -102,7 +102,7 @@ def test_a_subject_token_goes_with_its_type(told: str, sent: str) -> None:
 
 
 def test_what_was_given_lives_from_the_answer_on() -> None:
-    """A refresh token in it is nobody's business: the identity is exchanged again."""
+    """A refresh token in it is ignored: the identity is exchanged again."""
     answer = TokenAnswer(200, b'{"access_token": "at", "expires_in": 600}')
     given = read_exchange(answer, IDENTITY, token_file=FILE, now=NOW)
     assert given == Tokens(SecretValue("at"), None, NOW, NOW + 600)
@@ -120,7 +120,7 @@ def test_what_was_given_lives_from_the_answer_on() -> None:
     ],
 )
 def test_after_every_failure_there_is_another_try(answer: TokenAnswer | RefreshFailure) -> None:
-    """Nothing was spent, and the vendor's rules can be mended without anybody logging in."""
+    """Nothing was used up, and the vendor's settings can be corrected without a login."""
     failed = read_exchange(answer, IDENTITY, token_file=FILE, now=NOW)
     assert isinstance(failed, RefreshFailure)
     assert failed.blame is Blame.TRANSIENT
@@ -135,7 +135,7 @@ def test_a_refusal_says_where_to_look() -> None:
 
 
 @pytest.mark.parametrize("answer", [REFUSED, TokenAnswer(500, b"")])
-def test_an_identity_that_has_ended_is_told(answer: TokenAnswer) -> None:
+def test_an_identity_that_has_ended_is_reported(answer: TokenAnswer) -> None:
     """It was sent all the same: this machine's clock may be the one that is wrong."""
     failed = read_exchange(answer, Identity(IDENTITY.token, NOW - 3700), token_file=FILE, now=NOW)
     assert isinstance(failed, RefreshFailure)

@@ -4,7 +4,7 @@ are whole, as the vendor receives them at its own address (for a vendor without 
 from typing import Final
 
 BASES: Final = {"litellm": "http://litellm.internal:4000", "microsoft-foundry": "https://acme.openai.azure.com"}
-"""The addresses of vendors that have none for everybody."""
+"""The addresses of vendors without a common one."""
 
 NEEDED: Final[dict[str, str]] = {
     "anthropic": """

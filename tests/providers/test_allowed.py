@@ -61,7 +61,7 @@ def test_every_provider_has_both_kinds_of_rows() -> None:
 
 @pytest.mark.parametrize("provider", IDS)
 def test_every_provider_has_a_list_that_allows(provider: str) -> None:
-    """S1: none is guarded by what it forbids alone; no rule has a star, which would let in what nobody has looked at."""
+    """S1: no list relies on what it forbids; no rule has a star, which would admit paths that no person has read."""
     requests = PROVIDERS[provider].requests
     assert requests
     for rule in requests:

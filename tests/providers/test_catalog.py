@@ -60,7 +60,7 @@ def test_a_name_with_oauth_or_auth_token_is_a_token(provider: Provider) -> None:
         assert env.mode is (Mode.TOKEN if token else Mode.API_KEY)
 
 
-def test_lists_stand_beside_every_api_key() -> None:
+def test_every_api_key_has_a_list() -> None:
     """`<P>_API_KEYS` for every `<P>_API_KEY`."""
     assert PROVIDERS["google"].list_env_names == ("GEMINI_API_KEYS", "GOOGLE_API_KEYS", "GOOGLE_GENERATIVE_AI_API_KEYS")
     assert PROVIDERS["anthropic"].list_env_names == ("ANTHROPIC_API_KEYS",)

@@ -168,7 +168,7 @@ async def test_every_agents_candidates_are_listed_as_it_sees_them(serve: Serve) 
 
 
 async def test_an_order_is_stored_kept_and_taken_away(serve: Serve) -> None:
-    """It is exclusive, and on disk before the caller hears of it."""
+    """It is exclusive, and on disk before the caller gets the answer."""
     store = MemoryStateStore()
     async with serve(engine(store=store)) as served:
         admin = await served.admin()
@@ -224,7 +224,7 @@ async def test_reload_returns_once_every_source_was_read_again(serve: Serve) -> 
 
 
 @pytest.mark.parametrize("answer", [Reloaded(faults=("a: b", "c: d")), Reloaded(refusal="needs a restart: run_dir")])
-async def test_a_configuration_that_is_refused_is_no_error_of_the_call(serve: Serve, answer: Reloaded) -> None:
+async def test_a_configuration_that_is_refused_is_not_an_error_of_the_call(serve: Serve, answer: Reloaded) -> None:
     """C15: the answer says why; the sources are not read again."""
     async with serve(engine()) as served:
         served.configuration.answer, served.configuration.doubt = answer, ("it is older than f",)
@@ -236,7 +236,7 @@ async def test_a_configuration_that_is_refused_is_no_error_of_the_call(serve: Se
         ]
 
 
-async def test_what_a_reload_changed_is_told(serve: Serve) -> None:
+async def test_what_a_reload_changed_is_reported(serve: Serve) -> None:
     """C15: and how many leases ended."""
     async with serve(engine()) as served:
         await served.engine.settle()
@@ -245,7 +245,7 @@ async def test_what_a_reload_changed_is_told(serve: Serve) -> None:
         assert (list(told.changes), told.revoked) == (["agent a added"], 2)
 
 
-async def test_diagnose_tells_what_an_operator_asks_first(serve: Serve) -> None:
+async def test_diagnose_reports_what_an_operator_asks_first(serve: Serve) -> None:
     """Sources, what is wrong and what to do, how much is going on, and since when."""
     bad = engine(required=("mistral",))
     bad.hold(profile("anthropic:a", None, fault="a placeholder: put the key there"), profile("openai:a", SECRET))
@@ -319,7 +319,7 @@ async def test_diagnose_speaks_of_now(serve: Serve) -> None:
 # -- what is recorded --------------------------------------------------------------------------------------------------
 
 
-async def test_what_an_operator_does_is_told_and_what_they_look_at_is_not(serve: Serve) -> None:
+async def test_changes_of_an_operator_are_reported_and_reads_are_not(serve: Serve) -> None:
     """Each act with what it was about, unless it was about nothing there is; one that was refused did nothing."""
     async with serve(engine()) as served:
         admin = await served.admin()
@@ -372,8 +372,8 @@ async def test_an_audit_log_in_doubt_is_said_until_it_is_accepted(serve: Serve) 
         assert len([one for one in found.findings if one.subject == "audit"]) == 1
 
 
-async def test_diagnose_says_that_callers_cannot_be_told_from_each_other(serve: Serve) -> None:
-    """Those over TCP: an agent who is not let in cannot tell whether it is the one who is wrong."""
+async def test_diagnose_says_that_callers_cannot_be_identified(serve: Serve) -> None:
+    """Those over TCP: a refused agent cannot know whether the fault is its own."""
     async with serve(engine()) as served:
         served.identity_fault = "service-account tokens cannot be checked now: grant it create on tokenreviews"
         found = await (await served.admin()).Diagnose(admin_pb2.DiagnoseRequest())
@@ -404,7 +404,7 @@ async def test_agents_are_listed_with_what_they_hold_and_may(serve: Serve) -> No
 
 
 async def test_an_agent_is_suspended_and_resumed(serve: Serve) -> None:
-    """S11: from the answer on every call of the agent is refused, and of no other; the operator is told how to go back."""
+    """S11: after the answer every call of the agent is refused, and of no other agent; the operator learns how to undo it."""
     async with serve(engine()) as served:
         admin = await served.admin()
         await acquire(served, "anthropic")

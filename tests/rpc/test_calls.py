@@ -98,7 +98,7 @@ async def test_a_refusal_may_come_after_some_answers(path: str) -> None:
 
 @pytest.mark.parametrize("garbage", [b"\xff", CANARY.encode(), b"\x0a\xff\xff\xff\xff\x0f", b"\x0a\x02\xc3\x28"])
 async def test_garbage_is_an_invalid_argument(path: str, garbage: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    """A request that is no message never reaches a handler, and no log either."""
+    """A request that is not a message reaches neither a handler nor a log."""
     asked = []
 
     async def note(request: Any, call: Call) -> pb.Lease:
@@ -121,7 +121,7 @@ async def test_an_unknown_method_is_unimplemented(path: str) -> None:
 
 @pytest.mark.parametrize("method", [ACQUIRE, STREAM])
 async def test_a_caller_that_goes_takes_its_handler_along(path: str, method: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Cancellation reaches the handler as such, at once, and is nobody's fault."""
+    """Cancellation reaches the handler as such, at once, and is not an incident."""
     begun, ended = asyncio.Event(), list[BaseException]()
 
     async def wait(request: Any, call: Call) -> None:

@@ -63,7 +63,7 @@ def test_a_key_is_carried_in_the_vendors_header_and_variable() -> None:
 
 
 def test_a_token_is_carried_as_one_and_says_when_it_ends() -> None:
-    """Another header, another variable, and the end of the credential beside that of the lease."""
+    """Another header, another variable, and the end of the credential next to that of the lease."""
     message = LeaseMessages(URLS).lease(granted(secret="tok", mode=Mode.TOKEN, expires_at=1_800_000_600.5))
     assert message.mode == "token"
     assert dict(message.headers) == {"Authorization": "Bearer tok", "anthropic-beta": "oauth-2025-04-20"}
@@ -93,7 +93,7 @@ def test_what_two_leases_share_is_copied_and_never_mixed() -> None:
 
 @pytest.mark.parametrize("heard", [True, False], ids=["forgotten", "not forgotten"])
 def test_new_material_is_never_answered_with_old(heard: bool) -> None:
-    """Told of the change or not: a template serves only the very material it was made of."""
+    """With or without a notice of the change: a template serves only the material of which it was made."""
     messages = LeaseMessages(URLS)
     assert messages.lease(granted(secret="old")).secret == "old"
     if heard:
@@ -263,7 +263,7 @@ def test_a_token_stands_where_the_credential_would_and_the_gateway_where_the_ven
 
 
 def test_a_token_of_before_a_restart_is_not_known() -> None:
-    """What was told at first stays good; where it is to be shown, and until when, is told again."""
+    """The first answer stays valid; the place and the time to show it are sent again."""
     message = LeaseMessages(URLS, gateway_url=GATEWAY).lease(replace(brokered(), token=None))
     assert (message.secret, dict(message.headers), dict(message.env)) == ("", {}, {})
     assert (message.base_url, message.id, message.HasField("expires_at")) == (f"{GATEWAY}/anthropic", "l1", True)

@@ -86,7 +86,7 @@ def test_what_gRPC_need_not_see_ends_the_connection(sent: bytes, size: int) -> N
 
 @given(st.binary(min_size=1))
 def test_anything_that_is_not_http2_is_refused_at_its_first_byte(data: bytes) -> None:
-    """S2: before gRPC hears of it."""
+    """S2: before gRPC gets it."""
     if not PREFACE.startswith(data) and not data.startswith(PREFACE):
         with pytest.raises(MalformedFrame):
             gate().pass_on(data)

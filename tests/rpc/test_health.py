@@ -29,14 +29,14 @@ async def check(health: Any, service: str) -> str:
 
 
 async def follow(watch: Any) -> str:
-    """The next status that is told."""
+    """The next status that is sent."""
     async with asyncio.timeout(60):
         answer = await watch.read()
     return str(pb.HealthCheckResponse.ServingStatus.Name(answer.status))
 
 
 async def silent(watch: Any) -> None:
-    """Nothing is told for a while."""
+    """Nothing is sent for a while."""
     reading = asyncio.ensure_future(watch.read())
     done, _ = await asyncio.wait({reading}, timeout=0.1)
     assert not done
@@ -90,8 +90,8 @@ async def test_before_the_sources_are_read_nothing_is_ready(serve: Serve) -> Non
         assert await follow(watch) == "SERVING"
 
 
-async def test_watch_tells_every_change_and_nothing_else(serve: Serve) -> None:
-    """Expiry, absence, return, rejection, billing; a cooldown alone is no news, nor is new material that serves as well."""
+async def test_watch_sends_every_change_and_nothing_else(serve: Serve) -> None:
+    """Expiry, absence, return, rejection, billing; a cooldown alone is not sent, nor is new material that serves as well."""
     engine = Engine()
     engine.hold(profile("anthropic:a", "one", expires_at=NOW + 60.0))
     async with serve(engine) as served:
@@ -135,7 +135,7 @@ async def test_a_watcher_that_goes_is_forgotten(serve: Serve) -> None:
 
 
 async def test_a_draining_broker_is_alive_and_serves_nothing(serve: Serve) -> None:
-    """Watchers hear of it before the server stops."""
+    """Watchers get it before the server stops."""
     engine = holding("anthropic:a")
     async with serve(engine) as served:
         await engine.settle()
@@ -150,7 +150,7 @@ async def test_a_draining_broker_is_alive_and_serves_nothing(serve: Serve) -> No
         }  # fmt: skip
 
 
-async def test_list_tells_everything_that_check_knows(serve: Serve) -> None:
+async def test_list_has_everything_that_check_knows(serve: Serve) -> None:
     """Every name with its status, providers without a profile among them."""
     engine = holding("anthropic:a")
     async with serve(engine) as served:

@@ -117,7 +117,7 @@ async def test_connections_do_not_starve_a_probe(port: Port, source: str) -> Non
 
 
 async def test_unfinished_calls_do_not_starve_a_probe(port: Port) -> None:
-    """S3: the oldest of them makes room, and is told so."""
+    """S3: the oldest of them makes room, and gets an error that says so."""
     held = [port.http2() for _ in range(10)]
     for connection in held:
         for _ in range(limits.HEALTH.streams):

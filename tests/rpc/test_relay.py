@@ -105,7 +105,8 @@ async def test_calls_that_give_up_do_not_close_a_connection_to_others(
 
 
 async def test_the_names_of_connections_cannot_be_taken_in_advance(serve: Serve, tmp_path: Path) -> None:
-    """S2: processes that share the network see the names of the relay's own ends; one that binds the next ones stops nobody."""
+    """S2: processes that share the network see the names of the relay's own ends; one that binds the next ones stops no
+    connection."""
     async with remote(serve, tmp_path) as made, AsyncExitStack() as held:
         await (await made.broker()).AcquireLease(ANTHROPIC, metadata=MAIN)
         seen = names_of_the_relays()

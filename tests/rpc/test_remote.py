@@ -38,7 +38,7 @@ ANTHROPIC = pb.AcquireLeaseRequest(provider="anthropic")
 
 
 class Tokens:
-    """A token is good while it stands here, and is then that agent's for `lasts` seconds."""
+    """A token is valid while it is listed here, and then for `lasts` seconds."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.agents: dict[str, str | BrokerError] = {"token-of-main": "main", "token-of-coder": "coder"}
@@ -200,7 +200,7 @@ async def test_quotas_are_those_of_the_sockets(serve: Serve, tmp_path: Path) -> 
 async def test_who_does_not_show_who_it_is_is_refused(
     serve: Serve, tmp_path: Path, metadata: Any, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Every service and every kind of call, health and reflection too; the operator's events tell."""
+    """Every service and every kind of call, also health and reflection; the operator's events show it."""
     async with remote(serve, tmp_path) as made:
         channel: Any = await made.channel()
         broker, health = await made.broker(), HealthStub(channel)
@@ -242,7 +242,7 @@ async def test_every_stranger_is_counted(serve: Serve, tmp_path: Path) -> None:
 
 
 async def test_who_is_let_in_is_served_all_that_a_socket_serves(serve: Serve, tmp_path: Path) -> None:
-    """Health and reflection beside the API; the operator's API is not there."""
+    """Health and reflection next to the API; the operator's API is not there."""
     async with remote(serve, tmp_path) as made:
         channel: Any = await made.channel()
         assert (await HealthStub(channel).Check(health_pb2.HealthCheckRequest(), metadata=MAIN)).status
@@ -257,7 +257,7 @@ async def test_who_is_let_in_is_served_all_that_a_socket_serves(serve: Serve, tm
         assert (await refused(admin(b"", metadata=MAIN))).code == "UNIMPLEMENTED"
 
 
-async def test_while_nobody_can_tell_who_calls_nobody_is_let_in(serve: Serve, tmp_path: Path) -> None:
+async def test_while_callers_cannot_be_identified_none_is_accepted(serve: Serve, tmp_path: Path) -> None:
     """A refusal that says to come again, and when."""
     async with remote(serve, tmp_path) as made:
         made.tokens.agents["token-of-main"] = IdentityUnchecked("the API server is away", retry_after=2.0)
@@ -265,7 +265,7 @@ async def test_while_nobody_can_tell_who_calls_nobody_is_let_in(serve: Serve, tm
         assert (denied.code, denied.reason, denied.retry_after) == ("UNAVAILABLE", "SOURCE_NOT_SYNCED", 2.0)
 
 
-async def test_a_known_caller_that_is_no_agent_is_denied(serve: Serve, tmp_path: Path) -> None:
+async def test_a_known_caller_that_is_not_a_agent_is_denied(serve: Serve, tmp_path: Path) -> None:
     """Not UNAUTHENTICATED: another token would not help."""
     async with remote(serve, tmp_path) as made:
         made.tokens.agents["token-of-main"] = PolicyDenied("is no agent here")
@@ -323,7 +323,7 @@ async def test_a_stream_ends_with_what_was_known_of_its_caller(
 
 
 async def test_a_caller_that_leaves_leaves_nothing_behind(serve: Serve, tmp_path: Path) -> None:
-    """Whoever watched over its stream ends with it."""
+    """The check of its stream ends with it."""
     async with remote(serve, tmp_path) as made:
         stream = (await made.broker()).StreamLease(ANTHROPIC, metadata=MAIN)
         await stream.read()
@@ -350,7 +350,7 @@ CALLERS = Callers(certificates={"spiffe://test/main": "main", "coder": "coder"})
 
 
 async def test_a_certificate_says_which_agent_calls(serve: Serve, tmp_path: Path) -> None:
-    """By the names in it; a token beside it changes nothing."""
+    """By the names in it; an additional token changes nothing."""
     async with remote(serve, tmp_path, callers=CALLERS) as made:
         main = await made.broker(AUTHORITY.caller("coder", "spiffe://test/main"))
         await main.AcquireLease(ANTHROPIC, metadata=CODER)
@@ -397,7 +397,7 @@ async def test_a_stream_ends_with_its_certificate(serve: Serve, tmp_path: Path) 
 
 
 async def test_nothing_is_served_without_encryption(serve: Serve, tmp_path: Path) -> None:
-    """Not even a refusal: who speaks no TLS hears nothing."""
+    """Not even a refusal: a client without TLS gets no answer."""
     async with remote(serve, tmp_path) as made:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{made.port}") as channel:
             failed = await refused(BrokerStub(channel).AcquireLease(ANTHROPIC, metadata=MAIN, timeout=5))

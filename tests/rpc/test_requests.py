@@ -66,7 +66,7 @@ def _varints(seconds: int, nanos: int) -> bytes:
 
 @pytest.mark.parametrize("field", ["provider", "profile", "session", "model", "delivery"])
 @pytest.mark.parametrize("value", ["x" * 257, "a\nb", "a\0b", "\x1b[31m", "\u202ereversed", "sk-ant-api03-" + "k9" * 40])
-def test_a_text_that_is_no_name_is_refused_by_field(field: str, value: str) -> None:
+def test_a_text_that_is_not_a_name_is_refused_by_field(field: str, value: str) -> None:
     """Too long, not printable, or a key: it would end up in logs and on terminals. The field is named, not the value."""
     with pytest.raises(InvalidArgument, match=f"^{field} ") as raised:
         requests.acquire(broker_pb2.AcquireLeaseRequest(**{field: value}))  # type: ignore[arg-type]

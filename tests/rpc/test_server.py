@@ -36,7 +36,7 @@ def reflect(channel: Any, service: str, request: reflection_pb2.ServerReflection
 
 @pytest.mark.parametrize("version", [V1, V1ALPHA])
 @pytest.mark.parametrize(("socket_of", "service"), [("main", "Broker"), ("admin", "Admin")])
-async def test_reflection_tells_what_a_socket_serves(serve: Serve, version: str, socket_of: str, service: str) -> None:
+async def test_reflection_lists_the_services_of_a_socket(serve: Serve, version: str, socket_of: str, service: str) -> None:
     """An agent's socket has the agent's API, the operator's has the operator's, and tools can read both."""
     async with serve(Engine()) as served:
         channel = await served.channel(socket_of)
@@ -93,7 +93,7 @@ async def health_on(host: str, port: int, engine: Engine, directory: Path) -> As
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 async def test_health_is_served_on_tcp_and_nothing_else(host: str, tmp_path: Path) -> None:
-    """A pod's network is shared: whoever reaches the port learns what serves, and gets nothing."""
+    """A pod's network is shared: a process that reaches the port learns what serves, and gets nothing else."""
     if ":" in host and not _has_ipv6():
         pytest.skip("this machine has no IPv6")
     async with health_on(host, free_port(), Engine(), tmp_path) as channel:
@@ -132,7 +132,7 @@ async def test_an_address_of_another_machine_is_said(host: str, tmp_path: Path) 
 
 
 async def test_a_socket_in_a_directory_that_is_not_there_is_said(tmp_path: Path, serve: Serve) -> None:
-    """Rather than a broker that nobody can reach."""
+    """Rather than a broker that no agent can reach."""
     engine = Engine(agents={"gone/main": Engine().policies.of("main")})
     with pytest.raises(ExceptionGroup) as raised:
         async with serve(engine):

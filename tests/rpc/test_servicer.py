@@ -57,7 +57,7 @@ async def test_acquire_grants_what_a_request_needs(serve: Serve) -> None:
 
 @pytest.mark.parametrize("request_", [ask("Anthropic"), ask("", profile="anthropic:a"), ask("anthropic", profile="a")], ids=str)
 async def test_names_may_be_said_in_several_ways(serve: Serve, request_: pb.AcquireLeaseRequest) -> None:
-    """A provider in any spelling, a profile id alone, or a profile's name beside its provider."""
+    """A provider by id or alias, a profile id alone, or a profile's name with its provider."""
     async with serve(holding(SECRET)) as served:
         assert (await (await served.broker()).AcquireLease(request_)).profile == "anthropic:a"
 
@@ -97,7 +97,7 @@ async def test_renew_counts_from_now_and_brings_the_newest_material(serve: Serve
 
 
 async def test_revoke_is_idempotent(serve: Serve) -> None:
-    """Gone is gone, and asking again is no error."""
+    """A revoked lease stays revoked, and revoking it again is not an error."""
     async with serve(holding(SECRET)) as served:
         broker = await served.broker()
         lease = await broker.AcquireLease(ask())
@@ -108,7 +108,8 @@ async def test_revoke_is_idempotent(serve: Serve) -> None:
 
 
 async def test_an_outcome_moves_the_lease_to_another_profile(serve: Serve) -> None:
-    """A rate limit cools the profile down; the holder hears that trying again makes sense, and renewing brings the next one."""
+    """A rate limit cools the profile down. The holder learns that a retry makes sense, and a renewal brings the next
+    profile."""
     async with serve(holding("one", "two")) as served:
         broker = await served.broker()
         lease = await broker.AcquireLease(ask())
@@ -179,7 +180,7 @@ async def test_a_pin_holds_for_its_session_until_it_is_taken_away(serve: Serve) 
 
 
 async def test_pins_survive_the_death_of_the_broker(serve: Serve) -> None:
-    """They are on disk before the caller hears of it."""
+    """They are on disk before the caller gets the answer."""
     store = MemoryStateStore()
     async with serve(holding("one", store=store)) as served:
         await (await served.broker()).PinProfile(pb.PinProfileRequest(session="talk", profile="anthropic:a", strict=True))
@@ -238,7 +239,7 @@ async def test_what_cannot_be_granted_is_refused_with_its_reason(serve: Serve, n
         assert len(served.acquires) == 2
 
 
-async def test_why_no_profile_can_be_used_is_told_for_each(serve: Serve) -> None:
+async def test_the_reason_is_given_for_each_profile(serve: Serve) -> None:
     """Every candidate's reason is in the metadata."""
     engine = Engine()
     engine.hold(profile("openai:late", expires_at=NOW - 60.0), profile("openai:bad", None, fault="a placeholder"))
@@ -257,7 +258,7 @@ async def test_ten_thousand_unusable_candidates_are_refused_as_one(serve: Serve)
     assert "are not shown" in failed.metadata["more"]
 
 
-async def test_limits_are_told_apart(serve: Serve) -> None:
+async def test_limits_have_different_reasons(serve: Serve) -> None:
     """Too many at once, or too often: the latter says when to come again."""
     hasty = AgentPolicy(providers=frozenset({"*"}), rate=0.5, burst=1)
     agents = {"main": AgentPolicy(providers=frozenset({"*"}), max_leases=1), "hasty": hasty}
@@ -358,7 +359,7 @@ def unread() -> tuple[Engine, FakeSource]:
 
 @pytest.mark.parametrize("method", ["AcquireLease", "StreamLease", "PinProfile", "ListProfiles"])
 async def test_a_call_waits_for_the_sources(serve: Serve, method: str) -> None:
-    """Right after the start nobody is told that there is nothing, who would have been served a moment later."""
+    """Right after the start, a caller waits for the sources instead of an error."""
     engine, _ = unread()
     async with serve(engine) as served:
         broker = await served.broker()
@@ -385,7 +386,7 @@ async def _awaited(call: Any) -> Any:
     return await call
 
 
-async def test_who_has_no_time_to_wait_is_told_what_to_wait_for(serve: Serve) -> None:
+async def test_a_short_deadline_gets_the_reason_for_the_wait(serve: Serve) -> None:
     """Before the deadline, so that it is not a mere timeout; and who can be served by what was read is."""
     engine, _ = unread()
     async with serve(engine) as served:
@@ -396,7 +397,7 @@ async def test_who_has_no_time_to_wait_is_told_what_to_wait_for(serve: Serve) ->
         assert (await broker.AcquireLease(ask("openai"), timeout=1.0)).secret == SECRET
 
 
-async def test_a_source_that_cannot_be_read_keeps_nobody_waiting(serve: Serve) -> None:
+async def test_a_source_that_cannot_be_read_delays_no_call(serve: Serve) -> None:
     """It is known to be unavailable: what the others hold is served, what it may hold is not called absent."""
     engine, slow = unread()
     slow.push(SourceUnavailable("permission denied: chmod it"))

@@ -1,4 +1,4 @@
-"""Logins that have to be refreshed, seen from an agent: who waits, for how long, and what they are told."""
+"""Logins that must be refreshed, as an agent sees them: which calls wait, for how long, and the answers."""
 
 import asyncio
 from typing import Any
@@ -46,7 +46,7 @@ async def test_an_expired_login_is_waited_for(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("open_", [True, False])
-async def test_who_has_no_time_left_is_told_before_it_is_up(serve: Serve, open_: bool) -> None:
+async def test_a_call_is_answered_before_its_deadline(serve: Serve, open_: bool) -> None:
     """P4: REFRESH_FAILED while refreshes fail and while none answers, and when to come again: in a second, where the refresh
     is under way."""
     world = World(UNREACHED, entry=login(left=-1))
@@ -62,7 +62,7 @@ async def test_who_has_no_time_left_is_told_before_it_is_up(serve: Serve, open_:
     assert [denied.reason for denied in world.told(events.LeaseDenied)] == ["REFRESH_FAILED"]
 
 
-async def test_who_must_log_in_is_told_how(serve: Serve) -> None:
+async def test_a_refused_login_names_the_command(serve: Serve) -> None:
     """REAUTH_REQUIRED, at once, with the command."""
     world = World(refused(400, "invalid_grant"), entry=login(left=-1))
     async with serve(world) as served:
@@ -77,7 +77,7 @@ async def test_who_must_log_in_is_told_how(serve: Serve) -> None:
 
 @pytest.mark.parametrize("knows_version", [True, False])
 async def test_a_refusal_before_its_time_is_made_good(serve: Serve, knows_version: bool) -> None:
-    """Who reports a 401 hears that there is other material now, and has it with the next renewal."""
+    """A caller that reports a 401 learns that there is new material, and gets it with the next renewal."""
     world = World()
     async with serve(world) as served:
         broker = await served.broker()
@@ -105,7 +105,7 @@ async def test_a_refusal_that_cannot_be_made_good_in_time_changes_nothing(serve:
 
 
 async def test_a_renewal_is_waited_for(serve: Serve) -> None:
-    """The lease's own login has expired meanwhile."""
+    """The lease's own login has expired since."""
     world = World()
     world.script.open.clear()
     async with serve(world) as served:

@@ -1,4 +1,4 @@
-"""A stream is a lease: what is told on it, and that it ends with whoever holds it."""
+"""A stream is a lease: its events, and its end with its holder."""
 
 import asyncio
 import gc
@@ -68,7 +68,7 @@ def holding(*secrets: str, **options: Any) -> Engine:
     return engine
 
 
-# -- what is told ------------------------------------------------------------------------------------------------------
+# -- events ------------------------------------------------------------------------------------------------------------
 
 
 async def test_the_first_event_is_the_lease(serve: Serve) -> None:
@@ -129,7 +129,7 @@ async def test_a_lease_is_renewed_while_it_is_read_until_its_maximum(serve: Serv
     assert told[-2:] == [("RENEWED", "", False), ("EXPIRING", "max_ttl", False)]
 
 
-async def test_the_end_of_the_credential_is_told_before_it_comes(serve: Serve) -> None:
+async def test_the_end_of_the_credential_is_announced(serve: Serve) -> None:
     """EXPIRING with `credential`: acquire another."""
     engine = Engine()
     engine.hold(profile("anthropic:t", "tok", mode=Mode.TOKEN, expires_at=NOW + 60.0))
@@ -160,7 +160,7 @@ async def test_a_revoked_lease_says_why_and_ends_its_stream(serve: Serve, reason
         await stream.ends_well()
 
 
-async def test_a_jump_of_the_wall_clock_is_told(serve: Serve) -> None:
+async def test_a_jump_of_the_wall_clock_is_reported(serve: Serve) -> None:
     """The lease lasts as long as before, and its end has another name now."""
     async with serve(holding("one")) as served, streaming(served) as (stream, _):
         served.engine.clock.jump_wall(3600)
@@ -241,7 +241,7 @@ async def test_a_thousand_streams_dropped_at_once_leave_nothing_behind(serve: Se
     assert said(caplog) == []
 
 
-async def test_who_never_reads_loses_the_lease_and_holds_up_nobody(serve: Serve) -> None:
+async def test_a_client_that_never_reads_loses_only_its_lease(serve: Serve) -> None:
     """Once nothing more fits between the two its lease is not renewed; others on the same connection go on. When it reads again
     it finds what was on its way, then that its lease is over. A client's own buffers take megabytes: hence the long secrets."""
     engine = holding("x" * 300_000)

@@ -105,7 +105,7 @@ def test_the_protocol_of_health_has_codes_of_its_own() -> None:
     assert explained(TooManyServices("too many")) == StatusRefusal(CODES[errors.LeaseLimit], "too many")
 
 
-def test_what_nobody_meant_to_raise_is_no_refusal() -> None:
+def test_an_unexpected_exception_is_not_a_refusal() -> None:
     """It becomes INTERNAL with an incident to look up, whatever its text was."""
     assert refusal(ValueError("sk-ant-api03-secret")) is None
     sent = internal("1a2b3c4d")

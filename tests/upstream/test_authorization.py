@@ -16,7 +16,7 @@ from tests.fakes.authorization_server import ACCESS, REFRESH, AuthorizationServe
 
 
 class Patience:
-    """Time that passes when somebody waits."""
+    """A clock that advances when a task waits."""
 
     def __init__(self) -> None:
         self.waited: list[float] = []
@@ -55,7 +55,7 @@ async def test_a_device_is_asked_for_until_it_is_confirmed(vendor: Authorization
     assert patience.waited == [3.0] * 4
 
 
-async def test_a_device_that_nobody_confirms_ends(vendor: AuthorizationServer, provider: Provider) -> None:
+async def test_an_unconfirmed_device_login_ends(vendor: AuthorizationServer, provider: Provider) -> None:
     """When its code does."""
     vendor.pending = 10**6
     patience, endpoint, mine = Patience(), HttpTokenEndpoint(), attempt()
@@ -73,7 +73,7 @@ async def test_a_verifier_of_another_login_redeems_nothing(vendor: Authorization
         await await_device(endpoint, provider, attempt(), device, now=patience.now, sleep=patience.sleep)
 
 
-async def test_an_endpoint_that_is_away_is_told(provider: Provider) -> None:
+async def test_an_endpoint_that_is_away_is_reported(provider: Provider) -> None:
     """The code may be used again: nothing was redeemed."""
     away = replace(provider, token_url="http://127.0.0.1:1/token")
     with pytest.raises(AuthorizationRefusal, match=r"cannot connect to 127\.0\.0\.1"):

@@ -66,7 +66,7 @@ async def vendor() -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("what", ODD)
-async def test_what_httpx_does_not_like_and_nobody_needs_is_no_fault(environ: pytest.MonkeyPatch, what: str) -> None:
+async def test_an_unused_invalid_variable_is_not_a_fault(environ: pytest.MonkeyPatch, what: str) -> None:
     """P2: the request goes where the variables say, of which httpx would not have made a client."""
     for name, value in ODD[what].items():
         environ.setenv(name, value)

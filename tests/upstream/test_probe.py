@@ -36,7 +36,8 @@ async def test_every_request_is_answered_under_its_name() -> None:
 
 @contextmanager
 def slow(release: threading.Event, seen: list[int], both: threading.Event) -> Iterator[str]:
-    """A provider that answers when it is told to. `seen` is how many were under way as each one came, `both` that two were."""
+    """A provider that answers on command. `seen` is the number of active requests as each one came, `both` that two were
+    active."""
     inside = 0
     guard = threading.Lock()
 
@@ -91,7 +92,7 @@ async def test_two_are_asked_at_a_time() -> None:
 
 
 async def test_a_provider_that_is_away_is_unknown() -> None:
-    """Nothing of the request is told; a redirect is not followed with the credential."""
+    """No part of the request is shown; a redirect is not followed with the credential."""
     found = await probe({"a": asked("http://127.0.0.1:1"), "b": asked("no-url"), "c": asked("http://[")})
     assert {name: one.verdict for name, one in found.items()} == dict.fromkeys("abc", Verdict.UNKNOWN)
     assert "s3cret" not in str(found)
@@ -102,7 +103,7 @@ async def test_a_provider_that_is_away_is_unknown() -> None:
 
 
 async def test_an_endless_answer_is_not_read_to_its_end() -> None:
-    """What it says of the credential stands in its beginning."""
+    """The relevant part of the answer is at its beginning."""
     with Upstream() as upstream:
         upstream.answers = [Answer(401, body=b"x" * (8 << 20))]
         assert (await probe({"a": asked(upstream.url)}))["a"].verdict is Verdict.AUTH

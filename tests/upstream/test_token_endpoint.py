@@ -1,4 +1,4 @@
-"""Asking a token endpoint over real HTTP: what is sent, what counts as an answer, and what a failure tells."""
+"""Requests to a token endpoint over real HTTP: what is sent, what counts as an answer, and what a failure shows."""
 
 import asyncio
 import json
@@ -120,7 +120,7 @@ async def test_an_answer_that_is_lost_leaves_it_uncertain(endpoint: TokenEndpoin
 
 
 async def test_the_deadline_is_for_all_of_it() -> None:
-    """An endpoint that sends a little now and then does not hold on to anybody."""
+    """An endpoint that sends a byte now and then does not block the caller."""
     drops = [b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n", *[b"x"] * 3]
     async with answering(*drops, hangs=True) as url:
         assert await HttpTokenEndpoint(within=0.3).ask(replace(ASKED, url=url)) == LOST  # else it hangs until pytest's timeout
@@ -136,7 +136,7 @@ async def test_a_refusal_stands_without_its_body() -> None:
 
 
 async def test_a_body_without_end_is_cut_off() -> None:
-    """Nobody's memory is filled."""
+    """The answer cannot fill the memory."""
     flood = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (4 * LARGEST)
     async with answering(flood) as url:
         answer = await HttpTokenEndpoint().ask(replace(ASKED, url=url))
@@ -154,7 +154,7 @@ async def test_what_is_not_http_leaves_it_uncertain(said: bytes) -> None:
 # -- what is not reached -----------------------------------------------------------------------------------------------
 
 
-async def test_where_nobody_listens_nothing_is_spent() -> None:
+async def test_a_refused_connection_uses_up_nothing() -> None:
     """It is safe to try again."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -178,14 +178,14 @@ async def test_who_does_not_pick_up_is_not_waited_for_long() -> None:
 
 
 @pytest.mark.parametrize("url", ["", "ftp://a.example", "http://", "http://[::1", "http://a:b:c", "https://\0"])
-async def test_what_is_no_url_is_no_endpoint(url: str) -> None:
+async def test_what_is_not_a_url_is_not_an_endpoint(url: str) -> None:
     """A mistake in the configuration spends nothing and ends nothing."""
     found = await HttpTokenEndpoint().ask(replace(ASKED, url=url))
     assert isinstance(found, RefreshFailure)
     assert found.blame is Blame.TRANSIENT
 
 
-async def test_a_certificate_nobody_vouches_for_gets_no_token(tmp_path: Path) -> None:
+async def test_an_untrusted_certificate_gets_no_token(tmp_path: Path) -> None:
     """TLS is verified, and nothing is sent before."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(_self_signed(tmp_path))
@@ -231,11 +231,11 @@ def _self_signed(directory: Path) -> Path:
     return path
 
 
-# -- what is not told, and not loaded ----------------------------------------------------------------------------------
+# -- not shown, not loaded ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fault", ["reset_after", "truncated", "slow", "html", "invalid_grant"])
-async def test_nothing_of_it_is_told(endpoint: TokenEndpoint, fault: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_part_of_it_is_shown(endpoint: TokenEndpoint, fault: str, caplog: pytest.LogCaptureFixture) -> None:
     """Neither what was sent nor what came, in the outcome and in the log, at whatever level."""
     caplog.set_level(0)
     login = endpoint.login("me")

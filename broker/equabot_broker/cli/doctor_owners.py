@@ -38,7 +38,7 @@ def owners(config: "Config") -> Iterator[Problem]:
     around = (config.home, config.state_path.parent, *(one.path.parent for one in kept), *_mounted(config))
     for directory in dict.fromkeys(around):
         if directory != config.run_dir:
-            yield from _told(directory_doubt(directory, anyones=True), Severity.ERROR)
+            yield from _problem_of(directory_doubt(directory, anyones=True), Severity.ERROR)
     yield from _run_dir(config.run_dir)
     yield from _shared_users(config)
 
@@ -83,10 +83,10 @@ def _file(kept: _Kept) -> Iterator[Problem]:
     doubt = file_doubt(kept.path, secret=kept.secret, anyones=not kept.required)
     severity = Severity.ERROR if doubt is not None and (doubt.changeable or kept.required) else Severity.WARNING
     doubt = doubt or file_doubt(kept.path, secret=kept.secret, anyones=True, strict=True)
-    yield from _told(doubt, severity, kept.what)
+    yield from _problem_of(doubt, severity, kept.what)
 
 
-def _told(doubt: OwnershipDoubt | None, severity: Severity, what: str = "") -> Iterator[Problem]:
+def _problem_of(doubt: OwnershipDoubt | None, severity: Severity, what: str = "") -> Iterator[Problem]:
     if doubt is not None:
         message = f"{what} and {doubt.message}" if what else doubt.message
         yield problem(severity, doubt.path, message, doubt.remedy, fix=_chmod(doubt.path, doubt.mode))
@@ -105,7 +105,7 @@ def _chmod(path: Path, mode: int | None) -> Callable[[], str] | None:
 
 def _run_dir(run_dir: Path) -> Iterator[Problem]:
     doubt = directory_doubt(run_dir, anyones=True)
-    yield from _told(doubt or way_doubt(run_dir.parent), Severity.ERROR)
+    yield from _problem_of(doubt or way_doubt(run_dir.parent), Severity.ERROR)
     if not os.path.exists(run_dir) or doubt is not None:  # noqa: PTH110
         return
     owner = run_dir.stat().st_uid

@@ -72,8 +72,8 @@ def merged(base: Usage, *, ours: Usage, theirs: Usage) -> Usage:
 
 def restored(stored: Usage, *, known: Usage | None, ours: Usage) -> Usage:
     """The usage of a store, where `known` is its former usage, with the broker's values for what a store cannot hold."""
-    told = frozenset() if known is None else known.models.keys()
-    models = {name: cooling for name, cooling in ours.models.items() if name not in told}
+    reported = frozenset() if known is None else known.models.keys()
+    models = {name: cooling for name, cooling in ours.models.items() if name not in reported}
     return replace(
         stored,
         rejected=ours.rejected,

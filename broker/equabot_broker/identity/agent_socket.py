@@ -98,7 +98,7 @@ class SocketClaim:
 
     def keep(self, one: AgentSocket) -> None:
         """Sets the mode of an additional agent's socket after its bind. Raises CannotStart."""
-        self._settle_agent(one)
+        self._set_agent_mode(one)
 
     def forget(self, path: Path) -> None:
         """Removes that socket from the claim."""
@@ -111,20 +111,20 @@ class SocketClaim:
         Raises CannotStart for a missing socket.
         """
         for one in self._plan.agents:
-            self._settle_agent(one)
+            self._set_agent_mode(one)
         with _explained(self.admin):
-            self._settle(self.admin, _OWN_SOCKET_MODE)
+            self._set_mode(self.admin, _OWN_SOCKET_MODE)
         with _explained(self.control):
             if self.control.is_socket():
-                self._settle(self.control, _OWN_SOCKET_MODE)
+                self._set_mode(self.control, _OWN_SOCKET_MODE)
 
-    def _settle_agent(self, one: AgentSocket) -> None:
+    def _set_agent_mode(self, one: AgentSocket) -> None:
         with _explained(one.path):
             # A group that may open the directory may use the socket: it was mounted for that group.
             _give(one.path, group=one.path.parent.stat().st_gid)
-            self._settle(one.path, _AGENT_SOCKET_MODE)
+            self._set_mode(one.path, _AGENT_SOCKET_MODE)
 
-    def _settle(self, path: Path, mode: int) -> None:
+    def _set_mode(self, path: Path, mode: int) -> None:
         path.chmod(mode)
         bound = path.lstat()
         self._bound[path] = (bound.st_dev, bound.st_ino)

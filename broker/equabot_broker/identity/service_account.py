@@ -108,14 +108,14 @@ class ServiceAccounts:
             refusal = refused
         except IdentityUnchecked as unchecked:
             refusal, lasts = unchecked, _UNCHECKED
-            self._tell(unchecked.message)
+            self._log_change(unchecked.message)
         else:
-            self._tell("")
+            self._log_change("")
             # The clock of the checking system may be behind.
             lasts = min(HELD, max(said.expires_at - self._clock.now(), _SHORTEST))
         return _Verdict(account=account, refusal=refusal and refusal.with_traceback(None), until=self._clock.steady() + lasts)
 
-    def _tell(self, fault: str) -> None:
+    def _log_change(self, fault: str) -> None:
         """Logs when checks begin to fail, when the reason changes, and when they succeed again."""
         if fault and fault != self._fault:
             _log.warning("%s", fault)

@@ -177,9 +177,9 @@ def read_pending(answer: TokenAnswer, *, interval: float) -> float | None:
 
 def identity(tokens: Tokens) -> tuple[str, str]:
     """The account and the e-mail address of a login, from its answer or from the claims of its access token."""
-    told = claims(tokens.access.reveal())
-    said, profile = told.get("https://api.openai.com/auth"), told.get("https://api.openai.com/profile")
-    account = said.get("chatgpt_account_id") if isinstance(said, dict) else None
+    access_claims = claims(tokens.access.reveal())
+    openai, profile = access_claims.get("https://api.openai.com/auth"), access_claims.get("https://api.openai.com/profile")
+    account = openai.get("chatgpt_account_id") if isinstance(openai, dict) else None
     email = profile.get("email") if isinstance(profile, dict) else None
     return (
         tokens.account or (account if isinstance(account, str) else ""),

@@ -116,11 +116,11 @@ def read_answer(answer: TokenAnswer, *, now: float) -> Tokens | RefreshFailure:
     code = error_code(content)
     if 200 <= answer.status < 300 and not code:
         return _granted(content, now=now)
-    told = f"the token endpoint answered {answer.status}{' ' if code else ''}{code}"
+    summary = f"the token endpoint answered {answer.status}{' ' if code else ''}{code}"
     if answer.status < 500 and (_for_good(answer.status, code) or _dead(answer.status, code, content)):
-        return RefreshFailure(Blame.PERMANENT, code, told)
+        return RefreshFailure(Blame.PERMANENT, code, summary)
     wait = seconds_to_wait(answer.retry_after, now=now)
-    return RefreshFailure(Blame.TRANSIENT, code or f"http_{answer.status}", told, wait)
+    return RefreshFailure(Blame.TRANSIENT, code or f"http_{answer.status}", summary, wait)
 
 
 def _for_good(status: int, code: str) -> bool:

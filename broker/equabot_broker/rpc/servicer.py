@@ -86,7 +86,7 @@ class BrokerServicer:
         began = self._lease_service.steady()
         try:
             if not self._ingest.settled:
-                await self._settle(call)
+                await self._wait_for_sources(call)
             asked = requests.acquire(request)
             try:
                 granted = self._lease_service.acquire(self._agent, asked, waits=True)
@@ -106,7 +106,7 @@ class BrokerServicer:
         began = self._lease_service.steady()
         try:
             if not self._ingest.settled:
-                await self._settle(call)
+                await self._wait_for_sources(call)
             asked = requests.acquire(request)
             stream = await self._patiently(call, lambda waits: self._lease_service.stream(self._agent, asked, waits=waits))
         finally:
@@ -123,7 +123,7 @@ class BrokerServicer:
         deleted."""
         lease_id, ttl = requests.renew(request)
         if not self._ingest.settled:
-            await self._settle(call)
+            await self._wait_for_sources(call)
         return self._messages.lease(
             await self._patiently(call, lambda _: self._lease_service.renew(self._agent, lease_id, ttl))
         )
@@ -157,7 +157,7 @@ class BrokerServicer:
         """Sends the candidates in order."""
         provider, session = requests.text(request.provider, "provider"), requests.text(request.session, "session")
         client, model = requests.text(request.client, "client"), requests.text(request.model, "model")
-        await self._settle(call)
+        await self._wait_for_sources(call)
         statuses = self._profile_statuses.of(self._agent, provider, session=session, model=model, client=client)
         return pb.ListProfilesResponse(profiles=map(profile_status, statuses))
 
@@ -166,7 +166,7 @@ class BrokerServicer:
         session = requests.required(request.session, "session")
         provider = requests.text(request.provider, "provider")
         profile = requests.required(request.profile, "profile")
-        await self._settle(call)
+        await self._wait_for_sources(call)
         self._resolver.pin(self._agent, session, provider, profile, strict=request.strict)
         return pb.PinProfileResponse()
 
@@ -176,7 +176,7 @@ class BrokerServicer:
         self._resolver.unpin(self._agent, session, provider)
         return pb.UnpinProfileResponse()
 
-    async def _settle(self, call: Call) -> None:
+    async def _wait_for_sources(self, call: Call) -> None:
         """Waits for the sources, as long as the caller's deadline leaves time for an error that says so."""
         if self._ingest.settled:
             return

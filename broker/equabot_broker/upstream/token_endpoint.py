@@ -80,8 +80,8 @@ class HttpTokenEndpoint:
 async def _asked(client: "httpx.AsyncClient", request: TokenRequest, refused: list[TokenAnswer]) -> TokenAnswer:
     """The answer. The body of an error status is not read: the status goes to `refused` before."""
     fields = {name: value.reveal() if isinstance(value, SecretValue) else value for name, value in request.fields.items()}
-    told = {"json": fields} if request.encoding == "json" else {"data": fields}
-    async with client.stream("POST", request.url, headers=request.headers, **told) as response:  # type: ignore[arg-type]
+    encoded = {"json": fields} if request.encoding == "json" else {"data": fields}
+    async with client.stream("POST", request.url, headers=request.headers, **encoded) as response:  # type: ignore[arg-type]
         wait = response.headers.get("retry-after", "")
         if not response.is_success:
             refused.append(TokenAnswer(response.status_code, b"", wait))
