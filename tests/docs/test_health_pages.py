@@ -1,6 +1,7 @@
 """The probe over HTTP that the page on operation shows, run against a broker."""
 
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ def broker() -> Iterator[RunningBroker]:
 
 def test_the_probe_on_the_page_succeeds_once_the_broker_is_ready(broker: RunningBroker) -> None:
     """With the address of this broker in the place of the default."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
     [command] = re.findall(r"^curl .*127\.0\.0\.1:9464/readyz$", PAGE, re.MULTILINE)
     arguments = command.replace("127.0.0.1:9464", broker.metrics).split()
     probe = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
