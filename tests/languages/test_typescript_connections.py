@@ -2,7 +2,10 @@
 
 import json
 import os
+import shutil
 import socket
+import subprocess
+import tarfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,8 +17,10 @@ from equabot_client import errors
 from equabot_client._ownership import Ownership
 from tests.fakes.broker_servicer import FakeBroker, Refusal
 from tests.fakes.secured_broker import SecuredBroker
+from tests.fakes.upstream import Upstream
 from tests.kubernetes.certificates import Authority
 from tests.languages import typescript
+from tests.tiers import nodes
 
 STRANGER = 4242
 
@@ -151,6 +156,51 @@ def test_a_refusal_has_candidates_and_wait(fake: FakeBroker) -> None:
         assert told == [name, "none can serve", True, 1500, candidates]
 
 
+@pytest.mark.parametrize("body", ['"{}"', 'new Blob(["{}"]).stream()'])
+def test_a_refused_request_is_repeated_once_with_another_credential(fake: FakeBroker, body: str) -> None:
+    """The caller sees the second answer. A body that is a stream has gone with the first request."""
+    first, fake.change_on_report = fake.secret, "sk-spare-canary"
+    with Upstream() as upstream:
+        fake.base_url, upstream.accepted = upstream.url, {"sk-spare-canary"}
+        statuses = typescript.evaluate(
+            f"""const broker = client.connect({json.dumps(fake.address)});
+            const credential = broker.credential("anthropic");
+            const ask = async (body) => {{
+                const request = {{ method: "POST", body, duplex: "half", headers: {{ "x-api-key": "mine" }} }};
+                return (await credential.fetch(await credential.baseUrl() + "/v1/messages", request)).status;
+            }};
+            const statuses = [await ask({body}), await ask("{{}}")];
+            await broker.close();
+            return statuses;"""
+        )
+        keys = [request.secret() for request in upstream.received]
+    if "stream" in body:
+        assert (statuses, keys) == ([401, 200], [first, "sk-spare-canary"])
+    else:
+        assert (statuses, keys) == ([200, 200], [first, "sk-spare-canary", "sk-spare-canary"])
+    assert fake.calls.count("ReportOutcome") == 1
+
+
+def test_a_token_that_does_not_go_on_is_reported(fake: FakeBroker) -> None:
+    """A process that was given the token at its start learns that it is over, once."""
+    fake.delivery = "brokered"
+    told = typescript.evaluate(
+        f"""const broker = client.connect({json.dumps(fake.address)});
+        const {{ Ending }} = require("./dist/ending.js");
+        const told = [], ending = new Ending((reason) => told.push(reason));
+        const one = await broker.acquire("anthropic"), other = await broker.acquire("anthropic");
+        await broker.close();
+        ending.held(one, undefined);
+        ending.held(one, one);
+        ending.read(undefined);
+        ending.held(other, one);
+        ending.failed(new client.EquabotError("AGENT_SUSPENDED", "no"), other);
+        ending.ended("revoked");
+        return [told, one.secret.equals(other.secret)];"""
+    )
+    assert told == [["BROKER_UNAVAILABLE", "AGENT_SUSPENDED"], False]
+
+
 @pytest.mark.parametrize("method", ["AcquireLease", "StreamLease"])
 def test_a_broker_that_never_answers_is_given_up(fake: FakeBroker, method: str) -> None:
     """Every call and every first event has its deadline."""
@@ -175,3 +225,27 @@ def test_a_token_goes_on_after_a_restart_of_the_broker(fake: FakeBroker) -> None
         return [lease.delivery, renewed.secret.equals(lease.secret), same];"""
     )
     assert told == ["brokered", True, True]
+
+
+def test_the_package_has_what_a_user_installs(tmp_path: Path) -> None:
+    """`npm pack` makes a package that loads by `import` and `require`, with its types, license and page."""
+    npm = shutil.which("npm")
+    assert npm is not None
+    pack = [npm, "pack", "--ignore-scripts", "--silent", "--pack-destination", str(tmp_path)]
+    subprocess.run(pack, cwd=typescript.CLIENT, check=True, capture_output=True, timeout=120)
+    (packed,) = tmp_path.glob("*.tgz")
+    with tarfile.open(packed) as archive:
+        archive.extractall(tmp_path, filter="data")
+    names = {str(path.relative_to(tmp_path / "package")) for path in (tmp_path / "package").rglob("*") if path.is_file()}
+    assert {"LICENSE", "README.md", "package.json", "dist/index.mjs", "dist/index.d.mts", "dist/index.d.ts"} <= names
+    assert not [name for name in names if name.startswith(("src/", "test/", "node_modules/"))]
+    modules = tmp_path / "node_modules"
+    (modules / "@equabot").mkdir(parents=True)
+    (tmp_path / "package").rename(modules / "@equabot" / "client")
+    for name in ("@grpc", "@bufbuild", "@js-sdsl"):
+        (modules / name).symlink_to(typescript.CLIENT / "node_modules" / name)
+    program = 'import("@equabot/client").then((one) => console.log(one.connect === require("@equabot/client").connect))'
+    for version in typescript.VERSIONS:
+        node = nodes() / f"node-{version}"
+        ran = subprocess.run([node, "-e", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert (ran.stdout, ran.stderr) == ("true\n", "")

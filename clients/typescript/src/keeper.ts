@@ -13,6 +13,7 @@
 import type { Channel, EventStream } from "./channel.js";
 import { awake, Signal, steady } from "./clock.js";
 import * as convert from "./convert.js";
+import { Ending } from "./ending.js";
 import { EquabotError } from "./errors.js";
 import { Broker as Service } from "./gen/equabot/broker/v1/broker_pb.js";
 import { goingOnFrom, requestAfter, sameMaterial, type Lease, type LeaseRequest } from "./lease.js";
@@ -40,7 +41,10 @@ interface Held {
 export interface Hooks {
   /** Called with the new lease when what a request carries changes. */
   onRotate?: (lease: Lease) => void;
-  /** Called with the broker's reason when the lease was taken away and its material may no longer be used. */
+  /**
+   * Called with a reason when what a process was given at its start is over: the lease was taken away (`revoked`,
+   * `agent_suspended`, …), or its token does not go on.
+   */
   onEnd?: (reason: string) => void;
 }
 
@@ -49,6 +53,7 @@ export class Keeper {
   readonly #request: LeaseRequest;
   readonly #timeoutMs: number;
   readonly #hooks: Hooks;
+  readonly #ending: Ending;
   readonly #news = new Signal();
   readonly #needed = new Signal();
   #running: Promise<void> | undefined;
@@ -65,6 +70,7 @@ export class Keeper {
     this.#request = request;
     this.#timeoutMs = options.timeoutMs;
     this.#hooks = options;
+    this.#ending = new Ending((reason) => safely(() => this.#hooks.onEnd?.(reason)));
   }
 
   /** The lease in hand. Undefined if there is none, or if it has ended. */
@@ -188,6 +194,7 @@ export class Keeper {
         const until = held?.due ?? steady() + this.#timeoutMs / 2;
         const target = this.#channel.target;
         const event = await stream.read({ timeoutMs: until - steady(), background: true, target });
+        this.#ending.read(event);
         if (event === undefined || this.#closed) return;
         if (event.kind === "REVOKED") {
           if (!SERVED_ON.includes(event.reason)) this.#drop(event.reason);
@@ -253,19 +260,21 @@ export class Keeper {
     this.#last = lease;
     this.#error = undefined;
     this.#news.notify();
+    this.#ending.held(lease, last);
     if (last !== undefined && !sameMaterial(lease, last)) safely(() => this.#hooks.onRotate?.(lease));
     return held;
   }
 
   #drop(reason: string): void {
     this.#held = undefined;
-    safely(() => this.#hooks.onEnd?.(reason));
+    this.#ending.ended(reason);
   }
 
   #failed(error: EquabotError): void {
     this.#error = error;
     this.#failures += 1;
     this.#news.notify();
+    this.#ending.failed(error, this.#last);
   }
 }
 
