@@ -13,7 +13,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from equabot_broker.bootstrap import serving
+from equabot_broker.bootstrap import serve
 from equabot_broker.cli.main import main
 from equabot_broker.engine.expiry import Expiry
 from equabot_broker.rpc.convert import LeaseMessages
@@ -37,7 +37,7 @@ PORTS: Mapping[str, tuple[Any, str]] = {
     "state": (SqliteStateStore, "_moment"),
     "audit": (audit_log, "seal"),
     "metrics": (Metrics, "record"),
-    "log": (serving, "log_event"),
+    "log": (serve, "log_event"),
     "listener": (LeaseMessages, "forget"),
     "task": (Expiry, "turn"),
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.bootstrap import surveying
+from equabot_broker.bootstrap import survey
 from equabot_broker.config.load import load
 from tests.fakes.host import Host
 from tests.journeys.conftest import MakeBroker
@@ -63,7 +63,7 @@ def test_doctor_does_not_open_the_state_of_a_broker_that_answers(
 
 async def test_a_survey_leaves_a_silent_cluster_to_the_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """F11: an API server that takes connections and never answers is the broker's to report."""
-    monkeypatch.setattr(surveying, "_SETTLE_WITHIN", 3600.0)
+    monkeypatch.setattr(survey, "_SETTLE_WITHIN", 3600.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         kubeconfig = tmp_path / "kubeconfig"
         kubeconfig.write_text(KUBECONFIG.format(port=silent.getsockname()[1]))
@@ -71,7 +71,7 @@ async def test_a_survey_leaves_a_silent_cluster_to_the_broker(tmp_path: Path, mo
         (tmp_path / ".env").write_text(f"ANTHROPIC_API_KEY={KEY}\n")
         (tmp_path / "equabot.yaml").write_text(SOURCES.format(kubeconfig=kubeconfig, dotenv=tmp_path / ".env"))
         config = load(config_path=None, run_dir=None, environ={"HOME": str(tmp_path), "EQUABOT_HOME": str(tmp_path)})
-        found = await asyncio.wait_for(surveying.survey(config, answered=True), 60)
+        found = await asyncio.wait_for(survey.survey(config, answered=True), 60)
     assert [source.settled for source in found.sources] == [False, True]
     assert [profile.id for profile in found.statuses["main"]] == ["anthropic:dotenv"]
 

@@ -346,9 +346,7 @@ def loaded(*lines: str) -> set[str]:
 
 def test_nobody_pays_for_a_cluster_that_is_not_watched() -> None:
     """The package is loaded with `open`, and without its blocking clients; who imports it later gets all of it."""
-    assert (
-        loaded("import equabot_broker.bootstrap.serving, equabot_broker.kube.api, equabot_broker.sources.kubernetes") == set()
-    )
+    assert loaded("import equabot_broker.bootstrap.serve, equabot_broker.kube.api, equabot_broker.sources.kubernetes") == set()
     client = ("from equabot_broker.kube._client import import_client", "import_client()")
     lean = loaded(*client)
     assert "kubernetes.aio.client.api_client" in lean

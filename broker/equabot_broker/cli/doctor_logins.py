@@ -23,7 +23,7 @@ from equabot_broker.domain.statuses import ProfileStatus
 from equabot_broker.oauth.refreshing import refresh_at
 
 if TYPE_CHECKING:
-    from equabot_broker.bootstrap.surveying import Survey
+    from equabot_broker.bootstrap.survey import Survey
     from equabot_broker.config.model import Config
     from equabot_client.admin import Finding
 

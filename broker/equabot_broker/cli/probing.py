@@ -46,7 +46,7 @@ class Probed:
 
 def probe_all(args: Namespace, report: StatusReport) -> list[Probed]:
     """Tests every profile of the report."""
-    from equabot_broker.bootstrap.surveying import survey  # noqa: PLC0415
+    from equabot_broker.bootstrap.survey import survey  # noqa: PLC0415
     from equabot_broker.upstream.probe import probe  # noqa: PLC0415
 
     here = run_async(survey(report.config))

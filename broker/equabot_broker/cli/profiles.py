@@ -53,7 +53,7 @@ def clear_profile(args: Namespace, profile: str, *, version: int = 0) -> tuple[S
             return connected.clear_profile(profile, version=version), True
         except BrokerUnavailable:
             pass
-    from equabot_broker.bootstrap.clearing import clear_stored  # noqa: PLC0415
+    from equabot_broker.bootstrap.clear_usage import clear_stored  # noqa: PLC0415
     from equabot_broker.domain.errors import BrokerError  # noqa: PLC0415
     from equabot_broker.ports import StoreFault  # noqa: PLC0415
 

@@ -41,7 +41,7 @@ def run(args: Namespace) -> int:
 
     import asyncio  # noqa: PLC0415
 
-    from equabot_broker.bootstrap.serving import serve  # noqa: PLC0415
+    from equabot_broker.bootstrap.serve import serve  # noqa: PLC0415
     from equabot_broker.config.load import load  # noqa: PLC0415
     from equabot_broker.domain.errors import CannotStart  # noqa: PLC0415
 

@@ -10,7 +10,7 @@ from equabot_broker.cli.connecting import addressed, admin, broker, optional
 from equabot_broker.cli.surroundings import now
 
 if TYPE_CHECKING:
-    from equabot_broker.bootstrap.surveying import Survey
+    from equabot_broker.bootstrap.survey import Survey
     from equabot_broker.cli.status_report import StatusReport
     from equabot_broker.config.model import Config
     from equabot_broker.domain.statuses import ProfileStatus
@@ -50,7 +50,7 @@ def read_all(args: Namespace, config: "Config") -> "tuple[Survey, list[StatusRep
     """The survey of the sources here, a report for each agent (of the running broker, if any), and the broker's findings."""
     import asyncio  # noqa: PLC0415
 
-    from equabot_broker.bootstrap.surveying import survey  # noqa: PLC0415
+    from equabot_broker.bootstrap.survey import survey  # noqa: PLC0415
     from equabot_broker.cli.status_report import StatusReport  # noqa: PLC0415
 
     statuses: Mapping[str, list[ProfileStatus]] = {}
@@ -71,7 +71,7 @@ def _surveyed(config: "Config", agent: str) -> "StatusReport":
     """The report that a broker would give: each source is read once."""
     import asyncio  # noqa: PLC0415
 
-    from equabot_broker.bootstrap.surveying import survey  # noqa: PLC0415
+    from equabot_broker.bootstrap.survey import survey  # noqa: PLC0415
     from equabot_broker.cli.status_report import StatusReport, StatusTrouble  # noqa: PLC0415
 
     found = asyncio.run(survey(config))

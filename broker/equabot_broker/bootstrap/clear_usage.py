@@ -4,7 +4,7 @@ import asyncio
 from contextlib import closing
 
 from equabot_broker.bootstrap.stores import agent_stores
-from equabot_broker.bootstrap.surveying import survey
+from equabot_broker.bootstrap.survey import survey
 from equabot_broker.config.model import Config
 from equabot_broker.domain.cooldowns import Usage, held_against
 from equabot_broker.domain.errors import ProfileNotFound, StateUnavailable

@@ -15,8 +15,8 @@ from typing import Any, Final
 from equabot_broker.bootstrap.background_tasks import background_tasks, keep_running
 from equabot_broker.bootstrap.engine import ConfiguredEngine
 from equabot_broker.bootstrap.gateway import GatewayFiles
-from equabot_broker.bootstrap.listening import Servers
-from equabot_broker.bootstrap.reloading import Reloading
+from equabot_broker.bootstrap.reloader import Reloader
+from equabot_broker.bootstrap.servers import Servers
 from equabot_broker.bootstrap.stores import forget_copies, migrate_stores, prepare_seal
 from equabot_broker.config.model import Config
 from equabot_broker.domain.findings import none_at_all
@@ -82,7 +82,7 @@ async def serve(
                 stack.callback(folding.close)
                 stack.push_async_callback(configured.logins.close)
                 servers, files = Servers(config, engine, claimed, events=events, clock=clock, stack=stack), GatewayFiles()
-                reloading = Reloading(
+                reloader = Reloader(
                     config,
                     reread=reread or (lambda: config),
                     engine=configured,
@@ -92,9 +92,9 @@ async def serve(
                     clock=clock,
                     key=store.digest_key,
                 )
-                await servers.start(store=store, audit=audit, configuration=reloading)
+                await servers.start(store=store, audit=audit, configuration=reloader)
                 address = config.listen.metrics
-                snapshot = partial(_snapshot, engine, store, audit, clock, reloading)
+                snapshot = partial(_snapshot, engine, store, audit, clock, reloader)
                 served = metrics.serve(address.host, address.port, snapshot=snapshot, health=engine.readiness)
                 stack.callback(served.close)
                 gateway = await _gateway(config, files, clock, stack)
@@ -108,11 +108,11 @@ async def serve(
                     **({"gateway": gateway[0].run} if gateway else {}),
                     "folding": partial(folding.run, clock.sleep),
                     "checkpoints": partial(_checkpoints, store, audit, clock),
-                    "reloading": reloading.run,
+                    "reloading": reloader.run,
                 }
                 lasting = (keep_running(name, run, clock=clock) for name, run in tasks.items())
                 await stack.enter_async_context(background_tasks(*lasting, _warn_if_empty(engine)))
-                on_hangup(partial(_hung_up, asyncio.get_running_loop(), reloading, stopping))
+                on_hangup(partial(_hung_up, asyncio.get_running_loop(), reloader, stopping))
                 events.emit(Started(version=metrics.version, seconds=clock.steady() - began))
                 reason = await stopping
                 events.emit(Draining(reason=reason))
@@ -157,7 +157,7 @@ async def _gateway(config: Config, files: GatewayFiles, clock: SystemClock, stac
 
 def _hung_up(
     loop: asyncio.AbstractEventLoop,
-    reloading: Reloading,
+    reloader: Reloader,
     stopping: "asyncio.Future[str]",
     gone: bool,  # noqa: FBT001 - the handler has no other argument
 ) -> None:
@@ -165,7 +165,7 @@ def _hung_up(
 
     def handle() -> None:
         if not gone:
-            reloading.ask("SIGHUP")
+            reloader.ask("SIGHUP")
         elif not stopping.done():
             stopping.set_result("SIGHUP: its terminal is gone")
 
@@ -202,7 +202,7 @@ def _stop_signals() -> "asyncio.Future[str]":
     return stopping
 
 
-def _snapshot(engine: Engine, store: StateStore, audit: AuditLog, clock: SystemClock, reloading: Reloading) -> Snapshot:
+def _snapshot(engine: Engine, store: StateStore, audit: AuditLog, clock: SystemClock, reloader: Reloader) -> Snapshot:
     now = clock.now()
     leases: Counter[tuple[str, str]] = Counter()
     streams: Counter[str] = Counter()
@@ -236,8 +236,8 @@ def _snapshot(engine: Engine, store: StateStore, audit: AuditLog, clock: SystemC
         anchor_faults=audit.anchor_faults,
         audit_lost=audit.lost,
         audit_sequence=audit.head.sequence,
-        config_reload_ok=reloading.ok,
-        config_reloaded_at=reloading.reloaded_at,
+        config_reload_ok=reloader.ok,
+        config_reloaded_at=reloader.reloaded_at,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from equabot_broker.bootstrap.engine import ConfiguredEngine
 from equabot_broker.bootstrap.gateway import GatewayFiles
-from equabot_broker.bootstrap.listening import Servers
+from equabot_broker.bootstrap.servers import Servers
 from equabot_broker.bootstrap.stores import prepare_seal
 from equabot_broker.config.changes import changes, needs_restart
 from equabot_broker.config.load import revision_of
@@ -26,7 +26,7 @@ _DIGITS: Final = 16
 _SHOWN: Final = 20
 
 
-class Reloading:
+class Reloader:
     """Fulfils `ports.Configuration`. `reread` reads the configuration as the start did, and raises ConfigurationFaults;
     `key` is what digests are made with."""
 
