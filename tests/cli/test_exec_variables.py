@@ -151,5 +151,5 @@ def test_what_may_be_asked_for() -> None:
 def test_two_leases_do_not_share_a_variable() -> None:
     """C7: whichever came last would win."""
     assert merged([("a", {"X": "1"}), ("b", {"Y": "2"})]) == {"X": "1", "Y": "2"}
-    with pytest.raises(Failure, match="a and b both want X"):
+    with pytest.raises(Failure, match="a and b both set X"):
         merged([("a", {"X": "1"}), ("b", {"X": "1"})])

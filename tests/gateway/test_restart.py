@@ -119,7 +119,7 @@ def test_a_command_whose_token_could_not_be_kept_is_told(make_gateway: MakeGatew
         gateway.wait_for(lambda: time.monotonic() > over)
         gateway.start()
         assert running.stderr.readline() == (
-            "equabot: the lease of anthropic has ended: the broker was away for longer than the lease lived"
+            "equabot: the lease of anthropic has ended: the broker was away for longer than the lifetime of the lease"
             " (see leases.default_ttl); its token is refused: start the command again\n"
         )
         running.communicate(timeout=60)

@@ -95,7 +95,7 @@ def test_a_rotation_is_told_to_those_who_ask(running_broker: RunningBroker) -> N
         assert running.stdout.readline()
         running_broker.write_dotenv(f"ANTHROPIC_API_KEY={OTHER_KEY}\n")
         line = running.stderr.readline()
-        assert line == "equabot: anthropic:dotenv was rotated; the command keeps what it was started with\n"
+        assert line == "equabot: anthropic:dotenv was rotated; the command keeps its old key\n"
         running.send_signal(signal.SIGTERM)
         assert running.wait(60) == 128 + 15
 
@@ -125,7 +125,7 @@ def test_the_end_of_a_lease_is_said_with_its_reason(running_broker: RunningBroke
             assert running_broker.run("agent", "suspend", "main").returncode == 0
             why = "the agent is suspended, until an operator resumes it"
         line = running.stderr.readline()
-        assert line == f"equabot: the lease of anthropic has ended: {why}; the command still holds the key\n"
+        assert line == f"equabot: the lease of anthropic has ended: {why}; the command still has the key\n"
         running_broker.run("agent", "resume", "main")
         running_broker.wait_output("lease", "list", until=lambda text: not text)
         assert running.poll() is None

@@ -71,9 +71,9 @@ def test_a_lease_is_named_by_how_its_id_begins(broker: RunningBroker) -> None:
     assert f"{other} (coder, openai:dotenv)" in refused.stderr
     assert json.loads(said(broker, "lease", "renew", lease[: alike + 1], "--json"))["id"] == lease
     assert said(broker, "lease", "revoke", other[: alike + 1]) == f"lease {other} is revoked\n"
-    assert said(broker, "lease", "revoke", other) == f"no living lease {other}: nothing was revoked\n"
+    assert said(broker, "lease", "revoke", other) == f"no active lease {other}: nothing was revoked\n"
     assert said(broker, "lease", "revoke", lease, "--agent", "main") == f"lease {lease} is revoked\n"
-    assert said(broker, "lease", "revoke", "beef") == "no living lease beef: nothing was revoked\n"
+    assert said(broker, "lease", "revoke", "beef") == "no active lease beef: nothing was revoked\n"
     assert broker.run("lease", "renew", "beef").returncode == 1
 
 
@@ -81,7 +81,7 @@ def test_a_lease_that_is_shorter_than_asked_says_so(broker: RunningBroker) -> No
     """F18: and what bounds it, on standard error."""
     done = broker.run("lease", "acquire", "anthropic", "--ttl", "5h", "--json")
     assert (done.returncode, done.stderr.partition(": ")[2].strip()) == (
-        0, "the lease lives 1h, not 5h: see max_ttl of the agent and of leases in the configuration"
+        0, "the lease lasts 1h, not 5h: see max_ttl of the agent and of leases in the configuration"
     )  # fmt: skip
     lease = json.loads(done.stdout)["id"]
     assert "not 2h" in broker.run("lease", "renew", lease, "--ttl", "2h").stderr
@@ -160,7 +160,10 @@ def test_a_rejection_is_taken_back(broker: RunningBroker) -> None:
     assert said(broker, "profile", "clear", "anthropic:dotenv") == "profile anthropic:dotenv: its rejection ended\n"
     for agent in ("main", "coder"):
         assert said(broker, "key", "anthropic", "--agent", agent) == f"{KEY}\n"
-    assert said(broker, "profile", "clear", "anthropic:dotenv") == "profile anthropic:dotenv: nothing was held against it\n"
+    assert (
+        said(broker, "profile", "clear", "anthropic:dotenv")
+        == "profile anthropic:dotenv: no cooldown, disable or rejection to clear\n"
+    )
     gone = broker.run("profile", "clear", "anthropic:gone")
     assert (gone.returncode, "PROFILE_NOT_FOUND" in gone.stderr) == (1, True)
 

@@ -393,7 +393,7 @@ def test_two_leases_that_want_the_same_variable_are_refused(gateway: RunningBrok
     gateway.wait_output("models", "status", "--plain", until=lambda text: "groq" in text)
     done = gateway.run("exec", "groq", "anthropic", "--as", "openai", "--", "true")
     assert done.returncode == 1
-    assert "groq:dotenv and anthropic:dotenv both want OPENAI_API_KEY" in done.stderr
+    assert "groq:dotenv and anthropic:dotenv both set OPENAI_API_KEY" in done.stderr
     both = gateway.run("exec", "groq", "anthropic", "--as", "groq=openai", "--", "env")
     assert {"OPENAI_API_KEY", "ANTHROPIC_AUTH_TOKEN"} <= {line.partition("=")[0] for line in both.stdout.splitlines()}
     assert gateway.run("exec", "groq", "--as", "anthropic=openai", "--", "true").returncode == 1

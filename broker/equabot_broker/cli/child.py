@@ -1,4 +1,4 @@
-"""One child process, run as if it had been started directly: its terminal, its signals, its exit code."""
+"""Runs one child process as if it had been started directly, with its terminal, its signals and its exit code."""
 
 import os
 import signal
@@ -19,7 +19,8 @@ _NOT_EXECUTABLE: Final = 126
 
 
 def find(name: str, *, path: str | None) -> str:
-    """The program's file. Raises Failure with the code a shell would give: 127 not found, 126 not executable."""
+    """The path of the program. Raises Failure with the code of a shell: 127 if it does not exist, 126 if it is not
+    executable."""
     found = which(name, path=path)
     if found is not None:
         return found
@@ -31,8 +32,8 @@ def find(name: str, *, path: str | None) -> str:
 
 @contextmanager
 def held_signals() -> Iterator[None]:
-    """Keeps the signals that are the child's waiting until `run` passes them on. Threads that are started inside keep them too,
-    so enter it before there are any."""
+    """Blocks the child's signals until `run` forwards them. Threads that start inside inherit that, so enter it before any
+    starts."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED | {signal.SIGCHLD})
     try:
         yield
@@ -41,17 +42,17 @@ def held_signals() -> Iterator[None]:
 
 
 def told_to_stop() -> signal.Signals | None:
-    """A signal that came while signals were held and that would have ended this process."""
+    """A signal that arrived while signals were blocked and that would have ended this process."""
     waiting = signal.sigpending() & _STOPPING
     return signal.Signals(min(waiting)) if waiting else None
 
 
 def run(program: str, arguments: Sequence[str], *, environment: Mapping[str, str]) -> int:
-    """Runs the program to its end and returns its exit code, 128 + n when signal n ended it. Inside `held_signals`.
+    """Runs the program to its end and returns its exit code, or 128 + n if signal n ended it. Call it inside `held_signals`.
 
-    A signal that someone sent to this process goes on to the child. One that the terminal sent (Ctrl-C, a new window size)
-    went to the whole foreground group, so the child has it already: twice would tell many programs to quit at once.
-    Raises Failure (126) when the system cannot run the file.
+    A signal that another process sent is forwarded to the child. One from the terminal (Ctrl-C, a new window size) went to the
+    whole foreground group, so the child has it already: many programs quit at once on a second one. Raises Failure (126) if
+    the system cannot run the file.
     """
     try:
         child = os.posix_spawn(
@@ -66,12 +67,12 @@ def run(program: str, arguments: Sequence[str], *, environment: Mapping[str, str
             if code is not None:
                 return code
         elif came.si_code <= 0 and came.si_pid != child:
-            with suppress(PermissionError):  # it has become another user's
+            with suppress(PermissionError):  # the child runs as another user now
                 os.kill(child, came.si_signo)
 
 
 def _reap(child: int) -> int | None:
-    """The child's exit code, if it has ended. Orphans are reaped too: in a container this process may be the first."""
+    """The child's exit code, if it has ended. Orphans are reaped too: in a container this can be the first process."""
     code = None
     while True:
         try:

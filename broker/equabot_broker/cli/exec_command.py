@@ -1,4 +1,4 @@
-"""`equabot exec`: a command with leases in its environment, which live exactly as long as it does."""
+"""`equabot exec`: runs a command with leases in its environment; the leases last exactly as long as the command."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Mapping, Sequence
@@ -21,13 +21,13 @@ _DELIVERY: Final = "EQUABOT_DELIVERY"
 _ENDS: Final = {
     "revoked": "it was revoked",
     "agent_suspended": "the agent is suspended, until an operator resumes it",
-    "no_usable_profile": "its credential is gone, and no other can serve",
-    "policy": "the agent's policy does not allow it any more",
-    "policy_denied": "the agent's policy does not allow it any more",
+    "no_usable_profile": "its credential was removed, and no other can serve",
+    "policy": "the agent's policy no longer allows it",
+    "policy_denied": "the agent's policy no longer allows it",
     "expired": "it expired before it was renewed; this machine or this command may have been paused",
-    "broker_unavailable": "the broker was away for longer than the lease lived (see leases.default_ttl)",
+    "broker_unavailable": "the broker was away for longer than the lifetime of the lease (see leases.default_ttl)",
 }
-"""Why a lease ended, by the broker's word or, in lower case, the client's reason."""
+"""The reason why a lease ended: the broker's reason, or the client's in lower case."""
 
 
 def add_parser(subparsers: Any, **described: str) -> None:
@@ -65,11 +65,11 @@ def add_parser(subparsers: Any, **described: str) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Returns the command's exit code; 127 when there is no such command, 126 when it cannot be run."""
+    """Returns the command's exit code; 127 if it does not exist, 126 if it cannot be run."""
     if not args.command:
-        args.parser.error("nothing to run: put the command behind --")
+        args.parser.error("no command: write it after --")
     program = child.find(args.command[0], path=environment().get("PATH"))
-    # Signals are held before the client library starts threads, which inherit that.
+    # Signals are blocked before the client library starts threads, which inherit that.
     with child.held_signals(), broker(args) as connected:
         held = [_Held(connected, provider, args) for provider in args.providers]
         for notice in dict.fromkeys(one.given.notice for one in held if one.given.notice):
@@ -82,18 +82,18 @@ def run(args: Namespace) -> int:
 
 
 class _Held:
-    """A lease that is kept for the command, and what the command was given of it at first."""
+    """A lease that is kept for the command, and what the command got of it at its start."""
 
     def __init__(self, connected: "Broker", provider: str, args: Namespace) -> None:
-        # A credential waits for a broker that is away; whoever has just typed a command wants to be told.
+        # A credential waits for a broker that is away, but the user of a command expects an error.
         connected.list_profiles(provider.partition(":")[0])
         self._verbose: bool = args.verbose
         self._client = exec_variables.program(args.command)
         self._credential, self.given = self._leased(connected, provider, delivery(args))
 
     def _leased(self, connected: "Broker", provider: str, asked: str | None) -> "tuple[Credential, Lease]":
-        """A key is handed out where it is asked for, or where no gateway runs. A policy that refuses a token does not lead to
-        one, nor does a provider without a list of requests."""
+        """Without an explicit delivery, a key is handed out only if no gateway runs. It is not handed out because a policy
+        refuses a token, or because a provider has no list of requests."""
         from equabot_client.errors import DeliveryNotAllowed  # noqa: PLC0415
 
         credential = connected.credential(
@@ -107,21 +107,21 @@ class _Held:
             why = refused
         credential.close()
         if why.metadata.get("cause") != "no_gateway":
-            raise Failure(f"{why.reason}: {why.message}. The command would hold the key itself with --delivery raw")
+            raise Failure(f"{why.reason}: {why.message}. With --delivery raw, the command would hold the key itself")
         try:
             return self._leased(connected, provider, "raw")
         except DeliveryNotAllowed:
-            raise why from None  # a gateway is what is missing, and not the right to the key
+            raise why from None  # the gateway is missing, not the right to the key
 
     def _rotated(self, lease: "Lease") -> None:
         if self._verbose and lease.delivery == "raw":
-            complain(f"{lease.profile} was rotated; the command keeps what it was started with")
+            complain(f"{lease.profile} was rotated; the command keeps its old key")
 
     def _ended(self, reason: str) -> None:
-        """The command cannot be given another token, so no lease is kept for it any more."""
+        """The command cannot get another token, so its lease is not kept any longer."""
         why = _ENDS.get(reason.lower(), f"for the reason {reason}")
         raw = self.given.delivery == "raw"
-        rest = "the command still holds the key" if raw else "its token is refused: start the command again"
+        rest = "the command still has the key" if raw else "its token is refused: start the command again"
         complain(f"the lease of {self.given.provider} has ended: {why}; {rest}")
         self._credential.close()
 
@@ -135,15 +135,15 @@ def _known(args: Namespace) -> "tuple[Catalog, frozenset[str]]":
     try:
         rules = configuration(args).rules
     except Failure:
-        if addressed(args):  # the broker's configuration is another one
+        if addressed(args):  # the broker uses another configuration
             return BUILT_IN, frozenset()
         raise
     return rules.catalog, frozenset(place.key for place in rules.bindings if place.kind in _VARIABLES)
 
 
 def _environment(leases: Sequence["Lease"], args: Namespace, catalog: "Catalog", bound: Collection[str]) -> Mapping[str, str]:
-    """This process's environment with what the leases bring. Next to a token there is no key in it; next to a key, no other of
-    the same provider."""
+    """This process's environment with the variables of the leases. With a token it has no key; with a key it has no other key
+    of the same provider."""
     from equabot_broker.domain.command_environment import screened, without_credentials  # noqa: PLC0415
 
     sdks = _sdks(args, leases, catalog)
@@ -169,17 +169,17 @@ def _environment(leases: Sequence["Lease"], args: Namespace, catalog: "Catalog",
     for lease in brokered:
         _past_proxies(given, urlsplit(lease.base_url).hostname or "")
         if name := exec_variables.unread(lease, provider=catalog.get(lease.provider), sdk=sdks.get(lease.provider)):
-            complain(f"{lease.provider}: no SDK is known to read {name}: the command has to send its requests there by itself")
+            complain(f"{lease.provider}: no known SDK reads {name}: the command must send its requests there by itself")
     return given
 
 
 def _sdks(args: Namespace, leases: Sequence["Lease"], catalog: "Catalog") -> "Mapping[str, Provider]":
-    """By provider, the one whose SDK's variables were asked for."""
+    """The provider whose SDK's variables were requested, by the lease's provider."""
     from equabot_broker.providers import PROVIDERS  # noqa: PLC0415
 
     leased = {lease.provider for lease in leases}
     chosen: dict[str, Provider] = {}
-    for wanted in sorted(args.sdks):  # one for all comes first
+    for wanted in sorted(args.sdks):  # one for all providers comes first
         named = {catalog.normalise(wanted.provider) or wanted.provider} if wanted.provider else leased
         if not named <= leased:
             raise Failure(f"--as {wanted.provider}={wanted.sdk}: the command has no lease of {wanted.provider!r}")
@@ -188,7 +188,7 @@ def _sdks(args: Namespace, leases: Sequence["Lease"], catalog: "Catalog") -> "Ma
 
 
 def _past_proxies(given: dict[str, str], host: str) -> None:
-    """The gateway is reached directly: a proxy would have the token and not the way, or refuse both."""
+    """Requests to the gateway bypass the proxy: a proxy would see the token, and cannot reach the gateway or refuses it."""
     for name in ("no_proxy", "NO_PROXY"):
         known = given.get(name) or given.get(name.swapcase(), "")
         if host not in known.split(","):

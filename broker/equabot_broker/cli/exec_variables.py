@@ -1,7 +1,7 @@
-"""Which variables a command is given of its leases: those of the provider, or those of the SDK that it is to be used with.
+"""The variables that a command gets of its leases: those of the provider, or those of the SDK that it uses.
 
-Claude Code is the one program for which that depends on what the command is. It asks about each new `ANTHROPIC_API_KEY` before
-it starts, and a lease token is always new. Other programs need that variable, so Claude Code alone is not given it.
+For Claude Code alone, the variables depend on the command. It asks about each new `ANTHROPIC_API_KEY` before it starts, and a
+lease token is always new. Other programs need that variable, so only Claude Code does not get it.
 """
 
 import shlex
@@ -28,14 +28,14 @@ _LAUNCHERS: Final = frozenset(
 
 
 class As(NamedTuple):
-    """A provider (empty: every one) whose lease goes into the variables of an SDK."""
+    """A provider (empty: each one) whose lease goes into the variables of an SDK."""
 
     provider: str
     sdk: str
 
 
 def sdk(written: str) -> As:
-    """`openai`, or `openrouter=openai`. Raises ArgumentTypeError."""
+    """Parses `openai` or `openrouter=openai`. Raises ArgumentTypeError."""
     provider, named, name = written.rpartition("=")
     if name not in SDKS or bool(named) != bool(provider):
         raise ArgumentTypeError(f"write openai or anthropic, or PROVIDER=openai, not {written!r}")
@@ -43,7 +43,7 @@ def sdk(written: str) -> As:
 
 
 def is_claude_code(command: Sequence[str]) -> bool:
-    """Whether the command is Claude Code, also behind a launcher such as `env`, `npx` or `sh -c`."""
+    """Whether the command is Claude Code, also after a launcher such as `env`, `npx` or `sh -c`."""
     for word in command:
         if len(parts := _words(word)) > 1:
             return is_claude_code(parts)
@@ -56,22 +56,22 @@ def is_claude_code(command: Sequence[str]) -> bool:
 
 
 def program(command: Sequence[str]) -> str | None:
-    """The program for which the broker chooses a credential: Claude Code also behind a launcher."""
+    """The program for which the broker chooses a credential: Claude Code also after a launcher."""
     return "claude" if is_claude_code(command) else client(command[0])
 
 
 def _words(text: str) -> list[str]:
     try:
         return shlex.split(text)
-    except ValueError:  # a quote that does not end
+    except ValueError:  # an unclosed quote
         return [text]
 
 
 def variables(
     lease: "Lease", *, provider: "Provider | None", sdk: "Provider | None", command: Sequence[str]
 ) -> Mapping[str, str]:
-    """What the command is given of the lease. `provider` is None where only the broker knows it; `sdk` is the provider whose
-    variables were asked for. Raises Failure, with what to type instead, where the command could not use the lease."""
+    """The variables of the lease. `provider` is None if only the broker knows it; `sdk` is the provider whose variables were
+    requested. Raises Failure with the alternative if the command could not use the lease."""
     given = dict(lease.env) if sdk is None else _as_sdk(lease, sdk)
     brokered = lease.delivery == "brokered"
     if not given:
@@ -90,7 +90,7 @@ def variables(
 
 
 def unread(lease: "Lease", *, provider: "Provider | None", sdk: "Provider | None") -> str:
-    """The variable with the gateway's address that no SDK is known to read; empty where one is known to."""
+    """The variable with the gateway's address, if no known SDK reads it; else empty."""
     if sdk is not None or lease.delivery != "brokered" or provider is None or provider.base_url_env:
         return ""
     return provider.address_env
@@ -105,7 +105,7 @@ def _otherwise(lease: "Lease", provider: "Provider | None") -> str:
 
 def _as_sdk(lease: "Lease", sdk: "Provider") -> dict[str, str]:
     if not lease.base_url:
-        raise Failure(f"{lease.provider} has no address to give to an SDK: set providers.{lease.provider}.base_url")
+        raise Failure(f"{lease.provider} has no address for an SDK: set providers.{lease.provider}.base_url")
     address = lease.base_url
     if lease.delivery == "brokered":
         names = sdk.sdk_env_names()
@@ -115,20 +115,21 @@ def _as_sdk(lease: "Lease", sdk: "Provider") -> dict[str, str]:
         bearer = any(name.lower() == "authorization" for name in lease.headers)
         names = (sdk.sdk_env_name(Mode.TOKEN if bearer else Mode.API_KEY),)
         if sdk.id == "anthropic":
-            address = address.rstrip("/").removesuffix("/v1")  # its SDKs add that
+            address = address.rstrip("/").removesuffix("/v1")  # the SDKs add that themselves
     return {**dict.fromkeys(names, lease.secret.reveal()), sdk.base_url_env: address}
 
 
 def merged(parts: Iterable[tuple[str, Mapping[str, str]]]) -> dict[str, str]:
-    """The variables of all leases. Raises Failure where two leases want the same one: the last would silently win."""
+    """The variables of all leases. Raises Failure if two leases use the same one: otherwise the last would win without
+    notice."""
     owners: dict[str, str] = {}
     given: dict[str, str] = {}
     for owner, own in parts:
         for name, value in own.items():
             if name in given:
                 raise Failure(
-                    f"{owners[name]} and {owner} both want {name}: give the command one of them, or one under another SDK's"
-                    " variables with --as PROVIDER=openai|anthropic"
+                    f"{owners[name]} and {owner} both set {name}: give the command one of them, or one under another"
+                    " SDK's variables with --as PROVIDER=openai|anthropic"
                 )
             given[name], owners[name] = value, owner
     return given

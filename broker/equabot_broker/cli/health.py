@@ -1,4 +1,4 @@
-"""`equabot health`: what a probe asks, for people, scripts and `exec` probes."""
+"""`equabot health`: checks the health service, for users, scripts and `exec` probes."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
@@ -96,7 +96,7 @@ def _document(
     findings: "Sequence[Finding]" = (),
     meant: Sequence[str] = (),
 ) -> None:
-    """The answer for programs, also where there is no broker."""
+    """The JSON document, also if no broker answers."""
     output.report({
         "service": service,
         "status": status,
@@ -108,7 +108,7 @@ def _document(
 
 
 def _meant(args: Namespace, address: str) -> list[str]:
-    """What a name that is not known may be: one without its kind, or one that is nearly another. The broker knows which."""
+    """Likely meanings of an unknown name: without its kind, or with a typing error. The broker knows the names."""
     from equabot_client.health import check  # noqa: PLC0415
 
     kind, slash, name = args.service.rpartition("/")
@@ -129,7 +129,7 @@ def _providers(args: Namespace) -> Iterable[str]:
 
 
 def _profiles(args: Namespace) -> Iterable[str]:
-    """Their ids, where this user may ask the broker."""
+    """The ids of the profiles, if this user may ask the broker."""
     if args.address is not None or addressed(args):
         return ()
     with suppress(Failure), admin(args) as operator, optional():
@@ -138,8 +138,8 @@ def _profiles(args: Namespace) -> Iterable[str]:
 
 
 def _reasons(args: Namespace, silent: str) -> "list[Finding]":
-    """What is wrong, where this user may ask the broker: health itself answers yes or no. Of the service that does not serve it
-    says more."""
+    """The findings, if this user may ask the broker: the health service itself answers only yes or no. They explain the
+    service that does not serve."""
     with suppress(Failure), admin(args) as operator, optional():
         found = (one for one in operator.findings() if one.severity == "error" or _concerns(one.subject, silent))
         return list(islice(found, _EXPLAINED))
@@ -147,7 +147,7 @@ def _reasons(args: Namespace, silent: str) -> "list[Finding]":
 
 
 def _concerns(subject: str, service: str) -> bool:
-    """Whether what is said of the subject (a profile, an agent) may be why the service does not serve."""
+    """Whether a finding on the subject (a profile, an agent) can explain why the service does not serve."""
     kind, _, name = service.partition("/")
     mine = subject == name if kind == "profile" else subject.startswith(f"{name}:")
     return bool(name) and (mine or subject.startswith("agent "))

@@ -1,9 +1,10 @@
-"""`equabot key`: a secret alone on standard output, for `apiKeyHelper` and scripts.
+"""`equabot key`: prints a secret alone on standard output, for `apiKeyHelper` and scripts.
 
-A raw lease is given back as soon as its secret is written: nobody would renew or revoke it, the secret cannot be taken back,
-and a script that asks in a loop would otherwise use up its agent's leases. The broker's log keeps that it was granted.
-A brokered token is worth as much as its lease, which is therefore left to run out; whoever asks again gets the same token, and
-holds one lease: a helper that is called every few seconds does not use up its agent's leases either.
+A raw lease is revoked as soon as its secret is written. No process would renew it, the secret cannot be taken back, and a
+script that asks in a loop would use up its agent's leases. The broker's log has the grant.
+
+A brokered token is valid only as long as its lease, which therefore stays until it expires. The next call gets the same token
+and the same lease, so a helper that runs every few seconds does not use up its agent's leases either.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -41,6 +42,6 @@ def run(args: Namespace) -> int:
                 complain(lease.notice)
         finally:
             if lease.delivery == "raw":
-                with suppress(EquabotError):  # then it runs out by itself
+                with suppress(EquabotError):  # then the lease expires by itself
                     connected.revoke(lease)
     return Exit.DONE

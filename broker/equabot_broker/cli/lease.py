@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from equabot_client import Lease, LeaseEvent
 
 _SUCCEEDED = ("max_ttl", "shutting_down")
-"""Ends of a lease after which another may be had; when the broker is gone for good, asking for it says so."""
+"""The reasons after which the command opens another lease; if the broker has stopped, that attempt reports it."""
 
 _ROUNDING = 1.0
-"""Seconds by which a lease may be shorter than what was asked for without a word."""
+"""Seconds by which a lease may be shorter than requested without a warning."""
 _EVENT_STYLES = {"GRANTED": Style.GOOD, "ROTATED": Style.STRONG, "EXPIRING": Style.WARN, "REVOKED": Style.BAD}
 
 
@@ -81,7 +81,7 @@ def _command(family: Any, name: str, run: Any, about: str, *examples: str) -> Ar
 
 
 def acquire(args: Namespace) -> int:
-    """Acquires a lease that lives on after the command has ended."""
+    """Acquires a lease, which stays active after the command has ended."""
     with broker(args) as connected:
         lease = connected.acquire(args.what, ttl=args.ttl, delivery=delivery(args), session=args.session)
         _warn_if_shorter(args, lease, since=lease.issued_at.timestamp())
@@ -102,7 +102,7 @@ def renew(args: Namespace) -> int:
 
 
 def _warn_if_shorter(args: Namespace, lease: "Lease", *, since: float) -> None:
-    """A lease may be shorter than what was asked for, which nothing in it shows."""
+    """Warns about a lease that is shorter than requested: the lease itself does not show that."""
     if args.ttl is None:
         return
     asked, granted = args.ttl.total_seconds(), lease.expires_at.timestamp() - since
@@ -110,14 +110,14 @@ def _warn_if_shorter(args: Namespace, lease: "Lease", *, since: float) -> None:
         ends = lease.credential_expires_at
         by_credential = ends is not None and ends <= lease.expires_at
         why = "its credential ends then" if by_credential else "see max_ttl of the agent and of leases in the configuration"
-        output.complain(f"the lease lives {output.span(granted)}, not {output.span(asked)}: {why}")
+        output.complain(f"the lease lasts {output.span(granted)}, not {output.span(asked)}: {why}")
 
 
 def revoke(args: Namespace) -> int:
-    """Revokes a lease, or every lease that matches, and says what ended. Idempotent.
+    """Revokes a lease, or every lease that matches, and prints which. Idempotent.
 
-    An id without a word about which agent it is of is any agent's: through the admin socket, unless that is not there, as in an
-    agent's container.
+    An id without an agent may belong to any agent: the command asks the admin socket, or the agent's socket if there is no
+    admin socket, as in an agent's container.
     """
     if not args.id:
         return _revoke_matching(args)
@@ -128,13 +128,13 @@ def revoke(args: Namespace) -> int:
         ended = _revoke_as_agent(args, lease_id)
     else:
         ended = _revoke_as_operator(args, lease_id)
-    output.say(f"lease {lease_id} is revoked" if ended else f"no living lease {lease_id}: nothing was revoked")
+    output.say(f"lease {lease_id} is revoked" if ended else f"no active lease {lease_id}: nothing was revoked")
     return Exit.DONE
 
 
 def _revoke_matching(args: Namespace) -> int:
     if not (args.agent or args.provider or args.profile):
-        raise Failure("say which leases: an id, --agent, --provider or --profile", code=Exit.USAGE)
+        raise Failure("name the leases: an id, --agent, --provider or --profile", code=Exit.USAGE)
     with admin(args) as connected:
         count = connected.revoke_leases(agent=args.agent or "", provider=args.provider or "", profile=args.profile or "")
     output.say("1 lease is revoked" if count == 1 else f"{count} leases are revoked")
@@ -158,14 +158,14 @@ def _revoke_as_operator(args: Namespace, lease_id: str) -> bool:
 
 
 def list_all(args: Namespace) -> int:
-    """Lists the living leases, oldest first."""
+    """Lists the active leases, the oldest first."""
     with admin(args) as connected:
         living = connected.list_leases()
         leases = connected.list_leases(agent=args.agent) if args.agent else living  # the broker knows its agents
     if args.json:
         output.document([_plain(lease) for lease in leases])
         return Exit.DONE
-    # A script is given the whole id, which means the same lease for good.
+    # A script gets the whole id, which stays unambiguous.
     shown = lease_naming.shortened([lease.id for lease in living]) if output.for_people() else {}
     rows = [
         (
@@ -184,7 +184,7 @@ def list_all(args: Namespace) -> int:
 
 
 def watch(args: Namespace) -> int:
-    """Holds a lease on a stream and tells what happens to it, opening another when it ends by itself."""
+    """Holds a lease on a stream and prints its events. It opens another lease when one expires."""
     with broker(args) as connected:
         while True:
             reason = ""

@@ -1,4 +1,4 @@
-"""Lease ids as people write them: the first characters, as many as tell one living lease from the others."""
+"""Lease ids as users write them: the first characters, as many as identify one active lease."""
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ from equabot_broker.cli.connecting import addressed, admin
 from equabot_broker.cli.exits import Failure
 
 _WHOLE: Final = 32
-"""Characters of an id."""
+"""The number of characters of an id."""
 _SHORTEST: Final = 12
 _NAMED: Final = 5
 
 
 def shortened(ids: Sequence[str]) -> Mapping[str, str]:
-    """The shortest beginning of each id that no other one has, and no less than twelve characters of it: the first twelve say
-    when a lease was granted, so that leases to come do not make it ambiguous."""
+    """The shortest unambiguous prefix of each id, with at least twelve characters: the first twelve encode the time of the
+    grant, so that later leases do not make it ambiguous."""
     ordered = sorted(set(ids))
     lengths = dict.fromkeys(ordered, _SHORTEST)
     for one, other in pairwise(ordered):
@@ -27,8 +27,8 @@ def shortened(ids: Sequence[str]) -> Mapping[str, str]:
 
 
 def whole(args: Namespace, written: str) -> str:
-    """The id of the living lease that `written` is the beginning of; `written` itself where there is none, or where that cannot
-    be asked, as in an agent's container. Raises Failure where it may be several."""
+    """The id of the active lease with the prefix `written`; `written` itself if there is no such lease or the list cannot be
+    read, as in an agent's container. Raises Failure if several leases match."""
     from equabot_client.errors import BrokerUnavailable  # noqa: PLC0415
 
     if len(written) >= _WHOLE or addressed(args):
@@ -42,5 +42,5 @@ def whole(args: Namespace, written: str) -> str:
     if len(found) > 1:
         named = ", ".join(f"{lease.id} ({lease.agent}, {lease.profile})" for lease in found[:_NAMED])
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-        raise Failure(f"{written!r} is the beginning of {len(found)} leases: {named}{more}; write more of the id")
+        raise Failure(f"{written!r} is the prefix of {len(found)} leases: {named}{more}; write more characters of the id")
     return found[0].id if found else written
