@@ -138,8 +138,8 @@ def forget_copies(config: Config) -> list[str]:
 
 
 async def refresh_login(config: Config, agent: str, profile: Profile) -> tuple[bool, str]:
-    """Refreshes a login of an agent ("" everybody's) as a running broker would. Returns whether it failed, and what became of
-    it. Raises StoreFault."""
+    """Refreshes a login of an agent ("": the shared one) as a running broker would. Returns whether it failed, and what became
+    of it. Raises StoreFault."""
     clock = SystemClock()
     stores = login_places(config, agent_stores(config, clock), clock)
     redemption = Redemption(clock=clock, stores=stores, endpoint=HttpTokenEndpoint(), rules=config.rules)

@@ -71,7 +71,8 @@ class ProfileRegistry:
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def find(self, agent: str, profile_id: str) -> tuple[Key, Candidate] | None:
-        """The profile as the agent would see it: its own before everybody's. When it was last used may be a few seconds old."""
+        """The profile as the agent would see it: its own before the shared one. When it was last used may be a few seconds
+        old."""
         for key in ((agent, profile_id), ("", profile_id)):
             candidate = self._board.get(key)
             if candidate is not None:
@@ -79,7 +80,7 @@ class ProfileRegistry:
         return None
 
     def of(self, agent: str, provider: str) -> list[tuple[Key, Candidate]]:
-        """The provider's profiles that the agent could be given, its own hiding everybody's of the same id."""
+        """The provider's profiles that the agent could be given, its own in place of the shared one of the same id."""
         own = self._by_provider.get((agent, provider), set())
         shared = self._by_provider.get(("", provider), set())
         seen = own | {key for key in shared if (agent, key[1]) not in self._board}
