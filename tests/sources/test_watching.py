@@ -16,7 +16,8 @@ from inotify_simple import INotify
 from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.material import Unit
 from equabot_broker.engine.timing.clock import SystemClock
-from equabot_broker.sources._watching import Changes, Watch, _being_written
+from equabot_broker.sources._watched_directory import being_written
+from equabot_broker.sources._watching import Changes, Watch
 from equabot_broker.sources.dotenv import Dotenv, DotenvOptions
 from equabot_broker.sources.mounted import Mounted, MountedOptions
 from tests.fakes.clock import FakeClock, HurriedClock
@@ -91,7 +92,7 @@ async def test_more_changes_than_the_kernel_keeps(tmp_path: Path, caplog: pytest
     assert "more changes than the kernel keeps" in caplog.text
 
 
-async def test_a_unit_that_is_being_written_does_not_hold_up_the_others(tmp_path: Path) -> None:
+async def test_a_unit_that_isbeing_written_does_not_hold_up_the_others(tmp_path: Path) -> None:
     """One writer takes its time; what another one finishes is told at once."""
     for name in ("slow", "quick"):
         (tmp_path / name).mkdir()
@@ -123,11 +124,11 @@ async def test_a_unit_that_is_never_closed_is_read_in_the_end(tmp_path: Path) ->
 def test_a_file_that_is_linked_into_place_is_complete(tmp_path: Path) -> None:
     """Nobody will close it, so nobody waits for that; the same goes for links and for what has gone already."""
     (tmp_path / "new").touch()
-    assert _being_written(tmp_path / "new")
+    assert being_written(tmp_path / "new")
     (tmp_path / "second").hardlink_to(tmp_path / "new")
     (tmp_path / "link").symlink_to("new")
     for name in ("second", "link", "gone"):
-        assert not _being_written(tmp_path / name)
+        assert not being_written(tmp_path / name)
 
 
 async def test_what_changes_during_the_reading_throws_it_away(tmp_path: Path) -> None:

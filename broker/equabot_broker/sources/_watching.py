@@ -14,20 +14,20 @@ import errno
 import logging
 import os
 import random
-import stat
 import threading
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from inotify_simple import Event, INotify
 from inotify_simple import flags as on
 
-from equabot_broker.domain.backoff import delays
 from equabot_broker.ports import Clock
+from equabot_broker.sources._pacing import Retries, WorkShare
+from equabot_broker.sources._watched_directory import WatchedDirectory, being_written
 
 _log = logging.getLogger("equabot.sources")
 
@@ -48,11 +48,6 @@ _AGAIN: Final = {"base": 0.5, "cap": 30.0}
 
 _NOTIFIED_AGAIN: Final = {"base": 30.0, "cap": 300.0}
 """Seconds between two tries to be notified again, where that failed."""
-
-_WORK_AT_ONCE: Final = 1.0
-_WORK_MOST: Final = 1.5
-_WORK_SHARE: Final = 0.25
-"""Reading may take so many seconds at once, and this share of the time in the long run."""
 
 _LINKS_MAX: Final = 40
 _REMEDIES: Final = {
@@ -78,89 +73,6 @@ class Changes:
         return self.everything or bool(self.names if other.everything else self.names & other.names)
 
 
-@dataclass(slots=True)
-class _Directory:
-    """What is wanted of a watched directory: which of its entries matter to whom, and who judges the rest by name."""
-
-    path: Path
-    itself: set[str] = field(default_factory=set)
-    entries: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    listings: dict[str, Callable[[str], bool]] = field(default_factory=dict)
-
-    def everyone(self) -> set[str]:
-        return self.itself.union(self.listings, *self.entries.values())
-
-    def whom(self, entry: str, mask: int) -> set[str]:
-        found = set(self.entries.get(entry, ()))
-        for name, wants in self.listings.items():
-            if wants(entry) or (not entry.startswith(".") and self._may_be_directory(entry, mask)):
-                found.add(name)
-        return found
-
-    def _may_be_directory(self, entry: str, mask: int) -> bool:
-        return bool(mask & on.ISDIR) or (bool(mask & (on.CREATE | on.MOVED_TO)) and os.path.islink(self.path / entry))  # noqa: PTH114
-
-    def forget(self, name: str, entry: str) -> None:
-        self.itself.discard(name)
-        self.listings.pop(name, None)
-        if (interested := self.entries.get(entry)) is not None:
-            interested.discard(name)
-            if not interested:
-                del self.entries[entry]
-
-
-class _Retries:
-    """When something is tried again: ever less often, and soon where something new is concerned."""
-
-    def __init__(self, clock: Clock, *, base: float, cap: float) -> None:
-        self._clock = clock
-        self._bounds = (base, cap)
-        self._concerned: frozenset[str] = frozenset()
-        self._waits: Iterator[float] = iter(())
-        self._at = 0.0
-
-    def concern(self, names: frozenset[str]) -> None:
-        """Begins, goes on, or ends where there are no names."""
-        now = self._clock.steady()
-        if names - self._concerned:
-            base, cap = self._bounds
-            self._waits = delays(base=base, cap=cap, rng=random.random)
-            self._at = now + next(self._waits)
-        elif names and self._at <= now:
-            self._at = now + next(self._waits)
-        self._concerned = names
-
-    def left(self) -> float:
-        """Seconds until it is due; not above zero: it is."""
-        return self._at - self._clock.steady()
-
-
-class _Work:
-    """How long the reader has worked of late. As a context, it counts the time in it."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._done = 0.0
-        self._at = self._began = clock.steady()
-
-    def __enter__(self) -> None:
-        self._began = self._clock.steady()
-
-    def __exit__(self, *_: object) -> None:
-        now = self._clock.steady()
-        idle = self._began - self._at
-        # No more than the most: a process that was stopped for an hour has not worked for one.
-        self._done = min(max(0.0, self._done - idle * _WORK_SHARE) + now - self._began, _WORK_MOST)
-        self._at = now
-
-    async def rest(self) -> None:
-        """Waits until there is work left to spend."""
-        idle = self._clock.steady() - self._at
-        over = self._done - _WORK_AT_ONCE - idle * _WORK_SHARE
-        if over > 0:
-            await self._clock.sleep(over / _WORK_SHARE)
-
-
 class Watch:
     """The changes of some files, each under a name of the reader's choosing. One reader at a time.
 
@@ -172,16 +84,16 @@ class Watch:
         self._open = inotify
         self._inotify: INotify | None = None
         self._lock = threading.RLock()  # the thread of a reader that was cancelled may outlive the watch
-        self._directories: dict[int, _Directory] = {}
+        self._directories: dict[int, WatchedDirectory] = {}
         self._interests: defaultdict[str, set[tuple[int, str]]] = defaultdict(set)
         self._writing: dict[tuple[int, str], set[str]] = {}
         self._changes = Changes()
         self._news = asyncio.Event()
         self._unread: set[str] = set()
-        self._again = _Retries(clock, **_AGAIN)
-        self._notified_again = _Retries(clock, **_NOTIFIED_AGAIN)
+        self._again = Retries(clock, **_AGAIN)
+        self._notified_again = Retries(clock, **_NOTIFIED_AGAIN)
         self._polled_because = ""
-        self._work = _Work(clock)
+        self._work = WorkShare(clock)
 
     async def rounds(self, read: Callable[[Changes], None]) -> AsyncGenerator[Changes, None]:
         """Calls `read` in a thread, first for everything, then for what changed, and yields what was read once nothing
@@ -282,7 +194,7 @@ class Watch:
                 ):
                     self._poll_instead(error)
                 return
-        directory = self._directories.setdefault(descriptor, _Directory(path))
+        directory = self._directories.setdefault(descriptor, WatchedDirectory(path))
         self._interests[name].add((descriptor, entry))
         if wants is not None:
             directory.listings[name] = wants
@@ -330,7 +242,7 @@ class Watch:
             return
         self._changes |= Changes(names=frozenset(names))
         file = (event.wd, event.name)
-        if event.mask & on.MODIFY or (event.mask & on.CREATE and _being_written(directory.path / event.name)):
+        if event.mask & on.MODIFY or (event.mask & on.CREATE and being_written(directory.path / event.name)):
             self._writing[file] = names
         elif not event.mask & on.ATTRIB:
             self._writing.pop(file, None)
@@ -416,12 +328,3 @@ class Watch:
         self._directories.clear()
         self._interests.clear()
         self._writing.clear()
-
-
-def _being_written(path: Path) -> bool:
-    """Whether a file that has just appeared is about to be filled: one that was linked into place is complete."""
-    try:
-        found = path.lstat()
-    except OSError:
-        return False
-    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1

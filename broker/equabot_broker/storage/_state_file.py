@@ -166,3 +166,9 @@ def explain(error: Exception) -> str:
 
 def _code(error: Exception) -> int:
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_INTERNAL) & 0xFF
+
+
+def digest_key_of(db: sqlite3.Connection) -> bytes:
+    """The key that the state's digests are made with; empty where there is none yet."""
+    row = db.execute("SELECT value FROM meta WHERE name = 'digest_key'").fetchone()
+    return b"" if row is None else bytes(row[0])

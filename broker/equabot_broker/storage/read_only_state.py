@@ -10,8 +10,8 @@ from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.suspension import Suspension
 from equabot_broker.ports import Clock, StoredState, StoredVersion
 from equabot_broker.storage import _state_tables as tables
-from equabot_broker.storage._state_file import open_for_reading
-from equabot_broker.storage.state import boot_id, digest_key_of
+from equabot_broker.storage._state_file import digest_key_of, open_for_reading
+from equabot_broker.storage.state import boot_id
 
 
 class ReadOnlyState:

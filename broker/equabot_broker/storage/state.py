@@ -25,6 +25,7 @@ from equabot_broker.ports import Clock, StoredState, StoredVersion
 from equabot_broker.storage import _state_tables as tables
 from equabot_broker.storage._state_file import (
     StateTooNew,
+    digest_key_of,
     explain,
     fold_log,
     is_broken,
@@ -343,9 +344,3 @@ class SqliteStateStore:
             self._db, unusable = None, self._db
             if unusable is not None:
                 unusable.close()
-
-
-def digest_key_of(db: sqlite3.Connection) -> bytes:
-    """The key that the state's digests are made with; empty where there is none yet."""
-    row = db.execute("SELECT value FROM meta WHERE name = 'digest_key'").fetchone()
-    return b"" if row is None else bytes(row[0])
