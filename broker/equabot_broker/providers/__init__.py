@@ -1,4 +1,4 @@
-"""Facts about vendors, as data."""
+"""Facts about providers, as data."""
 
 from equabot_broker.providers.catalog import BUILT_IN, PROVIDERS
 from equabot_broker.providers.declaring import list_names

@@ -1,10 +1,10 @@
-"""What an agent may ask of each vendor through the gateway, by the vendor's own API reference: one list of rules a vendor.
+"""The requests that agents may send to each vendor through the gateway, by API reference: one list of rules per vendor.
 
-A list names what a model's work needs: messages, responses, completions, embeddings, reranking, images, audio, video, files,
-batches, moderation, models (to read), search and scraping. What creates, lists, shows or changes credentials, sessions,
-members, billing, settings, permissions, deployments or training jobs is not in it, and neither is a request that carries
-others inside. Rules have no star, so that a vendor's next path is refused until a person reads its reference and adds it.
-Paths come after the vendor's `base_url`; where a vendor has several roots they are written whole.
+A list has the requests of a model's work: messages, responses, completions, embeddings, reranking, images, audio, video,
+files, batches, moderation, models (to read), search and scraping. It does not have requests that create, list, show or change
+credentials, sessions, members, billing, settings, permissions, deployments or training jobs, nor requests that contain other
+requests. Rules have no star, so that a vendor's new path is refused until a person reads its reference and adds it. Paths are
+relative to the vendor's `base_url`; a vendor with several roots has whole paths.
 """
 
 from typing import Final
@@ -15,7 +15,7 @@ _Rules = tuple[str, ...]
 
 
 def _list(text: str) -> _Rules:
-    """Methods, then paths, on each line: `GET DELETE /one /two` is four rules."""
+    """Each line has methods, then paths: `GET DELETE /one /two` is four rules."""
     made = []
     for words in map(str.split, text.strip().splitlines()):
         methods = [word for word in words if not word.startswith("/")]
@@ -39,7 +39,7 @@ _RESPONSES: Final = _list("""
     POST /responses/{response}/cancel /responses/compact /responses/input_tokens
     GET /responses/{response}/input_items
 """)
-"""`GET /responses` is a WebSocket."""
+"""`GET /responses` opens a WebSocket."""
 _IMAGES: Final = _list("POST /images/generations /images/edits /images/variations")
 _SPEECH: Final = _list("POST /audio/speech")
 _TRANSCRIPTIONS: Final = _list("POST /audio/transcriptions /audio/translations")
@@ -59,7 +59,7 @@ _VIDEOS: Final = _list("""
     GET /videos/{video}/content
 """)
 _REALTIME: Final = _list("GET /realtime")
-"""A WebSocket that takes the key itself. What hands out a secret for a browser is another path, and not let through."""
+"""A WebSocket that accepts the key itself. The path that issues a secret for a browser is another one, and is not allowed."""
 _OPENAI_FORM: Final = (
     *_CHAT, *_COMPLETIONS, *_EMBEDDINGS, *_RESPONSES, *_IMAGES, *_SPEECH, *_TRANSCRIPTIONS, *_FILES, *_BATCHES,
     *_list("POST /moderations"), *_REALTIME,
@@ -69,7 +69,7 @@ _GEMINI_FORM: Final = _list("""
     POST /models/{model}:embedContent /models/{model}:batchEmbedContents
 """)
 
-# -- vendors with an API of their own ----------------------------------------------------------------------------------
+# -- vendors with their own API ----------------------------------------------------------------------------------------
 
 ANTHROPIC: Final = prefixed("/v1", (*_MESSAGES, *_MODELS, *_FILES, *_list("""
     POST GET /messages/batches
@@ -95,9 +95,9 @@ ANTHROPIC: Final = prefixed("/v1", (*_MESSAGES, *_MODELS, *_FILES, *_list("""
     GET /memory_stores/{store}/memory_versions /memory_stores/{store}/memory_versions/{version}
     POST /memory_stores/{store}/memory_versions/{version}/redact
 """)))
-# A session here is an agent's run. Not vaults and tunnels, which hold credentials or show them; not deployments and user
-# profiles, which act for other people; not `/environments/{environment}/work`, which a worker asks for with a key of its own.
-# Not assistants and threads (which the vendor has ended), nor fine-tuning and evaluations, which are a person's jobs.
+# A session here is the run of an agent. Not allowed: vaults and tunnels, which have credentials; deployments and user
+# profiles, which act for other people; `/environments/{environment}/work`, which a worker calls with its own key; assistants
+# and threads, which the vendor has ended; fine-tuning and evaluations, which are jobs of a person.
 OPENAI: Final = (*_OPENAI_FORM, *_list("""
     GET /chat/completions /chat/completions/{completion}/messages
     GET POST DELETE /chat/completions/{completion}
@@ -122,14 +122,14 @@ OPENAI_CODEX: Final = _list("""
     POST /codex/responses/compact /codex/memories/trace_summarize
     GET /codex/models
 """)
-"""Next to these is everything else that a person's account has."""
+"""The same API has all other functions of an account, which are not allowed."""
 OPENROUTER: Final = (*_CHAT, *_COMPLETIONS, *_EMBEDDINGS, *_MESSAGES, *_RERANK, *_SPEECH, *_list("""
     POST /responses /audio/transcriptions
     GET /models/count /models/{author}/{model}/endpoints /endpoints/zdr /embeddings/models /providers /generation
     POST /videos
     GET /videos/models /videos/{job} /videos/{job}/content
 """))
-# A batch of this list holds requests to its model and no others; `/batch` holds any, and is not let through.
+# A batch of this list has requests to its model only; `/batch` can have any requests, and is not allowed.
 _GOOGLE: Final = (*_MODELS, *_GEMINI_FORM, *prefixed("/openai", (*_CHAT, *_EMBEDDINGS, *_IMAGES)), *_list("""
     POST /models/{model}:predict /models/{model}:predictLongRunning
     POST /models/{model}:batchGenerateContent /models/{model}:asyncBatchEmbedContent
@@ -167,7 +167,7 @@ GITHUB_COPILOT: Final = (*_CHAT, *_EMBEDDINGS, *prefixed("/v1", _MESSAGES), *_li
     POST GET /responses
     POST /responses/compact
 """))
-"""Not `/mcp`, which is all of GitHub, nor `/models/session`, which hands out a token."""
+"""Without `/mcp`, which is all of GitHub, and `/models/session`, which issues a token."""
 _AZURE_DEPLOYMENT: Final = prefixed("/openai/deployments/{deployment}", (
     *_list("POST /chat/completions"), *_COMPLETIONS, *_EMBEDDINGS, *_IMAGES, *_SPEECH, *_TRANSCRIPTIONS,
 ))
@@ -220,7 +220,7 @@ VENICE: Final = (*_CHAT, *_EMBEDDINGS, *_SPEECH, *_list("""
     POST /augment/search /augment/scrape /augment/text-parser
     GET /characters /characters/{character} /characters/{character}/reviews
 """))
-# Not `/files/{file}/url`, which is signed and needs no key.
+# Without `/files/{file}/url`, which is signed and needs no key.
 MISTRAL: Final = (*_CHAT, *_EMBEDDINGS, *_SPEECH, *_FILES, *_list("""
     POST /fim/completions /agents/completions
     POST /moderations /chat/moderations /classifications /chat/classifications
@@ -243,7 +243,7 @@ FIREWORKS: Final = (*_CHAT, *_COMPLETIONS, *_EMBEDDINGS, *_RERANK, *_MESSAGES, *
     POST /workflows/accounts/fireworks/models/{model}/text_to_image
     POST /workflows/accounts/fireworks/models/{model}/get_result
 """))
-"""The vendor's models are named `accounts/fireworks/models/…`: those of the customer's account are not in the list."""
+"""The vendor's models are named `accounts/fireworks/models/…`: models of the customer's account are not allowed."""
 TOGETHER: Final = (
     *_CHAT, *_COMPLETIONS, *_EMBEDDINGS, *_RERANK, *_SPEECH, *_TRANSCRIPTIONS, *_FILES, *_BATCHES, *_REALTIME,
     *_list("""
@@ -269,7 +269,7 @@ LITELLM: Final = (
     *prefixed("/v1beta", _GEMINI_FORM),
     *_GEMINI_FORM,
 )
-"""A proxy that people run themselves, often with the key that makes all others."""
+"""A self-hosted proxy, often with the key that creates all others."""
 VOYAGE: Final = (
     *_EMBEDDINGS, *_RERANK, *_FILES, *_BATCHES, *_list("POST /multimodalembeddings /contextualizedembeddings"),
 )
@@ -343,4 +343,4 @@ ELEVENLABS: Final = (*_list("GET /v2/voices"), *prefixed("/v1", _list("""
     GET DELETE /dubbing/{dubbing}
     GET /dubbing/{dubbing}/audio/{language} /dubbing/{dubbing}/transcript/{language}
 """)))
-"""Not the agents of `/v1/convai`, which hand out tokens and signed addresses, nor an account's history."""
+"""Without the agents of `/v1/convai`, which issue tokens and signed addresses, and without an account's history."""

@@ -1,8 +1,8 @@
-"""What providers may be sent next to the credential, as data: headers, query parameters and WebSocket protocols by name.
+"""What a request to a provider may have in addition to the credential, as data: names of headers, query parameters and
+WebSocket protocols.
 
-Names are those of the vendors' documentation and of their SDKs. A name with `*` at its end matches all that begin so, except
-those that could carry a credential (`domain.forwarding`). Headers in which a request names an account are in the
-catalog.
+The names are from the vendors' documentation and SDKs. A name with `*` at its end matches all names with that prefix, except
+those that could have a credential (`domain.forwarding`). The catalog has the headers in which a request names an account.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from equabot_broker.domain.provider import Provider
 
 
 class Forwarded(NamedTuple):
-    """Names, separated by white space, in lower case."""
+    """Parses names, separated by white space, in lower case."""
 
     headers: str = ""
     query: str = ""
@@ -39,11 +39,11 @@ COMMON: Final = Forwarded(
     """,
     "realtime openai-beta.realtime-v1 mcp",
 )
-"""What any provider may be sent: what HTTP and WebSockets need, and what the common SDKs send to compatible APIs.
-`page_token` and `pagetoken` name a page of a list."""
+"""Allowed for any provider: what HTTP and WebSockets need, and what common SDKs send to compatible APIs. `page_token` and
+`pagetoken` name a page of a list."""
 
 _APPLICATION: Final = "http-referer referer x-title"
-"""How an application names itself to a gateway of models."""
+"""Headers by which an application names itself to a gateway of models."""
 
 BY_PROVIDER: Final[Mapping[str, Forwarded]] = MappingProxyType(
     {
@@ -119,7 +119,7 @@ BY_PROVIDER: Final[Mapping[str, Forwarded]] = MappingProxyType(
 
 
 def added(provider: Provider) -> Provider:
-    """The provider with the names that are listed for it."""
+    """The provider with the names listed for it."""
     given = BY_PROVIDER.get(provider.id, Forwarded())
     headers, query, subprotocols = (tuple(names.split()) for names in given)
     return replace(provider, forward_headers=headers, query=query, subprotocols=subprotocols)

@@ -1,7 +1,7 @@
-"""Where vendors take WebSockets, by their own documentation: the paths, among those that agents may ask for.
+"""The WebSocket paths of vendors, from their documentation, among the requests that agents may send.
 
-A WebSocket on any other path is refused: what a server does with an upgrade that it does not document is not known, and the
-broker sees nothing of what is said in one.
+A WebSocket on any other path is refused: the effect of an undocumented upgrade is not known, and the broker cannot see the
+messages.
 """
 
 from collections.abc import Mapping
@@ -33,4 +33,4 @@ _PATHS: Final = {
 BY_PROVIDER: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {provider: tuple(rule(f"GET {path}") for path in paths.split()) for provider, paths in _PATHS.items()}
 )
-"""Rules, by provider id. Paths come after the vendor's `base_url`."""
+"""The rules by provider id. Paths are relative to the vendor's `base_url`."""
