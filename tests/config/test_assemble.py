@@ -251,7 +251,7 @@ def test_an_agents_leases_live_as_long_as_any() -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("agents: {}", "1: agents: lists no agent, so nobody could ask; name one, or remove the section for `main` alone"),
+        ("agents: {}", "1: agents: lists no agent, so no caller could ask; name one, or remove the section for `main` alone"),
         (
             "agents:\n  a: {providers: [antropic]}\n",
             "2: agents.a.providers[0]: no provider 'antropic' is known; did you mean 'anthropic'?",
@@ -293,7 +293,7 @@ def test_an_order_holds_profiles_of_its_provider() -> None:
     }
     assert faults("auth:\n  order:\n    anthropic: ['anthropic:a', 'openai:b']\n    claude: ['anthropic:c']\n") == [
         "3: auth.order.anthropic[1]: is no profile of anthropic; only its own can serve it",
-        "4: auth.order.claude: is another spelling of anthropic, which stands above; keep one",
+        "4: auth.order.claude: is another spelling of anthropic, which is above; keep one",
     ]
 
 
@@ -343,7 +343,7 @@ profiles:
         ),
         (
             "profiles:\n  zai:a: {mode: token}\n  z.ai:a: {mode: token}\n",
-            "3: profiles.z.ai:a: is another spelling of zai:a, which stands above; keep one",
+            "3: profiles.z.ai:a: is another spelling of zai:a, which is above; keep one",
         ),
         (
             "profiles:\n  acme:a: {mode: token}\n",

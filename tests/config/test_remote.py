@@ -87,7 +87,7 @@ def for_tokens(options: str) -> str:
 
 ONE = "agents: {main: {service_accounts: [a/b]}}\n"
 AT = "listen.agents"
-NOBODY = "would let nobody in; add agents.<agent>"
+NOBODY = "would accept no caller; add agents.<agent>"
 TWICE = """\
 agents:
   main: {service_accounts: [a/b], certificates: [x]}
@@ -133,7 +133,7 @@ NO_ACCOUNTS = "agents: {main: {service_accounts: [reviewer, a/B, a/b], certifica
         (
             for_tokens("validate: published_keys, keys: /k, kubeconfig: /c"),
             [
-                f"1: {AT}.service_accounts.kubeconfig: is not used beside keys, which are read from their file; keep one",
+                f"1: {AT}.service_accounts.kubeconfig: is not used together with keys, which are read from their file",
                 f"1: {AT}.service_accounts.keys: does not say who signs with them; add issuer, as `kubectl get --raw",
             ],
         ),

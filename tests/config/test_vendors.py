@@ -165,5 +165,5 @@ providers:
 def test_a_provider_is_changed_once() -> None:
     """Two sections for one provider would contradict each other silently."""
     assert known("providers:\n  zai: {client_id: a}\n  z.ai: {client_id: b}\n")[1] == [
-        "f.yaml:3: providers.z.ai: is another spelling of zai, which stands above; keep one"
+        "f.yaml:3: providers.z.ai: is another spelling of zai, which is above; keep one"
     ]

@@ -58,14 +58,14 @@ def test_every_fault_is_told_at_once() -> None:
         "  openai:g: {wif: {token_file: /t, identity_provider_id: 'a b', service_account_id: [x]}}\n"
         "  openai:h: {mode: wif, from: {env: H}}\n"
     ) == [
-        "2: profiles.anthropic:a.wif: lacks organization_id and service_account_id; add it, for anthropic wants to be told",
-        f"2: profiles.anthropic:a.wif.identity_provider_id: is nothing that anthropic wants to be told; it takes {takes}",
-        f"2: profiles.anthropic:a.wif.subject_token_type: is nothing that anthropic wants to be told; it takes {takes}",
+        "2: profiles.anthropic:a.wif: lacks organization_id and service_account_id; add it, because anthropic needs it",
+        f"2: profiles.anthropic:a.wif.identity_provider_id: is not a field of anthropic; it takes {takes}",
+        f"2: profiles.anthropic:a.wif.subject_token_type: is not a field of anthropic; it takes {takes}",
         "3: profiles.openai:b: has mode: wif, and no section wif that says whose identity it is; add it",
         "4: profiles.groq:c.wif: groq is not known to take workloads' identities; anthropic, openai, openrouter do",
         "5: profiles.openai:d.mode: is api_key, and its section wif makes it wif; keep one",
         "5: profiles.openai:d.from: says where a secret is kept, and a workload's identity gets its own; remove it",
-        "5: profiles.openai:d.expires_at: is told anew whenever a workload's identity is exchanged; remove it",
+        "5: profiles.openai:d.expires_at: comes with each exchange of a workload's identity; remove it",
         "6: profiles.openrouter:e.wif.subject_token_type: is no kind of token that openrouter takes; it takes jwt",
         "7: profiles.openai:f.wif: lacks token_file; add it",
         f"8: profiles.openai:g.wif.identity_provider_id: must be an identifier as the vendor shows it: {characters}",

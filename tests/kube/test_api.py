@@ -77,7 +77,7 @@ async def test_every_verb_is_one_request(server: ApiServer, api: KubeApi) -> Non
         (401, "Unauthorized", SECRETS, "does not accept the credentials of this process: its token has expired or was revoked"),
         (404, "NotFound", f"{SECRETS}/x", "cannot get secrets x in namespace apps: it is not there; create it"),
         (404, "NotFound", SECRETS, "cannot list secrets in namespace apps: it knows no such resource"),
-        (409, "AlreadyExists", SECRETS, "was changed meanwhile, or exists already"),
+        (409, "AlreadyExists", SECRETS, "was changed since then, or exists already"),
         (410, "Expired", SECRETS, "it is to be read again"),
         (429, "TooManyRequests", SECRETS, "too much to do"),
         (500, "InternalError", SECRETS, "failed to list secrets in namespace apps (500 InternalError)"),
@@ -209,7 +209,7 @@ async def test_a_watch_that_is_refused_says_so(server: ApiServer, api: KubeApi) 
 
 
 async def test_a_token_that_was_exchanged_is_read_again(server: ApiServer, tmp_path: Path) -> None:
-    """Once it is refused, the configuration is loaded anew and the request made once more; then it is refused for good."""
+    """Once it is refused, the configuration is loaded again and the request made once more; then it is refused for good."""
     token = tmp_path / "token"
     token.write_text("old")
     api = KubeApi(kubeconfig=server.configure({"tokenFile": str(token)}))

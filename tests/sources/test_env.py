@@ -86,7 +86,7 @@ async def test_a_login_shell_is_asked_only_where_that_is_wanted(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("script", "within", "why"),
     [
-        ("sleep 60 & sleep 60", 0.2, "told nothing within 0.2 s: mend its profile, or set env.shellEnv.enabled: false"),
+        ("sleep 60 & sleep 60", 0.2, "reported nothing within 0.2 s: correct its profile, or set env.shellEnv.enabled: false"),
         ("exit 3", 10.0, "ended with 3"),
     ],
 )

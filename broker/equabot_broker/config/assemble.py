@@ -1,6 +1,6 @@
 """Document → configuration: defaults, full paths, and the rules that hold between values.
 
-What breaks a rule goes to the report, beside what was wrong with the document.
+What breaks a rule goes to the report, next to what was wrong with the document.
 """
 
 from collections.abc import Iterator, Mapping
@@ -116,7 +116,7 @@ def _policies(document: ConfigDocument, leases: LeaseOptions, known: Known, repo
         alone = AgentPolicy(providers=frozenset({_ANY}), max_ttl=leases.max_ttl)
         return Policies(agents=MappingProxyType({"main": alone}))
     if not document.agents and report.sound("agents"):
-        report.refuse("agents", "lists no agent, so nobody could ask; name one, or remove the section for `main` alone")
+        report.refuse("agents", "lists no agent, so no caller could ask; name one, or remove the section for `main` alone")
     return Policies(
         agents=MappingProxyType({name: _policy(name, given, leases, known, report) for name, given in document.agents.items()})
     )
@@ -225,7 +225,7 @@ def _rules(
         path = under("profiles", ":".join(written))
         profile = known.profile(written, path)
         if profile in overrides:
-            report.refuse(path, f"is another spelling of {profile}, which stands above; keep one")
+            report.refuse(path, f"is another spelling of {profile}, which is above; keep one")
         overrides[profile] = Override(mode=given.mode, expires_at=given.expires_at)
         if given.origin is None:
             continue
@@ -262,7 +262,7 @@ def _order(document: ConfigDocument, known: Known, report: FaultReport) -> Mappi
         path = under("auth.order", written)
         provider = known.provider(written, path)
         if provider in orders:
-            report.refuse(path, f"is another spelling of {provider}, which stands above; keep one")
+            report.refuse(path, f"is another spelling of {provider}, which is above; keep one")
         for (owner, _), at in _located(listed, path, report):
             if known.catalog.normalise(owner) != provider:
                 report.refuse(at, f"is no profile of {provider}; only its own can serve it")

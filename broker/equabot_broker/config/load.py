@@ -70,7 +70,7 @@ def load(
 
 
 def revision_of(file: Path) -> str:
-    """What the file holds now, as `Config.revision` tells it; empty where it cannot be read."""
+    """What the file holds now, as `Config.revision` has it; empty where it cannot be read."""
     try:
         return _revision(read_whole(file, limit=_SIZE_MAX))
     except (FileNotFoundError, Unreadable):

@@ -68,7 +68,7 @@ def _read(text: str, by_hand: str) -> Tree:
     else:
         if tree is None or isinstance(tree, dict):
             return tree or {}
-        message = f"is no section of keys; mend it, then {by_hand}"
+        message = f"is no section of keys; correct it, then {by_hand}"
     raise ValueRefused(message)
 
 

@@ -82,14 +82,14 @@ def _refuse_contradictions(given: TokensSection, report: FaultReport) -> None:
             if getattr(given, key):
                 report.refuse(f"{at}.{key}", "goes with validate: published_keys; write that, or remove it")
     elif given.keys and given.kubeconfig:
-        report.refuse(f"{at}.kubeconfig", "is not used beside keys, which are read from their file; keep one of both")
+        report.refuse(f"{at}.kubeconfig", "is not used together with keys, which are read from their file; keep one of both")
     if given.keys and not given.issuer and given.validate == "published_keys":
         report.refuse(f"{at}.keys", "does not say who signs with them; add issuer, as `kubectl get --raw"
-                      " /.well-known/openid-configuration` tells it")  # fmt: skip
+                      " /.well-known/openid-configuration` shows it")  # fmt: skip
 
 
 def _refuse_missing(given: RemoteSection, found: Callers, agents: Mapping[str, Mapping[str, Any]], report: FaultReport) -> None:
-    """An address at which nobody would be let in, and callers who have no address."""
+    """An address that accepts no caller, and callers without an address."""
     listeners = (
         (IDENTITIES[0], "service_accounts", given.service_accounts, found.accounts),
         (IDENTITIES[1], "client_certificates", given.client_certificates, found.certificates),
@@ -98,7 +98,7 @@ def _refuse_missing(given: RemoteSection, found: Callers, agents: Mapping[str, M
         if listener is None:
             _refuse_unheard(agents, (key,), report, remedy=f"nothing listens for it; add {_AGENTS}.{section}, or remove it")
         elif not owners and report.sound("agents"):
-            report.refuse(f"{_AGENTS}.{section}", f"would let nobody in; add agents.<agent>.{key} to one at least")
+            report.refuse(f"{_AGENTS}.{section}", f"would accept no caller; add agents.<agent>.{key} to one at least")
 
 
 def _refuse_unheard(

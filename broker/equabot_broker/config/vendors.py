@@ -16,7 +16,7 @@ from equabot_broker.schema.reading import FaultReport, under
 
 _EXCHANGES: Final = tuple(provider.exchange for provider in PROVIDERS.values() if provider.exchange)
 EXCHANGE_FIELDS: Final = tuple(dict.fromkeys(name for known in _EXCHANGES for name in (*known.needs, *known.takes)))
-"""What one vendor or the other wants to be told with a workload's identity."""
+"""The fields that vendors want with a workload's identity."""
 TOKEN_TYPES: Final = tuple(dict.fromkeys(kind for known in _EXCHANGES for kind in known.token_types))
 """Kinds of identity tokens."""
 
@@ -48,7 +48,7 @@ def _merge(sections: Mapping[str, Mapping[str, Any]], report: FaultReport) -> Ca
         path = under("providers", written)
         known = BUILT_IN.normalise(written) or written
         if known in changed:
-            report.refuse(path, f"is another spelling of {known}, which stands above; keep one")
+            report.refuse(path, f"is another spelling of {known}, which is above; keep one")
             continue
         changed[known] = path
         merged[known] = _provider(merged.get(known) or Provider(id=known), given)

@@ -77,17 +77,17 @@ def _refuse_beside(section: ProfileSection, path: str, report: FaultReport) -> N
     if section.origin is not None:
         report.refuse(f"{path}.from", "says where a secret is kept, and a workload's identity gets its own; remove it")
     if section.expires_at is not None:
-        report.refuse(f"{path}.expires_at", "is told anew whenever a workload's identity is exchanged; remove it")
+        report.refuse(f"{path}.expires_at", "comes with each exchange of a workload's identity; remove it")
 
 
 def _refuse_fields(given: Mapping[str, str], vendor: str, exchange: Exchange, path: str, report: FaultReport) -> None:
     usual = (TOKEN_FILE, *exchange.needs, *exchange.takes, *((_TYPE,) if exchange.token_types else ()))
     missing = [name for name in exchange.needs if name not in given and report.sound(f"{path}.{name}")]
     if missing:
-        report.refuse(path, f"lacks {' and '.join(missing)}; add it, for {vendor} wants to be told")
+        report.refuse(path, f"lacks {' and '.join(missing)}; add it, because {vendor} needs it")
     for name in given:
         if name not in usual:
-            report.refuse(f"{path}.{name}", f"is nothing that {vendor} wants to be told; it takes {', '.join(usual)}")
+            report.refuse(f"{path}.{name}", f"is not a field of {vendor}; it takes {', '.join(usual)}")
     if _TYPE in given and exchange.token_types and given[_TYPE] not in exchange.token_types:
         report.refuse(f"{path}.{_TYPE}", f"is no kind of token that {vendor} takes; it takes {', '.join(exchange.token_types)}")
 

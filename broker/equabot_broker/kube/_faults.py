@@ -1,4 +1,4 @@
-"""What can go wrong with a request to the Kubernetes API, in words that say what to do. Nothing of a body stands in them."""
+"""What can go wrong with a request to the Kubernetes API, in words that say what to do. They hold nothing of a body."""
 
 import re
 from collections.abc import Mapping
@@ -78,7 +78,7 @@ def refused(asked: ApiQuestion, server: str, *, status: int, word: object = None
         403: f"this process may not {asked}: {asked.remedy}",
         404: f"{server} cannot {asked}: "
         + ("it is not there; create it, or correct the name" if asked.name else "it knows no such resource"),
-        409: f"{server} did not {asked}: it was changed meanwhile, or exists already",
+        409: f"{server} did not {asked}: it was changed since then, or exists already",
         410: f"{server} cannot go on to {asked}: what was read before is too old; it is to be read again",
         429: f"{server} has too much to do to {asked}: it is asked again later",
     }.get(status)
@@ -121,7 +121,7 @@ def timed_out(asked: ApiQuestion, server: str, within: float) -> KubeFault:
 def malformed(asked: ApiQuestion, server: str, *, status: int = 200) -> KubeFault:
     """What came is not what this API says."""
     return KubeFault(
-        f"{server} answered to {asked} with what is no object of the Kubernetes API: see whether something stands between",
+        f"{server} answered to {asked} with what is no object of the Kubernetes API: see whether a proxy is between",
         reason="Malformed",
         status=status,
     )

@@ -1,4 +1,4 @@
-"""Requests to one API server: sent once, answered within a deadline or not at all, and told apart by what went wrong."""
+"""Requests to one API server: sent once, answered within a deadline or not at all, and distinguished by what went wrong."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ _CONNECT_WITHIN: Final = 5.0
 _ACCEPTED: Final = "application/json, */*;q=0.1"
 """What is no object of the API, such as the keys that sign tokens, is JSON under a name of its own."""
 _BROKEN: Final = (OSError, ValueError, EOFError)
-"""What the HTTP library raises where a connection breaks, beside errors of its own."""
+"""What the HTTP library raises where a connection breaks, in addition to errors of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ class KubeApi:
     """One API server, as one account. Durations in seconds; every method but the constructor raises KubeFault and nothing else.
 
     Without a kubeconfig it is the service account of the pod; the environment's KUBECONFIG is not looked at. Tokens are read
-    again as they rotate. Where the server refuses a token (401), or is not trusted, the configuration is loaded anew and the
+    again as they rotate. Where the server refuses a token (401), or is not trusted, the configuration is loaded again and the
     request made once more; no other request is made twice. Who asks decides whether to try again.
     """
 
@@ -112,7 +112,7 @@ class KubeApi:
             if fault.status != 401 and fault.reason != "Untrusted":
                 raise
         async with self._loading:
-            if await transport.token() == token:  # else somebody was faster
+            if await transport.token() == token:  # else another task was faster
                 configuration, _ = await load(self._kubeconfig, mounted=self._mounted)
                 transport.adopt(configuration)
         return await transport.send(request, within=within, silence=silence)

@@ -12,14 +12,14 @@ from equabot_broker.kube._faults import ApiQuestion, KubeFault, malformed, refus
 from equabot_broker.kube.api import ApiObject, KubeApi
 
 SILENCE: Final = 75.0
-"""Seconds without a byte after which a stream is opened anew. A server that lives sends a bookmark about once a minute; of one
+"""Seconds without a byte after which a stream is opened again. A server that lives sends a bookmark about once a minute; of one
 that hangs, opening tells after ten seconds more."""
 
 _PAGE: Final = 500
 _PAGE_SHRINKS: Final = 8
 _ENDS_AFTER: Final = 300.0
 _BARREN_MAX: Final = 4
-"""Streams in a row without anything in them, not even a bookmark, after which it is listed anew: whatever stands between may
+"""Streams in a row without anything in them, not even a bookmark, after which it is listed again: a proxy in between may
 open them and keep what they should bring."""
 _EXPIRED: Final = frozenset({"Expired", "Gone"})
 

@@ -23,7 +23,7 @@ _PLAIN_KEY: Final = re.compile(r"[\w.:@/+*-]{1,64}", re.ASCII)
 
 
 class FaultReport:
-    """All that is wrong with one file, and the line on which every value of it stands."""
+    """All that is wrong with one file, and the line of every value in it."""
 
     def __init__(self, file: str = "") -> None:
         self.file = file
@@ -31,7 +31,7 @@ class FaultReport:
         self._lines: dict[str, int] = {}
 
     def seen(self, path: str, line: int) -> None:
-        """Notes where a value stands."""
+        """Notes where a value is."""
         self._lines.setdefault(path, line)
 
     def given(self, path: str) -> bool:
@@ -220,7 +220,7 @@ class OneOf:
 class Section(Generic[T]):
     """A section of fixed keys: a table of their readers, and what is built of the values that were given.
 
-    A reader may stand with the name of the argument that it is for, where that differs from the key. Keys in `needs` must
+    A reader may come with the name of the argument that it is for, where that differs from the key. Keys in `needs` must
     be there.
     """
 

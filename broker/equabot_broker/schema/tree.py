@@ -112,7 +112,7 @@ def _compose(text: str) -> "yaml.Node | None":
 
 
 class _Copying:
-    """PyYAML's nodes → ours. An alias is copied wherever it stands, so that the bounds hold for what it makes."""
+    """PyYAML's nodes → ours. An alias is copied wherever it is, so that the bounds hold for what it makes."""
 
     def __init__(self) -> None:
         self._nodes = 0

@@ -1,7 +1,7 @@
 """Noticing changes of files: by inotify in the event loop, without threads or delay; by looking every few seconds where the
 system cannot notify.
 
-A reader declares what it is about to read, then reads. Whatever the kernel reports meanwhile throws the reading away, so that
+A reader declares what it is about to read, then reads. What the kernel reports until then throws the reading away, so that
 no mixture of old and new is handed on. A file that is being written is left alone until it is closed. Every step of the way
 to a path is watched: it may be replaced, appear, vanish, or be a link to a link.
 
@@ -36,7 +36,7 @@ _ENTRIES: Final = on.CREATE | on.DELETE | on.MOVED_FROM | on.MOVED_TO | on.ATTRI
 _CONTENTS: Final = _ENTRIES | on.CLOSE_WRITE | on.MODIFY
 
 _FILE: Final = on.ATTRIB
-"""What a file alone tells that is mounted without its directory: that its original has lost its name."""
+"""What a file that is mounted without its directory reports: that its original has lost its name."""
 
 _SETTLE_WITHIN: Final = 1.0
 """Seconds for which a file that is being written holds its reading back."""
@@ -59,7 +59,7 @@ _REMEDIES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What to read anew: everything, or what these names stand for. `asked`: somebody wants to hear of it in any case."""
+    """What to read again: everything, or what these names mean. `asked`: a caller wants an event in any case."""
 
     everything: bool = False
     names: frozenset[str] = frozenset()

@@ -1,5 +1,5 @@
 """The environment of the broker's own process, and what stands in for what it lacks: the configuration's `env` section, and
-behind that a login shell, where one is to be asked. It is read when asked, for nobody can tell when it changes.
+behind that a login shell, where one is to be asked. It is read when asked: a change of it causes no event.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _LOGIN_SHELL: Final = "login shell's variable {}"
 @dataclass(frozen=True, slots=True)
 class EnvOptions:
     """`given` stands in for variables that the process lacks. `shell_within` is how long (seconds) a login shell may take to
-    tell of more; None: it is not asked."""
+    report more; None: it is not asked."""
 
     given: Mapping[str, SecretValue] = field(default_factory=lambda: MappingProxyType({}))
     shell_within: float | None = None
@@ -100,7 +100,7 @@ class Env:
         self._asked.set()
 
     def _unit(self, of_shell: Mapping[str, str], fault: str) -> Unit:
-        """The unit of everything. `fault` is why the login shell told nothing."""
+        """The unit of everything. `fault` is why the login shell reported nothing."""
         values: dict[str, str | bytes] = dict(self._environ())
         origins: dict[str, str] = {}
         for name, given in self._options.given.items():
@@ -145,7 +145,7 @@ def _login_shell(environ: Mapping[str, str], within: float) -> tuple[Mapping[str
     shell = environ.get("SHELL") or _SHELL
     if not Path(shell).is_absolute() or not os.access(shell, os.X_OK):
         shell = _SHELL
-    remedy = "mend its profile, or set env.shellEnv.enabled: false"
+    remedy = "correct its profile, or set env.shellEnv.enabled: false"
     try:
         process = subprocess.Popen(
             (shell, "-l", "-c", "env -0"),
@@ -160,7 +160,7 @@ def _login_shell(environ: Mapping[str, str], within: float) -> tuple[Mapping[str
     try:
         told, _ = process.communicate(timeout=within)
     except subprocess.TimeoutExpired:
-        return {}, f"the login shell {shell} told nothing within {within:g} s: {remedy}"
+        return {}, f"the login shell {shell} reported nothing within {within:g} s: {remedy}"
     finally:
         # What its profile has left behind, or is still waiting for.
         with suppress(OSError):

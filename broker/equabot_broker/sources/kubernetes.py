@@ -56,7 +56,7 @@ class KubernetesOptions:
 class KubernetesSecrets:
     """The source `kubernetes`. Units: the Secrets, by name.
 
-    Secrets that the configuration names as the origin of a profile are followed by name beside the others. What cannot be
+    Secrets that the configuration names as the origin of a profile are followed by name, besides the others. What cannot be
     followed alone (a name that is forbidden) fails alone; when nothing can be followed, the source is unavailable. `silence`:
     seconds, see `kube.watching`.
     """
@@ -93,7 +93,7 @@ class KubernetesSecrets:
         self._news.put_nowait(None)
 
     async def _round(self, api: KubeApi) -> AsyncGenerator[SourceEvent, None]:
-        """From one listing of everything until somebody asks for the next, who does not break off a listing under way."""
+        """From one listing of everything until a caller asks for the next. A listing under way is not broken off."""
         news = self._news = asyncio.Queue()
         asked = False
         for feed in self._feeds:
@@ -110,7 +110,7 @@ class KubernetesSecrets:
                         case (feed, told) if (event := self._take(feed, told)) is not None:
                             yield event
             except GeneratorExit:
-                return  # nobody listens any more; a group would make a failure of that
+                return  # there is no listener any more; a group would make a failure of that
             finally:
                 for task in tasks:
                     task.cancel()
@@ -139,7 +139,7 @@ class KubernetesSecrets:
         return all(feed.answered for feed in self._feeds)
 
     def _take(self, feed: "_Feed", news: watching.WatchEvent) -> SourceEvent | None:
-        """What is to be told of it. Nothing is, until everything has been answered."""
+        """What is to be reported of it: nothing, until everything has been answered."""
         was = self._answered
         event = self._apply(feed, news)
         if was or not self._answered:
@@ -204,7 +204,7 @@ class _Feed:
 
 
 _News = tuple[_Feed, watching.WatchEvent] | None
-"""What a feed tells, or that somebody asks for everything anew."""
+"""What a feed reports, or None: a caller asks for everything again."""
 
 
 def kubernetes_options(options: SourceOptions) -> KubernetesOptions:

@@ -1,7 +1,7 @@
 """A directory of secrets, as the kubelet or an operator mounts it: a file a key, `.env` and files of logins inside, a
 subdirectory a Secret of its own.
 
-The unit of an update is the directory, or the subdirectory. Where `..data` stands, the whole of it is exchanged at once, and
+The unit of an update is the directory, or the subdirectory. Where there is `..data`, the whole of it is exchanged at once, and
 is read at once.
 """
 

@@ -1,6 +1,6 @@
 """Workloads' identities: profiles whose secret is what a vendor gave for an identity token, and which no file holds.
 
-The source exchanges when it is asked to; when that is to be done, the engine decides. The token's file is read anew each time,
+The source exchanges when it is asked to; when that is to be done, the engine decides. The token's file is read again each time,
 so that what the kubelet has put there is what is sent.
 """
 
@@ -27,7 +27,7 @@ from equabot_broker.ports import Clock, TokenEndpoint
 
 _UNTRIED: Final = "its identity has not been exchanged yet, which a running broker does"
 _LOOK_AGAIN: Final = 15.0
-"""Seconds until a file that could not be used is looked at again: somebody is mending it, and looking costs nothing."""
+"""Seconds until a file that could not be used is looked at again: an operator may be correcting it."""
 
 
 class _NoToken(Exception):
@@ -90,7 +90,7 @@ class Workloads:
         self._news.set()
 
     def reread(self) -> None:
-        """Tells it again."""
+        """Reports it again."""
         self._news.set()
 
     async def exchange(self, profile_id: str) -> RefreshFailure | None:

@@ -47,7 +47,7 @@ def edit_file(path: Path, change: Callable[[bytes], bytes], *, mode: int | None 
 def _real(path: Path) -> Path:
     real = Path(os.path.realpath(path))
     if path.is_symlink() and not real.parent.is_dir():
-        raise Unwritable(f"{path} is a link to nothing: mend it or remove it")
+        raise Unwritable(f"{path} is a link to nothing: correct it or remove it")
     return real
 
 

@@ -114,7 +114,7 @@ def _with_entries(document: AuthDocument, entries: Mapping[str, Mapping[str, obj
 
 
 def _entries(file: Path, *, typed: bool, catalog: Catalog) -> dict[str, dict[str, object]]:
-    remedy = "mend it, or remove it if nothing in it is missed"
+    remedy = "correct it, or remove it if nothing in it is needed"
     try:
         text = read_trusted(file, limit=LARGEST, shown=file)
         contents = decode(text or b"")

@@ -187,7 +187,9 @@ def _parsed(content: bytes, path: Path) -> Iterator[bytes]:
             continue
         key = _key(text)
         if key is None:
-            raise StoreFault(f"line {number} of the key file {path} is no key of 32 bytes, in base64 or hex: mend or remove it")
+            raise StoreFault(
+                f"line {number} of the key file {path} is no key of 32 bytes, in base64 or hex: correct or remove it"
+            )
         yield key
 
 

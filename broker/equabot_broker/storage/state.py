@@ -96,7 +96,7 @@ class SqliteStateStore:
     def open(self) -> None:
         """Opens the file, creating or migrating it. Does nothing when it is open.
 
-        Raises StateTooNew. A corrupt file is moved aside and begun anew; a file that cannot be written now is read as far as
+        Raises StateTooNew. A corrupt file is moved aside and created again; a file that cannot be written now is read as far as
         possible and tried again with every flush.
         """
         if self._opened:
@@ -310,7 +310,7 @@ class SqliteStateStore:
         stamp = datetime.fromtimestamp(self._clock.now(), UTC).strftime("%Y%m%dT%H%M%SZ")
         try:
             aside = move_aside(self._path, stamp=stamp)
-            _log.error("%s is not usable (%s): moved to %s, begun anew; its leases end", self._path, explain(error), aside.name)
+            _log.error("%s is not usable (%s): moved to %s, made again; its leases end", self._path, explain(error), aside.name)
             self._db = self._connect()
         except _WRONG as again:
             self._failed(again)
@@ -324,7 +324,7 @@ class SqliteStateStore:
         self._retry_at = self._clock.steady() + next(self._retries)
         fault = f"cannot write {self._path}: {self._explained(error)}"
         if fault != self._fault:
-            _log.error("%s (state is kept in memory meanwhile)", fault)
+            _log.error("%s (state is kept in memory until then)", fault)
         self._fault = fault
 
     def _has_broken(self, error: Exception) -> bool:
