@@ -122,7 +122,7 @@ def test_a_gateway_without_envoy_is_refused_clearly(home: Path) -> None:
     ports = {f"EQUABOT_LISTEN_{name}": f"127.0.0.1:{free_port()}" for name in ("HEALTH", "METRICS")}
     done = equabot(home, "serve", "--gateway", **ports)  # the default ports may be a running broker's
     assert done.returncode == 1
-    assert "no program 'no-such-envoy'" in done.stderr
+    assert "program 'no-such-envoy' does not exist" in done.stderr
     assert "install Envoy, or set gateway.envoy" in done.stderr
 
 
