@@ -61,6 +61,7 @@ check: install proto-check ## Check lint, format, types, import contracts and st
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python deploy/reference --check
 
 fmt: install ## Format the code, and fix what ruff can fix.
 	$(BIN)/ruff check --fix-only

@@ -1,4 +1,7 @@
-"""Writes the reference pages: `python deploy/reference [DIRECTORY]`, into docs/reference if no directory is given."""
+"""Writes the reference pages: `python deploy/reference [DIRECTORY]`, into docs/reference if no directory is given.
+
+With `--check` nothing is written: the exit code is 1 if a page in docs/reference is stale.
+"""
 
 import sys
 from pathlib import Path
@@ -23,12 +26,24 @@ PAGES = {
 DEFAULT = Path(__file__).parents[2] / "docs" / "reference"
 
 
-def main() -> None:
-    """Writes every page."""
+def main() -> int:
+    """Writes every page, or compares it."""
+    if sys.argv[1:] == ["--check"]:
+        return check()
     directory = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
     directory.mkdir(parents=True, exist_ok=True)
     for name, write in PAGES.items():
         (directory / name).write_text(write(), encoding="utf-8")
+    return 0
 
 
-main()
+def check() -> int:
+    """Prints which pages are not what would be written."""
+    pages = ((DEFAULT / name, write()) for name, write in PAGES.items())
+    stale = [page.name for page, text in pages if not page.is_file() or page.read_text(encoding="utf-8") != text]
+    if stale:
+        print(f"docs/reference: stale: {', '.join(stale)}. Run 'make reference' and commit the pages.", file=sys.stderr)
+    return 1 if stale else 0
+
+
+sys.exit(main())

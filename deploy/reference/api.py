@@ -114,4 +114,15 @@ def _comments(text: str) -> dict[str, str]:
 
 
 def _paragraphs(comment: str) -> str:
-    return "\n\n".join(" ".join(part.split()) for part in re.split(r"\n\s*\n", comment))
+    """The comment as Markdown: each paragraph and each item of a list on one line."""
+    blocks: list[str] = []
+    before = ""
+    for line in comment.splitlines():
+        item = line.startswith("- ")
+        goes_on = bool(before) and not item and (line.startswith("  ") or not before.startswith("- "))
+        if line.strip() and goes_on:
+            blocks[-1] += f" {line.strip()}"
+        elif line.strip():
+            blocks.append(("\n" if item and before.startswith("- ") else "\n\n") + line.strip())
+        before = blocks[-1].strip() if line.strip() else ""
+    return "".join(blocks).strip()

@@ -14,6 +14,7 @@ ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = sorted(
     (
         *(ROOT / "docs").glob("*.md"),
+        ROOT / "docs" / "reference" / "stability.md",
         *(
             ROOT / name
             for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "clients/python/README.md")
