@@ -7,7 +7,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.domain.material import UnitChanged, UnitsListed
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.providers.catalog import BUILT_IN

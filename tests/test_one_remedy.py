@@ -6,16 +6,16 @@ from itertools import product
 import pytest
 
 from equabot_broker.cli.doctor_logins import remedy
+from equabot_broker.diagnosis.findings import findings
+from equabot_broker.diagnosis.statuses import describe
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.credentials import assess, way_back
-from equabot_broker.domain.findings import findings
 from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.profiles import Profile, State
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.remedies import how_to_replace
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.domain.selection import Candidate
-from equabot_broker.domain.statuses import describe
 
 NOW = 1_800_000_000.0
 SOURCES = (

@@ -6,7 +6,7 @@ import pytest
 
 from equabot_broker.cli.status_report import StatusReport, condition, effective
 from equabot_broker.config.load import load
-from equabot_broker.domain.statuses import ProfileStatus
+from equabot_broker.diagnosis.statuses import ProfileStatus
 
 NOW = 1_795_000_000.0
 

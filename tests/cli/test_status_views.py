@@ -9,7 +9,7 @@ import pytest
 from equabot_broker.cli import status_views
 from equabot_broker.cli.status_report import StatusReport, StatusTrouble
 from equabot_broker.config.load import load
-from equabot_broker.domain.statuses import ProfileStatus
+from equabot_broker.diagnosis.statuses import ProfileStatus
 from tests.fakes.terminal import Terminal
 
 NOW = 1_795_000_000.0

@@ -8,8 +8,8 @@ import pytest
 from equabot_broker.config.assemble import Surroundings, assemble
 from equabot_broker.config.keys import read
 from equabot_broker.config.model import Config, ConfiguredProfile, Listen, SourceSpec
+from equabot_broker.discovery.bundle_profiles import Override, ValueLocation
 from equabot_broker.domain.cooldowns import CooldownOptions
-from equabot_broker.domain.discovery import Override, ValueLocation
 from equabot_broker.domain.leases import LeaseOptions
 from equabot_broker.domain.policies import AgentPolicy, Delivery
 from equabot_broker.domain.profiles import FOREIGN_LOGINS

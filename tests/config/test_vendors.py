@@ -7,8 +7,8 @@ import pytest
 from equabot_broker.config.keys import read
 from equabot_broker.config.vendors import Known
 from equabot_broker.domain.provider import EnvName, HeaderForm, Mode, Provider
-from equabot_broker.domain.requests import rules
 from equabot_broker.providers import PROVIDERS
+from equabot_broker.routing.request_rules import rules
 from equabot_broker.schema.reading import FaultReport
 
 

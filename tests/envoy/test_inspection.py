@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.forwarding import Names
 from equabot_broker.domain.lease_tokens import made
 from equabot_broker.domain.provider import BEARER, Catalog, HeaderForm, Mode, Provider
 from equabot_broker.envoy.inspection import Inspection
 from equabot_broker.envoy.refusals import RequestRefused
 from equabot_broker.providers import PROVIDERS
 from equabot_broker.providers.forwarding import COMMON
+from equabot_broker.routing.forwarding import Names
 
 _SECRET = made(b"\7" * 32).secret
 assert _SECRET is not None

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.domain.cooldowns import CooldownOptions
-from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.leases import LeaseOptions
 from equabot_broker.domain.material import Unit, UnitsListed
 from equabot_broker.domain.policies import AgentPolicy, Delivery, Policies

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.domain.provider import Catalog, Provider
 from equabot_broker.domain.selection import Candidate
 from equabot_broker.engine.leases.messages import Grant, LeaseRequest

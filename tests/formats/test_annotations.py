@@ -2,10 +2,10 @@
 
 import pytest
 
-from equabot_broker.domain.discovery import NOTHING, BundleNotes
+from equabot_broker.discovery.bundle_profiles import NOTHING, BundleNotes
 from equabot_broker.domain.provider import Mode
-from equabot_broker.domain.untrusted_json import Malformed
 from equabot_broker.formats.annotations import read_annotations
+from equabot_broker.parsing.untrusted_json import Malformed
 from equabot_broker.providers import BUILT_IN
 
 CANARY = "sk-ant-api03-CANARYcanary0123456789"

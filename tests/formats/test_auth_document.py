@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from equabot_broker.discovery.hygiene import ENTRIES_MAX
 from equabot_broker.domain.cooldowns import Usage
-from equabot_broker.domain.hygiene import ENTRIES_MAX
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.domain.untrusted_json import Malformed, decode
 from equabot_broker.formats.auth_document import (
     AuthDocument,
     entry_of_key,
@@ -26,6 +25,7 @@ from equabot_broker.formats.auth_document import (
     without_entry,
 )
 from equabot_broker.formats.auth_usage import with_usage
+from equabot_broker.parsing.untrusted_json import Malformed, decode
 
 KEY = {"type": "api_key", "provider": "openai", "key": "k1"}
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules, Override
 from equabot_broker.domain.cooldowns import Usage
-from equabot_broker.domain.discovery import DiscoveryRules, Override
 from equabot_broker.domain.material import Unit
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.domain.material import Unit
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
-from equabot_broker.domain.untrusted_json import Malformed
 from equabot_broker.formats.bundles import bundle_unit
+from equabot_broker.parsing.untrusted_json import Malformed
 from equabot_broker.providers import BUILT_IN
 
 ACCESS = "sk-ant-oat01-" + "a" * 95

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.domain.untrusted_json import Malformed
 from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.refresh_marks import digest, with_intent, with_refusal, with_tokens
 from equabot_broker.formats.secret_logins import SecretLogins
 from equabot_broker.oauth.refreshing import Tokens
+from equabot_broker.parsing.untrusted_json import Malformed
 
 NOW = 1_800_000_000.0
 STORE, CLAUDE = "auth-profiles.json", ".credentials.json"

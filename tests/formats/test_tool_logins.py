@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.discovery import DiscoveryRules, Override
-from equabot_broker.domain.jwt import claims
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules, Override
 from equabot_broker.domain.material import Unit
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.domain.untrusted_json import Malformed
 from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.tool_logins import CLAUDE, CODEX, QWEN, SIZE_MAX, Tool, read_login, with_login, without_copy
+from equabot_broker.parsing.jwt import claims
+from equabot_broker.parsing.untrusted_json import Malformed
 from equabot_broker.providers import BUILT_IN
 
 RULES = DiscoveryRules(BUILT_IN)

@@ -14,7 +14,7 @@ import pytest
 
 from equabot.broker.v1 import admin_pb2
 from equabot.broker.v1.admin_pb2_grpc import AdminStub
-from equabot_broker.domain.audit import START, Anchored, anchor_line, seal
+from equabot_broker.telemetry.audit_chain import START, Anchored, anchor_line, seal
 from equabot_client import Broker, admin, errors
 from tests.journeys.conftest import MakeBroker
 from tests.journeys.running import KEY, OTHER_KEY, RunningBroker

@@ -17,9 +17,9 @@ from typing import Any
 
 import httpx
 
-from equabot_broker.domain.untrusted_json import Malformed
 from equabot_broker.formats.refresh_marks import digest
 from equabot_broker.formats.secret_logins import SecretLogins
+from equabot_broker.parsing.untrusted_json import Malformed
 from tests.kubernetes.api import Api, Json, Refused
 from tests.proof.kube_worker import KubeWorld
 from tests.proof.person import FOREIGN, Ended, asked

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.domain.provider import Catalog, Provider
 from equabot_broker.engine.refresh.redemption import Redemption, RedemptionKind
 from equabot_broker.engine.timing.clock import SystemClock

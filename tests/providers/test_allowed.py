@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from equabot_broker.domain.provider import Provider
-from equabot_broker.domain.requests import METHODS, rules, target_fault
 from equabot_broker.providers import PROVIDERS
+from equabot_broker.routing.joining import received_by
+from equabot_broker.routing.request_rules import METHODS, rules, target_fault
 from tests.providers.requests_of_vendors import BASES, FORBIDDEN, NEEDED, rows
 
 WORDS = (
@@ -103,7 +104,7 @@ def test_websockets_are_opened_where_the_vendor_documents_them(provider: str) ->
     known = addressed(provider)
     documented = WEBSOCKETS.get(provider, "").split()
     for path in documented:
-        received = known.received("GET", path)
+        received = received_by(known, "GET", path)
         assert received == path
         assert rules(known.websockets, known.base_path).allow("GET", received), path
         assert allow(known, "GET", received), path
@@ -118,7 +119,7 @@ def test_what_hands_out_credentials_does_not(provider: str, method: str, path: s
     known = addressed(provider)
     behind = path.removeprefix(known.base_path)
     for spelling in {path, behind, known.base_path + path, path.upper(), f"{path.rstrip('/')}/", path.rstrip("/"), f"{path}/x"}:
-        assert not allow(known, method, known.received(method, spelling)), spelling
+        assert not allow(known, method, received_by(known, method, spelling)), spelling
 
 
 @pytest.mark.parametrize("provider", IDS)

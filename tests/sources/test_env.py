@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.domain.material import Unit
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.timing.clock import SystemClock

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from equabot_broker.domain.discovery import DiscoveryRules, ValueLocation
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules, ValueLocation
 from equabot_broker.domain.material import SourceUnavailable, UnitsListed
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.sources.kubernetes import KubernetesOptions, KubernetesSecrets

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.discovery import DiscoveryRules, ValueLocation
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules, ValueLocation
 from equabot_broker.domain.material import SourceUnavailable, Unit, UnitChanged, UnitsListed
 from equabot_broker.sources.mounted import Mounted, MountedOptions
 from tests.fakes.following import RULES, UNSHAPED, CountingRules, following, live_watch, secrets

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.domain.discovery import DiscoveryRules, Override, ValueLocation
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules, Override, ValueLocation
 from equabot_broker.domain.material import Unit
 from equabot_broker.domain.provider import Mode
 from equabot_broker.sources._secret import read_secret

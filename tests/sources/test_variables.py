@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.files.dotenv import SIZE_MAX, statements
 from equabot_broker.files.reading import Unreadable
 from equabot_broker.providers import BUILT_IN

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from inotify_simple import INotify
 
-from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.domain.material import Unit
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.sources._watched_directory import being_written

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.untrusted_json import LARGEST
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.formats.auth_document import AuthDocument, with_order
+from equabot_broker.parsing.untrusted_json import LARGEST
 from equabot_broker.ports import StoreFault
 from equabot_broker.storage.auth_profiles import AuthProfiles
 

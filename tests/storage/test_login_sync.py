@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.formats.auth_document import with_entry, with_fields
 from equabot_broker.formats.tool_logins import CLAUDE, CODEX, QWEN, Tool
 from equabot_broker.ports import StoreFault

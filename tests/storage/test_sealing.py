@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from equabot_broker.domain.untrusted_json import LARGEST, Malformed
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.formats.auth_document import AuthDocument, with_entry, with_order
+from equabot_broker.parsing.untrusted_json import LARGEST, Malformed
 from equabot_broker.ports import StoreFault
 from equabot_broker.storage.agent_stores import AgentStores
 from equabot_broker.storage.auth_profiles import AuthProfiles

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.domain.cooldowns import Usage
-from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.timing.clock import SystemClock

@@ -12,7 +12,11 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.domain.audit import (
+from equabot_broker.domain.errors import AuditUnavailable, CannotStart
+from equabot_broker.telemetry import events as told
+from equabot_broker.telemetry._audit_anchor import UNHELD
+from equabot_broker.telemetry._audit_records import KINDS
+from equabot_broker.telemetry.audit_chain import (
     Anchored,
     AuditDoubt,
     Head,
@@ -23,10 +27,6 @@ from equabot_broker.domain.audit import (
     parse_anchor,
     unseal,
 )
-from equabot_broker.domain.errors import AuditUnavailable, CannotStart
-from equabot_broker.telemetry import events as told
-from equabot_broker.telemetry._audit_anchor import UNHELD
-from equabot_broker.telemetry._audit_records import KINDS
 from equabot_broker.telemetry.audit_log import AuditLog, audit_output
 from tests.fakes.clock import FakeClock
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import certifi
 import pytest
 
-from equabot_broker.domain.probing import ProbeRequest, Verdict
+from equabot_broker.domain.probing import Verdict
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.oauth.refreshing import Blame, RefreshFailure, TokenAnswer, TokenRequest
 from equabot_broker.upstream.clients import outside_faults, trust
 from equabot_broker.upstream.probe import probe
+from equabot_broker.upstream.probe_requests import ProbeRequest
 from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
 
 ASKED = TokenRequest("http://unset", "json", {"grant_type": "refresh_token", "refresh_token": SecretValue("rt-canary")})

@@ -9,12 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from equabot_broker.domain.cooldowns import Outcome
-from equabot_broker.domain.probing import ProbeRequest, ProbeResult, Verdict
+from equabot_broker.domain.probing import ProbeResult, Verdict
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Catalog, Mode
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.providers import PROVIDERS
 from equabot_broker.upstream.probe import AT_ONCE, WITHIN, HttpProbes, probe
+from equabot_broker.upstream.probe_requests import ProbeRequest
 from tests.fakes.upstream import Answer, Upstream
 
 

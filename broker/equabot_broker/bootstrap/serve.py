@@ -19,7 +19,7 @@ from equabot_broker.bootstrap.reloader import Reloader
 from equabot_broker.bootstrap.servers import Servers
 from equabot_broker.bootstrap.stores import forget_copies, migrate_stores, prepare_seal
 from equabot_broker.config.model import Config
-from equabot_broker.domain.findings import none_at_all
+from equabot_broker.diagnosis.findings import none_at_all
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.engine.wiring import Engine
 from equabot_broker.envoy.options import GatewayMode

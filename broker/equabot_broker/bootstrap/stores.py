@@ -10,7 +10,7 @@ from secrets import token_hex
 from socket import gethostname
 
 from equabot_broker.config.model import Config, SourceSpec
-from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.domain.errors import CannotStart
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.profiles import Profile

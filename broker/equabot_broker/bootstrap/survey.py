@@ -7,9 +7,9 @@ from typing import Final
 from equabot_broker.bootstrap.background_tasks import background_tasks
 from equabot_broker.bootstrap.engine import ConfiguredEngine
 from equabot_broker.config.model import Config
+from equabot_broker.diagnosis.statuses import ProfileStatus
 from equabot_broker.domain.material import Material, Shadowed, SourceState
 from equabot_broker.domain.profiles import Profile
-from equabot_broker.domain.statuses import ProfileStatus
 from equabot_broker.domain.suspension import Suspension
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.storage.read_only_state import ReadOnlyState

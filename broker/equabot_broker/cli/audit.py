@@ -14,7 +14,7 @@ from equabot_broker.cli.exits import NO_EXITS, Exit, Failure
 from equabot_broker.cli.surroundings import environment
 
 if TYPE_CHECKING:
-    from equabot_broker.domain.audit import Head, Summary, Verifying
+    from equabot_broker.telemetry.audit_chain import Head, Summary, Verifying
 
 _LONGEST_LINE: Final = 1 << 20
 _SHORTEST_NOTE: Final = 8
@@ -95,7 +95,7 @@ def _command(
 
 def run(args: Namespace) -> int:
     """Prints one line. Raises Failure for a log that has a fault and for a file that cannot be read."""
-    from equabot_broker.domain.audit import Verifying  # noqa: PLC0415
+    from equabot_broker.telemetry.audit_chain import Verifying  # noqa: PLC0415
 
     anchor = _anchor(args)
     known = None if anchor is None else _held(anchor)
@@ -139,8 +139,8 @@ def _anchor(args: Namespace) -> Path | None:
 
 
 def _held(anchor: Path) -> "Head | None":
-    from equabot_broker.domain.audit import Unsound, parse_anchor  # noqa: PLC0415
     from equabot_broker.files.reading import Unreadable, read_some  # noqa: PLC0415
+    from equabot_broker.telemetry.audit_chain import Unsound, parse_anchor  # noqa: PLC0415
 
     try:
         return parse_anchor(read_some(anchor, limit=_LONGEST_ANCHOR).data).head
@@ -158,7 +158,7 @@ def _held(anchor: Path) -> "Head | None":
 
 def _check_end(found: "Summary", anchor: Path, known: "Head | None") -> None:
     """Raises Failure if the log has more records after its anchor than a crash explains. A writing broker moves the anchor."""
-    from equabot_broker.domain.audit import CRASH_SECONDS  # noqa: PLC0415
+    from equabot_broker.telemetry.audit_chain import CRASH_SECONDS  # noqa: PLC0415
 
     if found.anchored is None or found.head.sequence <= found.anchored.head.sequence + 1 or _held(anchor) != known:
         return
@@ -184,7 +184,7 @@ def _hash(text: str) -> str:
 
 
 def _verified(verifying: "Verifying", files: Sequence[str]) -> "Summary":
-    from equabot_broker.domain.audit import Unsound  # noqa: PLC0415
+    from equabot_broker.telemetry.audit_chain import Unsound  # noqa: PLC0415
 
     name, before, rest = files[0], 0, b""
     try:

@@ -10,7 +10,7 @@ from equabot_broker.cli.arguments import add_places
 from equabot_broker.cli.exits import Exit
 from equabot_broker.cli.problems import plain
 from equabot_broker.cli.surroundings import environment
-from equabot_broker.domain.findings import Finding, Severity
+from equabot_broker.diagnosis.findings import Finding, Severity
 
 if TYPE_CHECKING:
     from equabot_broker.config.model import Config

@@ -14,7 +14,7 @@ from equabot_broker.cli.output import Cell, Style
 from equabot_broker.cli.problems import Problem, plain, problem
 from equabot_broker.cli.storing import CommandContext, faults
 from equabot_broker.cli.surroundings import environment
-from equabot_broker.domain.findings import Finding, Severity
+from equabot_broker.diagnosis.findings import Finding, Severity
 
 if TYPE_CHECKING:
     from equabot_broker.config.model import Config

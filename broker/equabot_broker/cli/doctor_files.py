@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from equabot_broker.cli.exits import Failure
 from equabot_broker.cli.problems import FIX, Problem, problem
 from equabot_broker.config.recording import CLAUDE, migrated
-from equabot_broker.domain.findings import Severity
-from equabot_broker.domain.hygiene import masked
+from equabot_broker.diagnosis.findings import Severity
+from equabot_broker.domain.masking import masked
 from equabot_broker.files.dotenv import SIZE_MAX, statements
 from equabot_broker.files.reading import Unreadable, read_whole
 from equabot_broker.schema.faults import ValueRefused

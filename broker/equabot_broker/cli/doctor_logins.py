@@ -12,14 +12,14 @@ from equabot_broker.cli.status_reading import read_all
 from equabot_broker.cli.status_report import StatusReport
 from equabot_broker.cli.storing import faults
 from equabot_broker.cli.surroundings import now
-from equabot_broker.domain.findings import Severity, choice, hides, of_suspensions
+from equabot_broker.diagnosis.findings import Severity, choice, hides, of_suspensions
+from equabot_broker.diagnosis.statuses import ProfileStatus
 from equabot_broker.domain.material import SourceFault
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.profiles import Profile, State
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.remedies import how_to_add, how_to_recover
 from equabot_broker.domain.selection import UNORDERED
-from equabot_broker.domain.statuses import ProfileStatus
 from equabot_broker.oauth.refreshing import refresh_at
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from equabot_broker.cli.exits import Failure
 from equabot_broker.cli.problems import FIX, Problem, problem
 from equabot_broker.cli.storing import CommandContext, faults
-from equabot_broker.domain.findings import Severity
+from equabot_broker.diagnosis.findings import Severity
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.relogin import login_command
 from equabot_broker.formats.auth_document import AuthDocument

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from equabot_broker.cli.problems import Problem, problem
 from equabot_broker.cli.surroundings import environment
-from equabot_broker.domain.findings import Severity
+from equabot_broker.diagnosis.findings import Severity
 from equabot_broker.domain.policies import Delivery
 from equabot_broker.envoy.options import GatewayMode
 from equabot_broker.files.ownership import owner_of

@@ -144,7 +144,7 @@ def _known(args: Namespace) -> "tuple[Catalog, frozenset[str]]":
 def _environment(leases: Sequence["Lease"], args: Namespace, catalog: "Catalog", bound: Collection[str]) -> Mapping[str, str]:
     """This process's environment with the variables of the leases. With a token it has no key; with a key it has no other key
     of the same provider."""
-    from equabot_broker.domain.command_environment import screened, without_credentials  # noqa: PLC0415
+    from equabot_broker.cli.exec_environment import screened, without_credentials  # noqa: PLC0415
 
     sdks = _sdks(args, leases, catalog)
     brought = exec_variables.merged(

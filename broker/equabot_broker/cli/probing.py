@@ -19,15 +19,16 @@ from equabot_broker.cli.output import Cell, Style
 from equabot_broker.cli.profiles import clear_profile
 from equabot_broker.cli.status_report import StatusReport
 from equabot_broker.domain.credentials import headers
-from equabot_broker.domain.probing import ProbeRequest, ProbeResult, Verdict, request
+from equabot_broker.domain.probing import ProbeResult, Verdict
 from equabot_broker.domain.profiles import State
 from equabot_broker.domain.provider import Provider
 from equabot_broker.providers import PROVIDERS
+from equabot_broker.upstream.probe_requests import ProbeRequest, request
 
 if TYPE_CHECKING:
     from equabot_broker.config.model import Config
+    from equabot_broker.diagnosis.statuses import ProfileStatus
     from equabot_broker.domain.profiles import Profile
-    from equabot_broker.domain.statuses import ProfileStatus
     from equabot_client import Broker
 
 _STYLES = {Verdict.OK: Style.GOOD, Verdict.RATE_LIMIT: Style.WARN, Verdict.TIMEOUT: Style.WARN, Verdict.NO_MODEL: Style.FAINT}

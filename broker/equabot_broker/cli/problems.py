@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from equabot_broker.domain.findings import Finding, Severity
+from equabot_broker.diagnosis.findings import Finding, Severity
 
 if TYPE_CHECKING:
     from equabot_client.admin import Finding as Reported

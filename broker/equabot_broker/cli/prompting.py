@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from equabot_broker.cli.exits import Exit, Failure
-from equabot_broker.domain.hygiene import SIZE_MAX
+from equabot_broker.discovery.hygiene import SIZE_MAX
 from equabot_broker.domain.secret_value import SecretValue
 
 _NEWLINES = (b"\n", b"\r")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from equabot_broker.bootstrap.survey import Survey
     from equabot_broker.cli.status_report import StatusReport
     from equabot_broker.config.model import Config
-    from equabot_broker.domain.statuses import ProfileStatus
+    from equabot_broker.diagnosis.statuses import ProfileStatus
     from equabot_client import Profile
     from equabot_client.admin import Finding
 
@@ -92,7 +92,7 @@ def _statuses(profiles: Iterable["Profile"]) -> "list[ProfileStatus]":
     """Converts the client library's profiles to the domain's."""
     from dataclasses import fields  # noqa: PLC0415
 
-    from equabot_broker.domain.statuses import ProfileStatus  # noqa: PLC0415
+    from equabot_broker.diagnosis.statuses import ProfileStatus  # noqa: PLC0415
 
     names = {field.name for field in fields(ProfileStatus)}
     converted = ({each.name: _epoch(getattr(profile, each.name)) for each in fields(profile)} for profile in profiles)

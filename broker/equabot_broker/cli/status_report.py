@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from equabot_broker.config.model import Config
+from equabot_broker.diagnosis.statuses import ProfileStatus
 from equabot_broker.domain.profiles import State
 from equabot_broker.domain.provider import Mode
-from equabot_broker.domain.statuses import ProfileStatus
 
 STATIC: Final = "static"
 """The condition of an `ok` profile that has no known end."""

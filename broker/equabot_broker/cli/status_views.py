@@ -6,10 +6,10 @@ from typing import Any
 from equabot_broker.cli import output
 from equabot_broker.cli.output import Cell, Style
 from equabot_broker.cli.status_report import StatusReport, condition, effective, from_environment, label, severity
+from equabot_broker.diagnosis.statuses import ProfileStatus
 from equabot_broker.domain.profiles import State
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.remedies import how_to_add
-from equabot_broker.domain.statuses import ProfileStatus
 
 
 def document(report: StatusReport) -> dict[str, Any]:

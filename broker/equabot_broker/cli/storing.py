@@ -16,8 +16,8 @@ from equabot_broker.cli.arguments import chosen_agent, configuration
 from equabot_broker.cli.exits import Exit, Failure
 from equabot_broker.cli.surroundings import now
 from equabot_broker.config.recording import with_profile, without_profile
+from equabot_broker.discovery.hygiene import Unclean, clean, joined
 from equabot_broker.domain.cooldowns import Usage
-from equabot_broker.domain.hygiene import Unclean, clean, joined
 from equabot_broker.domain.known_names import meant
 from equabot_broker.domain.material import Unit
 from equabot_broker.domain.provider import Mode, Provider

@@ -15,8 +15,8 @@ from equabot_broker.config.model import AuditOptions, Config, ConfiguredProfile,
 from equabot_broker.config.remote import IDENTITIES, remote, remote_addresses
 from equabot_broker.config.vendors import Known
 from equabot_broker.config.workloads import workloads
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules, Override, ValueLocation
 from equabot_broker.domain.cooldowns import CooldownOptions
-from equabot_broker.domain.discovery import DiscoveryRules, Override, ValueLocation
 from equabot_broker.domain.leases import LeaseOptions
 from equabot_broker.domain.policies import AgentPolicy, Policies
 from equabot_broker.domain.profiles import FOREIGN_LOGINS

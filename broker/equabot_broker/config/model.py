@@ -6,9 +6,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.domain.callers import Callers
 from equabot_broker.domain.cooldowns import CooldownOptions
-from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.leases import LeaseOptions
 from equabot_broker.domain.policies import Policies
 from equabot_broker.domain.provider import Catalog, Mode

@@ -6,11 +6,11 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from equabot_broker.domain.forwarding import header_fault, query_fault
 from equabot_broker.domain.known_names import meant
 from equabot_broker.domain.provider import Catalog, EnvName, Mode, Provider
-from equabot_broker.domain.requests import prefixed
 from equabot_broker.providers import BUILT_IN, PROVIDERS, list_names
+from equabot_broker.routing.forwarding import header_fault, query_fault
+from equabot_broker.routing.request_rules import prefixed
 from equabot_broker.schema.faults import quote
 from equabot_broker.schema.reading import FaultReport, under
 

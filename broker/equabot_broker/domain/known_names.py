@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
-from equabot_broker.domain.hygiene import quoted
+from equabot_broker.domain.masking import quoted
 
 _COMPARED: Final = 64
 _AMONG: Final = 500

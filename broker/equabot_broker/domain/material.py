@@ -8,7 +8,7 @@ from typing import Final
 
 from equabot_broker.domain.claims import IdClaim, ProfileLocation, outlives, rightful
 from equabot_broker.domain.cooldowns import Usage
-from equabot_broker.domain.hygiene import is_misplaced_key, masked
+from equabot_broker.domain.masking import is_misplaced_key, masked
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.profiles import Profile
 

@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import Final
 
 from equabot_broker.domain.errors import BrokerError, DeliveryNotAllowed, InvalidArgument, PolicyDenied, RateLimited
-from equabot_broker.domain.hygiene import quoted
 from equabot_broker.domain.known_names import no_agent
+from equabot_broker.domain.masking import quoted
 
 MAIN: Final = "main"
 """The agent that there is by default, and whose profile store everybody reads."""
@@ -36,7 +36,7 @@ class Allowance:
 class AgentPolicy:
     """One agent's bounds. `"*"` in `providers` and `profiles` means any; durations in seconds; `rate` is acquires a second
     on average with `burst` at once, and as many renewals; None: unlimited. `requests` narrow what may be asked through the
-    gateway (the rules of `domain.requests`), `max_requests` how many at once."""
+    gateway (the rules of `routing.request_rules`), `max_requests` how many at once."""
 
     providers: frozenset[str] = frozenset()
     profiles: frozenset[str] = frozenset({"*"})

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 from equabot_broker.domain.errors import InvalidArgument
-from equabot_broker.domain.hygiene import quoted
+from equabot_broker.domain.masking import quoted
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
 

@@ -8,8 +8,6 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
 
-from equabot_broker.domain.joining import received
-from equabot_broker.domain.requests import allows_any
 from equabot_broker.domain.secret_value import SecretValue
 
 _SEGMENT: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -116,7 +114,7 @@ class Provider:
     page of the vendor that shows the code), or confirms a device login that begins at `device_url`.
     `api` is the form of a request to a model (`messages`, `openai`, `chat`, `gemini`), `probe_model` a small model to try a
     credential on; empty where none is known. `exchange` is there where the vendor trusts workloads' identities. `requests` are
-    the rules of what may be asked through the gateway (`domain.requests`), paths as they come after `base_url`; a
+    the rules of what may be asked through the gateway (`routing.request_rules`), paths as they come after `base_url`; a
     provider without a rule that allows something is not brokered.
     `websockets` are rules for those of the paths in `requests` on which a WebSocket may be opened.
     `accounts` are the headers (in lower case) in which a request names an account: one that the credential does not belong to
@@ -124,7 +122,7 @@ class Provider:
     `exclusive` names, by the prefix of a credential, the one client program from which the vendor takes such a credential;
     `clients` says by which headers of a request each of these programs is recognised.
     `forward_headers`, `query` and `subprotocols` are the names of headers, query parameters and WebSocket protocols that go on
-    to the vendor, besides those that every provider may be sent (`domain.forwarding`).
+    to the vendor, besides those that every provider may be sent (`routing.forwarding`).
     """
 
     id: str
@@ -185,13 +183,6 @@ class Provider:
         """The path of `base_url`, without a slash at its end: what comes before every path at the provider."""
         return urlsplit(self.base_url).path.rstrip("/")
 
-    def received(self, method: str, path: str, *, joined: bool = True) -> str:
-        """The whole path that the provider receives for one behind the gateway's `/<provider>`. An Envoy with routes of its own
-        does not have it `joined`: its routes take the base path out once, where it is said."""
-        if joined:
-            return received(method, path, base=self.base_path, written=self.requests)
-        return path if path.startswith(f"{self.base_path}/") else f"{self.base_path}{path}"
-
     @property
     def names(self) -> tuple[str, ...]:
         """Its names in the gateway's paths, the usual one first."""
@@ -238,6 +229,11 @@ class Provider:
     def speaks(self) -> str:
         """The provider whose SDKs can be pointed at this one: `openai`, `anthropic`, or empty."""
         return {"messages": "anthropic", "openai": "openai", "chat": "openai"}.get(self.api, "")
+
+
+def allows_any(written: Iterable[str]) -> bool:
+    """Whether a list of rules lets anything pass: it has one without `!`."""
+    return any(not one.startswith("!") for one in written)
 
 
 class Catalog:

@@ -7,9 +7,9 @@ profile of its plan serve. The limits of an agent (leases, rate) end by themselv
 from collections.abc import Iterable
 from dataclasses import replace
 
+from equabot_broker.diagnosis.statuses import ProfileStatus
 from equabot_broker.domain.errors import AgentSuspended, BrokerError
 from equabot_broker.domain.policies import Policies
-from equabot_broker.domain.statuses import ProfileStatus
 from equabot_broker.engine.leases.suspensions import Suspensions
 from equabot_broker.engine.leases.terms import LeaseTerms
 from equabot_broker.engine.profiles.registry import ProfileRegistry

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from equabot_broker.domain.untrusted_json import Json
+from equabot_broker.parsing.untrusted_json import Json
 
 _TYPE: Final = "type.googleapis.com/envoy.extensions"
 

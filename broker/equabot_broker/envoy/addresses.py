@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from equabot_broker.domain.untrusted_json import Json
 from equabot_broker.envoy._documents import named, typed
+from equabot_broker.parsing.untrusted_json import Json
 
 _PUBLIC: Final = ("0.0.0.0/0", "2000::/3")
 """The ranges with public addresses. IPv6 ranges that are mapped, translated (64:ff9b::/96, 64:ff9b:1::/48), local or

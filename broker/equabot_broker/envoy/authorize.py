@@ -14,12 +14,12 @@ from equabot_broker.domain.credentials import carried
 from equabot_broker.domain.errors import BrokerError
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.provider import Catalog, Provider
-from equabot_broker.domain.requests import METHODS, route, target_fault
 from equabot_broker.engine.leases.gateway_access import GatewayAccess, PermittedRequest
 from equabot_broker.engine.profiles.ingest import Ingest
 from equabot_broker.envoy.bootstrap_config import ADDRESS, PATHS, PATHS_OF_BROKER, PROVIDER
 from equabot_broker.envoy.inspection import InspectedRequest, Inspection, behind
 from equabot_broker.envoy.refusals import RequestRefused, denied, refusal_of
+from equabot_broker.routing.request_rules import METHODS, route, target_fault
 from equabot_broker.rpc.calls import Call, Service
 from equabot_broker.telemetry.events import Events, GatewayRefused
 

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from equabot_broker.domain.forwarding import STRIPPED
-from equabot_broker.domain.untrusted_json import Json
 from equabot_broker.envoy import overload
 from equabot_broker.envoy._documents import header, named, typed
 from equabot_broker.envoy.addresses import exempt, public_only
@@ -23,6 +21,8 @@ from equabot_broker.envoy.cutting_filters import watched_answers, watched_upload
 from equabot_broker.envoy.local_replies import REASON, local_replies
 from equabot_broker.envoy.options import GatewayOptions
 from equabot_broker.envoy.routes import Upstream
+from equabot_broker.parsing.untrusted_json import Json
+from equabot_broker.routing.forwarding import STRIPPED
 
 PROVIDER: Final = "provider"
 """The context extension with the provider of a check's route."""

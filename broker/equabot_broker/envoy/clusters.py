@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from equabot_broker.domain.untrusted_json import Json
 from equabot_broker.envoy import overload
 from equabot_broker.envoy._documents import named, typed
 from equabot_broker.envoy.options import GatewayOptions
 from equabot_broker.envoy.routes import Upstream
+from equabot_broker.parsing.untrusted_json import Json
 
 CONTROL: Final = "equabot_control"
 """The name of the broker's cluster."""

@@ -8,9 +8,9 @@ A request with a small body, or with a small and complete answer, is soon over a
 
 from typing import Any, Final
 
-from equabot_broker.domain.untrusted_json import Json
 from equabot_broker.envoy._documents import named
 from equabot_broker.envoy.waits import HEADERS, NAMESPACE, STATUSES
+from equabot_broker.parsing.untrusted_json import Json
 
 AUTHORIZATION: Final = "envoy.filters.http.ext_authz"
 """The namespace whose metadata names the agent of a request."""

@@ -9,11 +9,11 @@ from typing import Final
 from urllib.parse import unquote
 
 from equabot_broker.domain import lease_tokens
-from equabot_broker.domain.forwarding import KEY_HEADERS, Credentials, Names, may_hold_credential, parameters, shown
 from equabot_broker.domain.provider import Catalog, Provider
-from equabot_broker.domain.requests import target_fault
 from equabot_broker.envoy.refusals import RequestRefused
 from equabot_broker.providers.forwarding import COMMON
+from equabot_broker.routing.forwarding import KEY_HEADERS, Credentials, Names, may_hold_credential, parameters, shown
+from equabot_broker.routing.request_rules import target_fault
 
 _PROXIED: Final = re.compile(
     r"forwarded|via|x-forwarded(?!-proto\Z).*|x-original-(?!url\Z).*|(?:.+-)?(?:client|connecting|real|remote|user)-?(?:ip|addr)(?:v6)?"

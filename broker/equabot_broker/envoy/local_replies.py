@@ -3,8 +3,8 @@ header."""
 
 from typing import Final
 
-from equabot_broker.domain.untrusted_json import Json
 from equabot_broker.envoy._documents import header, named
+from equabot_broker.parsing.untrusted_json import Json
 
 REASON: Final = "x-equabot-reason"
 """The header with the reason of a refusal, one of the contract's words."""

@@ -7,9 +7,9 @@ connections sooner the less memory is left, and then accepts no more.
 
 from typing import Any, Final
 
-from equabot_broker.domain.untrusted_json import Json
 from equabot_broker.envoy._documents import named
 from equabot_broker.envoy.options import GatewayOptions
+from equabot_broker.parsing.untrusted_json import Json
 
 BUFFERED: Final = 1 << 15
 """Bytes of a request or an answer that Envoy buffers on each side before it stops to read."""

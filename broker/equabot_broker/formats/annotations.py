@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from equabot_broker.domain.discovery import NOTHING, BundleNotes, safe_name
-from equabot_broker.domain.hygiene import quoted
+from equabot_broker.discovery.bundle_profiles import NOTHING, BundleNotes, safe_name
+from equabot_broker.domain.masking import quoted
 from equabot_broker.domain.provider import Catalog, Mode
-from equabot_broker.domain.untrusted_json import Malformed
+from equabot_broker.parsing.untrusted_json import Malformed
 
 PROVIDER: Final = "equabot.dev/provider"
 PROFILE: Final = "equabot.dev/profile"

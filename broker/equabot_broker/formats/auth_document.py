@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from equabot_broker.domain.hygiene import ENTRIES_MAX
+from equabot_broker.discovery.hygiene import ENTRIES_MAX
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.domain.untrusted_json import Json, Malformed, decode
+from equabot_broker.parsing.untrusted_json import Json, Malformed, decode
 
 VERSION: Final = 1
 _ORDERED_MAX: Final = 10_000

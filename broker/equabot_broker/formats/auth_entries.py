@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from equabot_broker.domain.discovery import DiscoveryRules, Override
-from equabot_broker.domain.hygiene import Unclean, clean, is_misplaced_key, masked
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules, Override
+from equabot_broker.discovery.hygiene import Unclean, clean
+from equabot_broker.domain.masking import is_misplaced_key, masked
 from equabot_broker.domain.material import SourceFault, Unit, admitted
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.profiles import TOOL_OF, Profile, split_id
 from equabot_broker.domain.provider import Catalog, Mode
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.domain.untrusted_json import Json
 from equabot_broker.formats.auth_document import COPIED, REAUTH, AuthDocument, fingerprint, with_order
 from equabot_broker.formats.auth_usage import usage_of
 from equabot_broker.formats.refresh_marks import issued_at
+from equabot_broker.parsing.untrusted_json import Json
 
 _SECRET_FIELD: Final = {Mode.API_KEY: "key", Mode.TOKEN: "token", Mode.OAUTH: "access"}
 _SECONDS_BELOW: Final = 100_000_000_000  # in milliseconds this is March 1973, in seconds the year 5138

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Final
 
 from equabot_broker.domain.cooldowns import ModelCooldown, Usage
-from equabot_broker.domain.untrusted_json import Json
 from equabot_broker.formats.auth_document import AuthDocument
+from equabot_broker.parsing.untrusted_json import Json
 
 _INSTANT_MAX: Final = 253_402_300_799_000  # the end of the year 9999
 _COUNT_MAX: Final = 1_000_000

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, TypeVar
 
-from equabot_broker.domain.discovery import NOTHING, BundleNotes, DiscoveryRules, Texts, safe_name
+from equabot_broker.discovery.bundle_profiles import NOTHING, BundleNotes, DiscoveryRules, Texts, safe_name
 from equabot_broker.domain.material import Unit
 from equabot_broker.domain.profiles import split_id
 from equabot_broker.domain.provider import Mode
-from equabot_broker.domain.untrusted_json import LARGEST, Malformed
 from equabot_broker.formats.auth_document import AuthDocument, parse
 from equabot_broker.formats.auth_entries import store_unit
 from equabot_broker.formats.secret_logins import CLAUDE_LOGIN, STORE, marked
 from equabot_broker.formats.tool_logins import CLAUDE, SIZE_MAX, login_entry, read_login
+from equabot_broker.parsing.untrusted_json import LARGEST, Malformed
 
 T = TypeVar("T")
 

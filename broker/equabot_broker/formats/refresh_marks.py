@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from equabot_broker.domain.relogin import INTERRUPTED
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.domain.untrusted_json import Json
 from equabot_broker.formats.auth_document import PENDING, REAUTH, fingerprint
 from equabot_broker.oauth.refresh_steps import Pending
 from equabot_broker.oauth.refreshing import Tokens
+from equabot_broker.parsing.untrusted_json import Json
 
 ISSUED: Final = "issuedAt"
 Entry = Mapping[str, Any]

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from equabot_broker.domain.relogin import SUPERSEDED
-from equabot_broker.domain.untrusted_json import LARGEST, Json, Malformed, decode
 from equabot_broker.formats.auth_document import PENDING, REAUTH, AuthDocument, parse, serialize
 from equabot_broker.formats.refresh_marks import digest
 from equabot_broker.formats.tool_logins import CLAUDE, login_entry, with_login_entry
+from equabot_broker.parsing.untrusted_json import LARGEST, Json, Malformed, decode
 
 STORE: Final = "auth-profiles.json"
 CLAUDE_LOGIN: Final = ".credentials.json"

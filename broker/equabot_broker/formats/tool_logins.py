@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from equabot_broker.domain.discovery import DiscoveryRules, Override
-from equabot_broker.domain.hygiene import Unclean, clean
-from equabot_broker.domain.jwt import claims
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules, Override
+from equabot_broker.discovery.hygiene import Unclean, clean
 from equabot_broker.domain.material import SourceFault, Unit
 from equabot_broker.domain.profiles import Profile, split_id
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.domain.untrusted_json import Json, Malformed, decode
 from equabot_broker.formats.auth_document import COPIED, AuthDocument, entry_of_oauth, entry_of_token, with_entry, without_entry
 from equabot_broker.formats.auth_entries import instant
+from equabot_broker.parsing.jwt import claims
+from equabot_broker.parsing.untrusted_json import Json, Malformed, decode
 
 SIZE_MAX: Final = 256 << 10
 """The maximum number of bytes of such a file."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from equabot_broker.domain.errors import Unidentified
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.domain.untrusted_json import Malformed, decode
+from equabot_broker.parsing.untrusted_json import Malformed, decode
 
 LARGEST: Final = 8192
 """The maximum number of characters of a token; usual ones have about a thousand."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs, urlencode
 
-from equabot_broker.domain.jwt import claims
 from equabot_broker.domain.provider import Provider
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.oauth.refreshing import TokenAnswer, TokenRequest, Tokens, decoded, error_code
+from equabot_broker.parsing.jwt import claims
 
 ENTROPY: Final = 64
 """The number of random bytes for a login."""

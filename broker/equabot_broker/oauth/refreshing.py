@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import Final
 
 from equabot_broker.domain.backoff import seconds_to_wait
-from equabot_broker.domain.jwt import claims
 from equabot_broker.domain.provider import Provider
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_broker.parsing.jwt import claims
 
 AHEAD: Final = 300.0
 """Seconds before its expiry at which a token with a long lifetime is refreshed."""

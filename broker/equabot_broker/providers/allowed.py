@@ -9,7 +9,7 @@ relative to the vendor's `base_url`; a vendor with several roots has whole paths
 
 from typing import Final
 
-from equabot_broker.domain.requests import prefixed, rule
+from equabot_broker.routing.request_rules import prefixed, rule
 
 _Rules = tuple[str, ...]
 

@@ -2,7 +2,7 @@
 WebSocket protocols.
 
 The names are from the vendors' documentation and SDKs. A name with `*` at its end matches all names with that prefix, except
-those that could have a credential (`domain.forwarding`). The catalog has the headers in which a request names an account.
+those that could have a credential (`routing.forwarding`). The catalog has the headers in which a request names an account.
 """
 
 from collections.abc import Mapping

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from equabot_broker.domain.requests import rule
+from equabot_broker.routing.request_rules import rule
 
 _PATHS: Final = {
     "openai": "/realtime /responses",

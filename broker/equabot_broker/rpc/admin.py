@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from equabot.broker.v1 import admin_pb2 as pb
+from equabot_broker.diagnosis.findings import findings
 from equabot_broker.domain.errors import InvalidArgument, PolicyDenied, ProfileNotFound, SourceNotSynced
-from equabot_broker.domain.findings import findings
 from equabot_broker.domain.known_names import no_profile
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.policies import Policies

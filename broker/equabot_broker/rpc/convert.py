@@ -8,14 +8,14 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from equabot.broker.v1 import admin_pb2, broker_pb2
+from equabot_broker.diagnosis.findings import Finding, Severity
+from equabot_broker.diagnosis.statuses import ProfileStatus
 from equabot_broker.domain.credentials import headers, sdk_env, token_env, token_headers
 from equabot_broker.domain.errors import DeliveryNotAllowed, NoUsableProfile
-from equabot_broker.domain.findings import Finding, Severity
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.material import HeldProfile, SourceState
 from equabot_broker.domain.policies import NO_GATEWAY, AgentPolicy
 from equabot_broker.domain.provider import Provider
-from equabot_broker.domain.statuses import ProfileStatus
 from equabot_broker.domain.suspension import Suspension
 from equabot_broker.engine.leases.messages import Grant
 from equabot_broker.engine.leases.streams import Notice

@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from equabot.broker.v1 import admin_pb2, broker_pb2
 from equabot_broker.domain.cooldowns import Outcome
 from equabot_broker.domain.errors import InvalidArgument
-from equabot_broker.domain.hygiene import is_misplaced_key
+from equabot_broker.domain.masking import is_misplaced_key
 from equabot_broker.engine.leases.messages import LeaseRequest
 
 _NAME: Final = 256

@@ -8,8 +8,8 @@ from enum import Enum
 from ipaddress import ip_address
 from typing import Final, NamedTuple, TypeVar
 
-from equabot_broker.domain.hygiene import masked
-from equabot_broker.domain.requests import rule
+from equabot_broker.domain.masking import masked
+from equabot_broker.routing.request_rules import rule
 from equabot_broker.schema.faults import ValueRefused, is_credential, quote
 
 E = TypeVar("E", bound=Enum)

@@ -9,7 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from equabot_broker.domain.hygiene import SIZE_MAX, is_misplaced_key
+from equabot_broker.discovery.hygiene import SIZE_MAX
+from equabot_broker.domain.masking import is_misplaced_key
 from equabot_broker.files.confined import Folder, open_within, read_within
 from equabot_broker.files.dotenv import SIZE_MAX as DOTENV_MAX
 from equabot_broker.files.reading import StandingFault, unreadable

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from equabot_broker.domain.discovery import DiscoveryRules, Texts
-from equabot_broker.domain.hygiene import ENTRIES_MAX, masked
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules, Texts
+from equabot_broker.discovery.hygiene import ENTRIES_MAX
+from equabot_broker.discovery.unknown_names import notes, unknown_names
+from equabot_broker.domain.masking import masked
 from equabot_broker.domain.material import ReadUnit, SourceFault
-from equabot_broker.domain.unknown_names import notes, unknown_names
-from equabot_broker.domain.untrusted_json import Malformed
 from equabot_broker.files.reading import Unreadable
 from equabot_broker.formats.annotations import PROFILE, PROVIDER, keys_after_end, read_annotations
 from equabot_broker.formats.bundles import FILES, bundle_unit
+from equabot_broker.parsing.untrusted_json import Malformed
 from equabot_broker.sources._variables import parse_dotenv, with_doubts
 from equabot_broker.telemetry.incidents import incident
 

@@ -5,8 +5,8 @@ from contextlib import aclosing
 from pathlib import Path
 
 from equabot_broker.domain.material import SourceEvent, SourceUnavailable, Unit, UnitsListed
-from equabot_broker.domain.untrusted_json import Malformed
 from equabot_broker.files.reading import Unreadable
+from equabot_broker.parsing.untrusted_json import Malformed
 from equabot_broker.sources._watching import Changes, Watch
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final
 
-from equabot_broker.domain.hygiene import KEY_BEGINNINGS, masked
+from equabot_broker.domain.masking import KEY_BEGINNINGS, masked
 from equabot_broker.domain.material import SourceFault, Unit
 from equabot_broker.files.dotenv import Statement, statements
 

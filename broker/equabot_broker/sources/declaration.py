@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
-from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.ports import Clock, Source

@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
+from equabot_broker.discovery.unknown_names import misnamed, notes, unknown_names
 from equabot_broker.domain.material import SourceFault, Unit
-from equabot_broker.domain.unknown_names import misnamed, notes, unknown_names
 from equabot_broker.files.dotenv import SIZE_MAX
 from equabot_broker.files.reading import DETACHED, Contents, Pipe, StandingFault, read_some
 from equabot_broker.schema.key_readers import PATH, VARIABLE

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
+from equabot_broker.discovery.hygiene import SIZE_MAX
 from equabot_broker.domain.backoff import delays
-from equabot_broker.domain.discovery import DiscoveryRules
-from equabot_broker.domain.hygiene import SIZE_MAX
 from equabot_broker.domain.material import SourceEvent, SourceFault, Unit, UnitsListed
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.files.reading import Unreadable, read_whole

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.domain.backoff import delays
-from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.material import ReadUnit, SourceEvent, SourceUnavailable, Unit, UnitChanged, UnitRemoved, UnitsListed
 from equabot_broker.domain.remedies import LABEL
 from equabot_broker.kube import watching

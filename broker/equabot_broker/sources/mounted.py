@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
+from equabot_broker.discovery.unknown_names import notes, unknown_names
 from equabot_broker.domain.material import ReadUnit, SourceEvent, SourceUnavailable, Unit, UnitChanged, UnitRemoved, UnitsListed
-from equabot_broker.domain.unknown_names import notes, unknown_names
-from equabot_broker.domain.untrusted_json import Malformed
 from equabot_broker.files.confined import Folder, open_root, open_within
 from equabot_broker.files.reading import Unreadable, unreadable
 from equabot_broker.formats.bundles import FILES, bundle_unit
+from equabot_broker.parsing.untrusted_json import Malformed
 from equabot_broker.schema.key_readers import PATH, TEXT
 from equabot_broker.schema.reading import ConfigKey, Section
 from equabot_broker.sources._reading import consistently, only_files, read_bundle, subdirectories

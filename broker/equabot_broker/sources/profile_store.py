@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Final
 
-from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.domain.material import ReadUnit, SourceEvent, SourceFault, Unit, UnitChanged, UnitRemoved, UnitsListed
 from equabot_broker.formats.auth_entries import store_unit
 from equabot_broker.ports import StoreFault

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.domain.material import SourceFault, Unit
 from equabot_broker.files.reading import DETACHED, read_some
 from equabot_broker.formats.tool_logins import SIZE_MAX, TOOLS, Tool, read_login

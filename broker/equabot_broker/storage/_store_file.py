@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from equabot_broker.domain.untrusted_json import LARGEST, Malformed
 from equabot_broker.files.ownership import directory_doubt, file_doubt
 from equabot_broker.files.reading import Unreadable, read_some
 from equabot_broker.formats.auth_document import AuthDocument, excessive, parse, serialize
+from equabot_broker.parsing.untrusted_json import LARGEST, Malformed
 from equabot_broker.ports import StoreFault
 from equabot_broker.storage.replacing import replace_file
 from equabot_broker.storage.sealing import Opened

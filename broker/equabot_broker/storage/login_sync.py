@@ -7,10 +7,10 @@ has the broker refresh is refreshed there, and goes back into the tool's own fil
 from functools import partial
 from pathlib import Path
 
-from equabot_broker.domain.discovery import DiscoveryRules
-from equabot_broker.domain.untrusted_json import Malformed
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.tool_logins import SIZE_MAX, Tool, read_login, refresh_token, with_login, without_copy, written_back
+from equabot_broker.parsing.untrusted_json import Malformed
 from equabot_broker.ports import Clock, StoreFault
 from equabot_broker.storage._store_file import read_trusted
 from equabot_broker.storage.auth_profiles import AuthProfiles

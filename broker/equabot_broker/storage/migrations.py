@@ -14,11 +14,11 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from equabot_broker.domain.hygiene import masked
+from equabot_broker.domain.masking import masked
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.provider import Catalog
-from equabot_broker.domain.untrusted_json import LARGEST, Malformed, decode
 from equabot_broker.formats.auth_document import AuthDocument, with_entry
+from equabot_broker.parsing.untrusted_json import LARGEST, Malformed, decode
 from equabot_broker.ports import StoreFault
 from equabot_broker.storage._store_file import read_trusted
 from equabot_broker.storage.agent_stores import AgentStores

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from equabot_broker.domain.untrusted_json import LARGEST, Malformed, decode
 from equabot_broker.files.ownership import file_doubt
 from equabot_broker.files.reading import Unreadable, read_whole
+from equabot_broker.parsing.untrusted_json import LARGEST, Malformed, decode
 from equabot_broker.ports import StoreFault
 from equabot_broker.storage.seal_record import SealRecord, key_name
 

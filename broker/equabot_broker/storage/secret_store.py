@@ -17,13 +17,13 @@ from typing import Final
 from equabot_broker.domain.backoff import delays
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
-from equabot_broker.domain.untrusted_json import Malformed
 from equabot_broker.formats.annotations import MODE
 from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.bundles import FILES
 from equabot_broker.formats.secret_logins import CLAUDE_LOGIN, SecretLogins
 from equabot_broker.kube.api import ApiObject, KubeApi, KubeFault
 from equabot_broker.kube.locking import LeaseLock, lease_name
+from equabot_broker.parsing.untrusted_json import Malformed
 from equabot_broker.ports import Clock, LockedStore, StoreFault
 
 LOCKED_FOR: Final = 45

@@ -7,7 +7,8 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from equabot_broker.domain.audit import (
+from equabot_broker.telemetry._audit_output import Output, Tail
+from equabot_broker.telemetry.audit_chain import (
     CRASH_SECONDS,
     START,
     Anchored,
@@ -19,7 +20,6 @@ from equabot_broker.domain.audit import (
     parse_anchor,
     place,
 )
-from equabot_broker.telemetry._audit_output import Output, Tail
 
 _LONGEST: Final = 256
 

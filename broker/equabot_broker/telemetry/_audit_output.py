@@ -13,9 +13,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final, Protocol
 
-from equabot_broker.domain.audit import Head, Record, Unsound, may_be_torn, unseal
 from equabot_broker.domain.errors import CannotStart
 from equabot_broker.files.reading import Unreadable, read_some
+from equabot_broker.telemetry.audit_chain import Head, Record, Unsound, may_be_torn, unseal
 
 LONGEST: Final = select.PIPE_BUF
 """Bytes of a record, at most: so many go into a pipe as one, and without waiting, where there is room at all."""

@@ -6,8 +6,8 @@ from dataclasses import fields
 from functools import lru_cache, partial
 from typing import Final
 
-from equabot_broker.domain.audit import pseudonym
 from equabot_broker.telemetry import events as told
+from equabot_broker.telemetry.audit_chain import pseudonym
 from equabot_broker.telemetry.events import Event
 
 KINDS: Final[dict[type[Event], str]] = {

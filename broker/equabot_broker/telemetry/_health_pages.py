@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from equabot_broker.domain.instants import rfc3339
-from equabot_broker.domain.untrusted_json import Json
+from equabot_broker.parsing.untrusted_json import Json
 from equabot_broker.telemetry._broker_loop import read_on
 from equabot_broker.telemetry._readings import Snapshot
 from equabot_broker.telemetry._scrape_request import Page, Scrape

@@ -14,7 +14,12 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Final
 
-from equabot_broker.domain.audit import (
+from equabot_broker.domain.errors import AuditUnavailable, CannotStart
+from equabot_broker.domain.instants import rfc3339
+from equabot_broker.telemetry._audit_anchor import ACCEPT, DOUBTS, UNHELD, Anchor, doubt_of
+from equabot_broker.telemetry._audit_output import LONGEST, AuditFile, AuditStream, Output
+from equabot_broker.telemetry._audit_records import KINDS, Records, shortened
+from equabot_broker.telemetry.audit_chain import (
     ACCEPTED,
     BEGUN,
     START,
@@ -24,11 +29,6 @@ from equabot_broker.domain.audit import (
     place,
     seal,
 )
-from equabot_broker.domain.errors import AuditUnavailable, CannotStart
-from equabot_broker.domain.instants import rfc3339
-from equabot_broker.telemetry._audit_anchor import ACCEPT, DOUBTS, UNHELD, Anchor, doubt_of
-from equabot_broker.telemetry._audit_output import LONGEST, AuditFile, AuditStream, Output
-from equabot_broker.telemetry._audit_records import KINDS, Records, shortened
 from equabot_broker.telemetry.events import Event
 from equabot_broker.telemetry.incidents import incident
 

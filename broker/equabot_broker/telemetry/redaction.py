@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import quote
 
 from equabot_broker.domain.errors import BrokerError, CannotStart
-from equabot_broker.domain.hygiene import KEY_BEGINNINGS
+from equabot_broker.domain.masking import KEY_BEGINNINGS
 from equabot_broker.domain.secret_value import SecretValue
 
 MASK: Final = "[redacted]"

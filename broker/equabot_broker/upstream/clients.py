@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final
 
-from equabot_broker.domain.proxying import Proxy, proxies
 from equabot_broker.files.reading import Unreadable, read_whole
+from equabot_broker.upstream.proxying import Proxy, proxies
 
 if TYPE_CHECKING:
     import httpx

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 from equabot_broker.domain.cooldowns import Outcome
 from equabot_broker.domain.credentials import headers
-from equabot_broker.domain.probing import LARGEST, ProbeRequest, ProbeResult, Verdict, cheapest, judge, request
+from equabot_broker.domain.probing import ProbeResult, Verdict
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Catalog
 from equabot_broker.telemetry.incidents import incident
 from equabot_broker.upstream.clients import Unusable, client
+from equabot_broker.upstream.probe_requests import LARGEST, ProbeRequest, cheapest, judge, request
 
 if TYPE_CHECKING:
     import httpx

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.domain.errors import BrokerError, InvalidArgument, ProfileNotFound, ProviderUnknown, SourceNotSynced
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.formats.auth_document import with_entry, with_order

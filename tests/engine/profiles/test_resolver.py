@@ -2,6 +2,7 @@
 
 import pytest
 
+from equabot_broker.diagnosis.statuses import ProfileStatus
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.credentials import NEVER, Assessment
 from equabot_broker.domain.errors import (
@@ -19,7 +20,6 @@ from equabot_broker.domain.policies import AgentPolicy
 from equabot_broker.domain.profiles import Profile, State
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.selection import Candidate
-from equabot_broker.domain.statuses import ProfileStatus
 from equabot_broker.engine.profiles.explanations import unusable
 from equabot_broker.engine.profiles.resolver import Resolver
 from tests.fakes.engine import ANYTHING, Engine, profile

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.domain.cooldowns import Usage
-from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.material import UnitsListed
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.formats.auth_document import AuthDocument, with_entry, without_entry

@@ -15,10 +15,8 @@ from equabot_broker.domain.cooldowns import Outcome
 from equabot_broker.domain.errors import InvalidArgument, NoUsableProfile, PolicyDenied, RefreshFailed, WebsocketRefused
 from equabot_broker.domain.leases import Lease
 from equabot_broker.domain.material import HeldProfile
-from equabot_broker.domain.model_names import model_of
 from equabot_broker.domain.policies import Policies
 from equabot_broker.domain.provider import Provider
-from equabot_broker.domain.requests import METHODS, narrowing, route, rules
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.leases.concurrency import Concurrency
 from equabot_broker.engine.leases.failover import Failover
@@ -29,6 +27,9 @@ from equabot_broker.engine.profiles.registry import ProfileRegistry
 from equabot_broker.engine.profiles.resolver import Resolver
 from equabot_broker.engine.refresh.scheduler import RefreshScheduler
 from equabot_broker.ports import Clock
+from equabot_broker.routing.joining import received_by
+from equabot_broker.routing.model_names import model_of
+from equabot_broker.routing.request_rules import METHODS, narrowing, route, rules
 from equabot_broker.telemetry.events import Events, GatewayAuthorized, GatewayUsed, OutcomeReported
 
 _CHECKED: Final = 4096
@@ -133,7 +134,7 @@ class GatewayAccess:
         RefreshFailed, SourceNotSynced, AuditUnavailable; and, where the lease has ended since, AgentSuspended, LeaseNotFound,
         LeaseExpired, ShuttingDown.
         """
-        received = provider.received(method, path, joined=joined)
+        received = received_by(provider, method, path, joined=joined)
         self._check(lease, provider, method, received, websocket=websocket)
         counting = partial(
             self._concurrency.begin, lease.agent, most=self._policies.of(lease.agent).max_requests, now=self._clock.steady()
@@ -249,7 +250,7 @@ class GatewayAccess:
         provider = self._resolver.catalog.providers.get(used.provider)
         if provider is None or used.method not in ("GET", "HEAD") or not (provider.api or "/models" in used.route):
             return False
-        return not rules(provider.websockets, provider.base_path).allow("GET", provider.received("GET", used.route))
+        return not rules(provider.websockets, provider.base_path).allow("GET", received_by(provider, "GET", used.route))
 
     def _check(self, lease: Lease, provider: Provider, method: str, received: str, *, websocket: bool) -> None:
         if lease.provider != provider.id:

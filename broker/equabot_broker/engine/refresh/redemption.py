@@ -15,11 +15,10 @@ from functools import partial
 from secrets import token_hex
 from typing import NamedTuple
 
-from equabot_broker.domain.discovery import DiscoveryRules
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.relogin import INTERRUPTED
-from equabot_broker.domain.untrusted_json import Json
 from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.auth_entries import entry_ids, store_unit
 from equabot_broker.formats.refresh_marks import (
@@ -44,6 +43,7 @@ from equabot_broker.oauth.refreshing import (
     refresh_request,
     same_identity,
 )
+from equabot_broker.parsing.untrusted_json import Json
 from equabot_broker.ports import Clock, LockedStore, LoginStore, StoreFault, TokenEndpoint
 from equabot_broker.telemetry.incidents import incident
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.hygiene import SIZE_MAX, Unclean, clean, is_misplaced_key, masked, quoted, split_list
+from equabot_broker.discovery.hygiene import SIZE_MAX, Unclean, clean, split_list
+from equabot_broker.domain.masking import is_misplaced_key, masked, quoted
 from equabot_broker.domain.provider import Catalog, Mode, Provider
 from equabot_broker.providers import BUILT_IN, PROVIDERS
 from equabot_broker.telemetry.redaction import Redactor

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from equabot_broker.domain.probing import TOKENS, ProbeResult, Verdict, cheapest, judge, request
+from equabot_broker.domain.probing import ProbeResult, Verdict
 from equabot_broker.domain.provider import Provider
 from equabot_broker.providers import PROVIDERS
+from equabot_broker.upstream.probe_requests import TOKENS, cheapest, judge, request
 
 HEADERS = {"x-api-key": "s3cret"}
 

@@ -6,8 +6,8 @@ from difflib import get_close_matches
 from itertools import islice
 from typing import Final
 
-from equabot_broker.domain.discovery import DiscoveryRules
-from equabot_broker.domain.hygiene import is_misplaced_key
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
+from equabot_broker.domain.masking import is_misplaced_key
 from equabot_broker.domain.material import SourceFault
 from equabot_broker.domain.provider import Catalog, Mode
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.audit import (
+from equabot_broker.telemetry.audit_chain import (
     ACCEPTED,
     BEGUN,
     START,

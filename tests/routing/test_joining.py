@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.joining import _readings, received
-from equabot_broker.domain.requests import rules, target_fault
 from equabot_broker.providers import PROVIDERS
+from equabot_broker.routing.joining import _readings, received, received_by
+from equabot_broker.routing.request_rules import rules, target_fault
 
 SDKS: Final = """
 anthropic         anthropic, Python and TypeScript    POST /v1/messages                        /v1/messages
@@ -67,7 +67,7 @@ def table() -> list[tuple[str, str, str, str]]:
 def test_every_sdks_way_of_joining_is_understood(provider: str, method: str, path: str, whole: str) -> None:
     """C4: one rule, and no exception for a client or a vendor."""
     known = PROVIDERS[provider]
-    assert known.received(method, path) == whole
+    assert received_by(known, method, path) == whole
     assert rules(known.requests, known.base_path).allow(method, whole)
 
 
@@ -112,7 +112,7 @@ def test_a_provider_of_ones_own_is_joined_alike(base: str, written: tuple[str, .
 def test_another_version_and_another_path_stay_what_they_are(provider: str, method: str, path: str) -> None:
     """C4: a version that a client has asked for is not exchanged, and no path is guessed."""
     known = PROVIDERS[provider]
-    assert not rules(known.requests, known.base_path).allow(method, known.received(method, path))
+    assert not rules(known.requests, known.base_path).allow(method, received_by(known, method, path))
 
 
 @pytest.mark.parametrize("path", ["/v1/admin", "/v1/v1/admin", "/admin", "/admin/", "/v1/admin/"])
@@ -128,7 +128,7 @@ def test_a_path_that_says_it_all_over_is_read_as_well(piece: str) -> None:
     openrouter = PROVIDERS["openrouter"]
     for end in ("/chat/completions", "/keys/", ""):
         path = piece * (8000 // len(piece)) + end
-        assert openrouter.received("POST", path).startswith("/api/v1")
+        assert received_by(openrouter, "POST", path).startswith("/api/v1")
         assert len(list(_readings(path, "/api/v1", {}))) <= 16
 
 
@@ -167,6 +167,6 @@ def test_joining_opens_nothing(path: str, base: str, written: tuple[str, ...], m
 def test_a_vendor_receives_nothing_that_its_list_does_not_name(provider: str, path: str, method: str) -> None:
     """C4: with the real lists: what passes after joining is a request that passes when it is said whole."""
     known = PROVIDERS[provider]
-    whole = known.received(method, path)
+    whole = received_by(known, method, path)
     listed = rules(known.requests, known.base_path)
-    assert not listed.allow(method, whole) or known.received(method, whole) == whole
+    assert not listed.allow(method, whole) or received_by(known, method, whole) == whole

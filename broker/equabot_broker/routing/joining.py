@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
-from equabot_broker.domain.requests import allowed_paths, rules
+from equabot_broker.domain.provider import Provider
+from equabot_broker.routing.request_rules import allowed_paths, rules
 
 _VERSION: Final = re.compile(r"v[0-9][a-z0-9]{0,15}")
 _USUAL: Final = "v1"
@@ -30,6 +31,14 @@ def received(method: str, path: str, *, base: str, written: tuple[str, ...]) -> 
     listed = rules(written, base)
     readings = dict.fromkeys(_readings(path, base, _roots(written, base)))
     return next((reading for reading in readings if listed.name(method, reading)), next(iter(readings)))
+
+
+def received_by(provider: Provider, method: str, path: str, *, joined: bool = True) -> str:
+    """The whole path that the provider receives for one behind the gateway's `/<provider>`. An Envoy with routes of its own
+    does not have it `joined`: its routes take the base path out once, where it is said."""
+    if joined:
+        return received(method, path, base=provider.base_path, written=provider.requests)
+    return path if path.startswith(f"{provider.base_path}/") else f"{provider.base_path}{path}"
 
 
 def _readings(path: str, base: str, roots: _Roots) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from equabot_broker.domain.proxying import proxies
+from equabot_broker.upstream.proxying import proxies
 
 PROXY = "http://proxy.example:3128"
 PASSWORD = "http://me:pa55word@proxy.example:3128"

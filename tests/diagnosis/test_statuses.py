@@ -1,5 +1,6 @@
 """What may be told of a profile: everything but its secret."""
 
+from equabot_broker.diagnosis.statuses import ProfileStatus, describe
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.credentials import assess
 from equabot_broker.domain.material import HeldProfile
@@ -7,7 +8,6 @@ from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.domain.selection import Candidate
-from equabot_broker.domain.statuses import ProfileStatus, describe
 
 NOW = 1_800_000_000.0
 FRESH = Usage()

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.forwarding import Credentials, Names, may_hold_credential, parameters, shown
 from equabot_broker.domain.provider import Provider
 from equabot_broker.providers import PROVIDERS
 from equabot_broker.providers.forwarding import COMMON
+from equabot_broker.routing.forwarding import Credentials, Names, may_hold_credential, parameters, shown
 
 CREDENTIALS = Credentials(PROVIDERS.values())
 REVIEWED = {

@@ -4,7 +4,7 @@ import re
 from typing import Final
 from urllib.parse import unquote
 
-from equabot_broker.domain.hygiene import is_misplaced_key
+from equabot_broker.domain.masking import is_misplaced_key
 
 _IN_PATH: Final = re.compile(
     r"/(?:models|tunedModels)/([^/]{1,256}?)(?::|%3[Aa])[A-Za-z]{1,32}\Z|/(?:deployments|model)/([^/]{1,256})/"

@@ -13,8 +13,9 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from equabot_broker.discovery.hygiene import Unclean, clean, split_list
 from equabot_broker.domain.ends import declare
-from equabot_broker.domain.hygiene import Unclean, clean, is_misplaced_key, masked, split_list
+from equabot_broker.domain.masking import is_misplaced_key, masked
 from equabot_broker.domain.material import SourceFault, Unit
 from equabot_broker.domain.profiles import FOREIGN_LOGINS, DeclaredEnd, Profile, split_id
 from equabot_broker.domain.provider import Catalog, Mode, Provider

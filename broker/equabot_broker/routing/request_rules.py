@@ -22,6 +22,8 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote, unquote_plus
 
+from equabot_broker.domain.provider import allows_any
+
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 """What an API is asked with. The others open tunnels, echo what they are sent, or are a browser's."""
 
@@ -126,11 +128,6 @@ def _is_rule_path(path: str) -> bool:
 def prefixed(base: str, written: Iterable[str]) -> tuple[str, ...]:
     """The rules with `base` before their paths: `POST /chat` under `/v1` is `POST /v1/chat`."""
     return tuple(one.replace("/", f"{base}/", 1) for one in written)
-
-
-def allows_any(written: Iterable[str]) -> bool:
-    """Whether a list of rules lets anything pass: it has one without `!`."""
-    return any(not one.startswith("!") for one in written)
 
 
 @dataclass(frozen=True, slots=True)

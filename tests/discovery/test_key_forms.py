@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.hygiene import Unclean, clean
-from equabot_broker.domain.key_forms import misshapen
+from equabot_broker.discovery.hygiene import Unclean, clean
+from equabot_broker.discovery.key_forms import misshapen
 from equabot_broker.domain.provider import Mode
 from equabot_broker.providers import BUILT_IN, PROVIDERS
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.discovery import DiscoveryRules, Override, Texts, ValueLocation, safe_name
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules, Override, Texts, ValueLocation, safe_name
 from equabot_broker.domain.material import SourceFault, Unit
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.requests import narrowing, prefixed, route, rule, rules, target_fault
+from equabot_broker.routing.request_rules import narrowing, prefixed, route, rule, rules, target_fault
 
 
 @pytest.mark.parametrize(

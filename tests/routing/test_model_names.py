@@ -2,7 +2,7 @@
 
 import pytest
 
-from equabot_broker.domain.model_names import model_of
+from equabot_broker.routing.model_names import model_of
 
 
 @pytest.mark.parametrize(

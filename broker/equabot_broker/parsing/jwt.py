@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Mapping
 from typing import Final
 
-from equabot_broker.domain.untrusted_json import Malformed, decode
+from equabot_broker.parsing.untrusted_json import Malformed, decode
 
 _LARGEST: Final = 256 << 10
 """Bytes of claims that are read."""

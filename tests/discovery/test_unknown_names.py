@@ -2,8 +2,8 @@
 
 import pytest
 
-from equabot_broker.domain.discovery import DiscoveryRules
-from equabot_broker.domain.unknown_names import misnamed, notes, unknown_names
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
+from equabot_broker.discovery.unknown_names import misnamed, notes, unknown_names
 from equabot_broker.providers import BUILT_IN
 
 

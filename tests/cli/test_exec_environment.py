@@ -2,7 +2,7 @@
 
 import pytest
 
-from equabot_broker.domain.command_environment import screened, without_credentials
+from equabot_broker.cli.exec_environment import screened, without_credentials
 from equabot_broker.domain.provider import Catalog, EnvName, Mode, Provider
 from equabot_broker.providers import BUILT_IN, PROVIDERS
 

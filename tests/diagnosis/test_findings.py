@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from equabot_broker.diagnosis.findings import Finding, Severity, findings
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.credentials import assess
-from equabot_broker.domain.findings import Finding, Severity, findings
 from equabot_broker.domain.material import HeldProfile, Shadowed, SourceFault, SourceState, Unit
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode

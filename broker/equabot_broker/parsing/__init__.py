@@ -1,0 +1,1 @@
+"""Texts that other programs wrote, decoded with suspicion: JSON, and JSON Web Tokens. No I/O."""

@@ -1,0 +1,1 @@
+"""Requests through the gateway: which ones pass, with which headers, and as which path. No I/O."""
