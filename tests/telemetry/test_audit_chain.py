@@ -15,9 +15,7 @@ from equabot_broker.telemetry.audit_chain import (
     Anchored,
     AuditDoubt,
     Head,
-    Summary,
     Unsound,
-    Verifying,
     anchor_line,
     digest_of,
     may_be_torn,
@@ -26,6 +24,7 @@ from equabot_broker.telemetry.audit_chain import (
     seal,
     unseal,
 )
+from equabot_broker.telemetry.audit_verification import Summary, Verifying
 
 AT = "2026-11-22T16:40:00.123456Z"
 

@@ -16,18 +16,9 @@ from equabot_broker.domain.errors import AuditUnavailable, CannotStart
 from equabot_broker.telemetry import events as told
 from equabot_broker.telemetry._audit_anchor import UNHELD
 from equabot_broker.telemetry._audit_records import KINDS
-from equabot_broker.telemetry.audit_chain import (
-    Anchored,
-    AuditDoubt,
-    Head,
-    Summary,
-    Unsound,
-    Verifying,
-    anchor_line,
-    parse_anchor,
-    unseal,
-)
+from equabot_broker.telemetry.audit_chain import Anchored, AuditDoubt, Head, Unsound, anchor_line, parse_anchor, unseal
 from equabot_broker.telemetry.audit_log import AuditLog, audit_output
+from equabot_broker.telemetry.audit_verification import Summary, Verifying
 from tests.fakes.clock import FakeClock
 
 ID = "0193c0ffee0193c0ffee0193c0ffee01"

@@ -14,7 +14,8 @@ from equabot_broker.cli.exits import NO_EXITS, Exit, Failure
 from equabot_broker.cli.surroundings import environment
 
 if TYPE_CHECKING:
-    from equabot_broker.telemetry.audit_chain import Head, Summary, Verifying
+    from equabot_broker.telemetry.audit_chain import Head
+    from equabot_broker.telemetry.audit_verification import Summary, Verifying
 
 _LONGEST_LINE: Final = 1 << 20
 _SHORTEST_NOTE: Final = 8
@@ -95,7 +96,7 @@ def _command(
 
 def run(args: Namespace) -> int:
     """Prints one line. Raises Failure for a log that has a fault and for a file that cannot be read."""
-    from equabot_broker.telemetry.audit_chain import Verifying  # noqa: PLC0415
+    from equabot_broker.telemetry.audit_verification import Verifying  # noqa: PLC0415
 
     anchor = _anchor(args)
     known = None if anchor is None else _held(anchor)
