@@ -7,8 +7,8 @@ subscribed by `bootstrap.subscriptions`. Tests use the same wiring with other po
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.domain.cooldowns import CooldownOptions
-from equabot_broker.domain.discovery import DiscoveryRules
 from equabot_broker.domain.leases import LeaseOptions
 from equabot_broker.domain.policies import Delivery, Policies
 from equabot_broker.domain.provider import Catalog

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from equabot_broker.diagnosis.statuses import ProfileStatus, describe
 from equabot_broker.domain.credentials import Revival
 from equabot_broker.domain.errors import InvalidArgument, NoUsableProfile, ProfileNotFound, ProviderUnknown, RefreshFailed
 from equabot_broker.domain.known_names import no_provider
+from equabot_broker.domain.masking import quoted
 from equabot_broker.domain.policies import Policies
 from equabot_broker.domain.profiles import split_id
 from equabot_broker.domain.provider import Catalog

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from equabot_broker.diagnosis.statuses import ProfileStatus, describe
 from equabot_broker.domain.policies import AgentPolicy, Policies
 from equabot_broker.domain.selection import Candidate, Plan
-from equabot_broker.domain.statuses import ProfileStatus, describe
 from equabot_broker.engine.profiles.registry import ProfileRegistry
 from equabot_broker.engine.profiles.resolver import Resolver
 from equabot_broker.engine.profiles.sessions import SessionKey
