@@ -98,8 +98,8 @@ def test_a_key_that_only_looks_wrapped_stays_whole(key: str) -> None:
         (b"\xff\xfe" + KEY.encode("utf-16-le"), "is binary, not UTF-8 text"),
         (bytes(range(128, 256)), "is binary, not UTF-8 text"),
         (f"{KEY}\udcff", "is binary, not UTF-8 text"),
-        ("k" * (SIZE_MAX + 1), "is longer than 64 KiB, so it is no key"),
-        (b"k" * 10_000_000, "is longer than 64 KiB, so it is no key"),
+        ("k" * (SIZE_MAX + 1), "is longer than 64 KiB, so it is not a key"),
+        (b"k" * 10_000_000, "is longer than 64 KiB, so it is not a key"),
         ('"' * 40_000, "is wrapped in too many quotes and prefixes"),
     ],
 )

@@ -128,8 +128,8 @@ def test_nothing_at_all_serves_and_says_so(make_broker: MakeBroker) -> None:
     broker = make_broker(config="sources: [env]\n").start()
     done = broker.run("health")
     assert (done.returncode, done.stdout) == (0, "SERVING\n")
-    assert "credentials: there are none" in done.stderr
-    broker.wait_for(lambda: "there are none, so every request" in broker.log())
+    assert "credentials: no credential was found" in done.stderr
+    broker.wait_for(lambda: "no credential was found, so every request" in broker.log())
     assert "there is no credential" in broker.run("doctor").stdout
     assert ".env" not in broker.run("doctor").stdout, "F13: no remedy names a place that is not read"
 

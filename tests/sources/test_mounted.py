@@ -252,7 +252,7 @@ async def test_values_that_are_no_keys_cost_their_profile_alone(tmp_path: Path) 
         (unit,) = event.units
         assert secrets(unit) == {"openai:mounted": "good", "groq:mounted": "!", "xai:mounted": "!", "mistral:mounted": "!"}
         assert {profile.fault.removeprefix(f"{profile.origin} ") for profile in unit.profiles} == {
-            "", "is longer than 64 KiB, so it is no key", "is binary, not UTF-8 text", "is empty"
+            "", "is longer than 64 KiB, so it is not a key", "is binary, not UTF-8 text", "is empty"
         }  # fmt: skip
 
 

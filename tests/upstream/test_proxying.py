@@ -113,4 +113,4 @@ def test_entries_that_make_no_sense_are_counted_and_ignored() -> None:
     assert found.of("https", "mple.com", None) is None
     ((variable, fault),) = found.faults()
     assert variable == "NO_PROXY"
-    assert fault.startswith("3 entries: each is no domain, address or network")
+    assert fault.startswith("3 entries: each is not a domain, address or network")

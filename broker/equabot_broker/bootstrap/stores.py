@@ -116,8 +116,8 @@ def source_name(spec: SourceSpec) -> str:
 
 
 def sync_claude_login(config: Config) -> bool:
-    """Copies the login of Claude's program into the store of `main`, where it is newer, and returns whether it was. Not where
-    its file is no source. Raises StoreFault."""
+    """Copies the login of Claude's program into the store of `main`, where it is newer, and returns whether it was. Copies
+    nothing if its file is not a source. Raises StoreFault."""
     store, clock = agent_stores(config).of(MAIN), SystemClock()
     return any(
         sync_login(CLAUDE, spec.options["path"], source_name(spec), store, rules=config.rules, clock=clock)

@@ -21,7 +21,7 @@ _OWN: Final = "EQUABOT_"
 _NEEDED: Final = frozenset({"HOME", "LANG", "PATH", "PWD", "SHELL", "TERM", "USER"})
 """Handed on whatever is in them."""
 _STRIPES: Final = "sk_"
-"""With a word after it (`sk_live_`) it begins a key of a service that is no provider."""
+"""With a word after it (`sk_live_`) it begins a key of another service than a provider."""
 _MANYS: Final = ("sk-", _STRIPES)
 """What keys of many providers begin with."""
 # A short prefix (`hf_`) may begin a word of ordinary text: what follows has to look like no word at all.

@@ -1,4 +1,4 @@
-"""What an operator should know: faults of sources, credentials that need a hand, providers nobody serves."""
+"""What an operator should know: faults of sources, credentials that need an operator, providers without a usable credential."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -123,7 +123,7 @@ def _of_providers(unmet: Mapping[str, str], add: Callable[[str], str]) -> Iterat
 
 def none_at_all(remedy: str) -> Finding:
     """That no source holds a credential, where none is required."""
-    return Finding(severity=Severity.ERROR, subject=CREDENTIALS, message="there are none", remedy=remedy)
+    return Finding(severity=Severity.ERROR, subject=CREDENTIALS, message="no credential was found", remedy=remedy)
 
 
 def _of_sources(sources: Iterable[SourceState]) -> Iterator[Finding]:

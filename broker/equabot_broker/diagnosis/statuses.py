@@ -1,4 +1,4 @@
-"""What may be told of a profile: names, states and instants, never material."""
+"""What may be reported of a profile: names, states and instants, never material."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

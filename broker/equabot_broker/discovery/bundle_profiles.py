@@ -54,7 +54,7 @@ class Override:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleNotes:
-    """What a bundle says of itself beside its values: the one provider whose credentials they are, the second half of its
+    """What a bundle says of itself in addition to its values: the provider whose credentials they are, the second half of its
     profiles' ids, their mode and when they expire (seconds since the epoch; `ends_at` is the place that says so). What it does
     not say is found out, or unknown. `newer` are the keys whose values were written after that end."""
 
@@ -75,7 +75,7 @@ NOTHING: Final = BundleNotes()
 
 @dataclass(frozen=True)
 class DiscoveryRules:
-    """What makes a profile. `bindings` are profile ids by the place of their value, `overrides` stand by profile id;
+    """What makes a profile. `bindings` are profile ids by the place of their value, `overrides` are by profile id;
     `foreign_logins` are the profiles whose refresh token another program redeems."""
 
     catalog: Catalog
@@ -100,7 +100,7 @@ class DiscoveryRules:
     ) -> Unit:
         """The bundle's profiles, and what is wrong with the rest.
 
-        `name` is what discovered profiles are named after; `origin` tells where a person finds a key. A value that cannot be
+        `name` is what discovered profiles are named after; `origin` says where a person finds a key. A value that cannot be
         used makes a profile without secret, or a fault where another value makes the profile.
         """
         found = _Finding(self, _Bundle(values, source, unit, said.name or safe_name(name) or kind, origin, said))
@@ -138,7 +138,7 @@ class DiscoveryRules:
 
 
 def safe_name(name: str) -> str:
-    """The name as the second half of a profile id may have it; empty where nothing of it may stand there."""
+    """The name as the second half of a profile id may have it; empty where no character of it is allowed there."""
     return _UNSAFE.sub("-", name).lstrip("-._@+")[:_NAME_MAX]
 
 
@@ -215,7 +215,7 @@ class _Finding:
 
     def declared(self, provider: Provider, uses: Mapping[str, list[_Use]], keys: Sequence[str]) -> dict[str, list[_Use]]:
         """What a bundle holds that says whose it is. Returns the uses of its keys that are named for that provider; where none
-        is, another one makes the profile. What is named for somebody else contradicts it."""
+        is, another one makes the profile. What is named for another provider contradicts it."""
         own = uses.get(provider.id, [])
         named = {use.key for use in own}
         others = {use.key: use.provider for found in uses.values() for use in found if use.key not in named}
@@ -238,7 +238,7 @@ class _Finding:
         return {}
 
     def _plain(self, provider: Provider, key: str) -> Profile:
-        """The profile of a key that says nothing of what it holds: a key or a token, as the value tells."""
+        """The profile of a key that says nothing of what it holds: a key or a token, as the value shows."""
         modes = (Mode.API_KEY, Mode.TOKEN) if key != "token" else (Mode.TOKEN, Mode.API_KEY)
         name = f"{provider.id}:{self._bundle.name}"
         first, second = (self._profile(name, provider, key, self._bundle.values[key], mode) for mode in modes)

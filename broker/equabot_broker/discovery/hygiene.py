@@ -1,7 +1,7 @@
 """What a credential looks like once it is clean, and what is refused.
 
 Cleaned is what cannot change the meaning: whitespace and a byte order mark around the value, a pair of quotes, `Bearer `,
-`export NAME="…"` and `NAME=…`. What is left must be fit for an HTTP header as it stands: visible ASCII, nothing else.
+`export NAME="…"` and `NAME=…`. What is left must be fit for an HTTP header as it is: visible ASCII, nothing else.
 """
 
 import re
@@ -85,7 +85,7 @@ def joined(text: str) -> str:
 
 
 def split_list(text: str | bytes) -> list[str]:
-    """The values of a list, which space, comma and semicolon part. Raises Unclean where the text is none, or has too many."""
+    """The values of a list that spaces, commas and semicolons separate. Raises Unclean for no value, and for too many."""
     parts = [part for part in _SEPARATORS.split(_unwrap(_decode(text))) if part]
     if len(parts) > LISTED_MAX:
         raise Unclean(f"lists more than {LISTED_MAX} keys: spread them over several variables")
@@ -96,7 +96,7 @@ def _decode(text: str | bytes) -> str:
     # The environment's texts hold bytes that are not UTF-8 as surrogates.
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if len(raw) > SIZE_MAX:
-        raise Unclean("is longer than 64 KiB, so it is no key")
+        raise Unclean("is longer than 64 KiB, so it is not a key")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -135,7 +135,7 @@ def _refuse_unfit(value: str) -> None:
 
 
 def _refuse_misplaced(value: str, *, provider: Provider, mode: Mode, catalog: Catalog) -> None:
-    """A prefix that tells whose a credential is, or of which kind, must not contradict where it was put."""
+    """A prefix that shows whose a credential is, or of which kind, must not contradict where it was put."""
     known = {**catalog.providers, provider.id: provider}.values()
     prefix = max((p for v in known for p in (*v.key_prefixes, *v.token_prefixes) if value.startswith(p)), key=len, default="")
     if not prefix:
@@ -158,5 +158,5 @@ def _instead(provider: Provider, mode: Mode) -> str:
 
 
 def _unlike(name: str, value: str) -> str:
-    """The name, unless the value begins with a piece of it: nothing of a value is told, not even what everyone knows."""
+    """The name, unless the value begins with a piece of it: no part of a value is repeated, not even a public prefix."""
     return "another provider" if any(name[i : i + 4] in value for i in range(len(name) - 3)) else name

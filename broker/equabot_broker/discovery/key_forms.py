@@ -57,13 +57,13 @@ _BETWEEN: Final = re.compile(r"[-_.#~]+")
 _STANDS_IN: Final = re.compile(
     "dummy|fake|sample|examples?|place-?holder|redacted|change(?:me)?|replace(?:me)?|insert|here|hidden|noauth|needed|required|unused"
 )
-"""Words by which a text says that it is no key."""
+"""Words by which a text says that it is not a key."""
 _NEXT_TO_IT: Final = re.compile("sk|api|apikey|keys?|token|secret|my|your|the|a|no|not|is|me|this|it|with|please|goes|test|x+")
 _BEGINNING_MIN: Final = 3
 
 
 def misshapen(value: str, *, provider: Provider, mode: Mode, catalog: Catalog) -> str:
-    """Why a text that is clean otherwise is no credential of the provider, going on from its name; empty: it may be one.
+    """Why a clean text is not a credential of the provider, as the rest of a sentence after its name; empty if it may be one.
 
     Nothing of the text is in the answer.
     """
@@ -72,7 +72,7 @@ def misshapen(value: str, *, provider: Provider, mode: Mode, catalog: Catalog) -
 
 def _of_any(value: str, catalog: Catalog) -> Iterator[str]:
     if _REFERENCE.fullmatch(value):
-        yield "is a reference or a cipher text, not a key: put there what it stands for"
+        yield "is a reference or a cipher text, not a key: put the key itself there"
     if _HOST.fullmatch(value):
         yield "is an address, not a key: put the key there"
     if _PATH.fullmatch(value):
@@ -80,7 +80,7 @@ def _of_any(value: str, catalog: Catalog) -> Iterator[str]:
     if _EMAIL.fullmatch(value):
         yield "is an e-mail address, not a key: put the key there"
     if _MASKED.fullmatch(value) or (_JOINED.fullmatch(value) and not value.startswith("eyJ")):
-        yield "is a copy that somebody has masked or shortened: put the whole key there"
+        yield "is a copy that was masked or shortened: put the whole key there"
     if _WORD.fullmatch(value):
         yield "is a word, not a key: put the key there"
     if _TRAILING.fullmatch(value):

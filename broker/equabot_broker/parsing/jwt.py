@@ -18,7 +18,7 @@ def claims(token: str) -> Mapping[str, object]:
 
 
 def part(encoded: str) -> Mapping[str, object]:
-    """The JSON object in one part of a token; empty where there is none."""
+    """The JSON object in one part of a token; empty if it has no such object."""
     try:
         found = decode(base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_"), largest=_LARGEST)
     except (Malformed, binascii.Error, ValueError):

@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 
 class Malformed(Exception):
-    """The text is not a store: why, and at which byte offset where that can be told. Never a byte of the text."""
+    """The text is not a store: why, and at which byte offset, if known. Never a byte of the text."""
 
     def __init__(self, why: str, *, offset: int | None = None) -> None:
         super().__init__(why if offset is None else f"{why} (at byte {offset})")
@@ -26,7 +26,7 @@ def decode(text: bytes, *, largest: int = LARGEST) -> object:
     if len(text) > largest:
         raise Malformed(f"it is larger than {largest >> 20} MiB")
     if not text.strip(b" \t\r\n\0"):
-        raise Malformed("it is empty: restore it from a backup, or remove it to begin anew")
+        raise Malformed("it is empty: restore it from a backup, or remove it to start again")
     if text.count(b"{") + text.count(b"[") > _OBJECTS_MAX:  # which keep the decoder busy, however small they are
         raise Malformed(f"it has more than {_OBJECTS_MAX:,} objects and lists")
     mark = len(_MARK) if text.startswith(_MARK) else 0

@@ -46,7 +46,7 @@ def may_hold_credential(name: str) -> bool:
 
 
 class Names:
-    """A list of names, in any case, but for those in `without`. A beginning with `*` does not stand for names that may hold a
+    """A list of names, in any case, but for those in `without`. A beginning with `*` does not match names that may hold a
     credential: those are listed one by one."""
 
     __slots__ = ("_beginnings", "_exact", "_known")

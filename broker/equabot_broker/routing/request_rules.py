@@ -34,7 +34,7 @@ _ENCODED: Final = "|".join(
     for byte in range(0x20, 0x100)
     if byte != 0x7F and chr(byte) not in "/\\%" and not re.fullmatch(f"[{_PLAIN}]", chr(byte))
 )
-"""What may stand encoded: nothing that need not (RFC 3986, 6.2.2.2), and nothing that would mean another path once decoded."""
+"""What may be encoded: nothing that need not (RFC 3986, 6.2.2.2), and nothing that would mean another path once decoded."""
 _SLASH: Final = re.compile("%2[Ff]")
 _PIECE: Final = rf"(?!\.\.?(?:/|%2[Ff]|$))(?:[!$&'()*+,=:@{_PLAIN}]|%(?i:{_ENCODED}))+"
 _PATH: Final = re.compile(rf"(?:/{_PIECE}(?:%2[Ff]{_PIECE})*)+/?|/")

@@ -80,8 +80,9 @@ def request(provider: Provider, *, model: str, base_url: str, headers: Mapping[s
 
 
 def cheapest(provider: Provider, *, base_url: str, headers: Mapping[str, str]) -> ProbeRequest | None:
-    """The request that costs least and tells a refused credential from a good one; None where it is not known how to make one.
-    Many vendors list their models to anybody: only where the list needs a credential it is asked for."""
+    """The request that costs least and distinguishes a refused credential from a good one; None if none is known.
+
+    Many vendors list their models to every caller: the list is asked for only where it needs a credential."""
     base = base_url.rstrip("/")
     small = request(provider, model=provider.probe_model, base_url=base_url, headers=headers)
     match provider.api if small is not None else "":

@@ -67,7 +67,7 @@ class Proxies:
         """The variables that cannot be used, and why, with what to do."""
         yield from dict.fromkeys((proxy.variable, proxy.fault) for proxy in self.by_scheme.values() if proxy.fault)
         if self.misread:
-            why = "is no domain, address or network, and is ignored"
+            why = "is not a domain, address or network, and is ignored"
             yield "NO_PROXY", f"an entry {why}: correct it" if self.misread == 1 else f"{self.misread} entries: each {why}"
 
 

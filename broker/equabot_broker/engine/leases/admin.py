@@ -16,7 +16,7 @@ class LeaseAdmin:
         self._lease_table = lease_table
 
     def living(self, *, agent: str = "", provider: str = "", profile: str = "") -> Iterator[Lease]:
-        """The living leases that match every given text, oldest first."""
+        """The active leases that match every given text, oldest first."""
         now = self._clock.steady()
         for lease in self._lease_table.all():
             if (

@@ -32,7 +32,7 @@ class GatewayLeases:
         self._write_behind = write_behind
 
     def bearer(self, token: bytes) -> Lease:
-        """The living lease whose token has this digest. Raises AgentSuspended, LeaseNotFound, LeaseExpired, ShuttingDown."""
+        """The active lease whose token has this digest. Raises AgentSuspended, LeaseNotFound, LeaseExpired, ShuttingDown."""
         lease = self._lease_table.by_token(token)
         if lease is None:
             self._suspensions.check_token(token)
