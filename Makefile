@@ -26,7 +26,9 @@ MKDOCS = NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs
 
 # Tests mostly wait, so there are more workers than cores.
 JOBS   ?= $(shell expr $$(nproc) + 1)
-PYTEST  = $(BIN)/python -m pytest --numprocesses $(JOBS) --no-loadscope-reorder
+# A test that ends its process ends the run: pytest-xdist would wait forever for the tests that it had.
+PARALLEL = --numprocesses $(JOBS) --no-loadscope-reorder --max-worker-restart 0
+PYTEST  = $(BIN)/python -m pytest $(PARALLEL)
 
 PYTHON_VERSION ?= 3.14
 OTHER_PYTHON    = build/python-$(PYTHON_VERSION)
@@ -54,7 +56,7 @@ test-python: install ## Run the fast tests on another Python, which uv finds or 
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON_VERSION) $(OTHER_PYTHON)
 	$(BIN)/uv pip sync --quiet --python $(OTHER_PYTHON) --require-hashes requirements/dev.txt
 	$(BIN)/uv pip install --quiet --python $(OTHER_PYTHON) --no-deps --no-build-isolation -e . -e clients/python
-	$(OTHER_PYTHON)/bin/python -m pytest -p no:cacheprovider $(or $(ARGS),--numprocesses $(JOBS) --no-loadscope-reorder --only fast)
+	$(OTHER_PYTHON)/bin/python -m pytest -p no:cacheprovider $(or $(ARGS),$(PARALLEL) --only fast)
 
 check: install proto-check ## Check lint, format, types, import contracts and stale stubs.
 	$(BIN)/ruff check

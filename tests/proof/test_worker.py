@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import signal
 import socket
 from pathlib import Path
 
@@ -19,6 +20,7 @@ ANSWERS = {"no byte": b"", "half a head": HEAD[:30], "a head": HEAD, "half a bod
 @pytest.mark.parametrize("written", ANSWERS.values(), ids=ANSWERS.keys())
 async def test_a_request_gave_up_whose_answer_did_not_arrive_as_a_whole(tmp_path: Path, written: bytes) -> None:
     """T10: the endpoint's ledger says `answered`, and the process knows no more than the status."""
+    dispositions = [signal.getsignal(number) for number in signal.valid_signals()]
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/token"
         endpoint = Endpoint(Doom("", 0, print), random.Random(0), gave_up=tmp_path / "gave-up", within=0.5)
@@ -28,3 +30,4 @@ async def test_a_request_gave_up_whose_answer_did_not_arrive_as_a_whole(tmp_path
             connection.sendall(written)
             await asking
     assert len(read_lines(tmp_path / "gave-up")) == 1
+    assert [signal.getsignal(number) for number in signal.valid_signals()] == dispositions

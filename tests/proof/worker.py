@@ -118,9 +118,9 @@ class Doom:
         self._point = point
         self._countdown = countdown
         self._report = report
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if point:
+        if point:  # a process that does not die at a point stays as it is: it may be that of the tests
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             sys.addaudithook(self._audit)
 
     def at(self, point: str) -> None:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import resource
+import signal
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -84,12 +85,13 @@ def dies(log: AuditLog) -> None:
 @contextmanager
 def full(size: int) -> Iterator[None]:
     """No file grows beyond so many bytes, as on a full disk: what fits of a write is taken, the next fails."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before, signalled = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, signalled)
 
 
 @pytest.fixture
