@@ -7,6 +7,7 @@ import pytest
 
 from equabot_broker.cli import output
 from equabot_broker.cli.output import Cell, Style
+from equabot_broker.domain.instants import rfc3339
 from tests.fakes.terminal import Terminal
 
 
@@ -108,4 +109,4 @@ def test_instants_are_relative_to_now(instant: float, shown: str) -> None:
 
 def test_instants_for_programs_are_rfc_3339_in_utc() -> None:
     """Milliseconds and Z."""
-    assert output.rfc3339(1_795_000_000.25) == "2026-11-18T11:06:40.250Z"
+    assert rfc3339(1_795_000_000.25) == "2026-11-18T11:06:40.250Z"

@@ -11,6 +11,7 @@ from equabot_broker.cli.connecting import admin
 from equabot_broker.cli.exits import Exit
 from equabot_broker.cli.output import Cell, Style
 from equabot_broker.cli.surroundings import now
+from equabot_broker.domain.instants import rfc3339
 
 if TYPE_CHECKING:
     from equabot_client.admin import AgentStatus
@@ -99,5 +100,5 @@ def _row(agent: "AgentStatus") -> Sequence[Cell | str]:
 
 def _plain(agent: "AgentStatus") -> dict[str, Any]:
     """The agent's fields by their names on the wire."""
-    since = None if agent.since is None else output.rfc3339(agent.since.timestamp())
+    since = None if agent.since is None else rfc3339(agent.since.timestamp())
     return asdict(agent) | {"since": since}

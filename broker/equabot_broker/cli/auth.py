@@ -11,6 +11,7 @@ from equabot_broker.cli.exits import NO_EXITS, Exit, Failure
 from equabot_broker.cli.output import Cell, Style
 from equabot_broker.cli.storing import CommandContext, faults, unlist
 from equabot_broker.cli.surroundings import now
+from equabot_broker.domain.instants import rfc3339
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.provider import Mode
 from equabot_broker.formats.auth_document import AuthDocument, without_entry
@@ -157,7 +158,7 @@ def _described(agent: str, profile: "Profile") -> dict[str, Any]:
         "type": profile.mode.value,
         "label": profile.secret.label() if profile.secret else None,
         "fault": profile.fault or None,
-        "expiresAt": None if expires is None else output.rfc3339(expires),
+        "expiresAt": None if expires is None else rfc3339(expires),
         "email": profile.email or None,
         "agent": agent,
     }

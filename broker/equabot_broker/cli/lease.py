@@ -9,6 +9,7 @@ from equabot_broker.cli.connecting import addressed, admin, broker
 from equabot_broker.cli.exits import Exit, Failure
 from equabot_broker.cli.output import Cell, Style
 from equabot_broker.cli.surroundings import now
+from equabot_broker.domain.instants import rfc3339
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -231,7 +232,7 @@ def _show(lease: "Lease", *, as_json: bool) -> None:
 
 
 def _when(instant: "datetime | None") -> str:
-    return "" if instant is None else f"{output.relative(instant.timestamp(), now())} ({output.rfc3339(instant.timestamp())})"
+    return "" if instant is None else f"{output.relative(instant.timestamp(), now())} ({rfc3339(instant.timestamp())})"
 
 
 def _revealed(lease: "Lease") -> dict[str, Any]:
@@ -244,4 +245,4 @@ def _plain(record: Any) -> dict[str, Any]:
     from datetime import datetime  # noqa: PLC0415
 
     values = {field.name: getattr(record, field.name) for field in fields(record)}
-    return {name: output.rfc3339(v.timestamp()) if isinstance(v, datetime) else v for name, v in values.items()}
+    return {name: rfc3339(v.timestamp()) if isinstance(v, datetime) else v for name, v in values.items()}

@@ -8,7 +8,6 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TextIO
 
 from equabot_broker.cli.streams import takes_all
@@ -131,11 +130,6 @@ def span(seconds: float) -> str:
 def relative(instant: float, now: float) -> str:
     """An instant relative to now: `in 3h 12m`, `5m ago`."""
     return f"in {span(instant - now)}" if instant >= now else f"{span(now - instant)} ago"
-
-
-def rfc3339(instant: float) -> str:
-    """An instant as RFC 3339, from seconds since the epoch: `2026-11-22T17:00:00.250Z`."""
-    return datetime.fromtimestamp(instant, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def coloured(stream: TextIO) -> bool:

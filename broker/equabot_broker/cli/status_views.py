@@ -7,6 +7,7 @@ from equabot_broker.cli import output
 from equabot_broker.cli.output import Cell, Style
 from equabot_broker.cli.status_report import StatusReport, condition, effective, from_environment, label, severity
 from equabot_broker.diagnosis.statuses import ProfileStatus
+from equabot_broker.domain.instants import rfc3339
 from equabot_broker.domain.profiles import State
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.remedies import how_to_add
@@ -64,7 +65,7 @@ def _unusable(profile: ProfileStatus, now: float) -> list[dict[str, Any]]:
     ]
     return [
         {"profileId": profile.id, "provider": profile.provider, "kind": kind, **more}
-        | {"until": output.rfc3339(until), "remainingMs": round((until - now) * 1000)}
+        | {"until": rfc3339(until), "remainingMs": round((until - now) * 1000)}
         for kind, until, more in ends
         if until > now
     ]
@@ -73,7 +74,7 @@ def _unusable(profile: ProfileStatus, now: float) -> list[dict[str, Any]]:
 def _ends(expires_at: float, now: float) -> dict[str, Any]:
     if not expires_at:
         return {"expiresAt": None, "remainingMs": None}
-    return {"expiresAt": output.rfc3339(expires_at), "remainingMs": round((expires_at - now) * 1000)}
+    return {"expiresAt": rfc3339(expires_at), "remainingMs": round((expires_at - now) * 1000)}
 
 
 def _profile(profile: ProfileStatus, now: float) -> dict[str, Any]:

@@ -67,12 +67,12 @@ class HealthPages:
         return _text(_UNAVAILABLE, "\n".join(["not ready", *(f"no lease of provider {name} can be granted" for name in unmet)]))
 
     def _status(self) -> Page:
-        read = self._snapshot()
-        providers = sorted({one.provider for one in read.credentials} | set(self._health.unmet()))
+        read, unmet = self._snapshot(), sorted(self._health.unmet())
+        providers = sorted({one.provider for one in read.credentials}.union(unmet))
         report: Json = {
             "version": self._version,
             "ready": bool(self._health.status(_READINESS)),
-            "unmet": sorted(self._health.unmet()),
+            "unmet": unmet,
             "providers": [{"provider": name, "serving": bool(self._health.status(f"provider/{name}"))} for name in providers],
             "profiles": [
                 {
