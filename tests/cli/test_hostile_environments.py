@@ -17,7 +17,7 @@ from tests.fakes.host import EQUABOT, KEY
 BROKEN_PIPE = 141
 _POSITIONALS = {"FILE": "/nonexistent", "AGENT": "main", "PROVIDER…": "anthropic"}
 _OPTIONS = {"--provider": "anthropic", "--method": "api-key", "--profile-id": "anthropic:x"}
-_FOREVER = {("serve",)}
+_FOREVER = {("serve",), ("dashboard",)}
 
 
 def commands() -> Iterator[tuple[str, ...]]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.request_heads import HeadRefused
+from equabot_broker.parsing.request_heads import HeadRefused
 from equabot_broker.telemetry._scrape_request import read_request
 
 NAMES = frozenset({"broker-7f", "metrics.example.com"})

@@ -30,6 +30,7 @@ _COMMANDS: Final = {
     "models": ("models", "Show the state of every credential, and manage credentials."),
     "onboard": ("onboard", "Store a first credential, step by step."),
     "doctor": ("doctor", "Find problems, and fix what can be fixed safely."),
+    "dashboard": ("dashboard", "Show the broker on a page in the browser."),
     "gateway": ("gateway", "Print the configuration of the gateway."),
     "config": ("config_check", "Check a configuration."),
     "reload": ("reload", "Reload the configuration of the running broker."),

@@ -15,7 +15,7 @@ from typing import Final, cast
 
 from equabot_broker.domain.connections import ConnectionTable
 from equabot_broker.domain.errors import CannotStart
-from equabot_broker.domain.request_heads import LARGEST_HEAD, HeadRefused
+from equabot_broker.parsing.request_heads import LARGEST_HEAD, HeadRefused
 from equabot_broker.telemetry._scrape_request import Page, Scrape, read_request
 from equabot_broker.telemetry.log import loop_exception_handler
 

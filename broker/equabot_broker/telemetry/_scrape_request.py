@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import parse_qs
 
-from equabot_broker.domain.request_heads import HeadRefused, read_head
+from equabot_broker.parsing.request_heads import HeadRefused, read_head
 
 PATHS: Final = ("/metrics", "/healthz", "/readyz", "/status.json")
 
