@@ -36,7 +36,9 @@ def pytest_configure() -> None:
         tempfile.tempdir = os.environ["TMPDIR"] = "/tmp"
 
 
-_SLOW: Final = ("kubelet", "containers", "kubernetes", "recipes", "gateway", "languages", "journeys", "deploy", "docs", "helm")
+_SLOW: Final = (
+    "kubelet", "containers", "kubernetes", "recipes", "gateway", "languages", "browser", "journeys", "deploy", "docs", "helm",
+)  # fmt: skip
 """Directories of tests that start processes, the longest first: what begins last should not be what takes longest."""
 _TOGETHER: Final = {"containers": "engine", "kubelet": "engine", "kubernetes": "cluster", "helm": "cluster"}
 """Those that share what is dear: images and containers of one Docker Engine, one API server."""

@@ -73,6 +73,12 @@ def _envoy_of_the_package() -> Path | None:
     return found if found.is_file() else None
 
 
+def _browser() -> str:
+    from tests.browser.chromium import chromium
+
+    return "" if chromium() else "no chromium command; deploy/ci/browser installs it"
+
+
 def _docker() -> str:
     if shutil.which("docker") is None:
         return "no docker command"
@@ -120,6 +126,7 @@ def _envoy() -> str:
 
 # Each returns why the tier cannot run, or nothing.
 _PROBES: Final[Mapping[str, Callable[[], str]]] = {
+    "browser": _browser,
     "clients": _clients,
     "docker": _docker,
     "envoy": _envoy,

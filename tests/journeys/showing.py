@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import grpc
 import psutil
@@ -102,7 +104,7 @@ def shown_by(broker: RunningBroker, *given: str) -> dict[str, str | bytes]:
     processes = [psutil.Process(broker.pid), *psutil.Process(broker.pid).children(recursive=True)]
     shown |= {f"arguments of {process.pid}": "\0".join(process.cmdline()) for process in processes}
     shown |= {f"environment of {process.pid}": str(process.environ()) for process in processes[1:]}
-    return shown | answered_by(broker) | left_by(broker, *given)
+    return shown | answered_by(broker) | on_the_dashboard(broker) | left_by(broker, *given)
 
 
 def answered_by(broker: RunningBroker) -> dict[str, str | bytes]:
@@ -118,6 +120,40 @@ def answered_by(broker: RunningBroker) -> dict[str, str | bytes]:
             reason, shown[method] = ask(channel, method, request, answer)
             assert reason == "", shown[method]
     return shown
+
+
+def on_the_dashboard(broker: RunningBroker) -> dict[str, str | bytes]:
+    """What `equabot dashboard` answers, prints and has as arguments."""
+    with broker.spawn("dashboard", "--no-browser", **TALKATIVE) as process:
+        assert process.stdout is not None
+        printed = process.stdout.readline()
+        link = urlsplit(printed.split()[-1])
+        shown: dict[str, str | bytes] = {"arguments of the dashboard": "\0".join(psutil.Process(process.pid).cmdline())}
+        for path in ("/", "/icon.svg", "/nothing", "/events"):
+            shown[f"dashboard: {path}"] = _answer(link.netloc, path)[1]
+        cookie, body = _answer(link.netloc, "/session", {"Equabot-Token": link.fragment})
+        headers = {"Cookie": cookie.partition(";")[0], "Equabot-Page-Key": json.loads(body)["key"]}
+        events = HTTPConnection(link.netloc, timeout=60)
+        events.request("GET", "/events", headers=headers)
+        answer = events.getresponse()
+        sections = {f"event: {name}".encode() for name in ("status", "broker", "traffic", "audit", "changes")}
+        streamed: list[bytes] = []
+        while not sections <= {line.strip() for line in streamed} or streamed[-1].strip():
+            streamed.append(answer.readline())
+        events.close()
+        process.terminate()
+        printed += "".join(process.communicate(timeout=60))
+        assert process.returncode == 0, printed
+    return shown | {"events of the dashboard": b"".join(streamed), "output of the dashboard": printed}
+
+
+def _answer(address: str, path: str, headers: Mapping[str, str] | None = None) -> tuple[str, bytes]:
+    connection = HTTPConnection(address, timeout=60)
+    connection.request("GET", path, headers=dict(headers or {}))
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer.getheader("Set-Cookie", ""), body
 
 
 def left_by(broker: RunningBroker, *given: str) -> dict[str, str | bytes]:

@@ -26,7 +26,7 @@ from equabot.broker.v1 import admin_pb2, broker_pb2
 from equabot_client import EventKind, errors
 from tests.journeys.canaries import KEY, MALFORMED, Canaries, World
 from tests.journeys.running import EQUABOT, RunningBroker
-from tests.journeys.showing import ADMIN, BROKER, HEALTH, ask, channel_to
+from tests.journeys.showing import ADMIN, BROKER, HEALTH, ask, channel_to, on_the_dashboard
 
 BAD_CONFIGS: Final = {
     "a key at the top": "anthropic_key: {key}",
@@ -371,6 +371,13 @@ def test_a_source_that_breaks_while_it_is_followed_shows_nothing(world: World) -
         assert rotated.lease is not None
         assert rotated.lease.secret.reveal() == new
         assert not world.leaks(event=repr(rotated))
+
+
+def test_the_dashboard_shows_nothing(world: World) -> None:
+    """Not the page, not a refusal, not the stream of a session, not the arguments of its process."""
+    shown = on_the_dashboard(world.broker)
+    assert "anthropic:env" in str(shown["events of the dashboard"])
+    assert not world.leaks(**shown)
 
 
 def test_what_is_stored_holds_nothing(world: World) -> None:
