@@ -11,6 +11,8 @@ from equabot.broker.v1 import broker_pb2, broker_pb2_grpc
 
 LEASES = 10_000
 STREAMS = 1_000
+CONNECTIONS = 200
+"""Below the limit of connections of one agent's processes."""
 
 
 def rows() -> list[Row]:
@@ -29,21 +31,21 @@ def rows() -> list[Row]:
     return [
         Row("resident, idle", idle / 2**20, "MiB", 64),
         Row("resident a lease", leases / 2**10, "KiB", 1),
-        Row("resident a stream, one connection", _streams(1) / 2**10, "KiB", 45),
-        Row("resident a stream, a connection each", _streams(STREAMS) / 2**10, "KiB"),
+        Row("resident a stream, one connection", _streams(STREAMS, connections=1) / 2**10, "KiB", 45),
+        Row("resident a stream, a connection each", _streams(CONNECTIONS, connections=CONNECTIONS) / 2**10, "KiB"),
     ]
 
 
-def _streams(connections: int) -> float:
+def _streams(streams: int, *, connections: int) -> float:
     with broker() as ours:
         before = _warm(ours)
         options = [("grpc.use_local_subchannel_pool", 1)]
         channels = [grpc.insecure_channel(f"unix:{ours.socket}", options=options) for _ in range(connections)]
         request = broker_pb2.AcquireLeaseRequest(provider="anthropic")
-        calls = [broker_pb2_grpc.BrokerStub(channels[i % connections]).StreamLease(request) for i in range(STREAMS)]
+        calls = [broker_pb2_grpc.BrokerStub(channels[i % connections]).StreamLease(request) for i in range(streams)]
         for call in calls:
             next(iter(call))
-        cost = (ours.resident() - before) / STREAMS
+        cost = (ours.resident() - before) / streams
         for call in calls:
             call.cancel()
         for channel in channels:
