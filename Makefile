@@ -30,13 +30,16 @@ JOBS   ?= $(shell expr $$(nproc) + 1)
 PARALLEL = --numprocesses $(JOBS) --no-loadscope-reorder --max-worker-restart 0
 PYTEST  = $(BIN)/python -m pytest $(PARALLEL)
 
+# What `make test` runs first. `FAST=coverage` runs the same tests, and fails if they cover less than before.
+FAST ?= test-fast
+
 PYTHON_VERSION ?= 3.14
 OTHER_PYTHON    = build/python-$(PYTHON_VERSION)
 
 BUILD_IMAGE = docker build $(BUILD_FLAGS) $(foreach arg,BASE_IMAGE PIP_NO_INDEX,$(if $($(arg)),--build-arg $(arg)=$($(arg))))
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast check fmt proto proto-check proto-lint reference lock image example-agent dist release docs docs-serve test-python bench clean
+.PHONY: help install run test test-fast coverage check fmt proto proto-check proto-lint reference lock image example-agent dist release docs docs-serve test-python bench clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,7 +52,10 @@ run: install ## Run a broker and an agent that uses it, in this terminal.
 test-fast: install ## Run the tests that need only Python: no Docker, no Envoy, no cluster.
 	$(PYTEST) --only fast
 
-test: $(if $(ARGS),install,test-fast) ## Run every test tier that this machine supports, the fast ones first. ARGS= sets pytest arguments.
+coverage: install ## Run the fast tests, and fail if they cover less of broker and client than pyproject.toml asks for.
+	$(PYTEST) --only fast --cov --cov-report=term:skip-covered
+
+test: $(if $(ARGS),install,$(FAST)) ## Run every test tier that this machine supports, the fast ones first. ARGS= sets pytest arguments.
 	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(PYTEST) --only slow)
 
 test-python: install ## Run the fast tests on another Python, which uv finds or fetches. PYTHON_VERSION=3.14 names it.

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,13 @@ def test_the_workflow_calls_the_makefile_and_ci() -> None:
     assert ".ci/run" in commands
     assert jobs["python"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
     assert "write" not in CI.replace("actions/checkout", "")
+
+
+def test_coverage_only_rises() -> None:
+    """CI runs the fast tests once, and measures. A lower value in pyproject.toml is a decision, which changes this test too."""
+    assert "make test FAST=coverage" in (ROOT / ".ci/run").read_text()
+    report = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["coverage"]["report"]
+    assert report["fail_under"] >= 92
 
 
 def test_hooks_are_local() -> None:

@@ -57,7 +57,15 @@ class Issuer:
             return {**named, "kty": "RSA", "n": _number(numbers.n), "e": _number(numbers.e), **more}
         assert self._ec is not None
         point = self._ec.public_key().public_numbers()
-        return {**named, "kty": "EC", "crv": _CURVES[self.algorithm][3], "x": _number(point.x), "y": _number(point.y), **more}
+        _, _, size, curve = _CURVES[self.algorithm]
+        x, y = (base64url(number.to_bytes(size)) for number in (point.x, point.y))  # RFC 7518, 6.2.1.2: the full size
+        return {**named, "kty": "EC", "crv": curve, "x": x, "y": y, **more}
+
+    def private_key(self) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
+        """The key that signs, for another implementation."""
+        key = self._rsa or self._ec
+        assert key is not None
+        return key
 
 
 def base64url(data: bytes) -> str:

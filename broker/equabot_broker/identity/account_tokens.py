@@ -4,12 +4,13 @@ They are JSON Web Tokens (RFC 7519), signed as in RFC 7515. This module verifies
 issuer or the signature confirms it. No error has a part of a token.
 """
 
+import math
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeGuard
 
 from equabot_broker.domain.errors import Unidentified
 from equabot_broker.domain.secret_value import SecretValue
@@ -27,7 +28,7 @@ _LATEST: Final = 253_402_300_799  # the end of the year 9999
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountToken:
-    """The claims of a token. `account` is `namespace/name`. Instants are in seconds since the epoch; `not_before` is 0 if it
+    """The claims of a token. `account` is `namespace/name`. Instants are in seconds since the epoch. `not_before` is 0 if it
     is missing. `algorithm` and `key_id` are from its header."""
 
     token: SecretValue
@@ -85,8 +86,8 @@ def read_token(token: SecretValue) -> AccountToken:
         issuer=_text(said, "iss"),
         account=f"{subject[1]}/{subject[2]}",
         audiences=tuple(each for each in (audiences if isinstance(audiences, list) else [audiences]) if isinstance(each, str)),
-        expires_at=_instant(said, "exp"),
-        not_before=_instant(said, "nbf"),
+        expires_at=_end(said),
+        not_before=_beginning(said),
     )
 
 
@@ -123,7 +124,17 @@ def _text(said: Mapping[str, object], name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _instant(said: Mapping[str, object], name: str) -> float:
+def _end(said: Mapping[str, object]) -> float:
     """0 for a missing or impossible value: a token without an end has expired."""
-    value = said.get(name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _LATEST else 0.0
+    value = said.get("exp")
+    return float(value) if _is_instant(value) else 0.0
+
+
+def _beginning(said: Mapping[str, object]) -> float:
+    """0 if it is missing. Infinite for an impossible value: such a token never becomes valid."""
+    value = said.get("nbf", 0)
+    return float(value) if _is_instant(value) else math.inf
+
+
+def _is_instant(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LATEST
