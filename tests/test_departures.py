@@ -20,14 +20,9 @@ from equabot_broker.engine.leases.messages import LeaseRequest
 from equabot_broker.envoy.authorize import AuthorizationServicer
 from equabot_broker.envoy.secret_discovery import SecretServicer
 from equabot_broker.rpc.server import control_server
-from equabot_broker.telemetry.events import (
-    Event,
-    GatewayAuthorized,
-    LeaseGranted,
-    LeaseRenewed,
-    MaterialDelivered,
-    SecretPushed,
-)
+from equabot_broker.telemetry.events import Event
+from equabot_broker.telemetry.gateway_events import GatewayAuthorized, SecretPushed
+from equabot_broker.telemetry.lease_events import LeaseGranted, LeaseRenewed, MaterialDelivered
 from tests.fakes.audit import MemoryAudit
 from tests.fakes.engine import Engine, profile
 from tests.rpc.serving import Served

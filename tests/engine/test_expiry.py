@@ -7,7 +7,8 @@ import pytest
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.profiles import State
 from equabot_broker.engine.leases.messages import LeaseRequest
-from equabot_broker.telemetry.events import ClockJumped, LeaseRevoked, StoreFaulted, StoreRecovered
+from equabot_broker.telemetry.broker_events import ClockJumped, StoreFaulted, StoreRecovered
+from equabot_broker.telemetry.lease_events import LeaseRevoked
 from tests.fakes.engine import Engine, profile
 
 A, B = "anthropic:a", "anthropic:b"

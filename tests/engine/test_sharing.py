@@ -16,7 +16,7 @@ from equabot_broker.domain.profiles import State
 from equabot_broker.engine.leases.gateway_access import RequestNames
 from equabot_broker.engine.leases.messages import LeaseRequest
 from equabot_broker.engine.leases.streams import NoticeKind
-from equabot_broker.telemetry.events import CredentialProbed
+from equabot_broker.telemetry.credential_events import CredentialProbed
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.logins import World
 from tests.fakes.probes import ScriptedProbes

@@ -15,7 +15,9 @@ from equabot_broker.domain.policies import Delivery
 from equabot_broker.engine.leases.messages import LeaseRequest
 from equabot_broker.envoy.access_log import AccessLogServicer
 from equabot_broker.rpc.server import control_server
-from equabot_broker.telemetry.events import Event, GatewayLogSkipped, GatewayUsed, OutcomeReported
+from equabot_broker.telemetry.events import Event
+from equabot_broker.telemetry.gateway_events import GatewayLogSkipped, GatewayUsed
+from equabot_broker.telemetry.lease_events import OutcomeReported
 from tests.fakes.engine import Engine, profile
 from tests.rpc.serving import eventually
 

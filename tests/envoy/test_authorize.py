@@ -17,7 +17,7 @@ from equabot_broker.domain.provider import Mode
 from equabot_broker.engine.leases.messages import Grant, LeaseRequest
 from equabot_broker.envoy.authorize import AuthorizationServicer
 from equabot_broker.rpc.server import control_server
-from equabot_broker.telemetry.events import GatewayAuthorized, GatewayRefused
+from equabot_broker.telemetry.gateway_events import GatewayAuthorized, GatewayRefused
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.logins import World, login
 from tests.fakes.scripted_endpoint import UNREACHED, granted

@@ -8,7 +8,7 @@ from equabot_broker.domain.provider import Catalog, Provider
 from equabot_broker.domain.selection import Candidate
 from equabot_broker.engine.leases.messages import Grant, LeaseRequest
 from equabot_broker.oauth.refreshing import RefreshFailure, TokenAnswer
-from equabot_broker.telemetry import events
+from equabot_broker.telemetry.events import Event
 from tests.fakes.engine import Engine
 from tests.fakes.profile_store import MemoryProfileStore, StoreSource
 from tests.fakes.scripted_endpoint import ScriptedEndpoint, granted
@@ -68,7 +68,7 @@ class World(Engine):
         assert secret is not None
         return secret.reveal()
 
-    def told(self, kind: type[events.Event]) -> list[Any]:
+    def told(self, kind: type[Event]) -> list[Any]:
         return [event for event in self.emitted if isinstance(event, kind)]
 
     async def wait(self, ask: Callable[[], Grant] | None = None, *, within: float = 60.0) -> str:

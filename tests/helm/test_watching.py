@@ -13,7 +13,9 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from equabot_broker.domain.profiles import State
-from equabot_broker.telemetry.events import GatewayRefused, GatewayUsed, LeaseDenied, OutcomeReported, RefreshSucceeded
+from equabot_broker.telemetry.credential_events import RefreshSucceeded
+from equabot_broker.telemetry.gateway_events import GatewayRefused, GatewayUsed
+from equabot_broker.telemetry.lease_events import LeaseDenied, OutcomeReported
 from equabot_broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot, SourceGauge
 from tests.fakes.engine import Engine
 from tests.helm.chart import CHART, FIXTURES, of_kind, render

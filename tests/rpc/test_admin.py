@@ -13,7 +13,7 @@ from equabot_broker.domain.material import SourceUnavailable, Unit, UnitsListed
 from equabot_broker.domain.policies import AgentPolicy
 from equabot_broker.domain.suspension import Suspension
 from equabot_broker.ports import Reloaded
-from equabot_broker.telemetry.events import Administered
+from equabot_broker.telemetry.broker_events import Administered
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.source import FakeSource
 from tests.fakes.state import MemoryStateStore

@@ -25,7 +25,7 @@ from equabot_broker.identity.server_certificate import ServerCertificate
 from equabot_broker.rpc.remote import AuthenticationInterceptor, CallerIdentities
 from equabot_broker.rpc.server import CannotListen, remote_server
 from equabot_broker.rpc.servicer import BrokerServicer
-from equabot_broker.telemetry.events import CallerRefused
+from equabot_broker.telemetry.broker_events import CallerRefused
 from tests.fakes.clock import FakeClock
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.kubernetes.certificates import Authority, Pair

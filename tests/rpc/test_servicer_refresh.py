@@ -7,7 +7,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from equabot.broker.v1 import broker_pb2 as pb
-from equabot_broker.telemetry import events
+from equabot_broker.telemetry.lease_events import LeaseDenied
 from tests.fakes.engine import profile
 from tests.fakes.logins import LIFE, World, login
 from tests.fakes.scripted_endpoint import UNREACHED, refused
@@ -42,7 +42,7 @@ async def test_an_expired_login_is_waited_for(serve: Serve) -> None:
     assert {lease.secret for lease in leases} == {"at-2"} == {first.lease.secret}
     assert world.script.redeemed == ["rt-1"]
     assert leases[0].credential_expires_at.seconds == int(world.board.held.profile.expires_at or 0)
-    assert world.told(events.LeaseDenied) == []
+    assert world.told(LeaseDenied) == []
 
 
 @pytest.mark.parametrize("open_", [True, False])
@@ -59,7 +59,7 @@ async def test_a_call_is_answered_before_its_deadline(serve: Serve, open_: bool)
     assert (told.code, told.reason) == ("UNAVAILABLE", "REFRESH_FAILED")
     assert "acme:me" in told.metadata
     assert told.retry_after == 1.0 if not open_ else told.retry_after is not None
-    assert [denied.reason for denied in world.told(events.LeaseDenied)] == ["REFRESH_FAILED"]
+    assert [denied.reason for denied in world.told(LeaseDenied)] == ["REFRESH_FAILED"]
 
 
 async def test_a_refused_login_names_the_command(serve: Serve) -> None:
@@ -134,7 +134,7 @@ async def test_who_has_waited_long_enough_gets_the_next_profile(serve: Serve) ->
         first, second = (await broker.ListProfiles(pb.ListProfilesRequest(provider="acme"))).profiles
         assert (lease.profile, lease.secret, world.exchanging.asked) == ("acme:key", "the key", 1)
         assert {first.id: first.reason, second.id: second.reason} == {"acme:pod": "not exchanged yet", "acme:key": "ok"}
-        assert not any(isinstance(event, events.LeaseDenied) for event in world.emitted)
+        assert not any(isinstance(event, LeaseDenied) for event in world.emitted)
         waiting = asyncio.ensure_future(asked_by(broker))
         world.exchanging.open.set()
         assert (await waiting).secret == "wif-1"

@@ -5,21 +5,18 @@ from dataclasses import fields
 
 import pytest
 
-from equabot_broker.telemetry.event_log import log_event
-from equabot_broker.telemetry.events import (
-    AcquireAnswered,
+from equabot_broker.telemetry.broker_events import StoreFaulted
+from equabot_broker.telemetry.credential_events import (
     CredentialStateChanged,
-    Event,
-    LeaseDenied,
-    LeaseGranted,
     LoginInvalidated,
     RefreshAttemptFailed,
     RefreshSucceeded,
-    RenewalDenied,
     SourceDoubted,
     SourceStale,
-    StoreFaulted,
 )
+from equabot_broker.telemetry.event_log import log_event
+from equabot_broker.telemetry.events import Event
+from equabot_broker.telemetry.lease_events import AcquireAnswered, LeaseDenied, LeaseGranted, RenewalDenied
 
 GRANTED = LeaseGranted(agent="main", provider="anthropic", profile="anthropic:env", delivery="raw", seconds=900.0)
 

@@ -5,7 +5,10 @@ from dataclasses import FrozenInstanceError, fields
 import pytest
 
 from equabot_broker.domain.secret_value import SecretValue
-from equabot_broker.telemetry.events import Draining, Event, Events, LeaseGranted, SourceRecovered, StoreFaulted, StoreRecovered
+from equabot_broker.telemetry.broker_events import Draining, StoreFaulted, StoreRecovered
+from equabot_broker.telemetry.credential_events import SourceRecovered
+from equabot_broker.telemetry.events import Event, Events
+from equabot_broker.telemetry.lease_events import LeaseGranted
 
 GRANTED = LeaseGranted(agent="main", provider="anthropic", profile="anthropic:env", delivery="raw", seconds=900.0)
 

@@ -6,17 +6,19 @@ from typing import Any
 
 import pytest
 
-from equabot_broker.telemetry import events as told
+from equabot_broker.telemetry.broker_events import CallerRefused
 from equabot_broker.telemetry.event_log import log_event
 from equabot_broker.telemetry.events import Event, Events, Summed
 from equabot_broker.telemetry.folding import AT_ONCE, OTHERS, Folding
+from equabot_broker.telemetry.gateway_events import GatewayRefused
+from equabot_broker.telemetry.lease_events import LeaseDenied, LeaseGranted, OutcomeReported, RenewalDenied
 from tests.fakes.clock import FakeClock
 
-DENIED = told.LeaseDenied(agent="main", provider="anthropic", reason="NO_USABLE_PROFILE", session="talk")
-STRANGER = told.GatewayRefused(
+DENIED = LeaseDenied(agent="main", provider="anthropic", reason="NO_USABLE_PROFILE", session="talk")
+STRANGER = GatewayRefused(
     agent="", provider="anthropic", lease="", method="POST", route="/v1/messages", status=401, reason="TOKEN_MISSING"
 )
-GRANTED = told.LeaseGranted(agent="main", provider="anthropic", profile="anthropic:a", delivery="raw", seconds=9.0)
+GRANTED = LeaseGranted(agent="main", provider="anthropic", profile="anthropic:a", delivery="raw", seconds=9.0)
 
 
 class Kept:
@@ -45,9 +47,9 @@ def kept() -> Kept:
     [
         DENIED,
         STRANGER,
-        told.RenewalDenied(agent="main", lease="x", reason="LEASE_NOT_FOUND"),
-        told.CallerRefused(reason="UNAUTHENTICATED", words="show who you are"),
-        told.OutcomeReported(agent="main", provider="anthropic", profile="anthropic:a", outcome="auth"),
+        RenewalDenied(agent="main", lease="x", reason="LEASE_NOT_FOUND"),
+        CallerRefused(reason="UNAUTHENTICATED", words="show who you are"),
+        OutcomeReported(agent="main", provider="anthropic", profile="anthropic:a", outcome="auth"),
     ],
     ids=lambda event: type(event).__name__,
 )
@@ -67,7 +69,7 @@ def test_a_sum_says_what_its_events_have_in_common(kept: Kept) -> None:
     """And when the first and the last one was."""
     kept.comes(DENIED, AT_ONCE + 2)
     kept.clock.advance(5.0)
-    kept.comes(told.LeaseDenied(agent="main", provider="openai", reason="NO_USABLE_PROFILE"))
+    kept.comes(LeaseDenied(agent="main", provider="openai", reason="NO_USABLE_PROFILE"))
     kept.folding.close()
     assert kept.sums() == [
         Summed(
@@ -92,8 +94,8 @@ def test_callers_and_reasons_are_told_apart(kept: Kept) -> None:
     """Who floods hides nobody else, and nothing else of its own."""
     kept.comes(DENIED, 1_000)
     others = [
-        told.LeaseDenied(agent="other", provider="anthropic", reason="NO_USABLE_PROFILE"),
-        told.LeaseDenied(agent="main", provider="anthropic", reason="POLICY_DENIED"),
+        LeaseDenied(agent="other", provider="anthropic", reason="NO_USABLE_PROFILE"),
+        LeaseDenied(agent="main", provider="anthropic", reason="POLICY_DENIED"),
         STRANGER,
     ]
     for event in others:
@@ -109,10 +111,10 @@ def test_nothing_but_refusals_is_summed(kept: Kept) -> None:
 
 def test_what_gives_a_credential_is_never_summed_and_every_refusal_is() -> None:
     """S8: a new kind of refusal is summed as well; and what is summed is in the audit log under a kind of its own."""
-    kinds = [kind for kind in vars(told).values() if isinstance(kind, type) and issubclass(kind, Event)]
+    kinds = [kind for kind in Event.__subclasses__() if "__slots__" in vars(kind)]
     assert [kind for kind in kinds if kind.granting and kind.summed] == []
     refusals = {kind for kind in kinds if kind.__name__.endswith(("Denied", "Refused"))}
-    assert {kind for kind in kinds if kind.summed} == refusals | {told.OutcomeReported}
+    assert {kind for kind in kinds if kind.summed} == refusals | {OutcomeReported}
 
 
 def test_who_is_calm_for_a_while_is_told_of_at_once_again(kept: Kept) -> None:
@@ -131,7 +133,7 @@ def test_who_is_calm_for_a_while_is_told_of_at_once_again(kept: Kept) -> None:
 def test_memory_is_bounded(kept: Kept) -> None:
     """Whatever callers call themselves: beyond 512 they are summed together, and still counted."""
     for number in range(2_000):
-        kept.comes(told.LeaseDenied(agent=f"agent-{number}", provider="", reason="POLICY_DENIED"))
+        kept.comes(LeaseDenied(agent=f"agent-{number}", provider="", reason="POLICY_DENIED"))
     assert len(kept.folding._runs) == 513
     kept.folding.close()
     (summed,) = kept.sums()
@@ -164,7 +166,7 @@ def test_the_log_says_how_many_more(kept: Kept, caplog: pytest.LogCaptureFixture
     caplog.set_level(logging.INFO, "equabot.events")
     kept.folding.sinks[:] = [log_event]
     kept.comes(DENIED, AT_ONCE + 512)
-    kept.comes(told.RenewalDenied(agent="main", lease="x", reason="LEASE_NOT_FOUND"), 100)
+    kept.comes(RenewalDenied(agent="main", lease="x", reason="LEASE_NOT_FOUND"), 100)
     kept.clock.advance(10.0)
     kept.folding.tell_due()
     assert [line.getMessage() for line in caplog.records] == ["lease denied"] * AT_ONCE + ["denied: and 512 more in 10 s"]

@@ -15,23 +15,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from equabot_broker.domain.errors import CannotStart
-from equabot_broker.telemetry.events import (
-    AcquireAnswered,
-    CallerRefused,
-    Event,
-    GatewayAuthorized,
-    GatewayLogSkipped,
-    GatewayRefused,
-    GatewayUsed,
-    LeaseDenied,
-    LeaseGranted,
-    LoginInvalidated,
-    OutcomeReported,
-    ProfilesChanged,
-    RefreshAttemptFailed,
-    RefreshSucceeded,
-    StoreRecovered,
-)
+from equabot_broker.telemetry.broker_events import CallerRefused, StoreRecovered
+from equabot_broker.telemetry.credential_events import LoginInvalidated, ProfilesChanged, RefreshAttemptFailed, RefreshSucceeded
+from equabot_broker.telemetry.events import Event
+from equabot_broker.telemetry.gateway_events import GatewayAuthorized, GatewayLogSkipped, GatewayRefused, GatewayUsed
+from equabot_broker.telemetry.lease_events import AcquireAnswered, LeaseDenied, LeaseGranted, OutcomeReported
 from equabot_broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot, SourceGauge
 from tests.fakes.engine import Engine
 

@@ -18,7 +18,8 @@ from equabot_broker.config.model import Config
 from equabot_broker.domain.errors import CannotStart
 from equabot_broker.ports import Clock, Reloaded
 from equabot_broker.schema.faults import ConfigurationFaults
-from equabot_broker.telemetry.events import ConfigurationReloaded, Events, ReloadFailed
+from equabot_broker.telemetry.broker_events import ConfigurationReloaded, ReloadFailed
+from equabot_broker.telemetry.events import Events
 
 _log = logging.getLogger("equabot.configuration")
 

@@ -28,8 +28,9 @@ from equabot_broker.identity.agent_socket import claim
 from equabot_broker.ports import Clock, StateStore, StoreFault
 from equabot_broker.storage.state import SqliteStateStore
 from equabot_broker.telemetry.audit_log import AuditLog, audit_output
+from equabot_broker.telemetry.broker_events import Draining, Started
 from equabot_broker.telemetry.event_log import log_event
-from equabot_broker.telemetry.events import Draining, Events, Started
+from equabot_broker.telemetry.events import Events
 from equabot_broker.telemetry.folding import Folding
 from equabot_broker.telemetry.log import loop_exception_handler
 from equabot_broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot, SourceGauge

@@ -38,7 +38,8 @@ from equabot_broker.rpc.server import (
 )
 from equabot_broker.rpc.servicer import BrokerServicer
 from equabot_broker.telemetry.audit_log import AuditLog
-from equabot_broker.telemetry.events import AcquireAnswered, Events
+from equabot_broker.telemetry.events import Events
+from equabot_broker.telemetry.lease_events import AcquireAnswered
 
 _GRACE: Final = 2.0
 """Seconds that calls under way have to end once the broker stops."""

@@ -7,7 +7,8 @@ from equabot_broker.engine.leases.table import LeaseTable
 from equabot_broker.engine.profiles.registry import ProfileRegistry
 from equabot_broker.engine.timing.clock import pause
 from equabot_broker.ports import Clock, StateStore
-from equabot_broker.telemetry.events import ClockJumped, Events, StoreFaulted, StoreRecovered
+from equabot_broker.telemetry.broker_events import ClockJumped, StoreFaulted, StoreRecovered
+from equabot_broker.telemetry.events import Events
 
 _LONGEST: Final = 5.0
 """Where nothing is due the loop turns this often (seconds): it detects a jump of the wall clock, and stores what was used."""

@@ -15,7 +15,8 @@ from equabot_broker.envoy.local_replies import REASON
 from equabot_broker.envoy.waits import NAMESPACE
 from equabot_broker.ports import Clock
 from equabot_broker.rpc.calls import Call, Service
-from equabot_broker.telemetry.events import Events, GatewayLogSkipped
+from equabot_broker.telemetry.events import Events
+from equabot_broker.telemetry.gateway_events import GatewayLogSkipped
 
 _AUTHORIZATION: Final = "envoy.filters.http.ext_authz"
 _FROM_THE_VENDOR: Final = frozenset({"", "via_upstream"})

@@ -21,7 +21,8 @@ from equabot_broker.envoy.inspection import InspectedRequest, Inspection, behind
 from equabot_broker.envoy.refusals import RequestRefused, denied, refusal_of
 from equabot_broker.routing.request_rules import METHODS, route, target_fault
 from equabot_broker.rpc.calls import Call, Service
-from equabot_broker.telemetry.events import Events, GatewayRefused
+from equabot_broker.telemetry.events import Events
+from equabot_broker.telemetry.gateway_events import GatewayRefused
 
 ACCOUNT: Final = "account"
 """The metadata field that reports to the access log that a request named an account."""

@@ -22,7 +22,8 @@ from equabot_broker.engine.profiles.ingest import Ingest
 from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
 from equabot_broker.engine.profiles.resolver import Resolver
 from equabot_broker.rpc.calls import Call, Service
-from equabot_broker.telemetry.events import Events, SecretPushed
+from equabot_broker.telemetry.events import Events
+from equabot_broker.telemetry.gateway_events import SecretPushed
 
 _log = logging.getLogger("equabot.gateway")
 

@@ -23,7 +23,8 @@ from equabot_broker.ports import AuditSink, Configuration, StateStore
 from equabot_broker.rpc import requests
 from equabot_broker.rpc.calls import Call, Service
 from equabot_broker.rpc.convert import agent_status, finding, lease_summary, profile_status, source_status, timestamp
-from equabot_broker.telemetry.events import Administered, Events
+from equabot_broker.telemetry.broker_events import Administered
+from equabot_broker.telemetry.events import Events
 
 _PAGE: Final = 1000
 _FAULTS: Final = 1000

@@ -16,7 +16,8 @@ from equabot_broker.engine.timing.clock import pause
 from equabot_broker.ports import Clock
 from equabot_broker.rpc.calls import Call, Chosen, Handler, Service
 from equabot_broker.rpc.status import explained
-from equabot_broker.telemetry.events import CallerRefused, Events
+from equabot_broker.telemetry.broker_events import CallerRefused
+from equabot_broker.telemetry.events import Events
 
 _BEARER: Final = "bearer "
 

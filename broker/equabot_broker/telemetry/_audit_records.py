@@ -6,35 +6,60 @@ from dataclasses import fields
 from functools import lru_cache, partial
 from typing import Final
 
-from equabot_broker.telemetry import events as told
 from equabot_broker.telemetry.audit_chain import pseudonym
-from equabot_broker.telemetry.events import Event
+from equabot_broker.telemetry.broker_events import (
+    Administered,
+    CallerRefused,
+    ConfigurationReloaded,
+    ReloadFailed,
+    SuspensionLifted,
+    SuspensionSet,
+)
+from equabot_broker.telemetry.credential_events import (
+    CredentialProbed,
+    LoginInvalidated,
+    ProfilesChanged,
+    RefreshAttemptFailed,
+    RefreshSucceeded,
+)
+from equabot_broker.telemetry.events import Event, Summed
+from equabot_broker.telemetry.gateway_events import GatewayAuthorized, GatewayRefused, GatewayUsed, SecretPushed
+from equabot_broker.telemetry.lease_events import (
+    LeaseDenied,
+    LeaseGranted,
+    LeaseMoved,
+    LeaseRenewed,
+    LeaseRevoked,
+    MaterialDelivered,
+    OutcomeReported,
+    RenewalDenied,
+)
 
 KINDS: Final[dict[type[Event], str]] = {
-    told.LeaseGranted: "granted",
-    told.LeaseRenewed: "renewed",
-    told.LeaseMoved: "moved",
-    told.MaterialDelivered: "delivered",
-    told.SecretPushed: "pushed",
-    told.LeaseRevoked: "revoked",
-    told.LeaseDenied: "denied",
-    told.RenewalDenied: "renewal_denied",
-    told.CallerRefused: "caller_refused",
-    told.OutcomeReported: "outcome",
-    told.CredentialProbed: "probed",
-    told.RefreshSucceeded: "refreshed",
-    told.RefreshAttemptFailed: "refresh_failed",
-    told.LoginInvalidated: "reauth_required",
-    told.ProfilesChanged: "rotated",
-    told.SuspensionSet: "agent_suspended",
-    told.SuspensionLifted: "agent_resumed",
-    told.Administered: "administered",
-    told.ConfigurationReloaded: "reloaded",
-    told.ReloadFailed: "reload_refused",
-    told.GatewayAuthorized: "authorized",
-    told.GatewayUsed: "used",
-    told.GatewayRefused: "refused",
-    told.Summed: "summed",
+    LeaseGranted: "granted",
+    LeaseRenewed: "renewed",
+    LeaseMoved: "moved",
+    MaterialDelivered: "delivered",
+    SecretPushed: "pushed",
+    LeaseRevoked: "revoked",
+    LeaseDenied: "denied",
+    RenewalDenied: "renewal_denied",
+    CallerRefused: "caller_refused",
+    OutcomeReported: "outcome",
+    CredentialProbed: "probed",
+    RefreshSucceeded: "refreshed",
+    RefreshAttemptFailed: "refresh_failed",
+    LoginInvalidated: "reauth_required",
+    ProfilesChanged: "rotated",
+    SuspensionSet: "agent_suspended",
+    SuspensionLifted: "agent_resumed",
+    Administered: "administered",
+    ConfigurationReloaded: "reloaded",
+    ReloadFailed: "reload_refused",
+    GatewayAuthorized: "authorized",
+    GatewayUsed: "used",
+    GatewayRefused: "refused",
+    Summed: "summed",
 }
 """What is recorded, and under which `kind`. The log has kinds of its own beside these: `begun`, `resumed`, `ended`."""
 

@@ -6,31 +6,25 @@ from dataclasses import fields
 from typing import Final
 
 from equabot_broker.telemetry._audit_records import KINDS
-from equabot_broker.telemetry.events import (
-    AcquireAnswered,
-    ClockJumped,
+from equabot_broker.telemetry.broker_events import ClockJumped, ReloadFailed, StoreFaulted, SuspensionLifted, SuspensionSet
+from equabot_broker.telemetry.credential_events import (
     CredentialStateChanged,
-    Event,
-    GatewayAuthorized,
-    GatewayLogSkipped,
-    GatewayUsed,
+    LoginInvalidated,
+    RefreshAttemptFailed,
+    SourceDoubted,
+    SourceStale,
+)
+from equabot_broker.telemetry.events import Event, Summed
+from equabot_broker.telemetry.gateway_events import GatewayAuthorized, GatewayLogSkipped, GatewayUsed, SecretPushed
+from equabot_broker.telemetry.lease_events import (
+    AcquireAnswered,
     LeaseGranted,
     LeaseMoved,
     LeaseRenewed,
     LeaseRevoked,
-    LoginInvalidated,
     MaterialDelivered,
     OutcomeReported,
-    RefreshAttemptFailed,
-    ReloadFailed,
     RenewalDenied,
-    SecretPushed,
-    SourceDoubted,
-    SourceStale,
-    StoreFaulted,
-    Summed,
-    SuspensionLifted,
-    SuspensionSet,
 )
 
 _log: Final = logging.getLogger("equabot.events")

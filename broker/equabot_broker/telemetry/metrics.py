@@ -9,22 +9,11 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Final
 
 from equabot_broker.telemetry._readings import CredentialGauge, Snapshot, SourceGauge, Tallies
-from equabot_broker.telemetry.events import (
-    AcquireAnswered,
-    CallerRefused,
-    Event,
-    GatewayAuthorized,
-    GatewayLogSkipped,
-    GatewayRefused,
-    GatewayUsed,
-    LeaseDenied,
-    LeaseGranted,
-    LoginInvalidated,
-    OutcomeReported,
-    ProfilesChanged,
-    RefreshAttemptFailed,
-    RefreshSucceeded,
-)
+from equabot_broker.telemetry.broker_events import CallerRefused
+from equabot_broker.telemetry.credential_events import LoginInvalidated, ProfilesChanged, RefreshAttemptFailed, RefreshSucceeded
+from equabot_broker.telemetry.events import Event
+from equabot_broker.telemetry.gateway_events import GatewayAuthorized, GatewayLogSkipped, GatewayRefused, GatewayUsed
+from equabot_broker.telemetry.lease_events import AcquireAnswered, LeaseDenied, LeaseGranted, OutcomeReported
 
 if TYPE_CHECKING:
     from equabot_broker.telemetry._health_pages import HealthReader

@@ -13,7 +13,7 @@ from equabot_broker.engine.leases.mailboxes import LeaseChange
 from equabot_broker.engine.leases.messages import LeaseRequest
 from equabot_broker.engine.leases.streams import LeaseStream
 from equabot_broker.engine.profiles.registry import Key
-from equabot_broker.telemetry.events import LeaseRevoked
+from equabot_broker.telemetry.lease_events import LeaseRevoked
 from tests.fakes.engine import ANYTHING, Engine, profile
 
 A, B, C = "anthropic:a", "anthropic:b", "anthropic:c"

@@ -26,7 +26,8 @@ from equabot_broker.domain.provider import Provider
 from equabot_broker.engine.leases.gateway_access import PermittedRequest, RequestNames
 from equabot_broker.engine.leases.messages import Grant, LeaseRequest
 from equabot_broker.providers import PROVIDERS
-from equabot_broker.telemetry.events import GatewayAuthorized, GatewayUsed, OutcomeReported
+from equabot_broker.telemetry.gateway_events import GatewayAuthorized, GatewayUsed
+from equabot_broker.telemetry.lease_events import OutcomeReported
 from tests.fakes.audit import MemoryAudit
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.logins import ACME, LIFE, World, login

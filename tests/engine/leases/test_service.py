@@ -28,7 +28,7 @@ from equabot_broker.domain.policies import AgentPolicy, Delivery
 from equabot_broker.domain.provider import Mode, Provider
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.leases.messages import Grant, LeaseRequest
-from equabot_broker.telemetry.events import (
+from equabot_broker.telemetry.lease_events import (
     LeaseDenied,
     LeaseGranted,
     LeaseMoved,

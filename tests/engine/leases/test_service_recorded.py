@@ -11,7 +11,7 @@ from equabot_broker.domain.policies import AgentPolicy
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.leases.messages import LeaseRequest
 from equabot_broker.engine.leases.streams import NoticeKind
-from equabot_broker.telemetry.events import (
+from equabot_broker.telemetry.lease_events import (
     LeaseDenied,
     LeaseGranted,
     LeaseMoved,

@@ -14,7 +14,7 @@ from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.leases.mailboxes import LeaseChange
 from equabot_broker.engine.leases.messages import LeaseRequest
 from equabot_broker.engine.leases.streams import LeaseStream, Notice, NoticeKind
-from equabot_broker.telemetry.events import LeaseRevoked
+from equabot_broker.telemetry.lease_events import LeaseRevoked
 from tests.fakes.engine import ANYTHING, Engine, profile
 
 A, B = "anthropic:a", "anthropic:b"

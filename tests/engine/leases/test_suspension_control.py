@@ -7,7 +7,8 @@ from equabot_broker.domain.policies import AgentPolicy, Delivery
 from equabot_broker.domain.suspension import TOKENS_KEPT, Suspension
 from equabot_broker.engine.leases.messages import Grant, LeaseRequest
 from equabot_broker.engine.leases.streams import NoticeKind
-from equabot_broker.telemetry.events import LeaseDenied, LeaseRevoked, SuspensionLifted, SuspensionSet
+from equabot_broker.telemetry.broker_events import SuspensionLifted, SuspensionSet
+from equabot_broker.telemetry.lease_events import LeaseDenied, LeaseRevoked
 from tests.fakes.engine import ANYTHING, Engine, profile
 from tests.fakes.state import MemoryStateStore
 

@@ -21,7 +21,13 @@ from equabot_broker.domain.material import (
 )
 from equabot_broker.domain.profiles import State
 from equabot_broker.engine.profiles.ingest import Ingest
-from equabot_broker.telemetry.events import ProfilesChanged, SourceDoubted, SourceRecovered, SourceStale, SourceSynced
+from equabot_broker.telemetry.credential_events import (
+    ProfilesChanged,
+    SourceDoubted,
+    SourceRecovered,
+    SourceStale,
+    SourceSynced,
+)
 from equabot_broker.telemetry.incidents import counts
 from tests.fakes.engine import Engine, profile
 from tests.fakes.source import FakeSource

@@ -12,7 +12,7 @@ from equabot_broker.domain.material import HeldProfile, Material, Shadowed
 from equabot_broker.domain.profiles import Profile, State
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
-from equabot_broker.telemetry.events import CredentialStateChanged
+from equabot_broker.telemetry.credential_events import CredentialStateChanged
 from tests.fakes.engine import Engine, profile
 
 A, B = "anthropic:a", "anthropic:b"

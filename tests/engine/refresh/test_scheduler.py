@@ -17,7 +17,13 @@ from equabot_broker.domain.profiles import State
 from equabot_broker.engine.leases.messages import Grant, LeaseRequest
 from equabot_broker.engine.leases.streams import NoticeKind
 from equabot_broker.formats.refresh_marks import with_doubt, with_intent, with_interruption, with_refusal
-from equabot_broker.telemetry import events
+from equabot_broker.telemetry.credential_events import (
+    CredentialStateChanged,
+    LoginInvalidated,
+    RefreshAttemptFailed,
+    RefreshSucceeded,
+)
+from equabot_broker.telemetry.lease_events import LeaseDenied
 from tests.fakes.engine import ANYTHING, profile
 from tests.fakes.logins import ASKED, LEAD, LIFE, NOW, World, login
 from tests.fakes.scripted_endpoint import LOST, UNREACHED, granted, refused
@@ -39,9 +45,7 @@ async def test_a_login_is_refreshed_before_it_ends() -> None:
         assert world.served == "at-2"
         await world.clock.elapse(LIFE - LEAD - 10)
         assert world.script.redeemed == ["rt-1"]
-    assert world.told(events.RefreshSucceeded) == [
-        events.RefreshSucceeded(profile="acme:me", provider="acme", adopted=False, seconds=0.0)
-    ]
+    assert world.told(RefreshSucceeded) == [RefreshSucceeded(profile="acme:me", provider="acme", adopted=False, seconds=0.0)]
 
 
 async def test_it_is_refreshed_again_and_again() -> None:
@@ -51,7 +55,7 @@ async def test_it_is_refreshed_again_and_again() -> None:
         await world.clock.elapse(4 * (LIFE - LEAD) + 10)
         assert world.script.redeemed == ["rt-1", "rt-2", "rt-3", "rt-4"]
         assert world.served == "at-5"
-    assert [(told.before, told.after) for told in world.told(events.CredentialStateChanged)] == [("", "ok")]
+    assert [(told.before, told.after) for told in world.told(CredentialStateChanged)] == [("", "ok")]
 
 
 async def test_the_old_token_serves_while_the_new_one_is_fetched() -> None:
@@ -143,7 +147,7 @@ async def test_what_another_process_refreshed_just_now_is_adopted() -> None:
         world.logins.put("main", {"acme:me": login(7, left=LIFE + LIFE)})
         await world.clock.elapse(LIFE - LEAD)
         assert (world.served, world.script.redeemed) == ("at-7", [])
-    assert [told.adopted for told in world.told(events.RefreshSucceeded)] == [True]
+    assert [told.adopted for told in world.told(RefreshSucceeded)] == [True]
 
 
 async def test_a_jump_of_the_wall_clock_is_noticed() -> None:
@@ -203,10 +207,10 @@ async def test_who_waits_is_denied_once_and_pays_once() -> None:
         for _ in range(5):
             with pytest.raises(RefreshFailed):
                 world.lease_service.acquire("main", ASKED, waits=True)
-        assert world.told(events.LeaseDenied) == []
+        assert world.told(LeaseDenied) == []
         with pytest.raises(RefreshFailed):
             world.lease_service.acquire("main", ASKED)
-        assert [told.reason for told in world.told(events.LeaseDenied)] == ["REFRESH_FAILED"]
+        assert [told.reason for told in world.told(LeaseDenied)] == ["REFRESH_FAILED"]
         world.script.answers = [granted(2)]
         await world.clock.elapse(60)
         assert world.served == "at-2"
@@ -264,14 +268,14 @@ async def test_a_failed_refresh_is_tried_again_later_and_later() -> None:
         assert (standing.state, standing.usable, world.served) == (State.EXPIRING, True, "at-1")
         assert standing.reason == "expires in 3m20s; cannot connect to login.acme.example"
         await world.clock.elapse(150)
-        waits = [told.retry_in for told in world.told(events.RefreshAttemptFailed)]
+        waits = [told.retry_in for told in world.told(RefreshAttemptFailed)]
         assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0][: len(waits)]
         assert len(waits) == 8
         world.script.answers = [granted(2)]
         await world.clock.elapse(128)
         assert (world.served, world.board.standing.state) == ("at-2", State.OK)
-    first = world.told(events.RefreshAttemptFailed)[0]
-    assert first == events.RefreshAttemptFailed(
+    first = world.told(RefreshAttemptFailed)[0]
+    assert first == RefreshAttemptFailed(
         profile="acme:me", provider="acme", outcome="transient", reason=UNREACHED.reason, retry_in=1.0
     )
 
@@ -286,7 +290,7 @@ async def test_the_endpoint_says_when_to_come_again() -> None:
         assert world.script.redeemed == ["rt-1", "rt-1"]
         await world.clock.elapse(1.8)
         assert len(world.script.redeemed) == 3
-    assert [told.retry_in for told in world.told(events.RefreshAttemptFailed)] == [90.0, 2.0]
+    assert [told.retry_in for told in world.told(RefreshAttemptFailed)] == [90.0, 2.0]
 
 
 async def test_without_an_answer_the_access_token_is_used_up_first() -> None:
@@ -298,7 +302,7 @@ async def test_without_an_answer_the_access_token_is_used_up_first() -> None:
         assert world.board.standing.state is State.EXPIRING
         await world.clock.elapse(2)
         assert (world.script.redeemed, world.served) == (["rt-1", "rt-1"], "at-2")
-    (told,) = world.told(events.RefreshAttemptFailed)
+    (told,) = world.told(RefreshAttemptFailed)
     assert (told.outcome, told.retry_in) == ("uncertain", pytest.approx(LEAD, abs=1))
 
 
@@ -324,7 +328,7 @@ async def test_while_a_store_is_not_read_back_nobody_runs_in_circles() -> None:
         world.logins.put("main", there)
         async with world.running():
             await world.clock.elapse(60)
-            assert (world.script.redeemed, world.told(events.LoginInvalidated)) == ([], [])
+            assert (world.script.redeemed, world.told(LoginInvalidated)) == ([], [])
             assert 1 <= world.logins.locks <= 8
             world.following.deaf = False
             await world.clock.elapse(120)
@@ -350,7 +354,7 @@ async def test_a_login_that_ended_says_what_to_do() -> None:
         world.write({"acme:me": login(8, left=world.clock.now() - NOW + LIFE)})
         await world.clock.elapse(1)
         assert (world.served, world.board.standing.state) == ("at-8", State.OK)
-    (told,) = world.told(events.LoginInvalidated)
+    (told,) = world.told(LoginInvalidated)
     assert (told.profile, told.command) == ("acme:me", COMMAND)
 
 

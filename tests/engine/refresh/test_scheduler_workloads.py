@@ -13,14 +13,15 @@ from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.leases.messages import LeaseRequest
 from equabot_broker.engine.leases.streams import NoticeKind
 from equabot_broker.oauth.refreshing import Blame, RefreshFailure
-from equabot_broker.telemetry import events
+from equabot_broker.telemetry.credential_events import CredentialStateChanged, RefreshAttemptFailed, RefreshSucceeded
+from equabot_broker.telemetry.events import Event
 from tests.fakes.engine import profile
 from tests.fakes.workload import ASKED, DOWN, LEAD, LIFE, UNTRIED, World
 
 REFUSED = RefreshFailure(Blame.TRANSIENT, "invalid_grant", "the token endpoint answered 401 invalid_grant")
 
 
-def told(world: World, kind: type[events.Event]) -> list[Any]:
+def told(world: World, kind: type[Event]) -> list[Any]:
     return [event for event in world.emitted if isinstance(event, kind)]
 
 
@@ -35,10 +36,10 @@ async def test_it_is_exchanged_at_once_and_again_ahead_of_its_end() -> None:
         await world.clock.elapse(3 * (LIFE - LEAD))
         assert (world.served, world.exchanging.asked) == ("wif-4", 4)
         assert world.readiness.status("provider/acme")
-    states = [(told.before, told.after) for told in told(world, events.CredentialStateChanged)]
+    states = [(told.before, told.after) for told in told(world, CredentialStateChanged)]
     assert states == [("", "missing"), ("missing", "ok")]
-    assert told(world, events.RefreshAttemptFailed) == []
-    assert len(told(world, events.RefreshSucceeded)) == 4
+    assert told(world, RefreshAttemptFailed) == []
+    assert len(told(world, RefreshSucceeded)) == 4
 
 
 async def test_all_who_ask_share_the_first_exchange() -> None:

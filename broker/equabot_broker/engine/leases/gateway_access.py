@@ -30,7 +30,9 @@ from equabot_broker.ports import Clock
 from equabot_broker.routing.joining import received_by
 from equabot_broker.routing.model_names import model_of
 from equabot_broker.routing.request_rules import METHODS, narrowing, route, rules
-from equabot_broker.telemetry.events import Events, GatewayAuthorized, GatewayUsed, OutcomeReported
+from equabot_broker.telemetry.events import Events
+from equabot_broker.telemetry.gateway_events import GatewayAuthorized, GatewayUsed
+from equabot_broker.telemetry.lease_events import OutcomeReported
 
 _CHECKED: Final = 4096
 """Requests of which it is remembered that they were recorded. Envoy repeats a check within seconds, if at all."""

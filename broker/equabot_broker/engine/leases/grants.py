@@ -19,7 +19,8 @@ from equabot_broker.engine.leases.terms import LeaseTerms
 from equabot_broker.engine.profiles.registry import ProfileRegistry
 from equabot_broker.engine.profiles.resolver import Resolver
 from equabot_broker.ports import Clock
-from equabot_broker.telemetry.events import Events, LeaseDenied, LeaseGranted
+from equabot_broker.telemetry.events import Events
+from equabot_broker.telemetry.lease_events import LeaseDenied, LeaseGranted
 
 _WORTH_ASKING: Final = 1.0
 """A lease that a renewal would extend by less than this (seconds) is not called renewable."""

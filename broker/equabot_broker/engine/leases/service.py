@@ -19,7 +19,8 @@ from equabot_broker.engine.leases.terms import LeaseTerms
 from equabot_broker.engine.leases.write_behind import WriteBehind
 from equabot_broker.engine.profiles.registry import ProfileRegistry
 from equabot_broker.ports import Clock, StateStore
-from equabot_broker.telemetry.events import Events, LeaseRenewed, OutcomeReported, RenewalDenied
+from equabot_broker.telemetry.events import Events
+from equabot_broker.telemetry.lease_events import LeaseRenewed, OutcomeReported, RenewalDenied
 
 
 class LeaseService:

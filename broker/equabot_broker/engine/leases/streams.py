@@ -15,7 +15,8 @@ from equabot_broker.engine.leases.messages import Grant
 from equabot_broker.engine.leases.table import LeaseTable, whose
 from equabot_broker.engine.profiles.registry import ProfileRegistry
 from equabot_broker.ports import Clock
-from equabot_broker.telemetry.events import Events, LeaseRenewed, MaterialDelivered
+from equabot_broker.telemetry.events import Events
+from equabot_broker.telemetry.lease_events import LeaseRenewed, MaterialDelivered
 
 _LONGER: Final = 0.001
 """A renewal that gains less than this (seconds) is not sent."""

@@ -6,7 +6,8 @@ from equabot_broker.domain.suspension import Suspension
 from equabot_broker.engine.leases.admin import LeaseAdmin
 from equabot_broker.engine.leases.suspensions import Suspensions
 from equabot_broker.ports import Clock, StateStore
-from equabot_broker.telemetry.events import Events, SuspensionLifted, SuspensionSet
+from equabot_broker.telemetry.broker_events import SuspensionLifted, SuspensionSet
+from equabot_broker.telemetry.events import Events
 
 
 class SuspensionControl:

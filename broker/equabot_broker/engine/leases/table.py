@@ -10,7 +10,8 @@ from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.leases.mailboxes import LeaseChange, Mailbox
 from equabot_broker.engine.timing.deadlines import Deadlines
 from equabot_broker.ports import Clock, StateStore
-from equabot_broker.telemetry.events import Events, LeaseMoved, LeaseRevoked
+from equabot_broker.telemetry.events import Events
+from equabot_broker.telemetry.lease_events import LeaseMoved, LeaseRevoked
 
 
 class LeaseTable:

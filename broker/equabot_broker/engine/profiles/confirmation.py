@@ -16,7 +16,8 @@ from equabot_broker.domain.profiles import Profile
 from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
 from equabot_broker.engine.timing.clock import pause
 from equabot_broker.ports import Clock, Probes
-from equabot_broker.telemetry.events import CredentialProbed, Events
+from equabot_broker.telemetry.credential_events import CredentialProbed
+from equabot_broker.telemetry.events import Events
 from equabot_broker.telemetry.incidents import incident
 
 _log = logging.getLogger("equabot.probes")

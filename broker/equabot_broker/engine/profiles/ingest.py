@@ -29,7 +29,14 @@ from equabot_broker.engine.profiles.listeners import notify
 from equabot_broker.engine.profiles.registry import Key, ProfileRegistry
 from equabot_broker.engine.timing.clock import pause
 from equabot_broker.ports import Clock, Source, StateStore, StoredVersion
-from equabot_broker.telemetry.events import Events, ProfilesChanged, SourceDoubted, SourceRecovered, SourceStale, SourceSynced
+from equabot_broker.telemetry.credential_events import (
+    ProfilesChanged,
+    SourceDoubted,
+    SourceRecovered,
+    SourceStale,
+    SourceSynced,
+)
+from equabot_broker.telemetry.events import Events
 from equabot_broker.telemetry.incidents import incident
 
 _REREAD_WITHIN: Final = 10.0

@@ -19,7 +19,8 @@ from equabot_broker.engine.profiles.listeners import ChangeQueue, notify
 from equabot_broker.engine.profiles.trials import Trials
 from equabot_broker.engine.timing.deadlines import Deadlines
 from equabot_broker.ports import Clock, StateStore
-from equabot_broker.telemetry.events import CredentialStateChanged, Events
+from equabot_broker.telemetry.credential_events import CredentialStateChanged
+from equabot_broker.telemetry.events import Events
 
 Key = tuple[str, str]
 

@@ -24,7 +24,8 @@ from equabot_broker.engine.refresh.redemption import Redemption, RedemptionKind,
 from equabot_broker.engine.timing.clock import pause
 from equabot_broker.oauth.refreshing import Blame, RefreshFailure
 from equabot_broker.ports import Clock, Identities, StoreFault
-from equabot_broker.telemetry.events import Events, LoginInvalidated, RefreshAttemptFailed, RefreshSucceeded
+from equabot_broker.telemetry.credential_events import LoginInvalidated, RefreshAttemptFailed, RefreshSucceeded
+from equabot_broker.telemetry.events import Events
 from equabot_broker.telemetry.incidents import incident
 
 T = TypeVar("T")
