@@ -27,7 +27,7 @@ GOOD: Final = ("dotenv", "odd-store", "marked", "named-so")
 STATUSES: Final = {
     401: "does not accept the credentials of this process",
     403: "may not list secrets",
-    429: "has too much to do to list secrets",
+    429: "is too busy to list secrets",
     500: "failed to list secrets",
     400: "refused to list secrets",
     404: "cannot list secrets",

@@ -64,37 +64,37 @@ async def test_every_verb_is_one_request(server: ApiServer, api: KubeApi) -> Non
 
 
 @pytest.mark.parametrize(
-    ("status", "reason", "path", "said"),
+    ("status", "reason", "path", "message"),
     [
         (
             403,
             "Forbidden",
             SECRETS,
-            "may not list secrets in namespace apps: grant its account the verb list on secrets by a Role",
+            "may not list secrets in namespace apps: grant its account the verb list on secrets with a Role",
         ),
-        (403, "Forbidden", f"{SECRETS}/x", "the verb get on secrets, resourceNames x by a Role in namespace apps"),
-        (403, "Forbidden", "/api/v1/nodes", "may not list nodes: grant its account the verb list on nodes by a ClusterRole"),
-        (401, "Unauthorized", SECRETS, "does not accept the credentials of this process: its token has expired or was revoked"),
-        (404, "NotFound", f"{SECRETS}/x", "cannot get secrets x in namespace apps: it is not there; create it"),
-        (404, "NotFound", SECRETS, "cannot list secrets in namespace apps: it knows no such resource"),
-        (409, "AlreadyExists", SECRETS, "was changed since then, or exists already"),
-        (410, "Expired", SECRETS, "it is to be read again"),
-        (429, "TooManyRequests", SECRETS, "too much to do"),
+        (403, "Forbidden", f"{SECRETS}/x", "the verb get on secrets, resourceNames x with a Role in namespace apps"),
+        (403, "Forbidden", "/api/v1/nodes", "may not list nodes: grant its account the verb list on nodes with a ClusterRole"),
+        (401, "Unauthorized", SECRETS, "does not accept the credentials of this process: the token has expired or was revoked"),
+        (404, "NotFound", f"{SECRETS}/x", "cannot get secrets x in namespace apps: the object does not exist; create it"),
+        (404, "NotFound", SECRETS, "cannot list secrets in namespace apps: the API has no such resource"),
+        (409, "AlreadyExists", SECRETS, "another client changed the object, or the object exists already"),
+        (410, "Expired", SECRETS, "the broker reads again"),
+        (429, "TooManyRequests", SECRETS, "too busy"),
         (500, "InternalError", SECRETS, "failed to list secrets in namespace apps (500 InternalError)"),
         (503, "ServiceUnavailable", SECRETS, "(503 ServiceUnavailable)"),
-        (400, "BadRequest", SECRETS, "refused to list secrets in namespace apps (400 BadRequest): see whether the selector"),
-        (422, "Invalid", SECRETS, "(422 Invalid): see whether the selector, or the object, is as the API wants it"),
+        (400, "BadRequest", SECRETS, "refused to list secrets in namespace apps (400 BadRequest): check the selector"),
+        (422, "Invalid", SECRETS, "(422 Invalid): check the selector, or the object"),
     ],
 )
 async def test_a_refusal_says_what_to_do(
-    server: ApiServer, api: KubeApi, *, status: int, reason: str, path: str, said: str
+    server: ApiServer, api: KubeApi, *, status: int, reason: str, path: str, message: str
 ) -> None:
     """In our words: the API's message may quote what it was sent."""
     server.otherwise = dict.fromkeys(("get", "list"), refusal(status, reason, message=CANARY))
-    told = await fault(api, path)
-    assert (told.status, told.reason) == (status, reason)
-    assert said in str(told)
-    assert CANARY not in repr(told)
+    raised = await fault(api, path)
+    assert (raised.status, raised.reason) == (status, reason)
+    assert message in str(raised)
+    assert CANARY not in repr(raised)
 
 
 @pytest.mark.parametrize(
@@ -110,26 +110,26 @@ async def test_a_refusal_says_what_to_do(
         (b"x" * (17 * 2**20), 200, "TooLarge"),
     ],
 )
-async def test_an_answer_of_somebody_else_is_told_as_such(
+async def test_response_of_a_proxy_is_not_repeated(
     server: ApiServer, api: KubeApi, body: object, status: int, reason: str
 ) -> None:
     """A proxy's page, nonsense, far too much: nothing of it is repeated, and nothing but a KubeFault is raised."""
     server.otherwise["list"] = answer(body, status=status)
-    told = await fault(api)
-    assert told.reason == reason
-    assert CANARY not in repr(told)
+    raised = await fault(api)
+    assert raised.reason == reason
+    assert CANARY not in repr(raised)
 
 
 @pytest.mark.parametrize(
     ("header", "wait"), [("7", 7.0), ("0", None), ("-3", None), ("99999", 300.0), ("Wed, 21 Oct 2015 07:28:00 GMT", None)]
 )
-async def test_a_server_may_ask_to_be_left_alone(server: ApiServer, api: KubeApi, header: str, wait: float | None) -> None:
+async def test_retry_after_is_bounded(server: ApiServer, api: KubeApi, header: str, wait: float | None) -> None:
     """For a sensible time."""
     server.otherwise["list"] = refusal(429, "TooManyRequests", headers={"Retry-After": header})
     assert (await fault(api)).retry_after == wait
 
 
-async def test_every_call_has_an_end(server: ApiServer, api: KubeApi) -> None:
+async def test_every_request_has_a_deadline(server: ApiServer, api: KubeApi) -> None:
     """Whether nothing comes, or the body never ends."""
 
     async def trickle(request: web.BaseRequest) -> web.StreamResponse:
@@ -144,9 +144,9 @@ async def test_every_call_has_an_end(server: ApiServer, api: KubeApi) -> None:
     server.queue("list", hang, trickle, drop)
     server.queue("update", drop)
     for _ in range(2):
-        told = await fault(api, timeout=0.2)
-        assert (told.status, told.reason) == (0, "TimedOut")
-        assert "did not list secrets in namespace apps within 0.2 s" in str(told)
+        raised = await fault(api, timeout=0.2)
+        assert (raised.status, raised.reason) == (0, "TimedOut")
+        assert "did not list secrets in namespace apps within 0.2 s" in str(raised)
     assert (await fault(api)).reason == "Unreachable"
     with pytest.raises(KubeFault, match=r"cannot be reached to update secrets x"):
         await api.replace(f"{SECRETS}/x", {})
@@ -157,9 +157,9 @@ async def test_a_server_that_is_not_there_is_unreachable(tmp_path: Path) -> None
     """It says so at once, and works when it is there again."""
     async with api_server(tmp_path) as server:
         api = KubeApi(kubeconfig=server.configure())
-    told = await fault(api)
-    assert (told.status, told.reason) == (0, "Unreachable")
-    assert f"{server.url} cannot be reached to list secrets in namespace apps (Connection refused): see that" in str(told)
+    raised = await fault(api)
+    assert (raised.status, raised.reason) == (0, "Unreachable")
+    assert f"{server.url} cannot be reached to list secrets in namespace apps (Connection refused): check that" in str(raised)
     await api.close()
 
 
@@ -185,7 +185,7 @@ async def test_a_silent_stream_ends(server: ApiServer, api: KubeApi) -> None:
         assert [each async for each in events] == []
 
 
-async def test_what_is_no_event_is_malformed(server: ApiServer, api: KubeApi) -> None:
+async def test_line_without_an_event_is_malformed(server: ApiServer, api: KubeApi) -> None:
     """And so is a line without end."""
     for raw, reason in ((b"nonsense\n", "Malformed"), (b"x" * 9 * 2**20, "TooLarge")):
         stream = Stream()
@@ -197,10 +197,10 @@ async def test_what_is_no_event_is_malformed(server: ApiServer, api: KubeApi) ->
             assert raised.value.reason == reason
 
 
-async def test_a_watch_that_is_refused_says_so(server: ApiServer, api: KubeApi) -> None:
+async def test_refused_watch_raises_the_refusal(server: ApiServer, api: KubeApi) -> None:
     """Its verb is `watch`, and of one object where it is of one."""
     server.otherwise["watch"] = refusal(403, "Forbidden")
-    with pytest.raises(KubeFault, match="verb watch on secrets, resourceNames x by a Role in namespace apps"):
+    with pytest.raises(KubeFault, match="verb watch on secrets, resourceNames x with a Role in namespace apps"):
         async with api.watch(SECRETS, {"fieldSelector": "metadata.name=x"}, silence=1):
             raise AssertionError
 
@@ -208,7 +208,7 @@ async def test_a_watch_that_is_refused_says_so(server: ApiServer, api: KubeApi) 
 # -- who it is ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_token_that_was_exchanged_is_read_again(server: ApiServer, tmp_path: Path) -> None:
+async def test_rotated_token_is_read_again(server: ApiServer, tmp_path: Path) -> None:
     """Once it is refused, the configuration is loaded again and the request made once more; then it is refused for good."""
     token = tmp_path / "token"
     token.write_text("old")
@@ -226,7 +226,7 @@ async def test_a_token_that_was_exchanged_is_read_again(server: ApiServer, tmp_p
     await api.close()
 
 
-async def test_many_requests_load_it_once(server: ApiServer, tmp_path: Path) -> None:
+async def test_concurrent_requests_load_the_configuration_once(server: ApiServer, tmp_path: Path) -> None:
     """Those whose token was refused at the same time."""
     token = tmp_path / "token"
     token.write_text("old")
@@ -243,7 +243,7 @@ async def test_many_requests_load_it_once(server: ApiServer, tmp_path: Path) -> 
     await api.close()
 
 
-async def test_a_pod_is_its_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pod_uses_its_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its token, authority and namespace are where the kubelet mounts them, the address is in the environment; TLS is trusted
     by that authority alone, and a token that was exchanged is read again."""
     authority = Authority("cluster")
@@ -279,7 +279,7 @@ async def test_a_pod_is_its_service_account(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("missing", ["token", "ca.crt", "namespace", "KUBERNETES_SERVICE_HOST"])
-async def test_outside_of_a_pod_it_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+async def test_missing_service_account_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     """And goes on once it is there: a token may be mounted late."""
     for name in ("token", "ca.crt", "namespace"):
         (tmp_path / name).write_bytes(Authority("x").pem if name == "ca.crt" else b"text")
@@ -291,10 +291,10 @@ async def test_outside_of_a_pod_it_says_what_is_missing(tmp_path: Path, monkeypa
     else:
         monkeypatch.delenv(missing)
     api = KubeApi(mounted=tmp_path)
-    told = await fault(api)
-    assert told.reason == "Unconfigured"
-    assert missing in str(told)
-    assert "let its service account's token be mounted" in str(told)
+    raised = await fault(api)
+    assert raised.reason == "Unconfigured"
+    assert missing in str(raised)
+    assert "mount the token of its service account" in str(raised)
     if not missing.startswith("KUBERNETES"):
         file.write_bytes(whole)
         assert (await fault(api)).reason == "Unreachable"
@@ -317,16 +317,16 @@ async def test_outside_of_a_pod_it_says_what_is_missing(tmp_path: Path, monkeypa
     ],
     ids=["nothing", "empty", "no yaml", "no kubeconfig", "no context", "no certificate"],
 )
-async def test_a_kubeconfig_of_no_use_is_named(tmp_path: Path, text: str | None) -> None:
-    """And nothing of it is told; put right, it is used."""
+async def test_unusable_kubeconfig_is_reported(tmp_path: Path, text: str | None) -> None:
+    """The fault shows nothing of the file. A corrected file is used."""
     file = tmp_path / "config"
     if text is not None:
         file.write_text(text)
     api = KubeApi(kubeconfig=file)
-    told = await fault(api)
-    assert told.reason == "Unconfigured"
-    assert str(file) in str(told)
-    assert not re.search(rf"{CANARY}|bm8g", repr(told))
+    raised = await fault(api)
+    assert raised.reason == "Unconfigured"
+    assert str(file) in str(raised)
+    assert not re.search(rf"{CANARY}|bm8g", repr(raised))
     async with api_server(tmp_path) as server:
         file.write_text(server.configure().read_text())
         server.otherwise["list"] = answer({"ok": True})
@@ -344,7 +344,7 @@ def loaded(*lines: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_nobody_pays_for_a_cluster_that_is_not_watched() -> None:
+def test_client_is_not_imported_without_a_cluster() -> None:
     """The package is loaded with `open`, and without its blocking clients; who imports it later gets all of it."""
     assert loaded("import equabot_broker.bootstrap.serve, equabot_broker.kube.api, equabot_broker.sources.kubernetes") == set()
     client = ("from equabot_broker.kube._client import import_client", "import_client()")

@@ -50,7 +50,7 @@ async def refused(lock: LeaseLock) -> KubeFault:
     return raised.value
 
 
-async def test_the_first_one_makes_it(world: World) -> None:
+async def test_first_holder_creates_the_lease(world: World) -> None:
     """It goes with the object that it stands for, and says who has it, since when, and for how long."""
     owner = {"apiVersion": "v1", "kind": "Secret", "name": "llm", "uid": "u"}
     await world.lock("a").take(within=0, owner=owner)
@@ -66,19 +66,19 @@ async def test_the_first_one_makes_it(world: World) -> None:
     }
 
 
-async def test_one_has_it_at_a_time(world: World) -> None:
-    """Another one is told who, and by which Lease; once it is given back it is anybody's."""
+async def test_lock_has_one_holder(world: World) -> None:
+    """The refusal of another process names the Lease and its holder. After a release, any process acquires it."""
     first, second = world.lock("a"), world.lock("b")
     await first.take(within=0)
-    told = await refused(second)
-    assert (told.reason, "equabot-refresh-llm in namespace ns is held by a" in str(told)) == ("Locked", True)
+    raised = await refused(second)
+    assert (raised.reason, "equabot-refresh-llm in namespace ns is held by a" in str(raised)) == ("Locked", True)
     await first.give_back()
     assert "holderIdentity" not in world.spec
     await second.take(within=0)
     assert (world.spec["holderIdentity"], world.spec["leaseTransitions"]) == ("b", 1)
 
 
-async def test_who_waits_gets_it_soon(world: World) -> None:
+async def test_waiting_process_acquires_a_released_lock(world: World) -> None:
     """Within two seconds of its return."""
     first, second = world.lock("a"), world.lock("b")
     await first.take(within=0)
@@ -91,7 +91,7 @@ async def test_who_waits_gets_it_soon(world: World) -> None:
         assert taking.done()
 
 
-async def test_who_died_is_found_out_by_looking(world: World) -> None:
+async def test_unchanged_lease_is_taken_over(world: World) -> None:
     """Unchanged for longer than it was taken for, as the looker's own steady clock says. What was seen in an earlier attempt
     counts: nobody has to wait for that long at a stretch."""
     await world.lock("a").take(within=0)
@@ -120,7 +120,7 @@ async def test_the_clocks_of_two_nodes_are_never_compared(world: World) -> None:
         await refused(other)
 
 
-async def test_it_is_renewed_only_now_and_then(world: World) -> None:
+async def test_lease_is_renewed_after_a_third_of_its_duration(world: World) -> None:
     """Not in the first third of its time."""
     lock = world.lock("a")
     await lock.take(within=0)
@@ -135,7 +135,7 @@ async def test_it_is_renewed_only_now_and_then(world: World) -> None:
     assert world.spec["leaseTransitions"] == 0
 
 
-async def test_before_what_takes_long_it_is_renewed(world: World) -> None:
+async def test_lease_is_renewed_before_a_long_step(world: World) -> None:
     """Unless it has just been taken: whoever asks somebody else meanwhile cannot renew it."""
     lock = world.lock("a")
     await lock.take(within=0)
@@ -148,7 +148,7 @@ async def test_before_what_takes_long_it_is_renewed(world: World) -> None:
     assert world.writes == writes + 1
 
 
-async def test_who_was_taken_for_dead_is_told(world: World) -> None:
+async def test_former_holder_gets_lost(world: World) -> None:
     """And lets the lock be."""
     first, second = world.lock("a"), world.lock("b")
     await first.take(within=0)
@@ -162,7 +162,7 @@ async def test_who_was_taken_for_dead_is_told(world: World) -> None:
     assert world.spec["holderIdentity"] == "b"
 
 
-async def test_of_two_that_are_equally_quick_one_is_quicker(world: World) -> None:
+async def test_concurrent_attempts_have_one_winner(world: World) -> None:
     """Whether they make it or take it."""
     locks = [world.lock(name) for name in "abcd"]
     for _ in range(2):
@@ -171,7 +171,7 @@ async def test_of_two_that_are_equally_quick_one_is_quicker(world: World) -> Non
         await locks[[isinstance(result, KubeFault) for result in results].index(False)].give_back()
 
 
-async def test_an_answer_that_was_lost_is_found_again(world: World) -> None:
+async def test_lost_response_to_an_acquire_is_recovered(world: World) -> None:
     """The next attempt sees who has it."""
     lock = world.lock("a")
     for verb in ("create", "replace"):
@@ -188,7 +188,7 @@ async def test_an_answer_that_was_lost_is_found_again(world: World) -> None:
     assert world.spec["holderIdentity"] == "a"
 
 
-async def test_what_is_left_is_nobody_elses(world: World) -> None:
+async def test_unreleased_lock_stays_with_its_process(world: World) -> None:
     """Until it ends; and the same process takes it again at any time."""
     lock, other = world.lock("a"), world.lock("b")
     await lock.take(within=0)
@@ -200,7 +200,7 @@ async def test_what_is_left_is_nobody_elses(world: World) -> None:
     await other.take(within=0)
 
 
-async def test_while_the_server_is_away_nobody_dies(world: World) -> None:
+async def test_outage_of_the_server_expires_no_lease(world: World) -> None:
     """Its holder may be as cut off as we are: it gets all its time again."""
     await world.lock("a").take(within=0)
     other = world.lock("b")
@@ -215,7 +215,7 @@ async def test_while_the_server_is_away_nobody_dies(world: World) -> None:
     await other.take(within=0)
 
 
-async def test_what_is_not_allowed_is_said_at_once(world: World) -> None:
+async def test_forbidden_lock_fails_at_once(world: World) -> None:
     """Waiting would not help."""
     world.kube.faults["create"] = [fault("Forbidden", 403)]
     with pytest.raises(KubeFault) as raised:
@@ -226,7 +226,7 @@ async def test_what_is_not_allowed_is_said_at_once(world: World) -> None:
 @pytest.mark.parametrize(
     "spec", [None, [], "x", {}, {"holderIdentity": "z", "leaseDurationSeconds": "x", "leaseTransitions": {}}]
 )
-async def test_a_lease_that_somebody_mangled_is_taken_over(world: World, spec: Any) -> None:
+async def test_malformed_lease_is_taken_over(world: World, spec: Any) -> None:
     """After our own time, where it does not say a usable one; and what else is in it stays."""
     world.kube.put(PATH, {"metadata": {"name": "equabot-refresh-llm", "labels": {"l": "1"}}, "spec": spec})
     lock = world.lock("a")
@@ -239,13 +239,13 @@ async def test_a_lease_that_somebody_mangled_is_taken_over(world: World, spec: A
 
 
 @pytest.mark.parametrize("answer", [{}, {"kind": "Status"}, {"metadata": {}}, {"metadata": "x"}])
-async def test_what_is_no_lease_is_not_taken(world: World, answer: dict[str, Any]) -> None:
+async def test_response_without_a_lease_is_malformed(world: World, answer: dict[str, Any]) -> None:
     """Something stands between, and answers in the server's place."""
     world.kube.objects[PATH] = answer
     assert (await refused(world.lock("a"))).reason == "Malformed"
 
 
-async def test_another_ones_time_is_as_it_promised(world: World) -> None:
+async def test_duration_of_another_holder_is_its_own(world: World) -> None:
     """A newer or older program may hold it for longer."""
     world.kube.put(PATH, {"metadata": {}, "spec": {"holderIdentity": "z", "leaseDurationSeconds": 100}})
     lock = world.lock("a")
@@ -256,7 +256,7 @@ async def test_another_ones_time_is_as_it_promised(world: World) -> None:
     await lock.take(within=0)
 
 
-def test_names_of_leases_are_legal_and_differ() -> None:
+def test_lease_names_are_valid_and_unique() -> None:
     """A Secret's name may be as long as a Lease's."""
     assert lease_name("equabot-refresh", "llm") == "equabot-refresh-llm"
     long = [lease_name("equabot-refresh", "a" * 219 + tail) for tail in (".b" * 17, ".b" * 16 + "-c")]

@@ -34,20 +34,20 @@ class Followed:
         async with asyncio.timeout(DEADLINE):
             return await anext(self.events)
 
-    async def told(self) -> object:
+    async def next_event(self) -> object:
         """In short: names and versions."""
         match await self.next():
             case ObjectsListed(objects):
-                return [_told(thing) for thing in objects]
+                return [_name(thing) for thing in objects]
             case ObjectPut(thing):
-                return _told(thing)
+                return _name(thing)
             case ObjectDeleted(name):
                 return f"-{name}"
             case WatchLost(fault):
                 return fault.reason
 
 
-def _told(thing: ApiObject) -> str:
+def _name(thing: ApiObject) -> str:
     return f"{thing['metadata']['name']}@{thing['metadata']['resourceVersion']}"
 
 
@@ -73,20 +73,20 @@ async def following(
             await api.close()
 
 
-async def test_a_list_and_then_what_changes(server: ApiServer) -> None:
+async def test_list_comes_before_changes(server: ApiServer) -> None:
     """The watch goes on from the list's version; bookmarks are no news, and what they say is where the next stream begins."""
     first, second = Stream(), Stream()
     server.queue("list", page(secret("a", version="3"), secret("b", version="4"), version="7"))
     server.queue("watch", first, second)
     async with following(server) as followed:
-        assert await followed.told() == ["a@3", "b@4"]
+        assert await followed.next_event() == ["a@3", "b@4"]
         first.say(event("ADDED", secret("c", version="8")), event("MODIFIED", secret("a", version="9")))
-        assert [await followed.told(), await followed.told()] == ["c@8", "a@9"]
+        assert [await followed.next_event(), await followed.next_event()] == ["c@8", "a@9"]
         first.say(event("DELETED", secret("b", version="10")), event("BOOKMARK", {"metadata": {"resourceVersion": "42"}}))
-        assert await followed.told() == "-b"
+        assert await followed.next_event() == "-b"
         first.end()
         second.say(event("ADDED", secret("d", version="43")))
-        assert await followed.told() == "d@43"
+        assert await followed.next_event() == "d@43"
     assert server.verbs() == ["list", "watch", "watch"]
     shared = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": "450", **SELECTED}
     assert [asked.params for asked in server.asked] == [
@@ -97,7 +97,7 @@ async def test_a_list_and_then_what_changes(server: ApiServer) -> None:
     assert followed.slept == []
 
 
-def test_news_does_not_show_what_is_in_an_object() -> None:
+def test_repr_of_an_event_hides_the_object() -> None:
     """A queue that holds it is printed with what it holds."""
     thing = secret("a", data={"KEY": "c2stYW50"})
     assert "c2stYW50" not in repr((ObjectPut(thing), ObjectsListed((thing,))))
@@ -108,7 +108,7 @@ async def test_a_list_in_pages(server: ApiServer) -> None:
     server.queue("list", page(secret("a"), more="x+/="), page(secret("b"), more="y"), page(secret("c"), version="5"))
     server.queue("watch", Stream())
     async with following(server) as followed:
-        assert await followed.told() == ["a@1", "b@1", "c@1"]
+        assert await followed.next_event() == ["a@1", "b@1", "c@1"]
     assert [asked.params.get("continue") for asked in server.asked] == [None, "x+/=", "y", None]
     assert server.asked[-1].params["resourceVersion"] == "5"
 
@@ -118,23 +118,23 @@ async def test_a_list_that_expires_between_its_pages_begins_again(server: ApiSer
     server.queue("list", page(secret("a"), more="x"), refusal(410, "Expired"), page(secret("b")))
     server.queue("watch", Stream())
     async with following(server) as followed:
-        assert await followed.told() == ["b@1"]
+        assert await followed.next_event() == ["b@1"]
     server.otherwise["list"] = refusal(410, "Expired")
     async with following(server) as followed:
-        assert await followed.told() == "Expired"
+        assert await followed.next_event() == "Expired"
 
 
-async def test_a_page_that_is_too_large_is_asked_for_in_smaller_ones(server: ApiServer) -> None:
+async def test_too_large_page_is_requested_in_smaller_pages(server: ApiServer) -> None:
     """Five hundred objects of a megabyte would not fit."""
     server.queue("list", answer(b"x" * (17 * 2**20)), page(secret("a"), more="m"), page(secret("b")))
     server.queue("watch", Stream())
     async with following(server) as followed:
-        assert await followed.told() == ["a@1", "b@1"]
+        assert await followed.next_event() == ["a@1", "b@1"]
     assert [asked.params.get("limit") for asked in server.asked[:3]] == ["500", "62", "62"]
 
 
 @pytest.mark.parametrize("form", ["refusal", "event", "event after others"])
-async def test_expired_history_is_listed_anew(server: ApiServer, form: str) -> None:
+async def test_expired_history_is_listed_again(server: ApiServer, form: str) -> None:
     """In both forms in which the API says so. It is no loss."""
     stream, expired = Stream(), {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
     server.queue("list", page(secret("a")), page(secret("b", version="9"), version="9"))
@@ -149,8 +149,8 @@ async def test_expired_history_is_listed_anew(server: ApiServer, form: str) -> N
         stream.say(event("ERROR", expired))
     server.queue("watch", Stream())
     async with following(server) as followed:
-        assert await followed.told() == ["a@1"]
-        assert await followed.told() == ["b@9"]
+        assert await followed.next_event() == ["a@1"]
+        assert await followed.next_event() == ["b@9"]
     assert server.asked[-1].params["resourceVersion"] == "9"
     assert all(seconds == 0.5 for seconds in followed.slept)
 
@@ -159,7 +159,7 @@ async def test_expired_history_is_listed_anew(server: ApiServer, form: str) -> N
     ("verb", "status", "reason"),
     [("list", 403, "Forbidden"), ("watch", 403, "Forbidden"), ("list", 401, "Unauthorized"), ("watch", 500, "InternalError")],
 )
-async def test_what_cannot_be_followed_is_lost_until_it_can(server: ApiServer, *, verb: str, status: int, reason: str) -> None:
+async def test_failing_watch_is_lost_until_it_works(server: ApiServer, *, verb: str, status: int, reason: str) -> None:
     """Said with the verb that fails; what can be listed and not watched is not known to be current, so it is not listed."""
     server.otherwise = {"list": page(secret("a")), "watch": Stream()}
     server.queue(verb, *[refusal(status, reason)] * 4)
@@ -168,39 +168,39 @@ async def test_what_cannot_be_followed_is_lost_until_it_can(server: ApiServer, *
         assert isinstance(lost, WatchLost)
         assert (lost.fault.status, lost.fault.reason) == (status, reason)
         assert f"{verb} secrets" in str(lost.fault) or status == 401
-        told = await followed.told()
-        while told == reason:
-            told = await followed.told()
-        assert told == ["a@1"]
+        received = await followed.next_event()
+        while received == reason:
+            received = await followed.next_event()
+        assert received == ["a@1"]
 
 
-async def test_tries_are_ever_further_apart(server: ApiServer) -> None:
+async def test_delays_between_attempts_grow(server: ApiServer) -> None:
     """Until it works, which a stream proves that says something; who asks to be left alone for longer is."""
     server.queue("list", *[refusal(500)] * 3, refusal(429, headers={"Retry-After": "20"}), page(), page())
     stream = Stream()
     server.queue("watch", stream, refusal(500), Stream())
     async with following(server, pauses=[1.0, 2.0, 4.0, 8.0]) as followed:
-        assert [await followed.told() for _ in range(5)] == ["InternalError"] * 3 + ["TooManyRequests", []]
+        assert [await followed.next_event() for _ in range(5)] == ["InternalError"] * 3 + ["TooManyRequests", []]
         assert followed.slept == [1.0, 2.0, 4.0, 28.0]
         stream.say(event("ADDED", secret("a")))
-        assert await followed.told() == "a@1"
+        assert await followed.next_event() == "a@1"
         stream.end()
-        assert [await followed.told(), await followed.told()] == ["InternalError", []]
+        assert [await followed.next_event(), await followed.next_event()] == ["InternalError", []]
         assert followed.slept[4:] == [1.0]
 
 
-async def test_a_stream_that_breaks_is_opened_anew(server: ApiServer) -> None:
+async def test_broken_stream_is_opened_again(server: ApiServer) -> None:
     """From where it was: a connection that ends, however it does, is no news where the next one opens."""
     first, second = Stream(), Stream()
     server.queue("list", page(version="1"))
     server.queue("watch", first, drop, second)
     server.queue("list", page(secret("a", version="5"), version="5"))
     async with following(server) as followed:
-        assert await followed.told() == []
+        assert await followed.next_event() == []
         first.write(b'{"type": "ADDED", "obj')
         first.end()
-        assert await followed.told() == "Unreachable"
-        assert await followed.told() == ["a@5"]
+        assert await followed.next_event() == "Unreachable"
+        assert await followed.next_event() == ["a@5"]
     assert server.verbs() == ["list", "watch", "watch", "list", "watch"]
 
 
@@ -210,10 +210,10 @@ async def test_a_server_that_falls_silent_is_noticed(server: ApiServer) -> None:
     server.queue("list", page(version="1"))
     server.queue("watch", quiet, second, hang)
     async with following(server, silence=0.2) as followed:
-        assert await followed.told() == []
+        assert await followed.next_event() == []
         second.say(event("ADDED", secret("a", version="2")))
-        assert await followed.told() == "a@2"
-        waiting = asyncio.ensure_future(followed.told())
+        assert await followed.next_event() == "a@2"
+        waiting = asyncio.ensure_future(followed.next_event())
         await server.until(lambda asked: len(asked) == 4)
         assert await waiting == "Unreachable"
     assert server.verbs() == ["list", "watch", "watch", "watch"]
@@ -228,8 +228,8 @@ async def test_a_proxy_that_closes_what_it_opens_is_not_stormed(server: ApiServe
     server.queue("list", page(), page())
     server.queue("watch", *ended, Stream())
     async with following(server) as followed:
-        assert [await followed.told() for _ in range(2)] == [[], []]
-        waiting = asyncio.ensure_future(followed.told())
+        assert [await followed.next_event() for _ in range(2)] == [[], []]
+        waiting = asyncio.ensure_future(followed.next_event())
         await server.until(lambda asked: len(asked) == 8)
         waiting.cancel()
         await asyncio.wait([waiting])
@@ -241,7 +241,7 @@ async def test_streams_that_never_carry_anything_are_not_believed(server: ApiSer
     server.queue("list", page(), page(secret("a", version="9"), version="9"))
     server.queue("watch", *(Stream() for _ in range(5)))
     async with following(server, silence=0.1) as followed:
-        assert [await followed.told() for _ in range(2)] == [[], ["a@9"]]
+        assert [await followed.next_event() for _ in range(2)] == [[], ["a@9"]]
     assert server.verbs() == ["list", *["watch"] * 4, "list", "watch"]
 
 
@@ -263,7 +263,7 @@ async def test_a_stream_of_nonsense_is_a_loss(server: ApiServer, raw: bytes) -> 
     server.queue("watch", stream, Stream())
     stream.write(raw)
     async with following(server) as followed:
-        assert [await followed.told() for _ in range(3)] == [[], "Malformed", ["a@1"]]
+        assert [await followed.next_event() for _ in range(3)] == [[], "Malformed", ["a@1"]]
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ async def test_a_list_that_is_none_is_a_loss(server: ApiServer, body: ApiObject)
     """As when the URL leads to something else that answers in JSON."""
     server.otherwise["list"] = answer(body)
     async with following(server) as followed:
-        assert await followed.told() == "Malformed"
+        assert await followed.next_event() == "Malformed"
 
 
 async def test_a_namespace_that_is_not_there_is_missed(server: ApiServer) -> None:
@@ -284,7 +284,7 @@ async def test_a_namespace_that_is_not_there_is_missed(server: ApiServer) -> Non
         lost = await followed.next()
         assert isinstance(lost, WatchLost)
         assert "cannot get namespaces apps: it is not there" in str(lost.fault)
-        assert await followed.told() == []
+        assert await followed.next_event() == []
 
 
 async def test_it_ends_when_nobody_listens(server: ApiServer) -> None:

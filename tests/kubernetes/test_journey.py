@@ -160,7 +160,7 @@ def test_a_server_that_is_silent_when_the_pod_starts(
 
 
 TROUBLES: Final = {
-    429: ("TooManyRequests", "has too much to do to list secrets"),
+    429: ("TooManyRequests", "is too busy to list secrets"),
     500: ("InternalError", "failed to list secrets in namespace apps (500 InternalError)"),
 }
 

@@ -199,7 +199,7 @@ def test_an_api_server_that_goes_and_comes_back(own: Cluster, broker_on: MakeBro
     with running.connect() as broker:
         assert secret_of(broker) == KEY
     assert "cannot be reached to watch secrets" in running.log() or "cannot be reached to list secrets" in running.log()
-    assert "see that the API server runs" in findings(running)
+    assert "check that the API server runs" in findings(running)
     running.stop()
     alone = running.run("models", "status")
     assert "cannot be reached to list secrets" in alone.stdout + alone.stderr + findings(running)
@@ -244,7 +244,7 @@ def test_rights_that_are_taken_away(own: Cluster, broker_on: MakeBroker, tmp_pat
     with running.connect() as broker:
         running.wait_for(lambda: secret_of(broker) == OTHER_KEY)
         own.restart()  # ends every watch
-        said = f"may not list secrets in namespace {namespace}: grant its account the verb list on secrets by a Role"
+        said = f"may not list secrets in namespace {namespace}: grant its account the verb list on secrets with a Role"
         running.wait_for(lambda: said in running.log())
         assert secret_of(broker) == OTHER_KEY
         own.service_account(namespace, "broker", rules=READS)

@@ -152,7 +152,8 @@ def test_who_may_not_lock_or_write_serves_what_there_is_and_says_what_is_missing
     place.endpoint.life = 600.0
     broker = place.broker(RULES[:1]).start(service="provider/acme")
     missing = (
-        f"grant its account the verb get on leases, resourceNames equabot-refresh-llm by a Role in namespace {place.namespace}"
+        "grant its account the verb get on leases, resourceNames equabot-refresh-llm with a Role in namespace"
+        f" {place.namespace}"
     )
     broker.wait_for(lambda: missing in broker.log())
     assert place.presented == []

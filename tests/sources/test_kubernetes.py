@@ -143,7 +143,7 @@ async def test_the_source_is_unavailable_while_nothing_can_be_read(server: ApiSe
     async with following(source(server)) as events:
         down = await events.event()
         assert isinstance(down, SourceUnavailable)
-        assert "failed to list secrets in namespace apps (500 InternalError): see its log" in down.fault
+        assert "failed to list secrets in namespace apps (500 InternalError): see the log" in down.fault
         await server.until(lambda asked: len(asked) == 2)
         assert events.silent
         server.otherwise["list"] = page(openai("a", "k1"))
@@ -201,7 +201,7 @@ async def test_a_namespace_of_nobody_is_told(server: ApiServer) -> None:
     """Where it is not the broker's own, which is there."""
     server.otherwise = {"list": page(), "watch": Stream(), "get": refusal(404, "NotFound")}
     async with following(source(server, namespace="nowhere")) as events:
-        assert "cannot get namespaces nowhere: it is not there" in str(await events.next())
+        assert "cannot get namespaces nowhere: the object does not exist" in str(await events.next())
     async with following(source(server, namespace="apps")) as events:
         assert await events.next() == {}
 

@@ -352,7 +352,7 @@ async def test_what_cannot_be_refreshed_is_not_locked(world: World, thing: dict[
 async def test_what_answers_in_place_of_the_server_is_told_as_such(world: World, answer: dict[str, Any]) -> None:
     """It may answer for the Secret, or for the Lease; neither ends the broker."""
     whole = world.kube.objects[PATH]
-    for path, why in ((PATH, "not as Kubernetes keeps it"), (LEASE, "no object of the Kubernetes API")):
+    for path, why in ((PATH, "not as Kubernetes keeps it"), (LEASE, "not an object of the Kubernetes API")):
         world.kube.objects[path] = answer
         with pytest.raises(StoreFault, match=why):
             async with world.stores.locked(login()):
@@ -450,7 +450,7 @@ async def test_the_rights_that_are_documented_suffice_and_each_is_named_where_it
             KubeApi(kubeconfig=kubeconfig), namespace="", clock=SystemClock(), holder=f"b{number}", options=PATIENTLY
         )
         if missing:
-            with pytest.raises(StoreFault, match=f"{missing} by a Role in namespace {namespace}"):
+            with pytest.raises(StoreFault, match=f"{missing} with a Role in namespace {namespace}"):
                 await _write(stores, number)
         else:
             await _write(stores, number)

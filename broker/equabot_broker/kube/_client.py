@@ -1,4 +1,4 @@
-"""The one door to the `kubernetes` package: loading it, and what it needs to know to find and convince an API server."""
+"""Loads the `kubernetes` package, and the configuration with which it finds an API server and authenticates to it."""
 
 import asyncio
 import sys
@@ -26,17 +26,17 @@ _PARENTS: Final = ("kubernetes", "kubernetes.aio")
 
 
 class LoadedClient(NamedTuple):
-    """How the API server is reached, as whom, and the namespace that is meant where none is named."""
+    """The address of the API server, the account, and the default namespace."""
 
     configuration: "Configuration"
     namespace: str
 
 
 def import_client() -> None:
-    """Imports what is used of the package. Takes a quarter of a second.
+    """Imports the parts of the package that are used here. It takes a quarter of a second.
 
-    Its two uppermost modules import everything it has, its blocking clients included (9 MiB). While the parts that are used
-    here are imported, empty modules stand in for them; whoever imports the package later gets all of it.
+    The two top modules of the package import all of it, with its blocking clients (9 MiB). During this import, empty
+    modules replace them. A later import of the package gets all of it.
     """
     with _LOADING:
         standins = [name for name in _PARENTS if name not in sys.modules]
@@ -45,7 +45,7 @@ def import_client() -> None:
             module.__path__ = _folders(name)
             sys.modules[name] = module
         try:
-            import kubernetes.aio.client.api_client  # noqa: PLC0415 - loaded only by who watches a cluster
+            import kubernetes.aio.client.api_client  # noqa: PLC0415 - loaded only for a broker that uses the Kubernetes API
             import kubernetes.aio.config  # noqa: F401, PLC0415
         finally:
             for name in standins:
@@ -61,15 +61,15 @@ def _folders(name: str) -> list[str]:
 
 
 async def load(kubeconfig: Path | None, *, mounted: Path) -> LoadedClient:
-    """What the kubeconfig says, or without one the service account of the pod. Raises KubeFault (Unconfigured)."""
+    """Reads the kubeconfig, or without one the service account of the pod. Raises KubeFault (Unconfigured)."""
     fault = _unconfigured(kubeconfig, mounted)
     needed = [kubeconfig] if kubeconfig else [mounted / name for name in _IN_POD]
     if not all(map(_readable, needed)):
-        raise fault  # before the package opens it, which would wait for a pipe
+        raise fault  # the package would open a named pipe and wait for a writer
     try:
         async with asyncio.timeout(_LOAD_WITHIN):
             return await _of_file(kubeconfig) if kubeconfig else _of_pod(mounted)
-    except Exception:  # noqa: BLE001 - the package lets anything through, with pieces of the file in it
+    except Exception:  # noqa: BLE001 - the package raises any type, with parts of the file in the message
         raise fault from None
 
 
@@ -90,22 +90,22 @@ def _of_pod(mounted: Path) -> LoadedClient:
 
 
 def make_client(configuration: "Configuration") -> "ApiClient":
-    """The client; it connects when it is used. To be made in a running loop.
+    """Makes a client, in a running event loop. The client connects with its first request.
 
-    Raises OSError or ValueError for certificates that cannot be used.
+    Raises OSError or ValueError if a certificate cannot be used.
     """
-    configuration.connection_pool_maxsize = 0  # every stream holds a connection; a limit would let requests wait for them
+    configuration.connection_pool_maxsize = 0  # each stream holds a connection: with a limit, requests would wait for streams
     client: ApiClient = sys.modules["kubernetes.aio.client.api_client"].ApiClient(configuration)
     client.user_agent = "equabot-broker"
     rest = client.rest_client
-    rest.pool_manager = rest._create_pool_manager()  # noqa: SLF001 - to be overridden, as its documentation says
-    # Else a GET, PUT or DELETE whose answer is lost is sent a second time without anybody knowing.
+    rest.pool_manager = rest._create_pool_manager()  # noqa: SLF001 - its documentation says to override it
+    # Otherwise the client silently repeats a GET, PUT or DELETE whose response is lost.
     rest.pool_manager._retry_connection = False  # noqa: SLF001 - there is no public name for it
     return client
 
 
 def adopt(client: "ApiClient", fresh: "Configuration") -> None:
-    """Makes a client that is in use go on as the configuration says now, without breaking its connections."""
+    """Gives another configuration to a client that is in use. Its connections stay open."""
     known = client.configuration
     known.host, known.api_key, known.refresh_api_key_hook = fresh.host, fresh.api_key, fresh.refresh_api_key_hook
     context = client.rest_client.ssl_context
@@ -117,17 +117,17 @@ def adopt(client: "ApiClient", fresh: "Configuration") -> None:
 
 def _unconfigured(kubeconfig: Path | None, mounted: Path) -> KubeFault:
     if kubeconfig is not None:
-        what = "cannot be read" if not _readable(kubeconfig) else "is not usable"
+        what = "cannot be read" if not _readable(kubeconfig) else "cannot be used"
         return KubeFault(
-            f"the kubeconfig {kubeconfig} {what}: see that it exists, is readable, and that its current context names a cluster"
-            " and a user whose files and programs are there",
+            f"the kubeconfig {kubeconfig} {what}: check that it exists and is readable, and that its current context names a"
+            " cluster and a user whose files and programs exist",
             reason="Unconfigured",
         )
     missing = next((name for name in _IN_POD if not _readable(mounted / name)), "")
-    why = f"{mounted / missing} cannot be read" if missing else "KUBERNETES_SERVICE_HOST and _PORT do not say where it is"
+    why = f"{mounted / missing} cannot be read" if missing else "KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT is not set"
     return KubeFault(
-        f"there is no way to the Kubernetes API ({why}): in a pod, let its service account's token be mounted; elsewhere, name"
-        " a kubeconfig",
+        f"the Kubernetes API is not configured ({why}): in a pod, mount the token of its service account; elsewhere, set a"
+        " kubeconfig",
         reason="Unconfigured",
     )
 

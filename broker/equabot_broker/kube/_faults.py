@@ -1,4 +1,4 @@
-"""What can go wrong with a request to the Kubernetes API, in words that say what to do. They hold nothing of a body."""
+"""Errors of requests to the Kubernetes API. A message says what to do, and contains nothing of a body."""
 
 import re
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ _REASONS: Final = {
 
 
 class KubeFault(Exception):
-    """Why the API server did not do it.
+    """Why a request to the API server failed.
 
-    `status` is that of HTTP, 0 where there is no answer. `reason` is the API's own word (Forbidden, NotFound, Conflict,
-    Expired, TooManyRequests…), or ours: Unreachable, TimedOut, Untrusted (its certificate), Unconfigured, Malformed, TooLarge.
-    `str()` says what was asked, what is wrong and what to do. `retry_after`: for how many seconds the server wants to be left
-    alone, at most 300; None where it says nothing.
+    `status` is the HTTP status, or 0 without a response. `reason` is the reason of the API (Forbidden, NotFound, Conflict,
+    Expired, TooManyRequests…) or one of ours: Unreachable, TimedOut, Untrusted (the server's certificate), Unconfigured,
+    Malformed, TooLarge. `str()` says what was requested, what is wrong and what to do. `retry_after` is the delay in seconds
+    that the server asks for, at most 300, or None.
     """
 
     def __init__(self, message: str, *, reason: str, status: int = 0, retry_after: float | None = None) -> None:
@@ -31,7 +31,7 @@ class KubeFault(Exception):
 
 
 class ApiQuestion(NamedTuple):
-    """What a request asks of the API, in the words of its access rules. `name` is empty for all of a kind, or for a new one."""
+    """A request in the terms of RBAC. `name` is empty for a list or a new object."""
 
     verb: str
     resource: str
@@ -40,7 +40,7 @@ class ApiQuestion(NamedTuple):
 
     @classmethod
     def of(cls, method: str, path: str, params: Mapping[str, str]) -> "ApiQuestion":
-        """The same from a request's method, path and parameters."""
+        """Derives it from the method, the path and the parameters of a request."""
         parts = [part for part in path.split("/") if part]
         if parts[:1] not in (["api"], ["apis"]):
             return cls(_VERBS.get(method, "get"), f"nonResourceURLs {path}")
@@ -59,10 +59,10 @@ class ApiQuestion(NamedTuple):
 
     @property
     def remedy(self) -> str:
-        """The rule that is missing where it is forbidden."""
+        """The RBAC rule to add if the request is forbidden."""
         narrowed = f", resourceNames {self.name}" if self.name else ""
         kind = f"a Role in namespace {self.namespace}" if self.namespace else "a ClusterRole"
-        return f"grant its account the verb {self.verb} on {self.resource}{narrowed} by {kind}"
+        return f"grant its account the verb {self.verb} on {self.resource}{narrowed} with {kind}"
 
     @property
     def _there(self) -> str:
@@ -70,23 +70,22 @@ class ApiQuestion(NamedTuple):
 
 
 def refused(asked: ApiQuestion, server: str, *, status: int, word: object = None, retry_after: object = None) -> KubeFault:
-    """The fault that an answer tells. `word` and `retry_after` are as it gives them: they may be anything."""
+    """The fault of an error response. `word` and `retry_after` come from the response and are not validated."""
     reason = word if isinstance(word, str) and _WORD.fullmatch(word) else _REASONS.get(status, "InternalError")
     what = {
-        401: f"{server} does not accept the credentials of this process: its token has expired or was revoked, or its account"
-        " is gone; see that the account exists and that a fresh token is mounted",
+        401: f"{server} does not accept the credentials of this process: the token has expired or was revoked, or the account"
+        " was deleted; check that the account exists and that a current token is mounted",
         403: f"this process may not {asked}: {asked.remedy}",
         404: f"{server} cannot {asked}: "
-        + ("it is not there; create it, or correct the name" if asked.name else "it knows no such resource"),
-        409: f"{server} did not {asked}: it was changed since then, or exists already",
-        410: f"{server} cannot go on to {asked}: what was read before is too old; it is to be read again",
-        429: f"{server} has too much to do to {asked}: it is asked again later",
+        + ("the object does not exist; create it, or correct the name" if asked.name else "the API has no such resource"),
+        409: f"{server} did not {asked}: another client changed the object, or the object exists already",
+        410: f"{server} cannot continue to {asked}: the version that was read is too old; the broker reads again",
+        429: f"{server} is too busy to {asked}: the broker tries again later",
     }.get(status)
     if what is None and status >= 500:
-        what = f"{server} failed to {asked} ({status} {reason}): see its log; it is asked again"
+        what = f"{server} failed to {asked} ({status} {reason}): see the log of the API server; the broker tries again"
     return KubeFault(
-        what
-        or f"{server} refused to {asked} ({status} {reason}): see whether the selector, or the object, is as the API wants it",
+        what or f"{server} refused to {asked} ({status} {reason}): check the selector, or the object",
         status=status,
         reason=reason,
         retry_after=_seconds(retry_after),
@@ -94,43 +93,44 @@ def refused(asked: ApiQuestion, server: str, *, status: int, word: object = None
 
 
 def unreachable(asked: ApiQuestion, server: str, why: str) -> KubeFault:
-    """There is no connection, or it broke before the answer was there."""
+    """There is no connection, or it broke before the response was complete."""
     return KubeFault(
-        f"{server} cannot be reached to {asked} ({why}): see that the API server runs, and that the network lets this process"
+        f"{server} cannot be reached to {asked} ({why}): check that the API server runs, and that the network lets this process"
         " connect to it",
         reason="Unreachable",
     )
 
 
 def untrusted(asked: ApiQuestion, server: str) -> KubeFault:
-    """The server's certificate is not one of those that the configuration trusts."""
+    """The configuration does not trust the certificate of the server."""
     return KubeFault(
-        f"{server} cannot be trusted to {asked}: its certificate is not signed by the authority of the configuration, or is for"
-        " another name; see the cluster's CA bundle",
+        f"{server} is not trusted to {asked}: the configured CA did not sign its certificate, or the certificate is for another"
+        " name; check the CA bundle of the cluster",
         reason="Untrusted",
     )
 
 
 def timed_out(asked: ApiQuestion, server: str, within: float) -> KubeFault:
-    """No answer came in time."""
+    """The response did not arrive in time."""
     return KubeFault(
-        f"{server} did not {asked} within {within:g} s: see whether the API server is overloaded or hangs", reason="TimedOut"
+        f"{server} did not {asked} within {within:g} s: check whether the API server is overloaded or hangs", reason="TimedOut"
     )
 
 
 def malformed(asked: ApiQuestion, server: str, *, status: int = 200) -> KubeFault:
-    """What came is not what this API says."""
+    """The response is not an object of the Kubernetes API."""
     return KubeFault(
-        f"{server} answered to {asked} with what is no object of the Kubernetes API: see whether a proxy is between",
+        f"the response of {server} to {asked} is not an object of the Kubernetes API: check whether a proxy is in between",
         reason="Malformed",
         status=status,
     )
 
 
 def too_large(asked: ApiQuestion, server: str, limit: int) -> KubeFault:
-    """More came than is ever read."""
+    """The response is longer than the limit."""
     return KubeFault(
-        f"{server} answered to {asked} with more than {limit // 2**20} MiB: select fewer or smaller objects", reason="TooLarge"
+        f"the response of {server} to {asked} is larger than {limit // 2**20} MiB: select fewer or smaller objects",
+        reason="TooLarge",
     )
 
 

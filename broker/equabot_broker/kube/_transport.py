@@ -1,4 +1,4 @@
-"""Requests to one API server: sent once, answered within a deadline or not at all, and distinguished by what went wrong."""
+"""Requests to one API server: each is sent once and has a deadline. Each kind of failure has its own fault."""
 
 import asyncio
 import json
@@ -23,14 +23,14 @@ _BODY_MAX: Final = 16 * 2**20
 _LINE_MAX: Final = 8 * 2**20
 _CONNECT_WITHIN: Final = 5.0
 _ACCEPTED: Final = "application/json, */*;q=0.1"
-"""What is no object of the API, such as the keys that sign tokens, is JSON under a name of its own."""
+"""Some responses, such as the keys that sign tokens, are JSON with a media type of their own."""
 _BROKEN: Final = (OSError, ValueError, EOFError)
-"""What the HTTP library raises where a connection breaks, in addition to errors of its own."""
+"""What the HTTP library raises for a broken connection, in addition to its own errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """What is sent. `params` become the query as they are."""
+    """One request. `params` become the query."""
 
     method: str
     path: str
@@ -40,14 +40,14 @@ class ApiRequest:
 
     @property
     def asked(self) -> ApiQuestion:
-        """The same in words."""
+        """The request in the terms of RBAC."""
         return ApiQuestion.of(self.method, self.path, self.params)
 
 
 class Transport:
-    """The way to one API server. Every method raises KubeFault and nothing else, but the constructor.
+    """Connections to one API server. Methods raise only KubeFault.
 
-    That raises OSError or ValueError for certificates that cannot be used, whose words may hold a piece of them.
+    The constructor raises OSError or ValueError if a certificate cannot be used. Their messages may contain a part of it.
     """
 
     def __init__(self, configuration: "Configuration") -> None:
@@ -59,26 +59,26 @@ class Transport:
         return str(self._client.configuration.host)
 
     def adopt(self, configuration: "Configuration") -> None:
-        """Goes on as another configuration says, as far as its certificates can be used."""
+        """Uses another configuration from now on. Certificates that cannot be used are ignored."""
         with suppress(OSError, ValueError):
             adopt(self._client, configuration)
 
     async def close(self) -> None:
-        """Ends its connections."""
+        """Closes the connections."""
         await self._client.close()
 
     async def token(self) -> str:
-        """The header with which this process says who it is; empty where a certificate says it."""
+        """The value of the Authorization header; empty if the process authenticates with a certificate."""
         try:
             settings = await self._client.configuration.auth_settings()
-        except Exception:  # noqa: BLE001 - whatever the package raises where the file is not as it should be
+        except Exception:  # noqa: BLE001 - the package raises many types for a malformed file
             raise KubeFault(
-                "the service account's token cannot be read again: see that it is still mounted", reason="Unconfigured"
+                "the token of the service account cannot be read again: check that it is still mounted", reason="Unconfigured"
             ) from None
         return (settings.get("BearerToken", {}).get("value") or "").strip()
 
     async def send(self, request: ApiRequest, *, within: float, silence: float | None = None) -> "aiohttp.ClientResponse":
-        """An answer that is a success, with its body still to come, of which no two pieces are `silence` seconds apart."""
+        """A successful response whose body is not read yet. The body fails after `silence` seconds without a byte."""
         try:
             async with asyncio.timeout(within):
                 response = await self._answer(request, silence)
@@ -89,11 +89,11 @@ class Transport:
             raise timed_out(request.asked, self.server, within) from None
 
     async def read(self, response: "aiohttp.ClientResponse", asked: ApiQuestion) -> ApiObject:
-        """The answer's body, of 16 MiB at most."""
+        """The body of the response, at most 16 MiB."""
         return self._understood(await self._body(response, asked), asked)
 
     async def lines(self, response: "aiohttp.ClientResponse", asked: ApiQuestion) -> AsyncGenerator[ApiObject, None]:
-        """The answer's lines, of 8 MiB at most, until it ends or breaks."""
+        """The lines of the response, at most 8 MiB each, until it ends or the connection breaks."""
         import aiohttp  # noqa: PLC0415 - loaded with the client
 
         rest = bytearray()
@@ -163,7 +163,7 @@ class Transport:
         return found
 
     def _lost(self, error: Exception, asked: ApiQuestion) -> KubeFault:
-        """What became of a connection, out of what the HTTP library makes of it."""
+        """The fault for an error of the HTTP library."""
         if isinstance(error, TimeoutError):
             return unreachable(asked, self.server, "no answer in time")
         causes = (getattr(error, "certificate_error", None), getattr(error, "os_error", None), error.__cause__, error)

@@ -1,6 +1,6 @@
-"""The Kubernetes API as raw JSON, over the asyncio client of the `kubernetes` package, which is loaded with `open`.
+"""The Kubernetes API as raw JSON, over the asyncio client of the `kubernetes` package. `open` imports that client.
 
-The package's generated models are not used: they cost memory, and drop the fields that they do not know.
+The generated models of the package are not used: they cost memory, and drop fields that they do not know.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ _MERGE_PATCH: Final = "application/merge-patch+json"
 
 
 class KubeApi:
-    """One API server, as one account. Durations in seconds; every method but the constructor raises KubeFault and nothing else.
+    """A client of one API server, with one account. Durations are in seconds. Methods raise only KubeFault.
 
-    Without a kubeconfig it is the service account of the pod; the environment's KUBECONFIG is not looked at. Tokens are read
-    again as they rotate. Where the server refuses a token (401), or is not trusted, the configuration is loaded again and the
-    request made once more; no other request is made twice. Who asks decides whether to try again.
+    Without a kubeconfig the client uses the service account of the pod. It ignores the variable KUBECONFIG. It reads a
+    rotated token again. If the server refuses the token (401), or its certificate is not trusted, the client loads the
+    configuration again and repeats the request once. It repeats no other request: the caller decides that.
     """
 
     def __init__(self, *, kubeconfig: Path | None = None, mounted: Path = MOUNTED) -> None:
@@ -36,18 +36,18 @@ class KubeApi:
         self._loading = asyncio.Lock()
 
     async def open(self) -> None:
-        """Loads the configuration, and no more. The other methods do so by themselves. Raises KubeFault (Unconfigured)."""
+        """Loads the configuration, without a request. The other methods do this too. Raises KubeFault (Unconfigured)."""
         await self._opened()
 
     async def close(self) -> None:
-        """Ends its connections. It may be opened again."""
+        """Closes the connections. The client can be opened again."""
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.close()
 
     @property
     def namespace(self) -> str:
-        """The pod's own, or that of the kubeconfig's context; `default` before `open`."""
+        """The namespace of the pod, or of the kubeconfig's context. Before `open` it is `default`."""
         return self._namespace
 
     @property
@@ -56,31 +56,31 @@ class KubeApi:
         return "" if self._transport is None else self._transport.server
 
     async def get(self, path: str, *, params: Mapping[str, str] | None = None, timeout: float = 10.0) -> ApiObject:
-        """An object, or a list of them."""
+        """Reads an object or a list."""
         return await self._call(ApiRequest("GET", path, params or {}), timeout)
 
     async def create(self, path: str, body: ApiObject, *, timeout: float = 10.0) -> ApiObject:
-        """The object as it was created. `path` is that of its kind."""
+        """Creates an object and returns it. `path` is the path of its kind."""
         return await self._call(ApiRequest("POST", path, {}, body), timeout)
 
     async def replace(self, path: str, body: ApiObject, *, timeout: float = 10.0) -> ApiObject:
-        """The object as it is now. Conflict where the body's `resourceVersion` is not the present one."""
+        """Replaces an object and returns it. Raises Conflict if the body's `resourceVersion` is not the current one."""
         return await self._call(ApiRequest("PUT", path, {}, body), timeout)
 
     async def patch(self, path: str, body: ApiObject, *, timeout: float = 10.0) -> ApiObject:
-        """The object after a merge patch (RFC 7396). Conflict as with `replace`, where the body has a `resourceVersion`."""
+        """Applies a merge patch (RFC 7396) and returns the object. Raises Conflict like `replace` if the body has a version."""
         return await self._call(ApiRequest("PATCH", path, {}, body, _MERGE_PATCH), timeout)
 
     async def delete(self, path: str, *, timeout: float = 10.0) -> None:
-        """Deletes it. NotFound where it is not there."""
+        """Deletes an object. Raises NotFound if there is no such object."""
         await self._call(ApiRequest("DELETE", path, {}), timeout)
 
     @asynccontextmanager
     async def watch(self, path: str, params: Mapping[str, str], *, silence: float) -> AsyncIterator[AsyncIterator[ApiObject]]:
-        """One stream of events (`{"type": …, "object": …}`), open once the context is entered.
+        """One stream of events (`{"type": …, "object": …}`). It is open when the context is entered.
 
-        It ends when the server ends it, when the connection breaks, or after `silence` seconds without a byte. That it ends
-        says nothing of the server; opening the next one does, within ten seconds.
+        It ends when the server ends it, when the connection breaks, or after `silence` seconds without a byte. The end does
+        not show whether the server works. Opening the next stream shows it within ten seconds.
         """
         request = ApiRequest("GET", path, {**params, "watch": "true"})
         transport = await self._opened()
@@ -126,7 +126,8 @@ class KubeApi:
                     self._transport = Transport(configuration)
                 except (OSError, ValueError):
                     raise KubeFault(
-                        f"the certificates of {self._kubeconfig or self._mounted} cannot be used: see that they are whole",
+                        f"the certificates in {self._kubeconfig or self._mounted} cannot be used: check that they are complete"
+                        " and in PEM format",
                         reason="Unconfigured",
                     ) from None
             return self._transport

@@ -1,9 +1,9 @@
-"""A lock among processes on many nodes: a Lease of `coordination.k8s.io/v1`, taken and given back by compare-and-swap.
+"""A lock for processes on several nodes: a Lease of `coordination.k8s.io/v1`, acquired and released by compare-and-swap.
 
-Whether its holder has died is judged without comparing clocks of two nodes, as client-go's leader election does: a Lease that
-*we* have seen unchanged for as long as it was taken for has no living holder. Such a judgement can be wrong: a process may have
-stood still, or been cut off. So a lock like this keeps others from trying at the same time, and is no proof that nobody does;
-what must not happen twice has to be fenced where it is written, by that object's own `resourceVersion`.
+A holder is dead when this process has seen its Lease unchanged for the whole duration of the Lease. Clocks of two nodes are
+never compared. Leader election in client-go uses the same rule. The rule can be wrong: the holder may have been paused, or
+disconnected. The lock therefore reduces concurrent attempts, but does not exclude them. A write that must not happen twice
+needs a fence of its own: the `resourceVersion` of the object that is written.
 """
 
 import hashlib
@@ -17,14 +17,14 @@ from equabot_broker.kube.api import ApiObject, KubeApi, KubeFault
 _NAME_MAX: Final = 253
 _SECONDS_MAX: Final = 600
 _LOOKS: Final = (0.1, 2.0)
-"""Seconds between two looks at a lock that somebody else holds: at first, and at most."""
+"""Seconds between two attempts at a lock that another process holds: the first delay, and the longest."""
 _LETTING_GO: Final = 3.0
 _CONFLICT: Final = 409
 _NOT_FOUND: Final = 404
 
 
 class Time(Protocol):
-    """What a lock needs of a clock: `now` by the wall, for people to read; `steady` never jumps."""
+    """The clock of a lock: `now` is wall-clock time, for display only; `steady` is monotonic."""
 
     def now(self) -> float: ...
 
@@ -34,10 +34,10 @@ class Time(Protocol):
 
 
 class LeaseLock:
-    """One lock, for one process that goes on using it: what it has seen of the Lease counts for the next attempt as well.
+    """One lock of one process. It remembers the Lease that it saw between two attempts.
 
-    `holder` is this process and no other. `seconds` (whole ones) is for how long it is taken; whoever holds it calls `keep`
-    oftener than that. Not for two tasks at once. `chance` gives numbers in [0, 1).
+    `holder` identifies this process. `seconds`, a whole number, is the duration of the Lease: the holder calls `keep` more
+    often than that. Two tasks must not use the lock at once. `chance` returns numbers in [0, 1).
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class LeaseLock:
         self._other = ""
         self._seen = ""
         self._seen_at = 0.0
-        # A server that is slower than that may keep its holder from renewing it.
+        # A slower response could prevent the holder from renewing the Lease in time.
         self._within = min(10.0, seconds / 4)
 
     async def take(self, *, within: float, owner: Mapping[str, str] | None = None) -> None:
-        """Takes it, waiting so many seconds where somebody has it. `owner` is the object with which a new Lease shall go.
+        """Acquires the lock. If another process holds it, this waits for at most `within` seconds.
 
-        Raises KubeFault (Locked) after that, and any other at once.
+        `owner` becomes the owner reference of a new Lease. Raises KubeFault (Locked) after the wait, any other at once.
         """
         end = self._time.steady() + within
         for wait in self._waits():
@@ -70,28 +70,30 @@ class LeaseLock:
                 return
             if self._time.steady() + wait > end:
                 raise KubeFault(
-                    f"the lease {self.name} in namespace {self._namespace} is held by {self._other or 'another process'}: it is"
-                    f" tried again, and taken over {self._seconds} s after a sign of life",
+                    f"the lease {self.name} in namespace {self._namespace} is held by {self._other or 'another process'}: the"
+                    f" broker tries again, and takes it over {self._seconds} s after its last renewal",
                     reason="Locked",
                 )
             await self._time.sleep(wait)
 
     async def keep(self, *, long: bool = False) -> None:
-        """Makes sure that it is still held. Costs nothing within a third of the time it was taken for; within a ninth, where
-        what follows takes `long`, and nobody asks meanwhile. Raises KubeFault: Lost where somebody else has it, any other where
-        that cannot be told."""
+        """Renews the lock if a third of its duration has passed, or a ninth if the next step takes `long`.
+
+        Before that it makes no request. Raises KubeFault: Lost if another process holds the lock, any other if the state of
+        the lock is unknown.
+        """
         if self._time.steady() - self._taken_at < self._seconds / (9 if long else 3):
             return
         if not await self._try(None):
             self._held = None
             raise KubeFault(
-                f"the lease {self.name} in namespace {self._namespace} was taken over by {self._other or 'another process'},"
-                " for this process gave no sign of life",
+                f"the lease {self.name} in namespace {self._namespace} was taken over by {self._other or 'another process'}:"
+                " this process did not renew it in time",
                 reason="Lost",
             )
 
     async def give_back(self) -> None:
-        """Lets the next one have it. What cannot be given back ends by itself."""
+        """Releases the lock. If the request fails, the Lease expires."""
         held, self._held = self._held, None
         if held is None:
             return
@@ -103,12 +105,14 @@ class LeaseLock:
             return
 
     def leave(self) -> None:
-        """Lets it end by itself: until then nobody else has it, and this process may take it again."""
+        """Does not release the lock: the Lease expires. Until then only this process can acquire it."""
         self._held = None
 
     async def _try(self, owner: Mapping[str, str] | None) -> bool:
-        """Whether it is ours now. A fault says nothing about its holder, who may have been cut off as well: from then on it has
-        all the time again."""
+        """Acquires or renews the Lease, and returns whether this process holds it.
+
+        After a fault the holder gets its full duration again: it may have been disconnected as well.
+        """
         began = self._time.steady()
         try:
             found = await self._find()
@@ -137,7 +141,7 @@ class LeaseLock:
             return None
 
     def _lease(self, found: ApiObject) -> ApiObject:
-        """The Lease. Raises KubeFault where something else answers in the server's place."""
+        """The Lease. Raises KubeFault if the response is not an object with a version."""
         match found:
             case {"metadata": {"resourceVersion": str()}}:
                 return found
@@ -163,7 +167,7 @@ class LeaseLock:
         return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}
 
     def _body(self, found: ApiObject) -> ApiObject:
-        """The Lease, taken by us. Everything else in it stays."""
+        """The Lease with this process as its holder. All other fields stay."""
         spec, at = _spec(found), self._micro_time()
         ours = spec.get("holderIdentity") == self._holder
         moved = spec.get("leaseTransitions")
@@ -192,7 +196,7 @@ def _spec(lease: ApiObject) -> dict[str, Any]:
 
 
 def lease_name(prefix: str, name: str) -> str:
-    """`<prefix>-<name>` as an object may be called: a long one ends in a digest in place of its tail (RFC 1123)."""
+    """`<prefix>-<name>` as a valid object name (RFC 1123). The end of a name that is too long becomes a digest."""
     whole = f"{prefix}-{name}"
     if len(whole) <= _NAME_MAX:
         return whole

@@ -1,6 +1,6 @@
-"""Following the objects of one kind: forever; a list and then a watch, until its history has expired; one stream after another.
+"""Watches the objects of one kind: a list, then one stream after another until the history has expired, then a list again.
 
-The ways of the API are those of https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes.
+See https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
@@ -12,42 +12,42 @@ from equabot_broker.kube._faults import ApiQuestion, KubeFault, malformed, refus
 from equabot_broker.kube.api import ApiObject, KubeApi
 
 SILENCE: Final = 75.0
-"""Seconds without a byte after which a stream is opened again. A server that lives sends a bookmark about once a minute; of one
-that hangs, opening tells after ten seconds more."""
+"""Seconds without a byte after which a stream is opened again. A working server sends a bookmark about once a minute. If the
+server hangs, the next stream fails ten seconds later."""
 
 _PAGE: Final = 500
 _PAGE_SHRINKS: Final = 8
 _ENDS_AFTER: Final = 300.0
 _BARREN_MAX: Final = 4
-"""Streams in a row without anything in them, not even a bookmark, after which it is listed again: a proxy in between may
-open them and keep what they should bring."""
+"""Streams in a row without an event or a bookmark, after which the objects are listed again. A proxy in between may open
+streams and hold back their content."""
 _EXPIRED: Final = frozenset({"Expired", "Gone"})
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectsListed:
-    """All objects that there are. They are being watched."""
+    """All objects. The watch has started."""
 
     objects: tuple[ApiObject, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectPut:
-    """An object, new or changed."""
+    """An object was created or changed."""
 
     object: ApiObject = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectDeleted:
-    """An object is gone, or is selected no more."""
+    """An object was deleted, or the parameters no longer select it."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class WatchLost:
-    """It is not known what happens. The next news is `ObjectsListed`, or another `WatchLost`."""
+    """Changes are unknown from now on. The next event is `ObjectsListed` or another `WatchLost`."""
 
     fault: KubeFault
 
@@ -57,8 +57,8 @@ WatchEvent = ObjectsListed | ObjectPut | ObjectDeleted | WatchLost
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchPace:
-    """How time passes. `delays` are the seconds between tries, longer each time and with chance in them; `sleep` waits for so
-    many; `chance` returns numbers in [0, 1)."""
+    """Time and chance. `delays` yields seconds between attempts, growing and with jitter; `sleep` waits for seconds;
+    `chance` returns numbers in [0, 1)."""
 
     delays: Callable[[], Iterator[float]]
     sleep: Callable[[float], Awaitable[None]]
@@ -68,8 +68,8 @@ class WatchPace:
 class Watching:
     """The objects at a path that the parameters select.
 
-    `path` and `within` are asked for once the API is open: the latter may name the path of a namespace, to be missed if it is
-    not there, for a list is empty also where there is no namespace. `silence` in seconds.
+    `path` and `within` are called when the API is open. `within` may return the path of a namespace. If the namespace does
+    not exist, the watch is lost: the API returns an empty list for it. `silence` is in seconds.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Watching:
         self._pauses = pace.delays()
 
     async def events(self) -> AsyncGenerator[WatchEvent, None]:
-        """First `ObjectsListed` or `WatchLost`, then whatever happens, forever. A stream that another follows is no event."""
+        """First `ObjectsListed` or `WatchLost`, then every change, forever. The end of a stream is not an event."""
         begun = True
         while True:
             wanted = 0.0
@@ -105,12 +105,14 @@ class Watching:
                 if not (begun and _is_expired(fault)):
                     yield WatchLost(fault)
                 begun, wanted = False, fault.retry_after or 0.0
-            # Whoever is asked to wait waits a little longer than asked, and never in step with the others.
+            # The jitter comes on top of the wait that the server asked for, so that clients do not return all at once.
             await self._pace.sleep(wanted + next(self._pauses))
 
     async def _until_expired(self) -> AsyncGenerator[WatchEvent, None]:
-        """A list, and what changes after it, until nothing comes any more. Raises KubeFault when it cannot be followed, or the
-        server remembers no more."""
+        """A list and the changes after it, until streams stay empty.
+
+        Raises KubeFault if the watch fails or its history has expired.
+        """
         await self._api.open()
         objects, version = await self._list()
         listed: ObjectsListed | None = ObjectsListed(objects)
@@ -128,7 +130,7 @@ class Watching:
                         yield event
             self._pauses = self._pace.delays()
             barren = 0 if carried else barren + 1
-            if 0 < barren < _BARREN_MAX:  # as behind a proxy that closes what it has opened
+            if 0 < barren < _BARREN_MAX:  # a proxy may close each stream at once
                 await self._pace.sleep(next(self._pace.delays()))
 
     def _from(self, version: str) -> ApiObject:
@@ -137,7 +139,7 @@ class Watching:
         return self._params | follow
 
     def _read(self, raw: ApiObject) -> tuple[ObjectPut | ObjectDeleted | None, str]:
-        """An event of the stream, and the version up to which it leads. Raises KubeFault where it is an error."""
+        """An event of the stream, and the version after it. Raises KubeFault for an error event."""
         match raw:
             case {"type": "ERROR", "object": {"code": int(code), **told}}:
                 raise refused(self._asked("watch"), self._api.server, status=code, word=told.get("reason"))
@@ -181,7 +183,7 @@ class Watching:
             more = {"continue": str(rest)}
 
     async def _miss(self, namespace: str) -> None:
-        """Raises KubeFault where the namespace is known not to be there: not everybody may look."""
+        """Raises KubeFault if the namespace does not exist. Without permission to read it, nothing is raised."""
         try:
             await self._api.get(namespace)
         except KubeFault as fault:
