@@ -283,7 +283,7 @@ async def test_a_namespace_that_is_not_there_is_missed(server: ApiServer) -> Non
     async with following(server, within="/api/v1/namespaces/apps") as followed:
         lost = await followed.next()
         assert isinstance(lost, WatchLost)
-        assert "cannot get namespaces apps: it is not there" in str(lost.fault)
+        assert "cannot get namespaces apps: the object does not exist" in str(lost.fault)
         assert await followed.next_event() == []
 
 
