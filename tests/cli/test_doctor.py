@@ -189,7 +189,7 @@ def test_a_restored_store_is_accepted_when_an_operator_says_so(host: Host) -> No
     for arguments in (("doctor",), ("doctor", "--fix")):
         done = host.run(*arguments)
         assert done.code == 1
-        assert said(done, "error", "it is an older copy (write 1, and write 2 was seen here)")
+        assert said(done, "error", "it is an older copy (write 1, but this broker has seen write 2)")
         assert said(done, "error", "equabot doctor --accept-restored")
     done = host.run("doctor", "--accept-restored")
     assert f"accepted: {host.store_path()} with its present content; every other copy of it is refused" in done.out
@@ -534,7 +534,7 @@ def test_a_plain_store_is_sealed_where_a_key_is_configured(host: Host) -> None:
     key.write_text("11" * 32)
     key.chmod(0o600)
     host.write_config(f"seal: {{key_file: {key}}}\n")
-    assert said(host.run("doctor"), "warning", "is not sealed with the present key")
+    assert said(host.run("doctor"), "warning", "is not sealed with the current key")
     done = host.run("doctor", "--fix")
     assert done.code == 0
     assert "sealed" in host.store()

@@ -108,7 +108,7 @@ BLANKS = st.text(" \t\n", max_size=3)
 
 
 @given(MODEL, PROFILE.filter(lambda p: not (len(p) == 8 and p.isdigit())), BLANKS, BLANKS)
-def test_what_is_written_is_what_is_read(model: str, profile: str, before: str, after: str) -> None:
+def test_written_value_is_read_back(model: str, profile: str, before: str, after: str) -> None:
     """Whatever model and profile are put together; without a profile, no part of the model is taken for one."""
     text = f"{before}/MoDeL {before}{model}{after}@{before}{profile}{after}"
     assert parse(text) == ModelCommand(Action.SWITCH, model, profile)

@@ -288,7 +288,7 @@ def test_commands_show_nothing_but_what_they_are_for(world: World) -> None:
     terminal = "".join(_at_a_terminal(world.broker, *words) for words in (status[0], acquire, leases))
     for shown in (beside, alone):
         assert "anthropic:env" in shown
-        assert "agents/single/agent/auth-profiles.json is not usable: it breaks off in the middle" in shown
+        assert "agents/single/agent/auth-profiles.json cannot be used: it breaks off in the middle" in shown
     assert "not running" in alone
     assert "\x1b[" in terminal
     assert not world.leaks(beside=beside, alone=alone, terminal=terminal)

@@ -225,7 +225,7 @@ def test_credentials_of_older_files_are_served(make_broker: MakeBroker) -> None:
     old.write_text(json.dumps({"anthropic": {"type": "api_key", "key": KEY}}))
     broker.start()
     assert served(broker, "anthropic:default") == KEY
-    assert f"{old} gave anthropic:default to {path_of(broker)}; it is kept as auth.json.migrated" in broker.log()
+    assert f"moved anthropic:default from {old} to {path_of(broker)}; the file is kept as auth.json.migrated" in broker.log()
     assert KEY not in broker.log()
     assert not old.exists()
 
@@ -237,7 +237,7 @@ def test_a_store_open_to_everybody_is_a_finding(make_broker: MakeBroker, mode: i
     path = write(broker, profiles={"anthropic:default": key(KEY)})
     path.chmod(mode)
     broker.start()
-    assert ("is open to others" in broker.run("doctor").stdout) is (mode == 0o644)
+    assert ("other users than its owner can access" in broker.run("doctor").stdout) is (mode == 0o644)
     with broker.connect() as client:
         client.report(client.acquire("anthropic"), Outcome.TIMEOUT)
     soon(lambda: path.stat().st_mode & 0o777 == 0o600 and bool(stats(broker, "anthropic:default")))

@@ -163,7 +163,7 @@ def test_the_state_of_a_newer_broker_is_refused_and_left_alone(running_broker: R
         before = state.read_bytes()
         refused = running_broker.run("serve")
         assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
-        assert f"{state} was written by a newer broker (state version 99; this one knows {version})" in refused.stderr
+        assert f"a newer broker wrote {state} (state version 99; this broker supports {version})" in refused.stderr
         assert "or move the file away" in refused.stderr
         assert state.read_bytes() == before
         with closing(sqlite3.connect(state)) as db:

@@ -46,14 +46,14 @@ def world() -> World:
 
 async def refused(lock: LeaseLock) -> KubeFault:
     with pytest.raises(KubeFault) as raised:
-        await lock.take(within=0)
+        await lock.acquire(within=0)
     return raised.value
 
 
 async def test_first_holder_creates_the_lease(world: World) -> None:
     """It goes with the object that it stands for, and says who has it, since when, and for how long."""
     owner = {"apiVersion": "v1", "kind": "Secret", "name": "llm", "uid": "u"}
-    await world.lock("a").take(within=0, owner=owner)
+    await world.lock("a").acquire(within=0, owner=owner)
     made = world.kube.objects[PATH]
     assert made["metadata"]["ownerReferences"] == [owner]
     assert made["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "equabot-broker"}
@@ -69,24 +69,24 @@ async def test_first_holder_creates_the_lease(world: World) -> None:
 async def test_lock_has_one_holder(world: World) -> None:
     """The refusal of another process names the Lease and its holder. After a release, any process acquires it."""
     first, second = world.lock("a"), world.lock("b")
-    await first.take(within=0)
+    await first.acquire(within=0)
     raised = await refused(second)
     assert (raised.reason, "equabot-refresh-llm in namespace ns is held by a" in str(raised)) == ("Locked", True)
-    await first.give_back()
+    await first.release()
     assert "holderIdentity" not in world.spec
-    await second.take(within=0)
+    await second.acquire(within=0)
     assert (world.spec["holderIdentity"], world.spec["leaseTransitions"]) == ("b", 1)
 
 
 async def test_waiting_process_acquires_a_released_lock(world: World) -> None:
     """Within two seconds of its return."""
     first, second = world.lock("a"), world.lock("b")
-    await first.take(within=0)
+    await first.acquire(within=0)
     async with asyncio.TaskGroup() as group:
-        taking = group.create_task(second.take(within=10))
+        taking = group.create_task(second.acquire(within=10))
         await world.clock.elapse(5)
         assert not taking.done()
-        await first.give_back()
+        await first.release()
         await world.clock.elapse(2)
         assert taking.done()
 
@@ -94,13 +94,13 @@ async def test_waiting_process_acquires_a_released_lock(world: World) -> None:
 async def test_unchanged_lease_is_taken_over(world: World) -> None:
     """Unchanged for longer than it was taken for, as the looker's own steady clock says. What was seen in an earlier attempt
     counts: nobody has to wait for that long at a stretch."""
-    await world.lock("a").take(within=0)
+    await world.lock("a").acquire(within=0)
     survivor = world.lock("b")
     await refused(survivor)
     await world.clock.elapse(SECONDS)
     await refused(survivor)
     await world.clock.elapse(1)
-    await survivor.take(within=0)
+    await survivor.acquire(within=0)
     assert world.spec["holderIdentity"] == "b"
 
 
@@ -109,13 +109,13 @@ async def test_the_clocks_of_two_nodes_are_never_compared(world: World) -> None:
     for skew in (-(10.0**7), 10.0**7):
         world.kube.objects.clear()
         holder = world.lock("a")
-        await holder.take(within=0)
+        await holder.acquire(within=0)
         other = world.lock("b", clock=FakeClock(now=world.clock.now() + skew))
         for _ in range(4):
             await refused(other)
             world.clock.advance(SECONDS * 0.9)
             other._time.advance(SECONDS * 0.9)  # type: ignore[attr-defined]
-            await holder.keep()
+            await holder.renew()
         other._time.jump_wall(10.0**6)  # type: ignore[attr-defined]
         await refused(other)
 
@@ -123,13 +123,13 @@ async def test_the_clocks_of_two_nodes_are_never_compared(world: World) -> None:
 async def test_lease_is_renewed_after_a_third_of_its_duration(world: World) -> None:
     """Not in the first third of its time."""
     lock = world.lock("a")
-    await lock.take(within=0)
+    await lock.acquire(within=0)
     writes = world.writes
     await world.clock.elapse(SECONDS / 3 - 1)
-    await lock.keep()
+    await lock.renew()
     assert world.writes == writes
     await world.clock.elapse(2)
-    await lock.keep()
+    await lock.renew()
     assert world.writes == writes + 1
     assert world.spec["acquireTime"] < world.spec["renewTime"]
     assert world.spec["leaseTransitions"] == 0
@@ -138,27 +138,27 @@ async def test_lease_is_renewed_after_a_third_of_its_duration(world: World) -> N
 async def test_lease_is_renewed_before_a_long_step(world: World) -> None:
     """Unless it has just been taken: whoever asks somebody else meanwhile cannot renew it."""
     lock = world.lock("a")
-    await lock.take(within=0)
+    await lock.acquire(within=0)
     await world.clock.elapse(4)
     writes = world.writes
-    await lock.keep(long=True)
+    await lock.renew(long=True)
     assert world.writes == writes
     await world.clock.elapse(2)
-    await lock.keep(long=True)
+    await lock.renew(long=True)
     assert world.writes == writes + 1
 
 
 async def test_former_holder_gets_lost(world: World) -> None:
     """And lets the lock be."""
     first, second = world.lock("a"), world.lock("b")
-    await first.take(within=0)
+    await first.acquire(within=0)
     await refused(second)
     await world.clock.elapse(SECONDS + 1)
-    await second.take(within=0)
+    await second.acquire(within=0)
     with pytest.raises(KubeFault, match="taken over by b") as raised:
-        await first.keep()
+        await first.renew()
     assert raised.value.reason == "Lost"
-    await first.give_back()
+    await first.release()
     assert world.spec["holderIdentity"] == "b"
 
 
@@ -166,9 +166,9 @@ async def test_concurrent_attempts_have_one_winner(world: World) -> None:
     """Whether they make it or take it."""
     locks = [world.lock(name) for name in "abcd"]
     for _ in range(2):
-        results = await asyncio.gather(*(lock.take(within=0) for lock in locks), return_exceptions=True)
+        results = await asyncio.gather(*(lock.acquire(within=0) for lock in locks), return_exceptions=True)
         assert sorted(isinstance(result, KubeFault) for result in results) == [False, True, True, True]
-        await locks[[isinstance(result, KubeFault) for result in results].index(False)].give_back()
+        await locks[[isinstance(result, KubeFault) for result in results].index(False)].release()
 
 
 async def test_lost_response_to_an_acquire_is_recovered(world: World) -> None:
@@ -177,13 +177,13 @@ async def test_lost_response_to_an_acquire_is_recovered(world: World) -> None:
     for verb in ("create", "replace"):
         world.kube.lost[verb] = [fault("TimedOut")]
         with pytest.raises(KubeFault):
-            await lock.take(within=0)
+            await lock.acquire(within=0)
         assert world.spec["holderIdentity"] == "a"
-        await lock.take(within=0)
-        await lock.give_back()
+        await lock.acquire(within=0)
+        await lock.release()
     world.kube.lost["replace"] = [fault("Conflict", 409)]  # as a client that repeats a request of its own gets to see
     async with asyncio.TaskGroup() as group:
-        group.create_task(lock.take(within=1))
+        group.create_task(lock.acquire(within=1))
         await world.clock.elapse(0.1)
     assert world.spec["holderIdentity"] == "a"
 
@@ -191,18 +191,18 @@ async def test_lost_response_to_an_acquire_is_recovered(world: World) -> None:
 async def test_unreleased_lock_stays_with_its_process(world: World) -> None:
     """Until it ends; and the same process takes it again at any time."""
     lock, other = world.lock("a"), world.lock("b")
-    await lock.take(within=0)
-    lock.leave()
-    await lock.give_back()
+    await lock.acquire(within=0)
+    lock.abandon()
+    await lock.release()
     await refused(other)
-    await lock.take(within=0)
-    await lock.give_back()
-    await other.take(within=0)
+    await lock.acquire(within=0)
+    await lock.release()
+    await other.acquire(within=0)
 
 
 async def test_outage_of_the_server_expires_no_lease(world: World) -> None:
     """Its holder may be as cut off as we are: it gets all its time again."""
-    await world.lock("a").take(within=0)
+    await world.lock("a").acquire(within=0)
     other = world.lock("b")
     await refused(other)
     await world.clock.elapse(SECONDS - 1)
@@ -212,14 +212,14 @@ async def test_outage_of_the_server_expires_no_lease(world: World) -> None:
     await world.clock.elapse(SECONDS)
     await refused(other)
     await world.clock.elapse(SECONDS + 1)
-    await other.take(within=0)
+    await other.acquire(within=0)
 
 
 async def test_forbidden_lock_fails_at_once(world: World) -> None:
     """Waiting would not help."""
     world.kube.faults["create"] = [fault("Forbidden", 403)]
     with pytest.raises(KubeFault) as raised:
-        await world.lock("a").take(within=60)
+        await world.lock("a").acquire(within=60)
     assert raised.value.reason == "Forbidden"
 
 
@@ -233,7 +233,7 @@ async def test_malformed_lease_is_taken_over(world: World, spec: Any) -> None:
     if isinstance(spec, dict) and spec:
         await refused(lock)
         await world.clock.elapse(SECONDS + 1)
-    await lock.take(within=0)
+    await lock.acquire(within=0)
     assert world.spec["leaseTransitions"] == 0
     assert world.kube.objects[PATH]["metadata"]["labels"] == {"l": "1"}
 
@@ -253,7 +253,7 @@ async def test_duration_of_another_holder_is_its_own(world: World) -> None:
     await world.clock.elapse(99)
     await refused(lock)
     await world.clock.elapse(2)
-    await lock.take(within=0)
+    await lock.acquire(within=0)
 
 
 def test_lease_names_are_valid_and_unique() -> None:

@@ -95,7 +95,7 @@ async def test_a_broken_store_fails_its_agent_alone(stores: AgentStores) -> None
         broken = await events.event()
         assert isinstance(broken, UnitsListed)
         assert [unit.name for unit in broken.units] == ["main"]
-        assert broken.failed["coder"].startswith(f"{path} is not usable: it breaks off in the middle (at byte ")
+        assert broken.failed["coder"].startswith(f"{path} cannot be used: it breaks off in the middle (at byte ")
         path.write_text(written(("openai:x", "mended")))
         assert await events.next() == ("coder", {"openai:x": "mended"})
 
@@ -108,7 +108,7 @@ async def test_a_store_open_to_others_is_a_fault_of_its_unit(stores: AgentStores
     async with following(source(stores)) as events:
         listed = await events.event()
         assert isinstance(listed, UnitsListed)
-        assert ["is open to others" in fault.message for fault in listed.units[0].faults] == [True]
+        assert ["other users than its owner can access" in fault.message for fault in listed.units[0].faults] == [True]
         await stores.edit("main", lambda document: document)
         changed = await events.event()
         assert isinstance(changed, UnitChanged)

@@ -22,14 +22,14 @@ def ordered(provider: str, *ids: str) -> Callable[[AuthDocument], AuthDocument]:
     return lambda document: with_order(document, provider, ids)
 
 
-def test_it_is_the_port(stores: AgentStores) -> None:
+def test_implements_the_port(stores: AgentStores) -> None:
     """Checked by the type checker."""
     port: ProfileStore = stores
     assert port is stores
 
 
 @pytest.mark.parametrize(("agent", "name"), [("", "main"), ("main", "main"), ("coder-2", "coder-2")])
-async def test_every_agent_has_its_own(stores: AgentStores, tmp_path: Path, agent: str, name: str) -> None:
+async def test_each_agent_has_its_own_store(stores: AgentStores, tmp_path: Path, agent: str, name: str) -> None:
     """And nobody's is `main`'s."""
     await stores.edit(agent, ordered("anthropic", "anthropic:a"))
     assert (tmp_path / "agents" / name / "agent" / "auth-profiles.json").is_file()
@@ -37,9 +37,9 @@ async def test_every_agent_has_its_own(stores: AgentStores, tmp_path: Path, agen
 
 
 @pytest.mark.parametrize("agent", ["..", "a/b", ".hidden", "a\0b", "x" * 64, "é"])
-async def test_what_is_no_name_leads_nowhere(stores: AgentStores, agent: str) -> None:
+async def test_invalid_agent_name_is_refused(stores: AgentStores, agent: str) -> None:
     """Not out of the directory, in particular."""
-    with pytest.raises(StoreFault, match="no agent's name"):
+    with pytest.raises(StoreFault, match="not a valid name of an agent"):
         await stores.read(agent)
 
 
@@ -64,7 +64,7 @@ async def test_the_lock_holds_over_reads_writes_and_waiting(stores: AgentStores)
     assert seen == [("anthropic", "openai")]
 
 
-async def test_what_fails_inside_gives_the_lock_back(stores: AgentStores) -> None:
+async def test_error_in_the_context_releases_the_lock(stores: AgentStores) -> None:
     """The error is the one that was raised."""
     with pytest.raises(LookupError):
         async with stores.locked("main"):
@@ -74,7 +74,7 @@ async def test_what_fails_inside_gives_the_lock_back(stores: AgentStores) -> Non
 
 
 @pytest.mark.parametrize("how", ["locked", "edit"])
-async def test_a_cancelled_wait_leaves_nothing(stores: AgentStores, tmp_path: Path, how: str) -> None:
+async def test_cancelled_wait_leaves_no_lock(stores: AgentStores, tmp_path: Path, how: str) -> None:
     """Neither a lock that nobody holds nor a thread that goes on waiting for one."""
 
     async def wait() -> None:
@@ -94,7 +94,7 @@ async def test_a_cancelled_wait_leaves_nothing(stores: AgentStores, tmp_path: Pa
     assert stores.of("main").edit(lambda document: document) == AuthDocument()
 
 
-async def test_a_lock_that_comes_as_its_wait_is_cancelled_is_given_back(stores: AgentStores) -> None:
+async def test_lock_acquired_during_cancellation_is_released(stores: AgentStores) -> None:
     """At whatever moment the cancellation falls."""
 
     async def take() -> None:
@@ -129,7 +129,7 @@ async def test_a_write_that_is_under_way_ends_before_the_lock_does(stores: Agent
     assert sorted(os.listdir(directory)) == [".auth-profiles.json.guard", "auth-profiles.json"]  # noqa: PTH208
 
 
-async def test_faults_come_through(stores: AgentStores, tmp_path: Path) -> None:
+async def test_store_faults_are_raised(stores: AgentStores, tmp_path: Path) -> None:
     """From wherever the store is entered."""
     directory = stores.directory("main")
     directory.mkdir(parents=True)

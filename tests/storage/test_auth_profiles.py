@@ -48,7 +48,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_store_that_is_not_there_is_empty_and_reading_makes_nothing(store: AuthProfiles, path: Path) -> None:
+def test_missing_store_is_empty_and_not_created(store: AuthProfiles, path: Path) -> None:
     """Nothing is created before something is stored."""
     assert store.read() == AuthDocument()
     assert store.inspect() == (AuthDocument(), ())
@@ -69,7 +69,7 @@ def test_the_first_edit_creates_it_for_its_owner_alone(store: AuthProfiles, path
     assert store.inspect() == (store.read(), ())
 
 
-def test_an_edit_keeps_all_that_it_does_not_name(store: AuthProfiles, path: Path) -> None:
+def test_edit_keeps_other_content(store: AuthProfiles, path: Path) -> None:
     """Fields and entries that this version does not know are written back."""
     put(path, STORE)
     written = store.edit(ordered("anthropic:default"))
@@ -88,7 +88,7 @@ def test_an_unchanged_store_is_not_written(store: AuthProfiles, path: Path) -> N
     assert path.stat() == before
 
 
-def test_a_replaced_file_is_a_new_one_and_leaves_no_other_behind(store: AuthProfiles, path: Path) -> None:
+def test_write_replaces_the_file_and_leaves_no_temporary_file(store: AuthProfiles, path: Path) -> None:
     """Whoever has the old one open goes on reading that, whole; a rest that a dead writer left is swept."""
     put(path, STORE)
     put(path.with_name(".auth-profiles.json.new"), b"half")
@@ -129,7 +129,7 @@ def test_a_replaced_file_is_a_new_one_and_leaves_no_other_behind(store: AuthProf
         (b" " * (LARGEST + 1), "larger than 4 MiB"),
     ],
 )
-def test_what_is_no_store_is_refused_and_left_as_it_is(store: AuthProfiles, path: Path, content: bytes, why: str) -> None:
+def test_malformed_store_is_refused_and_unchanged(store: AuthProfiles, path: Path, content: bytes, why: str) -> None:
     """The file and the place in it are named, nothing of its bytes is, and no edit touches it."""
     put(path, content)
     attempts: list[Callable[[], object]] = [store.read, store.inspect, lambda: store.edit(ordered("anthropic:a"))]
@@ -143,7 +143,7 @@ def test_what_is_no_store_is_refused_and_left_as_it_is(store: AuthProfiles, path
     assert not path.with_name("auth-profiles.json.lock").exists()
 
 
-def test_a_byte_order_mark_is_read_over(store: AuthProfiles, path: Path) -> None:
+def test_byte_order_mark_is_ignored(store: AuthProfiles, path: Path) -> None:
     """Some editors write one; the next edit does not."""
     put(path, b"\xef\xbb\xbf" + json.dumps(STORE).encode())
     assert store.read().raw == STORE
@@ -151,14 +151,14 @@ def test_a_byte_order_mark_is_read_over(store: AuthProfiles, path: Path) -> None
     assert path.read_bytes().startswith(b"{")
 
 
-def test_half_a_character_survives(store: AuthProfiles, path: Path) -> None:
+def test_invalid_utf8_is_kept(store: AuthProfiles, path: Path) -> None:
     """An escape can write what UTF-8 cannot: it is written back as the escape."""
     put(path, b'{"note": "\\ud83d"}')
     store.edit(ordered("anthropic:a"))
     assert store.read().raw["note"] == "\ud83d"
 
 
-def test_a_store_in_the_midst_of_being_written_is_waited_for(store: AuthProfiles, path: Path) -> None:
+def test_partially_written_store_is_read_again(store: AuthProfiles, path: Path) -> None:
     """The seed's system empties the file, then fills it."""
     put(path, b"")
     timer = threading.Timer(0.02, lambda: put(path, STORE))
@@ -168,20 +168,20 @@ def test_a_store_in_the_midst_of_being_written_is_waited_for(store: AuthProfiles
 
 
 @pytest.mark.parametrize("loose", [0o644, 0o640, 0o660, 0o604])
-def test_a_store_open_to_others_is_read_said_and_mended_by_the_next_edit(store: AuthProfiles, path: Path, loose: int) -> None:
+def test_open_permissions_are_reported_and_fixed_by_an_edit(store: AuthProfiles, path: Path, loose: int) -> None:
     """An edit that changes nothing else is enough."""
     put(path, STORE).chmod(loose)
     document, doubts = store.inspect()
     assert document.raw == STORE
     assert len(doubts) == 1
-    assert "is open to others" in doubts[0]
+    assert "other users than its owner can access" in doubts[0]
     store.edit(lambda document: document)
     assert mode(path) == 0o600
     assert store.inspect() == (document, ())
 
 
 @pytest.mark.parametrize("opened", ["file", "directory"])
-def test_a_store_that_others_may_change_is_not_used(store: AuthProfiles, path: Path, opened: str) -> None:
+def test_store_writable_by_others_is_refused(store: AuthProfiles, path: Path, opened: str) -> None:
     """S25: what is in it may be another user's, as ssh has it of its files; it stays as it is, and the way back is said."""
     put(path, STORE)
     wide, where = (0o666, path) if opened == "file" else (0o777, path.parent)
@@ -193,7 +193,7 @@ def test_a_store_that_others_may_change_is_not_used(store: AuthProfiles, path: P
     assert store.read().raw == STORE
 
 
-def test_a_link_is_followed_and_stays_one(store: AuthProfiles, path: Path, tmp_path: Path) -> None:
+def test_link_to_a_store_is_kept(store: AuthProfiles, path: Path, tmp_path: Path) -> None:
     """What it leads to is replaced, in its own directory."""
     target = put(tmp_path / "elsewhere" / "store.json", STORE)
     path.parent.mkdir(parents=True)
@@ -204,12 +204,12 @@ def test_a_link_is_followed_and_stays_one(store: AuthProfiles, path: Path, tmp_p
     assert mode(target) == 0o600
 
 
-def test_a_link_to_nothing_is_refused(store: AuthProfiles, path: Path, tmp_path: Path) -> None:
+def test_dangling_link_is_refused(store: AuthProfiles, path: Path, tmp_path: Path) -> None:
     """It may be a volume that is not mounted: a store begun anew would hide what is there."""
     path.parent.mkdir(parents=True)
     path.symlink_to(tmp_path / "gone" / "store.json")
     for attempt in (store.read, lambda: store.edit(ordered("anthropic:a"))):
-        with pytest.raises(StoreFault, match="a link to nothing"):
+        with pytest.raises(StoreFault, match="a link to a path that does not exist"):
             attempt()
     assert not (tmp_path / "gone").exists()
 
@@ -240,12 +240,12 @@ def test_the_administrators_store_is_read_but_not_replaced(as_nobody: Path) -> N
     os.seteuid(NOBODY)
     store = AuthProfiles(path, clock=SystemClock())
     assert store.read().raw == STORE
-    with pytest.raises(StoreFault, match="belongs to user 0, so it is not replaced"):
+    with pytest.raises(StoreFault, match="belongs to user 0 and is not replaced"):
         store.edit(ordered("anthropic:a"))
     assert json.loads(path.read_text()) == STORE
 
 
-def test_a_directory_that_cannot_be_written_to_is_a_fault_with_its_remedy(as_nobody: Path) -> None:
+def test_unwritable_directory_has_a_remedy(as_nobody: Path) -> None:
     """Nothing has changed, and nothing is left lying about."""
     path = put(as_nobody / "auth-profiles.json", STORE)
     as_nobody.chmod(0o500)
@@ -261,7 +261,7 @@ def test_a_directory_that_cannot_be_written_to_is_a_fault_with_its_remedy(as_nob
 
 
 @pytest.mark.parametrize("kind", ["directory", "fifo"])
-def test_what_is_no_file_is_refused_at_once(store: AuthProfiles, path: Path, kind: str) -> None:
+def test_path_that_is_not_a_file_is_refused(store: AuthProfiles, path: Path, kind: str) -> None:
     """A pipe is not waited for."""
     path.parent.mkdir(parents=True)
     path.mkdir() if kind == "directory" else os.mkfifo(path)
@@ -281,12 +281,12 @@ def test_a_store_that_would_hold_too_many_profiles_is_refused(store: AuthProfile
     """S24: or the next reading would refuse it, and all that is in it."""
     put(path, STORE)
     many = {f"openai:{n}": {"type": "api_key", "key": "k"} for n in range(1001)}
-    with pytest.raises(StoreFault, match="cannot be written, for it holds more than 1,000 profiles"):
+    with pytest.raises(StoreFault, match="cannot be written, because it holds more than 1,000 profiles"):
         store.edit(lambda document: AuthDocument({**document.raw, "profiles": many}))
     assert store.read().raw == STORE
 
 
-def test_a_change_that_fails_changes_nothing_and_gives_the_lock_back(store: AuthProfiles, path: Path) -> None:
+def test_failing_change_releases_the_lock(store: AuthProfiles, path: Path) -> None:
     """The error is the change's own."""
     put(path, STORE)
 
@@ -307,7 +307,7 @@ def test_several_edits_under_one_lock(store: AuthProfiles, path: Path) -> None:
         assert store.read() == locked.document
         locked.edit(lambda document: with_order(document, "openai", ["openai:b"]))
     assert store.read().order == {"anthropic": ("anthropic:a",), "openai": ("openai:b",)}
-    with pytest.raises(StoreFault, match="was given back"):
+    with pytest.raises(StoreFault, match="was released"):
         locked.replace(AuthDocument())
 
 

@@ -47,7 +47,7 @@ def test_one_assignment_is_set_and_the_rest_kept(tmp_path: Path, before: str, af
 
 
 @pytest.mark.parametrize("broken", [b"A\0=\0z\0q\0z\0q\0", b"\xff\xfe\0\0zqzq", bytes(range(32)) + b"zqzq"])
-def test_a_file_that_is_no_text_is_not_written(tmp_path: Path, broken: bytes) -> None:
+def test_binary_file_is_not_written(tmp_path: Path, broken: bytes) -> None:
     """Its reader refuses it whole; the refusal says why, and shows nothing of it."""
     path = tmp_path / ".env"
     path.write_bytes(broken)
@@ -58,7 +58,7 @@ def test_a_file_that_is_no_text_is_not_written(tmp_path: Path, broken: bytes) ->
 
 
 @pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
-def test_a_utf16_file_stays_one(tmp_path: Path, codec: str) -> None:
+def test_utf16_file_keeps_its_encoding(tmp_path: Path, codec: str) -> None:
     """P25: what PowerShell's `>` wrote is read, and written in its own encoding."""
     path = tmp_path / ".env"
     path.write_bytes("\ufeffA=é\r\n".encode(codec))
@@ -75,7 +75,7 @@ def test_bytes_that_are_not_utf8_are_kept(tmp_path: Path) -> None:
     assert path.read_bytes() == b"# cl\xe9s\nANTHROPIC_API_KEY=sk-ant-api03-new\n"
 
 
-def test_a_value_that_would_not_be_read_back_is_not_written(tmp_path: Path) -> None:
+def test_value_that_cannot_round_trip_is_refused(tmp_path: Path) -> None:
     """With all three quotes in it there is no way to write it that the parser understands."""
     path = tmp_path / ".env"
     path.write_text(f"{NAME}=mine\n")
@@ -91,7 +91,7 @@ lines = st.sampled_from(
 
 
 @given(st.lists(lines, max_size=6), st.text(alphabet=st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1))
-def test_what_is_written_is_what_is_read(tmp_path_factory: pytest.TempPathFactory, before: list[str], value: str) -> None:
+def test_written_value_is_read_back(tmp_path_factory: pytest.TempPathFactory, before: list[str], value: str) -> None:
     """Whatever visible ASCII a key is of, and whatever else is in the file. Where it cannot be kept, the file is as it was."""
     path = tmp_path_factory.mktemp("env") / ".env"
     path.write_text("\n".join(before))

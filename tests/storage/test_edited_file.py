@@ -21,7 +21,7 @@ def test_a_new_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert (path.read_bytes(), mode(path), mode(path.parent)) == (b"x", 0o600, 0o700)
 
 
-def test_its_mode_stays_unless_another_is_asked_for(tmp_path: Path) -> None:
+def test_edit_keeps_the_mode_by_default(tmp_path: Path) -> None:
     """A configuration may be for all to read; a key may not, even where nothing else changes."""
     path = tmp_path / "file"
     path.write_bytes(b"a")
@@ -32,7 +32,7 @@ def test_its_mode_stays_unless_another_is_asked_for(tmp_path: Path) -> None:
     assert (path.read_bytes(), mode(path)) == (b"ab", 0o600)
 
 
-def test_nothing_to_change_writes_nothing(tmp_path: Path) -> None:
+def test_unchanged_content_is_not_written(tmp_path: Path) -> None:
     """The file stays the very same one."""
     path = tmp_path / "file"
     path.write_bytes(b"a")
@@ -43,7 +43,7 @@ def test_nothing_to_change_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_a_link_stays_one(tmp_path: Path) -> None:
+def test_edit_keeps_a_link(tmp_path: Path) -> None:
     """What it leads to is replaced."""
     real, link = tmp_path / "real", tmp_path / "link"
     real.write_bytes(b"a")
@@ -64,7 +64,7 @@ def test_a_backup_keeps_the_first_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", ["directory", "pipe", "dangling", "huge"])
-def test_what_is_no_plain_file_is_refused(tmp_path: Path, make: str) -> None:
+def test_path_that_is_not_a_regular_file_is_refused(tmp_path: Path, make: str) -> None:
     """With its name and what to do."""
     path = tmp_path / "file"
     if make == "directory":
@@ -79,7 +79,7 @@ def test_what_is_no_plain_file_is_refused(tmp_path: Path, make: str) -> None:
         edit_file(path, lambda content: content + b"x")
 
 
-def test_what_the_change_refuses_changes_nothing(tmp_path: Path) -> None:
+def test_failing_change_leaves_the_file_unchanged(tmp_path: Path) -> None:
     """Neither the file nor what stands beside it."""
     path = tmp_path / "file"
     path.write_bytes(b"a")
@@ -98,7 +98,7 @@ def _append(path: Path, line: bytes, times: int) -> None:
         edit_file(path, lambda content: content + line)
 
 
-def test_two_at_once_lose_nothing(tmp_path: Path) -> None:
+def test_concurrent_edits_lose_nothing(tmp_path: Path) -> None:
     """Each waits for the other."""
     path = tmp_path / "file"
     context = multiprocessing.get_context("spawn")

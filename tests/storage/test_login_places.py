@@ -35,7 +35,7 @@ async def entries(places: LoginPlaces, of: Profile) -> set[str]:
         return set(store.document.entries)
 
 
-async def test_a_unit_of_a_known_source_is_its_own_store_and_all_else_is_the_agents() -> None:
+async def test_known_source_uses_its_units_and_others_the_agent_store() -> None:
     """The same id, and the same name of a unit, in several places are several logins."""
     agents, cabinet = MemoryProfileStore(), Cabinet()
     agents.documents |= {name: AuthDocument({"profiles": {f"p:{name}": {}}}) for name in ("main", "coder")}

@@ -37,7 +37,7 @@ def sync(file: Path, store: AuthProfiles, tool: Tool = CLAUDE, *, ours: bool = F
     return sync_login(tool, file, SOURCE, store, rules=rules, clock=FakeClock())
 
 
-def test_it_is_copied_once_and_again_when_it_is_newer(file: Path, store: AuthProfiles) -> None:
+def test_newer_login_is_copied_again(file: Path, store: AuthProfiles) -> None:
     """In between the store is not even written; the refresh token never gets there."""
     write(file, "one")
     assert sync(file, store) is True
@@ -59,7 +59,7 @@ def test_it_is_copied_once_and_again_when_it_is_newer(file: Path, store: AuthPro
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "{}", "[]", '{"claudeAiOauth": {"accessToken": "a"}}', "pipe"])
-def test_where_there_is_nothing_to_copy_nothing_is_made(file: Path, store: AuthProfiles, content: str | None) -> None:
+def test_missing_login_creates_no_store(file: Path, store: AuthProfiles, content: str | None) -> None:
     """What is wrong with the file is for its source to tell."""
     if content == "pipe":
         os.mkfifo(file)
@@ -69,7 +69,7 @@ def test_where_there_is_nothing_to_copy_nothing_is_made(file: Path, store: AuthP
     assert not store.path.exists()
 
 
-def test_a_store_that_cannot_be_used_is_told(file: Path, store: AuthProfiles) -> None:
+def test_unusable_store_is_reported(file: Path, store: AuthProfiles) -> None:
     """And left as it is."""
     write(file, "one")
     store.path.parent.mkdir()
@@ -131,7 +131,7 @@ def test_a_login_that_was_copied_before_gets_its_refresh_token_when_it_becomes_t
         ),
     ],
 )
-def test_other_tools_have_theirs_otherwise(
+def test_each_tool_has_its_own_format(
     file: Path, store: AuthProfiles, tool: Tool, contents: dict[str, object], after: dict[str, object]
 ) -> None:
     """Each in its own form."""
@@ -146,7 +146,7 @@ def test_other_tools_have_theirs_otherwise(
     assert store.read().entries[tool.profile_id]["access"] == "newer"
 
 
-def test_without_being_told_to_the_tools_file_is_never_written(file: Path, store: AuthProfiles) -> None:
+def test_file_of_the_tool_is_not_written_by_default(file: Path, store: AuthProfiles) -> None:
     """Though the store has something newer."""
     write(file, "one")
     sync(file, store)
@@ -156,7 +156,7 @@ def test_without_being_told_to_the_tools_file_is_never_written(file: Path, store
     assert file.read_text() == before
 
 
-def test_a_tools_file_that_cannot_be_written_is_told(as_nobody: Path) -> None:
+def test_unwritable_file_of_the_tool_is_reported(as_nobody: Path) -> None:
     """The tool would go on with a refresh token that is spent."""
     (as_nobody / "tool").mkdir()
     file, store = as_nobody / "tool" / "c.json", AuthProfiles(as_nobody / "agent" / "a.json", clock=FakeClock())
@@ -170,7 +170,7 @@ def test_a_tools_file_that_cannot_be_written_is_told(as_nobody: Path) -> None:
 
 
 @pytest.mark.parametrize("logged_out", [None, "{}", '{"claudeAiOauth": null}', '{"claudeAiOauth": {"accessToken": ""}}'])
-def test_a_copy_goes_once_the_tool_is_logged_out(file: Path, store: AuthProfiles, logged_out: str | None) -> None:
+def test_logout_of_the_tool_removes_the_copy(file: Path, store: AuthProfiles, logged_out: str | None) -> None:
     """P11: it is removed from the store; while the tool is logged in it stays, and so does what a person stored."""
     write(file, "one")
     sync(file, store)
@@ -184,7 +184,7 @@ def test_a_copy_goes_once_the_tool_is_logged_out(file: Path, store: AuthProfiles
     assert store.read().entries == {"anthropic:claude-cli": typed}
 
 
-def test_a_file_that_cannot_be_understood_costs_no_copy(file: Path, store: AuthProfiles) -> None:
+def test_malformed_file_of_the_tool_keeps_the_copy(file: Path, store: AuthProfiles) -> None:
     """P11: a tool may be writing it just now."""
     write(file, "one")
     sync(file, store)

@@ -45,7 +45,7 @@ def entries(home: Path, agent: str = "main") -> Any:
     return json.loads(store(home, agent).read_text())["profiles"]
 
 
-def test_where_there_is_nothing_old_nothing_happens(home: Path) -> None:
+def test_no_older_files_mean_no_migration(home: Path) -> None:
     """Not even a directory is made."""
     assert (run(home), pending(home), backups(home)) == ([], [], [])
     assert list(home.iterdir()) == []
@@ -60,7 +60,10 @@ def test_an_agents_old_file_becomes_profiles(home: Path) -> None:
         "anthropic:default": {"type": "api_key", "key": "k", "provider": "anthropic"},
         "zai:default": {"type": "api_key", "key": "k", "provider": "zai", "note": 1},
     }
-    assert str(done) == f"{file} gave anthropic:default, zai:default to {store(home)}; it is kept as auth.json.migrated"
+    assert (
+        str(done)
+        == f"moved anthropic:default, zai:default from {file} to {store(home)}; the file is kept as auth.json.migrated"
+    )
     assert "odder" in file.with_name("auth.json.migrated").read_text()
     assert not file.exists()
 
@@ -74,7 +77,7 @@ def test_old_oauth_tokens_become_logins_of_main(home: Path) -> None:
     assert backups(home) == [file.with_name("oauth.json.migrated")]
 
 
-def test_it_happens_once_and_a_new_old_file_is_another(home: Path) -> None:
+def test_each_file_is_migrated_once(home: Path) -> None:
     """A profile that was changed or removed since does not come back; no backup is written over."""
     write(old(home), {"anthropic": KEY})
     run(home)
@@ -87,7 +90,7 @@ def test_it_happens_once_and_a_new_old_file_is_another(home: Path) -> None:
     assert sorted(path.name for path in backups(home)) == sorted(names)
 
 
-def test_the_store_as_it_was_is_kept_and_what_it_had_stays(home: Path) -> None:
+def test_store_is_backed_up_and_keeps_its_profiles(home: Path) -> None:
     """For whoever finds that something is amiss."""
     before = {"version": 1, "profiles": {"anthropic:default": KEY | {"key": "newer"}}, "x": 1}
     write(store(home), before)
@@ -101,7 +104,7 @@ def test_the_store_as_it_was_is_kept_and_what_it_had_stays(home: Path) -> None:
     assert "the store already has anthropic:default" in str(done)
 
 
-def test_every_agent_has_its_own(home: Path) -> None:
+def test_each_agent_has_its_own_store(home: Path) -> None:
     """Also one that the configuration does not name."""
     for agent in ("coder", "main"):
         write(old(home, agent), {"openai": KEY | {"key": agent}})
@@ -115,18 +118,18 @@ def test_every_agent_has_its_own(home: Path) -> None:
     [
         ("", "it is empty"),
         ('{"anthropic": {"type"', "it breaks off"),
-        ("[]", "it is not a file of credentials by provider"),
-        ('{"version": 1, "profiles": {}}', "it is not a file of credentials by provider"),
+        ("[]", "it does not map providers to credentials"),
+        ('{"version": 1, "profiles": {}}', "it does not map providers to credentials"),
     ],
 )
-def test_a_file_that_cannot_be_understood_stays_and_is_told(home: Path, contents: str, why: str) -> None:
+def test_malformed_older_file_stays_and_is_reported(home: Path, contents: str, why: str) -> None:
     """Every time, until somebody has looked; other files are migrated all the same."""
     file = write(old(home), contents)
     write(home / "credentials" / "oauth.json", {"chutes": LOGIN})
     for expected in (2, 1):
         done = run(home)
         assert len(done) == expected
-        assert str(done[0]).startswith(f"{file} cannot be migrated, for {why}")
+        assert str(done[0]).startswith(f"{file} cannot be migrated, because {why}")
     assert file.read_text() == contents
     assert list(entries(home)) == ["chutes:default"]
 
@@ -136,11 +139,11 @@ def test_a_store_that_cannot_be_used_leaves_the_old_file(home: Path) -> None:
     file = write(old(home), {"openai": KEY})
     write(store(home), "{")
     (done,) = run(home)
-    assert "is not usable: it breaks off" in done.fault
+    assert "cannot be used: it breaks off" in done.fault
     assert file.exists()
 
 
-def test_a_directory_that_cannot_be_written_to_is_told(as_nobody: Path) -> None:
+def test_unwritable_directory_is_reported(as_nobody: Path) -> None:
     """With the remedy; nothing is lost."""
     file = write(as_nobody / "credentials" / "oauth.json", {"chutes": LOGIN})
     file.parent.chmod(0o500)
@@ -154,7 +157,7 @@ def test_a_directory_that_cannot_be_written_to_is_told(as_nobody: Path) -> None:
     assert not file.exists()
 
 
-def test_a_key_in_the_place_of_a_provider_s_name_is_not_told(home: Path) -> None:
+def test_key_in_place_of_a_provider_name_is_masked(home: Path) -> None:
     """S19: `doctor --fix` prints what was moved."""
     key = "sk-ant-api03-" + "k9Q2" * 12
     write(old(home), {key: KEY, "openai": KEY})

@@ -37,7 +37,7 @@ async def test_what_is_written_under_the_lock_is_read_after_it(store: ProfileSto
     assert (await store.read("main")).order == {"p": ("p:a",), "q": ("q:b",)}
 
 
-async def test_one_writes_at_a_time(store: ProfileStore) -> None:
+async def test_store_has_one_writer_at_a_time(store: ProfileStore) -> None:
     """Who comes second finds what the first has left."""
     inside: list[int] = []
     most = 0
@@ -74,7 +74,7 @@ def _overwrite(store: AgentStores | MemoryProfileStore) -> None:
         store.of("main").path.write_text(json.dumps({"version": 1, "profiles": OTHERS}))
 
 
-async def test_what_a_change_raises_changes_nothing(store: ProfileStore) -> None:
+async def test_failing_change_changes_nothing(store: ProfileStore) -> None:
     """And gives the lock back."""
 
     def fail(_: AuthDocument) -> AuthDocument:

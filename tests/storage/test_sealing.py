@@ -63,7 +63,7 @@ def kid(tmp_path: Path) -> str:
         base64.urlsafe_b64encode(ONE), b64(ONE).rstrip(b"="), b64(ONE) + b"\n" + b64(TWO),
     ],
 )  # fmt: skip
-def test_what_is_sealed_is_read_again_and_shows_nothing(tmp_path: Path, keys: bytes) -> None:
+def test_sealed_store_is_readable_and_opaque(tmp_path: Path, keys: bytes) -> None:
     """However the key is written down."""
     made = store(tmp_path, keys).edit(filled)
     content = (tmp_path / "auth-profiles.json").read_bytes()
@@ -75,20 +75,20 @@ def test_what_is_sealed_is_read_again_and_shows_nothing(tmp_path: Path, keys: by
     assert store(tmp_path, b64(ONE)).inspect() == (made, ())
 
 
-def test_every_write_is_sealed_anew(tmp_path: Path) -> None:
+def test_each_write_has_a_new_nonce(tmp_path: Path) -> None:
     """A nonce is never used twice."""
     sealed = bound(tmp_path, written(tmp_path, ONE))
     first, second = (json.loads(sealed.seal(b"{}")[0])["sealed"] for _ in range(2))
     assert (first["nonce"] == second["nonce"], first["data"] == second["data"]) == (False, False)
 
 
-def test_a_plain_store_is_read_said_and_sealed_by_the_next_edit(tmp_path: Path) -> None:
+def test_plain_store_is_reported_and_sealed_by_an_edit(tmp_path: Path) -> None:
     """An edit that changes nothing else is enough, and then nothing is written any more."""
     plain = store(tmp_path, None).edit(filled)
     sealing = store(tmp_path, b64(ONE))
     document, doubts = sealing.inspect()
     assert document == plain
-    assert ["is not sealed with the present key" in doubt for doubt in doubts] == [True]
+    assert ["is not sealed with the current key" in doubt for doubt in doubts] == [True]
     sealing.edit(lambda d: d)
     assert sealing.inspect() == (plain, ())
     before = (tmp_path / "auth-profiles.json").stat()
@@ -102,7 +102,7 @@ def test_the_key_is_changed_by_putting_the_new_one_first(tmp_path: Path) -> None
     old = kid(tmp_path)
     both = store(tmp_path, b64(TWO) + b"\n" + b64(ONE))
     assert both.read() == document
-    assert "is not sealed with the present key" in both.inspect()[1][0]
+    assert "is not sealed with the current key" in both.inspect()[1][0]
     both.edit(lambda d: d)
     assert kid(tmp_path) != old
     assert store(tmp_path, b64(TWO)).inspect() == (document, ())
@@ -111,16 +111,16 @@ def test_the_key_is_changed_by_putting_the_new_one_first(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("keys", "why"),
     [
-        (b64(TWO), r"is sealed with key [0-9a-f]{8}, and .*seal.key has [0-9a-f]{8}: add that key"),
-        (b"", "holds no key: write one into it"),
-        (b"# nothing\n", "holds no key"),
-        (b64(TWO) + b"\nshort", "line 2 of the key file .* is no key of 32 bytes"),
-        (b"!" * 43, "line 1 of the key file .* is no key"),
-        ("ö".encode() * 32, "is no key"),
-        (b"zz" * 32, "is no key"),
+        (b64(TWO), r"is sealed with key [0-9a-f]{8}, but .*seal.key has [0-9a-f]{8}: add that key"),
+        (b"", "has no key: write the output"),
+        (b"# nothing\n", "has no key"),
+        (b64(TWO) + b"\nshort", "line 2 of the key file .* is not a key of 32 bytes"),
+        (b"!" * 43, "line 1 of the key file .* is not a key"),
+        ("ö".encode() * 32, "is not a key"),
+        (b"zz" * 32, "is not a key"),
     ],
 )
-def test_without_the_right_key_it_stays_closed_and_as_it_is(tmp_path: Path, keys: bytes, why: str) -> None:
+def test_wrong_key_leaves_the_store_unchanged(tmp_path: Path, keys: bytes, why: str) -> None:
     """What is wrong with the key is said, and nothing of any key."""
     store(tmp_path, b64(ONE)).edit(filled)
     before = (tmp_path / "auth-profiles.json").read_bytes()
@@ -132,7 +132,7 @@ def test_without_the_right_key_it_stays_closed_and_as_it_is(tmp_path: Path, keys
     assert (tmp_path / "auth-profiles.json").read_bytes() == before
 
 
-def test_without_any_key_it_says_that_it_is_sealed(tmp_path: Path) -> None:
+def test_sealed_store_without_a_key_is_reported(tmp_path: Path) -> None:
     """And how to say where the key is."""
     store(tmp_path, b64(ONE)).edit(filled)
     with pytest.raises(StoreFault, match=r"it is sealed: name the key's file in the configuration, `seal: \{key_file"):
@@ -142,7 +142,7 @@ def test_without_any_key_it_says_that_it_is_sealed(tmp_path: Path) -> None:
 def test_a_missing_key_file_is_a_fault_before_anything_is_written(tmp_path: Path) -> None:
     """Nothing is stored in the open instead."""
     missing = AuthProfiles(tmp_path / "auth-profiles.json", clock=SystemClock(), seal=bound(tmp_path, tmp_path / "no.key"))
-    with pytest.raises(StoreFault, match=r"there is no key file .*no\.key: create it, or correct seal.key_file"):
+    with pytest.raises(StoreFault, match=r"the key file .*no\.key does not exist: create it, or correct seal.key_file"):
         missing.edit(filled)
     assert not (tmp_path / "auth-profiles.json").exists()
     (tmp_path / "no.key").mkdir()
@@ -181,27 +181,25 @@ def flipped(content: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("alter", "error", "why"),
     [
-        (flipped, Malformed, "altered since it was sealed"),
-        (lambda c: changed(c, data=""), Malformed, "altered since it was sealed"),
-        (lambda c: changed(c, data="é"), Malformed, "altered since it was sealed"),
-        (lambda c: changed(c, nonce=b64(b"0" * 12).decode()), Malformed, "altered since it was sealed"),
-        (lambda c: changed(c, nonce="AA=="), Malformed, "in a way this program does not know"),
-        (lambda c: changed(c, alg="A128GCM"), Malformed, "in a way this program does not know"),
-        (lambda c: changed(c, number=2), Malformed, "altered since it was sealed"),
-        (lambda c: changed(c, number="1"), Malformed, "altered since it was sealed"),
-        (lambda c: changed(c, number=True), Malformed, "altered since it was sealed"),
-        (lambda c: changed(c, store="agents/other/agent/auth-profiles.json"), Malformed, "altered since it was sealed"),
-        (lambda c: changed(c, store=None), Malformed, "altered since it was sealed"),
-        (lambda c: changed(c, alg="A256GCM"), Malformed, "altered since it was sealed"),
+        (flipped, Malformed, "altered after it was sealed"),
+        (lambda c: changed(c, data=""), Malformed, "altered after it was sealed"),
+        (lambda c: changed(c, data="é"), Malformed, "altered after it was sealed"),
+        (lambda c: changed(c, nonce=b64(b"0" * 12).decode()), Malformed, "altered after it was sealed"),
+        (lambda c: changed(c, nonce="AA=="), Malformed, "in a format that this version does not support"),
+        (lambda c: changed(c, alg="A128GCM"), Malformed, "in a format that this version does not support"),
+        (lambda c: changed(c, number=2), Malformed, "altered after it was sealed"),
+        (lambda c: changed(c, number="1"), Malformed, "altered after it was sealed"),
+        (lambda c: changed(c, number=True), Malformed, "altered after it was sealed"),
+        (lambda c: changed(c, store="agents/other/agent/auth-profiles.json"), Malformed, "altered after it was sealed"),
+        (lambda c: changed(c, store=None), Malformed, "altered after it was sealed"),
+        (lambda c: changed(c, alg="A256GCM"), Malformed, "altered after it was sealed"),
         (lambda c: changed(c, kid=SECRET), StoreFault, "key of another kind"),
         (lambda c: changed(c, kid=None), StoreFault, "key of another kind"),
-        (lambda _: b'{"version": 1, "sealed": "x"}', Malformed, "in a way this program does not know"),
+        (lambda _: b'{"version": 1, "sealed": "x"}', Malformed, "in a format that this version does not support"),
         (lambda c: c[:-20], Malformed, "breaks off"),
     ],
 )
-def test_what_was_altered_is_not_believed(
-    tmp_path: Path, alter: Callable[[bytes], bytes], error: type[Exception], why: str
-) -> None:
+def test_altered_content_is_refused(tmp_path: Path, alter: Callable[[bytes], bytes], error: type[Exception], why: str) -> None:
     """It is authenticated, not only hidden."""
     seal = bound(tmp_path, written(tmp_path, b64(ONE)))
     with pytest.raises(error, match=why) as raised:
@@ -209,7 +207,7 @@ def test_what_was_altered_is_not_believed(
     assert SECRET not in str(raised.value)
 
 
-def test_a_plain_store_that_only_speaks_of_sealing_is_plain(tmp_path: Path) -> None:
+def test_plain_store_with_the_word_sealed_is_plain(tmp_path: Path) -> None:
     """The word may stand anywhere in it."""
     seal = bound(tmp_path, written(tmp_path, b64(ONE)))
     for text in (b'{"version": 1, "note": "sealed", "x": {"sealed": 1}}', b"{}", b'["sealed"]'):
@@ -272,9 +270,9 @@ def test_a_store_in_the_place_of_another_is_refused(tmp_path: Path) -> None:
     one.path.write_bytes(coders)
     two.path.write_bytes(mains)
     for later in (stores, home(tmp_path)):
-        with pytest.raises(StoreFault, match=r"it is agents/coder/agent/auth-profiles.json in the place of agents/main/"):
+        with pytest.raises(StoreFault, match=r"it contains agents/coder/agent/auth-profiles.json instead of agents/main/"):
             later.of("main").read()
-        with pytest.raises(StoreFault, match=r"it is agents/main/agent/auth-profiles.json in the place of agents/coder/"):
+        with pytest.raises(StoreFault, match=r"it contains agents/main/agent/auth-profiles.json instead of agents/coder/"):
             later.of("coder").edit(noted("x"))
     assert (one.path.read_bytes(), two.path.read_bytes()) == (coders, mains)
     one.path.write_bytes(mains)
@@ -292,7 +290,7 @@ def test_an_older_copy_is_refused(tmp_path: Path, restarted: bool) -> None:
     newer = main.path.read_bytes()
     main.path.write_bytes(older)
     found = (home(tmp_path) if restarted else stores).of("main")
-    why = r"it is an older copy \(write 1, and write 2 was seen here\).*equabot doctor --accept-restored"
+    why = r"it is an older copy \(write 1, but this broker has seen write 2\).*equabot doctor --accept-restored"
     for attempt in (found.read, found.inspect, lambda: found.edit(noted("x"))):
         with pytest.raises(StoreFault, match=why):
             attempt()
@@ -300,7 +298,7 @@ def test_an_older_copy_is_refused(tmp_path: Path, restarted: bool) -> None:
     assert names(found) == {"anthropic:old", "anthropic:new"}
 
 
-def test_a_process_that_runs_knows_more_than_the_record(tmp_path: Path) -> None:
+def test_running_process_remembers_newer_numbers(tmp_path: Path) -> None:
     """S14: an older record with an older store deceives the next process alone."""
     stores = home(tmp_path)
     main = stores.of("main")
@@ -347,7 +345,7 @@ def test_another_agents_store_is_accepted_by_an_operator(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("form", ["older", "open"])
-def test_what_was_sealed_so_once_is_not_taken_in_another_form(tmp_path: Path, form: str) -> None:
+def test_bound_store_is_refused_in_an_older_format(tmp_path: Path, form: str) -> None:
     """S14: a store in the older form is read, and sealed as it should be by the next edit. Afterwards neither that form nor
     text in the open is the store."""
     main = home(tmp_path).of("main")
@@ -357,13 +355,13 @@ def test_what_was_sealed_so_once_is_not_taken_in_another_form(tmp_path: Path, fo
     main.path.write_bytes(content)
     main.path.chmod(0o600)
     [doubt] = main.inspect()[1]
-    assert {"older": "is sealed in an older form", "open": "is not sealed with the present key"}[form] in doubt
+    assert {"older": "is sealed in an older format", "open": "is not sealed with the current key"}[form] in doubt
     main.edit(lambda document: document)
     assert home(tmp_path).of("main").inspect() == (main.read(), ())
     for again in (content, in_older_form(text), text):
         main.path.write_bytes(again)
         for later in (main, home(tmp_path).of("main")):
-            with pytest.raises(StoreFault, match=r"is sealed in the older form, and|is not sealed, and"):
+            with pytest.raises(StoreFault, match=r"is sealed in the older format, but|is not sealed, but"):
                 later.read()
     assert home(tmp_path).of("main").accept()
     assert names(main) == {"anthropic:planted"}
@@ -393,7 +391,7 @@ def test_a_record_that_was_altered_is_a_fault_with_a_way_back(tmp_path: Path, al
     assert home(tmp_path).of("main").inspect()[1] == ()
 
 
-def test_a_record_that_is_lost_is_said_and_begun_again(tmp_path: Path) -> None:
+def test_lost_record_is_reported_and_started_again(tmp_path: Path) -> None:
     """S14: until then an older copy would pass."""
     main = home(tmp_path).of("main")
     main.edit(noted("a"))
@@ -405,7 +403,7 @@ def test_a_record_that_is_lost_is_said_and_begun_again(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "seals.json").read_bytes())["numbers"] == {NAME: 2}
 
 
-def test_the_record_goes_on_with_another_key(tmp_path: Path) -> None:
+def test_record_survives_a_key_rotation(tmp_path: Path) -> None:
     """It is written with the key that seals, and read with every one."""
     main = home(tmp_path).of("main")
     main.edit(noted("a"))

@@ -102,7 +102,7 @@ async def test_tokens_outlast_a_server_that_is_away(world: World) -> None:
     assert await other.redeem(LOGIN) == RedemptionOutcome(RedemptionKind.ADOPTED)
 
 
-async def test_who_ends_writes_what_it_has_and_sends_nothing(world: World) -> None:
+async def test_shutdown_writes_tokens_and_sends_no_request(world: World) -> None:
     """What is still to be written is no refresh; while it cannot be, it stays."""
     holder = world.broker()
     world.endpoint.meanwhile = world.go_away
@@ -116,7 +116,7 @@ async def test_who_ends_writes_what_it_has_and_sends_nothing(world: World) -> No
     assert await world.broker().redeem(LOGIN) == RedemptionOutcome(RedemptionKind.ADOPTED)
 
 
-async def test_who_is_taken_for_dead_and_comes_back_with_tokens_ends_every_doubt(world: World) -> None:
+async def test_late_tokens_of_a_paused_broker_are_stored(world: World) -> None:
     """It was cut off for so long that somebody else gave the login up; what it brings is good."""
     holder, other = world.broker(), world.broker()
     world.endpoint.meanwhile = world.go_away
@@ -131,7 +131,7 @@ async def test_who_is_taken_for_dead_and_comes_back_with_tokens_ends_every_doubt
 
 
 @pytest.mark.parametrize("answer", [UNREACHED, LOST])
-async def test_who_comes_back_undoes_nothing_but_its_own(world: World, answer: Any) -> None:
+async def test_paused_broker_reverts_only_its_own_intent(world: World, answer: Any) -> None:
     """It could not write that its attempt came to nothing; meanwhile there was another one, whose token may be spent."""
     world.endpoint.answers = [answer, granted(2)]
     holder = world.broker()
@@ -182,7 +182,7 @@ async def test_an_attempt_that_was_not_sent_after_all_is_taken_back(world: World
     assert (world.entry["access"], "reauthRequired" in world.entry) == ("at-2", False)
 
 
-async def test_of_two_that_both_believe_to_hold_the_lock_one_sends(world: World) -> None:
+async def test_two_believed_holders_send_one_request(world: World) -> None:
     """The lock was lost without a word; the intent is written by whoever is first, and the other does not send anything."""
     first, second = world.broker(), world.broker()
     lease = "/apis/coordination.k8s.io/v1/namespaces/ns/leases/equabot-refresh-llm"
@@ -197,7 +197,7 @@ async def test_of_two_that_both_believe_to_hold_the_lock_one_sends(world: World)
         return await replace(path, body, timeout=timeout)
 
     world.kube.replace = overtaken  # type: ignore[method-assign]
-    with pytest.raises(StoreFault, match="was changed while it was locked"):
+    with pytest.raises(StoreFault, match="changed while it was locked"):
         await first.redeem(LOGIN)
     assert results[1:] == [RedemptionOutcome(RedemptionKind.REFRESHED)]
     assert world.endpoint.redeemed == ["rt-1"]

@@ -161,17 +161,17 @@ async def test_one_broker_writes_at_a_time(place: Place) -> None:
         assert (most, access(locked.document)) == (1, "at-5")
 
 
-async def test_who_ignores_the_lock_is_noticed(place: Place) -> None:
+async def test_write_without_the_lock_is_detected(place: Place) -> None:
     """What would be replaced has changed: nothing is written. An edit begins with what is there."""
     async with place.broker().locked(login()) as locked:
         before = locked.document
         place.tamper(STORE.replace("at-1", "at-100"))
-        with pytest.raises(StoreFault, match="was changed while it was locked"):
+        with pytest.raises(StoreFault, match="changed while it was locked"):
             await locked.replace(with_note(2)(before))
         assert access(await locked.edit(lambda document: with_note(int(access(document)[3:]) + 1)(document))) == "at-101"
 
 
-async def test_who_changes_something_else_is_not_in_the_way(place: Place) -> None:
+async def test_change_of_another_key_does_not_conflict(place: Place) -> None:
     """A label, or another key: the logins are what they were, and so is the decision that was taken on them."""
     async with place.broker().locked(login()) as locked:
         if isinstance(place, InMemory):
@@ -220,7 +220,7 @@ def world() -> World:
 
 
 @pytest.mark.parametrize("lost", [fault("TimedOut"), fault("Conflict", 409), fault("InternalError", 500)])
-async def test_an_answer_that_was_lost_is_found(world: World, lost: Exception) -> None:
+async def test_lost_response_is_recovered(world: World, lost: Exception) -> None:
     """It was written: it is not written again, and nobody is told that it failed."""
     world.kube.lost["replace"] = []
     async with world.stores.locked(login()) as locked:
@@ -234,7 +234,7 @@ async def test_an_answer_that_was_lost_is_found(world: World, lost: Exception) -
 
 
 @pytest.mark.parametrize("passing", [fault("TooManyRequests", 429, retry_after=3), fault("Unreachable"), fault("Timeout", 504)])
-async def test_what_passes_is_waited_for(world: World, passing: Exception) -> None:
+async def test_temporary_fault_is_retried(world: World, passing: Exception) -> None:
     """With backoff, for as long as the server asks."""
     async with world.stores.locked(login()) as locked:
         for write, number in ((locked.replace, 2), (None, 3)):
@@ -249,7 +249,7 @@ async def test_what_passes_is_waited_for(world: World, passing: Exception) -> No
     assert world.holder is None
 
 
-async def test_who_may_not_write_says_so_and_lets_others_try(world: World) -> None:
+async def test_forbidden_write_is_reported_and_releases_the_lock(world: World) -> None:
     """The intent was refused, so nothing has happened: another broker may have the rights that this one lacks."""
     async with world.stores.locked(login()) as locked:
         world.kube.faults["replace"] = [fault("Forbidden", 403)]
@@ -266,7 +266,7 @@ async def _fails(world: World) -> None:
             await locked.edit(with_note(2))
 
 
-async def test_who_could_not_write_what_came_keeps_the_lock(world: World) -> None:
+async def test_failed_write_of_tokens_keeps_the_lock(world: World) -> None:
     """Nobody else may take for dead who still has it: while the server is away, and for a whole lock's time after it is back.
     The same process has it again at once."""
     other = world.broker("b")
@@ -281,14 +281,14 @@ async def test_who_could_not_write_what_came_keeps_the_lock(world: World) -> Non
     assert (world.holder or "", world.stored()) == ("", "at-2")
 
 
-async def test_what_must_not_get_lost_is_tried_for_a_while(world: World) -> None:
+async def test_write_of_tokens_is_retried(world: World) -> None:
     """And then told; the engine keeps it."""
     began = world.clock.steady()
     await _fails(world)
     assert 15 < world.clock.steady() - began < 25
 
 
-async def test_who_lost_the_lock_writes_no_intent_but_what_came(world: World) -> None:
+async def test_lost_lock_allows_tokens_but_no_intent(world: World) -> None:
     """The one must not be done twice, the other must not be lost."""
     async with world.stores.locked(login()) as locked:
         world.clock.advance(44)
@@ -332,14 +332,14 @@ async def test_without_the_right_to_lock_nothing_is_refreshed(world: World) -> N
         (secret() | {"immutable": True}, "is immutable"),
         (secret(**{"auth-profiles.json": "{ sk-ant"}), "auth-profiles.json is not usable"),
         (secret() | {"data": {"auth-profiles.json": "*"}}, "auth-profiles.json is not usable"),
-        (secret() | {"data": {"auth-profiles.json": "a"}}, "not as Kubernetes keeps it"),
-        (secret() | {"data": {"auth-profiles.json": 5}}, "not as Kubernetes keeps it"),
-        (secret() | {"data": ["auth-profiles.json"]}, "not as Kubernetes keeps it"),
-        (secret() | {"metadata": {"annotations": ["x"]}}, "not as Kubernetes keeps it"),
-        (secret() | {"metadata": {"annotations": {"equabot.dev/mode": 5}}}, "not as Kubernetes keeps it"),
+        (secret() | {"data": {"auth-profiles.json": "a"}}, "not a valid Secret"),
+        (secret() | {"data": {"auth-profiles.json": 5}}, "not a valid Secret"),
+        (secret() | {"data": ["auth-profiles.json"]}, "not a valid Secret"),
+        (secret() | {"metadata": {"annotations": ["x"]}}, "not a valid Secret"),
+        (secret() | {"metadata": {"annotations": {"equabot.dev/mode": 5}}}, "not a valid Secret"),
     ],
 )
-async def test_what_cannot_be_refreshed_is_not_locked(world: World, thing: dict[str, Any], why: str) -> None:
+async def test_login_that_cannot_be_refreshed_is_not_locked(world: World, thing: dict[str, Any], why: str) -> None:
     """Nothing of the Secret is in the reason."""
     world.kube.put(PATH, thing)
     with pytest.raises(StoreFault, match=why) as raised:
@@ -349,10 +349,10 @@ async def test_what_cannot_be_refreshed_is_not_locked(world: World, thing: dict[
 
 
 @pytest.mark.parametrize("answer", [{}, {"kind": "Status"}, {"metadata": None}, {"metadata": {"name": "llm"}}])
-async def test_what_answers_in_place_of_the_server_is_told_as_such(world: World, answer: dict[str, Any]) -> None:
+async def test_response_of_a_proxy_is_reported(world: World, answer: dict[str, Any]) -> None:
     """It may answer for the Secret, or for the Lease; neither ends the broker."""
     whole = world.kube.objects[PATH]
-    for path, why in ((PATH, "not as Kubernetes keeps it"), (LEASE, "not an object of the Kubernetes API")):
+    for path, why in ((PATH, "not a valid Secret"), (LEASE, "not an object of the Kubernetes API")):
         world.kube.objects[path] = answer
         with pytest.raises(StoreFault, match=why):
             async with world.stores.locked(login()):
@@ -360,7 +360,7 @@ async def test_what_answers_in_place_of_the_server_is_told_as_such(world: World,
         world.kube.objects[PATH] = whole
 
 
-async def test_a_secret_that_is_gone_is_said_to_be(world: World) -> None:
+async def test_deleted_secret_is_reported(world: World) -> None:
     """Before it is locked, after it was, and while something is to be written."""
     async with world.stores.locked(login()) as locked:
         del world.kube.objects[PATH]
@@ -384,7 +384,7 @@ async def test_claudes_login_is_there_where_the_annotation_says_so(world: World)
             assert locked.document.entries.keys() == {"acme:me"}
 
 
-async def test_what_a_body_raises_comes_out_of_it(world: World) -> None:
+async def test_error_in_the_locked_context_is_raised(world: World) -> None:
     """And gives the lock back, as does being cancelled."""
     for error in (LookupError(), asyncio.CancelledError()):
         with pytest.raises(type(error)):
@@ -404,7 +404,7 @@ async def test_tokens_for_which_a_secret_has_no_room_are_said_to_have_none(
     async with stores.locked(login()) as locked:
         entry = {**locked.document.entries["acme:me"], "access": "a" * 2000}
         before = locked.document
-        with pytest.raises(StoreFault, match=r"cannot be written: .* 1 MiB: move some of it"):
+        with pytest.raises(StoreFault, match=r"cannot be written: .* 1 MiB: move some keys"):
             await locked.edit(lambda _: AuthDocument({**before.raw, "profiles": {"acme:me": entry}}))
         await locked.edit(lambda document: document)
         assert locked.document == before

@@ -39,7 +39,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> AuthProfiles:
     return sealed
 
 
-def test_all_of_it_is_understood(store: AuthProfiles) -> None:
+def test_store_of_openclaw_is_read_in_full(store: AuthProfiles) -> None:
     """Every type, usage, orders; what is not ours to use is said."""
     unit = store_unit(store.read(), rules=DiscoveryRules(BUILT_IN), source="s", name="main", origin="f", owner="main")
     found = {profile.id: (profile.mode, profile.secret is not None, profile.refresh is not None) for profile in unit.profiles}
@@ -118,7 +118,7 @@ ME = "anthropic:me@example.com"
         (_removed, {f"profiles/{ME}": None, "order/anthropic": ["anthropic:default"], "lastGood/anthropic": None}),
     ],
 )  # fmt: skip
-def test_a_change_touches_what_it_is_for(
+def test_change_keeps_other_fields_of_the_store(
     store: AuthProfiles, change: Callable[[AuthDocument], AuthDocument], expected: dict[str, Any]
 ) -> None:
     """Everything else, unknown entries, sections and fields included, is as the seed's system left it, in its order."""
@@ -129,7 +129,7 @@ def test_a_change_touches_what_it_is_for(
     assert [name for name in after["profiles"] if name != ME] == [name for name in THEIRS["profiles"] if name != ME]
 
 
-def test_a_plain_store_looks_as_the_seeds_system_writes_it(tmp_path: Path) -> None:
+def test_plain_store_has_the_format_of_openclaw(tmp_path: Path) -> None:
     """Two spaces and a newline at the end: another program's next write makes no needless difference."""
     path = tmp_path / "auth-profiles.json"
     path.write_text(json.dumps(THEIRS, ensure_ascii=False))

@@ -75,7 +75,7 @@ def ids(state: StoredState) -> set[str]:
 # -- what is put comes back --------------------------------------------------------------------------------------------
 
 
-def test_it_is_the_store_the_engine_asks_for(path: Path, clock: FakeClock) -> None:
+def test_implements_the_state_store_port(path: Path, clock: FakeClock) -> None:
     """SqliteStateStore fulfils ports.StateStore; and constructing it touches nothing."""
     store: StateStore = SqliteStateStore(path, clock=clock)
     assert not path.parent.exists()
@@ -104,7 +104,7 @@ instants = st.floats(min_value=0, max_value=1e10)
     version=st.builds(StoredVersion, version=st.integers(0, 2**62), digest=st.binary(min_size=16, max_size=16)),
     names=st.tuples(words, words, words),
 )  # fmt: skip
-def test_everything_comes_back_as_it_was(
+def test_state_is_read_back_unchanged(
     tmp_path_factory: pytest.TempPathFactory, *,
     one: Lease, pin: tuple[str, bool], order: tuple[str, ...], usage: Usage, version: StoredVersion, names: tuple[str, str, str]
 ) -> None:  # fmt: skip
@@ -131,7 +131,7 @@ def test_everything_comes_back_as_it_was(
     again.close()
 
 
-def test_the_newest_put_wins_and_none_deletes(opened: Opener) -> None:
+def test_last_put_wins_and_none_deletes(opened: Opener) -> None:
     """Puts are by key, inside one flush as across flushes."""
     store = opened()
     put(store, lease("kept"), lease("gone"), lease("never"))
@@ -155,7 +155,7 @@ def test_leases_come_back_oldest_first(opened: Opener) -> None:
     assert [found.issued_at for found in opened().load().leases] == [900.0 + n for n in range(10)]
 
 
-def test_puts_reach_the_file_with_flush_and_as_one(opened: Opener, path: Path) -> None:
+def test_flush_writes_all_puts_in_one_transaction(opened: Opener, path: Path) -> None:
     """Another reader sees nothing of a flush, or all of it."""
     store = opened()
     store.load()
@@ -181,7 +181,7 @@ def test_after_a_reboot_leases_end_when_the_wall_clock_says(opened: Opener) -> N
     )
 
 
-def test_in_the_same_run_the_wall_clock_does_not_count(opened: Opener, clock: FakeClock) -> None:
+def test_same_boot_ignores_the_wall_clock(opened: Opener, clock: FakeClock) -> None:
     """An hour's jump of the wall clock, either way, moves no lease across a restart of the broker."""
     put(opened(), lease())
     for jump in (3600.0, -7200.0):
@@ -272,7 +272,7 @@ def test_a_newer_state_is_refused_and_not_touched(opened: Opener, path: Path) ->
     closed = opened()
     before = path.read_bytes()
     for _ in range(2):
-        with pytest.raises(StateTooNew, match=r"newer broker .* run that version again, or move the file away"):
+        with pytest.raises(StateTooNew, match=r"newer broker .* run the newer broker, or move the file away"):
             closed.load()
     assert path.read_bytes() == before
     assert not list(path.parent.glob("*corrupt*"))
@@ -314,7 +314,7 @@ def test_a_store_of_the_first_version_can_be_read_where_it_cannot_be_written(pat
     assert (ids(state), expired) == ({"l1"}, [])
 
 
-def test_what_an_older_broker_rejected_has_its_turn_again(opened: Opener, path: Path) -> None:
+def test_rejection_of_an_older_broker_is_tried_again(opened: Opener, path: Path) -> None:
     """S4: a minute after it was refused, as if it had been refused now; also where the database can only be read."""
     from_the_first_version(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
@@ -327,7 +327,7 @@ def test_what_an_older_broker_rejected_has_its_turn_again(opened: Opener, path: 
         assert (other.rejected_until, other.rejections) == (0.0, 0)
 
 
-def test_somebody_who_only_looks_reads_a_store_of_the_first_version(path: Path, clock: FakeClock) -> None:
+def test_read_only_state_reads_the_first_version(path: Path, clock: FakeClock) -> None:
     """And leaves it as it is."""
     from_the_first_version(path)
     before = path.read_bytes()
@@ -359,7 +359,7 @@ async def test_an_older_store_takes_a_suspension(opened: Opener, path: Path, ver
     assert (dict(state.suspensions), ids(state)) == ({"coder": SUSPENSION}, {"l1"})
 
 
-async def test_somebody_who_only_looks_sees_who_is_suspended(opened: Opener, path: Path, clock: FakeClock) -> None:
+async def test_read_only_state_has_the_suspensions(opened: Opener, path: Path, clock: FakeClock) -> None:
     """S11: `doctor` without a broker says so too."""
     store = opened()
     await suspend(store)
@@ -427,7 +427,7 @@ def changed(statement: str) -> Callable[[Path], None]:
         pytest.param(changed("DROP TABLE meta"), id="no-meta"),
     ],
 )  # fmt: skip
-def test_a_corrupt_store_is_moved_aside_and_begun_anew(
+def test_corrupt_store_is_moved_aside_and_created_again(
     opened: Opener, path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its bytes stay, under a name that says what and when; the log says so; the new store works."""
@@ -460,9 +460,7 @@ def test_a_corrupt_store_is_moved_aside_and_begun_anew(
         pytest.param(changed("DROP TABLE meta"), id="no-meta"),
     ],
 )
-async def test_a_suspension_outlives_a_store_that_has_to_be_begun_again(
-    opened: Opener, path: Path, damage: Callable[[Path], None]
-) -> None:
+async def test_suspension_survives_a_corrupt_store(opened: Opener, path: Path, damage: Callable[[Path], None]) -> None:
     """S11: damage elsewhere in the file does not let a suspended agent act."""
     first = opened()
     first.put_usage(("", "anthropic:env"), Usage())
@@ -477,16 +475,14 @@ async def test_a_suspension_outlives_a_store_that_has_to_be_begun_again(
     assert opened().load().suspensions == {"coder": SUSPENSION}
 
 
-async def test_a_store_that_cannot_say_who_was_suspended_says_that(
-    opened: Opener, path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_unreadable_suspensions_are_reported(opened: Opener, path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """S11: the operator has to look, for the broker cannot."""
     first = opened()
     await suspend(first)
     first.close()
     garbage(path)
     assert opened().load() == StoredState()
-    assert f"which agents were suspended cannot be read from {path}: find them in the audit log" in caplog.text
+    assert f"the suspended agents cannot be read from {path}: find them in the audit log" in caplog.text
 
 
 def test_two_corruptions_in_one_second_lose_neither(opened: Opener, path: Path) -> None:
@@ -520,7 +516,7 @@ async def test_the_log_of_a_corrupt_database_does_not_reach_the_new_one(
     assert any(b"only-in-the-log" in found.read_bytes() for found in path.parent.glob("state.db.corrupt-*"))
 
 
-def test_a_store_that_breaks_while_open_is_begun_anew(opened: Opener, path: Path, clock: FakeClock) -> None:
+def test_corruption_while_open_creates_a_new_store(opened: Opener, path: Path, clock: FakeClock) -> None:
     """What is put from then on is stored again; what the file held is kept aside."""
     store = opened()
     put(store, *(lease(f"old{n}") for n in range(2000)))
@@ -567,7 +563,7 @@ def fill(disk: Path) -> Path:
             return ballast
 
 
-def test_a_full_disk_is_said_and_survived(
+def test_full_disk_is_reported_and_survived(
     small_disk: Path, opened: Opener, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing raises; nothing put is lost once there is space again; the log says it once."""
@@ -590,7 +586,7 @@ def test_a_full_disk_is_said_and_survived(
     assert names == {"before"} | {f"during{n}" for n in range(300)}
 
 
-async def test_a_suspension_that_a_full_disk_does_not_take_is_said(small_disk: Path, opened: Opener) -> None:
+async def test_unsaved_suspension_is_reported(small_disk: Path, opened: Opener) -> None:
     """S11: the answer says that it is not stored, and what to do; once there is space it is, without waiting for a retry."""
     path = small_disk / "state.db"
     store = opened(at=path)
@@ -627,7 +623,7 @@ def test_a_disk_that_is_full_at_the_start_still_gives_its_leases(small_disk: Pat
     assert ids(opened(at=path).load()) == {"during"}
 
 
-def test_a_store_that_cannot_be_made_is_made_later(small_disk: Path, opened: Opener, clock: FakeClock) -> None:
+def test_store_is_created_when_the_directory_becomes_writable(small_disk: Path, opened: Opener, clock: FakeClock) -> None:
     """A disk that is full before there is a file: everything works from memory, with a key that then stays."""
     ballast = fill(small_disk)
     path = small_disk / "state.db"
@@ -648,7 +644,7 @@ def test_a_store_that_cannot_be_made_is_made_later(small_disk: Path, opened: Ope
     assert again.digest_key == key
 
 
-def test_a_read_only_disk_is_said_and_survived(small_disk: Path, opened: Opener, clock: FakeClock) -> None:
+def test_read_only_disk_is_reported_and_survived(small_disk: Path, opened: Opener, clock: FakeClock) -> None:
     """Leases of before are served, new ones kept in memory until it is writable."""
     path = small_disk / "state.db"
     first = opened(at=path)
@@ -666,9 +662,7 @@ def test_a_read_only_disk_is_said_and_survived(small_disk: Path, opened: Opener,
     assert ids(opened(at=path).load()) == {"before", "during"}
 
 
-def test_what_comes_and_goes_while_nothing_can_be_written_is_not_piled_up(
-    small_disk: Path, opened: Opener, clock: FakeClock
-) -> None:
+def test_ended_leases_do_not_accumulate_without_a_disk(small_disk: Path, opened: Opener, clock: FakeClock) -> None:
     """Memory is bounded by what lives and what the disk holds, however long it lasts; ends of stored leases are kept."""
     store = opened(at=small_disk / "state.db")
     put(store, lease("stored"))
@@ -723,14 +717,14 @@ def test_retries_are_spaced(path: Path, opened: Opener, clock: FakeClock) -> Non
     assert (store.fault, ids(opened().load())) == ("", {"l1"})
 
 
-def test_another_writer_is_not_waited_for(opened: Opener, path: Path, clock: FakeClock) -> None:
+def test_flush_does_not_wait_for_another_writer(opened: Opener, path: Path, clock: FakeClock) -> None:
     """The event loop does not stand still for a stranger's lock; what was put is written once it is gone."""
     store = opened()
     store.load()
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         put(store, lease())
-        assert "let one broker alone use it" in store.fault
+        assert "let only one broker use it" in store.fault
         other.execute("COMMIT")
     clock.advance(1.0)
     store.flush()
@@ -777,7 +771,7 @@ again.close()
 # -- crashes and checkpoints -------------------------------------------------------------------------------------------
 
 
-def test_a_writer_killed_at_any_instant_loses_nothing_it_has_flushed(tmp_path: Path) -> None:
+def test_killed_writer_loses_nothing_flushed(tmp_path: Path) -> None:
     """Hundred kills -9, at random instants of opening, flushing and checkpointing: readable, complete, whole transactions."""
     seed = random.randrange(2**32)
     program = Path(__file__).with_name("crashing.py")
@@ -844,7 +838,7 @@ def test_a_checkpoint_that_fails_says_so(opened: Opener, path: Path) -> None:
     assert "safely to disk" in store.fault
 
 
-def test_after_close_nothing_is_written(opened: Opener) -> None:
+def test_closed_store_writes_nothing(opened: Opener) -> None:
     """A late put of a task that is being cancelled neither raises nor reopens the file."""
     store = opened()
     put(store, lease("before"))
@@ -854,7 +848,7 @@ def test_after_close_nothing_is_written(opened: Opener) -> None:
     assert ids(opened().load()) == {"before"}
 
 
-def test_who_only_looks_does_not_wait_for_the_broker_that_holds_the_state(tmp_path: Path) -> None:
+def test_read_only_state_does_not_wait_for_a_running_broker(tmp_path: Path) -> None:
     """F11: `doctor` next to a running broker stalled for SQLite's five seconds each time."""
     path = tmp_path / "state.db"
     store = SqliteStateStore(path, clock=FakeClock())

@@ -44,7 +44,7 @@ def fill(store: StateStore) -> None:
     store.put_suspension(*SUSPENSION)
 
 
-def test_it_begins_empty_and_without_fault(opened: Opener) -> None:
+def test_new_store_is_empty_and_has_no_fault(opened: Opener) -> None:
     """A new store holds nothing and complains of nothing."""
     store = opened()
     assert store.load() == StoredState()
@@ -69,7 +69,7 @@ def test_what_was_put_is_found_by_the_next_process(opened: Opener) -> None:
     second.close()
 
 
-def test_none_deletes_and_the_last_word_counts(opened: Opener) -> None:
+def test_last_put_wins(opened: Opener) -> None:
     """Puts of one key before a flush come to the last of them; deleting what is not there is no error."""
     store = opened()
     store.load()

@@ -86,43 +86,41 @@ class Overtaken(StoreLock):
         return stale
 
 
-def test_a_stale_lock_that_another_was_faster_to_take_over_is_left_to_it(path: Path, clock: FakeClock) -> None:
+def test_stale_lock_has_one_new_holder(path: Path, clock: FakeClock) -> None:
     """What was judged is compared with what is there as late as can be."""
     held_by(path, pid=dead_pid())
     lock = Overtaken(path, path, clock=clock, abandoned=Patience())
-    with pytest.raises(StoreFault, match="held by another program"):
-        lock.take()
+    with pytest.raises(StoreFault, match="another program holds"):
+        lock.acquire()
     assert json.loads(beside(path).read_text())["pid"] == os.getppid()
 
 
-def test_its_file_is_what_the_seeds_system_understands(path: Path, clock: FakeClock, lock: StoreLock) -> None:
+def test_lock_file_has_the_format_of_openclaw(path: Path, clock: FakeClock, lock: StoreLock) -> None:
     """Who, and since when, as text that its date parser reads; gone with the lock."""
-    lock.take()
+    lock.acquire()
     assert json.loads(beside(path).read_text()) == {"pid": os.getpid(), "createdAt": iso(clock.now()), "ns": namespace()}
     lock.release()
     assert not beside(path).exists()
     lock.release()
 
 
-def test_the_seeds_system_is_waited_for_with_growing_pauses(
-    path: Path, clock: FakeClock, lock: StoreLock, patience: Patience
-) -> None:
+def test_wait_for_openclaw_has_growing_delays(path: Path, clock: FakeClock, lock: StoreLock, patience: Patience) -> None:
     """Ten tries after the first, from 100 ms doubling to 10 s, in no step with others; then a fault that says what to do."""
     held_by(path, pid=os.getppid(), createdAt=iso(clock.now()))
-    with pytest.raises(StoreFault, match="held by another program: wait for it, or remove the file") as raised:
-        lock.take()
+    with pytest.raises(StoreFault, match=r"another program holds .*: wait for it, or remove the file") as raised:
+        lock.acquire()
     assert str(beside(path)) in str(raised.value)
     caps = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0, 10.0]
     assert all(cap / 2 <= wait <= cap for wait, cap in zip(patience.waits, caps, strict=True))
     assert beside(path).exists(), "somebody else's lock was removed"
 
 
-def test_it_comes_as_soon_as_the_seeds_system_lets_go(path: Path, clock: FakeClock) -> None:
+def test_lock_is_acquired_when_openclaw_releases_it(path: Path, clock: FakeClock) -> None:
     """The file's end is all it takes."""
     held_by(path, pid=os.getppid(), createdAt=iso(clock.now()))
     lock = StoreLock(path, path, clock=clock, abandoned=threading.Event())
     threading.Timer(0.05, beside(path).unlink).start()
-    lock.take()
+    lock.acquire()
     lock.release()
 
 
@@ -139,7 +137,7 @@ def test_it_comes_as_soon_as_the_seeds_system_lets_go(path: Path, clock: FakeClo
     ],
     ids=str,
 )
-def test_a_lock_that_nobody_can_hold_is_taken_over_at_once(
+def test_lock_of_a_dead_process_is_taken_over(
     path: Path, clock: FakeClock, lock: StoreLock, patience: Patience, body: dict[str, object]
 ) -> None:
     """Its process is dead, it is older than 30 seconds, or it bears our own number though we hold the guard."""
@@ -148,7 +146,7 @@ def test_a_lock_that_nobody_can_hold_is_taken_over_at_once(
         "31 s ago": iso(clock.now() - 31), "31 s ago in ms": (clock.now() - 31) * 1000,
     }  # fmt: skip
     held_by(path, **{name: known.get(str(value), value) for name, value in body.items()})
-    lock.take()
+    lock.acquire()
     assert patience.waits == []
     assert json.loads(beside(path).read_text())["pid"] == os.getpid()
 
@@ -168,36 +166,34 @@ def test_a_lock_that_nobody_can_hold_is_taken_over_at_once(
     ],
     ids=str,
 )
-def test_a_lock_that_may_be_held_is_left_until_it_is_old(
+def test_lock_of_unknown_state_is_respected_until_stale(
     path: Path, clock: FakeClock, lock: StoreLock, patience: Patience, content: bytes
 ) -> None:
     """A process of another machine or container may live though its number is unknown here; a lock without sense may be one
     that is being written. Thirty seconds end each of them."""
     beside(path).write_bytes(content)
-    with pytest.raises(StoreFault, match="held by another program"):
-        lock.take()
+    with pytest.raises(StoreFault, match="another program holds"):
+        lock.acquire()
     clock.advance(31)
     patience.waits.clear()
-    lock.take()
+    lock.acquire()
     assert patience.waits == []
 
 
-def test_a_lock_that_is_a_directory_ages_like_any_other(
-    path: Path, clock: FakeClock, lock: StoreLock, patience: Patience
-) -> None:
+def test_lock_directory_becomes_stale(path: Path, clock: FakeClock, lock: StoreLock, patience: Patience) -> None:
     """Earlier versions of the seed's system make one."""
     beside(path).mkdir()
-    with pytest.raises(StoreFault, match="held by another program"):
-        lock.take()
+    with pytest.raises(StoreFault, match="another program holds"):
+        lock.acquire()
     clock.advance(31)
-    lock.take()
+    lock.acquire()
     assert beside(path).is_file()
 
 
-def test_it_is_renewed_while_it_is_held(path: Path, clock: FakeClock) -> None:
+def test_held_lock_is_renewed(path: Path, clock: FakeClock) -> None:
     """However long that is, the seed's system never finds it stale."""
     lock = StoreLock(path, path, clock=clock, abandoned=threading.Event(), renew_every=0.005)
-    lock.take()
+    lock.acquire()
     for _ in range(3):
         clock.advance(10)
         deadline = threading.Event()
@@ -207,42 +203,44 @@ def test_it_is_renewed_while_it_is_held(path: Path, clock: FakeClock) -> None:
     assert not beside(path).exists()
 
 
-def test_what_another_took_over_is_left_to_it(path: Path, clock: FakeClock, lock: StoreLock) -> None:
+def test_release_keeps_a_lock_of_another_process(path: Path, clock: FakeClock, lock: StoreLock) -> None:
     """The machine slept, the lock grew old, the seed's system took it: that one's file is not removed by our end."""
-    lock.take()
+    lock.acquire()
     beside(path).unlink()
     held_by(path, pid=os.getppid(), createdAt=iso(clock.now()))
     lock.release()
     assert json.loads(beside(path).read_text())["pid"] == os.getppid()
 
 
-def test_it_is_taken_anew_before_writing(path: Path, clock: FakeClock, lock: StoreLock, patience: Patience) -> None:
+def test_lost_lock_file_is_acquired_again_before_a_write(
+    path: Path, clock: FakeClock, lock: StoreLock, patience: Patience
+) -> None:
     """Having lost it unawares, one waits for it like everybody."""
-    lock.take()
-    lock.retake()
+    lock.acquire()
+    lock.reacquire()
     beside(path).unlink()
     held_by(path, pid=os.getppid(), createdAt=iso(clock.now()))
-    with pytest.raises(StoreFault, match="held by another program"):
-        lock.retake()
+    with pytest.raises(StoreFault, match="another program holds"):
+        lock.reacquire()
     assert len(patience.waits) == 10
 
 
-def test_our_own_are_waited_for_but_not_for_ever(path: Path, lock: StoreLock, patience: Patience) -> None:
+def test_wait_for_another_broker_process_is_bounded(path: Path, lock: StoreLock, patience: Patience) -> None:
     """A process that hangs is named as the remedy."""
     with (path.parent / ".auth-profiles.json.guard").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
-        with pytest.raises(StoreFault, match="locked by another process of ours for too long"):
-            lock.take()
+        with pytest.raises(StoreFault, match=r"another equabot process has locked .* for too long"):
+            lock.acquire()
     assert 60 < sum(patience.waits) < 62
     assert not beside(path).exists()
 
 
-def test_waiting_can_be_given_up(path: Path, lock: StoreLock, patience: Patience) -> None:
+def test_wait_can_be_cancelled(path: Path, lock: StoreLock, patience: Patience) -> None:
     """A broker that drains does not wait for a lock."""
     patience.set()
     held_by(path)
-    with pytest.raises(StoreFault, match="given up"):
-        lock.take()
+    with pytest.raises(StoreFault, match="was cancelled"):
+        lock.acquire()
     assert len(patience.waits) == 1
 
 
@@ -252,19 +250,19 @@ from pathlib import Path
 from equabot_broker.engine.timing.clock import SystemClock
 from equabot_broker.storage._store_lock import StoreLock
 path = Path(sys.argv[1])
-StoreLock(path, path, clock=SystemClock(), abandoned=threading.Event()).take()
+StoreLock(path, path, clock=SystemClock(), abandoned=threading.Event()).acquire()
 print("taken", flush=True)
 threading.Event().wait()
 """
 
 
-def test_who_is_killed_holding_it_holds_nobody_up(path: Path, lock: StoreLock, patience: Patience) -> None:
+def test_killed_holder_does_not_block_others(path: Path, lock: StoreLock, patience: Patience) -> None:
     """The kernel frees the guard, and the number in the file is a dead one's."""
     with subprocess.Popen([sys.executable, "-c", _HOLDER, str(path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "taken\n"
         holder.send_signal(signal.SIGKILL)
-    lock.take()
+    lock.acquire()
     assert patience.waits == []
 
 
@@ -272,20 +270,18 @@ def test_a_link_and_its_target_are_one_store(path: Path, clock: FakeClock, lock:
     """The guard lies beside the target; the seed's lock beside the name, where that system looks."""
     link = tmp_path / "auth-profiles.json"
     link.symlink_to(path)
-    lock.take()
+    lock.acquire()
     other = StoreLock(link, path, clock=clock, abandoned=Patience())
-    with pytest.raises(StoreFault, match="by another process of ours"):
-        other.take()
+    with pytest.raises(StoreFault, match="another equabot process"):
+        other.acquire()
     lock.release()
-    other.take()
+    other.acquire()
     assert beside(link).exists()
     other.release()
 
 
 @pytest.mark.parametrize("form", ["ours", "the seed's", "a directory", "no text"])
-def test_a_lock_of_the_future_holds_nobody_up(
-    path: Path, clock: FakeClock, lock: StoreLock, patience: Patience, form: str
-) -> None:
+def test_lock_with_a_future_time_is_stale(path: Path, clock: FakeClock, lock: StoreLock, patience: Patience, form: str) -> None:
     """P23: it was written by a clock that was wrong; who holds it writes it again, with the time of now."""
     ahead = clock.now() + 86400 * 365
     beside(path).parent.mkdir(parents=True, exist_ok=True)
@@ -299,6 +295,6 @@ def test_a_lock_of_the_future_holds_nobody_up(
         case _:
             held_by(path, pid=os.getppid(), createdAt=iso(ahead))
     os.utime(beside(path), (ahead, ahead))
-    lock.take()
+    lock.acquire()
     assert patience.waits == []
     assert json.loads(beside(path).read_text())["pid"] == os.getpid()

@@ -90,7 +90,7 @@ class Transport:
 
     async def read(self, response: "aiohttp.ClientResponse", asked: ApiQuestion) -> ApiObject:
         """The body of the response, at most 16 MiB."""
-        return self._understood(await self._body(response, asked), asked)
+        return self._decoded(await self._body(response, asked), asked)
 
     async def lines(self, response: "aiohttp.ClientResponse", asked: ApiQuestion) -> AsyncGenerator[ApiObject, None]:
         """The lines of the response, at most 8 MiB each, until it ends or the connection breaks."""
@@ -108,7 +108,7 @@ class Transport:
                 *lines, rest = rest.split(b"\n")
                 for line in lines:
                     if line.strip():
-                        yield self._understood(line, asked)
+                        yield self._decoded(line, asked)
             if len(rest) > _LINE_MAX:
                 raise too_large(asked, self.server, _LINE_MAX)
 
@@ -127,7 +127,7 @@ class Transport:
                 request.method, url, headers, body=request.body, _request_timeout=limits
             )
         except (aiohttp.ClientError, *_BROKEN) as error:
-            raise self._lost(error, request.asked) from None
+            raise self._fault_of(error, request.asked) from None
         response: aiohttp.ClientResponse = answer.response
         return response
 
@@ -150,10 +150,10 @@ class Transport:
                     response.close()
                     raise too_large(asked, self.server, _BODY_MAX)
         except (aiohttp.ClientError, *_BROKEN) as error:
-            raise self._lost(error, asked) from None
+            raise self._fault_of(error, asked) from None
         return bytes(body)
 
-    def _understood(self, text: bytes | bytearray, asked: ApiQuestion) -> ApiObject:
+    def _decoded(self, text: bytes | bytearray, asked: ApiQuestion) -> ApiObject:
         try:
             found = json.loads(text)
         except (ValueError, RecursionError):
@@ -162,7 +162,7 @@ class Transport:
             raise malformed(asked, self.server)
         return found
 
-    def _lost(self, error: Exception, asked: ApiQuestion) -> KubeFault:
+    def _fault_of(self, error: Exception, asked: ApiQuestion) -> KubeFault:
         """The fault for an error of the HTTP library."""
         if isinstance(error, TimeoutError):
             return unreachable(asked, self.server, "no answer in time")

@@ -16,9 +16,9 @@ from equabot_broker.kube.api import ApiObject, KubeApi, KubeFault
 
 _NAME_MAX: Final = 253
 _SECONDS_MAX: Final = 600
-_LOOKS: Final = (0.1, 2.0)
+_DELAYS: Final = (0.1, 2.0)
 """Seconds between two attempts at a lock that another process holds: the first delay, and the longest."""
-_LETTING_GO: Final = 3.0
+_RELEASE_WITHIN: Final = 3.0
 _CONFLICT: Final = 409
 _NOT_FOUND: Final = 404
 
@@ -36,7 +36,7 @@ class Time(Protocol):
 class LeaseLock:
     """One lock of one process. It remembers the Lease that it saw between two attempts.
 
-    `holder` identifies this process. `seconds`, a whole number, is the duration of the Lease: the holder calls `keep` more
+    `holder` identifies this process. `seconds`, a whole number, is the duration of the Lease: the holder calls `renew` more
     often than that. Two tasks must not use the lock at once. `chance` returns numbers in [0, 1).
     """
 
@@ -59,7 +59,7 @@ class LeaseLock:
         # A slower response could prevent the holder from renewing the Lease in time.
         self._within = min(10.0, seconds / 4)
 
-    async def take(self, *, within: float, owner: Mapping[str, str] | None = None) -> None:
+    async def acquire(self, *, within: float, owner: Mapping[str, str] | None = None) -> None:
         """Acquires the lock. If another process holds it, this waits for at most `within` seconds.
 
         `owner` becomes the owner reference of a new Lease. Raises KubeFault (Locked) after the wait, any other at once.
@@ -76,7 +76,7 @@ class LeaseLock:
                 )
             await self._time.sleep(wait)
 
-    async def keep(self, *, long: bool = False) -> None:
+    async def renew(self, *, long: bool = False) -> None:
         """Renews the lock if a third of its duration has passed, or a ninth if the next step takes `long`.
 
         Before that it makes no request. Raises KubeFault: Lost if another process holds the lock, any other if the state of
@@ -92,7 +92,7 @@ class LeaseLock:
                 reason="Lost",
             )
 
-    async def give_back(self) -> None:
+    async def release(self) -> None:
         """Releases the lock. If the request fails, the Lease expires."""
         held, self._held = self._held, None
         if held is None:
@@ -100,11 +100,11 @@ class LeaseLock:
         spec = {key: value for key, value in _spec(held).items() if key != "holderIdentity"}
         body = {**held, "spec": spec | {"renewTime": self._micro_time()}}
         try:
-            await self._api.replace(f"{self._leases}/{self.name}", body, timeout=_LETTING_GO)
+            await self._api.replace(f"{self._leases}/{self.name}", body, timeout=_RELEASE_WITHIN)
         except KubeFault:
             return
 
-    def leave(self) -> None:
+    def abandon(self) -> None:
         """Does not release the lock: the Lease expires. Until then only this process can acquire it."""
         self._held = None
 
@@ -184,7 +184,7 @@ class LeaseLock:
         return datetime.fromtimestamp(self._time.now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
     def _waits(self) -> Iterator[float]:
-        ceiling, most = _LOOKS
+        ceiling, most = _DELAYS
         while True:
             yield ceiling * (0.5 + 0.5 * self._chance())
             ceiling = min(ceiling * 2, most)

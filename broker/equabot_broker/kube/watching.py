@@ -18,7 +18,7 @@ server hangs, the next stream fails ten seconds later."""
 _PAGE: Final = 500
 _PAGE_SHRINKS: Final = 8
 _ENDS_AFTER: Final = 300.0
-_BARREN_MAX: Final = 4
+_EMPTY_STREAMS_MAX: Final = 4
 """Streams in a row without an event or a bookmark, after which the objects are listed again. A proxy in between may open
 streams and hold back their content."""
 _EXPIRED: Final = frozenset({"Expired", "Gone"})
@@ -116,21 +116,21 @@ class Watching:
         await self._api.open()
         objects, version = await self._list()
         listed: ObjectsListed | None = ObjectsListed(objects)
-        barren = 0
-        while barren < _BARREN_MAX:
-            carried = False
+        empty_streams = 0
+        while empty_streams < _EMPTY_STREAMS_MAX:
+            had_event = False
             async with self._api.watch(self._path(), self._from(version), silence=self._silence) as stream:
                 if listed is not None:
                     yield listed
                     listed = None
                 async for raw in stream:
                     event, version = self._read(raw)
-                    carried, self._pauses = True, self._pace.delays()
+                    had_event, self._pauses = True, self._pace.delays()
                     if event is not None:
                         yield event
             self._pauses = self._pace.delays()
-            barren = 0 if carried else barren + 1
-            if 0 < barren < _BARREN_MAX:  # a proxy may close each stream at once
+            empty_streams = 0 if had_event else empty_streams + 1
+            if 0 < empty_streams < _EMPTY_STREAMS_MAX:  # a proxy may close each stream at once
                 await self._pace.sleep(next(self._pace.delays()))
 
     def _from(self, version: str) -> ApiObject:
@@ -163,7 +163,7 @@ class Watching:
                 self._page = max(self._page // _PAGE_SHRINKS, 1)
                 continue
             if not objects and (namespace := self._within()):
-                await self._miss(namespace)
+                await self._check_exists(namespace)
             return objects, version
 
     async def _pages(self) -> tuple[tuple[ApiObject, ...], str]:
@@ -182,7 +182,7 @@ class Watching:
                 return tuple(objects), version
             more = {"continue": str(rest)}
 
-    async def _miss(self, namespace: str) -> None:
+    async def _check_exists(self, namespace: str) -> None:
         """Raises KubeFault if the namespace does not exist. Without permission to read it, nothing is raised."""
         try:
             await self._api.get(namespace)

@@ -1,4 +1,4 @@
-"""The state database as a file: opening it safely, judging what is wrong with it, moving a broken one out of the way."""
+"""The file of the state database: opens it safely, explains what is wrong with it, and moves a corrupt file aside."""
 
 import os
 import sqlite3
@@ -12,38 +12,38 @@ from equabot_broker.storage._state_tables import APPLICATION_ID, MIGRATIONS
 
 _COMPANIONS: Final = ("", "-wal", "-shm")
 _LOG_KEPT: Final = 4 * 1024 * 1024
-"""Bytes the write-ahead log may keep once its content is in the database."""
+"""The size in bytes to which the write-ahead log shrinks after its content is in the database."""
 
 _BROKEN: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-"""Result codes that blame the file's content rather than its surroundings."""
+"""Result codes for a corrupt file, in contrast to problems of its disk or permissions."""
 
 _REMEDIES: Final = {
     sqlite3.SQLITE_FULL: "free space on its volume",
     sqlite3.SQLITE_READONLY: "make the file and its directory writable for the broker",
-    sqlite3.SQLITE_CANTOPEN: "make its directory exist, writable for the broker and with space left",
-    sqlite3.SQLITE_IOERR: "see whether its volume is full or failing",
-    sqlite3.SQLITE_BUSY: "let one broker alone use it",
+    sqlite3.SQLITE_CANTOPEN: "check that its directory exists, is writable for the broker and has free space",
+    sqlite3.SQLITE_IOERR: "check whether its volume is full or failing",
+    sqlite3.SQLITE_BUSY: "let only one broker use it",
 }
 
 
 class StateTooNew(CannotStart):
-    """The state was written by a newer broker. It has not been touched."""
+    """A newer broker wrote the state. The file is unchanged."""
 
 
 class Damaged(sqlite3.DatabaseError):
-    """It opens, but is not, or no longer, a broker's state."""
+    """The file is a database, but not a valid state of a broker."""
 
     sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """A connection for the one writer, to a database that is checked, in this version's schema, and 0600.
+    """The connection of the only writer. Checks the database, migrates it to the current schema, and sets mode 0600.
 
-    Creates what is missing. Raises StateTooNew, OSError, sqlite3.Error.
+    Creates the file and its directory. Raises StateTooNew, OSError, sqlite3.Error.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileExistsError):
-        # SQLite would create it readable for everyone; its companions take over the mode.
+        # SQLite would make it readable for all users. The files of the log get the same mode.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     db = sqlite3.connect(path, isolation_level=None, timeout=0.2)
     try:
@@ -57,7 +57,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA cache_size = -512")
         _check(db)
         _migrate(db, version)
-        # From here on the event loop waits for nobody.
+        # From here on the event loop does not wait for locks.
         db.execute("PRAGMA busy_timeout = 0")
     except BaseException:
         db.close()
@@ -70,12 +70,12 @@ def _version(db: sqlite3.Connection, path: Path) -> int:
     if empty:
         return 0
     if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise Damaged("it is another program's database")
+        raise Damaged("it is a database of another program")
     version = int(db.execute("PRAGMA user_version").fetchone()[0])
     if version > len(MIGRATIONS):
         raise StateTooNew(
-            f"{path} was written by a newer broker (state version {version}; this one knows {len(MIGRATIONS)}): run that"
-            " version again, or move the file away and lose the leases in it. Nothing was changed"
+            f"a newer broker wrote {path} (state version {version}; this broker supports {len(MIGRATIONS)}): run the newer"
+            " broker, or move the file away and lose the leases in it. The file is unchanged"
         )
     return version
 
@@ -96,16 +96,16 @@ def _migrate(db: sqlite3.Connection, version: int) -> None:
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
-    """A connection that needs no space on the disk and does not write, for when `open_database` fails.
+    """A connection that only reads and needs no space on the disk, for use after `open_database` failed.
 
     Raises StateTooNew, sqlite3.Error.
     """
     if not path.stat().st_size:
         raise sqlite3.OperationalError("it is empty")
-    # Where a write-ahead log is left it has to be read too, for which exclusive locking needs no shared memory file.
+    # An existing write-ahead log must be read as well. With exclusive locking this needs no shared memory file.
     logged = path.with_name(path.name + "-wal").exists()
     place = f"{path.absolute().as_uri()}?{'mode=rw' if logged else 'immutable=1'}"
-    # A running broker holds it as long as it runs: waiting brings nothing.
+    # A running broker holds the lock until it ends: a longer wait does not help.
     db = sqlite3.connect(place, uri=True, isolation_level=None, timeout=0.2)
     try:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -117,18 +117,19 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
 
 
 def fold_log(path: Path) -> None:
-    """Copies what is in the write-ahead log into the database. Waits for the disk (fsync), so not on the event loop; writers go
-    on meanwhile. Raises sqlite3.Error.
+    """Copies the write-ahead log into the database, while writers continue. Raises sqlite3.Error.
+
+    It waits for the disk (fsync): do not call it on the event loop.
     """
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)) as db:
         db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
 def sync_log(path: Path) -> None:
-    """Waits until the write-ahead log and its name are on the disk (fsync), so not on the event loop. What has left the log was
-    brought to the disk when it was folded. Raises OSError.
+    """Waits until the write-ahead log and its name are on the disk (fsync): do not call it on the event loop.
 
-    The database itself is not opened here: closing it would give up SQLite's locks on it.
+    `fold_log` has already brought older content to the disk. This function does not open the database itself: closing it
+    would release the locks of SQLite. Raises OSError.
     """
     for place in (path.with_name(path.name + "-wal"), path.parent):
         with suppress(FileNotFoundError):
@@ -140,7 +141,7 @@ def sync_log(path: Path) -> None:
 
 
 def move_aside(path: Path, *, stamp: str) -> Path:
-    """Renames the database and its companions to `<name>.corrupt-<stamp>`, never over another file. Raises OSError."""
+    """Renames the database and its log files to `<name>.corrupt-<stamp>`. Never replaces a file. Raises OSError."""
     names = (f"{path.name}.corrupt-{stamp}{f'.{n}' if n else ''}" for n in count())
     aside = next(found for name in names if not (found := path.with_name(name)).exists())
     for companion in _COMPANIONS:
@@ -150,16 +151,16 @@ def move_aside(path: Path, *, stamp: str) -> Path:
 
 
 def is_broken(error: Exception, *, reading: bool = False) -> bool:
-    """Whether the file's content is to blame, so that waiting does not help.
+    """Whether the file is corrupt, so that another attempt cannot succeed.
 
-    While `reading` so are a table or column that is missing (SQLITE_ERROR) and rows that no broker wrote.
+    While `reading`, a missing table or column (SQLITE_ERROR) and an invalid row count as corruption too.
     """
     strange = isinstance(error, (ValueError, TypeError)) or _code(error) == sqlite3.SQLITE_ERROR
     return _code(error) in _BROKEN or (reading and strange)
 
 
 def explain(error: Exception) -> str:
-    """What is wrong and what to do, for a person."""
+    """The message of the error, with a remedy if one is known."""
     remedy = _REMEDIES.get(_code(error))
     return f"{error}: {remedy}" if remedy else str(error)
 
@@ -169,6 +170,6 @@ def _code(error: Exception) -> int:
 
 
 def digest_key_of(db: sqlite3.Connection) -> bytes:
-    """The key that the state's digests are made with; empty where there is none yet."""
+    """The key of the digests in the state; empty before the first start."""
     row = db.execute("SELECT value FROM meta WHERE name = 'digest_key'").fetchone()
     return b"" if row is None else bytes(row[0])

@@ -1,4 +1,4 @@
-"""The tables of the state database: schema, migrations, and how a value becomes a row and back. No decision is made here."""
+"""The tables of the state database: schema, migrations, and the conversion between values and rows."""
 
 import json
 import sqlite3
@@ -19,7 +19,7 @@ V = TypeVar("V")
 Row = tuple[Any, ...]
 
 APPLICATION_ID: Final = 0x45515542
-"""`EQUB`: tells our database from somebody else's."""
+"""`EQUB`: identifies a database of the broker."""
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -49,31 +49,31 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
     # The SHA-256 of a lease's token, empty for a raw lease.
     ("ALTER TABLE leases ADD COLUMN token BLOB NOT NULL DEFAULT x''",),
-    # `tokens` are SHA-256 digests, one behind the other.
+    # `tokens` is a concatenation of SHA-256 digests.
     (
         """CREATE TABLE suspensions (
             agent TEXT PRIMARY KEY, since REAL NOT NULL, reason TEXT NOT NULL, tokens BLOB NOT NULL
         ) WITHOUT ROWID""",
     ),
-    # When a rejected credential is tried again, and how often it was refused. What was rejected before has its turn soon.
+    # When a rejected credential is tried again, and how often it was rejected. Older rejections are tried again soon.
     (
         "ALTER TABLE usage ADD COLUMN rejected_until REAL NOT NULL DEFAULT 0",
         "ALTER TABLE usage ADD COLUMN rejections INTEGER NOT NULL DEFAULT 0",
         "UPDATE usage SET rejected_until = last_failure + 60, rejections = 1 WHERE rejected != ''",
     ),
-    # Where a profile was held, the first place first: a list of [source, unit].
+    # The places of a profile, oldest first: a list of [source, unit].
     ("ALTER TABLE versions ADD COLUMN places TEXT NOT NULL DEFAULT '[]'",),
-    # `models`: model → [cooldown's end, failures in a row, last failure]. `version`: the material that all of it was met with.
+    # `models`: model → [end of the cooldown, failures in a row, last failure]. `version`: the material that was used.
     (
         "ALTER TABLE usage ADD COLUMN models TEXT NOT NULL DEFAULT '{}'",
         "ALTER TABLE usage ADD COLUMN version INTEGER NOT NULL DEFAULT 0",
         "UPDATE usage SET version = rejected_version WHERE rejected != ''",
         "ALTER TABLE leases ADD COLUMN model TEXT NOT NULL DEFAULT ''",
     ),
-    # The declared end of a profile, and a digest of the value with which it was seen first.
+    # The declared end of a profile, and a digest of the value with which that end was first seen.
     ("ALTER TABLE versions ADD COLUMN end_at REAL", "ALTER TABLE versions ADD COLUMN end_digest BLOB"),
 )
-"""Each step leads to the schema version of its place, counted from one. Steps are added at the end and never changed."""
+"""Step number n, counted from one, leads to schema version n. New steps go to the end; a released step never changes."""
 _TOKENS_SINCE: Final = 2
 _SUSPENSIONS_SINCE: Final = 3
 _TRIALS_SINCE: Final = 4
@@ -85,7 +85,7 @@ _DIGEST: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One instant on both clocks, and the machine's run that the steady one belongs to; no `boot` is like no other."""
+    """One instant on both clocks. The steady clock belongs to the boot `boot`; an empty one equals no other."""
 
     wall: float
     steady: float
@@ -115,7 +115,7 @@ def _table(
 ) -> Table[K, V]:
     marks = ", ".join("?" * len(columns.split(",")))
     where = " AND ".join(f"{column.strip()} = ?" for column in key.split(","))
-    # Constants of this module, all of them: nothing from outside becomes SQL.
+    # All arguments are constants of this module: no input becomes SQL.
     return Table(
         upsert=f"INSERT OR REPLACE INTO {name} ({columns}) VALUES ({marks})",  # noqa: S608
         delete=f"DELETE FROM {name} WHERE {where}",  # noqa: S608
@@ -139,7 +139,7 @@ def _read_lease(row: Row, moment: Moment) -> tuple[str, Lease]:
     wall, boot, token, model = rest
     shift = 0.0
     if not boot or boot != moment.boot:
-        # A clock that was set back must not lengthen a lease beyond what it was to live.
+        # A wall clock that was set back must not extend a lease beyond its duration.
         left = min(wall - moment.wall, expires - issued)
         shift = moment.steady + left - expires
     return lease_id, Lease(
@@ -208,7 +208,7 @@ LEASES: Final[Table[str, Lease]] = _table(
     read=_read_lease,
 )
 _LEASES_WITHOUT_MODELS: Final = replace(LEASES, select=LEASES.select.replace(", model ", ", '' "))
-"""As they are in an older database that can only be read."""
+"""For an older database that cannot be migrated because it is read-only."""
 _LEASES_WITHOUT_TOKENS: Final = replace(LEASES, select=LEASES.select.replace(", token, model ", ", x'', '' "))
 PINS: Final[Table[tuple[str, str, str], tuple[str, bool]]] = _table(
     "pins",
@@ -254,7 +254,6 @@ _VERSIONS_WITHOUT_ENDS: Final = replace(VERSIONS, select=VERSIONS.select.replace
 _VERSIONS_WITHOUT_PLACES: Final = replace(
     _VERSIONS_WITHOUT_ENDS, select=_VERSIONS_WITHOUT_ENDS.select.replace(", places,", ", '[]',")
 )
-"""As they are in an older database that can only be read."""
 SUSPENSIONS: Final[Table[str, Suspension]] = _table(
     "suspensions",
     "agent, since, reason, tokens",
@@ -266,7 +265,7 @@ SUSPENSIONS: Final[Table[str, Suspension]] = _table(
 
 
 class RowChanges(Generic[K, V]):
-    """Changes to one table that the disk has not seen: by key, the newest wins. None deletes."""
+    """Changes to one table that are not written yet. The newest change of a key wins; None deletes the row."""
 
     __slots__ = ("_put", "_table")
 
@@ -278,19 +277,19 @@ class RowChanges(Generic[K, V]):
         return len(self._put)
 
     def put(self, key: K, value: V | None) -> None:
-        """Remembers the value."""
+        """Adds a change."""
         self._put[key] = value
 
     def forget(self, key: K) -> None:
-        """As if it had never been put."""
+        """Drops the change of the key."""
         self._put.pop(key, None)
 
     def clear(self) -> None:
-        """The disk has seen them all."""
+        """Drops all changes."""
         self._put.clear()
 
     def write(self, db: sqlite3.Connection, moment: Moment) -> None:
-        """Writes them all, inside the caller's transaction."""
+        """Writes all changes inside the caller's transaction."""
         table, gone, kept = self._table, [], []
         for key, value in self._put.items():
             if value is None:
@@ -304,9 +303,9 @@ class RowChanges(Generic[K, V]):
 
 
 def read_state(db: sqlite3.Connection, moment: Moment) -> tuple[StoredState, list[str]]:
-    """What is stored, leases oldest first, and the ids of those that have expired, which are not part of it.
+    """The stored state with its active leases, oldest first, and the ids of expired leases.
 
-    Raises sqlite3.Error, and ValueError or TypeError for rows that no broker wrote.
+    Raises sqlite3.Error, and ValueError or TypeError for invalid rows.
     """
     version = _version(db)
     leases_table = _as_of(version, (_TOKENS_SINCE, _LEASES_WITHOUT_TOKENS), (_MODELS_SINCE, _LEASES_WITHOUT_MODELS)) or LEASES
@@ -326,12 +325,12 @@ def read_state(db: sqlite3.Connection, moment: Moment) -> tuple[StoredState, lis
 
 
 def read_suspensions(db: sqlite3.Connection, moment: Moment) -> dict[str, Suspension]:
-    """The suspended agents alone, whatever is wrong with the other tables. Raises as `read_state` does."""
+    """The suspended agents. The other tables may be corrupt. Raises like `read_state`."""
     return {} if _version(db) < _SUSPENSIONS_SINCE else dict(_rows(db, SUSPENSIONS, moment))
 
 
 def _as_of(version: int, *older: tuple[int, Table[K, V]]) -> Table[K, V] | None:
-    """The table as it is in a database of this version: the first of `older` that has changed since; None: as it is today."""
+    """The table for a database of this version: the first of `older` that changed in a later version, or None."""
     return next((table for changed, table in older if version < changed), None)
 
 

@@ -1,4 +1,4 @@
-"""A store as a file: read as a whole and with suspicion, replaced as a whole and safely on the disk."""
+"""The file of a store: checked and read as a whole, replaced atomically and durably."""
 
 import os
 import threading
@@ -19,20 +19,20 @@ from equabot_broker.storage.sealing import Opened
 _LOOKS: Final = 3
 _BETWEEN_LOOKS: Final = 0.03
 _SEALED_MORE: Final = 2
-"""What sealing may make of a text, in its own sizes."""
+"""The longest sealed text, as a multiple of the plain text."""
 
 
 class Sealing(Protocol):
-    """How a store is encrypted, with the key in a file."""
+    """Encrypts a store with a key in a file."""
 
     @property
     def key_file(self) -> Path:
-        """That file."""
+        """The file of the key."""
 
     def seal(self, text: bytes, *, leap: bool = False) -> tuple[bytes, int]:
         """The file's content for a store's text, and its number. Raises StoreFault."""
 
-    def written(self, number: int, *, anew: bool = False) -> None:
+    def written(self, number: int, *, restart: bool = False) -> None:
         """The content of that number is in the file."""
 
     def unseal(self, content: bytes, *, accepting: bool = False) -> Opened:
@@ -41,7 +41,7 @@ class Sealing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LoadedStore:
-    """A store as it was read; `content` is None where there is no file. `doubts`: why it should be sealed again."""
+    """A store as it was read. `content` is None without a file. `doubts` say why it should be sealed again."""
 
     document: AuthDocument
     content: bytes | None = field(default=None, repr=False)
@@ -49,7 +49,7 @@ class LoadedStore:
 
 
 class StoreFile:
-    """The file at a path, which may be a link to it."""
+    """The file at a path. The path may be a link."""
 
     def __init__(self, path: Path, seal: Sealing | None) -> None:
         self.path = path
@@ -57,18 +57,18 @@ class StoreFile:
         self._seal = seal
 
     def real(self) -> Path:
-        """Where the path leads. Raises StoreFault where that is nowhere."""
+        """The path without links. Raises StoreFault for a link to a path that does not exist."""
         real = Path(os.path.realpath(self.path))
-        if os.path.islink(self.path) and not os.path.lexists(real):  # noqa: PTH114  (which never raises)
-            raise StoreFault(f"{self.path} is a link to nothing: correct it or remove it")
+        if os.path.islink(self.path) and not os.path.lexists(real):  # noqa: PTH114  (does not raise)
+            raise StoreFault(f"{self.path} is a link to a path that does not exist: correct it or remove it")
         return real
 
     def load(self, *, accepting: bool = False) -> LoadedStore:
-        """What it holds. `accepting`: a sealed store also where it is an older copy or another's. Raises StoreFault."""
+        """Reads the file. `accepting`: an older copy, or the store of another agent, is read as well. Raises StoreFault."""
         fault = ""
         for look in range(_LOOKS):
             if look:
-                # The seed's system writes in place: what it is in the midst of looks broken.
+                # OpenClaw writes in place: a file that it is writing looks malformed.
                 threading.Event().wait(_BETWEEN_LOOKS)
             content = self._content()
             if content is None:
@@ -79,19 +79,19 @@ class StoreFile:
                 opened = self._seal.unseal(content, accepting=accepting)
                 return LoadedStore(parse(opened.text), content, opened.doubts)
             except Malformed as error:
-                fault = f"{self.path} is not usable: {error}. Nothing of it was changed"
+                fault = f"{self.path} cannot be used: {error}. The file is unchanged"
             except StoreFault as error:
-                raise StoreFault(f"{self.path} is not usable: {error}") from None
+                raise StoreFault(f"{self.path} cannot be used: {error}") from None
         raise StoreFault(fault)
 
     def save(self, document: AuthDocument, *, accepting: bool = False) -> bytes:
-        """Writes the document, and returns the file's content. Raises StoreFault; the file is as it was then."""
+        """Writes the document, and returns the content of the file. Raises StoreFault; the file is unchanged then."""
         real = self.real()
         text = serialize(document)
         if len(text) > LARGEST:
-            raise StoreFault(f"{self.path} would become larger than {LARGEST >> 20} MiB: remove what is not needed")
+            raise StoreFault(f"{self.path} would become larger than {LARGEST >> 20} MiB: remove profiles that are not needed")
         if excess := excessive(document):
-            raise StoreFault(f"{self.path} cannot be written, for {excess}")
+            raise StoreFault(f"{self.path} cannot be written, because {excess}")
         try:
             content, number = (text, 0) if self._seal is None else self._seal.seal(text, leap=accepting)
         except StoreFault as error:
@@ -99,27 +99,27 @@ class StoreFile:
         try:
             owner = real.stat().st_uid if real.exists() else os.geteuid()
             if owner != os.geteuid():
-                raise StoreFault(f"{self.path} belongs to user {owner}, so it is not replaced: chown it to {os.geteuid()}")
+                raise StoreFault(f"{self.path} belongs to user {owner} and is not replaced: chown it to {os.geteuid()}")
             replace_file(real, content)
         except OSError as error:
             raise self.unusable("written", error) from None
         if self._seal is not None:
-            self._seal.written(number, anew=accepting)
+            self._seal.written(number, restart=accepting)
         return content
 
-    def loose(self) -> bool:
-        """Whether others than its owner may do anything with it."""
+    def is_open_to_others(self) -> bool:
+        """Whether other users than its owner have any access to it."""
         return file_doubt(self.real(), secret=True, anyones=True, strict=True) is not None
 
     def doubts(self) -> Iterator[str]:
-        """What others may do with it that they should not, and that does not keep it from being used."""
-        if self.loose():
-            yield f"{self.path} is open to others than its owner: run `equabot doctor --fix`, or chmod 600 it"
+        """Problems of its permissions that do not prevent its use."""
+        if self.is_open_to_others():
+            yield f"other users than its owner can access {self.path}: run `equabot doctor --fix`, or chmod 600 it"
 
     def unusable(self, done: str, error: OSError) -> StoreFault:
-        """The fault for an error of the operating system; `done` is what it cannot be."""
+        """The fault for an error of the operating system. `done` is the participle of the action that failed."""
         where = self.path.parent
-        remedy = f"let user {os.geteuid()} read and write {where} and what is in it, with space left on its volume"
+        remedy = f"let user {os.geteuid()} read and write {where} and the files in it, and check the free space on its volume"
         return StoreFault(f"{self.path} cannot be {done} ({error.strerror}): {remedy}")
 
     def _content(self) -> bytes | None:
@@ -131,8 +131,10 @@ class StoreFile:
 
 
 def read_trusted(path: Path, *, limit: int, shown: Path) -> bytes | None:
-    """The content of a plain file of ours or the administrator's, at most one byte more than the limit; None where there is
-    none. Raises StoreFault for any other file, and for one that cannot be read."""
+    """The content of a regular file that this user or root owns, at most one byte more than the limit.
+
+    None if the file does not exist. Raises StoreFault for another owner, and for a file that cannot be read.
+    """
     try:
         found = read_some(path, limit=limit, shown=shown)
     except FileNotFoundError:
@@ -143,12 +145,12 @@ def read_trusted(path: Path, *, limit: int, shown: Path) -> bytes | None:
         owner = found.status.st_uid
         if owner in (os.geteuid(), 0):
             return found.data
-        fault = f"{shown} belongs to user {owner}, so it is not used: chown it to {os.geteuid()}"
+        fault = f"{shown} belongs to user {owner} and is not used: chown it to {os.geteuid()}"
     raise StoreFault(fault)
 
 
 def make_directory(path: Path) -> None:
-    """Creates the directory and those above it that are missing, each for its owner alone. Raises OSError."""
+    """Creates the directory and its missing parents, each with mode 0700. Raises OSError."""
     missing = [step for step in (path, *path.parents) if not step.exists()]
     for step in reversed(missing):
         with suppress(FileExistsError):

@@ -1,7 +1,8 @@
-"""Who may write a store: one process at a time, ours and those of the seed's system.
+"""The lock of a store: one process writes at a time, whether it is a process of the broker or of OpenClaw.
 
-Ours agree by `flock` on a guard file, which the kernel frees when its holder dies. For the seed's system there is its own lock
-file beside the store, which is stale when its process is dead or when it is 30 seconds old; it is renewed while we hold it.
+Processes of the broker use `flock` on a guard file: the kernel releases it when its holder dies. OpenClaw uses a lock file
+next to the store. The lock file is stale when its process is dead or when it is 30 seconds old. This lock takes both, and
+renews the lock file while it holds it.
 """
 
 import errno
@@ -24,7 +25,7 @@ from equabot_broker.ports import Clock, StoreFault
 
 STALE_AFTER: Final = 30.0
 RENEW_EVERY: Final = 10.0
-_TRIES: Final = 10
+_ATTEMPTS: Final = 10
 _FIRST: Final = 0.1
 _LONGEST: Final = 10.0
 _GUARD_FIRST: Final = 0.005
@@ -34,9 +35,9 @@ _BODY_MAX: Final = 4096
 
 
 class StoreLock:
-    """The lock on one store, to be taken once. `path` is the store's name, `real` the file it leads to.
+    """The lock of one store, for one `acquire`. `path` is the path of the store, `real` the same path without links.
 
-    `abandoned`, once set, makes a waiting `take` give up.
+    When `abandoned` is set, a waiting `acquire` ends.
     """
 
     def __init__(
@@ -53,25 +54,25 @@ class StoreLock:
         self._mutex = threading.Lock()
         self._renewing: threading.Timer | None = None
 
-    def take(self) -> None:
-        """Waits for the lock. Raises StoreFault when it does not come, and OSError."""
+    def acquire(self) -> None:
+        """Waits for the lock. Raises StoreFault if another process keeps it too long, and OSError."""
         try:
-            self._take_guard()
-            self._take_file()
+            self._acquire_guard()
+            self._acquire_file()
         except BaseException:
             self.release()
             raise
         self._renew_later()
 
     def release(self) -> None:
-        """Gives it back, whatever of it was taken."""
+        """Releases the parts of the lock that are held."""
         with self._mutex:
             if self._renewing is not None:
                 self._renewing.cancel()
                 self._renewing = None
             if self._file is not None:
                 with suppress(OSError):
-                    if self._ours(self._file):
+                    if self._is_ours(self._file):
                         self._path.unlink()
                 os.close(self._file)
                 self._file = None
@@ -79,24 +80,23 @@ class StoreLock:
                 os.close(self._guard)
                 self._guard = None
 
-    def retake(self) -> None:
-        """Makes sure that nobody of the seed's system has taken its lock over meanwhile, as it may from a machine that slept:
-        where one has, waits for it anew."""
+    def reacquire(self) -> None:
+        """Waits for the lock file again if OpenClaw has taken it over, for example while the machine was suspended."""
         with self._mutex:
-            if self._file is not None and not self._ours(self._file):
+            if self._file is not None and not self._is_ours(self._file):
                 os.close(self._file)
                 self._file = None
-                self._take_file()
+                self._acquire_file()
 
-    def left_behind(self) -> Path | None:
-        """The lock file of the seed's system, where nobody can hold it any more."""
+    def stale_file(self) -> Path | None:
+        """The stale lock file of OpenClaw, or None."""
         try:
             return self._path if self._stale(self._path.lstat()) else None
         except OSError:
             return None
 
-    def held(self) -> bool:
-        """Whether a process of ours holds it now. Creates and changes nothing."""
+    def is_held(self) -> bool:
+        """Whether a process of the broker holds the lock. Creates and changes nothing."""
         try:
             guard = os.open(self._guard_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
@@ -109,9 +109,9 @@ class StoreLock:
             os.close(guard)
         return False
 
-    # -- among our own -------------------------------------------------------------------------------------------------
+    # -- the guard file of the broker ------------------------------------------------------------------------------
 
-    def _take_guard(self) -> None:
+    def _acquire_guard(self) -> None:
         self._guard = os.open(self._guard_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         waited = 0.0
         for pause in delays(base=_GUARD_FIRST, cap=_GUARD_LONGEST, rng=random.random):
@@ -123,23 +123,25 @@ class StoreLock:
             else:
                 return
             if waited > _GUARD_WITHIN:
-                raise StoreFault(f"{self._store} is locked by another process of ours for too long: end it, and try again")
+                raise StoreFault(f"another equabot process has locked {self._store} for too long: end it, and try again")
             waited += pause
             self._wait(pause)
 
     def _wait(self, seconds: float) -> None:
         if self._abandoned.wait(seconds):
-            raise StoreFault(f"waiting for the lock of {self._store} was given up")
+            raise StoreFault(f"waiting for the lock of {self._store} was cancelled")
 
-    # -- towards the seed's system -------------------------------------------------------------------------------------
+    # -- the lock file of OpenClaw -----------------------------------------------------------------------------------
 
-    def _take_file(self) -> None:
-        for pause in islice(delays(base=_FIRST, cap=_LONGEST, rng=random.random), _TRIES):
+    def _acquire_file(self) -> None:
+        for pause in islice(delays(base=_FIRST, cap=_LONGEST, rng=random.random), _ATTEMPTS):
             if self._create_file():
                 return
             self._wait(pause)
         if not self._create_file():
-            raise StoreFault(f"{self._path} is held by another program: wait for it, or remove the file if none runs")
+            raise StoreFault(
+                f"another program holds {self._path}: wait for it, or remove the file if no program uses the store"
+            )
 
     def _create_file(self) -> bool:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -161,19 +163,19 @@ class StoreLock:
         os.pwrite(file, text, 0)
         os.ftruncate(file, len(text))
 
-    def _ours(self, file: int) -> bool:
+    def _is_ours(self, file: int) -> bool:
         try:
             return os.path.samestat(os.fstat(file), self._path.lstat())
         except OSError:
             return False
 
     def _remove_stale(self) -> bool:
-        """Whether the lock file is gone, because nobody can hold it any more."""
+        """Removes the lock file if it is stale, and returns whether the path is free."""
         try:
             found = self._path.lstat()
             if not self._stale(found):
                 return False
-            # As late as can be: another may have replaced it by a living one, which may even have its number.
+            # Checked immediately before the removal: another process may have replaced the file, with the same inode.
             now = self._path.lstat()
             if os.path.samestat(found, now) and found.st_ctime_ns == now.st_ctime_ns:
                 (os.rmdir if stat.S_ISDIR(found.st_mode) else os.unlink)(self._path)
@@ -185,10 +187,10 @@ class StoreLock:
 
     def _stale(self, found: os.stat_result) -> bool:
         now = self._clock.now()
-        # One of the future as well: it was written by a clock that was wrong, and whoever holds it writes it again.
+        # A time in the future is stale too: the clock was wrong, and a running holder writes the file again.
         if abs(now - found.st_mtime) > STALE_AFTER:
             return True
-        if not stat.S_ISREG(found.st_mode):  # earlier versions of the seed's system make a directory
+        if not stat.S_ISREG(found.st_mode):  # earlier versions of OpenClaw create a directory
             return False
         body = self._body()
         created = _instant(body.get("createdAt"))
@@ -197,7 +199,7 @@ class StoreLock:
         pid, where = body.get("pid"), body.get("ns")
         if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 0 or where not in (None, namespace()):
             return False
-        # Whoever of ours holds the guard holds this as well: our own number in it is left from one that died.
+        # This process holds the guard but not yet this file: with our process id, a dead process left the file.
         return (pid == os.getpid() and where is not None) or not _alive(pid)
 
     def _body(self) -> dict[str, object]:
@@ -217,13 +219,13 @@ class StoreLock:
             if self._file is None or self._renewing is None:
                 return
             with suppress(OSError):
-                if self._ours(self._file):
+                if self._is_ours(self._file):
                     self._write_body(self._file)
             self._renew_later()
 
 
 def namespace() -> str:
-    """What tells this process's numbering of processes from others: the machine's run, and the namespace in it."""
+    """Identifies the PID namespace of this process: the boot of the machine, and the namespace."""
     try:
         boot = read_whole("/proc/sys/kernel/random/boot_id", limit=_BODY_MAX).decode().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115
@@ -242,7 +244,7 @@ def _alive(pid: int) -> bool:
 
 
 def _instant(value: object) -> float | None:
-    """Seconds since the epoch of what a lock file says: a text, or a number of milliseconds."""
+    """Seconds since the epoch from a value of a lock file: an ISO 8601 text, or a number of milliseconds."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value / 1000
     if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Every agent's store, for the event loop: the files are read and written in threads. Fulfils `ports.ProfileStore`."""
+"""The stores of all agents, for the event loop: threads read and write the files. Implements `ports.ProfileStore`."""
 
 import asyncio
 import re
@@ -27,14 +27,14 @@ class AgentStores:
         self._seal = seal
 
     def directory(self, agent: str) -> Path:
-        """Where the agent's store is. Raises StoreFault for what cannot be an agent's name."""
+        """The directory of the agent's store. Raises StoreFault for an invalid name of an agent."""
         name = agent or MAIN
         if not _SAFE.fullmatch(name):
-            raise StoreFault("that is no agent's name: use a-z, 0-9, - and _")
+            raise StoreFault("that is not a valid name of an agent: use a-z, 0-9, - and _")
         return self._home / "agents" / name / "agent"
 
     def of(self, agent: str) -> AuthProfiles:
-        """The agent's store, for those who may block. Raises StoreFault."""
+        """The agent's store. Its methods block. Raises StoreFault."""
         path = self.directory(agent) / "auth-profiles.json"
         seal = None if self._seal is None else self._seal.of(path.relative_to(self._home).as_posix())
         return AuthProfiles(path, clock=self._clock, seal=seal)
@@ -44,7 +44,7 @@ class AgentStores:
         return await asyncio.to_thread(self.of(agent).read)
 
     async def edit(self, agent: str, change: Callable[[AuthDocument], AuthDocument]) -> AuthDocument:
-        """Reads the store, changes it, writes it, under the lock, and returns it. Raises StoreFault."""
+        """Reads, changes and writes the store under its lock, and returns it. Raises StoreFault."""
         store = self.of(agent)
         abandoned = threading.Event()
         try:
@@ -54,7 +54,7 @@ class AgentStores:
 
     @asynccontextmanager
     async def locked(self, agent: str) -> AsyncIterator[LockedStore]:
-        """The store, locked against every other writer while the context lasts, however long. Raises StoreFault."""
+        """The store, locked against every other writer while the context lasts. Raises StoreFault."""
         store = self.of(agent)
         abandoned = threading.Event()
         taking = asyncio.get_running_loop().run_in_executor(None, lambda: store.lock(abandoned=abandoned))
@@ -62,17 +62,17 @@ class AgentStores:
             held = await asyncio.shield(taking)
         except asyncio.CancelledError:
             abandoned.set()
-            taking.add_done_callback(_give_back)
+            taking.add_done_callback(_release)
             raise
         try:
-            yield _Held(held)
+            yield _LockedStore(held)
         finally:
-            # Not awaited, so that nothing can come between; it waits for a write that is under way.
+            # Not awaited, so that a cancellation cannot interrupt it. It waits for a running write.
             held.release()
 
 
-class _Held:
-    """Fulfils `ports.LockedStore`."""
+class _LockedStore:
+    """Implements `ports.LockedStore`."""
 
     def __init__(self, held: Locked) -> None:
         self._held = held
@@ -88,6 +88,6 @@ class _Held:
         return await asyncio.to_thread(self._held.edit, change)
 
 
-def _give_back(taken: "asyncio.Future[Locked]") -> None:
+def _release(taken: "asyncio.Future[Locked]") -> None:
     if not taken.cancelled() and taken.exception() is None:
         taken.result().release()

@@ -1,7 +1,7 @@
-"""`auth-profiles.json`, the seed system's store of an agent: the one door through which it is read and written.
+"""Reads and writes `auth-profiles.json`, the store of an agent in OpenClaw's format. All access goes through this module.
 
-A write replaces the whole file, and is safely on the disk before it counts. A file that cannot be understood is an error, and
-stays as it is.
+A write replaces the whole file, and returns when the file is safely on the disk. A malformed file is an error and stays
+unchanged.
 """
 
 import threading
@@ -18,9 +18,9 @@ __all__ = ["AuthProfiles", "Locked", "Sealing"]
 
 
 class AuthProfiles:
-    """One agent's store. Blocking: in an event loop, call it in a thread. A store that is not there is empty.
+    """The store of one agent. Its methods block: an event loop calls them in a thread. A missing store counts as empty.
 
-    `files` are all those that decide what it holds.
+    `files` are the files on which its content depends.
     """
 
     def __init__(self, path: Path, *, clock: Clock, seal: Sealing | None = None) -> None:
@@ -30,38 +30,40 @@ class AuthProfiles:
         self.files = self._file.files
 
     def read(self) -> AuthDocument:
-        """What the store holds now. Raises StoreFault."""
+        """The current content. Raises StoreFault."""
         return self._file.load().document
 
     def inspect(self) -> tuple[AuthDocument, tuple[str, ...]]:
-        """What it holds, and what is wrong with the file that does not keep it from being read. Raises StoreFault."""
+        """The current content, and problems of the file that do not prevent reading it. Raises StoreFault."""
         loaded = self._file.load()
         unsealed = (f"{self.path} {doubt}: run `equabot doctor --fix`" for doubt in loaded.doubts)
         return loaded.document, (*unsealed, *self._file.doubts())
 
     def stale_lock(self) -> Path | None:
-        """A lock file beside it that a dead process left behind. Whoever writes the store next removes it."""
-        return self._lock().left_behind()
+        """The lock file that a dead process left next to the store. The next write removes it."""
+        return self._lock().stale_file()
 
     def is_locked(self) -> bool:
-        """Whether a process of ours writes it, or refreshes a login in it, now. Changes nothing. Raises StoreFault."""
-        return self._lock().held()
+        """Whether a broker or a command is writing the store or refreshing a login in it. Raises StoreFault."""
+        return self._lock().is_held()
 
     def _lock(self) -> StoreLock:
         return StoreLock(self.path, self._file.real(), clock=self._clock, abandoned=threading.Event())
 
     def edit(self, change: Callable[[AuthDocument], AuthDocument], *, abandoned: threading.Event | None = None) -> AuthDocument:
-        """Reads, changes and replaces the store under its lock, and returns it. An unchanged one is written only where the file
-        is not as it should be: open to others, or not sealed with the present key.
+        """Reads, changes and writes the store under its lock, and returns it.
 
+        An unchanged store is written only if other users can access the file, or if it is not sealed with the current key.
         Raises StoreFault, and what `change` raises; nothing has changed then.
         """
         with self.locked(abandoned=abandoned) as locked:
             return locked.edit(change)
 
     def accept(self) -> bool:
-        """Seals a store again that is an older copy, another agent's, or in the open in the place of a sealed one, and returns
-        whether it was. For an operator who put it there. Raises StoreFault."""
+        """Accepts a store that an operator restored: an older copy, the store of another agent, or an unsealed store.
+
+        Seals it again. Returns whether that was necessary. Raises StoreFault.
+        """
         try:
             self._file.load()
         except StoreFault:
@@ -74,7 +76,7 @@ class AuthProfiles:
 
     @contextmanager
     def locked(self, *, abandoned: threading.Event | None = None, accepting: bool = False) -> Iterator["Locked"]:
-        """The store, which nobody else writes while the context lasts, however long. Raises StoreFault."""
+        """The store, locked against every other writer while the context lasts. Raises StoreFault."""
         held = self.lock(abandoned=abandoned, accepting=accepting)
         try:
             yield held
@@ -82,13 +84,12 @@ class AuthProfiles:
             held.release()
 
     def lock(self, *, abandoned: threading.Event | None = None, accepting: bool = False) -> "Locked":
-        """The same for those who give the lock back in another place. `abandoned`, once set, makes the waiting for it end.
-        Raises StoreFault."""
+        """Locks the store until `release`. When `abandoned` is set, waiting for the lock ends. Raises StoreFault."""
         real = self._file.real()
         lock = StoreLock(self.path, real, clock=self._clock, abandoned=abandoned or threading.Event())
         try:
             make_directory(real.parent)
-            lock.take()
+            lock.acquire()
             return Locked(self._file, lock, accepting=accepting)
         except OSError as error:
             lock.release()
@@ -99,7 +100,7 @@ class AuthProfiles:
 
 
 class Locked:
-    """A store under its lock. Its methods may be called from any thread."""
+    """A store under its lock. Thread-safe."""
 
     def __init__(self, file: StoreFile, lock: StoreLock, *, accepting: bool) -> None:
         self._file = file
@@ -109,11 +110,11 @@ class Locked:
 
     @property
     def document(self) -> AuthDocument:
-        """The store as it was read or written last."""
+        """The content as it was last read or written."""
         return self._loaded.document
 
     def replace(self, document: AuthDocument) -> None:
-        """Writes the store. Raises StoreFault, also when somebody who ignores locks has written since it was read."""
+        """Writes the store. Raises StoreFault, also if a program that ignores the lock has written since the last read."""
         with self._mutex:
             before = self._loaded.content
             self._load()
@@ -129,12 +130,12 @@ class Locked:
             return self.document
 
     def accept(self) -> None:
-        """Writes the store as it was read, ahead of every copy of it. Raises StoreFault."""
+        """Writes the store as it was read, with a number above the number of every copy. Raises StoreFault."""
         with self._mutex:
             self._file.save(self._loaded.document, accepting=True)
 
     def release(self) -> None:
-        """Gives the lock back, once what is being written is written. May be called again."""
+        """Releases the lock after a running write. Can be called again."""
         with self._mutex:
             if self._lock is not None:
                 self._lock.release()
@@ -142,13 +143,13 @@ class Locked:
 
     def _load(self) -> None:
         if self._lock is None:
-            raise StoreFault(f"the lock of {self._file.path} was given back before this was written: try again")
-        self._lock.retake()
+            raise StoreFault(f"the lock of {self._file.path} was released before this write: try again")
+        self._lock.reacquire()
         self._loaded = self._file.load()
 
     def _save(self, document: AuthDocument) -> None:
         loaded = self._loaded
-        well_kept = loaded.content is None or (not loaded.doubts and not self._file.loose())
+        well_kept = loaded.content is None or (not loaded.doubts and not self._file.is_open_to_others())
         if document.raw != loaded.document.raw or not well_kept:
             content = self._file.save(document)
             self._loaded = LoadedStore(document, content)

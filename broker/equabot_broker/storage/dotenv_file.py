@@ -1,4 +1,4 @@
-"""`.env` as a place to put a key: one assignment set, every other line and comment kept."""
+"""Writes a key into a `.env` file. It sets one assignment, and keeps every other line and comment."""
 
 import re
 from pathlib import Path
@@ -15,10 +15,10 @@ _COMMENT: Final = re.compile(r"([^\S\r\n]+#[^\r\n]*)\s*$")
 
 
 def assign(path: Path, name: str, value: SecretValue) -> bool:
-    """Sets the variable in the file, which is made, and closed to others, if need be. Returns whether it had another value.
+    """Sets the variable in the file, and returns whether the content changed. A new file gets mode 0600.
 
-    Where the name occurs more than once the last is meant, as by those who read the file. Raises Unwritable, also where the
-    file would not be read back with this value.
+    If the name occurs more than once, this changes the last assignment: readers use that one. Raises Unwritable, also if
+    a reader would not get this value back.
     """
     return edit_file(path, lambda content: _assigned(content, name, value, shown=path), mode=0o600)
 
@@ -33,7 +33,7 @@ def _assigned(content: bytes, name: str, value: SecretValue, *, shown: Path) -> 
         written = encoded(_with(found, places, name, quoted), how)
         if _read_back(written, name, shown=shown) == value:
             return written
-    raise Unwritable(f"{shown} cannot hold this value of {name} as it is: keep it in the profile store")
+    raise Unwritable(f"{shown} cannot hold this value of {name} unchanged: keep it in the profile store")
 
 
 def _read_back(written: bytes, name: str, *, shown: Path) -> SecretValue | None:
@@ -42,7 +42,7 @@ def _read_back(written: bytes, name: str, *, shown: Path) -> SecretValue | None:
 
 
 def _with(found: list[Statement], places: list[int], name: str, quoted: str) -> str:
-    """The text with the assignment in the place of the last one of that name, or at its end."""
+    """The text with a new value for the last assignment of that name, or with a new line at its end."""
     pieces = [line.written for line in found]
     newline = "\r\n" if any("\r\n" in piece for piece in pieces) else "\n"
     if places:
@@ -55,12 +55,12 @@ def _with(found: list[Statement], places: list[int], name: str, quoted: str) -> 
 
 
 def _replaced(line: Statement, name: str, quoted: str, *, newline: str) -> str:
-    """The assignment with another value; its indentation, `export` and comment stay."""
+    """The assignment with another value. It keeps its indentation, `export` and comment."""
     written = line.written
     led = written[: len(written) - len(written.lstrip())]
     export = "export " if _EXPORT.match(written) else ""
     comment = _COMMENT.search(written)
-    # A `#` in the old value could be taken for a comment, and what follows it is a piece of that value.
+    # With a `#` in the old value, the comment that was found may be a part of that value.
     kept = comment[1] if comment and "#" not in line.value else ""
     return f"{led}{export}{name}={quoted}{kept}{newline}"
 

@@ -1,4 +1,4 @@
-"""Files that people write as well: changed in one place, the rest of them kept, replaced whole and safely on the disk."""
+"""Edits files that people write as well. An edit changes one place, and replaces the file atomically and durably."""
 
 import fcntl
 import os
@@ -16,15 +16,15 @@ _LARGEST: Final = 1 << 20
 
 
 class Unwritable(Exception):
-    """Why a file was not changed: which, why, what to do. Nothing of what is in it."""
+    """Why a file was not changed, and what to do. The message contains nothing of the file."""
 
 
 def edit_file(path: Path, change: Callable[[bytes], bytes], *, mode: int | None = None, backup: str = "") -> bool:
-    """Replaces the file's content by what `change` makes of it, and returns whether it was another. No file is empty.
+    """Replaces the content of the file with the result of `change`, and returns whether it differs.
 
-    Commands that edit one file at once wait for each other. `mode` is what the file is to have, by default what it has, and
-    0600 when it is new. `backup`, a suffix, keeps the content as it was, unless such a file is there already.
-    Raises Unwritable, and what `change` raises; the file is as it was then.
+    A missing file counts as empty. Concurrent edits of one file wait for each other. `mode` is the mode of the file; by
+    default it keeps its mode, and a new file gets 0600. `backup` is a suffix: a copy of the old content gets this name,
+    unless such a file exists. Raises Unwritable, and what `change` raises; the file is unchanged then.
     """
     try:
         real = _real(path)
@@ -47,7 +47,7 @@ def edit_file(path: Path, change: Callable[[bytes], bytes], *, mode: int | None 
 def _real(path: Path) -> Path:
     real = Path(os.path.realpath(path))
     if path.is_symlink() and not real.parent.is_dir():
-        raise Unwritable(f"{path} is a link to nothing: correct it or remove it")
+        raise Unwritable(f"{path} is a link to a path that does not exist: correct it or remove it")
     return real
 
 
@@ -68,7 +68,7 @@ def _content(path: Path, real: Path) -> tuple[bytes, os.stat_result | None]:
 
 @contextmanager
 def _guarded(real: Path) -> Iterator[None]:
-    """Waits for others of ours. The lock goes with the process that holds it, however that ends."""
+    """Waits for other edits of the file. The kernel releases the lock when its process ends."""
     guard = os.open(real.with_name(f".{real.name}.guard"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(guard, fcntl.LOCK_EX)

@@ -1,5 +1,7 @@
-"""Where each login is kept: in a Secret where its source is one of those given here, else in an agent's store. Fulfils
-`ports.LoginStore`."""
+"""Where each login is kept: in a Secret, for a source that has units, otherwise in an agent's store.
+
+Implements `ports.LoginStore`.
+"""
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
@@ -19,18 +21,18 @@ class Units(Protocol):
         """The login's unit, locked against every other writer while the context lasts. Raises StoreFault."""
 
     async def close(self) -> None:
-        """Lets go of whatever it is reached by."""
+        """Closes its connections."""
 
 
 class LoginPlaces:
-    """`agents` are the agents' own stores, `units` what other sources have, by the name of the source."""
+    """`agents` are the stores of the agents. `units` maps the name of a source to its units."""
 
     def __init__(self, agents: ProfileStore, units: Mapping[str, Units] = _NONE) -> None:
         self._agents = agents
         self._units = dict(units)
 
     def add(self, units: Mapping[str, Units]) -> None:
-        """More units. One of a name that is known stays, and none goes before `close`: a refresh may be under way in it."""
+        """Adds units. A known name keeps its units until `close`, because a refresh may be running in them."""
         self._units = {**units, **self._units}
 
     def lacks(self, name: str) -> bool:
@@ -44,6 +46,6 @@ class LoginPlaces:
         return self._agents.locked(login.agent)
 
     async def close(self) -> None:
-        """Lets go of whatever they are reached by."""
+        """Closes the connections of all units."""
         for units in self._units.values():
             await units.close()

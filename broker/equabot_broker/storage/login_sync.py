@@ -1,7 +1,7 @@
-"""The login of another tool, kept in a profile store as well.
+"""Keeps the login of another tool in a profile store as well.
 
-The seed's system copies Claude's login into the store of `main`, for programs that read only that. A login that the operator
-has the broker refresh is refreshed there, and goes back into the tool's own file: what is newer on one side goes to the other.
+OpenClaw copies the login of Claude into the store of `main`, for programs that read only that store. A login that the broker
+refreshes is refreshed in the store and written back to the file of the tool: the newer side updates the other.
 """
 
 from functools import partial
@@ -18,8 +18,11 @@ from equabot_broker.storage.edited_file import Unwritable, edit_file
 
 
 def forget_copy(tool: Tool, file: Path, source: str, store: AuthProfiles, *, rules: DiscoveryRules) -> bool:
-    """Removes the store's copy of the tool's login, once its file was read and holds none, and returns whether it did. What a
-    person stored stays: it does not say that it is a copy of `source`. Raises StoreFault."""
+    """Removes the copy of the tool's login from the store if the file of the tool holds no login any more.
+
+    Returns whether a copy was removed. An entry that a person stored stays: it is not marked as a copy of `source`.
+    Raises StoreFault.
+    """
     try:
         text = read_trusted(file, limit=SIZE_MAX, shown=file) or b"{}"
         unit = read_login(tool, text, changed_at=0.0, rules=rules, source=source, unit="", origin=str(file))
@@ -33,10 +36,10 @@ def forget_copy(tool: Tool, file: Path, source: str, store: AuthProfiles, *, rul
 
 
 def sync_login(tool: Tool, file: Path, source: str, store: AuthProfiles, *, rules: DiscoveryRules, clock: Clock) -> bool:
-    """Copies the tool's login into the store, where it is good and newer than what is there, and returns whether it was. Only
-    where the broker is to refresh it its refresh token goes along, and what is newer in the store goes back into the file.
+    """Copies the tool's login into the store if it is valid and newer than the stored one. Returns whether it copied.
 
-    A file that is not there, or is of no use, is nothing to copy; what is wrong with it is for its source to tell. Raises
+    It copies the refresh token only if the broker refreshes the login; then it also writes a newer login of the store back
+    to the file. If the file is missing or malformed, nothing happens: the source of the file reports that. Raises
     StoreFault for a store that cannot be read or written, or a file that cannot be written.
     """
     ours = tool.profile_id not in rules.foreign_logins
@@ -63,9 +66,9 @@ def _write_back(tool: Tool, file: Path, store: AuthProfiles) -> None:
         try:
             return written_back(tool, content, document.entries.get(tool.profile_id))
         except Malformed:
-            return content  # the tool is writing it just now, and will be newer
+            return content  # the tool is writing a newer login at this moment
 
-    with store.locked() as locked:  # under which nobody refreshes it
+    with store.locked() as locked:  # no refresh runs while this process holds the lock
         try:
             edit_file(file, partial(change, document=locked.document))
         except Unwritable as fault:

@@ -1,8 +1,8 @@
-"""Credentials in files of older versions of the seed's system, moved into the profile stores that took their place.
+"""Moves credentials from files of older versions of OpenClaw into the profile stores that replace them.
 
 `agents/<agent>/agent/auth.json` (provider → credential) and `credentials/oauth.json` (provider → OAuth tokens) become profiles
-`<provider>:default`. Each file is moved once: it is renamed when its credentials are in the store, and stays as the backup,
-beside the store as it was before. A profile that the store has already is never replaced.
+`<provider>:default`. Each file is migrated once: when its credentials are in the store, it is renamed and kept as a backup.
+A copy of the store from before the migration is kept as well. A profile that the store already has is never replaced.
 """
 
 import os
@@ -31,8 +31,10 @@ _NAME: Final = "default"
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """What became of an older file: the profiles that it gave, and those that its store had already. `fault`, when it says
-    anything, is why it is still to be done."""
+    """The result for one older file: profiles that were moved, and profiles that the store already had.
+
+    If `fault` is not empty, the migration is still pending, and `fault` says why.
+    """
 
     file: Path
     store: Path
@@ -44,14 +46,13 @@ class Migration:
         if self.fault:
             return self.fault
         gave, had = (", ".join(map(masked, names)) for names in (self.moved, self.known))
-        moved = f"gave {gave} to {self.store}" if gave else f"had nothing new for {self.store}"
+        moved = f"moved {gave} from {self.file} to {self.store}" if gave else f"{self.file} had nothing new for {self.store}"
         known = f"; the store already has {had}" if had else ""
-        return f"{self.file} {moved}{known}; it is kept as {self.file.name}{_DONE}"
+        return f"{moved}{known}; the file is kept as {self.file.name}{_DONE}"
 
 
 def migrate(stores: AgentStores, home: Path, *, catalog: Catalog) -> list[Migration]:
-    """Moves everything that is still in older files, and tells what that was; nothing where there is none. Blocking. What fails
-    is left as it is, and told."""
+    """Migrates all older files, and returns one result for each. Blocks. A file whose migration fails stays unchanged."""
     done = []
     for file, agent, typed in _older_files(home):
         try:
@@ -62,19 +63,19 @@ def migrate(stores: AgentStores, home: Path, *, catalog: Catalog) -> list[Migrat
 
 
 def pending(home: Path) -> list[Path]:
-    """The older files that are still to be moved."""
+    """The older files that are not migrated yet."""
     return [file for file, _, _ in _older_files(home)]
 
 
 def backups(home: Path) -> list[Path]:
-    """What earlier migrations have left: it holds credentials, and may be removed once nobody misses anything."""
+    """Backups of earlier migrations. They hold credentials; the operator may remove them."""
     folders = [home / "credentials", *sorted(home.glob("agents/*/agent"))]
     found = (path for folder in folders for end in (_DONE, _BEFORE) for path in sorted(folder.glob(f"*.json{end}*")))
     return list(found)
 
 
 def _older_files(home: Path) -> Iterator[tuple[Path, str, bool]]:
-    """Each file, the agent whose store is to have it, and whether its credentials say of what type they are."""
+    """Each older file, the agent for whose store it is, and whether its credentials have a type."""
     for file in sorted(home.glob("agents/*/agent/auth.json")):
         yield file, file.parent.parent.name, True
     file = home / "credentials" / "oauth.json"
@@ -102,7 +103,7 @@ def _moved(file: Path, stores: AgentStores, agent: str, *, typed: bool, catalog:
             _set_aside(file)
         except OSError as error:
             raise StoreFault(
-                f"{file} cannot be migrated to {store.path} ({error.strerror}): let user {os.geteuid()} write to both places"
+                f"{file} cannot be migrated to {store.path} ({error.strerror}): let user {os.geteuid()} write to both files"
             ) from None
     return Migration(file, store.path, tuple(moved), tuple(name for name in entries if name in before))
 
@@ -119,10 +120,10 @@ def _entries(file: Path, *, typed: bool, catalog: Catalog) -> dict[str, dict[str
         text = read_trusted(file, limit=LARGEST, shown=file)
         contents = decode(text or b"")
     except Malformed as malformed:
-        fault = f"{file} cannot be migrated, for {malformed}: {remedy}"
+        fault = f"{file} cannot be migrated, because {malformed}: {remedy}"
     else:
         if not isinstance(contents, dict) or "profiles" in contents:
-            raise StoreFault(f"{file} cannot be migrated, for it is not a file of credentials by provider: {remedy}")
+            raise StoreFault(f"{file} cannot be migrated, because it does not map providers to credentials: {remedy}")
         return dict(_read(contents, typed=typed, catalog=catalog))
     raise StoreFault(fault)
 
@@ -138,7 +139,7 @@ def _read(contents: Mapping[str, object], *, typed: bool, catalog: Catalog) -> I
 
 
 def _keep(path: Path) -> None:
-    """A copy of the store as it is. The first one stays: it is from before all of this."""
+    """Copies the store. An existing copy stays: it is from before the first migration."""
     copy = path.with_name(path.name + _BEFORE)
     content = read_trusted(path, limit=2 * LARGEST, shown=path) or b""
     with suppress(FileExistsError):

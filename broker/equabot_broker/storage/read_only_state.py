@@ -1,4 +1,4 @@
-"""A look at the state of a broker that does not run: read if it is there, never created, never written."""
+"""Read-only access to the state of a broker that does not run. Nothing is created or written."""
 
 import os
 import sqlite3
@@ -15,19 +15,19 @@ from equabot_broker.storage.state import boot_id
 
 
 class ReadOnlyState:
-    """Fulfils `ports.StateStore` for somebody who only wants to know. What is put goes nowhere."""
+    """Implements `ports.StateStore` for a command that only reads. Changes are discarded."""
 
     fault = ""
 
     def __init__(self, path: Path | None, *, clock: Clock) -> None:
-        """None: nothing is looked at, because a running broker has it open and answers for it."""
+        """`path` is None if a running broker has the state open: that broker answers instead, and `load` returns nothing."""
         self._path = path
         self._clock = clock
         self.digest_key = b""
 
     def load(self) -> StoredState:
-        """What is stored; nothing where there is no state, or none that can be read."""
-        if self._path is None or not os.path.isfile(self._path):  # noqa: PTH113  (which raises nothing for a closed directory)
+        """The stored state. It is empty if there is no state, or if the state cannot be read."""
+        if self._path is None or not os.path.isfile(self._path):  # noqa: PTH113  (does not raise for an unreadable directory)
             return StoredState()
         try:
             with closing(open_for_reading(self._path)) as db:
@@ -35,13 +35,13 @@ class ReadOnlyState:
                 state, _ = tables.read_state(db, tables.Moment(self._clock.now(), self._clock.steady(), boot_id()))
         except (sqlite3.Error, OSError, ValueError, TypeError):
             return StoredState()
-        # Versions are needed to tell whether it is the present material that a provider has refused.
+        # The versions show whether a provider rejected the current material or an earlier one.
         return StoredState(
             pins=state.pins, orders=state.orders, usage=state.usage, versions=state.versions, suspensions=state.suspensions
         )
 
     def put_lease(self, lease_id: str, lease: Lease | None) -> None:
-        """Goes nowhere, as do the other puts."""
+        """Discarded, like the other changes."""
 
     def put_pin(self, key: tuple[str, str, str], pin: tuple[str, bool] | None) -> None: ...
 
@@ -56,7 +56,7 @@ class ReadOnlyState:
     def flush(self) -> None: ...
 
     async def sync(self) -> str:
-        """Nothing is kept."""
+        """Does nothing."""
         return ""
 
     def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""A file replaced as a whole, safely on the disk: whoever has the old one open reads that to its end, nobody ever sees half."""
+"""Replaces a whole file atomically and durably. A process that has the old file open reads the old content to its end."""
 
 import os
 from contextlib import suppress
@@ -9,11 +9,13 @@ _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFO
 
 
 def replace_file(real: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Puts a new file in the place of this one, which is no link. For one writer at a time: let it hold a lock. Raises OSError;
-    the file is as it was then."""
+    """Replaces the file `real`, which must not be a link. The caller holds a lock against other writers.
+
+    Raises OSError; the file is unchanged then.
+    """
     new = real.with_name(f".{real.name}.new")
     with suppress(FileNotFoundError):
-        new.unlink()  # left by one that died: whoever lives holds the lock
+        new.unlink()  # left by a process that was killed: this process holds the lock
     try:
         with os.fdopen(os.open(new, _CREATE, 0o600), "wb") as file:
             os.fchmod(file.fileno(), mode)  # whatever the umask

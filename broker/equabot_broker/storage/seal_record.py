@@ -1,8 +1,8 @@
-"""The newest write of each sealed store that was seen here, so that an older copy is noticed, also after a restart.
+"""The newest write of each sealed store that this broker has seen. It makes an older copy detectable, also after a restart.
 
-A file in the broker's home, apart from the stores: a number for each store, and a digest of them all that takes a key of the
-seal. A user who can write a store and not this file cannot bring back an older one. A user who can write both can, unless a
-process that has seen the newer one still runs. No secret is in it.
+The record is a file in the home of the broker, outside the stores. It holds a number for each store, and a digest of all
+numbers made with a key of the seal. A user who can write a store, but not this file, cannot restore an older copy unnoticed.
+A user who can write both can, unless a process that saw the newer number still runs. The file contains no secret.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ _FOR: Final = b"equabot seal record 1"
 
 
 def key_name(key: bytes) -> str:
-    """What a key is called. It says nothing of the key."""
+    """The public identifier of a key. It reveals nothing of the key."""
     return hashlib.sha256(key).hexdigest()[:8]
 
 
 class SealRecord:
-    """The record in a file. Numbers only grow, in this process too where the file cannot be written. For any thread."""
+    """The record in a file. Numbers only grow, in this process even if the file cannot be written. Thread-safe."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -34,31 +34,36 @@ class SealRecord:
         self._mutex = threading.Lock()
 
     def exists(self, store: str) -> bool:
-        """Whether anything can be known of the store."""
+        """Whether the record may have a number for the store."""
         return store in self._seen or self.file.exists()
 
-    def number(self, store: str, keys: list[bytes], *, anew: bool = False) -> int:
-        """The newest number of the store, 0 for none. Raises StoreFault for a file that cannot be read or, without `anew`, was
-        altered."""
-        return max(self._seen.get(store, 0), self._read(keys, anew=anew).get(store, 0))
+    def number(self, store: str, keys: list[bytes], *, restart: bool = False) -> int:
+        """The newest number of the store, or 0. Raises StoreFault for a file that cannot be read or was altered.
+
+        With `restart`, a file that was altered counts as empty.
+        """
+        return max(self._seen.get(store, 0), self._read(keys, restart=restart).get(store, 0))
 
     def remember(self, store: str, number: int) -> None:
-        """Notes a number for this process alone."""
+        """Remembers a number in this process only."""
         with self._mutex:
             self._seen[store] = max(number, self._seen.get(store, 0))
 
-    def note(self, store: str, number: int, keys: list[bytes], *, anew: bool = False, known_only: bool = False) -> bool:
-        """Remembers a number, and returns whether the file has an entry of the store. `anew`: a file that was altered is begun
-        again; `known_only`: no entry is made. Raises StoreFault as `number` does."""
+    def note(self, store: str, number: int, keys: list[bytes], *, restart: bool = False, known_only: bool = False) -> bool:
+        """Records a number, and returns whether the file has an entry for the store.
+
+        `restart`: a file that was altered is started again. `known_only`: no new entry is added. Raises StoreFault like
+        `number`.
+        """
         self.remember(store, number)
-        found = self._read(keys, anew=anew)
+        found = self._read(keys, restart=restart)
         if found.get(store, 0) >= number:
             return True
         if known_only and store not in found:
             return False
 
         def change(content: bytes) -> bytes:
-            numbers = _numbers(content, keys, self.file, anew=anew)
+            numbers = _numbers(content, keys, self.file, restart=restart)
             numbers[store] = max(number, numbers.get(store, 0))
             return _content(numbers, keys[0])
 
@@ -68,16 +73,16 @@ class SealRecord:
             return store in found
         return True
 
-    def _read(self, keys: list[bytes], *, anew: bool = False) -> dict[str, int]:
+    def _read(self, keys: list[bytes], *, restart: bool = False) -> dict[str, int]:
         try:
-            return _numbers(read_whole(self.file, limit=_LARGEST), keys, self.file, anew=anew)
+            return _numbers(read_whole(self.file, limit=_LARGEST), keys, self.file, restart=restart)
         except FileNotFoundError:
             return {}
         except Unreadable as unreadable:
             raise StoreFault(str(unreadable)) from None
 
 
-def _numbers(content: bytes, keys: list[bytes], file: Path, *, anew: bool) -> dict[str, int]:
+def _numbers(content: bytes, keys: list[bytes], file: Path, *, restart: bool) -> dict[str, int]:
     if not content:
         return {}
     try:
@@ -87,9 +92,9 @@ def _numbers(content: bytes, keys: list[bytes], file: Path, *, anew: bool) -> di
         sound = hmac.compare_digest(str(written["digest"]), _digest(numbers, key))
     except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, StopIteration):
         sound, numbers = False, {}
-    if not sound and not anew:
+    if not sound and not restart:
         raise StoreFault(
-            f"{file} was altered, or was written with a key that is not in the seal's key file any more: put that key back as"
+            f"{file} was altered, or was written with a key that is no longer in the key file of the seal: add that key as"
             " another line. If you trust the stores as they are now, run `equabot doctor --accept-restored` instead"
         )
     return numbers if sound else {}

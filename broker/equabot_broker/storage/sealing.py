@@ -1,11 +1,11 @@
-"""Stores encrypted with a key that lies elsewhere: AES-256-GCM, the key from a file that may hold several of them.
+"""Encrypts stores with AES-256-GCM and a key from a key file, which may hold several keys.
 
-The first key of the file seals, every one of them opens: to change the key, put the new one on a line above. The file is read
-whenever it is needed, so that a key that is exchanged is used at once. `cryptography` is imported with the first use.
+The first key of the file encrypts, and every key decrypts: to rotate the key, add the new one as the first line. The file is
+read for each use, so that a new key is used at once. `cryptography` is imported at the first use.
 
-What is sealed is bound to the store that it is and to a number that grows with each write (ADR 24). So a store in another's
-place and an older copy are refused, and once a store is sealed so, neither text in the open nor the older form, which was bound
-to nothing, is taken for it.
+Sealed text is bound to the name of its store and to a number that grows with each write (ADR 24). The store of another agent
+and an older copy are therefore refused. The older format was bound to nothing. Once a store is sealed with a number, its
+plain text and the older format are refused as well.
 """
 
 import base64
@@ -30,8 +30,8 @@ _FOR: Final = "equabot auth-profiles 2"
 _UNBOUND: Final = "A256GCM"
 _UNBOUND_FOR: Final = b"equabot auth-profiles 1"
 _LEAP: Final = 1 << 20
-"""By how much an accepted copy is put ahead of what is known here: another process may have seen more."""
-_ACCEPT: Final = "if an operator put it there, as from a backup, accept it with `equabot doctor --accept-restored`"
+"""The distance of an accepted copy from the newest known number: another process may have seen higher numbers."""
+_ACCEPT: Final = "if an operator restored it from a backup, accept it with `equabot doctor --accept-restored`"
 _KEY: Final = 32
 _NONCE: Final = 12
 _KEY_FILE_MAX: Final = 64 << 10
@@ -41,7 +41,7 @@ _STORE: Final = re.compile(r"agents/[A-Za-z0-9][A-Za-z0-9._-]{0,62}/agent/auth-p
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A store's text. `number` is the write that it is of, 0 for one without; `doubts` are why it should be written again."""
+    """The text of a store. `number` is the number of its write, or 0. `doubts` say why it should be written again."""
 
     text: bytes
     number: int = 0
@@ -49,29 +49,29 @@ class Opened:
 
 
 class Seal:
-    """The keys in a file, and what is known of the stores that they seal: `record` is where that is kept."""
+    """The keys in a file. `record` is the file with the newest number of each sealed store."""
 
     def __init__(self, key_file: Path, *, record: Path) -> None:
         self.key_file = key_file
         self.record = SealRecord(record)
 
     def of(self, name: str) -> "StoreSeal":
-        """The seal of one store. The name is the store's own, the same wherever its home is."""
+        """The seal of one store. The name is the path of the store relative to the home."""
         return StoreSeal(self, name)
 
     def check(self) -> None:
-        """Raises StoreFault where others can read or change the key, as ssh does. A key that is not there yet is none."""
+        """Raises StoreFault if other users can read or change the key file, as ssh does. A missing file is accepted."""
         doubt = file_doubt(self.key_file, secret=True)
         if doubt is not None:
             raise StoreFault(f"the key file {doubt}")
 
     def keys(self) -> list[bytes]:
-        """Every key, the one that seals first. Raises StoreFault where there is none."""
+        """All keys; the first one encrypts. Raises StoreFault if there is no key."""
         path = self.key_file
         try:
             content = read_whole(path, limit=_KEY_FILE_MAX, shown=f"the key file {path}")
         except FileNotFoundError:
-            raise StoreFault(f"there is no key file {path}: create it, or correct seal.key_file") from None
+            raise StoreFault(f"the key file {path} does not exist: create it, or correct seal.key_file") from None
         except Unreadable as unreadable:
             raise StoreFault(str(unreadable)) from None
         self.check()
@@ -79,12 +79,12 @@ class Seal:
             return [content]
         keys = list(_parsed(content, path))
         if not keys:
-            raise StoreFault(f"the key file {path} holds no key: write one into it, as `openssl rand -base64 32` makes it")
+            raise StoreFault(f"the key file {path} has no key: write the output of `openssl rand -base64 32` into it")
         return keys
 
 
 class StoreSeal:
-    """Seals and opens one store. Fulfils `auth_profiles.Sealing`."""
+    """Encrypts and decrypts one store. Implements `auth_profiles.Sealing`."""
 
     def __init__(self, seal: Seal, name: str) -> None:
         self.key_file = seal.key_file
@@ -92,13 +92,15 @@ class StoreSeal:
         self._name = name
 
     def seal(self, text: bytes, *, leap: bool = False) -> tuple[bytes, int]:
-        """The file's content for a store's text, and its number. `leap`: ahead of everything that any process has seen. Raises
-        StoreFault where there is no key."""
+        """Encrypts the text. Returns the content of the file, and its number.
+
+        `leap`: the number is above every number that another process may have seen. Raises StoreFault without a key.
+        """
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415  (costs 7 MiB)
 
         keys = self._seal.keys()
         key, nonce = keys[0], os.urandom(_NONCE)
-        number = self._seal.record.number(self._name, keys, anew=leap) + (_LEAP if leap else 1)
+        number = self._seal.record.number(self._name, keys, restart=leap) + (_LEAP if leap else 1)
         sealed = {
             "alg": _ALGORITHM,
             "kid": key_name(key),
@@ -109,15 +111,18 @@ class StoreSeal:
         }
         return (json.dumps({"version": 1, "sealed": sealed}, indent=2) + "\n").encode(), number
 
-    def written(self, number: int, *, anew: bool = False) -> None:
-        """The content of that number is in the file: nothing older is accepted. `anew`: also where the record was altered."""
-        with suppress(StoreFault):  # the store is written; that the record is not is said by the next who reads it
-            self._seal.record.note(self._name, number, self._seal.keys(), anew=anew)
+    def written(self, number: int, *, restart: bool = False) -> None:
+        """Records the number that is in the file now: older numbers are refused from now on.
+
+        `restart`: a record that was altered is started again.
+        """
+        with suppress(StoreFault):  # the store is written; the next read reports the fault of the record
+            self._seal.record.note(self._name, number, self._seal.keys(), restart=restart)
 
     def unseal(self, content: bytes, *, accepting: bool = False) -> Opened:
-        """The store's text. `accepting`: also of an older copy, of another store, or in the open.
+        """The text of the store. `accepting`: an older copy, another store and plain text are accepted too.
 
-        Raises Malformed for what was altered or is not this store's newest, StoreFault where the key or the record is missing.
+        Raises Malformed if the content was altered or is not the newest of this store, StoreFault without a key or record.
         """
         contents = decode(content, largest=2 * LARGEST) if b'"sealed"' in content else None
         sealed = contents.get("sealed") if isinstance(contents, dict) else None
@@ -126,25 +131,25 @@ class StoreSeal:
         nonce, data = (_bytes(sealed, name) for name in ("nonce", "data"))
         bound = isinstance(sealed, dict) and sealed.get("alg") == _ALGORITHM
         if not isinstance(sealed, dict) or not (bound or sealed.get("alg") == _UNBOUND) or len(nonce) != _NONCE:
-            raise Malformed("it is sealed in a way this program does not know: use a newer program")
+            raise Malformed("it is sealed in a format that this version does not support: use a newer version")
         keys = self._seal.keys()
         key = self._named(sealed.get("kid"), keys)
         store, number = sealed.get("store"), sealed.get("number")
         if not bound:
             text = _opened(key, nonce, data, _UNBOUND_FOR)
             self._refuse_after_sealed(
-                "is sealed in the older form, and this store was in the newer one", keys, accepting=accepting
+                "is sealed in the older format, but this store was sealed in the newer one", keys, accepting=accepting
             )
-            return Opened(text, doubts=("is sealed in an older form",))
+            return Opened(text, doubts=("is sealed in an older format",))
         if not isinstance(store, str) or type(number) is not int:
-            raise Malformed("it was altered since it was sealed: restore it from a backup")
+            raise Malformed("it was altered after it was sealed: restore it from a backup")
         text = _opened(key, nonce, data, _bound_to(store, number))
         if accepting:
             self._seal.record.remember(self._name, number)
         else:
             self._refuse_other(store)
             self._refuse_older(number, keys)
-        stale = () if key == keys[0] else ("is not sealed with the present key",)
+        stale = () if key == keys[0] else ("is not sealed with the current key",)
         return Opened(text, number, stale + self._unrecorded(number, keys, accepting=accepting))
 
     def _named(self, named: object, keys: list[bytes]) -> bytes:
@@ -153,12 +158,12 @@ class StoreSeal:
             return key
         shown = named if isinstance(named, str) and _KID.fullmatch(named) else "of another kind"
         have = ", ".join(map(key_name, keys))
-        raise StoreFault(f"it is sealed with key {shown}, and {self.key_file} has {have}: add that key as another line")
+        raise StoreFault(f"it is sealed with key {shown}, but {self.key_file} has {have}: add that key as another line")
 
     def _in_the_open(self, content: bytes, *, accepting: bool) -> Opened:
         if not accepting and self._seal.record.exists(self._name):
-            self._refuse_after_sealed("is not sealed, and this store was", self._seal.keys(), accepting=False)
-        return Opened(content, doubts=("is not sealed with the present key",))
+            self._refuse_after_sealed("is not sealed, but this store was sealed", self._seal.keys(), accepting=False)
+        return Opened(content, doubts=("is not sealed with the current key",))
 
     def _refuse_after_sealed(self, what: str, keys: list[bytes], *, accepting: bool) -> None:
         if not accepting and self._seal.record.number(self._name, keys):
@@ -167,17 +172,17 @@ class StoreSeal:
     def _refuse_other(self, store: str) -> None:
         if store != self._name:
             shown = store if _STORE.fullmatch(store) else "another store"
-            raise Malformed(f"it is {shown} in the place of {self._name}: {_ACCEPT}")
+            raise Malformed(f"it contains {shown} instead of {self._name}: {_ACCEPT}")
 
     def _refuse_older(self, number: int, keys: list[bytes]) -> None:
         newest = self._seal.record.number(self._name, keys)
         if number < newest:
-            raise Malformed(f"it is an older copy (write {number}, and write {newest} was seen here): {_ACCEPT}")
+            raise Malformed(f"it is an older copy (write {number}, but this broker has seen write {newest}): {_ACCEPT}")
 
     def _unrecorded(self, number: int, keys: list[bytes], *, accepting: bool) -> tuple[str, ...]:
         if accepting or self._seal.record.note(self._name, number, keys, known_only=True):
             return ()
-        return (f"has no entry in {self._seal.record.file}, by which an older copy would be noticed",)
+        return (f"has no entry in {self._seal.record.file}, so that an older copy would not be detected",)
 
 
 def _parsed(content: bytes, path: Path) -> Iterator[bytes]:
@@ -188,7 +193,7 @@ def _parsed(content: bytes, path: Path) -> Iterator[bytes]:
         key = _key(text)
         if key is None:
             raise StoreFault(
-                f"line {number} of the key file {path} is no key of 32 bytes, in base64 or hex: correct or remove it"
+                f"line {number} of the key file {path} is not a key of 32 bytes in base64 or hex: correct or remove it"
             )
         yield key
 
@@ -225,4 +230,4 @@ def _opened(key: bytes, nonce: bytes, data: bytes, bound_to: bytes) -> bytes:
     try:
         return AESGCM(key).decrypt(nonce, data, bound_to)
     except InvalidTag:
-        raise Malformed("it was altered since it was sealed: restore it from a backup") from None
+        raise Malformed("it was altered after it was sealed: restore it from a backup") from None

@@ -1,8 +1,8 @@
-"""Secrets of Kubernetes as stores of logins: locked by a Lease, written with their `resourceVersion`. Fulfils
-`storage.login_places.Units`.
+"""Keeps logins in Secrets of Kubernetes, locked by a Lease and written with their `resourceVersion`.
 
-The Lease keeps brokers from trying at the same time; the `resourceVersion` makes sure that of two which do, one fails. Nothing
-in the Secret changes but the tokens and our annotations, and a write whose answer was lost is looked for before it is repeated.
+Implements `storage.login_places.Units`. The Lease prevents concurrent refreshes in most cases; with the `resourceVersion`,
+one of two concurrent writes always fails. A write changes only the tokens and the annotations of the broker. If the response
+to a write is lost, the Secret is read before the write is repeated.
 """
 
 import asyncio
@@ -27,23 +27,21 @@ from equabot_broker.parsing.untrusted_json import Malformed
 from equabot_broker.ports import Clock, LockedStore, StoreFault
 
 LOCKED_FOR: Final = 45
-"""Seconds for which a Secret is locked at a time: longer than a token endpoint may take to answer."""
+"""The duration of the Lease in seconds: longer than the timeout of a token endpoint."""
 LOCK_WITHIN: Final = 10.0
 PATIENCE: Final = 20.0
-"""Seconds for which a write is tried again that must not get lost."""
+"""Seconds during which a write that must not get lost is repeated."""
 
 _LEASE: Final = "equabot-refresh"
 _WAITS: Final = (0.1, 2.0)
 _CERTAIN: Final = frozenset({400, 403, 404, 405, 413, 422})
-"""Answers after which a write has not happened, and will not if it is repeated."""
-
-
+"""Statuses for which nothing was written, and a repeated write fails too."""
 _FULL: Final = (413, 422)
 
 
 @dataclass(frozen=True, slots=True)
 class SecretOptions:
-    """How long things may take, in seconds; `locked_for` in whole ones. `call_within` is for one request."""
+    """Timeouts in seconds. `locked_for` is a whole number. `call_within` is the timeout of one request."""
 
     locked_for: int = LOCKED_FOR
     lock_within: float = LOCK_WITHIN
@@ -52,8 +50,10 @@ class SecretOptions:
 
 
 class SecretStores:
-    """The Secrets of a namespace (empty: that of the API's configuration). Units are their names. `holder` names this process
-    and no other."""
+    """The Secrets of a namespace; if it is empty, of the namespace of the API client. Units are names of Secrets.
+
+    `holder` identifies this process.
+    """
 
     def __init__(
         self, api: KubeApi, *, namespace: str, clock: Clock, holder: str, options: SecretOptions | None = None
@@ -64,38 +64,38 @@ class SecretStores:
         self._holder = holder
         self._options = options or SecretOptions()
         self._locks: dict[str, LeaseLock] = {}
-        self._doors: dict[str, asyncio.Lock] = {}
+        self._mutexes: dict[str, asyncio.Lock] = {}
 
     @asynccontextmanager
     async def locked(self, login: Profile) -> AsyncIterator[LockedStore]:
-        """The Secret's logins, which no other broker refreshes while the context lasts. Raises StoreFault.
+        """The logins of the Secret, locked against other brokers while the context lasts. Raises StoreFault.
 
-        A lock under which something could not be written is not given back: until it ends only this process may have it, which
-        knows what is to be written.
+        If a write failed, the lock is not released but expires. Until then only this process can acquire it: it has the
+        tokens that must be written.
         """
         claude = login.id if login.origin.endswith(f" {CLAUDE_LOGIN}") else ""
-        async with self._doors.setdefault(login.unit, asyncio.Lock()):
+        async with self._mutexes.setdefault(login.unit, asyncio.Lock()):
             secret = _Secret(self._api, self._namespace, login.unit, claude, self._options.call_within)
             try:
                 await self._api.open()
                 secret.namespace = self._namespace or self._api.namespace
                 await secret.read()
                 lock = self._lock(secret)
-                await lock.take(within=self._options.lock_within, owner=secret.reference)
+                await lock.acquire(within=self._options.lock_within, owner=secret.reference)
             except KubeFault as fault:
                 raise secret.unusable("locked for a refresh", fault) from None
-            held = _Held(secret, lock, clock=self._clock, patience=self._options.patience)
+            locked = _LockedSecret(secret, lock, clock=self._clock, patience=self._options.patience)
             try:
-                await held.read()
-                yield held
+                await locked.read()
+                yield locked
             finally:
-                if held.unsure:
-                    lock.leave()
+                if locked.unsure:
+                    lock.abandon()
                 else:
-                    await lock.give_back()
+                    await lock.release()
 
     async def close(self) -> None:
-        """Ends its connections."""
+        """Closes the connections."""
         await self._api.close()
 
     def _lock(self, secret: "_Secret") -> LeaseLock:
@@ -114,7 +114,7 @@ class SecretStores:
 
 @dataclass(slots=True)
 class _Secret:
-    """A Secret as it was read last. `claude` is what Claude's login in it is called, where that is asked for."""
+    """A Secret as it was last read. `claude` is the profile id of Claude's login in it, or empty."""
 
     api: KubeApi
     namespace: str
@@ -127,24 +127,27 @@ class _Secret:
 
     @property
     def reference(self) -> Mapping[str, str]:
-        """What an object says that shall go with it."""
+        """The owner reference to this Secret."""
         return {"apiVersion": "v1", "kind": "Secret", "name": self.name, "uid": self.found["metadata"]["uid"]}
 
     async def read(self) -> None:
-        """Raises KubeFault, and StoreFault for a Secret whose logins cannot be kept fresh."""
-        self._hold(await self.api.get(self._path, timeout=self.within))
+        """Reads the Secret. Raises KubeFault, and StoreFault for a Secret that cannot be updated."""
+        self._adopt(await self.api.get(self._path, timeout=self.within))
         if self.found.get("immutable") is True:
             raise StoreFault(
-                f"{self} is immutable, so that the logins in it cannot be refreshed: put them into a Secret without `immutable`"
+                f"{self} is immutable, so that its logins cannot be refreshed: move them to a Secret without `immutable`"
             )
 
     async def write(self, document: AuthDocument) -> None:
-        """Writes it, if nobody else has since it was read. Raises KubeFault, and StoreFault for what it cannot hold."""
-        self._hold(await self.api.replace(self._path, self._with(document), timeout=self.within))
+        """Writes the Secret if it has not changed since it was read.
+
+        Raises KubeFault, and StoreFault for a document that does not fit into it.
+        """
+        self._adopt(await self.api.replace(self._path, self._with(document), timeout=self.within))
 
     def unusable(self, done: str, fault: KubeFault) -> StoreFault:
-        """The fault of a store."""
-        full = "; a Secret has room for 1 MiB: move some of it into another" if fault.status in _FULL else ""
+        """The fault of the store. `done` is the participle of the action that failed."""
+        full = "; a Secret holds at most 1 MiB: move some keys to another Secret" if fault.status in _FULL else ""
         return StoreFault(f"{self} cannot be {done}: {fault}{full}")
 
     def __str__(self) -> str:
@@ -154,7 +157,7 @@ class _Secret:
     def _path(self) -> str:
         return f"/api/v1/namespaces/{self.namespace}/secrets/{self.name}"
 
-    def _hold(self, found: ApiObject) -> None:
+    def _adopt(self, found: ApiObject) -> None:
         try:
             _ = found["metadata"]["uid"], found["metadata"]["resourceVersion"]
             values = {key: base64.b64decode(text) for key, text in (found.get("data") or {}).items() if key in FILES}
@@ -164,7 +167,7 @@ class _Secret:
         except Malformed as malformed:
             fault = StoreFault(f"{self}: {malformed}")
         except (AttributeError, LookupError, TypeError, ValueError):
-            fault = StoreFault(f"{self}: what the API server gives is not as Kubernetes keeps it")
+            fault = StoreFault(f"{self}: the response of the API server is not a valid Secret")
         else:
             self.found, self.logins, self.document = found, logins, document
             return
@@ -183,8 +186,8 @@ class _Secret:
         raise fault
 
 
-class _Held:
-    """Fulfils `ports.LockedStore`. `unsure`: something may have been written, or not."""
+class _LockedSecret:
+    """Implements `ports.LockedStore`. `unsure`: it is not known whether a write succeeded."""
 
     def __init__(self, secret: _Secret, lock: LeaseLock, *, clock: Clock, patience: float) -> None:
         self._secret = secret
@@ -198,34 +201,38 @@ class _Held:
         return self._secret.document
 
     async def read(self) -> None:
-        """Reads it. Raises StoreFault."""
+        """Reads the Secret. Raises StoreFault."""
         try:
             await self._secret.read()
         except KubeFault as fault:
             raise self._secret.unusable("read", fault) from None
 
     async def replace(self, document: AuthDocument) -> None:
-        """Writes it, if nobody has changed the logins since they were read. Raises StoreFault."""
+        """Writes the document if the logins have not changed since they were read. Raises StoreFault."""
         before = self._secret.document
 
         def wanted() -> AuthDocument:
             if self._secret.document not in (before, document):
                 self.unsure = False
-                raise StoreFault(f"{self._secret} was changed while it was locked: try again")
+                raise StoreFault(f"{self._secret} changed while it was locked: try again")
             return document
 
-        await self._persist(wanted, partial(self._lock.keep, long=True), reread=False)
+        await self._persist(wanted, partial(self._lock.renew, long=True), reread=False)
 
     async def edit(self, change: Callable[[AuthDocument], AuthDocument]) -> AuthDocument:
-        """Reads it again, changes it, writes it, and returns it: whoever writes meanwhile, and whoever has the lock by now.
-        Raises StoreFault."""
+        """Reads, changes and writes the document, and returns it.
+
+        This also works if another process wrote the Secret or acquired the lock. Raises StoreFault.
+        """
         self.unsure = True
-        await self._persist(lambda: change(self._secret.document), self._keep_if_possible, reread=True)
+        await self._persist(lambda: change(self._secret.document), self._renew_if_possible, reread=True)
         return self._secret.document
 
-    async def _persist(self, wanted: Callable[[], AuthDocument], keep: Callable[[], Awaitable[None]], *, reread: bool) -> None:
-        """Writes what is wanted of what is there. Whoever reads what it wanted to write has written it: that is how an answer
-        is found that was lost on its way."""
+    async def _persist(self, wanted: Callable[[], AuthDocument], renew: Callable[[], Awaitable[None]], *, reread: bool) -> None:
+        """Writes the result of `wanted`, with several attempts.
+
+        If the Secret already has this content, an earlier attempt succeeded and only its response was lost.
+        """
         end = self._clock.steady() + self._patience
         for delay in delays(base=_WAITS[0], cap=_WAITS[1], rng=random.random):
             try:
@@ -234,7 +241,7 @@ class _Held:
                 reread = True
                 document = wanted()
                 if document != self._secret.document:
-                    await keep()
+                    await renew()
                     await self._write(document)
             except KubeFault as fault:
                 wait = max(delay, fault.retry_after or 0.0)
@@ -253,9 +260,9 @@ class _Held:
             self.unsure = was or not _is_final(fault)
             raise
 
-    async def _keep_if_possible(self) -> None:
+    async def _renew_if_possible(self) -> None:
         with suppress(KubeFault):
-            await self._lock.keep()
+            await self._lock.renew()
 
 
 def _is_final(fault: KubeFault) -> bool:

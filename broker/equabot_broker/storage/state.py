@@ -1,7 +1,7 @@
-"""What outlives the process, in SQLite: leases, pins, orders, usage, versions, suspensions. Fulfils `ports.StateStore`.
+"""The persistent state in SQLite: leases, pins, orders, usage, versions, suspensions. Implements `ports.StateStore`.
 
-Write-ahead logging without fsync: a commit survives the death of the process at once, that of the machine from the next
-checkpoint on, and neither leaves a database that cannot be read. All of it belongs to the event loop's thread.
+It uses write-ahead logging without fsync. A commit survives the end of the process at once, and the end of the machine after
+the next checkpoint. Neither can corrupt the database. All methods belong to the thread of the event loop.
 """
 
 import asyncio
@@ -44,11 +44,11 @@ _BOOT_ID_MAX: Final = 256
 _RETRY_FIRST: Final = 0.1
 _RETRY_CAP: Final = 5.0
 _WRONG: Final = (sqlite3.Error, OSError, ValueError, TypeError)
-"""What may go wrong below; the last two mean values that do not fit."""
+"""Expected errors of the database; the last two mean an invalid value."""
 
 
 def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
-    """The name of this run of the machine, since which steady time counts. Empty where the system has none."""
+    """The identifier of this boot of the machine, to which the steady clock belongs. Empty if the system has none."""
     try:
         return read_whole(path, limit=_BOOT_ID_MAX).decode().strip()
     except (FileNotFoundError, Unreadable):
@@ -56,7 +56,7 @@ def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
 
 
 class SqliteStateStore:
-    """State in one file, 0600. Nothing is read or written before `open` or `load`."""
+    """State in one file with mode 0600. Nothing is read or written before `open` or `load`."""
 
     def __init__(self, path: Path, *, clock: Clock, boot_id: Callable[[], str] = boot_id) -> None:
         self._path = path
@@ -84,20 +84,20 @@ class SqliteStateStore:
 
     @property
     def fault(self) -> str:
-        """Why it cannot write, and what to do. Empty: it can."""
+        """Why it cannot write, and what to do. Empty if it can."""
         return self._fault or self._log_fault
 
     @property
     def digest_key(self) -> bytes:
-        """32 random bytes that stay with the store, for `SecretValue.digest`."""
+        """The 32 random bytes that `SecretValue.digest` uses. They are part of the stored state."""
         self.open()
         return self._digest_key
 
     def open(self) -> None:
-        """Opens the file, creating or migrating it. Does nothing when it is open.
+        """Opens the file, and creates or migrates it if necessary. Does nothing if it is open. Raises StateTooNew.
 
-        Raises StateTooNew. A corrupt file is moved aside and created again; a file that cannot be written now is read as far as
-        possible and tried again with every flush.
+        A corrupt file is moved aside and replaced by a new one. If the file cannot be written, as much as possible is read,
+        and each flush tries to write again.
         """
         if self._opened:
             return
@@ -108,7 +108,7 @@ class SqliteStateStore:
             raise
         except Exception as error:  # noqa: BLE001 - a port: granting goes on from memory
             if self._has_broken(error):
-                self._begin_anew(error)
+                self._replace_corrupt(error)
             else:
                 self._salvage()
                 self._failed(error)
@@ -116,7 +116,7 @@ class SqliteStateStore:
         self._opened = True
 
     def load(self) -> StoredState:
-        """What was stored, without leases that have expired. Raises StateTooNew."""
+        """The stored state, without expired leases. Raises StateTooNew."""
         self.open()
         if self._db is None:
             return self._salvaged
@@ -126,7 +126,7 @@ class SqliteStateStore:
             raise
         except Exception as error:  # noqa: BLE001 - a port: granting goes on from memory
             if self._has_broken(error):
-                self._begin_anew(error)
+                self._replace_corrupt(error)
             else:
                 self._rescue_suspensions()
                 self._failed(error)
@@ -142,31 +142,31 @@ class SqliteStateStore:
         return replace(state, suspensions=dict(self._suspended))
 
     def put_lease(self, lease_id: str, lease: Lease | None) -> None:
-        """Remembers the lease for the next flush; None: that it has ended."""
+        """Stores the lease with the next flush. None deletes it."""
         if lease is None and self._fault and not self._on_disk(lease_id):
-            # Leases come and go while nothing can be written: they must not pile up in memory.
+            # While nothing can be written, leases that ended must not accumulate in memory.
             self._leases.forget(lease_id)
         else:
             self._leases.put(lease_id, lease)
 
     def put_pin(self, key: tuple[str, str, str], pin: tuple[str, bool] | None) -> None:
-        """Remembers the pin for the next flush."""
+        """Stores the pin with the next flush. None deletes it."""
         self._pins.put(key, pin)
 
     def put_order(self, key: tuple[str, str], order: tuple[str, ...] | None) -> None:
-        """Remembers the order for the next flush."""
+        """Stores the order with the next flush. None deletes it."""
         self._orders.put(key, order)
 
     def put_usage(self, key: tuple[str, str], usage: Usage | None) -> None:
-        """Remembers the usage for the next flush."""
+        """Stores the usage with the next flush. None deletes it."""
         self._usage.put(key, usage)
 
     def put_version(self, key: tuple[str, str], version: StoredVersion | None) -> None:
-        """Remembers the version for the next flush."""
+        """Stores the version with the next flush. None deletes it."""
         self._versions.put(key, version)
 
     def put_suspension(self, agent: str, suspension: Suspension | None) -> None:
-        """Remembers the suspension for the next flush, and for a database that has to be begun again."""
+        """Stores the suspension with the next flush, and in a database that replaces a corrupt one. None deletes it."""
         if suspension is None:
             self._suspended.pop(agent, None)
         else:
@@ -174,7 +174,7 @@ class SqliteStateStore:
         self._suspensions.put(agent, suspension)
 
     def flush(self) -> None:
-        """Writes what was put, in one transaction, without waiting for the disk. Never raises: see `fault`."""
+        """Writes all changes in one transaction, without waiting for the disk. Never raises: see `fault`."""
         if self._closed or (self._fault and self._clock.steady() < self._retry_at):
             return
         if self._fault or any(self._changes):
@@ -190,7 +190,7 @@ class SqliteStateStore:
                 if changes:
                     changes.write(db, moment)
             if self._fault:
-                # Even with nothing left to write, only a write tells whether it can.
+                # Only a write shows whether writing works again, even without changes.
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('recovered', ?)", (str(moment.wall),))
             db.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - a port: granting goes on from memory
@@ -200,13 +200,13 @@ class SqliteStateStore:
             changes.clear()
         self._log_grew = True
         if self._fault:
-            _log.info("state is stored again in %s", self._path)
+            _log.info("the state can be written to %s again", self._path)
             self._fault = ""
 
     async def checkpoint(self) -> None:
-        """Brings what was flushed safely to disk (fsync), off the event loop, and keeps the write-ahead log short.
+        """Brings flushed changes safely to the disk (fsync), in a thread, and keeps the write-ahead log short.
 
-        Meant to be called every few seconds; costs nothing when nothing was written. Never raises: see `fault`.
+        The broker calls it every few seconds. It does nothing if nothing was written. Never raises: see `fault`.
         """
         self.flush()
         if self._db is None or not self._log_grew:
@@ -224,7 +224,7 @@ class SqliteStateStore:
             self._log_fault = ""
 
     async def sync(self) -> str:
-        """Writes what was put and waits for the disk (fsync), off the event loop. Returns why that fails; empty: done."""
+        """Writes all changes and waits for the disk (fsync), in a thread. Returns why that failed, or an empty text."""
         self._retry_at = 0.0
         self.flush()
         if self._fault or self._closed:
@@ -237,12 +237,12 @@ class SqliteStateStore:
         return ""
 
     def close(self) -> None:
-        """Writes what is left and closes the file. May be called again; puts after it go nowhere."""
+        """Writes all changes and closes the file. Can be called again. Later changes are discarded."""
         self._retry_at = 0.0
         self.flush()
         self._closed = True
         if self._fault:
-            _log.error("what changed since the state could last be stored is lost: %s", self._fault)
+            _log.error("changes since the last successful write of the state are lost: %s", self._fault)
         if self._db is not None:
             self._db.close()
             self._db = None
@@ -253,18 +253,18 @@ class SqliteStateStore:
     def _connect(self) -> sqlite3.Connection:
         db = open_database(self._path)
         try:
-            self._settle_digest_key(db)
+            self._ensure_digest_key(db)
         except BaseException:
             db.close()
             raise
         return db
 
-    def _settle_digest_key(self, db: sqlite3.Connection) -> None:
+    def _ensure_digest_key(self, db: sqlite3.Connection) -> None:
         stored = digest_key_of(db)
         self._digest_key = self._digest_key or stored or secrets.token_bytes(32)
         if stored != self._digest_key:
             db.execute("BEGIN IMMEDIATE")
-            # Digests under another key say nothing.
+            # Digests made with another key cannot be compared.
             db.execute("DELETE FROM versions")
             db.execute("INSERT OR REPLACE INTO meta VALUES ('digest_key', ?)", (self._digest_key,))
             db.execute("COMMIT")
@@ -289,20 +289,20 @@ class SqliteStateStore:
                 _log.error("leases and suspensions of an earlier run cannot be read from %s: %s", self._path, why)
 
     def _rescue_suspensions(self) -> None:
-        """A suspension is a security act: it outlives a database that cannot be used, where it can still be read."""
+        """Reads the suspensions from a corrupt database: a suspension is a security measure and must not get lost."""
         try:
             with closing(open_for_reading(self._path)) as db:
                 self._suspended = tables.read_suspensions(db, self._moment()) | self._suspended
         except Exception:  # noqa: BLE001 - a port
             if not self._suspended:
                 _log.error(
-                    "which agents were suspended cannot be read from %s: find them in the audit log, and suspend them again",
+                    "the suspended agents cannot be read from %s: find them in the audit log, and suspend them again",
                     self._path,
                 )
         for agent, suspension in self._suspended.items():
             self._suspensions.put(agent, suspension)
 
-    def _begin_anew(self, error: Exception) -> None:
+    def _replace_corrupt(self, error: Exception) -> None:
         if self._db is not None:
             self._db.close()
             self._db = None
@@ -310,7 +310,12 @@ class SqliteStateStore:
         stamp = datetime.fromtimestamp(self._clock.now(), UTC).strftime("%Y%m%dT%H%M%SZ")
         try:
             aside = move_aside(self._path, stamp=stamp)
-            _log.error("%s is not usable (%s): moved to %s, made again; its leases end", self._path, explain(error), aside.name)
+            _log.error(
+                "%s is corrupt (%s): it was moved to %s and created again; its leases end",
+                self._path,
+                explain(error),
+                aside.name,
+            )
             self._db = self._connect()
         except _WRONG as again:
             self._failed(again)
@@ -318,17 +323,17 @@ class SqliteStateStore:
     def _failed(self, error: Exception) -> None:
         self._roll_back()
         if self._db is not None and is_broken(error):
-            self._begin_anew(error)
+            self._replace_corrupt(error)
         if not self._fault:
             self._retries = delays(base=_RETRY_FIRST, cap=_RETRY_CAP, rng=secrets.SystemRandom().random)
         self._retry_at = self._clock.steady() + next(self._retries)
         fault = f"cannot write {self._path}: {self._explained(error)}"
         if fault != self._fault:
-            _log.error("%s (state is kept in memory until then)", fault)
+            _log.error("%s (until then the state is kept in memory)", fault)
         self._fault = fault
 
     def _has_broken(self, error: Exception) -> bool:
-        """Whether the file is to blame, and not the way to it."""
+        """Whether the file is corrupt, in contrast to a problem of its disk or permissions."""
         return isinstance(error, _WRONG) and is_broken(error, reading=True)
 
     def _explained(self, error: Exception) -> str:
@@ -340,7 +345,7 @@ class SqliteStateStore:
             if self._db is not None and self._db.in_transaction:
                 self._db.execute("ROLLBACK")
         except sqlite3.Error:
-            # The connection is beyond use; the next flush makes another.
+            # The connection cannot be used any more; the next flush opens another.
             self._db, unusable = None, self._db
             if unusable is not None:
                 unusable.close()
