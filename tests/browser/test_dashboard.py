@@ -239,11 +239,11 @@ def test_the_keyboard_reaches_everything(broker: RunningBroker, dashboard: Dashb
         main.acquire("anthropic")
         page.wait_text("#agents-body", "Show 1 lease")
         reached = []
-        for _ in range(5):
+        for _ in range(6):
             page.press("Tab")
             reached.append(page.evaluate(FOCUSED))
             assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
-        assert reached == ["skip", "SUMMARY", "changes-body", "findings-body", "audit-body"]
+        assert reached == ["skip", "agents-body", "SUMMARY", "changes-body", "findings-body", "audit-body"]
         page.evaluate("document.querySelector('summary').focus()")
         page.press("Enter")
         page.wait("document.querySelector('#agents-body details').open")

@@ -1,6 +1,5 @@
-"""What a broker answers its operator, as sections of the page; and what changed between two answers."""
+"""What a broker answers its operator, as sections of the page."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,9 +11,8 @@ from equabot_client.admin import AgentStatus, Finding, LeaseSummary, SourceStatu
 
 LIMIT: Final = 300
 """Profiles, leases and findings that are shown; the rest is counted."""
-_CHANGES: Final = 50
 _LONGEST: Final = 500
-_WORST_FIRST: Final = ("reauth_required", "rejected", "expired", "missing", "invalid", "cooldown", "expiring", "ok", "static")
+WORST_FIRST: Final = ("reauth_required", "rejected", "expired", "missing", "invalid", "cooldown", "expiring", "ok", "static")
 _SEVERITIES: Final = ("error", "warning", "info")
 
 
@@ -117,7 +115,7 @@ def _profile(one: Profile, *, now: float) -> Json:
 
 def _rank(entry: Json) -> tuple[int, float, str]:
     condition = entry["condition"]
-    place = _WORST_FIRST.index(condition) if condition in _WORST_FIRST else 0
+    place = WORST_FIRST.index(condition) if condition in WORST_FIRST else 0
     return place, entry["expiresAt"] or float("inf"), entry["id"]
 
 
@@ -151,66 +149,3 @@ def _lease(lease: LeaseSummary) -> Json:
 
 def _seconds(instant: datetime | None) -> float | None:
     return None if instant is None else round(instant.timestamp(), 3)
-
-
-class BrokerChanges:
-    """What happened while the dashboard ran, newest first: from the difference of two answers."""
-
-    def __init__(self) -> None:
-        self._before: BrokerReading | None = None
-        self._noted: deque[Json] = deque(maxlen=_CHANGES)
-
-    def hear(self, reading: BrokerReading, *, now: float) -> None:
-        """The next answer."""
-        before, self._before = self._before, reading
-        if before is not None:
-            for compare in (_of_profiles, _of_leases, _of_agents):
-                for kind, subject, text in compare(before, reading):
-                    self.note(kind, subject, text, now=now)
-
-    def note(self, kind: str, subject: str, text: str, *, now: float) -> None:
-        """One more. `kind`: `good`, `bad`, `warn` or `plain`."""
-        self._noted.appendleft({"at": round(now, 1), "kind": kind, "subject": subject, "text": text})
-
-    def view(self) -> Json:
-        """For the page."""
-        return {"changes": list(self._noted)}
-
-
-NotedChange = tuple[str, str, str]
-
-
-def _by_id(reading: BrokerReading) -> dict[str, Profile]:
-    return {one.id: one for profiles in reading.profiles.values() for one in profiles}
-
-
-def _of_profiles(before: BrokerReading, after: BrokerReading) -> Iterable[NotedChange]:
-    was, now = _by_id(before), _by_id(after)
-    yield from (("plain", name, "was removed") for name in was.keys() - now.keys())
-    yield from (("plain", name, f"is new: {now[name].state}") for name in now.keys() - was.keys())
-    for name in sorted(was.keys() & now.keys()):
-        if now[name].version != was[name].version:
-            yield "good", name, "was rotated"
-        if now[name].state != was[name].state:
-            kind = {"ok": "good", "expiring": "warn"}.get(now[name].state, "bad")
-            yield kind, name, f"{was[name].state} → {now[name].state}"
-
-
-def _of_leases(before: BrokerReading, after: BrokerReading) -> Iterable[NotedChange]:
-    was, now = ({lease.id: lease for lease in reading.leases} for reading in (before, after))
-    ended, begun = ([lives[name] for name in lives.keys() - other.keys()] for lives, other in ((was, now), (now, was)))
-    for kind, leases, verb in (("plain", begun, "granted"), ("warn", ended, "ended")):
-        counted: dict[tuple[str, str], int] = {}
-        for lease in leases:
-            counted[lease.agent, lease.profile] = counted.get((lease.agent, lease.profile), 0) + 1
-        for (agent, profile), count in sorted(counted.items()):
-            yield kind, f"agent {agent}", f"{'1 lease' if count == 1 else f'{count} leases'} of {profile} {verb}"
-
-
-def _of_agents(before: BrokerReading, after: BrokerReading) -> Iterable[NotedChange]:
-    was = {agent.agent: agent.suspended for agent in before.agents}
-    for agent in after.agents:
-        if agent.suspended != was.get(agent.agent, False):
-            yield ("bad", f"agent {agent.agent}", "was suspended") if agent.suspended else (
-                "good", f"agent {agent.agent}", "was resumed",
-            )  # fmt: skip

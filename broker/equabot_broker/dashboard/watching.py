@@ -7,7 +7,8 @@ from typing import Final
 
 from equabot_broker.dashboard.audit_tail import AuditTail
 from equabot_broker.dashboard.board import Board
-from equabot_broker.dashboard.broker_view import BrokerChanges, BrokerSilent, ReadBroker, view
+from equabot_broker.dashboard.broker_view import BrokerSilent, ReadBroker, view
+from equabot_broker.dashboard.changes import BrokerChanges, NotedChange
 from equabot_broker.dashboard.metrics_reading import MetricsAbsent, scrape
 from equabot_broker.dashboard.traffic import EVERY, TrafficHistory
 
@@ -64,7 +65,7 @@ class PageFeed:
         except BrokerSilent as silent:
             if self._silent_since is None:
                 self._silent_since = round(now(), 1)
-                self._note("bad", "stopped answering")
+                self._note("bad", "stopped answering" if self._heard else "does not answer")
             self._board.publish("status", {"ok": False, "since": self._silent_since, "words": str(silent)})
         else:
             if self._silent_since is not None:
@@ -77,7 +78,7 @@ class PageFeed:
         self._board.publish("changes", self._changes.view())
 
     def _note(self, kind: str, text: str) -> None:
-        self._changes.note(kind, "broker", text, now=self._sources.now())
+        self._changes.note(NotedChange(kind=kind, subject="broker", text=text), now=self._sources.now())
 
     async def _read_metrics(self) -> None:
         now = round(self._sources.now(), 1)

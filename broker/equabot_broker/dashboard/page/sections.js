@@ -34,7 +34,14 @@ function axis() {
 const fresh = new Map(); // a profile's id: until when its row is marked
 const versions = new Map();
 
-function credential(one, suspended) {
+const NAMED = 3;
+function named(agents, all) {
+  if (all > 1 && agents.length === all) return `all ${all} agents`;
+  const more = agents.length - NAMED;
+  return more > 1 ? `${agents.slice(0, NAMED).join(", ")} and ${more} more agents` : agents.join(", ");
+}
+
+function credential(one, suspended, agentCount) {
   const [kind, sign, text] = CONDITIONS[one.condition] ?? ["bad", "?", one.condition];
   const blocked = Math.max(one.cooldownUntil ?? 0, one.disabledUntil ?? 0);
   const ended = one.condition !== "missing" && one.expiresAt !== null && one.expiresAt <= now();
@@ -46,7 +53,7 @@ function credential(one, suspended) {
   const end = one.expiresAt === null ? h("span", { class: "dim" }, "no end known") : when(one.expiresAt, ended ? "ended " : "ends ", { class: kind });
   const withheld = one.withheld.filter(({ agent, reason }) => reason !== one.reason && !suspended.has(agent));
   const why = [one.reason === "ok" ? "" : one.reason, one.condition === "cooldown" ? one.disabledReason : ""].filter(Boolean).join(" · ");
-  const about = [one.provider, one.mode, one.source, one.agents.length ? `for ${one.agents.join(", ")}` : ""].filter(Boolean).join(" · ");
+  const about = [one.provider, one.mode, one.source, one.agents.length ? `for ${named(one.agents, agentCount)}` : ""].filter(Boolean).join(" · ");
   return h("li", { class: `cred ${(fresh.get(one.id) ?? 0) > Date.now() ? "fresh" : ""}`, "data-id": one.id, "data-version": one.version },
     h("div", { class: "who" },
       h("p", {}, h("span", { class: "name" }, one.id), badge(kind, text, sign), one.next.length > 0 && badge("info", "serves next")),
@@ -70,7 +77,7 @@ function renderCredentials(broker) {
     return;
   }
   const suspended = new Set(broker.agents.filter((agent) => agent.suspended).map((agent) => agent.agent));
-  show("credentials-body", axis(), h("ul", { class: "live", id: "credential-list" }, broker.profiles.map((one) => credential(one, suspended))));
+  show("credentials-body", axis(), h("ul", { class: "live", id: "credential-list" }, broker.profiles.map((one) => credential(one, suspended, broker.agentCount))));
 }
 
 // --- agents
@@ -83,7 +90,7 @@ function renderAgents(broker) {
     const state = agent.suspended ? badge("bad", "suspended", "✕") : agent.configured ? badge("good", "active", "✓") : badge("", "not configured");
     return h("li", { class: "agent", "data-agent": agent.agent },
       h("div", { class: "row" },
-        h("span", {}, h("span", { class: "name" }, agent.agent), " ", state),
+        h("p", { class: "whose" }, h("span", { class: "name" }, agent.agent), state),
         h("span", { class: "dim" }, h("meter", { min: 0, max: agent.maxLeases || 1, value: agent.leases, high: (agent.maxLeases || 1) * 0.9, "aria-label": `leases of ${agent.agent}` }),
           ` ${agent.leases}${agent.maxLeases ? ` of ${agent.maxLeases}` : ""}`)),
       agent.suspended && h("p", { class: "bad" }, agent.since && when(agent.since, "suspended "), agent.reason && `: ${agent.reason}`),
@@ -137,8 +144,18 @@ function renderChanges({ changes }) {
 
 function renderTraffic(traffic) {
   write("traffic-note", traffic.ok ? "gateway and leases, last 10 minutes" : traffic.words, traffic.ok ? "note" : "note warn");
-  if (!traffic.times) return;
-  const none = traffic.requests.ok.map(() => 0);
+  if (!traffic.times.length) {
+    const waiting = () => h("p", { class: "empty" }, traffic.ok ? "The charts begin in a few seconds." : "Waiting for the metrics.");
+    show("traffic-body", waiting());
+    if (!traffic.ok) show("outcomes-body", waiting());
+    if (!traffic.ok) return;
+  } else {
+    renderCharts(traffic);
+  }
+  renderOutcomes(traffic);
+}
+
+function renderCharts(traffic) {
   show("traffic-body",
     bars("Requests through the gateway", [
       ["ok", "answered", traffic.requests.ok], ["limited", "429", traffic.requests.limited],
@@ -147,7 +164,10 @@ function renderTraffic(traffic) {
     traffic.latency.p50.some((value) => value !== null)
       ? lines("Latency through the gateway", [["ok", "half within", traffic.latency.p50], ["client", "95 % within", traffic.latency.p95]])
       : lines("Latency of lease requests", [["ok", "half within", traffic.acquire.p50], ["client", "95 % within", traffic.acquire.p95]]),
-    bars("Leases", [["ok", "granted", traffic.granted ?? none], ["server", "denied", traffic.denied ?? none]], "in 5 s"));
+    bars("Leases", [["ok", "granted", traffic.granted], ["server", "denied", traffic.denied]], "in 5 s"));
+}
+
+function renderOutcomes(traffic) {
   const tables = [["Provider answers", traffic.outcomes, "outcome"], ["Login refreshes", traffic.refreshes, "outcome"],
     ["Refused by the gateway", traffic.refusals, "reason"]];
   const shown = tables.flatMap(([title, rows, key]) => {
@@ -181,7 +201,7 @@ function renderAudit(audit) {
 // --- summary
 
 function tile(name, value, below, kind = "") {
-  return h("dl", { class: "tile" }, h("dt", {}, name), h("dd", { class: kind }, value), h("dd", { class: "sub" }, below));
+  return h("dl", { class: "tile" }, h("dt", {}, name), h("dd", {}, value), h("dd", { class: `sub ${kind}` }, below));
 }
 
 function renderTiles() {
@@ -193,20 +213,20 @@ function renderTiles() {
     const streams = broker.agents.reduce((sum, agent) => sum + agent.streams, 0);
     const suspended = broker.agents.filter((agent) => agent.suspended).length;
     tiles.push(
-      tile("Credentials", broker.profileCount, grave ? `${grave} cannot be used` : "all can be used", grave ? "bad" : ""),
+      tile("Credentials", broker.profileCount, !broker.profileCount ? "none yet" : grave ? `${grave} cannot be used` : "all can be used", grave ? "bad" : ""),
       tile("Next end", ends.length ? span(Math.min(...ends) - now()).split(" ")[0] : "–", ends.length ? "until a credential ends" : "no end is known"),
       tile("Active leases", broker.leaseCount, `${count(streams, "stream")}`),
       tile("Agents", broker.agentCount, suspended ? `${suspended} suspended` : "none suspended", suspended ? "bad" : ""));
   }
-  if (traffic?.times) {
+  if (traffic?.times.length) {
     const last = (values) => values.slice(-12).reduce((sum, value) => sum + value, 0);
     const total = last(traffic.requests.ok) + last(traffic.requests.client) + last(traffic.requests.limited) + last(traffic.requests.server);
     const failed = total - last(traffic.requests.ok);
     tiles.push(tile("Requests, last minute", total.toLocaleString("en"), failed ? `${failed} refused or failed` : "through the gateway", failed ? "warn" : ""));
   }
-  if (audit) {
+  if (audit && tiles.length) {
     const verdict = audit.ok === true ? ["whole", "good"] : audit.ok === false ? ["not whole", "bad"] : ["–", ""];
-    tiles.push(tile("Audit log", verdict[0], audit.ok === null ? "not verified here" : count(audit.records[0]?.seq ?? 0, "record"), verdict[1]));
+    tiles.push(tile("Audit log", verdict[0], audit.ok === false ? "see below" : audit.ok === null ? "not verified here" : count(audit.records[0]?.seq ?? 0, "record"), verdict[1]));
   }
   show("tiles", tiles);
 }
