@@ -12,7 +12,7 @@ PROTO      := $(wildcard proto/equabot/broker/v1/*.proto)
 PROTO_VENV := .venv-proto
 BUF_VERSION := 1.75.0
 BUF        := build/buf-$(BUF_VERSION)/node_modules/.bin/buf
-AGAINST    ?= branch=main
+PROTO_BASELINE := proto/baseline.binpb
 DIST_VENV  := .venv-dist
 DOCS_VENV  := .venv-docs
 PROTOC      = $(PROTO_VENV)/bin/python -m grpc_tools.protoc --proto_path=proto \
@@ -39,7 +39,7 @@ OTHER_PYTHON    = build/python-$(PYTHON_VERSION)
 BUILD_IMAGE = docker build $(BUILD_FLAGS) $(foreach arg,BASE_IMAGE PIP_NO_INDEX,$(if $($(arg)),--build-arg $(arg)=$($(arg))))
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast coverage check fmt proto proto-check proto-lint reference lock image example-agent dist release docs docs-serve test-python bench clean
+.PHONY: help install run test test-fast coverage check fmt proto proto-check proto-lint proto-baseline reference lock image example-agent dist release docs docs-serve test-python bench clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,9 +87,12 @@ proto-check: $(PROTO_VENV)/.locked
 	@diff -r -x __pycache__ -x __init__.py build/stubs/equabot/broker $(STUBS)/equabot/broker \
 		|| { echo "The stubs are stale: run 'make proto' and commit them."; exit 1; }
 
-proto-lint: $(BUF) ## Check proto/ with buf, also for breaks since AGAINST=branch=main (or tag=). The first run needs npm.
+proto-lint: $(BUF) ## Check proto/ with buf, also for breaks since the last release. The first run needs npm.
 	$(BUF) lint proto
-	$(BUF) breaking proto --against '.git#$(AGAINST),subdir=proto'
+	$(BUF) breaking proto --against $(PROTO_BASELINE)
+
+proto-baseline: $(BUF) ## Make proto/ as it is now the API that later changes must not break. A release does this.
+	$(BUF) build proto --exclude-source-info --output $(PROTO_BASELINE)
 
 reference: install ## Generate docs/reference from the declarations in the code.
 	$(BIN)/python deploy/reference

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yaml"))
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+RUFF = Path(sys.executable).with_name("ruff")
 CI = (ROOT / ".github/workflows/ci.yaml").read_text()
 
 
@@ -28,9 +31,11 @@ def test_the_workflow_calls_the_makefile_and_ci() -> None:
     """What runs there runs on a laptop too."""
     jobs = yaml.safe_load(CI)["jobs"]
     commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
-    called = {command.split()[1] for command in commands if command.startswith("make ")}
+    made = [re.sub(r"\S+=\S*\$\{\{.*?\}\}", "", command) for command in commands if command.startswith("make ")]
+    called = {word for command in made for word in command.split()[1:]}
     assert called <= TARGETS
-    assert called >= {"check", "docs", "test-python"}
+    assert called >= {"check", "proto-lint", "docs", "test-python"}
+    assert "make proto-lint" in (ROOT / ".ci/run").read_text()
     assert ".ci/run" in commands
     assert jobs["python"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
     assert "write" not in CI.replace("actions/checkout", "")
@@ -50,5 +55,31 @@ def test_hooks_are_local() -> None:
     for hook in config["repos"][0]["hooks"]:
         assert hook["entry"].startswith(".venv/bin/")
     assert json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())["postCreateCommand"] == "make install"
-    for template in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.y*ml"):
-        assert yaml.safe_load(template.read_text())
+
+
+def test_hooks_leave_generated_files_alone() -> None:
+    """pre-commit names every changed file, and a named file counts although the configuration excludes it."""
+    generated = sorted((ROOT / "clients/python/equabot/broker/v1").glob("*.py"))
+    assert generated
+    for command in (["check"], ["format", "--check"]):
+        done = subprocess.run([RUFF, *command, *generated], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("form", ["bug", "feature"])
+def test_an_issue_form_has_the_keys_that_github_takes(form: str) -> None:
+    """In a flow mapping, a comma in a text that is not quoted starts another key, and GitHub shows no form at all."""
+    read = yaml.safe_load((ROOT / f".github/ISSUE_TEMPLATE/{form}.yaml").read_text())
+    assert read.keys() == {"name", "description", "labels", "body"}
+    for field in read["body"]:
+        assert field.keys() <= {"type", "id", "attributes", "validations"}
+        assert field["attributes"].keys() <= {"label", "description", "placeholder", "value", "render", "options", "multiple"}
+        assert all(isinstance(text, str | list) for text in field["attributes"].values())
+
+
+def test_dependencies_are_updated_where_there_are_any() -> None:
+    """Each directory that dependabot reads has the file of its ecosystem."""
+    files = {"docker": "Dockerfile", "github-actions": ".github/workflows", "npm": "package-lock.json", "gomod": "go.mod"}
+    for update in yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]:
+        for directory in update.get("directories", [update.get("directory")]):
+            assert (ROOT / directory.strip("/") / files[update["package-ecosystem"]]).exists()
