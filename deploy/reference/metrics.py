@@ -8,7 +8,8 @@ from prometheus_client import ProcessCollector
 from prometheus_client.core import Metric
 
 from equabot_broker.telemetry._exposition import OwnMetrics
-from equabot_broker.telemetry._readings import CredentialGauge, Snapshot, SourceGauge, Tallies
+from equabot_broker.telemetry._readings import CredentialGauge, Snapshot, SourceGauge
+from equabot_broker.telemetry.metrics import Metrics
 
 ABOUT: Final = (
     "The broker serves these metrics at `listen.metrics`, path `/metrics`, in the text format of Prometheus and in that of"
@@ -30,7 +31,7 @@ def write() -> str:
         "Metrics",
         ABOUT,
         "## The broker",
-        _table(OwnMetrics("", _snapshot(), Tallies()).collect()),
+        _table(OwnMetrics("1", _snapshot(), Metrics(version="").tallies()).collect()),
         "## The process\n\nThe Prometheus client library reads these from Linux.",
         _table(iter(process)),
     )

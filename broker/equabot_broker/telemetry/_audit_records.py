@@ -1,90 +1,32 @@
-"""Events as the audit log tells them: which of them, and with what. A lease is told by a keyed digest of its id."""
+"""Records of events for the audit log. A record has a keyed digest in place of a lease's id."""
 
 import hmac
 from collections.abc import Callable
 from dataclasses import fields
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Final
 
 from equabot_broker.telemetry.audit_chain import pseudonym
-from equabot_broker.telemetry.broker_events import (
-    Administered,
-    CallerRefused,
-    ConfigurationReloaded,
-    ReloadFailed,
-    SuspensionLifted,
-    SuspensionSet,
-)
-from equabot_broker.telemetry.credential_events import (
-    CredentialProbed,
-    LoginInvalidated,
-    ProfilesChanged,
-    RefreshAttemptFailed,
-    RefreshSucceeded,
-)
-from equabot_broker.telemetry.events import Event, Summed
-from equabot_broker.telemetry.gateway_events import GatewayAuthorized, GatewayRefused, GatewayUsed, SecretPushed
-from equabot_broker.telemetry.lease_events import (
-    LeaseDenied,
-    LeaseGranted,
-    LeaseMoved,
-    LeaseRenewed,
-    LeaseRevoked,
-    MaterialDelivered,
-    OutcomeReported,
-    RenewalDenied,
-)
-
-KINDS: Final[dict[type[Event], str]] = {
-    LeaseGranted: "granted",
-    LeaseRenewed: "renewed",
-    LeaseMoved: "moved",
-    MaterialDelivered: "delivered",
-    SecretPushed: "pushed",
-    LeaseRevoked: "revoked",
-    LeaseDenied: "denied",
-    RenewalDenied: "renewal_denied",
-    CallerRefused: "caller_refused",
-    OutcomeReported: "outcome",
-    CredentialProbed: "probed",
-    RefreshSucceeded: "refreshed",
-    RefreshAttemptFailed: "refresh_failed",
-    LoginInvalidated: "reauth_required",
-    ProfilesChanged: "rotated",
-    SuspensionSet: "agent_suspended",
-    SuspensionLifted: "agent_resumed",
-    Administered: "administered",
-    ConfigurationReloaded: "reloaded",
-    ReloadFailed: "reload_refused",
-    GatewayAuthorized: "authorized",
-    GatewayUsed: "used",
-    GatewayRefused: "refused",
-    Summed: "summed",
-}
-"""What is recorded, and under which `kind`. The log has kinds of its own beside these: `begun`, `resumed`, `ended`."""
+from equabot_broker.telemetry.events import Event
 
 _FREE: Final = frozenset({"route", "session", "reason", "words", "resource"})
-"""Texts that are not ours alone."""
-_FIELDS: Final = {
-    kind: tuple((one.name, one.type is int or (one.type is str and one.name not in {"lease", *_FREE})) for one in fields(kind))
-    for kind in KINDS
-}
-"""The names of fields, and whether they are recorded as they are."""
+"""Fields whose text is not ours alone."""
 _LISTED: Final = 20
+"""Items of a list that are recorded."""
 
 
 class Records:
-    """Makes records. `key` is what the digests of leases are made with; `clean` takes secrets out of a text."""
+    """Makes records. `key` is the key of the digests of leases; `clean` removes secrets from a text."""
 
     def __init__(self, *, key: bytes, clean: Callable[[str], str]) -> None:
-        # A lease in use is told of again and again.
+        # Many events have the same lease.
         self._pseudonym = lru_cache(maxsize=256)(partial(pseudonym, key=hmac.digest(key, b"audit: leases", "sha256")))
         self._clean = clean
 
     def of(self, event: Event, *, at: str) -> dict[str, object]:
-        """What is recorded of the event, one of `KINDS`, without what is empty."""
-        record: dict[str, object] = {"ts": at, "kind": KINDS[type(event)]}
-        for name, plain in _FIELDS[type(event)]:
+        """The record of an event that has an `audit_kind`, without empty fields."""
+        record: dict[str, object] = {"ts": at, "kind": event.audit_kind}
+        for name, plain in _recorded(type(event)):  # type: ignore[arg-type]  # mypy: a class is hashable
             value = getattr(event, name)
             if value not in ("", ()):
                 record[name] = value if plain else self._field(name, value)
@@ -103,8 +45,16 @@ class Records:
         return value
 
 
+@cache
+def _recorded(kind: type[Event]) -> tuple[tuple[str, bool], ...]:
+    """The names of the event's fields, each with whether it is recorded without a change."""
+    return tuple(
+        (field.name, field.type is int or (field.type is str and field.name not in {"lease", *_FREE})) for field in fields(kind)
+    )
+
+
 def shortened(record: dict[str, object], limit: int) -> dict[str, object]:
-    """The record with no text longer than so many characters."""
+    """The record with every text cut to `limit` characters."""
     return {
         name: value[:limit] + "…" if isinstance(value, str) and len(value) > limit else _items(value, limit)
         for name, value in record.items()

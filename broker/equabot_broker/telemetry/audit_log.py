@@ -18,7 +18,7 @@ from equabot_broker.domain.errors import AuditUnavailable, CannotStart
 from equabot_broker.domain.instants import rfc3339
 from equabot_broker.telemetry._audit_anchor import ACCEPT, DOUBTS, UNHELD, Anchor, doubt_of
 from equabot_broker.telemetry._audit_output import LONGEST, AuditFile, AuditStream, Output
-from equabot_broker.telemetry._audit_records import KINDS, Records, shortened
+from equabot_broker.telemetry._audit_records import Records, shortened
 from equabot_broker.telemetry.audit_chain import (
     ACCEPTED,
     BEGUN,
@@ -171,7 +171,7 @@ class AuditLog:
 
     def record(self, event: Event) -> None:
         """Records it, if it is one to be recorded. Raises AuditUnavailable where it must not happen unrecorded."""
-        if type(event) not in KINDS:
+        if not event.audit_kind:
             return
         try:
             record = self._records.of(event, at=self._at())

@@ -1,57 +1,66 @@
-"""What happens to the broker itself, its configuration and its operators' orders, as typed events."""
+"""Events about the broker itself: its process, its configuration, its state, its callers and the actions of operators."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+import logging
 
-from equabot_broker.telemetry.events import Event
+from equabot_broker.telemetry.events import Event, event
+from equabot_broker.telemetry.metric_declarations import EventCounter
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event()
 class Started(Event):
-    """The broker serves. `seconds` since its process began to start it."""
+    """The broker serves, `seconds` after its process began to start it."""
 
     version: str
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event()
 class Draining(Event):
-    """The broker has begun to stop: why (`SIGTERM`, say)."""
+    """The broker has begun to stop. `reason` is, for example, `SIGTERM`."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(
+    audit="caller_refused",
+    summed=True,
+    metrics=(
+        EventCounter(
+            "equabot_callers_refused_total",
+            "Counts network calls whose caller the broker refused, by gRPC status code.",
+            ("reason",),
+        ),
+    ),
+)
 class CallerRefused(Event):
-    """A call over the network was not let in: `reason` is the code on the wire (UNAUTHENTICATED, PERMISSION_DENIED or
-    UNAVAILABLE), `words` its message."""
-
-    summed: ClassVar[bool] = True
+    """The broker refused the caller of a network call. `reason` is the gRPC status code (UNAUTHENTICATED, PERMISSION_DENIED or
+    UNAVAILABLE), and `words` is the message."""
 
     reason: str
     words: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(audit="agent_suspended", level=logging.WARNING)
 class SuspensionSet(Event):
-    """An operator suspended an agent, or repeated it: `reason` in the operator's words; `leases` ended by it."""
+    """An operator suspended an agent, or did so again. `reason` is the operator's text. `leases` is the number of leases that
+    ended."""
 
     agent: str
     reason: str
     leases: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(audit="agent_resumed", level=logging.WARNING)
 class SuspensionLifted(Event):
     """An operator resumed a suspended agent."""
 
     agent: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(audit="administered")
 class Administered(Event):
-    """An operator did something: `action` as in the admin service (`RevokeLeases`, `SetOrder`…), to what the other fields name
-    as far as they were given; `count` is how many leases or profiles it concerned."""
+    """An operator called `action` of the admin service, for example `RevokeLeases`. The other fields are from the request.
+    `count` is the number of leases or profiles that changed."""
 
     action: str
     agent: str = ""
@@ -62,10 +71,13 @@ class Administered(Event):
     count: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(audit="reloaded")
 class ConfigurationReloaded(Event):
-    """The configuration was read again and is in effect. `by`: `admin`, `SIGHUP`; `digest` tells one configuration from
-    another; `changes` name what differs, without values; `leases` ended by it."""
+    """The configuration was read again, and is in effect.
+
+    `by` is `admin` or `SIGHUP`. `digest` identifies the configuration. `changes` name the keys that differ, without values.
+    `leases` is the number of leases that ended.
+    """
 
     by: str
     digest: str
@@ -73,30 +85,30 @@ class ConfigurationReloaded(Event):
     leases: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(audit="reload_refused", level=logging.ERROR)
 class ReloadFailed(Event):
-    """The configuration was read again and refused whole: it has so many `faults`, or needs a restart, or cannot be applied
-    (`reason`)."""
+    """The configuration was read again, and the broker refused it whole. It has so many `faults`, needs a restart, or cannot be
+    applied (`reason`)."""
 
     by: str
     reason: str
     faults: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(level=logging.ERROR)
 class StoreFaulted(Event):
-    """State cannot be stored; it is kept in memory meanwhile."""
+    """The broker cannot store its state. Until it can, the state is in memory."""
 
     fault: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event()
 class StoreRecovered(Event):
-    """State is stored again, what had piled up included."""
+    """The broker can store its state again, and has stored what was waiting."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(level=logging.WARNING)
 class ClockJumped(Event):
-    """The wall clock moved by so many seconds against the steady one; forward is positive."""
+    """The wall clock moved by `seconds` against the steady clock. A positive number is forward."""
 
     seconds: float

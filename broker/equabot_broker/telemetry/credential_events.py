@@ -1,23 +1,41 @@
-"""What happens to credentials and their sources, as typed events."""
+"""Events about credentials and the sources that they come from."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+import logging
+from typing import Final
 
-from equabot_broker.telemetry.events import Event
+from equabot_broker.telemetry.events import Event, event
+from equabot_broker.telemetry.metric_declarations import EventCounter, EventHistogram
+
+_USABLE: Final = ("ok", "")
+_REFRESHES: Final = EventCounter(
+    "equabot_refreshes_total",
+    "Counts login refreshes by outcome: refreshed, adopted (from another process), transient, uncertain, reauth_required.",
+    ("provider", "outcome"),
+)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(
+    audit="rotated",
+    metrics=(
+        EventHistogram(
+            "equabot_rotation_seconds",
+            "Seconds from a change in a source to the notice on every stream.",
+            (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+        ),
+    ),
+)
 class ProfilesChanged(Event):
-    """Profiles came, went or have new material. `seconds` from when the source said so until every stream was told."""
+    """Profiles were added or removed, or have new material. `seconds` is the time from the report of the source until every
+    stream was notified."""
 
     profiles: tuple[str, ...]
     source: str
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event()
 class CredentialStateChanged(Event):
-    """States as in `State`; `before` is empty for a profile that is new."""
+    """A profile has another state. The states are values of `State`; `before` is empty for a new profile."""
 
     profile: str
     provider: str
@@ -25,13 +43,18 @@ class CredentialStateChanged(Event):
     after: str
     reason: str
 
+    def log_level(self) -> int:
+        """A warning for a credential that is not usable, or not for long."""
+        return self.level if self.after in _USABLE else logging.WARNING
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@event(audit="probed", granting=True)
 class CredentialProbed(Event):
-    """The broker itself is about to try a credential on its provider, because of an outcome (`about`) that one agent alone has
-    met, or to see whether a refused one is good again. `agent` is whose it is; empty: every agent's."""
+    """The broker is about to send a request with a credential to its provider.
 
-    granting: ClassVar[bool] = True
+    It does so for an outcome (`about`) that only one agent has reported, or to find out whether the provider accepts a rejected
+    credential again. `agent` owns the credential; it is empty for a credential of all agents.
+    """
 
     provider: str
     profile: str
@@ -39,10 +62,10 @@ class CredentialProbed(Event):
     agent: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(audit="refreshed", metrics=(_REFRESHES,))
 class RefreshSucceeded(Event):
-    """A login has new tokens, after so many seconds: its endpoint gave them, or (`adopted`) another process had stored them.
-    `agent` is whose it is; empty: everybody's."""
+    """A login has new tokens, after `seconds`. They are from its token endpoint, or (`adopted`) another process stored them.
+    `agent` owns the login; it is empty for a login of all agents."""
 
     profile: str
     provider: str
@@ -50,10 +73,15 @@ class RefreshSucceeded(Event):
     seconds: float
     agent: str = ""
 
+    @property
+    def outcome(self) -> str:
+        """The label of the metric."""
+        return "adopted" if self.adopted else "refreshed"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@event(audit="refresh_failed", level=logging.WARNING, metrics=(_REFRESHES,))
 class RefreshAttemptFailed(Event):
-    """A login has no new tokens, and will be tried again after so many seconds. `outcome` as in `Blame`."""
+    """A login has no new tokens. The broker tries again after `retry_in` seconds. `outcome` is a value of `Blame`."""
 
     profile: str
     provider: str
@@ -63,9 +91,9 @@ class RefreshAttemptFailed(Event):
     agent: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(audit="reauth_required", level=logging.ERROR, metrics=(_REFRESHES,))
 class LoginInvalidated(Event):
-    """A login can be refreshed no more: why, and the command with which a person logs in again."""
+    """A login cannot be refreshed any more. `command` is the command with which a person logs in again."""
 
     profile: str
     provider: str
@@ -73,33 +101,38 @@ class LoginInvalidated(Event):
     command: str
     agent: str = ""
 
+    @property
+    def outcome(self) -> str:
+        """The label of the metric."""
+        return "reauth_required"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@event()
 class SourceSynced(Event):
-    """A source was read in full: how many profiles it holds."""
+    """A source was read in full. It has so many `profiles`."""
 
     source: str
     profiles: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(level=logging.WARNING)
 class SourceStale(Event):
-    """A source cannot be read; its last good values are served for as long as the stale budget lasts."""
+    """A source cannot be read. Its last valid profiles are served until `expiry.stale_budget` has passed."""
 
     source: str
     fault: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(level=logging.WARNING)
 class SourceDoubted(Event):
-    """A source was read, and some of what it holds cannot be used: the first of these faults, without any value."""
+    """A source was read, and a part of its content is not usable. `faults` are the first ones, without a value."""
 
     source: str
     faults: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event()
 class SourceRecovered(Event):
-    """A source that was stale is read again."""
+    """A source that was stale is readable again."""
 
     source: str

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from equabot_broker.domain.instants import rfc3339
-from equabot_broker.telemetry._audit_records import KINDS
-from equabot_broker.telemetry.events import Event, Sink, Summed, tell
+from equabot_broker.telemetry.events import Event, Sink, Summed, emit_to
 
 AT_ONCE: Final = 10
 """Events of one kind, caller and reason that go on one by one."""
@@ -114,7 +113,7 @@ class Folding:
 
     def _run(self, event: Event, now: float) -> tuple[_Key, _Run]:
         reason = str(getattr(event, "reason", "") or getattr(event, "outcome", ""))
-        key = _Key(KINDS[type(event)], str(getattr(event, "agent", "")), reason)
+        key = _Key(event.audit_kind, str(getattr(event, "agent", "")), reason)
         if key not in self._runs and len(self._runs) >= _MOST:
             self._forget_calm(now)
             if len(self._runs) >= _MOST:
@@ -144,4 +143,4 @@ class Folding:
         self._tell(summed)
 
     def _tell(self, event: Event) -> None:
-        tell(self.sinks, event)
+        emit_to(self.sinks, event)

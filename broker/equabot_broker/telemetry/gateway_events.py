@@ -1,28 +1,51 @@
-"""What happens at the gateway, as typed events."""
+"""Events about the gateway."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+import logging
+from typing import ClassVar, Final
 
-from equabot_broker.telemetry.events import Event
+from equabot_broker.telemetry.events import Event, event
+from equabot_broker.telemetry.metric_declarations import EventCounter, EventHistogram, OpenGauge
+
+_PROCESS: Final = 8
+"""The first characters of a request's name. They are the same for all requests of one broker process."""
+_OPEN: Final = OpenGauge(
+    "equabot_gateway_requests_open",
+    "How many authorized requests have no known end: they are in progress, or the entry for their end was lost.",
+    ("provider",),
+    process=lambda event: event.request[:_PROCESS],
+)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(audit="pushed", level=logging.DEBUG, granting=True)
 class SecretPushed(Event):
-    """A credential goes to an Envoy that asked for the resource by name (secret discovery)."""
-
-    granting: ClassVar[bool] = True
+    """An Envoy that asked for the resource by name receives a credential (secret discovery)."""
 
     resource: str
     provider: str
     profile: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(
+    audit="authorized",
+    level=logging.DEBUG,
+    granting=True,
+    metrics=(
+        EventCounter(
+            "equabot_gateway_authorized_total",
+            "Counts requests that the gateway authorized, before it sends them to the provider.",
+            ("provider",),
+        ),
+        _OPEN,
+    ),
+)
 class GatewayAuthorized(Event):
-    """A request is let through the gateway: its credential goes to Envoy after this. `request` is a name for it, which its end
-    (`GatewayUsed`) has too. `route` is the path without its query, and without what makes it one of its kind."""
+    """The gateway authorizes a request, and Envoy then receives its credential.
 
-    granting: ClassVar[bool] = True
+    `request` names the request; the event of its end (`GatewayUsed`) has the same name. `route` is the path without its query
+    and without the parts that identify one object.
+    """
+
+    opens: ClassVar[int] = 1
 
     agent: str
     session: str
@@ -34,11 +57,31 @@ class GatewayAuthorized(Event):
     route: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(
+    audit="used",
+    level=logging.DEBUG,
+    metrics=(
+        EventCounter(
+            "equabot_gateway_requests_total",
+            "Counts authorized requests that have ended, by the HTTP status of the answer; 0 means no answer.",
+            ("provider", "status"),
+        ),
+        EventHistogram(
+            "equabot_gateway_request_seconds",
+            "Seconds from the first byte of an authorized request to the last byte of its answer.",
+            (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0),
+        ),
+        _OPEN,
+    ),
+)
 class GatewayUsed(Event):
-    """A request that was let through the gateway has ended: `status` as in HTTP (0: no answer came), `sent` and `received` the
-    bytes of its body and of the answer's, `seconds` from its first byte to the answer's last. `request`, `method` and `route`
-    as in `GatewayAuthorized`."""
+    """An authorized request has ended. `request`, `method` and `route` are those of `GatewayAuthorized`.
+
+    `status` is the HTTP status, 0 without an answer. `sent` and `received` are the bytes of the bodies of request and answer.
+    `seconds` is the time from the first byte of the request to the last byte of the answer.
+    """
+
+    opens: ClassVar[int] = -1
 
     agent: str
     session: str
@@ -54,11 +97,19 @@ class GatewayUsed(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(
+    audit="refused",
+    summed=True,
+    metrics=(
+        EventCounter(
+            "equabot_gateway_refusals_total",
+            "Counts requests that the gateway refused, by provider and reason.",
+            ("provider", "reason"),
+        ),
+    ),
+)
 class GatewayRefused(Event):
-    """The gateway let a request not pass: `reason` in a word. `agent` and `lease` are empty where its token told nothing."""
-
-    summed: ClassVar[bool] = True
+    """The gateway refused a request. `reason` is one word. `agent` and `lease` are empty if the token identifies no lease."""
 
     agent: str
     provider: str
@@ -69,6 +120,11 @@ class GatewayRefused(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(
+    level=logging.DEBUG,
+    metrics=(
+        EventCounter("equabot_gateway_log_skipped_total", "Counts gateway log entries that the broker could not interpret."),
+    ),
+)
 class GatewayLogSkipped(Event):
-    """What the gateway told of an answer made no sense."""
+    """The broker could not interpret an entry of the gateway's access log."""

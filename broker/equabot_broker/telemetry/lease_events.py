@@ -1,16 +1,19 @@
-"""What happens to leases, as typed events."""
+"""Events about leases."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+import logging
 
-from equabot_broker.telemetry.events import Event
+from equabot_broker.telemetry.events import Event, event
+from equabot_broker.telemetry.metric_declarations import EventCounter, EventHistogram
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(
+    audit="granted",
+    level=logging.DEBUG,
+    granting=True,
+    metrics=(EventCounter("equabot_leases_granted_total", "Counts leases that the broker granted."),),
+)
 class LeaseGranted(Event):
-    """`seconds` is how long the lease lives unless it is renewed."""
-
-    granting: ClassVar[bool] = True
+    """An agent receives a lease. It ends after `seconds` unless it is renewed."""
 
     agent: str
     provider: str
@@ -21,11 +24,9 @@ class LeaseGranted(Event):
     lease: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(audit="renewed", level=logging.DEBUG, granting=True)
 class LeaseRenewed(Event):
-    """A lease lives longer."""
-
-    granting: ClassVar[bool] = True
+    """A lease is renewed."""
 
     agent: str
     provider: str
@@ -34,11 +35,9 @@ class LeaseRenewed(Event):
     lease: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(audit="moved", level=logging.DEBUG, granting=True)
 class LeaseMoved(Event):
-    """A lease goes over to another profile, from `before`."""
-
-    granting: ClassVar[bool] = True
+    """A lease moves from the profile `before` to another profile."""
 
     agent: str
     provider: str
@@ -48,11 +47,9 @@ class LeaseMoved(Event):
     lease: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(audit="delivered", level=logging.DEBUG, granting=True)
 class MaterialDelivered(Event):
-    """New material of a lease's profile goes to the stream that holds the lease."""
-
-    granting: ClassVar[bool] = True
+    """The stream that holds a lease receives new material of the lease's profile."""
 
     agent: str
     provider: str
@@ -61,9 +58,10 @@ class MaterialDelivered(Event):
     lease: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# As frequent as grants: the audit log counts them.
+@event(audit="revoked", level=logging.DEBUG)
 class LeaseRevoked(Event):
-    """A lease ended: `reason` as on the wire."""
+    """A lease ended. `reason` is the reason of the gRPC API."""
 
     agent: str
     provider: str
@@ -73,12 +71,19 @@ class LeaseRevoked(Event):
     lease: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(
+    audit="denied",
+    summed=True,
+    metrics=(
+        EventCounter("equabot_leases_denied_total", "Counts lease requests that the broker refused, by reason.", ("reason",)),
+    ),
+)
 class LeaseDenied(Event):
-    """A request was refused: `reason` as in `BrokerError.reason`; `provider` is empty where none was named that is known. Of a
-    request that makes no sense nothing more is told: anything may stand in it."""
+    """The broker refused a lease request. `reason` is that of the `BrokerError`.
 
-    summed: ClassVar[bool] = True
+    `provider` is empty if the request names no known provider. The event has nothing else of an invalid request, because the
+    request can contain anything.
+    """
 
     agent: str
     provider: str
@@ -86,29 +91,50 @@ class LeaseDenied(Event):
     session: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Usually the lease has ended.
+@event(audit="renewal_denied", level=logging.DEBUG, summed=True)
 class RenewalDenied(Event):
-    """A lease was not renewed: `reason` as in `BrokerError.reason`; `lease` as it was asked for, whosoever's it is."""
-
-    summed: ClassVar[bool] = True
+    """The broker did not renew a lease. `reason` is that of the `BrokerError`. `lease` is from the request, and can be the
+    lease of another agent."""
 
     agent: str
     lease: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(
+    level=logging.NOTSET,
+    metrics=(
+        EventHistogram(
+            "equabot_acquire_seconds",
+            "Seconds from a lease request to its answer.",
+            (
+                0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+                10.0, 30.0,
+            ),
+        ),
+    ),
+)  # fmt: skip
 class AcquireAnswered(Event):
-    """A request for a lease was answered, granted or not, after so many seconds."""
+    """The broker answered a lease request, with a lease or a refusal, after `seconds`."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@event(
+    audit="outcome",
+    level=logging.DEBUG,
+    summed=True,
+    metrics=(
+        EventCounter(
+            "equabot_outcomes_total",
+            "Counts provider answers that agents or the gateway reported, by provider and outcome.",
+            ("provider", "outcome"),
+        ),
+    ),
+)
 class OutcomeReported(Event):
-    """An agent (or the gateway) said how a provider answered: `outcome` as in `Outcome`."""
-
-    summed: ClassVar[bool] = True
+    """An agent or the gateway reported the answer of a provider. `outcome` is a value of `Outcome`."""
 
     agent: str
     provider: str
