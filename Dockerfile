@@ -42,7 +42,7 @@ RUN install --directory --owner=65532 --group=65532 --mode=0755 /var/lib/equabot
 COPY --from=builder /opt/equabot /opt/equabot
 # Slim images have no bytecode for the standard library, and a read-only root file system cannot store it.
 # This compiles once what a start imports. It also fails the build if the Kubernetes client lacks a module.
-RUN ["/opt/equabot/bin/python", "-c", "import equabot_broker.bootstrap, equabot_broker.cli.main, equabot_broker.kube.api as kube; kube.import_client()"]
+RUN ["/opt/equabot/bin/python", "-c", "import equabot_broker.bootstrap, equabot_broker.cli.main, equabot_cli.main, equabot_broker.kube.api as kube; kube.import_client()"]
 USER 65532:65532
 WORKDIR /var/lib/equabot
 EXPOSE 8686 9464

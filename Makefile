@@ -64,7 +64,7 @@ test-python: install ## Run the fast tests on another Python, which uv finds or 
 	$(BIN)/uv pip install --quiet --python $(OTHER_PYTHON) --no-deps --no-build-isolation -e . -e clients/python
 	$(OTHER_PYTHON)/bin/python -m pytest -p no:cacheprovider $(or $(ARGS),$(PARALLEL) --only fast)
 
-check: install proto-check ## Check lint, format, types, import contracts and stale stubs.
+check: install proto-check ## Check lint, format, types, import contracts, and that generated files are not stale.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -94,7 +94,7 @@ proto-lint: $(BUF) ## Check proto/ with buf, also for breaks since the last rele
 proto-baseline: $(BUF) ## Make proto/ as it is now the API that later changes must not break. A release does this.
 	$(BUF) build proto --exclude-source-info --output $(PROTO_BASELINE)
 
-reference: install ## Generate docs/reference from the declarations in the code.
+reference: install ## Generate docs/reference and the list of providers of the command line from the code.
 	$(BIN)/python deploy/reference
 
 lock: install ## Update requirements/*.txt. LOCK_FLAGS=--upgrade selects newer versions.

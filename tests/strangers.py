@@ -29,7 +29,7 @@ def as_user(user: int = OTHER) -> tuple[str, ...]:
 
 
 def _runs(prefix: tuple[str, ...]) -> bool:
-    tried = [*prefix, sys.executable, "-c", "import equabot_broker.cli.main, grpc, equabot_client"]
+    tried = [*prefix, sys.executable, "-c", "import equabot_broker.cli.main, equabot_cli.main, grpc, equabot_client"]
     return subprocess.run(tried, capture_output=True, check=False, timeout=60).returncode == 0
 
 

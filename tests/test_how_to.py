@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from equabot_broker.cli.main import parse
+from equabot_cli.main import parse
 
 ROOT = Path(__file__).parents[1]
 CHART = ROOT / "helm" / "equabot-broker"

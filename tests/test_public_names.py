@@ -4,7 +4,8 @@ import ast
 from collections import defaultdict
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "broker" / "equabot_broker"
+ROOT = Path(__file__).parents[1]
+PACKAGES = (ROOT / "broker" / "equabot_broker", ROOT / "clients" / "python" / "equabot_cli")
 
 
 def _declared(tree: ast.Module) -> list[str]:
@@ -18,8 +19,8 @@ def _declared(tree: ast.Module) -> list[str]:
 def test_public_names_are_unique() -> None:
     """No two modules declare a class or an alias of the same name."""
     places = defaultdict(list)
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted(path for package in PACKAGES for path in package.rglob("*.py")):
         for name in _declared(ast.parse(path.read_text(), str(path))):
-            places[name].append(str(path.relative_to(PACKAGE)))
+            places[name].append(str(path.relative_to(ROOT)))
     assert len(places) > 300
     assert {name: where for name, where in places.items() if len(where) > 1} == {}, "rename one of each"

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SEARCHED = ("broker", "clients/python/equabot_cli")
 
 REASONS = {
     "broker/equabot_broker/files/confined.py": "directories",
     "broker/equabot_broker/files/reading.py": "the one reader",
     "broker/equabot_broker/cli/audit.py": "a log of any size that a person names on the command line",
     "broker/equabot_broker/cli/hangups.py": "/dev/tty, of which nothing is read",
-    "broker/equabot_broker/cli/streams.py": "/dev/null",
+    "clients/python/equabot_cli/streams.py": "/dev/null",
     "broker/equabot_broker/identity/agent_socket.py": "the broker's own lock file, which it creates",
     "broker/equabot_broker/rpc/tls.py": "memory, which it creates and which the TLS library reads as a file",
     "broker/equabot_broker/storage/_state_file.py": "the broker's own database, which it creates",
@@ -25,7 +26,7 @@ REASONS = {
     "broker/equabot_broker/telemetry/_audit_anchor.py": "the anchor of the audit log, which it writes",
     "broker/equabot_broker/telemetry/_audit_output.py": "the audit log, which it appends to",
 }
-"""Every file of the broker that opens one, and what. A new one needs a reason that a reviewer believes."""
+"""Every file of the broker and of the command line that opens one. A new one needs a reason that a reviewer accepts."""
 
 _READERS = {"read_text", "read_bytes"}
 _OPENERS = {"os", "io", "codecs", "builtins"}
@@ -46,7 +47,7 @@ def _opens(node: ast.AST) -> bool:
 
 
 def _files() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted((ROOT / "broker").rglob("*.py")):
+    for path in sorted(path for folder in SEARCHED for path in (ROOT / folder).rglob("*.py")):
         yield str(path.relative_to(ROOT)), ast.parse(path.read_text(), str(path))
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SEARCHED = ("broker", "clients/python/equabot_client", "deploy", "benchmarks")
+SEARCHED = ("broker", "clients/python/equabot_cli", "clients/python/equabot_client", "deploy", "benchmarks")
 
 REASONS = {
     "broker/equabot_broker/cli/auth_entering.py": "a setup token is told by its beginning and its length",
-    "broker/equabot_broker/cli/exec_variables.py": "a command's variables, under another SDK's names",
-    "broker/equabot_broker/cli/key.py": "prints the secret alone, for apiKeyHelper and scripts: its purpose",
-    "broker/equabot_broker/cli/lease.py": "--json prints the whole lease, its secret included, as the help says",
+    "clients/python/equabot_cli/exec_variables.py": "a command's variables, under another SDK's names",
+    "clients/python/equabot_cli/key.py": "prints the secret alone, for apiKeyHelper and scripts: its purpose",
+    "clients/python/equabot_cli/lease.py": "--json prints the whole lease, its secret included, as the help says",
     "broker/equabot_broker/cli/storing.py": "what a person gave, to be cleaned before it is stored",
     "broker/equabot_broker/identity/account_tokens.py": "what a caller's token says of itself, and what its signature covers",
     "broker/equabot_broker/formats/auth_document.py": "an entry of auth-profiles.json as written, and a token's fingerprint",

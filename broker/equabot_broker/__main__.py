@@ -2,6 +2,6 @@
 
 import sys
 
-from equabot_broker.cli.main import main
+from equabot_cli.main import main
 
 sys.exit(main())

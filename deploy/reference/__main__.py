@@ -1,6 +1,7 @@
-"""Writes the reference pages: `python deploy/reference [DIRECTORY]`, into docs/reference if no directory is given.
+"""Writes what is generated from the declarations in the code: `python deploy/reference [DIRECTORY]`.
 
-With `--check` nothing is written: the exit code is 1 if a page in docs/reference is stale.
+The files go below DIRECTORY, into the clone if none is given. With `--check` nothing is written: the exit code is 1 if a file
+in the clone is stale.
 """
 
 import sys
@@ -10,39 +11,40 @@ import api
 import cli
 import configuration
 import errors
+import known_providers
 import metrics
 import providers
 import python_client
 
-PAGES = {
-    "configuration.md": configuration.write,
-    "cli.md": cli.write,
-    "metrics.md": metrics.write,
-    "providers.md": providers.write,
-    "errors.md": errors.write,
-    "api.md": api.write,
-    "python-client.md": python_client.write,
+FILES = {
+    "docs/reference/configuration.md": configuration.write,
+    "docs/reference/cli.md": cli.write,
+    "docs/reference/metrics.md": metrics.write,
+    "docs/reference/providers.md": providers.write,
+    "docs/reference/errors.md": errors.write,
+    "docs/reference/api.md": api.write,
+    "docs/reference/python-client.md": python_client.write,
+    "clients/python/equabot_cli/built_in_providers.py": known_providers.write,
 }
-DEFAULT = Path(__file__).parents[2] / "docs" / "reference"
+ROOT = Path(__file__).parents[2]
 
 
 def main() -> int:
-    """Writes every page, or compares it."""
+    """Writes every file, or compares it."""
     if sys.argv[1:] == ["--check"]:
         return check()
-    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, write in PAGES.items():
-        (directory / name).write_text(write(), encoding="utf-8")
+    root = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT
+    for name, write in FILES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(write(), encoding="utf-8")
     return 0
 
 
 def check() -> int:
-    """Prints which pages are not what would be written."""
-    pages = ((DEFAULT / name, write()) for name, write in PAGES.items())
-    stale = [page.name for page, text in pages if not page.is_file() or page.read_text(encoding="utf-8") != text]
+    """Prints the name of each file that is stale."""
+    stale = [name for name, write in FILES.items() if not (ROOT / name).is_file() or (ROOT / name).read_text() != write()]
     if stale:
-        print(f"docs/reference: stale: {', '.join(stale)}. Run 'make reference' and commit the pages.", file=sys.stderr)
+        print(f"Stale: {', '.join(stale)}. Run 'make reference' and commit them.", file=sys.stderr)
     return 1 if stale else 0
 
 

@@ -6,8 +6,9 @@ from typing import Final
 
 from pages import code, literal, page, sentence, table
 
-from equabot_broker.cli.exits import MEANINGS
-from equabot_broker.cli.main import Parser, command_line
+from equabot_broker.cli.main import PROGRAM
+from equabot_cli.exits import MEANINGS
+from equabot_cli.main import Parser, command_line
 
 ABOUT: Final = """\
 `equabot COMMAND --help` prints the same. Secrets are read from a prompt or from standard input, never from an argument.
@@ -19,7 +20,7 @@ USUAL: Final = (
 
 def write() -> str:
     """The page."""
-    commands = list(_commands(command_line()))
+    commands = list(_commands(command_line(PROGRAM)))
     index = [(f"[`{parser.prog}`](#{parser.prog.replace(' ', '-')})", sentence(about)) for parser, about in commands]
     return page(
         "Command line",

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.cli import child
-from equabot_broker.cli.exits import Failure
+from equabot_cli import child
+from equabot_cli.exits import Failure
 
-_RUN = "import os, sys; from equabot_broker.cli import child\nwith child.held_signals(): sys.exit(child.run("
+_RUN = "import os, sys; from equabot_cli import child\nwith child.held_signals(): sys.exit(child.run("
 RUNNER = _RUN + "child.find(sys.argv[1], path=os.environ['PATH']), sys.argv[1:], environment=os.environ))"
 
 REPORTER = textwrap.dedent("""
@@ -101,7 +101,7 @@ def test_orphans_are_reaped() -> None:
     code = textwrap.dedent("""
         import ctypes, os
         ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER, as the first process of a container is
-        from equabot_broker.cli import child
+        from equabot_cli import child
         with child.held_signals():
             child.run("/bin/sh", ["sh", "-c", "(sleep 0.05 &); sleep 0.5"], environment=os.environ)
         try:
@@ -144,7 +144,7 @@ def test_a_signal_that_came_before_the_child_is_noticed() -> None:
     would take the signal, and end this process."""
     code = textwrap.dedent("""
         import os, signal
-        from equabot_broker.cli import child
+        from equabot_cli import child
         with child.held_signals():
             print(child.told_to_stop())
             os.kill(os.getpid(), signal.SIGTERM)

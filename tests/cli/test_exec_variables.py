@@ -1,16 +1,20 @@
 """Which variables a command is given of its leases."""
 
 from argparse import ArgumentTypeError
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import pytest
 
-from equabot_broker.cli.exec_variables import As, is_claude_code, merged, program, sdk, unread, variables
-from equabot_broker.cli.exits import Failure
+from equabot_broker.cli.local_broker import known_provider
 from equabot_broker.domain.credentials import sdk_env, token_env
 from equabot_broker.domain.provider import Mode, Provider
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.providers import PROVIDERS
+from equabot_cli import exec_variables
+from equabot_cli.exec_variables import As, is_claude_code, merged, program, sdk
+from equabot_cli.exits import Failure
+from equabot_cli.known_providers import KnownProvider
 from equabot_client import Lease
 from equabot_client._secret import Secret, SecretMap
 
@@ -33,6 +37,21 @@ def lease(provider: Provider, *, mode: Mode = Mode.API_KEY, delivery: str = "bro
         base_url=address, issued_at=NOW, expires_at=NOW, max_expires_at=NOW, credential_expires_at=None,
         renewable=True, version=1,
     )  # fmt: skip
+
+
+def known(provider: Provider | None) -> KnownProvider | None:
+    """What a command knows of it."""
+    return None if provider is None else known_provider(provider)
+
+
+def variables(granted: Lease, *, provider: Provider | None, sdk: Provider | None, command: Sequence[str]) -> Mapping[str, str]:
+    """What the command is given of the lease."""
+    return exec_variables.variables(granted, provider=known(provider), sdk=known(sdk), command=command)
+
+
+def unread(granted: Lease, *, provider: Provider | None, sdk: Provider | None) -> str:
+    """The variable that no SDK is known to read."""
+    return exec_variables.unread(granted, provider=known(provider), sdk=known(sdk))
 
 
 @pytest.mark.parametrize("provider", [p for p in PROVIDERS.values() if p.base_url], ids=lambda p: p.id)

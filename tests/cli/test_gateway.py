@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from equabot_broker.cli.main import main
 from equabot_broker.config.gateway import gateway_of
 from equabot_broker.config.load import load
 from equabot_broker.envoy.bootstrap_config import bootstrap_config
+from equabot_cli.main import main
 
 
 def test_it_prints_what_a_broker_would_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

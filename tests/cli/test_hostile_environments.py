@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.cli.main import command_line, main
+from equabot_broker.cli.main import PROGRAM
+from equabot_cli.main import command_line, main
 from tests.fakes.host import EQUABOT, KEY
 
 BROKEN_PIPE = 141
@@ -22,7 +23,7 @@ _FOREVER = {("serve",), ("dashboard",)}
 
 def commands() -> Iterator[tuple[str, ...]]:
     """Every command with what it needs, but for those that do not end."""
-    for words, leaf in _leaves(command_line(), ()):
+    for words, leaf in _leaves(command_line(PROGRAM), ()):
         if words not in _FOREVER:
             yield (*words, *_needed(leaf), *(["--", "true"] if words == ("exec",) else []))
     yield ("models", "status", "--json")
@@ -120,7 +121,7 @@ def test_no_command_falls_over_a_closed_stream(words: Sequence[str], closed: str
 )
 def test_no_command_falls_without_a_home(words: Sequence[str], tmp_path: Path) -> None:
     """F16: HOME is not set, and the system does not know the user."""
-    main = "from equabot_broker.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    main = "from equabot_cli.main import main; sys.exit(main(sys.argv[1:]))"
     program = f"import os, sys; os.path.expanduser = lambda p: p; {main}"
     done = subprocess.run(
         [sys.executable, "-c", program, *words],

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.cli.lease_naming import shortened
+from equabot_cli.lease_naming import shortened
 
 ids = st.text("0123456789abcdef", min_size=32, max_size=32)
 

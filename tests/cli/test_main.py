@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.cli.main import main, parse
+from equabot_cli.main import main, parse
 from tests.fakes.host import Host
 from tests.ports import free_port
 from tests.version import VERSION
@@ -181,7 +181,8 @@ def test_a_full_disk_is_one_line(home: Path) -> None:
 
 FAULTY = f"""
 import sys
-from equabot_broker.cli import key, main
+from equabot_cli import main
+from equabot_cli import key
 def broken(args):
     secret = "{CANARY}"
     raise ValueError(secret)
@@ -208,7 +209,8 @@ def test_a_defect_of_ours_shows_no_value(home: Path, debug: str, lines: int) -> 
 
 INTERRUPTED = """
 import os, signal, sys
-from equabot_broker.cli import key, main
+from equabot_cli import main
+from equabot_cli import key
 key.run = lambda args: os.kill(os.getpid(), signal.SIGINT)
 sys.exit(main.main(sys.argv[1:]))
 """
@@ -257,7 +259,7 @@ def test_a_home_of_another_user_is_not_a_traceback(host: Host, command: list[str
 def test_a_command_is_ended_before_the_broker_where_memory_runs_out() -> None:
     """K7: commands run in the broker's container, and count against its limit."""
     code = (
-        "from pathlib import Path; from equabot_broker.cli.main import main; main(['config', 'check', '--config', '/nowhere']);"
+        "from pathlib import Path; from equabot_cli.main import main; main(['config', 'check', '--config', '/nowhere']);"
         " print('score', Path('/proc/self/oom_score_adj').read_text())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

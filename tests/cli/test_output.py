@@ -5,9 +5,9 @@ from contextlib import redirect_stdout
 
 import pytest
 
-from equabot_broker.cli import output
-from equabot_broker.cli.output import Cell, Style
 from equabot_broker.domain.instants import rfc3339
+from equabot_cli import output
+from equabot_cli.output import Cell, Style
 from tests.fakes.terminal import Terminal
 
 

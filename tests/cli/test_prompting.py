@@ -12,7 +12,7 @@ SECRET = "sk-ant-oat01-" + "s3cret-" * 12
 
 ASKS = """
 import sys
-from equabot_broker.cli.exits import Failure
+from equabot_cli.exits import Failure
 from equabot_broker.cli import prompting
 try:
     {0}

@@ -89,7 +89,7 @@ def test_the_archives_hold_the_product_and_no_more(dist: Path) -> None:
     """No test, no credential of a developer, no file of this machine."""
     for wheel in dist.glob("*.whl"):
         tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-        assert tops <= {"equabot_broker", "equabot_client", "equabot"}
+        assert tops <= {"equabot_broker", "equabot_cli", "equabot_client", "equabot"}
         required = re.findall(r"Requires-Dist: equabot-client.*", _metadata(wheel))
         assert required == ([f"Requires-Dist: equabot-client=={VERSION}"] if wheel.name.startswith("equabot_broker") else [])
     for archive in dist.glob("*.tar.gz"):

@@ -15,8 +15,9 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from equabot_broker.cli.main import _COMMANDS, Parser
+from equabot_broker.cli.main import PROGRAM
 from equabot_broker.telemetry.metrics import Metrics, Snapshot
+from equabot_cli.main import Parser
 from tests.docs.test_language import LONGEST, WORDS, length
 from tests.fakes.engine import Engine
 
@@ -105,9 +106,9 @@ def option_help() -> Iterator[tuple[str, str]]:
     """Every help text and description of the command line."""
     parser = Parser(prog="equabot")
     family = parser.add_subparsers()
-    for command, (module, about) in _COMMANDS.items():
-        yield f"equabot {command}", about
-        import_module(f"equabot_broker.cli.{module}").add_parser(family, help=about)
+    for name, command in PROGRAM.commands.items():
+        yield f"equabot {name}", command.about
+        import_module(command.module).add_parser(family, help=command.about)
     yield from _help_of(parser)
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from equabot_broker.cli.main import parse
 from equabot_broker.config.keys import document_keys
 from equabot_broker.domain import errors
 from equabot_broker.envoy import local_replies
 from equabot_broker.envoy.refusals import GATEWAY_REASONS, STATUSES
 from equabot_broker.schema.reading import ConfigKey, ConfigNode, FaultReport, Many, Named, OneOf, Section
 from equabot_broker.schema.tree import parse as parse_yaml
+from equabot_cli.main import parse
 
 DOCUMENT = document_keys()
 
@@ -41,19 +41,26 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_page_is_there(written: Path) -> None:
     """No page is missing, and none is left of a generator that is gone."""
-    assert sorted(page.name for page in written.iterdir()) == GENERATED
+    assert sorted(page.name for page in (written / "docs/reference").iterdir()) == GENERATED
 
 
 @pytest.mark.parametrize("page", GENERATED)
 def test_a_page_is_what_the_generator_writes(page: str, written: Path) -> None:
     """The declarations and the page say the same."""
-    same = (written / page).read_text() == (PAGES / page).read_text()
+    same = (written / "docs/reference" / page).read_text() == (PAGES / page).read_text()
     assert same, f"docs/reference/{page} is stale: run 'make reference' and commit the page"
+
+
+def test_the_commands_of_an_agent_know_the_providers_of_the_broker(written: Path) -> None:
+    """The list that `equabot exec` has without the broker's package is the broker's own."""
+    module = "clients/python/equabot_cli/built_in_providers.py"
+    same = (written / module).read_text() == (ROOT / module).read_text()
+    assert same, f"{module} is stale: run 'make reference' and commit it"
 
 
 def test_a_page_names_nothing_of_the_machine(written: Path) -> None:
     """Two machines write the same bytes."""
-    text = "".join(page.read_text() for page in written.iterdir())
+    text = "".join(page.read_text() for page in written.rglob("*") if page.is_file())
     assert str(ROOT) not in text
     assert " object at 0x" not in text
 

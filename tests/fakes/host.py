@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from equabot_broker.cli.main import main
+from equabot_cli.main import main
 from tests.fakes.terminal import Person
 
 EQUABOT: Final = (sys.executable, "-m", "equabot_broker")

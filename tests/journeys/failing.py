@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from equabot_broker.bootstrap import serve
-from equabot_broker.cli.main import main
 from equabot_broker.engine.expiry import Expiry
 from equabot_broker.rpc.convert import LeaseMessages
 from equabot_broker.sources.dotenv import Dotenv
@@ -25,6 +24,7 @@ from equabot_broker.telemetry.metrics import Metrics
 from equabot_broker.upstream import token_endpoint
 from equabot_broker.upstream.probe import HttpProbes
 from equabot_broker.upstream.token_endpoint import HttpTokenEndpoint
+from equabot_cli.main import main
 
 PORTS: Mapping[str, tuple[Any, str]] = {
     "source": (Dotenv, "_read"),

@@ -23,13 +23,13 @@ from typing import Any, NoReturn
 
 from google.protobuf.message import Message
 
-from equabot_broker.cli.main import main
 from equabot_broker.domain.errors import BrokerError
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.leases.messages import Grant, LeaseRequest
 from equabot_broker.engine.wiring import Engine
 from equabot_broker.rpc.convert import LeaseMessages
 from equabot_broker.sources import dotenv
+from equabot_cli.main import main
 
 EXPLODE = "explode"
 """The session whose lease cannot be sent, and the text that makes a source fail."""

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 
-from equabot_broker.cli.main import main
+from equabot_cli.main import main
 
 _HOUR = 3600.0
 _wall = time.time

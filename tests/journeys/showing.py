@@ -45,7 +45,7 @@ _COMMANDS: Final = (
 # Many commands, one interpreter to start.
 _SEVERAL: Final = """\
 import json, os, sys
-from equabot_broker.cli.main import main
+from equabot_cli.main import main
 for environ, *words in json.load(sys.stdin):
     os.environ.update(environ)
     code = main(words)

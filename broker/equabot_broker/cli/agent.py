@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from equabot_broker.cli import output
-from equabot_broker.cli.arguments import add_places
-from equabot_broker.cli.connecting import admin
-from equabot_broker.cli.exits import Exit
-from equabot_broker.cli.output import Cell, Style
-from equabot_broker.cli.surroundings import now
 from equabot_broker.domain.instants import rfc3339
+from equabot_cli import output
+from equabot_cli.arguments import add_places
+from equabot_cli.connecting import admin
+from equabot_cli.exits import Exit
+from equabot_cli.output import Cell, Style
+from equabot_cli.surroundings import now
 
 if TYPE_CHECKING:
     from equabot_client.admin import AgentStatus

@@ -7,11 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from equabot_broker.cli import output
-from equabot_broker.cli.arguments import add_places
-from equabot_broker.cli.connecting import admin
-from equabot_broker.cli.exits import NO_EXITS, Exit, Failure
-from equabot_broker.cli.surroundings import environment
+from equabot_cli import output
+from equabot_cli.arguments import add_places
+from equabot_cli.connecting import admin
+from equabot_cli.exits import NO_EXITS, Exit, Failure
+from equabot_cli.surroundings import environment
 
 if TYPE_CHECKING:
     from equabot_broker.telemetry.audit_chain import Head

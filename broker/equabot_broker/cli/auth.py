@@ -5,17 +5,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from equabot_broker.cli import auth_entering, auth_login, auth_order, output
-from equabot_broker.cli.arguments import add_agent, add_places
-from equabot_broker.cli.exits import NO_EXITS, Exit, Failure
-from equabot_broker.cli.output import Cell, Style
+from equabot_broker.cli import auth_entering, auth_login, auth_order
 from equabot_broker.cli.storing import CommandContext, faults, unlist
-from equabot_broker.cli.surroundings import now
 from equabot_broker.domain.instants import rfc3339
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.provider import Mode
 from equabot_broker.formats.auth_document import AuthDocument, without_entry
 from equabot_broker.formats.auth_entries import entry_ids
+from equabot_cli import output
+from equabot_cli.arguments import add_agent, add_places
+from equabot_cli.exits import NO_EXITS, Exit, Failure
+from equabot_cli.output import Cell, Style
+from equabot_cli.surroundings import now
 
 if TYPE_CHECKING:
     from equabot_broker.domain.profiles import Profile

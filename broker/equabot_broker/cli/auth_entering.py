@@ -4,14 +4,14 @@ import re
 from argparse import ArgumentTypeError, Namespace
 from typing import Final
 
-from equabot_broker.cli import child, output
-from equabot_broker.cli.exits import Exit, Failure
 from equabot_broker.cli.prompting import ask, choose, confirm, interactive, secret
 from equabot_broker.cli.storing import CommandContext, cleaned, store_credential
-from equabot_broker.cli.surroundings import environment, now
 from equabot_broker.domain.provider import Mode, Provider
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.formats.auth_document import entry_of_key, entry_of_token
+from equabot_cli import child, output
+from equabot_cli.exits import Exit, Failure
+from equabot_cli.surroundings import environment, now
 
 API_KEY, TOKEN, SETUP_TOKEN, LOGIN = METHODS = ("api-key", "token", "setup-token", "login")
 """The kinds of credential that can be stored, and the ways to get one."""

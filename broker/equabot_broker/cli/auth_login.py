@@ -7,16 +7,16 @@ from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
-from equabot_broker.cli import output
-from equabot_broker.cli.exits import Exit, Failure
 from equabot_broker.cli.login_callback import await_code, listen
 from equabot_broker.cli.prompting import interactive
 from equabot_broker.cli.storing import CommandContext, store_credential
-from equabot_broker.cli.surroundings import environment, now, sleep
 from equabot_broker.domain.provider import Provider
 from equabot_broker.formats.auth_document import entry_of_oauth, entry_of_token
 from equabot_broker.oauth.authorization import ENTROPY, LOOPBACK, Attempt, AuthorizationRefusal, authorize_url, begin, identity
 from equabot_broker.oauth.refreshing import Tokens
+from equabot_cli import output
+from equabot_cli.exits import Exit, Failure
+from equabot_cli.surroundings import environment, now, sleep
 
 _NO_TERMINAL = 2
 

@@ -3,15 +3,15 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from equabot_broker.cli import output
-from equabot_broker.cli.arguments import add_agent, add_places
-from equabot_broker.cli.exits import Exit, Failure
 from equabot_broker.cli.storing import CommandContext, faults, stored_order
 from equabot_broker.domain.known_names import meant
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.profiles import State
 from equabot_broker.domain.provider import Provider
 from equabot_broker.formats.auth_entries import with_order_of
+from equabot_cli import output
+from equabot_cli.arguments import add_agent, add_places
+from equabot_cli.exits import Exit, Failure
 
 
 def add_parser(subparsers: Any) -> None:

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from equabot_broker.cli import output
-from equabot_broker.cli.arguments import add_places
-from equabot_broker.cli.exits import Exit
 from equabot_broker.cli.problems import plain
-from equabot_broker.cli.surroundings import environment
 from equabot_broker.diagnosis.findings import Finding, Severity
+from equabot_cli import output
+from equabot_cli.arguments import add_places
+from equabot_cli.exits import Exit
+from equabot_cli.surroundings import environment
 
 if TYPE_CHECKING:
     from equabot_broker.config.model import Config

@@ -9,11 +9,12 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
-from equabot_broker.cli import output
-from equabot_broker.cli.arguments import add_places, configuration
-from equabot_broker.cli.connecting import admin, refusals
-from equabot_broker.cli.exits import Exit, Failure
-from equabot_broker.cli.surroundings import environment, now
+from equabot_broker.cli.arguments import configuration
+from equabot_cli import output
+from equabot_cli.arguments import add_places
+from equabot_cli.connecting import admin, refusals
+from equabot_cli.exits import Exit, Failure
+from equabot_cli.surroundings import environment, now
 
 if TYPE_CHECKING:
     from equabot_broker.config.model import Config

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equabot_broker.cli import output
-from equabot_broker.cli.arguments import add_places
-from equabot_broker.cli.exits import Exit, Failure
-from equabot_broker.cli.output import Cell, Style
 from equabot_broker.cli.problems import Problem, plain, problem
 from equabot_broker.cli.storing import CommandContext, faults
-from equabot_broker.cli.surroundings import environment
 from equabot_broker.diagnosis.findings import Finding, Severity
+from equabot_cli import output
+from equabot_cli.arguments import add_places
+from equabot_cli.exits import Exit, Failure
+from equabot_cli.output import Cell, Style
+from equabot_cli.surroundings import environment
 
 if TYPE_CHECKING:
     from equabot_broker.config.model import Config

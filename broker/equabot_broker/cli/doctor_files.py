@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from equabot_broker.cli.exits import Failure
 from equabot_broker.cli.problems import FIX, Problem, problem
 from equabot_broker.config.recording import CLAUDE, migrated
 from equabot_broker.diagnosis.findings import Severity
@@ -14,6 +13,7 @@ from equabot_broker.files.dotenv import SIZE_MAX, statements
 from equabot_broker.files.reading import Unreadable, read_whole
 from equabot_broker.schema.faults import ValueRefused
 from equabot_broker.storage.edited_file import Unwritable, edit_file
+from equabot_cli.exits import Failure
 
 if TYPE_CHECKING:
     from equabot_broker.config.model import Config

@@ -5,13 +5,10 @@ from asyncio import run as run_async
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from equabot_broker.cli.absence import access_denied
-from equabot_broker.cli.exits import Failure
 from equabot_broker.cli.problems import FIX, Problem, problem
 from equabot_broker.cli.status_reading import read_all
 from equabot_broker.cli.status_report import StatusReport
 from equabot_broker.cli.storing import faults
-from equabot_broker.cli.surroundings import now
 from equabot_broker.diagnosis.findings import Severity, choice, hides, of_suspensions
 from equabot_broker.diagnosis.statuses import ProfileStatus
 from equabot_broker.domain.material import SourceFault
@@ -21,6 +18,9 @@ from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.remedies import how_to_add, how_to_recover
 from equabot_broker.domain.selection import UNORDERED
 from equabot_broker.oauth.refreshing import refresh_at
+from equabot_cli.absence import access_denied
+from equabot_cli.exits import Failure
+from equabot_cli.surroundings import now
 
 if TYPE_CHECKING:
     from equabot_broker.bootstrap.survey import Survey

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from equabot_broker.cli.exits import Failure
 from equabot_broker.cli.problems import FIX, Problem, problem
 from equabot_broker.cli.storing import CommandContext, faults
 from equabot_broker.diagnosis.findings import Severity
@@ -14,6 +13,7 @@ from equabot_broker.formats.auth_document import AuthDocument
 from equabot_broker.formats.auth_entries import entry_ids
 from equabot_broker.formats.refresh_marks import pending
 from equabot_broker.oauth.refresh_steps import Pending
+from equabot_cli.exits import Failure
 
 if TYPE_CHECKING:
     from equabot_broker.config.model import Config

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from equabot_broker.cli.problems import Problem, problem
-from equabot_broker.cli.surroundings import environment
 from equabot_broker.diagnosis.findings import Severity
 from equabot_broker.domain.policies import Delivery
 from equabot_broker.envoy.options import GatewayMode
 from equabot_broker.files.ownership import owner_of
+from equabot_cli.surroundings import environment
 
 if TYPE_CHECKING:
     from equabot_broker.config.model import Config

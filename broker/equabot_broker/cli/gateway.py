@@ -4,8 +4,9 @@ import json
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from equabot_broker.cli.arguments import add_places, configuration
-from equabot_broker.cli.exits import Exit
+from equabot_broker.cli.arguments import configuration
+from equabot_cli.arguments import add_places
+from equabot_cli.exits import Exit
 
 
 def add_parser(subparsers: Any, **described: str) -> None:

@@ -13,10 +13,10 @@ from socketserver import TCPServer
 from typing import Final, cast
 from urllib.parse import urlsplit
 
-from equabot_broker.cli.exits import Failure
 from equabot_broker.cli.prompting import interactive, unseen
-from equabot_broker.cli.surroundings import now
 from equabot_broker.oauth.authorization import LOOPBACK, Attempt, AuthorizationRefusal, Code, Denied, read_query, read_returned
+from equabot_cli.exits import Failure
+from equabot_cli.surroundings import now
 
 PATIENCE: Final = 900.0
 """Seconds to wait for the user."""

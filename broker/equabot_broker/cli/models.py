@@ -4,8 +4,9 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from equabot_broker.cli import auth
-from equabot_broker.cli.arguments import add_agent, add_places, chosen_agent, configuration
-from equabot_broker.cli.exits import Exit
+from equabot_broker.cli.arguments import chosen_agent, configuration
+from equabot_cli.arguments import add_agent, add_places
+from equabot_cli.exits import Exit
 
 
 def add_parser(subparsers: Any, **described: str) -> None:
@@ -42,8 +43,9 @@ def run(args: Namespace) -> int:
     config = configuration(args)
     agent = chosen_agent(args, config)
 
-    from equabot_broker.cli import output, probing, status_views  # noqa: PLC0415
+    from equabot_broker.cli import probing, status_views  # noqa: PLC0415
     from equabot_broker.cli.status_reading import read_status  # noqa: PLC0415
+    from equabot_cli import output  # noqa: PLC0415
 
     report = read_status(args, config, agent)
     probed = probing.probe_all(args, report) if args.probe else []

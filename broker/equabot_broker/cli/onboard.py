@@ -4,14 +4,15 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any, Final
 
-from equabot_broker.cli import auth_entering, output
-from equabot_broker.cli.arguments import add_agent, add_places
-from equabot_broker.cli.exits import Exit, Failure
+from equabot_broker.cli import auth_entering
 from equabot_broker.cli.prompting import choose, interactive, secret
 from equabot_broker.cli.storing import CommandContext, cleaned, faults, record
-from equabot_broker.cli.surroundings import now
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.provider import Mode, Provider
+from equabot_cli import output
+from equabot_cli.arguments import add_agent, add_places
+from equabot_cli.exits import Exit, Failure
+from equabot_cli.surroundings import now
 
 CHOICES: Final = {
     "api-key": "Anthropic API key (recommended)",

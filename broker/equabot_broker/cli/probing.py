@@ -12,10 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from equabot_broker.cli import output
-from equabot_broker.cli.connecting import addressed, broker
-from equabot_broker.cli.exits import Failure
-from equabot_broker.cli.output import Cell, Style
 from equabot_broker.cli.profiles import clear_profile
 from equabot_broker.cli.status_report import StatusReport
 from equabot_broker.domain.credentials import headers
@@ -24,6 +20,10 @@ from equabot_broker.domain.profiles import State
 from equabot_broker.domain.provider import Provider
 from equabot_broker.providers import PROVIDERS
 from equabot_broker.upstream.probe_requests import ProbeRequest, request
+from equabot_cli import output
+from equabot_cli.connecting import addressed, broker
+from equabot_cli.exits import Failure
+from equabot_cli.output import Cell, Style
 
 if TYPE_CHECKING:
     from equabot_broker.config.model import Config

@@ -7,10 +7,11 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Any, Final
 
-from equabot_broker.cli import output
-from equabot_broker.cli.arguments import add_places, configuration
-from equabot_broker.cli.connecting import admin
-from equabot_broker.cli.exits import Exit, Failure
+from equabot_broker.cli.arguments import configuration
+from equabot_cli import output
+from equabot_cli.arguments import add_places
+from equabot_cli.connecting import admin
+from equabot_cli.exits import Exit, Failure
 
 _WORDS: Final = {"cooldown": "its cooldown", "disable": "its billing disable", "rejection": "its rejection"}
 

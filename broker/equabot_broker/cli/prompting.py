@@ -10,9 +10,9 @@ import termios
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from equabot_broker.cli.exits import Exit, Failure
 from equabot_broker.discovery.hygiene import SIZE_MAX
 from equabot_broker.domain.secret_value import SecretValue
+from equabot_cli.exits import Exit, Failure
 
 _NEWLINES = (b"\n", b"\r")
 _ERASE = (b"\x7f", b"\x08")

@@ -5,10 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equabot_broker.cli import output
-from equabot_broker.cli.arguments import add_places
-from equabot_broker.cli.connecting import admin, refusals
-from equabot_broker.cli.exits import Exit, Failure
+from equabot_cli import output
+from equabot_cli.arguments import add_places
+from equabot_cli.connecting import admin, refusals
+from equabot_cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
     from equabot_client.admin import Reload

@@ -5,12 +5,13 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from equabot_broker.cli.arguments import add_places, configuration
-from equabot_broker.cli.exits import Exit, Failure
+from equabot_broker.cli.arguments import configuration
 from equabot_broker.cli.hangups import Hangups
-from equabot_broker.cli.hardening import set_limits
-from equabot_broker.cli.surroundings import environment
 from equabot_broker.envoy.options import GatewayMode
+from equabot_cli.arguments import add_places
+from equabot_cli.exits import Exit, Failure
+from equabot_cli.hardening import set_limits
+from equabot_cli.surroundings import environment
 
 if TYPE_CHECKING:
     from equabot_broker.config.model import Config

@@ -6,8 +6,8 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from equabot_broker.cli.connecting import addressed, admin, broker, optional
-from equabot_broker.cli.surroundings import now
+from equabot_cli.connecting import addressed, admin, broker, optional
+from equabot_cli.surroundings import now
 
 if TYPE_CHECKING:
     from equabot_broker.bootstrap.survey import Survey

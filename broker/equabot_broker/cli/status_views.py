@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from equabot_broker.cli import output
-from equabot_broker.cli.output import Cell, Style
 from equabot_broker.cli.status_report import StatusReport, condition, effective, from_environment, label, severity
 from equabot_broker.diagnosis.statuses import ProfileStatus
 from equabot_broker.domain.instants import rfc3339
 from equabot_broker.domain.profiles import State
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.remedies import how_to_add
+from equabot_cli import output
+from equabot_cli.output import Cell, Style
 
 
 def document(report: StatusReport) -> dict[str, Any]:

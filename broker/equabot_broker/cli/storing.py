@@ -11,10 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equabot_broker.cli import output
 from equabot_broker.cli.arguments import chosen_agent, configuration
-from equabot_broker.cli.exits import Exit, Failure
-from equabot_broker.cli.surroundings import now
 from equabot_broker.config.recording import with_profile, without_profile
 from equabot_broker.discovery.hygiene import Unclean, clean, joined
 from equabot_broker.domain.cooldowns import Usage
@@ -30,6 +27,9 @@ from equabot_broker.formats.auth_usage import usage_of, with_usage
 from equabot_broker.schema.faults import ValueRefused, quote
 from equabot_broker.schema.values import profile as parsed_profile
 from equabot_broker.storage.edited_file import Unwritable, edit_file
+from equabot_cli import output
+from equabot_cli.exits import Exit, Failure
+from equabot_cli.surroundings import now
 
 if TYPE_CHECKING:
     from equabot_broker.config.model import Config

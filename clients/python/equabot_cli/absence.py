@@ -4,18 +4,13 @@ import os
 from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Final
 
-from equabot_broker.cli.arguments import configuration
-from equabot_broker.cli.exits import Exit, Failure
-from equabot_broker.cli.surroundings import environment
-from equabot_broker.domain.known_names import no_agent
-from equabot_broker.domain.policies import MAIN
-from equabot_broker.files.ownership import owner_of
+from equabot_cli.exits import Exit, Failure
+from equabot_cli.local_configuration import LocalConfiguration
+from equabot_cli.surroundings import environment
 
-if TYPE_CHECKING:
-    from equabot_broker.config.model import Config
-
+_MAIN: Final = "main"
 _OWN_PORTS = "EQUABOT_LISTEN_HEALTH=127.0.0.1:8687 EQUABOT_LISTEN_METRICS=127.0.0.1:9465 equabot serve"
 _LOCAL = ("unix:", "127.", "localhost:", "[::1]:")
 
@@ -32,6 +27,8 @@ def absence(address: str, args: Namespace, *, remedy: str) -> Failure:
         return Failure(denied, code=Exit.NO_BROKER)
     if socket is not None and (unknown := _unknown_agent(args, socket)):
         return Failure(unknown, code=Exit.USAGE)
+    if not args.program.reads_files:
+        return Failure(f"no broker answers at {address}: {remedy.rstrip('.;')}", code=Exit.NO_BROKER)
     local = address.startswith(_LOCAL) and "certificate is" not in remedy
     asked = "" if local and not environment().get("EQUABOT_BROKER_ADDRESS") else remedy
     how = f"{asked} `equabot serve` starts one" if asked else "start one with `equabot serve`"
@@ -44,7 +41,7 @@ def access_denied(socket: Path) -> str:
     step = _closed_step(socket)
     if step is None:
         return ""
-    owner = owner_of(step)
+    owner = _owner_of(step)
     if owner == os.geteuid():
         return f"{socket} cannot be opened, because the owner of {step} has no access to it: chmod u+rwx {step}"
     do = f"run the command as that user (sudo -u '#{owner}' equabot …)" if owner is not None else "run the command as its user"
@@ -52,6 +49,13 @@ def access_denied(socket: Path) -> str:
         f"{socket} belongs to another user's broker, and user {os.geteuid()} may not open it: {do}, or as an agent in"
         f" the group of the socket's directory, or start your own broker on other ports: `{_OWN_PORTS}`"
     )
+
+
+def _owner_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return None
 
 
 def _closed_step(socket: Path) -> Path | None:
@@ -69,19 +73,18 @@ def _closed_step(socket: Path) -> Path | None:
 def _unknown_agent(args: Namespace, socket: Path) -> str:
     """The message for an agent that is not configured: it has no socket, even if a broker runs. Without `--agent` it is
     `main`."""
-    config: Config | None = None
+    local: LocalConfiguration | None = None
     with suppress(Failure):
-        config = configuration(args)
-    if config is None:
+        local = args.program.local(args)
+    if local is None:
         return ""
-    main_socket = config.run_dir / MAIN / "broker.sock"
-    agent = getattr(args, "agent", None) or (MAIN if socket == main_socket else "")
-    if not agent or agent in config.policies.agents:
+    named: str = getattr(args, "agent", None) or ""
+    agent = named or (_MAIN if f"unix:{socket}" == local.agent_address(_MAIN) else "")
+    missing = local.missing_agent(agent) if agent else ""
+    if not missing:
         return ""
-    if not getattr(args, "agent", None):
-        return f"no agent was named, and {no_agent(agent, config.policies.agents)}. Name one with --agent"
-    file = config.file or config.home / "equabot.yaml"
+    if not named:
+        return f"no agent was named, and {missing}. Name one with --agent"
     return (
-        f"{no_agent(agent, config.policies.agents)}. Agents are configured in {file}; an agent that is not configured has"
-        f" no socket {socket}"
+        f"{missing}. Agents are configured in {local.configured_in()}; an agent that is not configured has no socket {socket}"
     )

@@ -3,13 +3,12 @@
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
-from equabot_broker.cli import lease_naming, output
-from equabot_broker.cli.arguments import add_agent, add_delivery, add_places, delivery, duration
-from equabot_broker.cli.connecting import addressed, admin, broker
-from equabot_broker.cli.exits import Exit, Failure
-from equabot_broker.cli.output import Cell, Style
-from equabot_broker.cli.surroundings import now
-from equabot_broker.domain.instants import rfc3339
+from equabot_cli import lease_naming, output
+from equabot_cli.arguments import add_agent, add_delivery, add_places, delivery, duration
+from equabot_cli.connecting import addressed, admin, broker
+from equabot_cli.exits import Exit, Failure
+from equabot_cli.output import Cell, Style
+from equabot_cli.surroundings import now
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -232,7 +231,7 @@ def _show(lease: "Lease", *, as_json: bool) -> None:
 
 
 def _when(instant: "datetime | None") -> str:
-    return "" if instant is None else f"{output.relative(instant.timestamp(), now())} ({rfc3339(instant.timestamp())})"
+    return "" if instant is None else f"{output.relative(instant.timestamp(), now())} ({_rfc3339(instant)})"
 
 
 def _revealed(lease: "Lease") -> dict[str, Any]:
@@ -245,4 +244,10 @@ def _plain(record: Any) -> dict[str, Any]:
     from datetime import datetime  # noqa: PLC0415
 
     values = {field.name: getattr(record, field.name) for field in fields(record)}
-    return {name: rfc3339(v.timestamp()) if isinstance(v, datetime) else v for name, v in values.items()}
+    return {name: _rfc3339(v) if isinstance(v, datetime) else v for name, v in values.items()}
+
+
+def _rfc3339(instant: "datetime") -> str:
+    from datetime import UTC  # noqa: PLC0415
+
+    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

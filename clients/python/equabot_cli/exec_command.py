@@ -5,18 +5,17 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from equabot_broker.cli import child, exec_variables
-from equabot_broker.cli.arguments import add_agent, add_delivery, add_places, configuration, delivery
-from equabot_broker.cli.connecting import addressed, broker, configured
-from equabot_broker.cli.exits import Failure
-from equabot_broker.cli.output import complain
-from equabot_broker.cli.surroundings import environment
+from equabot_cli import child, exec_variables
+from equabot_cli.arguments import add_agent, add_delivery, add_places, delivery
+from equabot_cli.connecting import addressed, broker, configured
+from equabot_cli.exits import Failure
+from equabot_cli.output import complain
+from equabot_cli.surroundings import environment
 
 if TYPE_CHECKING:
-    from equabot_broker.domain.provider import Catalog, Provider
+    from equabot_cli.known_providers import KnownProvider, KnownProviders
     from equabot_client import Broker, Credential, Lease
 
-_VARIABLES: Final = ("env", "dotenv")
 _DELIVERY: Final = "EQUABOT_DELIVERY"
 _ENDS: Final = {
     "revoked": "it was revoked",
@@ -126,25 +125,27 @@ class _Held:
         self._credential.close()
 
 
-def _known(args: Namespace) -> "tuple[Catalog, frozenset[str]]":
-    """The providers that are known here, and the variables from which the configuration takes profiles."""
-    from equabot_broker.providers import BUILT_IN  # noqa: PLC0415
+def _known(args: Namespace) -> "tuple[KnownProviders, Collection[str]]":
+    """The known providers, and the variables that the configuration binds to profiles."""
+    from equabot_cli.built_in_providers import BUILT_IN  # noqa: PLC0415
 
     if not configured(args):
-        return BUILT_IN, frozenset()
+        return BUILT_IN, ()
     try:
-        rules = configuration(args).rules
+        local = args.program.local(args)
     except Failure:
         if addressed(args):  # the broker uses another configuration
-            return BUILT_IN, frozenset()
+            return BUILT_IN, ()
         raise
-    return rules.catalog, frozenset(place.key for place in rules.bindings if place.kind in _VARIABLES)
+    return local.providers(), local.bound_variables()
 
 
-def _environment(leases: Sequence["Lease"], args: Namespace, catalog: "Catalog", bound: Collection[str]) -> Mapping[str, str]:
+def _environment(
+    leases: Sequence["Lease"], args: Namespace, catalog: "KnownProviders", bound: Collection[str]
+) -> Mapping[str, str]:
     """This process's environment with the variables of the leases. With a token it has no key; with a key it has no other key
     of the same provider."""
-    from equabot_broker.cli.exec_environment import screened, without_credentials  # noqa: PLC0415
+    from equabot_cli.exec_environment import screened, without_credentials  # noqa: PLC0415
 
     sdks = _sdks(args, leases, catalog)
     brought = exec_variables.merged(
@@ -173,17 +174,19 @@ def _environment(leases: Sequence["Lease"], args: Namespace, catalog: "Catalog",
     return given
 
 
-def _sdks(args: Namespace, leases: Sequence["Lease"], catalog: "Catalog") -> "Mapping[str, Provider]":
+def _sdks(args: Namespace, leases: Sequence["Lease"], catalog: "KnownProviders") -> "Mapping[str, KnownProvider]":
     """The provider whose SDK's variables were requested, by the lease's provider."""
-    from equabot_broker.providers import PROVIDERS  # noqa: PLC0415
+    from equabot_cli.built_in_providers import BUILT_IN  # noqa: PLC0415
 
     leased = {lease.provider for lease in leases}
-    chosen: dict[str, Provider] = {}
+    chosen: dict[str, KnownProvider] = {}
     for wanted in sorted(args.sdks):  # one for all providers comes first
-        named = {catalog.normalise(wanted.provider) or wanted.provider} if wanted.provider else leased
+        meant = catalog.get(wanted.provider)
+        named = {meant.id if meant is not None else wanted.provider} if wanted.provider else leased
         if not named <= leased:
             raise Failure(f"--as {wanted.provider}={wanted.sdk}: the command has no lease of {wanted.provider!r}")
-        chosen.update(dict.fromkeys(named, PROVIDERS[wanted.sdk]))
+        if (sdk := BUILT_IN.get(wanted.sdk)) is not None:
+            chosen.update(dict.fromkeys(named, sdk))
     return chosen
 
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from equabot_broker.cli.arguments import client
-from equabot_broker.cli.exits import Failure
+from equabot_cli.arguments import client
+from equabot_cli.exits import Failure
 
 if TYPE_CHECKING:
-    from equabot_broker.domain.provider import Provider
+    from equabot_cli.known_providers import KnownProvider
     from equabot_client import Lease
 
 SDKS: Final = ("openai", "anthropic")
@@ -68,7 +68,7 @@ def _words(text: str) -> list[str]:
 
 
 def variables(
-    lease: "Lease", *, provider: "Provider | None", sdk: "Provider | None", command: Sequence[str]
+    lease: "Lease", *, provider: "KnownProvider | None", sdk: "KnownProvider | None", command: Sequence[str]
 ) -> Mapping[str, str]:
     """The variables of the lease. `provider` is None if only the broker knows it; `sdk` is the provider whose variables were
     requested. Raises Failure with the alternative if the command could not use the lease."""
@@ -89,31 +89,29 @@ def variables(
     return given
 
 
-def unread(lease: "Lease", *, provider: "Provider | None", sdk: "Provider | None") -> str:
+def unread(lease: "Lease", *, provider: "KnownProvider | None", sdk: "KnownProvider | None") -> str:
     """The variable with the gateway's address, if no known SDK reads it; else empty."""
     if sdk is not None or lease.delivery != "brokered" or provider is None or provider.base_url_env:
         return ""
     return provider.address_env
 
 
-def _otherwise(lease: "Lease", provider: "Provider | None") -> str:
+def _otherwise(lease: "Lease", provider: "KnownProvider | None") -> str:
     speaks = provider.speaks if provider is not None else ""
     as_sdk = f"`--as {speaks}`" if speaks else "`--as openai` or `--as anthropic`"
     own = f"set providers.{lease.provider}.base_url_env"
     return f"Use {as_sdk}, if the command has that SDK; or {own}; or give the command the key itself with --delivery raw"
 
 
-def _as_sdk(lease: "Lease", sdk: "Provider") -> dict[str, str]:
+def _as_sdk(lease: "Lease", sdk: "KnownProvider") -> dict[str, str]:
     if not lease.base_url:
         raise Failure(f"{lease.provider} has no address for an SDK: set providers.{lease.provider}.base_url")
     address = lease.base_url
     if lease.delivery == "brokered":
-        names = sdk.sdk_env_names()
+        names = sdk.sdk_env_names
     else:
-        from equabot_broker.domain.provider import Mode  # noqa: PLC0415
-
         bearer = any(name.lower() == "authorization" for name in lease.headers)
-        names = (sdk.sdk_env_name(Mode.TOKEN if bearer else Mode.API_KEY),)
+        names = (sdk.token_env if bearer else sdk.key_env,)
         if sdk.id == "anthropic":
             address = address.rstrip("/").removesuffix("/v1")  # the SDKs add that themselves
     return {**dict.fromkeys(names, lease.secret.reveal()), sdk.base_url_env: address}

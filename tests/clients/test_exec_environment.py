@@ -2,9 +2,12 @@
 
 import pytest
 
-from equabot_broker.cli.exec_environment import screened, without_credentials
-from equabot_broker.domain.provider import Catalog, EnvName, Mode, Provider
-from equabot_broker.providers import BUILT_IN, PROVIDERS
+from equabot_broker.cli.local_broker import known_provider
+from equabot_broker.domain.provider import EnvName, Mode, Provider
+from equabot_broker.providers import PROVIDERS
+from equabot_cli.built_in_providers import BUILT_IN
+from equabot_cli.exec_environment import screened, without_credentials
+from equabot_cli.known_providers import KnownProviders
 
 ANTHROPIC = "sk-ant-api03-" + "k3y" * 30
 
@@ -82,7 +85,7 @@ def test_a_value_that_holds_a_providers_key_is_not_handed_on_and_said(value: str
 )  # fmt: skip
 def test_everything_else_is_handed_on(name: str, value: str) -> None:
     """Settings of a provider, other services, words that begin like a key."""
-    assert screened({name: value}, BUILT_IN) == screened({name: value}, Catalog({}))
+    assert screened({name: value}, BUILT_IN) == screened({name: value}, KnownProviders([]))
 
 
 def test_what_leads_to_the_brokers_own_is_not_handed_on() -> None:
@@ -95,7 +98,7 @@ def test_a_provider_of_the_configuration_counts() -> None:
     """S7: the catalog is the one that is configured."""
     own = Provider(id="acme", env_names=(EnvName("ACME_API_KEY"), EnvName("ACME_LOGIN", Mode.TOKEN)), base_url_env="ACME_URL",
                    key_prefixes=("acme-live-",))  # fmt: skip
-    catalog = Catalog({"acme": own})
+    known = KnownProviders([known_provider(own)])
     environ = {
         "ACME_API_KEY": "x",
         "ACME_LOGIN": "x",
@@ -104,7 +107,7 @@ def test_a_provider_of_the_configuration_counts() -> None:
         "MINE": "acme-live-" + "x" * 20,
         "A": "b",
     }
-    screen = screened(environ, catalog)
+    screen = screened(environ, known)
     assert (screen.kept, screen.unnamed) == ({"A": "b"}, ("ACME_SECRET", "MINE"))
 
 
@@ -114,7 +117,7 @@ def test_next_to_a_key_only_those_of_its_provider_go() -> None:
         "ANTHROPIC_AUTH_TOKEN": "x", "ANTHROPIC_API_KEYS": "x", "CLAUDE_CODE_OAUTH_TOKEN": "x", "ANTHROPIC_API_KEY_2": "x",
         "ANTHROPIC_IDENTITY_TOKEN_FILE": "x", "ANTHROPIC_BASE_URL": "https://mine", "OPENAI_API_KEY": "y",
     }  # fmt: skip
-    left = without_credentials(environ, [PROVIDERS["anthropic"]])
+    left = without_credentials(environ, [known_provider(PROVIDERS["anthropic"])])
     assert left == {"ANTHROPIC_BASE_URL": "https://mine", "OPENAI_API_KEY": "y"}
 
 
@@ -123,7 +126,7 @@ def test_next_to_a_key_none_of_the_providers_other_variables_stays(provider: Pro
     """C6, P13: every name under which the vendor's SDKs and other tools look for a credential of it, in any spelling."""
     names = {env.name for env in provider.env_names} | set(provider.sdk_env_names()) | set(provider.other_env)
     environ = dict.fromkeys([*names, *map(str.lower, names), *provider.list_env_names], "left over")
-    assert without_credentials({**environ, "KEPT": "1"}, [provider]) == {"KEPT": "1"}
+    assert without_credentials({**environ, "KEPT": "1"}, [known_provider(provider)]) == {"KEPT": "1"}
 
 
 def test_a_long_environment_is_looked_at_in_one_pass() -> None:

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from equabot_broker.cli.absence import absence, access_denied
-from equabot_broker.cli.arguments import configuration
-from equabot_broker.cli.exits import Exit, Failure
-from equabot_broker.cli.output import complain
-from equabot_broker.cli.surroundings import environment
+from equabot_cli.absence import absence, access_denied
+from equabot_cli.exits import Exit, Failure
+from equabot_cli.output import complain
+from equabot_cli.surroundings import environment
 
 if TYPE_CHECKING:
     from equabot_client import Broker
@@ -85,25 +84,28 @@ def _agent_address(args: Namespace) -> str | None:
     configuration."""
     if addressed(args) or not configured(args):
         return None
-    config = configuration(args)
-    agent = args.agent or "main"
-    return str(config.listen.agents.get(agent, config.run_dir / agent / "broker.sock"))
+    address: str = args.program.local(args).agent_address(args.agent or "main")
+    return address
 
 
 def _admin_address(args: Namespace) -> str | None:
     if not configured(args):
         return None
-    config = configuration(args)
-    return str(config.listen.admin or config.run_dir / "admin" / "broker.sock")
+    address: str = args.program.local(args).admin_address()
+    return address
 
 
 def configured(args: Namespace) -> bool:
     """Whether the sockets' paths depend on the configuration. `equabot key` avoids reading it, because that takes time."""
     known = environment()
-    if args.run_dir or args.config or known.get("EQUABOT_CONFIG"):
+    if args.run_dir or args.config:
         return True
     if args.agent is not None and known.get("EQUABOT_BROKER_ADDRESS"):
         return True  # the client library would use that address
+    if not args.program.reads_files:
+        return False
+    if known.get("EQUABOT_CONFIG"):
+        return True
     home = os.path.expanduser(known.get("EQUABOT_HOME") or "~/.equabot")  # noqa: PTH111  (raises nothing for an unknown user)
     try:
         Path(home[1:] if home.startswith("~/") else home, "equabot.yaml").stat()

@@ -3,23 +3,25 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
+from difflib import get_close_matches
 from itertools import islice
 from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
-from equabot_broker.cli import output
-from equabot_broker.cli.arguments import add_places, configuration
-from equabot_broker.cli.connecting import addressed, admin, optional, refusals
-from equabot_broker.cli.exits import Exit, Failure
-from equabot_broker.cli.problems import plain
-from equabot_broker.domain.known_names import nearest
+from equabot_cli import output
+from equabot_cli.arguments import add_places
+from equabot_cli.connecting import addressed, admin, optional, refusals
+from equabot_cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
     from equabot_client.admin import Finding
 
 _PAUSE = 0.1
 _EXPLAINED: Final = 5
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
+_COMPARED: Final = 64
+_AMONG: Final = 500
+_NEAR: Final = 0.65
 
 
 def add_parser(subparsers: Any, **described: str) -> None:
@@ -103,7 +105,7 @@ def _document(
         "address": address,
         "message": message,
         "did_you_mean": list(meant),
-        "findings": [plain(found) for found in findings],
+        "findings": [asdict(found) for found in findings],
     })  # fmt: skip
 
 
@@ -115,7 +117,7 @@ def _meant(args: Namespace, address: str) -> list[str]:
     known = {"": ("readiness", "liveness"), "provider": _providers(args), "profile": _profiles(args)}
     asked = [kind] if slash and kind in known else list(known)
     exact = [f"{one}/{name}" for one in ("provider", "profile") if one != kind]
-    near = [f"{one}/{found}".lstrip("/") for one in asked if (found := nearest(name, known[one]))]
+    near = [f"{one}/{found}".lstrip("/") for one in asked if (found := _nearest(name, known[one]))]
     for names in (exact, near):
         if there := [service for service in names if check(service, address=address) is not None]:
             return there
@@ -124,7 +126,8 @@ def _meant(args: Namespace, address: str) -> list[str]:
 
 def _providers(args: Namespace) -> Iterable[str]:
     with suppress(Failure):
-        return configuration(args).catalog.names()
+        names: Iterable[str] = args.program.local(args).providers().names()
+        return names
     return ()
 
 
@@ -154,5 +157,14 @@ def _concerns(subject: str, service: str) -> bool:
 
 
 def _configured(args: Namespace) -> str:
-    address = configuration(args).listen.health
-    return str(address._replace(host=_EVERYWHERE.get(address.host, address.host)))
+    """The address of the health service by the configuration; without one, any of the broker's sockets answers."""
+    from equabot_client import connect  # noqa: PLC0415
+
+    address: str = args.program.local(args).health_address()
+    return address or connect().address
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that this one is nearly; empty where there is no such name."""
+    near = get_close_matches(name[:_COMPARED], list(islice(known, _AMONG)), n=1, cutoff=_NEAR)
+    return near[0] if near else ""

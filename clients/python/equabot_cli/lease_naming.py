@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
-from equabot_broker.cli.connecting import addressed, admin
-from equabot_broker.cli.exits import Failure
+from equabot_cli.connecting import addressed, admin
+from equabot_cli.exits import Failure
 
 _WHOLE: Final = 32
 """The number of characters of an id."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from shutil import which
 from typing import Final
 
-from equabot_broker.cli.exits import Failure
+from equabot_cli.exits import Failure
 
 _FORWARDED: Final = frozenset({
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH,

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 
 def environment() -> Mapping[str, str]:
     """The environment of this process."""
-    return os.environ  # noqa: TID251 - commands read it, and `exec` passes it on
+    return os.environ
 
 
 def now() -> float:
     """The wall clock, in seconds since the epoch. It is for display only."""
-    return time.time()  # noqa: TID251
+    return time.time()
 
 
 async def sleep(seconds: float) -> None:
     """Waits for some seconds."""
     import asyncio  # noqa: PLC0415
 
-    await asyncio.sleep(seconds)  # noqa: TID251
+    await asyncio.sleep(seconds)

@@ -11,11 +11,11 @@ from argparse import ArgumentParser, Namespace
 from contextlib import suppress
 from typing import Any
 
-from equabot_broker.cli.arguments import add_agent, add_delivery, add_places, delivery
-from equabot_broker.cli.connecting import broker
-from equabot_broker.cli.exits import Exit
-from equabot_broker.cli.output import complain
-from equabot_broker.cli.streams import write_exactly
+from equabot_cli.arguments import add_agent, add_delivery, add_places, delivery
+from equabot_cli.connecting import broker
+from equabot_cli.exits import Exit
+from equabot_cli.output import complain
+from equabot_cli.streams import write_exactly
 
 
 def add_parser(subparsers: Any, **described: str) -> None:

@@ -6,12 +6,13 @@ No control character from outside reaches a terminal.
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, TextIO
 
-from equabot_broker.cli.streams import takes_all
-from equabot_broker.cli.surroundings import environment
+from equabot_cli.masking import masked
+from equabot_cli.streams import takes_all
+from equabot_cli.surroundings import environment
 
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
@@ -55,10 +56,8 @@ def complain(text: str) -> None:
 def fault(text: str) -> None:
     """Prints one line on standard error. Words that look like a credential are not shown, because a user may type a key by
     mistake."""
-    from equabot_broker.telemetry.redaction import Redactor  # noqa: PLC0415
-
     with suppress(OSError, ValueError):  # no one can read it
-        print(_clean(Redactor().text(text)), file=sys.stderr)
+        print(_clean(masked(text)), file=sys.stderr)
 
 
 def heading(text: str) -> None:
@@ -100,17 +99,15 @@ def document(value: Mapping[str, Any] | list[dict[str, Any]], *, indent: int | N
 
 def report(value: Mapping[str, Any]) -> None:
     """Prints JSON that quotes text of other programs. Nothing in it that looks like a credential is shown."""
-    from equabot_broker.telemetry.redaction import Redactor  # noqa: PLC0415
-
-    document(_redacted(value, Redactor().text))
+    document(_masked_texts(value))
 
 
-def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
+def _masked_texts(value: Any) -> Any:
     if isinstance(value, str):
-        return redact(value)
+        return masked(value)
     if isinstance(value, Mapping):
-        return {name: _redacted(inner, redact) for name, inner in value.items()}
-    return [_redacted(inner, redact) for inner in value] if isinstance(value, list | tuple) else value
+        return {name: _masked_texts(inner) for name, inner in value.items()}
+    return [_masked_texts(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def span(seconds: float) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from equabot_broker.domain.provider import Catalog, Provider
+from equabot_cli.known_providers import KnownProvider, KnownProviders
 
 _END: Final = re.compile(r"_(?:API_KEYS?|OAUTH_TOKEN|AUTH_TOKEN|TOKEN|KEY|BASE_URL|ENDPOINT)$")
 _WORDS: Final = frozenset(
@@ -39,10 +39,10 @@ class Screened:
     unnamed: tuple[str, ...] = ()
 
 
-def screened(environ: Mapping[str, str], catalog: Catalog, *, bound: Collection[str] = ()) -> Screened:
+def screened(environ: Mapping[str, str], known: KnownProviders, *, bound: Collection[str] = ()) -> Screened:
     """The environment for a command whose leases are all brokered. `bound` are the variables from which the configuration takes
     profiles. What leads to the broker's own files and to another identity goes as well."""
-    providers = catalog.providers.values()
+    providers = tuple(known)
     named = _Names(providers, addresses=True)
     stems = _stems(providers)
     others = {name.upper() for provider in providers for name in provider.other_env}
@@ -60,7 +60,7 @@ def screened(environ: Mapping[str, str], catalog: Catalog, *, bound: Collection[
     return Screened(kept, tuple(sorted(unnamed)))
 
 
-def without_credentials(environ: Mapping[str, str], providers: Iterable[Provider]) -> dict[str, str]:
+def without_credentials(environ: Mapping[str, str], providers: Iterable[KnownProvider]) -> dict[str, str]:
     """The environment without what the providers' SDKs and tools would use next to a leased credential, or before it. Addresses
     stay."""
     known = tuple(providers)
@@ -72,13 +72,13 @@ def without_credentials(environ: Mapping[str, str], providers: Iterable[Provider
 class _Names:
     """The variables of providers: `name in names`, in upper case."""
 
-    def __init__(self, providers: Iterable[Provider], *, addresses: bool) -> None:
+    def __init__(self, providers: Iterable[KnownProvider], *, addresses: bool) -> None:
         self._exact: set[str] = set()
         self._begin: tuple[str, ...] = ()
         for provider in providers:
-            names = {env.name for env in provider.env_names} | set(provider.list_env_names) | set(provider.sdk_env_names())
+            names = {*provider.env_names, *provider.list_env_names, *provider.sdk_env_names}
             self._begin += tuple(f"{name.upper()}_" for name in names if name.upper().endswith(("_API_KEY", "_TOKEN")))
-            names |= set(provider.exchange.variables.values()) if provider.exchange is not None else set()
+            names |= set(provider.exchange_env)
             names |= {provider.base_url_env, provider.address_env} if addresses else set()
             self._exact |= {name.upper() for name in names if name}
 
@@ -86,15 +86,15 @@ class _Names:
         return name in self._exact or name.startswith(self._begin)
 
 
-def _stems(providers: Iterable[Provider]) -> tuple[str, ...]:
+def _stems(providers: Iterable[KnownProvider]) -> tuple[str, ...]:
     """How the variables of the providers begin: `OPENAI_` for `OPENAI_API_KEY`."""
     return tuple(
         sorted({f"{_END.sub('', name)}_" for provider in providers for name in _written(provider) if _END.search(name)})
     )
 
 
-def _written(provider: Provider) -> Iterator[str]:
-    yield from (env.name.upper() for env in provider.env_names)
+def _written(provider: KnownProvider) -> Iterator[str]:
+    yield from (name.upper() for name in provider.env_names)
     yield provider.base_url_env.upper()
 
 
@@ -104,9 +104,9 @@ def _is_credential(name: str, stems: tuple[str, ...]) -> bool:
     return bool(stem) and (not _WORDS.isdisjoint(rest.split("_")) or any(address in rest for address in _ADDRESSES))
 
 
-def _key_pattern(providers: Iterable[Provider]) -> re.Pattern[str]:
+def _key_pattern(providers: Iterable[KnownProvider]) -> re.Pattern[str]:
     """What may be a key of a provider, anywhere in a text: its prefix, and how it goes on."""
-    prefixes = {prefix for provider in providers for prefix in (*provider.key_prefixes, *provider.token_prefixes) if prefix}
+    prefixes = {prefix for provider in providers for prefix in provider.prefixes if prefix}
     longest_first = sorted(prefixes | set(_MANYS), key=lambda prefix: (-len(prefix), prefix))
     # One key may begin within what another prefix begins, so each place is looked at; an escape (`\n`, `%3D`) may go before it.
     begins = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt])|(?<=%[0-9A-Fa-f]{2}))"
