@@ -57,9 +57,9 @@ def test_a_provider_that_is_not_brokered_is_warned_of(tmp_path: Path) -> None:
     )
     done = check(tmp_path, "--config", str(file))
     assert done.returncode == 0
-    how = 'list it, for example ["POST /v1/chat/completions", "GET /v1/models"], or ["* /**"] for everything'
-    acme = "providers.acme.requests does not say what the gateway lets through"
-    other = "providers.other.requests only says what the gateway refuses"
+    how = 'list them, for example ["POST /v1/chat/completions", "GET /v1/models"], or ["* /**"] for all requests'
+    acme = "providers.acme.requests does not list the allowed requests"
+    other = "providers.other.requests lists only requests that the gateway refuses"
     assert done.stderr.splitlines() == [
         f"warning: provider 'acme' has raw leases only: {acme}: {how}",
         f"warning: provider 'other' has raw leases only: {other}: {how}",

@@ -94,7 +94,7 @@ def test_a_workload_is_mended_where_its_identity_comes_from() -> None:
     """Nobody can replace what it is exchanged for."""
     workload = replace(profile("acme:pod", None), workload=True)
     (found,) = look(candidates=[candidate(workload)])
-    assert found.remedy == "it is exchanged again by itself: correct the identity token, or what the vendor trusts"
+    assert found.remedy == "the broker exchanges it again: correct the identity token, or the trust settings at the vendor"
 
 
 def test_ten_thousand_of_a_kind_are_counted() -> None:

@@ -21,7 +21,7 @@ def test_a_service_account_is_the_agent_that_lists_it() -> None:
 @pytest.mark.parametrize("account", ["other/reviewer", "agents/unknown", "reviewer", ""])
 def test_an_account_that_nobody_lists_is_no_agent(account: str) -> None:
     """Deny by default, and say what would change that."""
-    with pytest.raises(PolicyDenied, match=r"is no agent here: add it to agents\.<agent>\.service_accounts") as raised:
+    with pytest.raises(PolicyDenied, match=r"does not map to an agent: add it to agents\.<agent>\.service_accounts") as raised:
         CALLERS.of_account(account)
     assert repr(account) in raised.value.message
     assert not isinstance(raised.value, Unidentified), "it is known who calls, and that it may not"
@@ -36,7 +36,7 @@ def test_a_certificate_is_the_agent_of_its_names() -> None:
 
 def test_a_certificate_of_two_agents_is_neither() -> None:
     """Which of them calls nobody can tell."""
-    with pytest.raises(PolicyDenied, match="that of several agents, coder, reviewer: issue one"):
+    with pytest.raises(PolicyDenied, match="maps to several agents, coder, reviewer: issue a certificate"):
         CALLERS.of_certificate(["coder", "reviewer.svc"])
 
 

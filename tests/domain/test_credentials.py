@@ -198,10 +198,12 @@ def test_who_must_log_in_again_is_told_how() -> None:
     """What is left of the access token serves meanwhile; then nothing brings it back."""
     refused = judged(login_ending_in(240, reauth="invalid_grant"))
     assert refused == Assessment(State.REAUTH_REQUIRED, "", True, 0.0, NOW + 240)
-    assert refused.reason == f"its refresh was refused for good (invalid_grant): {AGAIN}; until then it serves for 4m"
+    assert (
+        refused.reason == f"the token endpoint refused its refresh permanently (invalid_grant): {AGAIN}; it still serves for 4m"
+    )
     over = judged(login_ending_in(-1, reauth="interrupted", agent="coder"))
     assert over == Assessment(State.REAUTH_REQUIRED, "", False, 0.0, NEVER)
-    why = "a refresh was broken off, so that its refresh token may be spent"
+    why = "a refresh was interrupted, so that its refresh token may be spent"
     assert over.reason == f"{why}: run `equabot models auth login --provider acme --agent coder`"
     assert judged(replace(LOGIN, reauth="invalid_grant")).usable
     assert not judged(login_ending_in(240, reauth="x"), trouble=RefreshTrouble(version=1, refused=True)).usable

@@ -20,9 +20,9 @@ def test_each_kind_says_which_there_are() -> None:
     assert no_provider("Antropic", ["anthropic"]) == "provider 'Antropic' is unknown; did you mean 'anthropic'?"
     assert no_provider("zzz", ["anthropic"]).endswith("see `equabot models status`, or add it to providers")
     assert no_profile("anthropic:wrok", ["anthropic:work"]) == (
-        "no profile 'anthropic:wrok'; there is anthropic:work; did you mean 'anthropic:work'?"
+        "profile 'anthropic:wrok' does not exist; profiles of this provider: anthropic:work; did you mean 'anthropic:work'?"
     )
-    assert no_profile("anthropic:x", []) == "no profile 'anthropic:x'; there is none of this provider"
+    assert no_profile("anthropic:x", []) == "profile 'anthropic:x' does not exist; profiles of this provider: none"
 
 
 def test_a_key_in_the_place_of_a_name_is_not_shown() -> None:

@@ -348,7 +348,7 @@ def test_a_name_that_looks_like_a_key_does_not_enter(unit: Unit, how: str) -> No
     if unit.name == "u":
         assert ("", "p:2") in merged(state).held
     if unit.name == KEY or any("k9" in found.id for found in unit.profiles):
-        assert "looks like a key, so it is not used: rename it, and replace that key" in str(state.faults())
+        assert "looks like a key and is not used: rename it, and replace that key" in str(state.faults())
 
 
 def test_what_fails_under_such_a_name_is_masked_as_well() -> None:

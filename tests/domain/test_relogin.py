@@ -239,7 +239,7 @@ def test_a_login_in_a_secret_is_brought_there() -> None:
     assert how_to_log_in(plain) == "run `equabot models auth login --provider acme`"
     kept = replace(plain, source="kubernetes ns", origin="Secret ns/llm auth-profiles.json acme:me")
     assert how_to_log_in(kept) == (
-        "run `equabot models auth login --provider acme` on a machine of yours, and put the login that it stores into Secret"
+        "run `equabot models auth login --provider acme` on your machine, and put the login that it stores into Secret"
         " ns/llm auth-profiles.json acme:me"
     )
     assert how_to_log_in(replace(kept, origin="Secret ns/llm .credentials.json")).startswith("run `claude` on")

@@ -142,7 +142,7 @@ def test_the_policy_is_that_of_the_agent_who_calls(pod: Pod) -> None:
 @pytest.mark.parametrize(
     ("account", "audience", "words"),
     [
-        ("stranger", "equabot", "is no agent here: add it to agents"),
+        ("stranger", "equabot", "does not map to an agent: add it to agents"),
         ("reviewer", "another", "not for audience 'equabot'"),
         ("reviewer", "", "not for audience 'equabot'"),
     ],

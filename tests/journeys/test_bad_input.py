@@ -245,7 +245,7 @@ def test_a_corrupt_state_is_moved_aside_and_begun_anew(running_broker: RunningBr
         again = broker.acquire("anthropic")
         (aside,) = (path for path in state.parent.glob("state.db.corrupt-*") if not path.name.endswith(("-wal", "-shm")))
         assert aside.read_bytes() == spoilt
-        assert f"moved to {aside.name}, made again; its leases end" in running_broker.log()
+        assert f"moved to {aside.name} and created again; its leases end" in running_broker.log()
         running_broker.kill()
         running_broker.start()
         assert broker.renew(again).id == again.id

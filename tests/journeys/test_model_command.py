@@ -79,7 +79,11 @@ def test_what_cannot_be_pinned_is_told_by_the_broker(two_keys: RunningBroker) ->
         models = ModelSwitch(broker, session="s", default="sonnet", aliases=ALIASES)
         models.handle("/model sonnet@dotenv-b")
         for command, kind, why in (
-            ("sonnet@nobody", errors.ProfileNotFound, "no profile 'anthropic:nobody'; there is anthropic:dotenv, "),
+            (
+                "sonnet@nobody",
+                errors.ProfileNotFound,
+                "profile 'anthropic:nobody' does not exist; profiles of this provider: anthropic:dotenv, ",
+            ),
             ("gpt@anthropic:dotenv", errors.InvalidArgument, "'anthropic:dotenv' is for another provider than 'openai'"),
             ("moon/gpt-0", errors.ProviderUnknown, "provider 'moon' is unknown"),
         ):

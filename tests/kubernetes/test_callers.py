@@ -86,7 +86,7 @@ async def test_an_account_of_the_same_name_elsewhere_is_nobody(cluster: Api, nam
         for token in (cluster.token(elsewhere, "reviewer", audiences=["equabot"]), checking.token("broker")):
             refused = await checking.refusal(token)
             assert type(refused) is PolicyDenied
-            assert "is no agent here" in refused.message
+            assert "does not map to an agent" in refused.message
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -118,7 +118,7 @@ def test_brokers_on_several_nodes_share_one_login(place: Place) -> None:
     place.cluster.replace(stale)
     for broker in brokers:
         broker.wait_healthy("provider/acme", serving=False)
-    with brokers[0].connect() as client, pytest.raises(errors.ReauthRequired, match="put an older login back"):
+    with brokers[0].connect() as client, pytest.raises(errors.ReauthRequired, match="an older login was restored"):
         client.acquire("acme")
     assert old["refresh"] not in [entry.token for entry in place.presented[shown:]]
 

@@ -105,9 +105,13 @@ async def test_a_page_holds_a_thousand_leases_at_most(serve: Serve) -> None:
     [
         ({"agent": "mian"}, "INVALID_ARGUMENT", "the configured agents are main, other; did you mean 'main'?"),
         ({"provider": "antropic"}, "PROVIDER_UNKNOWN", "did you mean 'anthropic'?"),
-        ({"profile": "anthropic:nope"}, "PROFILE_NOT_FOUND", "no profile 'anthropic:nope'; there is anthropic:a, anthropic:b"),
+        (
+            {"profile": "anthropic:nope"},
+            "PROFILE_NOT_FOUND",
+            "profile 'anthropic:nope' does not exist; profiles of this provider: anthropic:a, anthropic:b",
+        ),
         ({"profile": "nope"}, "PROVIDER_UNKNOWN", "names no provider: write PROVIDER:NAME"),
-        ({"profile": "nope", "provider": "anthropic"}, "PROFILE_NOT_FOUND", "no profile 'anthropic:nope'"),
+        ({"profile": "nope", "provider": "anthropic"}, "PROFILE_NOT_FOUND", "profile 'anthropic:nope' does not exist"),
         ({"agent": SECRET + "0f" * 30}, "INVALID_ARGUMENT", "agent looks like a key"),
     ],
 )

@@ -168,7 +168,7 @@ async def test_a_caller_that_a_reload_took_the_agent_from_loses_its_stream(serve
         stays: Any = broker.StreamLease(openai, metadata=CODER)
         await gone.read()
         await stays.read()
-        made.tokens.agents["token-of-main"] = PolicyDenied("is no agent here")
+        made.tokens.agents["token-of-main"] = PolicyDenied("does not map to an agent")
         assert made.door is not None
         made.door.look_again()
         assert (await refused(gone.read())).reason == "POLICY_DENIED"
@@ -268,7 +268,7 @@ async def test_while_callers_cannot_be_identified_none_is_accepted(serve: Serve,
 async def test_a_known_caller_that_is_not_a_agent_is_denied(serve: Serve, tmp_path: Path) -> None:
     """Not UNAUTHENTICATED: another token would not help."""
     async with remote(serve, tmp_path) as made:
-        made.tokens.agents["token-of-main"] = PolicyDenied("is no agent here")
+        made.tokens.agents["token-of-main"] = PolicyDenied("does not map to an agent")
         denied = await refused((await made.broker()).AcquireLease(ANTHROPIC, metadata=MAIN))
         assert (denied.code, denied.reason) == ("PERMISSION_DENIED", "POLICY_DENIED")
 

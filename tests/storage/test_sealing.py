@@ -114,10 +114,10 @@ def test_the_key_is_changed_by_putting_the_new_one_first(tmp_path: Path) -> None
         (b64(TWO), r"is sealed with key [0-9a-f]{8}, but .*seal.key has [0-9a-f]{8}: add that key"),
         (b"", "has no key: write the output"),
         (b"# nothing\n", "has no key"),
-        (b64(TWO) + b"\nshort", "line 2 of the key file .* is not a key of 32 bytes"),
-        (b"!" * 43, "line 1 of the key file .* is not a key"),
-        ("ö".encode() * 32, "is not a key"),
-        (b"zz" * 32, "is not a key"),
+        (b64(TWO) + b"\nshort", "line 2 of the key file .* does not hold 32 bytes"),
+        (b"!" * 43, "line 1 of the key file .* does not hold"),
+        ("ö".encode() * 32, "does not hold"),
+        (b"zz" * 32, "does not hold"),
     ],
 )
 def test_wrong_key_leaves_the_store_unchanged(tmp_path: Path, keys: bytes, why: str) -> None:

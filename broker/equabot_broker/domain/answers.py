@@ -1,5 +1,8 @@
-"""How a vendor answered a request that went through the gateway, and what that says of the credential. The answer's body is not
-looked at: who tells of an empty account with 400 is taken for one that did not like the request."""
+"""The answer of a vendor to a request through the gateway, and its meaning for the credential.
+
+The body of the answer is not read. A vendor that reports an empty account with status 400 is therefore not recognised: the
+answer counts as a malformed request.
+"""
 
 import re
 from collections.abc import Mapping
@@ -24,9 +27,13 @@ _MILLISECONDS: Final = re.compile(r"[0-9]{1,11}(?:\.[0-9]{0,9})?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderAnswer:
-    """`status` as in HTTP, 0 where none came; `ours`: it is the gateway's own; `failed`: the vendor was not reached, broke off
-    or was too late, whatever the status. Durations in seconds, `seconds` from the request's first byte to the answer's last;
-    `began` is when that first one came (seconds since the epoch); `sent` and `received` are the bytes of both bodies."""
+    """The answer to one request.
+
+    `status` is the HTTP status, or 0 without an answer. `ours`: the gateway itself answered. `failed`: the vendor could not
+    be reached, broke the connection or was too late. `seconds` is the time from the first byte of the request to the last
+    byte of the answer; `began` is the instant of that first byte (seconds since the epoch). `sent` and `received` are the
+    sizes of both bodies in bytes.
+    """
 
     status: int
     ours: bool = False
@@ -39,7 +46,7 @@ class ProviderAnswer:
 
     @property
     def outcome(self) -> Outcome | None:
-        """What it is to be counted as; None: as nothing, for another credential would have been told the same."""
+        """The outcome to count, or None if the answer does not depend on the credential."""
         if self.failed:
             return Outcome.TIMEOUT
         if self.ours:
@@ -50,19 +57,17 @@ class ProviderAnswer:
 
     @property
     def doubts_client(self) -> bool:
-        """Whether the vendor may have refused the client program: it does so with 400, as it refuses a malformed request."""
+        """Whether the vendor may have refused the client program: the status is 400, as for a malformed request."""
         return self.status == 400 and not self.ours and not self.failed
 
     @property
     def sure(self) -> bool:
-        """Whether AUTH is about the credential. 403 may be about what was asked: one request for what a key may not do would
-        otherwise take the key away from everybody."""
+        """Whether AUTH is about the credential. A 403 may be about the request: it must not disable the key for all agents."""
         return self.status != 403
 
 
 def wait(headers: Mapping[str, str], *, now: float) -> float | None:
-    """How many seconds an answer asks to be left alone for: `retry-after-ms`, else `retry-after`; None: it asks for none. Names
-    are lower case."""
+    """The seconds of `retry-after-ms`, or else of `retry-after`; None without them. Names of headers are in lower case."""
     if not headers:
         return None
     precise = headers.get("retry-after-ms", "").strip()

@@ -1,4 +1,4 @@
-"""How long to wait between tries: longer each time, and never in step with anyone else."""
+"""Delays between attempts: exponential, with jitter."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -7,10 +7,10 @@ from typing import Final
 
 
 def delays(*, base: float, cap: float, rng: Callable[[], float]) -> Iterator[float]:
-    """Seconds to wait before the second try, the third, and so on, without end.
+    """Yields the seconds before the second attempt, the third, and so on, without end.
 
-    The n-th lies between half and the whole of `base * 2**n`, never above `cap`; where in between says `rng`, which returns
-    numbers in [0, 1). Raises ValueError unless 0 < base <= cap.
+    Delay n lies between half and the whole of `base * 2**n`, and is never above `cap`. `rng` returns numbers in [0, 1) and
+    decides the value in this range. Raises ValueError unless 0 < base <= cap.
     """
     if not 0 < base <= cap:
         raise ValueError(f"a backoff needs 0 < base <= cap, not {base!r} and {cap!r}")
@@ -19,24 +19,20 @@ def delays(*, base: float, cap: float, rng: Callable[[], float]) -> Iterator[flo
 
 def _delays(ceiling: float, cap: float, rng: Callable[[], float]) -> Iterator[float]:
     while True:
-        # Half is certain, so that a struggling peer is always left alone for a while; half is chance, against stampedes.
+        # The fixed half gives an overloaded server time; the random half spreads the attempts of many clients.
         yield ceiling * (0.5 + 0.5 * rng())
         ceiling = min(ceiling * 2, cap)
 
 
 _LONGEST_WAIT: Final = 3600.0
-
-
 _SECONDS: Final = re.compile(r"[0-9]{1,11}(?:\.[0-9]{0,9})?", re.ASCII)
-"""A wait: by the standard a whole number, and from some vendors one with decimals."""
-
-
+"""The standard has whole seconds; some vendors send decimals."""
 _TOGETHER: Final = 8
-"""Headers of one name that are looked at: a proxy in front of a vendor may add its own."""
+"""The number of joined headers that are read: a proxy in front of a vendor may add its own."""
 
 
 def seconds_to_wait(retry_after: str, *, now: float, longest: float = _LONGEST_WAIT) -> float | None:
-    """The seconds a `Retry-After` header asks for, an hour at most: a number, or a date. None: it asks for nothing sensible."""
+    """The seconds of a `Retry-After` header, a number or a date, at most `longest`. None for a malformed value."""
     text = retry_after.strip()
     if all(map(_SECONDS.fullmatch, numbers := re.split(r", *", text)[:_TOGETHER])):
         return min(max(map(float, numbers)), longest)

@@ -1,4 +1,4 @@
-"""Who calls from elsewhere: what a call shows of its maker, and which agent that is. Deny by default."""
+"""Maps the proof of a remote caller (a token or a certificate) to an agent. The default is to deny."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +10,10 @@ from equabot_broker.domain.secret_value import SecretValue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerProof:
-    """What came with a call: the token of its `authorization` header, and the certificate (PEM) that its connection was opened
-    with. Empty where there was none."""
+    """The proof that came with a call: the token of its `authorization` header, and the client certificate (PEM).
+
+    `certificate` is empty without one.
+    """
 
     token: SecretValue | None = None
     certificate: str = ""
@@ -19,7 +21,7 @@ class CallerProof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identified:
-    """Which agent a caller is. From the steady instant `until` on that has to be asked again."""
+    """The agent of a caller. From the steady instant `until` on, the caller is identified again."""
 
     agent: str
     until: float
@@ -27,22 +29,22 @@ class Identified:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callers:
-    """The agents by what they may call as: service accounts as `namespace/name`, and names that certificates bear."""
+    """The agents by service account (`namespace/name`) and by name in a certificate."""
 
     accounts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     certificates: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def of_account(self, account: str) -> str:
-        """The agent of a service account. Raises PolicyDenied where it is nobody's."""
+        """The agent of a service account. Raises PolicyDenied for an account without an agent."""
         if account not in self.accounts:
             raise PolicyDenied(
-                f"service account {account!r} is no agent here: add it to agents.<agent>.service_accounts in the"
-                " broker's configuration"
+                f"service account {account!r} does not map to an agent: add it to agents.<agent>.service_accounts in the"
+                " configuration of the broker"
             )
         return self.accounts[account]
 
     def of_certificate(self, names: Sequence[str]) -> str:
-        """The agent of a certificate that bears these names. Raises PolicyDenied where they are nobody's, or several's."""
+        """The agent of a certificate with these names. Raises PolicyDenied if they map to no agent, or to several."""
         found = {self.certificates[name] for name in names if name in self.certificates}
         if len(found) == 1:
             return found.pop()
@@ -50,9 +52,9 @@ class Callers:
         if found:
             agents = ", ".join(sorted(found))
             raise PolicyDenied(
-                f"the certificate ({borne}) is that of several agents, {agents}: issue one that names one of them"
+                f"the certificate ({borne}) maps to several agents, {agents}: issue a certificate that names one of them"
             )
         raise PolicyDenied(
-            f"the certificate ({borne}) is no agent's here: add its name to agents.<agent>.certificates in the broker's"
-            " configuration"
+            f"the certificate ({borne}) does not map to an agent: add its name to agents.<agent>.certificates in the"
+            " configuration of the broker"
         )

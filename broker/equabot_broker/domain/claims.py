@@ -1,14 +1,14 @@
-"""Whose a profile id is, where several places hold a profile of it.
+"""Decides which place owns a profile id when several places have a profile with that id.
 
-The operator's word goes first: a place that the configuration names for the id, then the order of the sources. Between units of
-one source (subdirectories, Secrets), of which another person may write each, the id belongs to
+The configuration decides first: the place that it names for the id, then the order of the sources. Within one source, different
+people may write the units (subdirectories, Secrets). The id then belongs to
 
-1. the unit that is called so: `anthropic:team` to `team`, which no content of another unit can claim;
-2. the unit that held it first, also over a restart, and also where it was gone for a while;
+1. the unit with that name: `anthropic:team` belongs to `team`, and no content of another unit can claim it;
+2. the unit that held it first, also across a restart or an absence;
 3. the first unit by name.
 
-The others are shadowed, and said. A later expiry makes another profile of the id better only where it is the same login by what
-the broker knows: a tool's login and its copy, or one Secret that comes by two ways.
+The other profiles are shadowed and reported. A later expiry wins only between versions of the same login: the login of a tool
+and its copy, or one Secret that two sources deliver.
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ from typing import Final
 from equabot_broker.domain.profiles import FOREIGN_LOGINS, Profile, split_id
 
 ProfileLocation = tuple[str, str]
-"""A source's name, and a unit of it."""
+"""The name of a source, and a unit in it."""
 
 PLACES_MAX: Final = 8
-"""Places that are remembered of an id: the first ones to hold it."""
+"""The number of places that are remembered for an id, the first ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdClaim:
-    """A profile, and where it is: the rank of its source in the order of sources, and the unit."""
+    """A profile with its place. `rank` is the position of its source in the order of the sources."""
 
     profile: Profile
     source: str
@@ -35,17 +35,17 @@ class IdClaim:
 
     @property
     def place(self) -> ProfileLocation:
-        """Where it is."""
+        """The place of the profile."""
         return self.source, self.unit
 
     @property
     def named(self) -> bool:
-        """Whether the id is that of its unit, or of its source for a unit without a name."""
+        """Whether the id has the name of its unit, or of its source if the unit has no name."""
         return split_id(self.profile.id)[1] == (self.unit or self.source.partition(" ")[0])
 
 
 def rightful(claims: Sequence[IdClaim], places: Sequence[ProfileLocation]) -> IdClaim:
-    """Whose the id is. `places` have held it, the first one first."""
+    """The claim that owns the id. `places` have held it, oldest first."""
     seniority = {place: number for number, place in enumerate(places)}
 
     def precedence(claim: IdClaim) -> tuple[bool, int, bool, int, str]:
@@ -54,7 +54,7 @@ def rightful(claims: Sequence[IdClaim], places: Sequence[ProfileLocation]) -> Id
 
     first, *others = sorted(claims, key=precedence)
     asked = {first.rank}
-    for other in others:  # of each further source the one that it would be
+    for other in others:  # the best claim of each further source
         if other.rank not in asked:
             asked.add(other.rank)
             if _is_same_login(other.profile, first.profile) and outlives(other.profile, first.profile):
@@ -63,12 +63,12 @@ def rightful(claims: Sequence[IdClaim], places: Sequence[ProfileLocation]) -> Id
 
 
 def outlives(one: Profile, other: Profile) -> bool:
-    """Whether it ends later, or as late and can be refreshed."""
-    if other.workload:  # which is never any other credential
+    """Whether it ends later, or at the same time and can be refreshed."""
+    if other.workload:  # a workload identity is never replaced by another credential
         return False
     if one.secret is None or other.secret is None or one.expires_at is None or other.expires_at is None:
         return False
-    # Of two that end together, the one that can be refreshed is the better one.
+
     return (one.expires_at, one.refresh is not None) > (other.expires_at, other.refresh is not None)
 
 
@@ -77,5 +77,5 @@ def _is_same_login(one: Profile, other: Profile) -> bool:
 
 
 def with_place(places: Sequence[ProfileLocation], place: ProfileLocation) -> tuple[ProfileLocation, ...]:
-    """The places that have held an id, with this one."""
+    """The places that have held an id, including this one."""
     return tuple(places) if place in places or len(places) >= PLACES_MAX else (*places, place)

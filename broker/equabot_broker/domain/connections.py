@@ -1,9 +1,9 @@
-"""Which connections a listener keeps when there are too many: pure bookkeeping, no socket.
+"""Chooses the connections that a listener keeps when there are too many. It does no I/O.
 
-Every connection counts for its peer: an IPv4 address or an IPv6 /64, of which one host usually has all. A new connection is
-always accepted. Where it is one too many, the connection that was silent for longest ends: one of the same peer where that
-peer has its full share, else one of the peer that has most. So a peer that fills a listener ends its own connections, and a
-probe from elsewhere is served.
+Every connection counts for its peer: an IPv4 address, or an IPv6 /64, which one host usually has for itself. A new connection
+is always accepted. Above a limit, the connection that was idle for longest is closed: a connection of the same peer if that
+peer has reached its limit, otherwise one of the peer with the most connections. A peer that fills a listener thus closes its
+own connections, and the probe of another peer is served.
 """
 
 from collections import OrderedDict
@@ -12,7 +12,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 _SHARED_BITS: Final = 64
-"""Bits of an IPv6 address below its network: a host chooses them freely."""
+"""The bits of an IPv6 address that a host chooses freely."""
 
 
 class ConnectionTable:
@@ -31,7 +31,7 @@ class ConnectionTable:
         return iter(tuple(self._peer_of))
 
     def add(self, connection: Hashable, address: str) -> Hashable | None:
-        """Counts a new connection from an IP address. Returns the connection that has to end for it, which is forgotten."""
+        """Adds a connection from an IP address. Returns the connection to close for it, which it removes, or None."""
         peer = peer_of(address)
         mine = self._peers.get(peer, ())
         ended = None
@@ -52,7 +52,7 @@ class ConnectionTable:
             self._peers[peer].move_to_end(connection)
 
     def remove(self, connection: Hashable) -> None:
-        """Forgets a connection that has ended. May be called again."""
+        """Removes a connection that has ended. Can be called again."""
         peer = self._peer_of.pop(connection, None)
         if peer is not None:
             del self._peers[peer][connection]
@@ -64,7 +64,7 @@ class ConnectionTable:
 
 
 def peer_of(address: str) -> str:
-    """What the connections of an address count for. Text that is not an address counts for itself."""
+    """The peer for which the connections of an address count. A text that is not an address is a peer of its own."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:

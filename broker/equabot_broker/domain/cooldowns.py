@@ -1,15 +1,15 @@
-"""What a failure costs a profile, and what heals it. Rules of the seed's system, with its known defects mended.
+"""Cooldowns: how failures disable a profile for a while, and how it recovers. The rules are those of OpenClaw, with fixes.
 
-A failure cools a profile down for 1, 5, 25, 60 minutes by count. A billing failure is a cooldown first, for the request may
-have been too large; one that comes after that cooldown disables the profile for 5 hours, doubling to 24. The provider's own
-`retry-after` overrides the table. Success clears everything. Counters start at zero again after a day without failure, and
-when a cooldown has lapsed: one 429 after a quiet hour costs a minute, not an hour. Only the count of billing failures outlives
-what they caused: without it there would be no second one, and no doubling.
+Failures put a profile in cooldown for 1, 5, 25, 60 minutes by count. A first billing failure causes a cooldown, because the
+request may have been too large. A billing failure after that cooldown disables the profile for 5 hours, doubling up to 24.
+The `retry-after` of the provider overrides these times. A success clears everything. Counters restart at zero after a day
+without failures, and after a cooldown has ended: one 429 after a quiet hour costs a minute, not an hour. Only the count of
+billing failures is kept after the cooldown: without it the doubling would never start.
 
-A rejected credential is tried again after a minute, then after twice as long each time, up to an hour.
+A rejected credential is tried again after a minute. Each further rejection doubles this time, up to an hour.
 
-One event counts once: what failed in a request that was made before a cooldown began is part of that cooldown (`is_old`). A
-failure that names a model cools the profile down for that model alone, unless it is about the account (ADR 27).
+One event counts once: a failure of a request from before a cooldown is part of that cooldown (`is_old`). A failure that names
+a model causes a cooldown for that model alone, unless it is about the account (ADR 27).
 """
 
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ from types import MappingProxyType
 MINUTE = 60.0
 HOUR = 3600.0
 MODELS_MOST = 32
-"""The most models of a profile of which a cooldown is kept. Callers name models as they like."""
+"""The number of models per profile with a cooldown: callers can send any model name."""
 _SPREAD = 0.2
-"""The share of a wait that chance may take away."""
+"""The largest part of a delay that jitter subtracts."""
 
 
 class Outcome(StrEnum):
-    """How a provider answered a request."""
+    """The kind of a provider's answer to a request."""
 
     OK = "ok"
     AUTH = "auth"
@@ -38,7 +38,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelCooldown:
-    """A profile is not used for one model `until` then (seconds since the epoch), after so many failures in a row."""
+    """The cooldown of a profile for one model, with the number of failures in a row. Instants in seconds since the epoch."""
 
     until: float
     errors: int = 1
@@ -58,12 +58,11 @@ class CooldownOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What is remembered of a profile's use. Instants in seconds since the epoch; 0 means never.
+    """The history of a profile's use. Instants are in seconds since the epoch; 0 means never.
 
-    `rejected` is why the provider refused the credential, for as long as its version stays `rejected_version`. It was refused
-    `rejections` times in a row, and may be tried again from `rejected_until` on. `models` holds what concerns one model alone,
-    by its name. `version` is the version of the material that all of it was met with; 0: not known, or there is nothing. Two
-    that differ in it alone are equal.
+    `rejected` is why the provider rejected the credential of version `rejected_version`. It was rejected `rejections` times
+    in a row, and may be tried again from `rejected_until` on. `models` maps a model to its own cooldown. `version` is the
+    version of the material that was used, or 0 if it is unknown; a comparison ignores it.
     """
 
     last_used: float = 0.0
@@ -82,16 +81,16 @@ class Usage:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is held against the profile, not even a count."""
+        """Whether there is no cooldown, disable, rejection or count."""
         return self == Usage(last_used=self.last_used)
 
     def model_until(self, model: str) -> float:
-        """When the cooldown for this model alone ends; 0: there was none."""
+        """The end of the cooldown for this model, or 0."""
         cooling = self.models.get(model)
         return 0.0 if cooling is None else cooling.until
 
     def rejects(self, version: int, now: float) -> bool:
-        """Whether the credential of this version was refused, and is not to be tried again yet."""
+        """Whether the credential of this version was rejected and must not be tried again yet."""
         return bool(self.rejected) and self.rejected_version == version and now < self.rejected_until
 
     def cooling(self, now: float) -> bool:
@@ -99,13 +98,13 @@ class Usage:
         return self.cooldown_until > now or self.disabled_until > now
 
     def cooling_until(self, now: float) -> float:
-        """When it may be tried again; 0 when it may be now."""
+        """The end of the cooldown or disable, or 0."""
         until = max(self.cooldown_until, self.disabled_until)
         return until if until > now else 0.0
 
 
 def held_against(usage: Usage, version: int, *, now: float) -> list[str]:
-    """What keeps a profile with this version of its material from being used, in the words of the wire."""
+    """The obstacles of a profile with this version of its material, as names of the API."""
     cooling = usage.cooldown_until > now or any(met.until > now for met in usage.models.values())
     rejected = bool(usage.rejected) and usage.rejected_version == version
     words = (("cooldown", cooling), ("disable", usage.disabled_until > now), ("rejection", rejected))
@@ -113,10 +112,10 @@ def held_against(usage: Usage, version: int, *, now: float) -> list[str]:
 
 
 def is_old(usage: Usage, *, now: float, began: float | None = None, earliest: float | None = None, model: str = "") -> bool:
-    """Whether a request that has just failed was made before what it met began, so that its failure is part of that.
+    """Whether a failed request was sent before the current cooldown began, so that its failure is part of that cooldown.
 
-    `began` is when it was made. Where that is not known, `earliest` may be the instant before which it was not made; a failure
-    that arrives while a cooldown lasts is then old, unless the request cannot have been made before that cooldown.
+    `began` is when the request was sent. If that is unknown, `earliest` may be a lower bound for it. A failure during a
+    cooldown is then old, unless the request cannot have been sent before that cooldown.
     """
     scopes = [(usage.last_failure, max(usage.cooldown_until, usage.disabled_until))]
     if model in usage.models:
@@ -127,15 +126,17 @@ def is_old(usage: Usage, *, now: float, began: float | None = None, earliest: fl
 
 
 def succeeded(usage: Usage, *, now: float, model: str = "") -> Usage:
-    """After a success: nothing is held against it any more, but for what concerns other models than `model`."""
+    """The usage after a success: everything is cleared, except for models other than `model`."""
     others = {name: cooling for name, cooling in usage.models.items() if name != model}
     after = Usage(last_used=max(usage.last_used, now))
     return replace(after, models=others, version=usage.version) if others else after
 
 
 def rejected(usage: Usage, reason: str, *, version: int, now: float, chance: float = 0.0) -> Usage:
-    """After the provider refused the credential. New material clears it, and so does a success when it is tried again.
-    `chance`, in [0, 1), takes a part of the wait away, so that many brokers do not try at one time."""
+    """The usage after the provider rejected the credential. New material clears the rejection, and so does a success.
+
+    `chance` in [0, 1) shortens the delay, so that many brokers do not try at the same time.
+    """
     counted = _count(usage, Outcome.AUTH, now=now, window=24 * HOUR)
     again = bool(usage.rejected) and usage.rejected_version == version
     times = usage.rejections + 1 if again else 1
@@ -146,12 +147,12 @@ def rejected(usage: Usage, reason: str, *, version: int, now: float, chance: flo
 
 
 def accepted(usage: Usage) -> Usage:
-    """After the provider took the credential, and nothing more is known: only the rejection is over."""
+    """The usage after the provider accepted the credential: this clears only the rejection."""
     return replace(usage, rejected="", rejected_version=0, rejected_until=0.0, rejections=0)
 
 
 def cooled(usage: Usage, *, now: float, version: int = 0) -> Usage:
-    """After a failure that is still to be looked into: a minute of cooldown, and nothing is counted."""
+    """The usage after a failure that is not classified yet: a cooldown of a minute that is not counted."""
     until = max(usage.cooldown_until, now + MINUTE)
     return replace(usage, cooldown_until=until, last_failure=now, version=version or usage.version)
 
@@ -168,8 +169,11 @@ def failed(
     model: str = "",
     version: int = 0,
 ) -> Usage:
-    """After a failure. FORMAT changes nothing: another credential would get the same answer. BILLING changes nothing while what
-    an earlier one caused goes on, unless it is `proven`: the smallest request got it; and it is never about a `model`."""
+    """The usage after a failure. FORMAT changes nothing: another credential would get the same answer.
+
+    BILLING changes nothing during the cooldown of an earlier one, unless it is `proven`: even the smallest request got it.
+    BILLING always applies to all models.
+    """
     billing = outcome is Outcome.BILLING
     known = usage.failure_counts.get(Outcome.BILLING, 0) if billing else 0
     if outcome in (Outcome.OK, Outcome.FORMAT) or (known and usage.cooling(now) and not proven):
@@ -188,7 +192,7 @@ def failed(
 
 
 def _failed_for_model(usage: Usage, model: str, *, now: float, retry_after: float | None, options: CooldownOptions) -> Usage:
-    """Those that end first are forgotten where there are too many."""
+    """Above the limit, the cooldowns that end first are dropped."""
     before = usage.models.get(model)
     errors = before.errors + 1 if before is not None and before.until > now else 1
     cooling = ModelCooldown(now + _wait(_table(errors), retry_after, options), errors, now)
@@ -198,7 +202,7 @@ def _failed_for_model(usage: Usage, model: str, *, now: float, retry_after: floa
 
 
 def shifted(usage: Usage, by: float, *, now: float) -> Usage:
-    """After the wall clock moved `by` seconds to `now`: what was under way lasts as long as before."""
+    """The usage after the wall clock moved `by` seconds to `now`: active cooldowns keep their remaining time."""
     before = now - by
     instants = (usage.cooldown_until, usage.disabled_until, usage.rejected_until)
     cooldown, disabled, rejected = (at + by if at > before else at for at in instants)

@@ -1,4 +1,4 @@
-"""Credentials: the usable form of a profile now. What it is worth, and how a request or a process carries it."""
+"""Credentials: the state of a profile now, and the headers and variables that carry its secret."""
 
 import re
 from collections.abc import Mapping
@@ -20,18 +20,20 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9._:@-]{1,256}")
 
 
 class Revival(Enum):
-    """Whether a login that cannot serve now may serve soon, to those who wait."""
+    """Whether a login that cannot serve now will serve again after a refresh."""
 
-    NONE = "nothing brings it back by itself"
-    COMING = "a refresh is due, or under way"
-    FAILING = "its refreshes fail, and go on"
+    NONE = "no refresh can restore it"
+    COMING = "a refresh is due or in progress"
+    FAILING = "its refreshes fail, and continue"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshTrouble:
-    """What is known of a login that its store does not say, for as long as it has this version: that the provider has
-    `refused` its access token, whatever its expiry says; and why refreshes fail, with the instant of the next one. Of what a
-    workload's identity is exchanged for likewise."""
+    """Problems of a login, or of a workload identity, that its store does not contain. They apply to one version.
+
+    `refused`: the provider refused the access token before its expiry. `failure` says why refreshes fail, `next_try` is the
+    instant of the next one.
+    """
 
     version: int
     refused: bool = False
@@ -41,16 +43,15 @@ class RefreshTrouble:
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What a profile is worth: its state, why, and until when that judgement holds (seconds since the epoch). The words of
-    `reason` age sooner, and do not count when two are compared.
+    """The state of a profile, the reason, and the end of this assessment (seconds since the epoch).
 
-    `usable`: it can serve a request, and health may count on it. A cooldown leaves it so, for others only come first; a billing
-    disable does not. `cooling_until` is when either ends, 0 for now. Where it is not usable, `revival` says whether to wait,
-    and `trial` that it was refused a while ago, so that one request is to find out. `models` are those it is in cooldown for,
-    with the end of each.
+    `reason` contains durations and is ignored in comparisons. `usable`: it can serve a request. A profile in cooldown stays
+    usable, but others come first; a billing disable makes it unusable. `cooling_until` is the end of a cooldown or disable,
+    or 0. For an unusable profile, `revival` says whether a refresh restores it, and `trial` that one request may test a
+    rejected credential again. `models` maps models in cooldown to the end of each.
 
-    `returns_at` is when it serves again by itself: a cooldown or disable ends, a refused credential is tried again, a refresh
-    that failed is. 0: it serves now, or it takes a person.
+    `returns_at` is when it serves again without a person: after a cooldown, a disable, a trial or a refresh. 0: it serves
+    now, or a person must act.
     """
 
     state: State
@@ -64,7 +65,7 @@ class Assessment:
     returns_at: float = field(default=0.0, compare=False)
 
     def for_model(self, model: str, *, now: float) -> "Assessment":
-        """What it is worth to a request for this model; the same object where that makes no difference."""
+        """The assessment for a request with this model; the same object if nothing differs."""
         until = self.models.get(model, 0.0)
         if until <= max(now, self.cooling_until):
             return self
@@ -83,8 +84,10 @@ def assess(
     trouble: RefreshTrouble | None = None,
     tried_until: float = 0.0,
 ) -> Assessment:
-    """What the profile is worth at `now`. A `trouble` of another version does not count. A request that tries a refused
-    credential again is under way until `tried_until`."""
+    """Assesses the profile at `now`. A `trouble` of another version is ignored.
+
+    Until `tried_until`, a request is testing the rejected credential.
+    """
     if trouble is not None and trouble.version != held.version:
         trouble = None
     judged = _judged(held, usage, trouble, now=now, warn_within=warn_within, tried_until=tried_until)
@@ -107,11 +110,11 @@ def assess(
 
 
 def way_back(profile: Profile, standing: Assessment) -> str:
-    """What a person can do so that a profile that does not serve serves again, where its reason does not say it; else empty."""
+    """The remedy for an unusable profile if its reason does not contain one, otherwise empty."""
     if standing.usable or standing.revival is not Revival.NONE:
         return ""
     if standing.cooling_until:
-        return f"a new credential ends that, and so does `equabot profile clear {profile.id}`"
+        return f"replace the credential, or run `equabot profile clear {profile.id}`"
     if standing.state not in (State.EXPIRED, State.REJECTED):
         return ""
     mode = Mode.WIF if profile.workload else profile.mode
@@ -147,9 +150,9 @@ def _judged(
     if left <= 0:
         return _plain(State.EXPIRED, f"expired {span(-left)} ago", stale_end)
     if profile.tool:
-        # Its tool renews it shortly before its end: how soon that is says nothing until it has passed.
+        # Its tool renews it shortly before its end: an end in the near future is normal.
         return _plain(State.OK, "", min(profile.expires_at, stale_end))
-    # The very instant that ends the judgement is compared, so that no rounding brings the same one back at its end.
+    # `now` is compared with the end of the assessment itself: rounding must not produce the same assessment at its end.
     warned_at = profile.expires_at - warn_within
     if now >= warned_at:
         return _plain(State.EXPIRING, f"expires in {span(left)}", min(profile.expires_at, stale_end))
@@ -157,7 +160,7 @@ def _judged(
 
 
 def _rejected(usage: Usage, stale_end: float, *, now: float, tried_until: float) -> _Judged:
-    """One request tries the credential again when its time has come, and the next one only when nothing came of that."""
+    """After the delay one request tests the credential. Others wait for its result or its timeout."""
     if not usage.rejected_until:
         return _plain(State.REJECTED, usage.rejected, stale_end)
     again = max(usage.rejected_until, tried_until)
@@ -174,13 +177,12 @@ def _plain(state: State, reason: str, until: float = NEVER) -> _Judged:
 
 
 def _renewed(profile: Profile, trouble: RefreshTrouble | None, stale_end: float, *, now: float, warn_within: float) -> _Judged:
-    """A login that can be refreshed, a workload's identity that can be exchanged: it is well however soon its token ends, until
-    that has failed."""
+    """A login that can be refreshed, or a workload identity: its state is OK until a refresh or an exchange fails."""
     end = NEVER if profile.expires_at is None else profile.expires_at
     over = _over(profile, trouble, now)
     if profile.reauth:
         until = stale_end if over else min(end, stale_end)
-        rest = "" if over or end == NEVER else f"; until then it serves for {span(end - now)}"
+        rest = "" if over or end == NEVER else f"; it still serves for {span(end - now)}"
         return _Judged(State.REAUTH_REQUIRED, f"{_ended(profile)}{rest}", until, not over)
     failing = "" if trouble is None else trouble.failure
     if over and profile.workload:
@@ -195,7 +197,7 @@ def _renewed(profile: Profile, trouble: RefreshTrouble | None, stale_end: float,
 
 
 def _over(profile: Profile, trouble: RefreshTrouble | None, now: float) -> str:
-    """Why its access token cannot serve; empty: it can."""
+    """Why its access token cannot serve, or empty."""
     if profile.secret is None:
         return profile.fault or "it has no access token"
     if profile.expires_at is not None and profile.expires_at <= now:
@@ -206,22 +208,22 @@ def _over(profile: Profile, trouble: RefreshTrouble | None, now: float) -> str:
 def _ended(profile: Profile) -> str:
     """Why a person must log in again, and how."""
     if profile.reauth == INTERRUPTED:
-        why = "a refresh was broken off, so that its refresh token may be spent"
+        why = "a refresh was interrupted, so that its refresh token may be spent"
     elif profile.reauth == SUPERSEDED:
-        why = "somebody put an older login back, whose refresh token was exchanged or given up before"
+        why = "an older login was restored, whose refresh token was already used or replaced"
     else:
-        why = f"its refresh was refused for good ({profile.reauth})"
+        why = f"the token endpoint refused its refresh permanently ({profile.reauth})"
     return f"{why}: {how_to_log_in(profile)}"
 
 
 def left(held: HeldProfile, *, now: float) -> float | None:
-    """How many seconds the credential will still serve without anybody's help; None: it does not say, or is refreshed."""
+    """The remaining seconds of the credential. None: the end is unknown, or the broker refreshes it."""
     profile = held.profile
     return None if profile.expires_at is None or (profile.renews and not profile.reauth) else profile.expires_at - now
 
 
 def span(seconds: float) -> str:
-    """A duration for a person: its largest two units."""
+    """A duration as text with its two largest units."""
     whole = max(int(seconds), 0)
     for size, name, small, small_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
         if whole >= size:
@@ -231,14 +233,16 @@ def span(seconds: float) -> str:
 
 
 def headers(provider: Provider, profile: Profile, secret: SecretValue) -> dict[str, str]:
-    """What a request with the profile's credential must carry."""
+    """The headers of a request with the profile's credential."""
     form = provider.header_form(profile.mode)
     return {form.name: form.prefix + secret.reveal(), **form.extra, **_account(form, profile)}
 
 
 def carried(form: HeaderForm, profile: Profile, secret: SecretValue, sent: Mapping[str, str]) -> dict[str, str]:
-    """What takes the place of a request's own headers (`sent`, names in lower case) on its way to the vendor. Lists that both
-    have something to say in are joined; where they agree, once."""
+    """The headers that replace those of a request on its way to the vendor. `sent` are the request's own, in lower case.
+
+    Lists in `-beta` headers are joined without duplicates.
+    """
     made = {form.name: form.prefix + secret.reveal(), **_account(form, profile)}
     for name, value in form.extra.items():
         words = (word.strip() for word in f"{sent.get(name.lower(), '')},{value}".split(","))
@@ -247,13 +251,13 @@ def carried(form: HeaderForm, profile: Profile, secret: SecretValue, sent: Mappi
 
 
 def _account(form: HeaderForm, profile: Profile) -> dict[str, str]:
-    """The header that names the login's account. One that no header can hold is left out: the vendor's answer says so."""
+    """The header with the account of the login. An account that is not a valid header value is left out."""
     named = form.account and _PLAIN.fullmatch(profile.account)
     return {form.account: profile.account} if named else {}
 
 
 def sdk_env(provider: Provider, mode: Mode, secret: SecretValue, base_url: str = "") -> dict[str, str]:
-    """What a process must be given so that the vendor's SDKs work; `base_url` only where it is not the SDK's own."""
+    """The variables for the vendor's SDKs. `base_url` is set only if it differs from the default of the SDK."""
     env = {name: secret.reveal() for name in provider.sdk_env_names(mode)}
     if base_url and provider.base_url_env:
         env[provider.base_url_env] = base_url
@@ -261,13 +265,15 @@ def sdk_env(provider: Provider, mode: Mode, secret: SecretValue, base_url: str =
 
 
 def token_headers(provider: Provider, token: SecretValue) -> dict[str, str]:
-    """What a request to the gateway must carry. It does not depend on the credential behind the lease, which may change."""
+    """The headers of a request to the gateway. They do not depend on the credential of the lease, which may change."""
     form = provider.header_form(Mode.API_KEY)
     return {form.name: form.prefix + token.reveal()}
 
 
 def token_env(provider: Provider, token: SecretValue, base_url: str) -> dict[str, str]:
-    """What a process must be given so that its requests go to the gateway: the token wherever an SDK may look for a credential,
-    whatever credential is behind it, and the gateway's address. Empty where no variable of the provider is known."""
+    """The variables that send a process's requests to the gateway: the token in every variable of the SDKs, and the address.
+
+    Empty if no variable of the provider is known.
+    """
     env = {name: token.reveal() for name in provider.sdk_env_names()}
     return {**env, provider.address_env: base_url} if env else {}

@@ -1,7 +1,7 @@
-"""Ends that are declared next to a credential: which value each was set for.
+"""Ends that are declared next to a credential, and the value for which each was set.
 
-An annotation of a Secret, or `profiles.<id>.expires_at`, stays when the value is replaced. An end that was set for another
-value is not applied: without a word the new value would be expired for ever.
+An annotation of a Secret, or `profiles.<id>.expires_at`, stays when the value is replaced. An end that was set for an earlier
+value is not applied: it would silently expire the new value.
 """
 
 from collections.abc import Callable
@@ -14,22 +14,24 @@ from equabot_broker.domain.secret_value import SecretValue
 
 @dataclass(frozen=True, slots=True)
 class FirstSeen:
-    """A declared end (seconds since the epoch) and a keyed digest of the value with which it was seen first; an empty one
-    stands for a value that was there earlier and was not seen."""
+    """A declared end (seconds since the epoch), and a keyed digest of the value with which it was first seen.
+
+    An empty digest means an earlier value that the broker did not see.
+    """
 
     at: float
     digest: bytes
 
 
 def declare(at: float | None, where: str, *, own: float | None = None, older: bool = False) -> DeclaredEnd | None:
-    """The end that is declared at that place, if any is."""
+    """The declared end at that place, or None."""
     return None if at is None else DeclaredEnd(at=at, where=where, own=own, older=older)
 
 
 def judge(profile: Profile, seen: FirstSeen | None, digest: Callable[[SecretValue], bytes]) -> tuple[Profile, FirstSeen | None]:
-    """The profile with the end that counts, and what to remember of its declared end.
+    """The profile with the end that applies, and the observation to store.
 
-    What was seen before decides; where nothing was, the place's own word does. A login that renews keeps the end as written.
+    An earlier observation decides; without one, `declared.older` does. A login that can be refreshed keeps its end.
     """
     declared = profile.declared
     if declared is None or profile.renews:

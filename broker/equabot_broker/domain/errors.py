@@ -1,28 +1,28 @@
-"""Everything the broker can refuse, with whose fault it is.
+"""The errors with which the broker refuses requests, and who can resolve each.
 
-    BrokerError                     reason              retryable  whose
+    BrokerError                     reason              retryable  cause
     ├── InvalidArgument             INVALID_ARGUMENT    no         the caller's request is malformed
     ├── ProviderUnknown             PROVIDER_UNKNOWN    no         the caller, or a missing `providers` entry
     ├── ProfileNotFound             PROFILE_NOT_FOUND   no         the caller, or a source lost it
     ├── NoUsableProfile             NO_USABLE_PROFILE   yes        the operator: no candidate can serve
     ├── PolicyDenied                POLICY_DENIED       no         the operator's policy says no
-    │   ├── Unidentified            POLICY_DENIED       no         a caller from elsewhere does not show who it is
-    │   └── WebsocketRefused        WEBSOCKET_REFUSED   no         a WebSocket where none is listed (gateway only)
-    ├── DeliveryNotAllowed          DELIVERY_NOT_ALLOWED no        the operator's policy says no to this delivery
+    │   ├── Unidentified            POLICY_DENIED       no         a remote caller without a valid proof
+    │   └── WebsocketRefused        WEBSOCKET_REFUSED   no         a WebSocket that no rule allows (gateway only)
+    ├── DeliveryNotAllowed          DELIVERY_NOT_ALLOWED no        the operator's policy excludes this delivery
     ├── AgentSuspended              AGENT_SUSPENDED     no         an operator has suspended the agent
     ├── LeaseNotFound               LEASE_NOT_FOUND     no         the caller: acquire another
-    ├── LeaseExpired                LEASE_EXPIRED       no         the caller came too late: acquire another
-    ├── LeaseLimit                  LEASE_LIMIT         yes        the caller holds too many
-    ├── RateLimited                 RATE_LIMITED        yes        the caller asks too often
+    ├── LeaseExpired                LEASE_EXPIRED       no         the caller renewed too late: acquire another
+    ├── LeaseLimit                  LEASE_LIMIT         yes        the caller holds too many leases
+    ├── RateLimited                 RATE_LIMITED        yes        the caller sends too many requests
     ├── SourceNotSynced             SOURCE_NOT_SYNCED   yes        a source has not been read yet
-    │   └── IdentityUnchecked       SOURCE_NOT_SYNCED   yes        what tells who is calling cannot be asked now
+    │   └── IdentityUnchecked       SOURCE_NOT_SYNCED   yes        the API server cannot verify the caller now
     ├── RefreshFailed               REFRESH_FAILED      yes        the provider's token endpoint
     ├── ReauthRequired              REAUTH_REQUIRED     no         a person must log in again
-    ├── AuditUnavailable            AUDIT_UNAVAILABLE   yes        the operator: what must be recorded cannot be
-    ├── StateUnavailable            STATE_UNAVAILABLE   yes        the operator: what must survive a restart cannot be stored
+    ├── AuditUnavailable            AUDIT_UNAVAILABLE   yes        the operator: the audit log cannot be written
+    ├── StateUnavailable            STATE_UNAVAILABLE   yes        the operator: the state cannot be stored
     └── ShuttingDown                SHUTTING_DOWN       yes        the broker is draining
 
-A message says what is wrong, where, and what to do. It never holds a secret or a piece of one.
+A message says what is wrong, where, and what to do. It never contains a secret or a part of one.
 """
 
 from collections.abc import Mapping
@@ -30,15 +30,15 @@ from typing import ClassVar
 
 
 class BrokerError(Exception):
-    """A refusal with a reason the outside can rely on.
+    """A refusal with a stable reason.
 
-    `metadata` holds short texts by name, for the wire: candidate ids and why each was not used, for instance.
+    `metadata` maps names to short texts for the client: for example candidate ids to the reasons why they cannot serve.
     """
 
     reason: ClassVar[str]
     retryable: ClassVar[bool] = False
     soon: ClassVar[float | None] = None
-    """In how many seconds it is worth asking again, where nothing says it better."""
+    """The default for the seconds until another attempt can succeed."""
 
     def __init__(self, message: str, *, metadata: Mapping[str, str] | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -48,12 +48,12 @@ class BrokerError(Exception):
 
     @property
     def wait(self) -> float | None:
-        """In how many seconds it is worth asking again; None: it takes a person, or the same request is never granted."""
+        """Seconds until another attempt can succeed. None: a person must act, or the request is never granted."""
         return self.soon if self.retry_after is None else self.retry_after
 
 
 class InvalidArgument(BrokerError):
-    """A field of the request is missing, malformed or contradicts another.
+    """A field of the request is missing or malformed, or contradicts another field.
 
     Correct the field that the message names."""
 
@@ -61,7 +61,7 @@ class InvalidArgument(BrokerError):
 
 
 class ProviderUnknown(BrokerError):
-    """No provider of that name is known.
+    """No provider has that name.
 
     Correct the name, or describe the provider under `providers` in the configuration."""
 
@@ -69,7 +69,7 @@ class ProviderUnknown(BrokerError):
 
 
 class ProfileNotFound(BrokerError):
-    """No profile of that id exists, or the agent may not use it.
+    """No profile has that id, or the agent may not use it.
 
     Look at `equabot models status` for the ids, and at the source that held the profile."""
 
@@ -79,7 +79,7 @@ class ProfileNotFound(BrokerError):
 class NoUsableProfile(BrokerError):
     """None of the provider's profiles can serve now. `metadata` has the reason of each candidate.
 
-    Do what the candidate's reason says. Ask again after the `RetryInfo`, where there is one."""
+    Follow the reason of the candidate. Ask again after the delay in `RetryInfo`, if there is one."""
 
     reason = "NO_USABLE_PROFILE"
     retryable = True
@@ -100,7 +100,7 @@ class Unidentified(PolicyDenied):
 
 
 class WebsocketRefused(PolicyDenied):
-    """A request that would pass asks for a WebSocket on a path where none is allowed. Only the gateway says this.
+    """A request asks for a WebSocket on a path that allows only HTTP. Only the gateway returns this reason.
 
     Use HTTP, or list the path in `providers.<provider>.websockets`."""
 
@@ -116,7 +116,7 @@ class DeliveryNotAllowed(BrokerError):
 
 
 class AgentSuspended(BrokerError):
-    """An operator has suspended the agent: it gets nothing until it is resumed. `metadata` names the agent.
+    """An operator has suspended the agent: it gets no credentials until it is resumed. `metadata` names the agent.
 
     Ask the operator, who runs `equabot agent resume AGENT`."""
 
@@ -124,7 +124,7 @@ class AgentSuspended(BrokerError):
 
 
 class LeaseNotFound(BrokerError):
-    """The lease was revoked, has ended or never existed.
+    """The lease was revoked, has ended, or did not exist.
 
     Acquire another lease."""
 
@@ -149,9 +149,9 @@ class LeaseLimit(BrokerError):
 
 
 class RateLimited(BrokerError):
-    """The agent asks more often, or has more requests under way, than its policy allows.
+    """The agent sends more requests, or has more requests in progress, than its policy allows.
 
-    Wait as long as the answer says, or raise `agents.<agent>.rate`, `burst` or `max_requests`."""
+    Wait for the delay in the answer, or raise `agents.<agent>.rate`, `burst` or `max_requests`."""
 
     reason = "RATE_LIMITED"
     retryable = True
@@ -168,16 +168,16 @@ class SourceNotSynced(BrokerError):
 
 
 class IdentityUnchecked(SourceNotSynced):
-    """The broker cannot find out now who calls, because the API server does not answer.
+    """The broker cannot verify the caller now, because the API server does not answer.
 
-    Ask again in a second. If it lasts, see that the broker reaches the API server."""
+    Ask again in a second. If it lasts, check that the broker can reach the API server."""
 
 
 class RefreshFailed(BrokerError):
-    """A login must be refreshed first, and its token endpoint did not do so yet. `retry_after` is the
-    time until the next attempt. Without it, the attempt is due, or under way.
+    """A login must be refreshed first, and its token endpoint has not refreshed it yet. `retry_after` is the
+    time until the next attempt. Without it, the attempt is due or in progress.
 
-    Ask again after the `RetryInfo`. If it lasts, see that the broker reaches the token endpoint."""
+    Ask again after the delay in `RetryInfo`. If it lasts, check that the broker can reach the token endpoint."""
 
     reason = "REFRESH_FAILED"
     retryable = True
@@ -203,7 +203,7 @@ class AuditUnavailable(BrokerError):
 
 
 class StateUnavailable(BrokerError):
-    """`state.db` cannot be written. What was asked is in force, and a restart would forget it.
+    """`state.db` cannot be written. The change is in effect, but a restart would lose it.
 
     Free space for `state.db`, then ask again."""
 
@@ -223,5 +223,4 @@ class ShuttingDown(BrokerError):
 
 
 class CannotStart(Exception):
-    """Why a broker does not start: what is wrong, where, and what to do. For the one who starts it; it never travels, and it
-    holds no secret."""
+    """Why the broker does not start, and what to do. The message is for the operator and contains no secret."""

@@ -1,8 +1,8 @@
-"""One agent's answers are one agent's: what its traffic says of a profile that others may have as well.
+"""Evidence: what the traffic of one agent shows about a profile that other agents use too.
 
-A failure holds for the agent that met it, at once. It counts for the others when another agent has met the same, or when the
-broker's own request is answered so. An agent whose failure was disproved is doubted for an hour: its word and that of another
-doubted one together count for nothing.
+A failure applies at once to the agent that got it. It applies to the other agents when a second agent gets the same failure,
+or when a request of the broker itself gets it. An agent whose failure was disproved is doubted for an hour: two doubted
+agents do not confirm each other.
 """
 
 from collections.abc import Iterable
@@ -12,15 +12,15 @@ from typing import Final
 from equabot_broker.domain.cooldowns import HOUR, MINUTE, Outcome, Usage, succeeded
 
 REMEMBERED: Final = HOUR
-"""Seconds for which a failure is evidence, and for which a disproved one makes its agent doubted."""
+"""Seconds for which a failure is evidence, and for which an agent is doubted after a disproved failure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What one agent's traffic says of one profile: its last failure, and the `usage` that this comes to for the agent.
+    """The last failure of one profile in the traffic of one agent, and the `usage` that results for the agent.
 
-    `model` is the one that failure is about; empty: about the whole profile. `refused` is the version of a login whose access
-    token it saw refused. Instants in seconds since the epoch.
+    `model` is the model of the failure; empty: the whole profile. `refused` is the version of a login whose access token the
+    provider refused. Instants are in seconds since the epoch.
     """
 
     outcome: Outcome = Outcome.OK
@@ -32,7 +32,7 @@ class Evidence:
     doubted_until: float = 0.0
 
     def lapses_at(self) -> float:
-        """When it says nothing more."""
+        """The instant from which it has no effect."""
         usage = self.usage
         held = [usage.cooldown_until, usage.disabled_until, usage.rejected_until, self.doubted_until]
         held += [cooling.until for cooling in usage.models.values()]
@@ -40,18 +40,18 @@ class Evidence:
 
     @property
     def met_at(self) -> float:
-        """When the last failure was met; 0: there was none."""
+        """The instant of the last failure, or 0."""
         cooling = self.usage.models.get(self.model)
         return self.usage.last_failure if cooling is None else max(self.usage.last_failure, cooling.last_failure)
 
     @property
     def counts(self) -> bool:
-        """Whether a failure is counted in it."""
+        """Whether it contains a failure."""
         cooling = self.usage.models.get(self.model)
         return bool(self.usage.error_count or (cooling is not None and cooling.errors))
 
     def agrees(self, other: "Evidence", *, now: float) -> bool:
-        """Whether the two agents, the other one within the last hour, have met the same, and not both of them are doubted."""
+        """Whether both agents got the same failure, the other one within an hour, and at most one of them is doubted."""
         met, theirs = (self.outcome, self.sure, self.model), (other.outcome, other.sure, other.model)
         same = met == theirs and self.outcome is not Outcome.OK
         if self.outcome is Outcome.AUTH and self.version != other.version:
@@ -61,13 +61,15 @@ class Evidence:
 
 
 def confirmed(evidence: Evidence, others: Iterable[Evidence], *, now: float) -> bool:
-    """Whether what the evidence says counts for every agent."""
+    """Whether the evidence applies to all agents."""
     return any(evidence.agrees(other, now=now) for other in others)
 
 
 def disproved(evidence: Evidence, *, now: float) -> Evidence:
-    """After the profile has served a request all the same: its agent is doubted, and need not wait long to try again. The next
-    failure is a first one."""
+    """The evidence after the profile served a request nevertheless: the agent is doubted and can try again soon.
+
+    The next failure counts as the first one.
+    """
     usage, soon = evidence.usage, evidence.usage.last_failure + MINUTE
     first = replace(
         usage,
@@ -82,7 +84,7 @@ def disproved(evidence: Evidence, *, now: float) -> Evidence:
 
 
 def relieved(evidence: Evidence, *, model: str, now: float) -> Evidence:
-    """After the profile has served its agent a request for the model: of what it has met, other models are left."""
+    """The evidence after the profile served the agent a request for the model: only other models remain."""
     left = succeeded(evidence.usage, now=now, model=model)
     if not left.models:
         return Evidence(doubted_until=evidence.doubted_until)
@@ -91,7 +93,7 @@ def relieved(evidence: Evidence, *, model: str, now: float) -> Evidence:
 
 
 def overlaid(usage: Usage, evidence: Evidence, version: int) -> Usage:
-    """What is remembered of a profile's use, as the agent of the evidence is to see it."""
+    """The usage of a profile as it applies to the agent of the evidence."""
     own = evidence.usage
     models = {**usage.models, **{m: met for m, met in own.models.items() if met.until > usage.model_until(m)}}
     seen = replace(usage, cooldown_until=max(usage.cooldown_until, own.cooldown_until), models=models)

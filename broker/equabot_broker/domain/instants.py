@@ -1,4 +1,4 @@
-"""Instants as programs read them (RFC 3339)."""
+"""Instants as text in RFC 3339."""
 
 from datetime import UTC, datetime
 

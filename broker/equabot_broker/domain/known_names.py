@@ -1,4 +1,4 @@
-"""Names that somebody wrote and that are not known: the one place that says so, which there are, and which one was meant."""
+"""Messages about unknown names. They list the known names and suggest the nearest one."""
 
 import difflib
 from collections.abc import Iterable
@@ -15,19 +15,19 @@ _PROFILES_SHOWN: Final = 10
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that this one is nearly; empty where none is. Looks at 500 names at most, and 64 characters of it."""
+    """The known name nearest to this one, or empty. Compares at most 500 names and 64 characters."""
     near = difflib.get_close_matches(name[:_COMPARED], list(islice(known, _AMONG)), n=1, cutoff=_NEAR)
     return near[0] if near else ""
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for a name that is nearly a known one, else nothing."""
+    """`; did you mean 'x'?` for a name that is close to a known one, otherwise empty."""
     near = nearest(name, known)
     return f"; did you mean {near!r}?" if near else ""
 
 
 def no_agent(name: str, known: Iterable[str]) -> str:
-    """That no agent of that name is configured, for an operator: it lists the agents that are."""
+    """The message for an operator that an agent is not configured. It lists the configured agents."""
     names = sorted(known)
     more = f" and {len(names) - _AGENTS_SHOWN} more" if len(names) > _AGENTS_SHOWN else ""
     listed = f"the configured agents are {', '.join(names[:_AGENTS_SHOWN])}{more}"
@@ -35,14 +35,14 @@ def no_agent(name: str, known: Iterable[str]) -> str:
 
 
 def no_provider(name: str, known: Iterable[str]) -> str:
-    """That no provider has that name."""
+    """The message that no provider has that name."""
     hint = meant(name.lower(), known) or ": see `equabot models status`, or add it to providers"
     return f"provider {quoted(name)} is unknown{hint}"
 
 
 def no_profile(profile_id: str, known: Iterable[str]) -> str:
-    """That no source holds such a profile. `known` are the ids of those of its provider that may be named."""
+    """The message that a profile does not exist. `known` are the ids of its provider that the caller may see."""
     ids = sorted(set(known))
     more = f" and {len(ids) - _PROFILES_SHOWN} more" if len(ids) > _PROFILES_SHOWN else ""
-    listed = ", ".join(ids[:_PROFILES_SHOWN]) or "none of this provider"
-    return f"no profile {quoted(profile_id)}; there is {listed}{more}{meant(profile_id, ids)}"
+    listed = ", ".join(ids[:_PROFILES_SHOWN]) or "none"
+    return f"profile {quoted(profile_id)} does not exist; profiles of this provider: {listed}{more}{meant(profile_id, ids)}"

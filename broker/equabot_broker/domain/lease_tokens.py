@@ -1,4 +1,4 @@
-"""Lease tokens: what an agent with a brokered lease holds instead of a key. Opaque, recognisable, stored only as a digest."""
+"""Lease tokens: an agent with a brokered lease holds one instead of a key. The broker stores only its digest."""
 
 import re
 from base64 import urlsafe_b64encode
@@ -8,24 +8,24 @@ from typing import Final, NamedTuple
 from equabot_broker.domain.secret_value import SecretValue
 
 PREFIX: Final = "eqb_"
-"""Starts every token, and nothing else that a vendor hands out."""
+"""The prefix of every token. No vendor uses it."""
 BITS: Final = 256
 
 
 class Token(NamedTuple):
-    """A token and its digest; only the digest of one that was made by a process before this one."""
+    """A token and its digest. `secret` is None for a token that an earlier process made."""
 
     digest: bytes
     secret: SecretValue | None
 
 
 NONE: Final = Token(b"", None)
-"""What a raw lease has."""
+"""The token of a raw lease."""
 _FORM: Final = re.compile(PREFIX + "[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 
 
 def made(chance: bytes) -> Token:
-    """The token of 32 random bytes. Raises ValueError for any other number of them."""
+    """Makes a token from 32 random bytes. Raises ValueError for another length."""
     if len(chance) * 8 != BITS:
         raise ValueError(f"a token is made of {BITS // 8} bytes, not of {len(chance)}")
     text = PREFIX + urlsafe_b64encode(chance).decode().rstrip("=")
@@ -33,5 +33,5 @@ def made(chance: bytes) -> Token:
 
 
 def digest(token: str) -> bytes:
-    """What is stored of a token, and what it is found by: its SHA-256. Empty for a text that is no token."""
+    """The SHA-256 of a token, under which it is stored. Empty for a text that does not have the form of a token."""
     return sha256(token.encode()).digest() if _FORM.fullmatch(token) else b""

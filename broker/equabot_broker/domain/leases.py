@@ -1,4 +1,4 @@
-"""Leases: bounded rights to credentials. Instants here are *steady* seconds, which no change of the wall clock moves."""
+"""Leases: bounded rights to credentials. Instants in this module are seconds of the *steady* (monotonic) clock."""
 
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -17,11 +17,12 @@ class LeaseOptions:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One grant. `automatic` tells whether the broker chose the profile, so that another may take over; `asked` is the time to
-    live first asked for, which renewals keep to; `streaming` whether a stream holds it: then it ends with that stream.
-    `token` is the digest of what the holder of a brokered lease shows to the gateway; empty for a raw one. `model` is the one
-    that its requests are for, where its holder said so; `holder` a name for who holds it, within the agent, which no store
-    keeps; `client` the program that it was chosen for, empty where that is not known.
+    """One grant.
+
+    `automatic`: the broker chose the profile and may replace it. `asked` is the requested time to live, which renewals use
+    again. `streaming`: a stream holds the lease, which ends with that stream. `token` is the digest of the lease token, empty
+    for a raw lease. `model` is the model that its holder named. `holder` names the holder within the agent and is not stored.
+    `client` is the client program for which the profile was chosen, or empty.
     """
 
     id: str
@@ -43,12 +44,12 @@ class Lease:
 
     @property
     def brokered(self) -> bool:
-        """Whether its holder has a token, and never what is behind it."""
+        """Whether its holder has a lease token instead of the credential."""
         return self.delivery is Delivery.BROKERED
 
     @property
     def moves(self) -> bool:
-        """Whether it goes over to another credential when its own ends, so that it does not end with that."""
+        """Whether it moves to another credential when its own ends."""
         return self.streaming or self.brokered
 
     def renewable(self) -> bool:
@@ -60,13 +61,13 @@ _RENEW_AT: Final = 2 / 3
 
 
 def renewal_due(lease: Lease, *, credential_left: float | None, now: float) -> float:
-    """When to renew it: at two thirds of what is left of the lease, or of its credential, whichever is less."""
+    """The instant of renewal: after two thirds of the remaining time of the lease or its credential, the shorter one."""
     life = lease.expires_at - now if credential_left is None else min(lease.expires_at - now, credential_left)
     return now + life * _RENEW_AT
 
 
 def check_ttl(ttl: float | None, *, default: float) -> float:
-    """The time to live asked for, in seconds. Raises InvalidArgument for zero and negative ones."""
+    """The requested time to live in seconds, or the default. Raises InvalidArgument for zero and less."""
     if ttl is None:
         return default
     if not ttl > 0:
@@ -93,9 +94,9 @@ def grant(
     holder: str = "",
     client: str = "",
 ) -> Lease:
-    """A new lease: as long as the least of what was asked, what policy allows and what is left of the credential.
+    """A new lease. Its time to live is the shortest of the requested, the allowed and the credential's remaining time.
 
-    `now` is steady; `credential_left` is in seconds, None for a credential that does not say when it ends.
+    `now` is steady. `credential_left` is in seconds, or None for a credential without a known end.
     """
     life = min(ttl, max_ttl) if credential_left is None else min(ttl, max_ttl, max(credential_left, 0.0))
     return Lease(
@@ -105,7 +106,7 @@ def grant(
 
 
 def shortened(lease: Lease, max_ttl: float) -> Lease:
-    """The lease, with an end at most so many seconds after it was issued; the same one where it ends by then."""
+    """The lease with an end at most `max_ttl` seconds after its issue; the same object if it ends before."""
     latest = lease.issued_at + max_ttl
     if lease.max_expires_at <= latest:
         return lease
@@ -113,7 +114,7 @@ def shortened(lease: Lease, max_ttl: float) -> Lease:
 
 
 def renew(lease: Lease, *, ttl: float | None, credential_left: float | None, now: float) -> Lease:
-    """The lease, living `ttl` (or as long as first asked) from now, never past its maximum or its credential's end.
+    """The lease extended by `ttl` from now, or by the time first requested. Never past its maximum or its credential's end.
 
     Raises LeaseExpired, InvalidArgument.
     """

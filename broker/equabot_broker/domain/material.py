@@ -1,4 +1,4 @@
-"""Material: what the sources hold now. The unit of an update is a whole bundle: what vanished from it is gone."""
+"""Material: the current content of the sources. An update replaces a whole bundle, including profiles that vanished."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,13 +12,15 @@ from equabot_broker.domain.masking import is_misplaced_key, masked
 from equabot_broker.domain.policies import MAIN
 from equabot_broker.domain.profiles import Profile
 
-_NAMED_LIKE_A_KEY: Final = "has a name that looks like a key, so it is not used: rename it, and replace that key"
+_NAMED_LIKE_A_KEY: Final = "has a name that looks like a key and is not used: rename it, and replace that key"
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFault:
-    """Something wrong: where, what, and what to do. Never a secret's bytes. `since`, in seconds since the epoch, is when it
-    was first so; None where that is not known, as of what is wrong inside a unit that can be read."""
+    """A fault of a source: where, what, and what to do. It contains no secret.
+
+    `since` is its start in seconds since the epoch. It is None for a fault in a unit that can be read.
+    """
 
     where: str
     message: str
@@ -34,8 +36,8 @@ class SourceFault:
 class Unit:
     """A bundle that changes as a whole: a file, a directory, a Secret, the environment.
 
-    An agent's profile store also has an `owner`, the agent, and what it remembers: `usage` by profile id, with every profile of
-    it, and `orders` by provider. `notes` are worth knowing, and nothing wrong.
+    A profile store of an agent also has an `owner`, the agent; `usage` by profile id, for each of its profiles; and `orders`
+    by provider. `notes` are information, not faults.
     """
 
     name: str
@@ -48,12 +50,12 @@ class Unit:
 
 
 ReadUnit = Unit | str
-"""A unit, or why it cannot be read."""
+"""A unit, or the reason why it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnitsListed:
-    """The source in full. Units in `failed` (name → why) could not be read: their last good content stays, as stale."""
+    """The whole source. Units in `failed` (name → reason) could not be read: their last good content stays, as stale."""
 
     units: tuple[Unit, ...]
     failed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -61,21 +63,21 @@ class UnitsListed:
 
 @dataclass(frozen=True, slots=True)
 class UnitChanged:
-    """One unit, new or replaced."""
+    """One unit is new or has changed."""
 
     unit: Unit
 
 
 @dataclass(frozen=True, slots=True)
 class UnitRemoved:
-    """One unit is gone, and its profiles with it."""
+    """One unit is gone, with its profiles."""
 
     unit: str
 
 
 @dataclass(frozen=True, slots=True)
 class SourceUnavailable:
-    """The source cannot be read: what, where, what to do. Its last good content stays, as stale."""
+    """The source cannot be read; `fault` says why and what to do. Its last good content stays, as stale."""
 
     fault: str
 
@@ -85,10 +87,10 @@ SourceEvent = UnitsListed | UnitChanged | UnitRemoved | SourceUnavailable
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """What one source holds and how sure we are of it.
+    """The content of one source, and whether it is stale.
 
-    `synced_at` is when it was last read in full (None: never). `stale_since` is set while the source is down, and
-    `stale_units` names the units that alone could not be read, each with its fault and since when.
+    `synced_at` is when it was last read in full, or None. `stale_since` is set while the source is unavailable.
+    `stale_units` maps single units that cannot be read to their fault and its start.
     """
 
     name: str
@@ -100,25 +102,25 @@ class SourceState:
 
     @property
     def settled(self) -> bool:
-        """Whether the source has been read, or is known to be unreadable: there is nothing to wait for."""
+        """Whether the first attempt to read the source is over: it was read, or it has a fault."""
         return self.synced_at is not None or bool(self.fault)
 
     def faults(self) -> list[SourceFault]:
-        """Everything wrong in it now."""
+        """All current faults."""
         found = [SourceFault(self.name, self.fault, self.stale_since)] if self.fault else []
         found += [SourceFault(f"{self.name} {unit}".rstrip(), *stale) for unit, stale in self.stale_units.items()]
         return found + [fault for unit in self.units.values() for fault in unit.faults]
 
     def notes(self) -> list[SourceFault]:
-        """Everything in it that is worth knowing."""
+        """All current notes."""
         return [note for unit in self.units.values() for note in unit.notes]
 
 
 def admitted(unit: Unit) -> Unit:
-    """The unit without any name that looks like a key. A key in the place of a name would be in every place that
-    names profiles. All names enter here, so all those places are safe.
+    """The unit without names that look like a key. Such a name would appear in logs, metrics and lists.
 
-    A profile of such a name is not there, and a fault says so; a unit of such a name holds nothing else.
+    All names enter the broker here. A profile with such a name is dropped and reported as a fault. A unit with such a name
+    keeps only its faults.
     """
     hidden = [profile for profile in unit.profiles if is_misplaced_key(profile.id) or is_misplaced_key(profile.unit)]
     faults = [SourceFault(masked(fault.where), masked(fault.message), fault.since) for fault in unit.faults]
@@ -182,9 +184,10 @@ def apply(state: SourceState, event: SourceEvent, *, now: float) -> SourceState:
 
 @dataclass(frozen=True, slots=True)
 class HeldProfile:
-    """A profile in effect. `rank` is its source's place in the order of sources, `tail` whether that source belongs to the
-    last tier of a choice (the environment and `.env`); `version` grows when its material changes; after `stale_until`
-    its source has been away for too long.
+    """A profile in effect.
+
+    `rank` is the position of its source in the order of the sources. `tail`: that source belongs to the last tier (the
+    environment and `.env`). `version` grows when the material changes. After `stale_until` the profile does not serve.
     """
 
     profile: Profile
@@ -196,8 +199,11 @@ class HeldProfile:
 
 @dataclass(frozen=True, slots=True)
 class Shadowed:
-    """A profile that another one of the same id hides: from a source that comes first, or because it is `older`, a version of
-    the same login that ends sooner. `contested`: two units of one source claim the id."""
+    """A profile that another one with the same id hides.
+
+    `older`: it is a version of the same login that ends sooner. `contested`: two units of one source claim the id.
+    Otherwise the other source comes first.
+    """
 
     profile: Profile
     by: Profile
@@ -207,11 +213,11 @@ class Shadowed:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """All profiles in effect, by agent ("" holds those of every agent) and id. `unread` names the sources that have never been
-    read in full: a profile that is not here may be there. `left_over` are copies of logins that are gone: they do not serve.
+    """All profiles in effect, by agent ("" for all agents) and id.
 
-    `usage` is what the profile stores remember, by the same keys, of every profile that is in one. `orders` are theirs as well,
-    by agent and provider: `main`'s profiles are for everybody, its orders are its own.
+    `unread` are the sources that have never been read in full: they may have further profiles. `left_over` are copies of
+    logins that no longer exist: they do not serve. `usage` is the usage in the profile stores, by the same keys. `orders`
+    come from the stores too, by agent and provider: the profiles of `main` are for all agents, its orders only for `main`.
     """
 
     held: Mapping[tuple[str, str], HeldProfile] = field(default_factory=lambda: MappingProxyType({}))
@@ -231,11 +237,11 @@ def merge(
     places: Callable[[tuple[str, str]], Sequence[ProfileLocation]] = lambda _: (),
     judged: Callable[[Profile], Profile] = lambda profile: profile,
 ) -> Material:
-    """The profiles in effect: of each id the one that `domain.claims` says.
+    """The profiles in effect: for each id the one that `domain.claims` selects.
 
-    `version` numbers a profile's material: equal numbers for equal material, greater ones for newer. `places` says where an id,
-    by agent and id, was held, the first place first. `judged` gives a profile in effect the end that counts.
-    Sources whose name is in `tail` belong to the last tier of a choice.
+    `version` numbers the material of a profile: equal material has equal numbers, newer material a greater one. `places`
+    returns the places that held an id (by agent and id), oldest first. `judged` sets the end that applies to a profile.
+    `tail` are the names of the sources in the last tier.
     """
     claims: dict[tuple[str, str], list[IdClaim]] = {}
     left_over: list[Profile] = []
@@ -258,7 +264,7 @@ def merge(
         source = sources[first.rank]
         until = _stale_until(source, first.unit, stale_budget)
         profile = judged(first.profile)
-        # Only what is in effect is numbered: whatever has a number was in effect.
+        # Only profiles in effect get a number, so that a number shows that a profile was in effect.
         held[key] = HeldProfile(profile, first.rank, version(profile), source.name in tail, until)
         shadowed += (_shadowed(claim, first) for claim in made if claim is not first)
     unread = tuple(source.name for source in sources if source.synced_at is None)
@@ -266,7 +272,7 @@ def merge(
 
 
 def _is_left_over(copy: Profile, sources: Sequence[SourceState]) -> bool:
-    """Whether the source of which it is a copy was read, and holds the login no more."""
+    """Whether the source of the copy was read and no longer holds the login."""
     named = [source for source in sources if copy.copied_from in (source.name, source.name.partition(" ")[0])]
     read = bool(named) and all(source.synced_at is not None and source.stale_since is None for source in named)
     return read and not any(
@@ -286,6 +292,6 @@ def _shadowed(claim: IdClaim, first: IdClaim) -> Shadowed:
 
 
 def changed(before: Material, after: Material) -> set[tuple[str, str]]:
-    """Which profiles came, went or differ, by agent and id. Only names: values stay where they are."""
+    """The profiles that were added, removed or changed, by agent and id."""
     keys = before.held.keys() | after.held.keys()
     return {key for key in keys if before.held.get(key) != after.held.get(key)}

@@ -1,11 +1,11 @@
-"""What a provider says of a credential that was tried on it."""
+"""Results of a probe: the broker sends a small request to find out whether a provider accepts a credential."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """What a provider makes of a credential."""
+    """How a provider answered a probe."""
 
     OK = "ok"
     AUTH = "auth"
@@ -19,8 +19,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """A verdict, and a sentence in our own words: nothing of an answer's text is repeated. `sure`: any request with this
-    credential would be answered so."""
+    """A verdict and its reason. The reason repeats nothing of the answer's text.
+
+    `sure`: every request with this credential would get the same answer.
+    """
 
     verdict: Verdict
     reason: str = ""

@@ -1,4 +1,4 @@
-"""Profiles: named credentials, as a source delivered them."""
+"""Profiles: named credentials, as a source delivers them."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +12,7 @@ from equabot_broker.domain.secret_value import SecretValue
 
 
 class State(StrEnum):
-    """What a profile's credential is worth now. Cooldowns and disables stand beside it, not in it."""
+    """The state of a profile's credential. Cooldowns and disables are not part of it."""
 
     OK = "ok"
     EXPIRING = "expiring"
@@ -28,17 +28,18 @@ SERVING_STATES = frozenset({State.OK, State.EXPIRING})
 TOOL_OF: Final = MappingProxyType(
     {"anthropic:claude-cli": "claude_cli", "openai-codex:codex-cli": "codex_cli", "qwen-portal:qwen-cli": "qwen_cli"}
 )
-"""The kinds of source that read the logins of other tools, by the profile that each makes."""
+"""The kinds of source that read logins of other tools, by the profile that each delivers."""
 
 FOREIGN_LOGINS: Final = frozenset(TOOL_OF)
-"""The logins of other tools. Two programs that redeem one single-use refresh token end each other's login."""
+"""The logins of other tools. If two programs use one single-use refresh token, the login ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeclaredEnd:
-    """An end that is written next to a credential and not in it, so that it stays when the credential changes. `at` and `own`
-    in seconds since the epoch; `where` is the place that a person corrects; `own` is what the credential's data says.
-    `older`: its place says that the data was written after it.
+    """An end that is written next to a credential, so that it stays when the credential changes.
+
+    `at` is the end, `own` the end in the credential itself, both in seconds since the epoch. `where` is the place to correct.
+    `older`: the end was written before the credential.
     """
 
     at: float
@@ -51,14 +52,13 @@ class DeclaredEnd:
 class Profile:
     """One named credential of a provider.
 
-    `secret` is absent exactly when `fault` says why. `expires_at` is in seconds since the epoch. `source` names the source,
-    `unit` the bundle inside it (a directory, a file, a Secret), `origin` the place a person would look at.
-    `agent` is empty for a profile every agent may be given, else the one agent it belongs to. `refresh` is there only where
-    it is the broker's to redeem; `reauth`, when it says anything, why that failed for good, so that a person must log in again.
-    `issued_at` is when the credential was given, where that is known. `workload`: it is what a workload's identity is exchanged
-    for, again and again. `configured`: the configuration names this place for it. `copied_from`: the source, or the
-    kind of source, of which it is a copy; it serves only while that holds the login. `declared` is where `expires_at` comes
-    from when that is not the credential's data; `doubt` says why such an end is not applied (see `domain.ends`).
+    Without a `secret`, `fault` says why. `expires_at` is in seconds since the epoch. `source` names the source, `unit` the
+    bundle in it (a directory, a file, a Secret), `origin` the place for a person. `agent` is the one agent to which the
+    profile belongs, or empty for all agents. `refresh` is set only if the broker refreshes the login. `reauth` is empty, or
+    says why a person must log in again. `issued_at` is the time of issue if it is known. `workload`: the credential comes
+    from exchanging a workload identity. `configured`: the configuration names this place. `copied_from`: the source, or the
+    kind of source, of which this is a copy; the copy serves only while that source holds the login. `declared` is the place
+    of `expires_at` if that is not the credential; `doubt` says why such an end is not applied (see `domain.ends`).
     """
 
     id: str
@@ -85,7 +85,7 @@ class Profile:
 
     @property
     def tool(self) -> str:
-        """The kind of source whose tool renews this login in its file, by itself and in time; empty: no tool does."""
+        """The kind of source whose tool renews this login in its own file, or empty."""
         kind = (self.copied_from or self.source).partition(" ")[0]
         return kind if self.mode is Mode.OAUTH and not self.renews and kind in TOOL_OF.values() else ""
 

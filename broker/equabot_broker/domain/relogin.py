@@ -1,36 +1,30 @@
-"""How a person logs in again, where a login cannot be refreshed any more."""
+"""How a person logs in again after a login can no longer be refreshed."""
 
 from typing import Final
 
 from equabot_broker.domain.profiles import Profile
 
 INTERRUPTED: Final = "interrupted"
-"""The code of a login whose refresh nobody lived to finish."""
+"""The code of a login whose refresh was interrupted, so that its refresh token may be spent."""
 SUPERSEDED: Final = "superseded"
-"""The code of a login whose refresh token was exchanged or given up before, and has been put back."""
+"""The code of a login that was restored with a refresh token that was used or replaced before."""
 
 _OTHERS: Final = {"claude-cli": "claude setup-token", "codex-cli": "codex login", "qwen-cli": "qwen"}
-"""Names of logins that are made by other tools, and the command with which those log in."""
+"""The profile names of logins of other tools, and the command that logs in there."""
 
 
 def login_command(profile_id: str, agent: str = "") -> str:
-    """The command with which a person logs in again."""
+    """The command that logs in again."""
     provider, _, name = profile_id.partition(":")
     of_agent = f" --agent {agent}" if agent else ""
     return _OTHERS.get(name) or f"equabot models auth login --provider {provider}{of_agent}"
 
 
 def how_to_log_in(profile: Profile) -> str:
-    """What a person does to bring a new login to where the profile's is kept."""
+    """How a person logs in again, and where the new login goes."""
     command = login_command(profile.id, profile.agent)
     if profile.source.partition(" ")[0] != "kubernetes":
         return f"run `{command}`"
     if profile.origin.endswith(".credentials.json"):
         command = "claude"
-    return f"run `{command}` on a machine of yours, and put the login that it stores into {profile.origin}"
-
-
-# -- what an entry says ------------------------------------------------------------------------------------------------
-
-
-# -- what each step leaves ---------------------------------------------------------------------------------------------
+    return f"run `{command}` on your machine, and put the login that it stores into {profile.origin}"

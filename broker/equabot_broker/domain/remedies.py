@@ -1,4 +1,4 @@
-"""What a person does about a credential: the one place that says it, so that all commands, errors and findings agree.
+"""Remedies for a missing or unusable credential. All commands, errors and findings use these texts.
 
 A remedy is a phrase that follows a colon. It names only places that this broker reads.
 """
@@ -15,13 +15,13 @@ _VARIABLES: Final = ("env", "dotenv")
 _TOOLS: Final = {"claude_cli": "Claude Code", "codex_cli": "Codex", "qwen_cli": "Qwen Code"}
 _ANY: Final = "ANTHROPIC_API_KEY"
 LABEL: Final = "equabot.dev/credential=true"
-"""The label by which Secrets are found where neither a selector nor names are given."""
+"""The label that selects Secrets if neither a selector nor names are configured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where a broker takes credentials from: the `kinds` of its sources, the path of its `.env`, the directories that are
-    mounted, the Secrets by name, and the labels that choose others."""
+    """The places from which a broker reads credentials: the `kinds` of its sources, the path of its `.env`, mounted
+    directories, names of Secrets, and labels that select Secrets."""
 
     kinds: tuple[str, ...] = (_STORE, "dotenv", "env")
     dotenv: str = ".env"
@@ -31,16 +31,16 @@ class Places:
 
     @property
     def stores(self) -> bool:
-        """Whether what a command stores is read."""
+        """Whether the broker reads the stores that commands write."""
         return _STORE in self.kinds
 
 
 ANYWHERE: Final = Places()
-"""The places of a broker that is not configured."""
+"""The places of a broker without a configuration."""
 
 
 def how_to_add(provider: Provider | None, places: Places = ANYWHERE) -> str:
-    """How the broker gets a first credential of the provider; None: of any provider."""
+    """How to add a first credential of the provider, or of any provider for None."""
     ways, name = [], variable(provider)
     written = [place for kind, place in (("env", "the environment"), ("dotenv", places.dotenv)) if kind in places.kinds]
     if name and written:
@@ -56,7 +56,7 @@ def how_to_add(provider: Provider | None, places: Places = ANYWHERE) -> str:
 
 
 def _in_cluster(name: str, places: Places, *, alone: bool) -> list[str]:
-    """The same for places whose files and Secrets others write; files only where there is no other way."""
+    """Ways to add it through a mounted directory or a Secret. A directory is named only if there is no other way."""
     ways = [f"write it to the file {path}/{name}" for path in places.mounted[:1] if alone]
     command = f"--from-file={name}=KEY_FILE"
     ways += [f"run `kubectl create secret generic {secret} {command}`" for secret in places.secrets[:1]]
@@ -65,7 +65,7 @@ def _in_cluster(name: str, places: Places, *, alone: bool) -> list[str]:
 
 
 def variable(provider: Provider | None) -> str:
-    """The variable that a key of the provider is put under; empty where it has none. A key first: most people have one."""
+    """The environment variable for a key of the provider, or empty. Variables for keys come before those for tokens."""
     if provider is None:
         return _ANY
     keys = [name.name for name in provider.env_names if name.mode is Mode.API_KEY]
@@ -73,14 +73,16 @@ def variable(provider: Provider | None) -> str:
 
 
 def how_to_replace(profile_id: str, *, mode: str, source: str, agent: str = "", expired: bool = False) -> str:
-    """How a new credential gets to where the profile's is kept; `agent` where the profile is that agent's alone. `expired`:
-    it was good until its end, so that a tool can renew it."""
+    """How to replace the credential of the profile. `agent`: the profile belongs to this agent alone.
+
+    `expired`: the credential only reached its end, so that its tool can renew it.
+    """
     kind, _, place = source.partition(" ")
     tool = kind if kind in _TOOLS else TOOL_OF.get(profile_id, "")
     if expired and tool and mode == Mode.OAUTH:
         return f"open {_TOOLS[tool]} once: it renews its login"
     if mode == Mode.WIF:
-        return "it is exchanged again by itself: correct the identity token, or what the vendor trusts"
+        return "the broker exchanges it again: correct the identity token, or the trust settings at the vendor"
     if kind in _VARIABLES:
         return f"replace its value in {place or 'the environment'}"
     if kind != _STORE and not kind.endswith("_cli"):
@@ -93,7 +95,6 @@ def how_to_replace(profile_id: str, *, mode: str, source: str, agent: str = "", 
 
 
 def how_to_recover(profile_id: str, *, state: str, mode: str, source: str, agent: str = "") -> str:
-    """What a person does about a credential in that state: how it is replaced, and for a refused one, how that is taken back.
-    Errors, `models status`, `doctor`, `health` and the broker's findings say this alike."""
+    """The remedy for a credential in that state: how to replace it, and how to clear a wrong rejection."""
     how = how_to_replace(profile_id, mode=mode, source=source, agent=agent, expired=state == State.EXPIRED)
     return f"{how}; if the provider was wrong, `equabot profile clear {profile_id}`" if state == State.REJECTED else how

@@ -1,4 +1,4 @@
-"""A secret is a type that cannot show itself."""
+"""A text type that cannot be printed by accident."""
 
 import hashlib
 import hmac
@@ -20,22 +20,21 @@ class SecretValue:
         self.__value = value
 
     def reveal(self) -> str:
-        """The text itself. Hand it on at once; never keep it in a variable that a log or an error could meet."""
+        """The text itself. Pass it on at once; never keep it in a variable that a log or an error could contain."""
         return self.__value
 
     def label(self) -> str:
-        """At most the first and last four characters, and only of a value with 24 or more; else only dots."""
+        """The first and last four characters of a value with 24 or more characters; `…` for a shorter one."""
         if len(self.__value) < _LABEL_MIN:
             return "…"
         return f"{self.__value[:4]}…{self.__value[-4:]}"
 
     def begins_with(self, prefix: str) -> bool:
-        """Whether the text begins so: for prefixes that say what kind of credential it is."""
+        """Whether the text begins with a prefix that shows the kind of credential."""
         return self.__value.startswith(prefix)
 
     def digest(self, key: bytes, context: str = "") -> bytes:
-        """A keyed fingerprint of the text in a context (HMAC-SHA256, 16 bytes): to the key's holder it tells equal from
-        different, and nothing else."""
+        """A keyed digest of the text in a context (HMAC-SHA256, 16 bytes). It shows only whether two texts are equal."""
         return hmac.digest(key, context.encode() + b"\0" + self.__bytes(), hashlib.sha256)[:16]
 
     def __eq__(self, other: object) -> bool:
@@ -47,7 +46,7 @@ class SecretValue:
         return hash(self.__value)
 
     def __bytes(self) -> bytes:
-        # Text that is no Unicode would otherwise raise an error that holds it whole.
+        # Otherwise a lone surrogate would raise an error that contains the whole text.
         return self.__value.encode("utf-8", "surrogatepass")
 
     def __repr__(self) -> str:
@@ -63,7 +62,6 @@ class SecretValue:
         return self
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a SecretValue does not pickle")
+        raise TypeError("a SecretValue cannot be pickled")
 
-    def __getstate__(self) -> NoReturn:
-        raise TypeError("a SecretValue does not pickle")
+    __getstate__ = __reduce__

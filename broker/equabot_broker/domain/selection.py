@@ -1,13 +1,13 @@
-"""Which profile serves a request. The rules are those of the seed's system.
+"""Selects the profile that serves a request. The rules are those of OpenClaw.
 
-An explicit order is exclusive and kept. Without one: oauth, then token, then api_key; inside a kind the least recently used
-first; profiles from the environment and `.env` form a last tier, in the order of the sources. Those in cooldown come last,
-by soonest end. What cannot serve is never tried, but for one request that is to find out whether a refused credential is good
-again. A login that a refresh brings back has its place all the same, and whoever
-takes it waits for that; one whose refreshes fail comes after those in cooldown.
+An explicit order is exclusive, and its sequence is kept. Without one, oauth comes before token, and token before api_key.
+Within a kind the least recently used profile comes first. Profiles from the environment and `.env` form a last tier, in the
+order of the sources. Profiles in cooldown come after all others, the soonest end first. A profile that cannot serve is not
+tried, except for one request that tests a rejected credential again. A login that needs a refresh keeps its position, and its
+request waits for the refresh. If its refreshes fail, it comes after the profiles in cooldown.
 
-A credential that the vendor takes from one client program alone comes after everything else for all other programs, unless an
-explicit order names it. It comes last in an explicit order as well, once the vendor has refused it to such a program.
+Some credentials are accepted from one client program only. For other programs they come last, unless an explicit order names
+them. After the vendor has refused such a credential, it comes last in an explicit order as well.
 """
 
 from collections import OrderedDict
@@ -21,13 +21,13 @@ from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.provider import Mode
 
 UNORDERED: Final = "not in the order, which is exclusive"
-"""Why a profile is not tried that an explicit order leaves out."""
+"""The reason for a profile that an explicit order does not contain."""
 _KIND: Final = {Mode.OAUTH: 0, Mode.WIF: 0, Mode.TOKEN: 1, Mode.API_KEY: 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A profile that might serve, with what it is worth and what is remembered of it."""
+    """A profile with its assessment and its usage."""
 
     held: HeldProfile
     standing: Assessment
@@ -38,7 +38,7 @@ class Candidate:
         return self.held.profile.id
 
     def for_model(self, model: str, *, now: float) -> "Candidate":
-        """The candidate as a request for this model sees it; the same object where that makes no difference."""
+        """The candidate for a request with this model; the same object if nothing differs."""
         standing = self.standing.for_model(model, now=now) if model else self.standing
         if standing is self.standing:
             return self
@@ -47,12 +47,12 @@ class Candidate:
 
 
 class Plan:
-    """The candidates of one agent and provider, ready to be taken from in O(1).
+    """The ranked candidates of one agent and provider. The next one is found in O(1).
 
-    Groups are tried in order and taken from in rotation, which is what "least recently used first" comes to while nothing
-    else changes; `cooling` come after them; `unusable` and `excluded` (id → why) never. The plan holds until `valid_until` or
-    until anything about its candidates changes, whichever is first. For a model in `models` it is another plan. Those in
-    `unsuited` are among the last of `cooling`: they are not for the program that asks.
+    Groups are tried in order, and a group in rotation, which means "least recently used first". `cooling` come after the
+    groups. `unusable` and `excluded` (id → reason) are never tried. The plan is valid until `valid_until`, or until one of
+    its candidates changes. Models in `models` need a plan of their own. `unsuited` candidates are not for the client program
+    of the request: they are at the end of `cooling`.
     """
 
     __slots__ = ("_groups", "_places", "cooling", "excluded", "models", "unsuited", "unusable", "valid_until")
@@ -78,39 +78,41 @@ class Plan:
         self.valid_until = min((c.standing.valid_until for c in everyone), default=NEVER)
 
     def find(self, profile_id: str) -> Candidate | None:
-        """The candidate of that id, if it can serve."""
+        """The candidate with that id if it can serve, otherwise None."""
         group = self._places.get(profile_id)
         return None if group is None else group[profile_id]
 
     def first(self) -> Candidate | None:
-        """The candidate whose turn it is."""
+        """The next candidate, or None."""
         if self._groups:
             return next(iter(self._groups[0].values()))
         return self.cooling[0] if self.cooling else None
 
     def used(self, profile_id: str) -> None:
-        """Notes that a candidate was used: it becomes the most recently used of its group."""
+        """Makes a candidate the most recently used one of its group."""
         group = self._places.get(profile_id)
         if group is not None:
             group.move_to_end(profile_id)
 
     def take(self) -> Candidate | None:
-        """The candidate whose turn it is, noted as used."""
+        """The next candidate, marked as used, or None."""
         candidate = self.first()
         if candidate is not None:
             self.used(candidate.id)
         return candidate
 
     def ordered(self) -> list[Candidate]:
-        """All that can serve, in the order in which they would be tried."""
+        """All candidates that can serve, in the order of attempts."""
         return [c for group in self._groups for c in group.values()] + list(self.cooling)
 
 
 def plan(candidates: Iterable[Candidate], *, order: Sequence[str] | None, now: float, unsuited: Collection[str] = ()) -> Plan:
-    """Ranks the candidates. `order` is the explicit one, or None; ids in it that no candidate has are excluded as missing.
-    `unsuited` are the ids that are not for the program that asks: they come last."""
+    """Ranks the candidates. `order` is the explicit order or None; ids in it without a candidate are excluded.
+
+    `unsuited` are the ids that are not for the client program of the request: they come last.
+    """
     if order is None:
-        # Of those that cool down equally long no turns are taken, so that using one does not change the ranking.
+        # Candidates whose cooldowns end together are sorted by id: they do not rotate, so a use does not change the ranking.
         ready, cooling, unusable = _split(sorted(candidates, key=lambda c: c.id), now=now, unsuited=unsuited)
         ready.sort(key=lambda c: c.usage.last_used)
         groups: dict[tuple[int, int, int], list[Candidate]] = {}
@@ -129,8 +131,11 @@ def plan(candidates: Iterable[Candidate], *, order: Sequence[str] | None, now: f
 def _split(
     ranked: Sequence[Candidate], *, now: float, unsuited: Collection[str]
 ) -> tuple[list[Candidate], list[Candidate], list[Candidate]]:
-    """Those that serve, or will; those in cooldown by soonest end, whose refreshes fail, and the unsuited ones; those that
-    cannot serve. Else in the order given."""
+    """Splits the candidates into three lists that keep the given order.
+
+    First those that serve or need a refresh. Then those in cooldown (soonest end first), those whose refreshes fail, and the
+    unsuited ones. Last those that cannot serve.
+    """
     coming = [c for c in ranked if _comes(c.standing)]
     waiting = [c for c in coming if c.standing.cooling_until > now]
     waiting.sort(key=lambda c: (not c.standing.usable, c.standing.cooling_until))
@@ -156,5 +161,5 @@ def _group(candidate: Candidate) -> tuple[int, int, int]:
 def explicit_order(
     provider: str, *, stored: Sequence[str] | None, configured: Mapping[str, Sequence[str]]
 ) -> Sequence[str] | None:
-    """The order that applies: the agent's stored one, else the configured one, else None."""
+    """The order that applies: the stored order of the agent, otherwise the configured one, otherwise None."""
     return stored or configured.get(provider)

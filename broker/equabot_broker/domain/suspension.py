@@ -1,18 +1,18 @@
-"""A suspended agent: an operator has said that it gets nothing until it is resumed."""
+"""Suspensions: an operator suspended an agent, which gets no credentials until it is resumed."""
 
 from dataclasses import dataclass
 from typing import Final
 
 TOKENS_KEPT: Final = 1000
-"""Digests of ended tokens that one suspension keeps at most, the newest."""
+"""The number of token digests that one suspension keeps, the newest ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspension:
-    """Since when (seconds since the epoch) an agent is suspended, and why, in the operator's words.
+    """A suspension of one agent: its start in seconds since the epoch, and the operator's reason.
 
-    `tokens` are the SHA-256 digests of the lease tokens that the suspension ended. By them the gateway knows a
-    request of a suspended agent from one whose token never was.
+    `tokens` are the SHA-256 digests of the lease tokens that the suspension ended. With them the gateway recognises a
+    request of a suspended agent.
     """
 
     since: float
@@ -20,5 +20,5 @@ class Suspension:
     tokens: tuple[bytes, ...] = ()
 
     def with_tokens(self, tokens: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        """The tokens of this suspension and these, without repetition, as many as are kept."""
+        """The tokens of this suspension and these, without duplicates. Only the newest are kept."""
         return tuple(dict.fromkeys((*self.tokens, *tokens)))[-TOKENS_KEPT:]

@@ -193,7 +193,7 @@ def _parsed(content: bytes, path: Path) -> Iterator[bytes]:
         key = _key(text)
         if key is None:
             raise StoreFault(
-                f"line {number} of the key file {path} is not a key of 32 bytes in base64 or hex: correct or remove it"
+                f"line {number} of the key file {path} does not hold 32 bytes in base64 or hex: correct or remove it"
             )
         yield key
 

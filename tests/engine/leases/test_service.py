@@ -698,8 +698,8 @@ async def test_a_lease_of_a_provider_that_is_configured_no_more_ends(engine: Eng
 @pytest.mark.parametrize(
     ("facts", "why"),
     [
-        ({"requests": ()}, r'providers\.acme\.requests does not say .* list it, .* or \["\* /\*\*"\] for everything'),
-        ({"requests": ("!/keys*",)}, r"providers\.acme\.requests only says what the gateway refuses: list it"),
+        ({"requests": ()}, r'providers\.acme\.requests does not list .* list them, .* or \["\* /\*\*"\] for all requests'),
+        ({"requests": ("!/keys*",)}, r"providers\.acme\.requests lists only requests that the gateway refuses: list them"),
         ({"requests": ("/**",), "base_url": ""}, r"no address: set providers\.acme\.base_url"),
     ],
 )

@@ -364,7 +364,7 @@ async def test_a_refresh_that_was_broken_off_by_a_dead_process_ends_the_login() 
     async with world.running():
         await world.clock.elapse(1)
         assert world.board.standing.state is State.REAUTH_REQUIRED
-        assert "a refresh was broken off" in world.board.standing.reason
+        assert "a refresh was interrupted" in world.board.standing.reason
         assert world.script.redeemed == []
 
 
