@@ -132,14 +132,18 @@ clean: ## Remove everything that make created.
 	rm -rf $(VENV) $(PROTO_VENV) $(DIST_VENV) $(DOCS_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# At a terminal pip shows its progress.
+PIP_SHOWS = $(if $(MAKE_TERMOUT),,--quiet)
+
 # A changed lock needs a new environment: pip would keep packages that the lock no longer names.
 define make_venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 		|| { echo "This Python cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "Installing $$(grep -c '==' $<) packages ($<) into $(@D). This takes about a minute, and happens again when the lock changes."
 	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	$(@D)/bin/python -m pip install $(PIP_SHOWS) --disable-pip-version-check --require-hashes --requirement $<
 	@touch $@
 endef
 
@@ -163,5 +167,5 @@ $(BUF):
 	npm install --silent --no-audit --no-fund --prefix build/buf-$(BUF_VERSION) @bufbuild/buf@$(BUF_VERSION)
 
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml clients/python/pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e clients/python
+	$(BIN)/python -m pip install $(PIP_SHOWS) --disable-pip-version-check --no-deps --no-build-isolation -e . -e clients/python
 	@touch $@

@@ -16,6 +16,8 @@ REASONS = {
     "broker/equabot_broker/cli/audit.py": "a log of any size that a person names on the command line",
     "broker/equabot_broker/cli/hangups.py": "/dev/tty, of which nothing is read",
     "clients/python/equabot_cli/streams.py": "/dev/null",
+    "broker/equabot_broker/dashboard/audit_tail.py": "the audit log, of which it reads the end",
+    "broker/equabot_broker/dashboard/document.py": "parts of the page, which belong to the package",
     "broker/equabot_broker/identity/agent_socket.py": "the broker's own lock file, which it creates",
     "broker/equabot_broker/rpc/tls.py": "memory, which it creates and which the TLS library reads as a file",
     "broker/equabot_broker/storage/_state_file.py": "the broker's own database, which it creates",
