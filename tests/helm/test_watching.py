@@ -160,6 +160,15 @@ def test_alerts_lead_to_their_sections_of_the_runbook(fixture: str) -> None:
     assert len(urls) == len(yaml.safe_load((CHART / "files/alerts.yaml").read_text()))
 
 
+def test_every_panel_says_what_it_shows() -> None:
+    """A description for people, and in the legend only labels that the expression keeps."""
+    for panel in dashboard()["panels"]:
+        assert panel["description"].endswith("."), panel["title"]
+        for target in panel["targets"]:
+            kept = set(re.findall(r"\w+", " ".join(re.findall(r"by \(([^)]*)\)", target["expr"])))) or OF_THE_SCRAPE
+            assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= kept, panel["title"]
+
+
 def test_no_panel_lies_on_another() -> None:
     """24 columns, every panel with a place, a title and a number of its own."""
     places: set[tuple[int, int]] = set()
