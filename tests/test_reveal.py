@@ -27,6 +27,7 @@ REASONS = {
     "broker/equabot_broker/rpc/convert.py": "onto the wire, to the agent that leased it",
     "broker/equabot_broker/rpc/tls.py": "the broker's own TLS key, to the library, by a file in memory",
     "broker/equabot_broker/sources/env.py": "what the configuration's env section gives, to be cleaned like any variable",
+    "broker/equabot_broker/sources/exec.py": "what a program reported, to be cleaned like any value",
     "broker/equabot_broker/storage/dotenv_file.py": "a line of the `.env` that a person asked to have written",
     "broker/equabot_broker/telemetry/redaction.py": "what is to be found in a text has to be known",
     "broker/equabot_broker/upstream/token_endpoint.py": "to the provider's token endpoint, in a request's body",

@@ -62,7 +62,7 @@ class SourceKind:
     `profiles.<id>.from` says of this kind: the name of a value, or the unit and the name. `login` is the profile of another
     tool's login; such a kind has a key `refresh`, which is a rule about that profile. `made_of` is what of the context decides
     what such a source reports. `usual`: it is in a configuration that names no sources. `last`: its profiles come last when
-    one is chosen.
+    one is chosen. Keys in `needs` must be given. `check` raises ValueRefused for keys that contradict each other.
     """
 
     name: str
@@ -76,11 +76,17 @@ class SourceKind:
     made_of: Callable[[SourceContext], object] = lambda _: None
     usual: bool = True
     last: bool = False
+    needs: tuple[str, ...] = ()
+    check: Callable[[Mapping[str, Any]], None] = lambda _: None
 
     @property
     def section(self) -> ConfigKey[dict[str, Any]]:
         """The reader of its section."""
-        return ConfigKey(Section(dict[str, Any], self.keys), self.means)
+        return ConfigKey(Section(self._checked, self.keys, needs=self.needs), self.means)
+
+    def _checked(self, **given: Any) -> dict[str, Any]:
+        self.check(given)
+        return given
 
     def options(self, given: Mapping[str, Any], places: DefaultPlaces, full: Callable[[str], Path]) -> SourceOptions:
         """What its section comes to. `full` makes a path from the file a full one."""

@@ -7,6 +7,7 @@ from typing import Final
 from equabot_broker.sources.declaration import SourceKind
 from equabot_broker.sources.dotenv import DOTENV
 from equabot_broker.sources.env import ENV
+from equabot_broker.sources.exec import EXEC
 from equabot_broker.sources.kubernetes import KUBERNETES
 from equabot_broker.sources.mounted import MOUNTED
 from equabot_broker.sources.profile_store import PROFILE_STORE
@@ -26,6 +27,7 @@ KINDS: Final = by_name(
     MOUNTED,
     PROFILE_STORE,
     *TOOL_LOGINS,
+    EXEC,
     DOTENV,
     ENV,
 )
