@@ -495,3 +495,35 @@ def test_models_are_of_known_providers() -> None:
         "3: models.fallbacks[1]: no provider 'acme' is known; describe it under providers",
         "4: models.aliases.s: no provider 'acme' is known; describe it under providers",
     ]
+
+
+EXEC = "exec: {command: [/usr/bin/op, read, read], ids: {openai:a: a}"
+
+
+@pytest.mark.parametrize(
+    ("written", "fault"),
+    [
+        ("exec", "lacks command and ids"),
+        ("exec: {command: [op], ids: {openai:a: a}}", "the absolute path"),
+        ("exec: {command: [], ids: {openai:a: a}}", "the absolute path"),
+        ("exec: {command: /usr/bin/op, ids: {openai:a: a}}", "must be a list"),
+        ("exec: {command: [/usr/bin/op], ids: {}}", "from 1 to 512 profiles"),
+        ("exec: {command: [/usr/bin/op], ids: {openai: a}}", "is no profile id"),
+        ("exec: {command: [/usr/bin/op], ids: {openai:a: '-x'}}", "is not an id"),
+        ("exec: {command: [/usr/bin/op], ids: {openai:a: a, openai:b: b}, output: value}", "keep one profile in ids"),
+        (f"{EXEC}, output: text}}", "must be protocol or value"),
+        (f"{EXEC}, timeout: 6m}}", "at most 5m"),
+        (f"{EXEC}, name: Op}}", "small letters"),
+        (f"{EXEC}, shell: true}}", "unknown key"),
+        (f"{EXEC}}}\n  - {EXEC}}}", "is in the list twice"),
+        (f"{EXEC}}}\n  - {EXEC}, refresh: 1m}}", "has the name of a source above"),
+    ],
+)
+def test_a_program_is_refused_with_one_reason(written: str, fault: str) -> None:
+    (found,) = faults(f"sources:\n  - {written}")
+    assert fault in found
+
+
+def test_two_sources_run_one_program_under_two_names() -> None:
+    config = sound(f"sources:\n  - {EXEC}}}\n  - {EXEC}, name: second}}")
+    assert [config.kinds[spec.kind].shown(spec.options) for spec in config.sources] == ["op", "second"]

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -249,10 +250,9 @@ def test_any_json_is_an_answer_or_malformed(value: object) -> None:
 
 @given(st.binary(max_size=400))
 def test_any_bytes_are_an_answer_or_malformed(text: bytes) -> None:
-    try:
+    """No other exception."""
+    with suppress(Malformed):
         read_answer(text, ["a"])
-    except Malformed:
-        pass
 
 
 def test_an_answer_has_a_bound() -> None:

@@ -80,7 +80,7 @@ def _effective(config: "Config") -> dict[str, Any]:
         "state_path": str(config.state_path),
         "listen": {"health": str(listen.health), "metrics": str(listen.metrics), "gateway": str(listen.gateway)},
         "agents": list(config.policies.agents),
-        "sources": [" ".join((spec.kind, *map(str, spec.options.values()))) for spec in config.sources],
+        "sources": [f"{spec.kind} {config.kinds[spec.kind].shown(spec.options)}".rstrip() for spec in config.sources],
         "required": list(config.required),
     }
 

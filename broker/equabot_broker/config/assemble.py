@@ -199,10 +199,15 @@ def _sources(document: ConfigDocument, around: Surroundings, report: FaultReport
     if document.sources is None:
         return tuple(_source(kind, {}, around) for kind in around.kinds.values() if kind.usual)
     found: list[SourceSpec] = []
+    names: set[tuple[str, str]] = set()
     for (name, options), path in _located(document.sources, "sources", report):
         spec = _source(around.kinds[name], options, around)
+        shown = name, around.kinds[name].shown(spec.options)
         if spec in found:
             report.refuse(path, "reads the same place as a source above; keep one")
+        elif shown in names:
+            report.refuse(path, "has the name of a source above; give it another `name`")
+        names.add(shown)
         found.append(spec)
     return tuple(found)
 

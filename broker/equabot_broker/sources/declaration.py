@@ -62,7 +62,8 @@ class SourceKind:
     `profiles.<id>.from` says of this kind: the name of a value, or the unit and the name. `login` is the profile of another
     tool's login; such a kind has a key `refresh`, which is a rule about that profile. `made_of` is what of the context decides
     what such a source reports. `usual`: it is in a configuration that names no sources. `last`: its profiles come last when
-    one is chosen. Keys in `needs` must be given. `check` raises ValueRefused for keys that contradict each other.
+    one is chosen. Keys in `needs` must be given. `check` raises ValueRefused for keys that contradict each other. `shown`
+    distinguishes the sources of one kind in texts.
     """
 
     name: str
@@ -78,6 +79,7 @@ class SourceKind:
     last: bool = False
     needs: tuple[str, ...] = ()
     check: Callable[[Mapping[str, Any]], None] = lambda _: None
+    shown: Callable[[SourceOptions], str] = lambda options: " ".join(map(str, options.values()))
 
     @property
     def section(self) -> ConfigKey[dict[str, Any]]:

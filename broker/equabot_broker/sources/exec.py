@@ -17,7 +17,7 @@ from equabot_broker.formats.exec_protocol import ANSWER_MAX, ExecAnswer, ExecVal
 from equabot_broker.parsing.untrusted_json import Malformed
 from equabot_broker.ports import Clock
 from equabot_broker.schema import values
-from equabot_broker.schema.faults import ValueRefused, quote
+from equabot_broker.schema.faults import ValueRefused, looks_secret, quote
 from equabot_broker.schema.key_readers import DURATION, TEXT, VARIABLE
 from equabot_broker.schema.reading import ConfigKey, ConfigNode, Many, Named, Text
 from equabot_broker.sources._program import ProgramFailed, ProgramRun
@@ -185,14 +185,22 @@ def _command(place: ConfigNode) -> tuple[str, ...]:
 
 
 def _ids(place: ConfigNode) -> Mapping[str, str]:
-    found = Named(values.profile, Text(_id))(place)
-    if not 1 <= len(found) <= _IDS_MAX:
+    written = sum(1 for _ in place.pairs())
+    found = Named(_profile, Text(_id))(place)
+    if not 1 <= written <= _IDS_MAX:
         raise ValueRefused(f"must have from 1 to {_IDS_MAX} profiles, each with the program's id of its value")
     return found
 
 
+def _profile(written: str) -> str:
+    """The id of a profile: `openai:team`."""
+    return ":".join(values.profile(written))
+
+
 def _id(written: str) -> str:
     """The program's name of a value: letters, digits, spaces and `._:/@+-`, at most 256 characters."""
+    if looks_secret(written):
+        raise ValueRefused("looks like a key: write the program's name of the value, and replace that key")
     if not _ID.fullmatch(written):
         raise ValueRefused("is not an id: write letters, digits, spaces and ._:/@+-, at most 256 characters")
     return written
@@ -246,7 +254,7 @@ EXEC: Final = SourceKind(
             "The program's id of a value, by profile.",
             default="required",
             example="{openai:team: team/openai}",
-            shown=Named(values.profile, Text(_id)),
+            shown=Named(_profile, Text(_id)),
         ),
         "name": ConfigKey(
             Text(_name),
@@ -272,5 +280,6 @@ EXEC: Final = SourceKind(
     needs=("command", "ids"),
     check=_checked,
     build=lambda options, context: ExecProgram(_options(options), rules=context.rules, clock=context.clock),
+    shown=lambda options: _options(options).provider,
     usual=False,
 )
