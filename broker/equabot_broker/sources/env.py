@@ -23,6 +23,7 @@ from equabot_broker.files.reading import Unreadable, read_whole
 from equabot_broker.ports import Clock
 from equabot_broker.schema.key_readers import VARIABLE
 from equabot_broker.schema.reading import ConfigKey
+from equabot_broker.sources._environment import process_environment
 from equabot_broker.sources.declaration import SourceKind
 
 KIND: Final = "env"
@@ -43,11 +44,6 @@ class EnvOptions:
 
     given: Mapping[str, SecretValue] = field(default_factory=lambda: MappingProxyType({}))
     shell_within: float | None = None
-
-
-def process_environment() -> Mapping[str, str]:
-    """The environment of this process, as it is now."""
-    return os.environ
 
 
 class Env:

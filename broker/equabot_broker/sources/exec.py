@@ -20,9 +20,9 @@ from equabot_broker.schema import values
 from equabot_broker.schema.faults import ValueRefused, looks_secret, quote
 from equabot_broker.schema.key_readers import DURATION, TEXT, VARIABLE
 from equabot_broker.schema.reading import ConfigKey, ConfigNode, Many, Named, Text
+from equabot_broker.sources._environment import process_environment
 from equabot_broker.sources._program import ProgramFailed, ProgramRun
 from equabot_broker.sources.declaration import SourceKind, SourceOptions
-from equabot_broker.sources.env import process_environment
 
 KIND: Final = "exec"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
