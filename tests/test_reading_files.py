@@ -20,6 +20,7 @@ REASONS = {
     "broker/equabot_broker/dashboard/document.py": "parts of the page, which belong to the package",
     "broker/equabot_broker/identity/agent_socket.py": "the broker's own lock file, which it creates",
     "broker/equabot_broker/rpc/tls.py": "memory, which it creates and which the TLS library reads as a file",
+    "broker/equabot_broker/sources/_program.py": "memory, which it creates and which the program reads",
     "broker/equabot_broker/storage/_state_file.py": "the broker's own database, which it creates",
     "broker/equabot_broker/storage/_store_lock.py": "the broker's own lock files, which it creates",
     "broker/equabot_broker/storage/edited_file.py": "the broker's own guard and backup files, which it creates",

@@ -10,7 +10,8 @@ from equabot_broker.discovery.bundle_profiles import DiscoveryRules
 from equabot_broker.domain.material import Unit
 from equabot_broker.domain.secret_value import SecretValue
 from equabot_broker.engine.timing.clock import SystemClock
-from equabot_broker.sources.env import Env, EnvOptions, process_environment
+from equabot_broker.sources._environment import process_environment
+from equabot_broker.sources.env import Env, EnvOptions
 from tests.fakes.following import RULES, UNSHAPED, following
 
 
