@@ -19,7 +19,7 @@ from equabot_broker.rpc.convert import LeaseMessages
 from equabot_broker.sources.dotenv import Dotenv
 from equabot_broker.storage.auth_profiles import AuthProfiles
 from equabot_broker.storage.state import SqliteStateStore
-from equabot_broker.telemetry import audit_log
+from equabot_broker.telemetry import _audit_writer
 from equabot_broker.telemetry.metrics import Metrics
 from equabot_broker.upstream import token_endpoint
 from equabot_broker.upstream.probe import HttpProbes
@@ -35,7 +35,7 @@ PORTS: Mapping[str, tuple[Any, str]] = {
     "probe": (HttpProbes, "probe"),
     "judgement": (HttpProbes, "possible"),
     "state": (SqliteStateStore, "_moment"),
-    "audit": (audit_log, "seal"),
+    "audit": (_audit_writer, "seal"),
     "metrics": (Metrics, "record"),
     "log": (serve, "log_event"),
     "listener": (LeaseMessages, "forget"),

@@ -81,8 +81,7 @@ def verified(*paths: Path, noted: tuple[str, ...] = ()) -> Summary:
 
 def dies(log: AuditLog) -> None:
     """As a killed process: nothing is written any more, locks and descriptors go."""
-    log._output.close()
-    log._anchor.close()
+    log._chain.close()
 
 
 @contextmanager
@@ -726,3 +725,20 @@ def test_a_standard_output_that_was_never_open_does_not_keep_it_from_starting(br
     log = broker.starts(stdout=writing)
     assert "Bad file descriptor" in log.fault
     log.close()
+
+
+def test_the_log_notes_the_end_of_the_chain_as_the_verification_reads_it(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A captured log that has lost a record which its broker noted is not sound."""
+    with caplog.at_level(logging.INFO, "equabot_broker.telemetry.audit_log"):
+        log = broker.starts()
+        log.record(GRANTED)
+        log.close()
+    first, *_ = broker.path.read_bytes().splitlines()
+    notes = [record.getMessage().encode() for record in caplog.records if "hash" in record.getMessage()]
+    verifying = Verifying(captured=True)
+    for line in (first, *notes):
+        verifying.take(line)
+    with pytest.raises(Unsound, match="its broker noted record 3"):
+        verifying.end()

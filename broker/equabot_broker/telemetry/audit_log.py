@@ -1,85 +1,52 @@
-"""The audit log: a record of everything that somebody may have to account for. Names and numbers, never a secret, and of a
-lease no more than a keyed digest of its id.
+"""The audit log: a record of each event that an operator may have to account for.
 
-A record is with the operating system before the call that caused it is answered. What cannot be written now is kept, so many,
-and written when it can be; what does not fit is counted, and the log says how many. With `fail_closed` nothing is granted
-meanwhile.
+A record has names and numbers, never a secret, and a keyed digest in place of a lease's id. The operating system has the record
+before the call that caused it is answered.
+
+A record that cannot be written waits until it can be. The number of waiting records is bounded; the others are counted as lost,
+and the log says how many. With `fail_closed` nothing is granted until records can be written.
 """
 
-import errno
 import logging
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from secrets import token_hex
 from typing import Final
 
 from equabot_broker.domain.errors import AuditUnavailable, CannotStart
 from equabot_broker.domain.instants import rfc3339
-from equabot_broker.telemetry._audit_anchor import ACCEPT, DOUBTS, UNHELD, Anchor, doubt_of
-from equabot_broker.telemetry._audit_output import LONGEST, AuditFile, AuditStream, Output
-from equabot_broker.telemetry._audit_records import Records, shortened
-from equabot_broker.telemetry.audit_chain import (
-    ACCEPTED,
-    BEGUN,
-    START,
-    Anchored,
-    AuditDoubt,
-    digest_of,
-    place,
-    seal,
-)
+from equabot_broker.telemetry._audit_anchor import ACCEPT
+from equabot_broker.telemetry._audit_faults import explained, is_misconfigured
+from equabot_broker.telemetry._audit_output import AuditFile, AuditStream, Output
+from equabot_broker.telemetry._audit_records import Records
+from equabot_broker.telemetry._audit_writer import ChainWriter
+from equabot_broker.telemetry.audit_chain import ACCEPTED, Head
 from equabot_broker.telemetry.events import Event
 from equabot_broker.telemetry.incidents import incident
 
 _KEPT: Final = 4096
-"""Records that wait to be written, at most."""
-_LISTED: Final = 20
-_TEXT: Final = 512
-"""Characters of a text, in a record that would else be too long."""
+"""Records that can wait."""
 _RETRY_AFTER: Final = 0.25
-"""Seconds between two attempts to write what cannot be written."""
-_LOOK_EVERY: Final = 1.0
-"""Seconds between two looks whether the file was renamed."""
+"""Seconds between two attempts to write waiting records."""
 _SLOW: Final = 1.0
 """Seconds for which standard output may be full before that is a fault."""
-_TELL_EVERY: Final = 3600.0
-
-_WRONG: Final = frozenset(
-    {
-        errno.EACCES,
-        errno.EISDIR,
-        errno.ELOOP,
-        errno.ENAMETOOLONG,
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.ENXIO,
-        errno.EPERM,
-        errno.EROFS,
-    }
-)
-"""What no waiting mends: the configuration names a place that cannot be written."""
-_REMEDIES: Final = {
-    errno.ENOSPC: "free space on its volume",
-    errno.EDQUOT: "free space within its quota",
-    errno.EPIPE: "start the broker with somebody to read it, or set audit.path to a file",
-    errno.EAGAIN: "see whether what collects it still runs",
-    errno.EBADF: "start the broker with it open, or set audit.path to a file",
-}
+_NOTE_EVERY: Final = 3600.0
+"""Seconds between two notes of the chain's end in the log."""
 
 _log: Final = logging.getLogger(__name__)
 
 
 def audit_output(path: Path | None, *, stdout: int = 1, patient: bool) -> Output:
-    """Where records go: the file, or (None) standard output."""
+    """The output for the records: the file, or standard output for None."""
     return AuditStream(stdout, patient=patient) if path is None else AuditFile(path)
 
 
 class AuditLog:
-    """Records events (`record` is a sink for `Events`, the first one). `now` and `steady` tell the time, as a clock does; the
-    anchor is a file elsewhere, `key` is what the digests of leases are made with, `clean` takes secrets out of a text.
-    `served`: a broker ran with this state before, so that there should be an anchor. `changed` is called when `refuses` may
-    have changed."""
+    """Records events. `record` is a sink for `Events`, and must be the first one.
+
+    `now` and `steady` are the functions of a clock. `anchor` is a file in another place. `key` is the key of the digests of
+    leases. `clean` removes secrets from a text. `served`: a broker ran with this state before, so the anchor should exist.
+    """
 
     def __init__(
         self,
@@ -94,28 +61,23 @@ class AuditLog:
         now: Callable[[], float],
         steady: Callable[[], float],
     ) -> None:
-        self._output = output
-        self._anchor = Anchor(anchor, place=place(output.name))
+        self._name = output.name
+        self._chain = ChainWriter(output, anchor=anchor, version=version, served=served, at=self._at, on_doubt=self._notify)
         self._records = Records(key=key, clean=clean)
-        self._version = version
         self._fail_closed = fail_closed
         self._now = now
         self._steady = steady
-        self._served = served
-        self._known: Anchored | None = None
         self._waiting: deque[dict[str, object]] = deque()
-        self._unsaid = 0
+        self._unreported = 0
+        """Lost records that no record reports yet."""
         self._failing_since: float | None = None
-        self._retry_at = self._look_at = self._tell_at = 0.0
-        self._open = False
-        self.head = START
+        self._retry_at = self._note_at = 0.0
         self.lost = 0
-        """Records that could not be kept until they could be written."""
+        """Records that were lost."""
         self.fault = ""
-        """Why nothing can be recorded, and what to do. Empty: it can be."""
-        self.unheld = ""
-        """Why the anchor cannot be written, and what to do. Empty: it can be."""
+        """Why nothing can be recorded, and what to do. Empty: records can be written."""
         self.changed: Callable[[], None] = lambda: None
+        """Called when `refuses` may have changed."""
 
     @property
     def refuses(self) -> bool:
@@ -123,213 +85,148 @@ class AuditLog:
         return self._fail_closed and bool(self.fault or self.doubt)
 
     @property
+    def head(self) -> Head:
+        """The end of the chain."""
+        return self._chain.head
+
+    @property
     def doubt(self) -> str:
-        """Why the log may not be what a broker wrote, as was found at a start. Empty: nothing, or an operator accepted it."""
-        doubt = self._anchor.doubt
-        return "" if doubt is None else DOUBTS[doubt].format(anchor=self._anchor.path)
+        """Why the log may differ from what a broker wrote. Empty: a start found no doubt, or an operator accepted it."""
+        return self._chain.doubt_text
+
+    @property
+    def unheld(self) -> str:
+        """Why the anchor cannot be written, and what to do. Empty: it can be."""
+        return self._chain.unheld
 
     @property
     def anchor_faults(self) -> frozenset[str]:
-        """What is wrong with the anchor, of `ANCHOR_FAULTS`."""
-        doubt = self._anchor.doubt
-        return frozenset(({doubt.value} if doubt is not None else set()) | ({UNHELD} if self.unheld else set()))
+        """The faults of the anchor, from `ANCHOR_FAULTS`."""
+        return self._chain.anchor_faults
 
     def accept(self) -> str:
-        """An operator accepts the doubt: with a record, after which the chain counts as vouched for again. Returns what was
-        accepted; empty where there was no doubt. Raises AuditUnavailable."""
-        accepted, doubt = self.doubt, self._anchor.doubt
+        """An operator accepts the doubt. A record says so, and the chain is verified from there on. Returns the accepted doubt;
+        empty if there was no doubt. Raises AuditUnavailable."""
+        accepted, doubt = self.doubt, self._chain.doubt
         if doubt is None:
             return ""
         self._record_or_refuse({"ts": self._at(), "kind": ACCEPTED, "doubt": doubt.value}, accepting=True)
-        self._anchor.doubt = None
-        self._hold()
+        self._chain.accept()
         _log.warning("an operator accepted this doubt: %s", accepted)
         self.changed()
         return accepted
 
     def begin(self) -> None:
-        """Opens it, with its first record. A full disk is no reason not to start, nor is a log that nothing vouches for. Raises
-        CannotStart."""
-        self._known = self._anchor.read()
-        self.head = (self._known and self._known.head) or START
-        if self._known is None and not self._served:
-            self._hold()  # a start that fails, or dies, before its first record is no loss of the anchor
+        """Opens the log with its first record. The broker starts with a full disk, and with a log that has a doubt. Raises
+        CannotStart if the configured place cannot be an audit log."""
         try:
-            self._begin("start")
+            self._chain.start()
         except CannotStart:
-            self._anchor.close()
+            self._chain.close()
             raise
         except OSError as error:
-            if error.errno in _WRONG:
-                self._anchor.close()
-                raise CannotStart(f"{self._explained(error)}: set audit.path to a file that can be written") from None
+            if is_misconfigured(error):
+                self._chain.close()
+                raise CannotStart(f"{explained(error, self._name)}: set audit.path to a file that can be written") from None
             self._failed(error)
         except Exception as error:  # noqa: BLE001 - a port: records wait
-            self._failed(self._unforeseen(error))
+            self._failed(self._unexpected(error))
         else:
-            self._tell()
+            self._note_end()
 
     def record(self, event: Event) -> None:
-        """Records it, if it is one to be recorded. Raises AuditUnavailable where it must not happen unrecorded."""
+        """Records an event that has an `audit_kind`. Raises AuditUnavailable if the event must not happen without a record."""
         if not event.audit_kind:
             return
         try:
             record = self._records.of(event, at=self._at())
-        except Exception as error:  # noqa: BLE001 - a port: what cannot be recorded is lost, or must not happen
-            self._unrecordable(error)
+        except Exception as error:  # noqa: BLE001 - a port: an event that cannot be recorded is lost, or must not happen
+            self._lose(error)
             if event.granting and self._fail_closed:
                 raise self._refusal() from None
             return
         if event.granting and self._fail_closed:
             self._record_or_refuse(record)
             return
-        if self._unsaid or len(self._waiting) >= _KEPT:
-            self._unsaid += 1
+        if self._unreported or len(self._waiting) >= _KEPT:
+            self._unreported += 1
             self.lost += 1
         else:
             self._waiting.append(record)
         self.write_waiting()
 
     def write_waiting(self) -> bool:
-        """Writes what waits, if it is time to try; returns whether nothing waits any more. Never raises."""
+        """Writes the waiting records, if the time of the next attempt has come. Returns whether no record waits. Never
+        raises."""
         if self._failing_since is not None and self._steady() < self._retry_at:
             return False
         try:
-            self._make_ready()
+            if self._chain.make_ready(self._steady()):
+                self._note_end()
             while self._waiting:
-                self._append(self._waiting[0])
+                self._chain.append(self._waiting[0])
                 self._waiting.popleft()
-            if self.fault or self._unsaid:
-                self._append({"ts": self._at(), "kind": "resumed", "lost": self._unsaid})
+            if self.fault or self._unreported:
+                self._chain.append({"ts": self._at(), "kind": "resumed", "lost": self._unreported})
         except (OSError, CannotStart) as error:
             self._failed(error)
             return False
-        except Exception as error:  # noqa: BLE001 - a port: it may be this record, which must not hold up the others
+        except Exception as error:  # noqa: BLE001 - a port: the cause may be this record, which must not delay the others
             if self._waiting:
                 self._waiting.popleft()
-            self._unrecordable(error)
+            self._lose(error)
             return False
         self._recovered()
         return True
 
     def sync(self) -> None:
-        """Brings what was written safely to the disk. Blocks; may be called from another thread, every few seconds."""
+        """Waits until the disk has what was written. Blocks; another thread may call it, every few seconds."""
         try:
-            self._output.sync()
-            self._anchor.sync()
+            self._chain.sync()
         except OSError as error:
-            _log.warning("the audit log is written, but not safely on the disk: %s", self._explained(error))
+            _log.warning("the audit log is written, but may not be on the disk: %s", explained(error, self._name))
         except Exception as error:  # noqa: BLE001 - a port
-            _log.warning("the audit log is written, but not safely on the disk: %s", incident("sink", "audit", error))
+            _log.warning("the audit log is written, but may not be on the disk: %s", incident("sink", "audit", error))
 
     def close(self) -> None:
-        """Records the end, and closes it."""
+        """Records the end, and closes the log."""
         self._retry_at = 0.0
         self._waiting.append({"ts": self._at(), "kind": "ended"})
         if self.write_waiting():
-            self._tell()
+            self._note_end()
             self.sync()
         else:
-            _log.error(
-                "%d records of the audit log are lost: %s", self._unsaid + len(self._waiting), self.fault or "it is not read"
-            )
-        self._output.close()
-        self._anchor.close()
+            lost = self._unreported + len(self._waiting)
+            _log.error("%d records of the audit log are lost: %s", lost, self.fault or "its reader does not read")
+        self._chain.close()
 
     def _record_or_refuse(self, record: dict[str, object], *, accepting: bool = False) -> None:
         if not self.write_waiting() or (self.doubt and not accepting):
             raise self._refusal()
         try:
-            self._append(record)
+            self._chain.append(record)
         except OSError as error:
             self._failed(error)
             raise self._refusal() from None
-        except Exception as error:  # noqa: BLE001 - a port: nothing is granted that is not recorded
-            self._unrecordable(error)
+        except Exception as error:  # noqa: BLE001 - a port: nothing is granted without a record
+            self._lose(error)
             raise self._refusal() from None
 
-    def _unrecordable(self, error: Exception) -> None:
-        """A record is lost, in a way that nobody foresaw."""
-        self._unsaid += 1
+    def _lose(self, error: Exception) -> None:
+        """Counts a record that an unexpected exception prevents."""
+        self._unreported += 1
         self.lost += 1
-        self._failed(self._unforeseen(error))
+        self._failed(self._unexpected(error))
 
-    def _unforeseen(self, error: Exception) -> CannotStart:
-        return CannotStart(f"the audit log cannot be written to {self._output.name}: {incident('sink', 'audit', error)}")
+    def _unexpected(self, error: Exception) -> CannotStart:
+        return CannotStart(f"the audit log cannot be written to {self._name}: {incident('sink', 'audit', error)}")
 
     def _refusal(self) -> AuditUnavailable:
         why = self.fault or (self.doubt and f"{self.doubt}; {ACCEPT}") or "records are waiting to be written: try again"
-        return AuditUnavailable(f"nothing is granted that cannot be recorded (audit.fail_closed): {why}", retry_after=1.0)
+        return AuditUnavailable(f"nothing is granted without an audit record (audit.fail_closed): {why}", retry_after=1.0)
 
-    def _make_ready(self) -> None:
-        steady = self._steady()
-        if not self._open:
-            self._begin("start")
-        elif steady >= self._look_at:
-            self._look_at = steady + _LOOK_EVERY
-            if self._output.replaced():
-                self._open = False
-                self._begin("rotation")
-                self._tell()
-
-    def _begin(self, why: str) -> None:
-        """Opens the output, and writes down how it was found."""
-        known = self.head
-        tail = self._output.open()
-        anchored = why != "start" or known != START
-        found: dict[str, object] = {"ts": self._at(), "kind": BEGUN, "why": why, "version": self._version, "anchor": anchored}
-        if tail.torn:
-            found["torn"] = digest_of(tail.torn)
-        expected = self._known if why == "start" else Anchored(known)
-        doubt = doubt_of(tail, expected, output=self._output, served=self._served)
-        if doubt is not None:
-            found["doubt"] = doubt.value
-        if doubt in (AuditDoubt.AHEAD, AuditDoubt.FOREIGN):
-            found["expected"] = {"seq": known.sequence, "hash": known.hash}
-        if not anchored and tail.last is None:
-            found["chain"] = token_hex(8)
-        if tail.last is not None:
-            self.head = tail.last.head
-        self._anchor.doubt = doubt or self._anchor.doubt
-        try:
-            self._append(found)
-        except OSError:
-            self.head = known
-            raise
-        self._open = True
-        if doubt is not None or (why == "start" and self.doubt):
-            _log.error("%s; %s", self.doubt, ACCEPT)
-            self.changed()
-
-    def _append(self, record: dict[str, object]) -> None:
-        line, head = seal(record, after=self.head)
-        limit = _TEXT
-        while len(line) > LONGEST:
-            limit //= 2
-            record = shortened(record, limit)
-            line, head = seal(record, after=self.head)
-        try:
-            self._output.append(line)
-        except OSError:
-            self._look_at = 0.0
-            raise
-        self.head = head
-        self._hold()
-
-    def _hold(self) -> None:
-        try:
-            self._anchor.hold(self.head)
-        except Exception as error:  # noqa: BLE001 - a port: the log itself is written
-            unforeseen = not isinstance(error, OSError)
-            said = incident("sink", "audit anchor", error) if unforeseen else getattr(error, "strerror", "")
-            why = f"the audit log's anchor {self._anchor.path} cannot be written: {said}"
-            if not self.unheld:
-                _log.error("%s; the next start cannot vouch for the log", why)
-            self.unheld = why
-        else:
-            if self.unheld:
-                _log.info("the audit log's anchor is written again")
-            self.unheld = ""
+    def _notify(self) -> None:
+        self.changed()
 
     def _failed(self, error: OSError | CannotStart) -> None:
         steady = self._steady()
@@ -337,32 +234,27 @@ class AuditLog:
         if self._failing_since is None:
             self._failing_since = steady
         slow = isinstance(error, BlockingIOError) and not self._fail_closed and steady - self._failing_since < _SLOW
-        fault = "" if slow else self._explained(error)
+        fault = "" if slow else explained(error, self._name)
         if fault and fault != self.fault:
-            _log.error("%s (%s)", fault, "nothing is granted meanwhile" if self._fail_closed else "records wait meanwhile")
+            _log.error("%s (until then %s)", fault, "nothing is granted" if self._fail_closed else "records wait")
             self.fault = fault
             self.changed()
 
     def _recovered(self) -> None:
         self._failing_since = None
-        lost, self._unsaid = self._unsaid, 0
+        lost, self._unreported = self._unreported, 0
         if self.fault:
             _log.info("the audit log is written again; %d records were lost", lost)
             self.fault = ""
             self.changed()
-        if self._steady() >= self._tell_at:
-            self._tell()
+        if self._steady() >= self._note_at:
+            self._note_end()
 
-    def _tell(self) -> None:
-        """Notes in the log, which is kept elsewhere, where the chain stands: nobody can take back what is noted there."""
-        self._tell_at = self._steady() + _TELL_EVERY
-        _log.info("the audit log stands at record %d, hash %s", self.head.sequence, self.head.hash)
+    def _note_end(self) -> None:
+        """Notes the end of the chain in the log, which is kept in another place. `audit verify` reads the note, and finds out
+        whether records were removed."""
+        self._note_at = self._steady() + _NOTE_EVERY
+        _log.info("the audit log ends with record %d, hash %s", self.head.sequence, self.head.hash)
 
     def _at(self) -> str:
         return rfc3339(self._now(), timespec="microseconds")
-
-    def _explained(self, error: OSError | CannotStart) -> str:
-        if isinstance(error, CannotStart):
-            return str(error)
-        remedy = _REMEDIES.get(error.errno or 0)
-        return f"cannot write the audit log to {self._output.name}: {error.strerror}{f': {remedy}' if remedy else ''}"
