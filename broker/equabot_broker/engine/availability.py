@@ -1,7 +1,7 @@
-"""Whether a credential can be had now: the one answer of health, of `ListProfiles`, of diagnosis and of the commands.
+"""Decides whether an agent would get a lease now. Health, `ListProfiles`, diagnosis and the commands use this decision.
 
-It asks what a grant asks: is the agent suspended, does its policy allow the provider, is there a delivery for it, and can a
-profile of its plan serve. The limits of an agent (leases, rate) end by themselves and do not count.
+It checks the same conditions as a grant: the agent is not suspended, its policy allows the provider, a delivery is available,
+and a profile of its plan can serve. The limits of an agent (leases, rate) are temporary and are not checked.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from equabot_broker.engine.profiles.statuses import ProfileStatuses
 
 
 class Availability:
-    """Answers from what is true now, and changes nothing."""
+    """Answers from the current state. It changes nothing."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Availability:
         self._policies = policies
 
     def obstacle(self, agent: str, provider: str) -> str:
-        """Why the agent would be granted nothing of the provider; empty: it would be granted a lease at once."""
+        """Why the agent would get no lease of the provider; empty if it would get one."""
         if fault := self._fault(agent, provider):
             return fault
         current = self._resolver.plan(agent, provider)
@@ -51,25 +51,27 @@ class Availability:
         return self._resolver.explanations.nothing_usable(current, agent, provider).message
 
     def grants(self, provider: str) -> bool:
-        """Whether some agent would be granted a lease of the provider."""
+        """Whether some agent would get a lease of the provider."""
         return any(not self.obstacle(agent, provider) for agent in self._policies.agents)
 
     def serves(self, profile_id: str) -> bool | None:
-        """Whether some agent that asks for this profile would be granted a lease; None: no source holds it."""
+        """Whether some agent would get a lease of this profile; None if no source holds it."""
         holders = self._registry.holders(profile_id)
         provider = profile_id.partition(":")[0]
         return any(self._named(agent, provider, profile_id) for agent in self._policies.agents) if holders else None
 
     def obstacles(self, provider: str) -> str:
-        """Why no agent would be granted a lease of the provider, by agent."""
+        """Why no agent would get a lease of the provider, by agent."""
         found = {agent: self.obstacle(agent, provider) for agent in self._policies.agents}
         if len(set(found.values())) == 1:
             return next(iter(found.values()))
         return "; ".join(f"agent {agent}: {why}" for agent, why in found.items())
 
     def statuses(self, agent: str, provider: str = "") -> list[ProfileStatus]:
-        """An operator's view of the agent's candidates, as `ProfileStatuses.of`. No candidate is usable to an agent that would
-        be granted nothing. Raises ProviderUnknown, PolicyDenied."""
+        """The agent's candidates for an operator, as in `ProfileStatuses.of`.
+
+        If the agent would get no lease at all, no candidate is usable. Raises ProviderUnknown, PolicyDenied.
+        """
         return list(self._limited(agent, self._profile_statuses.of(agent, provider, operator=True)))
 
     def _limited(self, agent: str, rows: Iterable[ProfileStatus]) -> Iterable[ProfileStatus]:
@@ -84,7 +86,7 @@ class Availability:
         return self._policies.of(agent).allows_profile(provider, profile_id) and not self._fault(agent, provider)
 
     def _fault(self, agent: str, provider: str) -> str:
-        """What keeps the agent from the provider, whatever profiles there are."""
+        """Why the agent would get no lease of the provider with any profile, or empty."""
         try:
             self._suspensions.check(agent)
             self._policies.of(agent).check_provider(agent, provider)

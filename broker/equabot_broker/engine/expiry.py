@@ -1,4 +1,4 @@
-"""One loop for all that ends with time: leases, credentials, cooldowns, and the budget of stale sources."""
+"""The loop that ends leases, credentials, cooldowns and the budgets of stale sources in time."""
 
 import asyncio
 from typing import Final
@@ -11,16 +11,16 @@ from equabot_broker.telemetry.broker_events import ClockJumped, StoreFaulted, St
 from equabot_broker.telemetry.events import Events
 
 _LONGEST: Final = 5.0
-"""Where nothing is due the loop turns this often (seconds): it detects a jump of the wall clock, and stores what was used."""
+"""The longest wait of the loop in seconds. Each turn detects jumps of the wall clock, and stores the times of last use."""
 _SHORTEST: Final = 0.02
-"""Under load something is due at every moment: the loop does it in batches, at most this late (seconds). A caller that asks for
-a lease or a profile sees one that has ended as ended, before the loop has run."""
+"""The shortest wait of the loop in seconds: under load it works in batches. Callers do not depend on it: a lease or profile
+that has ended counts as ended before the loop has run."""
 _JUMP: Final = 2.0
-"""What the wall clock may move by (seconds) without having been set."""
+"""A difference of the two clocks in seconds that counts as a jump."""
 
 
 class Expiry:
-    """Runs when something is due, and at least every few seconds."""
+    """Runs when something is due, and at least every five seconds."""
 
     def __init__(
         self, *, clock: Clock, store: StateStore, events: Events, registry: ProfileRegistry, lease_table: LeaseTable
@@ -35,18 +35,18 @@ class Expiry:
         self._fault = ""
 
     def wake(self) -> None:
-        """Something is due sooner than the loop knows."""
+        """Ends the current wait, because something is due sooner."""
         self._sooner.set()
 
     async def run(self) -> None:
-        """Works forever."""
+        """Runs the loop forever."""
         while True:
             delay = self.turn()
             self._sooner.clear()
             await pause(self._clock, min(max(delay, _SHORTEST), _LONGEST), sooner=self._sooner)
 
     def turn(self) -> float:
-        """Does what is due. Returns how many seconds until something else is."""
+        """Handles what is due. Returns the seconds until the next deadline."""
         offset = self._lease_table.offset()
         if abs(offset - self._offset) > _JUMP:
             by, self._offset = offset - self._offset, offset

@@ -1,9 +1,9 @@
-"""What health says: about the broker, about each provider, about each profile.
+"""Health of the broker, of each provider and of each profile.
 
-`""` and `readiness`: every source was tried once, of every required provider some agent would be granted a lease, and nothing
-blocks the broker. A source that cannot be read counts only where a required provider lacks a credential for it.
-`liveness`: the loop turns. `provider/<id>` and `profile/<id>`: some agent would be granted a lease of it. An unknown
-name is None. `engine.availability` says who would be granted what.
+`""` and `readiness`: each source was read or has failed once, some agent would get a lease of each required provider, and
+nothing blocks the broker. A source that cannot be read matters only if a required provider has no credential without it.
+`liveness`: the event loop runs. `provider/<id>` and `profile/<id>`: some agent would get a lease of it. The status of an
+unknown name is None. `engine.availability` decides who would get a lease.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ _PROFILE: Final = "profile/"
 
 
 class Readiness:
-    """Answers from what is true now; wakes those who watch when it may have changed.
+    """Computes the status from the current state, and wakes watchers when it may have changed.
 
-    `blocked` is whether nothing may be granted now, whatever there is to grant. A change of that is followed by `look_again`.
+    `blocked` returns whether the broker must not grant anything now. Its owner calls `look_again` after a change.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Readiness:
         self.look_again()
 
     def status(self, service: str) -> bool | None:
-        """Whether the service serves; None for a name that is not known (now)."""
+        """Whether the service serves; None for an unknown name."""
         if service == "liveness":
             return True
         if service in _WHOLE:
@@ -68,7 +68,7 @@ class Readiness:
         return None
 
     def statuses(self) -> dict[str, bool]:
-        """Every known name. Providers without a profile are known as well."""
+        """The status of every known name. Providers without a profile are included."""
         profiles = sorted({candidate.id for _, candidate in self._registry.all()})
         names = [*_WHOLE, "liveness", *(_PROVIDER + p for p in sorted(self._catalog.providers))]
         names += [_PROFILE + profile for profile in profiles]
@@ -76,7 +76,7 @@ class Readiness:
         return {name: status for name, status in found if status is not None}
 
     async def watch(self, service: str) -> AsyncGenerator[bool | None, None]:
-        """The status now, and each time it differs from the last."""
+        """Yields the current status, and then each change."""
         change = asyncio.Event()
         self._watchers.add(change)
         try:
@@ -93,17 +93,17 @@ class Readiness:
             self._watchers.discard(change)
 
     def drain(self) -> None:
-        """From now on nothing serves, but `liveness` does."""
+        """From now on only `liveness` serves."""
         self._draining = True
         self.look_again()
 
     def look_again(self) -> None:
-        """What health says may have changed."""
+        """Wakes the watchers, because a status may have changed."""
         for change in self._watchers:
             change.set()
 
     def unmet(self) -> dict[str, str]:
-        """The required providers of which no agent would be granted a lease, and why."""
+        """The required providers of which no agent would get a lease, and why."""
         return {of: self.availability.obstacles(of) for of in self._required if not self.availability.grants(of)}
 
     def profiles_changed(self, keys: frozenset[Key]) -> None:

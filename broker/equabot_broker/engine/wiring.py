@@ -1,7 +1,7 @@
-"""The engine, wired: its parts, what each is given, and who is notified of what.
+"""The wiring of the engine: its parts, their dependencies, and all subscriptions between them.
 
-No part subscribes itself. The lines of `Engine._subscribe` are all subscriptions inside the engine. Parts outside it are
-subscribed by `bootstrap.subscriptions`. Tests use the same wiring with other ports.
+No part subscribes itself. `Engine._subscribe` has all subscriptions inside the engine; `bootstrap.subscriptions` has those of
+parts outside. Tests use the same wiring with other ports.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -48,8 +48,10 @@ from equabot_broker.telemetry.events import Events
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnginePorts:
-    """What the engine uses of the outside for as long as the process runs. `chance` returns numbers in [0, 1). `blocked` is
-    whether nothing may be granted now, for a reason outside the engine."""
+    """The adapters that the engine uses. They stay the same across reloads.
+
+    `chance` returns numbers in [0, 1). `blocked` returns whether the broker must not grant anything, for an outside reason.
+    """
 
     clock: Clock
     store: StateStore
@@ -64,11 +66,11 @@ class EnginePorts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """What a configuration decides; a reload replaces it as a whole. Spans are in seconds.
+    """The configuration of the engine. A reload replaces all of it. Durations are in seconds.
 
-    `sources` are in order of precedence; those named in `tail` come last in a choice. `mirrors` make the two places of a login
-    equal, by profile id: they block, and raise StoreFault. `orders_in_stores` is whether profile stores are a source, so that
-    they keep the orders.
+    `sources` are in order of precedence; those named in `tail` form the last tier. `mirrors` synchronise the two places of a
+    login, by profile id: they block, and raise StoreFault. `orders_in_stores`: profile stores are a source and keep the
+    orders.
     """
 
     catalog: Catalog
@@ -91,14 +93,14 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True)
 class PreparedConfig:
-    """A configuration that `Engine.apply` can put into effect at once."""
+    """A configuration that `Engine.apply` can apply without waiting."""
 
     config: EngineConfig
     followed: Sequence[FollowedSource]
 
 
 class Engine:
-    """The parts of a broker that move. Building them reads the state store and nothing else."""
+    """All parts of the engine. The constructor reads only the state store."""
 
     def __init__(self, ports: EnginePorts, config: EngineConfig) -> None:
         self._ports = ports
@@ -262,7 +264,7 @@ class Engine:
         self._subscribe()
 
     def _subscribe(self) -> None:
-        """Who is notified of what, in this order."""
+        """All subscriptions inside the engine. Listeners are called in this order."""
         self.registry.listeners += [
             self.login_mirror.profiles_changed,
             self.refresh_scheduler.profiles_changed,
@@ -282,16 +284,18 @@ class Engine:
         return self._ports.profile_stores if config.orders_in_stores else None
 
     async def prepare(self, config: EngineConfig) -> PreparedConfig:
-        """Reads what is new in the sources of another configuration. Nothing is in effect before `apply`."""
+        """Reads the new sources of another configuration. Nothing changes before `apply`."""
         return PreparedConfig(config, await self.ingest.following(config.sources))
 
     def discard(self, prepared: PreparedConfig) -> None:
-        """Ends what `prepare` began, where the configuration is not applied."""
+        """Stops the new sources of a configuration that is not applied."""
         self.ingest.discard(prepared.followed)
 
     def apply(self, prepared: PreparedConfig) -> int:
-        """The configuration is in effect when this returns, in one turn of the loop: no caller sees a part of it. Returns how
-        many leases it has ended. Raises nothing that could leave it half applied."""
+        """Applies the configuration in one turn of the loop: no caller sees a part of it. Returns the number of ended leases.
+
+        It raises nothing that could leave the configuration partly applied.
+        """
         config, before = prepared.config, self._config
         self._config = config
         known = config.catalog.providers

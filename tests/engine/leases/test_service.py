@@ -196,7 +196,7 @@ async def test_an_agent_holds_no_more_leases_than_its_quota() -> None:
     acquire(engine, ttl=10.0)
     with engine.lease_service.stream("main", ANY):
         for ask in (engine.lease_service.acquire, engine.lease_service.stream):
-            with pytest.raises(LeaseLimit, match="holds 3 leases already"):
+            with pytest.raises(LeaseLimit, match="already holds 3 leases"):
                 ask("main", ANY)
         acquire(engine, "other")
         engine.lease_service.revoke("main", first.id)

@@ -156,6 +156,6 @@ async def test_of_a_request_that_makes_no_sense_no_more_is_told_than_that(engine
 
 async def test_a_renewal_refused_is_recorded_with_the_lease_that_was_asked_for(engine: Engine, audit: MemoryAudit) -> None:
     """Whosoever it is: an agent that tries another's is worth knowing of."""
-    with pytest.raises(Exception, match="no such lease"):
+    with pytest.raises(Exception, match="the lease does not exist"):
         engine.lease_service.renew("main", "somebody-elses")
     assert audit.heard[-1] == RenewalDenied(agent="main", lease="somebody-elses", reason="LEASE_NOT_FOUND")

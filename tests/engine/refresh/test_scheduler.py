@@ -405,7 +405,7 @@ async def test_what_does_not_come_back_from_the_store_is_said() -> None:
         await world.clock.elapse(1)
         world.following.deaf = True
         await world.clock.elapse(LIFE - LEAD + 6)
-        assert "has not been read back" in world.board.standing.reason
+        assert "has not read the new tokens" in world.board.standing.reason
         world.following.deaf = False
         await world.clock.elapse(10)
         assert (world.served, world.script.redeemed) == ("at-2", ["rt-1"])

@@ -1,4 +1,4 @@
-"""What operators ask of leases: which there are, and to end them."""
+"""Operations on leases for operators: list and revoke."""
 
 from collections.abc import Iterator
 
@@ -9,14 +9,14 @@ from equabot_broker.ports import Clock
 
 
 class LeaseAdmin:
-    """Lists and ends leases of every agent. A lease that ends reaches its stream in the same turn of the loop."""
+    """Lists and ends leases of all agents. The stream of an ended lease is notified in the same turn of the loop."""
 
     def __init__(self, *, clock: Clock, lease_table: LeaseTable) -> None:
         self._clock = clock
         self._lease_table = lease_table
 
     def living(self, *, agent: str = "", provider: str = "", profile: str = "") -> Iterator[Lease]:
-        """The active leases that match every given text, oldest first."""
+        """The active leases that match all given texts, oldest first."""
         now = self._clock.steady()
         for lease in self._lease_table.all():
             if (
@@ -30,18 +30,22 @@ class LeaseAdmin:
     def revoke_matching(
         self, *, lease_id: str = "", agent: str = "", provider: str = "", profile: str = "", reason: str = "revoked"
     ) -> int:
-        """Ends every lease that matches all the given texts, for that reason of the wire, and returns how many. Raises
-        InvalidArgument where no text is given."""
+        """Ends the leases that match all given texts, and returns their number. `reason` is a reason of the API.
+
+        Raises InvalidArgument without any text.
+        """
         if not (lease_id or agent or provider or profile):
-            raise InvalidArgument("say which leases: by id, agent, provider or profile")
+            raise InvalidArgument("select leases by id, agent, provider or profile")
         living = self.living(agent=agent, provider=provider, profile=profile)
         matching = [lease for lease in living if lease_id in ("", lease.id)]
         self._lease_table.end_stored(matching, reason)
         return len(matching)
 
     def drain(self) -> None:
-        """Grants nothing more, and ends every stream, so that its holder looks for another broker. Unary leases and tokens stay
-        for the next process."""
+        """Grants no more leases, and ends all streams: their holders connect to the next broker.
+
+        Unary leases and lease tokens stay valid in the next process.
+        """
         self._lease_table.close()
         streams = [lease for lease in self._lease_table.all() if lease.streaming]
         for lease in streams:
@@ -50,9 +54,9 @@ class LeaseAdmin:
         self._lease_table.end_stored([lease for lease in streams if not lease.brokered], "shutting_down")
 
     def count(self) -> tuple[int, int]:
-        """How many leases live, and how many of them are streams."""
+        """The number of active leases, and the number of streams among them."""
         return self._lease_table.count()
 
     def offset(self) -> float:
-        """What to add to a lease's steady instants to get wall-clock ones."""
+        """The difference between wall-clock time and steady time, in seconds."""
         return self._lease_table.offset()

@@ -1,8 +1,7 @@
-"""How many requests each agent has under way through the gateway. Envoy knows connections, and in a pod all agents have
-one address; the broker knows whose each request is.
+"""Counts the concurrent requests of each agent through the gateway.
 
-A request ends with its entry in Envoy's log. An entry can be lost: Envoy dies, or breaks off a check as it is answered. So all
-are forgotten once no Envoy is connected, and each after an hour.
+Envoy cannot do this: in a pod all agents have one address. A request ends with its entry in the log of Envoy. An entry can be
+lost if Envoy dies, or cancels a check. All requests are therefore removed when no Envoy is connected, and each after an hour.
 """
 
 from typing import Final
@@ -14,13 +13,13 @@ _AGAIN_AFTER: Final = 1.0
 
 
 class Concurrency:
-    """The instant at which each request began (steady, in seconds), by agent and name."""
+    """The start of each request (steady seconds), by agent and name."""
 
     def __init__(self) -> None:
         self._under_way: dict[str, dict[str, float]] = {}
 
     def begin(self, agent: str, request: str, *, most: int, now: float) -> None:
-        """One more of the agent, or the same again. Raises RateLimited where it has `most` already."""
+        """Adds a request of the agent; a known name changes nothing. Raises RateLimited at `most` requests."""
         under_way = self._under_way.setdefault(agent, {})
         if request in under_way:
             return
@@ -29,20 +28,20 @@ class Concurrency:
             self._under_way[agent] = under_way
         if len(under_way) >= most:
             raise RateLimited(
-                f"agent {agent!r} has {most} requests under way already (agents.{agent}.max_requests):"
-                " try again once one has ended",
+                f"agent {agent!r} already has {most} requests in progress (agents.{agent}.max_requests):"
+                " try again after one has ended",
                 retry_after=_AGAIN_AFTER,
             )
         under_way[request] = now
 
     def end(self, agent: str, request: str) -> None:
-        """It is over, or was never made. Does nothing where it is not known."""
+        """Removes a request that has ended or was not sent. An unknown one is ignored."""
         self._under_way.get(agent, {}).pop(request, None)
 
     def forget(self) -> None:
-        """Forgets all requests: none is under way any more."""
+        """Removes all requests."""
         self._under_way.clear()
 
     def of(self, agent: str) -> int:
-        """How many it has."""
+        """The number of the agent's requests."""
         return len(self._under_way.get(agent, ()))

@@ -1,4 +1,4 @@
-"""Leases and the configuration: what it does not grant any more ends, and what it grants for a shorter time ends sooner."""
+"""Applies changed terms to existing leases: a lease that is no longer granted ends, others may become shorter."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ from equabot_broker.ports import Clock, StateStore
 
 
 class PolicyEnforcement:
-    """Holds leases to the terms, when the broker starts and when the configuration changes."""
+    """Applies the terms when the broker starts and when the configuration changes."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class PolicyEnforcement:
         self._failover = failover
 
     def adopt(self, leases: Iterable[Lease]) -> None:
-        """Takes over the leases of an earlier process, as far as they are still granted."""
+        """Adopts the leases of an earlier process if they are still granted."""
         for lease in leases:
             self._lease_table.adopt(lease)
             if self._suspensions.of(lease.agent) is not None:
@@ -41,8 +41,10 @@ class PolicyEnforcement:
                 self._held_to_terms(lease)
 
     def apply(self, changed: frozenset[str]) -> int:
-        """Other terms are in effect, and the resolver has the new configuration. Streams on the `changed` providers are
-        notified of their lease as it is now. Returns how many leases ended."""
+        """Applies other terms; the resolver already has the new configuration. Returns the number of ended leases.
+
+        Streams of the `changed` providers get their lease again.
+        """
         ended = 0
         for lease in self._lease_table.all():
             kept = self._held_to_terms(lease)
@@ -55,7 +57,7 @@ class PolicyEnforcement:
         return ended
 
     def _held_to_terms(self, lease: Lease) -> Lease | None:
-        """The lease as far as its agent's policy grants it; None where that is not at all, so that it ended."""
+        """The lease as its agent's policy grants it now, or None if it ended."""
         if not self._terms.allows(lease):
             self._lease_table.end(lease.id, "policy")
             return None

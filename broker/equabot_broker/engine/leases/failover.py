@@ -1,8 +1,8 @@
-"""Failover: a lease whose profile cannot serve (well) is moved to the next one.
+"""Failover: moves a lease to the next profile if its own cannot serve, or is in cooldown.
 
-Streams are moved, or ended, at once, because their holder is notified. Any other lease keeps its profile until its holder asks:
-until then the holder works with what it was given, and what it reports about that must not count against another profile. A
-lease ends whose profile was deleted and which no other profile can take.
+A stream is moved or ended at once, because its holder is notified. Another lease keeps its profile until its holder asks: until
+then the holder uses the credential that it got, and its reports must count for that profile. If the profile of a lease was
+deleted and no other profile can replace it, the lease ends.
 """
 
 from dataclasses import replace
@@ -20,7 +20,7 @@ from equabot_broker.ports import Clock
 
 
 class Failover:
-    """Finds leases another profile when theirs changes."""
+    """Finds another profile for a lease."""
 
     def __init__(self, *, clock: Clock, resolver: Resolver, registry: ProfileRegistry, lease_table: LeaseTable) -> None:
         self._clock = clock
@@ -29,25 +29,24 @@ class Failover:
         self._lease_table = lease_table
 
     def home(self, lease: Lease) -> Candidate | None:
-        """The lease's profile, if a source holds it; serving or not."""
+        """The lease's profile if a source holds it, usable or not."""
         found = self._registry.find(lease.agent, lease.profile)
-        # A profile may have become one of another provider, whose secret must not go where this lease's requests go.
+        # If the profile belongs to another provider now, its secret must not go to the provider of this lease.
         return None if found is None or found[1].held.profile.provider != lease.provider else found[1]
 
     def look(self, lease: Lease) -> HeldProfile:
-        """What the lease's profile holds. Raises LeaseNotFound where no source holds it."""
+        """The material of the lease's profile. Raises LeaseNotFound if no source holds it."""
         home = self.home(lease)
         if home is None:
-            raise LeaseNotFound(f"profile {lease.profile!r} is gone: acquire another lease")
+            raise LeaseNotFound(f"profile {lease.profile!r} does not exist any more: acquire another lease")
         return home.held
 
     def resolve(self, lease: Lease, *, model: str = "", client: str | None = None) -> Lease:
-        """The lease on a profile that can serve: its own; else, unless the request named it, the next. One in cooldown only
-        where no other would do. `model` is the one to be asked, and `client` the program that asks, where they are not the
-        lease's.
+        """The lease on a profile that can serve: its own, or the next one unless the request named the profile.
 
-        Raises as `Resolver.choose` does where no profile can serve, so RefreshFailed where one can after a refresh; and
-        AuditUnavailable where it could not be recorded.
+        A profile in cooldown is used only if there is no other. `model` and `client` are those of the request if they differ
+        from the lease. Raises like `Resolver.choose` if no profile can serve, and AuditUnavailable if the move could not be
+        recorded.
         """
         home, model = self.home(lease), model or lease.model
         if lease.automatic and client is not None and client != lease.client:
@@ -67,10 +66,9 @@ class Failover:
             raise
 
     def moved_on(self, agent: str, lease_id: str, *, profile: str, version: int, model: str = "") -> bool:
-        """Whether the lease has another version of the profile's material now, or another profile, or could be given one, for
-        requests for the model.
+        """Whether the lease has newer material or another profile for the model now, after a failover if necessary.
 
-        Raises RefreshFailed where that depends on a refresh.
+        Raises RefreshFailed if that depends on a refresh.
         """
         lease = self._lease_table.get(lease_id)
         if lease is None or lease.agent != agent:
@@ -86,14 +84,14 @@ class Failover:
             return False
 
     def _stays(self, lease: Lease, home: Candidate, model: str) -> bool:
-        """Whether its own profile can serve it well."""
+        """Whether its own profile can serve it and is not in cooldown."""
         now = self._clock.now()
         if not home.standing.usable or home.for_model(model, now=now).standing.cooling_until > now:
             return False
         return not lease.automatic or self._resolver.suits(lease.agent, home, lease.client)
 
     def remind(self, lease: Lease, held: HeldProfile) -> None:
-        """Plans when the stream is to renew the lease, or to warn that its credential ends."""
+        """Plans when the stream renews the lease, or warns that its credential ends."""
         rest = None if lease.brokered else left(held, now=self._clock.now())
         self._lease_table.remind(lease.id, renewal_due(lease, credential_left=rest, now=self._clock.steady()))
 
@@ -107,7 +105,7 @@ class Failover:
         return moved
 
     def profiles_changed(self, keys: frozenset[Key]) -> None:
-        """A listener of the registry: moves the streams of these profiles, and ends unary leases of profiles that are gone."""
+        """A listener of the registry: moves streams of these profiles, and ends unary leases of deleted profiles."""
         for agent, profile in keys:
             for lease in self._lease_table.streams(profile):
                 if agent in ("", lease.agent):
@@ -118,14 +116,16 @@ class Failover:
                     self._lease_table.end(lease.id, "no_usable_profile")
 
     def _has_no_profile(self, lease: Lease) -> bool:
-        """Whether no source holds the lease's profile any more, and there is no other that it could be moved to."""
+        """Whether no source holds the lease's profile and no other profile can replace it."""
         if self.home(lease) is not None:
             return False
         return not lease.automatic or self._resolver.plan(lease.agent, lease.provider).first() is None
 
     def _move_stream(self, lease: Lease) -> None:
-        """Finds the stream a profile that can serve, or ends it. One whose login is being refreshed waits for that; a token is
-        not the credential's, and lives on while no profile serves."""
+        """Moves the stream to a profile that can serve, or ends it.
+
+        A stream waits while its login is refreshed. A brokered lease stays without a profile: its token remains valid.
+        """
         try:
             resolved = self.resolve(lease)
         except BrokerError as error:

@@ -1,5 +1,4 @@
-"""Requests through the gateway: which lease a token is of, whether the request is allowed, which credential it carries, and
-what the answer means."""
+"""Requests through the gateway: authenticates the token, checks the rules, selects the credential, and applies the answer."""
 
 import secrets
 from collections.abc import Callable
@@ -35,15 +34,17 @@ from equabot_broker.telemetry.gateway_events import GatewayAuthorized, GatewayUs
 from equabot_broker.telemetry.lease_events import OutcomeReported
 
 _CHECKED: Final = 4096
-"""Requests of which it is remembered that they were recorded. Envoy repeats a check within seconds, if at all."""
+"""The number of recent requests that are not recorded twice: Envoy may repeat a check within seconds."""
 _Made = tuple[str, str, str, int, str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class PermittedRequest:
-    """A request that may be made, and the material to make it with. `request` is a name for it, no secret: eight
-    characters for this process, and a number. `path` is the whole path that was decided about, and is to be sent. `model` is
-    the one that is asked, as far as path and lease say; `client` the program that asks, empty where that is not known."""
+    """A permitted request with its material.
+
+    `request` is its public name: eight characters for this process, and a number. `path` is the checked path, which must be
+    sent unchanged. `model` comes from the path or the lease. `client` is the client program, or empty.
+    """
 
     lease: Lease
     held: HeldProfile
@@ -58,8 +59,10 @@ class PermittedRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestNames:
-    """Names of what a request was made with, which is all that is left of it when it is answered. `account`: the agent named
-    one in it, which may be what was refused."""
+    """The names that identify a request when its answer arrives.
+
+    `account`: the agent named an account in the request, which may be the reason of a refusal.
+    """
 
     agent: str
     session: str
@@ -76,8 +79,7 @@ class RequestNames:
 
 
 class GatewayAccess:
-    """Decides about each request through the gateway again. A revoked lease ends with the next request, and what a request has
-    done to a profile counts for the next one."""
+    """Checks every request through the gateway. A revocation and the outcome of a request apply to the next request."""
 
     def __init__(
         self,
@@ -106,11 +108,11 @@ class GatewayAccess:
         self._checked: dict[_Made, str] = {}
 
     def apply(self, policies: Policies) -> None:
-        """Another configuration is in effect, from the next request on."""
+        """Another configuration is in effect for the next requests."""
         self._policies = policies
 
     def bearer(self, token: str) -> Lease:
-        """The lease that a token is of. Raises AgentSuspended, LeaseNotFound, LeaseExpired, ShuttingDown."""
+        """The lease of a token. Raises AgentSuspended, LeaseNotFound, LeaseExpired, ShuttingDown."""
         return self._gateway_leases.bearer(lease_tokens.digest(token))
 
     async def use(
@@ -126,15 +128,16 @@ class GatewayAccess:
         client: str = "",
         websocket: bool = False,
     ) -> PermittedRequest:
-        """The request, with the credential that serves it, and recorded. `path` is what comes after the gateway's
-        `/<provider>`, in its plain form. A login that has to be refreshed first is waited for, `within` so many seconds.
-        `check` is the gateway's own name for the request: one that it asks about twice is recorded once. `joined` is whether
-        the path that is returned is the one that will be sent. `client` is the program that asks, as `Provider.client_of` says.
-        `websocket` is whether the request asks to become one.
+        """Checks and records the request, and selects its credential.
+
+        `path` is the normalised path after the gateway's `/<provider>`. If a login must be refreshed first, this waits at most
+        `within` seconds. `check` is the gateway's name of the request: a repeated check is recorded once. `joined`: the
+        returned path is the one that will be sent. `client` is the client program from `Provider.client_of`. `websocket`: the
+        request asks for a WebSocket.
 
         Raises PolicyDenied, WebsocketRefused, InvalidArgument, RateLimited, NoUsableProfile, ProfileNotFound, ReauthRequired,
-        RefreshFailed, SourceNotSynced, AuditUnavailable; and, where the lease has ended since, AgentSuspended, LeaseNotFound,
-        LeaseExpired, ShuttingDown.
+        RefreshFailed, SourceNotSynced, AuditUnavailable. If the lease ends during the wait, raises AgentSuspended,
+        LeaseNotFound, LeaseExpired, ShuttingDown.
         """
         received = received_by(provider, method, path, joined=joined)
         self._check(lease, provider, method, received, websocket=websocket)
@@ -153,13 +156,13 @@ class GatewayAccess:
             request = self._recorded((check, resolved.id, held.profile.id, held.version, method, shown), resolved)
         finally:
             self._concurrency.end(lease.agent, waiting)
-        counting(request)  # in the place of what waited
+        counting(request)  # it replaces the waiting request
         return PermittedRequest(resolved, held, provider, secret, request, shown, received, model, client)
 
     async def _resolved(
         self, lease: Lease, resolve: Callable[[Lease], tuple[Lease, HeldProfile]], within: Callable[[], float]
     ) -> tuple[Lease, HeldProfile]:
-        """Once more after a refresh: the lease may have been revoked while that was waited for."""
+        """Resolves the lease, after a refresh if necessary. The lease may have been revoked during the wait."""
         try:
             return resolve(lease)
         except RefreshFailed:
@@ -168,11 +171,11 @@ class GatewayAccess:
             )
 
     def disconnected(self) -> None:
-        """No Envoy is connected any more, so what was under way is over."""
+        """Ends all requests, because no Envoy is connected any more."""
         self._concurrency.forget()
 
     def _recorded(self, made: _Made, lease: Lease) -> str:
-        """The request's name. Raises AuditUnavailable where it must not be made unrecorded, and cannot be recorded."""
+        """Records the request, and returns its name. Raises AuditUnavailable if a required record cannot be written."""
         check, _, profile, _, method, shown = made
         if check and (known := self._checked.get(made)):
             return known
@@ -184,7 +187,7 @@ class GatewayAccess:
         return request
 
     def answered(self, used: RequestNames, answer: ProviderAnswer) -> None:
-        """How the vendor answered. Of material that its profile holds no more it says nothing."""
+        """Records the vendor's answer, and applies it if the profile still has the material of the request."""
         self._concurrency.end(used.agent, used.request)
         self._events.emit(
             GatewayUsed(
@@ -220,7 +223,7 @@ class GatewayAccess:
             client=used.client,
         )
         if outcome is Outcome.OK:
-            # Nearly all of them are: that they were used says it.
+            # The usual case: `GatewayUsed` already records it.
             note(outcome)
             return
         if outcome is None:
@@ -242,13 +245,15 @@ class GatewayAccess:
         self._move_on(used)
 
     def _move_on(self, used: RequestNames) -> None:
-        """At once, and not with the next request: the next one may come when the vendor said, and get the same answer."""
+        """Moves the lease now: the next request could arrive after the cooldown, and get the same answer again."""
         with suppress(RefreshFailed):
             self._failover.moved_on(used.agent, used.lease, profile=used.profile, version=used.version, model=used.model)
 
     def _only_looks(self, used: RequestNames) -> bool:
-        """Whether the request only looked something up with a vendor of models: a key that may not list models may ask them. A
-        WebSocket begins with a GET, and asks them."""
+        """Whether the request only reads information from a vendor of models: its refusal says little about the credential.
+
+        A key that may not list models may still use them. A WebSocket starts with a GET, but uses a model.
+        """
         provider = self._resolver.catalog.providers.get(used.provider)
         if provider is None or used.method not in ("GET", "HEAD") or not (provider.api or "/models" in used.route):
             return False
@@ -258,16 +263,14 @@ class GatewayAccess:
         if lease.provider != provider.id:
             raise PolicyDenied(f"the lease token is for provider {lease.provider!r}, not for {provider.id!r}")
         if method not in METHODS:
-            raise InvalidArgument("the method is not one that providers' APIs are asked with")
+            raise InvalidArgument(f"the gateway does not support this method: use one of {', '.join(sorted(METHODS))}")
         base = provider.base_path
         if not rules(provider.requests, base).allow(method, received):
-            raise PolicyDenied(
-                f"{method} of this path is not let through to {provider.id}: see providers.{provider.id}.requests"
-            )
+            raise PolicyDenied(f"{method} is not allowed on this path of {provider.id}: see providers.{provider.id}.requests")
         if not narrowing(self._policies.of(lease.agent).requests, base).allow(method, received):
-            raise PolicyDenied(f"agent {lease.agent!r} may not ask for this: see agents.{lease.agent}.requests")
+            raise PolicyDenied(f"agent {lease.agent!r} may not send this request: see agents.{lease.agent}.requests")
         if websocket and not rules(provider.websockets, base).allow(method, received):
             raise WebsocketRefused(
-                f"no WebSocket is opened on this path of {provider.id}: ask for it without an upgrade,"
-                f" or list it in providers.{provider.id}.websockets"
+                f"no WebSocket is allowed on this path of {provider.id}: send the request without an upgrade,"
+                f" or list the path in providers.{provider.id}.websockets"
             )

@@ -1,4 +1,4 @@
-"""What the gateway asks of leases: which lease a token is of, and which profile serves it now."""
+"""Leases for the gateway: finds the lease of a token, and the profile that serves it now."""
 
 from equabot_broker.domain.errors import LeaseNotFound
 from equabot_broker.domain.leases import Lease
@@ -37,13 +37,17 @@ class GatewayLeases:
         if lease is None:
             self._suspensions.check_token(token)
             self._lease_table.check_open()
-            raise LeaseNotFound("the lease token is of no lease: it was revoked, has expired or never was; acquire another")
+            raise LeaseNotFound(
+                "the lease token does not belong to a lease: the lease was revoked, has expired or did not exist;"
+                " acquire another"
+            )
         self._suspensions.check(lease.agent)
         return self._lease_table.alive(lease)
 
     def resolve(self, lease: Lease, *, model: str = "", client: str = "") -> tuple[Lease, HeldProfile]:
-        """The lease on a profile that can serve now, and what that holds. `model`: the one to be asked, where it is not the
-        lease's; `client`: the program that asks, empty where that is not known.
+        """The lease on a profile that can serve now, and its material.
+
+        `model` is the model of the request if it differs from the lease. `client` is the client program, or empty.
 
         Raises NoUsableProfile, ProfileNotFound, ReauthRequired, RefreshFailed, SourceNotSynced, PolicyDenied,
         AuditUnavailable.
@@ -58,7 +62,7 @@ class GatewayLeases:
         return resolved, held
 
     def has_another(self, token: bytes, *, profile: str, model: str = "") -> bool:
-        """Whether the next request with the token could be served by another profile than this one."""
+        """Whether another profile could serve the next request with the token."""
         lease = self._lease_table.by_token(token)
         if lease is None or not lease.automatic:
             return False

@@ -1,4 +1,4 @@
-"""Grants: a request becomes a lease, and a lease is shown with the material behind it."""
+"""Grants: turns requests into leases, and combines a lease with its material."""
 
 import secrets
 from dataclasses import replace
@@ -23,11 +23,11 @@ from equabot_broker.telemetry.events import Events
 from equabot_broker.telemetry.lease_events import LeaseDenied, LeaseGranted
 
 _WORTH_ASKING: Final = 1.0
-"""A lease that a renewal would extend by less than this (seconds) is not called renewable."""
+"""A lease is renewable if a renewal extends it by at least this time in seconds."""
 
 
 class LeaseGrants:
-    """Makes leases. What is made is in the lease table; to store it is the caller's task."""
+    """Makes leases in the lease table. The caller stores them."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class LeaseGrants:
         self._quotas = quotas
 
     def make(self, agent: str, request: LeaseRequest, *, streaming: bool, waits: bool) -> Grant:
-        """Resolves and grants. Raises as `LeaseService.acquire` does."""
+        """Resolves and grants. Raises like `LeaseService.acquire`."""
         left_before = self._quotas.left(agent)
         try:
             return self._granted(agent, request, streaming=streaming, waits=waits)
@@ -68,12 +68,12 @@ class LeaseGrants:
             raise
 
     def look(self, lease_id: str) -> Grant:
-        """The lease as it is now. Raises LeaseNotFound, LeaseExpired."""
+        """The current lease with its material. Raises LeaseNotFound, LeaseExpired."""
         lease = self._lease_table.living(lease_id)
         return self.of(lease, self._failover.look(lease))
 
     def of(self, lease: Lease, held: HeldProfile) -> Grant:
-        """The lease with its material, as its holder sees it: a raw lease ends with its credential at the latest."""
+        """The lease with its material for its holder: a raw lease ends with its credential at the latest."""
         rest = None if lease.brokered else left(held, now=self._clock.now())
         renewable = lease.renewable()
         if rest is not None:
@@ -85,7 +85,7 @@ class LeaseGrants:
         return Grant(lease, held, provider, self._lease_table.offset(), renewable, token)
 
     def hand_out(self, lease: Lease, held: HeldProfile) -> None:
-        """The holder of a raw lease may try a credential that was refused; with a token it is the next request that does."""
+        """Starts a trial for a raw lease on a rejected credential. For a brokered lease the next request starts it."""
         if not lease.brokered:
             self._registry.tried(lease.agent, (held.profile.agent, held.profile.id))
 
@@ -125,7 +125,7 @@ class LeaseGrants:
             delivery=delivery,
             ttl=ttl,
             max_ttl=self._terms.longest(agent),
-            # A stream outlives its credential, and so does a token: they go over to the next one.
+            # A stream or a token outlives its credential: it moves to the next one.
             credential_left=None if streaming or token.digest else left(held, now=wall),
             now=now,
             streaming=streaming,
@@ -144,7 +144,7 @@ class LeaseGrants:
         return replace(granted, token=token.secret, notice=choice.notice)
 
     def _predecessor(self, agent: str, provider: str, request: LeaseRequest) -> Lease | None:
-        """The lease whose token goes on, where there is one, the same agent's for the same provider."""
+        """The lease of the same agent and provider whose token the new lease keeps, or None."""
         before = self._lease_table.get(request.succeeds)
         same = before is not None and before.brokered and (before.agent, before.provider) == (agent, provider)
         return before if same else self._lease_table.held_as((agent, provider, request.holder))
@@ -156,5 +156,5 @@ class LeaseGrants:
 
 
 def _lease_id(now: float) -> str:
-    """Ids grow with time, so that the store's tree grows at one end: a random id would touch a page of its own."""
+    """Ids grow with time, so that inserts go to the end of the table: each random id would touch another page."""
     return f"{int(now * 1000):012x}{secrets.token_hex(10)}"

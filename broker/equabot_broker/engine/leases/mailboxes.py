@@ -1,6 +1,6 @@
-"""Notices for the holders of streams. A notice says only what kind of change there was: its reader looks at the present state.
+"""Mailboxes of streams. A change has only a kind: the reader gets the current state itself.
 
-A slow reader misses nothing and uses no more memory: what it has not taken yet is merged into one notice.
+Unread changes are merged. A slow reader therefore misses nothing, and needs no more memory.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ from enum import Flag, auto
 
 
 class LeaseChange(Flag):
-    """What may have happened to a lease since its holder last looked."""
+    """The kinds of changes of a lease since the last read."""
 
     NOTHING = 0
     ROTATED = auto()
@@ -28,14 +28,14 @@ class Mailbox:
         self.reason = ""
 
     def post(self, change: LeaseChange, reason: str = "") -> None:
-        """Adds to what the waiter will find. `reason` goes with ENDED; the first one stays."""
+        """Adds a change. `reason` belongs to ENDED; the first one is kept."""
         self._change |= change
         self.reason = self.reason or reason
         if self._change:
             self._event.set()
 
     async def take(self) -> LeaseChange:
-        """Waits until there is a change, and takes all that have come."""
+        """Waits for a change, and returns all unread changes."""
         await self._event.wait()
         self._event.clear()
         change, self._change = self._change, LeaseChange.NOTHING

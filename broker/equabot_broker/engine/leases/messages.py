@@ -1,4 +1,4 @@
-"""What an agent asks for, and what it is given."""
+"""The request of an agent for a lease, and its answer."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,11 @@ from equabot_broker.domain.secret_value import SecretValue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRequest:
-    """What an agent asks for. `ttl` in seconds; empty texts mean "not said". `succeeds`: the lease whose token goes on;
-    `holder`: a name for who asks, whose earlier token goes on as well; `client`: the program that the credential is for."""
+    """A request for a lease. `ttl` is in seconds. Empty texts are not set.
+
+    `succeeds`: the new lease keeps the token of this lease. `holder` names the requester within the agent; the new lease keeps
+    the token of its earlier lease too. `client` is the client program that uses the credential.
+    """
 
     provider: str = ""
     profile: str = ""
@@ -26,9 +29,11 @@ class LeaseRequest:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A lease with the material behind it. `offset` turns the lease's steady instants into wall-clock ones. `token` is what the
-    holder of a brokered lease has of it; None once only its digest is known, and for a raw one. `notice` is what the holder
-    should know of the credential, empty for nothing."""
+    """A lease with its material.
+
+    `offset` converts steady instants of the lease to wall-clock time. `token` is the token of a brokered lease; it is None for
+    a raw lease, and if this process knows only the digest. `notice` is information for the holder, or empty.
+    """
 
     lease: Lease
     held: HeldProfile

@@ -1,4 +1,4 @@
-"""What providers answer, and what that makes of a profile: for the agent that met it, and for every agent."""
+"""Applies the answers of providers to profiles: for the agent of the request, and for all agents."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ _REFUSED_ONE: Final = "the provider refused it to this agent (401)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Failure:
-    """How a request failed, as in `Outcomes.note`; `proven`: it was the smallest there is."""
+    """A failure as in `Outcomes.note`. `proven`: even the smallest request failed."""
 
     outcome: Outcome
     retry_after: float | None = None
@@ -47,19 +47,19 @@ class _Failure:
 
     @property
     def about(self) -> str:
-        """The model that it is about; empty: it is about the whole profile."""
+        """The model of the failure, or empty for the whole profile."""
         return "" if self.refuses or self.outcome is Outcome.BILLING else self.model
 
     def is_old(self, usage: Usage, now: float) -> bool:
-        """Whether the request was made before what is held against the profile began."""
+        """Whether the request was sent before the current cooldown began."""
         return is_old(usage, now=now, began=self.began, earliest=self.earliest, model=self.about)
 
 
 class Outcomes:
-    """Takes note: cooldowns, disables, rejections, and logins that are to be refreshed for it.
+    """Causes cooldowns, disables, rejections and forced refreshes.
 
-    A profile that one agent alone may have is judged by what that agent reports. Of one that others may have as well a failure
-    counts for the agent that met it, and for the others once it is confirmed (`domain.evidence`).
+    A failure of a profile that only one agent may use applies at once. A failure of a shared profile applies to the agent of
+    the request, and to the others when it is confirmed (`domain.evidence`).
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Outcomes:
         self._chance = chance
 
     def apply(self, *, policies: Policies, cooldowns: CooldownOptions) -> None:
-        """Another configuration is in effect. Cooldowns that have begun last as they were set."""
+        """Another configuration is in effect. Active cooldowns keep their ends."""
         self._policies, self._cooldowns = policies, cooldowns
 
     def note(
@@ -101,14 +101,12 @@ class Outcomes:
         model: str = "",
         client: str = "",
     ) -> None:
-        """A request of the agent's with this material, which is what its profile holds now, was answered.
+        """Applies the answer to a request of the agent with this material, which must be the current one.
 
-        `seen`: the gateway saw the answer, and it is not only reported. `began` is when (seconds since the epoch) the request
-        was made, where that is known, and `earliest` when at the earliest it can have been: of many that are under way at once
-        the first failure counts, and what the others add to it is no news. `sure` says of AUTH whether it is the credential
-        that was refused; else it may have been the request, and costs no more than a cooldown. `model` is what was asked; a
-        limit, a timeout and a refused request are about that model alone. `client` is the program that asked, where that is
-        known.
+        `seen`: the gateway saw the answer itself. `began` is when the request was sent (seconds since the epoch), `earliest` a
+        lower bound for it: of many concurrent requests only the first failure counts. `sure`: AUTH is about the credential;
+        otherwise it may be about the request and causes only a cooldown. `model` is the model of the request: limits, timeouts
+        and malformed requests apply to that model alone. `client` is the client program, or empty.
         """
         if outcome is Outcome.OK:
             self._worked(held, agent, seen=seen, began=began, model=model)
@@ -131,7 +129,7 @@ class Outcomes:
         self._refresh_scheduler.proved(key, held.version)
         usage, evidence = self._registry.remembered(key), self._registry.evidence(key)
         if usage.clean and not evidence:
-            return  # nearly always: nothing is held against it that would have to be forgotten
+            return  # the usual case: there is nothing to clear
         if seen:
             self._disprove(key, before=self._clock.now() if began is None else began, model=model)
         own, now = evidence.get(agent), self._clock.now()
@@ -140,13 +138,12 @@ class Outcomes:
         if usage.clean or _is_older(usage, began, model):
             return
         waits = usage.cooling(now) or usage.rejects(held.version, now) or usage.model_until(model) > now
-        # A report alone does not bring back for others what may not be tried yet.
+        # A report alone does not end a cooldown or rejection for other agents.
         if seen or not waits or self._alone(agent, held):
             self._registry.replace_usage(key, succeeded(self._registry.usage(key), now=now, model=model))
 
     def _disprove(self, key: Key, *, before: float, model: str = "") -> None:
-        """The profile serves: whatever agents have met with it before has not been its fault. That it serves one model says
-        nothing of another."""
+        """Disproves earlier evidence of all agents, because the profile serves. A success counts only for its own model."""
         now = self._clock.now()
         for agent, own in list(self._registry.evidence(key).items()):
             if own.model in ("", model) and own.counts and own.met_at <= before:
@@ -155,7 +152,7 @@ class Outcomes:
     # -- a failure -----------------------------------------------------------------------------------------------------
 
     def _count_for_all(self, held: HeldProfile, failure: _Failure) -> None:
-        """The failure counts for every agent."""
+        """Applies the failure to all agents."""
         key = _key(held)
         usage = self._registry.usage(key)
         stale = failure.outcome is not Outcome.AUTH and failure.is_old(usage, self._clock.now())
@@ -168,7 +165,7 @@ class Outcomes:
             self._registry.replace_usage(key, after)
 
     def _count_for_agent(self, agent: str, held: HeldProfile, failure: _Failure) -> None:
-        """The failure counts for the agent, and for the others once it is confirmed."""
+        """Applies the failure to the agent, and to all agents if it is confirmed."""
         key, now = _key(held), self._clock.now()
         known = self._registry.evidence(key)
         before = known.get(agent, Evidence())
@@ -194,7 +191,7 @@ class Outcomes:
             self._confirmation.ask(held, failure.outcome)
 
     def _after(self, usage: Usage, held: HeldProfile, failure: _Failure, why: str) -> Usage:
-        """What the failure makes of what is remembered; the same object where it is no news."""
+        """The usage after the failure; the same object if nothing changes."""
         now = self._clock.now()
         if failure.refuses:
             known = usage.rejected and usage.rejected_version == held.version
@@ -215,14 +212,14 @@ class Outcomes:
             version=held.version,
         )
         disables = after.disabled_until > usage.disabled_until and not failure.proven
-        # Each request that was refused so may have been too large. Where the broker can ask, the smallest request decides.
+        # Each of these requests may have been too large. If a probe is possible, the smallest request decides.
         asks = disables and self._confirmation.ask(held, failure.outcome)
         return cooled(usage, now=now, version=held.version) if asks else after
 
     # -- the broker's own requests -------------------------------------------------------------------------------------
 
     def probe_answered(self, held: HeldProfile, asked: Outcome, found: ProbeResult, began: float) -> None:
-        """The provider answered the broker's own request, made at `began` to find out about an outcome."""
+        """A listener of the confirmation: applies the result of a probe that was sent at `began`."""
         key = _key(held)
         if found.verdict is Verdict.OK:
             usage = self._registry.usage(key)
@@ -237,7 +234,7 @@ class Outcomes:
             self._count_for_all(held, _Failure(outcome=Outcome.BILLING, proven=True))
 
     def _alone(self, agent: str, held: HeldProfile) -> bool:
-        """Whether no other agent may be given the profile."""
+        """Whether no other agent may use the profile."""
         profile = held.profile
         return bool(profile.agent) or not any(
             name != agent and policy.allows_profile(profile.provider, profile.id)
@@ -250,7 +247,7 @@ def _key(held: HeldProfile) -> Key:
 
 
 def _is_older(usage: Usage, began: float | None, model: str) -> bool:
-    """Whether a request for the model that succeeded was made before the last failure."""
+    """Whether a successful request for the model was sent before the last failure."""
     of_model = usage.models.get(model)
     last = usage.last_failure if of_model is None else max(usage.last_failure, of_model.last_failure)
     return began is not None and began < last

@@ -1,4 +1,4 @@
-"""What agents ask of leases: to acquire, stream, renew, report and revoke them.
+"""Operations on leases for agents: acquire, stream, renew, report and revoke.
 
 Each request is decided synchronously, then recorded, then stored, and then answered.
 """
@@ -24,7 +24,7 @@ from equabot_broker.telemetry.lease_events import LeaseRenewed, OutcomeReported,
 
 
 class LeaseService:
-    """Leases of one agent or another. Revocation, expiry and failover reach open streams in the same turn of the loop."""
+    """The leases of all agents. Revocation, expiry and failover reach open streams in the same turn of the loop."""
 
     def __init__(
         self,
@@ -61,28 +61,28 @@ class LeaseService:
         """Resolves and grants. The lease is stored within milliseconds.
 
         Raises InvalidArgument, ProviderUnknown, ProfileNotFound, NoUsableProfile, ReauthRequired, SourceNotSynced,
-        PolicyDenied, DeliveryNotAllowed, AgentSuspended, LeaseLimit, RateLimited, AuditUnavailable, ShuttingDown; and
-        RefreshFailed, which is no denial and spends nothing where the caller `waits` and asks again.
+        PolicyDenied, DeliveryNotAllowed, AgentSuspended, LeaseLimit, RateLimited, AuditUnavailable, ShuttingDown. Raises
+        RefreshFailed too: for a caller that `waits` and asks again, it is not recorded as a denial and uses no quota.
         """
         granted = self._grants.make(agent, request, streaming=False, waits=waits)
         self._write_behind.soon()
         return granted
 
     def stream(self, agent: str, request: LeaseRequest, *, waits: bool = False) -> LeaseStream:
-        """Grants a lease that lives as long as the returned stream is entered. Raises as `acquire` does."""
+        """Grants a lease that is active while the returned stream is entered. Raises like `acquire`."""
         granted = self._grants.make(agent, request, streaming=True, waits=waits)
         return self._streams.open(granted)
 
     def renew(self, agent: str, lease_id: str, ttl: float | None = None) -> Grant:
-        """Extends the lease from now, on another profile where its own cannot serve and the request did not name it.
+        """Extends the lease from now. If its own profile cannot serve, it moves to another unless the request named it.
 
-        Raises AgentSuspended, LeaseNotFound, LeaseExpired, InvalidArgument; and, the lease living on, NoUsableProfile,
+        Raises AgentSuspended, LeaseNotFound, LeaseExpired, InvalidArgument. The lease stays active after NoUsableProfile,
         ProfileNotFound, ReauthRequired, RefreshFailed, SourceNotSynced, RateLimited, AuditUnavailable.
         """
         try:
             return self._renewed(agent, lease_id, ttl)
         except RefreshFailed:
-            raise  # it is asked again
+            raise  # the caller asks again
         except BrokerError as error:
             self._events.emit(RenewalDenied(agent=agent, lease=lease_id, reason=error.reason))
             raise
@@ -103,7 +103,7 @@ class LeaseService:
         return self._grants.of(renewed, held)
 
     def revoke(self, agent: str, lease_id: str) -> bool:
-        """Ends the lease, and returns whether it lived. An unknown one, or another agent's, is not an error."""
+        """Ends the lease, and returns whether it was active. An unknown lease, or that of another agent, is not an error."""
         lease = self._lease_table.get(lease_id)
         if lease is None or lease.agent != agent:
             return False
@@ -123,15 +123,13 @@ class LeaseService:
         elapsed: float | None = None,
         sure: bool = True,
     ) -> bool:
-        """Takes note of a provider's answer. Returns whether the lease has newer material or another profile now. A report
-        about a token is not counted: the gateway has seen the answer, and what the gateway refuses is no answer of the
-        provider.
+        """Records the answer of a provider. Returns whether the lease has newer material or another profile now.
 
-        `model` is the one that was asked, where it is not the lease's; `elapsed` how many seconds ago; `sure` as in
-        `Outcomes.note`.
+        A report about a brokered lease is not counted: the gateway has seen the answer itself. `model` is the model of the
+        request if it differs from the lease. The request was sent `elapsed` seconds ago. `sure` is as in `Outcomes.note`.
 
-        Raises AgentSuspended, LeaseNotFound; and RefreshFailed, after taking note, where that is still to be seen: ask
-        `moved_on` then.
+        Raises AgentSuspended, LeaseNotFound. Raises RefreshFailed, after recording the answer, if the result depends on a
+        refresh: ask `moved_on` after it.
         """
         self._registry.tick()
         lease = self._of_agent(agent, lease_id)
@@ -159,24 +157,20 @@ class LeaseService:
             self._store.flush()
 
     def moved_on(self, agent: str, lease_id: str, *, profile: str, version: int, model: str = "") -> bool:
-        """Whether the lease has another version of the profile's material now, or another profile, or could be given one, for
-        requests for the model.
-
-        Raises RefreshFailed where that depends on a refresh.
-        """
+        """As `Failover.moved_on`."""
         return self._failover.moved_on(agent, lease_id, profile=profile, version=version, model=model)
 
     def look(self, lease_id: str) -> Grant:
-        """The lease as it is now, whichever agent has it. Raises LeaseNotFound, LeaseExpired."""
+        """The current lease of any agent. Raises LeaseNotFound, LeaseExpired."""
         return self._grants.look(lease_id)
 
     def steady(self) -> float:
-        """Now, as leases count it (seconds)."""
+        """The current steady instant in seconds."""
         return self._clock.steady()
 
     def _of_agent(self, agent: str, lease_id: str) -> Lease:
         self._suspensions.check(agent)
         lease = self._lease_table.get(lease_id)
         if lease is None or lease.agent != agent:
-            raise LeaseNotFound("no such lease: it ended, or was never this agent's; acquire another")
+            raise LeaseNotFound("the lease does not exist: it has ended, or belongs to another agent; acquire another")
         return lease

@@ -1,5 +1,4 @@
-"""A stream holds a lease: the lease is renewed while the stream is read, changes are sent on it, and it ends with the
-connection."""
+"""Streams that hold leases: reading the stream renews the lease, changes are sent on it, and the lease ends with it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,13 +18,13 @@ from equabot_broker.telemetry.events import Events
 from equabot_broker.telemetry.lease_events import LeaseRenewed, MaterialDelivered
 
 _LONGER: Final = 0.001
-"""A renewal that gains less than this (seconds) is not sent."""
+"""A renewal is sent if it extends the lease by more than this time in seconds."""
 _READ_END_WITHIN: Final = 5.0
 _TRY_AGAIN_AFTER: Final = 1.0
 
 
 class NoticeKind(StrEnum):
-    """What an event on a stream says. Names as on the wire."""
+    """The kinds of events on a stream, named as in the API."""
 
     GRANTED = "GRANTED"
     ROTATED = "ROTATED"
@@ -36,8 +35,7 @@ class NoticeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """An event on a stream. `grant` is absent when the lease has ended. `patience` is how many seconds the holder has to read
-    it: until the lease that it is about has ended."""
+    """An event on a stream. `grant` is None if the lease has ended. The holder has `patience` seconds to read it."""
 
     kind: NoticeKind
     lease_id: str
@@ -47,7 +45,7 @@ class Notice:
 
 
 class StreamLeases:
-    """What an open stream asks of its lease."""
+    """Operations of open streams on their leases."""
 
     def __init__(
         self,
@@ -67,20 +65,20 @@ class StreamLeases:
         self._grants = grants
 
     def open(self, granted: Grant) -> "LeaseStream":
-        """A stream that holds the lease for as long as it is entered."""
+        """A stream that holds the lease while it is entered."""
         self._failover.remind(granted.lease, granted.held)
         return LeaseStream(self, granted, self._lease_table.mailbox(granted.lease.id))
 
     def steady(self) -> float:
-        """Now, as leases count it (seconds)."""
+        """The current steady instant in seconds."""
         return self._clock.steady()
 
     def look(self, lease_id: str) -> Grant:
-        """The lease as it is now. Raises LeaseNotFound, LeaseExpired."""
+        """The current lease. Raises LeaseNotFound, LeaseExpired."""
         return self._grants.look(lease_id)
 
     def extend(self, lease_id: str) -> Grant:
-        """The lease, renewed for as long as first asked, if that is any longer.
+        """The lease, renewed by the time first requested if that extends it.
 
         Raises LeaseNotFound, LeaseExpired, AuditUnavailable.
         """
@@ -102,8 +100,7 @@ class StreamLeases:
         return after
 
     def deliver(self, lease: Lease) -> None:
-        """Records that new material of the lease's profile goes to its holder. Raises AuditUnavailable where it must not go
-        unrecorded, with a new attempt planned."""
+        """Records that the holder gets new material. Raises AuditUnavailable, and plans another attempt."""
         try:
             self._events.emit(MaterialDelivered(profile=lease.profile, **whose(lease)))
         except AuditUnavailable as unavailable:
@@ -111,13 +108,13 @@ class StreamLeases:
             raise
 
     def close(self, lease_id: str) -> None:
-        """The stream is gone: the lease ends, if it was the stream's still."""
+        """Ends the lease with its stream, unless it was detached from the stream."""
         lease = self._lease_table.get(lease_id)
         if lease is not None and lease.streaming:
             self._lease_table.end_stored([lease], "revoked")
 
     def _record_renewal(self, lease: Lease, held: HeldProfile) -> None:
-        """Raises AuditUnavailable, with a new attempt planned: no holder of a stream would ask again."""
+        """Raises AuditUnavailable, and plans another attempt: the holder of a stream does not ask again."""
         try:
             self._events.emit(LeaseRenewed(profile=lease.profile, **whose(lease)))
         except AuditUnavailable:
@@ -126,7 +123,7 @@ class StreamLeases:
 
 
 class LeaseStream:
-    """One open stream. Leaving the `with` block revokes its lease, for whatever reason it is left."""
+    """One open stream. Leaving the `with` block always revokes its lease."""
 
     def __init__(self, stream_leases: StreamLeases, granted: Grant, mailbox: Mailbox) -> None:
         self._stream_leases = stream_leases
@@ -142,8 +139,7 @@ class LeaseStream:
         self._stream_leases.close(self._granted.lease.id)
 
     async def next(self) -> Notice:
-        """The next event. None follows one of kind REVOKED. Reading keeps the lease alive: the lease of a holder that
-        does not read is not renewed."""
+        """The next event. REVOKED is the last one. Reading renews the lease: without a reader it expires."""
         if not self._begun:
             self._begun = True
             return self._notice(NoticeKind.GRANTED, self._granted)
@@ -157,7 +153,7 @@ class LeaseStream:
         if LeaseChange.ENDED in change:
             return Notice(NoticeKind.REVOKED, lease_id, None, self._mailbox.reason, patience=_READ_END_WITHIN)
         try:
-            # Also of a rotation that could not be recorded when it came.
+            # This also finds a rotation that could not be recorded earlier.
             if (rotated := self._rotated()) is not None:
                 self._mailbox.post(change & ~LeaseChange.ROTATED)
                 return rotated
@@ -166,10 +162,10 @@ class LeaseStream:
                 return notice
             return self._notice(NoticeKind.RENEWED, self._stream_leases.look(lease_id))
         except BrokerError:
-            return None  # it ended, which the mailbox says next; or it cannot be recorded, and is tried again
+            return None  # the lease ended, and ENDED follows; or the event could not be recorded, and another attempt follows
 
     def _rotated(self) -> Notice | None:
-        """A token stays the same whatever is behind it: its holder is notified of another profile, not of other material."""
+        """The holder of a token is notified of another profile, but not of new material: its token stays the same."""
         before, now = self._granted, self._stream_leases.look(self._granted.lease.id)
         same = now.lease.profile == before.lease.profile and (now.lease.brokered or now.held.version == before.held.version)
         if same:

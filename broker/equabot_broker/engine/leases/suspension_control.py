@@ -1,4 +1,4 @@
-"""An operator suspends an agent, and resumes it: in effect at once, on the disk before the operator is answered."""
+"""Suspends and resumes agents for an operator: effective at once, and on the disk before the answer."""
 
 from equabot_broker.domain.errors import StateUnavailable
 from equabot_broker.domain.policies import Policies
@@ -11,7 +11,7 @@ from equabot_broker.telemetry.events import Events
 
 
 class SuspensionControl:
-    """Both may be repeated: what holds already is stored again, for the case that it could not be stored before."""
+    """Suspends and resumes agents. A repeated call stores the state again, in case it could not be stored before."""
 
     def __init__(
         self,
@@ -35,16 +35,15 @@ class SuspensionControl:
         self._policies = policies
 
     def states(self) -> dict[str, bool]:
-        """Every agent, configured or suspended, by name, and whether it is suspended."""
+        """All configured and all suspended agents, and whether each is suspended."""
         suspended = self._suspensions.all
         return {agent: agent in suspended for agent in sorted({*self._policies.agents, *suspended})}
 
     async def suspend(self, agent: str, reason: str = "") -> int:
-        """Suspends the agent and ends its leases. Returns how many ended. A repeated suspension keeps its beginning, and its
-        reason where none is given.
+        """Suspends the agent and ends its leases. Returns the number of ended leases.
 
-        Raises InvalidArgument for an agent that is not configured; and StateUnavailable, the agent being suspended, where a
-        restart of the broker would forget that.
+        A repeated suspension keeps its start, and its reason if none is given. Raises InvalidArgument for an agent that is not
+        configured. Raises StateUnavailable if the suspension is in effect but could not be stored.
         """
         self._policies.check_named(agent)
         before = self._suspensions.of(agent) or Suspension(since=self._clock.now())
@@ -56,16 +55,16 @@ class SuspensionControl:
         self._events.emit(SuspensionSet(agent=agent, reason=suspension.reason, leases=ended))
         if fault := await self._store.sync():
             raise StateUnavailable(
-                f"agent {agent!r} is suspended, but a restart of the broker would forget it: {fault}."
+                f"agent {agent!r} is suspended, but a restart of the broker would lose the suspension: {fault}."
                 " Correct that, then suspend it again"
             )
         return ended
 
     async def resume(self, agent: str) -> bool:
-        """Lets the agent act again. Returns whether it was suspended.
+        """Resumes the agent. Returns whether it was suspended.
 
-        Raises InvalidArgument for an agent that is neither configured nor suspended; and StateUnavailable, the agent being
-        resumed, where it would be suspended again after a restart of the broker.
+        Raises InvalidArgument for an agent that is neither configured nor suspended. Raises StateUnavailable if the agent is
+        resumed but this could not be stored.
         """
         self._policies.check_named(agent, self._suspensions.all)
         suspended = self._suspensions.of(agent) is not None

@@ -1,4 +1,4 @@
-"""The living leases: in memory, in the store, with their deadlines and the mailboxes of their streams."""
+"""The active leases in memory and in the store, with their deadlines and the mailboxes of their streams."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -15,13 +15,12 @@ from equabot_broker.telemetry.lease_events import LeaseMoved, LeaseRevoked
 
 
 class LeaseTable:
-    """Leases by id. What is put here is stored with the next `flush` of the store, which is the caller's to call.
+    """Leases by id. The caller flushes the store after a change.
 
-    `endings` are notified of each lease that has ended, and why, in the same turn of the loop.
-    Everyone is due at the end of the lease; a stream before that, when its caller says.
-    A lease that a stream holds ends with its connection: a restart has nothing to remember of it, so it is not stored. But a
-    token is in the environment of a process that knows nothing of streams: its lease is stored, and lives on without its stream
-    until it ends or another succeeds it.
+    `endings` get each ended lease and the reason, in the same turn of the loop. A lease is due at its end, and a stream at an
+    earlier instant that its caller sets. The lease of a stream ends with its connection, so that it is not stored. A brokered
+    lease is stored even with a stream, because a process may still use its token: it outlives its stream until its own end, or
+    until another lease takes the token over.
     """
 
     def __init__(self, *, clock: Clock, store: StateStore, events: Events) -> None:
@@ -40,7 +39,7 @@ class LeaseTable:
         self._is_open = True
 
     def get(self, lease_id: str) -> Lease | None:
-        """The lease, if it has not ended."""
+        """The lease, or None if it has ended."""
         return self._leases.get(lease_id)
 
     def living(self, lease_id: str) -> Lease:
@@ -51,44 +50,44 @@ class LeaseTable:
         return self.alive(lease)
 
     def alive(self, lease: Lease) -> Lease:
-        """The same lease. Raises LeaseExpired where its time is over, having ended it."""
+        """The same lease. If its time is over, ends it and raises LeaseExpired."""
         if lease.expires_at <= self._clock.steady():
             self.end_stored([lease], "expired" if lease.renewable() else "max_ttl")
             raise LeaseExpired("the lease has expired: acquire another")
         return lease
 
     def by_token(self, digest: bytes) -> Lease | None:
-        """The lease whose token has this digest, if it has not ended."""
+        """The active lease whose token has this digest, or None."""
         lease_id = self._by_token.get(digest)
         return None if lease_id is None else self._leases[lease_id]
 
     def held_as(self, holder: tuple[str, str, str]) -> Lease | None:
-        """The lease of a named holder (agent, provider, name), if it has not ended and this process knows its token."""
+        """The active lease of a holder (agent, provider, name) whose token this process knows, or None."""
         lease_id = self._by_holder.get(holder)
         return None if lease_id is None else self._leases.get(lease_id)
 
     def token(self, lease_id: str) -> SecretValue | None:
-        """The lease's token itself, where this process has made it."""
+        """The lease's token if this process made it, otherwise None."""
         return self._tokens.get(lease_id)
 
     def all(self) -> Iterator[Lease]:
-        """Every lease, oldest first. Leases may end and come while the caller iterates."""
+        """All leases, oldest first. The table may change during the iteration."""
         return iter(list(self._leases.values()))
 
     def held_by(self, agent: str) -> int:
-        """How many leases the agent has."""
+        """The number of the agent's leases."""
         return self._held_by[agent]
 
     def count(self) -> tuple[int, int]:
-        """How many leases there are, and how many of them are streams."""
+        """The number of leases, and the number of streams among them."""
         return len(self._leases), len(self._mailboxes)
 
     def streams(self, profile: str) -> list[Lease]:
-        """The leases on the profile that are held by streams."""
+        """The leases of streams on the profile."""
         return [self._leases[lease_id] for lease_id in self._streams_on.get(profile, ())]
 
     def keep(self, lease: Lease, token: SecretValue | None = None) -> None:
-        """A new lease. Whose token it has taken over, if it has, can be found by that no more."""
+        """Adds a new lease. If it took over a token, that token now belongs to this lease."""
         self.adopt(lease)
         if token is not None:
             self._tokens[lease.id] = token
@@ -97,14 +96,14 @@ class LeaseTable:
         self._put(lease)
 
     def adopt(self, lease: Lease) -> None:
-        """A lease that is stored already."""
+        """Adds a lease that is already stored."""
         self._held_by[lease.agent] += 1
         if lease.streaming:
             self._mailboxes[lease.id] = Mailbox()
         self._enter(lease)
 
     def replace(self, lease: Lease) -> None:
-        """The lease has changed: it lives longer, or is on another profile. Raises AuditUnavailable, having changed nothing."""
+        """Replaces a lease with another end or profile. Raises AuditUnavailable; nothing has changed then."""
         before = self._leases[lease.id]
         if before.profile != lease.profile:
             self._events.emit(LeaseMoved(before=before.profile, profile=lease.profile, **whose(lease)))
@@ -113,16 +112,16 @@ class LeaseTable:
         self._put(lease)
 
     def remind(self, lease_id: str, at: float) -> None:
-        """The stream is due at this steady instant, if that is sooner than what is planned."""
+        """Makes the stream due at this steady instant, unless it is due sooner."""
         if at < self.deadlines.at(lease_id):
             self.deadlines.plan(lease_id, at)
 
     def mailbox(self, lease_id: str) -> Mailbox:
-        """Where a stream finds what happens to its lease. Raises KeyError."""
+        """The mailbox of the stream. Raises KeyError."""
         return self._mailboxes[lease_id]
 
     def end(self, lease_id: str, reason: str) -> None:
-        """The lease is over: why, in a word of the wire. One that has ended already is no error."""
+        """Ends the lease. `reason` is a reason of the API. A lease that has already ended is not an error."""
         lease = self._leases.pop(lease_id, None)
         if lease is None:
             return
@@ -143,13 +142,13 @@ class LeaseTable:
             listener(lease, reason)
 
     def end_stored(self, leases: Iterable[Lease], reason: str) -> None:
-        """As `end` for each of them, and stored when this returns."""
+        """Ends each lease, and flushes the store."""
         for lease in leases:
             self.end(lease.id, reason)
         self._store.flush()
 
     def close(self) -> None:
-        """From now on no lease is granted: the broker is shutting down."""
+        """Refuses new leases from now on: the broker is shutting down."""
         self._is_open = False
 
     def check_open(self) -> None:
@@ -158,7 +157,7 @@ class LeaseTable:
             raise ShuttingDown("the broker is shutting down: try again in a moment")
 
     def detach(self, lease_id: str, reason: str) -> None:
-        """Ends the stream that holds the lease, as `end` does; the lease lives on without it."""
+        """Ends the stream of the lease. The lease stays active."""
         lease = self._leases[lease_id]
         self._leave(lease)
         self._mailboxes.pop(lease_id).post(LeaseChange.ENDED, reason)
@@ -166,11 +165,11 @@ class LeaseTable:
         self._put(self._leases[lease_id])
 
     def offset(self) -> float:
-        """What to add to a lease's steady instants to get wall-clock ones."""
+        """The difference between wall-clock time and steady time, in seconds."""
         return self._clock.now() - self._clock.steady()
 
     def tick(self) -> float:
-        """Ends what is over and wakes the streams that are due. Returns the next steady instant at which to call it again."""
+        """Ends expired leases, and wakes streams that are due. Returns the steady instant of the next call."""
         now = self._clock.steady()
         for lease_id in self.deadlines.due(now):
             lease = self._leases[lease_id]
@@ -182,8 +181,7 @@ class LeaseTable:
         return self.deadlines.next()
 
     def wall_moved(self) -> None:
-        """The wall clock jumped: leases last as long as before, but end at other instants. Notifies the streams, and stores the
-        leases."""
+        """The wall clock jumped: leases keep their remaining time. Stores them with their new ends, and notifies streams."""
         for lease in self._leases.values():
             self._put(lease)
         for mailbox in self._mailboxes.values():
@@ -219,5 +217,5 @@ def _holder(lease: Lease) -> tuple[str, str, str]:
 
 
 def whose(lease: Lease) -> dict[str, str]:
-    """The fields that every event on a lease has, but for its profile."""
+    """The fields of every event about a lease, without the profile."""
     return {"agent": lease.agent, "provider": lease.provider, "session": lease.session, "lease": lease.id}

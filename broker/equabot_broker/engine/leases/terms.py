@@ -1,4 +1,4 @@
-"""What the configuration grants of leases: to whom, in which delivery, for how long."""
+"""The terms of leases in the configuration: agents, deliveries and durations."""
 
 from equabot_broker.domain.errors import DeliveryNotAllowed
 from equabot_broker.domain.leases import Lease, LeaseOptions
@@ -7,7 +7,7 @@ from equabot_broker.domain.provider import Catalog
 
 
 class LeaseTerms:
-    """Answers from the configuration alone."""
+    """Answers from the configuration only."""
 
     def __init__(self, *, catalog: Catalog, policies: Policies, options: LeaseOptions, deliveries: frozenset[Delivery]) -> None:
         self._catalog = catalog
@@ -21,11 +21,11 @@ class LeaseTerms:
 
     @property
     def default_ttl(self) -> float:
-        """How long a lease lasts whose request names no time (seconds)."""
+        """The default time to live in seconds."""
         return self._options.default_ttl
 
     def longest(self, agent: str) -> float:
-        """How long a lease of the agent may last, with all its renewals (seconds). Raises PolicyDenied."""
+        """The longest duration of a lease of the agent, with all renewals, in seconds. Raises PolicyDenied."""
         return min(self.policy(agent).max_ttl, self._options.max_ttl)
 
     def policy(self, agent: str) -> AgentPolicy:
@@ -33,19 +33,21 @@ class LeaseTerms:
         return self._policies.of(agent)
 
     def delivery(self, agent: str, provider: str, asked: str = "") -> Delivery:
-        """How a credential of the provider reaches the agent. Raises DeliveryNotAllowed, PolicyDenied."""
+        """The delivery for the agent and provider. Raises DeliveryNotAllowed, PolicyDenied."""
         unbrokered = self._gateway_fault(provider)
         available = self._deliveries - {Delivery.BROKERED} if unbrokered else self._deliveries
         return self.policy(agent).choose_delivery(agent, asked, available=available, unbrokered=unbrokered)
 
     def check_gateway(self, asked: str) -> None:
-        """Raises DeliveryNotAllowed for a brokered lease where no gateway runs. It comes before any policy, so that a caller
-        that takes either delivery can ask for the other."""
+        """Raises DeliveryNotAllowed for a brokered lease without a gateway.
+
+        This is checked before any policy, so that a caller that accepts both deliveries can ask for the other one.
+        """
         if asked == Delivery.BROKERED and Delivery.BROKERED not in self._deliveries:
             raise DeliveryNotAllowed(f"delivery 'brokered' is not available: {NO_GATEWAY}", metadata={"cause": "no_gateway"})
 
     def allows(self, lease: Lease) -> bool:
-        """Whether the configuration would grant the lease on its profile, for whatever time."""
+        """Whether the configuration would grant the lease on its profile, for any time."""
         policy = self._policies.agents.get(lease.agent)
         known = lease.provider in self._catalog.providers
         if not known or policy is None or lease.delivery not in self._deliveries.intersection(policy.deliveries):
@@ -55,7 +57,7 @@ class LeaseTerms:
         return policy.allows_profile(lease.provider, lease.profile)
 
     def _gateway_fault(self, provider: str) -> str:
-        """Why the provider has no brokered leases, with what to do; empty: it has them."""
+        """Why the provider has no brokered leases, and what to do; empty if it has."""
         if Delivery.BROKERED not in self._deliveries:
             return NO_GATEWAY
         return self._catalog.providers[provider].gateway_fault

@@ -1,4 +1,4 @@
-"""Storing soon: at once while little happens, together with what else comes within a few milliseconds under load."""
+"""Write-behind for the state store: at once with little load, in shared transactions under load."""
 
 import asyncio
 from typing import Final
@@ -6,12 +6,14 @@ from typing import Final
 from equabot_broker.ports import StateStore
 
 _TOGETHER: Final = 0.005
-"""Seconds between two transactions, at least: what comes in between shares one."""
+"""The shortest time in seconds between two transactions: changes in between share one."""
 
 
 class WriteBehind:
-    """Flushes the store before the answer where little happens, and behind many answers at once under load: a transaction costs
-    as much as the rest of a grant."""
+    """Flushes the store before the answer if there is little load, otherwise once for many answers.
+
+    A transaction costs as much as the rest of a grant.
+    """
 
     __slots__ = ("_last", "_pending", "_store")
 
@@ -21,7 +23,7 @@ class WriteBehind:
         self._last = 0.0
 
     def soon(self) -> None:
-        """Flushes, if the last flush was five milliseconds ago; else makes the event loop do so once it was."""
+        """Flushes now if the last flush was at least five milliseconds ago, otherwise at the end of that time."""
         if self._pending:
             return
         loop = asyncio.get_running_loop()

@@ -1,5 +1,7 @@
-"""The broker's own request to a provider: whether a failure that one agent met is the credential's, and whether a refused
-credential works again. One small request, seldom, and never two of a profile at a time."""
+"""Probes of the broker: they show whether the credential caused an agent's failure, and whether it works again.
+
+A probe is one small request. Probes of a profile are rare and never concurrent.
+"""
 
 import asyncio
 import logging
@@ -23,7 +25,7 @@ from equabot_broker.telemetry.incidents import incident
 _log = logging.getLogger("equabot.probes")
 
 _APART: Final = 5.0
-"""The least seconds between two questions about a profile; it doubles while they go on, and begins again after a quiet hour."""
+"""The shortest time in seconds between two probes of a profile. It doubles with each probe, and resets after an hour."""
 _APART_MOST: Final = 300.0
 _QUIET: Final = 3600.0
 _PARALLEL: Final = 2
@@ -32,7 +34,7 @@ _LONGEST: Final = 60.0
 
 @dataclass(slots=True)
 class _Question:
-    """What is asked about a version of a profile, and from which steady instant on."""
+    """A planned probe: the version of the profile, the outcome to verify, and the steady instant."""
 
     version: int
     asked: Outcome
@@ -41,15 +43,15 @@ class _Question:
 
 @dataclass(slots=True)
 class _Pace:
-    """When a profile was asked about last (steady), and how many seconds the next question has to wait for."""
+    """The last probe of a profile (steady), and the seconds until the next one is allowed."""
 
     at: float
     apart: float = _APART
 
 
 class Confirmation:
-    """Asks the provider. `listeners` are called with each answer: the material, what was asked about, the answer, and when the
-    request was made (seconds since the epoch)."""
+    """Sends probes. `listeners` get each result: the material, the outcome to verify, the result, and the time of the request
+    (seconds since the epoch)."""
 
     def __init__(self, *, clock: Clock, events: Events, registry: ProfileRegistry, probes: Probes) -> None:
         self._clock = clock
@@ -64,7 +66,7 @@ class Confirmation:
         self.listeners: list[Callable[[HeldProfile, Outcome, ProbeResult, float], None]] = []
 
     async def run(self) -> None:
-        """Asks what is due, forever."""
+        """Sends the probes that are due, forever."""
         async with asyncio.TaskGroup() as group:
             while True:
                 now = self._clock.steady()
@@ -79,12 +81,11 @@ class Confirmation:
                 await pause(self._clock, min(max(min(waits, default=_LONGEST), 0.001), _LONGEST), sooner=self._sooner)
 
     def ask(self, held: HeldProfile, asked: Outcome) -> bool:
-        """AUTH or BILLING was met, which may not be the credential's: asks the provider soon. Returns False where there is no
-        request for that."""
+        """Plans a probe to verify AUTH or BILLING. Returns False if there is no probe for that."""
         return self._plan((held.profile.agent, held.profile.id), held, asked, after=0.0)
 
     def profiles_changed(self, keys: frozenset[Key]) -> None:
-        """A listener of the registry. A credential that is rejected for every agent is tried again when its wait is over."""
+        """A listener of the registry. It plans a probe for each rejected credential at the end of its wait."""
         now = self._clock.now()
         for key in keys:
             held = self._registry.material.held.get(key)
@@ -115,8 +116,8 @@ class Confirmation:
     async def _probe(self, profile: Profile, asked: Outcome) -> ProbeResult:
         try:
             return await self._probes.probe(profile, asked)
-        except Exception as error:  # noqa: BLE001 - a port: then nothing is known
-            return ProbeResult(Verdict.UNKNOWN, f"the provider cannot be asked: {incident('probe', profile.id, error)}")
+        except Exception as error:  # noqa: BLE001 - a port: the verdict is unknown
+            return ProbeResult(Verdict.UNKNOWN, f"the probe failed: {incident('probe', profile.id, error)}")
 
     async def _ask(self, key: Key, question: _Question) -> None:
         try:
@@ -124,20 +125,20 @@ class Confirmation:
                 held = self._registry.material.held.get(key)
                 if held is not None and held.version == question.version and self._is_open(key, question.asked):
                     await self._asked(key, held, question.asked)
-        except Exception as error:  # noqa: BLE001 - one profile's must not end the others'
+        except Exception as error:  # noqa: BLE001 - a failure must not end the probes of other profiles
             incident("task", f"probe of {key[1]}", error)
         finally:
             self._under_way.discard(key)
             self._sooner.set()
 
     def _pace(self, key: Key, now: float) -> None:
-        """A question is asked now: the next one has to wait."""
+        """Starts the wait for the next probe."""
         pace = self._paces.get(key)
         again = pace is not None and now - pace.at < _QUIET
         self._paces[key] = _Pace(now, min(pace.apart * 2, _APART_MOST) if again and pace is not None else _APART)
 
     def _is_open(self, key: Key, asked: Outcome) -> bool:
-        """Whether there still is something to find out."""
+        """Whether the probe is still necessary."""
         met = any(evidence.outcome is asked for evidence in self._registry.evidence(key).values())
         usage = self._registry.remembered(key)
         return met or bool(usage.rejected) or (asked is Outcome.BILLING and asked.value in usage.failure_counts)
@@ -149,8 +150,8 @@ class Confirmation:
             self._events.emit(event)
             began = self._clock.now()
             found = await self._probe(profile, asked)
-            _log.info("%s was tried on its provider (%s): %s", profile.id, asked.value, found.reason or found.verdict.value)
-            self._questions.pop(key, None)  # what was planned in the meantime is answered
+            _log.info("%s was probed (%s): %s", profile.id, asked.value, found.reason or found.verdict.value)
+            self._questions.pop(key, None)  # this result also answers a probe that was planned during the request
             if self._registry.material.held.get(key) == held:
                 for listener in self.listeners:
                     listener(held, asked, found, began)

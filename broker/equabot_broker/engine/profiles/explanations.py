@@ -1,4 +1,4 @@
-"""Why no profile, or one profile, does not serve an agent: the reasons and the errors."""
+"""Reasons and errors for profiles that cannot serve an agent."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -23,7 +23,7 @@ from equabot_broker.ports import Clock
 
 
 class Explanations:
-    """Explains what `resolver` decides."""
+    """Explains the decisions of `resolver`."""
 
     def __init__(
         self, *, clock: Clock, catalog: Catalog, policies: Policies, registry: ProfileRegistry, places: Places
@@ -39,26 +39,26 @@ class Explanations:
         self._catalog, self._policies, self._places = catalog, policies, places
 
     def why(self, agent: str, candidate: Candidate, model: str = "") -> str:
-        """Why a profile that a source holds is in its state for the agent, in words of now."""
+        """The current reason for the state of a profile for the agent, with a remedy."""
         standing = self._registry.judge((candidate.held.profile.agent, candidate.id), agent).standing
         standing = standing.for_model(model, now=self._clock.now())
         return "; ".join(filter(None, (standing.reason or standing.state.value, way_back(candidate.held.profile, standing))))
 
     def behind(self, agent: str, candidate: Candidate) -> RefreshFailed:
-        """A login that serves once it is refreshed."""
+        """The error for a login that must be refreshed before it can serve."""
         profile, why, wait = candidate.held.profile, self.why(agent, candidate), None
         trouble = self._registry.trouble((profile.agent, profile.id))
         if trouble is not None and candidate.standing.revival is Revival.FAILING:
             wait = max(trouble.next_try - self._clock.now(), 0.0)
-        message = f"profile {profile.id!r} has to be refreshed first: {why}"
+        message = f"profile {profile.id!r} must be refreshed first: {why}"
         return RefreshFailed(message, metadata={profile.id: why}, retry_after=wait)
 
     def reasons(self, agent: str, current: Plan) -> dict[str, str]:
-        """By id why each profile of the plan that cannot serve does not."""
+        """The reasons of the profiles of the plan that cannot serve, by id."""
         return {c.id: self.why(agent, c) for c in current.unusable} | dict(current.excluded)
 
     def not_found(self, agent: str, provider: str, profile: str) -> ProfileNotFound | SourceNotSynced:
-        """No source that was read holds the profile."""
+        """The error for a profile that no source holds."""
         unread = self._unread()
         if unread is not None:
             return unread
@@ -67,7 +67,7 @@ class Explanations:
         return ProfileNotFound(no_profile(profile, ids))
 
     def nothing_usable(self, current: Plan, agent: str, provider: str) -> BrokerError:
-        """No profile of the provider can serve the agent."""
+        """The error if no profile of the provider can serve the agent."""
         reasons = self.reasons(agent, current)
         if reasons:
             shown = "; ".join(f"{profile}: {why}" for profile, why in list(reasons.items())[:5])
@@ -79,16 +79,16 @@ class Explanations:
         return NoUsableProfile(f"no credential for provider {provider!r}: {self.how_to_add(provider)}")
 
     def how_to_add(self, provider: str) -> str:
-        """How the broker gets a first credential of the provider."""
+        """How to add a first credential of the provider."""
         return how_to_add(self._catalog.providers.get(provider), self._places)
 
     def unsuited(self, held: HeldProfile) -> str:
-        """What a person should know of a credential that is for one client program and goes to another."""
+        """The notice about a credential that is for one client program and goes to another."""
         profile = held.profile
         client = self._catalog.providers[profile.provider].only_client(profile.secret)
         return (
             f"{profile.provider} accepts {profile.id} from {client} only: for other programs add an API key with"
-            f" `equabot models auth add --provider {profile.provider}`. To use it for them all the same, name {profile.id},"
+            f" `equabot models auth add --provider {profile.provider}`. To use it for them nevertheless, name {profile.id},"
             f" or run `equabot models auth order set --provider {profile.provider} {profile.id}`"
         )
 
@@ -97,13 +97,13 @@ class Explanations:
         if not unread:
             return None
         sources = ", ".join(unread[:5])
-        return SourceNotSynced(f"it may be in a source that has not been read yet: {sources}; `equabot doctor` says why")
+        return SourceNotSynced(f"it may be in a source that has not been read yet: {sources}; `equabot doctor` shows why")
 
 
 def unusable(
     message: str, candidates: Sequence[Candidate], reasons: Mapping[str, str], *, now: float
 ) -> NoUsableProfile | ReauthRequired:
-    """The error where none of these candidates can serve."""
+    """The error if none of these candidates can serve."""
     states = {candidate.standing.state for candidate in candidates}
     if states == {State.REAUTH_REQUIRED}:
         return ReauthRequired(message, metadata=reasons)
@@ -111,6 +111,6 @@ def unusable(
 
 
 def wait(candidates: Iterable[Candidate], now: float) -> float | None:
-    """In how many seconds the first of them serves again by itself; None: it takes a person."""
+    """Seconds until the first of them serves again. None: a person must act."""
     returning = [c.standing.returns_at for c in candidates if c.standing.returns_at]
     return max(min(returning) - now, 0.0) if returning else None

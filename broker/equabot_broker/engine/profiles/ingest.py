@@ -1,6 +1,6 @@
-"""Takes in what the sources hold: event → material → the names that changed. One task a source; no source waits for another.
+"""Ingests the events of the sources: event → material → changed profiles. Each source has its own task.
 
-A source that raises an unforeseen exception is unavailable, as one that cannot be read. It is followed again after a while.
+A source that raises an unexpected exception counts as unavailable. It is started again after a delay.
 """
 
 import asyncio
@@ -42,12 +42,12 @@ from equabot_broker.telemetry.incidents import incident
 _REREAD_WITHIN: Final = 10.0
 _FAULTS_LOGGED: Final = 20
 _AGAIN: Final = {"base": 0.5, "cap": 30.0}
-"""Seconds until a source is followed again that raised an unforeseen exception."""
+"""Delays in seconds before a source is started again after an unexpected exception."""
 
 
 @dataclass(slots=True, eq=False)
 class FollowedSource:
-    """A source, its state, and how often it has reported all that it holds. Until it is `live` it changes nothing."""
+    """A source with its state. `count` is the number of its full reports. Until it is `live` it changes nothing."""
 
     source: Source
     state: SourceState
@@ -58,7 +58,7 @@ class FollowedSource:
 
 
 class Ingest:
-    """Keeps the material equal to the sources, in the order of precedence in which they are given."""
+    """Keeps the material equal to the content of the sources. They are in order of precedence."""
 
     def __init__(
         self,
@@ -104,9 +104,11 @@ class Ingest:
         return [followed.state for followed in self._followed]
 
     async def following(self, sources: Sequence[Source], *, within: float = _REREAD_WITHIN) -> list[FollowedSource]:
-        """Those sources, of which the new ones are read for so many seconds at most. Nothing that they report is in
-        effect before `apply`; `discard` ends the new ones where that does not come. Where `run` does not run, nothing is
-        read."""
+        """Starts the new ones among these sources, and waits at most `within` seconds for their first full report.
+
+        Their content has no effect before `apply`. If `apply` is not called, `discard` stops them. Without a running `run`
+        nothing is read.
+        """
         known = {followed.source: followed for followed in self._followed}
         wanted = [known.get(source) or FollowedSource(source, SourceState(source.name), live=False) for source in sources]
         new = [followed for followed in wanted if not followed.live]
@@ -121,7 +123,7 @@ class Ingest:
         return wanted
 
     def discard(self, followed: Iterable[FollowedSource]) -> None:
-        """Stops following those that are not in effect."""
+        """Stops those that are not in effect."""
         for one in followed:
             if one not in self._followed and one.task is not None:
                 one.live = False
@@ -130,8 +132,10 @@ class Ingest:
     def apply(
         self, followed: Sequence[FollowedSource], *, tail: frozenset[str], stale_budget: float, known: Callable[[Profile], bool]
     ) -> None:
-        """Another configuration is in effect: these are the sources now, as one update. One in the place of another of its
-        name, that could not be read (yet), keeps the last good profiles, those that are `known` still."""
+        """Another configuration is in effect: replaces the sources in one update.
+
+        A new source that could not be read yet keeps the profiles of the former source with its name, if they are `known`.
+        """
         began = self._clock.steady()
         before = {one.state.name: one.state for one in self._followed}
         dropped, self._followed = self._followed, list(followed)
@@ -144,12 +148,12 @@ class Ingest:
 
     @property
     def settled(self) -> bool:
-        """Whether every source has been read, or is known to be unreadable."""
+        """Whether each source has been read or has failed at least once."""
         return all(state.settled for state in self.states)
 
     @property
     def synced(self) -> bool:
-        """Whether every source has been read in full at least once."""
+        """Whether each source has been read in full at least once."""
         return all(state.synced_at is not None for state in self.states)
 
     @property
@@ -158,12 +162,12 @@ class Ingest:
         return self._registry.material.shadowed
 
     async def wait_settled(self) -> None:
-        """Returns once `settled`."""
+        """Waits until `settled`."""
         async with self._read:
             await self._read.wait_for(lambda: self.settled)
 
     async def wait_for(self, came: Callable[[], bool], *, within: float) -> bool:
-        """Whether the condition holds within so many seconds. It is checked each time something was read."""
+        """Waits at most `within` seconds for the condition, and returns whether it holds. Each read checks it."""
         try:
             async with asyncio.timeout(within), self._read:
                 await self._read.wait_for(came)
@@ -172,14 +176,14 @@ class Ingest:
         return True
 
     async def reread(self, *, within: float = _REREAD_WITHIN) -> bool:
-        """Makes every source read again. Returns whether all of them did within so many seconds."""
+        """Makes every source read again. Returns whether all have done so within `within` seconds."""
         before = [(followed, followed.count) for followed in self._followed]
         for followed, _ in before:
             self._ask(followed)
         return await self.wait_for(lambda: all(one.count > n or one not in self._followed for one, n in before), within=within)
 
     def look_again(self, source: str) -> None:
-        """Makes the source of that name read again, soon."""
+        """Makes the source with that name read again."""
         for known in self._followed:
             if known.source.name == source:
                 self._ask(known)
@@ -188,7 +192,7 @@ class Ingest:
         followed.sooner.set()
         try:
             followed.source.reread()
-        except Exception as error:  # noqa: BLE001 - a port: what is wrong with it, its events show
+        except Exception as error:  # noqa: BLE001 - a port: its events report its fault
             incident("source", followed.source.name, error)
 
     async def _follow(self, followed: FollowedSource) -> None:
@@ -200,10 +204,10 @@ class Ingest:
                 async for event in events:
                     await self._receive(followed, event)
                     waits = delays(**_AGAIN, rng=random.random)
-            except Exception as error:  # noqa: BLE001 - a port: whatever it is, the other sources serve
+            except Exception as error:  # noqa: BLE001 - a port: the other sources continue
                 fault = incident("source", name, error)
             else:
-                fault = incident("source", name, RuntimeError("it has ended, although it should run forever"))
+                fault = incident("source", name, RuntimeError("its events ended, but they must run forever"))
             followed.sooner.clear()
             await self._receive(followed, SourceUnavailable(f"{name} cannot be read: {fault}"))
             if isinstance(events, AsyncGenerator):
@@ -216,7 +220,7 @@ class Ingest:
             self._take(self._followed.index(followed), event)
         else:
             followed.state = apply(followed.state, event, now=self._clock.now())
-        # A report about one unit is not yet an answer to `reread`.
+        # A report about one unit does not answer `reread`.
         followed.count += isinstance(event, UnitsListed | SourceUnavailable)
         async with self._read:
             self._read.notify_all()
@@ -229,12 +233,12 @@ class Ingest:
         try:
             merged = self._merged()
         except Exception:
-            followed.state = before  # or no other source could be taken in
+            followed.state = before  # otherwise the next merge would fail for every source
             raise
         self._changed(before.name, began, merged, lambda: self._report(before, followed.state))
 
     def _changed(self, name: str, began: float, merged: Material, report: Callable[[], None] = lambda: None) -> None:
-        """Puts the merged material into effect, and notifies the listeners."""
+        """Replaces the material, and notifies the listeners."""
         keys = self._registry.replace_material(merged)
         self._store.flush()
         report()
@@ -254,7 +258,7 @@ class Ingest:
         return () if stored is None else stored.places
 
     def _judged(self, profile: Profile) -> Profile:
-        """The profile with the end that counts. What is to be remembered of its end is stored with its number."""
+        """The profile with the end that applies. The observation of its end is stored with its number."""
         key = (profile.agent, profile.id)
         if profile.declared is None:
             self._ends.pop(key, None)
@@ -268,8 +272,10 @@ class Ingest:
         return None if stored is None else stored.seen
 
     def _number(self, profile: Profile) -> int:
-        """Equal material keeps its number, also across a restart; anything new gets one greater than all before, so that a
-        number also identifies the profile that has the material."""
+        """The version of the profile's material. Equal material keeps its number, also across a restart.
+
+        New material gets a number above all others, so that the number also identifies the profile.
+        """
         key = (profile.agent, profile.id)
         held = self._registry.material.held.get(key)
         if held is not None and held.profile == profile:
@@ -308,13 +314,13 @@ def _trouble(state: SourceState) -> str:
 
 
 def _faults(state: SourceState) -> tuple[str, ...]:
-    """What is wrong inside its units, which can be read."""
+    """The faults and notes of units that can be read."""
     found = (fault.message for unit in state.units.values() for fault in (*unit.faults, *unit.notes))
     return tuple(islice(found, _FAULTS_LOGGED))
 
 
 def _continued(before: SourceState | None, now: SourceState, known: Callable[[Profile], bool]) -> SourceState:
-    """The state of a new source, on top of the state of the source it replaces."""
+    """The state of a new source, completed with units of the source that it replaces."""
     if before is None or (now.synced_at is not None and not now.stale_units):
         return now
     kept = {

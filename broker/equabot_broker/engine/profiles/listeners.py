@@ -1,4 +1,4 @@
-"""Notifying listeners: one that fails keeps no other from being notified, and does not stop its caller."""
+"""Notifies listeners. An exception of one listener does not affect the others or the caller."""
 
 from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, ParamSpec, TypeVar
@@ -10,17 +10,17 @@ K = TypeVar("K", bound=Hashable)
 
 
 def notify(listeners: Iterable[Callable[P, None]], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Calls each, in order. What one raises is an incident of that listener."""
+    """Calls each listener in order. An exception is reported as an incident of that listener."""
     for listener in listeners:
         try:
             listener(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - a port: the others have to be notified
+        except Exception as error:  # noqa: BLE001 - a port: the other listeners are called too
             incident("listener", getattr(listener, "__qualname__", "unknown"), error)
 
 
 class ChangeQueue(Generic[K]):
-    """Names of what has changed. `listeners` are notified of one change after the other, also when one of them causes the next:
-    a change that is made while they are called waits until all of them know the one before it."""
+    """A queue of changed keys. `listeners` get one change after the other: a change that a listener causes waits until all
+    listeners have got the previous one."""
 
     __slots__ = ("_notifying", "_waiting", "listeners")
 
@@ -30,15 +30,15 @@ class ChangeQueue(Generic[K]):
         self._notifying = False
 
     def __bool__(self) -> bool:
-        """Whether a change waits."""
+        """Whether a change is pending."""
         return bool(self._waiting)
 
     def add(self, keys: Iterable[K]) -> None:
-        """These have changed; listeners are notified by the next `send`."""
+        """Adds changed keys. The next `send` notifies the listeners."""
         self._waiting.update(keys)
 
     def send(self) -> None:
-        """Notifies the listeners of what waits. Does nothing while they are being notified: that call goes on with it."""
+        """Notifies the listeners of pending changes. A nested call does nothing: the outer call continues with its changes."""
         if self._notifying:
             return
         self._notifying = True

@@ -1,5 +1,7 @@
-"""Orders as an operator sets them while the broker runs: kept in the agent's profile store, where other programs find them; in
-the broker's own state where stores are no source."""
+"""Orders that an operator sets at run time. They are kept in the agent's profile store, where other programs read them.
+
+If profile stores are not a source, they are kept in the state of the broker.
+"""
 
 from collections.abc import Iterable
 from functools import partial
@@ -16,7 +18,7 @@ _READ_WITHIN: Final = 5.0
 
 
 class OrderOverrides:
-    """Sets orders. `stores` is None where profile stores are no source."""
+    """Sets orders. `stores` is None if profile stores are not a source."""
 
     def __init__(self, *, resolver: Resolver, ingest: Ingest, registry: ProfileRegistry, stores: ProfileStore | None) -> None:
         self._resolver = resolver
@@ -29,9 +31,9 @@ class OrderOverrides:
         self._stores = stores
 
     async def set(self, agent: str, provider: str, profiles: Iterable[str]) -> tuple[str, ...]:
-        """Stores (or, given none, clears) the agent's order, and returns it once it counts.
+        """Stores the agent's order, or clears it if `profiles` is empty. Returns it when it is in effect.
 
-        Raises as `Resolver.check_order` does, and SourceNotSynced for a store that cannot be written, or not be read again.
+        Raises like `Resolver.check_order`, and SourceNotSynced for a store that cannot be written or read again.
         """
         provider, wanted = self._resolver.check_order(agent, provider, profiles)
         if self._stores is None:
@@ -44,5 +46,5 @@ class OrderOverrides:
         self._resolver.set_order(agent, provider, ())
         key = (agent, provider)
         if not await self._ingest.wait_for(lambda: self._registry.material.orders.get(key, ()) == wanted, within=_READ_WITHIN):
-            raise SourceNotSynced("the order is stored, but its store has not been read again yet: see what diagnose says")
+            raise SourceNotSynced("the order is stored, but its store has not been read again yet: run `equabot doctor`")
         return wanted

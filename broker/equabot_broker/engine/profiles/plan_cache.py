@@ -1,4 +1,4 @@
-"""The plans of `resolver`, kept for as long as nothing about their candidates changes."""
+"""Caches the plans of `resolver` until one of their candidates changes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +13,10 @@ from equabot_broker.ports import Clock
 
 @dataclass(slots=True)
 class _Kept:
-    """For one agent, provider and program, while the registry is of this generation: the plan for every model but those that a
-    profile is in cooldown for, and the plans for these. There are no more of them than cooldowns."""
+    """The plans for one agent, provider and client program, valid for one generation of the registry.
+
+    `of_models` has the models for which a profile is in cooldown; all other models share one plan.
+    """
 
     generation: int
     any_model: Plan
@@ -22,7 +24,7 @@ class _Kept:
 
 
 class PlanCache:
-    """Ranks each agent's candidates. `order` returns the explicit order of an agent and provider, None without one."""
+    """Ranks the candidates of each agent. `order` returns the explicit order of an agent and provider, or None."""
 
     def __init__(
         self,
@@ -48,7 +50,7 @@ class PlanCache:
         self._kept.clear()
 
     def plan(self, agent: str, provider: str, model: str = "", client: str = "") -> Plan:
-        """The agent's candidates of the provider, ranked for a program's requests for the model."""
+        """The agent's ranked candidates of the provider for a client program and a model."""
         now, generation = self._clock.now(), self._registry.generation
         vendor = self._catalog.providers.get(provider)
         client = "" if vendor is None else vendor.client(client)
@@ -63,7 +65,7 @@ class PlanCache:
         return known
 
     def used(self, provider: str, profile: str) -> None:
-        """The profile was handed out: in every plan it is the most recently used one."""
+        """Makes the profile the most recently used one in every plan."""
         for kept in self._kept.get(provider, {}).values():
             for known in (kept.any_model, *kept.of_models.values()):
                 known.used(profile)

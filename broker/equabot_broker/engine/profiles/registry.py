@@ -1,6 +1,6 @@
-"""The state of every profile now, from its material, what is remembered of its use, and the time.
+"""The current state of every profile, derived from its material, its usage and the time.
 
-Everything that can change a profile's state passes through here, and every change is reported to `listeners`: names only.
+Every change of a state goes through this module. `listeners` get the keys of changed profiles.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,7 +28,7 @@ _FRESH = Usage()
 
 
 def _is_other(held: HeldProfile, version: int, before: HeldProfile | None) -> bool:
-    """Whether it is another credential than the one of this version, which `before` held last."""
+    """Whether `held` is another credential than the one of this version, which was last in `before`."""
     if held.profile.mode in (Mode.API_KEY, Mode.TOKEN):
         return held.version != version
     accounts = ("", "") if before is None else (before.profile.account, held.profile.account)
@@ -36,14 +36,12 @@ def _is_other(held: HeldProfile, version: int, before: HeldProfile | None) -> bo
 
 
 class ProfileRegistry:
-    """Keys are (agent, profile id), with agent "" for a profile that every agent may be given. The evidence of a single agent
-    changes what that agent sees of a shared profile, and nothing else.
+    """All profiles by (agent, profile id), with agent "" for a profile of all agents.
 
-    `listeners` are notified of one change after the other, also when one of them causes the next. What they read is the newest
-    state, which may be ahead of the change that they are notified of. `generation` grows with every change.
-
-    `usage_listeners` are notified of everything that is to be remembered of a profile's use. `usage_in_stores` returns what
-    other programs remember of it, when there is new material.
+    The evidence of an agent changes only the state of a shared profile for that agent. `listeners` get one change after the
+    other. They read the newest state, which may be ahead of the change. `generation` grows with every change.
+    `usage_listeners` get every change of a usage. `usage_in_stores` returns the usage that other programs stored in new
+    material.
     """
 
     def __init__(
@@ -72,8 +70,7 @@ class ProfileRegistry:
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def find(self, agent: str, profile_id: str) -> tuple[Key, Candidate] | None:
-        """The profile as the agent would see it: its own before the shared one. When it was last used may be a few seconds
-        old."""
+        """The profile for the agent: its own before the shared one. `last_used` may be a few seconds old."""
         for key in ((agent, profile_id), ("", profile_id)):
             candidate = self._board.get(key)
             if candidate is not None:
@@ -81,7 +78,7 @@ class ProfileRegistry:
         return None
 
     def of(self, agent: str, provider: str) -> list[tuple[Key, Candidate]]:
-        """The provider's profiles that the agent could be given, its own in place of the shared one of the same id."""
+        """The provider's profiles for the agent. An own profile replaces the shared one with the same id."""
         own = self._by_provider.get((agent, provider), set())
         shared = self._by_provider.get(("", provider), set())
         seen = own | {key for key in shared if (agent, key[1]) not in self._board}
@@ -92,40 +89,40 @@ class ProfileRegistry:
         yield from self._board.items()
 
     def judge(self, key: Key, agent: str = "") -> Candidate:
-        """The profile as it is at this moment, for every agent or for one, in words that are not older. Raises KeyError."""
+        """The profile with a new assessment, for all agents or for one. Raises KeyError."""
         held, usage = self._board[key].held, self.usage(key)
         candidate = Candidate(held, self._assess(key, held, usage, self._clock.now()), usage)
         return self._seen_by(agent, key, candidate)
 
     def holders(self, profile_id: str) -> list[Candidate]:
-        """Every profile of that id, whichever agent it belongs to."""
+        """The profiles with that id, of all agents."""
         agents = {agent for agent, _ in self._by_provider}
         return [self._board[agent, profile_id] for agent in agents if (agent, profile_id) in self._board]
 
     def providers(self) -> set[str]:
-        """Every provider that has a profile, usable or not."""
+        """The providers that have a profile, usable or not."""
         return {provider for _, provider in self._by_provider}
 
     def remembered(self, key: Key) -> Usage:
-        """What is remembered of the profile's use, but for when that was last: it may have been since."""
+        """The usage of the profile, without a later `touch`."""
         return self._usage.get(key, _FRESH)
 
     def usage(self, key: Key) -> Usage:
-        """What is remembered of the profile's use."""
+        """The usage of the profile."""
         usage = self.remembered(key)
         used_at = self._used_at.get(key)
         return usage if used_at is None else replace(usage, last_used=used_at)
 
     def trouble(self, key: Key) -> RefreshTrouble | None:
-        """What is known of a login's present version that its store does not say."""
+        """The refresh trouble of a login, or None."""
         return self._troubles.get(key)
 
     def evidence(self, key: Key) -> Mapping[str, Evidence]:
-        """What agents have met with the shared profile, by agent."""
+        """The evidence about the shared profile, by agent."""
         return {} if key[0] else self._evidence.of(key[1])
 
     def secrets(self) -> tuple[SecretValue, ...]:
-        """Every value that is live now: the same object until the material changes. May be called from any thread."""
+        """All current secrets; the same object until the material changes. Thread-safe."""
         material, (of, found) = self.material, self._secrets
         if of is not material:
             profiles = [*(held.profile for held in material.held.values()), *(hidden.profile for hidden in material.shadowed)]
@@ -136,7 +133,7 @@ class ProfileRegistry:
     # -- changing ------------------------------------------------------------------------------------------------------
 
     def replace_material(self, material: Material) -> frozenset[Key]:
-        """Puts new material into effect. Returns what changed, after the listeners were notified."""
+        """Replaces the material. Returns the changed profiles after the listeners were notified."""
         before, self.material = self.material, material
         adopted = self.usage_in_stores(material)
         for key, usage in adopted.items():
@@ -153,19 +150,19 @@ class ProfileRegistry:
         return keys
 
     def reordered(self) -> None:
-        """The order of profiles has changed, and no profile has: listeners are notified without a name."""
+        """Only the order of profiles has changed: listeners are notified with an empty set."""
         self.generation += 1
         notify(self.listeners, frozenset())
 
     def replace_usage(self, key: Key, usage: Usage) -> None:
-        """Replaces what is remembered of the profile's use."""
+        """Replaces the usage of the profile."""
         if not usage.rejected:
             self._trials.end_all(key[1])
         self._remember(key, usage)
         self._reassess([key])
 
     def replace_trouble(self, key: Key, trouble: RefreshTrouble | None) -> None:
-        """A refresh of a login failed, or the provider refused its access token; or that is over."""
+        """Replaces the refresh trouble of a login. None removes it."""
         if trouble is None:
             self._troubles.pop(key, None)
         else:
@@ -173,7 +170,7 @@ class ProfileRegistry:
         self._reassess([key])
 
     def replace_evidence(self, agent: str, key: Key, evidence: Evidence) -> None:
-        """What the agent has met with the shared profile. Only this agent's leases are notified."""
+        """Replaces the agent's evidence about the shared profile. Only this agent's leases are notified."""
         self._evidence.put(agent, key[1], evidence, now=self._clock.now())
         if not evidence.usage.rejected:
             self._trials.end([(agent, key[1])])
@@ -187,8 +184,10 @@ class ProfileRegistry:
             self._reassess(list(self._board))
 
     def forgive(self, key: Key, *, version: int = 0) -> frozenset[str]:
-        """An operator holds nothing against the profile any more, whichever agent has met it: where it holds this `version`
-        of its material, 0 meaning any. Returns what that has ended."""
+        """Clears the usage and all evidence of a profile for an operator. Returns the obstacles that this removed.
+
+        Does nothing if the profile does not have this `version` of its material; 0 means any version.
+        """
         if version not in (0, self.material.held[key].version):
             return frozenset()
         now, met = self._clock.now(), [self.usage(key), *(own.usage for own in self.evidence(key).values())]
@@ -200,29 +199,28 @@ class ProfileRegistry:
         return ended
 
     def tried(self, agent: str, key: Key) -> None:
-        """The agent is given the credential now. Where that was refused a while ago, the others wait for the answer, and this
-        agent for twice as long, so that no agent can take every turn."""
+        """The agent gets the credential now. If it is a rejected one, this starts a trial, and the others wait for it."""
         if not self._seen_by(agent, key, self._board[key]).standing.trial:
             return
         now = self._clock.now()
         self._trials.begin(agent, key, now=now)
-        # No listener is notified: it could not serve before, and cannot now.
+        # No listener is notified: the profile could not serve before, and still cannot.
         self._place(key, self.material.held[key], now)
         self.generation += 1
 
     def touch(self, key: Key) -> None:
-        """The profile was handed out now. Changes nothing else; stored by `flush_used`."""
+        """Notes that the profile was used now. `flush_used` stores it."""
         self._used_at[key] = self._clock.now()
 
     def flush_used(self) -> None:
-        """Stores when profiles were last used."""
+        """Stores the times of last use."""
         for key in list(self._used_at):
             if key in self._board:
                 self._with_last_use(key)
             self._remember(key, self.usage(key))
 
     def tick(self) -> float:
-        """Updates the profiles whose state changes with time. Returns when to call it again, in seconds since the epoch."""
+        """Updates the profiles that are due. Returns when to call it again, in seconds since the epoch."""
         now = self._clock.now()
         if lapsed := self._evidence.lapse(now):
             self._trials.end(lapsed)
@@ -233,7 +231,7 @@ class ProfileRegistry:
         return min(self.deadlines.next(), self._evidence.next())
 
     def wall_moved(self, by: float) -> None:
-        """The wall clock jumped by so many seconds: every profile is judged again. Cooldowns last as long as before."""
+        """The wall clock moved `by` seconds: every profile is assessed again. Cooldowns keep their remaining time."""
         now = self._clock.now()
         for key in list(self._usage):
             usage = self.usage(key)
@@ -248,8 +246,10 @@ class ProfileRegistry:
     # -- within --------------------------------------------------------------------------------------------------------
 
     def _forget_other_credential(self, key: Key, before: HeldProfile | None) -> None:
-        """What was met with another credential is not held against this one (ADR 27). A login's tokens come and go, and its
-        account stays: there only another account is another credential."""
+        """Clears usage and evidence that belong to another credential (ADR 27).
+
+        A refresh replaces the tokens of a login: for a login only another account means another credential.
+        """
         held, usage = self.material.held.get(key), self.usage(key)
         if held is None:
             return
@@ -279,7 +279,7 @@ class ProfileRegistry:
         self._changes.send()
 
     def _place(self, key: Key, held: HeldProfile, now: float) -> bool:
-        """Assesses the profile as it is now. Returns whether that differs from before."""
+        """Assesses the profile. Returns whether it differs from before."""
         usage = self.usage(key)
         standing = self._assess(key, held, usage, now)
         before = self._board.get(key)
@@ -301,7 +301,7 @@ class ProfileRegistry:
         return assess(held, usage, now=now, warn_within=self._warn_within, trouble=trouble, tried_until=tried)
 
     def _seen_by(self, agent: str, key: Key, candidate: Candidate) -> Candidate:
-        """The profile as the agent is to see it, which is nearly always as every agent does."""
+        """The profile for the agent. Usually it is the same object as for all agents."""
         evidence = None if key[0] else self._evidence.of(key[1]).get(agent)
         if evidence is None and not self._trials.has(agent, key[1]):
             return candidate

@@ -1,4 +1,4 @@
-"""Chooses the profile for a request: orders, pins, sessions, and the plan they come to."""
+"""Selects the profile for a request from orders, pins, sessions and the plan."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from equabot_broker.ports import Clock, StateStore
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The profile for a request; `automatic` unless the request named it. `notice` is what its holder should know of it."""
+    """The profile for a request. `automatic`: the request did not name it. `notice` is information for its holder."""
 
     candidate: Candidate
     automatic: bool
@@ -30,7 +30,7 @@ class Choice:
 
 
 class Resolver:
-    """Decides, synchronously and in O(1) while nothing changes. A plan is thrown away when a profile changes."""
+    """Selects profiles synchronously, and in O(1) while nothing changes. A change of a profile invalidates its plans."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Resolver:
     def apply(
         self, *, catalog: Catalog, policies: Policies, configured_order: Mapping[str, tuple[str, ...]], places: Places
     ) -> None:
-        """Another configuration is in effect. Orders and pins that were set while the broker ran stay."""
+        """Another configuration is in effect. Orders and pins that were set at run time stay."""
         self.catalog, self._policies, self._configured = catalog, policies, configured_order
         self._plan_cache.apply(catalog=catalog, policies=policies)
         self.explanations.apply(catalog=catalog, policies=policies, places=places)
@@ -89,7 +89,7 @@ class Resolver:
         return known, f"{known}:{profile}" if profile else ""
 
     def known(self, provider: str) -> str:
-        """The provider's id, whatever its spelling. Raises ProviderUnknown."""
+        """The id of the provider, for an id or alias in any case. Raises ProviderUnknown."""
         known = self.catalog.normalise(provider)
         if known is None:
             raise ProviderUnknown(no_provider(provider, self.catalog.names()))
@@ -108,12 +108,11 @@ class Resolver:
         client: str = "",
         waits: bool = True,
     ) -> Choice:
-        """The profile that serves a request of the agent now, for `model` where it names one, and for the program `client`
-        where that is known.
+        """The profile for a request of the agent, its model and its client program.
 
         `provider` and `profile` are normalised. Raises PolicyDenied, ProfileNotFound, NoUsableProfile, ReauthRequired,
-        SourceNotSynced; and RefreshFailed for a login that has to be refreshed first, where the caller `waits` for that, or no
-        other profile serves.
+        SourceNotSynced. Raises RefreshFailed for a login that must be refreshed first, if the caller `waits` for it or no other
+        profile can serve.
         """
         policy = self._policies.of(agent)
         if profile:
@@ -130,11 +129,11 @@ class Resolver:
         return Choice(candidate, automatic=True, notice=self.explanations.unsuited(candidate.held))
 
     def plan(self, agent: str, provider: str, model: str = "", client: str = "") -> Plan:
-        """The agent's candidates of the provider, ranked for a program's requests for the model."""
+        """The agent's ranked candidates of the provider for a client program and a model."""
         return self._plan_cache.plan(agent, provider, model, client)
 
     def suits(self, agent: str, candidate: Candidate, client: str) -> bool:
-        """Whether the profile is for a program of the agent, or was named for it."""
+        """Whether the profile is for the client program, or an explicit order names it."""
         if not self._suitability.is_for_another(candidate.held, client):
             return True
         return candidate.id not in self.plan(agent, candidate.held.profile.provider, client=client).unsuited
@@ -145,7 +144,7 @@ class Resolver:
     def has_another(
         self, agent: str, provider: str, *, than: str, session: str = "", model: str = "", client: str = ""
     ) -> bool:
-        """Whether a profile is ready for the agent now that is another, should that one refuse. Takes nothing."""
+        """Whether another profile than `than` could serve the agent now."""
         pinned, strict = self._sessions.pinned((agent, session, provider)) if session else ("", False)
         if strict and pinned == than:
             return False
@@ -170,11 +169,10 @@ class Resolver:
         return candidate
 
     def _of_session(self, current: Plan, key: SessionKey, *, model: str, client: str) -> Candidate | None:
-        """The session's own profile, where it has one that can serve now: the pinned one, then the one that served it first,
-        then the one that served it last. A profile that another one replaced in a session serves that session again once it
-        can: else each cooldown would move all sessions to the profiles that had none, and leave them there.
+        """The session's own profile if it can serve: the pinned one, then the first one that served it, then the last one.
 
-        Raises NoUsableProfile, RefreshFailed for a strict pin that cannot serve.
+        After a cooldown the first profile serves its sessions again. Otherwise each cooldown would move sessions to other
+        profiles for good. Raises NoUsableProfile, RefreshFailed for a strict pin that cannot serve.
         """
         agent, _, provider = key
         now = self._clock.now()
@@ -200,7 +198,7 @@ class Resolver:
         return None
 
     def _find(self, agent: str, provider: str, profile: str) -> Candidate | None:
-        """The named profile, in an order or not, if the agent may have it and it is of this provider."""
+        """The profile with that id if the agent may use it and it belongs to this provider. Orders are ignored."""
         found = self._registry.find(agent, profile)
         if found is None or found[1].held.profile.provider != provider:
             return None
@@ -219,8 +217,7 @@ class Resolver:
         return candidate
 
     def lead(self, key: SessionKey, *, model: str, client: str) -> tuple[Plan, Candidate | None]:
-        """The plan for the session's requests, and the candidate that is tried first; None where none can serve. Changes
-        nothing."""
+        """The plan for the session's requests, and the candidate that would be tried first, or None. Changes nothing."""
         agent, session, provider = key
         current = self.plan(agent, provider, model, client)
         try:
@@ -230,18 +227,18 @@ class Resolver:
         return current, own or current.first()
 
     def pinned(self, key: SessionKey) -> str:
-        """The profile that the session is pinned to; empty for none."""
+        """The profile to which the session is pinned, or empty."""
         return self._sessions.pinned(key)[0] if key[1] else ""
 
     def ordered_providers(self, agent: str) -> set[str]:
-        """The providers for which an explicit order names profiles of the agent."""
+        """The providers with an explicit order for the agent."""
         stored = {*self._orders, *self._registry.material.orders}
         return {of_provider for of_agent, of_provider in stored if of_agent == agent} | self._configured.keys()
 
     # -- pins and orders -----------------------------------------------------------------------------------------------
 
     def pin(self, agent: str, session: str, provider: str, profile: str, *, strict: bool) -> None:
-        """Makes the session try one profile first. Raises InvalidArgument, ProfileNotFound, PolicyDenied."""
+        """Pins the session to a profile. Raises InvalidArgument, ProfileNotFound, PolicyDenied."""
         if not session:
             raise InvalidArgument("a pin needs a session")
         if not profile:
@@ -253,17 +250,17 @@ class Resolver:
         self._sessions.pin((agent, session, provider), profile, strict=strict)
 
     def unpin(self, agent: str, session: str, provider: str) -> None:
-        """Takes the session's pin away. Raises ProviderUnknown."""
+        """Removes the session's pin. Raises ProviderUnknown."""
         self._sessions.unpin((agent, session, self.known(provider)))
 
     def order(self, agent: str, provider: str) -> tuple[str, ...]:
-        """The stored order override; empty for none. Raises PolicyDenied for an unknown agent, ProviderUnknown."""
+        """The stored order override, or empty. Raises PolicyDenied for an unknown agent, ProviderUnknown."""
         self._policies.of(agent)
         return self._stored(agent, self.known(provider))
 
     def check_order(self, agent: str, provider: str, profiles: Iterable[str]) -> tuple[str, tuple[str, ...]]:
-        """The provider and the profiles of an order to be stored, normalised. Raises InvalidArgument for a profile of another
-        provider, PolicyDenied for one that the agent may not have, ProfileNotFound for one that no source holds."""
+        """The normalised provider and profiles of an order. Raises InvalidArgument for a profile of another provider,
+        PolicyDenied for one that the agent may not use, ProfileNotFound for one that no source holds."""
         policy = self._policies.of(agent)
         provider = self.known(provider)
         profiles = list(profiles)
@@ -274,12 +271,14 @@ class Resolver:
             policy.check_profile(agent, provider, profile)
         missing = [profile for profile in wanted if self._find(agent, provider, profile) is None]
         if missing:
-            raise ProfileNotFound(f"no profile {', '.join(map(quoted, missing))}: nothing was stored")
+            raise ProfileNotFound(f"profile {', '.join(map(quoted, missing))} does not exist: the order was not stored")
         return provider, wanted
 
     def set_order(self, agent: str, provider: str, profiles: Iterable[str]) -> tuple[str, ...]:
-        """Stores (or, given none, clears) an override in the broker's own state. It counts where the agent's profile store has
-        none. Raises as `check_order` does."""
+        """Stores an override in the state of the broker, or clears it if `profiles` is empty.
+
+        It applies if the agent's profile store has no order. Raises like `check_order`.
+        """
         provider, wanted = self.check_order(agent, provider, profiles)
         if wanted:
             self._orders[agent, provider] = wanted
@@ -296,6 +295,6 @@ class Resolver:
 
 
 def _serves(candidate: Candidate, now: float) -> bool:
-    """Now, or once the refresh that is due has been made."""
+    """Whether it can serve now or after a refresh that is due."""
     standing = candidate.standing
     return (standing.usable or standing.trial or standing.revival is Revival.COMING) and standing.cooling_until <= now

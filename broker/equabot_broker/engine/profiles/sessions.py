@@ -1,4 +1,4 @@
-"""What a session wants: the profile it pinned, and those that served it before."""
+"""Sessions: the profile that each has pinned, and the profiles that served it before."""
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Final, Generic, TypeVar
 from equabot_broker.ports import StateStore
 
 _KEPT: Final = 10_000
-"""Agents name their sessions as they like: of each agent's pins and choices only the newest so many are kept."""
+"""The number of pins and of choices that are kept for each agent, the newest ones: agents name their sessions freely."""
 
 K = TypeVar("K", bound=tuple[str, ...])
 V = TypeVar("V")
@@ -17,7 +17,7 @@ SessionKey = tuple[str, str, str]
 
 
 class _Newest(Generic[K, V]):
-    """Values by session; one agent's do not push out another's."""
+    """Values by session, with a limit for each agent."""
 
     def __init__(self) -> None:
         self._by_agent: defaultdict[str, OrderedDict[K, V]] = defaultdict(OrderedDict)
@@ -26,7 +26,7 @@ class _Newest(Generic[K, V]):
         return self._by_agent[key[0]].get(key)
 
     def put(self, key: K, value: V) -> K | None:
-        """Returns the key that had to go for it."""
+        """Stores the value. Returns the oldest key if it was removed for this one."""
         known = self._by_agent[key[0]]
         known[key] = value
         known.move_to_end(key)
@@ -37,7 +37,7 @@ class _Newest(Generic[K, V]):
 
 
 class Sessions:
-    """Pins, which outlive the process, and automatic choices, which do not."""
+    """Pins, which are stored, and automatic choices, which are only in memory."""
 
     def __init__(self, *, store: StateStore, pins: Mapping[SessionKey, tuple[str, bool]]) -> None:
         self._store = store
@@ -47,11 +47,11 @@ class Sessions:
             self._pins.put(key, pin)
 
     def pinned(self, key: SessionKey) -> tuple[str, bool]:
-        """The pinned profile id (empty: none), and whether the pin is strict."""
+        """The pinned profile id (or empty), and whether the pin is strict."""
         return self._pins.get(key) or ("", False)
 
     def pin(self, key: SessionKey, profile: str, *, strict: bool) -> None:
-        """From now on this profile is tried first."""
+        """Pins the session to a profile."""
         dropped = self._pins.put(key, (profile, strict))
         self._store.put_pin(key, (profile, strict))
         if dropped is not None:
@@ -59,15 +59,15 @@ class Sessions:
         self._store.flush()
 
     def unpin(self, key: SessionKey) -> None:
-        """Takes the pin away, if there is one."""
+        """Removes the pin, if there is one."""
         if self._pins.pop(key) is not None:
             self._store.put_pin(key, None)
             self._store.flush()
 
     def served(self, key: SessionKey, client: str) -> tuple[str, str]:
-        """The profile that served the session's requests of this program first, and the one that did last (empty: none)."""
+        """The profiles that served the session's requests of this client program first and last (or empty)."""
         return self._served.get((*key, client)) or ("", "")
 
     def serve(self, key: SessionKey, client: str, *, first: str, last: str) -> None:
-        """Remembers which profile serves."""
+        """Remembers the profiles that served first and last."""
         self._served.put((*key, client), (first, last))

@@ -1,4 +1,4 @@
-"""The status of each profile as an agent or an operator sees it, with the reason for its state or its place."""
+"""The status of each profile for an agent or an operator, with the reason for its state or position."""
 
 from dataclasses import replace
 
@@ -34,9 +34,11 @@ class ProfileStatuses:
         client: str = "",
         operator: bool = False,
     ) -> list[ProfileStatus]:
-        """The agent's candidates of one provider (or of every one it may use), in the order they would be tried for the model
-        and the program, then those that cannot serve. Takes nothing. An agent that may have no raw lease is shown no character
-        of a secret; an `operator` is shown the labels of every profile. Raises ProviderUnknown, PolicyDenied."""
+        """The agent's candidates of one provider, or of all that it may use, in the order of attempts.
+
+        Candidates that cannot serve come last. The order is that for the model and the client program. Only an agent that may
+        have raw leases, and an `operator`, get labels of secrets. Raises ProviderUnknown, PolicyDenied.
+        """
         policy = self._policies.of(agent)
         labels = operator or policy.hands_out_secrets
         self._registry.tick()
@@ -47,7 +49,7 @@ class ProfileStatuses:
         return rows if labels else [replace(row, label="") for row in rows]
 
     def _listed(self, agent: str, policy: AgentPolicy) -> list[str]:
-        """The providers that the agent may use, and of which there is something to say."""
+        """The providers that the agent may use and that have profiles or an order."""
         ordered = self._resolver.ordered_providers(agent)
         allowed = sorted(p for p in self._registry.providers() | ordered if policy.allows_provider(p))
         return [p for p in allowed if p in self._resolver.catalog.providers]
@@ -82,7 +84,7 @@ class ProfileStatuses:
         return rows
 
     def _reason(self, agent: str, candidate: Candidate, current: Plan, model: str) -> str:
-        """Why the profile is in its state; where that is well, why it has its place."""
+        """The reason for the state of the profile, or for its position if it can serve."""
         if candidate.id in current.unsuited and not candidate.for_model(model, now=self._clock.now()).standing.reason:
             return self._resolver.explanations.unsuited(candidate.held)
         return self._resolver.explanations.why(agent, candidate, model)

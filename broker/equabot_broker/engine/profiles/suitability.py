@@ -1,8 +1,8 @@
-"""Which credentials are not for the program that asks: the vendor takes them from one client program alone (a Claude login).
+"""Finds credentials that are not for the client program of a request: the vendor accepts them from one program only.
 
-Such a credential comes last for other programs, unless an explicit order names it. Where the order does, the vendor decides:
-it refuses with 400, as it refuses a malformed request. A 400 counts here until such a program has had a success with the
-credential. It puts the credential last for one agent, for an hour at most, and never takes it away.
+An example is a Claude login. Such a credential comes last for other programs, unless an explicit order names it. Then the
+vendor decides: it refuses with 400, like a malformed request. A 400 counts here until the credential has had a success with
+such a program. It moves the credential to the end for one agent, for an hour at most, and never removes it.
 """
 
 from collections import OrderedDict
@@ -17,13 +17,13 @@ from equabot_broker.domain.selection import Candidate
 from equabot_broker.ports import Clock
 
 _KEPT: Final = 4096
-"""Credentials, by agent, of which an answer is remembered."""
+"""The number of pairs of agent and credential for which an answer is remembered."""
 
 _Key = tuple[str, str, str]
 
 
 class Suitability:
-    """What vendors have answered to programs other than the one that a credential is for."""
+    """The answers of vendors to other programs than the one that a credential is for."""
 
     def __init__(self, *, clock: Clock, catalog: Catalog) -> None:
         self._clock = clock
@@ -37,8 +37,10 @@ class Suitability:
     def unsuited(
         self, agent: str, candidates: Iterable[Candidate], *, client: str, ordered: bool
     ) -> tuple[frozenset[str], float]:
-        """The ids of the candidates that are not for the agent's program, and until when that holds (seconds since the epoch).
-        `ordered`: an explicit order names them."""
+        """The ids of candidates that are not for the client program, and the end of this result (seconds since the epoch).
+
+        `ordered`: an explicit order names the candidates.
+        """
         ids: set[str] = set()
         until = NEVER
         for candidate in candidates:
@@ -52,15 +54,17 @@ class Suitability:
         return frozenset(ids), until
 
     def is_for_another(self, held: HeldProfile, client: str) -> bool:
-        """Whether the vendor takes the credential from another program alone."""
+        """Whether the vendor accepts the credential only from another program."""
         profile = held.profile
         provider = self._catalog.providers.get(profile.provider)
-        if provider is None or profile.mode is Mode.WIF:  # a workload's own token has a login's form, and is for any program
+        if (
+            provider is None or profile.mode is Mode.WIF
+        ):  # the token of a workload looks like that of a login, but is for any program
             return False
         return provider.only_client(profile.secret) not in ("", client)
 
     def refused(self, agent: str, held: HeldProfile, *, client: str) -> bool:
-        """The vendor answered 400 to the agent's program. Returns whether that changes what is unsuited."""
+        """The vendor answered 400 to the client program. Returns whether the result of `unsuited` changes."""
         key = _key(agent, held)
         if not self.is_for_another(held, client) or self._answers.get(key, (0, 0.0)) == (held.version, NEVER):
             return False
@@ -69,7 +73,7 @@ class Suitability:
         return before <= self._clock.now()
 
     def served(self, agent: str, held: HeldProfile, *, client: str) -> bool:
-        """The vendor took the credential from the agent's program. Returns whether that changes what is unsuited."""
+        """The vendor accepted the credential from the client program. Returns whether the result of `unsuited` changes."""
         if not self.is_for_another(held, client):
             return False
         before = self._refused_until(agent, held)
@@ -77,7 +81,7 @@ class Suitability:
         return before > self._clock.now()
 
     def forget(self, profile_id: str) -> None:
-        """Forgets the answers about the profile."""
+        """Removes the answers about the profile."""
         for key in [key for key in self._answers if key[2] == profile_id]:
             del self._answers[key]
 

@@ -1,4 +1,4 @@
-"""How often a refresh may be forced. Each uses up a refresh token, so that no reported outcome brings the next one nearer."""
+"""Limits forced refreshes. Each uses up a refresh token, so that reported outcomes must not make them more frequent."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -7,15 +7,15 @@ from equabot_broker.engine.profiles.registry import Key
 from equabot_broker.ports import Clock
 
 APART: Final = 60.0
-"""The least seconds between two forced refreshes of a profile; it doubles while they go on."""
+"""The shortest time in seconds between two forced refreshes of a profile. It doubles with each of them."""
 APART_MOST: Final = 3600.0
 _CALM: Final = 2 * APART_MOST
-"""After so many seconds without one the wait is the first again."""
+"""Seconds without a forced refresh after which the wait resets."""
 
 
 @dataclass(slots=True)
 class _Last:
-    """The steady instant of a profile's last forced refresh, and how many seconds the next one has to wait for."""
+    """The last forced refresh of a profile (steady), and the seconds until the next one is allowed."""
 
     at: float
     apart: float = APART
@@ -29,7 +29,7 @@ class ForcedRefreshes:
         self._last: dict[Key, _Last] = {}
 
     def begin(self, key: Key) -> bool:
-        """Whether another one is due, which begins then."""
+        """Whether a forced refresh is allowed now. If so, it counts as begun."""
         now, last = self._clock.steady(), self._last.get(key)
         if last is None or now - last.at >= _CALM:
             self._last[key] = _Last(now)
@@ -40,10 +40,10 @@ class ForcedRefreshes:
         return True
 
     def ended(self, key: Key) -> None:
-        """The one that was begun has brought new material: the wait begins now."""
+        """The forced refresh has delivered new material: the wait starts now."""
         if key in self._last:
             self._last[key].at = self._clock.steady()
 
     def forget(self, key: Key) -> None:
-        """The profile is gone."""
+        """Removes a deleted profile."""
         self._last.pop(key, None)

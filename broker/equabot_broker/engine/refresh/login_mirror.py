@@ -1,5 +1,4 @@
-"""Logins that are in two places, a profile store and the file of the tool that made them: a change of one is copied to the
-other."""
+"""Synchronises logins that are in two places: a profile store and the file of their tool."""
 
 import asyncio
 import logging
@@ -18,7 +17,7 @@ _LONGEST: Final = 3600.0
 
 
 class LoginMirror:
-    """Keeps them equal. `mirrors` make both places of a profile equal, by profile id; they block, and raise StoreFault."""
+    """Runs the `mirrors`, by profile id, after changes. A mirror synchronises both places; it blocks, and raises StoreFault."""
 
     def __init__(self, *, clock: Clock, mirrors: Mapping[str, Callable[[], object]]) -> None:
         self._clock = clock
@@ -27,13 +26,13 @@ class LoginMirror:
         self._sooner = asyncio.Event()
 
     def apply(self, mirrors: Mapping[str, Callable[[], object]]) -> None:
-        """Another configuration is in effect: each is made equal once."""
+        """Another configuration is in effect: each mirror runs once."""
         self._mirrors = mirrors
         self._uneven = set(mirrors)
         self._sooner.set()
 
     async def run(self) -> None:
-        """Makes equal what has changed, forever."""
+        """Synchronises changed logins, forever."""
         while True:
             self._sooner.clear()
             failed = {profile_id for profile_id in list(self._uneven) if not await self._make_even(profile_id)}
@@ -41,7 +40,7 @@ class LoginMirror:
             await pause(self._clock, _RETRY if failed else _LONGEST, sooner=self._sooner)
 
     def profiles_changed(self, keys: frozenset[Key]) -> None:
-        """A listener of the registry: logins that have changed are made equal soon."""
+        """A listener of the registry: changed logins are synchronised soon."""
         changed = {profile_id for agent, profile_id in keys if not agent and profile_id in self._mirrors}
         if changed:
             self._uneven |= changed
@@ -58,5 +57,5 @@ class LoginMirror:
             why = str(incident("profile_store", profile_id, error))
         else:
             return True
-        _log.warning("%s is not the same in its tool's file and in its store: %s", profile_id, why)
+        _log.warning("%s differs between the file of its tool and the profile store: %s", profile_id, why)
         return False

@@ -1,4 +1,4 @@
-"""When each login is refreshed."""
+"""Plans the time of the next refresh of each login."""
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -19,13 +19,15 @@ FIRST_RETRY: Final = 2.0
 """Seconds until the first retry of a refresh that failed."""
 _LAST_RETRY: Final = 300.0
 _CLOCKS_APART: Final = 30.0
-"""Seconds that another machine's clock may be ahead of this one without a warning."""
+"""Seconds by which the clock of another machine may be ahead without a warning."""
 
 
 @dataclass(slots=True)
 class RefreshPlan:
-    """When a login's present version is to be refreshed: `at` by the wall clock, but not before a steady instant. `since` is
-    the steady instant of a forced refresh that it came from."""
+    """The next refresh of a version of a login: `at` on the wall clock, but not before a steady instant.
+
+    `since` is the steady instant of the forced refresh that delivered this version.
+    """
 
     version: int
     at: float
@@ -36,7 +38,7 @@ class RefreshPlan:
 
 
 class RefreshPlans:
-    """One plan a login. `chance` returns numbers in [0, 1)."""
+    """One plan for each login. `chance` returns numbers in [0, 1)."""
 
     def __init__(self, *, clock: Clock, chance: Callable[[], float]) -> None:
         self._clock = clock
@@ -44,15 +46,15 @@ class RefreshPlans:
         self._plans: dict[Key, RefreshPlan] = {}
 
     def get(self, key: Key) -> RefreshPlan | None:
-        """The login's plan; None: it is not to be refreshed."""
+        """The plan of the login, or None."""
         return self._plans.get(key)
 
     def drop(self, key: Key) -> None:
-        """The login is not to be refreshed."""
+        """Removes the plan of the login."""
         self._plans.pop(key, None)
 
     def make(self, key: Key, held: HeldProfile) -> None:
-        """Plans for the version that is held now, in place of the plan for another one."""
+        """Plans the refresh of the current version. It replaces the plan of another version."""
         profile, before = held.profile, self._plans.get(key)
         self._check_clocks(profile)
         at = NEVER
@@ -65,12 +67,12 @@ class RefreshPlans:
         self._plans[key] = RefreshPlan(held.version, at, waits, since=since)
 
     def due(self, *, under_way: Collection[Key]) -> list[Key]:
-        """The logins whose time has come, but for those whose refresh is under way."""
+        """The logins that are due, without those whose refresh is in progress."""
         now, steady = self._clock.now(), self._clock.steady()
         return [key for key, plan in self._others(under_way) if plan.at <= now and plan.not_before <= steady]
 
     def wait(self, *, under_way: Collection[Key]) -> float:
-        """Seconds until the next login is due; NEVER where no other is planned."""
+        """Seconds until the next login is due, or NEVER."""
         now, steady = self._clock.now(), self._clock.steady()
         waits = (max(plan.at - now, plan.not_before - steady) for _, plan in self._others(under_way))
         return min(waits, default=NEVER)
@@ -82,8 +84,8 @@ class RefreshPlans:
         ahead = (profile.issued_at or 0.0) - self._clock.now()
         if ahead > _CLOCKS_APART:
             _log.warning(
-                "%s was refreshed %.0f s from now: this machine's clock is behind that of the one that did it; let both follow"
-                " a time server, or it is refreshed too late here and too early there",
+                "%s was refreshed %.0f s in the future: the clock of this machine is behind that of another one; let both use"
+                " a time server, otherwise logins are refreshed too late or too early",
                 profile.id,
                 ahead,
             )

@@ -1,9 +1,9 @@
-"""One refresh of one login, so that no refresh token is sent twice and none that came is lost.
+"""Refreshes one login, so that no refresh token is sent twice and no new token is lost.
 
-    lock the store → read it → write the intent → ask the endpoint → write what came of it → unlock
+    lock the store → read it → write the intent → ask the endpoint → write the result → unlock
 
-A process may die after any of these steps. While it holds the lock no other process refreshes. The next process sees in the
-entry how far the refresh came (`formats.refresh_marks`).
+A process may die after any of these steps. While it holds the lock, no other process refreshes the login. The marks in the
+entry show the next process how far the refresh got (`formats.refresh_marks`).
 """
 
 import asyncio
@@ -49,31 +49,33 @@ from equabot_broker.telemetry.incidents import incident
 
 Change = Callable[[Entry], Json]
 
-_BROKEN_OFF = RefreshFailure(Blame.PERMANENT, INTERRUPTED, "an earlier refresh was broken off: its refresh token may be spent")
-_ANOTHER = RefreshFailure(Blame.PERMANENT, "different_account", "the token endpoint gave tokens of another account")
+_INTERRUPTED = RefreshFailure(
+    Blame.PERMANENT, INTERRUPTED, "an earlier refresh was interrupted: its refresh token may be spent"
+)
+_OTHER_ACCOUNT = RefreshFailure(Blame.PERMANENT, "different_account", "the token endpoint returned tokens of another account")
 
 
 class RedemptionKind(Enum):
     """How a refresh ended."""
 
     REFRESHED = "new tokens are in the store"
-    ADOPTED = "new tokens were there already"
-    GONE = "there is no login to refresh any more"
-    HELD = "an earlier one got no answer: not before the access token has ended"
-    FAILED = "there will be another one"
-    ENDED = "a person must log in again, and the store says so"
+    ADOPTED = "the store already had new tokens"
+    GONE = "the login does not exist any more"
+    HELD = "an earlier refresh got no answer: the next one waits for the end of the access token"
+    FAILED = "the refresh failed and will be repeated"
+    ENDED = "a person must log in again, as the store says"
 
 
 @dataclass(frozen=True, slots=True)
 class RedemptionOutcome:
-    """How a refresh ended. `failure` is there when it FAILED, and when this very refresh found that the login ENDED."""
+    """How a refresh ended. `failure` is set if it FAILED, and if this refresh found that the login ENDED."""
 
     kind: RedemptionKind
     failure: RefreshFailure | None = None
 
 
 class _Place(NamedTuple):
-    """A login, and where it is kept: the same one in another place is another one, with tokens of its own."""
+    """A login and its place. The same login in another place has its own tokens."""
 
     source: str
     unit: str
@@ -86,8 +88,7 @@ class _Place(NamedTuple):
 
 
 class _Owed(NamedTuple):
-    """What has to be written of a refresh: the login, the digest of the refresh token that was sent, the change, and the rules
-    by which the login is found."""
+    """A pending write of a refresh: the login, the digest of the sent refresh token, the change, and the discovery rules."""
 
     login: Profile
     of: str
@@ -97,7 +98,7 @@ class _Owed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Login:
-    """A login in the store: the name of its entry, the entry, and what profile it makes."""
+    """A login in the store: the name of its entry, the entry, and its profile."""
 
     name: str
     entry: Json
@@ -105,7 +106,7 @@ class _Login:
 
 
 class Redemption:
-    """Refreshes logins where they are kept. The caller makes sure that there is one at a time for each login."""
+    """Refreshes logins in their stores. The caller runs at most one refresh of a login at a time."""
 
     def __init__(self, *, clock: Clock, stores: LoginStore, endpoint: TokenEndpoint, rules: DiscoveryRules) -> None:
         self._clock = clock
@@ -115,20 +116,20 @@ class Redemption:
         self._unwritten: dict[_Place, _Owed] = {}
 
     def apply(self, rules: DiscoveryRules) -> None:
-        """Another configuration is in effect. What a refresh under way gives is written by the rules it began with."""
+        """Another configuration is in effect. A running refresh keeps the rules with which it began."""
         self._rules = rules
 
     @property
     def owed(self) -> tuple[Profile, ...]:
-        """The logins of which something is still to be written."""
+        """The logins with a pending write."""
         return tuple(owed.login for owed in self._unwritten.values())
 
     def owes(self, login: Profile) -> bool:
-        """Whether something is still to be written of a refresh of this login."""
+        """Whether a write for this login is pending."""
         return _Place.of(login) in self._unwritten
 
     async def write_pending(self) -> None:
-        """Writes what is still to be written, as far as that is possible now. Nothing is sent."""
+        """Tries all pending writes again. It sends no request to a token endpoint."""
         async with asyncio.TaskGroup() as group:
             for login in self.owed:
                 group.create_task(self._write(login))
@@ -141,14 +142,14 @@ class Redemption:
                         await self._leave(store, owed)
             except StoreFault:
                 raise
-            except Exception as error:  # noqa: BLE001 - a port: it is owed further
+            except Exception as error:  # noqa: BLE001 - a port: the write stays pending
                 incident("profile_store", login.id, error)
 
     async def redeem(self, seen: Profile, *, forced: bool = False) -> RedemptionOutcome:
-        """Replaces the access token of a login, `seen` as it came from its source; `forced` although its time has not come.
+        """Replaces the access token of a login. `seen` is the login as its source delivered it. `forced`: before it is due.
 
-        Raises StoreFault: the store could not be locked, read or written. Tokens that could not be written are kept, and
-        written by the next call for the same login.
+        Raises StoreFault if the store cannot be locked, read or written. Tokens that could not be written are kept in memory;
+        the next call for the login writes them.
         """
         async with self._stores.locked(seen) as store:
             if (owed := self._unwritten.get(_Place.of(seen))) is not None:
@@ -169,9 +170,9 @@ class Redemption:
             case Step.REFUSED:
                 return RedemptionOutcome(RedemptionKind.ENDED)
             case Step.INTERRUPT:
-                broken_off = partial(with_interruption, found=login.entry, now=self._clock.now())
-                await self._leave(store, _Owed(seen, digest(login.entry), broken_off, self._rules))
-                return RedemptionOutcome(RedemptionKind.ENDED, _BROKEN_OFF)
+                interrupted = partial(with_interruption, found=login.entry, now=self._clock.now())
+                await self._leave(store, _Owed(seen, digest(login.entry), interrupted, self._rules))
+                return RedemptionOutcome(RedemptionKind.ENDED, _INTERRUPTED)
             case _:
                 return await self._redeem(seen, store, login)
 
@@ -182,14 +183,14 @@ class Redemption:
         request = refresh_request(self._rules.catalog.providers[profile.provider], profile.refresh, client_id=profile.client_id)
         now, by = self._clock.now(), token_hex(8)
         owed = _Owed(seen, digest(login.entry), partial(without_intent, by=by), self._rules)
-        self._unwritten[_Place.of(seen)] = owed  # for a write that fails half-way
+        self._unwritten[_Place.of(seen)] = owed  # in case the write of the intent fails part way
         await store.replace(_with_entry(store.document, login.name, with_intent(login.entry, by=by, now=now)))
-        # For a caller that stops waiting.
+        # In case this call is cancelled while it waits for the answer.
         self._unwritten[_Place.of(seen)] = owed._replace(change=partial(with_doubt, by=by, now=now))
         answer = await self._ask(request)
         meant = answer if isinstance(answer, RefreshFailure) else read_answer(answer, now=now)
         if isinstance(meant, Tokens) and not _is_of(profile, meant):
-            meant = _ANOTHER
+            meant = _OTHER_ACCOUNT
         await self._leave(store, owed._replace(change=self._change(meant, by)))
         if isinstance(meant, Tokens):
             return RedemptionOutcome(RedemptionKind.REFRESHED)
@@ -198,12 +199,12 @@ class Redemption:
     async def _ask(self, request: TokenRequest) -> TokenAnswer | RefreshFailure:
         try:
             return await self._endpoint.ask(request)
-        except Exception as error:  # noqa: BLE001 - a port: the request may have been read
-            why = f"the token endpoint was asked, and its answer is lost: {incident('token_endpoint', request.url, error)}"
+        except Exception as error:  # noqa: BLE001 - a port: the endpoint may have processed the request
+            why = f"the request was sent, but its answer is lost: {incident('token_endpoint', request.url, error)}"
             return RefreshFailure(Blame.UNCERTAIN, "no_answer", why)
 
     def _change(self, meant: Tokens | RefreshFailure, by: str) -> Change:
-        """What an answer makes of the entry."""
+        """The change of the entry for an answer."""
         if isinstance(meant, Tokens):
             return partial(with_tokens, tokens=meant, by=by)
         match meant.blame:
@@ -215,15 +216,14 @@ class Redemption:
                 return partial(without_intent, by=by)
 
     async def _leave(self, store: LockedStore, owed: _Owed) -> None:
-        """Writes what came of it, also where another program has written since; keeps it until it is written."""
+        """Writes the result, even if another program has changed the store. It stays pending until it is written."""
         place = _Place.of(owed.login)
         self._unwritten[place] = owed
         await store.edit(partial(self._changed, owed=owed))
         del self._unwritten[place]
 
     def _changed(self, document: AuthDocument, owed: _Owed) -> AuthDocument:
-        """The document with the login's entry changed, if it still has the refresh token with that digest: a
-        person may have logged in again."""
+        """Changes the login's entry if it still has the refresh token with that digest: a person may have logged in again."""
         name = entry_ids(document, owed.rules.catalog).get(owed.login.id)
         if name is None or digest(document.entries[name]) != owed.of:
             return document

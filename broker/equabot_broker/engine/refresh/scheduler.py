@@ -1,7 +1,7 @@
-"""Refreshes logins, and exchanges workloads' identities again, before they expire: once for all agents.
+"""Refreshes logins and workload identities before they expire, once for all agents.
 
-A login is FRESH until its refresh is due. Then it is STALE: it serves while it is refreshed in the background. Once it is
-EXPIRED, a caller that asks for it waits. This is the one place that decides when a refresh is tried again.
+A login is FRESH until its refresh is due. Then it is STALE: it still serves while it is refreshed in the background. When it is
+EXPIRED, its callers wait for the refresh. Only this module decides when a refresh is repeated.
 """
 
 import asyncio
@@ -34,19 +34,21 @@ _log = logging.getLogger("equabot.refreshing")
 
 _PARALLEL: Final = 4
 _LONGEST: Final = 5.0
-"""The loop looks this often (seconds) at the latest: the wall clock may have been set."""
+"""The longest wait of the loop in seconds: the wall clock may have been set."""
 _DRAIN_WITHIN: Final = 35.0
 _SEEN_WITHIN: Final = 0.3
-"""Seconds in which a source that follows what it reads has seen a change."""
+"""Seconds in which a source that watches its files has seen a change."""
 _ARRIVES_WITHIN: Final = 5.0
-"""Seconds in which what is in the store is read back from it."""
+"""Seconds in which the source has read the new tokens from the store."""
 _AT_ONCE_REFUSED: Final = 900.0
-"""Seconds after a forced refresh in which another refusal means that refreshing does not help."""
+"""Seconds after a forced refresh in which another refusal shows that a refresh does not help."""
 
 
 class RefreshScheduler:
-    """Refreshes every login that is the broker's to refresh, and exchanges the `identities` of workloads. `reread` makes a
-    source, by its name, read again; `chance` gives numbers in [0, 1)."""
+    """Refreshes the logins of the broker, and exchanges the `identities` of workloads.
+
+    `reread` makes the source with that name read again. `chance` returns numbers in [0, 1).
+    """
 
     def __init__(
         self,
@@ -76,11 +78,11 @@ class RefreshScheduler:
         self._draining = False
 
     def apply(self, identities: Identities | None) -> None:
-        """Another configuration is in effect. What is under way goes on."""
+        """Another configuration is in effect. Running refreshes continue."""
         self._identities = identities
 
     async def run(self) -> None:
-        """Refreshes what is due, forever."""
+        """Refreshes the logins that are due, forever."""
         async with asyncio.TaskGroup() as group:
             while True:
                 for key in self._due():
@@ -91,8 +93,10 @@ class RefreshScheduler:
                 await pause(self._clock, delay, sooner=self._sooner)
 
     async def drain(self) -> None:
-        """Begins nothing more, and returns once what is under way has ended, and what came of it is written: a refresh that is
-        cut off costs a login. Waits for as long as an endpoint may take to answer."""
+        """Starts no more refreshes, and waits until running ones have ended and their results are written.
+
+        An interrupted refresh can end a login. The wait is limited by the timeout of a token endpoint.
+        """
         self._draining = True
         end = self._clock.steady() + _DRAIN_WITHIN
         while self._is_under_way() and (left := end - self._clock.steady()) > 0:
@@ -102,14 +106,14 @@ class RefreshScheduler:
                 await self._write_pending(end)
         for login in self._owed():
             _log.error(
-                "what came of the last refresh of %s could not be written, and is lost with this process: should it be refused"
-                " from now on, %s",
+                "the result of the last refresh of %s could not be written and is lost: if the provider refuses the login from"
+                " now on, %s",
                 login.id,
                 how_to_log_in(login),
             )
 
     async def _write_pending(self, end: float) -> None:
-        """Writes what came of earlier refreshes, and could not be written then."""
+        """Tries the pending writes of earlier refreshes again, until `end`."""
         for wait in delays(base=FIRST_RETRY, cap=_LONGEST, rng=self._chance):
             await self._redemption.write_pending()
             if not self._owed() or self._clock.steady() + wait > end:
@@ -117,19 +121,21 @@ class RefreshScheduler:
             await self._clock.sleep(wait)
 
     def _owed(self) -> list[Profile]:
-        """The logins of which something is still to be written, but for those that were deleted."""
+        """The logins with a pending write, without deleted ones."""
         return [login for login in self._redemption.owed if (login.agent, login.id) in self._registry.material.held]
 
     def _is_under_way(self) -> bool:
-        """Whether a refresh is under way. An exchange that is cut off costs nothing."""
+        """Whether a refresh is running. An exchange does not count: its interruption costs nothing."""
         held = self._registry.material.held
         return any(key not in held or not held[key].profile.workload for key in self._refreshing)
 
-    # -- for a caller that found a login that cannot serve -------------------------------------------------------------
+    # -- for callers that need a refreshed login -----------------------------------------------------------------------
 
     async def ask_until_refreshed(self, ask: Callable[[], T], *, within: float) -> T:
-        """What `ask` returns once the login that it fails for is refreshed. Raises the last RefreshFailed after so many
-        seconds, or as soon as nothing can come of waiting; and whatever else `ask` raises."""
+        """Calls `ask` again after each refresh until it succeeds, and returns its result.
+
+        Raises the last RefreshFailed after `within` seconds, or as soon as waiting cannot help, and what else `ask` raises.
+        """
         end = self._clock.steady() + within
         while True:
             left = end - self._clock.steady()
@@ -142,9 +148,11 @@ class RefreshScheduler:
             await pause(self._clock, left, sooner=changed)
 
     def force(self, key: Key, version: int, *, for_all: bool = True) -> bool:
-        """The provider refuses the login's access token of that version, which is refreshed now; with `for_all` it serves no
-        agent until then. False: it came from such a refresh just before, the last one is too recent, or there is nothing to
-        refresh."""
+        """Refreshes a login now, because the provider refused its access token of that version.
+
+        `for_all`: until then the token serves no agent. Returns False if that token came from a recent forced refresh, if the
+        last forced refresh is too recent, or if there is nothing to refresh.
+        """
         plan = self._plans.get(key)
         if plan is None or plan.version != version or self._clock.steady() - plan.since < _AT_ONCE_REFUSED:
             return False
@@ -161,7 +169,7 @@ class RefreshScheduler:
         return True
 
     def proved(self, key: Key, version: int) -> None:
-        """The provider took the login's access token of that version."""
+        """The provider accepted the login's access token of that version."""
         plan = self._plans.get(key)
         if plan is not None and plan.version == version:
             plan.since = -NEVER
@@ -169,7 +177,7 @@ class RefreshScheduler:
     # -- when ----------------------------------------------------------------------------------------------------------
 
     def profiles_changed(self, keys: frozenset[Key]) -> None:
-        """A listener of the registry: plans when the logins among these profiles are refreshed."""
+        """A listener of the registry: plans the refreshes of the logins among these profiles."""
         for key in keys:
             held = self._registry.material.held.get(key)
             if held is None:
@@ -185,7 +193,7 @@ class RefreshScheduler:
         self._notify()
 
     def _is_over(self, profile: Profile) -> bool:
-        """Whether the login needs no more refresh. The store may say that it has ended while new tokens wait to be written."""
+        """Whether the login needs no refresh any more. A login with a pending write has not ended, whatever the store says."""
         return not profile.renews or (bool(profile.reauth) and not self._redemption.owes(profile))
 
     def _due(self) -> list[Key]:
@@ -199,14 +207,14 @@ class RefreshScheduler:
 
     async def _refresh_due(self, key: Key) -> None:
         try:
-            # One at a time in a store, which its lock allows anyway: those who wait for a lock each hold up a thread.
+            # One refresh at a time in a store: each wait for the lock of the store would occupy a thread.
             async with self._lock(key), self._slots:
                 plan, held = self._plans.get(key), self._registry.material.held.get(key)
                 if held is None or self._is_over(held.profile):
                     self._plans.drop(key)
                 elif plan is not None and not self._draining:
                     await self._refresh(key, held, plan)
-        except Exception as error:  # noqa: BLE001 - one login's must not end the others'
+        except Exception as error:  # noqa: BLE001 - a failure must not end the refreshes of other logins
             incident("task", f"refresh of {key[1]}", error)
             if (failed := self._plans.get(key)) is not None:
                 failed.not_before = self._clock.steady() + next(failed.waits)
@@ -226,7 +234,7 @@ class RefreshScheduler:
             outcome = await self._renew(held.profile, forced=plan.forced)
         except StoreFault as fault:
             outcome = RedemptionOutcome(RedemptionKind.FAILED, RefreshFailure(Blame.TRANSIENT, "store", str(fault)))
-        except Exception as error:  # noqa: BLE001 - a port: it is tried again, and what was sent is remembered as sent
+        except Exception as error:  # noqa: BLE001 - a port: it is repeated, and the marks show what was sent
             unforeseen = incident("token_endpoint", held.profile.id, error)
             outcome = RedemptionOutcome(
                 RedemptionKind.FAILED, RefreshFailure(Blame.TRANSIENT, "unexpected", f"it cannot be refreshed: {unforeseen}")
@@ -243,7 +251,7 @@ class RefreshScheduler:
         self._ended(held, outcome, self._clock.steady() - began)
         if not await self._arrived(key, held):
             gone = outcome.kind is RedemptionKind.GONE
-            why = "it is in no store, so it cannot be refreshed" if gone else "what its store holds has not been read back"
+            why = "no store has the login" if gone else "its source has not read the new tokens from the store yet"
             self._failed(key, held, plan, RefreshFailure(Blame.TRANSIENT, "store", why))
 
     async def _renew(self, profile: Profile, *, forced: bool) -> RedemptionOutcome:
@@ -300,8 +308,10 @@ class RefreshScheduler:
         )
 
     async def _arrived(self, key: Key, before: HeldProfile) -> bool:
-        """Whether what is in the store now has come from its source, which is asked to look where it has not seen it itself:
-        that may read a hundred other things as well."""
+        """Whether the source has delivered the new content of the store.
+
+        If the source does not see the change itself, this makes it read everything again.
+        """
         if await self._came(key, before, within=_SEEN_WITHIN):
             return True
         self._reread(before.profile.source)

@@ -1,7 +1,7 @@
-"""What profile stores remember of the use of their profiles, kept equal to what the broker knows: other programs honour it, and
-write it as well.
+"""Synchronises the usage in profile stores with the usage in the broker. Other programs read and write it as well.
 
-A failure is written at once, mere use once a minute; what another program has written is taken over when it is read.
+A failure is written at once, and a time of last use once a minute. Usage that another program wrote is adopted when the store
+is read.
 """
 
 import asyncio
@@ -34,9 +34,9 @@ _LONGEST: Final = 60.0
 
 
 class UsageSync:
-    """Keeps both sides equal. What cannot be written is kept and tried again; the broker's own state has it all the same.
+    """Keeps both sides equal. A failed write is repeated; the state of the broker has the usage in any case.
 
-    `_known` is what the stores say, as far as was read or written; `_dirty` what they should say instead.
+    `_known` is the usage in the stores as it was last read or written; `_dirty` is the usage that must be written.
     """
 
     def __init__(self, *, clock: Clock, registry: ProfileRegistry, stores: ProfileStore, catalog: Catalog) -> None:
@@ -57,7 +57,7 @@ class UsageSync:
         self._catalog = catalog
 
     async def run(self) -> None:
-        """Writes what is due, forever, one store after the other. No request waits for it."""
+        """Writes changed usage, forever, one store after the other. No request waits for it."""
         while True:
             self._sooner.clear()
             now = self._clock.steady()
@@ -66,12 +66,12 @@ class UsageSync:
             wait = min(self._due.values(), default=now + _LONGEST) - self._clock.steady()
             await pause(self._clock, min(max(wait, 0.0), _LONGEST), sooner=self._sooner)
 
-    # -- what the broker has seen --------------------------------------------------------------------------------------
+    # -- usage from the broker -----------------------------------------------------------------------------------------
 
     def usage_changed(self, key: Key, usage: Usage) -> None:
-        """A listener of the registry's usage: what a store should say is written soon."""
+        """A listener of the registry's usage: plans the write to the store."""
         known = self._known.get(key)
-        if known is not None:  # else it is in no store
+        if known is not None:  # otherwise no store has the profile
             self._want(key, as_stored(usage), known)
 
     def _want(self, key: Key, usage: Usage, known: Usage) -> None:
@@ -107,7 +107,7 @@ class UsageSync:
             self._plan(agent, self._clock.steady())
 
     def _changed(self, document: AuthDocument, batch: Mapping[Key, Usage]) -> AuthDocument:
-        """In another thread, under the store's lock. An entry that has been removed is left out."""
+        """Changes the document in another thread, under the lock of the store. Entries that were removed are skipped."""
         names = entry_ids(document, self._catalog)
         changed = {}
         for key, ours in batch.items():
@@ -132,13 +132,13 @@ class UsageSync:
         fresh = delays(base=_RETRY_FIRST, cap=_RETRY_LAST, rng=random.random)
         self._due[agent] = self._clock.steady() + next(self._retries.setdefault(agent, fresh))
         if self._faults.get(agent) != fault:
-            _log.warning("what is known of the use of profiles cannot be written for other programs: %s", fault)
+            _log.warning("the usage of profiles cannot be written to a profile store: %s", fault)
         self._faults[agent] = fault
 
-    # -- what other programs have seen ---------------------------------------------------------------------------------
+    # -- usage from other programs -------------------------------------------------------------------------------------
 
     def adopted(self, material: Material) -> dict[Key, Usage]:
-        """What the broker is to know from now on of profiles in stores that have just been read."""
+        """The usage that the broker must adopt from stores that were just read."""
         for gone in self._known.keys() - material.usage.keys():
             del self._known[gone]
             self._dirty.pop(gone, None)
@@ -157,6 +157,6 @@ class UsageSync:
 
 
 def _begun(ours: Usage, theirs: Usage) -> Usage:
-    """When a store is read for the first time: its usage counts, unless the broker ended before a failure was written to it."""
+    """The usage at the first read of a store: that of the store, unless the broker has a newer failure that is not written."""
     unwritten = ours.last_failure > max(theirs.last_failure, theirs.last_used)
     return replace(ours if unwritten else theirs, last_used=max(ours.last_used, theirs.last_used))

@@ -1,4 +1,4 @@
-"""The one clock. No other module reads the time or sleeps."""
+"""The system clock. No other module of the engine reads the time or sleeps."""
 
 import asyncio
 import time
@@ -6,28 +6,28 @@ from typing import Final
 
 from equabot_broker.ports import Clock
 
-# Counts through suspension, unlike CLOCK_MONOTONIC, which is what is left where there is no such clock.
+# CLOCK_BOOTTIME also counts while the machine is suspended. Without it, CLOCK_MONOTONIC is the best available clock.
 _STEADY: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _SLICE: Final = 15.0
-"""Seconds slept at a time: the event loop's timers do not count while the machine is suspended."""
+"""The longest single sleep in seconds: timers of the event loop do not count while the machine is suspended."""
 
 
 class SystemClock:
-    """The machine's time. Fulfils `ports.Clock`."""
+    """The time of the machine. Implements `ports.Clock`."""
 
     def now(self) -> float:
-        """Wall clock, seconds since the epoch. It may jump."""
+        """The wall clock, in seconds since the epoch. It may jump."""
         return time.time()
 
     def steady(self) -> float:
-        """Seconds since the machine was started. They count through suspension and go on across restarts of the process."""
+        """Seconds since the boot of the machine, including suspension. They continue across restarts of the process."""
         return time.clock_gettime(_STEADY)
 
     async def sleep(self, seconds: float) -> None:
-        """Returns after so many steady seconds, never earlier, and at most 15 s late after a suspension.
+        """Sleeps for steady seconds, never less, and at most 15 s more after a suspension.
 
-        Zero and less give the others a turn and return.
+        Zero or less yields to other tasks once.
         """
         end = self.steady() + seconds
         await asyncio.sleep(min(seconds, _SLICE))
@@ -36,7 +36,7 @@ class SystemClock:
 
 
 async def pause(clock: Clock, seconds: float, *, sooner: asyncio.Event) -> None:
-    """Returns after so many steady seconds, or once the event is set."""
+    """Sleeps for steady seconds, or until the event is set."""
     async with asyncio.TaskGroup() as group:
         sleeping = group.create_task(clock.sleep(seconds))
         waking = group.create_task(sooner.wait())

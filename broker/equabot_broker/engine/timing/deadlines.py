@@ -1,4 +1,4 @@
-"""When each key is due. One instant a key; a later call replaces it, and keys that are over use no memory."""
+"""A queue of deadlines with one instant for each key. A later call replaces the instant."""
 
 import heapq
 from collections.abc import Callable
@@ -12,7 +12,7 @@ _SLACK: Final = 1024
 
 
 class Deadlines(Generic[K]):
-    """A heap of instants, on whichever clock its owner keeps. `wake` is called when something is due sooner than all before."""
+    """A heap of instants on the clock of its owner. `wake` is called for a deadline that is sooner than all others."""
 
     __slots__ = ("_at", "_heap", "wake")
 
@@ -22,11 +22,11 @@ class Deadlines(Generic[K]):
         self.wake: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
-        """How much memory it takes, in entries: in proportion to the keys, however often they came, moved and went."""
+        """The number of entries in memory. It stays in proportion to the number of keys."""
         return len(self._heap)
 
     def plan(self, key: K, at: float) -> None:
-        """The key is due at this instant, and no longer at the one planned before. NEVER forgets the key."""
+        """Sets the instant of the key. NEVER removes the key."""
         if at == NEVER:
             self.forget(key)
             return
@@ -40,28 +40,28 @@ class Deadlines(Generic[K]):
             self.wake()
 
     def at(self, key: K) -> float:
-        """When the key is due; NEVER where nothing is planned."""
+        """The instant of the key, or NEVER."""
         return self._at.get(key, NEVER)
 
     def forget(self, key: K) -> None:
-        """The key is not due any more."""
+        """Removes the key."""
         self._at.pop(key, None)
         self._shrink()
 
     def clear(self) -> None:
-        """Nothing is due any more."""
+        """Removes all keys."""
         self._heap.clear()
         self._at.clear()
 
     def next(self) -> float:
-        """When something is due; NEVER where nothing is."""
+        """The soonest instant, or NEVER."""
         heap = self._heap
         while heap and self._at.get(heap[0][1]) != heap[0][0]:
             heapq.heappop(heap)
         return heap[0][0] if heap else NEVER
 
     def due(self, now: float) -> list[K]:
-        """Takes the keys whose instant has come, soonest first."""
+        """Removes and returns the keys that are due, soonest first."""
         found: list[K] = []
         while self.next() <= now and self._heap:
             key = heapq.heappop(self._heap)[1]
