@@ -150,7 +150,7 @@ async def test_a_store_that_cannot_be_written_does_not_undo_it() -> None:
     """S11: it holds in memory, and the operator hears that a restart would forget it. Repeated, it is stored."""
     made = engine()
     made.store.broken = "cannot write state.db: disk full"
-    with pytest.raises(StateUnavailable, match=r"is suspended, but a restart of the broker would lose the suspension: .*disk full"):
+    with pytest.raises(StateUnavailable, match=r"restart of the broker would lose the suspension: .*disk full"):
         await made.suspension_control.suspend("main")
     with pytest.raises(AgentSuspended):
         made.lease_service.acquire("main", RAW)
