@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 from socket import AF_INET
 from typing import Any, Final
@@ -38,10 +41,10 @@ def _compose() -> list[str]:
 class Project:
     """What Compose runs, under a name of its own."""
 
-    def __init__(self, command: list[str], environ: dict[str, str], page_url: str) -> None:
+    def __init__(self, command: list[str], environ: dict[str, str]) -> None:
         self._command = command
         self._environ = environ
-        self.page_url = page_url
+        self.page_url = f"http://127.0.0.1:{environ['AGENT_PORT']}/"
 
     def run(self, *arguments: str) -> str:
         """A command of Compose, which has to succeed."""
@@ -78,27 +81,36 @@ def provider() -> Iterator[Upstream]:
         yield running
 
 
-@pytest.fixture
-def project(docker_image: str, agent_image: str, envoy_image: str, provider: Upstream, tmp_path: Path) -> Iterator[Project]:
+def configuration(provider: Upstream) -> str:
+    """The configuration of Compose, with a provider on this machine."""
     # Not from the Engine: an engine that has never been restarted does not report its bridge's own address.
     gateway = next(a.address for a in psutil.net_if_addrs()["docker0"] if a.family == AF_INET)
     config = yaml.safe_load((PLACE / "equabot.yaml").read_text())
     config["providers"] = {"anthropic": {"base_url": f"http://{gateway}:{provider.port}"}}
-    (tmp_path / "equabot.yaml").write_text(yaml.safe_dump(config))
-    (tmp_path / "secrets").mkdir()
-    os.chown(tmp_path / "secrets", BROKER_ID, BROKER_ID)
-    port = free_port()
-    environ = os.environ | {
+    return yaml.safe_dump(config)
+
+
+@pytest.fixture
+def environ(docker_image: str, agent_image: str, envoy_image: str) -> dict[str, str]:
+    """The images of this working tree, under names of the tests, and a port for the agent's page."""
+    port = str(free_port())
+    return os.environ | {
         "COMPOSE_PROJECT_NAME": f"equabot-test-{port}",
         "EQUABOT_IMAGE": docker_image,
         "AGENT_IMAGE": agent_image,
         "ENVOY_IMAGE": envoy_image,
-        "EQUABOT_CONFIG_FILE": str(tmp_path / "equabot.yaml"),
-        "EQUABOT_SECRETS": str(tmp_path / "secrets"),
-        "AGENT_PORT": str(port),
+        "AGENT_PORT": port,
         "AGENT_PERIOD": "0.1",
     }
-    made = Project([*_compose(), "--file", str(PLACE / "compose.yaml")], environ, f"http://127.0.0.1:{port}/")
+
+
+@pytest.fixture
+def project(environ: dict[str, str], provider: Upstream, tmp_path: Path) -> Iterator[Project]:
+    (tmp_path / "equabot.yaml").write_text(configuration(provider))
+    (tmp_path / "secrets").mkdir()
+    os.chown(tmp_path / "secrets", BROKER_ID, BROKER_ID)
+    environ |= {"EQUABOT_CONFIG_FILE": str(tmp_path / "equabot.yaml"), "EQUABOT_SECRETS": str(tmp_path / "secrets")}
+    made = Project([*_compose(), "--file", str(PLACE / "compose.yaml")], environ)
     try:
         made.run("up", "--detach")
         yield made
@@ -140,3 +152,43 @@ def test_three_containers_and_one_key(project: Project, provider: Upstream, tmp_
     for container in containers:  # S27: none may take all of the machine's memory or process ids
         host = container["HostConfig"]
         assert (host["Memory"], host["MemorySwap"], host["PidsLimit"]) == (256 << 20, 256 << 20, 128)
+
+
+@pytest.mark.parametrize("page", ["docs/how-to/install.md", "deploy/compose/compose.yaml"])
+def test_what_the_page_has_a_reader_type(page: str, environ: dict[str, str], provider: Upstream, tmp_path: Path) -> None:
+    """F10: the lines as they are written, in a clone. The agent's container gets a lease, and works with it."""
+    key = "sk-ant-api03-" + os.urandom(48).hex()
+    lines = typed(page)
+    assert lines[0] == "make image example-agent"  # `environ` has made them
+    shutil.copytree(PLACE, tmp_path / "deploy/compose", ignore=shutil.ignore_patterns("secrets"))
+    (tmp_path / "deploy/compose/equabot.yaml").write_text(configuration(provider))
+    (tmp_path / "anthropic.key").write_text(key)
+    project = Project([*_compose(), "--file", str(tmp_path / "deploy/compose/compose.yaml")], environ)
+    here = {
+        "sudo ": "",
+        "docker compose ": f"{' '.join(_compose())} ",
+        " exec ": " exec -T ",
+        ":8080/": f":{environ['AGENT_PORT']}/",
+    }
+    try:
+        for line in lines[1:]:
+            if "curl" in line or " exec " in line:
+                project.wait_until(lambda: project.page().get("status") == 200)
+            script = reduce(lambda text, written: text.replace(written, here[written]), here, line)
+            done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+        assert "anthropic:mounted" in done.stdout
+        assert project.page()["delivery"] == "brokered"
+        assert provider.received[-1].secret() == key
+    finally:
+        project.run("down", "--volumes", "--timeout", "20")
+
+
+def typed(page: str) -> list[str]:
+    """The commands in the block of the page that starts the images by Compose; in a comment, without what explains them."""
+    text = (PLACE.parents[1] / page).read_text()
+    if page.endswith(".yaml"):
+        return [line.removeprefix("#   ").partition("  #")[0].strip() for line in text.splitlines() if line.startswith("#   ")]
+    blocks: list[str] = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    [block] = [each for each in blocks if "docker compose" in each]
+    return block.splitlines()

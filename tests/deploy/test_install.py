@@ -1,6 +1,7 @@
 """The ways from a clone to `equabot` that the documents show, each in an environment of its own."""
 
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from tests.version import VERSION
 
 ROOT: Final = Path(__file__).parents[2]
 UV: Final = Path(sys.executable).with_name("uv")
+KEY: Final = "sk-ant-api03-" + "install0" * 11 + "AA"
 ASKED: Final = "import equabot_client, importlib.metadata as m; print(equabot_client.__name__, m.version('equabot-client'))"
 
 
@@ -40,8 +42,12 @@ def test_pip_finds_the_client_in_the_clone(clone: Path, tmp_path: Path) -> None:
     """F1: no index has the client, and anybody could register its name there."""
     run(sys.executable, "-m", "venv", tmp_path / "env", cwd=tmp_path)
     run(tmp_path / "env/bin/pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check", ".", cwd=clone)
-    assert run(tmp_path / "env/bin/equabot", "--version", cwd=tmp_path).startswith("equabot ")
+    equabot = tmp_path / "env/bin/equabot"
+    assert run(equabot, "--version", cwd=tmp_path).startswith("equabot ")
     assert run(tmp_path / "env/bin/python", "-c", ASKED, cwd=tmp_path) == f"equabot_client {VERSION}\n"
+    shown = run(equabot, "models", "status", "--json", cwd=tmp_path, EQUABOT_HOME=str(tmp_path), ANTHROPIC_API_KEY=KEY)
+    assert "anthropic:env" in shown
+    assert KEY not in shown
 
 
 @pytest.mark.timeout(600)
@@ -50,6 +56,51 @@ def test_uv_installs_the_tool_from_the_clone(clone: Path, tmp_path: Path) -> Non
     places = {"UV_TOOL_DIR": str(tmp_path / "tools"), "UV_TOOL_BIN_DIR": str(tmp_path / "bin")}
     run(UV, "tool", "install", "--quiet", "--python", sys.executable, ".", cwd=clone, **places)
     assert run(tmp_path / "bin/equabot", "--version", cwd=tmp_path).startswith("equabot ")
+
+
+@pytest.mark.timeout(600)
+def test_pipx_installs_the_tool_from_the_clone(clone: Path, tmp_path: Path) -> None:
+    """F1: `pipx install .` does the same, with a pipx that uv runs here."""
+    places = {"PIPX_HOME": str(tmp_path / "pipx"), "PIPX_BIN_DIR": str(tmp_path / "bin"), "PIPX_MAN_DIR": str(tmp_path / "man")}
+    pipx = (UV, "tool", "run", "--quiet", "--python", sys.executable, "pipx==1.18.4")
+    run(*pipx, "install", "--python", sys.executable, ".", cwd=clone, **places)
+    assert run(tmp_path / "bin/equabot", "--version", cwd=tmp_path).startswith("equabot ")
+
+
+def test_modules_of_the_user_do_no_harm(tmp_path: Path) -> None:
+    """F2: a `broker.py`, and a file named like any room, where Python looks first. `envoy` is the package of a dependency."""
+    rooms = {path.stem for path in (ROOT / "broker/equabot_broker").iterdir()} - {"envoy", "py", "__init__", "__pycache__"}
+    for name in {"broker", "client", *rooms}:
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a module of the user was imported')\n")
+    shown = run(
+        sys.executable, "-m", "equabot_broker", "models", "status",
+        cwd=tmp_path, PYTHONPATH=str(tmp_path), EQUABOT_HOME=str(tmp_path), ANTHROPIC_API_KEY=KEY,
+    )  # fmt: skip
+    assert "anthropic:env" in shown
+    run(
+        sys.executable,
+        "-c",
+        "import equabot_client.aio, equabot_broker.bootstrap.serve",
+        cwd=tmp_path,
+        PYTHONPATH=str(tmp_path),
+    )
+
+
+def test_an_install_that_takes_long_shows_its_progress(tmp_path: Path) -> None:
+    """F3: `make run` in a new clone says what it installs; pip is quiet only where no person looks."""
+    make = ["make", "--dry-run", "run", f"VENV={tmp_path}/venv"]
+    master, slave = pty.openpty()
+    try:
+        done = subprocess.run(make, cwd=ROOT, stdout=slave, stderr=subprocess.PIPE, check=True)
+        assert done.stderr == b""
+        at_a_terminal = os.read(master, 1 << 16).decode()
+    finally:
+        os.close(slave)
+        os.close(master)
+    in_a_log = run(*make, cwd=ROOT)
+    assert "This takes about a minute" in at_a_terminal
+    assert "--quiet" in in_a_log
+    assert "--quiet" not in at_a_terminal
 
 
 @pytest.mark.timeout(600)

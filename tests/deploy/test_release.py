@@ -133,6 +133,20 @@ def test_the_chart_is_installable_from_its_archive(dist: Path) -> None:
     assert rendered[0] == rendered[1]
 
 
+@pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])
+def test_the_packages_of_a_release_install(dist: Path, kind: str, tmp_path: Path) -> None:
+    """The broker's wheel or sdist takes the client from the same directory, by name and version."""
+    (files := tmp_path / "files").mkdir()
+    for path in dist.glob(kind):
+        shutil.copy(path, files)
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "env"], check=True)
+    install: list[str | Path] = [uv, "pip", "install", "--quiet", "--python", tmp_path / "env", "--find-links", files]
+    subprocess.run([*install, f"equabot-broker=={VERSION}"], check=True)
+    shown = subprocess.run([tmp_path / "env/bin/equabot", "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout.startswith(f"equabot {VERSION}")
+
+
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: str(path.parent.name))
 def test_base_images_are_named_by_digest(dockerfile: Path) -> None:
     """A tag can be moved to another image."""
