@@ -150,7 +150,7 @@ class AuditSink(Protocol):
         """Why the log may not be what a broker wrote, as was found at a start. Empty: nothing, or an operator accepted it."""
 
     @property
-    def unheld(self) -> str:
+    def anchor_write_fault(self) -> str:
         """Why the log's end cannot be remembered elsewhere. Empty: it can."""
 
     @property

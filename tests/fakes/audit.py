@@ -12,7 +12,7 @@ class MemoryAudit:
         self.fail_closed = fail_closed
         self.fault = ""
         self.doubt = ""
-        self.unheld = ""
+        self.anchor_write_fault = ""
         self.heard: list[Event] = []
         self.refused: list[Event] = []
 

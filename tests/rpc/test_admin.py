@@ -362,7 +362,7 @@ async def test_diagnose_says_that_nothing_can_be_recorded(serve: Serve) -> None:
 async def test_an_audit_log_in_doubt_is_said_until_it_is_accepted(serve: Serve) -> None:
     """S17: with what to do; accepting again finds nothing."""
     async with serve(engine()) as served:
-        served.audit.doubt, served.audit.unheld = "the anchor is missing", "the anchor cannot be written"
+        served.audit.doubt, served.audit.anchor_write_fault = "the anchor is missing", "the anchor cannot be written"
         admin = await served.admin()
         found = await admin.Diagnose(admin_pb2.DiagnoseRequest())
         assert [one.message for one in found.findings if one.subject == "audit"] == [

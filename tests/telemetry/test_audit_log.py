@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from equabot_broker.domain.errors import AuditUnavailable, CannotStart
-from equabot_broker.telemetry._audit_anchor import UNHELD
+from equabot_broker.telemetry._audit_anchor import ANCHOR_UNWRITTEN
 from equabot_broker.telemetry.audit_chain import Anchored, AuditDoubt, Head, Unsound, anchor_line, parse_anchor, unseal
 from equabot_broker.telemetry.audit_log import AuditLog, audit_output
 from equabot_broker.telemetry.audit_verification import Summary, Verifying
@@ -527,7 +527,7 @@ def test_an_anchor_that_cannot_be_written_is_said(broker: Broker, caplog: pytest
     broker.anchor.symlink_to(kept)
     log = broker.starts()
     log.record(GRANTED)
-    assert log.anchor_faults == {AuditDoubt.UNREADABLE.value, UNHELD}
+    assert log.anchor_faults == {AuditDoubt.UNREADABLE.value, ANCHOR_UNWRITTEN}
     assert len([record for record in caplog.records if "cannot be written" in record.getMessage()]) == 1
     assert not kept.exists()
     broker.anchor.unlink()
@@ -540,8 +540,8 @@ def test_two_brokers_do_not_share_an_anchor(broker: Broker, pipe: tuple[int, int
     """S17: each would find the other's place in it. The new pod of a rolling update takes it over in the end."""
     log = broker.starts()
     other = broker.starts(stdout=pipe[1], served=True)
-    assert other.anchor_faults == {UNHELD}
-    assert "another broker has it" in other.unheld
+    assert other.anchor_faults == {ANCHOR_UNWRITTEN}
+    assert "another broker has it" in other.anchor_write_fault
     kept = broker.anchor.read_bytes()
     other.record(GRANTED)
     assert broker.anchor.read_bytes() == kept

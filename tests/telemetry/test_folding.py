@@ -58,7 +58,7 @@ def test_a_flood_is_a_few_records_and_one_sum(kept: Kept, event: Event) -> None:
     kept.comes(event, 5_000)
     assert kept.events == [event] * AT_ONCE
     kept.clock.advance(10.0)
-    kept.folding.tell_due()
+    kept.folding.emit_due()
     (summed,) = kept.sums()
     assert (summed.count, summed.seconds) == (5_000 - AT_ONCE, 10.0)
     assert summed.agent == getattr(event, "agent", "")
@@ -121,9 +121,9 @@ def test_who_is_calm_for_a_while_is_told_of_at_once_again(kept: Kept) -> None:
     """After ten minutes it is as if nothing had been."""
     kept.comes(DENIED, 1_000)
     kept.clock.advance(10.0)
-    kept.folding.tell_due()
+    kept.folding.emit_due()
     kept.clock.advance(600.0)
-    kept.folding.tell_due()
+    kept.folding.emit_due()
     assert kept.folding._runs == {}
     kept.events.clear()
     kept.comes(DENIED, AT_ONCE)
@@ -168,7 +168,7 @@ def test_the_log_says_how_many_more(kept: Kept, caplog: pytest.LogCaptureFixture
     kept.comes(DENIED, AT_ONCE + 512)
     kept.comes(RenewalDenied(agent="main", lease="x", reason="LEASE_NOT_FOUND"), 100)
     kept.clock.advance(10.0)
-    kept.folding.tell_due()
+    kept.folding.emit_due()
     assert [line.getMessage() for line in caplog.records] == ["lease denied"] * AT_ONCE + ["denied: and 512 more in 10 s"]
     said: dict[str, Any] = vars(caplog.records[-1])
     assert (said["agent"], said["reason"], said["count"]) == ("main", "NO_USABLE_PROFILE", 512)

@@ -270,9 +270,9 @@ def test_a_malformed_call_fails_nobody_and_shows_nothing(out: Written, capfd: py
 
     _log.error("%s", Bad(a="b"), extra={"field": SECRET})
     assert [line["message"] for line in out.lines()] == [
-        "%d items (its arguments do not fit)", "<ValueError>", out.lines()[2]["message"],
+        "%d items (the arguments do not match the format)", "<ValueError>", out.lines()[2]["message"],
     ]  # fmt: skip
-    assert "could not be told (RuntimeError): see test_log.py:" in out.lines()[2]["message"]
+    assert "could not be redacted (RuntimeError): see test_log.py:" in out.lines()[2]["message"]
     assert SECRET not in out.getvalue()
     assert "".join(capfd.readouterr()) == ""
 

@@ -203,7 +203,7 @@ class AdminServicer:
             store_fault=self._store.fault,
             audit_fault=self._audit.fault,
             audit_doubt=self._audit.doubt,
-            anchor_fault=self._audit.unheld,
+            anchor_fault=self._audit.anchor_write_fault,
             identity_fault=self._identity_fault(),
             suspensions=self._suspensions.all,
             add=self._resolver.explanations.how_to_add,

@@ -1,1 +1,1 @@
-"""What the broker tells about itself: events, metrics, logs. Names travel here, values never."""
+"""What the broker reports about itself: events, metrics, logs and the audit log. They have names, and never a secret value."""

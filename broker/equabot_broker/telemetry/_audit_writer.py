@@ -6,7 +6,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Final
 
-from equabot_broker.telemetry._audit_anchor import ACCEPT, DOUBTS, UNHELD, Anchor, doubt_of
+from equabot_broker.telemetry._audit_anchor import ACCEPT, ANCHOR_UNWRITTEN, DOUBTS, Anchor, doubt_of
 from equabot_broker.telemetry._audit_output import LONGEST, Output
 from equabot_broker.telemetry._audit_records import shortened
 from equabot_broker.telemetry.audit_chain import BEGUN, START, Anchored, AuditDoubt, digest_of, place, seal
@@ -38,7 +38,7 @@ class ChainWriter:
         self._open = False
         self._check_at = 0.0
         self.head = START
-        self.unheld = ""
+        self.anchor_write_fault = ""
         """Why the anchor cannot be written, and what to do. Empty: it can be."""
 
     @property
@@ -54,7 +54,9 @@ class ChainWriter:
     @property
     def anchor_faults(self) -> frozenset[str]:
         """The faults of the anchor, from `ANCHOR_FAULTS`."""
-        return frozenset([*([self.doubt.value] if self.doubt else []), *([UNHELD] if self.unheld else [])])
+        return frozenset(
+            [*([self.doubt.value] if self.doubt else []), *([ANCHOR_UNWRITTEN] if self.anchor_write_fault else [])]
+        )
 
     def start(self) -> None:
         """Reads the anchor, opens the output and writes the first record. Raises OSError, CannotStart."""
@@ -144,10 +146,10 @@ class ChainWriter:
             unexpected = not isinstance(error, OSError)
             cause = incident("sink", "audit anchor", error) if unexpected else getattr(error, "strerror", "")
             why = f"the audit log's anchor {self._anchor.path} cannot be written: {cause}"
-            if not self.unheld:
+            if not self.anchor_write_fault:
                 _log.error("%s; the next start cannot verify the log", why)
-            self.unheld = why
+            self.anchor_write_fault = why
         else:
-            if self.unheld:
+            if self.anchor_write_fault:
                 _log.info("the audit log's anchor is written again")
-            self.unheld = ""
+            self.anchor_write_fault = ""

@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz` and `/status.json`, for callers that have HTTP and not gRPC: names and states, nothing else."""
+"""The pages `/healthz`, `/readyz` and `/status.json`, for callers without gRPC. They have names and states only."""
 
 import asyncio
 import json
@@ -19,17 +19,17 @@ _READINESS: Final = "readiness"
 
 
 class HealthReader(Protocol):
-    """What the health service answers from (`engine.health`)."""
+    """The state that the health service reports (`engine.health`)."""
 
     def status(self, service: str) -> bool | None:
         """Whether the service serves; None for an unknown name."""
 
     def unmet(self) -> Collection[str]:
-        """The required providers of which no agent would be granted a lease."""
+        """The required providers for which every agent would be refused a lease."""
 
 
 class HealthPages:
-    """Answers from the broker's event loop. The answer is 503 where that loop does not turn."""
+    """Answers from the state on the broker's event loop. The answer is 503 if that loop is blocked."""
 
     def __init__(
         self, health: HealthReader, *, version: str, snapshot: Callable[[], Snapshot], loop: asyncio.AbstractEventLoop
@@ -40,20 +40,20 @@ class HealthPages:
         self._loop = loop
 
     async def healthz(self, _: Scrape) -> Page:
-        """200 while the event loop turns."""
+        """200 while the event loop runs."""
         return await self._from(lambda: _text("200 OK", "ok"))
 
     async def readyz(self, scrape: Scrape) -> Page:
-        """200 while the service serves: `readiness`, or the one that the query names. 404 for an unknown name."""
+        """200 while the service serves: `readiness`, or the service that the query names. 404 for an unknown name."""
         return await self._from(partial(self._readiness, scrape.service or _READINESS))
 
     async def status(self, _: Scrape) -> Page:
         """The state of each provider that has a profile, of each profile, and of each source, as JSON."""
         return await self._from(self._status)
 
-    async def _from(self, look: Callable[[], Page]) -> Page:
+    async def _from(self, read: Callable[[], Page]) -> Page:
         try:
-            return await read_on(self._loop, look)
+            return await read_on(self._loop, read)
         except TimeoutError:
             return _text(_UNAVAILABLE, "the event loop of the broker does not answer")
 

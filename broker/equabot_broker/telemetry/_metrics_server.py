@@ -1,8 +1,8 @@
-"""The HTTP server for scrapes and probes: GET and HEAD of a few paths, one request a connection, and nothing else.
+"""The HTTP server for scrapes and probes. It answers GET and HEAD of a few paths, with one request on each connection.
 
-It has a thread and an event loop of its own: a slow scraper costs a socket and never a thread, and a broker whose own loop does
-not turn is still reported. Everything that a stranger can make it hold has a bound: connections in all and per peer, the bytes
-of a request, the seconds until a request is whole and until its answer is taken.
+It has a thread and an event loop of its own. A slow scraper costs a socket and never a thread, and the server still answers if
+the broker's own loop is blocked. Each resource that a peer can use has a bound: connections in total and per peer, the bytes of
+a request, the seconds until the request is complete, and the seconds until the answer is read.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ _log: Final = logging.getLogger(__name__)
 CONNECTIONS: Final = 16
 CONNECTIONS_PER_PEER: Final = 8
 _REQUEST_WITHIN: Final = 5.0
-"""Seconds from the connection to a whole request."""
+"""Seconds from the connection to the complete request."""
 _ANSWER_WITHIN: Final = 10.0
-"""Seconds that a scraper has to take its answer: as many as Prometheus waits for one."""
+"""Seconds that a scraper has to read its answer. Prometheus waits as long for one."""
 
 _KERNEL_BYTES: Final = 32 << 10
-"""Bytes that the kernel buffers for a connection in each direction; it doubles them."""
+"""Bytes that the kernel buffers for a connection in each direction. Linux doubles the number."""
 _BACKLOG: Final = 128
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
@@ -37,7 +37,7 @@ Render = Callable[[Scrape], Awaitable[Page]]
 
 
 class MetricsServer:
-    """Answers until it is closed, each path with its page. `port` is the one it listens on. Raises CannotStart where it cannot
+    """Serves `pages`, by path, until it is closed. `port` is the port on which it listens. Raises CannotStart if it cannot
     listen."""
 
     def __init__(self, host: str, port: int, *, pages: Mapping[str, Render]) -> None:
@@ -52,19 +52,19 @@ class MetricsServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stops listening and ends every connection, at once. May be called again."""
+        """Stops listening and ends every connection immediately. May be called again."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._closing.set)
             self._thread.join()
 
     async def answer(self, head: bytes) -> bytes:
-        """The whole answer to a request's head."""
+        """The answer to a request, with status line, headers and body."""
         try:
             scrape = read_request(head, names=self._names)
             page = await self._pages[scrape.path](scrape)
         except HeadRefused as refused:
             return _response(refused.status, ("Content-Type: text/plain; charset=utf-8",), f"{refused.words}\n".encode())
-        except Exception as error:  # noqa: BLE001 - its text may quote anything, so neither scraper nor log gets it
+        except Exception as error:  # noqa: BLE001 - a port: the text can quote anything, so neither the scraper nor the log has it
             _log.error("a scrape failed: %s", type(error).__qualname__)
             return _response("500 Internal Server Error", (), b"")
         return _response(page.status, page.headers, page.body, sent=scrape.body)
@@ -75,7 +75,7 @@ class MetricsServer:
 
     async def _serve(self) -> None:
         table = ConnectionTable(most=CONNECTIONS, most_per_peer=CONNECTIONS_PER_PEER)
-        # asyncio tries to accept `backlog` times in a row, and logs each that fails for want of a descriptor
+        # asyncio accepts up to `backlog` times in a row, and logs each failure for lack of a descriptor
         server = await self._loop.create_server(lambda: _Connection(self, table), sock=self._socket, backlog=1)
         self._socket.listen(_BACKLOG)
         await self._closing.wait()
@@ -83,7 +83,7 @@ class MetricsServer:
         for connection in table:
             _end(connection)
         closed = self._loop.create_future()
-        self._loop.call_soon(closed.set_result, None)  # after what the aborted connections have scheduled
+        self._loop.call_soon(closed.set_result, None)  # after the callbacks of the aborted connections
         await closed
 
 
@@ -119,13 +119,13 @@ class _Connection(asyncio.Protocol):
             self._answering.cancel()
 
     def end(self) -> None:
-        """Ends the connection without another word, also in the kernel: it would keep the answer for as long as it likes."""
+        """Resets the connection. Otherwise the kernel keeps the unread answer without a limit of time."""
         self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self._transport.abort()
 
     async def _answer(self, head: bytes) -> None:
         self._transport.write(await self._server.answer(head))
-        self._transport.close()  # once it is written; the deadline holds until then
+        self._transport.close()  # after the last byte is written, within the deadline
 
 
 def _end(connection: object) -> None:

@@ -1,4 +1,4 @@
-"""The requests that the metrics server answers, read or refused."""
+"""Reads the requests that the metrics server answers, and refuses others."""
 
 import re
 from collections.abc import Collection
@@ -13,13 +13,12 @@ PATHS: Final = ("/metrics", "/healthz", "/readyz", "/status.json")
 
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 _CLUSTER: Final = (".svc", ".cluster.local", ".internal", ".localhost")
-"""Ends of names that the public DNS does not have."""
+"""Suffixes of names that do not exist in the public DNS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scrape:
-    """A request: its path, the health service that its query names, what it accepts, and whether it wants the body (HEAD does
-    not)."""
+    """A request. `service` is the health service in its query. `body` is false for HEAD."""
 
     path: str
     service: str = ""
@@ -30,7 +29,7 @@ class Scrape:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An answer: the status line's status, header lines, and the body."""
+    """An answer. `status` is the code and the reason phrase; `headers` are complete lines."""
 
     status: str
     headers: tuple[str, ...]
@@ -38,12 +37,12 @@ class Page:
 
 
 def read_request(head: bytes, *, names: Collection[str]) -> Scrape:
-    """The request in a head without its empty line. `names` are the hosts that are ours. Raises HeadRefused."""
+    """The request in a head, which has no empty line at its end. `names` are this host's own names. Raises HeadRefused."""
     asked = read_head(head)
     if "host" in asked.headers or asked.minor:
         _check_host(asked.headers.get("host", ""), names)
     if asked.path not in PATHS:
-        raise HeadRefused("404 Not Found", f"this server has {', '.join(PATHS)}")
+        raise HeadRefused("404 Not Found", f"unknown path: use {', '.join(PATHS)}")
     if asked.method not in ("GET", "HEAD"):
         raise HeadRefused("405 Method Not Allowed", "use GET or HEAD")
     return Scrape(
@@ -56,13 +55,13 @@ def read_request(head: bytes, *, names: Collection[str]) -> Scrape:
 
 
 def _check_host(host: str, names: Collection[str]) -> None:
-    """Raises HeadRefused for a name that the public DNS may have: a page of that name would read the metrics through a browser
-    that is here (DNS rebinding). An address, and a name of the machine or of a cluster, is not such a name."""
+    """Raises HeadRefused for a name that can exist in the public DNS. A web page of that name could otherwise read the metrics
+    through a browser on this host (DNS rebinding). Addresses and names of this host or of a cluster pass."""
     found = _HOST.fullmatch(host.lower())
     name = found[1].strip("[]").rstrip(".") if found else ""
     if not name or not (_is_address(name) or "." not in name or name.endswith(_CLUSTER) or name in names):
         raise HeadRefused(
-            "421 Misdirected Request", "the metrics do not answer to that host: scrape the address, or NAME.NAMESPACE.svc"
+            "421 Misdirected Request", "the metrics do not answer to that host name: scrape the address, or NAME.NAMESPACE.svc"
         )
 
 

@@ -1,10 +1,10 @@
-"""The audit log's records: how they are sealed into a chain, and what the chain proves.
+"""The records of the audit log, and the chain that they form.
 
     {"audit":1,"seq":7,"ts":"2026-11-22T16:40:00.123456Z","kind":"granted",…,"prev":"<hash of record 6>","hash":"<of this one>"}
 
-`hash` is the SHA-256 of the line's bytes before `,"hash":`. As `prev` stands among them, no record can be changed, left out,
-put in or moved without the next one telling. The chain has no key: whoever can write the file can also write another chain from
-some record on, or leave out its end. That shows only by a place that was noted elsewhere: the broker's anchor, metrics, log.
+`hash` is the SHA-256 of the line's bytes before `,"hash":`. These bytes include `prev`. The next record therefore shows if a
+record was changed, removed, added or moved. The chain has no key. A person who can write the file can replace the chain from
+some record on, or remove its end. Only a hash in another place shows that: in the anchor, in the metrics or in the log.
 """
 
 import hmac
@@ -21,9 +21,9 @@ from typing import Any, Final, NamedTuple
 BEGUN: Final = "begun"
 """The kind of the first record of a file, and of each start of a broker."""
 ACCEPTED: Final = "accepted"
-"""The kind of the record with which an operator accepts what a start could not vouch for."""
+"""The kind of the record with which an operator accepts a doubt."""
 CRASH_SECONDS: Final = 10.0
-"""A machine that dies may lose what its broker wrote so long before: the anchor may be that far behind the log."""
+"""A crash of the machine can lose what was written in these seconds, so the anchor can be that much older than the log."""
 
 MARK: Final = b'{"audit":1,'
 _SEAL: Final = b',"hash":"'
@@ -31,7 +31,7 @@ _SEAL_BYTES: Final = len(_SEAL) + 64 + len(b'"}')
 _HASH: Final = 64
 _CLEAR: Final = "-"
 _ANCHOR: Final = re.compile(rb"(\d{20}) ([0-9a-f]{64})(?: ([a-z_-]+) *(?: ([0-9a-f]{16}|-{16}))?)?\n")
-"""Brokers before wrote two words, or three."""
+"""Earlier versions wrote two or three words."""
 _NOWHERE: Final = "-" * 16
 _encode: Final = JSONEncoder(separators=(",", ":")).encode
 
@@ -48,7 +48,7 @@ START: Final = Head(0, "0" * _HASH)
 
 
 class AuditDoubt(StrEnum):
-    """Why an anchor does not vouch for the log that a broker finds when it starts, or finds no more."""
+    """Why the anchor does not confirm the log that a broker finds at its start."""
 
     MISSING = "anchor_missing"
     GONE = "log_missing"
@@ -60,8 +60,8 @@ class AuditDoubt(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Anchored:
-    """What an anchor holds: the end of the log as its broker knew it (None: nothing that can be read), the doubt that no
-    operator has accepted yet, and where the log was (`place`; empty: not known)."""
+    """The content of an anchor. `head` is the end of the log; None: it cannot be read. `doubt` is one that no operator has
+    accepted. `place` identifies the location of the log; empty: unknown."""
 
     head: Head | None = None
     doubt: AuditDoubt | None = None
@@ -69,7 +69,7 @@ class Anchored:
 
 
 class Unsound(Exception):
-    """What is wrong with a log, for a person; `line` is where, counted from 1 over all that was read (0: nowhere)."""
+    """What is wrong with a log, for a person. `line` is the line, counted from 1 over all files; 0: no line."""
 
     def __init__(self, message: str, *, line: int = 0) -> None:
         super().__init__(message)
@@ -79,7 +79,7 @@ class Unsound(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A sound line. `fields` is all of it."""
+    """A sound line. `fields` has every field of it."""
 
     head: Head
     before: Head
@@ -89,7 +89,7 @@ class Record:
 
 
 def seal(record: Mapping[str, object], *, after: Head) -> tuple[bytes, Head]:
-    """The record as a line, newline included and in ASCII, and its place. It goes on from `after`."""
+    """The record as a line of ASCII with its newline, and its place in the chain. `after` is the place of the record before."""
     body = _encode({"audit": 1, "seq": after.sequence + 1, **record, "prev": after.hash})[:-1].encode()
     digest = sha256(body).hexdigest()
     return b'%b,"hash":"%b"}\n' % (body, digest.encode()), Head(after.sequence + 1, digest)
@@ -102,7 +102,7 @@ def unseal(line: bytes) -> Record:
     if not line.startswith(MARK) or not end.startswith(_SEAL) or not end.endswith(b'"}'):
         raise Unsound("it is not a record of an audit log")
     if sha256(body).hexdigest().encode() != stated:
-        raise Unsound("it was changed: its content does not have its hash")
+        raise Unsound("it was changed: its content does not match its hash")
     try:
         fields = loads(line)
         head, before = Head(int(fields["seq"]), stated.decode()), Head(int(fields["seq"]) - 1, str(fields["prev"]))
@@ -112,7 +112,7 @@ def unseal(line: bytes) -> Record:
 
 
 def between(earlier: Record, later: Record) -> float:
-    """Seconds from one record to the other, by their own instants; infinite where those are none."""
+    """Seconds between the times of two records; infinite if they are not valid times."""
     try:
         return (datetime.fromisoformat(later.at) - datetime.fromisoformat(earlier.at)).total_seconds()
     except (ValueError, TypeError):
@@ -120,38 +120,38 @@ def between(earlier: Record, later: Record) -> float:
 
 
 def anchor_line(anchored: Anchored) -> bytes:
-    """An anchor's content, always of the same length. `anchored.head` must not be None."""
+    """The content of an anchor, which always has the same length. `anchored.head` must not be None."""
     head = anchored.head or START
     word, place = (anchored.doubt or _CLEAR).encode(), (anchored.place or _NOWHERE).encode()
     return b"%020d %b %-20b %b\n" % (head.sequence, head.hash.encode(), word, place)
 
 
 def place(name: str) -> str:
-    """Sixteen digits for where a log is, by its name: an anchor says with them which log it is of."""
+    """Sixteen digits that identify a log by its name. The anchor has them."""
     return sha256(name.encode(errors="replace")).hexdigest()[:16]
 
 
 def parse_anchor(content: bytes) -> Anchored:
-    """What an anchor holds. Raises Unsound for what is none."""
+    """The content of an anchor. Raises Unsound if it is not valid."""
     found = _ANCHOR.fullmatch(content)
     if found is None:
-        raise Unsound("it is not an audit log's anchor")
+        raise Unsound("it is not the anchor of an audit log")
     head, word, where = Head(int(found[1]), found[2].decode()), (found[3] or b"").decode(), (found[4] or b"").decode()
     if word not in {"", _CLEAR, *AuditDoubt}:
-        raise Unsound("it is not an audit log's anchor")
+        raise Unsound("it is not the anchor of an audit log")
     return Anchored(head, AuditDoubt(word) if word in set(AuditDoubt) else None, "" if where == _NOWHERE else where)
 
 
 def pseudonym(lease_id: str, *, key: bytes) -> str:
-    """What stands in the log for a lease: the same for one lease, and no way back to its id."""
+    """The digest that replaces a lease's id. It is the same for each record of the lease, and does not reveal the id."""
     return hmac.digest(key, lease_id.encode(errors="replace"), "sha256")[:16].hex()
 
 
 def may_be_torn(line: bytes) -> bool:
-    """Whether a line that is not sound can be what a crash left of a record: its beginning, or nothing at all."""
+    """Whether a crash can have left this line of a record: it is empty, zeros, or the beginning of a record."""
     return MARK.startswith(line[: len(MARK)]) or not line.strip(b"\0")
 
 
 def digest_of(torn: bytes) -> dict[str, object]:
-    """How a broker that finds an unfinished line tells which, in the record that follows it."""
+    """Identifies an unfinished line in the record that follows it."""
     return {"bytes": len(torn), "sha256": sha256(torn).hexdigest()}

@@ -95,9 +95,9 @@ class AuditLog:
         return self._chain.doubt_text
 
     @property
-    def unheld(self) -> str:
+    def anchor_write_fault(self) -> str:
         """Why the anchor cannot be written, and what to do. Empty: it can be."""
-        return self._chain.unheld
+        return self._chain.anchor_write_fault
 
     @property
     def anchor_faults(self) -> frozenset[str]:

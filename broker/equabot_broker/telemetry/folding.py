@@ -1,8 +1,8 @@
-"""Refusals are recorded one by one, and then as sums: an agent, or a stranger, can cause any number of them.
+"""Sums repeated refusals, because an agent or a stranger can cause any number of them (ADR 21).
 
-Of each kind, caller and reason the first ten go on at once, and one more for each calm minute. The others wait, and go on as
-one `Summed`: after ten seconds, and at longer intervals (at most five minutes) while they keep coming. Every other event goes
-on as it is.
+For each combination of kind, caller and reason, the first ten events pass immediately, and one more for each minute without an
+event. Further events wait, and one `Summed` replaces them: after ten seconds, and then at intervals that double up to five
+minutes. Events that are not `summed` pass unchanged.
 """
 
 import asyncio
@@ -14,13 +14,13 @@ from equabot_broker.domain.instants import rfc3339
 from equabot_broker.telemetry.events import Event, Sink, Summed, emit_to
 
 AT_ONCE: Final = 10
-"""Events of one kind, caller and reason that go on one by one."""
+"""Events of one combination that pass one by one."""
 _ONE_MORE_EVERY: Final = 60.0
 _FIRST_WINDOW: Final = 10.0
 _LONGEST_WINDOW: Final = 300.0
-_LOOK_EVERY: Final = 1.0
+_CHECK_EVERY: Final = 1.0
 _MOST: Final = 512
-"""Combinations of kind, caller and reason that are counted apart. Further callers are summed as `OTHERS`."""
+"""Combinations that are counted. The events of further callers are summed as `OTHERS`."""
 OTHERS: Final = "(others)"
 
 
@@ -32,7 +32,7 @@ class _Key(NamedTuple):
 
 @dataclass(slots=True)
 class _Run:
-    """Events of one key. `left` may go on at once, as of the steady instant `at`; `count` wait since `began`."""
+    """The events of one combination. `left` more may pass, as of the steady instant `at`. `count` events wait since `began`."""
 
     left: float
     at: float
@@ -61,7 +61,7 @@ class _Run:
 
 
 class Folding:
-    """A sink for `Events`, before those that keep what they hear. `now` and `steady` tell the time, as a clock does."""
+    """A sink for `Events`, in front of the log and the audit log. `now` and `steady` are the functions of a clock."""
 
     def __init__(self, *sinks: Sink, now: Callable[[], float], steady: Callable[[], float]) -> None:
         self.sinks = list(sinks)
@@ -71,62 +71,62 @@ class Folding:
         self._waiting = asyncio.Event()
 
     def record(self, event: Event) -> None:
-        """Passes the event on, or keeps it for the sum."""
+        """Passes the event to the sinks, or counts it for a sum."""
         if not event.summed:
-            self._tell(event)
+            self._emit(event)
             return
         now = self._steady()
         key, run = self._run(event, now)
         if run.is_due(now):
-            self._sum_up(key, run, now)
+            self._emit_sum(key, run, now)
         run.refill(now)
         if not run.count and run.left >= 1.0:
             run.left -= 1.0
-            self._tell(event)
+            self._emit(event)
             return
         run.keep(event, now=now, wall=self._now())
         self._waiting.set()
 
-    def tell_due(self) -> None:
-        """Passes on the sums whose time has come, and forgets who is calm again."""
+    def emit_due(self) -> None:
+        """Passes the sums that are due to the sinks, and removes the combinations that have no recent event."""
         now = self._steady()
         for key, run in list(self._runs.items()):
             if run.is_due(now):
-                self._sum_up(key, run, now)
-        self._forget_calm(now)
+                self._emit_sum(key, run, now)
+        self._remove_idle(now)
 
     async def run(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        """Passes on sums in time, forever."""
+        """Passes sums to the sinks when they are due. Does not return."""
         while True:
             await self._waiting.wait()
-            await sleep(_LOOK_EVERY)
-            self.tell_due()
+            await sleep(_CHECK_EVERY)
+            self.emit_due()
             if not any(run.count for run in self._runs.values()):
                 self._waiting.clear()
 
     def close(self) -> None:
-        """Passes on everything that waits."""
+        """Passes all sums to the sinks."""
         now = self._steady()
         for key, run in self._runs.items():
             if run.count:
-                self._sum_up(key, run, now)
+                self._emit_sum(key, run, now)
 
     def _run(self, event: Event, now: float) -> tuple[_Key, _Run]:
         reason = str(getattr(event, "reason", "") or getattr(event, "outcome", ""))
         key = _Key(event.audit_kind, str(getattr(event, "agent", "")), reason)
         if key not in self._runs and len(self._runs) >= _MOST:
-            self._forget_calm(now)
+            self._remove_idle(now)
             if len(self._runs) >= _MOST:
                 key = _Key(key.kind, OTHERS, "")
         return key, self._runs.setdefault(key, _Run(float(AT_ONCE), now))
 
-    def _forget_calm(self, now: float) -> None:
+    def _remove_idle(self, now: float) -> None:
         for key, run in list(self._runs.items()):
             run.refill(now)
             if not run.count and run.left >= AT_ONCE:
                 del self._runs[key]
 
-    def _sum_up(self, key: _Key, run: _Run, now: float) -> None:
+    def _emit_sum(self, key: _Key, run: _Run, now: float) -> None:
         summed = Summed(
             of=key.kind,
             agent=key.caller,
@@ -140,7 +140,7 @@ class Folding:
         )
         run.count = 0
         run.window = min(2 * run.window, _LONGEST_WINDOW)
-        self._tell(summed)
+        self._emit(summed)
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         emit_to(self.sinks, event)

@@ -1,7 +1,8 @@
-"""What happens that no part foresaw: counted by port, logged with its places and without its values, and named by a number.
+"""Incidents: unexpected exceptions. They are counted by port, logged with places and without values, and have a number.
 
-A port is where the broker meets something that is not its own: a file, an endpoint, a sink. What comes out of one and is not in
-the broker's own error tree ends there, as a fault of that source, profile, endpoint or sink, whose text has the number.
+A port is a place where the broker uses something outside it: a file, an endpoint, a sink. An exception that comes out of a port
+and is not one of the broker's own ends there. It becomes a fault of that source, profile, endpoint or sink, and the text of the
+fault has the number of the incident (ADR 25).
 """
 
 import errno
@@ -19,16 +20,16 @@ _log: Final = logging.getLogger("equabot.incidents")
 PORTS: Final = (
     "call", "listener", "probe", "profile_store", "sink", "source", "state", "task", "token_endpoint",
 )  # fmt: skip
-"""What an incident is counted under."""
+"""The values of the label `port` of the metric."""
 
 _KEPT: Final = 256
-"""Incidents that are recognised when they come again. The log has each the first time, the second, the fourth, and so on."""
+"""Incidents that are recognised when they occur again. The log has the first, second, fourth, eighth… occurrence of each."""
 _NAMED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """Something unforeseen. As a text it follows a colon; `kind` is the exception's type, with the system's words for it."""
+    """An unexpected exception. Its text follows a colon. `kind` is the type of the exception, with the system's text for it."""
 
     number: str
     kind: str
@@ -38,7 +39,7 @@ class Incident:
 
 
 class Incidents:
-    """Those of a process. Any thread may report one."""
+    """The incidents of a process. Any thread may report one."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -46,7 +47,7 @@ class Incidents:
         self._known: OrderedDict[tuple[str, ...], tuple[Incident, int]] = OrderedDict()
 
     def report(self, port: str, subject: str, error: BaseException) -> Incident:
-        """Counts and logs it. The same from the same place keeps its number."""
+        """Counts and logs the exception. The same exception from the same place has the same number."""
         kind, place = _kind(error), _place(error)
         with self._lock:
             self._counts[port] += 1
@@ -57,16 +58,16 @@ class Incidents:
         if not times:
             _log.error("incident %s: an unexpected fault of %s %s", found.number, port, subject, exc_info=error)
         elif not times & (times + 1):
-            _log.error("incident %s: again, for the %d. time", found.number, times + 1)
+            _log.error("incident %s: occurrence %d", found.number, times + 1)
         return found
 
     def count(self, port: str) -> None:
-        """Counts one that is logged elsewhere."""
+        """Counts an incident that the caller logs."""
         with self._lock:
             self._counts[port] += 1
 
     def counts(self) -> dict[str, int]:
-        """How many there were, by port."""
+        """The number of incidents, by port."""
         with self._lock:
             return {port: self._counts[port] for port in PORTS}
 
@@ -75,17 +76,17 @@ _ALL: Final = Incidents()
 
 
 def incident(port: str, subject: str, error: BaseException) -> Incident:
-    """Counts and logs an exception that came out of a port, one of `PORTS`; `subject` names the source, profile or sink."""
+    """Counts and logs an exception that came out of a port, one of `PORTS`. `subject` names the source, profile or sink."""
     return _ALL.report(port, subject, error)
 
 
 def count(port: str) -> None:
-    """Counts an incident that its finder logs."""
+    """Counts an incident that the caller logs."""
     _ALL.count(port)
 
 
 def counts() -> dict[str, int]:
-    """How many incidents this process has had, by port."""
+    """The number of incidents of this process, by port."""
     return _ALL.counts()
 
 
@@ -104,7 +105,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _name(error: BaseException) -> str:
-    """The type, and the system's own words for an error number: nothing that who raised it has written."""
+    """The type, and the system's text for an error number. Never the exception's own text."""
     name = type(error).__name__
     known = isinstance(error, OSError) and error.errno in errno.errorcode
     return f"{name}: {os.strerror(error.errno or 0)}" if known and isinstance(error, OSError) else name

@@ -1,10 +1,10 @@
-"""The log: one JSON object a line for machines, one line of text for a person. No secret in either.
+"""The log: JSON objects for programs, one for each line, or lines of text for a person. Neither has a secret.
 
     {"ts": "2026-11-22T16:40:00.123Z", "level": "info", "logger": "equabot_broker.engine", "message": "…", …fields}
 
-Exceptions are told as their type and where they came from: `file:line function`, never a line of source or a value, and their
-text only where it is ours (`BrokerError`, `CannotStart`). Everything that would otherwise print by itself is led here: uncaught
-exceptions of the process, of threads, of the event loop and of finalizers, warnings, and loggers without a handler.
+An exception is logged with its type and its places (`file:line function`), without source lines and values. Its text is logged
+only if it is the broker's own (`BrokerError`, `CannotStart`). The log also has what Python would otherwise print: uncaught
+exceptions of the process, of threads, of the event loop and of finalizers, warnings, and messages of loggers without a handler.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ from typing import Any, Final, TextIO
 
 from equabot_broker.domain.instants import rfc3339
 from equabot_broker.telemetry._failure import failure, failure_lines
-from equabot_broker.telemetry.redaction import Redactor, told
+from equabot_broker.telemetry.redaction import Redactor, safe_text
 
 OURS: Final = ("equabot_broker", "equabot", "equabot_client")
-"""Loggers that follow the level asked for. Others say warnings and worse: at their lower levels HTTP and Kubernetes clients
-print what travels."""
+"""Loggers that have the configured level. Others log warnings and errors only: at lower levels, HTTP and Kubernetes clients log
+what they send and receive."""
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "failure"}
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -33,10 +33,10 @@ _log: Final = logging.getLogger(__name__)
 
 
 def configure(level: int | str, *, json: bool, stream: TextIO, redactor: Redactor | None = None) -> Redactor:
-    """Leads everything that is logged, and all that would print by itself, to the stream. Returns the redactor, which is to be
-    told where live secrets are. May be called again; the last call holds.
+    """Sends all log messages, and what Python would otherwise print, to the stream. Returns the redactor, which the
+    caller connects to the live secrets. A second call replaces the first one.
 
-    `level` is a name in either case or a number, for our own loggers. Raises ValueError for a level that is none.
+    `level` is a name in upper or lower case, or a number, for our own loggers. Raises ValueError for an unknown level.
     """
     redactor = redactor or Redactor()
     handler = _Handler(stream)
@@ -58,17 +58,17 @@ def configure(level: int | str, *, json: bool, stream: TextIO, redactor: Redacto
     sys.excepthook = _uncaught
     sys.unraisablehook = _unraisable
     threading.excepthook = _uncaught_in_thread
-    # gRPC's own tracing prints headers and bodies to the standard error stream, past every filter.
+    # The tracing of gRPC prints headers and bodies to standard error, and no filter sees them.
     os.unsetenv("GRPC_TRACE")
     os.unsetenv("GRPC_VERBOSITY")
     return redactor
 
 
 def loop_exception_handler(_: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
-    """For `loop.set_exception_handler`: what happened and where, without the objects involved, whose repr may show anything."""
+    """For `loop.set_exception_handler`. Logs what happened and where, without the objects, whose `repr` can show anything."""
     tasks = [context.get(key) for key in ("task", "future")]
     names = [task.get_name() for task in tasks if isinstance(task, asyncio.Task)]
-    # What stands in brackets are a callback's arguments.
+    # The text in brackets has the arguments of a callback.
     message = str(context.get("message", "error in the event loop")).partition("(")[0]
     _log.error("%s", message, exc_info=context.get("exception"), extra={"task": names[0]} if names else None)
 
@@ -88,7 +88,7 @@ def _unraisable(args: "sys.UnraisableHookArgs") -> None:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes lines. A record that cannot be written is said to be one, without its content."""
+    """Writes lines. A record that cannot be written is reported without its content."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         error = sys.exc_info()[0]
@@ -102,11 +102,11 @@ class _Handler(logging.StreamHandler[TextIO]):
         try:
             self.stream.write(dumps(entry) + self.terminator)
         except (OSError, ValueError):
-            return  # the stream is gone, and with it the place to say so
+            return  # the stream is closed, so there is no place for a report
 
 
 class _Redacting(logging.Filter):
-    """Takes secrets, and everything that could print one later, out of the record itself."""
+    """Removes secrets from the record, and everything that could print a secret later."""
 
     def __init__(self, redactor: Redactor) -> None:
         super().__init__()
@@ -120,8 +120,8 @@ class _Redacting(logging.Filter):
                 setattr(record, name, self._redactor.clean_entry(name, vars(record)[name]))
             if record.exc_info and record.exc_info[1] is not None:
                 vars(record)["failure"] = failure(record.exc_info[1], self._redactor)
-        except Exception as error:  # noqa: BLE001 - nothing may leave uncleaned, and no log call may fail its caller
-            record.msg = f"a record that could not be told ({type(error).__name__}): see {record.filename}:{record.lineno}"
+        except Exception as error:  # noqa: BLE001 - no record leaves with a secret, and no log call raises
+            record.msg = f"a record could not be redacted ({type(error).__name__}): see {record.filename}:{record.lineno}"
             for name in extras:
                 delattr(record, name)
         record.args = ()
@@ -129,12 +129,12 @@ class _Redacting(logging.Filter):
         return True
 
     def _message(self, record: logging.LogRecord) -> str:
-        message = record.msg if isinstance(record.msg, str) else told(record.msg)
+        message = record.msg if isinstance(record.msg, str) else safe_text(record.msg)
         if record.args:
             try:
                 message %= self._arguments(record.args)
             except (TypeError, ValueError, KeyError):
-                message = f"{message} (its arguments do not fit)"
+                message = f"{message} (the arguments do not match the format)"
         return self._redactor.text(message)
 
     def _arguments(self, args: tuple[object, ...] | Mapping[str, object]) -> object:
@@ -178,5 +178,5 @@ def _plain(value: object) -> str:
 
 
 def _one_line(text: str) -> str:
-    # What comes from outside must not draw lines of its own, nor move a terminal's cursor.
+    # A text from outside must not start a line, and must not move the cursor of a terminal.
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)

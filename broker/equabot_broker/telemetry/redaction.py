@@ -1,6 +1,6 @@
-"""Takes secrets out of text on its way to a log: what looks like a key, and every value that is live now.
+"""Removes secrets from a text before it is logged: texts that look like a key, and the live values and pieces of them.
 
-A last net, not the first: nothing should put a secret into a log to begin with. Pieces of a live value count as the value.
+This is the last protection. The callers of a log keep secrets out of it themselves.
 """
 
 import json
@@ -20,15 +20,15 @@ from equabot_broker.domain.secret_value import SecretValue
 
 MASK: Final = "[redacted]"
 PIECE: Final = 8
-"""So many characters of a live value in a row are never shown."""
+"""Consecutive characters of a live value that are never shown."""
 
 _SHORTEST: Final = 4
-"""Values shorter than this are not looked for: they would blot out half of every line."""
+"""The length of the shortest value that is masked. Shorter ones occur in most lines by chance."""
 _GRAM: Final = 5
 _STRIDE: Final = PIECE - _GRAM + 1
 _BETWEEN: Final = "\0"
 _LONGEST: Final = 16_384
-"""Characters of a text that are looked at; the rest is cut off."""
+"""Characters of a text that are kept. The rest is cut off."""
 _DEEPEST: Final = 6
 _WIDEST: Final = 100
 
@@ -46,7 +46,7 @@ _SHAPES: Final = re.compile(
     re.VERBOSE,
 )
 
-_TELLING: Final = re.compile(r"(?i:key|token|secret|password|passwd|credential|authorization)$")
+_SECRET_NAME: Final = re.compile(r"(?i:key|token|secret|password|passwd|credential|authorization)$")
 
 
 def _nothing() -> Collection[SecretValue]:
@@ -55,8 +55,9 @@ def _nothing() -> Collection[SecretValue]:
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """Where live values may be in a text, and whether they are. `grams` are hashes of every fourth run of five characters,
-    of which each piece of eight holds one whole; `values` are all values, each on a line of its own.
+    """The live values, prepared for the search. `grams` has the hashes of runs of five characters, of which every fourth one is
+    kept: each piece of eight characters contains at least one of them. `values` has all values, with a separator between them.
+    `short` has the values that are shorter than a piece.
     """
 
     source: Collection[SecretValue]
@@ -66,26 +67,26 @@ class _Index:
 
 
 class Redactor:
-    """Masks secrets. `live` gives the values of now; the same object for as long as nothing changes, since another one is
-    indexed anew. May be called from any thread."""
+    """Masks secrets. `live` returns the current values. It returns the same object until they change, because another object is
+    indexed again. Any thread may call the methods."""
 
     def __init__(self, live: Callable[[], Collection[SecretValue]] = _nothing) -> None:
         self._live = live
         self._index = _Index((), frozenset(), SecretValue(""), ())
 
     def watch(self, live: Callable[[], Collection[SecretValue]]) -> None:
-        """Looks there for live values from now on."""
+        """Replaces the function that returns the live values."""
         self._live = live
 
     def text(self, text: str) -> str:
-        """The text without secrets, at most 16 Ki characters of it."""
+        """The text without secrets, cut to 16,384 characters."""
         if len(text) > _LONGEST:
             text = f"{text[:_LONGEST]}… ({len(text) - _LONGEST} more characters)"
         return _masked(text, self._current())
 
     def clean(self, value: object, depth: int = _DEEPEST) -> object:
-        """The value as something that JSON knows, without secrets: containers keep their form, and of what prints itself in
-        ways of its own (exceptions, messages, bytes) only the type is left."""
+        """The value as JSON data without secrets. Containers keep their structure. Exceptions, protobuf messages and bytes can
+        print a secret, and become the name of their type."""
         match value:
             case None | bool() | int():
                 return value
@@ -96,7 +97,7 @@ class Redactor:
             case bytes() | bytearray() | memoryview():
                 return f"<{len(value)} bytes>"
             case _ if _prints_secrets(value):
-                return told(value)
+                return safe_text(value)
             case Mapping() | Sequence() | AbstractSet() if depth == 0:
                 return "…"
             case Mapping():
@@ -107,13 +108,13 @@ class Redactor:
                 kept = [self.clean(item, depth - 1) for item in islice(value, _WIDEST)]
                 return [*kept, f"… ({rest} more)"] if rest > 0 else kept
             case _:
-                return self.text(told(value))
+                return self.text(safe_text(value))
 
     def clean_entry(self, name: str, value: object, depth: int = _DEEPEST) -> object:
-        """Like `clean`, for a value that may look like a secret only together with its name."""
+        """Like `clean`, for a value that only looks like a secret together with its name."""
         cleaned = self.clean(value, depth)
-        telling = isinstance(cleaned, str) and _TELLING.search(name)
-        return MASK if telling and self.text(f"{name}={cleaned}") != f"{name}={cleaned}" else cleaned
+        suspicious = isinstance(cleaned, str) and _SECRET_NAME.search(name)
+        return MASK if suspicious and self.text(f"{name}={cleaned}") != f"{name}={cleaned}" else cleaned
 
     def _current(self) -> _Index:
         live = self._live()
@@ -123,8 +124,8 @@ class Redactor:
         return index
 
 
-def told(value: object) -> str:
-    """What may be said of an object of any kind; of what prints all that it holds, only the type."""
+def safe_text(value: object) -> str:
+    """The text of any object; only the type of an object whose text can contain a secret."""
     match value:
         case BrokerError() | CannotStart():
             return str(value)
@@ -134,21 +135,21 @@ def told(value: object) -> str:
             return f"<{type(value).__name__}>"
     try:
         return str(value)
-    except Exception as error:  # noqa: BLE001 - a log line comes out whatever its arguments do
-        return f"<{type(value).__name__}, which does not print: {type(error).__name__}>"
+    except Exception as error:  # noqa: BLE001 - a log call never raises
+        return f"<{type(value).__name__}: its text raises {type(error).__name__}>"
 
 
 def _prints_secrets(value: object) -> bool:
-    # Foreign exceptions quote what they choked on; protobuf messages print secrets in spite of `debug_redact`, and their
-    # repeated and map fields are containers of protobuf's own.
+    # Exceptions of other packages quote the values that caused them. Protobuf messages print secrets in spite of
+    # `debug_redact`. Their repeated and map fields have types of protobuf.
     kind = type(value)
     foreign = isinstance(value, BaseException) and not isinstance(value, (BrokerError, CannotStart))
     return foreign or hasattr(kind, "DESCRIPTOR") or kind.__module__.startswith("google.")
 
 
 def _masked(text: str, index: _Index) -> str:
-    # Both are looked for in the text as it is: what a key that is no longer live has in common with one that is, its beginning,
-    # tells that the rest of it is one.
+    # Both searches use the original text. An old key can begin with the same characters as a live one. If these were masked
+    # first, the rest of the old key would no longer look like a key.
     hits = [at for at in range(len(text) - _GRAM + 1) if hash(text[at : at + _GRAM]) in index.grams] if index.grams else ()
     shapes = ((max(found.start(), *map(found.end, (1, 2))), found.end()) for found in _SHAPES.finditer(text))
     out: list[str] = []
@@ -164,7 +165,7 @@ def _masked(text: str, index: _Index) -> str:
 
 
 def _runs(text: str, hits: Sequence[int], values: str) -> Iterator[tuple[int, int]]:
-    """Where pieces of values stand in the text, as spans that do not touch. `hits` are where a gram does."""
+    """The spans of the text that are pieces of values. They do not overlap or touch. `hits` are the positions of grams."""
     windows = sorted({max(start, 0) for hit in hits for start in range(hit - _STRIDE + 1, hit + 1)})
     found = [start for start in windows if _is_piece(text[start : start + PIECE], values)]
     while found:
@@ -195,7 +196,7 @@ def _indexed(live: Collection[SecretValue]) -> _Index:
 
 
 def _spellings(value: str) -> tuple[str, ...]:
-    """The value as it stands, and as `repr`, JSON and URLs would write it."""
+    """The value, and its form in `repr`, JSON and URLs."""
     if value.isascii() and value.replace("-", "").replace("_", "").isalnum():
         return (value,)
     return (value, repr(value)[1:-1], json.dumps(value)[1:-1], quote(value, safe=""))
