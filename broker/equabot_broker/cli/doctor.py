@@ -7,20 +7,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from equabot_broker.cli.findings_view import STYLES, counted, show_findings
 from equabot_broker.cli.problems import Problem, plain, problem
 from equabot_broker.cli.storing import CommandContext, faults
 from equabot_broker.diagnosis.findings import Finding, Severity
 from equabot_cli import output
 from equabot_cli.arguments import add_places
 from equabot_cli.exits import Exit, Failure
-from equabot_cli.output import Cell, Style
 from equabot_cli.surroundings import environment
 
 if TYPE_CHECKING:
     from equabot_broker.config.model import Config
 
-_STYLES = {Severity.ERROR: Style.BAD, Severity.WARNING: Style.WARN, Severity.INFO: Style.FAINT}
-_MOST_SEVERE_FIRST = list(_STYLES)
+_MOST_SEVERE_FIRST = list(STYLES)
 
 
 def add_parser(subparsers: Any, **described: str) -> None:
@@ -144,14 +143,11 @@ def _print_findings(problems: Sequence[Problem], done: _Done, *, as_json: bool) 
             "not_fixed": done.failed,
         })  # fmt: skip
         return code
-    output.table(
-        [
-            (Cell(finding.severity.value, _STYLES[finding.severity]), finding.subject, finding.message, finding.remedy)
-            for finding in found
-        ],
-        header=("", "what", "is", "do"),
-    )
-    output.say(", ".join(_counted(severity, count) for severity, count in counts.items() if count) or "no problems found")
+    if output.for_people():
+        show_findings(found)
+    else:
+        output.table([(one.severity.value, one.subject, one.message, one.remedy) for one in found])
+    output.say(", ".join(counted(severity, count) for severity, count in counts.items() if count) or "no problems found")
     return code
 
 
@@ -163,9 +159,3 @@ def _once(found: Sequence[Finding]) -> list[Finding]:
         if not any(finding.subject == known.subject and message.startswith(known.message) for known in distinct):
             distinct.append(replace(finding, message=message))
     return sorted(distinct, key=lambda finding: _MOST_SEVERE_FIRST.index(finding.severity))
-
-
-def _counted(severity: Severity, count: int) -> str:
-    if severity is Severity.INFO:
-        return f"{count} info"
-    return f"{count} {severity.value}{'s' if count > 1 else ''}"

@@ -45,6 +45,7 @@ def run(args: Namespace) -> int:
 
     from equabot_broker.cli import probing, status_views  # noqa: PLC0415
     from equabot_broker.cli.status_reading import read_status  # noqa: PLC0415
+    from equabot_broker.cli.status_screen import show_screen  # noqa: PLC0415
     from equabot_cli import output  # noqa: PLC0415
 
     report = read_status(args, config, agent)
@@ -58,7 +59,10 @@ def run(args: Namespace) -> int:
         status_views.show_plain(report)
         probing.show_plain(probed)
     else:
-        status_views.show(report)
+        if output.for_people():
+            show_screen(report)
+        else:
+            status_views.show(report)
         if args.probe:
             probing.show(probed)
     if not args.check:

@@ -47,7 +47,7 @@ def _provider(report: StatusReport, provider: str) -> dict[str, Any]:
             "oauth": sum(profile.mode == Mode.OAUTH for profile in held),
             "token": sum(profile.mode == Mode.TOKEN for profile in held),
             "apiKey": sum(profile.mode == Mode.API_KEY for profile in held),
-            "labels": [f"{p.id}={label(p)} {_marks(p, report.now)}".rstrip() for p in held],
+            "labels": [f"{p.id}={label(p)} {marks(p, report.now)}".rstrip() for p in held],
         },
     }
     variable = next((profile for profile in held if from_environment(profile)), None)
@@ -158,7 +158,7 @@ def _remedy(report: StatusReport, provider: str) -> str:
 
 
 def _profile_row(profile: ProfileStatus, now: float) -> Sequence[Cell | str]:
-    said = [_when(profile, now), _marks(profile, now)]
+    said = [_when(profile, now), marks(profile, now)]
     if profile.mode == Mode.WIF and profile.reason:
         said = [profile.reason]
     elif profile.state not in (profile.reason, State.EXPIRING, State.EXPIRED) and not (profile.state == State.OK and said[1]):
@@ -175,7 +175,7 @@ def _when(profile: ProfileStatus, now: float) -> str:
     return f"{'expired' if gone else 'expires'} {output.relative(profile.expires_at, now)}"
 
 
-def _marks(profile: ProfileStatus, now: float) -> str:
+def marks(profile: ProfileStatus, now: float) -> str:
     """`[cooldown 5m]`, `[cooldown:opus 5m]`, `[disabled:billing 4h]`."""
     marks = []
     if profile.cooldown_until > now:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, TextIO
 
+from equabot_cli.fitting import fitted, shortened, terminal_width, wrapped
 from equabot_cli.masking import masked
 from equabot_cli.streams import takes_all
 from equabot_cli.surroundings import environment
@@ -66,20 +67,48 @@ def heading(text: str) -> None:
 
 
 def table(rows: Iterable[Sequence[Cell | str]], *, header: Sequence[str] = (), indent: int = 0) -> None:
-    """Prints rows in aligned columns. A pipe does not get the header."""
-    cells = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
-    cells = [[Cell(_clean(cell.text), cell.style) for cell in row] for row in cells]
+    """Prints rows in aligned columns, cut to the width of the terminal. A pipe gets whole texts and no header."""
+    cells = [_cells(row) for row in rows]
     if not _person(sys.stdout):
         for row in cells:
             columns([cell.text for cell in row])
         return
     if header and cells:
         cells.insert(0, [Cell(name.upper(), Style.FAINT) for name in header])
-    widths = [max(len(row[i].text) for row in cells if i < len(row)) for i in range(max(map(len, cells), default=0))]
-    colour = coloured(sys.stdout)
+    widths = column_widths(cells, indent=indent)
     for row in cells:
-        padded = (_paint(cell, colour) + " " * (width - len(cell.text)) for cell, width in zip(row, widths, strict=False))
-        print((" " * indent + "  ".join(padded)).rstrip(), flush=True)
+        aligned(row, widths, indent=indent)
+
+
+def column_widths(rows: Iterable[Sequence[Cell | str]], *, indent: int = 0) -> list[int]:
+    """The widths of the columns of a table that fits the terminal."""
+    cells = [_cells(row) for row in rows]
+    widths = [max(len(row[i].text) for row in cells if i < len(row)) for i in range(max(map(len, cells), default=0))]
+    return fitted(widths, terminal_width() - indent - 2 * (len(widths) - 1))
+
+
+def aligned(row: Sequence[Cell | str], widths: Sequence[int], *, indent: int = 0) -> None:
+    """Prints one row of a table with columns of these widths."""
+    cut = [(Cell(shortened(cell.text, width), cell.style), width) for cell, width in zip(_cells(row), widths, strict=False)]
+    line([part for cell, width in cut for part in (cell, " " * (width - len(cell.text) + 2))], indent=indent)
+
+
+def _cells(row: Sequence[Cell | str]) -> list[Cell]:
+    cells = (cell if isinstance(cell, Cell) else Cell(cell) for cell in row)
+    return [Cell(_clean(cell.text), cell.style) for cell in cells]
+
+
+def line(cells: Sequence[Cell | str], *, indent: int = 0) -> None:
+    """Prints one line of styled texts, with nothing between them."""
+    colour = coloured(sys.stdout)
+    text = "".join(_paint(cell, colour) for cell in _cells(cells))
+    print((" " * indent + text).rstrip(), flush=True)
+
+
+def paragraph(text: str, *, first: str = "", rest: str = "") -> None:
+    """Prints text in lines as wide as the terminal. The first line begins with `first`, the others with `rest`."""
+    for part in wrapped(text, first=first, rest=rest):
+        say(part)
 
 
 def columns(texts: Sequence[str]) -> None:
