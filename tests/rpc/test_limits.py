@@ -192,7 +192,8 @@ async def test_a_connection_without_a_descriptor_waits_for_one(port: Port) -> No
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert await port.probe() == SERVING
-    assert reported == ["socket.accept() out of system resource"]
+    assert len(reported) <= 2  # Python 3.14 tries once more
+    assert set(reported) == {"socket.accept() out of system resource"}
 
 
 async def test_an_agents_streams_do_not_starve_its_own_probes(serve: Serve) -> None:

@@ -72,7 +72,7 @@ async def test_a_connection_costs_no_thread(scraped: Scraped) -> None:
     for sent in (b"", b"GET /metr", REQUEST) * 100:
         await scraped.connect(sent)
     assert b"equabot_build_info" in await scraped.scrape()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # a thread of an earlier test may end
 
 
 async def test_a_scraper_without_a_descriptor_waits_for_one(scraped: Scraped, caplog: pytest.LogCaptureFixture) -> None:
@@ -89,7 +89,8 @@ async def test_a_scraper_without_a_descriptor_waits_for_one(scraped: Scraped, ca
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert b"equabot_build_info" in await scraped.scrape()
-    assert [record.getMessage() for record in caplog.records] == ["socket.accept"]
+    assert len(caplog.records) <= 2  # Python 3.14 tries once more
+    assert {record.getMessage() for record in caplog.records} == {"socket.accept"}
 
 
 async def test_strangers_do_not_starve_a_scraper(scraped: Scraped) -> None:

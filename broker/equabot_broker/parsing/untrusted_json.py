@@ -8,6 +8,8 @@ LARGEST: Final = 4 << 20
 
 
 _OBJECTS_MAX: Final = 20_000
+_NESTING_MAX: Final = 200
+"""Levels of objects and lists. Newer versions of Python decode any number, and code that walks the result would fail."""
 
 
 Json = dict[str, Any]
@@ -27,11 +29,14 @@ def decode(text: bytes, *, largest: int = LARGEST) -> object:
         raise Malformed(f"it is larger than {largest >> 20} MiB")
     if not text.strip(b" \t\r\n\0"):
         raise Malformed("it is empty: restore it from a backup, or remove it to start again")
-    if text.count(b"{") + text.count(b"[") > _OBJECTS_MAX:  # which keep the decoder busy, however small they are
+    if (openers := text.count(b"{") + text.count(b"[")) > _OBJECTS_MAX:  # which keep the decoder busy, however small they are
         raise Malformed(f"it has more than {_OBJECTS_MAX:,} objects and lists")
     mark = len(_MARK) if text.startswith(_MARK) else 0
     try:
-        return _DECODER.decode(text[mark:].decode())
+        found = _DECODER.decode(text[mark:].decode())
+        if openers <= _NESTING_MAX or not _is_deep(found):
+            return found
+        fault = Malformed("it is nested too deeply")
     except Malformed as malformed:
         fault = malformed
     except UnicodeDecodeError as error:
@@ -45,6 +50,15 @@ def decode(text: bytes, *, largest: int = LARGEST) -> object:
     except RecursionError:
         fault = Malformed("it is nested too deeply")
     raise fault
+
+
+def _is_deep(found: object) -> bool:
+    """Whether there is a level below the last one that is allowed. It goes level by level, so it needs no stack."""
+    level: list[Any] = [[found]]
+    for _ in range(_NESTING_MAX + 1):
+        lists = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [inner for each in lists for inner in each if isinstance(inner, dict | list)]
+    return bool(level)
 
 
 _MARK: Final = b"\xef\xbb\xbf"
