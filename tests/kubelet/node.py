@@ -91,11 +91,21 @@ class Node(Cluster):
 
     def run(self, program_name: str, *arguments: str | Path, given: str | None = None) -> subprocess.CompletedProcess[str]:
         """kubectl or helm, as the administrator, from this machine."""
+        command, environ = self._command(program_name, arguments)
+        return subprocess.run(command, input=given, env=environ, capture_output=True, text=True, timeout=300, check=False)
+
+    def spawn(self, program_name: str, *arguments: str | Path) -> "subprocess.Popen[str]":
+        """The same for a command that lasts."""
+        command, environ = self._command(program_name, arguments)
+        return subprocess.Popen(
+            command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def _command(self, program_name: str, arguments: Sequence[str | Path]) -> tuple[list[str], dict[str, str]]:
         found = program(program_name)
         assert found is not None
         environ = os.environ | {"KUBECONFIG": str(self._directory / "admin.conf"), "HOME": str(self._directory)}
-        command = [str(found), *map(str, arguments)]
-        return subprocess.run(command, input=given, env=environ, capture_output=True, text=True, timeout=300, check=False)
+        return [str(found), *map(str, arguments)], environ
 
     def kubectl(self, *arguments: str | Path, given: str | None = None) -> str:
         """What kubectl prints. It has to succeed."""

@@ -53,11 +53,12 @@ function credential(one, suspended, agentCount) {
   const end = one.expiresAt === null ? h("span", { class: "dim" }, "no end known") : when(one.expiresAt, ended ? "ended " : "ends ", { class: kind });
   const withheld = one.withheld.filter(({ agent, reason }) => reason !== one.reason && !suspended.has(agent));
   const why = [one.reason === "ok" ? "" : one.reason, one.condition === "cooldown" ? one.disabledReason : ""].filter(Boolean).join(" · ");
-  const about = [one.provider, one.mode, one.source, one.agents.length ? `for ${named(one.agents, agentCount)}` : ""].filter(Boolean).join(" · ");
+  const about = [one.provider, one.mode, one.source].filter(Boolean).join(" · ");
   return h("li", { class: `cred ${(fresh.get(one.id) ?? 0) > Date.now() ? "fresh" : ""}`, "data-id": one.id, "data-version": one.version },
     h("div", { class: "who" },
       h("p", {}, h("span", { class: "name" }, one.id), badge(kind, text, sign), one.next.length > 0 && badge("info", "serves next")),
-      h("p", { class: "dim" }, about)),
+      h("p", { class: "dim" }, about),
+      one.agents.length > 0 && h("p", { class: "dim" }, `for ${named(one.agents, agentCount)}`)),
     h("div", { class: "bar" }, track),
     h("p", { class: "when" }, end),
     (why || blocked > now() || one.retryAt) && h("p", { class: `why ${kind === "good" ? "dim" : kind}` },
