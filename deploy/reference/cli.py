@@ -8,7 +8,8 @@ from pages import code, literal, page, sentence, table
 
 from equabot_broker.cli.main import PROGRAM
 from equabot_cli.exits import MEANINGS
-from equabot_cli.main import Parser, command_line
+from equabot_cli.main import command_line
+from equabot_cli.parser import Parser
 
 ABOUT: Final = """\
 `equabot COMMAND --help` prints the same. Secrets are read from a prompt or from standard input, never from an argument.

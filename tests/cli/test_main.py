@@ -41,7 +41,6 @@ def alone(home: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["no-such-command"],
         ["key"],
         ["key", "anthropic", "extra"],

@@ -17,7 +17,7 @@ import yaml
 
 from equabot_broker.cli.main import PROGRAM
 from equabot_broker.telemetry.metrics import Metrics, Snapshot
-from equabot_cli.main import Parser
+from equabot_cli.parser import Parser
 from tests.docs.test_language import LONGEST, WORDS, length
 from tests.fakes.engine import Engine
 

@@ -4,7 +4,6 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from difflib import get_close_matches
 from itertools import islice
 from threading import Event
 from typing import TYPE_CHECKING, Any, Final
@@ -13,15 +12,13 @@ from equabot_cli import output
 from equabot_cli.arguments import add_places
 from equabot_cli.connecting import addressed, admin, optional, refusals
 from equabot_cli.exits import Exit, Failure
+from equabot_cli.suggestions import nearest
 
 if TYPE_CHECKING:
     from equabot_client.admin import Finding
 
 _PAUSE = 0.1
 _EXPLAINED: Final = 5
-_COMPARED: Final = 64
-_AMONG: Final = 500
-_NEAR: Final = 0.65
 
 
 def add_parser(subparsers: Any, **described: str) -> None:
@@ -117,7 +114,7 @@ def _meant(args: Namespace, address: str) -> list[str]:
     known = {"": ("readiness", "liveness"), "provider": _providers(args), "profile": _profiles(args)}
     asked = [kind] if slash and kind in known else list(known)
     exact = [f"{one}/{name}" for one in ("provider", "profile") if one != kind]
-    near = [f"{one}/{found}".lstrip("/") for one in asked if (found := _nearest(name, known[one]))]
+    near = [f"{one}/{found}".lstrip("/") for one in asked if (found := nearest(name, known[one]))]
     for names in (exact, near):
         if there := [service for service in names if check(service, address=address) is not None]:
             return there
@@ -162,9 +159,3 @@ def _configured(args: Namespace) -> str:
 
     address: str = args.program.local(args).health_address()
     return address or connect().address
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that this one is nearly; empty where there is no such name."""
-    near = get_close_matches(name[:_COMPARED], list(islice(known, _AMONG)), n=1, cutoff=_NEAR)
-    return near[0] if near else ""

@@ -165,6 +165,8 @@ def list_all(args: Namespace) -> int:
     if args.json:
         output.document([_plain(lease) for lease in leases])
         return Exit.DONE
+    if not leases and output.for_people():
+        output.say(f"no active lease of agent {args.agent}" if args.agent else "no active lease")
     # A script gets the whole id, which stays unambiguous.
     shown = lease_naming.shortened([lease.id for lease in living]) if output.for_people() else {}
     rows = [

@@ -9,17 +9,18 @@ installed, its commands are available too (ADR 45).
 import errno
 import sys
 from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from traceback import extract_tb
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from equabot_cli.agent_log import configure_log
-from equabot_cli.exits import NO_EXITS, Exit, Failure
+from equabot_cli.exits import Exit, Failure
 from equabot_cli.hardening import end_first, hide_memory
 from equabot_cli.local_configuration import standard_places
 from equabot_cli.output import complain
-from equabot_cli.program import AGENT_COMMANDS, Program
+from equabot_cli.parser import Parser
+from equabot_cli.program import AGENT_COMMANDS, BROKER_COMMANDS, Program
 from equabot_cli.streams import flushed, prepare
 from equabot_cli.surroundings import environment
 
@@ -33,42 +34,14 @@ AGENT: Final = Program(
     check_words=lambda _name, _words: None,
     configure_log=configure_log,
 )
+_HELP: Final = "help"
+_ABOUT_HELP: Final = "Show the help of a command."
+_ABSENT: Final = "commands of the package equabot-broker, which is not installed here:\n"
 _EPILOG: Final = """\
 exit codes: 0 success, 1 refused or failed, 3 no broker, 64 usage or configuration error
 environment: EQUABOT_HOME, EQUABOT_CONFIG, EQUABOT_RUN_DIR, EQUABOT_BROKER_ADDRESS, EQUABOT_BROKER_UID,
   EQUABOT_DELIVERY, EQUABOT_DEBUG, NO_COLOR
 """
-
-
-class Parser(ArgumentParser):
-    """An argument parser that exits with 64 on a usage error. `examples` are whole command lines. `exits` are the exit codes
-    of a command that defines its own, with their meaning. The help shows both."""
-
-    def __init__(self, *, examples: Sequence[str] = (), exits: Mapping[int, str] = NO_EXITS, **options: Any) -> None:
-        super().__init__(**options, add_help=False)
-        self.examples = tuple(examples)
-        self.exits = exits
-        self.add_argument("-h", "--help", action="help", help="Show this help and exit.")
-
-    def format_help(self) -> str:
-        codes = [f"  {code:<3}  {meaning}" for code, meaning in sorted(self.exits.items())]
-        parts = (["exit codes:", *codes], ["examples:", *(f"  {example}" for example in self.examples)])
-        return "\n".join((super().format_help(), *("\n".join((*part, "")) for part in parts if len(part) > 1)))
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(Exit.USAGE, f"{self.prog}: {_shown(message)}\n")
-
-
-def _shown(message: str) -> str:
-    """The error of argparse without words that could be a secret: argparse repeats what it does not understand."""
-    from equabot_cli.masking import looks_secret  # noqa: PLC0415
-
-    head, unrecognized, words = message.partition("unrecognized arguments: ")
-    if unrecognized:
-        options = [word.partition("=")[0] for word in words.split(" ") if word.startswith("-")]
-        return f"{head}{unrecognized}{' '.join(o for o in options if not looks_secret(o)) or '(not shown)'}"
-    return " ".join("(not shown)" if looks_secret(word.strip("'\"")) else word for word in message.split(" "))
 
 
 def installed() -> Program:
@@ -109,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str]) -> Namespace:
     """The parsed arguments, with the command's `run`. Raises SystemExit after printing an error or the help."""
     program = installed()
+    argv = _as_help(argv)
     name = next((word for word in argv if not word.startswith("-")), "")
     parser = command_line(program, only=name)
     words, after = _split(argv) if name == "exec" else (argv, [])
@@ -118,7 +92,9 @@ def parse(argv: Sequence[str]) -> Namespace:
 
 def command_line(program: Program, *, only: str | None = None) -> Parser:
     """The parser of all commands. With `only`, the others have no arguments, because their modules are not imported."""
-    parser = Parser(prog="equabot", epilog=_EPILOG, formatter_class=RawDescriptionHelpFormatter)
+    absent = [name for name in BROKER_COMMANDS if name not in program.commands]
+    epilog = f"{_EPILOG}{_ABSENT}  {' '.join(absent)}\n" if absent else _EPILOG
+    parser = Parser(prog="equabot", epilog=epilog, formatter_class=RawDescriptionHelpFormatter, absent=absent)
     parser.add_argument("--version", action=_Version, distribution=program.distribution, help="Print the version and exit.")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, command in program.commands.items():
@@ -126,7 +102,19 @@ def command_line(program: Program, *, only: str | None = None) -> Parser:
             import_module(command.module).add_parser(subparsers, help=command.about)
         else:
             subparsers.add_parser(name, help=command.about)
+    help_parser = subparsers.add_parser(
+        _HELP, help=_ABOUT_HELP, description=_ABOUT_HELP, examples=("equabot help", "equabot help lease acquire")
+    )
+    help_parser.add_argument("words", metavar="WORD", nargs="*", help="The words of the command.")
     return parser
+
+
+def _as_help(argv: Sequence[str]) -> Sequence[str]:
+    """The arguments with `--help` in place of the word `help`. Without an argument, the help is meant too."""
+    if not argv:
+        return ["--help"]
+    named = argv[1:2] if argv[0] == _HELP else ()
+    return [*argv[1:], "--help"] if argv[0] == _HELP and not (named and named[0].startswith("-")) else argv
 
 
 def _split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:

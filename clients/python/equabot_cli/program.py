@@ -27,6 +27,20 @@ AGENT_COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
         "health": Command("equabot_cli.health", "Check whether the broker, a provider or a profile serves."),
     }
 )
+BROKER_COMMANDS: Final = (
+    "serve",
+    "profile",
+    "agent",
+    "models",
+    "onboard",
+    "doctor",
+    "dashboard",
+    "gateway",
+    "config",
+    "reload",
+    "audit",
+)
+"""The commands that only the broker's package has. A command line without it names them; a test compares the two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
