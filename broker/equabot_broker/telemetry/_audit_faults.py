@@ -5,19 +5,10 @@ from typing import Final
 
 from equabot_broker.domain.errors import CannotStart
 
-_MISCONFIGURED: Final = frozenset(
-    {
-        errno.EACCES,
-        errno.EISDIR,
-        errno.ELOOP,
-        errno.ENAMETOOLONG,
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.ENXIO,
-        errno.EPERM,
-        errno.EROFS,
-    }
-)
+_MISCONFIGURED: Final = frozenset({
+    errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.EPERM,
+    errno.EROFS,
+})  # fmt: skip
 _REMEDIES: Final = {
     errno.ENOSPC: "free space on its volume",
     errno.EDQUOT: "free space within its quota",

@@ -37,6 +37,11 @@ def _shown(*metrics: ReadMetric, default: Any) -> Any:
     return field(default_factory=lambda: default, metadata={"metrics": metrics})
 
 
+def _shows(name: str, help_: str, *labels: str, default: Any) -> Any:
+    """A field of `Snapshot` that one metric shows unchanged."""
+    return _shown(ReadMetric(name, help_, labels), default=default)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """What the metrics of the broker's state show. The keys of a mapping are the values of the metric's labels."""
@@ -72,21 +77,18 @@ class Snapshot:
         ),
         default=(),
     )
-    leases: Mapping[tuple[str, str], int] = _shown(
-        ReadMetric("equabot_leases_active", "How many leases are active.", ("agent", "provider")), default=_NONE
+    leases: Mapping[tuple[str, str], int] = _shows(
+        "equabot_leases_active", "How many leases are active.", "agent", "provider", default=_NONE
     )
-    streams: Mapping[str, int] = _shown(
-        ReadMetric("equabot_streams_active", "How many streams are open.", ("agent",)), default=_NONE
+    streams: Mapping[str, int] = _shows("equabot_streams_active", "How many streams are open.", "agent", default=_NONE)
+    suspended: Mapping[str, bool] = _shows(
+        "equabot_agent_suspended", "Whether an operator has suspended the agent: 1 if so, else 0.", "agent", default=_NONE
     )
-    suspended: Mapping[str, bool] = _shown(
-        ReadMetric("equabot_agent_suspended", "Whether an operator has suspended the agent: 1 if so, else 0.", ("agent",)),
-        default=_NONE,
+    store_fault: bool = _shows(
+        "equabot_state_store_fault", "Whether the broker cannot store its state: 1 if so, else 0.", default=False
     )
-    store_fault: bool = _shown(
-        ReadMetric("equabot_state_store_fault", "Whether the broker cannot store its state: 1 if so, else 0."), default=False
-    )
-    audit_fault: bool = _shown(
-        ReadMetric("equabot_audit_fault", "Whether the broker cannot write the audit log: 1 if so, else 0."), default=False
+    audit_fault: bool = _shows(
+        "equabot_audit_fault", "Whether the broker cannot write the audit log: 1 if so, else 0.", default=False
     )
     anchor_faults: frozenset[str] = _shown(
         ReadMetric(
@@ -97,23 +99,18 @@ class Snapshot:
         ),
         default=frozenset(),
     )
-    audit_lost: int = _shown(ReadMetric("equabot_audit_lost_total", "Counts audit records that were lost."), default=0)
-    audit_sequence: int = _shown(
-        ReadMetric("equabot_audit_sequence", "The sequence number of the last record in the audit log; it never decreases."),
-        default=0,
+    audit_lost: int = _shows("equabot_audit_lost_total", "Counts audit records that were lost.", default=0)
+    audit_sequence: int = _shows(
+        "equabot_audit_sequence", "The sequence number of the last record in the audit log; it never decreases.", default=0
     )
-    config_reload_ok: bool = _shown(
-        ReadMetric(
-            "equabot_config_last_reload_successful",
-            "Whether the broker applied the configuration that it read last: 1 if so, 0 if it refused the configuration.",
-        ),
+    config_reload_ok: bool = _shows(
+        "equabot_config_last_reload_successful",
+        "Whether the broker applied the configuration that it read last: 1 if so, 0 if it refused the configuration.",
         default=True,
     )
-    config_reloaded_at: float = _shown(
-        ReadMetric(
-            "equabot_config_last_reload_success_timestamp_seconds",
-            "When the broker read the configuration in effect, in seconds since the Unix epoch.",
-        ),
+    config_reloaded_at: float = _shows(
+        "equabot_config_last_reload_success_timestamp_seconds",
+        "When the broker read the configuration in effect, in seconds since the Unix epoch.",
         default=0.0,
     )
 

@@ -22,15 +22,13 @@ class Draining(Event):
 
 
 @event(
+    EventCounter(
+        "equabot_callers_refused_total",
+        "Counts network calls whose caller the broker refused, by gRPC status code.",
+        ("reason",),
+    ),
     audit="caller_refused",
     summed=True,
-    metrics=(
-        EventCounter(
-            "equabot_callers_refused_total",
-            "Counts network calls whose caller the broker refused, by gRPC status code.",
-            ("reason",),
-        ),
-    ),
 )
 class CallerRefused(Event):
     """The broker refused the caller of a network call. `reason` is the gRPC status code (UNAUTHENTICATED, PERMISSION_DENIED or

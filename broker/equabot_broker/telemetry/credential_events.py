@@ -15,14 +15,12 @@ _REFRESHES: Final = EventCounter(
 
 
 @event(
-    audit="rotated",
-    metrics=(
-        EventHistogram(
-            "equabot_rotation_seconds",
-            "Seconds from a change in a source to the notice on every stream.",
-            (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
-        ),
+    EventHistogram(
+        "equabot_rotation_seconds",
+        "Seconds from a change in a source to the notice on every stream.",
+        (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
     ),
+    audit="rotated",
 )
 class ProfilesChanged(Event):
     """Profiles were added or removed, or have new material. `seconds` is the time from the report of the source until every
@@ -62,7 +60,7 @@ class CredentialProbed(Event):
     agent: str = ""
 
 
-@event(audit="refreshed", metrics=(_REFRESHES,))
+@event(_REFRESHES, audit="refreshed")
 class RefreshSucceeded(Event):
     """A login has new tokens, after `seconds`. They are from its token endpoint, or (`adopted`) another process stored them.
     `agent` owns the login; it is empty for a login of all agents."""
@@ -79,7 +77,7 @@ class RefreshSucceeded(Event):
         return "adopted" if self.adopted else "refreshed"
 
 
-@event(audit="refresh_failed", level=logging.WARNING, metrics=(_REFRESHES,))
+@event(_REFRESHES, audit="refresh_failed", level=logging.WARNING)
 class RefreshAttemptFailed(Event):
     """A login has no new tokens. The broker tries again after `retry_in` seconds. `outcome` is a value of `Blame`."""
 
@@ -91,7 +89,7 @@ class RefreshAttemptFailed(Event):
     agent: str = ""
 
 
-@event(audit="reauth_required", level=logging.ERROR, metrics=(_REFRESHES,))
+@event(_REFRESHES, audit="reauth_required", level=logging.ERROR)
 class LoginInvalidated(Event):
     """A login cannot be refreshed any more. `command` is the command with which a person logs in again."""
 

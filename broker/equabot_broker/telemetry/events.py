@@ -55,12 +55,7 @@ _DECLARED: Final[list[type[Event]]] = []
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def event(
-    *,
-    audit: str = "",
-    level: int = logging.INFO,
-    granting: bool = False,
-    summed: bool = False,
-    metrics: tuple[EventMetric, ...] = (),
+    *metrics: EventMetric, audit: str = "", level: int = logging.INFO, granting: bool = False, summed: bool = False
 ) -> Callable[[type[E]], type[E]]:
     """Declares a class of events, and makes it a frozen dataclass. The arguments are the class variables of `Event`."""
 

@@ -26,17 +26,15 @@ class SecretPushed(Event):
 
 
 @event(
+    EventCounter(
+        "equabot_gateway_authorized_total",
+        "Counts requests that the gateway authorized, before it sends them to the provider.",
+        ("provider",),
+    ),
+    _OPEN,
     audit="authorized",
     level=logging.DEBUG,
     granting=True,
-    metrics=(
-        EventCounter(
-            "equabot_gateway_authorized_total",
-            "Counts requests that the gateway authorized, before it sends them to the provider.",
-            ("provider",),
-        ),
-        _OPEN,
-    ),
 )
 class GatewayAuthorized(Event):
     """The gateway authorizes a request, and Envoy then receives its credential.
@@ -58,21 +56,19 @@ class GatewayAuthorized(Event):
 
 
 @event(
+    EventCounter(
+        "equabot_gateway_requests_total",
+        "Counts authorized requests that have ended, by the HTTP status of the answer; 0 means no answer.",
+        ("provider", "status"),
+    ),
+    EventHistogram(
+        "equabot_gateway_request_seconds",
+        "Seconds from the first byte of an authorized request to the last byte of its answer.",
+        (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0),
+    ),
+    _OPEN,
     audit="used",
     level=logging.DEBUG,
-    metrics=(
-        EventCounter(
-            "equabot_gateway_requests_total",
-            "Counts authorized requests that have ended, by the HTTP status of the answer; 0 means no answer.",
-            ("provider", "status"),
-        ),
-        EventHistogram(
-            "equabot_gateway_request_seconds",
-            "Seconds from the first byte of an authorized request to the last byte of its answer.",
-            (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0),
-        ),
-        _OPEN,
-    ),
 )
 class GatewayUsed(Event):
     """An authorized request has ended. `request`, `method` and `route` are those of `GatewayAuthorized`.
@@ -98,15 +94,13 @@ class GatewayUsed(Event):
 
 
 @event(
+    EventCounter(
+        "equabot_gateway_refusals_total",
+        "Counts requests that the gateway refused, by provider and reason.",
+        ("provider", "reason"),
+    ),
     audit="refused",
     summed=True,
-    metrics=(
-        EventCounter(
-            "equabot_gateway_refusals_total",
-            "Counts requests that the gateway refused, by provider and reason.",
-            ("provider", "reason"),
-        ),
-    ),
 )
 class GatewayRefused(Event):
     """The gateway refused a request. `reason` is one word. `agent` and `lease` are empty if the token identifies no lease."""
@@ -121,10 +115,8 @@ class GatewayRefused(Event):
 
 
 @event(
+    EventCounter("equabot_gateway_log_skipped_total", "Counts gateway log entries that the broker could not interpret."),
     level=logging.DEBUG,
-    metrics=(
-        EventCounter("equabot_gateway_log_skipped_total", "Counts gateway log entries that the broker could not interpret."),
-    ),
 )
 class GatewayLogSkipped(Event):
     """The broker could not interpret an entry of the gateway's access log."""

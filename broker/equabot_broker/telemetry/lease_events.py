@@ -7,10 +7,10 @@ from equabot_broker.telemetry.metric_declarations import EventCounter, EventHist
 
 
 @event(
+    EventCounter("equabot_leases_granted_total", "Counts leases that the broker granted."),
     audit="granted",
     level=logging.DEBUG,
     granting=True,
-    metrics=(EventCounter("equabot_leases_granted_total", "Counts leases that the broker granted."),),
 )
 class LeaseGranted(Event):
     """An agent receives a lease. It ends after `seconds` unless it is renewed."""
@@ -72,11 +72,9 @@ class LeaseRevoked(Event):
 
 
 @event(
+    EventCounter("equabot_leases_denied_total", "Counts lease requests that the broker refused, by reason.", ("reason",)),
     audit="denied",
     summed=True,
-    metrics=(
-        EventCounter("equabot_leases_denied_total", "Counts lease requests that the broker refused, by reason.", ("reason",)),
-    ),
 )
 class LeaseDenied(Event):
     """The broker refused a lease request. `reason` is that of the `BrokerError`.
@@ -102,19 +100,14 @@ class RenewalDenied(Event):
     reason: str
 
 
-@event(
-    level=logging.NOTSET,
-    metrics=(
-        EventHistogram(
+@event(EventHistogram(
             "equabot_acquire_seconds",
             "Seconds from a lease request to its answer.",
             (
                 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
                 10.0, 30.0,
-            ),
-        ),
-    ),
-)  # fmt: skip
+            )
+        ), level=logging.NOTSET)  # fmt: skip
 class AcquireAnswered(Event):
     """The broker answered a lease request, with a lease or a refusal, after `seconds`."""
 
@@ -122,16 +115,14 @@ class AcquireAnswered(Event):
 
 
 @event(
+    EventCounter(
+        "equabot_outcomes_total",
+        "Counts provider answers that agents or the gateway reported, by provider and outcome.",
+        ("provider", "outcome"),
+    ),
     audit="outcome",
     level=logging.DEBUG,
     summed=True,
-    metrics=(
-        EventCounter(
-            "equabot_outcomes_total",
-            "Counts provider answers that agents or the gateway reported, by provider and outcome.",
-            ("provider", "outcome"),
-        ),
-    ),
 )
 class OutcomeReported(Event):
     """An agent or the gateway reported the answer of a provider. `outcome` is a value of `Outcome`."""

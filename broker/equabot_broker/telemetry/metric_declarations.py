@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 Sample = tuple[dict[str, str], float]
@@ -73,24 +74,27 @@ class ReadMetric:
             yield {name: value for name, value in zip(self.labels, values, strict=True) if value}, float(number)
 
 
+def _no_labels(_: object) -> tuple[str, ...]:
+    return ()
+
+
 class EventCount:
     """How many events there were, for each combination of label values."""
 
     def __init__(self, declared: EventCounter | OpenGauge) -> None:
         self.declared = declared
-        self._counts: Counter[tuple[str, ...]] = Counter() if declared.labels else Counter({(): 0})
+        self._key_of: Callable[[Any], object] = attrgetter(*declared.labels) if declared.labels else _no_labels
+        self._counts: Counter[object] = Counter() if declared.labels else Counter({(): 0})
 
     def add(self, event: Any) -> None:
         """Counts one event."""
-        self._add(event, 1)
+        self._counts[self._key_of(event)] += 1
 
     def samples(self) -> Iterator[Sample]:
         """One sample for each series."""
         for key, count in self._counts.items():
-            yield dict(zip(self.declared.labels, key, strict=True)), count
-
-    def _add(self, event: Any, number: int) -> None:
-        self._counts[tuple([str(getattr(event, label)) for label in self.declared.labels])] += number
+            values = key if isinstance(key, tuple) else (key,)
+            yield dict(zip(self.declared.labels, map(str, values), strict=True)), count
 
 
 class OpenCount(EventCount):
@@ -107,7 +111,7 @@ class OpenCount(EventCount):
         if event.opens > 0:
             self._process = process
         if process == self._process:
-            self._add(event, event.opens)
+            self._counts[self._key_of(event)] += event.opens
 
 
 class Distribution:

@@ -1,6 +1,6 @@
 """Prometheus metrics. Counters and histograms count events; gauges are read from the running broker at each scrape.
 
-Counting an event costs about a microsecond. `prometheus_client` is not imported before `serve`.
+Counting an event costs some microseconds. `prometheus_client` is not imported before `serve`.
 """
 
 import asyncio
