@@ -416,47 +416,6 @@ def test_an_interpreter_may_exit_while_the_broker_is_away(fake: FakeBroker) -> N
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "away\n", "")
 
 
-@pytest.mark.skipif(
-    tuple(map(int, grpc.__version__.split(".")[:2])) < (1, 85),
-    reason="gRPC's own fork handlers crash now and then while a stream is open (seen with 1.80)",
-)
-def test_after_a_fork_the_child_is_told_to_connect_itself(fake: FakeBroker) -> None:
-    """At once and clearly, rather than hanging; the parent is none the worse for it."""
-    ran = _in_a_process_of_its_own(
-        fake,
-        """
-        credential = broker.credential('anthropic')
-        credential.headers()
-        child = os.fork()
-        for use in (credential.headers, lambda: broker.acquire('anthropic'), lambda: broker.credential('anthropic').headers()):
-            try:
-                use()
-                os.write(1, b'used\\n')
-            except equabot_client.EquabotError as error:
-                os.write(1, error.reason.encode() + b'\\n')
-        if child:
-            sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        """,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert sorted(ran.stdout.split()) == ["FORKED"] * 3 + ["used"] * 3
-
-
-def test_what_was_not_used_before_a_fork_may_be_used_after_it(fake: FakeBroker) -> None:
-    """As in a server that configures first and forks its workers then."""
-    ran = _in_a_process_of_its_own(
-        fake,
-        """
-        credential = broker.credential('anthropic')
-        child = os.fork()
-        if child:
-            sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        print(len(credential.headers()))
-        """,
-    )
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "1\n", "")
-
-
 @pytest.mark.parametrize("use", [repr, str, lambda it: f"{it}", lambda it: repr(vars(it))])
 def test_nothing_of_the_secret_shows(fake: FakeBroker, broker: Broker, use: Callable[[Any], str]) -> None:
     """Before and after there is something in hand."""

@@ -8,6 +8,7 @@ The same for event loops is `equabot_client.aio`; for HTTP clients and SDKs see 
 `equabot_client.httpx2`; what can go wrong is `equabot_client.errors`.
 """
 
+import equabot_client._fork  # noqa: F401 - first: gRPC decides at its import how it takes a fork
 from equabot_client import errors
 from equabot_client._lease import EventKind, Lease, LeaseEvent, Outcome, Profile, Wanted
 from equabot_client._secret import Secret, SecretMap

@@ -7,14 +7,15 @@ that a broker that comes back on the same socket is noticed at once. Nothing but
 import asyncio
 import os
 import threading
+from contextlib import suppress
 from functools import cached_property
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import grpc
 import grpc.aio
 
 from equabot.broker.v1.broker_pb2_grpc import BrokerStub
-from equabot_client import _convert, errors
+from equabot_client import _convert, _fork, errors
 from equabot_client._address import is_socket, resolve, socket_path
 from equabot_client._convert import Ask
 from equabot_client._lease import LeaseEvent, LeaseRequest
@@ -22,6 +23,8 @@ from equabot_client._ownership import Ownership, named_user
 from equabot_client._security import Files, Stamp
 
 T = TypeVar("T")
+_NOTHING: Final[Any] = b""
+_WAKES_WITHIN: Final = 1.0
 
 _OPTIONS: Final = (
     ("grpc.enable_retries", 0),
@@ -44,6 +47,7 @@ class _Connection:
         self._older: list[Any] = []
         self._changing = threading.Lock()
         self._closed = False
+        _fork.register(self)
         if address or os.environ.get("EQUABOT_BROKER_ADDRESS"):
             _ = self.target  # what is wrong with it is said at once
 
@@ -88,19 +92,16 @@ class _Connection:
     def _metadata(self) -> tuple[tuple[str, str], ...] | None:
         return self._files.metadata() if self._secured else None
 
-    @cached_property
-    def _pid(self) -> int:
-        return os.getpid()
+    def before_fork(self) -> None:
+        """Nothing to do where no thread reads."""
 
-    @property
-    def _mine(self) -> bool:
-        return self._pid == os.getpid()
+    def after_fork(self) -> list[Any]:
+        """The child opens a connection of its own. Returns those of the parent."""
+        parents = [*self._older, *self._in_use(), self.__dict__.pop("_stub", None)]
+        self._changing, self._stamp, self._older = threading.Lock(), None, []
+        return parents
 
     def _check(self) -> None:
-        if not self._mine:
-            raise errors.Forked(
-                "this broker was connected to before os.fork(), which gRPC does not survive: call connect() in the child"
-            )
         if self._closed:
             raise errors.CredentialClosed("this broker was closed: call connect() again")
         if self._ownership is not None:
@@ -116,7 +117,9 @@ class Stream:
     def read(self) -> LeaseEvent | None:
         """The next event, None after the last. Waits without a limit of its own: `cancel` ends the wait."""
         try:
-            return _convert.event(next(self._call))
+            with _fork.calling():
+                message = next(self._call)
+            return _convert.event(message)
         except StopIteration:
             return None
         except grpc.RpcError as raised:
@@ -143,15 +146,20 @@ class Stream:
 
     def cancel(self) -> None:
         """Ends the stream, and with it its lease. From any thread, any number of times."""
-        self._call.cancel()
+        with _fork.calling():
+            self._call.cancel()
 
 
 class Channel(_Connection):
     """A blocking connection, for any number of threads."""
 
+    _streams = False
+    _woken: Any = None
+
     @cached_property
     def _channel(self) -> grpc.Channel:
         channel: grpc.Channel = self._opened(grpc.insecure_channel, grpc.secure_channel)
+        _fork.watch()
         return channel
 
     @cached_property
@@ -162,7 +170,9 @@ class Channel(_Connection):
         """The answer, within so many seconds."""
         self._ready()
         try:
-            return ask.read(getattr(self._stub, ask.method)(ask.request, timeout=timeout, metadata=self._metadata))
+            with _fork.calling():
+                answer = getattr(self._stub, ask.method)(ask.request, timeout=timeout, metadata=self._metadata)
+            return ask.read(answer)
         except grpc.RpcError as raised:
             raise _convert.error(raised, self.target) from None
         except ValueError:  # so says a channel that was closed meanwhile
@@ -172,8 +182,11 @@ class Channel(_Connection):
     def stream(self, request: LeaseRequest) -> Stream:
         """Begins a stream. Nothing is waited for: a failure shows at the first read."""
         self._ready()
+        self._streams = True
         try:
-            return Stream(self._stub.StreamLease(_convert.acquire_request(request), metadata=self._metadata), self.target)
+            with _fork.calling():
+                call = self._stub.StreamLease(_convert.acquire_request(request), metadata=self._metadata)
+            return Stream(call, self.target)
         except ValueError:
             self._check()
             raise
@@ -181,9 +194,23 @@ class Channel(_Connection):
     def close(self) -> None:
         """Ends every call and the connection. Idempotent."""
         self._closed = True
-        if self._mine:
-            for channel in (*self._older, *self._in_use()):
-                channel.close()
+        for channel in (*self._older, *self._in_use()):
+            channel.close()
+
+    def before_fork(self) -> None:
+        """Wakes the thread that reads this connection: a call whose time is over is an event for it, and sends nothing. Twice,
+        because after one fork gRPC takes the thread for one that waits until it runs again."""
+        if self._streams and "_channel" in self.__dict__:
+            with suppress(ValueError, grpc.FutureTimeoutError):  # closed by another thread, or not awake
+                self._wake().exception(timeout=_WAKES_WITHIN)
+                self._woken = self._wake()
+
+    def _wake(self) -> Any:
+        return self._channel.unary_unary("/equabot.client/Wake").future(_NOTHING, timeout=0)
+
+    def after_fork(self) -> list[Any]:
+        woken, self._woken, self._streams = self._woken, None, False
+        return [*super().after_fork(), woken]
 
     def _ready(self) -> None:
         self._check()
@@ -216,8 +243,12 @@ class AsyncStream:
 class AsyncChannel(_Connection):
     """An awaitable connection. It belongs to the event loop of its first call."""
 
+    _process: ClassVar[int | None] = None
+    """The process in which one was opened first. gRPC's thread for event loops does not survive a fork, even with none open."""
+
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
+        AsyncChannel._process = os.getpid()
         channel: grpc.aio.Channel = self._opened(grpc.aio.insecure_channel, grpc.aio.secure_channel)
         return channel
 
@@ -244,11 +275,15 @@ class AsyncChannel(_Connection):
     async def close(self) -> None:
         """Ends every call and the connection. Idempotent."""
         self._closed = True
-        if self._mine:
-            for channel in (*self._older, *self._in_use()):
-                await channel.close()
+        for channel in (*self._older, *self._in_use()):
+            await channel.close()
 
     async def _ready(self) -> None:
         self._check()
+        if self._process not in {None, os.getpid()}:
+            raise errors.Forked(
+                "equabot_client.aio was used before os.fork(), so gRPC has no event loop in the child:"
+                " use equabot_client.connect() here, or fork before the first use of equabot_client.aio"
+            )
         for channel in self._renewed():
             await channel.close()

@@ -2,15 +2,13 @@
 
 import logging
 import math
-import os
 import random
 import threading
-import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
-from equabot_client import _convert, errors
+from equabot_client import _convert, _fork, errors
 from equabot_client._client import Channel, Stream
 from equabot_client._clock import steady
 from equabot_client._keeping import WAITED_OUT, Ending, Held, keep
@@ -41,14 +39,18 @@ class Keeper:
         on_rotate: Callable[[Lease], object] | None,
         on_end: Callable[[str], object] | None = None,
     ) -> None:
-        self.held: Held | None = None
         self.patience = timeout / 2
-        self.forked = False
         self._channel = channel
         self._request = request
         self._timeout = timeout
         self._on_rotate = on_rotate
-        self._ending = Ending(on_end)
+        self._on_end = on_end
+        self._begin()
+        _fork.register(self)
+
+    def _begin(self) -> None:
+        self.held: Held | None = None
+        self._ending = Ending(self._on_end)
         self._news = threading.Condition()
         self._needed = threading.Event()
         self._stopping = threading.Event()
@@ -60,7 +62,6 @@ class Keeper:
         self._last: Lease | None = None
         self._error: errors.EquabotError | None = None
         self._failures = 0
-        _keepers.add(self)
 
     # -- for those who use the credential ------------------------------------------------------------------------------
 
@@ -116,8 +117,6 @@ class Keeper:
 
     def stop(self) -> None:
         """Ends the thread, from any thread, also from itself."""
-        if self.forked:
-            return
         with self._news:
             self.held = None
             self._stopping.set()
@@ -129,10 +128,17 @@ class Keeper:
         if thread is not None and thread is not threading.current_thread():
             thread.join(_LEAVES_WITHIN)
 
-    def orphan(self) -> None:
-        """In the child of a fork: the thread is the parent's, and so may be the lock."""
-        if self._thread is not None:
-            self.forked, self.held = True, None
+    def before_fork(self) -> None:
+        """Nothing to do: the channel wakes the thread that is inside gRPC."""
+
+    def after_fork(self) -> list[Any]:
+        """The thread is the parent's, and so are its lease, its token and perhaps the locks."""
+        parents, closed = [self._streams, self._news], self._stopping.is_set()
+        self._request = replace(self._request, holder=None)
+        self._begin()
+        if closed:
+            self._stopping.set()
+        return parents
 
     def _start(self) -> None:
         if self._thread is None:
@@ -140,8 +146,6 @@ class Keeper:
             self._thread.start()
 
     def _check(self) -> None:
-        if self.forked:
-            raise errors.Forked("this credential was opened before os.fork(): call connect() again in the child")
         if self._stopping.is_set():
             raise errors.CredentialClosed("this credential was closed")
 
@@ -234,7 +238,7 @@ class Keeper:
         self._ending.failed(error, self._last)
 
     def _go_on(self) -> None:
-        if self._stopping.is_set():
+        if self._stopping.is_set() or self._thread is not threading.current_thread():  # the latter after a fork in a callback
             raise _Stopped
 
     def _give_back(self) -> None:
@@ -244,14 +248,3 @@ class Keeper:
                 self._channel.ask(_convert.revoke(self._unstreamed), timeout=min(self._timeout, 1.0))
             except errors.EquabotError as error:
                 _log.debug("a lease was not given back and will expire: %s", error)
-
-
-_keepers: Final[weakref.WeakSet[Keeper]] = weakref.WeakSet()
-
-
-def _forget_after_fork() -> None:
-    for keeper in _keepers:
-        keeper.orphan()
-
-
-os.register_at_fork(after_in_child=_forget_after_fork)

@@ -24,7 +24,8 @@ class Credential:
     While the broker is away, what was in hand is served until its lease ends. Then, and when a first lease cannot be had,
     each use waits up to the broker's timeout and raises the EquabotError that says why.
 
-    After `os.fork()` a child cannot use its parent's credential (Forked): it calls `connect()` itself.
+    After `os.fork()` the child's first use opens a lease of its own, whatever the parent had in hand: `on_rotate` and `on_end`
+    are then called in the child for its lease alone, and a `holder` stays the parent's.
     `close()` gives the lease back. It is also called when the credential is garbage, and at the interpreter's exit.
     """
 

@@ -8,7 +8,7 @@
     ├── Unexpected              UNEXPECTED           no         what answered is not a broker, or has a fault of its own
     ├── FileUnreadable          FILE_UNREADABLE      yes        a token or certificate of our own is not there (yet)
     ├── CredentialClosed        CLOSED               no         the caller: the credential or broker was closed
-    ├── Forked                  FORKED               no         the caller: opened before os.fork, used after it
+    ├── Forked                  FORKED               no         the caller: `aio` was used before os.fork, and after it
     ├── InvalidArgument         INVALID_ARGUMENT     no         the caller's request is malformed
     ├── ProviderUnknown         PROVIDER_UNKNOWN     no         the caller, or the broker's configuration
     ├── ProfileNotFound         PROFILE_NOT_FOUND    no         the caller, or a source lost it

@@ -119,7 +119,7 @@ class Keeper:
         if self._task is None:
             return
         if self._pid != os.getpid():
-            raise errors.Forked("this credential was opened before os.fork(): call connect() again in the child")
+            raise errors.Forked("this credential was opened before os.fork(), by the parent's event loop: open one here")
         if self._loop is not asyncio.get_running_loop():
             raise errors.CredentialClosed("this credential belongs to another event loop: open one in this loop")
 
