@@ -43,15 +43,17 @@ def _file(file: FileDescriptor) -> Iterator[str]:
 def _service(service: ServiceDescriptor, comments: dict[str, str]) -> str:
     rows = [
         (
-            literal(method.name),
+            f"[{literal(method.name)}](#{method.name.lower()})",
             _linked(method.input_type, stream=method.client_streaming),
             _linked(method.output_type, stream=method.server_streaming),
-            comments.get(f"{service.name}.{method.name}", ""),
         )
         for method in service.methods
     ]
-    header = ("call", "request", "answer", "meaning")
-    return "\n\n".join((f"### {service.name}", f"Service. {comments.get(service.name, '')}", table(header, rows)))
+    calls = (
+        f"#### {method.name}\n\n{_paragraphs(comments.get(f'{service.name}.{method.name}', ''))}" for method in service.methods
+    )
+    about = f"Service. {_paragraphs(comments.get(service.name, ''))}"
+    return "\n\n".join((f"### {service.name}", about, table(("call", "request", "answer"), rows), *calls))
 
 
 def _message(message: Descriptor, comments: dict[str, str], within: str = "") -> Iterator[str]:
@@ -63,7 +65,7 @@ def _message(message: Descriptor, comments: dict[str, str], within: str = "") ->
         for field in message.fields
     ]
     fields = table(("field", "number", "type", "meaning"), rows) if rows else "The message has no fields."
-    yield "\n\n".join(filter(None, (f"### {name}", comments.get(name, ""), fields)))
+    yield "\n\n".join(filter(None, (f"### {name}", _paragraphs(comments.get(name, "")), fields)))
     for nested in message.nested_types:
         yield from _message(nested, comments, f"{name}.")
     for enum in message.enum_types:
@@ -73,7 +75,9 @@ def _message(message: Descriptor, comments: dict[str, str], within: str = "") ->
 def _enum(enum: EnumDescriptor, comments: dict[str, str], within: str = "") -> str:
     name = f"{within}{enum.name}"
     rows = [(literal(value.name), str(value.number), comments.get(f"{name}.{value.name}", "")) for value in enum.values]
-    return "\n\n".join(filter(None, (f"### {name}", comments.get(name, ""), table(("value", "number", "meaning"), rows))))
+    return "\n\n".join(
+        filter(None, (f"### {name}", _paragraphs(comments.get(name, "")), table(("value", "number", "meaning"), rows)))
+    )
 
 
 def _type(field: FieldDescriptor) -> str:
