@@ -35,7 +35,7 @@ def test_a_status_counts_as(status: int, outcome: Outcome | None) -> None:
     assert ProviderAnswer(status=status).outcome is outcome
 
 
-def test_a_vendor_that_says_when_to_come_again_is_overloaded() -> None:
+def test_503_with_retry_after_counts_as_a_rate_limit() -> None:
     """503 alone may be anything."""
     assert ProviderAnswer(status=503, retry_after=3.0).outcome is Outcome.RATE_LIMIT
 
@@ -47,13 +47,13 @@ def test_a_vendor_that_fails_is_too_late(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 401, 408, 429])
-def test_what_the_gateway_says_itself_is_no_word_of_the_vendors(status: int) -> None:
+def test_answer_of_the_gateway_itself_is_not_counted(status: int) -> None:
     """An agent that is too slow, say."""
     assert ProviderAnswer(status=status, ours=True).outcome is None
     assert ProviderAnswer(status=status, ours=True, failed=True).outcome is Outcome.TIMEOUT
 
 
-def test_only_401_says_that_it_is_the_credential() -> None:
+def test_only_401_is_surely_about_the_credential() -> None:
     """403 may be about what was asked."""
     assert ProviderAnswer(status=401).sure
     assert not ProviderAnswer(status=403).sure
@@ -81,6 +81,6 @@ def test_only_401_says_that_it_is_the_credential() -> None:
         ({"retry-after-ms": "99999999999"}, 31 * 86400.0),
     ],
 )
-def test_when_to_come_again(headers: dict[str, str], seconds: float | None) -> None:
+def test_seconds_of_retry_after(headers: dict[str, str], seconds: float | None) -> None:
     """Seconds or a date (RFC 9110, 10.2.3), or milliseconds; what makes no sense is nothing, and nothing is forever."""
     assert wait(headers, now=1_800_000_000.0) == seconds

@@ -29,7 +29,7 @@ def winner(*claims: IdClaim, places: tuple[ProfileLocation, ...] = ()) -> str:
     return found.pop()
 
 
-def test_a_unit_that_is_called_so_goes_before_what_another_holds() -> None:
+def test_unit_with_the_name_owns_the_id() -> None:
     """S13: `evil/auth-profiles.json` with `anthropic:team` takes nothing from `team`, by a later end or by being first."""
     evil = claim("evil", expires_at=4e9)
     for team in (claim("team"), claim("team", expires_at=1.9e9), claim("team", secret=None, fault="is empty")):
@@ -37,13 +37,13 @@ def test_a_unit_that_is_called_so_goes_before_what_another_holds() -> None:
         assert winner(team, evil, places=((MOUNT, "evil"), (MOUNT, "team"))) == "team"
 
 
-def test_the_source_s_own_name_is_that_of_what_has_none() -> None:
+def test_source_name_applies_to_a_unit_without_a_name() -> None:
     """S13: `anthropic:mounted` is the directory's itself; a subdirectory of that name is a rival, and comes later."""
     assert winner(claim("", profile_id="anthropic:mounted"), claim("evil", profile_id="anthropic:mounted")) == ""
     assert winner(claim("", profile_id="anthropic:mounted"), claim("mounted", profile_id="anthropic:mounted")) == ""
 
 
-def test_of_equals_the_one_that_held_it_first_goes_before() -> None:
+def test_first_holder_owns_the_id() -> None:
     """S13: also where it was gone for a while, and others have held the id since."""
     claims = [claim(unit) for unit in ("a", "b", "c")]
     assert winner(*claims) == "a"
@@ -60,7 +60,7 @@ def test_the_order_of_the_sources_is_the_operator_s() -> None:
     assert rightful([second, first], ((MOUNT, "team"),)) is first
 
 
-def test_the_place_that_the_configuration_names_goes_before_all() -> None:
+def test_configured_place_owns_the_id() -> None:
     """S13: of units as of sources."""
     assert winner(claim("team"), claim("vault", configured=True), places=((MOUNT, "team"),)) == "vault"
     assert winner(claim("team", expires_at=4e9), claim("vault", "dotenv", rank=3, configured=True, expires_at=1.9e9)) == "vault"
@@ -90,16 +90,14 @@ places = st.lists(st.tuples(st.sampled_from([f"{MOUNT}{n}" for n in range(3)]), 
 
 
 @given(st.lists(claims, min_size=1, max_size=6, unique_by=lambda c: c.place), places, st.randoms(use_true_random=False))
-def test_it_does_not_matter_who_comes_first_into_the_list(
-    made: list[IdClaim], held: tuple[ProfileLocation, ...], random: object
-) -> None:
+def test_order_of_the_claims_does_not_matter(made: list[IdClaim], held: tuple[ProfileLocation, ...], random: object) -> None:
     """S13: units come in the order of a directory or of an API, which others have a say in."""
     before = rightful(made, held)
     random.shuffle(made)  # type: ignore[attr-defined]
     assert rightful(made, held) is before
 
 
-def test_places_are_remembered_once_and_the_first_ones_for_good() -> None:
+def test_first_places_are_kept() -> None:
     """S13: a stranger who makes units without end pushes no older one out."""
     held: tuple[ProfileLocation, ...] = ()
     for number in range(3 * PLACES_MAX):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from equabot_broker.domain.connections import ConnectionTable, peer_of
 
 
-def test_a_peer_over_its_share_ends_its_own_quietest() -> None:
+def test_peer_above_its_limit_loses_its_idlest_connection() -> None:
     """S3: the new one is accepted; the one that was silent for longest goes."""
     table = ConnectionTable(most=10, most_per_peer=2)
     assert table.add("a", "192.0.2.1") is None

@@ -140,7 +140,7 @@ def test_a_disable_of_a_day_is_a_day_without_failure() -> None:
     assert usage.failure_counts == {"billing": 1}
 
 
-def test_counters_start_anew_after_a_day_without_failure() -> None:
+def test_counters_restart_after_a_day_without_failure() -> None:
     """Even in a cooldown that the provider made long."""
     usage = fail(Usage(), Outcome.TIMEOUT)
     usage = fail(usage, Outcome.RATE_LIMIT, retry_after=24 * HOUR)
@@ -188,14 +188,14 @@ def test_success_clears_everything(history: list[tuple[float, Outcome, float | N
     assert succeeded(usage, now=now + passed) == Usage(last_used=now + passed)
 
 
-def test_a_malformed_request_is_not_the_profiles_fault() -> None:
+def test_malformed_request_does_not_affect_the_profile() -> None:
     """FORMAT changes nothing: another credential would get the same answer."""
     cooling = fail(Usage(), Outcome.RATE_LIMIT)
     assert fail(cooling, Outcome.FORMAT) is cooling
     assert fail(Usage(), Outcome.OK) == Usage()
 
 
-def test_a_rejection_is_of_one_version() -> None:
+def test_rejection_applies_to_one_version() -> None:
     """It says why and of which material, counts, and cools nothing down."""
     usage = rejected(Usage(), "401", version=7, now=NOW)
     assert usage == Usage(
@@ -205,7 +205,7 @@ def test_a_rejection_is_of_one_version() -> None:
     assert not usage.cooling(NOW)
 
 
-def test_a_rejection_is_tried_again_ever_later() -> None:
+def test_delays_between_trials_grow() -> None:
     """S4: after 1, 2, 4 minutes and so on, up to an hour; chance takes a fifth at most. Other material begins at a minute."""
     usage, waits = Usage(), []
     for _ in range(9):
@@ -220,7 +220,7 @@ def test_a_rejection_is_tried_again_ever_later() -> None:
 
 
 @given(histories, seconds)
-def test_cooling_is_a_matter_of_time(history: list[tuple[float, Outcome, float | None]], passed: float) -> None:
+def test_cooldown_ends_with_time(history: list[tuple[float, Outcome, float | None]], passed: float) -> None:
     """`cooling` and `cooling_until` agree, and both end."""
     usage, now = lived(history)
     at = now + passed
@@ -231,7 +231,7 @@ def test_cooling_is_a_matter_of_time(history: list[tuple[float, Outcome, float |
 
 
 @given(histories, seconds, st.floats(min_value=-HOUR * 24, max_value=HOUR * 24))
-def test_what_is_under_way_lasts_as_long_when_the_wall_clock_jumps(
+def test_clock_jump_keeps_the_remaining_cooldown(
     history: list[tuple[float, Outcome, float | None]], passed: float, by: float
 ) -> None:
     """A cooldown is a duration; what has ended stays ended, and nothing else is touched."""

@@ -140,7 +140,7 @@ def test_a_cooldown_leaves_the_profile_usable() -> None:
     assert standing.reason == "in cooldown for 5m"
 
 
-def test_a_billing_disable_does_not() -> None:
+def test_billing_disable_makes_the_profile_unusable() -> None:
     """Until it ends."""
     usage = Usage(disabled_until=NOW + 4 * 3600, disabled_reason="billing", cooldown_until=NOW + 60)
     standing = judged(usage=usage)
@@ -167,14 +167,14 @@ def test_a_login_whose_refresh_works_is_ok(seconds: float) -> None:
         (replace(LOGIN, secret=None, fault="it has no 'access'"), "it has no 'access'; it is refreshed on use"),
     ],
 )
-def test_a_login_that_has_ended_comes_back(profile: Profile, reason: str) -> None:
+def test_expired_login_can_be_refreshed(profile: Profile, reason: str) -> None:
     """It serves nobody, and health does not count on it; who can wait, may."""
     standing = judged(profile)
     assert standing == Assessment(State.EXPIRED, reason, False, 0.0, NEVER, Revival.COMING)
     assert standing.reason == reason
 
 
-def test_a_refresh_that_fails_shows() -> None:
+def test_failing_refresh_is_in_the_reason() -> None:
     """First in the words and in the state, then in what others may expect; another version knows nothing of it."""
     failing = RefreshTrouble(version=1, failure="the token endpoint answered 503", next_try=NOW + 30)
     standing = judged(login_ending_in(240), trouble=failing)
@@ -194,7 +194,7 @@ def test_a_refused_access_token_is_over_before_its_end() -> None:
     assert standing.reason == "the provider refused its access token before its end; it is refreshed on use"
 
 
-def test_who_must_log_in_again_is_told_how() -> None:
+def test_reason_has_the_login_command() -> None:
     """What is left of the access token serves meanwhile; then nothing brings it back."""
     refused = judged(login_ending_in(240, reauth="invalid_grant"))
     assert refused == Assessment(State.REAUTH_REQUIRED, "", True, 0.0, NOW + 240)
@@ -209,14 +209,14 @@ def test_who_must_log_in_again_is_told_how() -> None:
     assert not judged(login_ending_in(240, reauth="x"), trouble=RefreshTrouble(version=1, refused=True)).usable
 
 
-def test_a_disabled_login_does_not_come_back() -> None:
+def test_disabled_login_has_no_revival() -> None:
     """A refresh changes nothing about an unpaid bill."""
     standing = judged(login_ending_in(-1), Usage(disabled_until=NOW + 60, disabled_reason="billing"))
     assert (standing.usable, standing.revival) == (False, Revival.NONE)
 
 
 @given(helds, usages, troubles, instants)
-def test_only_what_is_good_can_be_usable(held: HeldProfile, usage: Usage, trouble: RefreshTrouble | None, now: float) -> None:
+def test_only_valid_credentials_are_usable(held: HeldProfile, usage: Usage, trouble: RefreshTrouble | None, now: float) -> None:
     """Of that, exactly what is not disabled; and what is not usable says why."""
     standing = assess(held, usage, now=now, warn_within=WARN, trouble=trouble)
     fine = standing.state in (State.OK, State.EXPIRING)
@@ -229,7 +229,9 @@ def test_only_what_is_good_can_be_usable(held: HeldProfile, usage: Usage, troubl
 
 
 @given(helds, usages, troubles, instants)
-def test_only_an_expired_login_comes_back(held: HeldProfile, usage: Usage, trouble: RefreshTrouble | None, now: float) -> None:
+def test_only_an_expired_login_has_a_revival(
+    held: HeldProfile, usage: Usage, trouble: RefreshTrouble | None, now: float
+) -> None:
     """One that cannot serve now, is refreshed by us, and has not been refused."""
     standing = assess(held, usage, now=now, warn_within=WARN, trouble=trouble)
     assert standing.revival is Revival.NONE or (
@@ -242,7 +244,7 @@ def test_only_an_expired_login_comes_back(held: HeldProfile, usage: Usage, troub
 
 
 @given(helds, usages, troubles, st.tuples(instants, st.floats(min_value=0, max_value=1)), st.floats(0, 1e6))
-def test_a_judgement_holds_until_it_says(
+def test_assessment_is_valid_until_its_end(
     held: HeldProfile, usage: Usage, trouble: RefreshTrouble | None, times: tuple[float, float], warn_within: float
 ) -> None:
     """Nothing but the words changes before `valid_until`, which lies ahead; and coming back then brings no endless loop."""
@@ -262,7 +264,7 @@ def test_a_judgement_holds_until_it_says(
     assert at(standing.valid_until).valid_until > standing.valid_until
 
 
-def test_what_is_left_is_what_nobody_will_add_to() -> None:
+def test_remaining_time_of_a_static_credential() -> None:
     """A credential that does not say, or that is refreshed, bounds no lease; an expired one has less than nothing left."""
     assert left(HeldProfile(KEY, 0, 1), now=NOW) is None
     assert left(HeldProfile(expiring_in(60), 0, 1), now=NOW) == 60
@@ -304,7 +306,7 @@ def test_a_login_carries_its_account_where_the_vendor_wants_it(account: str) -> 
     )
 
 
-def test_a_token_is_carried_alike_whatever_is_behind_it() -> None:
+def test_headers_of_a_token_do_not_depend_on_the_credential() -> None:
     """C3, C22: in every variable that an SDK reads, with the gateway's address; in the header of keys."""
     assert token_headers(VENDOR, SecretValue("eqb")) == {"x-api-key": "eqb"}
     assert token_env(VENDOR, SecretValue("eqb"), "http://x") == {"P_KEY": "eqb", "P_TOKEN": "eqb", "P_URL": "http://x"}
@@ -359,7 +361,7 @@ FAILS = RefreshTrouble(version=1, failure="it answered 503", next_try=NOW + 5)
         ),
     ],
 )
-def test_a_workload_is_well_while_its_identity_is_exchanged(
+def test_workload_is_ok_while_exchanges_succeed(
     profile: Profile, trouble: RefreshTrouble | None, state: State, reason: str, revival: Revival
 ) -> None:
     """However soon its token ends; it is missing before the first one, and worth waiting for until exchanges fail."""

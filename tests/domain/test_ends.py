@@ -28,7 +28,7 @@ def digest(value: SecretValue) -> bytes:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["one", "two", "three"]), st.sampled_from([None, PAST, FUTURE]))))
-def test_an_end_counts_for_the_value_that_it_was_set_for(history: list[tuple[str, float | None]]) -> None:
+def test_end_applies_to_the_value_for_which_it_was_set(history: list[tuple[str, float | None]]) -> None:
     """K1: whatever is written in whatever order, an end is applied to the value with which it began, and to no other."""
     seen: FirstSeen | None = None
     began: tuple[float, str] | None = None
@@ -40,7 +40,7 @@ def test_an_end_counts_for_the_value_that_it_was_set_for(history: list[tuple[str
         assert bool(judged.doubt) == (at is not None and not applies)
 
 
-def test_what_the_place_says_counts_where_nothing_was_seen() -> None:
+def test_place_decides_without_an_observation() -> None:
     """K1: a broker that starts after the rotation judges as one that saw it; an end that is written anew ends the doubt."""
     judged, seen = judge(declared("new", PAST, older=True), None, digest)
     assert judged.expires_at is None
@@ -54,7 +54,7 @@ def test_what_the_place_says_counts_where_nothing_was_seen() -> None:
     assert judged.doubt == ""
 
 
-def test_the_credentials_own_end_counts_where_the_declared_one_does_not() -> None:
+def test_own_end_applies_if_the_declared_one_does_not() -> None:
     """K1: a token whose data says when it ends is judged by that, whatever the configuration said of an earlier one."""
     _, seen = judge(declared("old", PAST, own=PAST), None, digest)
     judged, _ = judge(declared("new", PAST, own=FUTURE), seen, digest)
@@ -62,7 +62,7 @@ def test_the_credentials_own_end_counts_where_the_declared_one_does_not() -> Non
     assert judged.doubt
 
 
-def test_a_value_that_cannot_be_used_does_not_take_the_end() -> None:
+def test_unusable_value_keeps_the_observation() -> None:
     """The end that was set with a typing error counts for the corrected value."""
     judged, seen = judge(declared(None, FUTURE), None, digest)
     assert (judged.expires_at, seen) == (FUTURE, None)
@@ -76,7 +76,7 @@ def test_a_login_that_renews_keeps_its_end() -> None:
     assert judge(login, FirstSeen(FUTURE, b"other"), digest) == (login, None)
 
 
-def test_a_doubtful_end_is_said() -> None:
+def test_unapplied_end_is_reported() -> None:
     """The reason says why a key that is served has no end."""
     _, seen = judge(declared("old", PAST), None, digest)
     judged, _ = judge(declared("new", PAST), seen, digest)
@@ -92,7 +92,7 @@ def entry(time: str, fields: object) -> dict[str, object]:
     return {"manager": "any", "time": f"2026-01-01T00:00:{time}Z", "fieldsV1": fields}
 
 
-def test_who_wrote_last_is_read_from_the_objects_own_record() -> None:
+def test_managed_fields_show_the_last_writer() -> None:
     """A key that was written after the end; not one that was written before, with it, or by an unknown writer."""
     assert keys_after_end([entry("01", ENDS), entry("02", DATA)]) == {"KEY"}
     assert keys_after_end([entry("02", ENDS), entry("01", DATA)]) == frozenset()

@@ -30,7 +30,7 @@ DOUBTED = replace(REFUSED, doubted_until=NOW + HOUR)
         (Evidence(), Evidence(), False),
     ],
 )
-def test_two_agents_that_have_met_the_same_are_believed(own: Evidence, other: Evidence, counts: bool) -> None:
+def test_two_agents_with_the_same_failure_confirm_it(own: Evidence, other: Evidence, counts: bool) -> None:
     """S4: the same failure, a refusal of the same material. Not when both have been disproved."""
     assert confirmed(own, [other], now=NOW) is counts
     assert not confirmed(own, [], now=NOW)
@@ -45,7 +45,7 @@ def test_evidence_is_old_after_an_hour() -> None:
     assert Evidence().lapses_at() == 0
 
 
-def test_an_agent_that_is_disproved_may_try_again_soon() -> None:
+def test_disproved_failure_allows_an_early_attempt() -> None:
     """S4: its hold is no longer than a minute then, however often it was refused."""
     usage = REFUSED.usage
     for _ in range(5):
@@ -67,7 +67,7 @@ usages = st.builds(
 
 
 @given(usages, usages)
-def test_an_agent_sees_the_worse_of_both(everybody: Usage, own: Usage) -> None:
+def test_agent_sees_the_longer_cooldown(everybody: Usage, own: Usage) -> None:
     """What it has met itself never makes a profile better than it is for everybody."""
     seen = overlaid(everybody, replace(REFUSED, usage=own), 3)
     assert seen.cooldown_until == max(everybody.cooldown_until, own.cooldown_until)

@@ -3,14 +3,14 @@
 from equabot_broker.domain.known_names import meant, no_agent, no_profile, no_provider
 
 
-def test_a_name_that_is_nearly_a_known_one_is_named() -> None:
+def test_nearest_known_name_is_suggested() -> None:
     """And nothing is guessed where nothing is near."""
     assert meant("antropic", {"anthropic": 1, "openai": 2}) == "; did you mean 'anthropic'?"
     assert meant("zzz", {"anthropic": 1}) == ""
     assert meant("anthropic" * 10_000, (f"p{number}" for number in range(10**9))) == "", "a stranger's name costs little"
 
 
-def test_each_kind_says_which_there_are() -> None:
+def test_messages_list_the_known_names() -> None:
     """F13: agents and profiles are listed, as far as that is short."""
     assert no_agent("mian", ["other", "main"]) == (
         "agent 'mian' is not configured: the configured agents are main, other; did you mean 'main'?"

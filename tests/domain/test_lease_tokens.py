@@ -60,6 +60,6 @@ _TOKEN = PREFIX + "A" * 43
         _TOKEN[:20] + "\0" + _TOKEN[21:],
     ],
 )
-def test_what_is_no_token_has_no_digest(text: str) -> None:
+def test_other_text_has_no_token_digest(text: str) -> None:
     """Also what would decode to the same bytes: a token has one spelling."""
     assert digest(text) == b""

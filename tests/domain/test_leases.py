@@ -23,7 +23,7 @@ def granted(*, ttl: float = 900.0, max_ttl: float = 3600.0, credential_left: flo
     )  # fmt: skip
 
 
-def test_a_grant_is_what_was_asked_and_decided() -> None:
+def test_grant_has_the_requested_values() -> None:
     """The whole of it."""
     assert granted() == Lease(
         id="id", agent="main", session="s", provider="anthropic", profile="anthropic:env", automatic=True,

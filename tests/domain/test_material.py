@@ -160,7 +160,7 @@ def test_a_fault_says_since_when() -> None:
     assert str(SourceFault("/f:3", "a line without =")) == "a line without ="
 
 
-def test_every_fault_is_told() -> None:
+def test_all_faults_are_listed() -> None:
     """Of the source, of units that cannot be read, and inside units that can."""
     inside = SourceFault("/f:3", "a line without =")
     state = apply(SourceState("a"), UnitsListed((Unit("one", (), (inside,)),), {"two": "too large"}), now=1)
@@ -284,7 +284,7 @@ def until(expires_at: float | None, secret: str | None = "s", *, refresh: str = 
         (until(100.0, None), until(200.0), 0),
     ],
 )
-def test_of_two_that_say_when_they_expire_the_later_one_wins(one: Profile, other: Profile, winner: int) -> None:
+def test_later_expiry_wins_within_one_login(one: Profile, other: Profile, winner: int) -> None:
     """It is the same login, refreshed, wherever it comes from; of equal ones that which can be refreshed; else precedence."""
     pair = [replace(one, source="a"), replace(other, source="b")]
     sources = [lived([UnitsListed((Unit("u", (held,)),))], held.source) for held in pair]
@@ -313,7 +313,7 @@ def test_no_other_credential_outlives_a_workloads() -> None:
         assert merged.shadowed == (Shadowed(held[1], held[0]),)
 
 
-def test_what_stores_remember_is_theirs_by_agent() -> None:
+def test_usage_in_stores_is_by_agent() -> None:
     """Usage of `main`'s profiles goes with the profiles everybody has; orders go by the agent whose store it is."""
     main = Unit("main", owner="main", usage={"p:1": Usage(last_used=1.0)}, orders={"p": ("p:1",), "r": ()})
     coder = Unit("coder", owner="coder", usage={"p:1": Usage(last_used=2.0)}, orders={"q": ("q:1",)})
@@ -351,7 +351,7 @@ def test_a_name_that_looks_like_a_key_does_not_enter(unit: Unit, how: str) -> No
         assert "looks like a key and is not used: rename it, and replace that key" in str(state.faults())
 
 
-def test_what_fails_under_such_a_name_is_masked_as_well() -> None:
+def test_fault_with_such_a_name_is_masked() -> None:
     """S19: and it is gone under the same mask."""
     state = apply(SourceState("a"), UnitsListed((), {KEY: f"/run/{KEY} is not a regular file"}), now=1)
     assert "k9Q2" not in str(state)
@@ -386,7 +386,7 @@ def _of_store(copied_from: str) -> SourceState:
         (_of_tool(), "", True),
     ],
 )
-def test_a_copy_of_a_login_that_is_gone_does_not_serve(tool: SourceState, copied_from: str, serves: bool) -> None:
+def test_copy_of_a_removed_login_does_not_serve(tool: SourceState, copied_from: str, serves: bool) -> None:
     """P11: unless its tool's file cannot be read, is another one, or a person stored it."""
     material = merged(_of_store(copied_from), tool)
     assert (("", LOGIN) in material.held, [copy.id for copy in material.left_over]) == (serves, [] if serves else [LOGIN])

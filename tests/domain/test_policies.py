@@ -15,7 +15,7 @@ policies = st.builds(AgentPolicy, providers=st.frozensets(names), profiles=st.fr
 
 
 @given(names, profiles)
-def test_a_policy_that_says_nothing_allows_nothing(provider: str, profile: str) -> None:
+def test_empty_policy_allows_nothing(provider: str, profile: str) -> None:
     """Deny by default."""
     policy = AgentPolicy()
     assert not policy.allows_provider(provider)
@@ -23,7 +23,7 @@ def test_a_policy_that_says_nothing_allows_nothing(provider: str, profile: str) 
 
 
 @given(policies, names.filter(lambda n: n != "*"), profiles.filter(lambda p: p != "*"))
-def test_what_is_allowed_was_said(policy: AgentPolicy, provider: str, profile: str) -> None:
+def test_policy_allows_only_listed_values(policy: AgentPolicy, provider: str, profile: str) -> None:
     """By its name, or by the asterisk; a profile needs its provider too. The checks agree with the questions."""
     by_provider = bool(policy.providers & {provider, "*"})
     by_profile = by_provider and bool(policy.profiles & {profile, "*"})
@@ -41,7 +41,7 @@ def test_what_is_allowed_was_said(policy: AgentPolicy, provider: str, profile: s
             policy.check_profile("main", provider, profile)
 
 
-def test_an_agent_that_nobody_configured_does_not_exist() -> None:
+def test_unconfigured_agent_is_refused() -> None:
     """Also not as a prefix or another spelling of one that does. Without a configuration there is `main`, and only it."""
     assert Policies().of("main").allows_provider("anything")
     for stranger in ("", "Main", "mai", "main ", "*", "other"):
@@ -51,7 +51,7 @@ def test_an_agent_that_nobody_configured_does_not_exist() -> None:
         Policies(agents={}).of("main")
 
 
-def test_the_name_of_a_stranger_is_not_repeated_whole() -> None:
+def test_unknown_agent_name_is_cut() -> None:
     """It comes from outside."""
     with pytest.raises(PolicyDenied) as caught:
         Policies().of("x" * 1_000_000)
@@ -86,7 +86,7 @@ def test_the_delivery_asked_for_is_given_or_refused(
 
 
 @pytest.mark.parametrize("asked", ["", "brokered"])
-def test_why_brokered_is_not_available_is_said(asked: str) -> None:
+def test_error_says_why_brokered_is_not_available(asked: str) -> None:
     """To an agent that may have nothing else, or asks for it; with what to do."""
     policy = AgentPolicy(deliveries=(Delivery.BROKERED,))
     with pytest.raises(DeliveryNotAllowed, match=r"set gateway\.mode"):
@@ -94,7 +94,7 @@ def test_why_brokered_is_not_available_is_said(asked: str) -> None:
 
 
 @pytest.mark.parametrize("asked", ["RAW", "raw ", "plain", "x" * 1_000_000])
-def test_an_unknown_delivery_is_refused_with_those_there_are(asked: str) -> None:
+def test_unknown_delivery_error_lists_deliveries(asked: str) -> None:
     """Without repeating all of what was asked."""
     with pytest.raises(DeliveryNotAllowed, match="use brokered, raw") as caught:
         AgentPolicy().choose_delivery("main", asked, available=BOTH)

@@ -39,7 +39,7 @@ def test_every_spelling_leads_to_the_one_id(catalog: Catalog) -> None:
 
 
 @given(st.text())
-def test_any_other_text_is_nobody(text: str) -> None:
+def test_unknown_text_has_no_provider(text: str) -> None:
     """Unknown is None, never a guess and never an error."""
     catalog = Catalog({"zai": Provider(id="zai")})
     known = text.strip().lower() == "zai"

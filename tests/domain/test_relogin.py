@@ -57,14 +57,14 @@ def step(entry: dict[str, Any] = ENTRY, *, seen: str | None = "at-1", forced: bo
 # -- which step is next ------------------------------------------------------------------------------------------------
 
 
-def test_what_is_due_is_redeemed() -> None:
+def test_due_login_is_refreshed() -> None:
     """Also when its access token has long expired, or is missing."""
     assert step() is Step.REDEEM
     assert step(now=NOW + 10**6) is Step.REDEEM
     assert step(ENTRY | {"access": ""}, seen=None) is Step.REDEEM
 
 
-def test_what_another_has_refreshed_is_adopted() -> None:
+def test_refresh_of_another_process_is_adopted() -> None:
     """Nothing is sent. Where that is due again by now, it is redeemed."""
     refreshed = ENTRY | {"access": "at-2", "refresh": "rt-2", "expires": int((NOW + 600) * 1000)}
     assert step(refreshed) is Step.ADOPT
@@ -81,7 +81,7 @@ def test_an_access_token_that_is_refused_is_replaced_before_its_time() -> None:
     assert step(young, forced=True, seen="at-0") is Step.ADOPT
 
 
-def test_what_is_no_login_any_more_is_left_alone() -> None:
+def test_removed_login_is_skipped() -> None:
     """Whoever took its place."""
     assert decide(None, Pending.NOTHING, seen=None, forced=True, now=NOW) is Step.GONE
     assert step(ENTRY | {"refresh": ""}) is Step.GONE
@@ -89,7 +89,7 @@ def test_what_is_no_login_any_more_is_left_alone() -> None:
     assert step(token) is Step.GONE
 
 
-def test_what_was_refused_stays_refused() -> None:
+def test_refused_login_is_not_refreshed_again() -> None:
     """Until there is another refresh token."""
     refused = with_refusal(ENTRY, "invalid_grant", now=NOW)
     assert step(refused) is Step.REFUSED
@@ -97,7 +97,7 @@ def test_what_was_refused_stays_refused() -> None:
     assert step(refused | {"refresh": "rt-9"}) is Step.REDEEM
 
 
-def test_a_refresh_that_was_broken_off_is_not_repeated() -> None:
+def test_interrupted_refresh_is_not_repeated() -> None:
     """Whoever holds the store's lock and finds an intent knows that its writer is dead, and that the token may be spent."""
     broken = with_intent(ENTRY, by="a", now=NOW)
     assert step(broken) is Step.INTERRUPT
@@ -164,7 +164,7 @@ def test_a_refusal_is_read_as_one() -> None:
     assert pending(refused) is Pending.NOTHING
 
 
-def test_who_was_taken_for_dead_undoes_nothing_but_its_own() -> None:
+def test_paused_process_reverts_only_its_own_mark() -> None:
     """It comes back late, when another attempt may have been made; neither doubt nor its taking back touches that."""
     others = with_intent(ENTRY, by="b", now=NOW)
     for entry in (others, with_doubt(others, by="b", now=NOW), with_interruption(others, found=others, now=NOW)):
@@ -176,7 +176,7 @@ def test_who_was_taken_for_dead_undoes_nothing_but_its_own() -> None:
     assert with_doubt(stale, by="a", now=NOW)["pendingRefresh"]["by"] == "a"
 
 
-def test_tokens_end_every_doubt() -> None:
+def test_new_tokens_clear_every_mark() -> None:
     """Also for one who was taken for dead: they are good, and the only ones."""
     broken = with_intent(ENTRY, by="a", now=NOW)
     interrupted = with_interruption(broken, found=broken, now=NOW)
@@ -185,7 +185,7 @@ def test_tokens_end_every_doubt() -> None:
 
 
 @pytest.mark.parametrize("kept", [replace(TOKENS, refresh=None), replace(TOKENS, refresh=SecretValue("rt-1"))])
-def test_tokens_with_the_same_refresh_token_end_no_doubt_of_another(kept: Tokens) -> None:
+def test_unchanged_refresh_token_keeps_marks_of_others(kept: Tokens) -> None:
     """T10: a later attempt may have spent that token. Its mark stays, and so does what it knows."""
     others = with_intent(ENTRY, by="b", now=NOW)
     refused = with_refusal(others, "invalid_grant", now=NOW)
@@ -197,7 +197,7 @@ def test_tokens_with_the_same_refresh_token_end_no_doubt_of_another(kept: Tokens
         assert step(with_tokens(entry, kept, by="a"), seen="at-2", now=NOW + 600) is Step.REDEEM
 
 
-def test_nothing_is_interrupted_that_has_been_finished_meanwhile() -> None:
+def test_finished_refresh_is_not_marked_as_interrupted() -> None:
     """Between the look and the write its writer came back, or a person did."""
     broken = with_intent(ENTRY, by="a", now=NOW)
     kept = with_tokens(broken, replace(TOKENS, refresh=None), by="a")
@@ -206,14 +206,14 @@ def test_nothing_is_interrupted_that_has_been_finished_meanwhile() -> None:
 
 
 @pytest.mark.parametrize("mark", [None, [], "x", 5, {}, {"digest": None}, {"digest": ""}, {"digest": "00", "at": "x"}])
-def test_marks_that_others_wrote_say_nothing(mark: Any) -> None:
+def test_foreign_marks_are_ignored(mark: Any) -> None:
     """Nor does one beside an entry without a refresh token."""
     assert pending(ENTRY | {"pendingRefresh": mark}) is Pending.NOTHING
     assert pending({"pendingRefresh": {"digest": ""}}) is Pending.NOTHING
 
 
 @pytest.mark.parametrize("value", [None, "1800000000000", True, -1, 0, 10**18, [], float("nan")])
-def test_an_unusable_instant_is_none(value: Any) -> None:
+def test_unusable_instant_is_ignored(value: Any) -> None:
     """It was not us who wrote it."""
     assert issued_at({"issuedAt": value}) is None
 
@@ -251,7 +251,7 @@ entries = st.dictionaries(texts | st.sampled_from([*ENTRY, "pendingRefresh", "re
 
 
 @given(entries, st.sampled_from(["intent", "doubt", "nothing", "refusal", "tokens"]))
-def test_what_is_not_ours_is_never_touched(entry: dict[str, Any], left: str) -> None:
+def test_foreign_fields_are_kept(entry: dict[str, Any], left: str) -> None:
     """Whatever another program keeps in an entry is there after every step."""
     after = {
         "intent": with_intent(entry, by="a", now=NOW),

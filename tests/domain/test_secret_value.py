@@ -88,7 +88,7 @@ def test_no_way_of_printing_shows_it(way: str) -> None:
 
 
 @given(st.text(min_size=6))
-def test_what_is_shown_does_not_depend_on_the_value(text: str) -> None:
+def test_shown_text_does_not_depend_on_the_value(text: str) -> None:
     """Two secrets look the same."""
     for show in (repr, str, format, "{:>30}".format):
         assert show(SecretValue(text)) == show(SecretValue(CANARY))
@@ -112,7 +112,7 @@ OTHER_WAYS: dict[str, Callable[[Any], object]] = {
 
 
 @pytest.mark.parametrize("way", OTHER_WAYS)
-def test_other_ways_out_are_closed_and_say_nothing(way: str) -> None:
+def test_pickling_is_refused(way: str) -> None:
     """Whatever would take it out of the process or apart fails, with an error that does not hold it."""
     with pytest.raises((TypeError, AttributeError)) as caught:
         OTHER_WAYS[way](SecretValue(CANARY))
@@ -134,7 +134,7 @@ def test_equal_exactly_when_the_texts_are(one: str, other: str) -> None:
     assert SecretValue(one) != one
 
 
-def test_text_that_is_no_unicode_neither_breaks_nor_leaks() -> None:
+def test_lone_surrogates_do_not_leak() -> None:
     """An undecodable byte of an environment variable is a lone surrogate, whose encoding error would hold the whole text."""
     odd = SecretValue(CANARY + "\udcff")
     assert odd == SecretValue(CANARY + "\udcff")
@@ -155,7 +155,7 @@ def test_a_label_shows_nothing_of_a_short_value(text: str) -> None:
 
 
 @given(st.text(max_size=40), st.text(max_size=40), st.binary(min_size=1, max_size=32))
-def test_a_digest_tells_equal_from_different(one: str, other: str, key: bytes) -> None:
+def test_digest_distinguishes_texts(one: str, other: str, key: bytes) -> None:
     """To the holder of the key; 16 bytes."""
     digest = SecretValue(one).digest(key)
     assert len(digest) == 16

@@ -122,7 +122,7 @@ def test_an_explicit_order_is_exclusive_and_kept(found: list[Candidate], order: 
 
 
 @given(candidates(), st.none() | orders)
-def test_everything_found_is_told_of_once(found: list[Candidate], order: list[str] | None) -> None:
+def test_plan_contains_each_candidate_once(found: list[Candidate], order: list[str] | None) -> None:
     """Either it can serve, or it cannot, or the order excludes it: nothing disappears."""
     made = plan(found, order=order, now=NOW)
     places = [*ids(made.ordered()), *ids(made.unusable), *made.excluded]
@@ -131,7 +131,7 @@ def test_everything_found_is_told_of_once(found: list[Candidate], order: list[st
 
 
 @given(candidates(), st.none() | orders, st.integers(1, 20))
-def test_what_cannot_serve_is_never_taken(found: list[Candidate], order: list[str] | None, times: int) -> None:
+def test_unusable_candidate_is_never_taken(found: list[Candidate], order: list[str] | None, times: int) -> None:
     """However often one asks; and while something ready is left, nothing that cools is taken."""
     made = plan(found, order=order, now=NOW)
     able = {c.id: c for c in made.ordered()}
@@ -156,7 +156,7 @@ def test_an_explicit_order_does_not_rotate(found: list[Candidate], order: list[s
 
 
 @given(candidates(), st.none() | orders)
-def test_looking_takes_nothing(found: list[Candidate], order: list[str] | None) -> None:
+def test_first_changes_nothing(found: list[Candidate], order: list[str] | None) -> None:
     """`first` and `find` leave the turns as they are."""
     made = plan(found, order=order, now=NOW)
     before = ids(made.ordered())
@@ -244,7 +244,7 @@ def test_a_real_judgement_ends_the_plan_in_time() -> None:
         assert plan([judged], order=None, now=NOW).valid_until == NOW + end
 
 
-def test_ten_thousand_are_taken_in_turn() -> None:
+def test_ten_thousand_candidates_rotate() -> None:
     """Round robin: everyone serves before anyone serves twice."""
     made = plan([candidate(f"p:{n}") for n in range(10_000)], order=None, now=NOW)
     taken = [made.take() for _ in range(20_000)]

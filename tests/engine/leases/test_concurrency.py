@@ -6,7 +6,7 @@ from equabot_broker.domain.errors import RateLimited
 from equabot_broker.engine.leases.concurrency import Concurrency
 
 
-def test_one_agents_requests_are_not_anothers() -> None:
+def test_requests_are_counted_by_agent() -> None:
     """S10: each has its own."""
     counted = Concurrency()
     counted.begin("a", "1", most=1, now=0.0)
@@ -16,7 +16,7 @@ def test_one_agents_requests_are_not_anothers() -> None:
     assert (counted.of("a"), counted.of("b"), counted.of("c")) == (1, 1, 0)
 
 
-def test_what_has_ended_makes_room() -> None:
+def test_ended_request_frees_a_slot() -> None:
     """In any order, and also what nobody knows."""
     counted = Concurrency()
     for name in "123":
@@ -28,7 +28,7 @@ def test_what_has_ended_makes_room() -> None:
     assert counted.of("a") == 3
 
 
-def test_an_entry_that_was_lost_counts_for_an_hour() -> None:
+def test_lost_log_entry_counts_for_an_hour() -> None:
     """Then its place is free, and so it is once no Envoy is connected."""
     counted = Concurrency()
     counted.begin("a", "1", most=1, now=0.0)

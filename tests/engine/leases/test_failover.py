@@ -49,14 +49,14 @@ def cool(engine: Engine, *profiles: str) -> None:
 # -- settling -------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_lease_that_can_stay_stays(engine: Engine) -> None:
+async def test_usable_profile_keeps_its_lease(engine: Engine) -> None:
     """Nothing is chosen for it, so no turn is taken."""
     lease = lease_of(engine, stream(engine))
     assert engine.failover.resolve(lease) is lease
     assert engine.resolver.plan("main", "anthropic").ordered()[0].id == B
 
 
-async def test_settling_says_why_it_cannot(engine: Engine) -> None:
+async def test_failed_failover_raises_the_reason(engine: Engine) -> None:
     """As choosing would."""
     automatic, named = (engine.lease_service.acquire("main", replace(ANY, profile=i)).lease for i in ("", B))
     engine.put(profile(A, None))
@@ -76,7 +76,7 @@ async def test_a_moved_lease_keeps_its_end(engine: Engine) -> None:
     assert moved == replace(lease, profile=B, expires_at=engine.clock.steady() + 60)
 
 
-async def test_what_is_deleted_is_revoked(engine: Engine) -> None:
+async def test_deleted_profile_ends_its_leases(engine: Engine) -> None:
     """A lease without a stream ends with its profile, unless another could take it: then it is moved when its holder asks."""
     named, automatic = (engine.lease_service.acquire("main", replace(ANY, profile=i)).lease for i in (B, ""))
     assert (named.profile, automatic.profile) == (B, A)
@@ -89,7 +89,7 @@ async def test_what_is_deleted_is_revoked(engine: Engine) -> None:
         engine.lease_service.renew("main", named.id)
 
 
-async def test_what_is_only_hidden_or_another_agents_is_not_revoked(engine: Engine) -> None:
+async def test_hidden_profile_ends_no_lease(engine: Engine) -> None:
     """An agent's own profile of the same name goes: everybody's is there again, and so is the lease of whoever had that."""
     engine.put(profile(A, "own", agent="other"), profile(A))
     leases = [engine.lease_service.acquire(agent, replace(ANY, profile=A)).lease for agent in ("main", "other")]
@@ -100,7 +100,7 @@ async def test_what_is_only_hidden_or_another_agents_is_not_revoked(engine: Engi
 # -- several things at once -----------------------------------------------------------------------------------------------
 
 
-async def test_one_change_is_one_hop(engine: Engine) -> None:
+async def test_one_change_moves_a_lease_once(engine: Engine) -> None:
     """What vanishes in the same listing is not stopped at on the way."""
     one = stream(engine)
     engine.put(profile(B, None), profile(C))
@@ -108,7 +108,7 @@ async def test_one_change_is_one_hop(engine: Engine) -> None:
     assert one._mailbox._change == LeaseChange.ROTATED
 
 
-async def test_all_at_once_is_the_end_of_all(engine: Engine) -> None:
+async def test_removal_of_all_profiles_ends_all_leases(engine: Engine) -> None:
     """A thousand streams over three profiles that vanish together end, each for the one reason, and leave nothing behind."""
     streams = [stream(engine, "main" if n % 2 else "other") for n in range(1000)]
     engine.put()
@@ -118,7 +118,7 @@ async def test_all_at_once_is_the_end_of_all(engine: Engine) -> None:
     assert len(engine.lease_table.deadlines) < 1100
 
 
-async def test_a_thousand_streams_find_new_homes_evenly(engine: Engine) -> None:
+async def test_thousand_streams_spread_evenly(engine: Engine) -> None:
     """In one turn."""
     streams = [stream(engine, named="") for _ in range(999)]
     assert Counter(on(engine)) == {A: 333, B: 333, C: 333}
@@ -127,7 +127,7 @@ async def test_a_thousand_streams_find_new_homes_evenly(engine: Engine) -> None:
     assert sum(one._mailbox._change == LeaseChange.ROTATED for one in streams) == 333
 
 
-async def test_back_and_forth_is_heard_of_once(engine: Engine) -> None:
+async def test_merged_moves_are_one_notice(engine: Engine) -> None:
     """A profile that cools, heals and cools before anyone reads."""
     one = stream(engine)
     cool(engine, A, B)
@@ -156,7 +156,7 @@ async def test_leases_may_end_while_others_are_being_moved(engine: Engine, place
     assert set(on(engine)) <= {B, C}
 
 
-async def test_an_end_that_causes_an_end(engine: Engine) -> None:
+async def test_listener_may_end_another_lease(engine: Engine) -> None:
     """A sink that revokes everything of an agent when one of its streams ends: each ends once."""
     for _ in range(5):
         stream(engine)
@@ -173,7 +173,7 @@ async def test_an_end_that_causes_an_end(engine: Engine) -> None:
     assert ends == {"no_usable_profile": 1, "revoked": 9}
 
 
-async def test_a_failure_that_causes_a_failure(engine: Engine) -> None:
+async def test_listener_may_report_another_failure(engine: Engine) -> None:
     """A listener that brings down the next profile when it hears of one: the stream is decided on when all is said."""
     one = stream(engine)
 

@@ -90,7 +90,7 @@ def answered(engine: Engine, found: PermittedRequest, status: int, **told: objec
 # -- who shows a token -------------------------------------------------------------------------------------------------
 
 
-async def test_a_token_stands_for_the_credential(engine: Engine) -> None:
+async def test_token_is_replaced_by_the_credential(engine: Engine) -> None:
     """Of the lease's profile, as it is now."""
     granted = acquire(engine)
     found = await use(engine, shown(granted))
@@ -99,7 +99,7 @@ async def test_a_token_stands_for_the_credential(engine: Engine) -> None:
     assert "secret-a" not in shown(granted)
 
 
-async def test_what_is_no_token_of_a_living_lease_is_nothing(engine: Engine) -> None:
+async def test_token_without_an_active_lease_is_refused(engine: Engine) -> None:
     """A key, a token of nobody, a lease's id."""
     granted = acquire(engine)
     for text in ("", "secret-a", granted.lease.id, shown(granted)[:-1], "eqb_" + "A" * 43):
@@ -119,7 +119,7 @@ async def test_revoking_stops_the_very_next_request(engine: Engine) -> None:
         engine.gateway_access.bearer(one)
 
 
-async def test_a_lease_that_is_over_is_over(engine: Engine) -> None:
+async def test_ended_lease_is_refused(engine: Engine) -> None:
     """To the second, whether or not the loop that minds time has had its turn."""
     token = shown(acquire(engine, ttl=60.0))
     engine.clock.advance(59.9)
@@ -131,7 +131,7 @@ async def test_a_lease_that_is_over_is_over(engine: Engine) -> None:
         engine.gateway_access.bearer(token)
 
 
-async def test_while_the_broker_drains_tokens_go_on(engine: Engine) -> None:
+async def test_tokens_work_while_the_broker_drains(engine: Engine) -> None:
     """And of one that is not known, the next broker may know."""
     token = shown(acquire(engine))
     engine.lease_admin.drain()
@@ -207,7 +207,7 @@ async def test_the_base_path_counts_once(engine: Engine, asked: str, passes: boo
             await use(engine, token, openai, asked=asked)
 
 
-async def test_a_list_that_lets_nothing_through_lets_nothing_through(engine: Engine) -> None:
+async def test_provider_without_allowing_rules_refuses_all(engine: Engine) -> None:
     """S1: none, or one that only forbids, should a token be shown all the same."""
     token = shown(acquire(engine))
     for requests in ((), ("!/v1/organizations*",)):
@@ -250,7 +250,7 @@ async def test_an_agents_policy_may_forbid_alone() -> None:
         await use(engine, token, asked="POST /v1/files")
 
 
-async def test_what_cannot_be_recorded_does_not_pass(engine: Engine) -> None:
+async def test_request_that_cannot_be_recorded_is_refused(engine: Engine) -> None:
     """S8: where nothing may happen unrecorded, the use itself is what is to be recorded."""
     token, audit = shown(acquire(engine)), MemoryAudit(fail_closed=True)
     engine.events.sinks.insert(0, audit.record)
@@ -281,7 +281,7 @@ async def test_the_next_request_uses_the_next_profile(engine: Engine, status: in
 
 
 @pytest.mark.parametrize("status", [200, 400, 404, 413, 500, 503, 0])
-async def test_what_says_nothing_of_the_credential_changes_nothing(engine: Engine, status: int) -> None:
+async def test_answer_without_an_outcome_changes_nothing(engine: Engine, status: int) -> None:
     """A request that was wrong, a vendor that is down, an agent that has gone."""
     token = shown(acquire(engine))
     answered(engine, await use(engine, token), status)
@@ -304,7 +304,7 @@ async def test_the_profile_comes_back_when_the_vendor_said(engine: Engine) -> No
     assert await served(engine, shown(acquire(engine))) == A
 
 
-async def test_many_failures_of_one_moment_are_one(engine: Engine) -> None:
+async def test_concurrent_failures_count_once(engine: Engine) -> None:
     """Twenty requests under way when the quota ends cost a minute, not an hour; one that began later counts."""
     tokens = [shown(acquire(engine)) for _ in range(20)]
     under_way = [await use(engine, token) for token in tokens]
@@ -318,7 +318,7 @@ async def test_many_failures_of_one_moment_are_one(engine: Engine) -> None:
     assert engine.registry.usage(("", A)).error_count == 2
 
 
-async def test_a_success_that_began_before_the_failure_heals_nothing(engine: Engine) -> None:
+async def test_older_success_ends_no_cooldown(engine: Engine) -> None:
     """A long answer that ends well says nothing of the quota of now; one that began since does."""
     token = shown(acquire(engine))
     found = await use(engine, token)
@@ -331,7 +331,7 @@ async def test_a_success_that_began_before_the_failure_heals_nothing(engine: Eng
     assert engine.registry.usage(("", A)).cooldown_until == 0
 
 
-async def test_an_answer_that_is_told_late_counts_from_when_it_was_asked(engine: Engine) -> None:
+async def test_late_report_counts_from_its_request(engine: Engine) -> None:
     """What went well is told a moment after it has: that is no word on what happened meanwhile."""
     token = shown(acquire(engine))
     found = await use(engine, token)
@@ -343,7 +343,7 @@ async def test_an_answer_that_is_told_late_counts_from_when_it_was_asked(engine:
     assert engine.registry.usage(("", A)).cooldown_until > 0
 
 
-async def test_a_forbidden_request_takes_the_key_away_from_nobody(engine: Engine) -> None:
+async def test_403_disables_the_key_for_no_agent(engine: Engine) -> None:
     """403 costs a cooldown: where there is no other profile, it goes on."""
     engine.put(profile(A, "secret-a"))
     token = shown(acquire(engine))
@@ -351,7 +351,7 @@ async def test_a_forbidden_request_takes_the_key_away_from_nobody(engine: Engine
     assert await served(engine, token) == A
 
 
-async def test_what_is_told_of_older_material_changes_nothing(engine: Engine) -> None:
+async def test_report_about_older_material_is_ignored(engine: Engine) -> None:
     """The key that was refused has been replaced meanwhile; or its profile is gone."""
     token = shown(acquire(engine))
     found = await use(engine, token)
@@ -364,7 +364,7 @@ async def test_what_is_told_of_older_material_changes_nothing(engine: Engine) ->
     assert await served(engine, token) == B
 
 
-async def test_every_use_is_told(engine: Engine) -> None:
+async def test_every_request_is_recorded(engine: Engine) -> None:
     """S8: before the credential is handed over, and once more at its end; with what it was, and nothing that was in it."""
     found = await use(engine, shown(acquire(engine, session="talk")))
     assert [event for event in engine.emitted if isinstance(event, (GatewayAuthorized, GatewayUsed))] == [
@@ -382,7 +382,7 @@ async def test_every_use_is_told(engine: Engine) -> None:
     ]  # fmt: skip
 
 
-async def test_a_check_that_the_gateway_repeats_is_one_use(engine: Engine) -> None:
+async def test_repeated_check_is_recorded_once(engine: Engine) -> None:
     """S8: Envoy asks again where no answer arrived. With other material it is another use; so is a check without a name."""
     token = shown(acquire(engine))
 
@@ -404,7 +404,7 @@ async def test_a_check_that_the_gateway_repeats_is_one_use(engine: Engine) -> No
     assert len(engine.gateway_access._checked) == 4096
 
 
-async def test_where_nothing_can_serve_the_lease_stays(engine: Engine) -> None:
+async def test_lease_stays_if_no_profile_can_serve(engine: Engine) -> None:
     """The request is refused with the reason; once there is something again, the same token works."""
     token = shown(acquire(engine))
     engine.put()
@@ -414,7 +414,7 @@ async def test_where_nothing_can_serve_the_lease_stays(engine: Engine) -> None:
     assert await served(engine, token) == B
 
 
-async def test_a_named_profile_is_not_left(engine: Engine) -> None:
+async def test_lease_on_a_named_profile_does_not_move(engine: Engine) -> None:
     """It serves as long as it can at all."""
     token = shown(acquire(engine, profile=A))
     answered(engine, await use(engine, token), 429)
@@ -469,7 +469,7 @@ async def test_an_expired_login_is_refreshed_once_for_all_who_wait() -> None:
         assert world.script.redeemed == ["rt-1"]
 
 
-async def test_who_waits_for_a_login_is_stopped_by_a_revocation() -> None:
+async def test_revocation_ends_the_wait_for_a_refresh() -> None:
     """The lease has to live when the answer is given, not when it was asked for."""
     world = World(granted(2), deliveries=BOTH)
     async with world.running():
@@ -483,7 +483,7 @@ async def test_who_waits_for_a_login_is_stopped_by_a_revocation() -> None:
         assert {type(outcome) for outcome in outcomes} == {LeaseNotFound}
 
 
-async def test_who_waits_in_vain_is_told_when_to_come_again() -> None:
+async def test_failed_wait_has_a_retry_delay() -> None:
     """As soon as nothing can come of waiting."""
     world = World(UNREACHED, entry=login(left=LIFE), deliveries=BOTH)
     async with world.running():
@@ -539,7 +539,7 @@ async def test_an_agents_requests_at_once_are_bounded() -> None:
     await use(engine, token)
 
 
-async def test_a_key_that_may_not_list_models_may_ask_them(engine: Engine) -> None:
+async def test_refused_list_of_models_is_not_about_the_key(engine: Engine) -> None:
     """C1: the 401 to a list of models costs a cooldown, and the next request passes; a 401 to a model's request rejects."""
     token = shown(acquire(engine))
     listing = replace(used(await use(engine, token, asked="GET /v1/models")), method="GET")
@@ -551,7 +551,7 @@ async def test_a_key_that_may_not_list_models_may_ask_them(engine: Engine) -> No
 
 
 @pytest.mark.parametrize("asked", ["GET /v1/realtime", "GET /responses"])
-async def test_a_websocket_that_is_refused_is_no_look_at_a_list(engine: Engine, asked: str) -> None:
+async def test_refused_websocket_is_about_the_key(engine: Engine, asked: str) -> None:
     """C8: a 401 to its handshake is about the key, as one to a POST is; a 401 to a list of models is not."""
     engine.put(profile("openai:a"))
     token = shown(acquire(engine, provider="openai"))

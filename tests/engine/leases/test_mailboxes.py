@@ -7,7 +7,7 @@ import pytest
 from equabot_broker.engine.leases.mailboxes import LeaseChange, Mailbox
 
 
-async def test_news_is_merged_until_it_is_taken() -> None:
+async def test_unread_changes_are_merged() -> None:
     """A million notices are one."""
     mailbox = Mailbox()
     for _ in range(1000):
@@ -39,7 +39,7 @@ async def test_the_first_reason_stays() -> None:
     assert mailbox.reason == "max_ttl"
 
 
-async def test_a_reader_that_gave_up_takes_nothing_with_it() -> None:
+async def test_cancelled_reader_loses_no_change() -> None:
     """What comes after a cancelled take is found by the next one."""
     mailbox = Mailbox()
     with pytest.raises(TimeoutError):

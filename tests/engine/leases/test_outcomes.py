@@ -30,7 +30,7 @@ def state(engine: Engine) -> State:
 
 
 @pytest.mark.parametrize("outcome", [Outcome.RATE_LIMIT, Outcome.TIMEOUT])
-def test_what_began_before_the_last_failure_is_no_news(engine: Engine, outcome: Outcome) -> None:
+def test_older_failure_changes_nothing(engine: Engine, outcome: Outcome) -> None:
     """P3: and what may have begun before it, as far as is known."""
     now = engine.clock.now()
     engine.outcomes.note(held(engine), outcome, agent="main", began=now - 1)
@@ -43,7 +43,7 @@ def test_what_began_before_the_last_failure_is_no_news(engine: Engine, outcome: 
     assert engine.registry.usage(("", A)).error_count == 2
 
 
-def test_a_refusal_of_the_credential_is_always_news(engine: Engine) -> None:
+def test_refused_credential_always_counts(engine: Engine) -> None:
     """However long its request was under way."""
     now = engine.clock.now()
     engine.outcomes.note(held(engine), Outcome.RATE_LIMIT, agent="main")
@@ -51,7 +51,7 @@ def test_a_refusal_of_the_credential_is_always_news(engine: Engine) -> None:
     assert state(engine) is State.REJECTED
 
 
-def test_a_refusal_that_may_be_of_the_request_costs_a_cooldown(engine: Engine) -> None:
+def test_unsure_refusal_causes_a_cooldown(engine: Engine) -> None:
     """And no more than one for all that were under way."""
     now = engine.clock.now()
     for _ in range(5):
@@ -60,7 +60,7 @@ def test_a_refusal_that_may_be_of_the_request_costs_a_cooldown(engine: Engine) -
     assert (state(engine), usage.cooldown_until) == (State.OK, now + MINUTE)
 
 
-def test_a_malformed_request_says_nothing(engine: Engine) -> None:
+def test_malformed_request_changes_nothing(engine: Engine) -> None:
     """Neither for nor against."""
     before = engine.registry.usage(("", A))
     engine.outcomes.note(held(engine), Outcome.FORMAT, agent="main")

@@ -22,7 +22,7 @@ def holding(clock: FakeClock, *, life: float = 60.0) -> LeaseTable:
     return lease_table
 
 
-def test_an_agent_holds_so_many_and_no_more() -> None:
+def test_number_of_leases_is_limited() -> None:
     """Its own; one that takes another's place is no more."""
     clock = FakeClock()
     quotas = Quotas(holding(clock))
@@ -32,7 +32,7 @@ def test_an_agent_holds_so_many_and_no_more() -> None:
     quotas.spend("other", POLICY, now=clock.steady())
 
 
-def test_one_that_is_over_does_not_count() -> None:
+def test_expired_lease_does_not_count() -> None:
     """Though nobody has noticed yet."""
     clock = FakeClock()
     quotas = Quotas(holding(clock))
@@ -40,7 +40,7 @@ def test_one_that_is_over_does_not_count() -> None:
     quotas.spend("main", POLICY, now=clock.steady())
 
 
-def test_what_is_restored_may_be_spent_again() -> None:
+def test_restored_allowance_can_be_used() -> None:
     """Whoever waits and asks again pays once."""
     clock = FakeClock()
     quotas = Quotas(holding(clock))
@@ -53,7 +53,7 @@ def test_what_is_restored_may_be_spent_again() -> None:
     quotas.spend("main", policy, now=clock.steady())
 
 
-def test_renewals_are_as_many_as_requests_and_counted_apart() -> None:
+def test_renewals_have_a_rate_of_their_own() -> None:
     """S8: each is a record. Who asks for leases without end does not lose those it holds by that."""
     clock = FakeClock()
     quotas = Quotas(holding(clock))

@@ -77,7 +77,7 @@ def restarted(engine: Engine, **changed: object) -> Engine:
 # -- acquire -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_grant_is_a_lease_with_what_is_behind_it(engine: Engine) -> None:
+async def test_grant_has_lease_and_material(engine: Engine) -> None:
     """All of it: who, what, until when, on which material."""
     granted = engine.lease_service.acquire("main", LeaseRequest(profile=A, session="s", ttl=60.0, delivery="raw", model="any"))
     now = engine.clock.steady()
@@ -145,7 +145,7 @@ async def test_a_lease_is_as_long_as_the_least_of_all_bounds(
         (LeaseRequest(provider="anthropic", profile="b"), NoUsableProfile),
     ],
 )
-async def test_a_refusal_grants_nothing_and_costs_nothing(request_: LeaseRequest, error: type[BrokerError]) -> None:
+async def test_refused_request_changes_nothing(request_: LeaseRequest, error: type[BrokerError]) -> None:
     """No lease, no quota, nothing stored; the reason is counted, with no more of the request than its provider."""
     policy = AgentPolicy(providers=frozenset({"anthropic"}), profiles=frozenset({A, B, C}), max_leases=1)
     engine = Engine(agents={"main": policy})
@@ -294,7 +294,7 @@ async def test_a_credential_that_expired_a_moment_ago_is_not_renewed_on(engine: 
 
 
 @pytest.mark.parametrize("ttl", [0.0, -5.0])
-async def test_a_renewal_for_nothing_is_refused_and_changes_nothing(engine: Engine, ttl: float) -> None:
+async def test_renewal_without_effect_is_refused(engine: Engine, ttl: float) -> None:
     """The lease lives on as it was; also when its profile cannot serve, nothing is moved for a malformed request."""
     lease = acquire(engine)
     engine.put(profile(A, None), profile(B))
@@ -303,7 +303,7 @@ async def test_a_renewal_for_nothing_is_refused_and_changes_nothing(engine: Engi
     assert list(engine.lease_admin.living()) == [lease]
 
 
-async def test_a_lease_is_its_agents_alone(engine: Engine) -> None:
+async def test_lease_belongs_to_its_agent(engine: Engine) -> None:
     """To another agent it does not exist."""
     lease = acquire(engine)
     with pytest.raises(LeaseNotFound):
@@ -394,7 +394,7 @@ async def test_a_lease_never_carries_another_providers_secret(engine: Engine) ->
         engine.lease_service.report("main", lease.id, Outcome.AUTH)
 
 
-async def test_an_agents_own_profile_takes_over_from_everybodys(engine: Engine) -> None:
+async def test_own_profile_replaces_the_shared_one(engine: Engine) -> None:
     """For its leases, at the next renewal; and back when it goes."""
     mine, others = acquire(engine, profile=A), acquire(engine, "other", profile=A)
     engine.put(profile(A, "secret-a"), profile(A, "own", agent="main"), profile(B))
@@ -428,7 +428,7 @@ async def test_a_rate_limit_cools_down_and_the_lease_moves_on(alone: Engine) -> 
         (Outcome.AUTH, None, 0, 0), (Outcome.FORMAT, 7.0, 0, 0), (Outcome.OK, 7.0, 0, 0),
     ],
 )  # fmt: skip
-async def test_an_outcome_costs_what_the_rules_say(
+async def test_outcome_causes_the_documented_cooldown(
     alone: Engine, outcome: Outcome, retry_after: float | None, cooldown: float, disabled: float
 ) -> None:
     """And it is stored when the report is answered. S5: the first billing failure is a cooldown."""
@@ -442,7 +442,7 @@ async def test_an_outcome_costs_what_the_rules_say(
     assert bool(usage.rejected) == (outcome is Outcome.AUTH)
 
 
-async def test_a_rejected_key_serves_nobody_until_it_is_replaced(alone: Engine) -> None:
+async def test_rejected_key_serves_no_agent_until_it_is_replaced(alone: Engine) -> None:
     """New material clears the rejection; the same material, listed again or gone and back, does not."""
     engine = alone
     lease = acquire(engine)
@@ -458,7 +458,7 @@ async def test_a_rejected_key_serves_nobody_until_it_is_replaced(alone: Engine) 
     assert acquire(engine).profile == A
 
 
-async def test_the_last_profile_has_nowhere_to_go(engine: Engine) -> None:
+async def test_lease_on_the_last_profile_stays(engine: Engine) -> None:
     """Nothing changed, so trying again makes no sense; the lease is not ended for it."""
     engine.put(profile(A))
     lease = acquire(engine)
@@ -467,7 +467,7 @@ async def test_the_last_profile_has_nowhere_to_go(engine: Engine) -> None:
     assert living(engine) == [lease.id]
 
 
-async def test_success_heals(alone: Engine) -> None:
+async def test_success_ends_the_cooldown(alone: Engine) -> None:
     """What was held against the profile is gone; without anything to heal, nothing is written."""
     engine = alone
     lease = acquire(engine, profile=A)
@@ -479,7 +479,7 @@ async def test_success_heals(alone: Engine) -> None:
     assert engine.registry.usage(("", A)) == usage
 
 
-async def test_an_outcome_of_older_material_says_nothing_of_the_new(alone: Engine) -> None:
+async def test_outcome_of_older_material_is_ignored(alone: Engine) -> None:
     """A request that was under way during a rotation does not condemn the key that replaced its own."""
     engine = alone
     granted = engine.lease_service.acquire("main", replace(ANY, profile=A))
@@ -491,7 +491,7 @@ async def test_an_outcome_of_older_material_says_nothing_of_the_new(alone: Engin
     assert engine.registry.usage(("", A)).rejected
 
 
-async def test_a_volley_of_failures_is_counted_against_the_one_that_failed(alone: Engine) -> None:
+async def test_concurrent_failures_count_for_their_profile(alone: Engine) -> None:
     """Ten requests under way with one key, ten refusals: its siblings, found in the same listing, stay untouched."""
     engine = alone
     engine.put(*(profile(f"anthropic:{n}") for n in range(5)))
@@ -511,7 +511,7 @@ async def test_a_report_on_a_lease_whose_profile_is_gone_finds_another(engine: E
     assert engine.lease_service.renew("main", lease.id).lease.profile == B
 
 
-async def test_a_report_on_no_lease_is_refused(engine: Engine) -> None:
+async def test_report_without_a_lease_is_refused(engine: Engine) -> None:
     """Ended, or never there."""
     with pytest.raises(LeaseNotFound):
         engine.lease_service.report("main", "none", Outcome.OK)
@@ -544,7 +544,7 @@ async def test_revoking_is_idempotent(engine: Engine) -> None:
     assert restarted(engine).lease_admin.count() == (0, 0)
 
 
-async def test_time_ends_leases(engine: Engine) -> None:
+async def test_expired_leases_end(engine: Engine) -> None:
     """Each at its instant, with the reason: it was not renewed, or could not be any more."""
     acquire(engine, ttl=60.0)
     acquire(engine, ttl=3600.0)
@@ -561,7 +561,7 @@ async def test_time_ends_leases(engine: Engine) -> None:
     assert [e.reason for e in engine.emitted if isinstance(e, LeaseRevoked)] == ["expired", "max_ttl"]
 
 
-async def test_an_expired_lease_is_not_shown_though_nobody_ended_it_yet(engine: Engine) -> None:
+async def test_expired_lease_is_not_listed(engine: Engine) -> None:
     """What is listed lives."""
     acquire(engine, ttl=60.0)
     engine.clock.advance(60)
@@ -593,7 +593,7 @@ async def test_an_operator_lists_and_revokes_what_matches_all(engine: Engine, as
     assert engine.lease_admin.revoke_matching(**asked) == 0
 
 
-async def test_revoking_everything_must_be_said(engine: Engine) -> None:
+async def test_revocation_needs_a_selection(engine: Engine) -> None:
     """No condition is no wish."""
     acquire(engine)
     with pytest.raises(InvalidArgument):
@@ -688,7 +688,7 @@ async def test_what_policy_no_longer_allows_ends_with_the_restart(engine: Engine
     assert again.store.load().leases == ()
 
 
-async def test_a_lease_of_a_provider_that_is_configured_no_more_ends(engine: Engine) -> None:
+async def test_removed_provider_ends_its_leases(engine: Engine) -> None:
     """Nothing would know how its requests look."""
     acquire(engine)
     again = restarted(engine, providers={"openai": engine.catalog.providers["openai"]})
@@ -715,7 +715,7 @@ async def test_a_provider_without_a_list_of_requests_is_not_brokered(facts: dict
     assert not engine.lease_service.acquire("main", LeaseRequest(provider="acme")).lease.brokered
 
 
-async def test_a_brokered_lease_ends_with_the_restart_that_takes_its_list_away() -> None:
+async def test_brokered_lease_ends_without_its_request_rules() -> None:
     """S1: the configuration is asked again, as about the rest of the policy."""
     acme = Provider(id="acme", base_url="https://api.acme.example", requests=("/**",))
     both = frozenset(Delivery)
@@ -729,7 +729,7 @@ async def test_a_brokered_lease_ends_with_the_restart_that_takes_its_list_away()
     assert ended.lease_admin.count() == (0, 0)
 
 
-async def test_after_a_restart_a_source_that_is_not_read_yet_costs_no_lease(engine: Engine) -> None:
+async def test_unread_source_ends_no_lease_after_a_restart(engine: Engine) -> None:
     """The holder is told to come again, and keeps its lease."""
     lease = acquire(engine, profile=A)
     again = restarted(engine, sources=(FakeSource("slow"),))
@@ -763,7 +763,7 @@ async def test_a_jump_of_the_wall_clock_leaves_what_is_left_of_a_lease(engine: E
 # -- bounds ------------------------------------------------------------------------------------------------------------
 
 
-async def test_leases_by_the_thousand_that_ended_cost_nothing(engine: Engine) -> None:
+async def test_ended_leases_use_no_memory(engine: Engine) -> None:
     """The agenda is as long as what lives, not as what was."""
     for _ in range(20_000):
         engine.lease_service.revoke("main", engine.lease_service.acquire("main", ANY).lease.id)
@@ -772,7 +772,7 @@ async def test_leases_by_the_thousand_that_ended_cost_nothing(engine: Engine) ->
     assert len(engine.lease_table.deadlines) < 1100
 
 
-async def test_a_lease_that_is_renewed_forever_is_one(engine: Engine) -> None:
+async def test_renewed_lease_uses_constant_memory(engine: Engine) -> None:
     """Nor do renewals pile up."""
     lease = acquire(engine)
     for n in range(5000):
@@ -780,7 +780,7 @@ async def test_a_lease_that_is_renewed_forever_is_one(engine: Engine) -> None:
     assert len(engine.lease_table.deadlines) < 1100
 
 
-async def test_modes_do_not_matter(engine: Engine) -> None:
+async def test_leases_do_not_depend_on_the_mode(engine: Engine) -> None:
     """A refreshable login bounds no lease; a token does."""
     ends = engine.clock.now() + 60
     login = replace(profile(A, mode=Mode.OAUTH, expires_at=ends), refresh=SecretValue("r"))
@@ -834,7 +834,7 @@ async def test_without_a_gateway_there_are_no_tokens() -> None:
 
 
 @pytest.mark.parametrize("deliveries", [(Delivery.RAW,), (Delivery.BROKERED,), (Delivery.RAW, Delivery.BROKERED)])
-async def test_that_no_gateway_runs_is_said_apart_from_what_a_policy_refuses(deliveries: tuple[Delivery, ...]) -> None:
+async def test_missing_gateway_has_its_own_cause(deliveries: tuple[Delivery, ...]) -> None:
     """S7: `exec` hands out a key in a token's place for the one reason, and never for the other."""
     policy = replace(ANYTHING, deliveries=deliveries)
     without, beside = Engine(agents={"main": policy}), Engine(agents={"main": policy}, deliveries=frozenset(Delivery))
@@ -861,7 +861,7 @@ async def test_there_are_no_tokens_for_a_provider_without_an_address() -> None:
     assert engine.lease_service.acquire("main", asked).lease.delivery is Delivery.RAW
 
 
-async def test_what_an_agent_reports_of_the_gateway_counts_for_nothing() -> None:
+async def test_report_about_a_brokered_lease_is_not_counted() -> None:
     """The gateway has seen it, and its own refusals say nothing of a key. The agent learns whether to try again."""
     engine = Engine(deliveries=frozenset(Delivery), order={"anthropic": (A, B)})
     engine.put(profile(A, "secret-a"), profile(B, "secret-b"))
