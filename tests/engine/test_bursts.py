@@ -66,7 +66,7 @@ async def test_an_empty_account_is_disabled_once() -> None:
     assert usage(engine).disabled_until == now - 8 + 5 * HOUR
 
 
-async def test_a_request_that_was_made_in_the_cooldown_is_news() -> None:
+async def test_request_during_the_cooldown_counts() -> None:
     """P3: it says so itself, or its lease is younger than the cooldown."""
     engine = made()
     old = acquire(engine)
@@ -84,7 +84,7 @@ async def test_a_request_that_was_made_in_the_cooldown_is_news() -> None:
     assert usage(engine).cooldown_until == engine.clock.now() + 25 * MINUTE
 
 
-async def test_a_late_word_of_a_request_from_before_does_not_begin_another_cooldown() -> None:
+async def test_late_report_starts_no_second_cooldown() -> None:
     """P3: a request that hung for two minutes, reported when the cooldown of the others is over; nor a rejection."""
     for outcome in (*COOLS, Outcome.AUTH):
         engine = made()

@@ -67,7 +67,7 @@ async def test_a_credential_expires_and_a_cooldown_lapses_at_their_instants(engi
         assert found[1].standing.state is State.EXPIRED
 
 
-async def test_idle_it_comes_every_five_seconds(engine: Engine) -> None:
+async def test_idle_loop_runs_every_five_seconds(engine: Engine) -> None:
     """For what nobody announces: a jump of the wall clock, a use to store."""
     turns = Turns(engine)
     async with engine.running():
@@ -87,7 +87,7 @@ async def test_many_leases_that_are_not_sooner_do_not_wake_it(engine: Engine) ->
         assert turns.count <= before + 1
 
 
-async def test_what_is_overdue_does_not_starve_the_rest(engine: Engine) -> None:
+async def test_overdue_keys_do_not_starve_others(engine: Engine) -> None:
     """Whatever is due, and however wrongly it says so, the loop sleeps for a moment, so that others have their turn."""
     engine.registry.tick = lambda: engine.clock.now() - 1  # type: ignore[method-assign]
     turns = Turns(engine)
@@ -145,7 +145,7 @@ async def test_a_clock_that_is_corrected_gently_is_no_jump(engine: Engine) -> No
         assert told(engine, ClockJumped) == []
 
 
-async def test_a_store_that_cannot_write_is_told_once_and_tried_again(engine: Engine) -> None:
+async def test_store_fault_is_reported_once(engine: Engine) -> None:
     """Serving goes on; another fault is told again; when it writes again, nothing is missing."""
     async with engine.running():
         await engine.clock.elapse(1)
@@ -180,7 +180,7 @@ async def test_a_listener_that_fails_ends_nothing(engine: Engine) -> None:
     running.cancel()
 
 
-async def test_it_stops_when_it_is_told_to(engine: Engine) -> None:
+async def test_loop_stops_when_cancelled(engine: Engine) -> None:
     """And leaves no sleeper behind."""
     running = asyncio.ensure_future(engine.expiry.run())
     await engine.clock.elapse(1)

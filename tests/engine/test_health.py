@@ -126,7 +126,7 @@ async def test_a_rejection_or_a_billing_disable_of_the_last_profile_does(engine:
 
 
 @pytest.mark.parametrize("outcome", [Outcome.AUTH, Outcome.BILLING])
-async def test_what_one_agent_alone_has_met_is_no_matter_of_health(engine: Engine, outcome: Outcome) -> None:
+async def test_evidence_of_one_agent_does_not_affect_health(engine: Engine, outcome: Outcome) -> None:
     """S4, S5: however often it reports it."""
     for _ in range(5):
         lease = next(engine.lease_admin.living(), None) or engine.lease_service.acquire("main", LeaseRequest(profile=A)).lease
@@ -147,7 +147,7 @@ async def test_a_billing_disable_ends(engine: Engine) -> None:
     assert statuses(engine, *WHOLE) == [True, True]
 
 
-def test_expiry_does(engine: Engine) -> None:
+def test_expired_profile_makes_it_unready(engine: Engine) -> None:
     """`expiring` serves, `expired` does not."""
     engine.put(profile(A, expires_at=engine.clock.now() + 60))
     assert statuses(engine, *WHOLE, f"profile/{A}") == [True, True, True]
@@ -156,7 +156,7 @@ def test_expiry_does(engine: Engine) -> None:
     assert statuses(engine, *WHOLE, "provider/anthropic", f"profile/{A}") == [False] * 4
 
 
-def test_absence_and_malformed_values_do(engine: Engine) -> None:
+def test_missing_and_malformed_values_make_it_unready(engine: Engine) -> None:
     """What is there but unusable is known; what is gone is not."""
     engine.put(profile(A, None))
     assert statuses(engine, *WHOLE, "provider/anthropic", f"profile/{A}") == [False] * 4
@@ -201,7 +201,7 @@ def test_a_provider_that_no_agent_may_be_granted_does(
     assert statuses(engine, "readiness", "provider/acme", "profile/acme:a") == [ready] * 3
 
 
-def test_liveness_is_that_the_loop_turns() -> None:
+def test_liveness_shows_that_the_loop_runs() -> None:
     """Whatever the credentials do, and while draining."""
     engine = made("anthropic")
     assert engine.readiness.status("liveness") is True
@@ -212,7 +212,7 @@ def test_liveness_is_that_the_loop_turns() -> None:
 @pytest.mark.parametrize(
     "name", ["nobody", "provider/nobody", "provider/", "profile/", f"profile/{B}", "Readiness", " ", "provider", "/"]
 )
-def test_a_name_that_means_nothing_is_unknown(engine: Engine, name: str) -> None:
+def test_unknown_name_has_no_status(engine: Engine, name: str) -> None:
     """Also while draining."""
     assert engine.readiness.status(name) is None
     engine.readiness.drain()
@@ -281,7 +281,7 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_watcher_hears_the_status_now_and_every_change(engine: Engine) -> None:
+async def test_watcher_gets_the_status_and_each_change(engine: Engine) -> None:
     """And nothing else, though much happens."""
     async with watching(engine, "provider/anthropic") as seen:
         assert seen == [True]
@@ -291,7 +291,7 @@ async def test_a_watcher_hears_the_status_now_and_every_change(engine: Engine) -
         assert seen == [True, False, True]
 
 
-async def test_a_slow_watcher_hears_where_it_ended(engine: Engine) -> None:
+async def test_slow_watcher_gets_the_last_status(engine: Engine) -> None:
     """An outage that was over before it looked is none."""
     async with watching(engine, "") as seen:
         engine.put()
@@ -325,7 +325,7 @@ async def test_the_last_source_is_heard_of_though_it_brings_no_profile() -> None
         assert seen == [False, True]
 
 
-async def test_time_is_heard_of(engine: Engine) -> None:
+async def test_watcher_gets_changes_by_time(engine: Engine) -> None:
     """An expiry changes health without anybody doing anything."""
     engine.put(profile(A, expires_at=engine.clock.now() + 60))
     async with watching(engine, "") as seen:
@@ -335,7 +335,7 @@ async def test_time_is_heard_of(engine: Engine) -> None:
         assert seen == [True, False]
 
 
-async def test_draining_is_heard_of_at_once(engine: Engine) -> None:
+async def test_watcher_gets_draining_at_once(engine: Engine) -> None:
     """By every watcher but those of liveness."""
     async with watching(engine, "") as whole, watching(engine, f"profile/{A}") as one, watching(engine, "liveness") as live:
         engine.readiness.drain()

@@ -62,14 +62,14 @@ async def test_a_limit_on_one_model_leaves_the_others(engine: Engine, outcome: O
     assert acquire(engine, "opus").profile == A
 
 
-async def test_a_word_without_a_model_counts_for_the_whole_profile(engine: Engine) -> None:
+async def test_failure_without_a_model_applies_to_the_profile(engine: Engine) -> None:
     """P18: for every model."""
     engine.lease_service.report("main", acquire(engine).id, Outcome.RATE_LIMIT)
     assert {acquire(engine, model).profile for model in ("opus", "")} == {B}
 
 
 @pytest.mark.parametrize("outcome", [Outcome.AUTH, Outcome.BILLING])
-async def test_what_is_about_the_account_is_about_every_model(engine: Engine, outcome: Outcome) -> None:
+async def test_account_failure_applies_to_every_model(engine: Engine, outcome: Outcome) -> None:
     """P18: a refused credential and an empty account are the same for all of them."""
     engine.lease_service.report("main", acquire(engine, "opus").id, outcome, model="opus")
     assert {acquire(engine, model).profile for model in ("opus", "haiku", "")} == {B}

@@ -44,7 +44,7 @@ async def test_a_new_key_ends_a_billing_disable() -> None:
     assert engine.registry.usage(("", A)).clean
 
 
-async def test_a_key_that_was_deleted_and_made_anew_is_a_new_key() -> None:
+async def test_recreated_key_is_a_new_key() -> None:
     """P4: where it is another one. The same key again is the same account: that disable goes on."""
     engine = Engine()
     engine.put(profile(A, "old"))
@@ -110,7 +110,7 @@ async def test_a_refusal_says_when_it_ends() -> None:
     assert (row.retry_at, row.usable) == (until, False)
 
 
-async def test_a_refusal_that_a_person_has_to_end_says_what_ends_it() -> None:
+async def test_permanent_refusal_has_a_remedy() -> None:
     """P4: and names no time."""
     engine = Engine()
     engine.put(profile(A, "old", expires_at=engine.clock.now() - 5))

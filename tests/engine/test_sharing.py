@@ -84,7 +84,7 @@ def later(engine: Engine, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("outcome", FAILURES)
-async def test_what_one_agent_reports_holds_for_that_agent(outcome: Outcome) -> None:
+async def test_report_applies_to_its_agent(outcome: Outcome) -> None:
     """S4, S5: it moves on at once. The others are served as before, and health says so."""
     engine = made()
     report(engine, "bad", outcome)
@@ -123,7 +123,7 @@ async def test_no_number_of_one_agents_reports_takes_a_profile_from_others(outco
 
 
 @pytest.mark.parametrize("outcome", FAILURES)
-async def test_what_two_agents_have_met_counts_for_all(outcome: Outcome) -> None:
+async def test_confirmed_failure_applies_to_all_agents(outcome: Outcome) -> None:
     """S4: whichever of them comes second."""
     engine = made()
     for name in ("bad", "good"):
@@ -143,7 +143,7 @@ async def test_a_refusal_of_other_material_confirms_nothing() -> None:
     assert (state(engine, "bad"), state(engine, "good"), state(engine, "third")) == (State.OK, State.REJECTED, State.OK)
 
 
-async def test_an_agent_alone_is_everybody() -> None:
+async def test_only_agent_affects_the_profile() -> None:
     """A profile that no other agent may have, or that belongs to one, is judged by what that agent meets."""
     engine = Engine(agents={"main": ANYTHING, "other": AgentPolicy(providers=frozenset({"openai"}))})
     engine.put(profile(A))
@@ -167,7 +167,7 @@ async def test_a_key_that_serves_no_agent_that_may_act_makes_the_broker_unready(
     assert acquire(engine, "third").profile == A
 
 
-async def test_streams_of_others_are_not_told() -> None:
+async def test_streams_of_other_agents_stay() -> None:
     """S4: the one agent's stream moves at once, the other's hears nothing."""
     engine = made()
     with engine.lease_service.stream("bad", ASKED) as bad, engine.lease_service.stream("good", ASKED) as good:
@@ -183,7 +183,7 @@ async def test_streams_of_others_are_not_told() -> None:
         waiting.cancel()
 
 
-async def test_the_agent_is_told_why_and_until_when() -> None:
+async def test_error_has_the_reason_and_the_end() -> None:
     """S4: by the list, in its own words; an operator who asks for another agent sees that agent's."""
     engine = made()
     report(engine, "bad", Outcome.AUTH)
@@ -194,7 +194,7 @@ async def test_the_agent_is_told_why_and_until_when() -> None:
     assert [(row.id, row.state, row.retry_at) for row in others] == [(A, "ok", 0.0), (B, "ok", 0.0)]
 
 
-async def test_an_operator_forgives_every_agent() -> None:
+async def test_clear_applies_to_every_agent() -> None:
     """`ClearCooldown` ends what single agents have met, too."""
     engine = made()
     report(engine, "bad", Outcome.AUTH)
@@ -202,7 +202,7 @@ async def test_an_operator_forgives_every_agent() -> None:
     assert acquire(engine, "bad").profile == A
 
 
-async def test_what_is_remembered_of_agents_is_bounded_and_ends() -> None:
+async def test_evidence_is_bounded_and_lapses() -> None:
     """S4: one entry a pair of agent and profile, and none an hour after the last failure, or when the profile is gone."""
     engine = made()
     for _ in range(100):
@@ -262,7 +262,7 @@ async def test_a_rejection_lasts_twice_as_long_when_a_trial_fails() -> None:
             answered(engine, name, 401)
 
 
-async def test_a_trial_that_nobody_answers_is_made_again() -> None:
+async def test_unanswered_trial_is_repeated() -> None:
     """S4: a minute later, by another agent; by the same one a minute after that, so that none can take every turn and say
     nothing."""
     engine = made(A)
@@ -339,7 +339,7 @@ async def test_a_report_of_success_does_not_end_what_others_wait_for() -> None:
     assert state(engine, "bad") is State.OK
 
 
-async def test_who_has_been_disproved_needs_an_honest_witness() -> None:
+async def test_two_doubted_agents_do_not_confirm() -> None:
     """S4: two agents that conspire take a key from the others once, and not again within the hour. A third one that has met the
     same is believed."""
     engine = made()
@@ -376,7 +376,7 @@ async def test_a_refusal_is_confirmed_by_the_brokers_own_request() -> None:
 @pytest.mark.parametrize(
     "found", [GOOD, UNKNOWN, replace(REFUSES, sure=False), ProbeResult(Verdict.RATE_LIMIT), ProbeResult(Verdict.FORMAT)]
 )
-async def test_what_the_broker_does_not_meet_itself_is_the_agents_own(found: ProbeResult) -> None:
+async def test_unconfirmed_failure_applies_to_the_agent(found: ProbeResult) -> None:
     """S4: the agent stays on its way for the minute, though the key is good."""
     engine = made(probes=ScriptedProbes(found))
     async with engine.running():
@@ -413,7 +413,7 @@ async def test_an_agent_alone_has_its_way_back_too() -> None:
         assert (probes.asked, healthy(engine)) == ([(A, Outcome.AUTH)], [True] * 3)
 
 
-async def test_questions_are_seldom() -> None:
+async def test_probes_are_rare() -> None:
     """S4: whatever an agent does in an hour, its provider is asked a score of times at most, and never twice at a time."""
     probes = ScriptedProbes(GOOD)
     engine = made(A, probes=probes)
@@ -426,7 +426,7 @@ async def test_questions_are_seldom() -> None:
     assert 10 < len(probes.asked) <= 20
 
 
-async def test_what_cannot_be_asked_about_is_not() -> None:
+async def test_profile_without_a_probe_is_not_probed() -> None:
     """S4: then it takes a second agent."""
     engine = made(A)
     async with engine.running():
@@ -438,7 +438,7 @@ async def test_what_cannot_be_asked_about_is_not() -> None:
 # -- an empty account --------------------------------------------------------------------------------------------------
 
 
-async def test_requests_that_are_too_large_disable_nothing() -> None:
+async def test_large_requests_disable_no_profile() -> None:
     """S5: while small ones succeed, however many there are of the large ones; also with one agent alone."""
     for engine in (made(A), Engine(deliveries=frozenset(Delivery))):
         engine.put(profile(A))
@@ -473,7 +473,7 @@ async def test_where_the_broker_can_ask_its_small_request_decides(agents: tuple[
         assert engine.registry.usage(("", A)).disabled_until > engine.clock.now() + 4 * HOUR
 
 
-async def test_one_agents_empty_account_is_not_everybodys() -> None:
+async def test_billing_failure_of_one_agent_applies_to_it() -> None:
     """S5: its second 402 disables the profile for it alone."""
     engine = made()
     for _ in range(2):

@@ -34,7 +34,7 @@ def _subscriptions(path: Path) -> list[str]:
     return [ast.unparse(one) for one in changed if one.attr in HOOKS and not _is_own(one.value)]
 
 
-def test_nothing_else_subscribes() -> None:
+def test_only_the_wiring_subscribes() -> None:
     found = {str(path.relative_to(ROOT)): _subscriptions(path) for path in ROOT.rglob("*.py")}
     assert {path for path, hooks in found.items() if hooks} == PLACES
 

@@ -41,7 +41,7 @@ def engine(audit: MemoryAudit) -> Engine:
     return engine
 
 
-async def test_what_cannot_be_recorded_is_not_granted(engine: Engine, audit: MemoryAudit) -> None:
+async def test_grant_that_cannot_be_recorded_is_refused(engine: Engine, audit: MemoryAudit) -> None:
     """No lease, nothing stored, nobody counts it as granted; it is a denial with a reason, and works again by itself."""
     audit.fault = "disk full"
     for grant in (engine.lease_service.acquire, engine.lease_service.stream):
@@ -67,7 +67,7 @@ async def test_a_grant_is_recorded_before_it_is_a_lease(engine: Engine, audit: M
     assert [type(event) for event in audit.heard[-2:]] == [LeaseGranted, LeaseRevoked]
 
 
-async def test_a_lease_that_is_not_renewed_lives_to_its_end(engine: Engine, audit: MemoryAudit) -> None:
+async def test_failed_renewal_keeps_the_lease(engine: Engine, audit: MemoryAudit) -> None:
     """And can be revoked: ending one needs no record."""
     lease = engine.lease_service.acquire("main", ANY).lease
     audit.fault = "disk full"
@@ -82,7 +82,7 @@ async def test_a_lease_that_is_not_renewed_lives_to_its_end(engine: Engine, audi
     assert engine.lease_admin.count() == (0, 0)
 
 
-async def test_no_lease_moves_unrecorded(engine: Engine, audit: MemoryAudit) -> None:
+async def test_move_that_cannot_be_recorded_is_refused(engine: Engine, audit: MemoryAudit) -> None:
     """Another profile is another secret. The lease keeps its own until the move can be recorded."""
     lease = engine.lease_service.acquire("main", ANY).lease
     audit.fault = "disk full"
@@ -147,7 +147,7 @@ async def test_rotated_material_goes_to_a_stream_recorded_or_not_at_all(engine: 
     ]
 
 
-async def test_of_a_request_that_makes_no_sense_no_more_is_told_than_that(engine: Engine, audit: MemoryAudit) -> None:
+async def test_malformed_request_is_recorded_without_its_content(engine: Engine, audit: MemoryAudit) -> None:
     """Anything may stand in its fields, a misplaced secret too."""
     with pytest.raises(ProviderUnknown):
         engine.lease_service.acquire("main", LeaseRequest(provider="s3cret", session="s3cret"))

@@ -89,7 +89,7 @@ async def test_the_first_event_is_the_lease(engine: Engine) -> None:
         assert await all_told(stream) == []
 
 
-async def test_it_is_renewed_at_two_thirds_of_its_life(engine: Engine) -> None:
+async def test_stream_renews_after_two_thirds(engine: Engine) -> None:
     """Not before; and from then on again and again."""
     with await begun(engine) as stream:
         for _ in range(3):
@@ -102,7 +102,7 @@ async def test_it_is_renewed_at_two_thirds_of_its_life(engine: Engine) -> None:
             assert notice.grant.lease.expires_at == engine.clock.steady() + 900
 
 
-async def test_at_its_maximum_it_warns_once_and_ends(engine: Engine) -> None:
+async def test_stream_warns_once_before_its_maximum(engine: Engine) -> None:
     """EXPIRING when a renewal gains nothing any more, REVOKED at the end, and nothing in between."""
     course: list[tuple[float, NoticeKind, str]] = []
     with await begun(engine) as stream:
@@ -121,7 +121,7 @@ async def test_at_its_maximum_it_warns_once_and_ends(engine: Engine) -> None:
     assert engine.lease_admin.count() == (0, 0)
 
 
-async def test_a_warning_is_little_work(engine: Engine) -> None:
+async def test_warning_needs_few_wakeups(engine: Engine) -> None:
     """Between the warning and the end nobody is woken."""
     engine = Engine(agents={"main": ANYTHING}, lease_options=LeaseOptions(max_ttl=900))
     engine.put(profile(A))
@@ -131,7 +131,7 @@ async def test_a_warning_is_little_work(engine: Engine) -> None:
         assert engine.lease_table.deadlines.next() == engine.clock.steady() + 300
 
 
-async def test_leaving_ends_the_lease(engine: Engine) -> None:
+async def test_leaving_the_stream_ends_the_lease(engine: Engine) -> None:
     """However it is left; and what waits in its mailbox is nobody's any more."""
     for error in (None, RuntimeError("broken pipe"), asyncio.CancelledError()):
         stream = await begun(engine)
@@ -148,7 +148,7 @@ async def test_leaving_ends_the_lease(engine: Engine) -> None:
     assert len(engine.lease_table.deadlines) < 10
 
 
-async def test_it_ends_once(engine: Engine) -> None:
+async def test_stream_ends_the_lease_once(engine: Engine) -> None:
     """A stream that was revoked and is then left says the first reason, once."""
     with await begun(engine) as stream:
         assert engine.lease_admin.revoke_matching(profile=A) == 1
@@ -156,7 +156,7 @@ async def test_it_ends_once(engine: Engine) -> None:
     assert ends(engine) == ["revoked"]
 
 
-async def test_the_last_event_names_the_lease_and_holds_nothing(engine: Engine) -> None:
+async def test_last_event_has_no_material(engine: Engine) -> None:
     """No grant, no secret."""
     with await begun(engine) as stream:
         (lease,) = engine.lease_admin.living()
@@ -164,7 +164,7 @@ async def test_the_last_event_names_the_lease_and_holds_nothing(engine: Engine) 
         assert await told(stream) == Notice(REVOKED, lease.id, None, "shutting_down", 5.0)
 
 
-async def test_one_who_does_not_read_is_not_renewed(engine: Engine) -> None:
+async def test_unread_stream_is_not_renewed(engine: Engine) -> None:
     """Nobody is there to use it: the lease ends, and a slow reader finds that, alone."""
     with await begun(engine) as stream:
         passes(engine, 600)
@@ -174,7 +174,7 @@ async def test_one_who_does_not_read_is_not_renewed(engine: Engine) -> None:
         assert kinds(await all_told(stream)) == [(REVOKED, "expired")]
 
 
-async def test_what_rotates_after_the_end_is_not_handed_out(engine: Engine) -> None:
+async def test_rotation_after_the_end_is_not_delivered(engine: Engine) -> None:
     """Though nobody has ended the lease yet."""
     with await begun(engine, profile=A, ttl=10.0) as stream:
         engine.clock.advance(10)
@@ -193,7 +193,7 @@ async def test_a_notice_is_read_in_the_time_of_the_lease(engine: Engine) -> None
 # -- rotation ----------------------------------------------------------------------------------------------------------
 
 
-async def test_new_material_is_told_at_once(engine: Engine) -> None:
+async def test_new_material_is_sent_at_once(engine: Engine) -> None:
     """To the streams on that profile, and to no other; with a greater version; the lease lasts as long as before."""
     with await begun(engine, profile=A) as one, await begun(engine, profile=B) as other:
         (lease, _) = engine.lease_admin.living()
@@ -205,7 +205,7 @@ async def test_new_material_is_told_at_once(engine: Engine) -> None:
         assert await all_told(one) == await all_told(other) == []
 
 
-async def test_a_slow_reader_is_told_the_newest_once(engine: Engine) -> None:
+async def test_slow_reader_gets_only_the_newest_material(engine: Engine) -> None:
     """A thousand rotations that nobody read are one; and one that was taken back is none."""
     with await begun(engine, profile=A) as stream:
         for n in range(1000):
@@ -215,7 +215,7 @@ async def test_a_slow_reader_is_told_the_newest_once(engine: Engine) -> None:
         assert secret(notices[0]) == SecretValue("rotated 999")
 
 
-async def test_what_changes_nothing_is_not_told(engine: Engine) -> None:
+async def test_change_without_effect_is_not_sent(engine: Engine) -> None:
     """The same secrets, listed again; another profile; a counter."""
     with await begun(engine, profile=A) as stream:
         engine.put(profile(A, "secret-a"), profile(B, "new"), profile("anthropic:c"))
@@ -224,7 +224,7 @@ async def test_what_changes_nothing_is_not_told(engine: Engine) -> None:
         assert await all_told(stream) == []
 
 
-async def test_rotation_and_renewal_that_come_together_are_both_told(engine: Engine) -> None:
+async def test_concurrent_rotation_and_renewal_are_both_sent(engine: Engine) -> None:
     """In that order."""
     with await begun(engine, profile=A) as stream:
         passes(engine, 600)
@@ -234,7 +234,7 @@ async def test_rotation_and_renewal_that_come_together_are_both_told(engine: Eng
         assert secret(notices[1]) == SecretValue("rotated")
 
 
-async def test_a_rotation_during_a_cooldown_is_told(engine: Engine) -> None:
+async def test_rotation_during_a_cooldown_is_sent(engine: Engine) -> None:
     """Also where the lease stays with a profile that cools, because nothing else would do."""
     with await begun(engine, profile=A) as stream:
         engine.lease_service.report("main", next(engine.lease_admin.living()).id, Outcome.RATE_LIMIT)
@@ -295,7 +295,7 @@ async def test_every_credential_that_ends_is_warned_of(engine: Engine) -> None:
     assert course == [(ROTATED, ""), (EXPIRING, "credential")] * 3
 
 
-async def test_a_reader_that_missed_the_warning_is_moved_all_the_same(engine: Engine) -> None:
+async def test_stream_moves_after_a_missed_warning(engine: Engine) -> None:
     """The credential's end is not the stream's."""
     engine.put(profile(A, "short", expires_at=engine.clock.now() + 300), profile(B, "secret-b"))
     with await begun(engine) as stream:
@@ -376,7 +376,7 @@ async def test_a_stream_moves_at_once(engine: Engine, how: str) -> None:
     assert engine.lease_admin.count() == (0, 0)
 
 
-async def test_the_one_who_reports_is_told_that_it_moved(engine: Engine) -> None:
+async def test_report_returns_that_the_lease_moved(engine: Engine) -> None:
     """So that it tries again."""
     with await begun(engine):
         (lease,) = engine.lease_admin.living()
@@ -424,7 +424,7 @@ async def test_a_strict_pin_keeps_a_stream_that_cools_and_ends_one_that_cannot_s
         assert await all_told(loose) == []
 
 
-async def test_a_failing_profile_takes_its_session_along(engine: Engine) -> None:
+async def test_failing_profile_moves_its_session(engine: Engine) -> None:
     """The session's stream and its next request end up on one profile."""
     with await begun(engine, session="s") as stream:
         fail(engine, "cooldown")
@@ -434,7 +434,7 @@ async def test_a_failing_profile_takes_its_session_along(engine: Engine) -> None
         assert {engine.lease_service.acquire("main", replace(ANY, session="s")).lease.profile for _ in range(3)} == {B}
 
 
-async def test_a_crowd_of_streams_spreads(engine: Engine) -> None:
+async def test_many_streams_spread(engine: Engine) -> None:
     """Those of a failing profile take turns on what is left, each told once."""
     engine.put(*(profile(f"anthropic:{n}") for n in range(4)))
     streams = [await begun(engine) for _ in range(12)]
@@ -451,7 +451,7 @@ async def test_a_stream_never_carries_another_providers_secret(engine: Engine) -
         assert kinds(await all_told(named)) == [(REVOKED, "no_usable_profile")]
 
 
-async def test_policy_binds_failover() -> None:
+async def test_failover_respects_the_policy() -> None:
     """A stream does not move to what its agent may not have."""
     engine = Engine(agents={"main": AgentPolicy(providers=frozenset({"*"}), profiles=frozenset({A}))})
     engine.put(profile(A), profile(B))
@@ -464,7 +464,7 @@ async def test_policy_binds_failover() -> None:
 
 
 @pytest.mark.parametrize("by", [3600.0, -3600.0])
-async def test_a_jump_of_the_wall_clock_is_told_as_new_instants(engine: Engine, by: float) -> None:
+async def test_clock_jump_sends_new_instants(engine: Engine, by: float) -> None:
     """RENEWED, so that the holder's idea of the end is right again; what is left of the lease is what was left."""
     with await begun(engine) as stream:
         before = engine.lease_service.look(next(engine.lease_admin.living()).id)
@@ -491,7 +491,7 @@ async def test_a_jump_and_a_renewal_that_come_together_are_one(engine: Engine) -
         assert [kind for kind, _ in kinds(await all_told(stream))] == [RENEWED]
 
 
-async def test_a_jump_and_a_warning_that_come_together_are_told_as_the_warning() -> None:
+async def test_jump_and_warning_are_sent_as_one_warning() -> None:
     """With the new instants in it."""
     engine = Engine(lease_options=LeaseOptions(max_ttl=900))
     engine.put(profile(A))
@@ -520,7 +520,7 @@ async def test_a_credential_that_a_jump_gave_more_time_is_warned_of_again(engine
     assert course.count((EXPIRING, "credential")) == 1
 
 
-async def test_a_jump_and_a_rotation_that_come_together_are_both_told(engine: Engine) -> None:
+async def test_jump_and_rotation_are_both_sent(engine: Engine) -> None:
     """And a rotation that is none does not swallow the jump."""
     with await begun(engine, profile=A) as stream:
         engine.put(profile(A, "rotated"), profile(B))
@@ -544,7 +544,7 @@ async def test_a_jump_past_the_credentials_end_moves_the_stream(engine: Engine) 
         assert secret(notices[0]) == SecretValue("secret-b")
 
 
-async def test_nobody_looks_at_a_lease_that_has_ended(engine: Engine) -> None:
+async def test_ended_lease_is_not_read(engine: Engine) -> None:
     """What an open stream may ask is refused then."""
     stream = await begun(engine)
     (lease,) = engine.lease_admin.living()
@@ -565,7 +565,7 @@ def gateway() -> Engine:
     return made
 
 
-async def test_new_material_is_no_news_to_who_holds_a_token(gateway: Engine) -> None:
+async def test_holder_of_a_token_gets_no_rotation(gateway: Engine) -> None:
     """The token is the same whatever is behind it; another profile is told, for the lease says which it is."""
     with await begun(gateway, delivery="brokered") as stream:
         gateway.put(profile(A, "secret-a2"), profile(B, "secret-b"))
@@ -577,7 +577,7 @@ async def test_new_material_is_no_news_to_who_holds_a_token(gateway: Engine) -> 
         assert notice.grant.token == stream._granted.token
 
 
-async def test_a_token_outlives_that_nothing_can_serve(gateway: Engine) -> None:
+async def test_token_stays_without_a_usable_profile(gateway: Engine) -> None:
     """A process has it in its environment: it works again once there is something."""
     with await begun(gateway, delivery="brokered") as stream:
         gateway.put()
@@ -624,7 +624,7 @@ async def test_a_token_survives_the_brokers_restart(gateway: Engine) -> None:
 
 
 @pytest.mark.parametrize("killed", [False, True])
-async def test_a_token_goes_on_with_the_stream_that_comes_next(gateway: Engine, killed: bool) -> None:
+async def test_next_stream_keeps_the_token(gateway: Engine, killed: bool) -> None:
     """One process is given one token, however many leases its life takes, and whether or not the broker was killed between
     them. The lease before is over then."""
     first = gateway.lease_service.stream("main", replace(ANY, delivery="brokered", session="talk"))
@@ -645,7 +645,7 @@ async def test_a_token_goes_on_with_the_stream_that_comes_next(gateway: Engine, 
         assert engine.gateway_leases.bearer(lease.token).id == granted.lease.id
 
 
-async def test_a_token_goes_on_where_the_agent_may_hold_no_more_leases(gateway: Engine) -> None:
+async def test_successor_needs_no_quota(gateway: Engine) -> None:
     """The one takes the place of the other."""
     engine = Engine(deliveries=frozenset(Delivery), agents={"main": replace(ANYTHING, max_leases=1)})
     engine.put(profile(A, "secret-a"))
@@ -657,7 +657,7 @@ async def test_a_token_goes_on_where_the_agent_may_hold_no_more_leases(gateway: 
 
 
 @pytest.mark.parametrize("why", ["revoked", "unknown", "provider", "agent", "raw"])
-async def test_a_token_does_not_go_on_from_just_any_lease(gateway: Engine, why: str) -> None:
+async def test_token_of_another_lease_is_not_kept(gateway: Engine, why: str) -> None:
     """Not once it was revoked, not to another provider or agent. Who asks is given another."""
     agents = {"main": ANYTHING, "other": ANYTHING}
     engine = Engine(deliveries=frozenset(Delivery), agents=agents)

@@ -48,7 +48,7 @@ async def test_a_suspended_agent_has_no_lease_and_gets_none() -> None:
     assert (ended, denied) == (["agent_suspended"], ["AGENT_SUSPENDED", "AGENT_SUSPENDED"])
 
 
-async def test_a_stream_hears_why_it_ends() -> None:
+async def test_stream_gets_the_reason_of_its_end() -> None:
     """S11: the holder of a stream loses its lease at once, with the reason."""
     made = engine()
     with made.lease_service.stream("main", RAW) as stream:
@@ -58,7 +58,7 @@ async def test_a_stream_hears_why_it_ends() -> None:
     assert (ended.kind, ended.reason) == (NoticeKind.REVOKED, "agent_suspended")
 
 
-async def test_the_gateway_says_suspended_of_a_token_that_ended_by_it() -> None:
+async def test_token_of_a_suspended_agent_is_recognised() -> None:
     """S11: not that the token never was, which would send the agent to acquire another; after resuming it has simply ended."""
     made = engine()
     token, other = (shown(made.lease_service.acquire(agent, BROKERED)) for agent in ("main", "coder"))
@@ -74,7 +74,7 @@ async def test_the_gateway_says_suspended_of_a_token_that_ended_by_it() -> None:
         made.gateway_access.bearer(token)
 
 
-async def test_it_outlives_the_broker() -> None:
+async def test_suspension_survives_a_restart() -> None:
     """S11: also one that dies with `kill -9` right after the answer; the tokens that it ended are still known."""
     made = engine()
     token = shown(made.lease_service.acquire("main", BROKERED))
@@ -101,7 +101,7 @@ async def test_leases_that_a_store_still_holds_end_at_the_start() -> None:
     assert list(after.lease_admin.living()) == []
 
 
-async def test_an_agent_that_goes_and_comes_back_is_still_suspended() -> None:
+async def test_removed_agent_stays_suspended() -> None:
     """S11: a change of the configuration is no way out. Meanwhile it can be resumed, but not suspended."""
     made = engine()
     await made.suspension_control.suspend("coder")
@@ -117,7 +117,7 @@ async def test_an_agent_that_goes_and_comes_back_is_still_suspended() -> None:
     engine(made.store).lease_service.acquire("coder", RAW)
 
 
-async def test_it_can_be_repeated() -> None:
+async def test_suspension_is_idempotent() -> None:
     """The beginning stays, and the reason unless another is given; what is not suspended can be resumed."""
     made = engine()
     await made.suspension_control.suspend("main", "odd requests")
@@ -132,7 +132,7 @@ async def test_it_can_be_repeated() -> None:
     assert [event.agent for event in made.emitted if isinstance(event, SuspensionLifted)] == ["main"]
 
 
-async def test_an_unknown_agent_is_refused_with_those_that_there_are() -> None:
+async def test_unknown_agent_error_lists_agents() -> None:
     """A misspelled name must not pass for a suspension; what looks like a key is not repeated."""
     made = engine()
     for act in (made.suspension_control.suspend, made.suspension_control.resume):
@@ -146,7 +146,7 @@ async def test_an_unknown_agent_is_refused_with_those_that_there_are() -> None:
         await many.suspension_control.suspend("mian")
 
 
-async def test_a_store_that_cannot_be_written_does_not_undo_it() -> None:
+async def test_failed_write_keeps_the_suspension() -> None:
     """S11: it holds in memory, and the operator hears that a restart would forget it. Repeated, it is stored."""
     made = engine()
     made.store.broken = "cannot write state.db: disk full"
@@ -163,7 +163,7 @@ async def test_a_store_that_cannot_be_written_does_not_undo_it() -> None:
     made.lease_service.acquire("main", RAW)
 
 
-async def test_what_a_suspension_remembers_is_bounded() -> None:
+async def test_tokens_of_a_suspension_are_bounded() -> None:
     """An agent with many leases fills neither memory nor disk: of the newest tokens the gateway knows that they are its."""
     made = engine()
     tokens = [shown(made.lease_service.acquire("main", BROKERED)) for _ in range(TOKENS_KEPT + 1)]

@@ -57,7 +57,7 @@ def test_a_stream_is_reminded_once_and_then_due_at_its_end(lease_table: LeaseTab
     assert lease_table.mailbox("1")._change is LeaseChange.DUE
 
 
-async def test_news_goes_to_the_mailbox_of_the_stream(lease_table: LeaseTable) -> None:
+async def test_changes_go_to_the_mailbox_of_the_stream(lease_table: LeaseTable) -> None:
     """Which is gone with the lease, but can be read to its end by who holds it."""
     lease_table.keep(lease(streaming=True))
     mailbox = lease_table.mailbox("1")
@@ -82,7 +82,7 @@ def test_streams_are_found_by_profile(lease_table: LeaseTable) -> None:
     assert [held.id for held in lease_table.all()] == ["1", "2", "3"]
 
 
-def test_what_is_adopted_is_not_stored_again() -> None:
+def test_adopted_lease_is_not_stored_again() -> None:
     """A restart with many leases writes none of them."""
     store = MemoryStateStore()
     lease_table = LeaseTable(clock=FakeClock(), store=store, events=Events())
@@ -339,7 +339,7 @@ def test_a_lease_is_found_by_its_token_while_it_lives(lease_table: LeaseTable) -
     assert lease_table.by_token(b"") is None
 
 
-def test_a_token_that_went_on_is_the_new_leases(lease_table: LeaseTable) -> None:
+def test_kept_token_belongs_to_the_new_lease(lease_table: LeaseTable) -> None:
     """The end of the old one does not take it along."""
     lease_table.keep(token_lease("1"), SecretValue("eqb_1"))
     lease_table.keep(token_lease("2"), SecretValue("eqb_1"))

@@ -12,14 +12,14 @@ async def flushed(store: MemoryStateStore, times: int) -> None:
             await asyncio.sleep(0)
 
 
-async def test_one_that_comes_alone_is_flushed_at_once() -> None:
+async def test_single_change_is_flushed_at_once() -> None:
     """Inside the call: whoever is answered may rely on it."""
     store = MemoryStateStore()
     WriteBehind(store).soon()
     assert store.flushes == 1
 
 
-async def test_under_load_many_share_one() -> None:
+async def test_changes_under_load_share_a_transaction() -> None:
     """What comes within milliseconds of the last flush waits for the next, and none is forgotten."""
     store = MemoryStateStore()
     write_behind = WriteBehind(store)
@@ -33,7 +33,7 @@ async def test_under_load_many_share_one() -> None:
     assert store.flushes == 2
 
 
-async def test_a_store_that_cannot_write_is_asked_again_with_the_next() -> None:
+async def test_failed_flush_is_repeated_with_the_next_change() -> None:
     """What it kept is written then."""
     store = MemoryStateStore()
     write_behind = WriteBehind(store)

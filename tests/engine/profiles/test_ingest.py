@@ -54,7 +54,7 @@ def told(engine: Engine, *kinds: type) -> list[object]:
 # -- following ---------------------------------------------------------------------------------------------------------
 
 
-async def test_what_a_source_says_is_in_effect() -> None:
+async def test_event_of_a_source_takes_effect() -> None:
     """Whole listings, single units, and their removal, as they come."""
     engine = two()
     async with engine.running():
@@ -117,7 +117,7 @@ class Dying(FakeSource):
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_a_source_that_dies_is_unavailable_and_followed_again(error: Exception | None) -> None:
+async def test_failed_source_is_started_again(error: Exception | None) -> None:
     """P1: with an exception that is none of ours, or by ending without one. Its profiles are served for a while, those of the
     others as ever; the fault has the incident's number and no value, and ends with the next reading."""
     dying, living = Dying(error), FakeSource("living")
@@ -146,7 +146,7 @@ async def until_down(engine: Engine) -> SourceState:
     return engine.ingest.states[0]
 
 
-async def test_a_source_whose_rereading_fails_keeps_no_other_from_it() -> None:
+async def test_failing_reread_does_not_block_other_sources() -> None:
     """P1: the others are read."""
 
     class Deaf(FakeSource):
@@ -166,7 +166,7 @@ async def test_a_source_whose_rereading_fails_keeps_no_other_from_it() -> None:
         asking.cancel()
 
 
-async def test_reading_again_returns_once_everybody_has() -> None:
+async def test_reread_waits_for_all_sources() -> None:
     """Each was asked once; what another watch says meanwhile is no answer; one that stays silent is not waited for forever."""
     engine = two()
     async with engine.running():
@@ -209,7 +209,7 @@ def test_a_version_grows_when_the_material_changes() -> None:
 
 
 @given(st.lists(st.dictionaries(st.sampled_from([A, B]), st.sampled_from("xyz"))))
-def test_a_version_tells_whose_material_it_is(history: list[dict[str, str]]) -> None:
+def test_version_identifies_the_profile(history: list[dict[str, str]]) -> None:
     """No number is given twice: equal numbers mean the same secret of the same profile, in one moment or a year apart."""
     engine = Engine()
     meaning: dict[int, tuple[str, str]] = {}
@@ -252,7 +252,7 @@ def test_nothing_of_the_secret_is_stored() -> None:
     assert "canary" not in repr(engine.store.load())
 
 
-def test_what_vanished_is_forgotten() -> None:
+def test_removed_profile_is_dropped() -> None:
     """No copy of it stays behind."""
     engine = Engine()
     engine.put(profile(A, "canary-secret"))
@@ -265,7 +265,7 @@ def test_what_vanished_is_forgotten() -> None:
 # -- precedence, and being away ----------------------------------------------------------------------------------------
 
 
-def test_the_first_source_wins_and_the_other_is_told_of() -> None:
+def test_first_source_wins_and_the_other_is_shadowed() -> None:
     """When it goes, the other takes over."""
     engine = two()
     engine.put(profile(A, "second", source="second"), source=1)
@@ -303,7 +303,7 @@ def test_a_source_that_is_away_serves_until_its_budget_ends() -> None:
 # -- what is told ------------------------------------------------------------------------------------------------------
 
 
-def test_what_changed_is_told_by_name() -> None:
+def test_listeners_get_changed_keys() -> None:
     """With the source that brought it; what changes nothing is not told."""
     engine = two()
     engine.put(profile(B), profile(A), source=1)
@@ -311,7 +311,7 @@ def test_what_changed_is_told_by_name() -> None:
     assert told(engine, ProfilesChanged) == [ProfilesChanged(profiles=(A, B), source="second", seconds=0.0)]
 
 
-def test_the_course_of_a_source_is_told() -> None:
+def test_states_of_a_source_are_events() -> None:
     """First reading, failure (again only when it is another), recovery; not every listing."""
     engine = Engine(sources=(FakeSource("s"),))
     engine.put(profile(A))
@@ -335,7 +335,7 @@ def test_the_course_of_a_source_is_told() -> None:
     ]
 
 
-def test_faults_inside_a_unit_are_kept_for_whoever_asks() -> None:
+def test_faults_of_units_are_in_the_state() -> None:
     """They are no trouble of the source."""
     engine = Engine()
     fault = SourceFault("/f:3", "a line without =")
@@ -356,7 +356,7 @@ def test_faults_inside_a_unit_are_logged_when_they_are_new() -> None:
     ]
 
 
-def test_listeners_hear_of_every_event_after_it_is_in_effect() -> None:
+def test_listeners_run_after_the_change() -> None:
     """Also of one that changes no profile: readiness waits for that."""
     engine = Engine()
     heard: list[tuple[bool, int]] = []

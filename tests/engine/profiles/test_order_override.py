@@ -115,7 +115,7 @@ async def test_a_faulty_order_is_refused_before_anything_is_written(
         assert (made.next(), made.written()) == (B, {"anthropic": [B]})
 
 
-async def test_a_store_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+async def test_unwritable_store_is_reported(tmp_path: Path) -> None:
     """The file is as it was, and so is the order."""
     async with rig(tmp_path) as made:
         path = made.stores.of("coder").path
@@ -127,7 +127,7 @@ async def test_a_store_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         assert made.resolver.order("coder", "anthropic") == ()
 
 
-async def test_where_stores_are_no_source_the_brokers_own_state_has_it() -> None:
+async def test_order_is_in_the_state_without_stores() -> None:
     """As for every profile that is in no store."""
     engine = Engine()
     engine.put(profile(A), profile(B))

@@ -38,7 +38,7 @@ def ids(registry: ProfileRegistry, agent: str, provider: str = "anthropic") -> l
     return sorted(key for key, _ in registry.of(agent, provider))
 
 
-def test_an_agents_own_profile_hides_everybodys(engine: Engine) -> None:
+def test_own_profile_hides_the_shared_one(engine: Engine) -> None:
     """For that agent alone, in every question that is asked for an agent; health counts both."""
     shared, own = profile(A, "shared"), profile(A, "own", agent="ann")
     engine.registry.replace_material(material(shared, profile(B), own))
@@ -52,7 +52,7 @@ def test_an_agents_own_profile_hides_everybodys(engine: Engine) -> None:
     assert ids(engine.registry, "ann") == [("", A)]
 
 
-def test_an_unusable_profile_of_its_own_still_hides_everybodys(engine: Engine) -> None:
+def test_unusable_own_profile_hides_the_shared_one(engine: Engine) -> None:
     """An agent that was given a credential is not silently served with another one."""
     engine.registry.replace_material(material(profile(A), profile(A, None, agent="ann")))
     assert [c.standing.state for _, c in engine.registry.of("ann", "anthropic")] == [State.INVALID]
@@ -70,7 +70,7 @@ def test_a_profile_that_changes_its_provider_leaves_the_old_one(engine: Engine, 
     assert engine.registry.providers() == set()
 
 
-def test_listeners_hear_the_names_of_what_changed_and_nothing_else(engine: Engine, heard: list[frozenset[Key]]) -> None:
+def test_listeners_get_only_changed_keys(engine: Engine, heard: list[frozenset[Key]]) -> None:
     """New, different, gone; not what is the same."""
     engine.registry.replace_material(material(profile(A), profile(B)))
     engine.registry.replace_material(material(profile(A, "other"), profile(B)))
@@ -79,7 +79,7 @@ def test_listeners_hear_the_names_of_what_changed_and_nothing_else(engine: Engin
     assert heard == [{("", A), ("", B)}, {("", A)}, {("", A)}]
 
 
-def test_what_is_only_remembered_is_not_told(engine: Engine, heard: list[frozenset[Key]]) -> None:
+def test_change_of_usage_alone_is_not_sent(engine: Engine, heard: list[frozenset[Key]]) -> None:
     """A use, or a counter that changes no judgement."""
     engine.registry.replace_material(material(profile(A)))
     generation = engine.registry.generation
@@ -131,7 +131,7 @@ def test_a_success_after_the_use_is_the_later_use(engine: Engine) -> None:
     assert engine.registry.usage(("", A)) == healed
 
 
-def test_use_of_what_has_gone_is_stored_for_its_return(engine: Engine) -> None:
+def test_usage_of_a_removed_profile_is_kept(engine: Engine) -> None:
     """A Secret that is deleted and made anew does not become the least recently used."""
     engine.registry.replace_material(material(profile(A)))
     engine.registry.touch(("", A))
@@ -142,7 +142,7 @@ def test_use_of_what_has_gone_is_stored_for_its_return(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(("after", "state"), [(3599, State.EXPIRING), (3600, State.EXPIRED)])
-def test_time_alone_changes_a_judgement(engine: Engine, heard: list[frozenset[Key]], after: float, state: State) -> None:
+def test_assessment_changes_with_time(engine: Engine, heard: list[frozenset[Key]], after: float, state: State) -> None:
     """At the instant, not before; and everybody hears of it."""
     end = engine.clock.now() + 3600
     engine.registry.replace_material(material(profile(A, expires_at=end)))
@@ -172,7 +172,7 @@ def test_a_change_of_state_is_announced_once(engine: Engine) -> None:
     ]
 
 
-def test_words_are_as_old_as_the_question(engine: Engine) -> None:
+def test_reason_has_current_durations(engine: Engine) -> None:
     """What was judged an hour ago is told in words of now."""
     engine.registry.replace_material(material(profile(A, expires_at=engine.clock.now() + 7200)))
     engine.clock.advance(3600)
@@ -180,7 +180,7 @@ def test_words_are_as_old_as_the_question(engine: Engine) -> None:
     assert engine.registry.judge(("", A)).standing.reason == "expires in 1h"
 
 
-def test_the_live_values_are_known_to_whoever_redacts(engine: Engine) -> None:
+def test_redaction_knows_all_current_secrets(engine: Engine) -> None:
     """All of them, hidden and refresh tokens too, and none that is gone; the same object while nothing changes."""
     login = replace(profile(A, "access"), refresh=SecretValue("refresh"))
     hidden = Shadowed(profile(A, "hidden"), login)
@@ -219,7 +219,7 @@ def test_a_listener_that_changes_something_does_not_interrupt_the_others(engine:
     ]  # fmt: skip
 
 
-def test_a_listener_that_fails_keeps_no_other_from_hearing(engine: Engine, heard: list[frozenset[Key]]) -> None:
+def test_failing_listener_does_not_block_others(engine: Engine, heard: list[frozenset[Key]]) -> None:
     """P1: of this change, and of the next."""
 
     def fail(keys: frozenset[Key]) -> None:
@@ -232,7 +232,7 @@ def test_a_listener_that_fails_keeps_no_other_from_hearing(engine: Engine, heard
     assert heard == [{("", A)}, {("", B)}]
 
 
-def test_a_change_is_in_the_generation_before_anyone_hears_of_it(engine: Engine) -> None:
+def test_generation_grows_before_listeners_run(engine: Engine) -> None:
     """Who keeps something made of the board sees that it is old."""
     seen: list[int] = []
     before = engine.registry.generation
@@ -244,7 +244,7 @@ def test_a_change_is_in_the_generation_before_anyone_hears_of_it(engine: Engine)
 # -- bounds ---------------------------------------------------------------------------------------------------------------
 
 
-def test_reported_failures_do_not_pile_up(engine: Engine) -> None:
+def test_reported_failures_use_constant_memory(engine: Engine) -> None:
     """A profile that fails a hundred thousand times, each with another end, is one deadline."""
     engine.registry.replace_material(material(profile(A)))
     for n in range(20_000):
@@ -301,7 +301,7 @@ def test_a_cooldown_lasts_as_long_as_before_the_jump(engine: Engine, by: float) 
 @given(
     st.lists(st.tuples(st.sampled_from([A, B, "openai:c"]), st.sampled_from(["", "ann"]), st.sampled_from("xyz")), max_size=6)
 )
-def test_the_board_is_the_material(found: list[tuple[str, str, str]]) -> None:
+def test_candidates_equal_the_material(found: list[tuple[str, str, str]]) -> None:
     """After any change of material, every index says the same as the material itself."""
     engine = Engine(sources=())
     for upto in range(len(found) + 1):

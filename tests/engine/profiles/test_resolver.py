@@ -102,7 +102,7 @@ def test_names_are_normalised(engine: Engine, provider: str, profile_id: str, re
         ("x" * 1_000_000, "", ProviderUnknown),
     ],
 )
-def test_names_that_mean_nothing_are_refused(engine: Engine, provider: str, profile_id: str, error: type[BrokerError]) -> None:
+def test_unknown_names_are_refused(engine: Engine, provider: str, profile_id: str, error: type[BrokerError]) -> None:
     """In few words, however many were said."""
     with pytest.raises(error) as caught:
         engine.resolver.resolve_names(provider, profile_id)
@@ -112,7 +112,7 @@ def test_names_that_mean_nothing_are_refused(engine: Engine, provider: str, prof
 # -- automatic choices -------------------------------------------------------------------------------------------------
 
 
-def test_profiles_take_turns(engine: Engine) -> None:
+def test_profiles_rotate(engine: Engine) -> None:
     """The least recently used first."""
     assert [choose(engine) for _ in range(6)] == [A, B, C, A, B, C]
 
@@ -127,7 +127,7 @@ def test_a_use_by_one_agent_counts_for_all() -> None:
     assert [choose(engine, agent="bob"), choose(engine, agent="bob")] == [C, A]
 
 
-def test_turns_outlive_a_change_of_profiles_and_a_restart(engine: Engine) -> None:
+def test_rotation_survives_changes_and_a_restart(engine: Engine) -> None:
     """They are kept as instants of use."""
     for _ in range(2):
         later(engine)
@@ -143,7 +143,7 @@ def test_turns_outlive_a_change_of_profiles_and_a_restart(engine: Engine) -> Non
     assert [choose(again) for _ in range(3)] == [A, B, C]
 
 
-def test_kinds_go_before_turns(engine: Engine) -> None:
+def test_kind_comes_before_rotation(engine: Engine) -> None:
     """oauth, then token, then api_key."""
     oauth = [profile("anthropic:o1", mode=Mode.OAUTH), profile("anthropic:o2", mode=Mode.OAUTH)]
     engine.put(profile(A), profile("anthropic:t", mode=Mode.TOKEN), *oauth)
@@ -155,7 +155,7 @@ def test_kinds_go_before_turns(engine: Engine) -> None:
     assert choose(engine) == A
 
 
-def test_those_in_cooldown_come_last_and_serve_when_nobody_else_can(engine: Engine) -> None:
+def test_profiles_in_cooldown_come_last(engine: Engine) -> None:
     """By soonest end; afterwards they are back."""
     cool(engine, A, 60)
     assert [choose(engine) for _ in range(3)] == [B, C, B]
@@ -168,7 +168,7 @@ def test_those_in_cooldown_come_last_and_serve_when_nobody_else_can(engine: Engi
     assert choose(engine) == A
 
 
-def test_a_judgement_that_time_has_ended_is_not_used(engine: Engine) -> None:
+def test_outdated_assessment_is_not_used(engine: Engine) -> None:
     """Also before the loop that minds the time has come round."""
     engine.put(profile(A, expires_at=engine.clock.now() + 10), profile(B))
     assert {choose(engine), choose(engine)} == {A, B}
@@ -181,7 +181,7 @@ def test_a_judgement_that_time_has_ended_is_not_used(engine: Engine) -> None:
     assert engine.resolver.plan("main", "anthropic").cooling == ()
 
 
-def test_nothing_usable_is_told_with_each_candidates_reason(engine: Engine) -> None:
+def test_no_usable_profile_error_has_all_reasons(engine: Engine) -> None:
     """In words of now, and with what was excluded."""
     engine.put(profile(A, expires_at=engine.clock.now() + 10), profile(B, None, fault="it is a placeholder"), profile(C))
     reject(engine, C)
@@ -194,7 +194,7 @@ def test_nothing_usable_is_told_with_each_candidates_reason(engine: Engine) -> N
     assert A in caught.value.message
 
 
-def test_a_provider_without_any_profile_is_told_what_to_set(engine: Engine) -> None:
+def test_missing_credential_error_has_a_remedy(engine: Engine) -> None:
     """A newcomer's first error says what to do."""
     with pytest.raises(NoUsableProfile, match="OPENAI_API_KEY"):
         engine.resolver.choose("main", "openai")
@@ -211,7 +211,7 @@ def test_the_remedy_names_a_key_before_a_login() -> None:
         engine.resolver.choose("main", "anthropic")
 
 
-def test_a_source_that_was_never_read_may_hold_it() -> None:
+def test_unread_source_raises_source_not_synced() -> None:
     """Then trying again makes sense; once it has been read, absence is absence."""
     sources = (FakeSource("quick"), FakeSource("slow"))
     engine = Engine(sources=sources)
@@ -229,7 +229,7 @@ def test_a_source_that_was_never_read_may_hold_it() -> None:
         choose(engine, profile=A)
 
 
-def test_what_is_there_but_cannot_serve_is_no_matter_of_waiting() -> None:
+def test_unusable_profile_does_not_wait_for_sources() -> None:
     """A rejected key is told as that, though another source is still unread."""
     engine = Engine(sources=(FakeSource("quick"), FakeSource("slow")))
     engine.put(profile(A))
@@ -238,7 +238,7 @@ def test_what_is_there_but_cannot_serve_is_no_matter_of_waiting() -> None:
         choose(engine)
 
 
-def test_when_only_a_new_login_helps_it_says_so(engine: Engine) -> None:
+def test_ended_login_raises_reauth_required(engine: Engine) -> None:
     """All of the candidates, not some."""
     found = engine.resolver.plan("main", "anthropic").ordered()
     login = Assessment(State.REAUTH_REQUIRED, "log in again", usable=False, cooling_until=0.0, valid_until=NEVER)
@@ -265,7 +265,7 @@ def guarded() -> Engine:
     return made
 
 
-def test_policy_goes_before_everything(guarded: Engine) -> None:
+def test_policy_is_checked_first(guarded: Engine) -> None:
     """Not chosen, not by name, not by a pin, not by an order."""
     assert [choose(guarded, agent="ann") for _ in range(3)] == [A] * 3
     for asked in (B, "anthropic:unknown"):
@@ -283,7 +283,7 @@ def test_policy_goes_before_everything(guarded: Engine) -> None:
             guarded.profile_statuses.of(agent, "anthropic")
 
 
-def test_what_an_agent_may_not_have_it_does_not_hear_of(guarded: Engine) -> None:
+def test_forbidden_profiles_are_not_listed(guarded: Engine) -> None:
     """No status, no name in an error, though the configured order names it."""
     assert [row.id for row in rows(guarded, "ann")] == [A, "anthropic:gone"]
     assert [row.id for row in guarded.profile_statuses.of("ann")] == [A, "anthropic:gone"]
@@ -438,7 +438,7 @@ def test_a_session_whose_first_profile_is_gone_begins_again(engine: Engine) -> N
     assert {choose(engine, session="s") for _ in range(3)} == {second}
 
 
-def test_a_choice_that_cannot_serve_any_more_is_made_again(engine: Engine) -> None:
+def test_unusable_choice_is_replaced(engine: Engine) -> None:
     """Rejected, or gone."""
     first = choose(engine, session="s")
     reject(engine, first)
@@ -460,7 +460,7 @@ def test_a_pinned_profile_is_tried_first(engine: Engine) -> None:
     assert choose(engine, session="s") == A
 
 
-def test_while_a_pinned_profile_cools_siblings_serve(engine: Engine) -> None:
+def test_other_profiles_serve_during_a_pins_cooldown(engine: Engine) -> None:
     """Unless the pin is strict; afterwards the pin holds again."""
     engine.resolver.pin("main", "s", "anthropic", B, strict=False)
     cool(engine, B, 60)
@@ -500,9 +500,7 @@ def test_a_strict_pin_fails_rather_than_move(engine: Engine, why: str) -> None:
         ("s", "anthropic", "anthropic:nobody", ProfileNotFound),
     ],
 )
-def test_a_pin_that_means_nothing_is_refused(
-    engine: Engine, session: str, provider: str, profile_id: str, error: type[BrokerError]
-) -> None:
+def test_invalid_pin_is_refused(engine: Engine, session: str, provider: str, profile_id: str, error: type[BrokerError]) -> None:
     """The pin before it stays."""
     engine.resolver.pin("main", "s", "anthropic", C, strict=False)
     with pytest.raises(error):
@@ -517,7 +515,7 @@ def told(found: list[ProfileStatus]) -> list[tuple[str, bool, bool, str]]:
     return [(row.id, row.next, row.usable, row.reason) for row in found]
 
 
-def test_candidates_are_told_in_the_order_in_which_they_would_be_tried(engine: Engine) -> None:
+def test_statuses_are_in_the_order_of_attempts(engine: Engine) -> None:
     """Then those that cannot serve, each with its reason; the first is next, and asking takes no turn."""
     engine.put(profile(A), profile(B), profile(C), profile("anthropic:d", None, fault="empty"))
     choose(engine)
@@ -531,7 +529,7 @@ def test_candidates_are_told_in_the_order_in_which_they_would_be_tried(engine: E
     assert choose(engine) == C
 
 
-def test_next_is_what_the_next_request_gets(engine: Engine) -> None:
+def test_next_status_is_the_next_choice(engine: Engine) -> None:
     """In every state of session, pin and order."""
     engine.resolver.pin("main", "pinned", "anthropic", C, strict=False)
     engine.resolver.pin("main", "strict", "anthropic", B, strict=True)
@@ -546,7 +544,7 @@ def test_next_is_what_the_next_request_gets(engine: Engine) -> None:
         [lambda: cool(engine, A), lambda: cool(engine, B), lambda: reject(engine, C), lambda: None][step]()
 
 
-def test_a_pinned_profile_is_told_as_pinned(engine: Engine) -> None:
+def test_status_shows_the_pin(engine: Engine) -> None:
     """And first, if it can serve; in its session only."""
     engine.resolver.pin("main", "s", "anthropic", C, strict=False)
     assert [(row.id, row.pinned) for row in rows(engine, session="s")] == [(C, True), (A, False), (B, False)]
@@ -555,7 +553,7 @@ def test_a_pinned_profile_is_told_as_pinned(engine: Engine) -> None:
     assert [(row.id, row.pinned) for row in rows(engine, session="s")] == [(A, False), (B, False), (C, True)]
 
 
-def test_what_stands_in_an_order_but_nowhere_else_is_told_as_missing() -> None:
+def test_missing_profile_of_an_order_has_a_status() -> None:
     """So that a person finds the typing error."""
     engine = Engine(order={"anthropic": (A, "anthropic:typo")})
     engine.put(profile(A), profile(B))
@@ -566,7 +564,7 @@ def test_what_stands_in_an_order_but_nowhere_else_is_told_as_missing() -> None:
     assert rows(engine)[1].state == "missing"
 
 
-def test_without_a_provider_every_one_is_told(engine: Engine) -> None:
+def test_statuses_of_all_providers(engine: Engine) -> None:
     """That has a profile or an order, and that the agent may use."""
     engine.put(profile(A), profile("openai:x", None, fault="empty"))
     assert [row.id for row in engine.profile_statuses.of("main")] == [A, "openai:x"]
@@ -574,7 +572,7 @@ def test_without_a_provider_every_one_is_told(engine: Engine) -> None:
         engine.profile_statuses.of("main", "nobody")
 
 
-def test_a_status_is_as_new_as_the_question(engine: Engine) -> None:
+def test_status_has_current_durations(engine: Engine) -> None:
     """When it was used, how long it cools, what has expired meanwhile, and where requests go."""
     engine.put(profile(A, expires_at=engine.clock.now() + 100))
     choose(engine)
@@ -599,7 +597,7 @@ def test_the_plan_is_kept_while_nothing_changes(engine: Engine) -> None:
     assert engine.resolver.plan("main", "anthropic") is not plan
 
 
-def test_it_needs_no_place_among_the_listeners(engine: Engine) -> None:
+def test_resolver_needs_no_subscription(engine: Engine) -> None:
     """A listener that chooses in the middle of a change chooses from what is true now, whoever was told first."""
     chosen: list[str] = []
     engine.registry.listeners.insert(0, lambda _: chosen.append(choose(engine)))

@@ -26,7 +26,7 @@ def test_a_pin_outlives_the_process(store: MemoryStateStore) -> None:
     assert again.pinned(ONE) == ("", False)
 
 
-def test_a_choice_does_not(store: MemoryStateStore) -> None:
+def test_choice_is_not_stored(store: MemoryStateStore) -> None:
     """It is remembered for each program that the session runs."""
     sessions = Sessions(store=store, pins={})
     assert sessions.served(ONE, "") == ("", "")
@@ -37,13 +37,13 @@ def test_a_choice_does_not(store: MemoryStateStore) -> None:
     assert store.flushes == 0
 
 
-def test_unpinning_what_is_not_pinned_writes_nothing(store: MemoryStateStore) -> None:
+def test_unpin_without_a_pin_writes_nothing(store: MemoryStateStore) -> None:
     """Idempotent."""
     Sessions(store=store, pins={}).unpin(ONE)
     assert store.flushes == 0
 
 
-def test_only_the_newest_are_kept_and_each_agents_apart(store: MemoryStateStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limit_of_sessions_is_by_agent(store: MemoryStateStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent that invents sessions pushes out its own oldest ones, also on disk, and nobody else's."""
     monkeypatch.setattr(module, "_KEPT", 3)
     sessions = Sessions(store=store, pins={("quiet", "s", "p"): ("p:q", False)})

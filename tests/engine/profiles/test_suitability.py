@@ -163,7 +163,7 @@ async def test_a_success_takes_a_refusal_back_and_new_material_as_well() -> None
     assert chosen(engine) == LOGIN
 
 
-async def test_what_one_agent_is_refused_changes_nothing_for_another() -> None:
+async def test_refusal_applies_to_one_agent() -> None:
     """C5: an agent that sends malformed requests moves its own requests alone."""
     engine = made(order=(LOGIN, KEY), agents=("main", "ann"))
     answered(engine, brokered(engine), 400)

@@ -45,7 +45,7 @@ async def asleep(engine: Engine) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_a_change_makes_both_places_equal() -> None:
+async def test_change_synchronises_both_places() -> None:
     """Of that login, everybody's; others are nobody's business."""
     mirror = Mirror()
     engine = Engine(mirrors={LOGIN: mirror})
@@ -59,7 +59,7 @@ async def test_a_change_makes_both_places_equal() -> None:
     assert mirror.made_even == 2
 
 
-async def test_what_fails_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failed_synchronisation_is_repeated(caplog: pytest.LogCaptureFixture) -> None:
     """Until it succeeds; nobody else is held up."""
     mirror = Mirror()
     engine = Engine(mirrors={LOGIN: mirror})

@@ -142,7 +142,7 @@ async def test_the_intent_is_on_the_disk_before_anything_is_sent(world: World) -
     assert "rt-1" not in json.dumps(mark)
 
 
-async def test_nobody_else_writes_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_store_is_locked_during_the_refresh(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock holds over the call."""
     refused, lock = threading.Event(), fcntl.flock
 
@@ -166,7 +166,7 @@ async def test_nobody_else_writes_meanwhile(world: World, monkeypatch: pytest.Mo
     assert world.endpoint.redeemed == ["rt-1"]
 
 
-async def test_what_another_process_wrote_is_adopted(world: World) -> None:
+async def test_tokens_of_another_process_are_adopted(world: World) -> None:
     """Nothing is sent."""
     await world.redeem()
     assert await world.redeem() == RedemptionOutcome(RedemptionKind.ADOPTED)
@@ -174,7 +174,7 @@ async def test_what_another_process_wrote_is_adopted(world: World) -> None:
     assert world.endpoint.redeemed == ["rt-1"]
 
 
-async def test_what_is_gone_is_left_alone(world: World) -> None:
+async def test_removed_login_is_not_refreshed(world: World) -> None:
     """A token in its place, no entry, no file."""
     world.write({"type": "token", "provider": "acme", "token": "t"})
     assert await world.redeem() == RedemptionOutcome(RedemptionKind.GONE)
@@ -185,7 +185,7 @@ async def test_what_is_gone_is_left_alone(world: World) -> None:
     assert world.endpoint.redeemed == []
 
 
-async def test_the_life_of_a_token_counts_from_the_question(world: World) -> None:
+async def test_token_lifetime_counts_from_the_request(world: World) -> None:
     """However long the answer took: rather too early than too late."""
     world.endpoint.meanwhile = lambda: world.clock.advance(25)
     await world.redeem()
@@ -196,7 +196,7 @@ async def test_the_life_of_a_token_counts_from_the_question(world: World) -> Non
 
 
 @pytest.mark.parametrize("answer", [refused(503, retry_after="7"), refused(429), UNREACHED, refused(404)])
-async def test_what_passes_leaves_the_login_as_it_was(world: World, answer: TokenAnswer | RefreshFailure) -> None:
+async def test_temporary_failure_keeps_the_login(world: World, answer: TokenAnswer | RefreshFailure) -> None:
     """Byte for byte, and ready for the next try."""
     world.endpoint.answers = [answer, granted(2)]
     found = await world.redeem()
@@ -206,7 +206,7 @@ async def test_what_passes_leaves_the_login_as_it_was(world: World, answer: Toke
 
 
 @pytest.mark.parametrize("code", ["invalid_grant", "refresh_token_reused", "token_revoked"])
-async def test_a_refusal_is_written_down_and_not_asked_for_again(world: World, code: str) -> None:
+async def test_refusal_is_stored_and_not_repeated(world: World, code: str) -> None:
     """By nobody, until a person has logged in."""
     world.endpoint.answers = [refused(400, code)]
     found = await world.redeem()
@@ -221,7 +221,7 @@ async def test_a_refusal_is_written_down_and_not_asked_for_again(world: World, c
     assert "reauthRequired" not in world.read()
 
 
-async def test_tokens_of_another_account_are_not_taken(world: World) -> None:
+async def test_tokens_of_another_account_are_refused(world: World) -> None:
     """They would make somebody's requests in somebody else's name; and the old token is spent."""
     world.endpoint.answers = [granted(2, account_id="somebody-else")]
     found = await world.redeem()
@@ -258,7 +258,7 @@ async def test_without_an_answer_the_token_waits_for_the_end_of_the_other(world:
 # -- who dies ----------------------------------------------------------------------------------------------------------
 
 
-async def test_what_a_dead_process_began_is_never_repeated(world: World) -> None:
+async def test_refresh_of_a_dead_process_is_not_repeated(world: World) -> None:
     """Its token may be spent: that is said, and what is left of the access token is used."""
     world.write(ENTRY | {"pendingRefresh": {"digest": digest(ENTRY), "at": NOW * 1000}})
     for forced in (False, True):
@@ -269,7 +269,7 @@ async def test_what_a_dead_process_began_is_never_repeated(world: World) -> None
     assert world.endpoint.redeemed == []
 
 
-async def test_who_stops_waiting_knows_that_no_answer_came(world: World) -> None:
+async def test_cancelled_refresh_is_marked_as_uncertain(world: World) -> None:
     """A living process that is told to stop in the middle has not died; it says so as soon as it can."""
     process = world.process()
     world.endpoint.open.clear()
@@ -285,7 +285,7 @@ async def test_who_stops_waiting_knows_that_no_answer_came(world: World) -> None
 # -- where the disk fails ----------------------------------------------------------------------------------------------
 
 
-async def test_where_the_intent_cannot_be_written_nothing_is_sent(world: World) -> None:
+async def test_failed_intent_sends_no_request(world: World) -> None:
     """A token that could not be stored would be lost."""
     world.path.write_text("{")
     with pytest.raises(StoreFault):
@@ -352,7 +352,7 @@ async def test_tokens_that_cannot_be_stored_are_kept_until_they_can(world: World
     assert world.endpoint.redeemed == ["rt-1"]
 
 
-async def test_who_logged_in_meanwhile_is_not_overwritten(world: World) -> None:
+async def test_newer_login_is_not_overwritten(world: World) -> None:
     """A program that ignores locks wrote another login while the endpoint was asked."""
     anew = ENTRY | {"access": "at-new", "refresh": "rt-new"}
     world.endpoint.meanwhile = lambda: world.write(anew)
@@ -360,7 +360,7 @@ async def test_who_logged_in_meanwhile_is_not_overwritten(world: World) -> None:
     assert world.read() == anew
 
 
-async def test_who_wrote_something_else_meanwhile_loses_nothing(world: World) -> None:
+async def test_concurrent_change_of_the_store_is_kept(world: World) -> None:
     """Nor do the tokens that came get lost."""
 
     def note() -> None:

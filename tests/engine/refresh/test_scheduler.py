@@ -100,7 +100,7 @@ async def test_a_login_that_does_not_say_when_it_ends_is_left_alone() -> None:
         assert (world.script.redeemed, world.board.standing.state) == ([], State.OK)
 
 
-async def test_a_login_that_is_not_ours_is_left_alone() -> None:
+async def test_foreign_login_is_not_refreshed() -> None:
     """It belongs to another tool, has no refresh token, or its provider no endpoint."""
     world = World()
     other = login(left=-1)
@@ -115,7 +115,7 @@ async def test_a_login_that_is_not_ours_is_left_alone() -> None:
             world.lease_service.acquire("main", ASKED)
 
 
-async def test_what_another_process_refreshed_is_taken_over() -> None:
+async def test_tokens_from_another_broker_are_used() -> None:
     """From the store, before its own time has come."""
     world = World()
     async with world.running():
@@ -125,7 +125,7 @@ async def test_what_another_process_refreshed_is_taken_over() -> None:
         assert (world.served, world.script.redeemed) == ("at-7", [])
 
 
-async def test_clocks_that_are_apart_are_said_to_be(caplog: pytest.LogCaptureFixture) -> None:
+async def test_clock_difference_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """By the one that is behind: nothing can be given in the future."""
     world = World()
     async with world.running():
@@ -179,7 +179,7 @@ async def test_at_most_four_are_refreshed_at_a_time() -> None:
 # -- who waits ---------------------------------------------------------------------------------------------------------
 
 
-async def test_who_finds_it_expired_waits() -> None:
+async def test_caller_waits_for_an_expired_login() -> None:
     """All of them for one refresh; and before, without time, they are told that it is under way."""
     world = World(entry=login(left=-1))
     world.script.open.clear()
@@ -198,7 +198,7 @@ async def test_who_finds_it_expired_waits() -> None:
         assert world.script.redeemed == ["rt-1"]
 
 
-async def test_who_waits_is_denied_once_and_pays_once() -> None:
+async def test_waiting_caller_uses_one_quota() -> None:
     """However often the engine is asked meanwhile."""
     policy = AgentPolicy(providers=frozenset({"*"}), rate=0.001, burst=2)
     world = World(UNREACHED, entry=login(left=-1), agents={"main": policy})
@@ -216,7 +216,7 @@ async def test_who_waits_is_denied_once_and_pays_once() -> None:
         assert world.served == "at-2"
 
 
-async def test_who_has_no_more_time_is_told() -> None:
+async def test_wait_ends_with_the_deadline() -> None:
     """After it, when an answer may come; at once, when the next try comes too late."""
     world = World(refused(503, retry_after="30"), granted(2), entry=login(left=-1))
     world.script.open.clear()
@@ -318,7 +318,7 @@ async def test_another_process_that_got_no_answer_is_respected() -> None:
         assert world.served == "at-2"
 
 
-async def test_while_a_store_is_not_read_back_nobody_runs_in_circles() -> None:
+async def test_unread_store_causes_no_busy_loop() -> None:
     """The store knows more of the login than its source has told: another process got no answer, refused, or took it away."""
     doubtful = with_doubt(login(7, left=100), by="a", now=NOW)
     refused_there = with_refusal(login(), "invalid_grant", now=NOW)
@@ -336,7 +336,7 @@ async def test_while_a_store_is_not_read_back_nobody_runs_in_circles() -> None:
             assert found is None or found[1].held.profile.reauth or world.served == "at-2"
 
 
-async def test_a_login_that_ended_says_what_to_do() -> None:
+async def test_ended_login_has_a_remedy() -> None:
     """Its access token serves to the end; then a person must act."""
     world = World(refused(400, "invalid_grant"))
     async with world.running():
@@ -358,7 +358,7 @@ async def test_a_login_that_ended_says_what_to_do() -> None:
     assert (told.profile, told.command) == ("acme:me", COMMAND)
 
 
-async def test_a_refresh_that_was_broken_off_by_a_dead_process_ends_the_login() -> None:
+async def test_interrupted_refresh_ends_the_login() -> None:
     """It is never repeated, and the reason says why."""
     world = World(entry=with_intent(login(left=30), by="a", now=NOW))
     async with world.running():
@@ -368,7 +368,7 @@ async def test_a_refresh_that_was_broken_off_by_a_dead_process_ends_the_login() 
         assert world.script.redeemed == []
 
 
-async def test_a_store_that_cannot_be_written_is_no_reason_to_give_up() -> None:
+async def test_unwritable_store_is_retried() -> None:
     """What is wrong with it is told, and nothing is sent."""
     world = World()
     async with world.running():
@@ -398,7 +398,7 @@ async def test_tokens_in_hand_are_stored_by_a_broker_that_was_taken_for_dead() -
         assert world.script.redeemed == ["rt-1"]
 
 
-async def test_what_does_not_come_back_from_the_store_is_said() -> None:
+async def test_unread_tokens_are_reported() -> None:
     """And is looked for again; nothing is sent for it a second time."""
     world = World()
     async with world.running():
@@ -465,7 +465,7 @@ async def test_a_later_refusal_is_another_one(meanwhile: str) -> None:
         assert (world.served, world.script.redeemed) == ("at-3", ["rt-1", "rt-2"])
 
 
-async def test_forced_refreshes_are_ever_further_apart() -> None:
+async def test_delays_between_forced_refreshes_grow() -> None:
     """S6: an agent that reports success and refusal in turn, once a second for an hour, costs a handful of refresh tokens. Each
     wait is twice the one before; a login that is left alone for two hours begins with a minute again."""
     world = World(*[granted(number, expires_in=10**6) for number in range(2, 40)])
@@ -489,7 +489,7 @@ async def test_forced_refreshes_are_ever_further_apart() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([Outcome.OK, Outcome.AUTH]), st.sampled_from([0.0, 7.0, 59.0, 61.0])), max_size=40))
-def test_no_sequence_of_outcomes_is_a_storm(told: list[tuple[Outcome, float]]) -> None:
+def test_outcomes_cannot_cause_many_refreshes(told: list[tuple[Outcome, float]]) -> None:
     """S6: whatever is reported over T seconds, at most 1 + T/60 refresh tokens are redeemed."""
 
     async def lived() -> tuple[int, float]:
@@ -574,7 +574,7 @@ async def _rotated(stream: Any) -> Any:
             return notice
 
 
-async def test_streams_end_with_a_login_that_nobody_can_refresh() -> None:
+async def test_ended_login_ends_its_streams() -> None:
     """Once its access token has ended too."""
     world = World(refused(400, "invalid_grant"))
     async with world.running():

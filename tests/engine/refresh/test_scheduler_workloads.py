@@ -57,7 +57,7 @@ async def test_all_who_ask_share_the_first_exchange() -> None:
     assert world.exchanging.asked == 1
 
 
-async def test_who_waits_falls_back_as_soon_as_it_has_failed() -> None:
+async def test_failed_exchange_ends_the_wait() -> None:
     """The next profile serves them, and the list says why."""
     world = World(DOWN)
     world.exchanging.open.clear()
@@ -76,7 +76,7 @@ async def test_who_waits_falls_back_as_soon_as_it_has_failed() -> None:
     assert second.reason == "not exchanged yet; the token endpoint answered 503"
 
 
-async def test_without_another_profile_they_are_told() -> None:
+async def test_failed_exchange_without_another_profile_is_raised() -> None:
     """REFRESH_FAILED, with the time of the next try; and health says so."""
     world = World(DOWN)
     async with world.running():
@@ -166,7 +166,7 @@ async def test_an_open_stream_follows() -> None:
             assert notice.lease_id == first.lease_id
 
 
-async def test_an_exchange_does_not_hold_up_the_end() -> None:
+async def test_exchange_does_not_delay_the_shutdown() -> None:
     """Unlike a refresh, which may cost a login."""
     world = World()
     world.exchanging.open.clear()
@@ -176,7 +176,7 @@ async def test_an_exchange_does_not_hold_up_the_end() -> None:
         await asyncio.wait_for(world.refresh_scheduler.drain(), 60)
 
 
-async def test_no_other_credential_hides_it() -> None:
+async def test_workload_identity_is_not_hidden() -> None:
     """Not even one of its name that ends later: it is the workload's own."""
     world = World()
     world.hold(profile(UNTRIED.id, "stored", expires_at=world.clock.now() + 10 * LIFE), source=1)

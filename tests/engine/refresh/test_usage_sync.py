@@ -148,7 +148,7 @@ async def test_mere_use_is_in_the_store_within_a_minute(rig: Rig) -> None:
         assert rig.writes == ["main", "main"]
 
 
-async def test_what_another_program_remembers_is_taken_over(rig: Rig) -> None:
+async def test_usage_of_another_program_is_adopted(rig: Rig) -> None:
     """Its cooldown counts here, is kept across a restart, and is not written back."""
     rig.other_uses(failure(NOW, 3))
     rig.read()
@@ -163,7 +163,7 @@ async def test_what_another_program_remembers_is_taken_over(rig: Rig) -> None:
     assert rig.writes == []
 
 
-async def test_what_was_written_is_not_taken_over_again(rig: Rig) -> None:
+async def test_own_usage_is_not_adopted_again(rig: Rig) -> None:
     """Read back late, after the broker has learned more, it changes nothing."""
     async with rig.running():
         rig.registry.replace_usage(KEY, failure(NOW + 0.0004, 1))
@@ -175,7 +175,7 @@ async def test_what_was_written_is_not_taken_over_again(rig: Rig) -> None:
         assert rig.stored() == failure(NOW + 9, 2)
 
 
-async def test_a_read_in_the_midst_of_a_write_changes_nothing(rig: Rig) -> None:
+async def test_read_during_a_write_changes_nothing(rig: Rig) -> None:
     """The file is followed faster than its writer comes back; what ended meanwhile does not begin again."""
     healed = Usage(last_used=NOW + 1)
     rig.stores.holding.clear()
@@ -207,7 +207,7 @@ async def test_what_comes_during_a_retry_goes_with_the_next_write(rig: Rig) -> N
         assert rig.stored() == failure(NOW + 9, 2)
 
 
-async def test_two_that_learn_something_at_once_both_keep_it(rig: Rig) -> None:
+async def test_concurrent_usage_is_merged(rig: Rig) -> None:
     """Whether the other's was read before or is found in the file when ours is written."""
     for read_first in (True, False):
         rig.other_uses(replace(THEIR_FAILURE, last_failure=rig.clock.now(), cooldown_until=rig.clock.now() + 99))
@@ -301,7 +301,7 @@ async def test_each_store_keeps_its_own(rig: Rig) -> None:
         assert two.writes == ["coder", "coder"]
 
 
-async def test_what_is_in_no_store_is_not_written() -> None:
+async def test_profile_outside_stores_is_not_written() -> None:
     """A key of the environment has no place there."""
     rig = Rig()
     async with rig.running():
