@@ -9,7 +9,7 @@ from equabot_broker.cli.doctor_logins import remedy
 from equabot_broker.diagnosis.findings import findings
 from equabot_broker.diagnosis.statuses import describe
 from equabot_broker.domain.cooldowns import Usage
-from equabot_broker.domain.credentials import assess, way_back
+from equabot_broker.domain.credentials import assess, remedy_of
 from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.profiles import Profile, State
 from equabot_broker.domain.provider import Mode
@@ -40,7 +40,7 @@ def test_errors_status_doctor_and_findings_name_one_remedy(state: State, agent: 
         usage = REFUSED if state is State.REJECTED else Usage()
         standing = assess(held, usage, now=NOW, warn_within=0.0)
         assert standing.state is state
-        told = way_back(profile, standing)
+        told = remedy_of(profile, standing)
         candidate = Candidate(held, standing, usage)
         status = describe(
             candidate, reason=f"{standing.reason}; {told}", is_next=False, usable=False, pinned=False, base_url="", now=NOW
@@ -68,4 +68,4 @@ def test_a_refused_credential_that_is_tried_again_keeps_its_remedy() -> None:
         HeldProfile(profile, rank=0, version=1), replace(REFUSED, rejected_until=NOW - 1), now=NOW, warn_within=0.0
     )
     assert standing.trial
-    assert way_back(profile, standing).startswith("replace its value in the environment; if the provider was wrong")
+    assert remedy_of(profile, standing).startswith("replace its value in the environment; if the provider was wrong")

@@ -111,7 +111,7 @@ async def running(config: Config) -> AsyncIterator[ConfiguredEngine]:
     configured = ConfiguredEngine(config, clock=SystemClock(), store=MemoryStateStore(), events=Events())
     async with background_tasks(configured.engine.ingest.run()):
         async with asyncio.timeout(60):
-            await configured.engine.ingest.wait_settled()
+            await configured.engine.ingest.wait_attempted()
         yield configured
     await configured.logins.close()
 
@@ -121,7 +121,7 @@ def answers(engine: Engine, config: Config) -> dict[str, Any]:
     found: dict[str, Any] = {
         "health": {name: engine.readiness.status(name) for name in engine.readiness.statuses()},
         "unmet": engine.readiness.unmet(),
-        "sources": [(state.name, state.settled, sorted(state.units)) for state in engine.ingest.states],
+        "sources": [(state.name, state.attempted, sorted(state.units)) for state in engine.ingest.states],
         "agents": engine.suspension_control.states(),
         "routes": routes_config(gateway_of(config)),
     }

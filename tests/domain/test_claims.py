@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equabot_broker.domain.claims import PLACES_MAX, IdClaim, ProfileLocation, rightful, with_place
+from equabot_broker.domain.claims import PLACES_MAX, IdClaim, ProfileLocation, owner_of, with_place
 from equabot_broker.domain.profiles import Profile
 from equabot_broker.domain.provider import Mode
 from equabot_broker.domain.secret_value import SecretValue
@@ -24,7 +24,7 @@ def claim(unit: str, source: str = MOUNT, *, rank: int = 0, profile_id: str = "a
 
 def winner(*claims: IdClaim, places: tuple[ProfileLocation, ...] = ()) -> str:
     """The unit that has it, whatever the order in which they come."""
-    found = {rightful(order, places).unit for order in (claims, claims[::-1])}
+    found = {owner_of(order, places).unit for order in (claims, claims[::-1])}
     assert len(found) == 1
     return found.pop()
 
@@ -57,7 +57,7 @@ def test_the_order_of_the_sources_is_the_operator_s() -> None:
     """A source that comes first wins, whoever was there before."""
     first, second = claim("team", "kubernetes"), claim("team", rank=1)
     assert winner(first, second, places=((MOUNT, "team"),)) == "team"
-    assert rightful([second, first], ((MOUNT, "team"),)) is first
+    assert owner_of([second, first], ((MOUNT, "team"),)) is first
 
 
 def test_configured_place_owns_the_id() -> None:
@@ -78,7 +78,7 @@ def test_a_later_end_counts_where_it_is_the_same_login(profile_id: str, units: t
     """S13: a tool's login and its copy, or one Secret that comes by two ways; of others the end says nothing."""
     first = claim(units[0], "first", profile_id=profile_id, expires_at=1.9e9)
     second = claim(units[1], "second", rank=1, profile_id=profile_id, expires_at=4e9)
-    assert (rightful([first, second], ()) is second) is later
+    assert (owner_of([first, second], ()) is second) is later
 
 
 units = st.sampled_from(["", "a", "b", "team", "mounted"])
@@ -92,9 +92,9 @@ places = st.lists(st.tuples(st.sampled_from([f"{MOUNT}{n}" for n in range(3)]), 
 @given(st.lists(claims, min_size=1, max_size=6, unique_by=lambda c: c.place), places, st.randoms(use_true_random=False))
 def test_order_of_the_claims_does_not_matter(made: list[IdClaim], held: tuple[ProfileLocation, ...], random: object) -> None:
     """S13: units come in the order of a directory or of an API, which others have a say in."""
-    before = rightful(made, held)
+    before = owner_of(made, held)
     random.shuffle(made)  # type: ignore[attr-defined]
-    assert rightful(made, held) is before
+    assert owner_of(made, held) is before
 
 
 def test_first_places_are_kept() -> None:

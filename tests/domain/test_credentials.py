@@ -16,10 +16,10 @@ from equabot_broker.domain.credentials import (
     carried,
     headers,
     left,
+    remedy_of,
     sdk_env,
     token_env,
     token_headers,
-    way_back,
 )
 from equabot_broker.domain.material import HeldProfile
 from equabot_broker.domain.profiles import Profile, State
@@ -110,7 +110,7 @@ def test_a_login_that_its_tool_renews_is_ok_until_its_end(source: str) -> None:
         assert judged(profile) == Assessment(State.OK, "", True, 0.0, NOW + 60)
         over = judged(profile, now=NOW + 60)
         assert (over.state, over.usable) == (State.EXPIRED, False)
-        assert way_back(replace(profile, id="anthropic:claude-cli"), over).startswith("open ")
+        assert remedy_of(replace(profile, id="anthropic:claude-cli"), over).startswith("open ")
     assert judged(replace(login, mode=Mode.TOKEN)).state is State.EXPIRING
     assert judged(replace(login, source="profile_store")).state is State.EXPIRING
 

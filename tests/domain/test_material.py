@@ -108,7 +108,7 @@ def test_a_source_holds_what_its_events_say(history: list[SourceEvent]) -> None:
     assert (state.stale_since is not None) == bool(state.fault) == model.down
     assert set(state.stale_units) == model.unreadable
     assert (state.synced_at is not None) == model.ever
-    assert state.settled == (model.ever or model.down)
+    assert state.attempted == (model.ever or model.down)
 
 
 @given(histories, histories)

@@ -128,7 +128,7 @@ async def test_a_jump_of_the_wall_clock_is_noticed_within_seconds(engine: Engine
         found = engine.registry.find("main", A)
         assert found is not None
         assert found[1].standing.state is state
-        assert list(engine.lease_admin.living()) == [lease]
+        assert list(engine.lease_admin.active()) == [lease]
         await engine.clock.elapse(lease.expires_at - engine.clock.steady() - 0.01)
         assert engine.lease_admin.count() == (1, 0)
         await engine.clock.elapse(0.02)

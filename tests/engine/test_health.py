@@ -129,7 +129,7 @@ async def test_a_rejection_or_a_billing_disable_of_the_last_profile_does(engine:
 async def test_evidence_of_one_agent_does_not_affect_health(engine: Engine, outcome: Outcome) -> None:
     """S4, S5: however often it reports it."""
     for _ in range(5):
-        lease = next(engine.lease_admin.living(), None) or engine.lease_service.acquire("main", LeaseRequest(profile=A)).lease
+        lease = next(engine.lease_admin.active(), None) or engine.lease_service.acquire("main", LeaseRequest(profile=A)).lease
         engine.lease_service.report("main", lease.id, outcome)
         engine.clock.advance(MINUTE)
         engine.expiry.turn()

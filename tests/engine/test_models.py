@@ -111,7 +111,7 @@ async def test_a_stream_moves_for_the_sake_of_its_model(engine: Engine) -> None:
         assert notice.kind is NoticeKind.ROTATED
         assert notice.grant is not None
         assert notice.grant.lease.profile == B
-        assert {lease.model: lease.profile for lease in engine.lease_admin.living() if lease.streaming} == {
+        assert {lease.model: lease.profile for lease in engine.lease_admin.active() if lease.streaming} == {
             "opus": B,
             "haiku": A,
         }

@@ -50,7 +50,7 @@ def acquire(engine: Engine, agent: str, profile_id: str = "", delivery: str = "r
 
 def report(engine: Engine, agent: str, outcome: Outcome, **told: Any) -> None:
     """Of its raw lease on A, whether or not it would get one now."""
-    lease = next(engine.lease_admin.living(agent=agent, profile=A), None) or acquire(engine, agent, A)
+    lease = next(engine.lease_admin.active(agent=agent, profile=A), None) or acquire(engine, agent, A)
     engine.lease_service.report(agent, lease.id, outcome, **told)
 
 
@@ -117,7 +117,7 @@ async def test_no_number_of_one_agents_reports_takes_a_profile_from_others(outco
         good = acquire(engine, "good")
         assert (good.profile, healthy(engine)) == (A, [True] * 3)
         engine.lease_service.revoke("good", good.id)
-        for lease in list(engine.lease_admin.living(agent="bad")):
+        for lease in list(engine.lease_admin.active(agent="bad")):
             engine.lease_service.revoke("bad", lease.id)
         engine.registry._evidence.forget("bad", A)  # so that it is given the profile, and can lie of it, again
 
@@ -176,7 +176,7 @@ async def test_streams_of_other_agents_stay() -> None:
         report(engine, "bad", Outcome.AUTH)
         notice = await bad.next()
         assert (notice.kind, notice.grant and notice.grant.lease.profile) == (NoticeKind.ROTATED, B)
-        assert [lease.profile for lease in engine.lease_admin.living(agent="good")] == [A]
+        assert [lease.profile for lease in engine.lease_admin.active(agent="good")] == [A]
         waiting = asyncio.ensure_future(good.next())
         await asyncio.sleep(0)
         assert not waiting.done()
@@ -198,7 +198,7 @@ async def test_clear_applies_to_every_agent() -> None:
     """`ClearCooldown` ends what single agents have met, too."""
     engine = made()
     report(engine, "bad", Outcome.AUTH)
-    engine.registry.forgive(("", A))
+    engine.registry.clear(("", A))
     assert acquire(engine, "bad").profile == A
 
 
@@ -332,7 +332,7 @@ async def test_a_report_of_success_does_not_end_what_others_wait_for() -> None:
         report(engine, name, Outcome.AUTH)
     lying = acquire(engine, "bad")
     engine.lease_service.report("bad", lying.id, Outcome.OK)
-    report_lease = next(engine.lease_admin.living(agent="good", profile=A))
+    report_lease = next(engine.lease_admin.active(agent="good", profile=A))
     engine.lease_service.report("good", report_lease.id, Outcome.OK)
     assert state(engine, "bad") is State.REJECTED
     answered(engine, "good", 200)

@@ -99,7 +99,7 @@ async def test_an_answer_is_reported_and_counted(engine: Engine, stub: Any) -> N
     """Both in full."""
     one = entry(engine, 429, headers={"retry-after": "7"})
     await told(stub, one)
-    (lease,) = engine.lease_admin.living()
+    (lease,) = engine.lease_admin.active()
     assert heard(engine, GatewayUsed) == [
         GatewayUsed(
             agent="main", session="talk", provider="anthropic", profile=A, lease=lease.id, request="5f", method="POST",

@@ -171,7 +171,7 @@ async def test_the_access_log_gets_the_names_of_the_request(engine: Engine, gate
     """Names alone."""
     token = gateway.token(session="talk")
     response = await gateway.ask({"x-api-key": token}, "/anthropic/v1/files/file_1?beta=true", method="GET")
-    (lease,) = engine.lease_admin.living()
+    (lease,) = engine.lease_admin.active()
     found = engine.registry.find("main", A)
     assert found is not None
     [authorized] = [event for event in engine.emitted if isinstance(event, GatewayAuthorized)]
@@ -221,7 +221,7 @@ async def test_refusals_say_why_in_the_vendors_form(engine: Engine, gateway: Gat
         "POLICY_DENIED",
     )
     assert (await gateway.refused({"x-api-key": token}, method="CONNECT"))[:2] == (403, "INVALID_ARGUMENT")
-    (lease,) = engine.lease_admin.living()
+    (lease,) = engine.lease_admin.active()
     of_lease = {"agent": "main", "lease": lease.id}
     of_nobody = {"agent": "", "lease": ""}
     assert [event for event in engine.emitted if isinstance(event, GatewayRefused)] == [

@@ -192,7 +192,7 @@ async def test_nothing_is_gone_before_every_source_has_been_read(engine: Engine,
     """A broker that has just been started knows nothing yet."""
     world = World(stub)
     await world.ask("profile/anthropic:work", version_info="7")
-    assert not engine.ingest.settled
+    assert not engine.ingest.attempted
     engine.put(WORK)
     assert await world.told() == {"profile/anthropic:work": "sk-of-work"}
 

@@ -151,7 +151,7 @@ class Engine(wiring.Engine):
     async def settle(self) -> None:
         """Waits until what was pushed before is in effect."""
         async with asyncio.timeout(60):
-            await self.ingest.wait_settled()
+            await self.ingest.wait_attempted()
             while not all(source._queue.empty() for source in self.sources):  # noqa: ASYNC110 - a queue has no such event
                 await asyncio.sleep(0)
             for _ in range(5):

@@ -72,7 +72,7 @@ async def test_a_survey_leaves_a_silent_cluster_to_the_broker(tmp_path: Path, mo
         (tmp_path / "equabot.yaml").write_text(SOURCES.format(kubeconfig=kubeconfig, dotenv=tmp_path / ".env"))
         config = load(config_path=None, run_dir=None, environ={"HOME": str(tmp_path), "EQUABOT_HOME": str(tmp_path)})
         found = await asyncio.wait_for(survey.survey(config, answered=True), 60)
-    assert [source.settled for source in found.sources] == [False, True]
+    assert [source.attempted for source in found.sources] == [False, True]
     assert [profile.id for profile in found.statuses["main"]] == ["anthropic:dotenv"]
 
 

@@ -221,8 +221,8 @@ async def test_calls_under_way_are_bounded(serve: Serve, monkeypatch: pytest.Mon
     engine = Engine()
     engine.hold(profile("anthropic:a"))
     gate = asyncio.Event()
-    monkeypatch.setattr(type(engine.ingest), "settled", property(lambda _: gate.is_set()))
-    monkeypatch.setattr(type(engine.ingest), "wait_settled", lambda _: gate.wait())
+    monkeypatch.setattr(type(engine.ingest), "attempted", property(lambda _: gate.is_set()))
+    monkeypatch.setattr(type(engine.ingest), "wait_attempted", lambda _: gate.wait())
     async with serve(engine) as served:
         broker = await served.broker()
         request = pb.AcquireLeaseRequest(provider="anthropic")

@@ -173,7 +173,7 @@ async def test_a_caller_that_a_reload_took_the_agent_from_loses_its_stream(serve
         made.door.look_again()
         assert (await refused(gone.read())).reason == "POLICY_DENIED"
         made.engine.suspensions.check("coder")
-        assert [lease.agent for lease in made.engine.lease_admin.living()] == ["coder"]
+        assert [lease.agent for lease in made.engine.lease_admin.active()] == ["coder"]
 
 
 async def test_quotas_are_those_of_the_sockets(serve: Serve, tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ async def test_a_stream_ends_with_what_was_known_of_its_caller(
         failed = await in_time(made.engine, refused(ended()))
         assert failed.code == code
         assert words in failed.details
-        await eventually(lambda: not list(made.engine.lease_admin.living()))
+        await eventually(lambda: not list(made.engine.lease_admin.active()))
         made.tokens.agents["token-of-main"] = "main"
         assert (
             await refused((await made.broker()).RenewLease(pb.RenewLeaseRequest(lease_id=granted.lease.id), metadata=MAIN))
@@ -330,7 +330,7 @@ async def test_a_caller_that_leaves_leaves_nothing_behind(serve: Serve, tmp_path
         await made.engine.clock.elapse(60)
         await eventually(lambda: made.tokens.asked == 2)
         stream.cancel()
-        await eventually(lambda: not list(made.engine.lease_admin.living()))
+        await eventually(lambda: not list(made.engine.lease_admin.active()))
         await made.engine.clock.elapse(300)
         assert made.tokens.asked == 2
 

@@ -109,10 +109,10 @@ async def test_shutdown_writes_tokens_and_sends_no_request(world: World) -> None
     with pytest.raises(StoreFault):
         await holder.redeem(LOGIN)
     await holder.write_pending()
-    assert list(holder.owed) == [LOGIN]
+    assert list(holder.unwritten) == [LOGIN]
     world.kube.down = None
     await holder.write_pending()
-    assert (list(holder.owed), world.entry["access"], world.endpoint.redeemed) == ([], "at-2", ["rt-1"])
+    assert (list(holder.unwritten), world.entry["access"], world.endpoint.redeemed) == ([], "at-2", ["rt-1"])
     assert await world.broker().redeem(LOGIN) == RedemptionOutcome(RedemptionKind.ADOPTED)
 
 

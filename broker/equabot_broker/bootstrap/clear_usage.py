@@ -6,7 +6,7 @@ from contextlib import closing
 from equabot_broker.bootstrap.stores import agent_stores
 from equabot_broker.bootstrap.survey import survey
 from equabot_broker.config.model import Config
-from equabot_broker.domain.cooldowns import Usage, held_against
+from equabot_broker.domain.cooldowns import Usage, obstacles
 from equabot_broker.domain.errors import ProfileNotFound, StateUnavailable
 from equabot_broker.domain.known_names import no_profile
 from equabot_broker.domain.policies import MAIN
@@ -41,7 +41,7 @@ def _in_state(config: Config, profile: str) -> set[str]:
         for key, usage in stored.usage.items():
             if key[1] == profile:
                 version = stored.versions[key].version if key in stored.versions else 0
-                ended |= set(held_against(usage, version, now=clock.now()))
+                ended |= set(obstacles(usage, version, now=clock.now()))
                 state.put_usage(key, Usage(last_used=usage.last_used))
         state.flush()
         if state.fault:
@@ -58,7 +58,7 @@ def _in_store(config: Config, agent: str, profile: str) -> set[str]:
     def cleared(document: AuthDocument) -> AuthDocument:
         name = entry_ids(document, config.catalog).get(profile)
         usage = Usage() if name is None else usage_of(document, name)
-        ended.update(held_against(usage, 0, now=clock.now()))
+        ended.update(obstacles(usage, 0, now=clock.now()))
         return document if name is None or usage.clean else with_usage(document, {name: Usage(last_used=usage.last_used)})
 
     store.edit(cleared)

@@ -184,7 +184,7 @@ async def _checkpoints(store: SqliteStateStore, audit: AuditLog, clock: SystemCl
 
 async def _warn_if_empty(engine: Engine) -> None:
     """Logs that no source holds a credential: the broker may be ready all the same."""
-    await engine.ingest.wait_settled()
+    await engine.ingest.wait_attempted()
     if not any(True for _ in engine.registry.all()):
         none = none_at_all(engine.resolver.explanations.how_to_add(""))
         _log.warning("%s: %s, so every request for a lease is refused: %s", none.subject, none.message, none.remedy)
@@ -207,7 +207,7 @@ def _snapshot(engine: Engine, store: StateStore, audit: AuditLog, clock: SystemC
     now = clock.now()
     leases: Counter[tuple[str, str]] = Counter()
     streams: Counter[str] = Counter()
-    for lease in engine.lease_admin.living():
+    for lease in engine.lease_admin.active():
         leases[lease.agent, lease.provider] += 1
         streams[lease.agent] += lease.streaming
     return Snapshot(

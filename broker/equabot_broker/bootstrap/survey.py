@@ -49,11 +49,11 @@ async def survey(config: Config, *, answered: bool = False) -> Survey:
     waits = [not answered or state.name.partition(" ")[0] not in slow for state in ingest.states]
     async with background_tasks(ingest.run()):
         await ingest.wait_for(
-            lambda: all(state.settled or not wait for state, wait in zip(ingest.states, waits, strict=True)),
+            lambda: all(state.attempted or not wait for state, wait in zip(ingest.states, waits, strict=True)),
             within=_SETTLE_WITHIN + (shell.timeout if shell.enabled else 0.0),
         )
         if answered:
-            await ingest.wait_for(lambda: ingest.settled, within=_SLOW_WITHIN)
+            await ingest.wait_for(lambda: ingest.attempted, within=_SLOW_WITHIN)
     return Survey(
         {agent: engine.availability.statuses(agent) for agent in config.policies.agents},
         tuple(engine.ingest.states),

@@ -128,7 +128,7 @@ def none_at_all(remedy: str) -> Finding:
 
 def _of_sources(sources: Iterable[SourceState]) -> Iterator[Finding]:
     for source in sources:
-        if not source.settled:
+        if not source.attempted:
             yield Finding(severity=Severity.WARNING, subject=source.name, message="it has not been read yet")
         for fault in source.faults():
             severity = Severity.ERROR if fault.where == source.name else Severity.WARNING

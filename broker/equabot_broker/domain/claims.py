@@ -44,7 +44,7 @@ class IdClaim:
         return split_id(self.profile.id)[1] == (self.unit or self.source.partition(" ")[0])
 
 
-def rightful(claims: Sequence[IdClaim], places: Sequence[ProfileLocation]) -> IdClaim:
+def owner_of(claims: Sequence[IdClaim], places: Sequence[ProfileLocation]) -> IdClaim:
     """The claim that owns the id. `places` have held it, oldest first."""
     seniority = {place: number for number, place in enumerate(places)}
 

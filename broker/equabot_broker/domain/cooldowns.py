@@ -103,7 +103,7 @@ class Usage:
         return until if until > now else 0.0
 
 
-def held_against(usage: Usage, version: int, *, now: float) -> list[str]:
+def obstacles(usage: Usage, version: int, *, now: float) -> list[str]:
     """The obstacles of a profile with this version of its material, as names of the API."""
     cooling = usage.cooldown_until > now or any(met.until > now for met in usage.models.values())
     rejected = bool(usage.rejected) and usage.rejected_version == version

@@ -109,7 +109,7 @@ def assess(
     return Assessment(judged.state, reason, usable, cooling, until, revival, trial, models, returns)
 
 
-def way_back(profile: Profile, standing: Assessment) -> str:
+def remedy_of(profile: Profile, standing: Assessment) -> str:
     """The remedy for an unusable profile if its reason does not contain one, otherwise empty."""
     if standing.usable or standing.revival is not Revival.NONE:
         return ""

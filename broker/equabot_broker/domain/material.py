@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
-from equabot_broker.domain.claims import IdClaim, ProfileLocation, outlives, rightful
+from equabot_broker.domain.claims import IdClaim, ProfileLocation, outlives, owner_of
 from equabot_broker.domain.cooldowns import Usage
 from equabot_broker.domain.masking import is_misplaced_key, masked
 from equabot_broker.domain.policies import MAIN
@@ -101,7 +101,7 @@ class SourceState:
     stale_units: Mapping[str, tuple[str, float]] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
-    def settled(self) -> bool:
+    def attempted(self) -> bool:
         """Whether the first attempt to read the source is over: it was read, or it has a fault."""
         return self.synced_at is not None or bool(self.fault)
 
@@ -260,7 +260,7 @@ def merge(
     held: dict[tuple[str, str], HeldProfile] = {}
     shadowed: list[Shadowed] = []
     for key, made in claims.items():
-        first = made[0] if len(made) == 1 else rightful(made, places(key))
+        first = made[0] if len(made) == 1 else owner_of(made, places(key))
         source = sources[first.rank]
         until = _stale_until(source, first.unit, stale_budget)
         profile = judged(first.profile)

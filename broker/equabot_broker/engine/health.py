@@ -58,7 +58,7 @@ class Readiness:
             return True
         if service in _WHOLE:
             granting = not self._draining and not self._blocked()
-            return granting and self._ingest.settled and not self.unmet()
+            return granting and self._ingest.attempted and not self.unmet()
         if service.startswith(_PROVIDER):
             known = self._catalog.normalise(service.removeprefix(_PROVIDER))
             return None if known is None else self.availability.grants(known) and not self._draining

@@ -71,7 +71,7 @@ class AuthorizationServicer:
             _check_route(provider, route_of.get(ADDRESS, ""))
             inspected = self._inspection.inspect(provider, http.path, http.host, headers)
             lease = self._gateway_access.bearer(inspected.token)
-            if not self._ingest.settled:
+            if not self._ingest.attempted:
                 await self._wait_for_sources(call)
                 lease = self._gateway_access.bearer(inspected.token)  # the lease may have ended while the request waited
             within = partial(_patience, call)
@@ -99,7 +99,7 @@ class AuthorizationServicer:
         """Waits for the sources: after a restart, a lease might otherwise look as if its profile were deleted."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_patience(call)):
-                await self._ingest.wait_settled()
+                await self._ingest.wait_attempted()
 
     def _record_refusal(self, refused: RequestRefused, http: Any, provider: Provider | None, lease: Lease | None) -> None:
         path = http.path.partition("?")[0]

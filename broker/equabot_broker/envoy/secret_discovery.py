@@ -92,7 +92,7 @@ class SecretServicer:
                 wakeup = self._changed
                 found = self._found(stream.names)
                 patience = None
-                if self._ingest.settled and stream.due(found):
+                if self._ingest.attempted and stream.due(found):
                     changes, patience = self._recorded(stream.changed(found))
                     if changes or patience is None:
                         number += 1

@@ -101,7 +101,7 @@ class AdminServicer:
         agent, provider, profile = self._filter(request)
         rest = (
             lease
-            for lease in self._lease_admin.living(agent=agent, provider=provider, profile=profile)
+            for lease in self._lease_admin.active(agent=agent, provider=provider, profile=profile)
             if (lease.issued_at, lease.id) > after
         )
         page = heapq.nsmallest(size + 1, rest, key=lambda lease: (lease.issued_at, lease.id))
@@ -158,7 +158,7 @@ class AdminServicer:
         keys = [key for key, candidate in self._registry.all() if candidate.id == profile]
         if request.version < 0:
             raise InvalidArgument(f"version {request.version} is not valid for a profile: use one that ListProfiles returns")
-        ended = {word for key in keys for word in self._registry.forgive(key, version=request.version)}
+        ended = {word for key in keys for word in self._registry.clear(key, version=request.version)}
         self._store.flush()
         self._did("ClearCooldown", profile=profile, count=len(keys))
         return pb.ClearCooldownResponse(ended=sorted(ended))
@@ -175,7 +175,7 @@ class AdminServicer:
 
     async def list_agents(self, request: pb.ListAgentsRequest, call: Call) -> pb.ListAgentsResponse:
         """Sends every agent that is configured or suspended."""
-        return pb.ListAgentsResponse(agents=self._agents(self._suspension_control.states(), self._lease_admin.living()))
+        return pb.ListAgentsResponse(agents=self._agents(self._suspension_control.states(), self._lease_admin.active()))
 
     async def suspend_agent(self, request: pb.SuspendAgentRequest, call: Call) -> pb.SuspendAgentResponse:
         """Suspends an agent."""
@@ -219,7 +219,7 @@ class AdminServicer:
         )
 
     def _agent(self, agent: str) -> pb.AgentStatus:
-        return next(self._agents([agent], self._lease_admin.living(agent=agent)))
+        return next(self._agents([agent], self._lease_admin.active(agent=agent)))
 
     def _agents(self, agents: Iterable[str], living: Iterable[Lease]) -> Iterator[pb.AgentStatus]:
         held = Counter((lease.agent, lease.streaming) for lease in living)
@@ -241,7 +241,7 @@ class AdminServicer:
         """The filter. A name that nothing has is refused, because an empty list would look like an answer."""
         agent, provider = requests.text(request.agent, "agent"), self._provider(request.provider)
         profile = requests.text(request.profile, "profile")
-        if agent and not any(self._lease_admin.living(agent=agent)):
+        if agent and not any(self._lease_admin.active(agent=agent)):
             self._policies.check_named(agent, self._suspensions.all)
         return agent, provider, self._profile(provider, profile, leased=True) if profile else ""
 
@@ -249,7 +249,7 @@ class AdminServicer:
         """The id of a profile that a source has or that a lease uses. Raises ProfileNotFound."""
         provider, profile = self._resolver.resolve_names(provider, written)
         ids = {candidate.id for _, candidate in self._registry.all()}
-        if profile not in ids and not (leased and any(self._lease_admin.living(profile=profile))):
+        if profile not in ids and not (leased and any(self._lease_admin.active(profile=profile))):
             raise ProfileNotFound(no_profile(profile, (known for known in ids if known.startswith(f"{provider}:"))))
         return profile
 

@@ -20,9 +20,9 @@ from equabot_broker.rpc.convert import LeaseMessages, profile_status
 
 T = TypeVar("T")
 
-_SETTLE_WITHIN: Final = 5.0
+_SOURCES_WITHIN: Final = 5.0
 _REFRESH_WITHIN: Final = 35.0
-_OF_THE_DEADLINE: Final = 0.5
+_SHARE_OF_DEADLINE: Final = 0.5
 """The part of a caller's deadline after which the answer says why the caller has to wait."""
 
 
@@ -85,13 +85,13 @@ class BrokerServicer:
         """Grants a lease."""
         began = self._lease_service.steady()
         try:
-            if not self._ingest.settled:
+            if not self._ingest.attempted:
                 await self._wait_for_sources(call)
             asked = requests.acquire(request)
             try:
                 granted = self._lease_service.acquire(self._agent, asked, waits=True)
             except RefreshFailed:
-                granted = await self._patiently(
+                granted = await self._retry_until_refreshed(
                     call, lambda waits: self._lease_service.acquire(self._agent, asked, waits=waits)
                 )
             return self._messages.lease(granted)
@@ -105,10 +105,12 @@ class BrokerServicer:
         """
         began = self._lease_service.steady()
         try:
-            if not self._ingest.settled:
+            if not self._ingest.attempted:
                 await self._wait_for_sources(call)
             asked = requests.acquire(request)
-            stream = await self._patiently(call, lambda waits: self._lease_service.stream(self._agent, asked, waits=waits))
+            stream = await self._retry_until_refreshed(
+                call, lambda waits: self._lease_service.stream(self._agent, asked, waits=waits)
+            )
         finally:
             self._observe(self._lease_service.steady() - began)
         with stream:
@@ -122,10 +124,10 @@ class BrokerServicer:
         """Extends a lease. It waits until the sources are read: after a restart a lease might look as if its profile were
         deleted."""
         lease_id, ttl = requests.renew(request)
-        if not self._ingest.settled:
+        if not self._ingest.attempted:
             await self._wait_for_sources(call)
         return self._messages.lease(
-            await self._patiently(call, lambda _: self._lease_service.renew(self._agent, lease_id, ttl))
+            await self._retry_until_refreshed(call, lambda _: self._lease_service.renew(self._agent, lease_id, ttl))
         )
 
     async def revoke_lease(self, request: pb.RevokeLeaseRequest, call: Call) -> pb.RevokeLeaseResponse:
@@ -178,11 +180,11 @@ class BrokerServicer:
 
     async def _wait_for_sources(self, call: Call) -> None:
         """Waits for the sources, as long as the caller's deadline leaves time for an error that says so."""
-        if self._ingest.settled:
+        if self._ingest.attempted:
             return
         try:
-            async with asyncio.timeout(_part_of(call, _SETTLE_WITHIN)):
-                await self._ingest.wait_settled()
+            async with asyncio.timeout(_part_of(call, _SOURCES_WITHIN)):
+                await self._ingest.wait_attempted()
         except TimeoutError:
             pass
 
@@ -195,7 +197,7 @@ class BrokerServicer:
         except RefreshFailed:
             return False
 
-    async def _patiently(self, call: Call, ask: Callable[[bool], T]) -> T:
+    async def _retry_until_refreshed(self, call: Call, ask: Callable[[bool], T]) -> T:
         """The result of `ask`. While a login must be refreshed first, it asks again within the caller's deadline, and then
         once more without waiting."""
         try:
@@ -206,4 +208,4 @@ class BrokerServicer:
 
 def _part_of(call: Call, longest: float) -> float:
     left = call.time_remaining()
-    return longest if left is None else min(longest, left * _OF_THE_DEADLINE)
+    return longest if left is None else min(longest, left * _SHARE_OF_DEADLINE)

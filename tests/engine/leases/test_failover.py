@@ -38,7 +38,7 @@ def lease_of(engine: Engine, one: LeaseStream) -> Lease:
 
 
 def on(engine: Engine) -> list[str]:
-    return [lease.profile for lease in engine.lease_admin.living()]
+    return [lease.profile for lease in engine.lease_admin.active()]
 
 
 def cool(engine: Engine, *profiles: str) -> None:
@@ -81,9 +81,9 @@ async def test_deleted_profile_ends_its_leases(engine: Engine) -> None:
     named, automatic = (engine.lease_service.acquire("main", replace(ANY, profile=i)).lease for i in (B, ""))
     assert (named.profile, automatic.profile) == (B, A)
     engine.put(profile(C))
-    assert list(engine.lease_admin.living()) == [automatic]
+    assert list(engine.lease_admin.active()) == [automatic]
     engine.put()
-    assert list(engine.lease_admin.living()) == []
+    assert list(engine.lease_admin.active()) == []
     assert [event.reason for event in engine.emitted if isinstance(event, LeaseRevoked)] == ["no_usable_profile"] * 2
     with pytest.raises(LeaseNotFound):
         engine.lease_service.renew("main", named.id)
@@ -94,7 +94,7 @@ async def test_hidden_profile_ends_no_lease(engine: Engine) -> None:
     engine.put(profile(A, "own", agent="other"), profile(A))
     leases = [engine.lease_service.acquire(agent, replace(ANY, profile=A)).lease for agent in ("main", "other")]
     engine.put(profile(A))
-    assert list(engine.lease_admin.living()) == leases
+    assert list(engine.lease_admin.active()) == leases
 
 
 # -- several things at once -----------------------------------------------------------------------------------------------

@@ -63,8 +63,8 @@ def acquire(engine: Engine, agent: str = "main", **asked: object) -> Lease:
     return engine.lease_service.acquire(agent, replace(ANY, **asked)).lease  # type: ignore[arg-type]
 
 
-def living(engine: Engine, **asked: str) -> list[str]:
-    return [lease.id for lease in engine.lease_admin.living(**asked)]
+def active(engine: Engine, **asked: str) -> list[str]:
+    return [lease.id for lease in engine.lease_admin.active(**asked)]
 
 
 def restarted(engine: Engine, **changed: object) -> Engine:
@@ -94,7 +94,7 @@ async def test_grant_has_lease_and_material(engine: Engine) -> None:
     assert engine.emitted[-1] == LeaseGranted(
         agent="main", provider="anthropic", profile=A, delivery="raw", seconds=60.0, session="s", lease=lease.id
     )  # fmt: skip
-    assert living(engine) == [lease.id]
+    assert active(engine) == [lease.id]
 
 
 async def test_an_id_cannot_be_guessed(engine: Engine) -> None:
@@ -172,7 +172,7 @@ async def test_an_agent_that_is_not_configured_gets_nothing(engine: Engine) -> N
         with pytest.raises(LeaseNotFound):
             ask("stranger", lease.id)
     engine.lease_service.revoke("stranger", lease.id)
-    assert living(engine) == [lease.id]
+    assert active(engine) == [lease.id]
 
 
 async def test_a_credential_that_expired_a_moment_ago_is_not_leased(engine: Engine) -> None:
@@ -300,7 +300,7 @@ async def test_renewal_without_effect_is_refused(engine: Engine, ttl: float) -> 
     engine.put(profile(A, None), profile(B))
     with pytest.raises(InvalidArgument):
         engine.lease_service.renew("main", lease.id, ttl)
-    assert list(engine.lease_admin.living()) == [lease]
+    assert list(engine.lease_admin.active()) == [lease]
 
 
 async def test_lease_belongs_to_its_agent(engine: Engine) -> None:
@@ -336,11 +336,11 @@ async def test_a_lease_moves_when_it_is_renewed(engine: Engine, how: str) -> Non
     """Not before: until then its holder works with what it was given. The lease stays the same, but for its profile."""
     lease = acquire(engine)
     fail(engine, A, how)
-    assert list(engine.lease_admin.living()) == [lease]
+    assert list(engine.lease_admin.active()) == [lease]
     renewed = engine.lease_service.renew("main", lease.id)
     assert (renewed.lease.id, renewed.lease.profile, renewed.held.profile.id) == (lease.id, B, B)
     assert renewed.lease.max_expires_at == lease.max_expires_at
-    assert [held.profile for held in restarted(engine).lease_admin.living()] == [B]
+    assert [held.profile for held in restarted(engine).lease_admin.active()] == [B]
 
 
 @pytest.mark.parametrize("how", ["rejection", "billing"])
@@ -350,7 +350,7 @@ async def test_a_lease_on_a_named_profile_never_moves(engine: Engine, how: str) 
     fail(engine, A, how)
     with pytest.raises(NoUsableProfile):
         engine.lease_service.renew("main", lease.id)
-    assert list(engine.lease_admin.living()) == [lease]
+    assert list(engine.lease_admin.active()) == [lease]
     engine.put(profile(A, "new"), profile(B))
     assert engine.lease_service.renew("main", lease.id).lease.profile == A
 
@@ -379,7 +379,7 @@ async def test_when_nothing_can_serve_the_renewal_says_why(engine: Engine) -> No
     with pytest.raises(NoUsableProfile) as caught:
         engine.lease_service.renew("main", lease.id)
     assert set(caught.value.metadata) == {A, B}
-    assert living(engine) == [lease.id]
+    assert active(engine) == [lease.id]
 
 
 async def test_a_lease_never_carries_another_providers_secret(engine: Engine) -> None:
@@ -464,7 +464,7 @@ async def test_lease_on_the_last_profile_stays(engine: Engine) -> None:
     lease = acquire(engine)
     assert engine.lease_service.report("main", lease.id, Outcome.RATE_LIMIT) is False
     assert engine.lease_service.report("main", lease.id, Outcome.AUTH) is False
-    assert living(engine) == [lease.id]
+    assert active(engine) == [lease.id]
 
 
 async def test_success_ends_the_cooldown(alone: Engine) -> None:
@@ -553,7 +553,7 @@ async def test_expired_leases_end(engine: Engine) -> None:
     engine.lease_table.tick()
     assert engine.lease_admin.count() == (2, 0)
     engine.clock.advance(0.1)
-    assert living(engine) != []
+    assert active(engine) != []
     assert engine.lease_table.tick() == engine.clock.steady() + 3540
     assert engine.lease_admin.count() == (1, 0)
     engine.clock.advance(1e9)
@@ -565,7 +565,7 @@ async def test_expired_lease_is_not_listed(engine: Engine) -> None:
     """What is listed lives."""
     acquire(engine, ttl=60.0)
     engine.clock.advance(60)
-    assert living(engine) == []
+    assert active(engine) == []
 
 
 @pytest.mark.parametrize(
@@ -587,9 +587,9 @@ async def test_an_operator_lists_and_revokes_what_matches_all(engine: Engine, as
     if "lease_id" in asked:
         asked = {**asked, "lease_id": leases[int(asked["lease_id"])].id}
     else:
-        assert living(engine, **asked) == [leases[n].id for n in ended]
+        assert active(engine, **asked) == [leases[n].id for n in ended]
     assert engine.lease_admin.revoke_matching(**asked) == len(ended)
-    assert living(engine) == [lease.id for n, lease in enumerate(leases) if n not in ended]
+    assert active(engine) == [lease.id for n, lease in enumerate(leases) if n not in ended]
     assert engine.lease_admin.revoke_matching(**asked) == 0
 
 
@@ -605,7 +605,7 @@ async def test_leases_may_end_while_they_are_listed(engine: Engine) -> None:
     """A listing is of the moment in which it began."""
     ids = [acquire(engine).id for _ in range(5)]
     seen = []
-    for lease in engine.lease_admin.living():
+    for lease in engine.lease_admin.active():
         seen.append(lease.id)
         engine.lease_admin.revoke_matching(agent="main")
     assert seen == ids
@@ -635,7 +635,7 @@ async def test_a_restart_ends_no_lease(engine: Engine) -> None:
     lease = acquire(engine, ttl=600.0)
     with engine.lease_service.stream("main", ANY):
         again = restarted(engine)
-    assert list(again.lease_admin.living()) == [lease]
+    assert list(again.lease_admin.active()) == [lease]
     again.put(profile(A, "secret-a"), profile(B, "secret-b"))
     engine.clock.advance(100)
     assert again.lease_service.renew("main", lease.id).lease.expires_at == engine.clock.steady() + 600
@@ -724,7 +724,7 @@ async def test_brokered_lease_ends_without_its_request_rules() -> None:
     lease = engine.lease_service.acquire("main", LeaseRequest(provider="acme", delivery="brokered")).lease
     engine.store.flush()
     kept = restarted(engine, providers={"acme": acme}, deliveries=both)
-    assert [one.id for one in kept.lease_admin.living()] == [lease.id]
+    assert [one.id for one in kept.lease_admin.active()] == [lease.id]
     ended = restarted(engine, providers={"acme": replace(acme, requests=())}, deliveries=both)
     assert ended.lease_admin.count() == (0, 0)
 
@@ -751,7 +751,7 @@ async def test_a_jump_of_the_wall_clock_leaves_what_is_left_of_a_lease(engine: E
     engine.expiry.turn()
     assert engine.lease_table.offset() == before + by
     assert engine.lease_service.look(lease.id).offset == before + by
-    assert list(restarted(engine).lease_admin.living()) == [lease]
+    assert list(restarted(engine).lease_admin.active()) == [lease]
     engine.clock.advance(599)
     engine.expiry.turn()
     assert engine.lease_admin.count() == (1, 0)
@@ -818,7 +818,7 @@ async def test_a_policy_may_allow_tokens_alone() -> None:
     policy = replace(ANYTHING, deliveries=(Delivery.BROKERED,))
     after = restarted(engine, agents={"main": policy}, deliveries=frozenset(Delivery))
     after.put(profile(A, "secret-a"))
-    assert (raw.delivery, living(after)) == (Delivery.RAW, [token.id])
+    assert (raw.delivery, active(after)) == (Delivery.RAW, [token.id])
     assert after.lease_service.acquire("main", ANY).lease.brokered
     with pytest.raises(DeliveryNotAllowed):
         after.lease_service.acquire("main", replace(ANY, delivery="raw"))
@@ -830,7 +830,7 @@ async def test_without_a_gateway_there_are_no_tokens() -> None:
     engine.put(profile(A, "secret-a"))
     engine.lease_service.acquire("main", BROKERED)
     after = restarted(engine)
-    assert living(after) == []
+    assert active(after) == []
 
 
 @pytest.mark.parametrize("deliveries", [(Delivery.RAW,), (Delivery.BROKERED,), (Delivery.RAW, Delivery.BROKERED)])

@@ -159,7 +159,7 @@ async def test_stream_ends_the_lease_once(engine: Engine) -> None:
 async def test_last_event_has_no_material(engine: Engine) -> None:
     """No grant, no secret."""
     with await begun(engine) as stream:
-        (lease,) = engine.lease_admin.living()
+        (lease,) = engine.lease_admin.active()
         engine.lease_admin.drain()
         assert await told(stream) == Notice(REVOKED, lease.id, None, "shutting_down", 5.0)
 
@@ -196,7 +196,7 @@ async def test_a_notice_is_read_in_the_time_of_the_lease(engine: Engine) -> None
 async def test_new_material_is_sent_at_once(engine: Engine) -> None:
     """To the streams on that profile, and to no other; with a greater version; the lease lasts as long as before."""
     with await begun(engine, profile=A) as one, await begun(engine, profile=B) as other:
-        (lease, _) = engine.lease_admin.living()
+        (lease, _) = engine.lease_admin.active()
         passes(engine, 60)
         engine.put(profile(A, "rotated"), profile(B, "secret-b"))
         notice = await told(one)
@@ -219,7 +219,7 @@ async def test_change_without_effect_is_not_sent(engine: Engine) -> None:
     """The same secrets, listed again; another profile; a counter."""
     with await begun(engine, profile=A) as stream:
         engine.put(profile(A, "secret-a"), profile(B, "new"), profile("anthropic:c"))
-        engine.lease_service.report("main", next(engine.lease_admin.living()).id, Outcome.FORMAT)
+        engine.lease_service.report("main", next(engine.lease_admin.active()).id, Outcome.FORMAT)
         passes(engine, 5)
         assert await all_told(stream) == []
 
@@ -237,7 +237,7 @@ async def test_concurrent_rotation_and_renewal_are_both_sent(engine: Engine) -> 
 async def test_rotation_during_a_cooldown_is_sent(engine: Engine) -> None:
     """Also where the lease stays with a profile that cools, because nothing else would do."""
     with await begun(engine, profile=A) as stream:
-        engine.lease_service.report("main", next(engine.lease_admin.living()).id, Outcome.RATE_LIMIT)
+        engine.lease_service.report("main", next(engine.lease_admin.active()).id, Outcome.RATE_LIMIT)
         engine.put(profile(A, "rotated"), profile(B))
         notices = await all_told(stream)
         assert kinds(notices) == [(ROTATED, "")]
@@ -355,9 +355,9 @@ def fail(engine: Engine, how: str) -> None:
         engine.put(profile(B, "secret-b"))
         return
     outcome = {"rejection": Outcome.AUTH, "cooldown": Outcome.RATE_LIMIT, "billing": Outcome.BILLING}[how]
-    lease = next(engine.lease_admin.living(profile=A))
+    lease = next(engine.lease_admin.active(profile=A))
     engine.lease_service.report(lease.agent, lease.id, outcome)
-    if outcome is Outcome.BILLING and lease in engine.lease_admin.living(profile=A):
+    if outcome is Outcome.BILLING and lease in engine.lease_admin.active(profile=A):
         engine.clock.advance(60.0)
         engine.lease_service.report(lease.agent, lease.id, outcome)
 
@@ -366,7 +366,7 @@ def fail(engine: Engine, how: str) -> None:
 async def test_a_stream_moves_at_once(engine: Engine, how: str) -> None:
     """To the next profile, in the same turn; it stays the same lease, with the same end."""
     with await begun(engine) as stream:
-        (before,) = engine.lease_admin.living()
+        (before,) = engine.lease_admin.active()
         fail(engine, how)
         notices = await all_told(stream)
         assert kinds(notices) == [(ROTATED, "")]
@@ -379,7 +379,7 @@ async def test_a_stream_moves_at_once(engine: Engine, how: str) -> None:
 async def test_report_returns_that_the_lease_moved(engine: Engine) -> None:
     """So that it tries again."""
     with await begun(engine):
-        (lease,) = engine.lease_admin.living()
+        (lease,) = engine.lease_admin.active()
         assert engine.lease_service.report("main", lease.id, Outcome.RATE_LIMIT) is True
 
 
@@ -440,7 +440,7 @@ async def test_many_streams_spread(engine: Engine) -> None:
     streams = [await begun(engine) for _ in range(12)]
     engine.put(*(profile(f"anthropic:{n}") for n in range(1, 4)))
     assert [notice for stream in streams for notice in kinds(await all_told(stream))] == [(ROTATED, "")] * 3
-    assert Counter(lease.profile for lease in engine.lease_admin.living()) == {f"anthropic:{n}": 4 for n in (1, 2, 3)}
+    assert Counter(lease.profile for lease in engine.lease_admin.active()) == {f"anthropic:{n}": 4 for n in (1, 2, 3)}
 
 
 async def test_a_stream_never_carries_another_providers_secret(engine: Engine) -> None:
@@ -467,7 +467,7 @@ async def test_failover_respects_the_policy() -> None:
 async def test_clock_jump_sends_new_instants(engine: Engine, by: float) -> None:
     """RENEWED, so that the holder's idea of the end is right again; what is left of the lease is what was left."""
     with await begun(engine) as stream:
-        before = engine.lease_service.look(next(engine.lease_admin.living()).id)
+        before = engine.lease_service.look(next(engine.lease_admin.active()).id)
         engine.clock.jump_wall(by)
         engine.expiry.turn()
         notices = await all_told(stream)
@@ -547,7 +547,7 @@ async def test_a_jump_past_the_credentials_end_moves_the_stream(engine: Engine) 
 async def test_ended_lease_is_not_read(engine: Engine) -> None:
     """What an open stream may ask is refused then."""
     stream = await begun(engine)
-    (lease,) = engine.lease_admin.living()
+    (lease,) = engine.lease_admin.active()
     with stream:
         pass
     for ask in (engine.lease_service.look, engine.stream_leases.extend):
@@ -653,7 +653,7 @@ async def test_successor_needs_no_quota(gateway: Engine) -> None:
     with pytest.raises(LeaseLimit):
         engine.lease_service.stream("main", replace(ANY, delivery="brokered"))
     second = engine.lease_service.stream("main", replace(ANY, delivery="brokered", succeeds=first.id))._granted.lease
-    assert (second.token, [one.id for one in engine.lease_admin.living()]) == (first.token, [second.id])
+    assert (second.token, [one.id for one in engine.lease_admin.active()]) == (first.token, [second.id])
 
 
 @pytest.mark.parametrize("why", ["revoked", "unknown", "provider", "agent", "raw"])

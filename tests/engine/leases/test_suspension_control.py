@@ -41,7 +41,7 @@ async def test_a_suspended_agent_has_no_lease_and_gets_none() -> None:
         made.lease_service.renew("main", raw.lease.id)
     with pytest.raises(AgentSuspended):
         made.lease_service.stream("main", RAW)
-    assert [lease.id for lease in made.lease_admin.living()] == [other.lease.id]
+    assert [lease.id for lease in made.lease_admin.active()] == [other.lease.id]
     made.lease_service.renew("coder", other.lease.id)
     ended = [event.reason for event in made.emitted if isinstance(event, LeaseRevoked)]
     denied = [event.reason for event in made.emitted if isinstance(event, LeaseDenied)]
@@ -98,7 +98,7 @@ async def test_leases_that_a_store_still_holds_end_at_the_start() -> None:
     made.store.put_lease(granted.lease.id, granted.lease)
     made.store.flush()
     after = engine(made.store)
-    assert list(after.lease_admin.living()) == []
+    assert list(after.lease_admin.active()) == []
 
 
 async def test_removed_agent_stays_suspended() -> None:

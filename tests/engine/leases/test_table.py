@@ -229,16 +229,16 @@ class Books(RuleBasedStateMachine):
     @rule(profile_id=st.sampled_from(IDS))
     def revoke_all_on(self, profile_id: str) -> None:
         self.engine.lease_admin.revoke_matching(profile=profile_id)
-        assert not any(held.profile == profile_id for held in self.engine.lease_admin.living())
+        assert not any(held.profile == profile_id for held in self.engine.lease_admin.active())
 
     @rule()
     def kill_and_start_again(self) -> None:
-        kept = [held for held in self.engine.lease_admin.living() if not held.streaming]
+        kept = [held for held in self.engine.lease_admin.active() if not held.streaming]
         self.engine.store.flush()
         material = self.engine.registry.material
         self.engine = Engine(agents=self.policies, store=self.engine.store, clock=self.engine.clock)
         self.streams.clear()
-        assert list(self.engine.lease_admin.living()) == kept
+        assert list(self.engine.lease_admin.active()) == kept
         self.engine.put(*(held.profile for held in material.held.values()))
 
     # -- what holds ----------------------------------------------------------------------------------------------------------

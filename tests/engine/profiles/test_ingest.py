@@ -78,15 +78,15 @@ async def test_sources_do_not_wait_for_each_other() -> None:
     engine = two()
     async with engine.running():
         engine.hold(profile(A), source=1)
-        waiting = asyncio.ensure_future(engine.ingest.wait_settled())
+        waiting = asyncio.ensure_future(engine.ingest.wait_attempted())
         await engine.clock.elapse(0)
         assert ("", A) in engine.registry.material.held
         assert not waiting.done()
-        assert (engine.ingest.settled, engine.ingest.synced) == (False, False)
+        assert (engine.ingest.attempted, engine.ingest.synced) == (False, False)
         engine.sources[0].push(SourceUnavailable("no route"))
         async with asyncio.timeout(60):
             await waiting
-        assert (engine.ingest.settled, engine.ingest.synced) == (True, False)
+        assert (engine.ingest.attempted, engine.ingest.synced) == (True, False)
         engine.sources[0].push(UnitsListed(()))
         await engine.settle()
         assert engine.ingest.synced
@@ -258,7 +258,7 @@ def test_removed_profile_is_dropped() -> None:
     engine.put(profile(A, "canary-secret"))
     engine.put()
     kept = [vars(part) for part in (engine.ingest, engine.registry)]
-    assert not any(A in repr(values.get(name)) for values in kept for name in ("states", "material", "_board"))
+    assert not any(A in repr(values.get(name)) for values in kept for name in ("states", "material", "_candidates"))
     assert engine.registry.secrets() == ()
 
 
@@ -384,8 +384,8 @@ async def test_without_sources_everything_is_settled() -> None:
     """Nothing to wait for."""
     engine = Engine(sources=())
     assert isinstance(engine.ingest, Ingest)
-    assert engine.ingest.settled
+    assert engine.ingest.attempted
     assert engine.ingest.synced
     async with asyncio.timeout(60):
-        await engine.ingest.wait_settled()
+        await engine.ingest.wait_attempted()
         assert await engine.ingest.reread() is True

@@ -55,7 +55,7 @@ async def rig(home: Path, state: MemoryStateStore | None = None, *, followed: bo
     async with asyncio.TaskGroup() as group:
         following = group.create_task(made.ingest.run())
         async with asyncio.timeout(60):
-            await made.ingest.wait_settled()
+            await made.ingest.wait_attempted()
             yield made
         following.cancel()
 

@@ -124,7 +124,7 @@ async def test_each_request_gets_the_credential_for_its_program() -> None:
     seen = []
     for client in ("", CLAUDE, CLAUDE, ""):
         seen.append(answered(engine, lease, 200, client))
-        lease = next(engine.lease_admin.living())
+        lease = next(engine.lease_admin.active())
     assert seen == [KEY, LOGIN, LOGIN, KEY]
 
 
@@ -134,7 +134,7 @@ async def test_a_refused_program_fails_over_to_a_key_though_the_order_names_the_
     lease = brokered(engine)
     assert lease.profile == LOGIN
     answered(engine, lease, 400)
-    assert next(engine.lease_admin.living()).profile == KEY
+    assert next(engine.lease_admin.active()).profile == KEY
     assert (chosen(engine), chosen(engine, CLAUDE)) == (KEY, LOGIN)
     engine.clock.advance(HOUR)
     assert chosen(engine) == LOGIN
@@ -185,7 +185,7 @@ async def test_a_refusal_that_an_agent_reports_counts_likewise() -> None:
     engine = made(order=(LOGIN, KEY))
     lease = engine.lease_service.acquire("main", LeaseRequest(provider="anthropic")).lease
     assert engine.lease_service.report("main", lease.id, Outcome.FORMAT) is True
-    assert next(engine.lease_admin.living()).profile == KEY
+    assert next(engine.lease_admin.active()).profile == KEY
     claude = engine.lease_service.acquire("main", LeaseRequest(provider="anthropic", client=CLAUDE)).lease
     assert engine.lease_service.report("main", claude.id, Outcome.FORMAT) is False
 

@@ -105,7 +105,7 @@ async def test_a_reload_in_the_middle_loses_no_token(world: World) -> None:
     world.endpoint.meanwhile = lambda: process.apply(DiscoveryRules(Catalog({})))
     assert await world.redeem(process=process) == RedemptionOutcome(RedemptionKind.REFRESHED)
     assert (world.read()["access"], world.read()["refresh"]) == ("at-2", "rt-2")
-    assert process.owed == ()
+    assert process.unwritten == ()
 
 
 async def test_the_logins_own_client_redeems_it(world: World) -> None:

@@ -510,7 +510,7 @@ def test_outcomes_cannot_cause_many_refreshes(told: list[tuple[Outcome, float]])
 
 def _alternate(world: World) -> None:
     """The agent says that its newest token works, and that it does not."""
-    leases = list(world.lease_admin.living(agent="main"))
+    leases = list(world.lease_admin.active(agent="main"))
     with suppress(NoUsableProfile, RefreshFailed):
         lease_id = leases[0].id if leases else world.lease_service.acquire("main", ASKED).lease.id
         world.lease_service.report("main", lease_id, Outcome.OK)

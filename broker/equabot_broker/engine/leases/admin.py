@@ -15,7 +15,7 @@ class LeaseAdmin:
         self._clock = clock
         self._lease_table = lease_table
 
-    def living(self, *, agent: str = "", provider: str = "", profile: str = "") -> Iterator[Lease]:
+    def active(self, *, agent: str = "", provider: str = "", profile: str = "") -> Iterator[Lease]:
         """The active leases that match all given texts, oldest first."""
         now = self._clock.steady()
         for lease in self._lease_table.all():
@@ -36,8 +36,8 @@ class LeaseAdmin:
         """
         if not (lease_id or agent or provider or profile):
             raise InvalidArgument("select leases by id, agent, provider or profile")
-        living = self.living(agent=agent, provider=provider, profile=profile)
-        matching = [lease for lease in living if lease_id in ("", lease.id)]
+        active = self.active(agent=agent, provider=provider, profile=profile)
+        matching = [lease for lease in active if lease_id in ("", lease.id)]
         self._lease_table.end_stored(matching, reason)
         return len(matching)
 

@@ -42,7 +42,7 @@ class GatewayLeases:
                 " acquire another"
             )
         self._suspensions.check(lease.agent)
-        return self._lease_table.alive(lease)
+        return self._lease_table.unexpired(lease)
 
     def resolve(self, lease: Lease, *, model: str = "", client: str = "") -> tuple[Lease, HeldProfile]:
         """The lease on a profile that can serve now, and its material.

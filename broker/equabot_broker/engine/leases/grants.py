@@ -69,7 +69,7 @@ class LeaseGrants:
 
     def look(self, lease_id: str) -> Grant:
         """The current lease with its material. Raises LeaseNotFound, LeaseExpired."""
-        lease = self._lease_table.living(lease_id)
+        lease = self._lease_table.active(lease_id)
         return self.of(lease, self._failover.look(lease))
 
     def of(self, lease: Lease, held: HeldProfile) -> Grant:

@@ -109,7 +109,7 @@ class Outcomes:
         and malformed requests apply to that model alone. `client` is the client program, or empty.
         """
         if outcome is Outcome.OK:
-            self._worked(held, agent, seen=seen, began=began, model=model)
+            self._succeeded(held, agent, seen=seen, began=began, model=model)
             if self._suitability.served(agent, held, client=client):
                 self._registry.reordered()
         elif outcome is Outcome.FORMAT:
@@ -117,14 +117,14 @@ class Outcomes:
                 self._registry.reordered()
         else:
             failure = _Failure(outcome=outcome, retry_after=retry_after, began=began, earliest=earliest, sure=sure, model=model)
-            if self._alone(agent, held):
+            if self._is_only_agent(agent, held):
                 self._count_for_all(held, failure)
             else:
                 self._count_for_agent(agent, held, failure)
 
     # -- a success -----------------------------------------------------------------------------------------------------
 
-    def _worked(self, held: HeldProfile, agent: str, *, seen: bool, began: float | None, model: str) -> None:
+    def _succeeded(self, held: HeldProfile, agent: str, *, seen: bool, began: float | None, model: str) -> None:
         key = _key(held)
         self._refresh_scheduler.proved(key, held.version)
         usage, evidence = self._registry.remembered(key), self._registry.evidence(key)
@@ -139,7 +139,7 @@ class Outcomes:
             return
         waits = usage.cooling(now) or usage.rejects(held.version, now) or usage.model_until(model) > now
         # A report alone does not end a cooldown or rejection for other agents.
-        if seen or not waits or self._alone(agent, held):
+        if seen or not waits or self._is_only_agent(agent, held):
             self._registry.replace_usage(key, succeeded(self._registry.usage(key), now=now, model=model))
 
     def _disprove(self, key: Key, *, before: float, model: str = "") -> None:
@@ -233,7 +233,7 @@ class Outcomes:
         elif found.verdict is Verdict.BILLING:
             self._count_for_all(held, _Failure(outcome=Outcome.BILLING, proven=True))
 
-    def _alone(self, agent: str, held: HeldProfile) -> bool:
+    def _is_only_agent(self, agent: str, held: HeldProfile) -> bool:
         """Whether no other agent may use the profile."""
         profile = held.profile
         return bool(profile.agent) or not any(

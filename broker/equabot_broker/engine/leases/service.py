@@ -89,7 +89,7 @@ class LeaseService:
 
     def _renewed(self, agent: str, lease_id: str, ttl: float | None) -> Grant:
         self._registry.tick()
-        lease = self._lease_table.alive(self._of_agent(agent, lease_id))
+        lease = self._lease_table.unexpired(self._of_agent(agent, lease_id))
         check_ttl(ttl, default=lease.asked)
         lease = self._failover.resolve(lease)
         held = self._failover.look(lease)

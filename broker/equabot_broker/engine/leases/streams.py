@@ -83,7 +83,7 @@ class StreamLeases:
         Raises LeaseNotFound, LeaseExpired, AuditUnavailable.
         """
         self._registry.tick()
-        lease = self._lease_table.living(lease_id)
+        lease = self._lease_table.active(lease_id)
         held = self._failover.look(lease)
         renewed = renew(lease, ttl=None, credential_left=None, now=self._clock.steady())
         if renewed.expires_at <= lease.expires_at + _LONGER:

@@ -47,7 +47,7 @@ class SuspensionControl:
         """
         self._policies.check_named(agent)
         before = self._suspensions.of(agent) or Suspension(since=self._clock.now())
-        tokens = tuple(lease.token for lease in self._lease_admin.living(agent=agent) if lease.token)
+        tokens = tuple(lease.token for lease in self._lease_admin.active(agent=agent) if lease.token)
         suspension = Suspension(since=before.since, reason=reason or before.reason, tokens=before.with_tokens(tokens))
         self._suspensions.put(agent, suspension)
         self._store.put_suspension(agent, suspension)

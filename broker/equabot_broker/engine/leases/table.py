@@ -42,14 +42,14 @@ class LeaseTable:
         """The lease, or None if it has ended."""
         return self._leases.get(lease_id)
 
-    def living(self, lease_id: str) -> Lease:
+    def active(self, lease_id: str) -> Lease:
         """The lease. Raises LeaseNotFound, LeaseExpired."""
         lease = self._leases.get(lease_id)
         if lease is None:
             raise LeaseNotFound("the lease has ended")
-        return self.alive(lease)
+        return self.unexpired(lease)
 
-    def alive(self, lease: Lease) -> Lease:
+    def unexpired(self, lease: Lease) -> Lease:
         """The same lease. If its time is over, ends it and raises LeaseExpired."""
         if lease.expires_at <= self._clock.steady():
             self.end_stored([lease], "expired" if lease.renewable() else "max_ttl")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from equabot_broker.domain.credentials import Revival, way_back
+from equabot_broker.domain.credentials import Revival, remedy_of
 from equabot_broker.domain.errors import (
     BrokerError,
     NoUsableProfile,
@@ -42,7 +42,7 @@ class Explanations:
         """The current reason for the state of a profile for the agent, with a remedy."""
         standing = self._registry.judge((candidate.held.profile.agent, candidate.id), agent).standing
         standing = standing.for_model(model, now=self._clock.now())
-        return "; ".join(filter(None, (standing.reason or standing.state.value, way_back(candidate.held.profile, standing))))
+        return "; ".join(filter(None, (standing.reason or standing.state.value, remedy_of(candidate.held.profile, standing))))
 
     def behind(self, agent: str, candidate: Candidate) -> RefreshFailed:
         """The error for a login that must be refreshed before it can serve."""

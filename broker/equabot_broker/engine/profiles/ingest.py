@@ -147,9 +147,9 @@ class Ingest:
         self._changed("configuration", began, self._merged())
 
     @property
-    def settled(self) -> bool:
+    def attempted(self) -> bool:
         """Whether each source has been read or has failed at least once."""
-        return all(state.settled for state in self.states)
+        return all(state.attempted for state in self.states)
 
     @property
     def synced(self) -> bool:
@@ -161,10 +161,10 @@ class Ingest:
         """Profiles that another source hides."""
         return self._registry.material.shadowed
 
-    async def wait_settled(self) -> None:
-        """Waits until `settled`."""
+    async def wait_attempted(self) -> None:
+        """Waits until `attempted`."""
         async with self._read:
-            await self._read.wait_for(lambda: self.settled)
+            await self._read.wait_for(lambda: self.attempted)
 
     async def wait_for(self, came: Callable[[], bool], *, within: float) -> bool:
         """Waits at most `within` seconds for the condition, and returns whether it holds. Each read checks it."""
@@ -328,7 +328,7 @@ def _continued(before: SourceState | None, now: SourceState, known: Callable[[Pr
         for name, unit in before.units.items()
         if now.synced_at is None or name in now.stale_units
     }
-    if now.settled:
+    if now.attempted:
         synced = before.synced_at if now.synced_at is None else now.synced_at
         return replace(now, units=kept | dict(now.units), synced_at=synced)
     return replace(before, units=kept)

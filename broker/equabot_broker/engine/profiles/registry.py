@@ -6,7 +6,7 @@ Every change of a state goes through this module. `listeners` get the keys of ch
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from equabot_broker.domain.cooldowns import Usage, held_against, shifted
+from equabot_broker.domain.cooldowns import Usage, obstacles, shifted
 from equabot_broker.domain.credentials import Assessment, RefreshTrouble, assess
 from equabot_broker.domain.evidence import Evidence, overlaid
 from equabot_broker.domain.material import HeldProfile, Material, changed
@@ -56,7 +56,7 @@ class ProfileRegistry:
         self._troubles: dict[Key, RefreshTrouble] = {}
         self._evidence = AgentEvidence()
         self._trials = Trials()
-        self._board: dict[Key, Candidate] = {}
+        self._candidates: dict[Key, Candidate] = {}
         self._by_provider: dict[Key, set[Key]] = {}
         self._changes: ChangeQueue[Key] = ChangeQueue()
         self.deadlines: Deadlines[Key] = Deadlines()
@@ -72,32 +72,32 @@ class ProfileRegistry:
     def find(self, agent: str, profile_id: str) -> tuple[Key, Candidate] | None:
         """The profile for the agent: its own before the shared one. `last_used` may be a few seconds old."""
         for key in ((agent, profile_id), ("", profile_id)):
-            candidate = self._board.get(key)
+            candidate = self._candidates.get(key)
             if candidate is not None:
-                return key, self._seen_by(agent, key, candidate)
+                return key, self._as_seen_by(agent, key, candidate)
         return None
 
     def of(self, agent: str, provider: str) -> list[tuple[Key, Candidate]]:
         """The provider's profiles for the agent. An own profile replaces the shared one with the same id."""
         own = self._by_provider.get((agent, provider), set())
         shared = self._by_provider.get(("", provider), set())
-        seen = own | {key for key in shared if (agent, key[1]) not in self._board}
-        return [(key, self._seen_by(agent, key, self._with_last_use(key))) for key in seen]
+        seen = own | {key for key in shared if (agent, key[1]) not in self._candidates}
+        return [(key, self._as_seen_by(agent, key, self._with_last_use(key))) for key in seen]
 
     def all(self) -> Iterator[tuple[Key, Candidate]]:
         """Every profile."""
-        yield from self._board.items()
+        yield from self._candidates.items()
 
     def judge(self, key: Key, agent: str = "") -> Candidate:
         """The profile with a new assessment, for all agents or for one. Raises KeyError."""
-        held, usage = self._board[key].held, self.usage(key)
+        held, usage = self._candidates[key].held, self.usage(key)
         candidate = Candidate(held, self._assess(key, held, usage, self._clock.now()), usage)
-        return self._seen_by(agent, key, candidate)
+        return self._as_seen_by(agent, key, candidate)
 
     def holders(self, profile_id: str) -> list[Candidate]:
         """The profiles with that id, of all agents."""
         agents = {agent for agent, _ in self._by_provider}
-        return [self._board[agent, profile_id] for agent in agents if (agent, profile_id) in self._board]
+        return [self._candidates[agent, profile_id] for agent in agents if (agent, profile_id) in self._candidates]
 
     def providers(self) -> set[str]:
         """The providers that have a profile, usable or not."""
@@ -181,9 +181,9 @@ class ProfileRegistry:
         """Another configuration is in effect."""
         if warn_within != self._warn_within:
             self._warn_within = warn_within
-            self._reassess(list(self._board))
+            self._reassess(list(self._candidates))
 
-    def forgive(self, key: Key, *, version: int = 0) -> frozenset[str]:
+    def clear(self, key: Key, *, version: int = 0) -> frozenset[str]:
         """Clears the usage and all evidence of a profile for an operator. Returns the obstacles that this removed.
 
         Does nothing if the profile does not have this `version` of its material; 0 means any version.
@@ -191,7 +191,7 @@ class ProfileRegistry:
         if version not in (0, self.material.held[key].version):
             return frozenset()
         now, met = self._clock.now(), [self.usage(key), *(own.usage for own in self.evidence(key).values())]
-        ended = frozenset(word for usage in met for word in held_against(usage, self.material.held[key].version, now=now))
+        ended = frozenset(word for usage in met for word in obstacles(usage, self.material.held[key].version, now=now))
         if not key[0]:
             self._changes.add(self._evidence.forget_all(key[1]))
         self.replace_usage(key, Usage(last_used=self.usage(key).last_used))
@@ -200,7 +200,7 @@ class ProfileRegistry:
 
     def tried(self, agent: str, key: Key) -> None:
         """The agent gets the credential now. If it is a rejected one, this starts a trial, and the others wait for it."""
-        if not self._seen_by(agent, key, self._board[key]).standing.trial:
+        if not self._as_seen_by(agent, key, self._candidates[key]).standing.trial:
             return
         now = self._clock.now()
         self._trials.begin(agent, key, now=now)
@@ -215,7 +215,7 @@ class ProfileRegistry:
     def flush_used(self) -> None:
         """Stores the times of last use."""
         for key in list(self._used_at):
-            if key in self._board:
+            if key in self._candidates:
                 self._with_last_use(key)
             self._remember(key, self.usage(key))
 
@@ -241,7 +241,7 @@ class ProfileRegistry:
         self._evidence.shift(by, now=now)
         self._trials.clear()
         self.deadlines.clear()
-        self._reassess(list(self._board))
+        self._reassess(list(self._candidates))
 
     # -- within --------------------------------------------------------------------------------------------------------
 
@@ -282,10 +282,10 @@ class ProfileRegistry:
         """Assesses the profile. Returns whether it differs from before."""
         usage = self.usage(key)
         standing = self._assess(key, held, usage, now)
-        before = self._board.get(key)
+        before = self._candidates.get(key)
         if before is not None and before.held.profile.provider != held.profile.provider:
             self._unlist(key, before)
-        self._board[key] = Candidate(held, standing, usage)
+        self._candidates[key] = Candidate(held, standing, usage)
         self._by_provider.setdefault((key[0], held.profile.provider), set()).add(key)
         self.deadlines.plan(key, standing.valid_until)
         if before is None or before.standing.state is not standing.state:
@@ -300,7 +300,7 @@ class ProfileRegistry:
         trouble = trouble or self._troubles.get(key)
         return assess(held, usage, now=now, warn_within=self._warn_within, trouble=trouble, tried_until=tried)
 
-    def _seen_by(self, agent: str, key: Key, candidate: Candidate) -> Candidate:
+    def _as_seen_by(self, agent: str, key: Key, candidate: Candidate) -> Candidate:
         """The profile for the agent. Usually it is the same object as for all agents."""
         evidence = None if key[0] else self._evidence.of(key[1]).get(agent)
         if evidence is None and not self._trials.has(agent, key[1]):
@@ -313,13 +313,13 @@ class ProfileRegistry:
         return Candidate(held, self._assess(key, held, usage, self._clock.now(), trouble=trouble, agent=agent), usage)
 
     def _with_last_use(self, key: Key) -> Candidate:
-        candidate = self._board[key]
+        candidate = self._candidates[key]
         if key in self._used_at:
-            candidate = self._board[key] = replace(candidate, usage=self.usage(key))
+            candidate = self._candidates[key] = replace(candidate, usage=self.usage(key))
         return candidate
 
     def _drop(self, key: Key) -> None:
-        gone = self._board.pop(key)
+        gone = self._candidates.pop(key)
         self._troubles.pop(key, None)
         self._trials.end_all(key[1])
         if not key[0]:

@@ -22,32 +22,32 @@ class LoginMirror:
     def __init__(self, *, clock: Clock, mirrors: Mapping[str, Callable[[], object]]) -> None:
         self._clock = clock
         self._mirrors = mirrors
-        self._uneven: set[str] = set()
+        self._changed: set[str] = set()
         self._sooner = asyncio.Event()
 
     def apply(self, mirrors: Mapping[str, Callable[[], object]]) -> None:
         """Another configuration is in effect: each mirror runs once."""
         self._mirrors = mirrors
-        self._uneven = set(mirrors)
+        self._changed = set(mirrors)
         self._sooner.set()
 
     async def run(self) -> None:
         """Synchronises changed logins, forever."""
         while True:
             self._sooner.clear()
-            failed = {profile_id for profile_id in list(self._uneven) if not await self._make_even(profile_id)}
-            self._uneven |= failed
+            failed = {profile_id for profile_id in list(self._changed) if not await self._synchronise(profile_id)}
+            self._changed |= failed
             await pause(self._clock, _RETRY if failed else _LONGEST, sooner=self._sooner)
 
     def profiles_changed(self, keys: frozenset[Key]) -> None:
         """A listener of the registry: changed logins are synchronised soon."""
         changed = {profile_id for agent, profile_id in keys if not agent and profile_id in self._mirrors}
         if changed:
-            self._uneven |= changed
+            self._changed |= changed
             self._sooner.set()
 
-    async def _make_even(self, profile_id: str) -> bool:
-        self._uneven.discard(profile_id)
+    async def _synchronise(self, profile_id: str) -> bool:
+        self._changed.discard(profile_id)
         try:
             if (mirror := self._mirrors.get(profile_id)) is not None:
                 await asyncio.to_thread(mirror)

@@ -87,11 +87,11 @@ class _Place(NamedTuple):
         return cls(login.source, login.unit, login.agent, login.id)
 
 
-class _Owed(NamedTuple):
+class _PendingWrite(NamedTuple):
     """A pending write of a refresh: the login, the digest of the sent refresh token, the change, and the discovery rules."""
 
     login: Profile
-    of: str
+    sent: str
     change: Change
     rules: DiscoveryRules
 
@@ -113,33 +113,33 @@ class Redemption:
         self._stores = stores
         self._endpoint = endpoint
         self._rules = rules
-        self._unwritten: dict[_Place, _Owed] = {}
+        self._unwritten: dict[_Place, _PendingWrite] = {}
 
     def apply(self, rules: DiscoveryRules) -> None:
         """Another configuration is in effect. A running refresh keeps the rules with which it began."""
         self._rules = rules
 
     @property
-    def owed(self) -> tuple[Profile, ...]:
+    def unwritten(self) -> tuple[Profile, ...]:
         """The logins with a pending write."""
-        return tuple(owed.login for owed in self._unwritten.values())
+        return tuple(write.login for write in self._unwritten.values())
 
-    def owes(self, login: Profile) -> bool:
+    def is_unwritten(self, login: Profile) -> bool:
         """Whether a write for this login is pending."""
         return _Place.of(login) in self._unwritten
 
     async def write_pending(self) -> None:
         """Tries all pending writes again. It sends no request to a token endpoint."""
         async with asyncio.TaskGroup() as group:
-            for login in self.owed:
+            for login in self.unwritten:
                 group.create_task(self._write(login))
 
     async def _write(self, login: Profile) -> None:
         with suppress(StoreFault):
             try:
                 async with self._stores.locked(login) as store:
-                    if (owed := self._unwritten.get(_Place.of(login))) is not None:
-                        await self._leave(store, owed)
+                    if (write := self._unwritten.get(_Place.of(login))) is not None:
+                        await self._write_result(store, write)
             except StoreFault:
                 raise
             except Exception as error:  # noqa: BLE001 - a port: the write stays pending
@@ -152,16 +152,16 @@ class Redemption:
         the next call for the login writes them.
         """
         async with self._stores.locked(seen) as store:
-            if (owed := self._unwritten.get(_Place.of(seen))) is not None:
-                await self._leave(store, owed)
+            if (write := self._unwritten.get(_Place.of(seen))) is not None:
+                await self._write_result(store, write)
             login = self._find(seen, store.document)
             profile, mark = (None, Pending.NOTHING) if login is None else (login.profile, pending(login.entry))
             step = decide(profile, mark, seen=seen.secret, forced=forced, now=self._clock.now())
             if login is None or step is Step.GONE:
                 return RedemptionOutcome(RedemptionKind.GONE)
-            return await self._take(step, seen, store, login)
+            return await self._perform(step, seen, store, login)
 
-    async def _take(self, step: Step, seen: Profile, store: LockedStore, login: _Login) -> RedemptionOutcome:
+    async def _perform(self, step: Step, seen: Profile, store: LockedStore, login: _Login) -> RedemptionOutcome:
         match step:
             case Step.ADOPT:
                 return RedemptionOutcome(RedemptionKind.ADOPTED)
@@ -171,7 +171,7 @@ class Redemption:
                 return RedemptionOutcome(RedemptionKind.ENDED)
             case Step.INTERRUPT:
                 interrupted = partial(with_interruption, found=login.entry, now=self._clock.now())
-                await self._leave(store, _Owed(seen, digest(login.entry), interrupted, self._rules))
+                await self._write_result(store, _PendingWrite(seen, digest(login.entry), interrupted, self._rules))
                 return RedemptionOutcome(RedemptionKind.ENDED, _INTERRUPTED)
             case _:
                 return await self._redeem(seen, store, login)
@@ -182,19 +182,19 @@ class Redemption:
             raise ValueError("a login without a refresh token cannot be redeemed")
         request = refresh_request(self._rules.catalog.providers[profile.provider], profile.refresh, client_id=profile.client_id)
         now, by = self._clock.now(), token_hex(8)
-        owed = _Owed(seen, digest(login.entry), partial(without_intent, by=by), self._rules)
-        self._unwritten[_Place.of(seen)] = owed  # in case the write of the intent fails part way
+        write = _PendingWrite(seen, digest(login.entry), partial(without_intent, by=by), self._rules)
+        self._unwritten[_Place.of(seen)] = write  # in case the write of the intent fails part way
         await store.replace(_with_entry(store.document, login.name, with_intent(login.entry, by=by, now=now)))
         # In case this call is cancelled while it waits for the answer.
-        self._unwritten[_Place.of(seen)] = owed._replace(change=partial(with_doubt, by=by, now=now))
+        self._unwritten[_Place.of(seen)] = write._replace(change=partial(with_doubt, by=by, now=now))
         answer = await self._ask(request)
-        meant = answer if isinstance(answer, RefreshFailure) else read_answer(answer, now=now)
-        if isinstance(meant, Tokens) and not _is_of(profile, meant):
-            meant = _OTHER_ACCOUNT
-        await self._leave(store, owed._replace(change=self._change(meant, by)))
-        if isinstance(meant, Tokens):
+        result = answer if isinstance(answer, RefreshFailure) else read_answer(answer, now=now)
+        if isinstance(result, Tokens) and not _is_of(profile, result):
+            result = _OTHER_ACCOUNT
+        await self._write_result(store, write._replace(change=self._change(result, by)))
+        if isinstance(result, Tokens):
             return RedemptionOutcome(RedemptionKind.REFRESHED)
-        return RedemptionOutcome(RedemptionKind.ENDED if meant.blame is Blame.PERMANENT else RedemptionKind.FAILED, meant)
+        return RedemptionOutcome(RedemptionKind.ENDED if result.blame is Blame.PERMANENT else RedemptionKind.FAILED, result)
 
     async def _ask(self, request: TokenRequest) -> TokenAnswer | RefreshFailure:
         try:
@@ -203,31 +203,31 @@ class Redemption:
             why = f"the request was sent, but its answer is lost: {incident('token_endpoint', request.url, error)}"
             return RefreshFailure(Blame.UNCERTAIN, "no_answer", why)
 
-    def _change(self, meant: Tokens | RefreshFailure, by: str) -> Change:
+    def _change(self, result: Tokens | RefreshFailure, by: str) -> Change:
         """The change of the entry for an answer."""
-        if isinstance(meant, Tokens):
-            return partial(with_tokens, tokens=meant, by=by)
-        match meant.blame:
+        if isinstance(result, Tokens):
+            return partial(with_tokens, tokens=result, by=by)
+        match result.blame:
             case Blame.PERMANENT:
-                return partial(with_refusal, code=meant.code, now=self._clock.now())
+                return partial(with_refusal, code=result.code, now=self._clock.now())
             case Blame.UNCERTAIN:
                 return partial(with_doubt, by=by, now=self._clock.now())
             case Blame.TRANSIENT:
                 return partial(without_intent, by=by)
 
-    async def _leave(self, store: LockedStore, owed: _Owed) -> None:
+    async def _write_result(self, store: LockedStore, write: _PendingWrite) -> None:
         """Writes the result, even if another program has changed the store. It stays pending until it is written."""
-        place = _Place.of(owed.login)
-        self._unwritten[place] = owed
-        await store.edit(partial(self._changed, owed=owed))
+        place = _Place.of(write.login)
+        self._unwritten[place] = write
+        await store.edit(partial(self._changed, write=write))
         del self._unwritten[place]
 
-    def _changed(self, document: AuthDocument, owed: _Owed) -> AuthDocument:
+    def _changed(self, document: AuthDocument, write: _PendingWrite) -> AuthDocument:
         """Changes the login's entry if it still has the refresh token with that digest: a person may have logged in again."""
-        name = entry_ids(document, owed.rules.catalog).get(owed.login.id)
-        if name is None or digest(document.entries[name]) != owed.of:
+        name = entry_ids(document, write.rules.catalog).get(write.login.id)
+        if name is None or digest(document.entries[name]) != write.sent:
             return document
-        return _with_entry(document, name, owed.change(document.entries[name]))
+        return _with_entry(document, name, write.change(document.entries[name]))
 
     def _find(self, seen: Profile, document: AuthDocument) -> _Login | None:
         unit = store_unit(document, rules=self._rules, source="", name="", origin="", owner=seen.agent or MAIN)

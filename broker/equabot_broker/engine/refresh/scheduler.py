@@ -104,7 +104,7 @@ class RefreshScheduler:
         with suppress(TimeoutError):
             async with asyncio.timeout(max(end - self._clock.steady(), 0.0)):
                 await self._write_pending(end)
-        for login in self._owed():
+        for login in self._unwritten():
             _log.error(
                 "the result of the last refresh of %s could not be written and is lost: if the provider refuses the login from"
                 " now on, %s",
@@ -116,13 +116,13 @@ class RefreshScheduler:
         """Tries the pending writes of earlier refreshes again, until `end`."""
         for wait in delays(base=FIRST_RETRY, cap=_LONGEST, rng=self._chance):
             await self._redemption.write_pending()
-            if not self._owed() or self._clock.steady() + wait > end:
+            if not self._unwritten() or self._clock.steady() + wait > end:
                 return
             await self._clock.sleep(wait)
 
-    def _owed(self) -> list[Profile]:
+    def _unwritten(self) -> list[Profile]:
         """The logins with a pending write, without deleted ones."""
-        return [login for login in self._redemption.owed if (login.agent, login.id) in self._registry.material.held]
+        return [login for login in self._redemption.unwritten if (login.agent, login.id) in self._registry.material.held]
 
     def _is_under_way(self) -> bool:
         """Whether a refresh is running. An exchange does not count: its interruption costs nothing."""
@@ -194,7 +194,7 @@ class RefreshScheduler:
 
     def _is_over(self, profile: Profile) -> bool:
         """Whether the login needs no refresh any more. A login with a pending write has not ended, whatever the store says."""
-        return not profile.renews or (bool(profile.reauth) and not self._redemption.owes(profile))
+        return not profile.renews or (bool(profile.reauth) and not self._redemption.is_unwritten(profile))
 
     def _due(self) -> list[Key]:
         return [] if self._draining else self._plans.due(under_way=self._refreshing)
