@@ -14,7 +14,7 @@ _IN_ONE = 1_000
 
 
 def rows() -> list[Row]:
-    """10 → 10,000 profiles of one provider; 100 → 100,000 living leases."""
+    """10 → 10,000 profiles of one provider; 100 → 100,000 active leases."""
     if not available():
         print("  skipped: h2load is not here (Debian: apt-get install nghttp2-client)", file=sys.stderr)
         return []

@@ -48,7 +48,7 @@ def report(tmp_path: Path) -> StatusReport:
 
 
 def test_the_document_has_the_shape_that_monitoring_reads(report: StatusReport, tmp_path: Path) -> None:
-    """Keys as in the seed's system; instants RFC 3339, durations in milliseconds, what is not known null."""
+    """Keys as in OpenClaw; instants RFC 3339, durations in milliseconds, what is not known null."""
     assert status_views.document(report) == {
         "configPath": str(tmp_path / "equabot.yaml"),
         "agentDir": str(tmp_path / "agents/main/agent"),

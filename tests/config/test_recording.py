@@ -123,7 +123,7 @@ def test_a_profile_is_taken_away(before: str, after: str) -> None:
     ],
 )
 def test_claudes_login_may_be_either(before: str, after: str) -> None:
-    """The seed's system once wrote `token` for it; nobody else's mode is touched."""
+    """OpenClaw once wrote `token` for it. The mode of other profiles stays."""
     assert migrated(before) == after
 
 

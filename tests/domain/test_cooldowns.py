@@ -170,7 +170,7 @@ def test_the_window_is_configurable() -> None:
     assert usage.failure_counts == {"billing": 1}
 
 
-def test_what_the_provider_asks_for_overrides_the_table() -> None:
+def test_retry_after_overrides_the_table() -> None:
     """Shorter and longer, of rate limits and of billing, but a day at most and never into the past."""
     assert fail(Usage(), Outcome.RATE_LIMIT, retry_after=7).cooldown_until == NOW + 7
     assert fail(Usage(), Outcome.RATE_LIMIT, retry_after=7200).cooldown_until == NOW + 7200

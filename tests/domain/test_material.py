@@ -98,7 +98,7 @@ class Model:
 
 
 @given(histories)
-def test_a_source_holds_what_its_events_say(history: list[SourceEvent]) -> None:
+def test_source_state_follows_its_events(history: list[SourceEvent]) -> None:
     """A listing is the whole; what vanished is gone; what cannot be read now stays as it was read last."""
     model = Model()
     for event in history:

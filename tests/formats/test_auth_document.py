@@ -99,7 +99,7 @@ def test_a_store_that_breaks_off_is_malformed(raw: dict[str, Any], cut: int) -> 
 
 @pytest.mark.parametrize("version", [1, 1.0, None])
 def test_versions_that_are_known(version: object) -> None:
-    """The seed's system takes a store that says nothing for the first version."""
+    """OpenClaw reads a store without a version as version 1."""
     raw = {"profiles": {}} if version is None else {"version": version, "profiles": {}}
     assert parse(json.dumps(raw).encode()).raw == raw
 

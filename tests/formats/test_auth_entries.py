@@ -122,7 +122,7 @@ def test_an_entry_without_a_usable_secret_is_an_invalid_profile(entry: dict[str,
 
 
 def test_names_of_providers_are_normalised_and_the_provider_field_decides() -> None:
-    """As in the seed's system, where an id is only a name; of two entries that come to one profile the first counts."""
+    """As in OpenClaw, where an id is only a name; of two entries that come to one profile the first counts."""
     unit = read({
         "z.ai:x": {"type": "api_key", "provider": "z.ai", "key": "k1"},
         "openai:y": {"type": "api_key", "provider": "openrouter", "key": "k2"},

@@ -1,4 +1,4 @@
-"""What a store remembers of a profile's use, in the seed system's milliseconds."""
+"""The usage of a profile in a store, in milliseconds as in OpenClaw."""
 
 from dataclasses import replace
 

@@ -29,7 +29,7 @@ def key(secret: str) -> dict[str, Any]:
 
 
 def write(broker: RunningBroker, agent: str = "main", **rest: Any) -> Path:
-    """As the seed's system writes it: in place."""
+    """OpenClaw writes the file in place."""
     path = path_of(broker, agent)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.write_text(json.dumps({"version": 1, **rest}, indent=2))

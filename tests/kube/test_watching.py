@@ -220,7 +220,7 @@ async def test_a_server_that_falls_silent_is_noticed(server: ApiServer) -> None:
     assert server.asked[-1].params["resourceVersion"] == "2"
 
 
-async def test_a_proxy_that_closes_what_it_opens_is_not_stormed(server: ApiServer) -> None:
+async def test_closing_proxy_gets_no_busy_loop(server: ApiServer) -> None:
     """There is a pause after every stream that carried nothing."""
     ended = [Stream() for _ in range(5)]
     for stream in ended:
@@ -287,7 +287,7 @@ async def test_a_namespace_that_is_not_there_is_missed(server: ApiServer) -> Non
         assert await followed.next_event() == []
 
 
-async def test_it_ends_when_nobody_listens(server: ApiServer) -> None:
+async def test_watch_ends_with_its_reader(server: ApiServer) -> None:
     """At once, in a pause as well as in a stream."""
     clock = FakeClock()
     api = KubeApi(kubeconfig=server.kubeconfig)

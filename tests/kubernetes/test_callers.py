@@ -78,7 +78,7 @@ async def test_a_projected_token_says_which_agent_calls(cluster: Api, namespace:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_an_account_of_the_same_name_elsewhere_is_nobody(cluster: Api, namespace: str, tmp_path: Path, way: str) -> None:
+async def test_account_of_another_namespace_is_refused(cluster: Api, namespace: str, tmp_path: Path, way: str) -> None:
     """Nor is another account of the same namespace."""
     async with broker(cluster, namespace, tmp_path, way=way) as checking:
         elsewhere = cluster.namespace()
@@ -90,7 +90,7 @@ async def test_an_account_of_the_same_name_elsewhere_is_nobody(cluster: Api, nam
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_token_that_was_changed_is_nobodys(cluster: Api, namespace: str, tmp_path: Path, way: str) -> None:
+async def test_altered_token_is_refused(cluster: Api, namespace: str, tmp_path: Path, way: str) -> None:
     """Another account's name over the signature of ours, and a signature with a byte changed."""
     async with broker(cluster, namespace, tmp_path, way=way) as checking:
         (head, said, signature), other = checking.token().split("."), checking.token("broker").split(".")
@@ -145,7 +145,7 @@ async def test_the_right_to_ask_is_named_where_it_is_missing(cluster: Api, names
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_an_api_server_that_is_away_lets_in_who_was_known(
+async def test_known_callers_are_accepted_without_an_api_server(
     start_cluster: Callable[[], Cluster], tmp_path: Path, way: str
 ) -> None:
     """Nobody else; and everybody again once it is back."""

@@ -23,7 +23,7 @@ def allowed(cluster: Api, kubeconfig: Path, verb: str, namespace: str) -> bool:
     return bool(answer["status"]["allowed"])
 
 
-def test_a_secret_is_exactly_what_was_said_last(cluster: Api, namespace: str) -> None:
+def test_secret_has_the_last_applied_content(cluster: Api, namespace: str) -> None:
     """Keys and labels that are not named any more are gone, and there is one object of that name."""
     cluster.secret(namespace, "llm", {"A": "1", "B": "2"}, labels={"x": "y"})
     cluster.secret(namespace, "llm", {"B": b"3"})
@@ -32,7 +32,7 @@ def test_a_secret_is_exactly_what_was_said_last(cluster: Api, namespace: str) ->
     assert "labels" not in only["metadata"]
 
 
-def test_an_account_may_do_what_its_rules_say(cluster: Api, namespace: str, tmp_path: Path) -> None:
+def test_account_has_the_rights_of_its_rules(cluster: Api, namespace: str, tmp_path: Path) -> None:
     """In its namespace and nowhere else; what is not said again is taken away."""
     account = cluster.service_account(namespace, "reader", rules=READS)
     kubeconfig = cluster.kubeconfig(tmp_path / "kubeconfig", user=account.user)
@@ -60,7 +60,7 @@ def test_a_token_is_good_for_its_audience_alone(cluster: Api, namespace: str) ->
     assert not reviewed()
 
 
-def test_a_pod_finds_what_a_kubelet_would_mount(cluster: Api, namespace: str, tmp_path: Path) -> None:
+def test_pod_has_the_mounts_of_a_kubelet(cluster: Api, namespace: str, tmp_path: Path) -> None:
     """Token, authority and namespace are files; the address is in the environment."""
     account = cluster.service_account(namespace, "agent")
     environ = cluster.mount(tmp_path, account)
@@ -84,7 +84,7 @@ def test_kubectl_agrees(cluster: Api, namespace: str, tmp_path: Path) -> None:
     assert listed.stdout == "secret/llm\n"
 
 
-def test_it_outlives_its_ends(start_cluster: Callable[[], Cluster], tmp_path: Path) -> None:
+def test_cluster_restarts_with_its_data(start_cluster: Callable[[], Cluster], tmp_path: Path) -> None:
     """Killed and started again it has the same address, data and accounts, and no history."""
     cluster = start_cluster()
     namespace = cluster.namespace()

@@ -134,7 +134,7 @@ USELESS: dict[str, tuple[dict[str, str | bytes], dict[str, str]]] = {
 }
 
 
-def test_what_is_of_no_use_is_told_and_hurts_no_other(cluster: Api, namespace: str, broker_on: MakeBroker) -> None:
+def test_unusable_secret_is_reported_and_affects_no_other(cluster: Api, namespace: str, broker_on: MakeBroker) -> None:
     """Without a byte of it. One that was good until then is served on; of two that claim one profile, the first by name is."""
     for number, (data, annotations) in enumerate(USELESS.values()):
         cluster.secret(namespace, f"bad-{number}", data, labels=LABEL, annotations=annotations)
@@ -212,7 +212,7 @@ def test_an_api_server_that_goes_and_comes_back(own: Cluster, broker_on: MakeBro
     followed(running, own, namespace, KEY)
 
 
-async def test_an_api_server_that_stands_still_is_noticed(own: Cluster, tmp_path: Path) -> None:
+async def test_paused_api_server_is_detected(own: Cluster, tmp_path: Path) -> None:
     """Its connections stay and are even accepted, and nothing comes: said after a silence and the time to connect, which is a
     minute and a half as the broker sets it; over once it goes on."""
     namespace = own.namespace()

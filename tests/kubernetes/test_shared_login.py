@@ -146,7 +146,7 @@ def test_claudes_own_login_is_refreshed_where_the_annotation_says_so(place: Plac
     assert len(place.presented) == 1
 
 
-def test_who_may_not_lock_or_write_serves_what_there_is_and_says_what_is_missing(place: Place) -> None:
+def test_missing_rights_are_reported_and_the_login_serves(place: Place) -> None:
     """To the end of the access token; once the right is granted it is refreshed, without a restart."""
     place.store(place.endpoint.login("me", life=8.0))
     place.endpoint.life = 600.0
@@ -165,7 +165,7 @@ def test_who_may_not_lock_or_write_serves_what_there_is_and_says_what_is_missing
     assert place.noted("pending-refresh") == ""
 
 
-def test_a_refusal_is_noted_where_everybody_sees_it(place: Place) -> None:
+def test_refusal_is_stored_in_the_secret(place: Place) -> None:
     """By an annotation with no secret in it; the other broker does not ask again."""
     place.endpoint.faults = ["invalid_grant"]
     place.store(tokens := place.endpoint.login("me", life=-1.0))

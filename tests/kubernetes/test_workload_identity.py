@@ -61,7 +61,7 @@ def test_a_service_accounts_token_is_exchanged_and_followed(
         broker.wait_for(lambda: client.acquire("anthropic").secret.reveal() == vendor.given[-1])
 
 
-def test_a_token_for_another_audience_or_account_is_none(
+def test_token_for_another_audience_or_account_is_refused(
     cluster: Api, namespace: str, vendor: IdentityExchange, broker: RunningBroker
 ) -> None:
     """The broker says where to look, and takes up the right one without a restart."""

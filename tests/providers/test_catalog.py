@@ -1,4 +1,4 @@
-"""The vendors' facts: names, header forms, addresses and prefixes of the seed's system."""
+"""The vendors' facts: names, header forms, addresses and prefixes as in OpenClaw."""
 
 import pytest
 

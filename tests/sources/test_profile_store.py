@@ -50,7 +50,7 @@ async def test_every_agent_is_a_unit(stores: AgentStores) -> None:
 
 
 async def test_whoever_writes_it_is_followed(stores: AgentStores) -> None:
-    """Created later, edited by us, written in place by the seed's system, replaced, deleted: one event each about its agent."""
+    """Created later, edited by us, written in place by OpenClaw, replaced, deleted: one event each about its agent."""
     path = stores.of("main").path
     async with following(source(stores, "coder")) as events:
         assert await events.next() == {}

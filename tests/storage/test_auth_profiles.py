@@ -159,7 +159,7 @@ def test_invalid_utf8_is_kept(store: AuthProfiles, path: Path) -> None:
 
 
 def test_partially_written_store_is_read_again(store: AuthProfiles, path: Path) -> None:
-    """The seed's system empties the file, then fills it."""
+    """OpenClaw empties the file, then fills it."""
     put(path, b"")
     timer = threading.Timer(0.02, lambda: put(path, STORE))
     timer.start()
@@ -311,7 +311,7 @@ def test_several_edits_under_one_lock(store: AuthProfiles, path: Path) -> None:
         locked.replace(AuthDocument())
 
 
-def test_a_replacement_does_not_overwrite_what_another_wrote_past_the_lock(store: AuthProfiles, path: Path) -> None:
+def test_replacement_keeps_a_write_without_the_lock(store: AuthProfiles, path: Path) -> None:
     """An edit takes it in instead."""
     put(path, STORE)
     with store.locked() as locked:

@@ -82,7 +82,7 @@ def test_unusable_store_is_reported(file: Path, store: AuthProfiles) -> None:
 REFRESHED = {"access": "newer", "refresh": "newer-refresh", "expires": 2_000_000_000_000}
 
 
-def test_what_the_broker_refreshed_goes_back_into_the_tools_file(file: Path, store: AuthProfiles) -> None:
+def test_refreshed_login_is_written_back_to_the_tool(file: Path, store: AuthProfiles) -> None:
     """Where it is the broker's to refresh: the refresh token is in both places, what is newer goes over, the rest stays."""
     write(file, "one")
     contents = json.loads(file.read_text()) | {"mcpOAuth": {"x": 1}}

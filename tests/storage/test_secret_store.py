@@ -394,9 +394,7 @@ async def test_error_in_the_locked_context_is_raised(world: World) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # a full Secret is one; it takes a millisecond
-async def test_tokens_for_which_a_secret_has_no_room_are_said_to_have_none(
-    cluster: Api, namespace: str, tmp_path: Path
-) -> None:
+async def test_tokens_that_do_not_fit_into_the_secret_are_reported(cluster: Api, namespace: str, tmp_path: Path) -> None:
     """As a real server puts it; the Secret is as it was."""
     cluster.secret(namespace, "llm", {"auth-profiles.json": STORE, "OTHER": "x" * (2**20 - 1000)})
     kubeconfig = cluster.kubeconfig(tmp_path / "kubeconfig", namespace=namespace)
@@ -425,9 +423,7 @@ def rules(**verbs: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-async def test_the_rights_that_are_documented_suffice_and_each_is_named_where_it_lacks(
-    cluster: Api, namespace: str, tmp_path: Path
-) -> None:
+async def test_documented_rights_suffice_and_a_missing_one_is_named(cluster: Api, namespace: str, tmp_path: Path) -> None:
     """By verb, resource and name, as a Role is written."""
     cluster.secret(namespace, "llm", {"auth-profiles.json": STORE})
     lacking = {

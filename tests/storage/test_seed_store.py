@@ -1,4 +1,4 @@
-"""A store as the seed's system writes it, made by hand after its documentation: read in full, changed, nothing of it lost."""
+"""A store as OpenClaw writes it, made by hand after its documentation: read in full, changed, nothing of it lost."""
 
 import json
 import shutil
@@ -121,7 +121,7 @@ ME = "anthropic:me@example.com"
 def test_change_keeps_other_fields_of_the_store(
     store: AuthProfiles, change: Callable[[AuthDocument], AuthDocument], expected: dict[str, Any]
 ) -> None:
-    """Everything else, unknown entries, sections and fields included, is as the seed's system left it, in its order."""
+    """Everything else, unknown entries, sections and fields included, stays as OpenClaw wrote it, in its order."""
     store.edit(change)
     after = store.read().raw
     assert after == _expected(**expected)

@@ -52,7 +52,7 @@ def test_new_store_is_empty_and_has_no_fault(opened: Opener) -> None:
     store.close()
 
 
-def test_what_was_put_is_found_by_the_next_process(opened: Opener) -> None:
+def test_put_state_is_read_by_the_next_process(opened: Opener) -> None:
     """A flush is enough: the store need not be closed."""
     first = opened()
     first.load()
@@ -89,7 +89,7 @@ def test_last_put_wins(opened: Opener) -> None:
     after.close()
 
 
-async def test_what_was_synced_is_found_by_the_next_process(opened: Opener) -> None:
+async def test_synced_state_is_read_by_the_next_process(opened: Opener) -> None:
     """S11: a sync writes what was put, and says that it is on the disk."""
     store = opened()
     store.load()

@@ -1,4 +1,4 @@
-"""The lock on a store: between our processes, and towards the seed's system, whoever dies holding it."""
+"""The lock of a store: between processes of the broker, and with OpenClaw, also if a holder dies."""
 
 import fcntl
 import json
@@ -181,7 +181,7 @@ def test_lock_of_unknown_state_is_respected_until_stale(
 
 
 def test_lock_directory_becomes_stale(path: Path, clock: FakeClock, lock: StoreLock, patience: Patience) -> None:
-    """Earlier versions of the seed's system make one."""
+    """Earlier versions of OpenClaw create one."""
     beside(path).mkdir()
     with pytest.raises(StoreFault, match="another program holds"):
         lock.acquire()
@@ -191,7 +191,7 @@ def test_lock_directory_becomes_stale(path: Path, clock: FakeClock, lock: StoreL
 
 
 def test_held_lock_is_renewed(path: Path, clock: FakeClock) -> None:
-    """However long that is, the seed's system never finds it stale."""
+    """OpenClaw never finds it stale, however long that is."""
     lock = StoreLock(path, path, clock=clock, abandoned=threading.Event(), renew_every=0.005)
     lock.acquire()
     for _ in range(3):
@@ -204,7 +204,7 @@ def test_held_lock_is_renewed(path: Path, clock: FakeClock) -> None:
 
 
 def test_release_keeps_a_lock_of_another_process(path: Path, clock: FakeClock, lock: StoreLock) -> None:
-    """The machine slept, the lock grew old, the seed's system took it: that one's file is not removed by our end."""
+    """The machine was suspended, the lock became stale, and OpenClaw took it: the release keeps the file of OpenClaw."""
     lock.acquire()
     beside(path).unlink()
     held_by(path, pid=os.getppid(), createdAt=iso(clock.now()))

@@ -221,8 +221,8 @@ class AdminServicer:
     def _agent(self, agent: str) -> pb.AgentStatus:
         return next(self._agents([agent], self._lease_admin.active(agent=agent)))
 
-    def _agents(self, agents: Iterable[str], living: Iterable[Lease]) -> Iterator[pb.AgentStatus]:
-        held = Counter((lease.agent, lease.streaming) for lease in living)
+    def _agents(self, agents: Iterable[str], leases: Iterable[Lease]) -> Iterator[pb.AgentStatus]:
+        held = Counter((lease.agent, lease.streaming) for lease in leases)
         for agent in agents:
             streams = held[agent, True]
             policy, suspension = self._policies.agents.get(agent), self._suspensions.of(agent)
