@@ -113,6 +113,7 @@ def test_what_gives_a_credential_is_never_summed_and_every_refusal_is() -> None:
     """S8: a new kind of refusal is summed as well; and what is summed is in the audit log under a kind of its own."""
     kinds = declared_events()
     assert [kind for kind in kinds if kind.granting and kind.summed] == []
+    assert [kind for kind in kinds if kind.summed and not kind.audit_kind] == []
     refusals = {kind for kind in kinds if kind.__name__.endswith(("Denied", "Refused"))}
     assert {kind for kind in kinds if kind.summed} == refusals | {OutcomeReported}
 

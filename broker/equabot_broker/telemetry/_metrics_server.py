@@ -1,8 +1,8 @@
 """The HTTP server for scrapes and probes. It answers GET and HEAD of a few paths, with one request on each connection.
 
 It has a thread and an event loop of its own. A slow scraper costs a socket and never a thread, and the server still answers if
-the broker's own loop is blocked. Each resource that a peer can use has a bound: connections in total and per peer, the bytes of
-a request, the seconds until the request is complete, and the seconds until the answer is read.
+the broker's own loop is blocked. Each resource that a peer can use has a bound: connections in total and per peer, and bytes
+of a request. The times until the request is complete and until the answer is read have bounds too.
 """
 
 import asyncio

@@ -3,8 +3,8 @@
     {"ts": "2026-11-22T16:40:00.123Z", "level": "info", "logger": "equabot_broker.engine", "message": "…", …fields}
 
 An exception is logged with its type and its places (`file:line function`), without source lines and values. Its text is logged
-only if it is the broker's own (`BrokerError`, `CannotStart`). The log also has what Python would otherwise print: uncaught
-exceptions of the process, of threads, of the event loop and of finalizers, warnings, and messages of loggers without a handler.
+only if it is the broker's own (`BrokerError`, `CannotStart`). The log also has what Python would otherwise print. These are
+warnings, messages of loggers without a handler, and uncaught exceptions of the process, threads, the event loop and finalizers.
 """
 
 import asyncio

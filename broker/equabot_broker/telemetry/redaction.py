@@ -55,8 +55,8 @@ def _nothing() -> Collection[SecretValue]:
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """The live values, prepared for the search. `grams` has the hashes of runs of five characters, of which every fourth one is
-    kept: each piece of eight characters contains at least one of them. `values` has all values, with a separator between them.
+    """The live values, prepared for the search. `grams` has the hashes of every fourth run of five characters. Each piece of
+    eight characters contains such a run. `values` has all values, with a separator between them.
     `short` has the values that are shorter than a piece.
     """
 
