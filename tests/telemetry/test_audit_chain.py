@@ -24,7 +24,7 @@ from equabot_broker.telemetry.audit_chain import (
     seal,
     unseal,
 )
-from equabot_broker.telemetry.audit_verification import Summary, Verifying
+from equabot_broker.telemetry.audit_verification import AuditVerification, Summary
 
 AT = "2026-11-22T16:40:00.123456Z"
 
@@ -44,7 +44,7 @@ def grants(count: int) -> list[dict[str, object]]:
 
 
 def verified(lines: list[bytes], *, rest: bytes = b"", captured: bool = False, noted: tuple[str, ...] = ()) -> Summary:
-    verifying = Verifying(captured=captured, noted=noted)
+    verifying = AuditVerification(captured=captured, noted=noted)
     for line in lines:
         verifying.take(line)
     return verifying.end(rest)
@@ -184,7 +184,7 @@ def test_what_is_no_anchor_is_none(content: bytes) -> None:
 
 
 def anchored(lines: list[bytes], anchor: Head) -> Summary:
-    verifying = Verifying(anchor=anchor)
+    verifying = AuditVerification(anchor=anchor)
     for line in lines:
         verifying.take(line)
     return verifying.end()

@@ -17,7 +17,7 @@ from equabot_broker.domain.errors import AuditUnavailable, CannotStart
 from equabot_broker.telemetry._audit_anchor import ANCHOR_UNWRITTEN
 from equabot_broker.telemetry.audit_chain import Anchored, AuditDoubt, Head, Unsound, anchor_line, parse_anchor, unseal
 from equabot_broker.telemetry.audit_log import AuditLog, audit_output
-from equabot_broker.telemetry.audit_verification import Summary, Verifying
+from equabot_broker.telemetry.audit_verification import AuditVerification, Summary
 from equabot_broker.telemetry.broker_events import Administered
 from equabot_broker.telemetry.credential_events import ProfilesChanged, RefreshSucceeded, SourceSynced
 from equabot_broker.telemetry.events import Event, declared_events
@@ -71,7 +71,7 @@ class Broker:
 
 
 def verified(*paths: Path, noted: tuple[str, ...] = ()) -> Summary:
-    verifying = Verifying(noted=noted)
+    verifying = AuditVerification(noted=noted)
     content = b"".join(path.read_bytes() for path in paths)
     *lines, rest = content.split(b"\n")
     for line in lines:
@@ -670,7 +670,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def captured(text: bytes) -> Summary:
-    verifying = Verifying(captured=True)
+    verifying = AuditVerification(captured=True)
     for line in text.splitlines():
         verifying.take(line)
     return verifying.end()
@@ -737,7 +737,7 @@ def test_the_log_notes_the_end_of_the_chain_as_the_verification_reads_it(
         log.close()
     first, *_ = broker.path.read_bytes().splitlines()
     notes = [record.getMessage().encode() for record in caplog.records if "hash" in record.getMessage()]
-    verifying = Verifying(captured=True)
+    verifying = AuditVerification(captured=True)
     for line in (first, *notes):
         verifying.take(line)
     with pytest.raises(Unsound, match="its broker noted record 3"):

@@ -9,7 +9,7 @@ import pytest
 from equabot_broker.telemetry.broker_events import CallerRefused
 from equabot_broker.telemetry.event_log import log_event
 from equabot_broker.telemetry.events import Event, Events, Summed, declared_events
-from equabot_broker.telemetry.folding import AT_ONCE, OTHERS, Folding
+from equabot_broker.telemetry.folding import AT_ONCE, OTHERS, RefusalFolding
 from equabot_broker.telemetry.gateway_events import GatewayRefused
 from equabot_broker.telemetry.lease_events import LeaseDenied, LeaseGranted, OutcomeReported, RenewalDenied
 from tests.fakes.clock import FakeClock
@@ -27,7 +27,7 @@ class Kept:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.events: list[Event] = []
-        self.folding = Folding(self.events.append, now=self.clock.now, steady=self.clock.steady)
+        self.folding = RefusalFolding(self.events.append, now=self.clock.now, steady=self.clock.steady)
 
     def comes(self, event: Event, times: int = 1) -> None:
         for _ in range(times):

@@ -31,7 +31,7 @@ from equabot_broker.telemetry.audit_log import AuditLog, audit_output
 from equabot_broker.telemetry.broker_events import Draining, Started
 from equabot_broker.telemetry.event_log import log_event
 from equabot_broker.telemetry.events import Events
-from equabot_broker.telemetry.folding import Folding
+from equabot_broker.telemetry.folding import RefusalFolding
 from equabot_broker.telemetry.log import loop_exception_handler
 from equabot_broker.telemetry.metrics import CredentialGauge, Metrics, Snapshot, SourceGauge
 from equabot_broker.telemetry.redaction import Redactor
@@ -73,7 +73,7 @@ async def serve(
         try:
             redactor = redactor or Redactor()
             audit = _audit(config, clock, key=store.digest_key, clean=redactor.text, served=ran_before)
-            folding = Folding(audit.record, log_event, now=clock.now, steady=clock.steady)
+            folding = RefusalFolding(audit.record, log_event, now=clock.now, steady=clock.steady)
             events = Events(folding.record, metrics.record)
             configured = ConfiguredEngine(config, clock=clock, store=store, events=events, blocked=lambda: audit.refuses)
             engine = configured.engine

@@ -15,7 +15,7 @@ from equabot_cli.surroundings import environment
 
 if TYPE_CHECKING:
     from equabot_broker.telemetry.audit_chain import Head
-    from equabot_broker.telemetry.audit_verification import Summary, Verifying
+    from equabot_broker.telemetry.audit_verification import AuditVerification, Summary
 
 _LONGEST_LINE: Final = 1 << 20
 _SHORTEST_NOTE: Final = 8
@@ -96,11 +96,11 @@ def _command(
 
 def run(args: Namespace) -> int:
     """Prints one line. Raises Failure for a log that has a fault and for a file that cannot be read."""
-    from equabot_broker.telemetry.audit_verification import Verifying  # noqa: PLC0415
+    from equabot_broker.telemetry.audit_verification import AuditVerification  # noqa: PLC0415
 
     anchor = _anchor(args)
     known = None if anchor is None else _held(anchor)
-    found = _verified(Verifying(captured=args.captured, noted=map(_hash, args.head), anchor=known), args.files)
+    found = _verified(AuditVerification(captured=args.captured, noted=map(_hash, args.head), anchor=known), args.files)
     if anchor is not None:
         _check_end(found, anchor, known)
     if found.doubts and not args.no_anchor:
@@ -184,7 +184,7 @@ def _hash(text: str) -> str:
     return wanted
 
 
-def _verified(verifying: "Verifying", files: Sequence[str]) -> "Summary":
+def _verified(verifying: "AuditVerification", files: Sequence[str]) -> "Summary":
     from equabot_broker.telemetry.audit_chain import Unsound  # noqa: PLC0415
 
     name, before, rest = files[0], 0, b""
@@ -201,7 +201,7 @@ def _verified(verifying: "Verifying", files: Sequence[str]) -> "Summary":
         raise Failure(f"{place}: {why}") from None
 
 
-def _read(verifying: "Verifying", file: BinaryIO) -> bytes:
+def _read(verifying: "AuditVerification", file: BinaryIO) -> bytes:
     """Verifies each line, and returns what follows the last newline."""
     while line := file.readline(_LONGEST_LINE):
         if not line.endswith(b"\n"):

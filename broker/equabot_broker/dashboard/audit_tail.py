@@ -13,7 +13,7 @@ from typing import Final
 from equabot_broker.files.reading import Unreadable, read_some
 from equabot_broker.parsing.untrusted_json import Json
 from equabot_broker.telemetry.audit_chain import CRASH_SECONDS, START, Head, Record, Unsound, between, parse_anchor, unseal
-from equabot_broker.telemetry.audit_verification import Summary, Verifying
+from equabot_broker.telemetry.audit_verification import AuditVerification, Summary
 
 SHOWN: Final = 100
 """Records."""
@@ -33,7 +33,7 @@ class _Progress:
     """What was read of one file so far. `behind` is how many bytes are left, `recent` the last records by number."""
 
     file: tuple[int, int]
-    verifying: Verifying = field(default_factory=Verifying)
+    verifying: AuditVerification = field(default_factory=AuditVerification)
     at: int = 0
     behind: int = 0
     rest: bytes = b""

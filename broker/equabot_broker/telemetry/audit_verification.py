@@ -50,7 +50,7 @@ class Summary:
     beyond: float
 
 
-class Verifying:
+class AuditVerification:
     """Reads a log line by line.
 
     `captured`: the log is the output of a container. Other lines are then between the records, and the beginning may be

@@ -60,7 +60,7 @@ class _Run:
         self.shared = {name: value if about[name] == value else "" for name, value in self.shared.items()}
 
 
-class Folding:
+class RefusalFolding:
     """A sink for `Events`, in front of the log and the audit log. `now` and `steady` are the functions of a clock."""
 
     def __init__(self, *sinks: Sink, now: Callable[[], float], steady: Callable[[], float]) -> None:
