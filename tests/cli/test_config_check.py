@@ -76,7 +76,7 @@ def test_every_fault_is_a_line_of_its_own(tmp_path: Path) -> None:
         "EQUABOT_LISTEN_HEALTH: 'x' has no port",
         f"{file}:2: agents.coder.max_tll: unknown key",
         f"{file}:3: OPENAI_KEY: unknown key",
-        f"{file}:4: leases.max_ttl: a value of 35 characters (not shown) is no duration",
+        f"{file}:4: leases.max_ttl: a value of 35 characters (not shown) is not a duration",
     ]
     assert "CANARY" not in done.stderr
 
@@ -84,4 +84,4 @@ def test_every_fault_is_a_line_of_its_own(tmp_path: Path) -> None:
 def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
     """Also 64: a broker would not start."""
     done = check(tmp_path, "--config", "/nowhere.yaml")
-    assert (done.returncode, done.stderr) == (64, "/nowhere.yaml: does not exist; create it, or do not name it\n")
+    assert (done.returncode, done.stderr) == (64, "/nowhere.yaml: does not exist; create it, or correct the path\n")

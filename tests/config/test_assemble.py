@@ -119,15 +119,15 @@ def test_each_socket_may_lie_elsewhere() -> None:
     [
         (
             "listen:\n  health: 127.0.0.1:9000\n  metrics: 127.0.0.1:9000\n",
-            ["3: listen.metrics: has the port of listen.health (127.0.0.1:9000); give it one of its own"],
+            ["3: listen.metrics: has the port of listen.health (127.0.0.1:9000); choose another port"],
         ),
         (
             "listen:\n  health: '[::]:9464'\n",
-            ["2: listen.health: has the port of listen.metrics (127.0.0.1:9464); give it one of its own"],
+            ["2: listen.health: has the port of listen.metrics (127.0.0.1:9464); choose another port"],
         ),
         (
             "listen:\n  gateway: localhost:8686\n",
-            ["2: listen.gateway: has the port of listen.health (127.0.0.1:8686); give it one of its own"],
+            ["2: listen.gateway: has the port of listen.health (127.0.0.1:8686); choose another port"],
         ),
         ("listen: {health: '127.0.0.1:0', metrics: '127.0.0.1:0'}", []),
         ("listen: {health: '127.0.0.1:9000', metrics: '127.0.0.2:9000'}", []),
@@ -239,7 +239,7 @@ def test_what_never_goes_on_to_a_provider_is_not_listed(listed: str, why: str) -
     key = listed.partition(":")[0]
     (fault,) = faults(f"providers:\n  openai: {{{listed}}}\n")
     assert f"providers.openai.{key}[0]: {why}" in fault
-    assert fault.endswith("; leave it out")
+    assert fault.endswith("; remove it")
 
 
 def test_an_agents_leases_live_as_long_as_any() -> None:
@@ -251,22 +251,22 @@ def test_an_agents_leases_live_as_long_as_any() -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("agents: {}", "1: agents: lists no agent, so no caller could ask; name one, or remove the section for `main` alone"),
+        ("agents: {}", "1: agents: has no agent, so it refuses every caller; add one, or remove the section to have `main`"),
         (
             "agents:\n  a: {providers: [antropic]}\n",
-            "2: agents.a.providers[0]: no provider 'antropic' is known; did you mean 'anthropic'?",
+            "2: agents.a.providers[0]: provider 'antropic' is unknown; did you mean 'anthropic'?",
         ),
         (
             "agents:\n  a:\n    providers: ['*']\n    profiles: ['acme:x']\n",
-            "4: agents.a.profiles[0]: no provider 'acme' is known; describe it under providers",
+            "4: agents.a.profiles[0]: provider 'acme' is unknown; describe it under providers",
         ),
         (
             "agents:\n  a:\n    max_ttl: 2h\n",
-            "3: agents.a.max_ttl: is longer than leases.max_ttl (1h); shorten it, or raise leases.max_ttl",
+            "3: agents.a.max_ttl: is longer than leases.max_ttl (1h); reduce it, or raise leases.max_ttl",
         ),
         (
             "agents:\n  admin:\n",
-            "2: agents.admin: 'admin' is the name of the broker's own socket directory; give the agent another",
+            "2: agents.admin: 'admin' is the name of a socket directory of the broker; give the agent another name",
         ),
     ],
 )
@@ -282,7 +282,7 @@ def test_required_providers_are_known_ones() -> None:
     """In any spelling, once each."""
     assert sound("required: [z.ai, zai, anthropic]").required == ("zai", "anthropic")
     assert faults("required:\n  - anthropic\n  - opnai\n") == [
-        "3: required[1]: no provider 'opnai' is known; did you mean 'openai'?"
+        "3: required[1]: provider 'opnai' is unknown; did you mean 'openai'?"
     ]
 
 
@@ -292,8 +292,8 @@ def test_an_order_holds_profiles_of_its_provider() -> None:
         "anthropic": ("anthropic:a", "anthropic:b")
     }
     assert faults("auth:\n  order:\n    anthropic: ['anthropic:a', 'openai:b']\n    claude: ['anthropic:c']\n") == [
-        "3: auth.order.anthropic[1]: is no profile of anthropic; only its own can serve it",
-        "4: auth.order.claude: is another spelling of anthropic, which is above; keep one",
+        "3: auth.order.anthropic[1]: is not a profile of anthropic; move it to the order of its own provider",
+        "4: auth.order.claude: is another spelling of anthropic, which is listed above; keep one",
     ]
 
 
@@ -331,7 +331,7 @@ profiles:
     [
         (
             "profiles:\n  openai:a: {from: {env: A}}\n  openai:b: {from: {env: A}}\n",
-            "3: profiles.openai:b.from: is where openai:a comes from already; a value makes one profile",
+            "3: profiles.openai:b.from: is already the value of openai:a; keep one of the two profiles",
         ),
         (
             "sources: [env]\nprofiles:\n  openai:a: {from: {dotenv: A}}\n",
@@ -343,15 +343,15 @@ profiles:
         ),
         (
             "profiles:\n  zai:a: {mode: token}\n  z.ai:a: {mode: token}\n",
-            "3: profiles.z.ai:a: is another spelling of zai:a, which is above; keep one",
+            "3: profiles.z.ai:a: is another spelling of zai:a, which is listed above; keep one",
         ),
         (
             "profiles:\n  acme:a: {mode: token}\n",
-            "2: profiles.acme:a: no provider 'acme' is known; describe it under providers",
+            "2: profiles.acme:a: provider 'acme' is unknown; describe it under providers",
         ),
         (
             "profiles:\n  openai:a: {alias: x}\n  openai:b: {alias: x}\n",
-            "3: profiles.openai:b.alias: is the alias of openai:a already; give each its own",
+            "3: profiles.openai:b.alias: is already the alias of openai:a; choose another alias",
         ),
         (
             "profiles:\n  openai:a: {from: {mounted: {dir: x}}}\n",
@@ -372,7 +372,7 @@ def test_profiles_of_the_seeds_configuration() -> None:
         "openai:x": ConfiguredProfile(provider="openai"),
     }
     assert faults("auth: {profiles: {'openai:x': {provider: anthropic}}}") == [
-        "1: auth.profiles.openai:x.provider: is not the provider in the profile's id; write openai, or remove it"
+        "1: auth.profiles.openai:x.provider: differs from the provider in the profile's id; write openai, or remove it"
     ]
 
 
@@ -406,7 +406,7 @@ def test_secrets_are_named_and_found_as_written() -> None:
 def test_a_name_that_no_object_has_is_refused(name: str) -> None:
     """It becomes a part of a URL."""
     (found,) = faults(f"sources: [kubernetes: {{names: [{name!r}]}}]")
-    assert "is no name in Kubernetes; use a-z, 0-9, - and ." in found
+    assert "is not a Kubernetes name; use a-z, 0-9, - and ." in found
 
 
 @pytest.mark.parametrize(
@@ -414,15 +414,15 @@ def test_a_name_that_no_object_has_is_refused(name: str) -> None:
     [
         (
             "sources:\n  - kubernetes: {kubeconfig: k}\n  - kubernetes: {kubeconfig: ./k}\n",
-            "3: sources[1]: reads the same place as a source above; keep one",
+            "3: sources[1]: is the same as a source above; keep one",
         ),
         (
             "sources:\n  - dotenv\n  - dotenv: {path: ~/.equabot/.env}\n",
-            "3: sources[1]: reads the same place as a source above; keep one",
+            "3: sources[1]: is the same as a source above; keep one",
         ),
         ("sources:\n  - mountd: {path: /x}\n", "2: sources[0]: unknown key; did you mean 'mounted'?"),
         ("sources: []", "1: sources: is empty; list at least one, or remove the key"),
-        ("sources:\n  - env: {path: /x}\n", "2: sources[0].env.path: unknown key; known here: none"),
+        ("sources:\n  - env: {path: /x}\n", "2: sources[0].env.path: unknown key; known keys: none"),
     ],
 )
 def test_sources_that_are_refused(text: str, found: str) -> None:
@@ -454,7 +454,7 @@ def test_a_shorter_maximum_shortens_the_default() -> None:
     """Only what was said explicitly can contradict the maximum."""
     assert sound("leases: {max_ttl: 5m}").leases == LeaseOptions(default_ttl=300.0, max_ttl=300.0)
     assert faults("leases:\n  default_ttl: 2h\n") == [
-        "2: leases.default_ttl: is longer than leases.max_ttl (1h); shorten it, or raise leases.max_ttl"
+        "2: leases.default_ttl: is longer than leases.max_ttl (1h); reduce it, or raise leases.max_ttl"
     ]
 
 
@@ -464,7 +464,7 @@ def test_a_rule_is_not_applied_to_what_was_not_understood() -> None:
         "1: leases.max_ttl: '3' has no unit; write 15m, 1h, 90s or 1h30m"
     ]
     assert faults("agents: {A: }") == [
-        "1: agents.A: is no agent name; use up to 63 of a-z, 0-9, - and _, beginning with a letter or digit"
+        "1: agents.A: is not a valid agent name; use up to 63 of a-z, 0-9, - and _, and begin with a letter or a digit"
     ]
 
 
@@ -482,7 +482,7 @@ def test_cooldowns_in_either_spelling() -> None:
     assert sound(f"auth: {{cooldowns: {{{ours}}}}}").cooldowns == expected
     assert sound(f"auth: {{cooldowns: {{{seeds}}}}}").cooldowns == expected
     assert faults("auth: {cooldowns: {billing_backoff: 2h, billingBackoffHours: 2}}") == [
-        "1: auth.cooldowns.billingBackoffHours: says again what another key of this section says; keep one"
+        "1: auth.cooldowns.billingBackoffHours: sets the same as another key of this section; keep one"
     ]
 
 
@@ -491,9 +491,9 @@ def test_models_are_of_known_providers() -> None:
     models = sound("models: {default: anthropic/c, fallbacks: [openrouter/a/b], aliases: {s: zai/g}}").models
     assert (models.default, models.fallbacks, dict(models.aliases)) == ("anthropic/c", ("openrouter/a/b",), {"s": "zai/g"})
     assert faults("models:\n  default: acme/x\n  fallbacks: [openai/x, acme/y]\n  aliases: {s: acme/z}\n") == [
-        "2: models.default: no provider 'acme' is known; describe it under providers",
-        "3: models.fallbacks[1]: no provider 'acme' is known; describe it under providers",
-        "4: models.aliases.s: no provider 'acme' is known; describe it under providers",
+        "2: models.default: provider 'acme' is unknown; describe it under providers",
+        "3: models.fallbacks[1]: provider 'acme' is unknown; describe it under providers",
+        "4: models.aliases.s: provider 'acme' is unknown; describe it under providers",
     ]
 
 

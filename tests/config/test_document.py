@@ -113,11 +113,11 @@ def test_the_env_section_holds_secrets() -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("env: {A-B: x}", "f.yaml:1: env.A-B: 'A-B' is no name of an environment variable; use A-Z, 0-9 and _"),
+        ("env: {A-B: x}", "f.yaml:1: env.A-B: 'A-B' is not a name for an environment variable; use A-Z, 0-9 and _"),
         ("env: {A: [x]}", "f.yaml:1: env.A: must be a single value, not a list"),
-        ("env: {A: x, vars: {A: y}}", "f.yaml:1: env.A: is under vars as well; keep one"),
+        ("env: {A: x, vars: {A: y}}", "f.yaml:1: env.A: is also under vars; keep one"),
         ("- a", "f.yaml:1: must be a section of keys, not a list"),
-        ("a: 'b", "f.yaml:1: is not valid YAML: found unexpected end of stream; correct the YAML here or just above"),
+        ("a: 'b", "f.yaml:1: is not valid YAML: found unexpected end of stream; correct this line or the line before"),
     ],
 )
 def test_what_is_wrong_with_a_document_is_reported(text: str, fault: str) -> None:

@@ -99,7 +99,7 @@ def test_a_home_that_is_no_path_counts_as_root(home: Path) -> None:
 
 def unusable(home: Path) -> Iterator[tuple[str, str]]:
     """A path and what is said of it."""
-    yield str(home / "none.yaml"), "does not exist; create it, or do not name it"
+    yield str(home / "none.yaml"), "does not exist; create it, or correct the path"
     yield str(home), "is a directory, not a file; remove it or name another path"
     (home / "big.yaml").write_bytes(b"#" * (1024 * 1024 + 1))
     yield str(home / "big.yaml"), "is larger than 1 MiB; name the right file, or remove what is not needed"
@@ -192,9 +192,9 @@ def test_faults_outside_and_inside_the_file_come_together(home: Path) -> None:
         load(environ=environ, home=home)
     lines = str(caught.value).splitlines()
     assert [line.split(": ")[:2] for line in lines] == [
-        ["EQUABOT_RUN_DIR", "another user's home is not looked up; write the whole path"],
-        ["EQUABOT_LISTEN_HEALTH", "'8686' has no port; write host:port, as 127.0.0.1:8686"],
-        ["EQUABOT_LISTEN_METRICS", "a value of 35 characters (not shown) has no port; write host:port, as 127.0.0.1:8686"],
+        ["EQUABOT_RUN_DIR", "names another user's home directory, which is not supported; write the whole path"],
+        ["EQUABOT_LISTEN_HEALTH", "'8686' has no port; write host:port, such as 127.0.0.1:8686"],
+        ["EQUABOT_LISTEN_METRICS", "a value of 35 characters (not shown) has no port; write host:port, such as 127.0.0.1:8686"],
         [f"{file}:2", "ANTHROPIC_API_KEY"],
         [f"{file}:3", "leases.max_ttl"],
     ]
@@ -207,5 +207,5 @@ def test_a_file_in_a_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    message = "is relative to a working directory that is gone; write the whole path"
+    message = "is relative to a working directory that was deleted; write the whole path"
     assert refused(config_path="c.yaml", environ={}, home=tmp_path) == (ConfigFault("--config", "", message),)

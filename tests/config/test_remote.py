@@ -108,15 +108,15 @@ NO_ACCOUNTS = "agents: {main: {service_accounts: [reviewer, a/B, a/b], certifica
     ("text", "faults"),
     [
         (f"listen: {{agents: {{{BOTH}}}}}\n{AGENTS}", [f"1: {AT}: lacks certificate and key; add it"]),
-        (f"listen: {{agents: {{{FILES}}}}}\n{AGENTS}", [f"1: {AT}: says not how callers show who they are; add service_"]),
-        (AGENTS, [f"1: agents.main.{key}: nothing listens for it; add {AT}," for key in ("service_accounts", "certificates")]),
+        (f"listen: {{agents: {{{FILES}}}}}\n{AGENTS}", [f"1: {AT}: does not define how callers authenticate; add service_"]),
+        (AGENTS, [f"1: agents.main.{key}: has no listener; add {AT}," for key in ("service_accounts", "certificates")]),
         (
             listening("service_accounts: {address: '0.0.0.0:1'}") + AGENTS,
-            [f"2: agents.main.certificates: nothing listens for it; add {AT}.client_certificates, or remove it"],
+            [f"2: agents.main.certificates: has no listener; add {AT}.client_certificates, or remove it"],
         ),
         (
             listening(BOTH) + "agents: {main: {certificates: [x]}}\n",
-            [f"1: {AT}.service_accounts: {NOBODY}.service_accounts to"],
+            [f"1: {AT}.service_accounts: {NOBODY}.service_accounts for at least one agent"],
         ),
         (
             listening(BOTH),
@@ -124,32 +124,32 @@ NO_ACCOUNTS = "agents: {main: {service_accounts: [reviewer, a/B, a/b], certifica
         ),
         (
             listening(BOTH) + TWICE,
-            [f"4: agents.coder.{key}: lists one of agent main too; a caller" for key in ("service_accounts", "certificates")],
+            [f"4: agents.coder.{key}: has a name that agent main also" for key in ("service_accounts", "certificates")],
         ),
         (
             for_tokens("keys: /k, issuer: x"),
-            [f"1: {AT}.service_accounts.{key}: goes with validate: published_keys; write" for key in ("keys", "issuer")],
+            [f"1: {AT}.service_accounts.{key}: needs validate: published_keys; add that" for key in ("keys", "issuer")],
         ),
         (
             for_tokens("validate: published_keys, keys: /k, kubeconfig: /c"),
             [
-                f"1: {AT}.service_accounts.kubeconfig: is not used together with keys, which are read from their file",
-                f"1: {AT}.service_accounts.keys: does not say who signs with them; add issuer, as `kubectl get --raw",
+                f"1: {AT}.service_accounts.kubeconfig: cannot be used together with keys; keep one of the two",
+                f"1: {AT}.service_accounts.keys: needs issuer; add the one that `kubectl get --raw",
             ],
         ),
         (
             PORTS + AGENTS,
             [
-                f"5: {AT}.service_accounts.address: has the port of listen.health (127.0.0.1:8686); give it one of its own",
-                f"6: {AT}.client_certificates.address: has the port of listen.health (127.0.0.1:8686); give it one",
-                f"6: {AT}.client_certificates.address: has the port of {AT}.service_accounts.address (0.0.0.0:8686); give",
+                f"5: {AT}.service_accounts.address: has the port of listen.health (127.0.0.1:8686); choose another port",
+                f"6: {AT}.client_certificates.address: has the port of listen.health (127.0.0.1:8686); choose",
+                f"6: {AT}.client_certificates.address: has the port of {AT}.service_accounts.address (0.0.0.0:8686); choose",
             ],
         ),
         (
             listening(BOTH) + NO_ACCOUNTS,
             [
-                "2: agents.main.service_accounts[0]: 'reviewer' is no service account; write namespace/name, as agents/rev",
-                "2: agents.main.service_accounts[1]: 'a/B' is no service account; write namespace/name, as agents/reviewer",
+                "2: agents.main.service_accounts[0]: 'reviewer' is not a service account; write namespace/name, such as",
+                "2: agents.main.service_accounts[1]: 'a/B' is not a service account; write namespace/name, such as",
             ],
         ),
         (for_tokens("validate: x"), [f"1: {AT}.service_accounts.validate: 'x' is not one of token_review, published_keys"]),

@@ -154,16 +154,16 @@ providers:
   more: {env: {X: api_key}}
 """
     assert known(text)[1] == [
-        "f.yaml:4: providers.acme.aliases: 'anthropic' is also a name of anthropic; each name has one provider",
-        "f.yaml:4: providers.acme.aliases: 'other' is also a name of other; each name has one provider",
-        "f.yaml:5: providers.acme.env: OPENAI_API_KEY is also a variable of openai; each has one provider",
-        "f.yaml:5: providers.acme.env: OPENAI_API_KEYS is also a variable of openai; each has one provider",
-        "f.yaml:7: providers.more.env: X is also a variable of other; each has one provider",
+        "f.yaml:4: providers.acme.aliases: 'anthropic' is also a name of anthropic; choose another name",
+        "f.yaml:4: providers.acme.aliases: 'other' is also a name of other; choose another name",
+        "f.yaml:5: providers.acme.env: OPENAI_API_KEY is also a variable of openai; choose another variable",
+        "f.yaml:5: providers.acme.env: OPENAI_API_KEYS is also a variable of openai; choose another variable",
+        "f.yaml:7: providers.more.env: X is also a variable of other; choose another variable",
     ]
 
 
 def test_a_provider_is_changed_once() -> None:
     """Two sections for one provider would contradict each other silently."""
     assert known("providers:\n  zai: {client_id: a}\n  z.ai: {client_id: b}\n")[1] == [
-        "f.yaml:3: providers.z.ai: is another spelling of zai, which is above; keep one"
+        "f.yaml:3: providers.z.ai: is another spelling of zai, which is listed above; keep one"
     ]

@@ -58,20 +58,20 @@ def test_every_fault_is_told_at_once() -> None:
         "  openai:g: {wif: {token_file: /t, identity_provider_id: 'a b', service_account_id: [x]}}\n"
         "  openai:h: {mode: wif, from: {env: H}}\n"
     ) == [
-        "2: profiles.anthropic:a.wif: lacks organization_id and service_account_id; add it, because anthropic needs it",
-        f"2: profiles.anthropic:a.wif.identity_provider_id: is not a field of anthropic; it takes {takes}",
-        f"2: profiles.anthropic:a.wif.subject_token_type: is not a field of anthropic; it takes {takes}",
-        "3: profiles.openai:b: has mode: wif, and no section wif that says whose identity it is; add it",
-        "4: profiles.groq:c.wif: groq is not known to take workloads' identities; anthropic, openai, openrouter do",
-        "5: profiles.openai:d.mode: is api_key, and its section wif makes it wif; keep one",
-        "5: profiles.openai:d.from: says where a secret is kept, and a workload's identity gets its own; remove it",
-        "5: profiles.openai:d.expires_at: comes with each exchange of a workload's identity; remove it",
-        "6: profiles.openrouter:e.wif.subject_token_type: is no kind of token that openrouter takes; it takes jwt",
+        "2: profiles.anthropic:a.wif: lacks organization_id and service_account_id, which anthropic needs; add it",
+        f"2: profiles.anthropic:a.wif.identity_provider_id: is not a field of anthropic; use one of {takes}",
+        f"2: profiles.anthropic:a.wif.subject_token_type: is not a field of anthropic; use one of {takes}",
+        "3: profiles.openai:b: has mode: wif, but no section wif that describes the identity; add it",
+        "4: profiles.groq:c.wif: groq does not support workload identities; anthropic, openai, openrouter do",
+        "5: profiles.openai:d.mode: is api_key, but the section wif needs mode wif; keep one of the two",
+        "5: profiles.openai:d.from: cannot be used with wif, because the secret comes from an exchange; remove it",
+        "5: profiles.openai:d.expires_at: cannot be used with wif, because each exchange returns an end; remove it",
+        "6: profiles.openrouter:e.wif.subject_token_type: is not a type of token that openrouter accepts; use one of jwt",
         "7: profiles.openai:f.wif: lacks token_file; add it",
         f"8: profiles.openai:g.wif.identity_provider_id: must be an identifier as the vendor shows it: {characters}",
         "8: profiles.openai:g.wif.service_account_id: must be a single value, not a list",
-        "9: profiles.openai:h: has mode: wif, and no section wif that says whose identity it is; add it",
-        "9: profiles.openai:h.from: says where a secret is kept, and a workload's identity gets its own; remove it",
+        "9: profiles.openai:h: has mode: wif, but no section wif that describes the identity; add it",
+        "9: profiles.openai:h.from: cannot be used with wif, because the secret comes from an exchange; remove it",
     ]
 
 
@@ -80,7 +80,7 @@ def test_a_credential_is_no_identifier() -> None:
     key = "sk-ant-api03-" + "canary00" * 4
     (fault,) = faults(f"profiles:\n  openrouter:pod: {{wif: {{token_file: /t, federation_policy_id: {key}}}}}")
     assert fault == (
-        "2: profiles.openrouter:pod.wif.federation_policy_id: is a credential, and none belongs here; "
+        "2: profiles.openrouter:pod.wif.federation_policy_id: is a credential, which does not belong here; "
         "write the identifier that the vendor shows"
     )
 
@@ -156,5 +156,5 @@ def test_nearby_an_identity_may_go_in_the_clear(url: str) -> None:
 def test_further_away_it_may_not(url: str) -> None:
     """Whoever reads it on its way could exchange it as well."""
     text = f"providers:\n  openai:\n    token_url: '{url}'\nprofiles: {{openai:p: {{wif: {{{OPENAI}}}}}}}"
-    assert faults(text) == ["3: providers.openai.token_url: would send identity tokens in the clear; write https"]
+    assert faults(text) == ["3: providers.openai.token_url: would send identity tokens without encryption; use https"]
     assert faults(text.partition("profiles")[0]) == []

@@ -14,11 +14,6 @@ from tests.docs.test_public_texts import BANNED
 PACKAGE: Final = Path(__file__).parents[2] / "broker" / "equabot_broker"
 ROOMS: Final = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file())
 
-NOT_YET: Final = frozenset({
-    "config", "schema", "sources",
-})  # fmt: skip
-"""Rooms whose texts still have such words. A room leaves this list for good: see the last test."""
-
 
 def texts(source: str) -> Iterator[tuple[int, str]]:
     """Docstrings, other strings of several words, and comments, each with its line."""
@@ -41,16 +36,10 @@ def unusual(room: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("room", [room for room in ROOMS if room not in NOT_YET])
+@pytest.mark.parametrize("room", ROOMS)
 def test_texts_of_a_room_have_usual_words(room: str) -> None:
     """Messages are quoted in tickets, and docstrings are searched for the words of the field."""
     assert unusual(room) == []
-
-
-@pytest.mark.parametrize("room", sorted(NOT_YET))
-def test_the_list_of_other_rooms_only_shrinks(room: str) -> None:
-    """A room on the list still has such words. One that has none leaves the list."""
-    assert unusual(room) != []
 
 
 def test_what_is_looked_at() -> None:

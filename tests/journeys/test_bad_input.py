@@ -58,7 +58,7 @@ def _text(content: bytes) -> Callable[[Path], object]:
 
 
 BROKEN_DOTENV: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no assignment": (_text(b"\n\nthis is no assignment\n"), ".env assigns nothing: line 3 is skipped"),
+    "no assignment": (_text(b"\n\nthis is no assignment\n"), ".env has no assignment: line 3 is skipped"),
     "garbage": (_text(bytes(range(256)) * 4), ".env is binary, not text"),
     "ten megabytes": (_text(b"ANTHROPIC_API_KEY=" + b"x" * 10_000_000), ".env is larger than 128 KiB"),
     "a directory": (Path.mkdir, ".env is a directory"),

@@ -228,7 +228,7 @@ async def test_an_api_server_that_quotes_is_not_quoted(worlds: list[World], tmp_
             await quoting.listed(answer(garbage))
         await quoting.looked()
         await quoting.listed(page(quoting.good, *_misshapen(quoting.canaries)))
-        assert "is no Secret as the Kubernetes API describes it" in quoting.broker.log()
+        assert "does not have the form of a Secret of the Kubernetes API" in quoting.broker.log()
         token = quoting.token
         for thing in ({"type": "ERROR", "object": {"code": 500, "reason": token, "message": token}}, {"type": token}, [token]):
             await quoting.streamed(json.dumps(thing).encode() + b"\n")

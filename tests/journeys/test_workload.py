@@ -121,7 +121,8 @@ def test_what_is_wrong_with_the_identity_is_told_and_mended_without_a_restart(
 def test_an_identity_that_is_not_there_is_told(make_broker: MakeBroker, vendors: IdentityExchange) -> None:
     """With what to do, to an agent, by the list and by `doctor`; other profiles serve."""
     broker = make_broker(config=CONFIG.format(url=vendors.url), dotenv=f"ANTHROPIC_API_KEY={KEY}\n").start()
-    why = f"there is no identity token in {broker.home}/token: mount a projected service-account token there, or name its file"
+    remedy = "mount a projected service-account token there, or correct token_file"
+    why = f"there is no identity token at {broker.home}/token: {remedy}"
     with broker.connect() as client:
         assert client.acquire("anthropic").secret.reveal() == KEY
         with pytest.raises(errors.RefreshFailed, match="there is no identity token"):
@@ -134,7 +135,7 @@ def test_without_a_broker_it_is_told_who_exchanges(make_broker: MakeBroker, vend
     """A command asks no vendor by itself."""
     broker = make_broker(config=CONFIG.format(url=vendors.url))
     identity(broker, Issuer().token())
-    assert described(broker)["reason"] == "its identity has not been exchanged yet, which a running broker does"
+    assert described(broker)["reason"] == "its identity token was not exchanged yet; a running broker exchanges it"
     assert vendors.asked == []
 
 

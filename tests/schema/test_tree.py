@@ -1,5 +1,6 @@
 """YAML becomes a tree with lines; what is malformed, hostile or unwanted is refused at once, with its line, unquoted."""
 
+import re
 from contextlib import suppress
 
 import pytest
@@ -125,7 +126,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 )
 def test_floods_are_refused(text: str) -> None:
     """No text of a mebibyte keeps the broker busy: unbounded, these would take until the test runner's patience ends."""
-    assert "no configuration needs that" in str(unreadable(text))
+    assert re.search("reduce the nesting|with aliases expanded", str(unreadable(text)))
 
 
 PIECES = (

@@ -44,7 +44,7 @@ def test_the_configuration_reads_it(tmp_path: Path, kinds: Mapping[str, SourceKi
     found = configured(tmp_path, "sources: [one_key, {one_key: {path: x}}]", kinds).sources
     assert [spec.options["path"] for spec in found] == [tmp_path / "openai.key", tmp_path / "x"]
     assert "one_key" not in {spec.kind for spec in configured(tmp_path, "", kinds).sources}
-    with pytest.raises(ConfigurationFaults, match="unknown key; known here: path"):
+    with pytest.raises(ConfigurationFaults, match="unknown key; known keys: path"):
         configured(tmp_path, "sources: [one_key: {where: x}]", kinds)
     with pytest.raises(ConfigurationFaults, match="unknown key"):
         configured(tmp_path, "sources: [one_key]", KINDS)

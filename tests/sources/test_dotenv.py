@@ -116,7 +116,7 @@ async def test_other_files_are_none_of_its_business(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raw", "fault"),
     [
-        (b"# mine\nthis is prose\n", "assigns nothing: line 2 is skipped"),
+        (b"# mine\nthis is prose\n", "has no assignment: line 2 is skipped"),
         (b"\x00\x01\x02", "is binary, not text"),
         (b"A=" + b"x" * 1024 * 1024, "is larger than 128 KiB"),
     ],
@@ -151,7 +151,7 @@ async def test_special_files_in_its_place(tmp_path: Path) -> None:
     async with following(dotenv(path)) as events:
         told = str(await events.next())
         assert "is not a regular file: put a plain file in its place." in told
-        assert "password manager feeds it (1Password), start the broker with its variables" in told
+        assert "password manager such as 1Password writes it, start the broker with its variables" in told
         path.unlink()
         path.mkdir()
         await events.until(lambda told: "is a directory, not a file" in str(told))

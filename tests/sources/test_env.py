@@ -140,7 +140,7 @@ async def test_a_variable_that_names_a_file_is_followed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda path: None, "which is not there: mount it, or correct the path"),
+        (lambda path: None, "which does not exist: mount it, or correct the path"),
         (Path.mkdir, "is a directory, not a file"),
         (os.mkfifo, "is not a regular file"),
         (lambda path: path.symlink_to("/dev/zero"), "is not a regular file"),
@@ -162,5 +162,5 @@ async def test_a_file_is_named_by_its_whole_path() -> None:
     """P16: a key in the place of a path is not repeated."""
     unit = await listed(EnvOptions(), OPENAI_API_KEY_FILE="sk-proj-canary")
     assert unit.profiles == ()
-    assert "is no absolute path: name the file that holds OPENAI_API_KEY" in unit.faults[0].message
+    assert "is not an absolute path: set it to the file that holds OPENAI_API_KEY" in unit.faults[0].message
     assert "canary" not in unit.faults[0].message

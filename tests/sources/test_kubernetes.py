@@ -71,7 +71,7 @@ async def test_a_secret_that_becomes_unusable_fails_alone(server: ApiServer) -> 
         stream.say(event("MODIFIED", secret("a", data={"OPENAI_API_KEY": "!"})))
         broken = await events.event()
         assert isinstance(broken, UnitsListed)
-        assert broken.failed == {"a": "Secret apps/a OPENAI_API_KEY is not base64, as the API gives a Secret's data"}
+        assert broken.failed == {"a": "Secret apps/a OPENAI_API_KEY is not base64, which the data of a Secret must be"}
         assert [unit.name for unit in broken.units] == ["b"]
         stream.say(event("MODIFIED", openai("a", "k1")))
         assert await events.next() == ("a", {"openai:a": "k1"})

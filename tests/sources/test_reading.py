@@ -104,12 +104,12 @@ def test_a_swap_during_the_reading_throws_it_away(tmp_path: Path) -> None:
 def test_a_volume_that_never_holds_still_is_a_fault(tmp_path: Path) -> None:
     """It ends, and says where to look."""
     volume = Volume(tmp_path, {})
-    with open_root(tmp_path) as root, pytest.raises(Unreadable, match="leads nowhere, or elsewhere whenever it is read"):
+    with open_root(tmp_path) as root, pytest.raises(Unreadable, match="leads to no directory, or changes during every reading"):
         consistently(root, lambda _, __: volume.swap({}), shown=tmp_path)
 
 
 def test_contents_that_lead_nowhere_are_a_fault(tmp_path: Path) -> None:
     """Not an empty directory: there was something."""
     (tmp_path / "..data").symlink_to("..gone")
-    with open_root(tmp_path) as root, pytest.raises(Unreadable, match=r"\.\.data leads nowhere"):
+    with open_root(tmp_path) as root, pytest.raises(Unreadable, match=r"\.\.data leads to no directory"):
         consistently(root, lambda _, __: None, shown=tmp_path)

@@ -38,7 +38,7 @@ def test_a_source_is_named_after_its_place(kind: str, given: dict[str, object], 
 
 def test_two_kinds_have_two_names() -> None:
     """One of two would never be built."""
-    with pytest.raises(ValueError, match="two kinds of sources have one name"):
+    with pytest.raises(ValueError, match="two kinds of sources have the same name"):
         by_name(*KINDS.values(), KINDS["env"])
 
 

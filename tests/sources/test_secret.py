@@ -91,7 +91,7 @@ def test_a_secret_without_a_credential_says_so(data: dict[str, str | bytes]) -> 
     """Whatever its type: it was chosen, so something was meant."""
     unit = read(data)
     assert unit.profiles == ()
-    assert faults(unit).startswith("Secret apps/llm holds no credential: call a key as the provider's environment variable")
+    assert faults(unit).startswith("Secret apps/llm holds no credential: name a key like the provider's environment variable")
 
 
 @pytest.mark.parametrize(

@@ -113,14 +113,14 @@ def test_a_line_that_assigns_nothing_is_said_by_its_number(text: str, numbers: s
 def test_another_programs_assignment_gets_a_hint(line: str) -> None:
     """P26: PowerShell, cmd, fish, docker, JSON. The hint names the variable, and nothing of its value."""
     said = doubts(f"A=1\n{line}\n")
-    assert "line 2 names OPENAI_API_KEY and does not assign it: write OPENAI_API_KEY=value" in said
+    assert "line 2 names OPENAI_API_KEY but does not assign it: write OPENAI_API_KEY=value" in said
     assert "canary" not in said
 
 
 @pytest.mark.parametrize("name", ["openai_api_key", "OpenAI_API_Key", "OPENAI-API-KEY", "openai.api.key"])
 def test_another_spelling_of_a_name_gets_a_hint(name: str) -> None:
     """P26: it is not read, as on every other system, and that is said; not where the right name is there as well."""
-    assert doubts(f"{name}=sk-canary") == f"line 1 sets {name}, a name that is not read: write OPENAI_API_KEY"
+    assert doubts(f"{name}=sk-canary") == f"line 1 sets {name}, which is not read: write OPENAI_API_KEY"
     assert doubts(f"{name}=sk-canary\nOPENAI_API_KEY=sk-other") == ""
 
 
@@ -128,7 +128,7 @@ def test_a_quote_that_encloses_a_key_is_named() -> None:
     """P7: the parsers agree that the key is a part of the text; that it is missing is no mystery then."""
     text = 'MOTD="hello\nOPENAI_API_KEY=sk-canary\nBYE="\n'
     assert values(text) == {"MOTD": "hello\nOPENAI_API_KEY=sk-canary\nBYE="}
-    said = "line 1 has OPENAI_API_KEY= inside of another value: give it its own line, outside of quotes"
+    said = "line 1 has OPENAI_API_KEY= inside another value: put it on its own line, outside quotes"
     assert doubts(text) == said
     assert doubts("A=1 OPENAI_API_KEY=sk-canary") == said
     assert doubts(text + "OPENAI_API_KEY=sk-other") == ""
@@ -215,4 +215,4 @@ def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
 def test_a_file_variable_of_a_dotenv_is_said() -> None:
     """P16: `<NAME>_FILE` is followed in the broker's environment; in a `.env` it gets a hint."""
     said = doubts("OPENAI_API_KEY_FILE=/run/secrets/canary")
-    assert said == "line 1 sets OPENAI_API_KEY_FILE, which is followed in the broker's environment only: set it there"
+    assert said == "line 1 sets OPENAI_API_KEY_FILE, which is only read from the broker's environment: set it there"

@@ -110,7 +110,7 @@ async def test_an_identity_is_exchanged_as_its_vendor_wants(
     assert began <= profile.issued_at <= clock.now()
     assert profile.expires_at == profile.issued_at + vendors.life
     assert before[0].secret is None
-    assert before[0].fault == "its identity has not been exchanged yet, which a running broker does"
+    assert before[0].fault == "its identity token was not exchanged yet; a running broker exchanges it"
 
 
 async def test_everything_is_there_from_the_beginning(vendors: IdentityExchange, token_file: TokenFile) -> None:
@@ -169,7 +169,7 @@ async def test_the_last_token_is_kept(vendors: IdentityExchange, token_file: Tok
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (None, "there is no identity token in {}: mount a projected service-account token there, or name its file"),
+        (None, "there is no identity token at {}: mount a projected service-account token there, or correct token_file"),
         ("", "{} is empty: check the program that writes the token there"),
         ("sk-ant-canary", "{} has no JWT: name the file of a projected service-account token"),
         ("x" * (SIZE_MAX + 1), "{} is larger than 16 KiB, so it is not an identity token: name the file of a projected "),

@@ -1,1 +1,1 @@
-"""Configuration: the document as written, how it is found and read, what it becomes."""
+"""The configuration: its keys, how the file is found and read, and the checked result."""

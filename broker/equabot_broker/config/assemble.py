@@ -1,6 +1,6 @@
-"""Document → configuration: defaults, full paths, and the rules that hold between values.
+"""Makes the configuration from the document: defaults, full paths, and the rules between values.
 
-What breaks a rule goes to the report, next to what was wrong with the document.
+Values that break a rule are added to the report of faults.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,15 +29,18 @@ from equabot_broker.sources.declaration import DefaultPlaces, SourceKind
 from equabot_broker.sources.registry import KINDS
 
 _ANY: Final = "*"
-_EVERY_INTERFACE: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
+_EVERY_INTERFACE: Final = ("0.0.0.0", "::")  # noqa: S104 - only compared with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What counts in addition to the file. `run_dir` is what a flag or a variable says, `default_run_dir` what counts without
-    either. `listen` are addresses from the environment, which the file's own go before. `directories` are those that variables
-    of other tools name, by variable. `workloads` is what the environment says of identities, by provider and key. `kinds` are
-    the kinds of sources."""
+    """Values from outside the file.
+
+    `run_dir` is from a flag or a variable, and takes precedence over the file. `default_run_dir` is used if nothing sets the
+    directory. `listen` are addresses from the environment, over which the file takes precedence. `directories` are those in
+    variables of other tools, by variable. `workloads` are the identities that the environment describes, by provider and key.
+    `kinds` are the kinds of sources, by name.
+    """
 
     file: Path | None
     user_home: Path
@@ -51,18 +54,18 @@ class Surroundings:
 
     @property
     def places(self) -> DefaultPlaces:
-        """What default paths of sources are made of."""
+        """The directories from which the default paths of sources are made."""
         return DefaultPlaces(home=self.home, user_home=self.user_home, directories=self.directories)
 
     def path(self, written: str) -> Path:
-        """A path from the file: `~` is the user's home, and what is relative starts where the file is."""
+        """The absolute path. `~` is the user's home directory. A relative path starts in the directory of the file."""
         if written == "~" or written.startswith("~/"):
             return self.user_home / written[2:]
         return (self.file.parent if self.file else Path("/")) / written
 
 
 def assemble(document: ConfigDocument, around: Surroundings, report: FaultReport) -> Config:
-    """The configuration. It is fit for use only when the report has no faults."""
+    """The configuration. It may be used only if the report has no faults."""
     known = Known(document.providers, report)
     leases = _leases(document.leases, report)
     run_dir = around.run_dir or (around.path(document.run_dir) if document.run_dir else around.default_run_dir)
@@ -107,7 +110,7 @@ def _leases(given: LeaseOptions, report: FaultReport) -> LeaseOptions:
         return replace(given, default_ttl=given.max_ttl)
     if report.sound("leases"):
         longest = shown(given.max_ttl)
-        report.refuse("leases.default_ttl", f"is longer than leases.max_ttl ({longest}); shorten it, or raise leases.max_ttl")
+        report.refuse("leases.default_ttl", f"is longer than leases.max_ttl ({longest}); reduce it, or raise leases.max_ttl")
     return given
 
 
@@ -116,34 +119,35 @@ def _policies(document: ConfigDocument, leases: LeaseOptions, known: Known, repo
         alone = AgentPolicy(providers=frozenset({_ANY}), max_ttl=leases.max_ttl)
         return Policies(agents=MappingProxyType({"main": alone}))
     if not document.agents and report.sound("agents"):
-        report.refuse("agents", "lists no agent, so no caller could ask; name one, or remove the section for `main` alone")
+        report.refuse("agents", "has no agent, so it refuses every caller; add one, or remove the section to have `main`")
     return Policies(
         agents=MappingProxyType({name: _policy(name, given, leases, known, report) for name, given in document.agents.items()})
     )
 
 
 def _policy(name: str, given: Mapping[str, Any], leases: LeaseOptions, known: Known, report: FaultReport) -> AgentPolicy:
-    """An agent that is listed has what its section says, and no provider unless it says so; `main` has them all."""
+    """The policy of an agent. Without `providers`, `main` may use all providers, and any other agent none."""
     path = under("agents", name)
-    told = {"max_ttl": leases.max_ttl, **given}
+    arguments = {"max_ttl": leases.max_ttl, **given}
     for place in ("socket", *IDENTITIES):
-        told.pop(place, None)
-    if told["max_ttl"] > leases.max_ttl and report.sound("leases"):
+        arguments.pop(place, None)
+    if arguments["max_ttl"] > leases.max_ttl and report.sound("leases"):
         longest = shown(leases.max_ttl)
-        report.refuse(f"{path}.max_ttl", f"is longer than leases.max_ttl ({longest}); shorten it, or raise leases.max_ttl")
+        report.refuse(f"{path}.max_ttl", f"is longer than leases.max_ttl ({longest}); reduce it, or raise leases.max_ttl")
     providers = given.get("providers", (_ANY,) if name == "main" else ())
-    told["providers"] = frozenset(
+    arguments["providers"] = frozenset(
         p if p == _ANY else known.provider(p, at) for p, at in _located(providers, f"{path}.providers", report)
     )
     if "profiles" in given:
-        told["profiles"] = frozenset(
+        arguments["profiles"] = frozenset(
             p if p == _ANY else known.profile(p, at) for p, at in _located(given["profiles"], f"{path}.profiles", report)
         )
-    return AgentPolicy(**told)
+    return AgentPolicy(**arguments)
 
 
 def _located(values: tuple[Any, ...], path: str, report: FaultReport) -> Iterator[tuple[Any, str]]:
-    """The values of a list with their paths; with that of the list where a fault made their numbers uncertain."""
+    """The values of a list with their paths. If the list has a fault, its values have the path of the list: the report
+    left values out, so the numbers are not known."""
     exact = report.sound(path)
     for number, value in enumerate(values):
         yield value, f"{path}[{number}]" if exact else path
@@ -160,8 +164,8 @@ def _listen(document: ConfigDocument, around: Surroundings, report: FaultReport)
         if _clash(first, second):
             later, earlier = (other, one) if other in written else (one, other)
             taken = second if later == one else first
-            report.refuse(f"listen.{later}", f"has the port of listen.{earlier} ({taken}); give it one of its own")
-    agents = {name: around.path(told["socket"]) for name, told in (document.agents or {}).items() if told.get("socket")}
+            report.refuse(f"listen.{later}", f"has the port of listen.{earlier} ({taken}); choose another port")
+    agents = {name: around.path(given["socket"]) for name, given in (document.agents or {}).items() if given.get("socket")}
     return Listen(
         **addresses,
         admin=around.path(given.admin) if given.admin else None,
@@ -178,7 +182,8 @@ def _clash(one: Address, other: Address) -> bool:
 
 
 def _refuse_sockets(run_dir: Path, policies: Policies, listen: Listen, around: Surroundings, report: FaultReport) -> None:
-    """Paths too long for a socket, shared ones, and directories in which one agent would reach another."""
+    """Reports paths that are too long for a socket or used twice, and directories in which an agent reaches another's
+    socket."""
     planned = plan(run_dir, policies.agents, admin=listen.admin, control=listen.control, agent_paths=listen.agents)
     chosen = {f"{under('agents', name)}.socket": path for name, path in listen.agents.items()}
     chosen |= {"listen.admin": listen.admin or Path(), "listen.control": listen.control or Path()}
@@ -204,9 +209,9 @@ def _sources(document: ConfigDocument, around: Surroundings, report: FaultReport
         spec = _source(around.kinds[name], options, around)
         shown = name, around.kinds[name].shown(spec.options)
         if spec in found:
-            report.refuse(path, "reads the same place as a source above; keep one")
+            report.refuse(path, "is the same as a source above; keep one")
         elif shown in names:
-            report.refuse(path, "has the name of a source above; give it another `name`")
+            report.refuse(path, "has the name of a source above; set another `name`")
         names.add(shown)
         found.append(spec)
     return tuple(found)
@@ -230,7 +235,7 @@ def _rules(
         path = under("profiles", ":".join(written))
         profile = known.profile(written, path)
         if profile in overrides:
-            report.refuse(path, f"is another spelling of {profile}, which is above; keep one")
+            report.refuse(path, f"is another spelling of {profile}, which is listed above; keep one")
         overrides[profile] = Override(mode=given.mode, expires_at=given.expires_at)
         if given.origin is None:
             continue
@@ -238,9 +243,9 @@ def _rules(
         if place.kind not in used and report.sound("sources"):
             report.refuse(f"{path}.from", f"there is no source of kind {place.kind}; add it to sources")
         if place in bindings:
-            report.refuse(f"{path}.from", f"is where {bindings[place]} comes from already; a value makes one profile")
+            report.refuse(f"{path}.from", f"is already the value of {bindings[place]}; keep one of the two profiles")
         bindings[place] = profile
-    # Whether a tool's login is refreshed is a rule about its profile, in whichever source that is.
+    # Whether a tool's login is refreshed is a rule about its profile, regardless of the source that has the login.
     ours = {kinds[name].login for name, options in document.sources or () if kinds[name].login and options.get("refresh")}
     return DiscoveryRules(known.catalog, MappingProxyType(bindings), MappingProxyType(overrides), FOREIGN_LOGINS - ours)
 
@@ -250,7 +255,7 @@ def _aliases(document: ConfigDocument, known: Known, report: FaultReport) -> Map
     for (vendor, name), given in document.profiles.items():
         if given.alias in found:
             path = under("profiles", f"{vendor}:{name}")
-            report.refuse(f"{path}.alias", f"is the alias of {found[given.alias]} already; give each its own")
+            report.refuse(f"{path}.alias", f"is already the alias of {found[given.alias]}; choose another alias")
         elif given.alias:
             found[given.alias] = f"{known.catalog.normalise(vendor) or vendor}:{name}"
     return MappingProxyType(found)
@@ -267,10 +272,10 @@ def _order(document: ConfigDocument, known: Known, report: FaultReport) -> Mappi
         path = under("auth.order", written)
         provider = known.provider(written, path)
         if provider in orders:
-            report.refuse(path, f"is another spelling of {provider}, which is above; keep one")
+            report.refuse(path, f"is another spelling of {provider}, which is listed above; keep one")
         for (owner, _), at in _located(listed, path, report):
             if known.catalog.normalise(owner) != provider:
-                report.refuse(at, f"is no profile of {provider}; only its own can serve it")
+                report.refuse(at, f"is not a profile of {provider}; move it to the order of its own provider")
         orders[provider] = tuple(dict.fromkeys(f"{provider}:{name}" for _, name in listed))
     return MappingProxyType(orders)
 
@@ -291,8 +296,8 @@ def _configured(document: ConfigDocument, known: Known, report: FaultReport) -> 
         profile = known.profile(written, path)
         owner = profile.partition(":")[0]
         if given.provider and known.catalog.normalise(given.provider) != owner:
-            report.refuse(f"{path}.provider", f"is not the provider in the profile's id; write {owner}, or remove it")
-        # The seed's system once wrote `token` for Claude's login, whose credential may be either and is refreshed.
+            report.refuse(f"{path}.provider", f"differs from the provider in the profile's id; write {owner}, or remove it")
+        # OpenClaw once wrote `token` for Claude's login. That login may be a token or OAuth, and the broker refreshes it.
         migrated = profile == "anthropic:claude-cli" and given.mode is Mode.TOKEN
         found[profile] = replace(given, provider=owner, mode=Mode.OAUTH if migrated else given.mode)
     return MappingProxyType(found)
@@ -320,7 +325,7 @@ def _gateway(given: GatewaySection, around: Surroundings) -> GatewayOptions:
     return GatewayOptions(
         mode=given.mode,
         url=given.url.rstrip("/"),
-        # A bare name is looked for where programs are.
+        # A name without a slash is looked up on PATH.
         envoy=str(around.path(given.envoy)) if "/" in given.envoy else given.envoy,
         ca_file=around.path(given.ca_file) if given.ca_file else usual.ca_file,
         idle_timeout=given.idle_timeout or usual.idle_timeout,

@@ -1,6 +1,6 @@
-"""What differs between two configurations: what a running broker cannot change, and the rest in words.
+"""The differences between two configurations: those that need a restart, and a line for each of the others.
 
-No values, so no secrets.
+The lines name keys and never values, so they hold no secret.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,11 +26,11 @@ _KEYS: Final[Mapping[str, str]] = {
     "workloads": "profiles",
     "shell_env": "env.shellEnv",
 }
-"""Where the file has them, if not under their own names."""
+"""The keys in the file, for fields with other names."""
 
 
 def needs_restart(running: Config, wanted: Config) -> list[str]:
-    """The keys that differ and count only from the next start on."""
+    """The keys that differ and are applied only at the next start."""
     found = [_KEYS.get(name, name) for name in _FIXED if getattr(running, name) != getattr(wanted, name)]
     found += ["EQUABOT_HOME"] if running.home != wanted.home else []
     for name in ("health", "metrics", "gateway", "admin", "control"):
@@ -47,7 +47,7 @@ def needs_restart(running: Config, wanted: Config) -> list[str]:
 
 
 def changes(running: Config, wanted: Config) -> list[str]:
-    """What else differs, one line each: `agent worker added`, `provider zai changed`, `auth.order`."""
+    """The other differences, one line each: `agent worker added`, `provider zai changed`, `auth.order`."""
     found = [
         *_entries("agent", _agents(running), _agents(wanted)),
         *_entries("provider", running.catalog.providers, wanted.catalog.providers),
@@ -60,7 +60,7 @@ def changes(running: Config, wanted: Config) -> list[str]:
 
 
 def _listeners(config: Config) -> object:
-    """Without those who may call there."""
+    """The listeners, without the callers that they accept."""
     return None if config.remote is None else replace(config.remote, callers=Callers())
 
 
@@ -93,6 +93,6 @@ def _differing(section: str, before: object, after: object) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Of the rules of profiles what is said of them alone: the catalog is compared provider by provider."""
+    """The value to compare. The rules of profiles are compared without the catalog, which is compared by provider."""
     rules = hasattr(value, "bindings")
     return (dict(value.bindings), dict(value.overrides), value.foreign_logins) if rules else value

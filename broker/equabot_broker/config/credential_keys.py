@@ -19,10 +19,10 @@ _NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 
 
 def sources(kinds: Mapping[str, SourceKind]) -> ConfigKey[Any]:
-    """The key `sources`, in which one of these kinds may be named."""
+    """The key `sources`, with these kinds."""
     return ConfigKey(
         Many(OneOf({name: kind.section for name, kind in kinds.items()}), some=True),
-        "Where credentials come from. If two sources hold one profile, the first one counts.",
+        "Where credentials come from. If two sources have the same profile, the first source is used.",
         default=", ".join(name for name, kind in kinds.items() if kind.usual),
         example="[{mounted: {path: /run/secrets/team}}, env]",
     )
@@ -56,7 +56,7 @@ _WIF: Final = Section(
 
 
 def profiles(kinds: Mapping[str, SourceKind]) -> ConfigKey[Any]:
-    """The key `profiles`, in which a value may be in a source of one of these kinds."""
+    """The key `profiles`. `from` may name a value in a source of these kinds."""
     places = {name: kind.location for name, kind in kinds.items() if kind.location is not None}
     return ConfigKey(
         Named(
@@ -72,16 +72,18 @@ def profiles(kinds: Mapping[str, SourceKind]) -> ConfigKey[Any]:
                     "mode": ConfigKey(MODE, "What the credential is.", default="by the variable's name", example="api_key"),
                     "expires_at": ConfigKey(
                         Text(values.instant),
-                        "When the credential ends. It counts for the present value, and not for a later one.",
-                        default="what the credential says",
+                        "When the credential expires. It applies to the present value, and not to a later one.",
+                        default="the end in the credential itself",
                         example="2027-01-01T00:00:00Z",
                     ),
-                    "alias": ConfigKey(TEXT, "A short name. It is checked and kept; nothing uses it yet.", example="prod"),
+                    "alias": ConfigKey(
+                        TEXT, "A short name. The broker checks and keeps it, and does not use it.", example="prod"
+                    ),
                     "wif": ConfigKey(_WIF, "The workload identity that is exchanged for the credential."),
                 },
             ),
         ),
-        "What a credential does not say of itself.",
+        "Facts about profiles that the credentials do not contain.",
     )
 
 
@@ -90,7 +92,7 @@ _COOLDOWNS: Final = Section(
     {
         "billing_backoff": ConfigKey(
             DURATION,
-            "How long a billing failure that comes again after its first cooldown disables a profile. It doubles each time.",
+            "How long a repeated billing failure disables a profile. The time doubles with each further failure.",
             example="5h",
         ),
         "billing_backoff_by_provider": ConfigKey(
@@ -101,9 +103,11 @@ _COOLDOWNS: Final = Section(
         ),
         "billing_max": ConfigKey(DURATION, "The longest time for which a billing failure disables a profile.", example="24h"),
         "failure_window": ConfigKey(
-            DURATION, "After so long without a failure, failures are counted from zero.", example="24h"
+            DURATION, "After this time without a failure, failures are counted from zero again.", example="24h"
         ),
-        "retry_after_max": ConfigKey(DURATION, "The longest `retry-after` of a provider that counts.", example="24h"),
+        "retry_after_max": ConfigKey(
+            DURATION, "The longest wait that a provider's `retry-after` can cause. A longer one is shortened.", example="24h"
+        ),
         "billingBackoffHours": ConfigKey(
             HOURS, "`billing_backoff` as OpenClaw writes it.", default="none", example="5", argument="billing_backoff"
         ),
@@ -127,11 +131,11 @@ AUTH: Final = Section(
     {
         "order": ConfigKey(
             Named(values.provider, Many(PROFILE, some=True)),
-            "The profiles that are tried, in this order, and no other.",
+            "The profiles that are tried, in this order. Other profiles of the provider are not used.",
             default="by mode, the least recently used first",
             example='{anthropic: ["anthropic:prod", "anthropic:env"]}',
         ),
-        "cooldowns": ConfigKey(_COOLDOWNS, "What failures cost."),
+        "cooldowns": ConfigKey(_COOLDOWNS, "How long failures disable a profile."),
         "probe": ConfigKey(
             BOOLEAN, "Whether the broker may send a provider a small request to check a credential.", example="false"
         ),
@@ -143,9 +147,14 @@ AUTH: Final = Section(
                     {
                         "provider": ConfigKey(PROVIDER, "The provider, which must agree with the id.", example="anthropic"),
                         "mode": ConfigKey(
-                            MODE, "The mode, as OpenClaw has it. It is checked and kept.", default="none", example="oauth"
+                            MODE,
+                            "The mode, as OpenClaw writes it. The broker checks and keeps it.",
+                            default="none",
+                            example="oauth",
                         ),
-                        "email": ConfigKey(TEXT, "The account's address. It is checked and kept.", example="me@example.com"),
+                        "email": ConfigKey(
+                            TEXT, "The account's email address. The broker checks and keeps it.", example="me@example.com"
+                        ),
                     },
                 ),
             ),
@@ -158,7 +167,7 @@ ENV: Final = Section(
     {
         "vars": ConfigKey(
             Named(values.variable, Text(SecretValue)),
-            "Values of variables that the environment lacks. `env.<variable>` is the same.",
+            "Values for variables that the environment does not have. `env.<variable>` is the same.",
             default="none",
             example="{ACME_REGION: eu}",
             argument="variables",
@@ -168,7 +177,9 @@ ENV: Final = Section(
                 ShellEnv,
                 {
                     "enabled": ConfigKey(
-                        BOOLEAN, "Whether a login shell is asked for variables that hold credentials.", example="true"
+                        BOOLEAN,
+                        "Whether the broker runs a login shell to read variables that hold credentials.",
+                        example="true",
                     ),
                     "timeout": ConfigKey(DURATION, "How long the broker waits for the shell.", example="15s"),
                     "timeoutMs": ConfigKey(
@@ -188,7 +199,7 @@ ENV: Final = Section(
 
 
 def environment(place: ConfigNode) -> EnvSection:
-    """The `env` section, as OpenClaw has it: variables as keys or under `vars`, next to `shellEnv`."""
+    """The `env` section, as OpenClaw writes it: variables as keys or under `vars`, next to `shellEnv`."""
     given: dict[str, Any] = {"variables": _NOTHING}
     variables: dict[str, SecretValue] = {}
     for key, child in place.pairs():
@@ -199,5 +210,5 @@ def environment(place: ConfigNode) -> EnvSection:
             else:
                 variables[values.variable(key)] = SecretValue(child.text())
     for name in sorted(variables.keys() & given["variables"].keys()):
-        place.report.refuse(under(place.path, name), "is under vars as well; keep one")
+        place.report.refuse(under(place.path, name), "is also under vars; keep one")
     return EnvSection(**{**given, "variables": MappingProxyType({**given["variables"], **variables})})

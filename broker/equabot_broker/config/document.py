@@ -1,5 +1,5 @@
-"""The configuration as it is written: the values that the file gives. Which keys there are is in `keys`; rules that hold
-between values are in `assemble`."""
+"""The document: the values in the file, before defaults and full paths. `keys` has the keys, `assemble` the rules between
+values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokensSection:
-    """Where and how tokens of service accounts are taken."""
+    """The listener for callers with a service-account token, and how tokens are checked."""
 
     address: values.Address
     audience: str = "equabot"
@@ -31,7 +31,7 @@ class TokensSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificatesSection:
-    """Where and of which authority certificates are taken."""
+    """The listener for callers with a client certificate, and the authority of these certificates."""
 
     address: values.Address
     ca: str
@@ -49,7 +49,7 @@ class RemoteSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenSection:
-    """Addresses and, for the broker's own sockets, paths. `agents` None: not over TCP."""
+    """Addresses, and paths of the broker's own sockets. `agents` None: the agents' API is not served over TCP."""
 
     health: values.Address | None = None
     metrics: values.Address | None = None
@@ -61,8 +61,8 @@ class ListenSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileSection:
-    """What the operator says of a profile. `origin` is the kind of its source and the place there; `wif` what a workload's
-    identity needs, by key."""
+    """One section of `profiles`. `origin` is the kind of the source and the place in it. `wif` has the fields of the workload
+    identity, by key."""
 
     origin: tuple[str, Any] | None = None
     mode: Mode | None = None
@@ -73,7 +73,7 @@ class ProfileSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthSection:
-    """`profiles` by (provider, name) as written, `order` by provider."""
+    """The section `auth`. `profiles` are by provider and name as written, `order` by provider."""
 
     order: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=lambda: NOTHING)
     cooldowns: CooldownOptions = field(default_factory=CooldownOptions)
@@ -106,14 +106,14 @@ class GatewaySection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealSection:
-    """How the profile stores are sealed; with nothing said, not at all."""
+    """The file with the keys that seal the profile stores. Empty: the stores are not sealed."""
 
     key_file: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvSection:
-    """Variables that stand in for the environment's, and whether a login shell is asked for more."""
+    """Values for variables that the environment does not have, and whether a login shell is asked for more."""
 
     variables: Mapping[str, SecretValue] = field(default_factory=lambda: NOTHING)
     shell: ShellEnv = field(default_factory=ShellEnv)
@@ -121,8 +121,8 @@ class EnvSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigDocument:
-    """The whole file. `agents` and `sources` are None where it says nothing of them; an agent's and a provider's values are
-    by argument of the class that they make."""
+    """The whole file. `agents` and `sources` are None if the file does not have them. The values of an agent and of a provider
+    are by argument of the class that is made from them."""
 
     run_dir: str = ""
     state_path: str = ""

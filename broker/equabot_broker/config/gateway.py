@@ -1,4 +1,4 @@
-"""What the configuration makes of the gateway."""
+"""Derives the gateway from the configuration."""
 
 from equabot_broker.config.model import Config
 from equabot_broker.envoy.bootstrap_config import Gateway
@@ -8,7 +8,7 @@ from equabot_broker.providers.catalog import VENDOR_URLS
 
 
 def gateway_of(config: Config) -> Gateway:
-    """The gateway in front of the configured providers. Nothing is looked at but the configuration."""
+    """The gateway in front of the configured providers. The function reads no file and no environment."""
     listen = config.listen
     planned = plan(
         config.run_dir, config.policies.agents, admin=listen.admin, control=listen.control, agent_paths=listen.agents

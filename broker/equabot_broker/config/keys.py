@@ -1,5 +1,5 @@
-"""Every key of the configuration: how it is read, what it means, its default and an example. The reference page
-`configuration.md` is generated from these tables. What they do not list is refused."""
+"""Every key of the configuration: its reader, meaning, default and example. The reference page `configuration.md` is generated
+from these tables. A key that is not in them is refused."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -43,10 +43,10 @@ _POLICY_DEFAULTS: Final = AgentPolicy()
 
 
 def memory(written: str) -> int:
-    """A number of bytes, as Kubernetes writes it: `256Mi`, `1Gi`. At least `128Mi`."""
+    """A number of bytes, as Kubernetes writes it: `256Mi`, `1Gi`. At least `128Mi`. Returns bytes."""
     bytes_ = values.size(written)
     if bytes_ < LEAST_MEMORY:
-        raise ValueRefused(f"{quote(written)} is less than Envoy needs; give it {LEAST_MEMORY >> 20}Mi or more")
+        raise ValueRefused(f"{quote(written)} is less than Envoy needs; write {LEAST_MEMORY >> 20}Mi or more")
     return bytes_
 
 
@@ -72,20 +72,20 @@ _AGENT: Final = Section(
             example="[brokered]",
         ),
         "max_ttl": ConfigKey(
-            DURATION, "The longest life of a lease, at most `leases.max_ttl`.", default="leases.max_ttl", example="15m"
+            DURATION, "The longest lifetime of a lease, at most `leases.max_ttl`.", default="leases.max_ttl", example="15m"
         ),
         "max_leases": ConfigKey(
             COUNT, "How many leases the agent may hold at once.", default=str(_POLICY_DEFAULTS.max_leases), example="20"
         ),
         "rate": ConfigKey(
             Text(values.rate),
-            "The average rate of acquires. Renewals have the same rate, and are counted apart.",
+            "The average rate of acquire requests. Renewals have the same limit and are counted separately.",
             default="unlimited",
             example="600/m",
         ),
         "burst": ConfigKey(
             COUNT,
-            "With `rate`: how many acquires, and how many renewals, may come at once.",
+            "With `rate`: how many acquire requests, and how many renewals, may arrive at once.",
             default=str(_POLICY_DEFAULTS.burst),
             example="50",
         ),
@@ -97,7 +97,7 @@ _AGENT: Final = Section(
         ),
         "max_requests": ConfigKey(
             COUNT,
-            "How many requests the agent may have under way in the gateway at once.",
+            "How many requests the agent may have in progress in the gateway at once.",
             default=str(_POLICY_DEFAULTS.max_requests),
             example="64",
         ),
@@ -121,9 +121,7 @@ _AGENT: Final = Section(
 _MODELS: Final = Section(
     Models,
     {
-        "default": ConfigKey(
-            MODEL, "The model in use. It says which providers are in use.", example="anthropic/claude-sonnet-4-5"
-        ),
+        "default": ConfigKey(MODEL, "The model in use. Its provider counts as in use.", example="anthropic/claude-sonnet-4-5"),
         "fallbacks": ConfigKey(
             Many(MODEL), "The models that are used if the default fails.", example="[openrouter/anthropic/claude-sonnet-4-5]"
         ),
@@ -136,9 +134,9 @@ _LEASES: Final = Section(
     LeaseOptions,
     {
         "default_ttl": ConfigKey(
-            DURATION, "The life of a lease whose request names none. If `max_ttl` is less, that counts.", example="15m"
+            DURATION, "The lifetime of a lease, if the request has no TTL. It is at most `max_ttl`.", example="15m"
         ),
-        "max_ttl": ConfigKey(DURATION, "The longest life of a lease, renewals included.", example="1h"),
+        "max_ttl": ConfigKey(DURATION, "The longest lifetime of a lease, including renewals.", example="1h"),
     },
 )
 _EXPIRY: Final = Section(
@@ -146,7 +144,7 @@ _EXPIRY: Final = Section(
     {
         "warn_within": ConfigKey(SPAN, "How long before its end a credential is `expiring`.", example="24h"),
         "stale_budget": ConfigKey(
-            SPAN, "How long the last good profiles of a source are served while it cannot be read.", example="10m"
+            SPAN, "How long the last good profiles of a source are served while the source cannot be read.", example="10m"
         ),
     },
 )
@@ -155,19 +153,19 @@ _AUDIT: Final = Section(
     {
         "path": ConfigKey(
             PATH,
-            "The file of the audit log, of this broker alone. `-` is standard output.",
+            "The file of the audit log. No other broker may write to it. `-` is standard output.",
             example="/var/log/equabot/audit.log",
         ),
         "anchor": ConfigKey(
             PATH,
-            "The file with the number and the hash of the log's last record, of this broker alone.",
+            "The file with the number and the hash of the log's last record. No other broker may write to it.",
             default="audit.head next to state.db",
             example="/var/lib/equabot/audit.head",
         ),
         "fail_closed": ConfigKey(
             BOOLEAN,
-            "Whether nothing is granted, renewed or let through the gateway while the audit log cannot be written, or while no"
-            " anchor vouches for it.",
+            "Whether the broker refuses leases, renewals and gateway requests while the audit log cannot be written or does not"
+            " match its anchor.",
             example="true",
         ),
     },
@@ -183,7 +181,7 @@ _GATEWAY: Final = Section(
         ),
         "url": ConfigKey(
             URL,
-            "The address of the gateway that agents get with a lease.",
+            "The address of the gateway, which agents get with a lease.",
             default="http:// and listen.gateway",
             example="http://gateway.internal:8787",
         ),
@@ -198,16 +196,18 @@ _GATEWAY: Final = Section(
         ),
         "idle_timeout": ConfigKey(
             DURATION,
-            "How long no byte of a request or its answer may come before the gateway gives it up.",
+            "How long a request may have no traffic in either direction before the gateway ends it.",
             default=values.shown(_GATEWAY_DEFAULTS.idle_timeout),
             example="5m",
         ),
         "scrub": ConfigKey(
-            BOOLEAN, "Whether the gateway searches answers for the secret that was sent, and blanks it out.", example="true"
+            BOOLEAN,
+            "Whether the gateway searches each answer for the secret of its request, and replaces it.",
+            example="true",
         ),
         "memory": ConfigKey(
             Text(memory),
-            "The limit of Envoy's memory. It decides how many requests can be under way at once.",
+            "The limit of Envoy's memory. It decides how many requests can be in progress at once.",
             default=f"{_GATEWAY_DEFAULTS.memory >> 20}Mi",
             example="512Mi",
         ),
@@ -222,7 +222,7 @@ _GATEWAY: Final = Section(
 
 
 def document_keys(kinds: Mapping[str, SourceKind] = KINDS) -> Section[ConfigDocument]:
-    """Every key there is, with these kinds of sources."""
+    """Every key, with these kinds of sources."""
     return Section(
         ConfigDocument,
         {
@@ -241,31 +241,31 @@ def document_keys(kinds: Mapping[str, SourceKind] = KINDS) -> Section[ConfigDocu
             "listen": ConfigKey(LISTEN, "Where the broker listens."),
             "agents": ConfigKey(
                 Named(values.agent, _AGENT),
-                "The agents and what each may have. Without this section `main` is the only agent, and may have everything.",
+                "The agents and their rights. Without this section, `main` is the only agent and may use everything.",
             ),
             "required": ConfigKey(
                 Many(PROVIDER),
-                "The broker is ready only if some agent can get a lease of each of these providers.",
+                "The broker is ready only if an agent can get a lease for each of these providers.",
                 example="[anthropic]",
             ),
             "sources": sources(kinds),
             "profiles": profiles(kinds),
-            "auth": ConfigKey(AUTH, "Which profile serves, and what a failure costs."),
-            "providers": ConfigKey(PROVIDERS, "Changes of the built-in facts about providers, and other providers."),
+            "auth": ConfigKey(AUTH, "Which profile is used, and how long a failure disables a profile."),
+            "providers": ConfigKey(PROVIDERS, "Changes to the built-in providers, and further providers."),
             "models": ConfigKey(_MODELS, "The models in use."),
-            "leases": ConfigKey(_LEASES, "How long leases live."),
-            "expiry": ConfigKey(_EXPIRY, "When the broker warns, and how long it serves old values."),
+            "leases": ConfigKey(_LEASES, "The lifetime of leases."),
+            "expiry": ConfigKey(_EXPIRY, "When the broker warns of an expiry, and how long it serves old values."),
             "audit": ConfigKey(_AUDIT, "The audit log."),
-            "gateway": ConfigKey(_GATEWAY, "The gateway, in which agents use brokered leases."),
-            "env": ConfigKey(environment, "Variables that the broker's environment lacks.", shown=ENV),
+            "gateway": ConfigKey(_GATEWAY, "The gateway, through which agents use brokered leases."),
+            "env": ConfigKey(environment, "Values for variables that the broker's environment does not have.", shown=ENV),
             "seal": ConfigKey(
                 Section(
                     SealSection,
                     {
                         "key_file": ConfigKey(
                             PATH,
-                            "A file with keys of 32 bytes, one a line, in base64 or hexadecimal. The first one encrypts, each"
-                            " one decrypts. Other users must not have the right to read or change the file.",
+                            "A file with keys of 32 bytes, one per line, in base64 or hexadecimal. The first key encrypts, and"
+                            " all keys decrypt. Other users must not have the right to read or change the file.",
                             default="required",
                             example="/run/secrets/equabot-seal/key",
                         )
@@ -279,7 +279,7 @@ def document_keys(kinds: Mapping[str, SourceKind] = KINDS) -> Section[ConfigDocu
 
 
 def read(text: str, report: FaultReport, *, kinds: Mapping[str, SourceKind] = KINDS) -> ConfigDocument:
-    """The document in the text; what is wrong with it goes to the report, and the rest is read all the same."""
+    """The document in the text. Its faults are added to the report, and the values without a fault are in the document."""
     try:
         place = ConfigNode(parse(text), "", report)
     except NotYaml as unreadable:

@@ -15,15 +15,15 @@ _TOKENS: Final = Section(
     {
         "address": ConfigKey(
             ADDRESS,
-            "The address where calls show the token of a service account, as `authorization: Bearer …`.",
+            "The address for callers with a service-account token, in the metadata `authorization: Bearer …`.",
             default="required",
             example="0.0.0.0:8443",
         ),
-        "audience": ConfigKey(TEXT, "The audience for which a token must be issued.", example="equabot"),
+        "audience": ConfigKey(TEXT, "The audience that a token must have.", example="equabot"),
         "validate": ConfigKey(
             Text(partial(values.word, ("token_review", "published_keys"))),
-            "How a token is checked: by the API server, or by its signature with the keys that the API server publishes."
-            " `token_review` notices deleted pods and accounts within a minute; `published_keys` does not.",
+            "How a token is checked. `token_review`: by the API server; tokens of deleted pods and accounts are refused within"
+            " a minute. `published_keys`: by its signature; deleted pods and accounts are not noticed.",
             example="published_keys",
         ),
         "kubeconfig": ConfigKey(
@@ -52,7 +52,7 @@ _CERTIFICATES: Final = Section(
     {
         "address": ConfigKey(
             ADDRESS,
-            "The address where connections are opened with a client certificate.",
+            "The address for callers with a client certificate.",
             default="required",
             example="0.0.0.0:8444",
         ),
@@ -70,8 +70,8 @@ _REMOTE: Final = Section(
     {
         "certificate": ConfigKey(
             PATH,
-            "The broker's certificate chain (PEM). It must name the host by which agents call. A renewed file counts from the"
-            " next connection.",
+            "The broker's certificate chain (PEM). It must contain the host name that agents use. A renewed file is used from"
+            " the next connection on.",
             default="required",
             example="/run/secrets/equabot-tls/tls.crt",
         ),
@@ -81,8 +81,8 @@ _REMOTE: Final = Section(
             default="required",
             example="/run/secrets/equabot-tls/tls.key",
         ),
-        "service_accounts": ConfigKey(_TOKENS, "Callers show the token of a Kubernetes service account."),
-        "client_certificates": ConfigKey(_CERTIFICATES, "Callers show a client certificate."),
+        "service_accounts": ConfigKey(_TOKENS, "Callers authenticate with a token of a Kubernetes service account."),
+        "client_certificates": ConfigKey(_CERTIFICATES, "Callers authenticate with a client certificate."),
     },
     needs=("certificate", "key"),
 )
@@ -103,7 +103,7 @@ LISTEN: Final = Section(
         ),
         "gateway": ConfigKey(
             ADDRESS,
-            "The address where agents reach the gateway, if one runs.",
+            "The address of the gateway, if one runs.",
             default=str(_LISTEN_DEFAULTS.gateway),
             example="127.0.0.1:8787",
         ),
@@ -115,7 +115,7 @@ LISTEN: Final = Section(
         ),
         "control": ConfigKey(
             SOCKET,
-            "The socket for Envoy alone.",
+            "The socket for Envoy.",
             default="<run_dir>/gateway/control.sock",
             example="unix:/run/equabot-gateway/control.sock",
         ),

@@ -1,7 +1,8 @@
-"""Where the configuration is, and what the environment has to say. With `sources/env`, the server's only reader of either.
+"""Finds and reads the configuration file and the variables that change it. No other module of the server but `sources/env`
+reads the environment.
 
-A flag goes before a variable, a variable before the file, the file before the default; but `EQUABOT_LISTEN_…` only moves
-the default, so that an image may set it and a file mounted into its containers still has the last word.
+The precedence is: flag, variable, file, default. `EQUABOT_LISTEN_…` is the exception and replaces only the default. So an
+image can set these variables, and a configuration file in its container takes precedence.
 """
 
 import hashlib
@@ -37,12 +38,12 @@ def load(
     default_run_dir: Path | None = None,
     kinds: Mapping[str, SourceKind] = KINDS,
 ) -> Config:
-    """The configuration: from `--config`, `EQUABOT_CONFIG` or `$EQUABOT_HOME/equabot.yaml`, which alone may be missing.
+    """The configuration from `--config`, `EQUABOT_CONFIG` or `$EQUABOT_HOME/equabot.yaml`. Only the last may be missing.
 
-    `environ` is the environment, by default the process's own; `home` the user's home directory, by default what `~` is;
-    `default_run_dir` where the sockets are where nothing says it, by default the first place that can be used; `kinds` the
-    kinds of sources, by default all that the broker has.
-    Nothing is created. Raises ConfigurationFaults, with all that is wrong.
+    `environ` is the environment, by default that of the process. `home` is the user's home directory, by default `~`.
+    `default_run_dir` is the directory of the sockets if nothing sets it, by default the first one that can be used. `kinds`
+    are the kinds of sources, by default all kinds of the broker.
+    The function creates nothing. Raises ConfigurationFaults with every fault.
     """
     environ = os.environ if environ is None else environ
     report = FaultReport()
@@ -70,7 +71,7 @@ def load(
 
 
 def revision_of(file: Path) -> str:
-    """What the file holds now, as `Config.revision` has it; empty where it cannot be read."""
+    """The revision of the file's present content, as in `Config.revision`. Empty if the file cannot be read."""
     try:
         return _revision(read_whole(file, limit=_SIZE_MAX))
     except (FileNotFoundError, Unreadable):
@@ -82,17 +83,17 @@ def _revision(content: bytes) -> str:
 
 
 class _Outside:
-    """Flags and variables. What is wrong with one goes to the report, and it counts as not given."""
+    """Flags and variables. One with a fault is added to the report and treated as not set."""
 
     def __init__(self, environ: Mapping[str, str], home: Path | None, report: FaultReport) -> None:
         self._environ = environ
         self._report = report
-        # `expanduser` gives back `~` for a user whom the system does not know, as in a container; `/` is what runtimes say.
+        # `expanduser` returns `~` for a user that the system does not know, as in a container. Container runtimes use `/`.
         known = str(home or environ.get("HOME") or os.path.expanduser("~"))  # noqa: PTH111
         self.user_home = Path(known if known.startswith("/") else "/")
 
     def path(self, name: str, written: str | None = None) -> Path | None:
-        """The flag's value, or else the variable's; None when it is not set or empty."""
+        """The value of the flag, or else of the variable. None if it is not set or empty."""
         written = written or self._environ.get(name)
         if not written:
             return None
@@ -102,12 +103,12 @@ class _Outside:
         except ValueRefused as refused:
             message = str(refused)
         except FileNotFoundError:
-            message = "is relative to a working directory that is gone; write the whole path"
+            message = "is relative to a working directory that was deleted; write the whole path"
         self._report.refuse_outside(name, message)
         return None
 
     def addresses(self) -> Mapping[str, values.Address]:
-        """What `EQUABOT_LISTEN_…` say."""
+        """The addresses in `EQUABOT_LISTEN_…`, by name."""
         found = {}
         for name in ("health", "metrics", "gateway"):
             variable = f"EQUABOT_LISTEN_{name.upper()}"
@@ -119,22 +120,22 @@ class _Outside:
         return MappingProxyType(found)
 
     def directories(self, kinds: Mapping[str, SourceKind]) -> Mapping[str, Path]:
-        """The directories that variables of other tools name, by variable."""
+        """The directories in variables of other tools, by variable."""
         named = {variable: self.path(variable) for kind in kinds.values() for variable in kind.variables}
         return MappingProxyType({variable: path for variable, path in named.items() if path is not None})
 
     def workloads(self) -> Mapping[str, Mapping[str, str]]:
-        """What variables say of workloads' identities, by provider and key, where they say all that is needed."""
+        """The workload identities in variables, by provider and key. An incomplete one is left out."""
         found = {}
         for provider in PROVIDERS.values():
             if (exchange := provider.exchange) is None:
                 continue
-            told = {key: name for key, name in exchange.variables.items() if self._environ.get(name)}
-            if told and {values.TOKEN_FILE, *exchange.needs} <= told.keys():
-                found[provider.id] = {key: self._told(key, name) for key, name in told.items()}
+            names = {key: name for key, name in exchange.variables.items() if self._environ.get(name)}
+            if names and {values.TOKEN_FILE, *exchange.needs} <= names.keys():
+                found[provider.id] = {key: self._identity_field(key, name) for key, name in names.items()}
         return MappingProxyType(found)
 
-    def _told(self, key: str, name: str) -> str:
+    def _identity_field(self, key: str, name: str) -> str:
         if key == values.TOKEN_FILE:
             return str(self.path(name) or "")
         try:
@@ -145,11 +146,11 @@ class _Outside:
 
 
 def _content(file: Path, *, needed: bool, report: FaultReport) -> bytes | None:
-    """What the file holds; None when there is none, or none that can be read, which the report then says."""
+    """The content of the file. None if it does not exist or cannot be read; the report then has the fault."""
     try:
         return read_whole(file, limit=_SIZE_MAX)
     except FileNotFoundError:
-        message = "does not exist; create it, or do not name it" if needed else ""
+        message = "does not exist; create it, or correct the path" if needed else ""
     except Unreadable as unreadable:
         message = f"{unreadable.why}; {unreadable.remedy}"
     if message:
@@ -158,7 +159,7 @@ def _content(file: Path, *, needed: bool, report: FaultReport) -> bytes | None:
 
 
 def _document(content: bytes, report: FaultReport, kinds: Mapping[str, SourceKind]) -> ConfigDocument | None:
-    """What the file says; None where it cannot be used, which the report then says."""
+    """The document in the file. None if the content is not a document; the report then has the fault."""
     try:
         return read(content.decode("utf-8-sig"), report, kinds=kinds)
     except UnicodeDecodeError as undecodable:
@@ -171,7 +172,7 @@ def _document(content: bytes, report: FaultReport, kinds: Mapping[str, SourceKin
 
 
 def _default_run_dir(environ: Mapping[str, str], own_home: Path, *, system: Path = _SYSTEM_RUN_DIR) -> Path:
-    """The first place that is there or can be made."""
+    """The first directory that exists or can be created, with write access."""
     runtime = environ.get("XDG_RUNTIME_DIR") or ""
     places = [system, *([Path(runtime) / "equabot"] if runtime.startswith("/") else [])]
     return next((place for place in places if _usable(place)), own_home / "run")

@@ -1,4 +1,4 @@
-"""The configuration: the sum of the rooms' options, checked and ready. Durations are in seconds, instants since the epoch."""
+"""The checked configuration, with the options of every package. Durations are in seconds, instants in seconds since 1970."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,10 +27,10 @@ _GATEWAY: Final = Address("127.0.0.1", 8787)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listen:
-    """TCP addresses, and the Unix sockets that do not lie where they would by default.
+    """TCP addresses, and the Unix sockets with a path of their own.
 
-    `admin` and `control` are None for `<run_dir>/admin/broker.sock` and `<run_dir>/gateway/control.sock`; `agents` holds
-    those that are not `<run_dir>/<agent>/broker.sock`.
+    `admin` and `control` are None for `<run_dir>/admin/broker.sock` and `<run_dir>/gateway/control.sock`. `agents` has the
+    sockets that are not `<run_dir>/<agent>/broker.sock`.
     """
 
     health: Address = _HEALTH
@@ -43,9 +43,12 @@ class Listen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenListener:
-    """Where callers show tokens of service accounts for `audience`. Those are checked by the API server, unless `published`:
-    then against the keys that it publishes, or those in the file `keys`. `kubeconfig` None: the pod's own service account;
-    `issuer` empty: the one that the API server names."""
+    """The listener for callers with a service-account token for `audience`.
+
+    The API server checks the tokens. With `published`, the broker checks their signature with the keys that the API server
+    publishes, or with those in the file `keys`. `kubeconfig` None: the pod's own service account. `issuer` empty: the issuer
+    that the API server names.
+    """
 
     address: Address
     audience: str = "equabot"
@@ -57,7 +60,7 @@ class TokenListener:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateListener:
-    """Where callers show certificates that the authority in the file `ca` has signed."""
+    """The listener for callers with a certificate that the authority in the file `ca` has signed."""
 
     address: Address
     ca: Path
@@ -65,7 +68,7 @@ class CertificateListener:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remote:
-    """The agents' API over TCP, with the broker's own certificate and key (PEM files); and which agents its callers are."""
+    """The agents' API over TCP, with the broker's certificate and key (PEM files). `callers` maps its callers to agents."""
 
     certificate: Path
     key: Path
@@ -76,7 +79,7 @@ class Remote:
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """A source to build: its kind in the registry, and its options there, paths in full."""
+    """A source to build: the name of its kind, and its options with absolute paths."""
 
     kind: str
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
@@ -84,8 +87,8 @@ class SourceSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpiryOptions:
-    """How long before its end a credential is `expiring`, and how long the last good values of a source that is down are
-    served."""
+    """`warn_within`: how long before its end a credential is `expiring`. `stale_budget`: how long the last good values of an
+    unavailable source are served. Both are in seconds."""
 
     warn_within: float = 24 * 3600.0
     stale_budget: float = 600.0
@@ -93,8 +96,8 @@ class ExpiryOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditOptions:
-    """Where the audit log goes, None being standard output; where its anchor is, None being next to the state; and whether
-    nothing is granted while it cannot be written, or is in doubt."""
+    """`path` None: standard output. `anchor` None: next to the state. `fail_closed`: the broker grants nothing while the log
+    cannot be written or does not match its anchor."""
 
     path: Path | None = None
     anchor: Path | None = None
@@ -103,7 +106,7 @@ class AuditOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Models:
-    """Which models are in use, as `provider/model`; `aliases` by short name."""
+    """The models in use, as `provider/model`. `aliases` are by short name."""
 
     default: str = ""
     fallbacks: tuple[str, ...] = ()
@@ -112,7 +115,7 @@ class Models:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfiguredProfile:
-    """What `auth.profiles` says of a profile."""
+    """One section of `auth.profiles`."""
 
     provider: str = ""
     mode: Mode | None = None
@@ -121,7 +124,7 @@ class ConfiguredProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShellEnv:
-    """Whether a login shell is asked for variables that are missing, and for how long (seconds)."""
+    """Whether a login shell is asked for missing variables, and how long it may take (seconds)."""
 
     enabled: bool = False
     timeout: float = 15.0
@@ -129,12 +132,12 @@ class ShellEnv:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Everything a broker needs to know. `file` is what was read, None when there was nothing to read.
+    """All settings of a broker. `file` is the file that was read, None if there is no file.
 
-    `order` is by provider id and exclusive; `required` holds provider ids; `profiles` are by profile id, `profile_aliases`
-    profile ids by alias. `kinds` are the kinds of sources, by name. `workloads` are the identities that are exchanged.
-    `seal_key_file` has the keys that seal the profile stores; None: they are not sealed. `revision` is the SHA-256 of what was
-    read, in hexadecimal, to compare with what the file holds later; empty without a file.
+    `order` is by provider id, and a profile that is not in it is not used. `required` has provider ids. `profiles` are by
+    profile id, and `profile_aliases` has profile ids by alias. `kinds` are the kinds of sources, by name. `workloads` are the
+    identities that are exchanged. `seal_key_file` has the keys that seal the profile stores; None: the stores are not sealed.
+    `revision` is the SHA-256 of the file's content in hexadecimal, to compare with later content; empty without a file.
     """
 
     file: Path | None
@@ -167,12 +170,12 @@ class Config:
 
     @property
     def anchor_path(self) -> Path:
-        """Where the audit log's anchor is."""
+        """The file of the audit log's anchor."""
         return self.audit.anchor or self.state_path.with_name("audit.head")
 
     @property
     def places(self) -> Places:
-        """Where credentials come from, as a remedy names it."""
+        """The places of credentials, as a remedy names them."""
         dotenv = next((str(spec.options["path"]) for spec in self.sources if spec.kind == "dotenv"), ".env")
         mounted = tuple(str(spec.options["path"]) for spec in self.sources if spec.kind == "mounted")
         cluster = [spec.options for spec in self.sources if spec.kind == "kubernetes"]

@@ -1,4 +1,4 @@
-"""The keys of `providers.<provider>`: facts about a provider."""
+"""The keys of `providers.<provider>`, the facts about a provider."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -15,7 +15,7 @@ _BUILT_IN: Final = "none, or the built-in list"
 
 
 def _header_form(*, name: str = "Authorization", prefix: str | None = None, extra: Mapping[str, str] = _NOTHING) -> HeaderForm:
-    """`Bearer ` belongs to `Authorization` alone, unless another prefix is given."""
+    """The header form. Without `prefix`, `Authorization` has the prefix `Bearer `, and other headers have no prefix."""
     usual = "Bearer " if name.lower() == "authorization" else ""
     return HeaderForm(name, usual if prefix is None else prefix, extra)
 
@@ -46,7 +46,10 @@ PROVIDERS: Final = Named(
         dict[str, Any],
         {
             "base_url": ConfigKey(
-                URL, "Where requests go. Agents get it with their lease.", default="none", example="https://api.acme.example/v1"
+                URL,
+                "The address of the API. Agents get it with their lease.",
+                default="none",
+                example="https://api.acme.example/v1",
             ),
             "base_url_env": ConfigKey(
                 VARIABLE, "The variable in which the vendor's SDK reads the base URL.", default="none", example="ACME_BASE_URL"
@@ -59,48 +62,49 @@ PROVIDERS: Final = Named(
             ),
             "token_encoding": ConfigKey(
                 Text(partial(values.word, ("json", "form"))),
-                "How the token endpoint takes a request.",
+                "The format of a request to the token endpoint.",
                 default="json",
                 example="form",
             ),
             "client_id": ConfigKey(TEXT, "The public OAuth client id.", default="none", example="equabot"),
             "authorize_url": ConfigKey(
                 URL,
-                "The page where a person logs in (authorization code with PKCE).",
+                "The page on which a person logs in (authorization code flow with PKCE).",
                 default="none",
                 example="https://login.acme.example/oauth/authorize",
             ),
             "device_url": ConfigKey(
                 URL,
-                "The endpoint where a device login begins, for a vendor that has that instead.",
+                "The device authorization endpoint (RFC 8628), for a vendor that uses it instead of `authorize_url`.",
                 default="none",
                 example="https://login.acme.example/oauth/device",
             ),
             "redirect_url": ConfigKey(
                 URL,
-                "Where the browser goes back with the code: a loopback address (port 0: any), or a page that shows the code.",
+                "Where the vendor sends the browser with the code: a loopback address (port 0: any free port), or a page that"
+                " shows the code.",
                 default="none",
                 example="http://127.0.0.1:0/callback",
             ),
             "scopes": ConfigKey(
-                Many(TEXT), "The scopes that a login asks for.", default="none", example="[profile, inference]"
+                Many(TEXT), "The scopes that a login requests.", default="none", example="[profile, inference]"
             ),
             "api": ConfigKey(
                 Text(partial(values.word, ("messages", "openai", "chat", "gemini"))),
-                "The form of a request to a model: Anthropic's, OpenAI's, OpenAI's chat completions alone, or Gemini's.",
+                "The API of the models: Anthropic's, OpenAI's, only OpenAI's chat completions, or Gemini's.",
                 default="none",
                 example="chat",
             ),
             "probe_model": ConfigKey(
                 TEXT,
-                "A small model to try a credential on.",
+                "A small model for tests of a credential.",
                 default="a configured model of the provider",
                 example="acme-small",
             ),
             "aliases": ConfigKey(Many(PROVIDER), "Other spellings of the provider's id.", default="none", example="[acme-ai]"),
             "env": ConfigKey(
                 Named(values.variable, MODE),
-                "Variables in which a credential is found, in order of preference, and the mode of each.",
+                "Variables that may hold a credential, in order of preference, with the mode of each.",
                 default="none",
                 example="{ACME_API_KEY: api_key}",
                 argument="env_names",
@@ -120,38 +124,38 @@ PROVIDERS: Final = Named(
                 example="{api_key: ACME_API_KEY}",
             ),
             "key_prefixes": ConfigKey(
-                Many(TEXT), "What only keys of this provider begin with.", default="none", example="[acme_]"
+                Many(TEXT), "Prefixes that only keys of this provider have.", default="none", example="[acme_]"
             ),
             "token_prefixes": ConfigKey(
-                Many(TEXT), "What only OAuth tokens of this provider begin with.", default="none", example="[acmet_]"
+                Many(TEXT), "Prefixes that only OAuth tokens of this provider have.", default="none", example="[acmet_]"
             ),
             "requests": ConfigKey(
                 Many(Text(values.request)),
-                "The requests that the gateway forwards. Replaces a built-in list.",
+                "The requests that the gateway forwards. The list replaces a built-in one.",
                 default=_BUILT_IN,
                 example='["POST /chat/completions", "GET /models"]',
             ),
             "websockets": ConfigKey(
                 Many(Text(values.websocket)),
-                "The paths, among those of `requests`, on which a WebSocket may be opened. Replaces a built-in list.",
+                "The paths of `requests` on which a WebSocket may be opened. The list replaces a built-in one.",
                 default=_BUILT_IN,
                 example="[/v1/realtime]",
             ),
             "forward_headers": ConfigKey(
                 Many(Text(values.listed_name)),
-                "Headers that the gateway forwards in addition. `*` at the end matches names that begin so.",
+                "Additional headers that the gateway forwards. `*` at the end matches all names that begin so.",
                 default="none",
                 example="[x-acme-*]",
             ),
             "query": ConfigKey(
                 Many(Text(values.listed_name)),
-                "Query parameters that the gateway forwards in addition. `*` at the end matches names that begin so.",
+                "Additional query parameters that the gateway forwards. `*` at the end matches all names that begin so.",
                 default="none",
                 example="[region]",
             ),
             "subprotocols": ConfigKey(
                 Many(Text(values.header)),
-                "WebSocket protocols that a request may name in addition.",
+                "Additional WebSocket protocols that a request may name.",
                 default="none",
                 example="[acme.v1]",
             ),

@@ -1,7 +1,7 @@
-"""Changes of the configuration file that commands make for the operator: small, and everything else stays as it was written.
+"""Edits the configuration file for commands. An edit changes one entry, and the rest of the text is not changed.
 
-A change is made to the text, where PyYAML says that a value begins and ends, and is then proved: read again, the file must say
-what it said before and the change, and nothing else. A file for which that does not succeed is not touched.
+An edit uses the positions of values that PyYAML reports. The result is then parsed and compared: it must have the old content
+and the change, and nothing else. If no way to write the change passes this check, the file is not changed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,9 +19,9 @@ Keys = tuple[str, ...]
 
 
 def with_profile(text: str, profile_id: str, *, provider: str, mode: str) -> str:
-    """The file's text with the profile under `auth.profiles`; the same text where it is there with this mode.
+    """The file's text with the profile under `auth.profiles`. The same text if it is already there with this mode.
 
-    Raises ValueRefused, with what to add by hand.
+    Raises ValueRefused, with the lines to add by hand.
     """
     by_hand = f'add it by hand, under auth.profiles: "{profile_id}": {{provider: {provider}, mode: {mode}}}'
     keys = ("auth", "profiles", profile_id)
@@ -31,7 +31,7 @@ def with_profile(text: str, profile_id: str, *, provider: str, mode: str) -> str
     if _at(before, (*keys, "mode")) is not None:
         return _proved(_replacements(text, (*keys, "mode"), mode), _set(before, (*keys, "mode"), mode), by_hand)
     if any(_at(before, keys[:depth]) and not isinstance(_at(before, keys[:depth]), dict) for depth in (1, 2, 3)):
-        raise ValueRefused(f"does not have sections where they belong; {by_hand}")
+        raise ValueRefused(f"has a value where a section is expected; {by_hand}")
     entry = {"mode": mode} if _at(before, keys) else {"provider": provider, "mode": mode}
     there = next(depth for depth in (3, 2, 1, 0) if _has(before, keys[:depth]))
     added: Tree = dict(entry)
@@ -41,9 +41,9 @@ def with_profile(text: str, profile_id: str, *, provider: str, mode: str) -> str
 
 
 def migrated(text: str) -> str:
-    """The file's text with what was once written otherwise: Claude's login as `mode: token`, where it may be either.
+    """The file's text with Claude's login as `mode: oauth`. OpenClaw once wrote `mode: token` for both kinds of login.
 
-    The same text where there is nothing to change. Raises ValueRefused.
+    The same text if there is nothing to change. Raises ValueRefused.
     """
     keys = ("auth", "profiles", CLAUDE)
     by_hand = f'write it by hand, under auth.profiles: "{CLAUDE}": {{provider: anthropic, mode: oauth}}'
@@ -53,7 +53,7 @@ def migrated(text: str) -> str:
 
 
 def without_profile(text: str, profile_id: str) -> str:
-    """The file's text without the profile under `auth.profiles`. Raises ValueRefused, with what to remove by hand."""
+    """The file's text without the profile under `auth.profiles`. Raises ValueRefused, with the entry to remove by hand."""
     by_hand = f"remove {profile_id} by hand, under auth.profiles"
     keys = ("auth", "profiles", profile_id)
     before = _read(text, by_hand)
@@ -68,12 +68,12 @@ def _read(text: str, by_hand: str) -> Tree:
     else:
         if tree is None or isinstance(tree, dict):
             return tree or {}
-        message = f"is no section of keys; correct it, then {by_hand}"
+        message = f"is not a section of keys; correct it, then {by_hand}"
     raise ValueRefused(message)
 
 
 def _plain(node: Node) -> Any:
-    """Raises Unreadable for a key that comes twice: one of the two would be lost."""
+    """Raises NotYaml for a duplicate key, because one of its values would be lost."""
     match node:
         case Scalar():
             return None if node.null else node.text
@@ -82,7 +82,7 @@ def _plain(node: Node) -> Any:
         case Mapping():
             plain = {key.text: _plain(value) for key, value in node.pairs}
             if len(plain) != len(node.pairs):
-                raise NotYaml(node.line, "has a key that comes twice; keep one")
+                raise NotYaml(node.line, "has a duplicate key; keep one")
             return plain
 
 
@@ -109,23 +109,23 @@ def _without(tree: Tree, keys: Keys) -> Tree:
 
 
 def _proved(candidates: Iterable[str], wanted: Tree, by_hand: str) -> str:
-    """The first candidate that says what is wanted."""
+    """The first candidate with the wanted content."""
     for candidate in candidates:
         try:
-            if _told(_plain(parse(candidate))) == _told(wanted):
+            if _content(_plain(parse(candidate))) == _content(wanted):
                 return candidate
         except NotYaml:
             continue
-    raise ValueRefused(f"cannot be changed safely as it is written: {by_hand}")
+    raise ValueRefused(f"cannot be edited safely: {by_hand}")
 
 
-def _told(tree: Any) -> Any:
-    """What a tree says: a section that is left empty says nothing, however it is written."""
-    return {key: _told(value) for key, value in tree.items()} or None if isinstance(tree, dict) else tree
+def _content(tree: Any) -> Any:
+    """The content of a tree, to compare. An empty section is None, in any of its spellings."""
+    return {key: _content(value) for key, value in tree.items()} or None if isinstance(tree, dict) else tree
 
 
 class _Place(NamedTuple):
-    """A value in the text as PyYAML composes it, and its key where it has one."""
+    """A value in the text as a node of PyYAML, and its key if it has one."""
 
     node: Any
     key: Any = None
@@ -141,7 +141,7 @@ def _place(text: str, keys: Keys) -> _Place:
 
 
 def _additions(text: str, keys: Keys, added: Tree) -> Iterator[str]:
-    """The text with more keys in a section, in the ways in which that may be written."""
+    """The text with more keys in a section, in each way in which they can be written."""
     newline = "\r\n" if "\r\n" in text else "\n"
     node, key = _place(text, keys)
     if node is None or (key is None and node.id == "scalar"):  # an empty file, or one of comments
@@ -163,7 +163,7 @@ def _replacements(text: str, keys: Keys, value: str) -> Iterator[str]:
 
 
 def _removals(text: str, keys: Keys) -> Iterator[str]:
-    """The text without a key and its value, in the ways in which they may be written."""
+    """The text without a key and its value, in each way in which they can be removed."""
     node, key = _place(text, keys)
     start, end = key.start_mark.index, node.end_mark.index
     if _place(text, keys[:-1]).node.flow_style:
@@ -177,7 +177,7 @@ def _removals(text: str, keys: Keys) -> Iterator[str]:
 
 
 def _end(node: Any) -> int:
-    """Where the last thing written in a node ends: PyYAML lets a block end only where something else begins."""
+    """The end of the last text in a node. PyYAML ends a block only where the next node begins."""
     while node.id != "scalar" and not node.flow_style and node.value:
         last = node.value[-1]
         node = last[1] if isinstance(last, tuple) else last
@@ -198,7 +198,7 @@ def _with_lines(text: str, at: int, lines: Iterable[str], newline: str) -> str:
 
 
 def _lines(added: Tree, column: int) -> Iterator[str]:
-    """A section in lines of its own, the innermost in one line."""
+    """A section as lines. The innermost section is on one line."""
     for key, value in added.items():
         if isinstance(value, dict) and any(isinstance(inner, dict) for inner in value.values()):
             yield f"{' ' * column}{_key(key)}:"

@@ -1,4 +1,4 @@
-"""The agents' API over TCP: where it listens, and the rules that hold between that and the agents who may call."""
+"""The agents' API over TCP: its listeners, and the rules between the listeners and the agents."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,20 +13,20 @@ from equabot_broker.schema.values import Address
 
 _AGENTS: Final = "listen.agents"
 IDENTITIES: Final = ("service_accounts", "certificates")
-"""The keys of an agent that say as whom it may call."""
+"""The keys of an agent that name its callers."""
 
 
 def remote(document: ConfigDocument, path: Callable[[str], Path], report: FaultReport) -> Remote | None:
-    """The listeners, and who of their callers is which agent; None where nothing listens. `path` makes paths whole."""
+    """The listeners, and the agent of each caller. None if there is no listener. `path` makes absolute paths."""
     given = document.listen.agents
     agents = document.agents or {}
     if given is None:
-        _refuse_unheard(agents, IDENTITIES, report, remedy=f"nothing listens for it; add {_AGENTS}, or remove it")
+        _refuse_without_listener(agents, IDENTITIES, report, remedy=f"has no listener; add {_AGENTS}, or remove it")
         return None
     tokens, certificates = given.service_accounts, given.client_certificates
     if tokens is None and certificates is None:
         if report.sound(_AGENTS):
-            report.refuse(_AGENTS, "says not how callers show who they are; add service_accounts or client_certificates")
+            report.refuse(_AGENTS, "does not define how callers authenticate; add service_accounts or client_certificates")
         return None
     if tokens is not None:
         _refuse_contradictions(tokens, report)
@@ -44,7 +44,7 @@ def remote(document: ConfigDocument, path: Callable[[str], Path], report: FaultR
 
 
 def remote_addresses(given: RemoteSection | None) -> dict[str, Address]:
-    """The addresses, by their paths below `listen`."""
+    """The addresses, by their paths under `listen`."""
     listeners = (
         {} if given is None else {"service_accounts": given.service_accounts, "client_certificates": given.client_certificates}
     )
@@ -63,13 +63,14 @@ def _tokens(given: TokensSection, path: Callable[[str], Path]) -> TokenListener:
 
 
 def _owners(agents: Mapping[str, Mapping[str, Any]], key: str, report: FaultReport) -> Mapping[str, str]:
-    """Agents by who may call as them."""
+    """Agents by the name of the caller."""
     owners: dict[str, str] = {}
-    for agent, told in agents.items():
-        for name in told.get(key, ()):
+    for agent, given in agents.items():
+        for name in given.get(key, ()):
             if name in owners:
                 report.refuse(
-                    f"{under('agents', agent)}.{key}", f"lists one of agent {owners[name]} too; a caller is one agent"
+                    f"{under('agents', agent)}.{key}",
+                    f"has a name that agent {owners[name]} also has; a caller maps to one agent, so remove one",
                 )
             owners.setdefault(name, agent)
     return MappingProxyType(owners)
@@ -80,28 +81,29 @@ def _refuse_contradictions(given: TokensSection, report: FaultReport) -> None:
     if given.validate == "token_review":
         for key in ("keys", "issuer"):
             if getattr(given, key):
-                report.refuse(f"{at}.{key}", "goes with validate: published_keys; write that, or remove it")
+                report.refuse(f"{at}.{key}", "needs validate: published_keys; add that, or remove this key")
     elif given.keys and given.kubeconfig:
-        report.refuse(f"{at}.kubeconfig", "is not used together with keys, which are read from their file; keep one of both")
+        report.refuse(f"{at}.kubeconfig", "cannot be used together with keys; keep one of the two")
     if given.keys and not given.issuer and given.validate == "published_keys":
-        report.refuse(f"{at}.keys", "does not say who signs with them; add issuer, as `kubectl get --raw"
-                      " /.well-known/openid-configuration` shows it")  # fmt: skip
+        report.refuse(
+            f"{at}.keys", "needs issuer; add the one that `kubectl get --raw /.well-known/openid-configuration` shows"
+        )
 
 
 def _refuse_missing(given: RemoteSection, found: Callers, agents: Mapping[str, Mapping[str, Any]], report: FaultReport) -> None:
-    """An address that accepts no caller, and callers without an address."""
+    """Reports listeners that accept no caller, and callers without a listener."""
     listeners = (
         (IDENTITIES[0], "service_accounts", given.service_accounts, found.accounts),
         (IDENTITIES[1], "client_certificates", given.client_certificates, found.certificates),
     )
     for key, section, listener, owners in listeners:
         if listener is None:
-            _refuse_unheard(agents, (key,), report, remedy=f"nothing listens for it; add {_AGENTS}.{section}, or remove it")
+            _refuse_without_listener(agents, (key,), report, remedy=f"has no listener; add {_AGENTS}.{section}, or remove it")
         elif not owners and report.sound("agents"):
-            report.refuse(f"{_AGENTS}.{section}", f"would accept no caller; add agents.<agent>.{key} to one at least")
+            report.refuse(f"{_AGENTS}.{section}", f"would accept no caller; add agents.<agent>.{key} for at least one agent")
 
 
-def _refuse_unheard(
+def _refuse_without_listener(
     agents: Mapping[str, Mapping[str, Any]], keys: tuple[str, ...], report: FaultReport, *, remedy: str
 ) -> None:
     for path in _given(agents, keys):
@@ -110,4 +112,4 @@ def _refuse_unheard(
 
 
 def _given(agents: Mapping[str, Mapping[str, Any]], keys: tuple[str, ...]) -> Iterator[str]:
-    return (f"{under('agents', agent)}.{key}" for agent, told in agents.items() for key in keys if key in told)
+    return (f"{under('agents', agent)}.{key}" for agent, given in agents.items() for key in keys if key in given)

@@ -1,1 +1,1 @@
-"""How keys of the configuration are declared: YAML, readers, values and faults. Rooms declare their keys with it."""
+"""How keys of the configuration are declared: YAML, readers, values and faults. Other packages declare their keys with it."""

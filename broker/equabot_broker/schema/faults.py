@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: where, what, what to do. Never a byte of a secret."""
+"""Faults of a configuration: where each is, what is wrong, and what to do. A fault never holds a byte of a secret."""
 
 import re
 from collections.abc import Iterable
@@ -15,17 +15,17 @@ _COMMON_PREFIXES: Final = ("sk-", "sk_", "pk-", "ghp_", "gho_", "github_pat_", "
 
 
 class ValueRefused(ValueError):
-    """A value that cannot be used. The message says what is wrong and what to do; it never holds a secret."""
+    """A value that cannot be used. The message says what is wrong and what to do, and never holds a secret."""
 
 
 class Noted(ValueRefused):
-    """The same, where all that is wrong with it has been noted already: with a part of it."""
+    """A value that cannot be used because of its parts. The report already has the faults of these parts."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigFault:
-    """One thing wrong. `where` is `file:line`, a file, or the variable or flag it came from; `path` the key, as
-    `agents.main.max_ttl`, or empty."""
+    """One fault. `where` is `file:line`, a file, a variable or a flag. `path` is the key, such as `agents.main.max_ttl`, or
+    empty."""
 
     where: str
     path: str
@@ -36,8 +36,8 @@ class ConfigFault:
 
 
 class ConfigurationFaults(Exception):
-    """A configuration that is refused, whole. `str` is every fault on a line of its own. `file` is
-    the file that was read; empty where there was none."""
+    """The whole configuration is refused. `str` has one line per fault. `file` is the file that was read; empty if no file
+    was read."""
 
     def __init__(self, faults: Iterable[ConfigFault], *, file: str = "") -> None:
         self.faults = tuple(faults)
@@ -49,7 +49,7 @@ class ConfigurationFaults(Exception):
 
 
 def looks_secret(text: str) -> bool:
-    """Whether the text might be a credential, so that no message may quote it. Rather too often than too rarely."""
+    """Whether the text may be a credential, so that no message may quote it. In doubt, it is one."""
     if len(text) > _SHOWN_MAX:
         return True
     vendors = (prefix for known in PROVIDERS.values() for prefix in (*known.key_prefixes, *known.token_prefixes))
@@ -58,11 +58,11 @@ def looks_secret(text: str) -> bool:
 
 
 def is_credential(text: str) -> bool:
-    """Whether the text begins as a vendor's credentials do and is long enough to be one. Rather too rarely than too often."""
+    """Whether the text begins like a vendor's credential and is long enough to be one. In doubt, it is not one."""
     vendors = (prefix for known in PROVIDERS.values() for prefix in (*known.key_prefixes, *known.token_prefixes))
     return len(text) >= _CREDENTIAL_MIN and text.startswith((*_COMMON_PREFIXES, *vendors))
 
 
 def quote(text: str) -> str:
-    """The text for a message: quoted, or only described when it might be a credential."""
+    """The text in quotes, for a message. Text that may be a credential is only described."""
     return f"a value of {len(text)} characters (not shown)" if looks_secret(text) else repr(text)

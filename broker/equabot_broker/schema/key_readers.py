@@ -1,4 +1,4 @@
-"""How single values of the configuration are read: what the tables of keys share."""
+"""Readers of single values, which the tables of keys share."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def any_or(parse: Callable[[str], T], written: str) -> T | str:
-    """`*`, or what else it may be."""
+    """`*`, or a value that `parse` reads."""
     return written if written == "*" else parse(written)
 
 

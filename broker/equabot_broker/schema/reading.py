@@ -1,7 +1,7 @@
-"""How a document is read: small readers for a node each, which compose into tables, and one report of all that is wrong.
+"""Reads a document with small readers, one per node. They are combined into tables, and one report collects all faults.
 
-A reader takes a `ConfigNode` and returns the value, or raises `ValueRefused`. The table or list above it notes that with its
-line and goes on, so that every fault is found at once.
+A reader takes a `ConfigNode` and returns the value, or raises `ValueRefused`. The enclosing section or list adds the fault,
+with its line, to the report and continues. So one reading finds every fault.
 """
 
 import re
@@ -23,7 +23,7 @@ _PLAIN_KEY: Final = re.compile(r"[\w.:@/+*-]{1,64}", re.ASCII)
 
 
 class FaultReport:
-    """All that is wrong with one file, and the line of every value in it."""
+    """All faults of one file, and the line of every value in it."""
 
     def __init__(self, file: str = "") -> None:
         self.file = file
@@ -31,28 +31,28 @@ class FaultReport:
         self._lines: dict[str, int] = {}
 
     def seen(self, path: str, line: int) -> None:
-        """Notes where a value is."""
+        """Records the line of a value."""
         self._lines.setdefault(path, line)
 
     def given(self, path: str) -> bool:
-        """Whether the file says something of this path."""
+        """Whether the file has this path."""
         return path in self._lines
 
     def sound(self, *paths: str) -> bool:
-        """Whether nothing is wrong at or under these paths, so that a rule about their values makes sense."""
+        """Whether no fault is at or under these paths, so that a rule about their values can be checked."""
         return not any(fault.path.startswith(paths) for _, fault in self._faults)
 
     def refuse(self, path: str, message: str, *, line: int | None = None) -> None:
-        """Notes a fault at a path; its line is that of the path, or of what it is part of."""
+        """Adds a fault at a path. Without a line, it has the line of the path or of the closest part of it."""
         found = line if line is not None else self._line(path)
         self._faults.append((found, ConfigFault(f"{self.file}:{found}" if found else self.file, path, message)))
 
     def refuse_outside(self, where: str, message: str) -> None:
-        """Notes a fault of something outside the file: a variable, a flag."""
+        """Adds a fault outside the file: of a variable or a flag."""
         self._faults.append((0, ConfigFault(where, "", message)))
 
     def faults(self) -> tuple[ConfigFault, ...]:
-        """What was noted, by line."""
+        """The faults, by line."""
         return tuple(fault for _, fault in sorted(self._faults, key=lambda found: found[0]))
 
     def _line(self, path: str) -> int:
@@ -63,19 +63,19 @@ class FaultReport:
 
 @dataclass(frozen=True, slots=True)
 class ConfigNode:
-    """A node of the document, the path to it, and where to say what is wrong with it."""
+    """A node of the document, its path, and the report for its faults."""
 
     node: Node
     path: str
     report: FaultReport
 
     def refuse(self, message: str) -> None:
-        """Notes a fault here."""
+        """Adds a fault of this node to the report."""
         self.report.refuse(self.path, message, line=self.node.line)
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
-        """Notes a Refused raised inside as a fault here."""
+        """Adds a ValueRefused that is raised inside to the report, as a fault of this node."""
         try:
             yield
         except Noted:
@@ -87,24 +87,25 @@ class ConfigNode:
         self.refuse(message)
 
     def text(self) -> str:
-        """The scalar's text. Raises ValueRefused for anything else, and for nothing."""
+        """The scalar's text. Raises ValueRefused for a list, a section, and a key without a value."""
         if not isinstance(self.node, Scalar):
             raise ValueRefused(f"must be a single value, not {_kind(self.node)}")
         if self.node.null:
-            raise ValueRefused("has no value; give it one, or remove the key")
+            raise ValueRefused("has no value; add one, or remove the key")
         return self.node.text
 
     def items(self) -> Iterator["ConfigNode"]:
-        """The places of a list. Raises ValueRefused for anything else."""
+        """The items of a list. Raises ValueRefused for anything else."""
         if not isinstance(self.node, Listing):
-            raise ValueRefused(f"must be a list, as [a, b], not {_kind(self.node)}")
+            raise ValueRefused(f"must be a list, such as [a, b], not {_kind(self.node)}")
         for number, item in enumerate(self.node.items):
             yield self._child(f"{self.path}[{number}]", item)
 
     def pairs(self) -> Iterator[tuple[str, "ConfigNode"]]:
-        """The keys of a mapping and their places; none for a section that is left empty. Raises ValueRefused for anything else.
+        """The keys of a section with their nodes. A section without content has no keys. Raises ValueRefused for anything
+        else.
 
-        A key that comes twice is noted as a fault and given once.
+        A key that is there twice is a fault, and is returned once.
         """
         if isinstance(self.node, Scalar) and self.node.null:
             return
@@ -114,7 +115,7 @@ class ConfigNode:
         for key, value in self.node.pairs:
             child = self._child(under(self.path, key.text), value, line=key.line)
             if key.text in lines:
-                self.report.refuse(child.path, f"comes twice, first on line {lines[key.text]}; keep one", line=key.line)
+                self.report.refuse(child.path, f"is a duplicate of line {lines[key.text]}; keep one", line=key.line)
             else:
                 lines[key.text] = key.line
                 yield key.text, child
@@ -129,7 +130,7 @@ Reader = Callable[[ConfigNode], T]
 
 @dataclass(frozen=True, slots=True)
 class Text(Generic[T]):
-    """A single value, which `parse` understands or refuses."""
+    """A single value. `parse` returns it or raises ValueRefused."""
 
     parse: Callable[[str], T]
 
@@ -139,9 +140,11 @@ class Text(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class ConfigKey(Generic[T]):
-    """A reader, and what the reference says of its key: the meaning as a sentence, the default where the section's own value
-    does not say it, and an example. `argument` is the argument that it is for, where that differs from the key. `shown` is
-    the reader that the reference describes, where `of` is a function."""
+    """A reader, and what the reference says about its key: the meaning as a sentence, the default, and an example.
+
+    An empty `default`: the reference shows the default of the section's class. `argument` is the argument of that class, if
+    it differs from the key. `shown` is the reader that the reference describes, if `of` is a function.
+    """
 
     of: Reader[T]
     means: str
@@ -156,7 +159,7 @@ class ConfigKey(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Many(Generic[T]):
-    """A list of what `of` reads, each at most once; with `some`, not an empty one."""
+    """A list of distinct values that `of` reads. With `some`, it must not be empty."""
 
     of: Reader[T]
     some: bool = False
@@ -170,14 +173,14 @@ class Many(Generic[T]):
             with item.refusing():
                 value = self.of(item)
                 if value in found:
-                    raise ValueRefused("is in the list twice; keep one")
+                    raise ValueRefused("is in the list already; keep one")
                 found.append(value)
         return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
 class Named(Generic[K, T]):
-    """A section whose keys are names of the operator's choosing, which `name` understands or refuses."""
+    """A section whose keys are names that the operator chooses. `name` returns a name or raises ValueRefused."""
 
     name: Callable[[str], K]
     of: Reader[T]
@@ -198,7 +201,7 @@ class Named(Generic[K, T]):
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """Exactly one of several kinds, as `kind: what it needs`, or the kind alone where it needs nothing. A pair of both."""
+    """Exactly one of several kinds, as `kind: {…}`, or as `kind` alone if it needs no keys. Returns the kind and its value."""
 
     kinds: Dict[str, Reader[Any]]
 
@@ -218,10 +221,9 @@ class OneOf:
 
 
 class Section(Generic[T]):
-    """A section of fixed keys: a table of their readers, and what is built of the values that were given.
+    """A section of fixed keys: the table of their readers, and the class that is built from the values.
 
-    A reader may come with the name of the argument that it is for, where that differs from the key. Keys in `needs` must
-    be there.
+    A reader may have the name of its argument, if that differs from the key. Keys in `needs` are required.
     """
 
     def __init__(
@@ -246,7 +248,7 @@ class Section(Generic[T]):
                     raise ValueRefused(_unknown(key, self.keys))
                 argument, reader = self.keys[key]
                 if argument in given:
-                    raise ValueRefused("says again what another key of this section says; keep one")
+                    raise ValueRefused("sets the same as another key of this section; keep one")
                 given[argument] = reader(child)
         if missing:
             raise ValueRefused(f"lacks {' and '.join(missing)}; add it")
@@ -263,15 +265,15 @@ def _for_argument(key: str, what: Reader[Any] | tuple[str, Reader[Any]]) -> tupl
 
 def _unknown(key: str, known: Dict[str, Any]) -> str:
     if key == "<<":
-        return "is a merge key, and those are not used here; write the keys out"
+        return "is a YAML merge key, which the configuration does not allow; write each key"
     if _VARIABLE.fullmatch(key):
-        return "unknown key; a credential belongs in the environment or in a .env file, not here"
-    hint = meant(key, known) or f"; known here: {', '.join(known) or 'none'}"
+        return "unknown key; put a credential into the environment or a .env file, not here"
+    hint = meant(key, known) or f"; known keys: {', '.join(known) or 'none'}"
     return f"unknown key{hint}"
 
 
 def under(path: str, key: str) -> str:
-    """The path of a key of a section, in which the key is not shown when it might be a secret."""
+    """The path of a key of a section. A key that may be a secret is not shown in it."""
     shown = "(hidden)" if looks_secret(key) or not _PLAIN_KEY.fullmatch(key) else key
     return f"{path}.{shown}" if path else shown
 

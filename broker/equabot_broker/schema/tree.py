@@ -1,7 +1,7 @@
-"""YAML text → a small tree of scalars, lists and mappings, every node with its line.
+"""Parses YAML text into a small tree of scalars, lists and mappings. Every node has its line.
 
-Only composed, never constructed: a tag makes no object. Nothing in the text can make reading slow or endless: its size,
-its depth and the number of its nodes, aliases followed, are bounded. No error quotes the text.
+The text is composed and never constructed, so a tag makes no object. The depth and the number of nodes, with aliases
+expanded, are bounded, so no text makes reading slow. No error quotes the text.
 """
 
 import re
@@ -19,14 +19,14 @@ _TAG: Final = "tag:yaml.org,2002:"
 _TAGS: Final = frozenset(
     _TAG + kind for kind in ("bool", "float", "int", "map", "merge", "null", "seq", "str", "timestamp", "value")
 )
-"""What plain YAML resolves to by itself."""
+"""The tags that YAML assigns to text without a tag."""
 _QUOTED: Final = re.compile(r"""'[^']*'|"[^"]*\"""")
 _TOKEN: Final = re.compile(r"'(<[a-z -]+>|.{0,2})'")
 
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """Text as it was written, less its quotes. `null`: nothing was written, or `~` or `null` without quotes."""
+    """Text as written, without its quotes. `null`: there is no text, or `~` or `null` without quotes."""
 
     line: int
     text: str
@@ -43,7 +43,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """`{a: b}`, in order, with keys that may come twice."""
+    """`{a: b}`, in order. A key may be there twice."""
 
     line: int
     pairs: tuple[tuple[Scalar, "Node"], ...]
@@ -53,7 +53,7 @@ Node = Scalar | Listing | Mapping
 
 
 class NotYaml(ValueRefused):
-    """The text is no YAML, or none that is taken. `line` is 0 when there is none to name."""
+    """The text is not valid YAML, or uses a part of YAML that is not allowed. `line` is 0 if the line is not known."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
@@ -61,9 +61,9 @@ class NotYaml(ValueRefused):
 
 
 def parse(text: str) -> Node:
-    """The tree of the one document in the text; an empty text is an empty mapping.
+    """The tree of the document in the text. Empty text is an empty mapping.
 
-    Raises NotYaml, which has no cause and no context: PyYAML's own errors hold the text.
+    Raises NotYaml. It has no cause and no context, because PyYAML's errors contain the text.
     """
     import yaml  # noqa: PLC0415  (1.5 MiB that a broker without a configuration file need not load)
 
@@ -74,28 +74,28 @@ def parse(text: str) -> Node:
         unreadable = NotYaml(too_much.line, str(too_much))
     except yaml.MarkedYAMLError as malformed:
         mark = malformed.problem_mark or malformed.context_mark
-        unreadable = NotYaml(0 if mark is None else mark.line + 1, _told(malformed))
+        unreadable = NotYaml(0 if mark is None else mark.line + 1, _reason(malformed))
     except yaml.reader.ReaderError as bad_character:
         line = text.count("\n", 0, bad_character.position) + 1
-        unreadable = NotYaml(line, "holds a control character; remove it")
+        unreadable = NotYaml(line, "has a control character; remove it")
     except (yaml.YAMLError, ValueError, OverflowError):
-        # A `\U00110000` escape or a `%YAML` version of a thousand digits: PyYAML lets Python's own errors out.
-        unreadable = NotYaml(0, "is not valid YAML: it holds an impossible escape or number")
+        # PyYAML does not catch Python's errors for a `\U00110000` escape or a `%YAML` version of a thousand digits.
+        unreadable = NotYaml(0, "is not valid YAML: it has an escape or a number that is out of range")
     raise unreadable
 
 
-def _told(malformed: "yaml.MarkedYAMLError") -> str:
-    """PyYAML's complaint. It quotes names of tokens, as '<block end>', which may stay, and the text, which may not."""
+def _reason(malformed: "yaml.MarkedYAMLError") -> str:
+    """PyYAML's message. Names of tokens in quotes, such as '<block end>', stay; quoted parts of the text are removed."""
     complaint = malformed.problem or malformed.context or "cannot be parsed"
-    told = _QUOTED.sub(lambda found: found[0] if _TOKEN.fullmatch(found[0]) else "…", complaint)
+    shown = _QUOTED.sub(lambda found: found[0] if _TOKEN.fullmatch(found[0]) else "…", complaint)
     start, end = malformed.context_mark, malformed.problem_mark
-    begun = f" (in what begins on line {start.line + 1})" if start and end and start.line != end.line else ""
-    remedy = "indent with spaces, not tabs" if "'\\t'" in told else "correct the YAML here or just above"
-    return f"is not valid YAML: {told}{begun}; {remedy}"
+    begun = f" (in the block that begins on line {start.line + 1})" if start and end and start.line != end.line else ""
+    remedy = "indent with spaces, not tabs" if "'\\t'" in shown else "correct this line or the line before"
+    return f"is not valid YAML: {shown}{begun}; {remedy}"
 
 
 def _compose(text: str) -> "yaml.Node | None":
-    """PyYAML's nodes, of which deep nesting cannot exhaust the stack, nor a flood of them the patience."""
+    """PyYAML's nodes. Their depth and number are bounded while they are composed."""
     import yaml  # noqa: PLC0415
 
     class Composer(yaml.SafeLoader):
@@ -112,7 +112,7 @@ def _compose(text: str) -> "yaml.Node | None":
 
 
 class _Copying:
-    """PyYAML's nodes → ours. An alias is copied wherever it is, so that the bounds hold for what it makes."""
+    """Converts PyYAML's nodes. An alias is copied wherever it is used, so that the bounds hold for the copies as well."""
 
     def __init__(self) -> None:
         self._nodes = 0
@@ -122,7 +122,7 @@ class _Copying:
         self._nodes += 1
         _check(line, depth=depth, nodes=self._nodes)
         if node.tag not in _TAGS:
-            raise NotYaml(line, "holds a tag (`!…`), and tags are not used here; remove it")
+            raise NotYaml(line, "has a tag (`!…`), which the configuration does not allow; remove it")
         match node.id:
             case "scalar":
                 return Scalar(line, node.value, node.tag == _TAG + "null")
@@ -135,11 +135,11 @@ class _Copying:
         copy = self.node(node, 0) if node.id == "scalar" else None
         if isinstance(copy, Scalar):
             return copy
-        raise NotYaml(node.start_mark.line + 1, "has a list or a mapping for a key; a key is plain text")
+        raise NotYaml(node.start_mark.line + 1, "has a list or a mapping as a key; write the key as plain text")
 
 
 def _check(line: int, *, depth: int, nodes: int) -> None:
     if depth > _DEPTH_MAX:
-        raise NotYaml(line, f"is nested deeper than {_DEPTH_MAX} levels; no configuration needs that")
+        raise NotYaml(line, f"is nested deeper than {_DEPTH_MAX} levels; reduce the nesting")
     if nodes > _NODES_MAX:
-        raise NotYaml(line, f"has more than {_NODES_MAX} values, aliases followed; no configuration needs that")
+        raise NotYaml(line, f"has more than {_NODES_MAX} values, with aliases expanded; remove some of them")

@@ -1,5 +1,5 @@
-"""Texts of the configuration → values. Each function takes the text as written, and raises `ValueRefused` with what would be
-right."""
+"""Reads values from the text of the configuration. Each function takes the text as written, and raises `ValueRefused` with
+the form that is expected."""
 
 import re
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from equabot_broker.schema.faults import ValueRefused, is_credential, quote
 E = TypeVar("E", bound=Enum)
 
 TOKEN_FILE: Final = "token_file"
-"""The key of a workload's identity that is a path; the others are identifiers."""
+"""The key of a workload identity that is a path. The other keys are identifiers."""
 
 _SECONDS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION: Final = re.compile("".join(f"(?:([0-9]{{1,9}}){unit})?" for unit in _SECONDS))
@@ -42,7 +42,7 @@ _RESERVED_AGENTS: Final = ("admin", "gateway")
 
 
 class Address(NamedTuple):
-    """Where to listen. Port 0: whichever is free."""
+    """Where to listen. Port 0 is any free port."""
 
     host: str
     port: int
@@ -54,7 +54,7 @@ class Address(NamedTuple):
 def text(written: str) -> str:
     """Text on one line. It is not empty and has no control characters."""
     if not written or not written.isprintable():
-        raise ValueRefused("must be plain text on one line, and not empty")
+        raise ValueRefused("must be text on one line, without control characters, and not empty")
     return written
 
 
@@ -78,14 +78,14 @@ def websocket(written: str) -> str:
 def affix(written: str) -> str:
     """The text before a secret in a header. It may be empty or end in a space."""
     if not written.isprintable():
-        raise ValueRefused("must be plain text on one line")
+        raise ValueRefused("must be text on one line, without control characters")
     return written
 
 
 def path(written: str) -> str:
     """A path. `~/` is the home directory of the broker's user. A relative path starts in the directory of the file."""
     if text(written).startswith("~") and written != "~" and not written.startswith("~/"):
-        raise ValueRefused("another user's home is not looked up; write the whole path")
+        raise ValueRefused("names another user's home directory, which is not supported; write the whole path")
     return _named(written)
 
 
@@ -123,10 +123,10 @@ def span(written: str) -> float:
     if not written or found is None:
         if re.fullmatch(r"[0-9.]+", written):
             raise ValueRefused(f"{quote(written)} has no unit; write 15m, 1h, 90s or 1h30m")
-        raise ValueRefused(f"{quote(written)} is no duration; write it as 15m, 1h, 90s or 1h30m")
+        raise ValueRefused(f"{quote(written)} is not a duration; write it as 15m, 1h, 90s or 1h30m")
     seconds = sum(int(n) * unit for n, unit in zip(found.groups(), _SECONDS.values(), strict=True) if n)
     if seconds > _LONGEST:
-        raise ValueRefused(f"{quote(written)} is too long; at most 3650d")
+        raise ValueRefused(f"{quote(written)} is too long; write at most 3650d")
     return seconds
 
 
@@ -151,7 +151,7 @@ def milliseconds(written: str) -> float:
 
 
 def shown(seconds: float) -> str:
-    """A duration as one would write it."""
+    """A duration as the configuration writes it, such as `1h30m`."""
     parts = []
     left = round(seconds * 1000)
     for unit, size in _SECONDS.items():
@@ -163,13 +163,13 @@ def shown(seconds: float) -> str:
 
 def instant(written: str) -> float:
     """An instant of RFC 3339 with its offset: `2027-01-01T00:00:00Z`. Returns seconds since 1970."""
-    advice = "write an RFC 3339 instant with its offset, as 2027-01-01T00:00:00Z"
+    advice = "write an RFC 3339 instant with its offset, such as 2027-01-01T00:00:00Z"
     if not _INSTANT.fullmatch(written):
-        raise ValueRefused(f"{quote(written)} is no instant; {advice}")
+        raise ValueRefused(f"{quote(written)} is not an instant; {advice}")
     try:
         seconds = (datetime.fromisoformat(written.upper()) - datetime.fromtimestamp(0, UTC)).total_seconds()
     except (ValueError, OverflowError):
-        raise ValueRefused(f"{quote(written)} is on no calendar; {advice}") from None
+        raise ValueRefused(f"{quote(written)} is not a date and time that exists; {advice}") from None
     if seconds < 0:
         raise ValueRefused(f"{quote(written)} is before 1970; {advice}")
     return seconds
@@ -177,14 +177,14 @@ def instant(written: str) -> float:
 
 def address(written: str) -> Address:
     """A host and a port: `127.0.0.1:8686`, `[::1]:8686`. Port 0 is any free port."""
-    advice = "write host:port, as 127.0.0.1:8686"
+    advice = "write host:port, such as 127.0.0.1:8686"
     host, colon, port = written.rpartition(":")
     if not colon or not re.fullmatch("[0-9]{1,5}", port):
         raise ValueRefused(f"{quote(written)} has no port; {advice}")
     if not host:
         raise ValueRefused(f"{quote(written)} has no host; {advice}, or 0.0.0.0:{port} for every interface")
     if int(port) > 65535:
-        raise ValueRefused(f"port {port} is above 65535; {advice}")
+        raise ValueRefused(f"port {port} is greater than 65535; {advice}")
     return Address(_host(host, written=written, advice=advice), int(port))
 
 
@@ -193,33 +193,33 @@ def _host(host: str, *, written: str, advice: str) -> str:
     try:
         usable = (ip_address(bare).version == 6) == (bare is not host)
     except ValueError:
-        # Numbers alone are a mistyped address, never a name.
+        # Only digits and dots: a mistyped address, and not a name.
         usable = _HOST_NAME.fullmatch(host) is not None and not re.fullmatch("[0-9.]+", host)
     if not usable:
-        raise ValueRefused(f"{quote(written)} has no usable host; {advice}, or [::1]:8686")
+        raise ValueRefused(f"{quote(written)} has no valid host; {advice}, or [::1]:8686")
     return bare
 
 
 def agent(written: str) -> str:
     """The name of an agent: up to 63 of `a-z`, `0-9`, `-` and `_`. `admin` and `gateway` are not allowed."""
     if written in _RESERVED_AGENTS:
-        raise ValueRefused(f"{written!r} is the name of the broker's own socket directory; give the agent another")
+        raise ValueRefused(f"{written!r} is the name of a socket directory of the broker; give the agent another name")
     if not _AGENT.fullmatch(written):
-        raise ValueRefused("is no agent name; use up to 63 of a-z, 0-9, - and _, beginning with a letter or digit")
+        raise ValueRefused("is not a valid agent name; use up to 63 of a-z, 0-9, - and _, and begin with a letter or a digit")
     return _named(written)
 
 
 def service_account(written: str) -> str:
     """A Kubernetes service account: `namespace/name`."""
     if not _SERVICE_ACCOUNT.fullmatch(written):
-        raise ValueRefused(f"{quote(written)} is no service account; write namespace/name, as agents/reviewer")
+        raise ValueRefused(f"{quote(written)} is not a service account; write namespace/name, such as agents/reviewer")
     return written
 
 
 def provider(written: str) -> str:
     """The id or an alias of a provider: `anthropic`, `z.ai`."""
     if not _PROVIDER.fullmatch(written):
-        raise ValueRefused(f"{quote(written)} is no provider id; use a-z, 0-9, -, . and _, as in anthropic or z.ai")
+        raise ValueRefused(f"{quote(written)} is not a provider id; use a-z, 0-9, -, . and _, as in anthropic or z.ai")
     return written
 
 
@@ -227,7 +227,7 @@ def profile(written: str) -> tuple[str, str]:
     """The id of a profile, as provider and name: `anthropic:prod`. Returns both."""
     vendor, colon, name = written.partition(":")
     if not colon or not _PROVIDER.fullmatch(vendor) or not _PROFILE_NAME.fullmatch(name):
-        raise ValueRefused(f"{quote(written)} is no profile id; write provider:name, as anthropic:prod")
+        raise ValueRefused(f"{quote(written)} is not a profile id; write provider:name, such as anthropic:prod")
     _named(written)
     return vendor, name
 
@@ -235,35 +235,35 @@ def profile(written: str) -> tuple[str, str]:
 def variable(written: str) -> str:
     """The name of an environment variable."""
     if not _VARIABLE.fullmatch(written):
-        raise ValueRefused(f"{quote(written)} is no name of an environment variable; use A-Z, 0-9 and _")
+        raise ValueRefused(f"{quote(written)} is not a name for an environment variable; use A-Z, 0-9 and _")
     return written
 
 
 def header(written: str) -> str:
     """The name of an HTTP header or of a WebSocket protocol."""
     if not _HEADER.fullmatch(written):
-        raise ValueRefused(f"{quote(written)} is no name of a header")
+        raise ValueRefused(f"{quote(written)} is not a header name; use letters, digits and -, such as X-Team")
     return written
 
 
 def listed_name(written: str) -> str:
     """The name of a header or of a query parameter. `*` at the end matches all names that begin so."""
     if not _LISTED.fullmatch(written):
-        raise ValueRefused(f"{quote(written)} is not a name; write it as X-Team, or X-Team-* for all that begin so")
+        raise ValueRefused(f"{quote(written)} is not a name; write X-Team, or X-Team-* for all names that begin so")
     return written
 
 
 def url(written: str) -> str:
     """An http or https URL, without user, query and fragment."""
     if not _URL.fullmatch(written):
-        raise ValueRefused("must be a URL as https://api.example.com/v1, without user, query or fragment")
+        raise ValueRefused("must be a URL such as https://api.example.com/v1, without user, query or fragment")
     return written
 
 
 def identifier(written: str) -> str:
     """An identifier that a vendor shows: letters, digits, `-`, `_`, `.` and `:`. It is not a credential."""
     if is_credential(written):
-        raise ValueRefused("is a credential, and none belongs here; write the identifier that the vendor shows")
+        raise ValueRefused("is a credential, which does not belong here; write the identifier that the vendor shows")
     if not _IDENTIFIER.fullmatch(written):
         raise ValueRefused("must be an identifier as the vendor shows it: letters, digits, -, _, . and :, without spaces")
     return written
@@ -273,14 +273,14 @@ def kube_name(written: str) -> str:
     """The name of a Kubernetes object: a DNS subdomain (RFC 1123)."""
     if len(written) > _KUBE_NAME_MAX or not _KUBE_NAME.fullmatch(written):
         raise ValueRefused(
-            f"{quote(written)} is no name in Kubernetes; use a-z, 0-9, - and ., and a letter or digit at both ends"
+            f"{quote(written)} is not a Kubernetes name; use a-z, 0-9, - and ., with a letter or a digit at both ends"
         )
     return _named(written)
 
 
 def _named(written: str) -> str:
     if masked(written) != written:
-        raise ValueRefused("looks like a key, and a name belongs here: write another name, and replace that key")
+        raise ValueRefused("looks like a key, but must be a name; write another name, and revoke that key at its provider")
     return written
 
 
@@ -288,7 +288,7 @@ def model(written: str) -> str:
     """A provider and its model: `anthropic/claude-sonnet-4-5`."""
     vendor, slash, name = text(written).partition("/")
     if not slash or not name or not _PROVIDER.fullmatch(vendor):
-        raise ValueRefused(f"{quote(written)} is no model; write provider/model, as anthropic/claude-sonnet-4-5")
+        raise ValueRefused(f"{quote(written)} is not a model; write provider/model, such as anthropic/claude-sonnet-4-5")
     return written
 
 
@@ -296,7 +296,7 @@ def rate(written: str) -> float:
     """A number for each second, minute or hour: `20/s`, `600/m`, `1000/h`. Returns the number for each second."""
     found = _RATE.fullmatch(written)
     if found is None or int(found[1]) == 0:
-        raise ValueRefused(f"{quote(written)} is no rate; write it as 20/s, 600/m or 1000/h")
+        raise ValueRefused(f"{quote(written)} is not a rate; write it as 20/s, 600/m or 1000/h")
     return int(found[1]) / _SECONDS[found[2]]
 
 

@@ -1,1 +1,1 @@
-"""Where credentials come from. One module a kind; kinds do not know each other."""
+"""The sources of credentials, one module per kind. No kind imports another."""

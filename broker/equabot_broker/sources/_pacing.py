@@ -1,4 +1,5 @@
-"""How often a source reads: less and less often what fails, and never for more than a share of the time."""
+"""Limits how often a source reads. Failed readings are retried with growing delays, and reading takes a bounded share of the
+time."""
 
 import random
 from collections.abc import Iterator
@@ -10,11 +11,11 @@ from equabot_broker.ports import Clock
 _WORK_AT_ONCE: Final = 1.0
 _WORK_MOST: Final = 1.5
 _WORK_SHARE: Final = 0.25
-"""Reading may take so many seconds at once, and this share of the time in the long run."""
+"""Reading may take this many seconds at once, and this share of the time in the long run."""
 
 
 class Retries:
-    """When something is tried again: less and less often, and soon where a new name is concerned."""
+    """The time of the next retry. The delay grows with each retry, and starts from the base for a new name."""
 
     def __init__(self, clock: Clock, *, base: float, cap: float) -> None:
         self._clock = clock
@@ -24,7 +25,7 @@ class Retries:
         self._at = 0.0
 
     def concern(self, names: frozenset[str]) -> None:
-        """Begins or goes on with these names. Without names it ends."""
+        """Starts or continues retries of these names. Without names, retries end."""
         now = self._clock.steady()
         if names - self._concerned:
             base, cap = self._bounds
@@ -35,12 +36,12 @@ class Retries:
         self._concerned = names
 
     def left(self) -> float:
-        """Seconds until it is due; not above zero: it is."""
+        """Seconds until the retry is due. Zero or less: it is due now."""
         return self._at - self._clock.steady()
 
 
 class WorkShare:
-    """How long the reader has worked lately. As a context, it counts the time in it."""
+    """How long the reader has worked recently. As a context manager, it counts the time inside."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -53,12 +54,12 @@ class WorkShare:
     def __exit__(self, *_: object) -> None:
         now = self._clock.steady()
         idle = self._began - self._at
-        # No more than the most: a process that was stopped for an hour has not worked for one.
+        # The sum is bounded, because a process that was stopped for an hour did not work for an hour.
         self._done = min(max(0.0, self._done - idle * _WORK_SHARE) + now - self._began, _WORK_MOST)
         self._at = now
 
     async def rest(self) -> None:
-        """Waits until there is work left to spend."""
+        """Waits until the reader may work again."""
         idle = self._clock.steady() - self._at
         over = self._done - _WORK_AT_ONCE - idle * _WORK_SHARE
         if over > 0:

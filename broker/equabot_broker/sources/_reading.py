@@ -1,4 +1,4 @@
-"""What sources share of reading: when a file changed, and what a directory of secrets holds."""
+"""Functions that sources share: the time of a file's last change, and the content of a directory of secrets."""
 
 import os
 import stat
@@ -26,8 +26,10 @@ _UNITS_MAX: Final = 20_000
 
 
 def changed_at(path: Path) -> float:
-    """When the file was changed last, in seconds since the epoch. Raises FileNotFoundError, also for a file in a directory that
-    is closed to the broker, and Unreadable."""
+    """When the file was last changed, in seconds since 1970.
+
+    Raises Unreadable, and FileNotFoundError, also for a file in a directory that the broker may not enter.
+    """
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
@@ -40,8 +42,8 @@ def changed_at(path: Path) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """The texts in a directory by key, where each is, and what is doubtful about the lines of its `.env`. `unread` are the
-    names of other entries."""
+    """The texts in a directory by key, the origin of each, and the doubts about its `.env`. `unread` are the names of other
+    entries."""
 
     texts: dict[str, str | bytes]
     origins: dict[str, str]
@@ -52,10 +54,10 @@ class Bundle:
 def read_bundle(
     folder: Folder, *, shown: Path, wants: Callable[[str], bool], files: Mapping[str, int] = MappingProxyType({})
 ) -> Bundle:
-    """What an open directory holds: a file for each wanted key, beneath them the variables of its `.env`, and these `files`, of
-    which it says how many bytes each may have.
+    """The content of an open directory: a file per wanted key, the variables of its `.env`, and `files`.
 
-    No other file is opened. Raises Unreadable when one of these cannot be read: nothing is half read.
+    A file of a key takes precedence over a variable. `files` has the limit in bytes of each file. No other file is opened.
+    Raises Unreadable if any of them cannot be read, so that no content is partial.
     """
     texts: dict[str, str | bytes] = {}
     origins: dict[str, str] = {}
@@ -69,7 +71,7 @@ def read_bundle(
     if len(wanted) > _KEYS_MAX:
         raise StandingFault(shown, f"holds more than {_KEYS_MAX:,} keys", "move some of them to a directory of their own")
     for key in sorted(wanted):
-        if is_misplaced_key(key):  # the discovery says so; nothing of it is needed
+        if is_misplaced_key(key):  # discovery reports it and does not need the content
             texts[key], origins[key] = "", str(shown / key)
             continue
         if (value := _read_entry(key, folder, shown=shown, limit=files.get(key, SIZE_MAX))) is not None:
@@ -79,7 +81,7 @@ def read_bundle(
 
 
 def only_files(names: Iterable[str], folder: Folder) -> list[str]:
-    """Those entries that are files, or links to one. None is opened."""
+    """The entries that are files or links to files. No file is opened."""
     return [name for name in names if _is_file(name, folder)]
 
 
@@ -99,7 +101,7 @@ def _names(folder: Folder, *, shown: Path) -> set[str]:
 
 
 def _read_entry(name: str, folder: Folder, *, shown: Path, limit: int) -> bytes | None:
-    """None for a directory, and for a file that has gone since the names were listed."""
+    """The content. None for a directory, and for a file that was removed after the names were listed."""
     try:
         return read_within(folder, name, shown=shown / name, limit=limit)
     except FileNotFoundError:
@@ -107,12 +109,12 @@ def _read_entry(name: str, folder: Folder, *, shown: Path, limit: int) -> bytes 
     except OSError as error:
         raise unreadable(shown / name, error) from None
     if linked:
-        raise StandingFault(shown / name, "is a link to nothing", "remove it or correct it")
+        raise StandingFault(shown / name, "is a link to a file that does not exist", "remove it or correct it")
     return None
 
 
 def is_link(name: str, folder: Folder) -> bool:
-    """Whether an entry of an open directory is a symbolic link, whatever it leads to."""
+    """Whether an entry of an open directory is a symbolic link, also one to nothing."""
     try:
         return stat.S_ISLNK(os.lstat(name, dir_fd=folder.descriptor).st_mode)
     except FileNotFoundError:
@@ -120,9 +122,9 @@ def is_link(name: str, folder: Folder) -> bool:
 
 
 def subdirectories(folder: Folder, *, shown: Path) -> set[str]:
-    """The directories in an open directory, and links to directories; none that is hidden, or whose name cannot be shown.
+    """The directories in an open directory, and links to directories. Hidden and unprintable names are left out.
 
-    Raises StandingFault where there are too many.
+    Raises StandingFault if there are too many.
     """
     found: set[str] = set()
     with os.scandir(folder.descriptor) as entries:
@@ -130,7 +132,7 @@ def subdirectories(folder: Folder, *, shown: Path) -> set[str]:
             try:
                 if not entry.name.startswith(".") and entry.name.isprintable() and entry.is_dir():
                     found.add(entry.name)
-            except OSError:  # a link in a circle
+            except OSError:  # a link that leads to itself
                 continue
             if len(found) > _UNITS_MAX:
                 raise StandingFault(shown, f"has more than {_UNITS_MAX:,} directories", "keep nothing but secrets in it")
@@ -138,10 +140,10 @@ def subdirectories(folder: Folder, *, shown: Path) -> set[str]:
 
 
 def consistently(folder: Folder, read: Callable[[Folder, Folder], T], *, shown: Path) -> T:
-    """What `read` finds in an open directory, given that and the directory with its present contents.
+    """The result of `read`, which gets an open directory and the directory with its current content.
 
-    They differ where the kubelet keeps a volume: there `..data` leads to the contents and is exchanged as a whole. A reading
-    during which that happened is thrown away. Raises Unreadable.
+    The two differ in a volume of the kubelet, where `..data` links to the content and is replaced as a whole. A reading during
+    which it was replaced is discarded. Raises Unreadable.
     """
     for _ in range(_SWAPS_MAX):
         try:
@@ -154,4 +156,6 @@ def consistently(folder: Folder, read: Callable[[Folder, Folder], T], *, shown: 
                 return read(folder, folder)
         except OSError as error:
             raise unreadable(shown / _DATA, error) from None
-    raise StandingFault(shown / _DATA, "leads nowhere, or elsewhere whenever it is read", "check what writes there")
+    raise StandingFault(
+        shown / _DATA, "leads to no directory, or changes during every reading", "check which program writes there"
+    )

@@ -1,4 +1,4 @@
-"""A Kubernetes Secret, as the API gives it, as a unit of credentials: here its values leave their base64."""
+"""Makes a unit of credentials from a Kubernetes Secret, as the API returns it. Its values are decoded from base64 here."""
 
 import base64
 import binascii
@@ -22,13 +22,11 @@ KIND: Final = "kubernetes"
 
 _DOTENV: Final = ".env"
 
-"""A unit, or why it cannot be used."""
-
 
 def read_secret(thing: Mapping[str, Any], *, rules: DiscoveryRules, source: str) -> ReadUnit:
-    """The unit of a Secret, whose `metadata.name` is sure to be there. Its type does not matter, nor do keys that mean nothing.
+    """The unit of a Secret with a `metadata.name`, or the reason why it cannot be read. The Secret may have any type.
 
-    One that was chosen and holds no credential has a fault that says so.
+    Keys that are no credentials are ignored. A Secret without a credential has a fault.
     """
     name = str(thing["metadata"]["name"])
     where = f"Secret {thing['metadata'].get('namespace', '')}/{name}"
@@ -54,8 +52,8 @@ def read_secret(thing: Mapping[str, Any], *, rules: DiscoveryRules, source: str)
     if unit.profiles or unit.faults:
         return unit
     nothing = (
-        f"{where} holds no credential: call a key as the provider's environment variable is called (OPENAI_API_KEY), or say"
-        f" whose it is by the annotation {PROVIDER}"
+        f"{where} holds no credential: name a key like the provider's environment variable (OPENAI_API_KEY), or set the"
+        f" annotation {PROVIDER}"
     )
     return replace(unit, faults=(SourceFault(where, nothing),))
 
@@ -63,8 +61,8 @@ def read_secret(thing: Mapping[str, Any], *, rules: DiscoveryRules, source: str)
 def _texts(
     data: Mapping[str, str], rules: DiscoveryRules, name: str, where: str, *, declared: bool
 ) -> tuple[Texts, Mapping[str, str], tuple[str, ...]]:
-    """The values that may be credentials, where each is, and what is doubtful about the lines of its `.env`. In a Secret that
-    says whose it is, any value may be one."""
+    """The values that may be credentials, the origin of each, and the doubts about its `.env`. In a Secret that declares its
+    provider, any value may be a credential."""
     texts: dict[str, bytes | str] = {}
     origins: dict[str, str] = {}
     doubts: tuple[str, ...] = ()
@@ -91,11 +89,11 @@ def _strings(value: Any, where: str) -> Mapping[str, str]:
         return {}
     if isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
         return value
-    raise Malformed(f"{where} is no Secret as the Kubernetes API describes it")
+    raise Malformed(f"{where} does not have the form of a Secret of the Kubernetes API")
 
 
 def _decoded(value: str, where: str) -> bytes:
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
-        raise Malformed(f"{where} is not base64, as the API gives a Secret's data") from None
+        raise Malformed(f"{where} is not base64, which the data of a Secret must be") from None

@@ -1,4 +1,4 @@
-"""What sources of one file share: the file is followed wherever its name leads."""
+"""The base class of sources of one file. It follows the path, including links on the way."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -11,7 +11,7 @@ from equabot_broker.sources._watching import Changes, Watch
 
 
 class SingleFile:
-    """A source of one unit, named "". A file that is not there holds nothing. One that cannot be read or understood makes the
+    """A source with one unit, named "". A missing file is an empty source. A file that cannot be read or parsed makes the
     source unavailable."""
 
     def __init__(self, kind: str, path: Path, watch: Watch) -> None:
@@ -21,7 +21,7 @@ class SingleFile:
         self._found: SourceEvent = UnitsListed(())
 
     async def events(self) -> AsyncGenerator[SourceEvent, None]:
-        """What the file holds, and then each other thing that it comes to hold."""
+        """The content of the file, and then each change of it."""
         served: SourceEvent | None = None
         async with aclosing(self._watch.rounds(self._read)) as rounds:
             async for changes in rounds:

@@ -1,4 +1,4 @@
-"""One directory that is watched: which of its entries matter, and to which names of the reader's."""
+"""One watched directory: which of its entries are of interest, and under which names of the reader."""
 
 import os
 import stat
@@ -12,7 +12,8 @@ from inotify_simple import flags as on
 
 @dataclass(slots=True)
 class WatchedDirectory:
-    """What is wanted of a watched directory. `entries` are names by entry, `listings` judge other entries by name."""
+    """The interests in a watched directory. `itself` are the names that want changes of the directory, `entries` the names by
+    entry. `listings` are functions by name, which accept other entries."""
 
     path: Path
     itself: set[str] = field(default_factory=set)
@@ -42,7 +43,7 @@ class WatchedDirectory:
 
 
 def being_written(path: Path) -> bool:
-    """Whether a file that has just appeared is about to be filled: one that was linked into place is complete."""
+    """Whether a new file may still be written. A file that was hard-linked into place is complete."""
     try:
         found = path.lstat()
     except OSError:

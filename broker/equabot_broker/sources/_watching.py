@@ -1,12 +1,11 @@
-"""Noticing changes of files: by inotify in the event loop, without threads or delay; by looking every few seconds where the
-system cannot notify.
+"""Watches files for changes: by inotify in the event loop, without threads or delay, or else by polling every few seconds.
 
-A reader declares what it is about to read, then reads. What the kernel reports until then throws the reading away, so that
-no mixture of old and new is handed on. A file that is being written is left alone until it is closed. Every step of the way
-to a path is watched: it may be replaced, appear, vanish, or be a link to a link.
+A reader declares its interests, then reads. If the kernel reports a change of them before the reading ends, the reading is
+discarded, so that no mixture of old and new content is used. A file that is being written is not read until it is closed.
+Every step of a path is watched, because it may be replaced, appear, vanish, or be a link to a link.
 
-No event says that a fault of the system has passed, so what could not be read is read again after a while, ever less often. A
-file that is written without end does not keep the broker busy: reading takes a share of the time, and no more.
+No event reports that a fault of the system has ended. So a failed reading is repeated with growing delays. A file that is
+written without end does not keep the broker busy, because reading takes a bounded share of the time.
 """
 
 import asyncio
@@ -36,18 +35,18 @@ _ENTRIES: Final = on.CREATE | on.DELETE | on.MOVED_FROM | on.MOVED_TO | on.ATTRI
 _CONTENTS: Final = _ENTRIES | on.CLOSE_WRITE | on.MODIFY
 
 _FILE: Final = on.ATTRIB
-"""What a file that is mounted without its directory reports: that its original has lost its name."""
+"""The event of a file that is mounted without its directory: the original file lost its name."""
 
 _SETTLE_WITHIN: Final = 1.0
-"""Seconds for which a file that is being written holds its reading back."""
+"""Seconds for which a file that is being written delays its reading."""
 
 _TRIES: Final = 20
 _POLL_EVERY: Final = (2.0, 4.0)
 _AGAIN: Final = {"base": 0.5, "cap": 30.0}
-"""Seconds between two readings of what could not be read."""
+"""Seconds between two readings after a failure."""
 
 _NOTIFIED_AGAIN: Final = {"base": 30.0, "cap": 300.0}
-"""Seconds between two tries to be notified again, where that failed."""
+"""Seconds between two attempts to use inotify again."""
 
 _LINKS_MAX: Final = 40
 _REMEDIES: Final = {
@@ -59,7 +58,7 @@ _REMEDIES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What to read again: everything, or what these names mean. `asked`: a caller wants an event in any case."""
+    """What to read again: everything, or the interests under these names. `asked`: a caller wants an event in any case."""
 
     everything: bool = False
     names: frozenset[str] = frozenset()
@@ -69,21 +68,21 @@ class Changes:
         return Changes(self.everything or other.everything, self.names | other.names, self.asked or other.asked)
 
     def touch(self, other: "Changes") -> bool:
-        """Whether something of the other is among these."""
+        """Whether the two have something in common."""
         return self.everything or bool(self.names if other.everything else self.names & other.names)
 
 
 class Watch:
-    """The changes of some files, each under a name of the reader's choosing. One reader at a time.
+    """The changes of files, each under a name that the reader chooses. It has one reader at a time.
 
-    `rounds` is the loop that the rest serves; interests are declared inside of it, by the function that reads.
+    `rounds` is the loop. The function that reads declares the interests inside of it.
     """
 
     def __init__(self, clock: Clock, *, inotify: Callable[[], INotify] = INotify) -> None:
         self._clock = clock
         self._open = inotify
         self._inotify: INotify | None = None
-        self._lock = threading.RLock()  # the thread of a reader that was cancelled may outlive the watch
+        self._lock = threading.RLock()  # the thread of a cancelled reader may outlive the watch
         self._directories: dict[int, WatchedDirectory] = {}
         self._interests: defaultdict[str, set[tuple[int, str]]] = defaultdict(set)
         self._writing: dict[tuple[int, str], set[str]] = {}
@@ -96,8 +95,8 @@ class Watch:
         self._work = WorkShare(clock)
 
     async def rounds(self, read: Callable[[Changes], None]) -> AsyncGenerator[Changes, None]:
-        """Calls `read` in a thread, first for everything, then for what changed, and yields what was read once nothing
-        changed under it. Goes on until it is cancelled or closed."""
+        """Calls `read` in a thread, first for everything, then for changes. Yields what was read, once nothing changed
+        during the reading. Continues until it is cancelled or closed."""
         try:
             self._changes = Changes()
             self._start()
@@ -112,14 +111,14 @@ class Watch:
                         break
                     changes |= await self._changed()
                 self._say_recovered()
-                with self._work:  # what is made of it counts as well
+                with self._work:  # the caller's work with the result counts as well
                     yield changes
                 changes = await self._changed()
         finally:
             self._stop()
 
     def ask(self) -> None:
-        """Makes the next round come now, for everything, and say that it was asked for."""
+        """Starts the next round now, for everything, with `asked`."""
         self._changes |= Changes(everything=True, asked=True)
         self._news.set()
 
@@ -127,7 +126,7 @@ class Watch:
 
     @contextmanager
     def interests(self, name: str) -> Iterator[None]:
-        """What is declared inside takes the place of what was declared under the name before."""
+        """Replaces the interests under the name with those that are declared inside."""
         self._unread.discard(name)
         before = self._interests.pop(name, set())
         for descriptor, entry in before:
@@ -140,18 +139,18 @@ class Watch:
                 self._unwatch_idle(descriptor)
 
     def drop(self, name: str) -> None:
-        """Nothing is wanted under the name any more."""
+        """Removes the interests under the name."""
         with self.interests(name):
             pass
 
     def unread(self, name: str) -> None:
-        """What is under the name could not be read: it is read again after a while, whether or not anything changes. Holds
-        until its interests are declared again."""
+        """Records that the reading under the name failed. It is repeated after a delay, also without a change, until its
+        interests are declared again."""
         self._unread.add(name)
 
     def path(self, name: str, path: Path, *, below: Path = Path("/")) -> None:
-        """Whatever decides what the absolute path is: the steps to it, links on the way, and the last entry itself.
-        `below` is a part of it that is looked after already."""
+        """Declares an interest in an absolute path: the steps to it, links on the way, and the last entry itself. `below` is
+        a part of it that is already watched."""
         at, links = below, 0
         steps = list(reversed(path.relative_to(below).parts))
         while steps and links <= _LINKS_MAX:
@@ -167,7 +166,7 @@ class Watch:
             try:
                 target = here.readlink()
             except OSError as error:
-                if error.errno != errno.EINVAL:  # which says that it is there, and no link
+                if error.errno != errno.EINVAL:  # EINVAL: it exists and is not a link
                     return
                 if not steps:
                     self._want(name, here, _FILE)
@@ -178,7 +177,7 @@ class Watch:
                 steps += reversed(target.parts[target.is_absolute() :])
 
     def listing(self, name: str, directory: Path, wants: Callable[[str], bool]) -> None:
-        """The entries of a directory: those whose name is wanted, with their contents, and what is a directory itself."""
+        """Declares an interest in the entries of a directory: files that `wants` accepts, and directories."""
         self._want(name, directory, _CONTENTS, wants=wants)
 
     def _want(self, name: str, path: Path, mask: int, *, entry: str = "", wants: Callable[[str], bool] | None = None) -> None:
@@ -188,7 +187,7 @@ class Watch:
             try:
                 descriptor = self._inotify.add_watch(path, mask | on.MASK_ADD)
             except OSError as error:
-                # A listing that is denied is denied to the reader as well; so is a directory that vanishes at this moment.
+                # The reader gets the same error for a listing that is denied or for a directory that has just vanished.
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP) and not (
                     error.errno == errno.EACCES and not entry
                 ):
@@ -208,7 +207,7 @@ class Watch:
         if directory is None or directory.itself or directory.entries or directory.listings:
             return
         self._forget(descriptor)
-        with self._lock, suppress(OSError):  # the kernel may have been faster
+        with self._lock, suppress(OSError):  # the kernel may have removed it already
             if self._inotify is not None:
                 self._inotify.rm_watch(descriptor)
 
@@ -216,7 +215,7 @@ class Watch:
         del self._directories[descriptor]
         self._writing = {file: names for file, names in self._writing.items() if file[0] != descriptor}
 
-    # --- what the kernel reports --------------------------------------------------------------------------------
+    # --- events of the kernel ------------------------------------------------------------------------------------
 
     def _take(self) -> None:
         with self._lock:
@@ -228,7 +227,7 @@ class Watch:
 
     def _note(self, event: Event) -> None:
         if event.mask & on.Q_OVERFLOW:
-            _log.warning("more changes than the kernel keeps: reading everything again")
+            _log.warning("the inotify queue overflowed: reading everything again")
             self._writing.clear()
             self._changes |= Changes(everything=True)
             return
@@ -247,7 +246,7 @@ class Watch:
         elif not event.mask & on.ATTRIB:
             self._writing.pop(file, None)
 
-    # --- waiting for it -----------------------------------------------------------------------------------------
+    # --- waiting for changes -------------------------------------------------------------------------------------
 
     async def _changed(self) -> Changes:
         async with asyncio.TaskGroup() as tasks:
@@ -298,7 +297,7 @@ class Watch:
             self._news.clear()
             await self._news.wait()
 
-    # --- beginning and end --------------------------------------------------------------------------------------
+    # --- start and stop ------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
         try:
@@ -309,14 +308,14 @@ class Watch:
     def _say_recovered(self) -> None:
         if self._inotify is not None and self._polled_because:
             self._polled_because = ""
-            _log.info("notified of changes again")
+            _log.info("inotify works again: polling has ended")
 
     def _poll_instead(self, error: Exception) -> None:
         why = str(error.strerror) if isinstance(error, OSError) else "this system has no inotify"
         remedy = _REMEDIES.get(error.errno or 0, "") if isinstance(error, OSError) else ""
         if why != self._polled_because:
             self._polled_because = why
-            _log.warning("cannot be notified of changes (%s): looking every few seconds instead%s", why, remedy)
+            _log.warning("inotify cannot be used (%s): polling for changes every few seconds%s", why, remedy)
         self._notified_again.concern(frozenset({why}))
         self._stop()
 

@@ -1,4 +1,4 @@
-"""What a module of this room declares: a kind of source, its keys in the configuration, and how one is built."""
+"""The declaration of a kind of source: its keys in the configuration, its files, and the function that builds it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from equabot_broker.schema.key_readers import PATH
 from equabot_broker.schema.reading import ConfigKey, Section
 
 SourceOptions = Mapping[str, Any]
-"""What the configuration gives for one source, by key. Each key of the type `path` has an absolute `Path`."""
+"""The options of one source, by key. A key of the type `path` has an absolute `Path`."""
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -23,20 +23,23 @@ class Store(Protocol):
 
     @property
     def path(self) -> Path:
-        """Where it is, or would be."""
+        """The path of its file, which may not exist."""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files that decide what it holds."""
+        """All files that its content depends on."""
 
     def inspect(self) -> tuple[AuthDocument, tuple[str, ...]]:
-        """What it holds, and what is wrong with its file. Raises StoreFault."""
+        """Its content, and the doubts about its file. Raises StoreFault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceContext:
-    """What sources are built with. `stores` are the agents' profile stores. `variables` count where the broker's environment
-    lacks them. `shell_within` is how long (seconds) a login shell may take to report more; None: it is not asked."""
+    """The parts that sources are built with.
+
+    `stores` are the agents' profile stores. `variables` are used if the broker's environment does not have them.
+    `shell_within` is how long (seconds) a login shell may take to report more. None: no login shell is run.
+    """
 
     rules: DiscoveryRules
     clock: Clock
@@ -47,7 +50,7 @@ class SourceContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultPlaces:
-    """What default paths are made of: the broker's directory, the user's home, and the directories that variables name."""
+    """The directories for default paths: the broker's, the user's home, and those in variables, by variable."""
 
     home: Path
     user_home: Path
@@ -56,14 +59,14 @@ class DefaultPlaces:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceKind:
-    """One kind of source. `means` and `keys` are its section under `sources`; `build` makes a source, and reads nothing.
+    """One kind of source. `means` and `keys` describe its section under `sources`. `build` makes a source and reads nothing.
 
-    `place` gives the default of its key `path`, and `variables` are those that name directories for it. `location` reads what
-    `profiles.<id>.from` says of this kind: the name of a value, or the unit and the name. `login` is the profile of another
-    tool's login; such a kind has a key `refresh`, which is a rule about that profile. `made_of` is what of the context decides
-    what such a source reports. `usual`: it is in a configuration that names no sources. `last`: its profiles come last when
-    one is chosen. Keys in `needs` must be given. `check` raises ValueRefused for keys that contradict each other. `shown`
-    distinguishes the sources of one kind in texts.
+    `place` returns the default of its key `path`, and `variables` are those that name directories for it. `location` reads
+    `profiles.<id>.from` for this kind: the name of a value, or the unit and the name. `login` is the profile of another tool's
+    login. Such a kind has a key `refresh`, which is a rule about that profile. `made_of` is the part of the context that its
+    reports depend on. `usual`: it is in a configuration that names no sources. `last`: its profiles are chosen last. Keys in
+    `needs` are required. `check` raises ValueRefused for keys that contradict each other. `shown` distinguishes the sources of
+    one kind in texts.
     """
 
     name: str
@@ -91,7 +94,7 @@ class SourceKind:
         return given
 
     def options(self, given: Mapping[str, Any], places: DefaultPlaces, full: Callable[[str], Path]) -> SourceOptions:
-        """What its section comes to. `full` makes a path from the file a full one."""
+        """The options from its section. `full` makes a path from the file absolute."""
         paths = {key for key, reader in self.keys.items() if reader.of is PATH}
         default = {} if self.place is None else {"path": self.place(places)}
         written = {key: full(value) if key in paths else value for key, value in given.items()}

@@ -1,4 +1,4 @@
-"""One `.env` file, followed wherever its name leads: replaced, rewritten, created later, deleted."""
+"""One `.env` file. It is followed while it is replaced, rewritten, created later or deleted."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from equabot_broker.sources.declaration import SourceKind
 
 KIND: Final = "dotenv"
 _PASSWORD_MANAGER: Final = (
-    "Where a password manager feeds it (1Password), start the broker with its variables: `set -a; . FILE; equabot serve`"
+    "If a password manager such as 1Password writes it, start the broker with its variables: `set -a; . FILE; equabot serve`"
 )
 
 
@@ -30,7 +30,7 @@ class DotenvOptions:
 
 
 class Dotenv(SingleFile):
-    """The source `dotenv <path>`. A line that cannot be understood is a fault of the unit, and its other lines serve."""
+    """The source `dotenv <path>`. A line that cannot be parsed is a fault of the unit, and the other lines are used."""
 
     def __init__(self, options: DotenvOptions, *, rules: DiscoveryRules, watch: Watch) -> None:
         super().__init__(KIND, options.path, watch)
@@ -44,18 +44,18 @@ class Dotenv(SingleFile):
 
     def _parse(self, contents: Contents) -> Unit:
         found = parse_dotenv(contents.data, shown=self._path, wants=lambda key: self._rules.wants(key, kind=KIND))
-        if found.doubts and not found.values:  # maybe a mistake of the moment: what was good is served until then
-            raise StandingFault(self._path, "assigns nothing", "; ".join(found.doubts))
+        if found.doubts and not found.values:  # it may be half written: the last good values are served for a while
+            raise StandingFault(self._path, "has no assignment", "; ".join(found.doubts))
         unit = self._rules.discover(
             found.values, kind=KIND, source=self.name, unit="", name=KIND, origin=lambda key: f"{self._path} {key}"
         )
         unknown = unknown_names(found.values, self._rules, kind=KIND)
-        told = notes(unknown, self._rules.catalog, where=lambda key: f"{self._path} {key}")
-        told += misnamed(found.values, self._rules, kind=KIND, where=lambda key: f"{self._path} {key}")
-        told += tuple(
+        noted = notes(unknown, self._rules.catalog, where=lambda key: f"{self._path} {key}")
+        noted += misnamed(found.values, self._rules, kind=KIND, where=lambda key: f"{self._path} {key}")
+        noted += tuple(
             SourceFault(f"{self._path} {key}", f"{self._path} {key} has no value: write {key}=value") for key in found.bare
         )
-        unit = replace(unit, notes=told)
+        unit = replace(unit, notes=noted)
         doubts = (*found.doubts, DETACHED) if contents.detached else found.doubts
         return with_doubts(unit, doubts, shown=self._path, source=self.name)
 

@@ -1,5 +1,5 @@
-"""The environment of the broker's own process, and what stands in for what it lacks: the configuration's `env` section, and
-behind that a login shell, where one is to be asked. It is read when asked: a change of it causes no event.
+"""The environment of the broker's process. Missing variables are taken from the configuration's `env` section, and then from a
+login shell if that is enabled. The source is read when a caller asks: a change of the environment causes no event.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ _SHELL: Final = "/bin/sh"
 _FILE: Final = "_FILE"
 _LARGEST: Final = 4 << 20
 _AGAIN: Final = {"base": 5.0, "cap": 300.0}
-"""Seconds until a login shell that said nothing is asked again."""
+"""Seconds until a login shell that failed is run again."""
 _PROCESS: Final = "environment variable {}"
 _SECTION: Final = "env section of the configuration, {}"
 _LOGIN_SHELL: Final = "login shell's variable {}"
@@ -39,16 +39,16 @@ _LOGIN_SHELL: Final = "login shell's variable {}"
 
 @dataclass(frozen=True, slots=True)
 class EnvOptions:
-    """`given` stands in for variables that the process lacks. `shell_within` is how long (seconds) a login shell may take to
-    report more; None: it is not asked."""
+    """`given` is used for variables that the process does not have. `shell_within` is how long (seconds) a login shell may
+    take to report more. None: no login shell is run."""
 
     given: Mapping[str, SecretValue] = field(default_factory=lambda: MappingProxyType({}))
     shell_within: float | None = None
 
 
 class Env:
-    """The source `env`. One unit, named "". What is set is never overridden: the process goes before the configuration's
-    section, and that before the login shell."""
+    """The source `env`. It has one unit, named "". The process takes precedence over the configuration's section, and the
+    section over the login shell."""
 
     name = KIND
 
@@ -67,7 +67,7 @@ class Env:
         self._asked = asyncio.Event()
 
     async def events(self) -> AsyncGenerator[SourceEvent, None]:
-        """What the environment holds, once, and again whenever asked, or where a login shell said nothing."""
+        """The environment once, and again if a caller asks or a login shell failed."""
         waits = delays(**_AGAIN, rng=random.random)
         while True:
             self._asked.clear()
@@ -80,7 +80,7 @@ class Env:
             await self._wait(next(waits) if fault else None)
 
     async def _wait(self, seconds: float | None) -> None:
-        """Until a caller asks, or that time has passed."""
+        """Waits until a caller asks or the time has passed."""
         async with asyncio.TaskGroup() as tasks:
             nap = tasks.create_task(self._ask_after(seconds)) if seconds is not None else None
             await self._asked.wait()
@@ -96,7 +96,7 @@ class Env:
         self._asked.set()
 
     def _unit(self, of_shell: Mapping[str, str], fault: str) -> Unit:
-        """The unit of everything. `fault` is why the login shell reported nothing."""
+        """The unit with all variables. `fault` is why the login shell reported nothing."""
         values: dict[str, str | bytes] = dict(self._environ())
         origins: dict[str, str] = {}
         for name, given in self._options.given.items():
@@ -118,26 +118,28 @@ class Env:
         return replace(unit, faults=(*unit.faults, *faults))
 
     def _follow_files(self, values: dict[str, str | bytes], origins: dict[str, str]) -> Iterator[SourceFault]:
-        """Puts what the files hold that variables `<NAME>_FILE` name (Docker's secrets) into `values`, where NAME itself is not
-        set. They are read when the environment is; a fault for each that cannot be."""
+        """Adds the content of the file in each variable `<NAME>_FILE` (Docker secrets) to `values`, if NAME is not set.
+
+        The files are read together with the environment. Yields a fault for each file that cannot be read.
+        """
         for variable in [name for name in values if name.endswith(_FILE)]:
             name, path = variable.removesuffix(_FILE), values[variable]
             if values.get(name) or not path or not self._rules.wants(name, kind=KIND):
                 continue
             where = origins.get(variable) or _PROCESS.format(variable)
             if not isinstance(path, str) or not path.startswith("/"):
-                yield SourceFault(where, f"{where} is no absolute path: name the file that holds {name}")
+                yield SourceFault(where, f"{where} is not an absolute path: set it to the file that holds {name}")
                 continue
             try:
                 values[name], origins[name] = read_whole(path, limit=SIZE_MAX), f"{where}, file {path}"
             except FileNotFoundError:
-                yield SourceFault(where, f"{where} names {path}, which is not there: mount it, or correct the path")
+                yield SourceFault(where, f"{where} names {path}, which does not exist: mount it, or correct the path")
             except Unreadable as unreadable:
                 yield SourceFault(where, f"{where}: {unreadable}")
 
 
 def _login_shell(environ: Mapping[str, str], within: float) -> tuple[Mapping[str, str], str]:
-    """The variables that the user's login shell has, or why they cannot be told."""
+    """The variables of the user's login shell, or why they cannot be read."""
     shell = environ.get("SHELL") or _SHELL
     if not Path(shell).is_absolute() or not os.access(shell, os.X_OK):
         shell = _SHELL
@@ -154,18 +156,18 @@ def _login_shell(environ: Mapping[str, str], within: float) -> tuple[Mapping[str
     except OSError as error:
         return {}, f"the login shell {shell} cannot be run ({error.strerror}): {remedy}"
     try:
-        told, _ = process.communicate(timeout=within)
+        printed, _ = process.communicate(timeout=within)
     except subprocess.TimeoutExpired:
         return {}, f"the login shell {shell} reported nothing within {within:g} s: {remedy}"
     finally:
-        # What its profile has left behind, or is still waiting for.
+        # Ends the programs that the shell's profile has started.
         with suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)
         with process:
             pass
     if process.returncode:
         return {}, f"the login shell {shell} ended with {process.returncode}: {remedy}"
-    pairs = (entry.partition(b"=") for entry in told[:_LARGEST].split(b"\0") if b"=" in entry)
+    pairs = (entry.partition(b"=") for entry in printed[:_LARGEST].split(b"\0") if b"=" in entry)
     return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}, ""
 
 

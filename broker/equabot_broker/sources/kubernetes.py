@@ -1,7 +1,7 @@
-"""Kubernetes Secrets, followed through the API: by a label selector, by name, or both.
+"""Kubernetes Secrets, watched through the API by a label selector, by name, or both.
 
-The unit of an update is the Secret. Each name is a request of its own with `fieldSelector=metadata.name=…`, the one form that
-access rules with `resourceNames` allow.
+The unit of an update is the Secret. Each name is a separate request with `fieldSelector=metadata.name=…`, the only form that
+RBAC rules with `resourceNames` allow.
 """
 
 import asyncio
@@ -31,8 +31,11 @@ _SAID_MAX: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubernetesOptions:
-    """`selector` is one of labels, `names` are those of Secrets: what either finds counts. Without a namespace it is the pod's
-    own, or that of the kubeconfig's context; `kubeconfig` is absolute, and None the pod's service account."""
+    """`selector` is a label selector, and `names` are names of Secrets. Secrets that match either of them are used.
+
+    An empty `namespace` is that of the pod or of the kubeconfig's context. `kubeconfig` is absolute. None: the pod's service
+    account.
+    """
 
     selector: str = ""
     names: tuple[str, ...] = ()
@@ -41,24 +44,24 @@ class KubernetesOptions:
 
     @property
     def selected(self) -> str:
-        """The selector that counts; empty for none."""
+        """The selector in use. Empty: only names are used."""
         return self.selector or ("" if self.names else LABEL)
 
     @property
     def shown(self) -> str:
-        """The source's name, which no other options have."""
+        """The source's name. Different options have different names."""
         selector = "" if self.selected == LABEL and not self.names else self.selected
         kubeconfig = str(self.kubeconfig or "")
-        told = {"namespace": self.namespace, "selector": selector, "names": ",".join(self.names), "kubeconfig": kubeconfig}
-        return " ".join((KIND, *(f"{key}={value}" for key, value in told.items() if value)))
+        parts = {"namespace": self.namespace, "selector": selector, "names": ",".join(self.names), "kubeconfig": kubeconfig}
+        return " ".join((KIND, *(f"{key}={value}" for key, value in parts.items() if value)))
 
 
 class KubernetesSecrets:
-    """The source `kubernetes`. Units: the Secrets, by name.
+    """The source `kubernetes`. Its units are the Secrets, by name.
 
-    Secrets that the configuration names as the origin of a profile are followed by name, besides the others. What cannot be
-    followed alone (a name that is forbidden) fails alone; when nothing can be followed, the source is unavailable. `silence`:
-    seconds, see `kube.watching`.
+    Secrets that the configuration names as the origin of a profile are also watched, by name. If one request fails, such as
+    that of a forbidden name, only its Secrets fail. If all requests fail, the source is unavailable. `silence` is in seconds,
+    see `kube.watching`.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class KubernetesSecrets:
         self._news: asyncio.Queue[_News] = asyncio.Queue()
 
     async def events(self) -> AsyncGenerator[SourceEvent, None]:
-        """What the Secrets hold, once every request has been answered or has failed; then what changes."""
+        """The content of the Secrets, once every request was answered or failed. Then each change."""
         selector = self._options.selected
         self._feeds = [_Feed(f"selector {selector}", {"labelSelector": selector})] if selector else []
         self._feeds += [_Feed(name, {"fieldSelector": f"metadata.name={name}"}, name=name) for name in self._names]
@@ -93,7 +96,7 @@ class KubernetesSecrets:
         self._news.put_nowait(None)
 
     async def _round(self, api: KubeApi) -> AsyncGenerator[SourceEvent, None]:
-        """From one listing of everything until a caller asks for the next. A listing under way is not broken off."""
+        """The events from one listing of everything until a caller asks for the next. A listing in progress is completed."""
         news = self._news = asyncio.Queue()
         asked = False
         for feed in self._feeds:
@@ -107,10 +110,10 @@ class KubernetesSecrets:
                     match await news.get():
                         case None:
                             asked = True
-                        case (feed, told) if (event := self._take(feed, told)) is not None:
+                        case (feed, reported) if (event := self._take(feed, reported)) is not None:
                             yield event
             except GeneratorExit:
-                return  # there is no listener any more; a group would make a failure of that
+                return  # the listener has left; the task group would treat this as a failure
             finally:
                 for task in tasks:
                     task.cancel()
@@ -126,7 +129,7 @@ class KubernetesSecrets:
             pace=watching.WatchPace(
                 delays=partial(delays, **_PACE, rng=random.random), sleep=self._clock.sleep, chance=random.random
             ),
-            # Its own is there, or the broker would not be.
+            # The broker's own namespace exists, because the broker runs in it.
             within=lambda: namespace() if self._options.namespace not in ("", api.namespace) else "",
             silence=self._silence,
         )
@@ -139,7 +142,7 @@ class KubernetesSecrets:
         return all(feed.answered for feed in self._feeds)
 
     def _take(self, feed: "_Feed", news: watching.WatchEvent) -> SourceEvent | None:
-        """What is to be reported of it: nothing, until everything has been answered."""
+        """The event to report. None until every request was answered."""
         was = self._answered
         event = self._apply(feed, news)
         if was or not self._answered:
@@ -192,8 +195,8 @@ class KubernetesSecrets:
 
 @dataclass(slots=True, eq=False)
 class _Feed:
-    """What is followed by one request, and what it has found. `label` is what a person would call it; `name` is that of the
-    only Secret it is about."""
+    """One request and the Secrets that it found. `label` describes it to a person. `name` is the Secret that it watches; empty
+    for a selector."""
 
     label: str
     params: Mapping[str, str]
@@ -204,7 +207,7 @@ class _Feed:
 
 
 _News = tuple[_Feed, watching.WatchEvent] | None
-"""What a feed reports, or None: a caller asks for everything again."""
+"""An event of a feed. None: a caller asks for everything again."""
 
 
 def kubernetes_options(options: SourceOptions) -> KubernetesOptions:
@@ -218,11 +221,11 @@ def _in_secret(*, secret: str, key: str) -> tuple[str, str]:
 
 KUBERNETES: Final = SourceKind(
     name=KIND,
-    means="Secrets of Kubernetes, followed through the API.",
+    means="Secrets of Kubernetes, watched through the API.",
     keys={
         "selector": ConfigKey(
             TEXT,
-            "The labels of the Secrets that are followed.",
+            "The labels of the Secrets that are watched.",
             default="equabot.dev/credential=true; with names, none",
             example='"equabot.dev/credential=true"',
         ),
@@ -233,7 +236,7 @@ KUBERNETES: Final = SourceKind(
             example="agents",
         ),
         "names": ConfigKey(
-            Many(KUBE_NAME, some=True), "Secrets by name, each in a request of its own.", default="none", example="[llm]"
+            Many(KUBE_NAME, some=True), "Secrets by name, each with a separate request.", default="none", example="[llm]"
         ),
         "kubeconfig": ConfigKey(
             PATH,

@@ -1,8 +1,8 @@
-"""A directory of secrets, as the kubelet or an operator mounts it: a file a key, `.env` and files of logins inside, a
-subdirectory a Secret of its own.
+"""A directory of secrets, as the kubelet or an operator mounts it. It has one file per key, and may have a `.env` and files of
+logins. Each subdirectory is a Secret of its own.
 
-The unit of an update is the directory, or the subdirectory. Where there is `..data`, the whole of it is exchanged at once, and
-is read at once.
+The unit of an update is the directory or the subdirectory. The content of `..data` is replaced as a whole, and is read as a
+whole.
 """
 
 from collections.abc import AsyncGenerator, Callable
@@ -40,11 +40,10 @@ class MountedOptions:
 
 
 class Mounted:
-    """The source `mounted <path>`. Units: "" for the directory itself, and its subdirectories by name.
+    """The source `mounted <path>`. Its units are "" for the directory itself, and the subdirectories by name.
 
-    Links stay inside the directory, or what they are part of is not read. A directory that has never been there holds
-    nothing; one that was and is gone, or cannot be read, makes the source unavailable. A unit of which anything cannot be
-    read is failed as a whole.
+    A unit with a link to outside the directory is not read. A directory that never existed is an empty source. A directory
+    that disappeared or cannot be read makes the source unavailable. If any file of a unit cannot be read, the unit fails.
     """
 
     def __init__(self, options: MountedOptions, *, rules: DiscoveryRules, watch: Watch) -> None:
@@ -58,7 +57,7 @@ class Mounted:
         self._touched: set[str] = set()
 
     async def events(self) -> AsyncGenerator[SourceEvent, None]:
-        """What the directory holds, and then what changes: one event an exchange, however much it touched."""
+        """The content of the directory, and then one event per change, regardless of how many files changed."""
         served: dict[str, ReadUnit] | None = None
         fault = ""
         async with aclosing(self._watch.rounds(self._read)) as rounds:
@@ -102,7 +101,7 @@ class Mounted:
                 self._read_subdirectory(name)
 
     def _read_root(self) -> set[str]:
-        """Reads the directory and all that is exchanged together with it. Returns its independent subdirectories."""
+        """Reads the directory and the content that is replaced together with it. Returns its independent subdirectories."""
         with self._watch.interests(_ROOT):
             self._watch.path(_ROOT, self._path)
             self._listen(_ROOT, self._path)
@@ -110,7 +109,7 @@ class Mounted:
                 with open_root(self._path) as root:
                     units, names = consistently(root, self._read_contents, shown=self._path)
             except FileNotFoundError:
-                gone = f"{self._path} has disappeared: mount or create it again; until then what it held is served"
+                gone = f"{self._path} has disappeared: mount or create it again; until then its last content is served"
                 self._lose(gone if self._seen else "")
                 return set()
             except (Unreadable, OSError) as error:
@@ -179,9 +178,9 @@ class Mounted:
                 origin=bundle.origins.__getitem__,
             )  # fmt: skip
             unknown = only_files(unknown_names(bundle.unread, self._rules, kind=KIND, unit=name), folder)
-            told = {key: str(path / key) for key in unknown}
-            told |= {key: bundle.origins[key] for key in unknown_names(bundle.texts, self._rules, kind=KIND, unit=name)}
-            unit = replace(unit, notes=notes(told, self._rules.catalog, where=told.__getitem__))
+            noted = {key: str(path / key) for key in unknown}
+            noted |= {key: bundle.origins[key] for key in unknown_names(bundle.texts, self._rules, kind=KIND, unit=name)}
+            unit = replace(unit, notes=notes(noted, self._rules.catalog, where=noted.__getitem__))
             return with_doubts(unit, bundle.doubts, shown=path / ".env", source=self.name)
         except (Unreadable, OSError) as error:
             return _why(path, error)
@@ -218,7 +217,7 @@ def _in_directory(*, key: str, dir: str = "") -> tuple[str, str]:  # noqa: A002 
 
 MOUNTED: Final = SourceKind(
     name=KIND,
-    means="A directory with one file a key, named like the variable. A subdirectory is a Secret of its own.",
+    means="A directory with one file per key, named like the variable. Each subdirectory is a Secret of its own.",
     keys={"path": ConfigKey(PATH, "The directory.", default="/run/secrets/equabot", example="/run/secrets/team")},
     place=lambda _: Path("/run/secrets/equabot"),
     location=ConfigKey(

@@ -1,6 +1,6 @@
-"""The profile stores of the agents, followed wherever their names lead: what any program writes into one is served at once.
+"""The profile stores of the agents. A change that any program writes into a store is served at once.
 
-The unit of an update is one agent's store. Files are read by those who also write them, whom the composition root hands in.
+The unit of an update is one agent's store. The composition root passes in the classes that read and write the files.
 """
 
 import os
@@ -20,9 +20,9 @@ KIND: Final = "profile_store"
 
 
 class ProfileStores:
-    """The source `profile_store`. Units: the agents that have a store, by name; `main`'s is everybody's.
+    """The source `profile_store`. Its units are the agents that have a store, by name. All agents may use the store of `main`.
 
-    A store that cannot be read or understood fails its unit alone.
+    A store that cannot be read or parsed fails only its own unit.
     """
 
     name = KIND
@@ -34,7 +34,7 @@ class ProfileStores:
         self._found: dict[str, ReadUnit] = {}
 
     async def events(self) -> AsyncGenerator[SourceEvent, None]:
-        """What the stores hold, and then every other thing that they come to hold."""
+        """The content of the stores, and then each change of it."""
         served: dict[str, ReadUnit] | None = None
         async with aclosing(self._watch.rounds(self._read)) as rounds:
             async for changes in rounds:

@@ -1,4 +1,4 @@
-"""The kinds of sources, one line each. The order is the precedence in a configuration that names no sources."""
+"""The kinds of sources, one line each. Their order is the precedence in a configuration that names no sources."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -15,10 +15,10 @@ from equabot_broker.sources.tool_login import TOOL_LOGINS
 
 
 def by_name(*kinds: SourceKind) -> Mapping[str, SourceKind]:
-    """The kinds, as the configuration is given them. Raises ValueError for two of one name."""
+    """The kinds by name. Raises ValueError for a duplicate name."""
     named = {kind.name: kind for kind in kinds}
     if len(named) != len(kinds):
-        raise ValueError("two kinds of sources have one name")
+        raise ValueError("two kinds of sources have the same name")
     return MappingProxyType(named)
 
 

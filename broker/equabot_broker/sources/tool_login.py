@@ -1,4 +1,4 @@
-"""The login of another tool, from its own file: whenever that tool refreshes it, the new one is served."""
+"""The login of another tool, from that tool's file. When the tool refreshes the login, the new one is served."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from equabot_broker.sources.declaration import DefaultPlaces, SourceContext, Sou
 
 @dataclass(frozen=True, slots=True)
 class ToolLoginOptions:
-    """`kind` is what the source is called; `path` is absolute."""
+    """`kind` is the name of the kind of source. `path` is absolute."""
 
     kind: str
     tool: Tool
@@ -68,7 +68,7 @@ def _kind(name: str, tool: Tool) -> SourceKind:
             "refresh": ConfigKey(
                 BOOLEAN,
                 "Whether the broker refreshes the login and writes the new tokens into the tool's file. Use it only if the"
-                " tool itself is not used: two programs that refresh one login end it.",
+                " tool itself is not used, because two programs that refresh one login invalidate it.",
                 default="false",
                 example="true",
             ),

@@ -1,7 +1,7 @@
-"""Workloads' identities: profiles whose secret is what a vendor gave for an identity token, and which no file holds.
+"""Workload identities: profiles whose secret a vendor returned for an identity token. No file holds these secrets.
 
-The source exchanges when it is asked to; when that is to be done, the engine decides. The token's file is read again each time,
-so that what the kubelet has put there is what is sent.
+The engine decides when to exchange a token. The token's file is read for each exchange, so the newest token of the kubelet is
+sent.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ from equabot_broker.oauth.workload import (
 )
 from equabot_broker.ports import Clock, TokenEndpoint
 
-_UNTRIED: Final = "its identity has not been exchanged yet, which a running broker does"
+_UNTRIED: Final = "its identity token was not exchanged yet; a running broker exchanges it"
 _LOOK_AGAIN: Final = 15.0
-"""Seconds until a file that could not be used is looked at again: an operator may be correcting it."""
+"""Seconds until a file that could not be used is read again. An operator may be correcting it."""
 
 
 class _NoToken(Exception):
@@ -35,10 +35,10 @@ class _NoToken(Exception):
 
 
 class Workloads:
-    """The source `workload`. One unit a workload, named after its profile.
+    """The source `workload`. It has one unit per workload, named after its profile.
 
-    A profile is there from the beginning, without a secret until its identity has been exchanged once, and keeps its last one
-    whatever becomes of later exchanges.
+    A profile exists from the start. It has no secret until its first exchange, and keeps the last secret if a later exchange
+    fails.
     """
 
     name = SOURCE
@@ -52,7 +52,7 @@ class Workloads:
         endpoint: TokenEndpoint,
         before: "Workloads | None" = None,
     ) -> None:
-        """`before` is the source of an earlier configuration: what it was given for the same identities goes on."""
+        """`before` is the source of an earlier configuration. Its tokens for the same identities are kept."""
         self._workloads = {workload.profile: workload for workload in workloads}
         self.made_of = {
             name: (workload, catalog.providers[workload.provider].exchange) for name, workload in self._workloads.items()
@@ -64,11 +64,11 @@ class Workloads:
         self._news = asyncio.Event()
 
     def given_for(self, made_of: Mapping[str, tuple[Workload, Exchange | None]]) -> dict[str, Tokens]:
-        """What was given, for those identities that are exchanged as here."""
+        """The tokens for those identities in `made_of` that are exchanged in the same way."""
         return {name: tokens for name, tokens in self.given.items() if made_of.get(name) == self.made_of[name]}
 
     async def events(self) -> AsyncGenerator[SourceEvent, None]:
-        """Every workload, and again whenever one has another token."""
+        """Every workload, and again when one gets another token."""
         while True:
             self._news.clear()
             faults = await asyncio.to_thread(self._faults)
@@ -78,7 +78,7 @@ class Workloads:
             await self._wait(again=bool(faults))
 
     async def _wait(self, *, again: bool) -> None:
-        """Until there is a reason to report: a token, a caller who asks, or a file that could not be used and may be now."""
+        """Waits for a reason to report: a token, a caller that asks, or another reading of a file that could not be used."""
         async with asyncio.TaskGroup() as tasks:
             nap = tasks.create_task(self._look_again()) if again else None
             await self._news.wait()
@@ -94,11 +94,11 @@ class Workloads:
         self._news.set()
 
     async def exchange(self, profile_id: str) -> RefreshFailure | None:
-        """Exchanges the profile's identity. None: its unit has another token now. One request, and no second one."""
+        """Exchanges the profile's identity token with one request. None: its unit has a new token."""
         workload = self._workloads[profile_id]
         exchange = self._catalog.providers[workload.provider].exchange
         if exchange is None:
-            raise ValueError("a provider that knows no workload identity has a workload")
+            raise ValueError("the provider of the workload does not support workload identities")
         try:
             identity = await asyncio.to_thread(_read, workload)
         except _NoToken as missing:
@@ -129,7 +129,7 @@ class Workloads:
         return Unit(workload.profile, (profile,), (SourceFault(workload.token_file, fault),) if fault else ())
 
     def _faults(self) -> dict[str, str]:
-        """What is wrong with the files, by profile."""
+        """The faults of the token files, by profile."""
         found = {}
         for workload in self._workloads.values():
             try:
@@ -144,7 +144,7 @@ def _read(workload: Workload) -> Identity:
     try:
         return read_identity(read_some(path, limit=SIZE_MAX).data)
     except FileNotFoundError:
-        reason = f"there is no identity token in {path}: mount a projected service-account token there, or name its file"
+        reason = f"there is no identity token at {path}: mount a projected service-account token there, or correct token_file"
     except Unreadable as unreadable:
         reason = str(unreadable)
     except Unfit as unfit:
