@@ -5,5 +5,5 @@ from collections.abc import Mapping
 
 
 def process_environment() -> Mapping[str, str]:
-    """The environment of this process, as it is now."""
+    """The present environment of this process."""
     return os.environ

@@ -114,7 +114,7 @@ class ProgramRun:
 
 
 def _doubt(program: Path) -> str:
-    """The reason not to run it; empty if there is none."""
+    """The reason not to run the program. Empty if it may run."""
     if not program.is_file():
         return f"there is no program {program}: install it, or correct sources.exec.command"
     real = Path(os.path.realpath(program))
