@@ -1,4 +1,4 @@
-"""The language of the broker's own texts: messages, docstrings and comments, room by room."""
+"""The language of the broker's own texts: messages, docstrings and comments."""
 
 import ast
 import re
