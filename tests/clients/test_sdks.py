@@ -4,14 +4,15 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anthropic
+import grpc
 import openai
 import pytest
 
 from equabot.broker.v1 import broker_pb2 as pb
-from equabot_client import Broker
+from equabot_client import Broker, connect
 from equabot_client.aio import AsyncBroker
 from equabot_client.httpx2 import EquabotAuth
-from tests.fakes.broker_servicer import FakeBroker
+from tests.fakes.broker_servicer import FakeBroker, Refusal
 from tests.fakes.upstream import Answer, Upstream
 
 MESSAGE: dict[str, Any] = {"model": "claude", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
@@ -143,3 +144,60 @@ def test_openai_takes_a_function_for_a_key(fake: FakeBroker, broker: Broker, ups
         "Bearer sk-ant-api03-first-canary",
         "Bearer sk-two",
     ]
+
+
+REFUSALS = [
+    (Refusal(grpc.StatusCode.NOT_FOUND, "PROVIDER_UNKNOWN", "unknown provider 'x'"), "NotFoundError"),
+    (Refusal(grpc.StatusCode.PERMISSION_DENIED, "POLICY_DENIED", "agent 'main' may not use x"), "PermissionDeniedError"),
+    (Refusal(grpc.StatusCode.PERMISSION_DENIED, "AGENT_SUSPENDED", "agent 'main' is suspended"), "PermissionDeniedError"),
+    (Refusal(grpc.StatusCode.FAILED_PRECONDITION, "NO_USABLE_PROFILE", "no credential for x"), "AuthenticationError"),
+    (Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT", "a session has no spaces"), "BadRequestError"),
+]
+
+
+@pytest.mark.parametrize(("refusal", "name"), REFUSALS, ids=lambda it: it if isinstance(it, str) else it.reason)
+def test_a_refusal_of_the_broker_is_the_sdks_own_error(
+    fake: FakeBroker, broker: Broker, upstream: Upstream, refusal: Refusal, name: str
+) -> None:
+    """F20: with the broker's text, without a chain, after one try, and without a request to the vendor."""
+    fake.refusals["StreamLease"] = refusal
+    auth = EquabotAuth(broker.credential("anthropic"))
+    claude = anthropic.Anthropic(api_key="x", base_url=upstream.url, http_client=anthropic.DefaultHttpxClient(auth=auth))
+    gpt = openai.OpenAI(api_key="x", base_url=upstream.url, http_client=openai.DefaultHttpxClient(auth=auth))
+    with claude, gpt:
+        for sdk, ask in (
+            (anthropic, lambda: claude.messages.create(**MESSAGE)),
+            (openai, lambda: gpt.chat.completions.create(**COMPLETION)),
+        ):
+            asked = fake.calls.count("StreamLease")
+            with pytest.raises(getattr(sdk, name), match=refusal.message) as raised:
+                ask()
+            assert raised.value.__cause__ is None
+            assert raised.value.response.json()["error"]["code"] == refusal.reason
+            assert fake.calls.count("StreamLease") <= asked + 1
+    assert upstream.received == []
+
+
+async def test_an_async_client_gets_the_sdks_own_error_too(
+    fake: FakeBroker, aio_broker: AsyncBroker, upstream: Upstream
+) -> None:
+    """F20."""
+    fake.refusals["StreamLease"] = REFUSALS[1][0]
+    http = openai.DefaultAsyncHttpxClient(auth=EquabotAuth(aio_broker.credential("openai")))
+    async with openai.AsyncOpenAI(api_key="x", base_url=upstream.url, http_client=http) as gpt:
+        with pytest.raises(openai.PermissionDeniedError, match="may not use x"):
+            await gpt.chat.completions.create(**COMPLETION)
+
+
+def test_without_a_broker_the_sdk_says_so(fake: FakeBroker, upstream: Upstream) -> None:
+    """F21: one sentence with the remedy."""
+    fake.stop()
+    with connect(fake.address, timeout=1) as broker:
+        auth = EquabotAuth(broker.credential("anthropic"))
+        http = openai.DefaultHttpxClient(auth=auth)
+        with (
+            openai.OpenAI(api_key="x", base_url=upstream.url, http_client=http) as gpt,
+            pytest.raises(openai.APIConnectionError, match=r"no broker answers at .* is one running") as raised,
+        ):
+            gpt.chat.completions.create(**COMPLETION)
+        assert raised.value.__cause__ is None

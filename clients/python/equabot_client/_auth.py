@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final
 from equabot_client import errors
 from equabot_client._clock import steady
 from equabot_client._lease import Answered, Lease, Outcome
+from equabot_client._vendor_errors import as_vendors
 from equabot_client.aio.credential import AsyncCredential
 from equabot_client.credential import Credential
 
@@ -48,6 +49,8 @@ class AuthFlow:
 
     carrying: ClassVar[Any]
     """The library's Headers, with a second argument for what only the wire sees."""
+    response: ClassVar[Any]
+    """The library's Response."""
 
     def __init__(self, credential: Credential | AsyncCredential, *, origins: Iterable[str] = ()) -> None:
         """`origins` (`https://host:port`) are trusted with the key beside that of the lease's `base_url`."""
@@ -65,7 +68,10 @@ class AuthFlow:
         if isinstance(credential, AsyncCredential):
             raise TypeError("a Client needs a credential of equabot_client.connect(), an AsyncClient one of .aio.connect()")
         for last in (False, True):
-            lease = credential.lease()
+            try:
+                lease = credential.lease()
+            except errors.EquabotError as error:
+                raise as_vendors(error, request, response=self.response) from None
             self._carry(request, shown, lease)
             began = steady()
             response = yield request
@@ -90,7 +96,10 @@ class AuthFlow:
         if isinstance(credential, Credential):
             raise TypeError("an AsyncClient needs a credential of equabot_client.aio.connect(), a Client one of .connect()")
         for last in (False, True):
-            lease = await credential.lease()
+            try:
+                lease = await credential.lease()
+            except errors.EquabotError as error:
+                raise as_vendors(error, request, response=self.response) from None
             self._carry(request, shown, lease)
             began = steady()
             response = yield request

@@ -11,7 +11,7 @@ from typing import Any, Final
 from equabot_client import _convert, _fork, errors
 from equabot_client._client import Channel, Stream
 from equabot_client._clock import steady
-from equabot_client._keeping import WAITED_OUT, Ending, Held, keep
+from equabot_client._keeping import ABSENT_LESS, WAITED_OUT, Ending, Held, keep
 from equabot_client._lease import Lease, LeaseEvent, LeaseRequest
 
 _log: Final = logging.getLogger("equabot_client")
@@ -69,6 +69,7 @@ class Keeper:
         """The lease in hand, waiting for one if need be."""
         self._check()
         deadline = steady() + timeout
+        absent = deadline - timeout * ABSENT_LESS
         with self._news:
             self._start()
             if self.held is None or self.held.until <= steady():
@@ -83,7 +84,7 @@ class Keeper:
                 error = self._error
                 if error is not None and self._failures > failures and not isinstance(error, WAITED_OUT):
                     raise error.again()
-                if now >= deadline:
+                if now >= (absent if isinstance(error, errors.BrokerUnavailable) else deadline):
                     raise error.again() if error is not None else self._too_late(timeout)
                 self._hurry(now)
                 self._news.wait(min(deadline, self._overdue) - now)

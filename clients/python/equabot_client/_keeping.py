@@ -32,6 +32,9 @@ WAITED_OUT: Final = (
 )
 """What somebody who waits for a first lease waits out, within their deadline. Anything else they are told at once."""
 
+ABSENT_LESS: Final = 0.7
+"""The part of the timeout that is not waited where no broker answers at all: one that starts is there sooner."""
+
 _SERVED_ON: Final = frozenset({"shutting_down", "max_ttl", "expired"})
 """Ends of a lease after which its material may be used until it expires. After others it may not."""
 

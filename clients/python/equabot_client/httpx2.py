@@ -30,9 +30,11 @@ class _Carrying(httpx2.Headers):
 class EquabotAuth(AuthFlow, httpx2.Auth):
     """Gives requests to the lease's `base_url` its headers in place of the SDK's own, tells the broker of 401, 402, 403, 408,
     429 and 529, and tries once more when the broker answers with other material. A request to any other place is left as it
-    is, unless its origin is among `origins`.
+    is, unless its origin is among `origins`. What the broker refuses is raised as the SDK's own error (`anthropic`, `openai`),
+    and as EquabotError with other programs.
 
     An `httpx2.Client` takes a credential of `equabot_client.connect()`, an `AsyncClient` one of `equabot_client.aio.connect()`.
     """
 
     carrying = _Carrying
+    response = httpx2.Response

@@ -12,7 +12,7 @@ from typing import Final
 from equabot_client import _convert, errors
 from equabot_client._client import AsyncChannel, AsyncStream
 from equabot_client._clock import steady
-from equabot_client._keeping import WAITED_OUT, Ending, Held, keep
+from equabot_client._keeping import ABSENT_LESS, WAITED_OUT, Ending, Held, keep
 from equabot_client._lease import Lease, LeaseEvent, LeaseRequest
 
 _log: Final = logging.getLogger("equabot_client")
@@ -56,6 +56,7 @@ class Keeper:
         """The lease in hand, waiting for one if need be."""
         self._start()
         deadline, failures = steady() + timeout, self._failures
+        absent = deadline - timeout * ABSENT_LESS
         if self.held is None or self.held.until <= steady():
             self._needed.set()
         while True:
@@ -66,7 +67,7 @@ class Keeper:
             error = self._error
             if error is not None and self._failures > failures and not isinstance(error, WAITED_OUT):
                 raise error.again()
-            if now >= deadline:
+            if now >= (absent if isinstance(error, errors.BrokerUnavailable) else deadline):
                 raise error.again() if error is not None else self._too_late(timeout)
             await self._next_news(deadline - now)
 
