@@ -1,5 +1,6 @@
 """The ways from a clone to `equabot` that the documents show, each in an environment of its own."""
 
+import json
 import os
 import pty
 import shutil
@@ -10,6 +11,8 @@ from typing import Final
 
 import pytest
 
+from equabot_cli.program import AGENT_COMMANDS, BROKER_COMMANDS
+from tests.journeys.running import RunningBroker
 from tests.version import VERSION
 
 ROOT: Final = Path(__file__).parents[2]
@@ -111,3 +114,53 @@ def test_the_client_installs_by_itself(clone: Path, tmp_path: Path) -> None:
     assert run(tmp_path / "env/bin/python", "-c", ASKED, cwd=tmp_path) == f"equabot_client {VERSION}\n"
     listed = run(UV, "pip", "list", "--python", tmp_path / "env", cwd=tmp_path)
     assert "equabot-broker" not in listed
+
+
+@pytest.fixture(scope="module")
+def agent_commands(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`equabot` as the wheel of the client installs it, in an environment without the broker."""
+    here = tmp_path_factory.mktemp("agent")
+    run(UV, "build", "--quiet", "--wheel", "--python", sys.executable, "--out-dir", here, "./clients/python", cwd=clone)
+    (wheel,) = here.glob("*.whl")
+    run(UV, "venv", "--quiet", "--python", sys.executable, here / "env", cwd=here)
+    run(UV, "pip", "install", "--quiet", "--python", here / "env", f"{wheel}[cli]", cwd=here)
+    return here / "env/bin/equabot"
+
+
+@pytest.mark.timeout(600)
+def test_the_commands_of_an_agent_need_no_broker_package(agent_commands: Path) -> None:
+    """Issue 12: an agent's container has `key`, `exec`, `lease` and `health`, and names the package of the others."""
+    help_text = run(agent_commands, cwd=agent_commands.parent)
+    offered, others = help_text.split("not installed here:")
+    assert all(f"\n    {name} " in offered for name in AGENT_COMMANDS)
+    assert set(BROKER_COMMANDS) == set(others.split())
+    assert run(agent_commands, "--version", cwd=agent_commands.parent) == f"equabot {VERSION}\n"
+    done = subprocess.run([agent_commands, "serve"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (64, "")
+    assert "'serve' is a command of the package equabot-broker" in done.stderr
+
+
+@pytest.mark.timeout(600)
+def test_the_commands_of_an_agent_work_with_a_broker(agent_commands: Path) -> None:
+    """The four commands, over the socket that an agent's container mounts."""
+    broker = RunningBroker(credentials={}, dotenv=f"ANTHROPIC_API_KEY={KEY}\n", config="")
+
+    def ask(*words: str) -> str:
+        return run(agent_commands, *words, cwd=broker.home, **broker.environ)
+
+    try:
+        broker.start()
+        assert ask("key", "anthropic") == f"{KEY}\n"
+        assert ask("exec", "anthropic", "--", "printenv", "ANTHROPIC_API_KEY") == f"{KEY}\n"
+        lease = json.loads(ask("lease", "acquire", "anthropic", "--json"))["id"]
+        assert lease in ask("lease", "list")
+        assert ask("lease", "revoke", lease) == f"lease {lease} is revoked\n"
+        assert ask("health") == "SERVING\n"
+    finally:
+        broker.close()
+    absent = subprocess.run(
+        [agent_commands, "key", "anthropic"], env=broker.environ, capture_output=True, text=True, check=False
+    )
+    assert (absent.returncode, absent.stdout) == (3, "")
+    assert absent.stderr.startswith("equabot: no broker answers at unix:")
+    assert len(absent.stderr.splitlines()) == 1

@@ -1,5 +1,6 @@
 """`equabot exec` against a broker process."""
 
+import json
 import os
 import signal
 import sys
@@ -7,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 
+from equabot_client.errors import EquabotError
 from tests.journeys.conftest import MakeBroker
 from tests.journeys.running import KEY, OTHER_KEY, RunningBroker
 
@@ -108,6 +110,17 @@ def test_where_a_gateway_is_missing_that_is_said_and_not_to_hand_out_the_key(mak
     assert done.returncode == 1
     assert "no gateway runs with this broker: start it with `equabot serve --gateway`" in done.stderr
     assert "agents.main.deliveries" not in done.stderr
+
+
+def test_without_a_gateway_the_audit_log_has_no_denial(running_broker: RunningBroker) -> None:
+    """F18: `exec` asks for a token first; that no gateway runs is no refusal of the agent."""
+    assert running_broker.run("exec", "anthropic", "--", "true").returncode == 0
+    with running_broker.connect() as client, pytest.raises(EquabotError):
+        client.acquire("no-such-provider")
+    running_broker.wait_for(lambda: '"denied"' in running_broker.audit())
+    kinds = [json.loads(line)["kind"] for line in running_broker.audit().splitlines()]
+    assert kinds.count("denied") == 1
+    assert "granted" in kinds
 
 
 @pytest.mark.parametrize("how", ["revoked", "suspended"])

@@ -15,7 +15,7 @@ from equabot_broker.engine.leases.messages import Grant, LeaseRequest
 from equabot_broker.engine.leases.quotas import Quotas
 from equabot_broker.engine.leases.suspensions import Suspensions
 from equabot_broker.engine.leases.table import LeaseTable, whose
-from equabot_broker.engine.leases.terms import LeaseTerms
+from equabot_broker.engine.leases.terms import LeaseTerms, is_gateway_absent
 from equabot_broker.engine.profiles.registry import ProfileRegistry
 from equabot_broker.engine.profiles.resolver import Resolver
 from equabot_broker.ports import Clock
@@ -60,6 +60,8 @@ class LeaseGrants:
         except BrokerError as error:
             if waits and isinstance(error, RefreshFailed):
                 self._quotas.restore(agent, left_before)
+                raise
+            if is_gateway_absent(error):  # not a denial: `exec` asks for a token first, and for a key if no gateway runs
                 raise
             provider = self._resolver.catalog.normalise(request.provider) or ""
             session = request.session if provider else ""

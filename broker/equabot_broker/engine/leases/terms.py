@@ -1,9 +1,18 @@
 """The terms of leases in the configuration: agents, deliveries and durations."""
 
-from equabot_broker.domain.errors import DeliveryNotAllowed
+from typing import Final
+
+from equabot_broker.domain.errors import BrokerError, DeliveryNotAllowed
 from equabot_broker.domain.leases import Lease, LeaseOptions
 from equabot_broker.domain.policies import NO_GATEWAY, AgentPolicy, Delivery, Policies
 from equabot_broker.domain.provider import Catalog
+
+_NO_GATEWAY: Final = "no_gateway"
+
+
+def is_gateway_absent(error: BrokerError) -> bool:
+    """Whether the broker refused a token only because no gateway runs with it. No policy was asked."""
+    return isinstance(error, DeliveryNotAllowed) and error.metadata.get("cause") == _NO_GATEWAY
 
 
 class LeaseTerms:
@@ -44,7 +53,7 @@ class LeaseTerms:
         This is checked before any policy, so that a caller that accepts both deliveries can ask for the other one.
         """
         if asked == Delivery.BROKERED and Delivery.BROKERED not in self._deliveries:
-            raise DeliveryNotAllowed(f"delivery 'brokered' is not available: {NO_GATEWAY}", metadata={"cause": "no_gateway"})
+            raise DeliveryNotAllowed(f"delivery 'brokered' is not available: {NO_GATEWAY}", metadata={"cause": _NO_GATEWAY})
 
     def allows(self, lease: Lease) -> bool:
         """Whether the configuration would grant the lease on its profile, for any time."""
