@@ -122,8 +122,6 @@ class SqliteStateStore:
             return self._salvaged
         try:
             state, expired = tables.read_state(self._db, self._moment())
-        except StateTooNew:
-            raise
         except Exception as error:  # noqa: BLE001 - a port: granting goes on from memory
             if self._has_broken(error):
                 self._replace_corrupt(error)
