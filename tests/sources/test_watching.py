@@ -61,7 +61,7 @@ async def test_without_inotify_it_looks_every_few_seconds(
             source.reread()
             assert await events.next() == {"": {"openai:dotenv": "two"}}, "asking does not wait for the next look"
     (record,) = caplog.records
-    assert "looking every few seconds" in record.getMessage()
+    assert "polling for changes every few seconds" in record.getMessage()
     assert remedy in record.getMessage()
 
 
