@@ -54,14 +54,14 @@ def duration(written: str) -> timedelta:
     if not written or found is None:
         if re.fullmatch(r"[0-9.]+", written):
             raise ArgumentTypeError(f"{shown} has no unit; write 15m, 1h, 90s or 1h30m")
-        raise ArgumentTypeError(f"{shown} is no duration; write it as 15m, 1h, 90s or 1h30m")
+        raise ArgumentTypeError(f"{shown} is not a duration; write it as 15m, 1h, 90s or 1h30m")
     counts = {name: int(count) for name, count in found.groupdict().items() if count}
     try:
         lasts = timedelta(**counts)
     except OverflowError:
         lasts = timedelta.max
     if lasts > _LONGEST:
-        raise ArgumentTypeError(f"{shown} is too long; at most 3650d")
+        raise ArgumentTypeError(f"{shown} is too long; write at most 3650d")
     if not lasts:
         raise ArgumentTypeError("must be longer than zero")
     return lasts
