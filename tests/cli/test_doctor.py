@@ -3,6 +3,7 @@
 import json
 import os
 import pwd
+import socket
 import stat
 import tempfile
 import time
@@ -554,3 +555,17 @@ def test_what_cannot_be_fixed_says_so(host: Host) -> None:
     done = host.run("doctor", "--fix")
     assert f"fixed: {host.home}/.env now has mode 600" in done.out
     assert "could not be fixed" in done.err
+
+
+def test_a_broker_that_does_not_answer_is_an_error(host: Host) -> None:
+    """The socket accepts connections, and no program reads from it. The sources are examined all the same."""
+    with tempfile.TemporaryDirectory(prefix="eq-", dir="/tmp") as folder, socket.socket(socket.AF_UNIX) as listener:
+        path = Path(folder) / "admin.sock"
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen()
+        host.write_config(f"listen: {{admin: {path}}}\n")
+        done = host.run("doctor")
+    assert done.code == 1
+    assert said(done, "error", "does not answer within 2 s")
+    assert not said(done, "info", "no broker answers")

@@ -33,7 +33,7 @@ _BAD: Final = (State.EXPIRED, State.REJECTED, State.REAUTH_REQUIRED, State.INVAL
 def logins(args: Namespace, config: "Config") -> Iterator[Problem]:
     """The problems with the credentials of every agent."""
     here, reports, findings = read_all(args, config)
-    running = any(report.broker for report in reports)
+    running = bool(findings) or any(report.broker for report in reports)
     if not running:
         message, _, do = access_denied(config.listen.admin or config.run_dir / "admin" / "broker.sock").partition(": ")
         message = message or "no broker answers: doctor read the sources itself"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from equabot_client.admin import Finding
 
 _FAULTS_SHOWN = 20
+_ANSWERS_WITHIN = 2.0
+"""Seconds for each call of `doctor` to a running broker."""
 
 
 def read_status(args: Namespace, config: "Config", agent: str) -> "StatusReport":
@@ -47,18 +49,30 @@ def _from_broker(args: Namespace, config: "Config", agent: str) -> "StatusReport
 
 
 def read_all(args: Namespace, config: "Config") -> "tuple[Survey, list[StatusReport], tuple[Finding, ...]]":
-    """The survey of the sources here, a report for each agent (of the running broker, if any), and the broker's findings."""
+    """The survey of the sources here, a report for each agent (of the running broker, if any), and the broker's findings.
+
+    A broker that listens and does not answer is the only finding.
+    """
     import asyncio  # noqa: PLC0415
 
     from equabot_broker.bootstrap.survey import survey  # noqa: PLC0415
     from equabot_broker.cli.status_report import StatusReport  # noqa: PLC0415
+    from equabot_client.admin import Finding  # noqa: PLC0415
+    from equabot_client.errors import DeadlineExceeded  # noqa: PLC0415
 
     statuses: Mapping[str, list[ProfileStatus]] = {}
     address = ""
     findings: tuple[Finding, ...] = ()
-    with admin(args) as operator, optional():
-        statuses = {agent: _statuses(profiles) for agent, profiles in operator.list_profiles().items()}
-        address, findings = operator.address, operator.findings()
+    with admin(args, timeout=_ANSWERS_WITHIN) as operator, optional():
+        try:
+            found_there = operator.findings()
+            statuses = {agent: _statuses(profiles) for agent, profiles in operator.list_profiles().items()}
+        except DeadlineExceeded:
+            message = f"a broker listens there and does not answer within {_ANSWERS_WITHIN:g} s: doctor read the sources itself"
+            remedy = "look at its log, then restart it"
+            findings = (Finding(severity="error", subject=operator.address, message=message, remedy=remedy),)
+        else:
+            address, findings = operator.address, found_there
     found = asyncio.run(survey(config, answered=bool(address)))
     reports = [
         StatusReport(config=config, agent=agent, profiles=profiles, troubles=(), broker=address, now=now())

@@ -29,11 +29,11 @@ def broker(args: Namespace) -> Iterator["Broker"]:
 
 
 @contextmanager
-def admin(args: Namespace) -> Iterator["Admin"]:
-    """Connects to the admin socket. Errors become Failures, as with `broker`."""
+def admin(args: Namespace, *, timeout: float = _TIMEOUT) -> Iterator["Admin"]:
+    """Connects to the admin socket. Errors become Failures, as with `broker`. `timeout` is in seconds for each call."""
     from equabot_client.admin import connect  # noqa: PLC0415
 
-    with refusals(args), connect(_admin_address(args), timeout=_TIMEOUT) as connected:
+    with refusals(args), connect(_admin_address(args), timeout=timeout) as connected:
         yield connected
 
 
