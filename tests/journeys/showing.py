@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection
 from pathlib import Path
+from threading import Thread
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -126,6 +127,10 @@ def on_the_dashboard(broker: RunningBroker) -> dict[str, str | bytes]:
     """What `equabot dashboard` answers, prints and has as arguments."""
     with broker.spawn("dashboard", "--no-browser", **TALKATIVE) as process:
         assert process.stdout is not None
+        assert process.stderr is not None
+        logged: list[str] = []
+        reader = Thread(target=logged.extend, args=(process.stderr,))
+        reader.start()  # gRPC's trace fills the pipe, and then the process waits
         printed = process.stdout.readline()
         link = urlsplit(printed.split()[-1])
         shown: dict[str, str | bytes] = {"arguments of the dashboard": "\0".join(psutil.Process(process.pid).cmdline())}
@@ -140,9 +145,12 @@ def on_the_dashboard(broker: RunningBroker) -> dict[str, str | bytes]:
         streamed: list[bytes] = []
         while not sections <= {line.strip() for line in streamed} or streamed[-1].strip():
             streamed.append(answer.readline())
+            assert streamed[-1], "the stream has ended"
         events.close()
         process.terminate()
-        printed += "".join(process.communicate(timeout=60))
+        process.wait(60)
+        reader.join(60)
+        printed += process.stdout.read() + "".join(logged)
         assert process.returncode == 0, printed
     return shown | {"events of the dashboard": b"".join(streamed), "output of the dashboard": printed}
 
