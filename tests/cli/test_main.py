@@ -263,3 +263,10 @@ def test_a_command_is_ended_before_the_broker_where_memory_runs_out() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split()[-2:] == ["score", "1000"]
+
+
+def test_the_command_line_imports_grpc_only_for_a_call() -> None:
+    """gRPC reads its tracing variables when it is imported: `configure_log` has removed them by then."""
+    for module in ("equabot_cli.main", "equabot_broker.cli.main"):
+        code = f"import {module}, sys; sys.exit(any(name in sys.modules for name in ('grpc', 'equabot_client')))"
+        assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0, module

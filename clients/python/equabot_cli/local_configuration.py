@@ -10,7 +10,6 @@ from typing import Protocol
 from equabot_cli.exits import Exit, Failure
 from equabot_cli.known_providers import KnownProviders
 from equabot_cli.surroundings import environment
-from equabot_client._address import resolve
 
 
 class LocalConfiguration(Protocol):
@@ -56,6 +55,8 @@ class StandardPlaces:
         environ = {name: value for name, value in environment().items() if name != "EQUABOT_BROKER_ADDRESS"}
         if self._run_dir:
             environ["EQUABOT_RUN_DIR"] = self._run_dir
+        from equabot_client._address import resolve  # noqa: PLC0415 - it imports gRPC
+
         return resolve(None, agent=agent, environ=environ)
 
     def admin_address(self) -> str:
