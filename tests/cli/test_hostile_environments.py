@@ -46,8 +46,9 @@ def _leaves(
 
 def _needed(parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in parser._actions:
-        if not action.option_strings and action.nargs not in ("?", "*"):
-            yield _POSITIONALS.get(str(action.metavar), "anthropic")
+        if not action.option_strings:
+            if action.nargs not in ("?", "*"):
+                yield _POSITIONALS.get(str(action.metavar), "anthropic")
         elif action.required:
             yield from (action.option_strings[0], _OPTIONS.get(action.option_strings[0], "x"))
 
