@@ -9,7 +9,7 @@ import os
 import threading
 from contextlib import suppress
 from functools import cached_property
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 import grpc.aio
@@ -104,8 +104,23 @@ class _Connection:
     def _check(self) -> None:
         if self._closed:
             raise errors.CredentialClosed("this broker was closed: call connect() again")
+        _check_event_loop()
         if self._ownership is not None:
             self._ownership.check()
+
+
+def _check_event_loop() -> None:
+    """gRPC's thread for event loops is inside gRPC at every moment, so its handlers of a fork are skipped once that thread
+    runs. In a child a call might wait without end. Raises Forked."""
+    if _event_loops not in ([], [os.getpid()]):
+        raise errors.Forked(
+            "equabot_client.aio was used before os.fork(), after which gRPC cannot be used in the child: fork before the"
+            " first use of equabot_client.aio, or start the process with the method spawn"
+        )
+
+
+_event_loops: Final[list[int]] = []
+"""The process in which a connection for an event loop was opened first. gRPC's thread for it does not survive a fork."""
 
 
 class Stream:
@@ -243,12 +258,10 @@ class AsyncStream:
 class AsyncChannel(_Connection):
     """An awaitable connection. It belongs to the event loop of its first call."""
 
-    _process: ClassVar[int | None] = None
-    """The process in which one was opened first. gRPC's thread for event loops does not survive a fork, even with none open."""
-
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
-        AsyncChannel._process = os.getpid()
+        if not _event_loops:
+            _event_loops.append(os.getpid())
         channel: grpc.aio.Channel = self._opened(grpc.aio.insecure_channel, grpc.aio.secure_channel)
         return channel
 
@@ -280,10 +293,5 @@ class AsyncChannel(_Connection):
 
     async def _ready(self) -> None:
         self._check()
-        if self._process not in {None, os.getpid()}:
-            raise errors.Forked(
-                "equabot_client.aio was used before os.fork(), so gRPC has no event loop in the child:"
-                " use equabot_client.connect() here, or fork before the first use of equabot_client.aio"
-            )
         for channel in self._renewed():
             await channel.close()
