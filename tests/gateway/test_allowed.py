@@ -86,7 +86,7 @@ def test_an_agent_gets_what_it_needs_and_no_credential(gateway: Gateway, vendor:
 def test_a_provider_without_a_list_is_not_in_the_gateway(own_gateway: Gateway, vendor: Upstream) -> None:
     """S1: no lease, with the words that a person needs; no route, for whatever token; no more in what Envoy is run with."""
     for provider in ("acme", "forbids"):
-        with pytest.raises(DeliveryNotAllowed, match=rf'providers\.{provider}\.requests .* \["\* /\*\*"\] for everything'):
+        with pytest.raises(DeliveryNotAllowed, match=rf'providers\.{provider}\.requests .* \["\* /\*\*"\] for all requests'):
             own_gateway.lease(provider)
         told = own_gateway.ask(own_gateway.lease("openai").secret.reveal(), f"/{provider}/v1/models", method="GET")
         assert (told.status, told.reason) == (404, "PROVIDER_UNKNOWN")

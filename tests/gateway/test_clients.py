@@ -117,7 +117,7 @@ def test_the_vendors_base_path_said_twice_counts_once(gateway: Gateway, vendor: 
     with openai.OpenAI(api_key=lease.secret.reveal(), base_url=f"{lease.base_url}/v1", max_retries=0) as client:
         client.chat.completions.create(model="gpt", messages=[{"role": "user", "content": "hi"}])
         assert vendor.received[-1].path == "/v1/chat/completions"
-        with pytest.raises(openai.PermissionDeniedError, match="not let through"):
+        with pytest.raises(openai.PermissionDeniedError, match="is not allowed on this path of openai"):
             client.get("/organization/api_keys", cast_to=object)
 
 
